@@ -1,0 +1,54 @@
+"""functiond: a durable asynchronous function engine. Accept now, run when idle.
+
+What is exported here is all that a plugin may use.
+"""
+
+from engine.clock import Clock
+from engine.errors import FunctiondError, InvalidField, Overloaded, Unavailable
+from engine.model import (
+    DestinationSpec,
+    Function,
+    Invocation,
+    Mode,
+    Outcome,
+    Owed,
+    Record,
+    Request,
+    State,
+)
+from engine.protocols import (
+    DeliveryContext,
+    Destination,
+    Plugin,
+    Trigger,
+    TriggerContext,
+    Undeliverable,
+)
+from engine.urn import FunctionUrn, parse_urn
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Clock",
+    "DeliveryContext",
+    "Destination",
+    "DestinationSpec",
+    "Function",
+    "FunctionUrn",
+    "FunctiondError",
+    "InvalidField",
+    "Invocation",
+    "Mode",
+    "Outcome",
+    "Overloaded",
+    "Owed",
+    "Plugin",
+    "Record",
+    "Request",
+    "State",
+    "Trigger",
+    "TriggerContext",
+    "Unavailable",
+    "Undeliverable",
+    "parse_urn",
+]

@@ -1,0 +1,5 @@
+"""Commands of functiond."""
+
+
+def main() -> None:
+    raise SystemExit("not yet")

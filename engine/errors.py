@@ -1,0 +1,199 @@
+"""Every error the engine raises, as one tree.
+
+    FunctiondError
+    ├── SettingsError                 the engine cannot start as configured
+    ├── DataDirectoryLocked           another engine owns the data directory
+    ├── DataDirectoryUnusable         its files are damaged, or from a newer engine
+    ├── InvalidRequest                the caller must change something
+    │   ├── InvalidField              ... in one named field
+    │   ├── NotJson                   ... the body is not the JSON we need
+    │   └── PayloadTooLarge
+    ├── NotFound
+    │   ├── UnknownFunction  UnknownVersion  UnknownAlias
+    │   ├── UnknownInvocation
+    │   └── NoAsyncSettings
+    ├── Conflict
+    │   ├── FunctionExists
+    │   └── IdempotencyConflict
+    ├── Forbidden                     known, but not allowed
+    │   └── TooManyFunctions
+    ├── FunctionDisabled              its concurrency is set to 0
+    ├── Overloaded                    try again after ``retry_after`` seconds
+    │   ├── BacklogFull
+    │   └── SynchronousCallsFull
+    ├── Unavailable                   the engine cannot promise anything now; retry later
+    │   ├── ShuttingDown
+    │   ├── DiskLow
+    │   ├── NotStored                 certainly not on disk
+    │   └── OutcomeUnknown            may or may not be on disk
+    └── CallTimedOut                  a synchronous caller stopped waiting; the run goes on
+
+What *user code* does wrong is never one of these: it is an ``Outcome``.
+An error carries its data as attributes and writes its own message; HTTP maps class to status in one table.
+"""
+
+from __future__ import annotations
+
+
+class FunctiondError(Exception):
+    """Root of everything the engine raises on purpose."""
+
+
+class SettingsError(FunctiondError):
+    """A setting is unknown, out of range, or does not fit another."""
+
+
+class DataDirectoryLocked(FunctiondError):
+    def __init__(self, path: str, pid: int | None) -> None:
+        self.path, self.pid = path, pid
+        owner = f"process {pid}" if pid else "another process"
+        super().__init__(f"{path} is in use by {owner}: stop that engine, or choose another --data-dir")
+
+
+class DataDirectoryUnusable(FunctiondError):
+    def __init__(self, path: str, problem: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(f"{path}: {problem}")
+
+
+class InvalidRequest(FunctiondError):
+    """The request cannot be accepted as it is; sending it again unchanged will not help."""
+
+
+class InvalidField(InvalidRequest):
+    """``field`` holds ``value``; ``allowed`` says what would do."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        self.field, self.value, self.allowed = field, value, allowed
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        super().__init__(f"{field} is {shown}: {allowed}")
+
+
+class NotJson(InvalidRequest):
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the body must be JSON in UTF-8, sent as Content-Type: application/json ({problem})")
+
+
+class PayloadTooLarge(InvalidRequest):
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"the body is larger than the {limit} bytes allowed here")
+
+
+class NotFound(FunctiondError):
+    """What the request names does not exist (here, or not for this project)."""
+
+
+class UnknownFunction(NotFound):
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"Not found the function {name}")
+
+
+class UnknownVersion(NotFound):
+    def __init__(self, version: str) -> None:
+        self.version = version
+        super().__init__(f"Not found the version {version}")
+
+
+class UnknownAlias(NotFound):
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        super().__init__(f"Not found the alias {alias}")
+
+
+class UnknownInvocation(NotFound):
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        super().__init__(f"no invocation {request_id} (finished ones are kept for the retention period only)")
+
+
+class NoAsyncSettings(NotFound):
+    def __init__(self, urn: str) -> None:
+        super().__init__(f"{urn} has no asynchronous settings")
+
+
+class Conflict(FunctiondError):
+    """The request contradicts what is already there."""
+
+
+class FunctionExists(Conflict):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The function has existed: {name}")
+
+
+class IdempotencyConflict(Conflict):
+    def __init__(self, token: str) -> None:
+        super().__init__(f"Idempotency-Key {token!r} was already used with another body")
+
+
+class Forbidden(FunctiondError):
+    """Understood, but not allowed to this caller."""
+
+
+class TooManyFunctions(Forbidden):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the project already has {limit} functions")
+
+
+class FunctionDisabled(FunctiondError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Function Disabled: {name} has its maximum number of instances set to 0")
+
+
+class Overloaded(FunctiondError):
+    """Refused to protect what was accepted before; ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class BacklogFull(Overloaded):
+    def __init__(self, scope: str, limit: int, unit: str) -> None:
+        super().__init__(f"the backlog of {scope} has reached its limit of {limit} {unit}", retry_after=5)
+
+
+class SynchronousCallsFull(Overloaded):
+    def __init__(self, limit: int, unit: str) -> None:
+        super().__init__(f"{limit} {unit} of synchronous calls are already waiting")
+
+
+class Unavailable(FunctiondError):
+    """The engine cannot take this on now; ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str, retry_after: int = 2) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class ShuttingDown(Unavailable):
+    def __init__(self) -> None:
+        super().__init__("the engine is shutting down")
+
+
+class DiskLow(Unavailable):
+    def __init__(self, free: int, needed: int) -> None:
+        self.free, self.needed = free, needed
+        super().__init__(f"the disk has {free >> 20} MiB free, new work needs {needed >> 20} MiB", retry_after=10)
+
+
+class NotStored(Unavailable):
+    """The write failed and is certainly not on disk: sending it again is safe."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"not stored: {problem}", retry_after=5)
+
+
+class OutcomeUnknown(Unavailable):
+    """The write failed in a way that may still have reached the disk (a retry may run it twice)."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"outcome unknown: {problem}", retry_after=5)
+
+
+class CallTimedOut(FunctiondError):
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"no result within {seconds:g} s; the run goes on. Invoke asynchronously to learn its end")

@@ -1,0 +1,54 @@
+"""Request ids: a UUID that carries the journal's key, so that no second index is needed to find a row.
+
+A key is a 63-bit integer: 48 bits of milliseconds since the epoch, then a 15-bit counter. Keys grow strictly,
+also across restarts and when the clock steps back. The request id is a UUID of version 7: the same
+milliseconds and counter, and 59 bits that name the data directory, drawn once and kept in it.
+"""
+
+from __future__ import annotations
+
+COUNTER_BITS = 15
+_LOW_COUNTER = 3  #: bits of the counter behind the variant; the other 12 stand behind the version
+NODE_BITS = 59
+
+
+def key_at(moment: float) -> int:
+    """The smallest key that an invocation accepted at ``moment`` can have."""
+    return int(moment * 1000) << COUNTER_BITS
+
+
+def accepted_at(key: int) -> float:
+    """When the invocation with this key was accepted: seconds since the epoch, to the millisecond."""
+    return (key >> COUNTER_BITS) / 1000
+
+
+class Identity:
+    """Draws keys, and turns them into request ids and back."""
+
+    def __init__(self, node: int, last_key: int = 0) -> None:
+        self._node = node & ((1 << NODE_BITS) - 1)
+        self._last = last_key
+
+    def next_key(self, now: float) -> int:
+        self._last = max(self._last + 1, key_at(now))
+        return self._last
+
+    def request_id(self, key: int) -> str:
+        counter = key & ((1 << COUNTER_BITS) - 1)
+        high = (key >> COUNTER_BITS << 16) | 0x7000 | (counter >> _LOW_COUNTER)
+        low = (0b10 << 62) | ((counter & 0b111) << NODE_BITS) | self._node
+        text = f"{high:016x}{low:016x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def key_of(self, request_id: str) -> int | None:
+        """The key that a request id of this data directory carries; None for any other text."""
+        text = request_id.lower().replace("-", "")
+        if len(request_id) != 36 or len(text) != 32:
+            return None
+        try:
+            high, low = int(text[:16], 16), int(text[16:], 16)
+        except ValueError:
+            return None
+        counter = (high & 0xFFF) << _LOW_COUNTER | (low >> NODE_BITS) & 0b111
+        key = (high >> 16) << COUNTER_BITS | counter
+        return key if self.request_id(key) == request_id.lower() else None

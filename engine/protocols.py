@@ -1,0 +1,238 @@
+"""Every seam of the engine on one page.
+
+Each has a real implementation, a double in ``engine.testing``, and one contract suite that both pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
+
+from engine.model import (
+    AsyncSettings,
+    DestinationSpec,
+    Function,
+    Invocation,
+    Mode,
+    Outcome,
+    Owed,
+    Record,
+    Request,
+    State,
+)
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
+# --- execution ----------------------------------------------------------------------------------------------
+
+
+class Executor(Protocol):
+    """Runs one attempt in an instance of the function."""
+
+    async def execute(self, function: Function, invocation: Invocation) -> Outcome:
+        """Run it to its end or to the function's timeout. Whatever user code does is an Outcome."""
+        ...
+
+    def cancel(self, key: int) -> bool:
+        """End the running invocation at once, with Outcome 4208; False if it does not run here."""
+        ...
+
+    async def retire(self, function_id: int, keep_revision: int | None = None) -> None:
+        """Drop a function's idle instances, but for those of ``keep_revision``; busy ones go when done."""
+        ...
+
+
+# --- storage ------------------------------------------------------------------------------------------------
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """The end of an attempt, as it goes to disk: state, history and what is owed are one commit."""
+
+    invocation: Invocation  #: as it was when the attempt began
+    state: State  #: WAIT means: try again
+    outcome: Outcome
+    retry: Invocation | None = None  #: with state WAIT, what waits from now on
+    owes: DestinationSpec | None = None  #: to be told of this end
+    ran: bool = True  #: False if it ended without an attempt (too old, cancelled while waiting)
+
+
+class Recovery(Struct, frozen=True, kw_only=True):
+    """What a start found on disk."""
+
+    backlog: dict[int, tuple[int, int]]  #: function_id -> rows and payload bytes not yet ended
+    waiting: frozenset[int]  #: functions with rows ready to run
+    condemned: tuple[Invocation, ...]  #: ran at too many engine deaths; to be failed
+    next_due: float | None  #: earliest delayed row
+    revived: int  #: rows that were running when the last engine died
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """The next ready rows of a function, in order."""
+
+    invocations: tuple[Invocation, ...]
+    complete: bool  #: no ready row of the function lies behind these
+
+
+class Journal(Protocol):
+    """The durable truth about invocations. A future done means: fsynced."""
+
+    def append(
+        self, invocation: Invocation, *, token: str = "", then: Callable[[Invocation], None] | None = None
+    ) -> Awaitable[str]:
+        """Store it; gives its request id once it is safe.
+
+        ``token`` is an idempotency key: if it was used before with the same payload, nothing is stored and the
+        earlier request id comes back. ``then`` is called in the loop as soon as the row is safe, whatever
+        became of the caller (not for a duplicate). Raises IdempotencyConflict, NotStored, OutcomeUnknown.
+        """
+        ...
+
+    def start(self, invocation: Invocation, started_at: float) -> None:
+        """Note that an attempt begins; on disk with one of the next commits."""
+        ...
+
+    def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
+        """Store the end of an attempt. Kept in memory and tried again until the disk takes it; then ``then``."""
+        ...
+
+    async def cancel(self, key: int, outcome: Outcome) -> bool:
+        """End a waiting invocation as FAIL; False if it does not wait (any more)."""
+        ...
+
+    async def release(self, invocations: Sequence[Invocation]) -> None:
+        """Put running rows back to WAIT, as an orderly stop does."""
+        ...
+
+    async def recover(self) -> Recovery:
+        """Make the rows of a dead engine wait again. Once, at start, before anything else is called."""
+        ...
+
+
+class Window(Protocol):
+    """The view that the scheduler has of an unbounded backlog."""
+
+    async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
+        """Up to ``rows`` ready rows (and about ``size`` payload bytes) behind ``after``, by rank and key."""
+        ...
+
+    async def promote(self, now: float, rows: int) -> tuple[tuple[Invocation, ...], float | None]:
+        """Make up to ``rows`` due delayed rows ready; gives them and the next due time."""
+        ...
+
+
+class Selection(Struct, frozen=True, kw_only=True):
+    """Which records a list asks for. Times are of acceptance, in seconds; ``states`` empty means all."""
+
+    function_id: int
+    states: frozenset[State] = frozenset()
+    keys: frozenset[int] | None = None
+    begin: float = 0.0
+    end: float = float("inf")
+    offset: int = 0
+    limit: int = 100
+
+
+class Records(Protocol):
+    """Invocations as people look at them, waiting ones in the order they will run, then ended ones, newest first."""
+
+    async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
+        """A page without payloads, results and logs, and the count of all that match."""
+        ...
+
+    async def get(self, key: int) -> Record | None:
+        """The whole record."""
+        ...
+
+    async def purge(self, now: float, *, age: float, rows: int, size: int) -> int:
+        """One step: drop some finished rows older than ``age``, or beyond the caps; how many (0: nothing to do)."""
+        ...
+
+
+class Outbox(Protocol):
+    """Outcomes that destinations have not confirmed yet."""
+
+    async def owed(self, now: float, rows: int) -> tuple[Sequence[Owed], float | None]:
+        """Due ones, and when the next will be due."""
+        ...
+
+    async def delivered(self, owed: Owed, append: Invocation | None = None) -> None:
+        """Forget it; with ``append``, in one transaction with the invocation it became."""
+        ...
+
+    async def postpone(self, owed: Owed, due_at: float | None, error: str) -> None:
+        """Try again at ``due_at``; None gives up, and keeps the row to be seen."""
+        ...
+
+
+class CatalogStore(Protocol):
+    """Functions and their asynchronous settings, as the catalog keeps them."""
+
+    async def load(self) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
+        """All of them; settings are by function id and version."""
+        ...
+
+    async def new_function_id(self) -> int:
+        """Never given before."""
+        ...
+
+    async def put_function(self, function: Function) -> None: ...
+
+    async def delete_function(self, function_id: int) -> None:
+        """With all its settings. Waiting invocations stay, and are discarded when their turn comes."""
+        ...
+
+    async def put_settings(self, function_id: int, version: str, settings: AsyncSettings) -> None: ...
+
+    async def delete_settings(self, function_id: int, version: str) -> None: ...
+
+
+# --- plugins ------------------------------------------------------------------------------------------------
+
+
+class DeliveryContext(Protocol):
+    """What a destination may use while it delivers one outcome."""
+
+    async def accept(self, request: Request) -> str:
+        """Turn the delivery into an invocation here, in one transaction with its being delivered."""
+        ...
+
+
+class Destination(Protocol):
+    """Where an outcome goes. May see the same outcome twice, with the same ``owed_id``."""
+
+    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+        """Carry ``record`` (the documented JSON) there. Raise to be called again later."""
+        ...
+
+
+class Undeliverable(Exception):
+    """Raised by a destination: trying again will not help."""
+
+
+class TriggerContext(Protocol):
+    """What a running trigger gets."""
+
+    async def accept(self, payload: bytes, *, idempotency_key: str = "") -> str:
+        """Invoke the trigger's function; gives the request id. Raises Overloaded, Unavailable."""
+        ...
+
+
+class Trigger(Protocol):
+    """Turns outside events into requests, until it is cancelled."""
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None: ...
+
+
+class Plugin(Struct, frozen=True, kw_only=True):
+    """One service: its trigger and its destination, registered under the kinds it speaks for."""
+
+    kinds: tuple[str, ...]  #: trigger type codes and destination names, e.g. ``("OBS",)``
+    options: type[Struct] | None = None  #: the trigger's ``event_data``
+    param: type[Struct] | None = None  #: the destination's ``param``
+    trigger: Callable[[Any], Trigger] | None = None  #: options -> trigger
+    destination: Callable[[Any], Destination] | None = None  #: param -> destination
+    modes: frozenset[Mode] = frozenset({Mode.ASYNC})
+    fixed_mode: bool = True  #: False: the invocation mode may be changed

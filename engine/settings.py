@@ -1,0 +1,177 @@
+"""Everything that can be set, checked whole before anything starts.
+
+Later sources win: defaults, a TOML file, environment variables (``FUNCTIOND_SECTION__KEY``), the command line.
+Parts get values, never this object.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from engine.errors import SettingsError
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class HttpSettings(Section):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080  #: 0 takes a free one
+    sync_timeout: Seconds = 90.0  #: synchronous callers get 504 after this many seconds
+    sync_body_limit: Positive = 6 * MIB
+    async_body_limit: Positive = 256 * KIB
+    region: str = "local-1"
+
+
+class QueueSettings(Section):
+    ageing: Seconds = 60.0  #: one step of priority is worth this many seconds of waiting
+    rows: Positive = 10_000_000  #: unfinished invocations in all
+    size: Positive = 20 * GIB  #: payload bytes of all of them
+    function_rows: Positive = 2_000_000
+    function_size: Positive = 8 * GIB
+    sync_rows: Positive = 1_000  #: synchronous calls that wait or run
+    sync_size: Positive = 256 * MIB
+    idempotency_retention: Seconds = 86_400.0
+    host_idle_gate: bool = False  #: asynchronous work also waits while the host's processors are busy
+
+
+class ExecutorSettings(Section):
+    slots: Positive = max(8, 4 * (os.cpu_count() or 2))  #: invocations that run at a time
+    sync_slots: Annotated[int, Meta(ge=0)] = 2  #: of them kept free for synchronous callers
+    memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: three quarters of the machine's
+    idle: Seconds = 300.0  #: an instance without work ends after this many seconds
+    python: str = ""  #: interpreter of Python functions; empty: the engine's own
+    long_time_functions: tuple[str, ...] = ()  #: URNs or names that may exceed ``max_timeout``; "*" for all
+    max_timeout: Positive = 900  #: seconds, for functions not listed there
+    log_size: Positive = MIB  #: bytes of output kept per invocation
+    processes: Positive = 1024  #: per instance, where the kernel can limit it
+
+
+class RetrySettings(Section):
+    base: Seconds = 1.0  #: seconds before the first retry
+    factor: Annotated[float, Meta(ge=1)] = 2.0
+    longest: Seconds = 300.0
+    jitter: Annotated[float, Meta(ge=0, le=1)] = 0.2  #: share of the wait that is random
+    default_retries: Annotated[int, Meta(ge=0, le=8)] = 0  #: for functions without asynchronous settings
+    default_max_age: Annotated[int, Meta(ge=0)] = 0  #: likewise; 0: no limit
+
+
+class StorageSettings(Section):
+    data_dir: str = "data"
+    retention: Seconds = 7 * 86_400.0  #: seconds that finished invocations are kept
+    retention_rows: Positive = 5_000_000
+    retention_size: Positive = 10 * GIB
+    free_space: Annotated[int, Meta(ge=0)] = 256 * MIB  #: bytes left on disk below which new work is refused
+    ballast: Annotated[int, Meta(ge=0)] = 16 * MIB  #: file given up when the disk is full
+    commit_warning: Seconds = 1.0  #: a commit in flight longer than this is unhealthy
+
+
+class LogSettings(Section):
+    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(Section):
+    http: HttpSettings = field(default_factory=HttpSettings)
+    queue: QueueSettings = field(default_factory=QueueSettings)
+    executor: ExecutorSettings = field(default_factory=ExecutorSettings)
+    retry: RetrySettings = field(default_factory=RetrySettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    plugin: tuple[str, ...] = ()  #: modules that register plugins
+    grace: Seconds = 30.0  #: seconds that running work gets at shutdown
+    plugins: dict[str, Any] = field(default_factory=dict)  #: tables of services, checked when plugins are known
+
+    def __post_init__(self) -> None:
+        if self.executor.sync_slots >= self.executor.slots:
+            raise ValueError("executor.sync_slots must be smaller than executor.slots")
+        if not _is_loopback(self.http.host):
+            raise ValueError(
+                f"http.host {self.http.host} is reachable by others and there is no authentication yet: "
+                "use 127.0.0.1, ::1 or localhost"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def load_settings(
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read, merge and check. ``overrides`` are dotted names; Nones are passed over. Raises SettingsError."""
+    table = _read_toml(file) if file else {}
+    _refuse_unknown(table, Settings, "")
+    for name, value in (environ or {}).items():
+        if name.startswith("FUNCTIOND_") and name != "FUNCTIOND_CONFIG":
+            path = name.removeprefix("FUNCTIOND_").lower().split("__")
+            _put(table, path, value)
+    for dotted, value in (overrides or {}).items():
+        if value is not None:
+            _put(table, dotted.split("."), value)
+    _refuse_unknown(table, Settings, "")
+    try:
+        return msgspec.convert(table, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise SettingsError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}") from None
+
+
+def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
+    kind: Any = Settings
+    for part in path:
+        kind = {f.name: f.type for f in msgspec.structs.fields(kind)}.get(part) if _is_section(kind) else None
+    if isinstance(value, str) and _origin(kind) is tuple:
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise SettingsError(f"{'.'.join(path)}: {part} is not a table")
+    table[path[-1]] = value
+
+
+def _refuse_unknown(table: Mapping[str, Any], section: type[Struct], prefix: str) -> None:
+    known = {f.name: f.type for f in msgspec.structs.fields(section)}
+    for name, value in table.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            raise SettingsError(f"unknown setting {prefix}{name}: {hint}")
+        if _is_section(known[name]) and isinstance(value, Mapping):
+            _refuse_unknown(value, known[name], f"{prefix}{name}.")
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
+
+
+def _origin(kind: Any) -> Any:
+    return getattr(kind, "__origin__", kind)
