@@ -28,7 +28,7 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
 
-class HttpSettings(Section):
+class HttpSettings(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080  #: 0 takes a free one
     sync_timeout: Seconds = 90.0  #: synchronous callers get 504 after this many seconds
@@ -37,7 +37,7 @@ class HttpSettings(Section):
     region: str = "local-1"
 
 
-class QueueSettings(Section):
+class QueueSettings(Section, frozen=True, kw_only=True):
     ageing: Seconds = 60.0  #: one step of priority is worth this many seconds of waiting
     rows: Positive = 10_000_000  #: unfinished invocations in all
     size: Positive = 20 * GIB  #: payload bytes of all of them
@@ -49,7 +49,7 @@ class QueueSettings(Section):
     host_idle_gate: bool = False  #: asynchronous work also waits while the host's processors are busy
 
 
-class ExecutorSettings(Section):
+class ExecutorSettings(Section, frozen=True, kw_only=True):
     slots: Positive = max(8, 4 * (os.cpu_count() or 2))  #: invocations that run at a time
     sync_slots: Annotated[int, Meta(ge=0)] = 2  #: of them kept free for synchronous callers
     memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: three quarters of the machine's
@@ -61,7 +61,7 @@ class ExecutorSettings(Section):
     processes: Positive = 1024  #: per instance, where the kernel can limit it
 
 
-class RetrySettings(Section):
+class RetrySettings(Section, frozen=True, kw_only=True):
     base: Seconds = 1.0  #: seconds before the first retry
     factor: Annotated[float, Meta(ge=1)] = 2.0
     longest: Seconds = 300.0
@@ -70,7 +70,7 @@ class RetrySettings(Section):
     default_max_age: Annotated[int, Meta(ge=0)] = 0  #: likewise; 0: no limit
 
 
-class StorageSettings(Section):
+class StorageSettings(Section, frozen=True, kw_only=True):
     data_dir: str = "data"
     retention: Seconds = 7 * 86_400.0  #: seconds that finished invocations are kept
     retention_rows: Positive = 5_000_000
@@ -80,12 +80,12 @@ class StorageSettings(Section):
     commit_warning: Seconds = 1.0  #: a commit in flight longer than this is unhealthy
 
 
-class LogSettings(Section):
+class LogSettings(Section, frozen=True, kw_only=True):
     format: Literal["console", "json"] = "console"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Settings(Section):
+class Settings(Section, frozen=True, kw_only=True):
     http: HttpSettings = field(default_factory=HttpSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)

@@ -46,27 +46,21 @@ def parse_urn(text: str, *, region: str, project: str) -> FunctionUrn:
     fields = text.split(":")
     if not text or len(text) > MAX_LENGTH or not all(fields):
         raise InvalidField("function_urn", text, f"needs {_FORMS}, up to {MAX_LENGTH} characters")
-    package, qualifier = "default", None
-    match fields:
-        case ["urn", "fss", region, project, "function", package, name]:
-            pass
-        case ["urn", "fss", region, project, "function", package, name, qualifier]:
-            pass
-        case [name]:
-            pass
-        case [package, name]:
-            pass
-        case [project, package, name]:
-            pass
-        case [project, package, name, qualifier]:
-            pass
-        case _:
-            raise InvalidField("function_urn", text, f"needs {_FORMS}")
+    if fields[0] == "urn" and len(fields) in (7, 8) and (fields[1], fields[4]) == ("fss", "function"):
+        region, project = fields[2], fields[3]
+        fields = fields[3:4] + fields[5:]
+    elif len(fields) == 1:
+        fields = [project, "default", *fields]
+    elif len(fields) == 2:
+        fields = [project, *fields]
+    elif len(fields) > 4:
+        raise InvalidField("function_urn", text, f"needs {_FORMS}")
+    project, package, name, *rest = fields
     return FunctionUrn(
         region=region,
         project=project,
         package=package,
         name=name,
-        qualifier=qualifier or LATEST,
-        qualified=qualifier is not None,
+        qualifier=rest[0] if rest else LATEST,
+        qualified=bool(rest),
     )
