@@ -49,12 +49,12 @@ def parse_urn(text: str, *, region: str, project: str) -> FunctionUrn:
     if fields[0] == "urn" and len(fields) in (7, 8) and (fields[1], fields[4]) == ("fss", "function"):
         region, project = fields[2], fields[3]
         fields = fields[3:4] + fields[5:]
+    elif len(fields) > 4 or fields[0] == "urn":
+        raise InvalidField("function_urn", text, f"needs {_FORMS}")
     elif len(fields) == 1:
         fields = [project, "default", *fields]
     elif len(fields) == 2:
         fields = [project, *fields]
-    elif len(fields) > 4:
-        raise InvalidField("function_urn", text, f"needs {_FORMS}")
     project, package, name, *rest = fields
     return FunctionUrn(
         region=region,
