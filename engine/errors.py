@@ -6,8 +6,11 @@
     ├── DataDirectoryUnusable         its files are damaged, or from a newer engine
     ├── InvalidRequest                the caller must change something
     │   ├── InvalidField              ... in one named field
+    │   │   ├── CodeMissing
+    │   │   └── TooManyVariables  VariablesTooLarge
     │   ├── NotJson                   ... the body is not the JSON we need
     │   └── PayloadTooLarge
+    │       └── CodePackageTooLarge  InlineCodeTooLarge
     ├── NotFound
     │   ├── UnknownFunction  UnknownVersion  UnknownAlias
     │   ├── UnknownInvocation
@@ -70,6 +73,21 @@ class InvalidField(InvalidRequest):
         super().__init__(f"{field} is {shown}: {allowed}")
 
 
+class CodeMissing(InvalidField):
+    def __init__(self, kind: str) -> None:
+        super().__init__("func_code", "", f"code_type {kind} needs the code as base64 in func_code.file")
+
+
+class TooManyVariables(InvalidField):
+    def __init__(self, field: str, count: int, limit: int) -> None:
+        super().__init__(field, f"{count} variables", f"at most {limit} are allowed")
+
+
+class VariablesTooLarge(InvalidField):
+    def __init__(self, field: str, size: int, limit: int) -> None:
+        super().__init__(field, f"{size} characters", f"at most {limit} are allowed")
+
+
 class NotJson(InvalidRequest):
     def __init__(self, problem: str) -> None:
         super().__init__(f"the body must be JSON in UTF-8, sent as Content-Type: application/json ({problem})")
@@ -78,7 +96,20 @@ class NotJson(InvalidRequest):
 class PayloadTooLarge(InvalidRequest):
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        super().__init__(f"the body is larger than the {limit} bytes allowed here")
+        super().__init__(self.explain(limit))
+
+    def explain(self, limit: int) -> str:
+        return f"the body is larger than the {limit} bytes allowed here"
+
+
+class CodePackageTooLarge(PayloadTooLarge):
+    def explain(self, limit: int) -> str:
+        return f"the code package is larger than the {limit} bytes allowed here"
+
+
+class InlineCodeTooLarge(PayloadTooLarge):
+    def explain(self, limit: int) -> str:
+        return f"inline code may have {limit} bytes: send a zip package"
 
 
 class NotFound(FunctiondError):

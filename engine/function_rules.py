@@ -1,0 +1,129 @@
+"""What a function may look like: the documented limits (spec functiongraph_api, sections 4 and 9) as plain checks.
+
+``check_function`` looks at a whole Function, whoever made it, and names the API's field that is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from engine.errors import InvalidField, TooManyVariables, VariablesTooLarge
+from engine.model import Function
+from engine.urn import NAME, FunctionUrn
+
+MEMORY_SIZES = (128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 8192, 10240)
+TIMEOUTS = (3, 259_200)  #: seconds
+INSTANCES = 1_000
+VARIABLES = 20
+VARIABLES_SIZE = 4_096  #: characters of names and values
+DESCRIPTION = 512
+OWN = "functiond"  #: the key in ``details`` of what only this engine knows
+
+_RUNTIME = re.compile(r"Python(2\.7|3\.\d{1,2})", re.ASCII)
+_HANDLER = re.compile(r"[\w-]+([./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+MayRunLong = Callable[[FunctionUrn], bool]
+
+
+def listed(names: Iterable[str]) -> MayRunLong:
+    """Whether a function is on a list of names, package:names and URNs (without version); ``*`` takes all."""
+    known = frozenset(names)
+
+    def on_list(urn: FunctionUrn) -> bool:
+        return not known.isdisjoint(("*", urn.name, f"{urn.package}:{urn.name}", urn.function, str(urn)))
+
+    return on_list
+
+
+def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, may_run_long: MayRunLong) -> None:
+    """Raises InvalidField for the first thing that is not allowed."""
+    _check_names(function)
+    _check_timeout(function, urn, max_timeout, may_run_long)
+    if function.memory_size not in MEMORY_SIZES:
+        raise InvalidField("memory_size", function.memory_size, f"must be one of {', '.join(map(str, MEMORY_SIZES))}")
+    if len(function.description) > DESCRIPTION:
+        raise InvalidField("description", function.description, f"may have {DESCRIPTION} characters")
+    _check_range("concurrency", function.max_instances, -1, INSTANCES)
+    _check_range("concurrent_num", function.concurrent_num, 1, INSTANCES)
+    _check_range("initializer_timeout", function.initializer_timeout, 1, 300)
+    _check_range("pre_stop_timeout", function.pre_stop_timeout, 1, 90)
+    _check_variables("user_data", function.user_data)
+    _check_variables("encrypted_user_data", function.encrypted_user_data)
+    _check_own(function.details.get(OWN, {}))
+
+
+def priority_cap(function: Function) -> int:
+    """The highest priority that callers of this function may ask for."""
+    cap: int = function.details.get(OWN, {}).get("priority_cap", 9)
+    return cap
+
+
+def weight(function: Function) -> float:
+    """Its share of the slots, relative to that of other functions."""
+    share: float = function.details.get(OWN, {}).get("weight", 1.0)
+    return share
+
+
+def _check_names(function: Function) -> None:
+    for field, name in (("func_name", function.name), ("package", function.package)):
+        if not NAME.fullmatch(name):
+            allowed = "needs a letter, then up to 59 letters, digits, - and _"
+            raise InvalidField(field, name, allowed)
+    if not _RUNTIME.fullmatch(function.runtime):
+        raise InvalidField("runtime", function.runtime, "this engine runs Python2.7 and Python3.x, such as Python3.10")
+    check_handler("handler", function.handler)
+    for field, handler in (
+        ("initializer_handler", function.initializer_handler),
+        ("pre_stop_handler", function.pre_stop_handler),
+    ):
+        if handler:
+            check_handler(field, handler)
+
+
+def check_handler(field: str, handler: str) -> None:
+    if not 3 <= len(handler) <= 128 or not _HANDLER.fullmatch(handler):
+        raise InvalidField(field, handler, "needs the form file.function, 3 to 128 characters")
+
+
+def _check_timeout(function: Function, urn: FunctionUrn, max_timeout: int, may_run_long: MayRunLong) -> None:
+    _check_range("timeout", function.timeout, *TIMEOUTS)
+    if function.timeout > max_timeout and not may_run_long(urn):
+        hint = (
+            f"may be up to {max_timeout} s, and longer if the setting executor.long_time_functions lists the function"
+        )
+        raise InvalidField("timeout", function.timeout, hint)
+
+
+def _check_range(field: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidField(field, value, f"must be from {low} to {high}")
+
+
+def _check_variables(field: str, variables: dict[str, str]) -> None:
+    if len(variables) > VARIABLES:
+        raise TooManyVariables(field, len(variables), VARIABLES)
+    size = sum(len(name) + len(value) for name, value in variables.items())
+    if size > VARIABLES_SIZE:
+        raise VariablesTooLarge(field, size, VARIABLES_SIZE)
+    for name, value in variables.items():
+        if not _VARIABLE.fullmatch(name):
+            raise InvalidField(field, name, "a variable's name needs a letter or _, then letters, digits and _")
+        if "\0" in value:
+            raise InvalidField(field, name, "a variable's value may not hold a zero byte")
+
+
+def _check_own(own: Any) -> None:
+    if not isinstance(own, dict):
+        raise InvalidField(OWN, own, "must be an object with priority_cap and weight")
+    for name, value in own.items():
+        if name == "priority_cap":
+            fine = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9
+        elif name == "weight":
+            fine = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+        else:
+            raise InvalidField(f"{OWN}.{name}", value, "known are priority_cap and weight")
+        if not fine:
+            raise InvalidField(f"{OWN}.{name}", value, "priority_cap is from 0 to 9, weight is above 0")

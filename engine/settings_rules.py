@@ -1,0 +1,76 @@
+"""What asynchronous settings may say (spec functiongraph_api, section 3), and which functions they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from engine.errors import InvalidField
+from engine.model import AsyncSettings, DestinationSpec, Function
+from engine.urn import FunctionUrn, parse_urn
+
+MAX_AGE = (1, 86_400)  #: seconds
+MAX_RETRIES = (0, 3)
+FUNCTION = "FunctionGraph"
+VENDOR_KINDS = ("OBS", "SMN", "DIS")
+
+
+def check_settings(
+    settings: AsyncSettings,
+    function: Function,
+    region: str,
+    check_destination: Callable[[DestinationSpec], None] | None,
+) -> set[tuple[str, str, str]]:
+    """Raises InvalidField; gives the functions that outcomes go to, as (project, package, name)."""
+    for field, value, (low, high) in (
+        ("max_async_event_age_in_seconds", settings.max_age, MAX_AGE),
+        ("max_async_retry_attempts", settings.max_retries, MAX_RETRIES),
+    ):
+        if not low <= value <= high:
+            raise InvalidField(field, value, f"must be from {low} to {high}")
+    for spec in _specs(settings):
+        read_param(spec)
+        if spec.destination != FUNCTION:
+            (check_destination or _check_kind)(spec)
+    targets = [_target(spec, region, function.project) for spec in _specs(settings) if spec.destination == FUNCTION]
+    for urn in targets:
+        if urn.project != function.project:
+            raise InvalidField("func_urn", str(urn), "must be a function of the same project")
+    return {(urn.project, urn.package, urn.name) for urn in targets}
+
+
+def function_targets(settings: AsyncSettings, region: str, project: str) -> set[tuple[str, str, str]]:
+    """The functions that settings checked before lead to."""
+    specs = (spec for spec in _specs(settings) if spec.destination == FUNCTION)
+    urns = (_target(spec, region, project) for spec in specs)
+    return {(urn.project, urn.package, urn.name) for urn in urns}
+
+
+def read_param(spec: DestinationSpec) -> dict[str, Any]:
+    """A destination's ``param``, which is JSON inside a string."""
+    try:
+        return msgspec.json.decode(spec.param.encode("utf-8", "surrogatepass"), type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidField("param", spec.param, "must be the text of a JSON object") from None
+
+
+def _target(spec: DestinationSpec, region: str, project: str) -> FunctionUrn:
+    urn = read_param(spec).get("func_urn")
+    if not isinstance(urn, str):
+        raise InvalidField("param", spec.param, 'a FunctionGraph destination needs {"func_urn": "<function URN>"}')
+    return parse_urn(urn, region=region, project=project)
+
+
+def _specs(settings: AsyncSettings) -> Iterator[DestinationSpec]:
+    if settings.on_success:
+        yield settings.on_success
+    if settings.on_failure:
+        yield settings.on_failure
+
+
+def _check_kind(spec: DestinationSpec) -> None:
+    if spec.destination not in VENDOR_KINDS:
+        known = ", ".join((*VENDOR_KINDS, FUNCTION))
+        raise InvalidField("destination", spec.destination, f"known are {known}")
