@@ -171,6 +171,7 @@ class Invocation(Struct, frozen=True, kw_only=True):
     rank: float = 0.0  #: smaller runs first: due_at - priority * step
     first_due_at: float = 0.0  #: its age counts from here
     due_at: float = 0.0  #: run no sooner; a retry is simply due later
+    delayed: bool = False  #: stored as not ready; only ``Window.promote`` makes it so
     attempt: int = 1  #: the number of the next or present attempt
     failures: int = 0  #: attempts that the function itself failed
     deaths: int = 0  #: times the engine died while it was running

@@ -98,8 +98,8 @@ class Journal(Protocol):
         """Store the end of an attempt. Kept in memory and tried again until the disk takes it; then ``then``."""
         ...
 
-    async def cancel(self, key: int, outcome: Outcome) -> bool:
-        """End a waiting invocation as FAIL; False if it does not wait (any more)."""
+    async def cancel(self, key: int, outcome: Outcome) -> tuple[int, int] | None:
+        """End a waiting invocation as FAIL; gives its function id and payload size, or None if it does not wait."""
         ...
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
@@ -135,6 +135,14 @@ class Selection(Struct, frozen=True, kw_only=True):
     limit: int = 100
 
 
+class Purged(Struct, frozen=True, kw_only=True):
+    """What one step of purging did."""
+
+    request_ids: tuple[str, ...]
+    more: bool  #: another step may find more at once
+    next_due: float | None  #: when the oldest finished row left will be too old
+
+
 class Records(Protocol):
     """Invocations as people look at them, waiting ones in the order they will run, then ended ones, newest first."""
 
@@ -146,8 +154,8 @@ class Records(Protocol):
         """The whole record."""
         ...
 
-    async def purge(self, now: float, *, age: float, rows: int, size: int) -> int:
-        """One step: drop some finished rows older than ``age``, or beyond the caps; how many (0: nothing to do)."""
+    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+        """One step: drop some finished rows older than ``age`` seconds, or beyond the caps of rows and bytes."""
         ...
 
 

@@ -1,0 +1,199 @@
+"""A batch of writes, and the connection that applies it: one transaction, in the writer's thread, one hop.
+
+A batch is applied whole. If a row of it is bad, the batch is rolled back and applied again with a savepoint for
+each submission, so that one bad row fails one caller. If the disk is at fault nothing is tried again here: the
+writer decides, knowing whether COMMIT itself failed (then the rows may still appear after a crash).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+from typing import Any
+
+from engine.errors import FunctiondError
+
+Row = tuple[Any, ...]
+
+
+class Statement(IntEnum):
+    """The prepared statements of the hot path, in the order in which a batch runs them."""
+
+    FENCE = 0
+    APPEND = 1
+    PAYLOAD = 2
+    START = 3
+    FINISH = 4
+    RETRY = 5
+    RESULT = 6
+    ATTEMPT = 7
+    OWE = 8
+    TALLY = 9
+
+
+SQL: dict[Statement, str] = {
+    Statement.FENCE: (
+        "INSERT INTO meta (name, value) VALUES ('fence', ?) ON CONFLICT (name) DO UPDATE SET value = value + 1"
+    ),
+    Statement.APPEND: (
+        "INSERT INTO invocation (key, function_id, version, alias, source, state, priority, rank, first_due, due,"
+        " attempt, hops, memory, size) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    ),
+    Statement.PAYLOAD: "INSERT INTO payload (key, body) VALUES (?,?)",
+    Statement.START: "UPDATE invocation SET state = 2, attempt = ?, started = ? WHERE key = ?",
+    Statement.FINISH: (
+        "UPDATE invocation SET state = ?, attempt = ?, failures = ?, started = ?, ended = ?, code = ?, message = ?"
+        " WHERE key = ?"
+    ),
+    Statement.RETRY: (
+        "UPDATE invocation SET state = 1, attempt = ?, failures = ?, rank = ?, due = ?, code = ?, message = ?"
+        " WHERE key = ?"
+    ),
+    Statement.RESULT: "INSERT OR REPLACE INTO result (key, body, log) VALUES (?,?,?)",
+    Statement.ATTEMPT: (
+        "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message) VALUES (?,?,?,?,?,?)"
+    ),
+    Statement.OWE: ("INSERT INTO owed (key, function_id, condition, destination, param, due) VALUES (?,?,?,?,?,?)"),
+    Statement.TALLY: (
+        "INSERT INTO tally (function_id, rows, size) VALUES (?,?,?)"
+        " ON CONFLICT (function_id) DO UPDATE SET rows = rows + excluded.rows, size = size + excluded.size"
+    ),
+}
+
+#: Primary result codes that tell of the disk or the file, not of the row.
+_DISK = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+
+
+class Submission:
+    """What succeeds or fails as one: some rows of the hot path, or one call."""
+
+    __slots__ = ("call", "done", "error", "keep", "rows", "value")
+
+    def __init__(
+        self,
+        rows: tuple[tuple[Statement, Row], ...],
+        *,
+        done: Callable[[Submission], None] | None = None,
+        keep: bool = False,
+        call: Callable[[sqlite3.Connection], Any] | None = None,
+    ) -> None:
+        self.rows = rows
+        self.call = call  #: runs behind the rows of its batch, inside the transaction
+        self.done = done  #: called in the loop once the fate is known; look at ``error`` and ``value``
+        self.keep = keep  #: survives trouble: stays in memory until the disk takes it
+        self.error: BaseException | None = None
+        self.value: Any = None
+
+
+class Trouble:
+    """Why a batch is not on disk; ``ambiguous``: COMMIT failed, so it may still be."""
+
+    def __init__(self, error: Exception, ambiguous: bool) -> None:
+        self.error = error
+        self.ambiguous = ambiguous
+
+    @property
+    def fsync(self) -> bool:
+        return getattr(self.error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_FSYNC
+
+
+class Batch(list[Submission]):
+    def __init__(self, items: Iterable[Submission] = ()) -> None:
+        super().__init__(items)
+        self.trouble: Trouble | None = None
+        self.finished = threading.Event()
+
+
+class WritingConnection(sqlite3.Connection):
+    """The one connection that writes; hand it a Batch by ``executemany``."""
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        if not isinstance(parameters, Batch):
+            return super().executemany(sql, parameters)
+        try:
+            self._apply(parameters)
+        finally:
+            parameters.finished.set()
+        return self.cursor()
+
+    def _apply(self, batch: Batch) -> None:
+        committing = False
+        try:
+            self.execute("BEGIN IMMEDIATE")
+            self._run_rows(batch)
+            for submission in batch:
+                if submission.call is not None:
+                    self._run_alone(submission)
+            committing = True
+            self.execute("COMMIT")
+        except (sqlite3.Error, OverflowError) as error:
+            self.rollback()
+            if committing or _of_disk(error):
+                batch.trouble = Trouble(error, ambiguous=committing)
+            else:
+                self._apply_one_by_one(batch)
+
+    def _apply_one_by_one(self, batch: Batch) -> None:
+        committing = False
+        try:
+            self.execute("BEGIN IMMEDIATE")
+            for submission in batch:
+                self._run_alone(submission)
+            committing = True
+            self.execute("COMMIT")
+        except sqlite3.Error as error:
+            self.rollback()
+            batch.trouble = Trouble(error, ambiguous=committing)
+
+    def _run_rows(self, batch: Iterable[Submission]) -> None:
+        by_statement: dict[Statement, list[Row]] = {}
+        for submission in batch:
+            for statement, row in submission.rows:
+                by_statement.setdefault(statement, []).append(row)
+        for statement in sorted(by_statement):
+            rows = by_statement[statement]
+            super().executemany(SQL[statement], _summed(rows) if statement is Statement.TALLY else rows)
+
+    def _run_alone(self, submission: Submission) -> None:
+        """Inside a savepoint, so that only this submission fails; trouble with the disk is raised."""
+        self.execute("SAVEPOINT alone")
+        try:
+            if submission.call is None:
+                self._run_rows((submission,))
+            else:
+                submission.value = submission.call(self)
+            submission.error = None
+        except (sqlite3.Error, OverflowError, FunctiondError) as error:
+            if _of_disk(error):
+                raise
+            submission.error = error
+            self.execute("ROLLBACK TO alone")
+        self.execute("RELEASE alone")
+
+
+def _summed(rows: list[Row]) -> list[Row]:
+    """One row a function instead of one an invocation."""
+    sums: dict[int, list[int]] = {}
+    for function_id, count, size in rows:
+        entry = sums.setdefault(function_id, [0, 0])
+        entry[0] += count
+        entry[1] += size
+    return [(function_id, count, size) for function_id, (count, size) in sums.items()]
+
+
+def _of_disk(error: BaseException) -> bool:
+    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in _DISK

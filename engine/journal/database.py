@@ -1,0 +1,148 @@
+"""Opening a data directory: its lock, its schema, the writing connection, and the room it keeps for bad days.
+
+    journal.db  lock  ballast  code/  logs/  tmp/
+
+The lock file keeps a second engine off, and its being free proves that the last one is dead. The writing
+connection is opened first and closed last; nothing else in the process opens journal.db for itself but
+short-lived read-only readers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+import aiosqlite
+import anyio
+from msgspec import Struct
+
+from engine.errors import DataDirectoryLocked, DataDirectoryUnusable
+from engine.identity import NODE_BITS, Identity
+from engine.journal.batch import WritingConnection
+from engine.journal.catalog_store import SQLiteCatalogStore
+from engine.journal.invocations import SQLiteJournal
+from engine.journal.outbox import SQLiteOutbox
+from engine.journal.records import SQLiteRecords
+from engine.journal.writer import Writer
+
+_PRAGMAS = """
+PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA busy_timeout = 5000;
+PRAGMA wal_autocheckpoint = 2000;
+PRAGMA journal_size_limit = 67108864;
+PRAGMA cache_size = -16384;
+PRAGMA temp_store = MEMORY;
+"""
+
+
+class Storage(Struct, frozen=True, kw_only=True):
+    """The storage seams of one data directory, over one writer. The caller runs ``writer.run``."""
+
+    path: Path
+    writer: Writer
+    identity: Identity
+    journal: SQLiteJournal
+    records: SQLiteRecords
+    outbox: SQLiteOutbox
+    catalog: SQLiteCatalogStore
+
+    @property
+    def marker(self) -> str:
+        """Names this data directory in the processes it starts."""
+        return self.identity.request_id(0)[-12:]
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Own the data directory, or raise DataDirectoryLocked. The kernel lets go of it when the process dies."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DataDirectoryUnusable(str(directory), f"cannot be used: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 20).decode(errors="replace").strip()
+            raise DataDirectoryLocked(str(directory), int(owner) if owner.isdigit() else None) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@asynccontextmanager
+async def open_storage(
+    directory: Path, *, idempotency_retention: float = 86_400.0, ballast: int = 0
+) -> AsyncIterator[Storage]:
+    """Open (and bring up to date) the journal in a directory that the caller has ``locked``."""
+    path = directory / "journal.db"
+    database = await aiosqlite.connect(path, factory=WritingConnection, isolation_level=None, cached_statements=256)
+    try:
+        node, last_key = await _prepare(database, path)
+        writer, identity = Writer(database), Identity(node, last_key)
+        writer.make_room = lambda: give_up_ballast(directory)
+        await anyio.to_thread.run_sync(take_ballast, directory, ballast)
+        yield Storage(
+            path=directory,
+            writer=writer,
+            identity=identity,
+            journal=SQLiteJournal(writer, identity, idempotency_retention=idempotency_retention),
+            records=SQLiteRecords(path, writer, identity),
+            outbox=SQLiteOutbox(writer),
+            catalog=SQLiteCatalogStore(writer),
+        )
+    finally:
+        with anyio.CancelScope(shield=True):
+            await database.close()
+
+
+async def _prepare(database: aiosqlite.Connection, path: Path) -> tuple[int, int]:
+    """Recover, migrate, and read what identity needs: the node and the last key."""
+    try:
+        await database.executescript(_PRAGMAS)
+        await _migrate(database, path)
+        await database.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (secrets.randbits(NODE_BITS),))
+        [[node]] = await database.execute_fetchall("SELECT value FROM meta WHERE name = 'node'")
+        [[last_key]] = await database.execute_fetchall("SELECT coalesce(max(key), 0) FROM invocation")
+    except sqlite3.DatabaseError as error:
+        raise DataDirectoryUnusable(str(path), f"cannot be opened: {error}") from error
+    return node, last_key
+
+
+async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
+    """Apply the numbered migrations that the file has not seen, each in one transaction with its number."""
+    [[version]] = await database.execute_fetchall("PRAGMA user_version")
+    scripts = sorted((f for f in files("engine.journal").joinpath("migrations").iterdir()), key=lambda f: f.name)
+    numbered = [(int(script.name[:4]), script) for script in scripts if script.name.endswith(".sql")]
+    if version > numbered[-1][0]:
+        raise DataDirectoryUnusable(str(path), f"was written by a newer functiond (schema {version})")
+    for number, script in numbered:
+        if number > version:
+            sql = script.read_text()
+            await database.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def take_ballast(directory: Path, size: int) -> None:
+    """Set aside room that purging and settling may use when the disk is full."""
+    path = directory / "ballast"
+    if size and not (path.exists() and path.stat().st_size == size):
+        try:
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError:
+            path.unlink(missing_ok=True)
+
+
+def give_up_ballast(directory: Path) -> None:
+    (directory / "ballast").unlink(missing_ok=True)

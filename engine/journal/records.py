@@ -1,0 +1,156 @@
+"""Invocations as people look at them, read on short-lived read-only connections, and their purge."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from engine.identity import Identity, accepted_at, key_at
+from engine.journal.batch import SQL, Statement
+from engine.journal.rows import LISTED, STORED, to_record
+from engine.journal.writer import Writer
+from engine.model import Attempt, Record, State
+from engine.protocols import Purged, Selection
+
+#: Rows that one step of purging looks at: a few milliseconds of the writer's time.
+PURGE_STEP = 200
+
+#: The parts of a list, each along an index: what runs, what waits for its time, what waits for its turn, what ended.
+_PARTS: tuple[tuple[frozenset[State], str, str], ...] = (
+    (frozenset({State.RUNNING}), "INDEXED BY pending WHERE state = 2 AND function_id = ?", "key"),
+    (frozenset({State.WAIT}), "INDEXED BY ready WHERE state = 0 AND function_id = ?", "rank, key"),
+    (frozenset({State.WAIT}), "INDEXED BY pending WHERE state = 1 AND function_id = ?", "due"),
+    (
+        frozenset({State.SUCCESS, State.FAIL, State.DISCARD}),
+        "INDEXED BY finished WHERE state >= 3 AND function_id = ?",
+        "key DESC",
+    ),
+)
+
+
+class SQLiteRecords:
+    def __init__(self, path: Path, writer: Writer, identity: Identity) -> None:
+        self._uri = f"{path.absolute().as_uri()}?mode=ro"
+        self._writer = writer
+        self._identity = identity
+        self._purged_to = 0  #: everything below was looked at in this round of purging
+
+    async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
+        found: list[Record] = []
+        total, skip = 0, selection.offset
+        async with self._reader() as db:
+            for states, part, order in _PARTS:
+                wanted = selection.states & states if selection.states else states
+                if not wanted:
+                    continue
+                where, values = _condition(selection, part, wanted if wanted != states else frozenset())
+                count = (await _all(db, f"SELECT count(*) FROM invocation {where}", values))[0][0]
+                room = selection.limit - len(found)
+                if room > 0 and count > skip:
+                    page = f"SELECT {LISTED} FROM invocation {where} ORDER BY {order} LIMIT ? OFFSET ?"
+                    rows = await _all(db, page, [*values, room, skip])
+                    found.extend(to_record(row, self._identity) for row in rows)
+                skip = max(0, skip - count)
+                total += count
+        return found, total
+
+    async def get(self, key: int) -> Record | None:
+        async with self._reader() as db:
+            rows = await _all(
+                db,
+                f"SELECT {LISTED}, payload.body, result.body, result.log FROM invocation"
+                " LEFT JOIN payload USING (key) LEFT JOIN result USING (key) WHERE key = ?",
+                [key],
+            )
+            if not rows:
+                return None
+            history = await _all(
+                db, "SELECT attempt, started, ended, code, message FROM attempt WHERE key = ? ORDER BY attempt", [key]
+            )
+        *listed, payload, result, log = rows[0]
+        attempts = tuple(Attempt(attempt=a, started_at=s, ended_at=e, code=c, message=m) for a, s, e, c, m in history)
+        return to_record(
+            tuple(listed),
+            self._identity,
+            payload=payload or b"",
+            result=result or b"",
+            log=log or b"",
+            attempts=attempts,
+        )
+
+    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+        return await self._writer.call(lambda db: self._purge(db, now, age, rows, size))
+
+    def _reader(self) -> aiosqlite.Connection:
+        return aiosqlite.connect(self._uri, uri=True, isolation_level=None, timeout=5.0)
+
+    # --- in the writer's thread -----------------------------------------------------------------------------
+
+    def _purge(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> Purged:
+        """Walks in the order of acceptance, and begins anew when it reaches rows too young to be dropped."""
+        db.execute(
+            "DELETE FROM idempotency WHERE (function_id, token) IN"
+            " (SELECT function_id, token FROM idempotency WHERE expires <= ? LIMIT ?)",
+            (now, PURGE_STEP),
+        )
+        kept_rows, kept_size = db.execute("SELECT rows, size FROM tally WHERE function_id = 0").fetchone() or (0, 0)
+        walked = db.execute(
+            "SELECT key, state, ended, size, (SELECT length(body) + length(log) FROM result WHERE key = i.key),"
+            " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL)"
+            " FROM invocation i WHERE key > ? ORDER BY key LIMIT ?",
+            (self._purged_to, PURGE_STEP),
+        ).fetchall()
+        drop: list[int] = []
+        oldest = math.inf
+        for key, state, ended, payload, result, owes in walked:
+            over = kept_rows - len(drop) > rows or kept_size > size
+            if not over and key > key_at(now - age):
+                walked = walked[:0]  # nothing behind can have ended earlier than it was accepted
+                oldest = min(oldest, accepted_at(key))
+                break
+            if state >= 3 and not owes and (over or ended <= now - age):
+                drop.append(key)
+                kept_size -= payload + (result or 0)
+            elif state >= 3:
+                oldest = min(oldest, ended)
+        self._drop(db, drop, kept_size)
+        complete = len(walked) < PURGE_STEP
+        self._purged_to = 0 if complete else walked[-1][0]
+        return Purged(
+            request_ids=tuple(self._identity.request_id(key) for key in drop),
+            more=not complete,
+            next_due=None if oldest == math.inf else oldest + age,
+        )
+
+    def _drop(self, db: sqlite3.Connection, keys: Sequence[int], size_left: int) -> None:
+        if not keys:
+            return
+        for table in ("invocation", "payload", "result", "attempt", "owed"):
+            db.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in keys])
+        db.execute(SQL[Statement.TALLY], (0, -len(keys), 0))
+        db.execute("UPDATE tally SET size = max(0, ?) WHERE function_id = 0", (size_left,))
+
+
+def _condition(selection: Selection, part: str, states: frozenset[State]) -> tuple[str, list[Any]]:
+    where, values = part, [selection.function_id]
+    if states:
+        where += f" AND state IN ({','.join(str(STORED[s]) for s in sorted(states))})"
+    if selection.keys is not None:
+        where += f" AND key IN ({','.join('?' * len(selection.keys))})"
+        values += sorted(selection.keys)
+    if selection.begin > 0:
+        where += " AND key >= ?"
+        values.append(key_at(selection.begin))
+    if selection.end != float("inf"):
+        where += " AND key < ?"
+        values.append(key_at(selection.end))
+    return where, values
+
+
+async def _all(db: aiosqlite.Connection, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await db.execute_fetchall(sql, values)]

@@ -1,0 +1,206 @@
+"""The one task that writes: whatever was submitted while the last commit was under way is the next commit.
+
+Nobody else holds the connection, so a cancelled caller can leave nothing half done. The task is never cancelled
+within a commit; it ends by ``close()``, when all that was submitted is on disk.
+
+When the disk fails (mechanics: an error from COMMIT leaves open whether a crash would bring the rows back) the
+writer commits a *fence*, a one-row transaction that overwrites what may lie in the log. Once it is in, the batch is
+certainly absent: its callers hear NotStored, what must not be lost is applied again. Until then new submissions are
+refused at once. Callers of an ambiguous batch wait ``patience`` seconds for the fence, then hear OutcomeUnknown. If
+the fence cannot be committed after a failed fsync, only a restart that reads the file can tell: JournalBroken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, TypeVar, cast
+
+import aiosqlite
+import structlog
+from anyio import TASK_STATUS_IGNORED, CancelScope
+from anyio.abc import TaskStatus
+from msgspec import Struct
+
+from engine.errors import NotStored, OutcomeUnknown, ShuttingDown, Unavailable
+from engine.journal.batch import Batch, Statement, Submission
+from engine.statistics import SIZES, Distribution, Histogram
+
+T = TypeVar("T")
+log = structlog.get_logger("functiond.journal")
+
+#: How long a busy loop lets the writer's thread starve before it stands aside, and for how long (seconds).
+COURTESY_AFTER, COURTESY = 0.001, 0.005
+
+
+class JournalBroken(Exception):
+    """The file must be read anew: end the process and start again."""
+
+
+class WriterStatistics(Struct, frozen=True, kw_only=True):
+    batch_size: Distribution
+    commit_seconds: Distribution
+    in_flight_seconds: float  #: age of the commit under way, 0 if none
+    waiting: int  #: submissions gathered for the next commit
+    trouble: str  #: empty when the disk takes what it is given
+
+
+class Writer:
+    def __init__(self, database: aiosqlite.Connection, *, patience: float = 5.0, longest_wait: float = 2.0) -> None:
+        self._database = database
+        self._patience = patience
+        self._longest_wait = longest_wait
+        self._pending = Batch()
+        self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._trouble = ""
+        self._began = 0.0
+        self._sizes = Histogram(SIZES)
+        self._seconds = Histogram()
+        #: Grows when a batch is taken: a submission noted under the present number can still be changed.
+        self.number = 0
+        #: Called when the disk is full, to make room.
+        self.make_room: Callable[[], None] = lambda: None
+
+    # --- submitting -----------------------------------------------------------------------------------------
+
+    def submit(self, submission: Submission) -> None:
+        """Make it part of the next commit. Raises NotStored or ShuttingDown at once if there will be none."""
+        if not submission.keep:
+            if self._trouble:
+                raise NotStored(self._trouble)
+            if self._closing.is_set():
+                raise ShuttingDown
+        self._pending.append(submission)
+        self._wake.set()
+
+    async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``function(connection)`` inside the next transaction, behind all that was submitted before."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(submission: Submission) -> None:
+            if future.cancelled():
+                return
+            if submission.error is None:
+                future.set_result(submission.value)
+            else:
+                future.set_exception(submission.error)
+
+        self.submit(Submission((), call=function, done=done))
+        return await future
+
+    def statistics(self) -> WriterStatistics:
+        return WriterStatistics(
+            batch_size=self._sizes.snapshot(),
+            commit_seconds=self._seconds.snapshot(),
+            in_flight_seconds=perf_counter() - self._began if self._began else 0.0,
+            waiting=len(self._pending),
+            trouble=self._trouble,
+        )
+
+    # --- the task -------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let ``run`` end once everything submitted is on disk."""
+        self._closing.set()
+        self._wake.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        with CancelScope(shield=True):
+            task_status.started()
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._pending:
+                    batch, self._pending = self._pending, Batch()
+                    self.number += 1
+                    await self._write(batch)
+                if self._closing.is_set():
+                    return
+
+    async def _write(self, batch: Batch) -> None:
+        await self._commit(batch)
+        if batch.trouble is None:
+            for submission in batch:
+                if submission.done is not None:
+                    submission.done(submission)
+        else:
+            await self._mend(batch)
+
+    async def _commit(self, batch: Batch) -> None:
+        loop = asyncio.get_running_loop()
+        self._began = perf_counter()
+        timer: asyncio.TimerHandle | None = None
+
+        def stand_aside() -> None:
+            # A busy loop takes the GIL back before the writer's thread gets it: wait for the thread, for real.
+            nonlocal timer
+            if not batch.finished.wait(COURTESY):
+                timer = loop.call_later(COURTESY_AFTER, stand_aside)
+
+        timer = loop.call_later(COURTESY_AFTER, stand_aside)
+        try:
+            await self._database.executemany("", cast("Any", batch))  # see WritingConnection
+        finally:
+            timer.cancel()
+            self._seconds.observe(perf_counter() - self._began)
+            self._sizes.observe(len(batch))
+            self._began = 0.0
+
+    # --- when the disk fails --------------------------------------------------------------------------------
+
+    async def _mend(self, batch: Batch) -> None:
+        trouble = batch.trouble
+        assert trouble is not None
+        self._trouble = str(trouble.error)
+        log.error("journal cannot write", problem=self._trouble, ambiguous=trouble.ambiguous, rows=len(batch))
+        callers = Batch(s for s in batch if not s.keep)
+        kept = Batch(s for s in batch if s.keep)
+        if not trouble.ambiguous:
+            _refuse(callers, NotStored(self._trouble))
+            callers.clear()
+        if await self._fence(callers, after_fsync=trouble.fsync):
+            _refuse(callers, NotStored(self._trouble))
+            self._trouble = ""
+            log.info("journal writes again", kept=len(kept))
+            self._pending = Batch([*kept, *self._pending])
+        else:
+            _refuse(callers, OutcomeUnknown(self._trouble))
+
+    async def _fence(self, callers: Batch, *, after_fsync: bool) -> bool:
+        """Commit the fence, trying until it is in; False if the engine closes before."""
+        wait, waited = 0.05, 0.0
+        while True:
+            self.make_room()
+            fence = Batch([Submission(((Statement.FENCE, (1,)),))])
+            await self._commit(fence)
+            if fence.trouble is None:
+                return True
+            if after_fsync or fence.trouble.fsync:
+                _refuse(callers, OutcomeUnknown(self._trouble))
+                raise JournalBroken(self._trouble)
+            self._refuse_newcomers()
+            if self._closing.is_set():
+                return False
+            if waited >= self._patience:
+                _refuse(callers, OutcomeUnknown(self._trouble))
+                callers.clear()
+            try:
+                await asyncio.wait_for(self._closing.wait(), wait)
+            except TimeoutError:
+                waited += wait
+                wait = min(wait * 2, self._longest_wait)
+
+    def _refuse_newcomers(self) -> None:
+        """Those that were submitted while the failing commit was under way."""
+        _refuse(Batch(s for s in self._pending if not s.keep), NotStored(self._trouble))
+        self._pending = Batch(s for s in self._pending if s.keep)
+
+
+def _refuse(batch: Batch, error: Unavailable) -> None:
+    for submission in batch:
+        submission.error = error
+        if submission.done is not None:
+            submission.done(submission)
