@@ -1,0 +1,162 @@
+"""A function's asynchronous settings (spec functiongraph_api, section 3), and where its status log goes."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+
+from engine.http.api.parts import Parts
+from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.times import zoned_time
+from engine.http.wire import Reply, json_reply
+from engine.model import AsyncSettings, DestinationSpec, Function
+
+MAX_LIMIT = 100
+
+
+class Destination(Struct, frozen=True, kw_only=True):
+    destination: str = ""
+    param: str = ""
+
+
+class Destinations(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    on_success: Destination | None = None
+    on_failure: Destination | None = None
+
+
+class LogTarget(Struct, frozen=True, kw_only=True):
+    """Where the status log goes: kept as given."""
+
+    log_group_id: str | UnsetType = UNSET
+    log_group_name: str | UnsetType = UNSET
+    log_stream_id: str | UnsetType = UNSET
+    log_stream_name: str | UnsetType = UNSET
+
+
+class AsyncSettingsBody(LogTarget, frozen=True, kw_only=True):
+    """What PUT takes; it replaces, so what is left out is back at its default."""
+
+    max_async_event_age_in_seconds: int = AsyncSettings().max_age
+    max_async_retry_attempts: int = AsyncSettings().max_retries
+    destination_config: Destinations = Destinations()
+    enable_async_status_log: bool = False
+
+
+class AsyncSettingsReply(LogTarget, frozen=True, kw_only=True):
+    func_urn: str
+    max_async_event_age_in_seconds: int
+    max_async_retry_attempts: int
+    destination_config: Destinations
+    enable_async_status_log: bool
+    created_time: str
+    last_modified: str
+
+
+class PageInfo(Struct, frozen=True, kw_only=True):
+    next_marker: int
+    previous_marker: int
+    current_count: int
+
+
+class AsyncSettingsList(Struct, frozen=True, kw_only=True):
+    async_invoke_configs: list[AsyncSettingsReply]
+    count: int
+    page_info: PageInfo
+
+
+class StatusLog(Struct, frozen=True, kw_only=True):
+    group_id: str
+    group_name: str
+    stream_id: str
+    stream_name: str
+
+
+class AsyncSettingsApi:
+    def __init__(self, parts: Parts) -> None:
+        self._catalog, self._region = parts.catalog, parts.region
+
+    def resources(self) -> list[Resource]:
+        functions = f"{BASE}/functions"
+        settings = {"PUT": self.put, "GET": self.show, "DELETE": self.delete}
+        return [
+            Resource(path=f"{functions}/{{function_urn}}/async-invoke-config", methods=settings),
+            Resource(path=f"{functions}/{{function_urn}}/async-invoke-configs", methods={"GET": self.list_all}),
+            Resource(path=f"{functions}/enable-async-status-logs", methods={"POST": self.enable_status_log}),
+            Resource(path=f"{functions}/async-status-log-detail", methods={"GET": self.show_status_log}),
+        ]
+
+    async def put(self, call: Call) -> Reply:
+        urn = call.urn
+        function = self._catalog.find(urn)
+        settings = await self._catalog.put_settings(urn, _settings(await call.read(AsyncSettingsBody)))
+        return json_reply(self._reply(function, settings))
+
+    async def show(self, call: Call) -> Reply:
+        return json_reply(self._reply(self._catalog.find(call.urn), self._catalog.show_settings(call.urn)))
+
+    async def delete(self, call: Call) -> Reply:
+        await self._catalog.delete_settings(call.urn)
+        return Reply(status=204)
+
+    async def list_all(self, call: Call) -> Reply:
+        offset, limit = call.number("marker", 0), min(call.number("limit", 10) or 10, MAX_LIMIT)
+        pairs = self._catalog.settings_by_version(call.urn)
+        page = [self._reply(function, settings) for function, settings in pairs[offset : offset + limit]]
+        info = PageInfo(next_marker=offset + len(page), previous_marker=max(0, offset - limit), current_count=len(page))
+        return json_reply(AsyncSettingsList(async_invoke_configs=page, count=len(pairs), page_info=info))
+
+    async def enable_status_log(self, call: Call) -> Reply:
+        """The status of every invocation is always kept here, so there is nothing to switch on."""
+        _ = call.project
+        return Reply()
+
+    async def show_status_log(self, call: Call) -> Reply:
+        group, stream = (str(uuid.uuid5(uuid.NAMESPACE_URL, f"{call.project}/{part}")) for part in ("group", "stream"))
+        return json_reply(
+            StatusLog(
+                group_id=group,
+                group_name="functiond-async-status",
+                stream_id=stream,
+                stream_name=f"functiond-async-status-{call.project}",
+            )
+        )
+
+    def _reply(self, function: Function, settings: AsyncSettings) -> AsyncSettingsReply:
+        return AsyncSettingsReply(
+            func_urn=str(function.urn(self._region)),
+            max_async_event_age_in_seconds=settings.max_age,
+            max_async_retry_attempts=settings.max_retries,
+            destination_config=Destinations(
+                on_success=_destination(settings.on_success), on_failure=_destination(settings.on_failure)
+            ),
+            enable_async_status_log=settings.status_log,
+            created_time=zoned_time(settings.created_at),
+            last_modified=zoned_time(settings.modified_at),
+            **settings.details,
+        )
+
+
+def _settings(body: AsyncSettingsBody) -> AsyncSettings:
+    given = {name: getattr(body, name) for name in LogTarget.__struct_fields__}
+    details: dict[str, Any] = {name: value for name, value in given.items() if value is not UNSET}
+    return AsyncSettings(
+        max_age=body.max_async_event_age_in_seconds,
+        max_retries=body.max_async_retry_attempts,
+        on_success=_spec(body.destination_config.on_success),
+        on_failure=_spec(body.destination_config.on_failure),
+        status_log=body.enable_async_status_log,
+        details=details,
+    )
+
+
+def _spec(destination: Destination | None) -> DestinationSpec | None:
+    # The vendor's console sends an empty destination for "none".
+    if destination is None or not destination.destination:
+        return None
+    return DestinationSpec(destination=destination.destination, param=destination.param or "{}")
+
+
+def _destination(spec: DestinationSpec | None) -> Destination | None:
+    return Destination(destination=spec.destination, param=spec.param) if spec else None

@@ -1,0 +1,83 @@
+"""The one table from an error's class to its HTTP status and FSS code (spec functiongraph_api, section 8)."""
+
+from __future__ import annotations
+
+import uuid
+
+from engine import errors as e
+from engine.http.wire import Reply, json_reply
+
+_TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
+    e.FunctiondError: (500, "FSS.0500"),
+    e.InvalidRequest: (400, "FSS.0400"),
+    e.CodeMissing: (400, "FSS.1012"),
+    e.TooManyVariables: (400, "FSS.1017"),
+    e.VariablesTooLarge: (400, "FSS.1018"),
+    e.NotJson: (406, "FSS.0406"),
+    e.PayloadTooLarge: (413, "FSS.0413"),
+    e.CodePackageTooLarge: (413, "FSS.1071"),
+    e.InlineCodeTooLarge: (413, "FSS.1072"),
+    e.NotFound: (404, "FSS.0404"),
+    e.UnknownFunction: (404, "FSS.1051"),
+    e.UnknownVersion: (404, "FSS.1052"),
+    e.UnknownAlias: (404, "FSS.1053"),
+    e.Conflict: (409, "FSS.0409"),
+    e.FunctionExists: (409, "FSS.1061"),
+    e.Forbidden: (403, "FSS.0403"),
+    e.TooManyFunctions: (403, "FSS.1041"),
+    e.FunctionDisabled: (429, "FSS.0429"),
+    e.Overloaded: (429, "FSS.0429"),
+    e.Unavailable: (503, "FSS.0503"),
+    e.CallTimedOut: (504, "FSS.0504"),
+}
+
+#: Codes of an InvalidField, by the field; the others are FSS.0400.
+_FIELDS = {
+    **dict.fromkeys(
+        ("marker", "limit", "maxitems", "status", "query_begin_time", "query_end_time", "requests", "wait"), "FSS.1001"
+    ),
+    "func_name": "FSS.1002",
+    "handler": "FSS.1003",
+    "package": "FSS.1004",
+    "runtime": "FSS.1005",
+    "code_type": "FSS.1006",
+    "memory_size": "FSS.1007",
+    "timeout": "FSS.1008",
+    "user_data": "FSS.1009",
+    "encrypted_user_data": "FSS.1009",
+    "code_url": "FSS.1010",
+    "func_code": "FSS.1011",
+    "code_filename": "FSS.1013",
+    "alias": "FSS.1014",
+    "version": "FSS.1015",
+    "description": "FSS.1019",
+    "concurrency": "FSS.1026",
+    "max_instance_num": "FSS.1026",
+    "function_urn": "FSS.1309",
+    "initializer_handler": "FSS.1404",
+    "initializer_timeout": "FSS.1405",
+}
+
+
+def error_reply(error: e.FunctiondError) -> Reply:
+    """What the caller gets to see of it."""
+    status, code = _status(error)
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if isinstance(error, e.Overloaded | e.Unavailable):
+        headers = ((b"retry-after", b"%d" % error.retry_after),)
+    if isinstance(error, e.CallTimedOut) and (request_id := getattr(error, "request_id", "")):
+        headers = ((b"x-cff-request-id", request_id.encode()),)
+    return problem(status, code, str(error), headers)
+
+
+def problem(status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
+    """An error reply in the API's shape, with a request id that the SDK puts into its exception."""
+    body = json_reply({"error_code": code, "error_msg": message}).body
+    return Reply(status=status, body=body, headers=((b"x-request-id", str(uuid.uuid4()).encode()), *headers))
+
+
+def _status(error: e.FunctiondError) -> tuple[int, str]:
+    kind = next(kind for kind in type(error).__mro__ if kind in _TABLE or kind is e.InvalidField)
+    if kind is e.InvalidField and isinstance(error, e.InvalidField):
+        return 400, _FIELDS.get(error.field.partition(".")[0], "FSS.0400")
+    return _TABLE[kind]

@@ -1,0 +1,199 @@
+"""Functions as the API writes them (spec functiongraph_api, 4.3).
+
+``Kept`` holds the fields that have no effect here: they are stored as given and shown again, so that a client
+that compares what it sent with what it reads finds no difference. Unknown fields are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from engine.errors import InvalidField
+from engine.model import Function
+
+Text = str | UnsetType
+Flag = bool | UnsetType
+Number = int | UnsetType
+Texts = list[str] | UnsetType
+Table = dict[str, Any] | UnsetType
+
+
+class FuncCode(Struct, frozen=True, kw_only=True):
+    file: str = ""
+    link: str = ""
+
+
+class Strategy(Struct, frozen=True, kw_only=True):
+    concurrency: int = 400
+    concurrent_num: int = 1
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    app_xrole: Text = UNSET
+    code_encrypt_kms_key_id: Text = UNSET
+    custom_image: Table = UNSET
+    depend_version_list: Texts = UNSET
+    domain_names: Text = UNSET
+    enable_auth_in_header: Flag = UNSET
+    enable_class_isolation: Flag = UNSET
+    enable_cloud_debug: Text = UNSET
+    enable_lts_log: Flag = UNSET
+    enterprise_project_id: Text = UNSET
+    ephemeral_storage: Number = UNSET
+    extend_config: Text = UNSET
+    func_vpc: Table = UNSET
+    gpu_memory: Number = UNSET
+    gpu_type: Text = UNSET
+    heartbeat_handler: Text = UNSET
+    is_stateful_function: Flag = UNSET
+    log_config: Table = UNSET
+    lts_custom_tag: dict[str, str] | UnsetType = UNSET
+    mount_config: Table = UNSET
+    network_controller: Table = UNSET
+    peering_cidr: Text = UNSET
+    restore_hook_handler: Text = UNSET
+    restore_hook_timeout: Number = UNSET
+    tags: Text = UNSET
+    type: Text = UNSET
+    user_data_encrypt_kms_key_id: Text = UNSET
+    xrole: Text = UNSET
+    functiond: Table = UNSET  #: ours: ``priority_cap`` and ``weight``
+
+
+class ConfigBody(Kept, frozen=True, kw_only=True):
+    """What creating a function and updating its configuration have in common."""
+
+    func_name: str
+    runtime: str
+    handler: str
+    memory_size: int
+    timeout: int
+    user_data: Text = UNSET
+    encrypted_user_data: Text = UNSET
+    description: Text = UNSET
+    initializer_handler: Text = UNSET
+    initializer_timeout: Number = UNSET
+    pre_stop_handler: Text = UNSET
+    pre_stop_timeout: Number = UNSET
+    enable_dynamic_memory: Flag = UNSET
+    strategy_config: Strategy | UnsetType = UNSET
+
+
+class CreateBody(ConfigBody, frozen=True, kw_only=True):
+    package: str
+    code_type: str = ""
+    code_filename: str = ""
+    code_url: str = ""
+    func_code: FuncCode = FuncCode()
+
+
+class CodeBody(Struct, frozen=True, kw_only=True):
+    code_type: str
+    func_code: FuncCode
+    code_filename: str = ""
+    code_url: str = ""
+    depend_version_list: Texts = UNSET
+    code_encrypt_kms_key_id: Text = UNSET
+
+
+class MaxInstanceBody(Struct, frozen=True, kw_only=True):
+    max_instance_num: int
+
+
+class FunctionReply(Kept, frozen=True, kw_only=True):
+    """One shape for all replies: clients pass over what theirs does not list."""
+
+    func_id: str
+    func_name: str
+    func_urn: str
+    resource_id: str
+    domain_id: str
+    namespace: str
+    project_name: str
+    package: str
+    version: str
+    runtime: str
+    handler: str
+    memory_size: int
+    cpu: int
+    timeout: int
+    long_time: bool
+    code_type: str
+    code_filename: str
+    code_url: str
+    code_size: int
+    digest: str
+    image_name: str
+    last_modified: str
+    user_data: str
+    encrypted_user_data: str
+    description: str
+    initializer_handler: str
+    initializer_timeout: int
+    pre_stop_handler: str
+    pre_stop_timeout: int
+    enable_dynamic_memory: bool
+    strategy_config: Strategy
+    func_code: FuncCode | UnsetType = UNSET
+
+
+class FunctionList(Struct, frozen=True, kw_only=True):
+    functions: list[FunctionReply]
+    count: int
+    next_marker: int
+
+
+#: API fields that a Function has under a name of its own.
+_OWN_NAMES = {"enable_dynamic_memory": "dynamic_memory"}
+_PLAIN = (
+    "runtime",
+    "handler",
+    "memory_size",
+    "timeout",
+    "description",
+    "initializer_handler",
+    "initializer_timeout",
+    "pre_stop_handler",
+    "pre_stop_timeout",
+    "enable_dynamic_memory",
+)
+
+
+def changes_of(body: ConfigBody) -> dict[str, Any]:
+    """The fields of a Function that the body sets; what it leaves out is not there."""
+    changes = {_OWN_NAMES.get(name, name): value for name in _PLAIN if (value := getattr(body, name)) is not UNSET}
+    for name in ("user_data", "encrypted_user_data"):
+        if (text := getattr(body, name)) is not UNSET:
+            changes[name] = _variables(name, text)
+    if isinstance(body.strategy_config, Strategy):
+        changes["max_instances"] = body.strategy_config.concurrency
+        changes["concurrent_num"] = body.strategy_config.concurrent_num
+    changes["details"] = details_of(body)
+    return changes
+
+
+def details_of(body: Struct) -> dict[str, Any]:
+    values = {name: getattr(body, name, UNSET) for name in Kept.__struct_fields__}
+    return {name: value for name, value in values.items() if value is not UNSET}
+
+
+def _variables(field: str, text: str) -> dict[str, str]:
+    """Environment variables come as JSON inside a string."""
+    try:
+        return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=dict[str, str]) if text else {}
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidField(
+            field, "not as expected", f"must be the text of a JSON object of strings ({error})"
+        ) from None
+
+
+def variables_text(variables: dict[str, str]) -> str:
+    return msgspec.json.encode(variables).decode() if variables else ""
+
+
+def cpu_of(function: Function) -> int:
+    """Millicores, by the vendor's formula."""
+    return function.memory_size * 100 // 128 + 200

@@ -1,0 +1,163 @@
+"""Creating, showing, changing and deleting functions (spec functiongraph_api, section 4)."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+
+from msgspec import UNSET, UnsetType
+
+from engine.codestore import NO_CODE, PACKAGE_LIMIT, CodeSource
+from engine.errors import CodePackageTooLarge, InvalidField, PayloadTooLarge
+from engine.http.api.function_shapes import (
+    CodeBody,
+    ConfigBody,
+    CreateBody,
+    FuncCode,
+    FunctionList,
+    FunctionReply,
+    MaxInstanceBody,
+    Strategy,
+    changes_of,
+    cpu_of,
+    details_of,
+    variables_text,
+)
+from engine.http.api.parts import Parts
+from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource, T
+from engine.http.api.times import zoned_time
+from engine.http.wire import Reply, json_reply
+from engine.model import Function
+
+MAX_ITEMS = 400
+LONG_TIME = 900  #: seconds; a timeout beyond is called long
+CODE_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
+
+
+class Functions:
+    def __init__(self, parts: Parts) -> None:
+        self._catalog, self._codes, self._region = parts.catalog, parts.codes, parts.region
+
+    def resources(self) -> list[Resource]:
+        functions = f"{BASE}/functions"
+        function = f"{functions}/{{function_urn}}"
+        return [
+            Resource(path=functions, methods={"POST": self.create, "GET": self.list_all}),
+            Resource(path=function, methods={"DELETE": self.delete}),
+            Resource(path=f"{function}/config", methods={"GET": self.show_config, "PUT": self.update_config}),
+            Resource(path=f"{function}/code", methods={"GET": self.show_code, "PUT": self.update_code}),
+            Resource(path=f"{function}/config-max-instance", methods={"PUT": self.update_max_instances}),
+        ]
+
+    async def create(self, call: Call) -> Reply:
+        project = call.project
+        body = await self._read_code(call, CreateBody)
+        if not body.code_type:
+            raise InvalidField("code_type", "", "this engine takes inline and zip")
+        draft = Function(
+            function_id=0,
+            project=project,
+            package=body.package,
+            name=body.func_name,
+            code=NO_CODE,
+            **changes_of(body),
+        )
+        function = await self._catalog.create(draft, _source(body))
+        return json_reply(self._reply(function))
+
+    async def list_all(self, call: Call) -> Reply:
+        offset, limit = call.number("marker", 0), call.number("maxitems", MAX_ITEMS)
+        found = self._catalog.list(call.project, package=call.text("package_name"), name_part=call.text("func_name"))
+        limit = limit if 0 < limit <= MAX_ITEMS else MAX_ITEMS
+        page = [self._reply(function) for function in found[offset : offset + limit]]
+        return json_reply(FunctionList(functions=page, count=len(found), next_marker=offset + len(page)))
+
+    async def show_config(self, call: Call) -> Reply:
+        return json_reply(self._reply(self._catalog.find(call.urn)))
+
+    async def show_code(self, call: Call) -> Reply:
+        return json_reply(await self._with_code(self._catalog.find(call.urn)))
+
+    async def update_config(self, call: Call) -> Reply:
+        urn = call.urn
+        name = self._catalog.find(urn).name
+        body = await call.read(ConfigBody)
+        if body.func_name != name:
+            raise InvalidField("func_name", body.func_name, f"must be {name}: a function cannot be renamed")
+        return json_reply(self._reply(await self._catalog.update(urn, changes_of(body))))
+
+    async def update_code(self, call: Call) -> Reply:
+        urn = call.urn
+        self._catalog.find(urn)
+        body = await self._read_code(call, CodeBody)
+        function = await self._catalog.update_code(urn, _source(body), details_of(body))
+        return json_reply(await self._with_code(function))
+
+    async def update_max_instances(self, call: Call) -> Reply:
+        urn = call.urn
+        self._catalog.find(urn)
+        body = await call.read(MaxInstanceBody)
+        function = await self._catalog.update(urn, {"max_instances": body.max_instance_num})
+        return json_reply(self._reply(function))
+
+    async def delete(self, call: Call) -> Reply:
+        await self._catalog.delete(call.urn)
+        return Reply(status=204)
+
+    async def _read_code(self, call: Call, kind: type[T]) -> T:
+        try:
+            return await call.read(kind, CODE_BODY_LIMIT)
+        except PayloadTooLarge:
+            # Only code makes such a body large.
+            raise CodePackageTooLarge(PACKAGE_LIMIT) from None
+
+    async def _with_code(self, function: Function) -> FunctionReply:
+        packed = await self._codes.original(function.code)
+        return self._reply(function, FuncCode(file=base64.b64encode(packed).decode()))
+
+    def _reply(self, function: Function, code: FuncCode | UnsetType = UNSET) -> FunctionReply:
+        return FunctionReply(
+            func_id=str(function.function_id),
+            func_name=function.name,
+            func_urn=str(function.urn(self._region)),
+            resource_id=str(function.function_id),
+            domain_id=function.project,
+            namespace=function.project,
+            project_name=self._region,
+            package=function.package,
+            version=function.version,
+            runtime=function.runtime,
+            handler=function.handler,
+            memory_size=function.memory_size,
+            cpu=cpu_of(function),
+            timeout=function.timeout,
+            long_time=function.timeout > LONG_TIME,
+            code_type=function.code.kind,
+            code_filename=function.code.filename,
+            code_url=function.code.url,
+            code_size=function.code.size,
+            digest=function.code.digest,
+            image_name=_image_name(function),
+            last_modified=zoned_time(function.modified_at),
+            user_data=variables_text(function.user_data),
+            encrypted_user_data=variables_text(function.encrypted_user_data),
+            description=function.description,
+            initializer_handler=function.initializer_handler,
+            initializer_timeout=function.initializer_timeout,
+            pre_stop_handler=function.pre_stop_handler,
+            pre_stop_timeout=function.pre_stop_timeout,
+            enable_dynamic_memory=function.dynamic_memory,
+            strategy_config=Strategy(concurrency=function.max_instances, concurrent_num=function.concurrent_num),
+            func_code=code,
+            **{"type": "v2", **function.details},
+        )
+
+
+def _source(body: CreateBody | CodeBody) -> CodeSource:
+    return CodeSource(kind=body.code_type, file=body.func_code.file, filename=body.code_filename, url=body.code_url)
+
+
+def _image_name(function: Function) -> str:
+    """The vendor's id of one state of a version; ours names the moment and the revision."""
+    moment = datetime.fromtimestamp(function.modified_at, UTC)
+    return f"{function.version}-{moment:%y%m%d%H%M%S}@{function.revision}"

@@ -1,0 +1,34 @@
+"""For whoever watches the engine: alive, ready, and its figures."""
+
+from __future__ import annotations
+
+from engine.http.api.parts import HealthChecks
+from engine.http.api.routing import Call, Resource
+from engine.http.wire import Reply, json_reply
+
+_PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class Health:
+    def __init__(self, checks: HealthChecks) -> None:
+        self._checks = checks
+
+    def resources(self) -> list[Resource]:
+        return [
+            Resource(path="/healthz", methods={"GET": self.alive}),
+            Resource(path="/readyz", methods={"GET": self.ready}),
+            Resource(path="/metrics", methods={"GET": self.metrics}),
+        ]
+
+    async def alive(self, call: Call) -> Reply:
+        problems = self._checks.alive()
+        status = "unhealthy" if problems else "ok"
+        return json_reply({"status": status, **problems}, status=503 if problems else 200)
+
+    async def ready(self, call: Call) -> Reply:
+        reasons = self._checks.ready()
+        status = "not ready" if reasons else "ready"
+        return json_reply({"status": status, **reasons}, status=503 if reasons else 200)
+
+    async def metrics(self, call: Call) -> Reply:
+        return Reply(body=self._checks.metrics(), content_type=_PROMETHEUS)

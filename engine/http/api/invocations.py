@@ -1,0 +1,173 @@
+"""Invoking a function, asynchronously and synchronously: the two requests that must be fast.
+
+They bypass the router. An asynchronous call is answered once its invocation is on disk; a synchronous one with what
+the function returned, where an error of the function's own is still HTTP 200, told by flags.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+
+import msgspec
+from msgspec import Struct
+
+from engine.catalog import Catalog
+from engine.errors import InvalidField
+from engine.executors.output import framed_log
+from engine.function_rules import MEMORY_SIZES
+from engine.http.api.errors import problem
+from engine.http.api.parts import Intake
+from engine.http.wire import Headers, Reply, check_json, json_reply, read_body
+from engine.model import Function, Mode, Outcome, Request
+from engine.serving import Receive
+from engine.urn import FunctionUrn
+
+MAX_DELAY = 7 * 86_400.0  #: seconds
+TAIL = 4 << 10  #: bytes of log in a header
+
+
+class CallResult(Struct, frozen=True, kw_only=True):
+    """The reply of version v1."""
+
+    request_id: str
+    result: str
+    log: str
+    status: int
+
+
+class Invocations:
+    def __init__(self, intake: Intake, catalog: Catalog, *, async_limit: int, sync_limit: int) -> None:
+        self._intake, self._catalog = intake, catalog
+        self._async_limit, self._sync_limit = async_limit, sync_limit
+
+    async def accept(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
+        """POST …/invocations-async"""
+        payload = await self._event(headers, receive, self._async_limit)
+        request = Request(
+            function=urn,
+            payload=payload,
+            priority=_priority(headers.get(b"x-functiond-priority")),
+            delay=_delay(headers.get(b"x-functiond-delay")),
+            memory=self._memory(urn, headers.get(b"x-cff-instance-memory")),
+            idempotency_key=_idempotency_key(headers.get(b"idempotency-key")),
+        )
+        request_id = (await self._intake.accept(request)).encode()
+        return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"x-cff-request-id", request_id),))
+
+    async def call(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
+        """POST …/invocations"""
+        version = headers.get(b"x-cff-request-version", b"") or b"v0"
+        if version not in (b"v0", b"v1"):
+            raise InvalidField("X-CFF-Request-Version", version.decode("latin-1"), "must be v0 or v1")
+        payload = await self._event(headers, receive, self._sync_limit)
+        memory = self._memory(urn, headers.get(b"x-cff-instance-memory"))
+        function = self._catalog.find(urn)
+        request = Request(function=urn, payload=payload, mode=Mode.SYNC, memory=memory)
+        request_id, outcome = await self._intake.call(request)
+        tail = headers.get(b"x-cff-log-type", b"").lower() == b"tail"
+        return _call_reply(request_id, function, outcome, version, memory or function.memory_size, tail)
+
+    async def _event(self, headers: Headers, receive: Receive, limit: int) -> bytes:
+        body = await read_body(receive, headers, limit)
+        if not body:
+            return b"{}"
+        check_json(headers, body)
+        return body
+
+    def _memory(self, urn: FunctionUrn, value: bytes | None) -> int:
+        if not value:
+            return 0
+        text = value.decode("latin-1")
+        if text not in map(str, MEMORY_SIZES):
+            raise InvalidField("X-Cff-Instance-Memory", text, f"must be one of {', '.join(map(str, MEMORY_SIZES))}")
+        if not self._catalog.find(urn).dynamic_memory:
+            raise InvalidField("X-Cff-Instance-Memory", text, "the function needs enable_dynamic_memory for this")
+        return int(text)
+
+
+def _call_reply(
+    request_id: str, function: Function, outcome: Outcome, version: bytes, memory: int, tail: bool
+) -> Reply:
+    log = _framed(request_id, function, outcome, memory) if tail else b""
+    headers = _call_headers(request_id, function, outcome, version, memory)
+    if tail:
+        headers = (*headers, (b"x-cff-function-log", base64.b64encode(log[-TAIL:])))
+    if outcome.engine_fault:
+        # Not the function's doing, so not HTTP 200: the caller may try again.
+        return problem(500, "FSS.0500", outcome.message, headers)
+    if version == b"v0":
+        return Reply(body=outcome.result, headers=headers)
+    result = CallResult(
+        request_id=request_id,
+        result=outcome.result.decode("utf-8", "replace"),
+        log=log.decode("utf-8", "replace"),
+        status=200 if outcome.ok else 500,
+    )
+    return Reply(body=json_reply(result).body, headers=headers)
+
+
+def _call_headers(
+    request_id: str, function: Function, outcome: Outcome, version: bytes, memory: int
+) -> tuple[tuple[bytes, bytes], ...]:
+    milliseconds = _seconds(outcome) * 1000
+    billed = math.ceil(milliseconds)
+    summary = {
+        "funcDigest": function.code.digest[:32],
+        "duration": f"{milliseconds:.3f}ms",
+        "billingDuration": f"{billed}ms",
+        "memorySize": f"{memory}MB",
+        "memoryUsed": f"{outcome.memory_used / (1 << 20):.3f}MB",
+    }
+    return (
+        (b"x-cff-request-id", request_id.encode()),
+        (b"x-cff-invoke-summary", msgspec.json.encode(summary)),
+        (b"x-cff-billing-duration", b"%d" % billed),
+        (b"x-cff-response-version", version),
+        (b"x-func-err-code", b"%d" % outcome.code),
+        (b"x-is-func-err", b"false" if outcome.ok or outcome.engine_fault else b"true"),
+    )
+
+
+def _framed(request_id: str, function: Function, outcome: Outcome, memory: int) -> bytes:
+    return framed_log(
+        outcome.log,
+        request_id=request_id,
+        version=function.version,
+        seconds=_seconds(outcome),
+        memory_used=outcome.memory_used,
+        memory_size=memory,
+    )
+
+
+def _seconds(outcome: Outcome) -> float:
+    return max(0.0, outcome.ended_at - outcome.started_at)
+
+
+def _priority(value: bytes | None) -> int:
+    if value is None:
+        return 0
+    if len(value) != 1 or not value.isdigit():
+        raise InvalidField("X-Functiond-Priority", value.decode("latin-1"), "must be a digit, 0 to 9")
+    return int(value)
+
+
+def _delay(value: bytes | None) -> float:
+    if value is None:
+        return 0.0
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= MAX_DELAY:
+        raise InvalidField("X-Functiond-Delay", value.decode("latin-1"), f"must be seconds, 0 to {MAX_DELAY:.0f}")
+    return seconds
+
+
+def _idempotency_key(value: bytes | None) -> str:
+    if value is None:
+        return ""
+    text = value.decode("latin-1")
+    if not (1 <= len(text) <= 255 and text.isascii() and text.isprintable()):
+        raise InvalidField("Idempotency-Key", text, "needs 1 to 255 printable ASCII characters")
+    return text

@@ -1,0 +1,57 @@
+"""What the API needs of the engine, as it calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from engine.catalog import Catalog
+from engine.clock import Clock
+from engine.codestore import CodeStore
+from engine.identity import Identity
+from engine.model import Outcome, Request
+from engine.protocols import Records
+
+
+class Intake(Protocol):
+    async def accept(self, request: Request) -> str:
+        """The request id, once the invocation is durable."""
+        ...
+
+    async def call(self, request: Request) -> tuple[str, Outcome]:
+        """The request id and the end of a synchronous invocation. Raises CallTimedOut."""
+        ...
+
+
+class Dispatcher(Protocol):
+    async def cancel(self, key: int) -> bool:
+        """End an invocation that waits or runs; False if it is over."""
+        ...
+
+    async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (reaching it is no error)
+        """Return when the invocation has ended, or after ``timeout`` seconds."""
+        ...
+
+
+class HealthChecks(Struct, frozen=True, kw_only=True):
+    """How the engine is; each is asked anew for every request."""
+
+    alive: Callable[[], Mapping[str, Any]] = dict  #: what is wrong, by part; empty when all is well
+    ready: Callable[[], Mapping[str, Any]] = dict  #: why new work is refused; empty when it is taken
+    metrics: Callable[[], bytes] = bytes  #: in the text format of Prometheus
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    intake: Intake
+    dispatcher: Dispatcher
+    records: Records
+    identity: Identity
+    catalog: Catalog
+    codes: CodeStore
+    clock: Clock
+    region: str
+    async_body_limit: int = 256 << 10
+    sync_body_limit: int = 6 << 20
+    health: HealthChecks = HealthChecks()

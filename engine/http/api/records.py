@@ -1,0 +1,210 @@
+"""Looking at a function's asynchronous invocations, and cancelling them."""
+
+from __future__ import annotations
+
+import math
+
+from msgspec import UNSET, Struct, UnsetType
+
+from engine.errors import InvalidField, InvalidRequest, UnknownInvocation
+from engine.http.api.parts import Parts
+from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.times import exact_time, read_time, short_time
+from engine.http.wire import Reply, json_reply
+from engine.model import Attempt, Code, Function, Record, State
+from engine.protocols import Selection
+
+DEFAULT_SPAN = 3600.0  #: seconds that a list goes back if no times are asked for
+MAX_LIMIT = 500
+MAX_IDS = 10
+MAX_WAIT = 60.0  #: seconds
+
+ACTIVE = frozenset({State.WAIT, State.RUNNING})
+
+
+class InvocationItem(Struct, frozen=True, kw_only=True):
+    request_id: str
+    status: str
+    error_code: int
+    error_message: str
+    start_time: str | UnsetType = UNSET
+    end_time: str | UnsetType = UNSET
+
+
+class InvocationList(Struct, frozen=True, kw_only=True):
+    invocations: list[InvocationItem]
+    count: int
+    next_marker: int
+
+
+class CancelBody(Struct, frozen=True, kw_only=True):
+    request_id: str
+    type: str = "force"
+
+
+class AttemptReply(Struct, frozen=True, kw_only=True):
+    attempt: int
+    start_time: str
+    end_time: str
+    error_code: int
+    error_message: str
+
+
+class WholeRecord(Struct, frozen=True, kw_only=True):
+    """Ours: all that is known of one invocation. Payload and result are texts, as destinations get them."""
+
+    request_id: str
+    function_urn: str
+    alias: str
+    source: str
+    status: str
+    priority: int
+    attempt: int
+    attempts: list[AttemptReply]
+    accept_time: str
+    due_time: str
+    start_time: str | None
+    end_time: str | None
+    error_code: int
+    error_message: str
+    payload: str
+    result: str
+    log: str
+
+
+class InvocationRecords:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def resources(self) -> list[Resource]:
+        function = f"{BASE}/functions/{{function_urn}}"
+        return [
+            Resource(path=f"{function}/async-invocations", methods={"GET": self.list_all}),
+            Resource(path=f"{function}/active-async-invocations", methods={"GET": self.list_active}),
+            Resource(path=f"{function}/async-invocations/{{request_id}}", methods={"GET": self.show}),
+            Resource(path=f"{function}/cancel", methods={"POST": self.cancel}),
+        ]
+
+    async def list_all(self, call: Call) -> Reply:
+        request_id = call.text("request_id")
+        return await self._list(call, [request_id] if request_id else [], frozenset(State))
+
+    async def list_active(self, call: Call) -> Reply:
+        ids = [part.strip() for part in call.text("requests").split(",") if part.strip()]
+        if len(ids) > MAX_IDS:
+            raise InvalidField("requests", call.text("requests"), f"may name {MAX_IDS} request ids")
+        return await self._list(call, ids, ACTIVE)
+
+    async def _list(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Reply:
+        function = self._parts.catalog.find(call.urn)
+        selection = self._selection(call, function, ids, allowed)
+        empty = not selection.states or selection.keys == frozenset()
+        records, count = ([], 0) if empty else await self._parts.records.list(selection)
+        items = [_item(record) for record in records]
+        return json_reply(InvocationList(invocations=items, count=count, next_marker=selection.offset + len(items)))
+
+    def _selection(self, call: Call, function: Function, ids: list[str], allowed: frozenset[State]) -> Selection:
+        begin, end = call.text("query_begin_time"), call.text("query_end_time")
+        since = 0.0 if ids else self._parts.clock.now() - DEFAULT_SPAN
+        keys = (self._parts.identity.key_of(request_id) for request_id in ids)
+        return Selection(
+            function_id=function.function_id,
+            states=_states(call.text("status")) & allowed,
+            keys=frozenset(key for key in keys if key is not None) if ids else None,
+            begin=read_time("query_begin_time", begin) if begin else since,
+            # A second is meant whole, the last one too.
+            end=read_time("query_end_time", end) + 0.9995 if end else math.inf,
+            offset=call.number("marker", 0),
+            limit=min(call.number("limit", 100) or 100, MAX_LIMIT),
+        )
+
+    async def show(self, call: Call) -> Reply:
+        """Ours: ``?wait=<seconds>`` holds the answer back until the invocation has ended."""
+        wait = _wait(call.text("wait"))
+        function = self._parts.catalog.find(call.urn)
+        record = await self._record(function, call.part("request_id"))
+        if record is None:
+            raise UnknownInvocation(call.part("request_id"))
+        if wait and not record.state.final:
+            await self._parts.dispatcher.ended(record.key, wait)
+            record = await self._record(function, record.request_id) or record
+        return json_reply(_whole(record, function, self._parts.region))
+
+    async def cancel(self, call: Call) -> Reply:
+        function = self._parts.catalog.find(call.urn)
+        body = await call.read(CancelBody)
+        if body.type != "force":
+            raise InvalidField("type", body.type, "this engine knows force only")
+        record = await self._record(function, body.request_id)
+        if record is None:
+            raise InvalidRequest("Invalid RequestId")
+        if record.code != Code.CANCELLED and not await self._parts.dispatcher.cancel(record.key):
+            raise InvalidRequest(f"Invalid RequestId: {body.request_id} has already ended")
+        return Reply()
+
+    async def _record(self, function: Function, request_id: str) -> Record | None:
+        """The invocation, if it is this function's."""
+        key = self._parts.identity.key_of(request_id)
+        record = await self._parts.records.get(key) if key is not None else None
+        return record if record and record.function_id == function.function_id else None
+
+
+def _states(text: str) -> frozenset[State]:
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return frozenset(map(State, names)) or frozenset(State)
+    except ValueError:
+        raise InvalidField("status", text, f"must be some of {', '.join(State)}") from None
+
+
+def _wait(text: str) -> float:
+    try:
+        seconds = float(text or 0)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_WAIT:
+        raise InvalidField("wait", text, f"must be seconds, 0 to {MAX_WAIT:g}")
+    return seconds
+
+
+def _item(record: Record) -> InvocationItem:
+    return InvocationItem(
+        request_id=record.request_id,
+        status=record.state,
+        error_code=int(record.code),
+        error_message=record.message,
+        start_time=UNSET if record.started_at is None else short_time(record.started_at),
+        end_time=UNSET if record.ended_at is None else short_time(record.ended_at),
+    )
+
+
+def _whole(record: Record, function: Function, region: str) -> WholeRecord:
+    return WholeRecord(
+        request_id=record.request_id,
+        function_urn=f"{function.urn(region).function}:{record.version}",
+        alias=record.alias,
+        source=record.source,
+        status=record.state,
+        priority=record.priority,
+        attempt=record.attempt,
+        attempts=[_attempt(attempt) for attempt in record.attempts],
+        accept_time=exact_time(record.accepted_at),
+        due_time=exact_time(record.due_at),
+        start_time=None if record.started_at is None else exact_time(record.started_at),
+        end_time=None if record.ended_at is None else exact_time(record.ended_at),
+        error_code=int(record.code),
+        error_message=record.message,
+        payload=record.payload.decode("utf-8", "replace"),
+        result=record.result.decode("utf-8", "replace"),
+        log=record.log.decode("utf-8", "replace"),
+    )
+
+
+def _attempt(attempt: Attempt) -> AttemptReply:
+    return AttemptReply(
+        attempt=attempt.attempt,
+        start_time=exact_time(attempt.started_at),
+        end_time=exact_time(attempt.ended_at),
+        error_code=int(attempt.code),
+        error_message=attempt.message,
+    )

@@ -1,0 +1,145 @@
+"""The calling convention of the API: a resource is a path and its methods, a handler turns a Call into a Reply."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Struct
+from starlette.routing import Route, Router
+
+from engine.errors import Forbidden, InvalidField, NotFound, NotJson
+from engine.http.api.errors import problem
+from engine.http.wire import Reply, check_json_type, check_utf8, read_body, respond
+from engine.serving import App, Receive, Scope, Send
+from engine.urn import FunctionUrn, parse_urn
+
+T = TypeVar("T")
+BODY_LIMIT = 1 << 20  #: bytes of a body that carries no code
+BASE = "/v2/{project_id}/fgs"
+
+_PROJECT = re.compile(r"[\w-]{1,64}", re.ASCII)
+_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+
+
+class Call:
+    """One request to the API."""
+
+    def __init__(self, scope: Scope, receive: Receive, region: str) -> None:
+        self._receive, self._region = receive, region
+        self._parts: Mapping[str, str] = scope["path_params"]
+        self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self._query: dict[str, str] = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+
+    @property
+    def project(self) -> str:
+        return check_project(self.part("project_id"))
+
+    @property
+    def urn(self) -> FunctionUrn:
+        return own_urn(self.part("function_urn"), self.project, self._region)
+
+    def part(self, name: str) -> str:
+        """What stands in the path for ``{name}``."""
+        return self._parts[name]
+
+    def text(self, name: str) -> str:
+        """A query parameter; empty if it is not there."""
+        return self._query.get(name, "")
+
+    def number(self, name: str, default: int) -> int:
+        """A query parameter that is a whole number, 0 or more."""
+        text = self.text(name) or str(default)
+        if not (text.isascii() and text.isdigit() and len(text) <= 18):
+            raise InvalidField(name, text, "must be a whole number, 0 or more")
+        return int(text)
+
+    async def read(self, kind: type[T], limit: int = BODY_LIMIT) -> T:
+        """The body as ``kind``. Raises NotJson, InvalidField, PayloadTooLarge."""
+        body = await read_body(self._receive, self.headers, limit)
+        if not body:
+            raise NotJson("it is empty")
+        check_json_type(self.headers)
+        if not body.isascii():
+            check_utf8(body)
+        return decode(body, kind)
+
+
+Handler = Callable[[Call], Awaitable[Reply]]
+
+
+class Resource(Struct, frozen=True, kw_only=True):
+    """A path and what can be done with it, by method."""
+
+    path: str
+    methods: Mapping[str, Handler]
+
+
+def make_router(resources: Iterable[Resource], region: str) -> App:
+    """An ASGI application whose errors are for the caller to catch: nothing has been sent by then."""
+    routes = [Route(resource.path, _Endpoint(resource, region)) for resource in resources]
+    return Router(routes, redirect_slashes=False, default=_unknown)
+
+
+class _Endpoint:
+    def __init__(self, resource: Resource, region: str) -> None:
+        self._methods, self._region = resource.methods, region
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = self._methods.get(scope["method"])
+        if handler is None:
+            allowed = ", ".join(self._methods)
+            reply = problem(405, "FSS.0405", f"use {allowed} here", ((b"allow", allowed.encode()),))
+        else:
+            reply = await handler(Call(scope, receive, self._region))
+        await respond(send, reply)
+
+
+async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotFound(f"no such resource: {scope['path'][:200]}")
+
+
+def check_project(project: str) -> str:
+    if not _PROJECT.fullmatch(project):
+        raise InvalidField("project_id", project, "needs up to 64 letters, digits, - and _")
+    return project
+
+
+def own_urn(text: str, project: str, region: str) -> FunctionUrn:
+    """A URN from a path, which must not reach into another project. Raises InvalidField, Forbidden."""
+    urn = parse_urn(text, region=region, project=check_project(project))
+    if urn.project != project:
+        raise Forbidden(f"{text} belongs to another project than {project}")
+    return urn
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """JSON as ``kind``; what does not fit is told as the field that it concerns."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise NotJson(str(error)) from None
+    except RecursionError:
+        raise NotJson("it is nested too deeply") from None
+
+
+def _misfit(message: str) -> InvalidField:
+    found = _PATH.search(message)
+    path, said = (found[1], message[: found.start()]) if found else ("", message)
+    if missing := _MISSING.match(said):
+        path = f"{path}.{missing[1]}" if path else missing[1]
+        return InvalidField(path, None, "it is required")
+    return InvalidField(path or "body", _Unshown(), said)
+
+
+class _Unshown:
+    """Stands for a value that the decoder did not hand over."""
+
+    def __repr__(self) -> str:
+        return "of the wrong kind"

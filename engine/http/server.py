@@ -1,0 +1,91 @@
+"""The engine's HTTP door as one ASGI application: the guard, the two fast requests, the router behind them.
+
+Whatever goes wrong becomes one reply in the API's shape here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import unquote_to_bytes
+
+import structlog
+
+from engine.errors import FunctiondError, InvalidField
+from engine.http.api.async_settings import AsyncSettingsApi
+from engine.http.api.errors import error_reply, problem
+from engine.http.api.functions import Functions
+from engine.http.api.health import Health
+from engine.http.api.invocations import Invocations
+from engine.http.api.parts import Parts
+from engine.http.api.records import InvocationRecords
+from engine.http.api.routing import Resource, make_router, own_urn
+from engine.http.guard import Guard
+from engine.http.wire import ClientGone, Headers, Reply, respond
+from engine.serving import App, Receive, Scope, Send
+from engine.urn import FunctionUrn
+
+MAX_TARGET = 1200  #: bytes; no URN needs more, even with every byte percent-encoded
+
+log = structlog.get_logger()
+
+
+def create_app(parts: Parts, *, guard: Guard | None = None, more: Iterable[Resource] = ()) -> App:
+    """The whole API; ``more`` are resources of parts that this module does not know."""
+    resources = [
+        *Functions(parts).resources(),
+        *InvocationRecords(parts).resources(),
+        *AsyncSettingsApi(parts).resources(),
+        *Health(parts.health).resources(),
+        *more,
+    ]
+    limits = {"async_limit": parts.async_body_limit, "sync_limit": parts.sync_body_limit}
+    invocations = Invocations(parts.intake, parts.catalog, **limits)
+    return HttpServer(invocations, make_router(resources, parts.region), guard or Guard(), parts.region)
+
+
+class HttpServer:
+    def __init__(self, invocations: Invocations, router: App, guard: Guard, region: str) -> None:
+        self._invocations, self._router, self._guard, self._region = invocations, router, guard, region
+        self._target = lru_cache(4096)(self._read_target)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            headers: Headers = dict(scope["headers"])
+            self._guard.check(headers)
+            reply = await self._invoke(scope, headers, receive) if scope["method"] == "POST" else None
+            if reply is None:
+                await self._router(scope, receive, send)
+                return
+        except FunctiondError as error:
+            reply = error_reply(error)
+        except ClientGone:
+            return
+        except Exception:
+            # The border of one request: what is broken here must not take down the others.
+            log.exception("request failed", method=scope["method"], path=scope["path"])
+            reply = problem(500, "FSS.0500", "internal error: the engine's log says more")
+        await respond(send, reply)
+
+    async def _invoke(self, scope: Scope, headers: Headers, receive: Receive) -> Reply | None:
+        """The answer to an invocation; None if the path is another."""
+        path: bytes = scope["raw_path"]
+        head, _, action = path.rpartition(b"/")
+        if action == b"invocations-async":
+            target = self._target(head)
+            return await self._invocations.accept(target, headers, receive) if target else None
+        if action == b"invocations":
+            target = self._target(head)
+            return await self._invocations.call(target, headers, receive) if target else None
+        return None
+
+    def _read_target(self, head: bytes) -> FunctionUrn | None:
+        """The function in ``/v2/<project>/fgs/functions/<urn>``."""
+        parts = head.split(b"/") if len(head) <= MAX_TARGET else []
+        if len(parts) != 6 or (parts[0], parts[1], parts[3], parts[4]) != (b"", b"v2", b"fgs", b"functions"):
+            return None
+        try:
+            project, urn = (unquote_to_bytes(part).decode() for part in (parts[2], parts[5]))
+        except UnicodeDecodeError:
+            raise InvalidField("function_urn", head.decode("latin-1"), "must be UTF-8") from None
+        return own_urn(urn, project, self._region)
