@@ -80,13 +80,13 @@ class Journal(Protocol):
     """The durable truth about invocations. A future done means: fsynced."""
 
     def append(
-        self, invocation: Invocation, *, token: str = "", then: Callable[[Invocation], None] | None = None
+        self, invocation: Invocation, *, token: str = "", then: Callable[[Invocation, bool], None] | None = None
     ) -> Awaitable[str]:
         """Store it; gives its request id once it is safe.
 
         ``token`` is an idempotency key: if it was used before with the same payload, nothing is stored and the
-        earlier request id comes back. ``then`` is called in the loop as soon as the row is safe, whatever
-        became of the caller (not for a duplicate). Raises IdempotencyConflict, NotStored, OutcomeUnknown.
+        earlier request id comes back. ``then(invocation, stored)`` is called in the loop as soon as the fate of the
+        row is known, whatever became of the caller. Raises IdempotencyConflict, NotStored, OutcomeUnknown.
         """
         ...
 

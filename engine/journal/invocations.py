@@ -30,18 +30,20 @@ class SQLiteJournal:
     # --- Journal --------------------------------------------------------------------------------------------
 
     def append(
-        self, invocation: Invocation, *, token: str = "", then: Callable[[Invocation], None] | None = None
+        self, invocation: Invocation, *, token: str = "", then: Callable[[Invocation, bool], None] | None = None
     ) -> asyncio.Future[str]:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def done(submission: Submission) -> None:
+            request_id = submission.value or invocation.request_id
+            stored = submission.error is None and request_id == invocation.request_id
+            if then is not None:
+                then(invocation, stored)
+            if future.cancelled():
+                return
             if submission.error is None:
-                request_id = submission.value or invocation.request_id
-                if then is not None and request_id == invocation.request_id:
-                    then(invocation)
-                if not future.cancelled():
-                    future.set_result(request_id)
-            elif not future.cancelled():
+                future.set_result(request_id)
+            else:
                 future.set_exception(submission.error)
 
         if token:
@@ -145,7 +147,7 @@ class SQLiteJournal:
 
     def _promote(self, db: sqlite3.Connection, now: float, rows: int) -> tuple[tuple[Invocation, ...], float | None]:
         due = db.execute(
-            f"SELECT {RUNNABLE} FROM invocation INDEXED BY pending JOIN payload USING (key)"
+            f"SELECT {RUNNABLE} FROM invocation INDEXED BY delayed JOIN payload USING (key)"
             " WHERE state = 1 AND due <= ? ORDER BY due LIMIT ?",
             (now, rows),
         ).fetchall()
@@ -154,7 +156,7 @@ class SQLiteJournal:
 
     def _recover(self, db: sqlite3.Connection) -> Recovery:
         condemned = db.execute(
-            f"SELECT {RUNNABLE} FROM invocation INDEXED BY pending JOIN payload USING (key)"
+            f"SELECT {RUNNABLE} FROM invocation INDEXED BY running JOIN payload USING (key)"
             " WHERE state = 2 AND deaths >= ?",
             (MAX_DEATHS,),
         ).fetchall()
@@ -229,7 +231,7 @@ def _settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
 
 
 def _next_due(db: sqlite3.Connection) -> float | None:
-    row = db.execute("SELECT due FROM invocation INDEXED BY pending WHERE state = 1 ORDER BY due LIMIT 1").fetchone()
+    row = db.execute("SELECT due FROM invocation INDEXED BY delayed WHERE state = 1 ORDER BY due LIMIT 1").fetchone()
     return None if row is None else float(row[0])
 
 

@@ -22,9 +22,9 @@ PURGE_STEP = 200
 
 #: The parts of a list, each along an index: what runs, what waits for its time, what waits for its turn, what ended.
 _PARTS: tuple[tuple[frozenset[State], str, str], ...] = (
-    (frozenset({State.RUNNING}), "INDEXED BY pending WHERE state = 2 AND function_id = ?", "key"),
+    (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2 AND function_id = ?", "key"),
     (frozenset({State.WAIT}), "INDEXED BY ready WHERE state = 0 AND function_id = ?", "rank, key"),
-    (frozenset({State.WAIT}), "INDEXED BY pending WHERE state = 1 AND function_id = ?", "due"),
+    (frozenset({State.WAIT}), "INDEXED BY delayed WHERE state = 1 AND function_id = ?", "due"),
     (
         frozenset({State.SUCCESS, State.FAIL, State.DISCARD}),
         "INDEXED BY finished WHERE state >= 3 AND function_id = ?",

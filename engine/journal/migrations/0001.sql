@@ -26,7 +26,8 @@ CREATE TABLE invocation (
     message     TEXT    NOT NULL DEFAULT ''
 );
 CREATE INDEX ready ON invocation (function_id, rank) WHERE state = 0;
-CREATE INDEX pending ON invocation (state, due) WHERE state IN (1, 2);
+CREATE INDEX delayed ON invocation (due) WHERE state = 1;
+CREATE INDEX running ON invocation (function_id) WHERE state = 2;
 CREATE INDEX finished ON invocation (function_id, key) WHERE state >= 3;
 
 CREATE TABLE payload (key INTEGER PRIMARY KEY, body BLOB NOT NULL);

@@ -1,0 +1,79 @@
+"""How much has been promised: rows and bytes, by function and in all, held against their limits.
+
+The journal keeps the same sums on disk; these are for admission, which must not wait.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from engine.errors import BacklogFull, SynchronousCallsFull
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    rows: int
+    size: int  #: bytes of payload
+    function_rows: int
+    function_size: int
+    sync_rows: int
+    sync_size: int
+
+
+class Backlog:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._functions: dict[int, tuple[int, int]] = {}
+        self.rows = self.size = 0
+        self.sync_rows = self.sync_size = 0
+
+    def load(self, backlog: dict[int, tuple[int, int]]) -> None:
+        """Begin with what was found on disk. Function 0 stands for what has ended."""
+        self._functions = {f: sums for f, sums in backlog.items() if f and sums[0]}
+        self.rows = sum(rows for rows, _ in self._functions.values())
+        self.size = sum(size for _, size in self._functions.values())
+
+    def of(self, function_id: int) -> tuple[int, int]:
+        return self._functions.get(function_id, (0, 0))
+
+    def admit(self, function_id: int, size: int, name: str) -> None:
+        """Count one more. Raises BacklogFull."""
+        limits = self._limits
+        rows, used = self._functions.get(function_id, (0, 0))
+        if rows >= limits.function_rows:
+            raise BacklogFull(name, limits.function_rows, "invocations")
+        if used + size > limits.function_size:
+            raise BacklogFull(name, limits.function_size, "bytes")
+        if self.rows >= limits.rows:
+            raise BacklogFull("all functions", limits.rows, "invocations")
+        if self.size + size > limits.size:
+            raise BacklogFull("all functions", limits.size, "bytes")
+        self.add(function_id, size)
+
+    def add(self, function_id: int, size: int) -> None:
+        """Count one that is there already, whatever the limits."""
+        rows, used = self._functions.get(function_id, (0, 0))
+        self._functions[function_id] = (rows + 1, used + size)
+        self.rows += 1
+        self.size += size
+
+    def remove(self, function_id: int, size: int) -> None:
+        rows, used = self._functions.get(function_id, (1, size))
+        if rows > 1:
+            self._functions[function_id] = (rows - 1, used - size)
+        else:
+            self._functions.pop(function_id, None)
+        self.rows -= 1
+        self.size -= size
+
+    def admit_sync(self, size: int) -> None:
+        """Count one more synchronous call. Raises SynchronousCallsFull."""
+        if self.sync_rows >= self._limits.sync_rows:
+            raise SynchronousCallsFull(self._limits.sync_rows, "calls")
+        if self.sync_size + size > self._limits.sync_size:
+            raise SynchronousCallsFull(self._limits.sync_size, "bytes")
+        self.sync_rows += 1
+        self.sync_size += size
+
+    def remove_sync(self, size: int) -> None:
+        self.sync_rows -= 1
+        self.sync_size -= size

@@ -1,0 +1,288 @@
+"""Which invocation is next: pure order, no clock, no loop.
+
+    synchronous first → fair share between functions → rank within one → its limit → free slot and memory
+
+*Fair share* is weighted fair queueing on slot-seconds: each function has a virtual time that advances by what its
+runs cost, divided by its weight; the function that is furthest behind goes next. A run is charged at its start by
+the mean of the function's earlier ones, and corrected at its end. A function that comes back from idleness starts at
+the present virtual time: it neither saved up credit nor owes.
+
+*Capacity* is one ledger of slots and memory. Asynchronous work leaves ``sync_slots`` free. Whoever is next but does
+not fit keeps its place: smaller ones behind it wait too, so that large ones are never starved. An invocation that
+was running at three engine deaths takes all asynchronous slots, so that it runs alone.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush, heapreplace
+
+from msgspec import Struct
+
+from engine.line import BEGINNING, Entry, Line
+from engine.model import Invocation, Mode
+
+_MEAN = 0.2  #: weight of the newest run in the mean
+_CHEAPEST = 0.0005  #: seconds: nobody runs for nothing
+
+
+class Share(Struct, kw_only=True):
+    """A function's part of the machine."""
+
+    weight: float = 1.0
+    limit: int = -1  #: runs at a time; -1 none
+    memory: int = 0  #: MB a run takes
+    running: int = 0
+    virtual: float = 0.0
+    seconds: float = 0.01  #: mean of its runs
+
+    @property
+    def full(self) -> bool:
+        return self.limit >= 0 and self.running >= self.limit
+
+
+class QueueStatistics(Struct, frozen=True, kw_only=True):
+    running: int
+    running_sync: int
+    memory: int
+    waiting_in_memory: int
+    window_bytes: int
+    oldest_due_at: float | None  #: of the heads
+
+
+class Lane:
+    """Lines of one mode, and the order of the functions that could go next."""
+
+    def __init__(self) -> None:
+        self.lines: dict[int, Line] = {}
+        self.order: list[tuple[float, int]] = []  #: (virtual time when queued, function); looked at anew when on top
+        self.queued: set[int] = set()
+        self.running = 0
+
+
+class RunQueue:
+    def __init__(
+        self,
+        *,
+        slots: int,
+        sync_slots: int,
+        memory: int,
+        window_rows: int = 256,
+        window_size: int = 4 << 20,
+        windows_size: int = 64 << 20,
+        suspect_deaths: int = 3,
+    ) -> None:
+        self._slots = slots
+        self._sync_slots = sync_slots
+        self._memory = memory
+        self._rows, self._size, self._all_size = window_rows, window_size, windows_size
+        self._suspect_deaths = suspect_deaths
+        self._shares: dict[int, Share] = {}
+        self._lanes = {Mode.SYNC: Lane(), Mode.ASYNC: Lane()}
+        self._virtual = 0.0
+        self._used_memory = 0
+        self._held = 0  #: payload bytes in all asynchronous windows
+        self._alone = False
+        self._hungry: set[int] = set()
+
+    # --- what a function may use ----------------------------------------------------------------------------
+
+    def configure(self, function_id: int, *, weight: float, limit: int, memory: int) -> None:
+        """Set a function's share; a higher limit takes effect at the next pop."""
+        share = self._share(function_id)
+        share.weight, share.limit, share.memory = weight, limit, memory
+        self._requeue(function_id)
+
+    def expect(self, function_id: int) -> None:
+        """Rows of this function wait on disk."""
+        line = self._line(Mode.ASYNC, function_id)
+        line.horizon = BEGINNING
+        self._hungry.add(function_id)
+
+    # --- in and out -----------------------------------------------------------------------------------------
+
+    def push(self, entry: Entry) -> None:
+        invocation = entry.invocation
+        function_id, mode = invocation.function_id, invocation.mode
+        line = self._line(mode, function_id)
+        before = line.size
+        line.offer(entry)
+        if mode is Mode.ASYNC:
+            self._held += line.size - before
+            self._bound(line)
+        self._enqueue(mode, function_id)
+
+    def pop(self, *, asynchronous: bool = True) -> Entry | None:
+        """The next one to run, with its slot and memory taken; None if nothing may start now."""
+        entry = self._choose(Mode.SYNC)
+        if entry is None and asynchronous:
+            entry = self._choose(Mode.ASYNC)
+        return entry
+
+    def release(self, entry: Entry, seconds: float) -> None:
+        """Give back what ``pop`` took; the run lasted ``seconds``."""
+        invocation = entry.invocation
+        share = self._share(invocation.function_id)
+        share.running -= 1
+        share.virtual += (seconds - entry.seconds) / share.weight
+        share.seconds = max(_CHEAPEST, share.seconds * (1 - _MEAN) + seconds * _MEAN)
+        self._lanes[invocation.mode].running -= 1
+        self._used_memory -= self._need(invocation)
+        if self._suspect(invocation):
+            self._alone = False
+        self._requeue(invocation.function_id)
+
+    def remove(self, function_id: int, key: int) -> Entry | None:
+        """Take a waiting one out, if it is in memory."""
+        for mode, lane in self._lanes.items():
+            line = lane.lines.get(function_id)
+            entry = line.remove(key) if line else None
+            if entry is not None:
+                if mode is Mode.ASYNC:
+                    self._held -= entry.size
+                    self._note_hunger(function_id)
+                return entry
+        return None
+
+    # --- the window over the disk ---------------------------------------------------------------------------
+
+    def hungry(self) -> tuple[int, tuple[float, int]] | None:
+        """A function whose window runs low, and the horizon to read on from; then call ``fill`` or ``starve``."""
+        while self._hungry:
+            function_id = self._hungry.pop()
+            line = self._lanes[Mode.ASYNC].lines.get(function_id)
+            if line is not None and line.horizon is not None and not line.loading:
+                line.loading = True
+                return function_id, line.horizon
+        return None
+
+    def fill(self, function_id: int, page: list[Entry], *, complete: bool) -> None:
+        line = self._line(Mode.ASYNC, function_id)
+        before = line.size
+        line.fill(page, complete)
+        self._held += line.size - before
+        self._bound(line)
+        self._note_hunger(function_id)
+        self._enqueue(Mode.ASYNC, function_id)
+
+    def starve(self, function_id: int) -> None:
+        """The page could not be read; it will be asked for again."""
+        self._line(Mode.ASYNC, function_id).fill((), complete=False)
+        self._hungry.add(function_id)
+
+    @property
+    def page_rows(self) -> int:
+        return self._rows
+
+    @property
+    def page_size(self) -> int:
+        return self._size
+
+    def statistics(self) -> QueueStatistics:
+        lines = [line for lane in self._lanes.values() for line in lane.lines.values() if len(line)]
+        due = [line.head().invocation.due_at for line in lines]
+        return QueueStatistics(
+            running=self._running,
+            running_sync=self._lanes[Mode.SYNC].running,
+            memory=self._used_memory,
+            waiting_in_memory=sum(len(line) for line in lines),
+            window_bytes=self._held,
+            oldest_due_at=min(due) if due else None,
+        )
+
+    # --- choosing -------------------------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> int:
+        return sum(lane.running for lane in self._lanes.values())
+
+    def _choose(self, mode: Mode) -> Entry | None:
+        lane = self._lanes[mode]
+        while lane.order:
+            virtual, function_id = lane.order[0]
+            share, line = self._shares[function_id], lane.lines.get(function_id)
+            if not line or share.full:
+                heappop(lane.order)
+                lane.queued.discard(function_id)
+            elif virtual != share.virtual:
+                heapreplace(lane.order, (share.virtual, function_id))
+            elif self._fits(line.head().invocation):
+                return self._take(lane, line, share)
+            else:
+                return None
+        return None
+
+    def _fits(self, invocation: Invocation) -> bool:
+        memory = self._used_memory + self._need(invocation)
+        if self._running and memory > self._memory:
+            return False
+        if invocation.mode is Mode.SYNC:
+            return self._running < self._slots
+        if self._alone or (self._suspect(invocation) and self._lanes[Mode.ASYNC].running):
+            return False
+        return self._running < self._slots - self._sync_slots
+
+    def _take(self, lane: Lane, line: Line, share: Share) -> Entry:
+        entry = line.pop()
+        invocation = entry.invocation
+        self._virtual = share.virtual
+        entry.seconds = share.seconds
+        share.virtual += share.seconds / share.weight
+        share.running += 1
+        lane.running += 1
+        self._used_memory += self._need(invocation)
+        if invocation.mode is Mode.ASYNC:
+            self._held -= entry.size
+            self._alone = self._suspect(invocation)
+            self._note_hunger(invocation.function_id)
+        return entry
+
+    def _need(self, invocation: Invocation) -> int:
+        return min(invocation.memory or self._share(invocation.function_id).memory, self._memory)
+
+    def _suspect(self, invocation: Invocation) -> bool:
+        return invocation.deaths >= self._suspect_deaths
+
+    # --- keeping order --------------------------------------------------------------------------------------
+
+    def _share(self, function_id: int) -> Share:
+        share = self._shares.get(function_id)
+        if share is None:
+            share = self._shares[function_id] = Share()
+        return share
+
+    def _line(self, mode: Mode, function_id: int) -> Line:
+        lines = self._lanes[mode].lines
+        line = lines.get(function_id)
+        if line is None:
+            line = lines[function_id] = Line()
+        return line
+
+    def _requeue(self, function_id: int) -> None:
+        for mode in self._lanes:
+            self._enqueue(mode, function_id)
+
+    def _enqueue(self, mode: Mode, function_id: int) -> None:
+        """Let the function compete, if it has something to run and does not compete already."""
+        lane = self._lanes[mode]
+        if function_id in lane.queued:
+            return
+        line, share = lane.lines.get(function_id), self._share(function_id)
+        if line and not share.full:
+            share.virtual = max(share.virtual, self._virtual)
+            heappush(lane.order, (share.virtual, function_id))
+            lane.queued.add(function_id)
+
+    def _bound(self, line: Line) -> None:
+        if len(line) > 2 * self._rows or line.size > 2 * self._size:
+            before = line.size
+            line.trim(self._rows, self._size)
+            self._held += line.size - before
+        elif self._held > self._all_size and len(line) > 1:
+            before = line.size
+            line.trim(len(line) // 2, line.size // 2)
+            self._held += line.size - before
+
+    def _note_hunger(self, function_id: int) -> None:
+        line = self._lanes[Mode.ASYNC].lines[function_id]
+        if line.horizon is not None and not line.loading and len(line) <= self._rows // 4:
+            self._hungry.add(function_id)
