@@ -1,0 +1,107 @@
+"""Where instances come from and go to: their processes, limits and temporary folders.
+
+What may block (making a cgroup can wait for the kernel, removing files is as long as the user made it) is done in
+threads, those for new instances apart from those that clear away, so that neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from msgspec import Struct
+
+from engine.executors.process import Instance, Key, Owner
+from engine.executors.spawn import Place, environment, python_command, setup, spawn
+from engine.frames import Answer, setup_frame
+from engine.isolation.limits import Enclosure, Isolation, Limits
+from engine.model import CodePackage, Function
+
+_STARTERS, _CLEANERS = 2, 2  #: threads
+
+
+class HostSettings(Struct, frozen=True, kw_only=True):
+    code_path: Callable[[CodePackage], Path]
+    tmp: Path
+    marker: str
+    region: str
+    python: str
+    log_size: int
+    processes: int
+
+
+class Host:
+    def __init__(self, settings: HostSettings, isolation: Isolation) -> None:
+        self._settings, self._isolation = settings, isolation
+        self._starters = ThreadPoolExecutor(_STARTERS, "functiond-start")
+        self._cleaners = ThreadPoolExecutor(_CLEANERS, "functiond-clean")
+        self._places: dict[Instance, Place] = {}
+
+    @property
+    def isolation(self) -> str:
+        return self._isolation.name
+
+    @property
+    def command(self) -> list[str]:
+        return python_command(self._settings.python)
+
+    def spawn(self, function: Function, memory: int, key: Key, owner: Owner) -> Instance:
+        """A new process that waits to be prepared. Raises OSError."""
+        place = self._place(function, memory)
+        spawned = spawn(self.command, place, environment(function, place))
+        try:
+            instance = Instance(spawned, key=key, memory=memory, log_size=self._settings.log_size, owner=owner)
+        except BaseException:
+            spawned.destroy()
+            self._cleaners.submit(shutil.rmtree, place.tmp, True)
+            raise
+        self._places[instance] = place
+        limits = Limits(memory=memory, processes=self._settings.processes)
+        instance.enclosing = self._starters.submit(self._isolation.enclose, place.instance_id, instance.pid, limits)
+        return instance
+
+    async def prepare(self, instance: Instance, function: Function) -> Answer | None:
+        """Limits first, then user code: load it and run its initializer. None if the instance ended. Raises OSError."""
+        await instance.connect()
+        assert instance.enclosing is not None
+        try:
+            # Shielded: the thread goes on in any case, and what it made is removed in ``clear``.
+            instance.enclosure = await asyncio.shield(asyncio.wrap_future(instance.enclosing))
+        except ProcessLookupError:
+            await instance.gone.wait()  # it ended by itself, and its end says why
+            return None
+        timeout = function.initializer_timeout if function.initializer_handler else function.timeout
+        return await instance.request(setup_frame(setup(function, self._places[instance])), timeout)
+
+    def clear(self, instance: Instance) -> None:
+        """The instance is gone: remove what it left, in the background."""
+        self._cleaners.submit(_clear, instance.enclosing, self._places.pop(instance).tmp)
+
+    def close(self) -> None:
+        """Blocks until all is cleared."""
+        self._starters.shutdown()
+        self._cleaners.shutdown()
+        self._isolation.close()
+
+    def _place(self, function: Function, memory: int) -> Place:
+        instance_id = uuid.uuid4().hex
+        return Place(
+            instance_id=instance_id,
+            marker=self._settings.marker,
+            region=self._settings.region,
+            code=self._settings.code_path(function.code).absolute(),  # a child has another working folder
+            tmp=self._settings.tmp.absolute() / instance_id,
+            memory=memory,
+        )
+
+
+def _clear(enclosing: Future[Enclosure] | None, tmp: Path) -> None:
+    with suppress(OSError, CancelledError):  # then there is no enclosure
+        if enclosing is not None:
+            enclosing.result().remove()
+    shutil.rmtree(tmp, ignore_errors=True)

@@ -1,0 +1,91 @@
+"""From the way an attempt ended to its Outcome: the table of codes and messages in one place."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+from typing import NamedTuple
+
+from engine.executors.process import End, Instance
+from engine.frames import DONE, Answer
+from engine.model import Code, Function
+
+#: The host has no room now; anything else that keeps a process from starting needs a change by someone.
+_EXHAUSTED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+
+INVOCATION = "function invocation exception, error: "
+INITIALIZATION = "function initialization exception, error: "
+
+
+class Fault(NamedTuple):
+    """Why there is no answer, as an Outcome shows it."""
+
+    code: Code
+    message: str
+
+    @property
+    def answer(self) -> Answer:
+        """As if the instance had said so itself."""
+        body = {"errorMessage": self.message, "errorType": self.code.name, "stackTrace": []}
+        return Answer(DONE, self.code, 0, self.message, json.dumps(body, indent=4).encode())
+
+
+def call_fault(instance: Instance, function: Function) -> Fault:
+    """The instance ended while it ran the handler."""
+    if instance.end is End.TIMEOUT:
+        return Fault(Code.TIMEOUT, f"Invoke function timeout: it ran longer than the {function.timeout} s allowed")
+    return _common_fault(instance) or Fault(Code.USER_EXCEPTION, INVOCATION + _death(instance))
+
+
+def start_fault(instance: Instance, function: Function) -> Fault:
+    """The instance ended before it was ready: the initializer, or loading the code, is to blame."""
+    if instance.end is End.TIMEOUT and function.initializer_handler:
+        limit = function.initializer_timeout
+        return Fault(Code.INIT_TIMEOUT, f"{INITIALIZATION}it ran longer than the {limit} s allowed")
+    if instance.end is End.TIMEOUT:
+        return Fault(Code.TIMEOUT, f"Invoke function timeout: loading the code took longer than {function.timeout} s")
+    return _common_fault(instance) or Fault(Code.INIT_FAILED, INITIALIZATION + _death(instance))
+
+
+def launch_fault(error: OSError, command: str) -> Fault:
+    """There is no process to begin with. None of these is the function's fault, so none uses up a retry."""
+    reason = error.strerror or str(error)
+    if error.errno in _EXHAUSTED:
+        return Fault(Code.OVERLOAD, f"no new instance can start now: {reason}; it will be tried again")
+    if error.filename == command:
+        advice = "set executor.python to an interpreter that runs"
+    else:
+        advice = "see that the data directory is whole and belongs to the engine, then deploy the function again"
+    return Fault(Code.ENGINE, f"cannot start an instance: {reason} ({error.filename or command}); {advice}")
+
+
+def unsupported(function: Function) -> Fault:
+    problem = f"the runtime {function.runtime!r} is not available here, use Python3.9 to 3.13"
+    return Fault(Code.ENTRY_NOT_FOUND, "function entry exception, error: " + problem)
+
+
+def _common_fault(instance: Instance) -> Fault | None:
+    if instance.end is End.CANCELLED:
+        return Fault(Code.CANCELLED, "the invocation was cancelled")
+    if instance.end is End.GARBLED:
+        return Fault(
+            Code.USER_EXCEPTION, INVOCATION + "the code wrote to the engine's socket, which it must leave alone"
+        )
+    if instance.out_of_memory:
+        return Fault(Code.OUT_OF_MEMORY, f"the function used more than its {instance.memory} MB of memory")
+    return None
+
+
+def _death(instance: Instance) -> str:
+    status = instance.exit_status
+    if status is None:
+        return "the process of the instance ended"
+    if status >= 0:
+        return f"the process exited with status {status} before it answered"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    core = " (a fault in native code)" if -status in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL) else ""
+    return f"the process was killed by {name}{core} before it answered"

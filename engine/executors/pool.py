@@ -1,0 +1,265 @@
+"""Runs attempts in warm child processes.
+
+The scheduler in front has chosen and counted: the pool refuses nothing. What it decides is which instance serves
+(the one used last), and which idle ones go when memory for a new one is lacking (the ones unused for longest).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio
+from anyio import to_thread
+from msgspec import Struct
+
+from engine.clock import Clock, SystemClock
+from engine.executors.host import Host, HostSettings
+from engine.executors.idle import IdleInstances
+from engine.executors.outcomes import call_fault, launch_fault, start_fault, unsupported
+from engine.executors.output import NOTHING, TAIL, Written, keep_log, tail
+from engine.executors.process import End, Instance, Key
+from engine.frames import Answer, invoke_frame
+from engine.isolation.detect import detect_isolation
+from engine.isolation.leftovers import kill_leftovers
+from engine.isolation.limits import Isolation
+from engine.isolation.processes import PATIENCE
+from engine.model import Code, CodePackage, Function, Invocation, Outcome
+from engine.statistics import Distribution, Histogram
+
+
+class Ended(NamedTuple):
+    """What an attempt ended with."""
+
+    answer: Answer
+    written: Written
+
+
+class PoolStatistics(Struct, frozen=True, kw_only=True):
+    starting: int
+    idle: int
+    busy: int
+    memory: int  #: MB granted to all instances
+    started: int  #: since the beginning
+    retired: int  #: dismissed by the pool
+    killed: int  #: ended in any other way: died, timed out, cancelled
+    cold_starts: Distribution  #: seconds until an instance was ready
+    isolation: str
+
+
+@asynccontextmanager
+async def open_pool(
+    *,
+    code_path: Callable[[CodePackage], Path],
+    tmp: Path,
+    log_dir: Path,
+    marker: str,
+    memory: int = 0,
+    idle: float = 300.0,
+    log_size: int = 1 << 20,
+    processes: int = 1024,
+    python: str = "",
+    region: str = "local-1",
+    clock: Clock | None = None,
+    isolation: Isolation | None = None,
+) -> AsyncIterator[Pool]:
+    """A pool in which nothing of an earlier engine runs any more; when it is left, nothing of this one does.
+
+    ``memory`` is MB for all instances together, 0 for no bound. ``marker`` names the data directory and with it
+    whatever an engine on it has started: two living engines must not share one.
+    """
+    await to_thread.run_sync(kill_leftovers, marker, tmp)
+    if isolation is None:
+        isolation = await to_thread.run_sync(detect_isolation, marker)
+    settings = HostSettings(
+        code_path=code_path,
+        tmp=tmp,
+        marker=marker,
+        region=region,
+        python=python,
+        log_size=log_size,
+        processes=processes,
+    )
+    pool = Pool(Host(settings, isolation), log_dir=log_dir, memory=memory, idle=idle, clock=clock or SystemClock())
+    try:
+        yield pool
+    finally:
+        with anyio.CancelScope(shield=True):
+            await pool.close()
+
+
+class Pool:
+    """Satisfies ``engine.protocols.Executor``."""
+
+    def __init__(self, host: Host, *, log_dir: Path, memory: int, idle: float, clock: Clock) -> None:
+        self._host, self._log_dir, self._limit, self._clock = host, log_dir, memory, clock
+        self._idle = IdleInstances(idle, lambda instance: instance.kill(End.RETIRED))
+        self._running: dict[int, Instance] = {}
+        self._alive: set[Instance] = set()
+        self._present: set[Instance] = set()  #: also those that are ended, but not gone
+        self._memory = 0
+        self._starting = self._started = self._retired = self._killed = 0
+        self._cold_starts = Histogram()
+
+    # --- the seam ---
+
+    async def execute(self, function: Function, invocation: Invocation) -> Outcome:
+        started_at = self._clock.now()
+        memory = invocation.memory or function.memory_size
+        key = (function.function_id, function.version, function.revision, memory)
+        initialised = 0.0
+        instance = self._idle.take(key)
+        try:
+            ended = await self._call(instance, function, invocation) if instance is not None else None
+            if ended is None:
+                started = await self._start(key, function, invocation)
+                initialised = self._clock.now() - started_at
+                if isinstance(started, Ended):
+                    ended = started
+                else:
+                    ended = await self._call(started, function, invocation, fresh=True)
+        finally:
+            self._running.pop(invocation.key, None)
+        assert ended is not None
+        if len(ended.written.kept) > TAIL or invocation.attempt > 1:
+            await to_thread.run_sync(keep_log, self._log_dir, invocation.request_id, ended.written)
+        return self._outcome(ended, started_at, initialised)
+
+    def cancel(self, key: int) -> bool:
+        instance = self._running.get(key)
+        if instance is None or instance.end is not None:
+            return False
+        instance.kill(End.CANCELLED)
+        return True
+
+    async def retire(self, function_id: int, keep_revision: int | None = None) -> None:
+        dismissed = []
+        for instance in [one for one in self._alive if _is_of(one, function_id, keep_revision)]:
+            if instance in self._idle:
+                instance.kill(End.RETIRED)
+                dismissed.append(instance)
+            else:
+                instance.obsolete = True
+        for instance in dismissed:
+            await instance.gone.wait()
+
+    # --- around it ---
+
+    def statistics(self) -> PoolStatistics:
+        idle = len(self._idle)
+        return PoolStatistics(
+            starting=self._starting,
+            idle=idle,
+            busy=max(0, len(self._alive) - idle - self._starting),
+            memory=self._memory,
+            started=self._started,
+            retired=self._retired,
+            killed=self._killed,
+            cold_starts=self._cold_starts.snapshot(),
+            isolation=self._host.isolation,
+        )
+
+    async def close(self) -> None:
+        """End every instance, and return when they are gone and cleared away."""
+        self._idle.close()
+        for instance in list(self._alive):
+            instance.kill(End.ABANDONED)
+        with anyio.move_on_after(PATIENCE):  # one that hangs in the kernel must not hold the engine
+            for instance in list(self._present):
+                await instance.gone.wait()
+        await to_thread.run_sync(self._host.close)
+
+    def instance_ended(self, instance: Instance) -> None:
+        self._idle.discard(instance)
+        self._alive.discard(instance)
+        self._memory -= instance.memory
+        if instance.end is End.RETIRED:
+            self._retired += 1
+        else:
+            self._killed += 1
+
+    def instance_gone(self, instance: Instance) -> None:
+        self._present.discard(instance)
+        self._host.clear(instance)
+
+    # --- within ---
+
+    async def _call(
+        self, instance: Instance, function: Function, invocation: Invocation, *, fresh: bool = False
+    ) -> Ended | None:
+        """One request to a ready instance. None: it was dead before it could read, so the function has not run."""
+        self._running[invocation.key] = instance
+        frame = invoke_frame(invocation.request_id, invocation.alias, invocation.payload)
+        answer = await instance.request(frame, function.timeout)
+        written = instance.output.take()
+        if answer is None or instance.end is End.CANCELLED:
+            if instance.unread and instance.end is End.DIED and not fresh:
+                return None
+            return Ended(call_fault(instance, function).answer, written)
+        if instance.obsolete:
+            instance.kill(End.RETIRED)
+        elif instance.end is None:
+            self._idle.put(instance)
+        return Ended(answer, written)
+
+    async def _start(self, key: Key, function: Function, invocation: Invocation) -> Instance | Ended:
+        """A ready instance, or what the attempt ends with instead."""
+        if not function.runtime.lower().startswith("python"):
+            return Ended(unsupported(function).answer, NOTHING)
+        began = self._clock.now()
+        try:
+            instance = self._spawn(key, function)
+            self._running[invocation.key] = instance
+            answer = await self._prepare(instance, function)
+        except OSError as error:
+            return Ended(launch_fault(error, self._host.command[0]).answer, NOTHING)
+        if answer is not None and answer.code == Code.OK and instance.end is None:
+            self._cold_starts.observe(self._clock.now() - began)
+            return instance
+        written = instance.output.take()
+        instance.kill(End.UNFIT)
+        return Ended(answer or start_fault(instance, function).answer, written)
+
+    def _spawn(self, key: Key, function: Function) -> Instance:
+        memory = key[-1]
+        while self._limit and self._memory + memory > self._limit and self._idle.dismiss_oldest():
+            pass
+        instance = self._host.spawn(function, memory, key, self)
+        self._alive.add(instance)
+        self._present.add(instance)
+        self._memory += memory
+        self._started += 1
+        return instance
+
+    async def _prepare(self, instance: Instance, function: Function) -> Answer | None:
+        self._starting += 1
+        try:
+            return await self._host.prepare(instance, function)
+        except OSError:
+            instance.kill(End.UNFIT)
+            raise
+        except BaseException:
+            instance.kill(End.ABANDONED)
+            raise
+        finally:
+            self._starting -= 1
+
+    def _outcome(self, ended: Ended, started_at: float, initialised: float) -> Outcome:
+        answer = ended.answer
+        return Outcome(
+            code=Code.OK if answer.code == 0 else Code(answer.code),
+            message=answer.message,
+            result=answer.result,
+            log=tail(ended.written),
+            started_at=started_at,
+            ended_at=self._clock.now(),
+            memory_used=answer.memory_used,
+            initialised=initialised,
+        )
+
+
+def _is_of(instance: Instance, function_id: int, but_for: int | None) -> bool:
+    function, _, revision, _ = instance.key
+    return function == function_id and revision != but_for

@@ -1,0 +1,147 @@
+"""Starting the process of an instance: what it is given, and nothing else of the engine's.
+
+Everything that knows how a process comes to be is here, so that a template to fork from can take its place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
+from engine.model import Function
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+RESULT_LIMIT = 6 << 20
+PYTHON_WORKER = Path(__file__).parents[1] / "workers" / "python_worker.py"
+
+#: MB of memory to thousandths of a processor, as the platform grants them.
+_CPU = {
+    128: 300, 256: 400, 512: 600, 768: 800, 1024: 1000, 1280: 1200, 1536: 1400, 1792: 1600,
+    2048: 1800, 2560: 2200, 3072: 2600, 3584: 3000, 4096: 3400, 8192: 6600, 10240: 8200,
+}  # fmt: skip
+
+
+class Place(NamedTuple):
+    """Where an instance lives."""
+
+    instance_id: str
+    marker: str  #: of the engine
+    region: str
+    code: Path
+    tmp: Path  #: its own, made by ``spawn``
+    memory: int  #: MB
+
+
+class Spawned(NamedTuple):
+    process: subprocess.Popen[bytes]
+    socket: socket.socket  #: our end, non-blocking
+    output: int  #: the reading end of its stdout and stderr, non-blocking
+
+    def destroy(self) -> None:
+        """For one that nobody has taken charge of."""
+        self.process.kill()
+        self.process.wait()
+        self.socket.close()
+        os.close(self.output)
+
+
+def spawn(command: list[str], place: Place, environment: dict[str, str]) -> Spawned:
+    """Start it in a session and temporary folder of its own. Raises OSError; then nothing is left behind."""
+    with ExitStack() as undo, ExitStack() as childs:
+        place.tmp.mkdir(mode=0o700, parents=True)
+        undo.callback(place.tmp.rmdir)
+        ours, theirs = socket.socketpair()
+        undo.callback(ours.close)
+        childs.callback(theirs.close)
+        reading, writing = os.pipe()
+        undo.callback(os.close, reading)
+        childs.callback(os.close, writing)
+        ours.setblocking(False)
+        os.set_blocking(reading, False)
+        process = subprocess.Popen(
+            [*command, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=writing,
+            pass_fds=(theirs.fileno(),),
+            cwd=place.code,
+            env=environment,
+            start_new_session=True,
+        )
+        undo.pop_all()
+        return Spawned(process, ours, reading)
+
+
+def python_command(python: str) -> list[str]:
+    """``-I`` keeps other folders out of the path. An empty ``python`` means the interpreter below our virtual one."""
+    return [python or getattr(sys, "_base_executable", sys.executable), "-I", str(PYTHON_WORKER)]
+
+
+def cpu(memory: int) -> int:
+    """Thousandths of a processor that go with so many MB."""
+    return next((share for size, share in _CPU.items() if size >= memory), memory)
+
+
+def environment(function: Function, place: Place) -> dict[str, str]:
+    """The whole environment of a child: defaults, the user's variables, then what must not be changed."""
+    user = function.user_data | function.encrypted_user_data
+    tmp, code = str(place.tmp), str(place.code)
+    variables = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": tmp, "TMPDIR": tmp}
+    variables |= {name: value for name, value in user.items() if _exportable(name, value)}
+    variables |= {
+        "RUNTIME_PROJECT_ID": function.project,
+        "RUNTIME_PACKAGE": function.package,
+        "RUNTIME_FUNC_NAME": function.name,
+        "RUNTIME_FUNC_VERSION": function.version,
+        "RUNTIME_HANDLER": function.handler,
+        "RUNTIME_TIMEOUT": str(function.timeout),
+        "RUNTIME_CPU": str(cpu(place.memory)),
+        "RUNTIME_MEMORY": str(place.memory),
+        "RUNTIME_USERDATA": json.dumps(user),
+        "RUNTIME_INITIALIZER_HANDLER": function.initializer_handler,
+        "RUNTIME_INITIALIZER_TIMEOUT": str(function.initializer_timeout),
+        "RUNTIME_MAX_RESP_BODY_SIZE": str(RESULT_LIMIT),
+        "RUNTIME_ROOT": str(PYTHON_WORKER.parent),
+        "RUNTIME_CODE_ROOT": code,
+        "RUNTIME_LOG_DIR": tmp,
+        "RUNTIME_REGION": place.region,
+        ENGINE_VARIABLE: place.marker,
+        INSTANCE_VARIABLE: place.instance_id,
+    }
+    return variables
+
+
+def setup(function: Function, place: Place) -> dict[str, Any]:
+    """What the worker is told before it loads user code."""
+    return {
+        "instance": place.instance_id,
+        "code": str(place.code),
+        "handler": function.handler,
+        "initializer": function.initializer_handler,
+        "timeout": function.timeout,
+        "memory": place.memory,
+        "cpu": cpu(place.memory),
+        "project": function.project,
+        "package": function.package,
+        "name": function.name,
+        "version": function.version,
+        "user_data": function.user_data | function.encrypted_user_data,
+        "result_limit": RESULT_LIMIT,
+    }
+
+
+def _exportable(name: str, value: str) -> bool:
+    """Some names that the API takes are no names for the kernel; context.getUserData knows them all the same."""
+    try:
+        return (
+            bool(os.fsencode(name)) and "=" not in name and "\0" not in name + value and os.fsencode(value) is not None
+        )
+    except UnicodeEncodeError:
+        return False

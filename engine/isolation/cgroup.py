@@ -1,0 +1,179 @@
+"""Limits by cgroup: one group for the engine, below it one for each instance, of version 1 or 2.
+
+The group holds whatever an instance starts, so that limits count for all of it together, and so does a kill.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from msgspec import Struct
+
+from engine.isolation.limits import Limits, bound_descriptors
+from engine.isolation.processes import PATIENCE, kill_and_wait
+
+PREFIX = "functiond-"  #: begins the name of every engine's group
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """A value written into each instance's group; ``{memory}`` and ``{processes}`` stand for its limits."""
+
+    controller: str
+    file: str
+    value: str
+    optional: bool = False  #: not every kernel has it
+
+
+class Layout(Struct, frozen=True, kw_only=True):
+    """What differs between the versions."""
+
+    name: str
+    settings: tuple[Setting, ...]
+    oom_file: str  #: counts kills in a line ``oom_kill N``
+
+
+V1 = Layout(
+    name="cgroup v1",
+    settings=(
+        Setting(controller="memory", file="memory.limit_in_bytes", value="{memory}"),
+        Setting(controller="memory", file="memory.memsw.limit_in_bytes", value="{memory}", optional=True),
+        Setting(controller="pids", file="pids.max", value="{processes}"),
+    ),
+    oom_file="memory.oom_control",
+)
+V2 = Layout(
+    name="cgroup v2",
+    settings=(
+        Setting(controller="memory", file="memory.max", value="{memory}"),
+        Setting(controller="memory", file="memory.swap.max", value="0", optional=True),
+        Setting(controller="memory", file="memory.oom.group", value="1", optional=True),
+        Setting(controller="pids", file="pids.max", value="{processes}"),
+    ),
+    oom_file="memory.events",
+)
+
+
+class CgroupIsolation:
+    """``folders`` gives the engine's own group for each controller (the same one in version 2)."""
+
+    def __init__(self, layout: Layout, folders: dict[str, Path]) -> None:
+        self._layout, self._folders = layout, folders
+
+    @property
+    def name(self) -> str:
+        return self._layout.name
+
+    def enclose(self, instance_id: str, pid: int, limits: Limits) -> CgroupEnclosure:
+        bound_descriptors(pid)
+        group = CgroupEnclosure(self._layout, {name: path / instance_id for name, path in self._folders.items()})
+        try:
+            group.create(limits)
+            group.admit(pid)
+        except BaseException:
+            group.remove()
+            raise
+        return group
+
+    def close(self) -> None:
+        for folder in set(self._folders.values()):
+            remove_group(folder)
+
+
+class CgroupEnclosure:
+    """The group of one instance."""
+
+    def __init__(self, layout: Layout, folders: dict[str, Path]) -> None:
+        self._layout, self._folders = layout, folders
+
+    def create(self, limits: Limits) -> None:
+        for folder in self._groups():
+            folder.mkdir()
+        for setting in self._layout.settings:
+            file = self._folders[setting.controller] / setting.file
+            if not setting.optional or file.exists():
+                write(file, setting.value.format(memory=limits.memory << 20, processes=limits.processes))
+
+    def admit(self, pid: int) -> None:
+        for folder in self._groups():
+            write(folder / "cgroup.procs", str(pid))
+
+    def kill(self) -> None:
+        for folder in self._groups():
+            kill_group(folder)
+
+    def out_of_memory(self) -> bool:
+        try:
+            text = (self._folders["memory"] / self._layout.oom_file).read_text()
+        except (OSError, KeyError):
+            return False
+        return any(line.startswith("oom_kill ") and line != "oom_kill 0" for line in text.splitlines())
+
+    def remove(self) -> None:
+        for folder in self._groups():
+            remove_group(folder)
+
+    def _groups(self) -> set[Path]:
+        return set(self._folders.values())
+
+
+def write(file: Path, text: str) -> None:
+    # Not write_text: that would create the file if the group has vanished and the path is no cgroup any more.
+    fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def members(folder: Path) -> list[int]:
+    try:
+        return [int(line) for line in (folder / "cgroup.procs").read_text().split()]
+    except OSError:
+        return []
+
+
+def kill_group(folder: Path) -> None:
+    """Kill every process of the group itself, having refused it new ones where that is possible."""
+    try:
+        write(folder / "cgroup.kill", "1")
+        return
+    except OSError:
+        pass  # version 1, or a kernel before 5.14
+    with suppress(OSError):  # no such controller here: then remove_group kills until nothing is left
+        write(folder / "pids.max", "0")
+    for pid in members(folder):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def remove_group(folder: Path) -> bool:
+    """End all that lives in the group and below it, then remove it. Blocks. False if something would not go."""
+    for child in _children(folder):
+        remove_group(child)
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        kill_group(folder)
+        try:
+            folder.rmdir()
+            return True
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > give_up:
+                return False
+        if not (left := members(folder)):
+            time.sleep(0.001)  # the last one is on its way out of the kernel, which tells nobody when it has left
+        elif kill_and_wait(left, lambda pid: pid in members(folder)):
+            return False
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []

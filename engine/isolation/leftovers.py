@@ -1,0 +1,39 @@
+"""What a dead engine left behind: its processes, groups and temporary folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from engine.isolation.cgroup import PREFIX, remove_group
+from engine.isolation.detect import cgroup_mounts, check_marker
+from engine.isolation.limits import ENGINE_VARIABLE
+from engine.isolation.processes import kill_marked
+
+
+def kill_leftovers(marker: str, tmp: Path | None = None) -> list[int]:
+    """End all that an engine with this marker started, and wait until it is gone. Blocks: for a thread.
+
+    To be done before its work is queued again, and only by who holds the lock of the data directory: a living
+    engine would lose its instances. Gives the processes that hang in the kernel and would not go.
+    """
+    check_marker(marker)
+    for folder in _groups(PREFIX + marker):
+        remove_group(folder)
+    stuck = kill_marked(ENGINE_VARIABLE, marker)
+    if tmp is not None and tmp.is_dir():
+        for entry in os.scandir(tmp):
+            shutil.rmtree(entry.path, ignore_errors=True)
+    return stuck
+
+
+def _groups(name: str) -> list[Path]:
+    """The groups of that name anywhere: the engine may have run in another group than this process does."""
+    found: list[Path] = []
+    for mount in cgroup_mounts():
+        for path, folders, _ in os.walk(mount):
+            if name in folders:
+                found.append(Path(path) / name)
+                folders.remove(name)
+    return found

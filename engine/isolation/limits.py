@@ -1,0 +1,68 @@
+"""The seam of isolation: an instance is enclosed within limits, and ended with all that it started."""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import Protocol
+
+from msgspec import Struct
+
+OPEN_FILES = 2048
+ENGINE_VARIABLE = "FUNCTIOND_ENGINE"  #: in every child's environment: which data directory it belongs to
+INSTANCE_VARIABLE = "FUNCTIOND_INSTANCE"  #: and which instance
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one instance may use."""
+
+    memory: int  #: MB
+    processes: int
+
+
+class Enclosure(Protocol):
+    """What holds one instance and every process that it starts."""
+
+    def kill(self) -> None:
+        """Kill what is inside, as far as that needs no search and no waiting."""
+        ...
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel killed something inside because of its memory limit."""
+        ...
+
+    def remove(self) -> None:
+        """Kill the rest, wait until it is gone, forget the enclosure. Blocks: for a thread."""
+        ...
+
+
+class Isolation(Protocol):
+    """One mechanism of the host, found once at the start."""
+
+    @property
+    def name(self) -> str: ...
+
+    def enclose(self, instance_id: str, pid: int, limits: Limits) -> Enclosure:
+        """Put a process that has not yet run user code within limits. May block. Raises OSError."""
+        ...
+
+    def close(self) -> None:
+        """Give back what was made on the host."""
+        ...
+
+
+def bound_descriptors(pid: int) -> None:
+    """No core files, and few enough descriptors: right for every mechanism."""
+    lower(pid, resource.RLIMIT_CORE, 0)
+    lower(pid, resource.RLIMIT_NOFILE, OPEN_FILES)
+
+
+def lower(pid: int, kind: int, value: int) -> None:
+    """Set a resource limit of another process, never above what it has."""
+    hard = resource.prlimit(pid, kind)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.prlimit(pid, kind, (value, value))
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0

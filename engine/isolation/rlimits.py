@@ -1,0 +1,43 @@
+"""Limits without a cgroup: what a process can be refused, and a search for what it left behind.
+
+Weaker in two ways: memory is counted as address space and for each process alone, and root may start any
+number of processes.
+"""
+
+from __future__ import annotations
+
+import resource
+
+from engine.isolation.limits import INSTANCE_VARIABLE, Limits, bound_descriptors, is_root, lower
+from engine.isolation.processes import kill_marked
+
+HEADROOM = 256 << 20  #: bytes of address space an interpreter takes without using the memory
+
+
+class RlimitIsolation:
+    name = "rlimits"
+
+    def enclose(self, instance_id: str, pid: int, limits: Limits) -> RlimitEnclosure:
+        bound_descriptors(pid)
+        lower(pid, resource.RLIMIT_AS, (limits.memory << 20) + HEADROOM)
+        if not is_root():  # counted for the user, not for the instance: all instances share it
+            lower(pid, resource.RLIMIT_NPROC, limits.processes)
+        return RlimitEnclosure(instance_id)
+
+    def close(self) -> None:
+        """Nothing was made."""
+
+
+class RlimitEnclosure:
+    def __init__(self, instance_id: str) -> None:
+        self._instance_id = instance_id
+
+    def kill(self) -> None:
+        """The process group is killed by who owns the process; the others need the search in ``remove``."""
+
+    def out_of_memory(self) -> bool:
+        """Here the runtime itself sees a failed allocation, and answers."""
+        return False
+
+    def remove(self) -> None:
+        kill_marked(INSTANCE_VARIABLE, self._instance_id)
