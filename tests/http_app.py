@@ -7,12 +7,13 @@ import http.client
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -55,6 +56,7 @@ class MemoryCatalogStore:
         self.functions: dict[tuple[int, str], Function] = {}
         self.settings: dict[tuple[int, str], AsyncSettings] = {}
         self.broken: Exception | None = None
+        self.written: Callable[[], None] = lambda: None
         self._last = 0
 
     async def load(self) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
@@ -65,26 +67,30 @@ class MemoryCatalogStore:
         return self._last
 
     async def put_function(self, function: Function) -> None:
-        await self._write()
-        self.functions[function.function_id, function.version] = function
+        async with self._write():
+            self.functions[function.function_id, function.version] = function
 
     async def delete_function(self, function_id: int) -> None:
-        await self._write()
-        self.functions = {key: value for key, value in self.functions.items() if key[0] != function_id}
-        self.settings = {key: value for key, value in self.settings.items() if key[0] != function_id}
+        async with self._write():
+            self.functions = {key: value for key, value in self.functions.items() if key[0] != function_id}
+            self.settings = {key: value for key, value in self.settings.items() if key[0] != function_id}
 
     async def put_settings(self, function_id: int, version: str, settings: AsyncSettings) -> None:
-        await self._write()
-        self.settings[function_id, version] = settings
+        async with self._write():
+            self.settings[function_id, version] = settings
 
     async def delete_settings(self, function_id: int, version: str) -> None:
-        await self._write()
-        del self.settings[function_id, version]
+        async with self._write():
+            del self.settings[function_id, version]
 
-    async def _write(self) -> None:
-        await anyio.lowlevel.checkpoint()
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[None]:
         if self.broken:
             raise self.broken
+        yield
+        # Like a journal: what is written stays written, whatever becomes of the caller meanwhile.
+        self.written()
+        await anyio.lowlevel.checkpoint()
 
 
 class Engine:
