@@ -1,0 +1,118 @@
+"""An executor without processes: handlers are callables of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from engine.clock import Clock, SystemClock
+from engine.frames import RESULT_LIMIT
+from engine.model import Code, Function, Invocation, Outcome
+
+Handler = Callable[[Any, "InlineContext"], Any]
+
+
+class InlineContext(Struct, frozen=True, kw_only=True):
+    """The part of the context object that a handler under test is likely to ask."""
+
+    function: Function
+    invocation: Invocation
+
+    def getRequestID(self) -> str:  # noqa: N802  (the platform's name, like those below)
+        return self.invocation.request_id
+
+    def getFunctionName(self) -> str:  # noqa: N802
+        return self.function.name
+
+    def getAlias(self) -> str:  # noqa: N802
+        return self.invocation.alias
+
+    def getUserData(self, key: str, default: str | None = None) -> str | None:  # noqa: N802
+        return (self.function.user_data | self.function.encrypted_user_data).get(key, default)
+
+
+class InlineExecutor:
+    """Runs the handler that stands under the function's name; the same Outcomes as in a process.
+
+    What it cannot do: interrupt a handler that does not await. ``running`` and ``done`` are for tests to look at.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler], clock: Clock | None = None) -> None:
+        self._handlers, self._clock = handlers, clock or SystemClock()
+        self._cancelled: set[int] = set()
+        self.running: dict[int, asyncio.Future[Any]] = {}
+        self.done: list[Invocation] = []  #: in the order in which they ended
+        self.retired: list[tuple[int, int | None]] = []
+
+    async def execute(self, function: Function, invocation: Invocation) -> Outcome:
+        started_at = self._clock.now()
+        key = invocation.key
+        self.running[key] = run = asyncio.ensure_future(self._run(function, invocation))
+        try:
+            code, message, result = await run
+        except asyncio.CancelledError:
+            if key not in self._cancelled:
+                run.cancel()
+                raise
+            code, message, result = Code.CANCELLED, "the invocation was cancelled", b""
+        finally:
+            self._cancelled.discard(key)
+            del self.running[key]
+            self.done.append(invocation)
+        return Outcome(code=code, message=message, result=result, started_at=started_at, ended_at=self._clock.now())
+
+    def cancel(self, key: int) -> bool:
+        run = self.running.get(key)
+        if run is None or run.done():
+            return False
+        self._cancelled.add(key)
+        run.cancel()
+        return True
+
+    async def retire(self, function_id: int, keep_revision: int | None = None) -> None:
+        self.retired.append((function_id, keep_revision))
+
+    async def _run(self, function: Function, invocation: Invocation) -> tuple[Code, str, bytes]:
+        handler = self._handlers.get(function.name)
+        if handler is None:
+            return Code.ENTRY_NOT_FOUND, f"function entry exception, error: no handler for {function.name}", b""
+        try:
+            async with asyncio.timeout(function.timeout) as limit:
+                value = handler(json.loads(invocation.payload), InlineContext(function=function, invocation=invocation))
+                if inspect.isawaitable(value):
+                    value = await value
+        except (Exception, SystemExit) as error:
+            if limit.expired():
+                return Code.TIMEOUT, f"Invoke function timeout: it ran longer than {function.timeout} s", b""
+            return _failure(error)
+        return _encode(value)
+
+
+def _encode(value: Any) -> tuple[Code, str, bytes]:
+    if value is None:
+        return Code.OK, "", b""
+    try:
+        result = (value if isinstance(value, str) else json.dumps(value, default=vars)).encode()
+    except (TypeError, ValueError) as error:
+        return Code.BAD_RESULT, f"function result is invalid, error: {error}", _body(error)
+    if len(result) > RESULT_LIMIT:
+        return Code.RESPONSE_TOO_LARGE, f"the response has {len(result)} bytes, more than {RESULT_LIMIT}", b""
+    return Code.OK, "", result
+
+
+def _failure(error: BaseException) -> tuple[Code, str, bytes]:
+    code = Code.OUT_OF_MEMORY if isinstance(error, MemoryError) else Code.USER_EXCEPTION
+    return code, f"function invocation exception, error: {type(error).__name__}: {error}", _body(error)
+
+
+def _body(error: BaseException) -> bytes:
+    trace = [line.rstrip("\n") for line in traceback.format_tb(error.__traceback__)[1:]]
+    return json.dumps(
+        {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": trace}, indent=4
+    ).encode()

@@ -1,0 +1,190 @@
+"""What every executor promises, held against the pool of processes and its double."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.executing import function, invocation, pool
+
+from engine.model import Code
+from engine.protocols import Executor
+from engine.testing_executor import InlineExecutor
+
+HANDLERS = """
+import asyncio
+import sys
+
+
+class Point:
+    def __init__(self):
+        self.x = 1
+
+
+def echo(event, context):
+    return event
+
+
+def text(event, context):
+    return "straße"
+
+
+def nothing(event, context):
+    pass
+
+
+def an_object(event, context):
+    return {"at": Point()}
+
+
+def a_set(event, context):
+    return {1, 2}
+
+
+def large(event, context):
+    return "x" * (6 * 1024 * 1024 + 1)
+
+
+def largest(event, context):
+    return "x" * (6 * 1024 * 1024)
+
+
+def divide(event, context):
+    return 1 / event["by"]
+
+
+def leave(event, context):
+    sys.exit(3)
+
+
+def no_memory(event, context):
+    raise MemoryError("no room")
+
+
+def who(event, context):
+    return [context.getRequestID(), context.getFunctionName(), context.getAlias(), context.getUserData("a", "b")]
+
+
+async def soon(event, context):
+    await asyncio.sleep(0)
+    return "soon"
+
+
+async def wait(event, context):
+    await asyncio.sleep(60)
+"""
+
+
+@pytest.fixture(params=["pool", "inline"])
+async def executor(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Executor]:
+    if request.param == "inline":
+        names: dict[str, Any] = {}
+        exec(HANDLERS, names)
+        yield InlineExecutor({name: value for name, value in names.items() if callable(value)})
+        return
+    async with pool(tmp_path, HANDLERS) as real:
+        yield real
+
+
+@pytest.mark.parametrize("event", ['{"a": [1, null]}', "[1.5, true]", "7", "false"])
+async def test_what_is_no_text_comes_back_as_json(executor: Executor, event: str) -> None:
+    outcome = await executor.execute(function("echo"), invocation(event))
+
+    assert (outcome.code, outcome.message, outcome.result.decode()) == (Code.OK, "", event)
+
+
+@pytest.mark.parametrize(("handler", "result"), [("text", "straße"), ("nothing", ""), ("soon", "soon")])
+async def test_text_comes_back_untouched(executor: Executor, handler: str, result: str) -> None:
+    outcome = await executor.execute(function(handler), invocation())
+
+    assert (outcome.code, outcome.result.decode()) == (Code.OK, result)
+
+
+async def test_an_object_comes_back_as_its_attributes(executor: Executor) -> None:
+    outcome = await executor.execute(function("an_object"), invocation())
+
+    assert json.loads(outcome.result) == {"at": {"x": 1}}
+
+
+async def test_the_largest_result_is_6_mib(executor: Executor) -> None:
+    outcome = await executor.execute(function("largest"), invocation())
+
+    assert (outcome.code, len(outcome.result)) == (Code.OK, 6 << 20)
+
+
+@pytest.mark.parametrize(
+    ("handler", "code", "message"),
+    [
+        ("missing", Code.ENTRY_NOT_FOUND, "function entry exception, error: "),
+        ("divide", Code.USER_EXCEPTION, "function invocation exception, error: KeyError: 'by'"),
+        ("leave", Code.USER_EXCEPTION, "function invocation exception, error: SystemExit: 3"),
+        ("a_set", Code.BAD_RESULT, "function result is invalid, error: "),
+        ("large", Code.RESPONSE_TOO_LARGE, "the response has 6291457 bytes"),
+        ("no_memory", Code.OUT_OF_MEMORY, ""),
+    ],
+)
+async def test_what_user_code_does_wrong_is_an_outcome(
+    executor: Executor, handler: str, code: Code, message: str
+) -> None:
+    outcome = await executor.execute(function(handler), invocation())
+
+    assert outcome.code == code
+    assert message in outcome.message
+
+
+async def test_an_exception_is_told_with_the_users_frames_only(executor: Executor) -> None:
+    outcome = await executor.execute(function("divide"), invocation('{"by": 0}'))
+
+    body = json.loads(outcome.result)
+    assert (body["errorMessage"], body["errorType"]) == ("division by zero", "ZeroDivisionError")
+    assert [frame for frame in body["stackTrace"] if "in divide" in frame] == body["stackTrace"] != []
+
+
+async def test_the_context_names_function_and_request(executor: Executor) -> None:
+    asked = invocation(alias="live")
+
+    outcome = await executor.execute(function("who", user_data={"a": "1"}), asked)
+
+    assert json.loads(outcome.result) == [asked.request_id, "who", "live", "1"]
+
+
+async def test_a_function_that_runs_too_long_times_out(executor: Executor) -> None:
+    outcome = await executor.execute(function("wait", timeout=1), invocation())
+
+    assert outcome.code == Code.TIMEOUT
+    assert outcome.ended_at - outcome.started_at >= 1
+
+
+async def test_a_running_invocation_can_be_cancelled(executor: Executor) -> None:
+    asked = invocation()
+    running = asyncio.ensure_future(executor.execute(function("wait"), asked))
+    await asyncio.sleep(0)
+
+    assert executor.cancel(asked.key)
+    assert (await running).code == Code.CANCELLED
+    assert not executor.cancel(asked.key)
+
+
+async def test_what_does_not_run_cannot_be_cancelled(executor: Executor) -> None:
+    assert not executor.cancel(12345)
+
+
+async def test_a_cancelled_caller_gets_its_cancellation(executor: Executor) -> None:
+    running = asyncio.ensure_future(executor.execute(function("wait"), invocation()))
+    await asyncio.sleep(0)
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_a_retired_function_can_be_called_again(executor: Executor) -> None:
+    await executor.execute(function("echo"), invocation("1"))
+
+    await executor.retire(function("echo").function_id)
+
+    assert (await executor.execute(function("echo"), invocation("2"))).result == b"2"
