@@ -225,6 +225,6 @@ class OutcomeUnknown(Unavailable):
 
 
 class CallTimedOut(FunctiondError):
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, request_id: str = "") -> None:
+        self.seconds, self.request_id = seconds, request_id
         super().__init__(f"no result within {seconds:g} s; the run goes on. Invoke asynchronously to learn its end")

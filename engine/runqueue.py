@@ -155,6 +155,10 @@ class RunQueue:
                 return function_id, line.horizon
         return None
 
+    @property
+    def is_hungry(self) -> bool:
+        return bool(self._hungry)
+
     def fill(self, function_id: int, page: list[Entry], *, complete: bool) -> None:
         line = self._line(Mode.ASYNC, function_id)
         before = line.size

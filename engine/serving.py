@@ -28,6 +28,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEAD_LIMIT = 64 << 10  #: bytes of request line and headers
 BACKLOG = 2048
+LAST_WORDS = 1.0  #: seconds
 
 
 class _State(ServerState):
@@ -149,6 +150,10 @@ async def _end(server: asyncio.Server, state: _State, grace: float) -> None:
         await state.idle.wait()
         while state.tasks:  # of callers that went away
             await asyncio.wait(set(state.tasks))
+    for task in state.tasks:
+        task.cancel()
+    if state.tasks:  # who is cancelled may still say so to its caller
+        await asyncio.wait(set(state.tasks), timeout=LAST_WORDS)
     for connection in list(state.connections):
         connection.transport.abort()
     while state.tasks:

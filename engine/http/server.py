@@ -5,13 +5,14 @@ Whatever goes wrong becomes one reply in the API's shape here, and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 import structlog
 
-from engine.errors import FunctiondError, InvalidField
+from engine.errors import FunctiondError, InvalidField, ShuttingDown
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.errors import error_reply, problem
 from engine.http.api.functions import Functions
@@ -61,6 +62,9 @@ class HttpServer:
             reply = error_reply(error)
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            # Only the listener cancels, at its end, and it waits for this last answer.
+            reply = error_reply(ShuttingDown())
         except Exception:
             # The border of one request: what is broken here must not take down the others.
             log.exception("request failed", method=scope["method"], path=scope["path"])

@@ -13,7 +13,7 @@ from starlette.routing import Route, Router
 
 from engine.errors import Forbidden, InvalidField, NotFound, NotJson
 from engine.http.api.errors import problem
-from engine.http.wire import Reply, check_json_type, check_utf8, read_body, respond
+from engine.http.wire import Reply, check_json, read_body, respond
 from engine.serving import App, Receive, Scope, Send
 from engine.urn import FunctionUrn, parse_urn
 
@@ -63,9 +63,7 @@ class Call:
         body = await read_body(self._receive, self.headers, limit)
         if not body:
             raise NotJson("it is empty")
-        check_json_type(self.headers)
-        if not body.isascii():
-            check_utf8(body)
+        check_json(self.headers, body)
         return decode(body, kind)
 
 
@@ -118,15 +116,11 @@ def own_urn(text: str, project: str, region: str) -> FunctionUrn:
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """JSON as ``kind``; what does not fit is told as the field that it concerns."""
+    """Sound JSON as ``kind``; what does not fit is told as the field that it concerns."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise _misfit(str(error)) from None
-    except msgspec.DecodeError as error:
-        raise NotJson(str(error)) from None
-    except RecursionError:
-        raise NotJson("it is nested too deeply") from None
 
 
 def _misfit(message: str) -> InvalidField:

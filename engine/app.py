@@ -1,0 +1,263 @@
+"""The engine: it wires the parts, and its nesting is the lifecycle.
+
+    data directory locked → storage open → writer runs → leftovers of a dead engine killed → pool open
+      → what it left in the journal recovered → scheduler, dispatcher, delivery, janitor run → doors open
+
+Leaving goes the other way: intake refuses, running work drains within the grace period, the rest goes back to WAIT,
+the journal closes last.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+from msgspec import Struct
+
+from engine.backlog import Backlog, Limits
+from engine.catalog import Catalog, listed, weight
+from engine.clock import Clock, SystemClock
+from engine.codestore import CodeStore
+from engine.delivery import Delivery
+from engine.dispatcher import Dispatcher
+from engine.executors.pool import Pool, open_pool
+from engine.intake import DiskGuard, Intake
+from engine.janitor import Janitor, Retention
+from engine.journal import Storage, locked, open_storage
+from engine.model import Function
+from engine.pressure import watch_pressure
+from engine.protocols import Plugin, Settlement
+from engine.registry import Registry
+from engine.retry import RetryPolicy, Rules
+from engine.runqueue import RunQueue
+from engine.scheduler import Scheduler
+from engine.settings import QueueSettings, RetrySettings, Settings
+
+log = structlog.get_logger("functiond")
+
+
+class Running(Struct, frozen=True, kw_only=True):
+    """The parts of an engine that runs, for the edges to use."""
+
+    settings: Settings
+    clock: Clock
+    storage: Storage
+    pool: Pool
+    codes: CodeStore
+    catalog: Catalog
+    backlog: Backlog
+    scheduler: Scheduler
+    intake: Intake
+    dispatcher: Dispatcher
+    delivery: Delivery
+    janitor: Janitor
+
+
+@asynccontextmanager
+async def run_engine(
+    settings: Settings, *, plugins: Iterable[Plugin] = (), clock: Clock | None = None
+) -> AsyncIterator[Running]:
+    """Run an engine on its data directory while the block is entered.
+
+    Raises DataDirectoryLocked and DataDirectoryUnusable; and JournalBroken out of the block, when only a new start
+    can tell what is on disk.
+    """
+    clock = clock or SystemClock()
+    directory, kept, executor = Path(settings.storage.data_dir), settings.storage, settings.executor
+    retention = settings.queue.idempotency_retention
+    with locked(directory):
+        codes = CodeStore(directory / "code")
+        async with (
+            open_storage(directory, idempotency_retention=retention, ballast=kept.ballast) as storage,
+            _writing(storage),
+            open_pool(
+                code_path=codes.folder,
+                tmp=directory / "tmp",
+                log_dir=directory / "logs",
+                marker=storage.marker,
+                memory=memory_budget(settings),
+                idle=executor.idle,
+                log_size=executor.log_size,
+                processes=executor.processes,
+                python=executor.python,
+                region=settings.http.region,
+                clock=clock,
+            ) as pool,
+        ):
+            running = _wire(settings, clock, storage, pool, codes, Registry(plugins))
+            async with _services(running):
+                yield running
+
+
+@asynccontextmanager
+async def _writing(storage: Storage) -> AsyncIterator[None]:
+    """The journal's writer runs, and ends when all that was submitted is on disk."""
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(storage.writer.run)
+        try:
+            yield
+        finally:
+            storage.writer.close()
+
+
+@asynccontextmanager
+async def _services(running: Running) -> AsyncIterator[None]:
+    async with anyio.create_task_group() as services:
+        await _recover(running, services)
+        await services.start(running.scheduler.run)
+        await services.start(running.delivery.run)
+        await services.start(running.janitor.run)
+        if running.settings.queue.host_idle_gate:
+            await services.start(watch_pressure, running.scheduler)
+        try:
+            async with anyio.create_task_group() as slots:
+                await slots.start(running.dispatcher.run)
+                try:
+                    yield
+                finally:
+                    await drain(running)
+                    slots.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await running.dispatcher.release()
+            services.cancel_scope.cancel()
+
+
+async def _recover(running: Running, services: TaskGroup) -> None:
+    """Take up what the last engine left: what was running waits again, before anything new is accepted."""
+    await running.catalog.load()
+
+    def apply(function_id: int, function: Function | None) -> None:
+        if function is not None:
+            limit, memory = function.max_instances, function.memory_size
+            running.scheduler.configure(function_id, weight=weight(function), limit=limit, memory=memory)
+        services.start_soon(running.pool.retire, function_id, function.revision if function else None)
+
+    for function in running.catalog.all():
+        apply(function.function_id, function)
+    running.catalog.watch(apply)
+    recovery = await running.storage.journal.recover()
+    running.backlog.load(recovery.backlog)
+    running.scheduler.recover(recovery)
+    running.dispatcher.fail_condemned(recovery.condemned)
+    log.info("recovered", waiting=running.backlog.rows, revived=recovery.revived, functions=len(recovery.waiting))
+
+
+async def drain(running: Running) -> None:
+    """Doors first; then what runs may end within the grace period, while nothing new starts. Once is enough."""
+    running.intake.close()
+    running.scheduler.hold("shutting down")
+    with anyio.move_on_after(running.settings.grace, shield=True):
+        await running.dispatcher.drain()
+
+
+def _wire(
+    settings: Settings, clock: Clock, storage: Storage, pool: Pool, codes: CodeStore, registry: Registry
+) -> Running:
+    executor, kept, region, ageing = settings.executor, settings.storage, settings.http.region, settings.queue.ageing
+    catalog = Catalog(
+        storage.catalog,
+        codes,
+        clock,
+        region=region,
+        max_timeout=executor.max_timeout,
+        may_run_long=listed(executor.long_time_functions),
+        check_destination=registry.check_destination,
+    )
+    queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))
+    scheduler = Scheduler(queue, storage.journal, clock)
+    backlog = Backlog(_limits(settings.queue))
+    policy = _policy(settings.retry)
+    intake = Intake(
+        catalog=catalog,
+        journal=storage.journal,
+        scheduler=scheduler,
+        backlog=backlog,
+        identity=storage.identity,
+        clock=clock,
+        disk=DiskGuard(storage.path, kept.free_space, clock),
+        ageing=ageing,
+        sync_timeout=settings.http.sync_timeout,
+    )
+    delivery = Delivery(
+        outbox=storage.outbox,
+        records=storage.records,
+        registry=registry,
+        catalog=catalog,
+        intake=intake,
+        backlog=backlog,
+        clock=clock,
+        policy=policy,
+        region=region,
+    )
+    janitor = Janitor(
+        records=storage.records,
+        logs=storage.path / "logs",
+        clock=clock,
+        retention=Retention(age=kept.retention, rows=kept.retention_rows, size=kept.retention_size),
+    )
+
+    def on_end(settlement: Settlement) -> None:
+        janitor.note_end()
+        if settlement.owes is not None:
+            delivery.wake()
+
+    dispatcher = Dispatcher(
+        scheduler=scheduler,
+        journal=storage.journal,
+        records=storage.records,
+        executor=pool,
+        catalog=catalog,
+        backlog=backlog,
+        clock=clock,
+        policy=policy,
+        slots=executor.slots,
+        ageing=ageing,
+        on_end=on_end,
+    )
+    return Running(
+        settings=settings,
+        clock=clock,
+        storage=storage,
+        pool=pool,
+        codes=codes,
+        catalog=catalog,
+        backlog=backlog,
+        scheduler=scheduler,
+        intake=intake,
+        dispatcher=dispatcher,
+        delivery=delivery,
+        janitor=janitor,
+    )
+
+
+def _limits(queue: QueueSettings) -> Limits:
+    return Limits(
+        rows=queue.rows,
+        size=queue.size,
+        function_rows=queue.function_rows,
+        function_size=queue.function_size,
+        sync_rows=queue.sync_rows,
+        sync_size=queue.sync_size,
+    )
+
+
+def _policy(retry: RetrySettings) -> RetryPolicy:
+    return RetryPolicy(
+        base=retry.base,
+        factor=retry.factor,
+        longest=retry.longest,
+        jitter=retry.jitter,
+        default=Rules(retries=retry.default_retries, max_age=retry.default_max_age or float("inf")),
+    )
+
+
+def memory_budget(settings: Settings) -> int:
+    """MB for all instances together."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    return settings.executor.memory or machine * 3 // 4

@@ -1,0 +1,214 @@
+"""Carries outcomes from the outbox to their destinations: at least once, with a stable id.
+
+A delivery that fails is tried again, exponentially later, until it is ``max_age`` old; what cannot be delivered
+stays in the outbox, with its error, to be seen. One border stands around each delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Any
+
+import anyio
+import msgspec
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
+from msgspec import Struct
+
+from engine.backlog import Backlog
+from engine.catalog import Catalog
+from engine.clock import Clock, rfc3339
+from engine.errors import NotFound, Unavailable
+from engine.intake import Intake
+from engine.model import Code, DestinationSpec, Owed, Record, Request, State
+from engine.protocols import Destination, Outbox, Records, Undeliverable
+from engine.registry import Registry
+from engine.retry import RetryPolicy
+
+log = structlog.get_logger("functiond.delivery")
+
+MAX_HOPS = 16  #: functions in a row that destinations may lead through
+AT_ONCE = 32  #: deliveries under way
+MAX_AGE = 86_400.0  #: seconds that a delivery is tried
+
+_CONDITIONS = {
+    Code.EXPIRED: "EventAgeExceeded",
+    Code.FUNCTION_MISSING: "FunctionNotFound",
+    Code.ENGINE: "SystemError",
+    Code.OVERLOAD: "SystemError",
+}
+
+
+class DeliveryStatistics(Struct, frozen=True, kw_only=True):
+    delivered: int
+    failed: int  #: tries
+    given_up: int
+    under_way: int
+
+
+class Delivery:
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        records: Records,
+        registry: Registry,
+        catalog: Catalog,
+        intake: Intake,
+        backlog: Backlog,
+        clock: Clock,
+        policy: RetryPolicy,
+        region: str,
+        random: Random | None = None,
+    ) -> None:
+        self._outbox, self._records, self._registry, self._catalog = outbox, records, registry, catalog
+        self._intake, self._backlog, self._clock, self._policy = intake, backlog, clock, policy
+        self._region = region
+        self._random = random or Random()
+        self._work = asyncio.Event()
+        self._work.set()  # what the last engine owed
+        self._under_way: set[int] = set()
+        self._destinations: dict[DestinationSpec, Destination] = {}
+        self._delivered = self._failed = self._given_up = 0
+
+    def wake(self) -> None:
+        """Something new is owed."""
+        self._work.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        async with anyio.create_task_group() as deliveries:
+            task_status.started()
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                next_due = await self._begin(deliveries)
+                if next_due is not None:
+                    wait = min(max(next_due - self._clock.now(), 0.0), 3600.0)
+                    timer = asyncio.get_running_loop().call_later(wait, self._work.set)
+                    try:
+                        await self._work.wait()
+                    finally:
+                        timer.cancel()
+
+    def statistics(self) -> DeliveryStatistics:
+        return DeliveryStatistics(
+            delivered=self._delivered,
+            failed=self._failed,
+            given_up=self._given_up,
+            under_way=len(self._under_way),
+        )
+
+    # --- choosing -------------------------------------------------------------------------------------------
+
+    async def _begin(self, deliveries: TaskGroup) -> float | None:
+        """Start what is due and fits; gives when to look again, None to wait for news."""
+        room = AT_ONCE - len(self._under_way)
+        if room <= 0:
+            return None  # the end of one sets the event
+        try:
+            owed, next_due = await self._outbox.owed(self._clock.now(), AT_ONCE)
+        except Unavailable:
+            return self._clock.now() + 1.0
+        new = [o for o in owed if o.owed_id not in self._under_way][:room]
+        for one in new:
+            self._under_way.add(one.owed_id)
+            deliveries.start_soon(self._deliver, one)
+        return next_due
+
+    async def _deliver(self, owed: Owed) -> None:
+        try:
+            await self._try(owed)
+        except Exception as error:  # the border of one delivery
+            await self._postpone(owed, error)
+        finally:
+            self._under_way.discard(owed.owed_id)
+            self._work.set()
+
+    # --- one delivery ---------------------------------------------------------------------------------------
+
+    async def _try(self, owed: Owed) -> None:
+        record = await self._records.get(owed.key)
+        if record is None:
+            raise Undeliverable("its invocation is gone")
+        context = _Context(self, owed, record)
+        await self._destination(owed.destination).deliver(owed, self._document(record), context)
+        if not context.done:
+            await self._outbox.delivered(owed)
+        self._delivered += 1
+
+    async def accept(self, request: Request, owed: Owed, record: Record) -> str:
+        """A delivery that becomes an invocation: append and delivered are one transaction."""
+        if record.hops >= MAX_HOPS:
+            raise Undeliverable(f"destinations led through {MAX_HOPS} functions already: this looks like a loop")
+        try:
+            function = self._catalog.find(request.function)
+        except NotFound as error:
+            raise Undeliverable(str(error)) from error
+        request = msgspec.structs.replace(request, hops=record.hops + 1)
+        invocation = self._intake.prepare(request, function)
+        self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
+        try:
+            await self._outbox.delivered(owed, append=invocation)
+        except BaseException:
+            self._backlog.remove(invocation.function_id, len(invocation.payload))
+            raise
+        self._intake.queue(invocation, stored=True)
+        return invocation.request_id
+
+    async def _postpone(self, owed: Owed, error: Exception) -> None:
+        now = self._clock.now()
+        self._failed += 1
+        final = isinstance(error, Undeliverable) or now - owed.due_at > MAX_AGE
+        due_at = None if final else now + self._policy.delay(owed.tries + 1, self._random.random())
+        self._given_up += final
+        log.warning(
+            "delivery failed",
+            owed_id=owed.owed_id,
+            destination=owed.destination.destination,
+            problem=str(error),
+            retry_in=None if due_at is None else round(due_at - now, 3),
+        )
+        try:
+            await self._outbox.postpone(owed, due_at, str(error) or type(error).__name__)
+        except Unavailable:
+            log.warning("delivery not postponed: the journal cannot write", owed_id=owed.owed_id)
+
+    def _destination(self, spec: DestinationSpec) -> Destination:
+        destination = self._destinations.get(spec)
+        if destination is None:
+            destination = self._destinations[spec] = self._registry.destination(spec)
+        return destination
+
+    def _document(self, record: Record) -> bytes:
+        """The record of spec functiongraph_api, 10.1."""
+        function = self._catalog.resolve(record.function_id, record.version)
+        ok = record.state is State.SUCCESS
+        condition = "" if ok else _CONDITIONS.get(Code(record.code), "UnhandledInvocationError")
+        document: dict[str, Any] = {
+            "timestamp": rfc3339(record.started_at or record.accepted_at),
+            "request_context": {
+                "request_id": record.request_id,
+                "function_urn": str(function.urn(self._region)) if function else "",
+                "condition": condition,
+                "approximate_invoke_count": max(0, record.attempt - 1),
+            },
+            "request_payload": record.payload.decode(errors="replace"),
+            "response_context": {"status_code": 200 if ok else 500, "function_error": record.message},
+            "response_payload": record.result.decode(errors="replace"),
+        }
+        return msgspec.json.encode(document)
+
+
+class _Context:
+    """What a destination may use while it delivers one outcome."""
+
+    def __init__(self, delivery: Delivery, owed: Owed, record: Record) -> None:
+        self._delivery, self._owed, self._record = delivery, owed, record
+        self.done = False
+
+    async def accept(self, request: Request) -> str:
+        request_id = await self._delivery.accept(request, self._owed, self._record)
+        self.done = True
+        return request_id

@@ -1,0 +1,182 @@
+"""The one door: every request becomes an invocation here, or is refused.
+
+    check → admit (limits, disk) → append, with an idempotency key looked up in the same transaction → queue
+
+An asynchronous request is answered when its row is fsynced, and queued by the journal's own callback, so that a
+caller who goes away in between cannot leave an accepted row behind. A synchronous one skips the journal, not the
+queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from msgspec import Struct
+
+from engine.backlog import Backlog
+from engine.catalog import Catalog, priority_cap
+from engine.clock import Clock
+from engine.errors import CallTimedOut, DiskLow, FunctionDisabled, InvalidField, ShuttingDown, Unavailable
+from engine.identity import Identity
+from engine.model import Function, Invocation, Outcome, Request
+from engine.protocols import Journal
+from engine.scheduler import Scheduler
+
+#: Seconds between two looks at the free space.
+LOOK_EVERY = 0.25
+
+
+class IntakeStatistics(Struct, frozen=True, kw_only=True):
+    accepted: dict[str, int]  #: by source
+    called: int
+    refused: dict[str, int]  #: by kind of error
+
+
+class DiskGuard:
+    """Refuses new work while the disk has less than ``needed`` bytes free."""
+
+    def __init__(self, path: Path, needed: int, clock: Clock) -> None:
+        self._path, self._needed, self._clock = path, needed, clock
+        self._looked_at = float("-inf")
+        self._free = needed
+
+    def check(self) -> None:
+        now = self._clock.now()
+        if not 0 <= now - self._looked_at < LOOK_EVERY:
+            found = os.statvfs(self._path)
+            self._free, self._looked_at = found.f_bavail * found.f_frsize, now
+        if self._free < self._needed:
+            raise DiskLow(self._free, self._needed)
+
+
+class Intake:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        journal: Journal,
+        scheduler: Scheduler,
+        backlog: Backlog,
+        identity: Identity,
+        clock: Clock,
+        disk: DiskGuard,
+        ageing: float,
+        sync_timeout: float,
+    ) -> None:
+        self._catalog, self._journal, self._scheduler, self._backlog = catalog, journal, scheduler, backlog
+        self._identity, self._clock, self._disk = identity, clock, disk
+        self._ageing, self._sync_timeout = ageing, sync_timeout
+        self._closed = False
+        self._accepted: dict[str, int] = {}
+        self._called = 0
+        self._refused: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        self._closed = True
+
+    async def accept(self, request: Request) -> str:
+        """Promise to run it; gives the request id. Once this returns, it will run at least once."""
+        try:
+            return await self._accept(request)
+        except Exception as error:
+            self._count_refusal(error)
+            raise
+
+    async def call(self, request: Request) -> tuple[str, Outcome]:
+        """Run it and wait for its end. Raises CallTimedOut while the run goes on."""
+        try:
+            return await self._call(request)
+        except Exception as error:
+            self._count_refusal(error)
+            raise
+
+    def prepare(self, request: Request, function: Function) -> Invocation:
+        """The invocation that a request becomes; nothing is counted or stored."""
+        now = self._clock.now()
+        due_at = now + request.delay
+        priority = min(request.priority, priority_cap(function))
+        key = self._identity.next_key(now)
+        alias = request.function.alias
+        return Invocation(
+            key=key,
+            request_id=self._identity.request_id(key),
+            function_id=function.function_id,
+            version=function.version,
+            alias=alias or "",
+            mode=request.mode,
+            source=request.source,
+            payload=request.payload,
+            priority=priority,
+            rank=due_at - priority * self._ageing,
+            first_due_at=due_at,
+            due_at=due_at,
+            delayed=request.delay > 0,
+            hops=request.hops,
+            memory=request.memory,
+        )
+
+    def queue(self, invocation: Invocation, stored: bool) -> None:
+        """Called by the journal once the fate of an appended row is known."""
+        if stored:
+            self._accepted[invocation.source] = self._accepted.get(invocation.source, 0) + 1
+            self._scheduler.push(invocation)
+        else:
+            self._backlog.remove(invocation.function_id, len(invocation.payload))
+
+    def refusal(self) -> Unavailable | None:
+        """Why nothing would be accepted now, whatever it was."""
+        if self._closed:
+            return ShuttingDown()
+        try:
+            self._disk.check()
+        except DiskLow as low:
+            return low
+        return None
+
+    def statistics(self) -> IntakeStatistics:
+        return IntakeStatistics(accepted=dict(self._accepted), called=self._called, refused=dict(self._refused))
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _accept(self, request: Request) -> str:
+        function = self._check(request)
+        self._disk.check()
+        invocation = self.prepare(request, function)
+        self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
+        try:
+            stored = self._journal.append(invocation, token=request.idempotency_key, then=self.queue)
+        except BaseException:
+            self._backlog.remove(invocation.function_id, len(invocation.payload))
+            raise
+        return await stored
+
+    async def _call(self, request: Request) -> tuple[str, Outcome]:
+        function = self._check(request)
+        invocation = self.prepare(request, function)
+        self._backlog.admit_sync(len(invocation.payload))
+        self._called += 1
+        reply: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._scheduler.push(invocation, reply)
+        try:
+            async with asyncio.timeout(self._sync_timeout):
+                # Shielded: neither the timeout nor a caller who goes away ends the run.
+                return invocation.request_id, await asyncio.shield(reply)
+        except TimeoutError:
+            raise CallTimedOut(self._sync_timeout, invocation.request_id) from None
+
+    def _check(self, request: Request) -> Function:
+        if self._closed:
+            raise ShuttingDown
+        function = self._catalog.find(request.function)
+        if function.max_instances == 0:
+            raise FunctionDisabled(function.name)
+        if not 0 <= request.priority <= 9:
+            raise InvalidField("priority", request.priority, "must be 0 to 9")
+        return function
+
+    def _count_refusal(self, error: Exception) -> None:
+        kind = type(error).__name__
+        self._refused[kind] = self._refused.get(kind, 0) + 1

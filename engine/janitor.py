@@ -1,0 +1,77 @@
+"""Drops finished invocations that are too old or too many, in steps that never stall accepting."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import anyio
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
+from msgspec import Struct
+
+from engine.clock import Clock
+from engine.errors import Unavailable
+from engine.executors.output import log_file
+from engine.protocols import Purged, Records
+
+log = structlog.get_logger("functiond.janitor")
+
+#: Seconds between two steps of one round: the journal's other writers come first.
+PAUSE = 0.02
+#: After trouble with the disk, and at least between two rounds.
+REST = 60.0
+
+
+class Retention(Struct, frozen=True, kw_only=True):
+    age: float  #: seconds
+    rows: int
+    size: int  #: bytes
+
+
+class Janitor:
+    def __init__(self, *, records: Records, logs: Path, clock: Clock, retention: Retention) -> None:
+        self._records, self._logs, self._clock, self._retention = records, logs, clock, retention
+        self._ended = asyncio.Event()
+        self.purged = 0
+
+    def note_end(self) -> None:
+        """Something finished: there may be too many now."""
+        self._ended.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        while True:
+            self._ended.clear()
+            next_due = await self._round()
+            await anyio.sleep(REST)
+            wait = None if next_due is None else max(0.0, next_due - self._clock.now())
+            with anyio.move_on_after(wait):
+                await self._ended.wait()
+
+    async def _round(self) -> float | None:
+        """Walk through all that may have to go; gives when the next will be too old."""
+        due: list[float] = []
+        while True:
+            try:
+                purged = await self._step()
+            except Unavailable:
+                return self._clock.now() + REST
+            if purged.next_due is not None:
+                due.append(purged.next_due)
+            if not purged.more:
+                return min(due, default=None)
+            await anyio.sleep(PAUSE)
+
+    async def _step(self) -> Purged:
+        kept = self._retention
+        purged = await self._records.purge(self._clock.now(), age=kept.age, rows=kept.rows, size=kept.size)
+        if purged.request_ids:
+            self.purged += len(purged.request_ids)
+            await anyio.to_thread.run_sync(self._remove_logs, purged.request_ids)
+        return purged
+
+    def _remove_logs(self, request_ids: tuple[str, ...]) -> None:
+        for request_id in request_ids:
+            log_file(self._logs, request_id).unlink(missing_ok=True)

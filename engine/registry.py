@@ -1,0 +1,74 @@
+"""The plugins an engine knows, by the kinds they speak for. Each engine has its own registry.
+
+They come from three doors, all alike: given in Python, named as modules (which hold ``plugin`` or ``plugins``), and
+found by the entry-point group ``functiond.plugins``, by which the built-in ones come too.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+import msgspec
+
+from engine.errors import InvalidField, SettingsError
+from engine.model import DestinationSpec
+from engine.protocols import Destination, Plugin
+
+GROUP = "functiond.plugins"
+
+
+class Registry:
+    def __init__(self, plugins: Iterable[Plugin] = ()) -> None:
+        self._by_kind: dict[str, Plugin] = {}
+        for plugin in plugins:
+            self.add(plugin)
+
+    def add(self, plugin: Plugin) -> None:
+        """Later ones replace earlier ones of the same kind, so that a user's own wins over the built-in."""
+        for kind in plugin.kinds:
+            self._by_kind[kind.upper()] = plugin
+
+    def destination(self, spec: DestinationSpec) -> Destination:
+        """The destination that asynchronous settings name. Raises InvalidField."""
+        plugin = self._by_kind.get(spec.destination.upper())
+        if plugin is None or plugin.destination is None or plugin.param is None:
+            raise InvalidField("destination", spec.destination, f"must be one of {', '.join(self.destinations)}")
+        try:
+            param: Any = msgspec.json.decode(spec.param, type=plugin.param)
+        except msgspec.DecodeError as error:
+            raise InvalidField(f"param of {spec.destination}", spec.param, str(error)) from None
+        return plugin.destination(param)
+
+    def check_destination(self, spec: DestinationSpec) -> None:
+        self.destination(spec)
+
+    @property
+    def destinations(self) -> list[str]:
+        return sorted({p.kinds[0] for p in self._by_kind.values() if p.destination is not None})
+
+
+def load_plugins(modules: Iterable[str] = ()) -> list[Plugin]:
+    """Built-in and installed plugins, then those of the named modules. Raises SettingsError."""
+    found: list[Plugin] = []
+    for entry in entry_points(group=GROUP):
+        found.append(entry.load())
+    for name in modules:
+        found.extend(_from_module(name))
+    return found
+
+
+def _from_module(name: str) -> list[Plugin]:
+    try:
+        module = import_module(name)
+    except ImportError as error:
+        raise SettingsError(f"plugin module {name} cannot be imported: {error}") from error
+    found = getattr(module, "plugins", None) or [getattr(module, "plugin", None)]
+    if not all(isinstance(plugin, Plugin) for plugin in found):
+        near = difflib.get_close_matches("plugin", dir(module), n=1)
+        hint = f" (did you mean {near[0]} to be it?)" if near else ""
+        raise SettingsError(f"plugin module {name} has no `plugin = Plugin(...)`{hint}")
+    return list(found)

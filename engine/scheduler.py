@@ -1,0 +1,194 @@
+"""Hands what is next to whoever is free: the waiting shell around the run queue.
+
+``take`` waits for work; ``push`` and ``release`` may make some. One service task reads the next page of a window that
+runs low and makes delayed invocations ready when they are due. Nothing is polled: one timer stands for the earliest
+due time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
+
+from engine.clock import Clock
+from engine.errors import Unavailable
+from engine.line import Entry
+from engine.model import Invocation, Outcome
+from engine.protocols import Recovery, Window
+from engine.runqueue import QueueStatistics, RunQueue
+
+log = structlog.get_logger("functiond.scheduler")
+
+#: Delayed rows made ready in one step.
+PROMOTE_ROWS = 256
+#: The clock may be set: a far due time is looked at again after this many seconds.
+FARTHEST = 3600.0
+#: Seconds before a page is asked for again that the disk did not give.
+AFTER_TROUBLE = 1.0
+
+
+class Scheduler:
+    def __init__(self, queue: RunQueue, window: Window, clock: Clock) -> None:
+        self._queue = queue
+        self._window = window
+        self._clock = clock
+        self._idle: deque[asyncio.Future[Entry]] = deque()
+        self._held: set[str] = set()
+        self._forgotten: set[int] = set()
+        self._work = asyncio.Event()
+        self._next_due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- work comes in --------------------------------------------------------------------------------------
+
+    def recover(self, recovery: Recovery) -> None:
+        """Begin with what a start found on disk."""
+        for function_id in recovery.waiting:
+            self._queue.expect(function_id)
+        self._note_due(recovery.next_due)
+        self._work.set()
+
+    def push(self, invocation: Invocation, reply: asyncio.Future[Outcome] | None = None) -> None:
+        """Let it wait for its turn; a delayed one only sets the timer, its row waits on disk."""
+        if invocation.delayed:
+            self._note_due(invocation.due_at)
+        elif invocation.key not in self._forgotten:
+            self._queue.push(Entry(invocation, reply))
+            self._hand_out()
+
+    def configure(self, function_id: int, *, weight: float, limit: int, memory: int) -> None:
+        self._queue.configure(function_id, weight=weight, limit=limit, memory=memory)
+        self._hand_out()
+
+    # --- work goes out --------------------------------------------------------------------------------------
+
+    async def take(self) -> Entry:
+        """The next to run, its slot and memory taken; give it back by ``release``."""
+        entry = self._pop() if not self._idle else None
+        if entry is not None:
+            return entry
+        waiter: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._put_back(waiter.result())
+            raise
+
+    def release(self, entry: Entry, seconds: float) -> None:
+        self._queue.release(entry, seconds)
+        self._hand_out()
+
+    def forget(self, function_id: int, key: int) -> Entry | None:
+        """Take a waiting one out and let it not come back until ``remember``."""
+        self._forgotten.add(key)
+        entry = self._queue.remove(function_id, key)
+        self._wake_if_hungry()
+        return entry
+
+    def remember(self, key: int) -> None:
+        self._forgotten.discard(key)
+
+    def hold(self, reason: str) -> None:
+        """Start no asynchronous work until ``resume`` with the same reason."""
+        self._held.add(reason)
+
+    def resume(self, reason: str) -> None:
+        self._held.discard(reason)
+        self._hand_out()
+
+    @property
+    def held(self) -> frozenset[str]:
+        return frozenset(self._held)
+
+    def statistics(self) -> QueueStatistics:
+        return self._queue.statistics()
+
+    # --- the service ----------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Keep the windows filled and the delayed ones coming."""
+        task_status.started()
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                try:
+                    await self._promote()
+                    await self._refill()
+                except Unavailable as problem:
+                    log.warning("backlog cannot be read", problem=str(problem))
+                    self._wake_in(AFTER_TROUBLE)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    async def _refill(self) -> None:
+        while (hungry := self._queue.hungry()) is not None:
+            function_id, horizon = hungry
+            try:
+                page = await self._window.ready(function_id, horizon, self._queue.page_rows, self._queue.page_size)
+            except BaseException:
+                self._queue.starve(function_id)
+                raise
+            entries = [Entry(i) for i in page.invocations if i.key not in self._forgotten]
+            self._queue.fill(function_id, entries, complete=page.complete)
+            self._hand_out()
+
+    async def _promote(self) -> None:
+        while self._next_due is not None and self._next_due <= self._clock.now():
+            self._next_due = None
+            try:
+                ready, next_due = await self._window.promote(self._clock.now(), PROMOTE_ROWS)
+            except BaseException:
+                self._next_due = self._clock.now()
+                raise
+            for invocation in ready:
+                self.push(invocation)
+            self._note_due(next_due)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _pop(self) -> Entry | None:
+        entry = self._queue.pop(asynchronous=not self._held)
+        self._wake_if_hungry()
+        return entry
+
+    def _hand_out(self) -> None:
+        while self._idle:
+            if self._idle[0].done():  # its slot was cancelled
+                self._idle.popleft()
+                continue
+            entry = self._pop()
+            if entry is None:
+                return
+            self._idle.popleft().set_result(entry)
+
+    def _put_back(self, entry: Entry) -> None:
+        self._queue.release(entry, entry.seconds)
+        self._queue.push(entry)
+
+    def _wake_if_hungry(self) -> None:
+        if self._queue.is_hungry:
+            self._work.set()
+
+    def _note_due(self, due_at: float | None) -> None:
+        if due_at is not None and (self._next_due is None or due_at < self._next_due):
+            self._next_due = due_at
+            self._wake_in(due_at - self._clock.now())
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(min(max(seconds, 0.0), FARTHEST), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._work.set()
+        if self._next_due is not None and self._next_due > self._clock.now():
+            self._wake_in(self._next_due - self._clock.now())

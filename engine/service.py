@@ -1,0 +1,62 @@
+"""One process: an engine, its HTTP door, and the signals that end it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable
+
+import anyio
+import structlog
+
+from engine.app import Running, drain, run_engine
+from engine.figures import problems, read_figures, reasons_not_ready
+from engine.http.api.parts import HealthChecks, Parts
+from engine.http.server import create_app
+from engine.protocols import Plugin
+from engine.serving import listen
+from engine.settings import Settings
+from engine.telemetry import Telemetry
+
+log = structlog.get_logger("functiond")
+
+#: Seconds that replies under way get once the work has drained.
+LAST_WORDS = 1.0
+
+
+async def serve(settings: Settings, *, plugins: Iterable[Plugin] = (), ready: Callable[[Running, str], object]) -> None:
+    """Run until SIGTERM or SIGINT; ``ready(engine, url)`` is called once requests are taken."""
+    began = time.perf_counter()
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with run_engine(settings, plugins=plugins) as engine:
+            host = settings.http.host
+            async with listen(create_app(api_parts(engine)), host, settings.http.port, grace=LAST_WORDS) as port:
+                url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+                log.info("serving", url=url, port=port, seconds=round(time.perf_counter() - began, 3))
+                ready(engine, url)
+                async for number in signals:
+                    log.info("stopping", signal=signal.Signals(number).name)
+                    break
+                await drain(engine)  # callers hear 503 meanwhile, and those who wait for a result get it
+
+
+def api_parts(engine: Running) -> Parts:
+    """What the API needs of an engine."""
+    telemetry = Telemetry(lambda: read_figures(engine))
+    return Parts(
+        intake=engine.intake,
+        dispatcher=engine.dispatcher,
+        records=engine.storage.records,
+        identity=engine.storage.identity,
+        catalog=engine.catalog,
+        codes=engine.codes,
+        clock=engine.clock,
+        region=engine.settings.http.region,
+        async_body_limit=engine.settings.http.async_body_limit,
+        sync_body_limit=engine.settings.http.sync_body_limit,
+        health=HealthChecks(
+            alive=lambda: problems(engine),
+            ready=lambda: reasons_not_ready(engine),
+            metrics=telemetry.render,
+        ),
+    )

@@ -1,0 +1,26 @@
+"""Destination FunctionGraph: the outcome of one function becomes the event of another, on this engine."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from engine import DeliveryContext, Owed, Plugin, Request, parse_urn
+
+
+class FunctionParam(Struct, frozen=True, kw_only=True):
+    func_urn: str  #: a whole URN, of a version, an alias or ``latest``
+
+    def __post_init__(self) -> None:
+        if not self.func_urn.startswith("urn:"):
+            raise ValueError("func_urn must be a whole URN: urn:fss:<region>:<project>:function:<package>:<name>")
+
+
+class FunctionDestination:
+    def __init__(self, param: FunctionParam) -> None:
+        self._urn = parse_urn(param.func_urn, region="", project="")
+
+    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+        await context.accept(Request(function=self._urn, payload=record, source="FunctionGraph"))
+
+
+plugin = Plugin(kinds=("FunctionGraph",), param=FunctionParam, destination=FunctionDestination)
