@@ -65,8 +65,8 @@ def error_reply(error: e.FunctiondError) -> Reply:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, e.Overloaded | e.Unavailable):
         headers = ((b"retry-after", b"%d" % error.retry_after),)
-    if isinstance(error, e.CallTimedOut) and (request_id := getattr(error, "request_id", "")):
-        headers = ((b"x-cff-request-id", request_id.encode()),)
+    if isinstance(error, e.CallTimedOut) and error.request_id:
+        headers = ((b"x-cff-request-id", error.request_id.encode()),)
     return problem(status, code, str(error), headers)
 
 

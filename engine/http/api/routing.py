@@ -79,7 +79,7 @@ class Resource(Struct, frozen=True, kw_only=True):
 
 def make_router(resources: Iterable[Resource], region: str) -> App:
     """An ASGI application whose errors are for the caller to catch: nothing has been sent by then."""
-    routes = [Route(resource.path, _Endpoint(resource, region)) for resource in resources]
+    routes = [Route(resource.path, _Endpoint(resource, region)) for resource in sorted(resources, key=_precedence)]
     return Router(routes, redirect_slashes=False, default=_unknown)
 
 
@@ -95,6 +95,11 @@ class _Endpoint:
         else:
             reply = await handler(Call(scope, receive, self._region))
         await respond(send, reply)
+
+
+def _precedence(resource: Resource) -> list[bool]:
+    """A literal part of a path goes before a ``{name}``, which would swallow it."""
+    return [part.startswith("{") for part in resource.path.split("/")]
 
 
 async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:

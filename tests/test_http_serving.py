@@ -1,0 +1,209 @@
+"""The listener: bounded heads, a graceful end, and no wake-ups when nothing happens."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from engine.errors import SettingsError
+from engine.serving import HEAD_LIMIT, Receive, Scope, Send, listen
+
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+
+
+class App:
+    """Answers ok, once ``release`` is set."""
+
+    def __init__(self) -> None:
+        self.entered, self.release = anyio.Event(), anyio.Event()
+        self.ended: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.entered.set()
+        try:
+            await self.release.wait()
+        except asyncio.CancelledError:
+            self.ended.append("cancelled")
+            raise
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+        self.ended.append("answered")
+
+
+def an_open_app() -> App:
+    app = App()
+    app.release.set()
+    return app
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    def write(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def head(self) -> bytes:
+        return await self._reader.readuntil(b"\r\n\r\n")
+
+    async def rest(self) -> bytes:
+        """All until the other side closes."""
+        try:
+            return await self._reader.read()
+        except ConnectionResetError:
+            return b""
+
+
+@asynccontextmanager
+async def connect(port: int) -> AsyncIterator[Client]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def test_a_free_port_is_found_and_given_up_at_the_end() -> None:
+    async with listen(an_open_app(), "localhost", 0) as port, connect(port) as client:
+        client.write(GET + b"\r\n")
+        assert (await client.head()).startswith(b"HTTP/1.1 200 OK")
+
+    with pytest.raises(ConnectionRefusedError):
+        async with connect(port):
+            pass
+
+
+async def test_no_header_needs_a_clock() -> None:
+    async with listen(an_open_app(), "127.0.0.1", 0) as port, connect(port) as client:
+        client.write(GET + b"\r\n")
+
+        assert (await client.head()).lower() == b"http/1.1 200 ok\r\ncontent-length: 2\r\n\r\n"
+
+
+async def test_a_port_in_use_is_told_as_a_setting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SettingsError, match="choose another --port"):
+        async with listen(an_open_app(), "127.0.0.1", taken.getsockname()[1]):
+            pass
+
+
+async def test_connections_are_kept_and_pipelined_requests_answered_in_turn() -> None:
+    async with listen(an_open_app(), "127.0.0.1", 0) as port, connect(port) as client:
+        client.write((GET + b"\r\n") * 2 + GET + b"Connection: close\r\n\r\n")
+
+        assert (await client.rest()).count(b"HTTP/1.1 200 OK") == 3
+
+
+async def test_a_head_up_to_the_limit_is_taken_and_a_larger_one_is_not() -> None:
+    fixed = len("/hostlocalhostx")
+    async with listen(an_open_app(), "127.0.0.1", 0) as port:
+        async with connect(port) as client:
+            client.write(GET + b"x: " + b"a" * (HEAD_LIMIT - fixed) + b"\r\n\r\n")
+            assert b"200 OK" in await client.head()
+        async with connect(port) as client:
+            client.write(GET + b"x: " + b"a" * (HEAD_LIMIT - fixed + 1) + b"\r\n\r\n")
+            assert (await client.rest()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_head_without_end_is_cut_off() -> None:
+    async with listen(App(), "127.0.0.1", 0) as port, connect(port) as client:
+        client.write(GET + b"x: ")
+        for _ in range(40):
+            client.write(b"a" * HEAD_LIMIT)
+
+        # The server closes with unread bytes in its buffer, so the reason may be lost on the way.
+        assert (await client.rest())[:13] in (b"HTTP/1.1 431 ", b"")
+
+
+async def test_what_is_not_http_is_answered_and_closed() -> None:
+    async with listen(App(), "127.0.0.1", 0) as port, connect(port) as client:
+        client.write(b"\x16\x03\x01 hello\r\n\r\n")
+
+        answer = await client.rest()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b'"error_code":"FSS.0400"' in answer
+
+
+async def test_the_end_waits_for_running_requests_but_takes_no_new_ones() -> None:
+    app = App()
+    async with anyio.create_task_group() as tasks, connect_during(app, tasks) as (client, port, left):
+        client.write(GET + b"\r\n")
+        await app.entered.wait()
+        left.set()
+        while True:  # until the door is closed; each try either connects or is refused
+            try:
+                async with connect(port):
+                    pass
+            except ConnectionError:
+                break
+        app.release.set()
+
+        assert (await client.rest()).endswith(b"ok")
+    assert app.ended == ["answered"]
+
+
+async def test_a_request_beyond_the_grace_is_cancelled() -> None:
+    app = App()
+    async with listen(app, "127.0.0.1", 0, grace=0.01) as port, connect(port) as client:
+        client.write(GET + b"\r\n")
+        await app.entered.wait()
+    assert app.ended == ["cancelled"]
+
+
+async def test_an_idle_connection_does_not_hold_up_the_end() -> None:
+    async with listen(App(), "127.0.0.1", 0, grace=60) as port, connect(port) as client:
+        client.write(b"GET / HT")
+
+    assert await client.rest() == b""
+
+
+async def test_a_silent_connection_is_closed() -> None:
+    async with listen(App(), "127.0.0.1", 0, keep_alive=0) as port, connect(port) as client:
+        assert await client.rest() == b""
+
+
+def test_an_idle_server_does_not_wake_up() -> None:
+    wakeups = _count_wakeups(idle=0.5)
+
+    assert wakeups <= 3  # uvicorn's own loop would make five or more
+
+
+def _count_wakeups(idle: float) -> int:
+    class Counting(selectors.DefaultSelector):
+        selected = 0
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            Counting.selected += 1
+            return super().select(timeout)
+
+    async def main() -> int:
+        async with listen(an_open_app(), "127.0.0.1", 0):
+            before = Counting.selected
+            await asyncio.sleep(idle)
+            return Counting.selected - before
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(Counting())) as runner:
+        return runner.run(main())
+
+
+@asynccontextmanager
+async def connect_during(app: App, tasks: anyio.abc.TaskGroup) -> AsyncIterator[tuple[Client, int, anyio.Event]]:
+    """A client of a server that ends once the event is set."""
+    left, ports = anyio.Event(), anyio.create_memory_object_stream[int](1)
+
+    async def run() -> None:
+        async with listen(app, "127.0.0.1", 0, grace=60) as port:
+            await ports[0].send(port)
+            await left.wait()
+
+    with ports[0], ports[1]:
+        tasks.start_soon(run)
+        port = await ports[1].receive()
+        async with connect(port) as client:
+            yield client, port, left
