@@ -32,9 +32,8 @@ def check_settings(
             raise InvalidField(field, value, f"must be from {low} to {high}")
     for spec in _specs(settings):
         read_param(spec)
-        if spec.destination != FUNCTION:
-            (check_destination or _check_kind)(spec)
-    targets = [_target(spec, region, function.project) for spec in _specs(settings) if spec.destination == FUNCTION]
+        (check_destination or _check_kind)(spec)
+    targets = [_target(spec, region, function.project) for spec in _specs(settings) if _is_function(spec)]
     for urn in targets:
         if urn.project != function.project:
             raise InvalidField("func_urn", str(urn), "must be a function of the same project")
@@ -43,8 +42,7 @@ def check_settings(
 
 def function_targets(settings: AsyncSettings, region: str, project: str) -> set[tuple[str, str, str]]:
     """The functions that settings checked before lead to."""
-    specs = (spec for spec in _specs(settings) if spec.destination == FUNCTION)
-    urns = (_target(spec, region, project) for spec in specs)
+    urns = (_target(spec, region, project) for spec in _specs(settings) if _is_function(spec))
     return {(urn.project, urn.package, urn.name) for urn in urns}
 
 
@@ -70,7 +68,12 @@ def _specs(settings: AsyncSettings) -> Iterator[DestinationSpec]:
         yield settings.on_failure
 
 
+def _is_function(spec: DestinationSpec) -> bool:
+    # In any case, as plugins are found: else another spelling would slip past the search for loops.
+    return spec.destination.upper() == FUNCTION.upper()
+
+
 def _check_kind(spec: DestinationSpec) -> None:
-    if spec.destination not in VENDOR_KINDS:
+    if spec.destination not in VENDOR_KINDS and not _is_function(spec):
         known = ", ".join((*VENDOR_KINDS, FUNCTION))
         raise InvalidField("destination", spec.destination, f"known are {known}")

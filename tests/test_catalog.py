@@ -54,8 +54,8 @@ def urn(text: str = "hello", project: str = PROJECT) -> FunctionUrn:
     return parse_urn(text, region=REGION, project=project)
 
 
-def leading_to(name: str) -> AsyncSettings:
-    spec = DestinationSpec(destination="FunctionGraph", param=f'{{"func_urn": "{name}"}}')
+def leading_to(name: str, kind: str = "FunctionGraph") -> AsyncSettings:
+    spec = DestinationSpec(destination=kind, param=f'{{"func_urn": "{name}"}}')
     return AsyncSettings(on_failure=spec)
 
 
@@ -328,6 +328,8 @@ async def test_a_function_may_not_be_its_own_destination_in_any_spelling(catalog
     for name in ("hello", "default:hello", str(urn()), f"{PROJECT}:default:hello:!prod"):
         with pytest.raises(InvalidField, match="must not lead back"):
             await catalog.put_settings(urn(), leading_to(name))
+    with pytest.raises(InvalidField, match="must not lead back"):
+        await catalog.put_settings(urn(), leading_to("hello", kind="functiongraph"))
 
 
 async def test_destinations_may_form_a_chain_but_no_loop(catalog: Catalog) -> None:
