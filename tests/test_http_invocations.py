@@ -127,6 +127,15 @@ async def test_a_synchronous_call_gives_the_result_as_it_is(api: Api) -> None:
     assert api.engine.requests[0].mode is Mode.SYNC
 
 
+@pytest.mark.parametrize(("result", "kind"), [(b"hello world!", "text/plain"), (b'{"a": 1}', "application/json")])
+async def test_a_result_that_is_plain_text_is_sent_as_such(api: Api, result: bytes, kind: str) -> None:
+    api.engine.outcome = Outcome(result=result)
+
+    answer = await api.send("POST", f"/{urn_of()}/invocations", {})
+
+    assert (answer.raw, answer.headers["content-type"].split(";")[0]) == (result, kind)
+
+
 async def test_version_v1_wraps_result_and_log(api: Api) -> None:
     headers = {"X-CFF-Request-Version": "v1", "X-Cff-Log-Type": "tail"}
 

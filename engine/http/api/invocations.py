@@ -18,12 +18,13 @@ from engine.executors.output import framed_log
 from engine.function_rules import MEMORY_SIZES
 from engine.http.api.errors import problem
 from engine.http.api.parts import Intake
-from engine.http.wire import Headers, Reply, check_json, json_reply, read_body
+from engine.http.wire import JSON, Headers, Reply, check_json, json_reply, read_body
 from engine.model import Function, Mode, Outcome, Request
 from engine.serving import Receive
 from engine.urn import FunctionUrn
 
 MAX_DELAY = 7 * 86_400.0  #: seconds
+TEXT = b"text/plain; charset=utf-8"
 TAIL = 4 << 10  #: bytes of log in a header
 
 
@@ -97,7 +98,7 @@ def _call_reply(
         # Not the function's doing, so not HTTP 200: the caller may try again.
         return problem(500, "FSS.0500", outcome.message, headers)
     if version == b"v0":
-        return Reply(body=outcome.result, headers=headers)
+        return Reply(body=outcome.result, headers=headers, content_type=JSON if _is_json(outcome.result) else TEXT)
     result = CallResult(
         request_id=request_id,
         result=outcome.result.decode("utf-8", "replace"),
@@ -138,6 +139,15 @@ def _framed(request_id: str, function: Function, outcome: Outcome, memory: int) 
         memory_used=outcome.memory_used,
         memory_size=memory,
     )
+
+
+def _is_json(result: bytes) -> bool:
+    """Whether it is: a handler's text stands there as it is, without quotes."""
+    try:
+        msgspec.json.decode(result, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def _seconds(outcome: Outcome) -> float:
