@@ -36,6 +36,7 @@ NO_CODE = CodePackage(sha256="", digest="", size=0)  #: of a function whose code
 
 _MODULE = re.compile(r"[\w-]+([./][\w-]+)*", re.ASCII)
 _SPACE = bytes(range(9, 14)) + b" "
+_STEP = 1 << 20  #: characters
 T = TypeVar("T")
 
 
@@ -84,8 +85,6 @@ class CodeStore:
     def _add_inline(self, source: CodeSource, handler: str) -> CodePackage:
         filename = inline_filename(handler)
         content = _decoded(source.file, INLINE_LIMIT) or _template(handler)
-        if len(content) > INLINE_LIMIT:
-            raise InlineCodeTooLarge(INLINE_LIMIT)
         name = hashlib.sha256(b"inline\0" + filename.encode() + b"\0" + content).hexdigest()
         self._store(name, content, lambda folder: write_file(folder / filename, [content], 0o644))
         return _package(name, content, "inline", Path(filename).name, source.url)
@@ -94,8 +93,6 @@ class CodeStore:
         content = _decoded(source.file, PACKAGE_LIMIT)
         if not content:
             raise CodeMissing("zip")
-        if len(content) > PACKAGE_LIMIT:
-            raise CodePackageTooLarge(PACKAGE_LIMIT)
         name = hashlib.sha256(content).hexdigest()
         self._store(name, content, lambda folder: unpack(content, folder, self._limits))
         return _package(name, content, "zip", source.filename, source.url)
@@ -149,13 +146,22 @@ def _template(handler: str) -> bytes:
 
 
 def _decoded(text: str, limit: int) -> bytes:
-    packed = text.encode("utf-8", "surrogatepass").translate(None, _SPACE)
-    if len(packed) > (limit + 2) // 3 * 4:
-        raise InlineCodeTooLarge(limit) if limit == INLINE_LIMIT else CodePackageTooLarge(limit)
+    """Base64, with or without line breaks, decoded in steps: one long step would hold up the event loop's thread."""
+    content, rest = bytearray(), b""
     try:
-        return base64.b64decode(packed, validate=True)
-    except binascii.Error as error:
+        for start in range(0, len(text), _STEP):
+            packed = rest + text[start : start + _STEP].encode("ascii").translate(None, _SPACE)
+            whole = len(packed) - len(packed) % 4
+            if packed and content and len(content) % 3:
+                raise binascii.Error("there is more after the padding")
+            content += base64.b64decode(packed[:whole], validate=True)
+            rest = packed[whole:]
+            if len(content) > limit:
+                raise InlineCodeTooLarge(limit) if limit == INLINE_LIMIT else CodePackageTooLarge(limit)
+        content += base64.b64decode(rest, validate=True)
+    except ValueError as error:
         raise InvalidField("func_code", text, f"func_code.file must be base64 ({error})") from None
+    return bytes(content)
 
 
 def _package(name: str, content: bytes, kind: str, filename: str, url: str) -> CodePackage:

@@ -177,7 +177,7 @@ async def test_what_is_no_zip_file_is_refused(store: CodeStore) -> None:
         await store.add(package(b"PK hello"), handler=HANDLER)
 
 
-@pytest.mark.parametrize("text", ["not base64!", "abc", "é"])
+@pytest.mark.parametrize("text", ["not base64!", "abc", "é", "eA==eA==", "eA==" + "\n" * (1 << 20) + "eA=="])
 async def test_what_is_no_base64_is_refused(store: CodeStore, text: str) -> None:
     with pytest.raises(InvalidField, match="base64"):
         await store.add(CodeSource(kind="inline", file=text), handler=HANDLER)
@@ -187,6 +187,16 @@ async def test_base64_in_lines_is_taken(store: CodeStore) -> None:
     code = await store.add(CodeSource(kind="inline", file="eCA9\r\nIDE=\n"), handler=HANDLER)
 
     assert await store.original(code) == b"x = 1"
+
+
+async def test_base64_of_any_length_is_the_same_in_steps(store: CodeStore) -> None:
+    content = entry("blob", os.urandom((1 << 20) + 1))
+    text = encoded(content)
+    lines = "\r\n".join(text[start : start + 77] for start in range(0, len(text), 77))
+
+    code = await store.add(CodeSource(kind="zip", file=lines), handler=HANDLER)
+
+    assert await store.original(code) == content
 
 
 async def test_limits_of_size_hold_to_the_byte(store: CodeStore) -> None:

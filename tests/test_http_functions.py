@@ -85,6 +85,14 @@ async def test_new_code_replaces_the_old(api: Api) -> None:
     assert after.json["depend_version_list"] == ["d"]
 
 
+async def test_code_is_not_replaced_by_none(api: Api) -> None:
+    await api.create()
+
+    answer = await api.send("PUT", f"/{urn_of()}/code", {"code_type": "inline", "func_code": {}})
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1012")
+
+
 async def test_a_new_configuration_keeps_what_it_leaves_out(api: Api) -> None:
     await api.create(description="kept", user_data='{"A": "1"}')
 

@@ -76,9 +76,12 @@ async def _read_on(receive: Receive, body: bytearray, limit: int) -> bytes:
 
 def check_json(headers: Headers, body: bytes) -> None:
     """A body must say that it is JSON and be it. Raises NotJson."""
-    _check_json_type(headers)
-    if not body.isascii():
-        _check_utf8(body)
+    check_json_type(headers)
+    check_utf8(body)
+    check_json_text(body)
+
+
+def check_json_text(body: bytes) -> None:
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
     except msgspec.DecodeError as error:
@@ -87,15 +90,17 @@ def check_json(headers: Headers, body: bytes) -> None:
         raise NotJson("it is nested too deeply") from None
 
 
-def _check_json_type(headers: Headers) -> None:
+def check_json_type(headers: Headers) -> None:
     kind = headers.get(b"content-type", b"")
     if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
         shown = kind.decode("latin-1")[:80]
         raise NotJson(f"it came as {shown!r}" if shown else "it came without Content-Type")
 
 
-def _check_utf8(body: bytes) -> None:
+def check_utf8(body: bytes) -> None:
     """The JSON decoder looks at structure only, and would let broken text pass."""
+    if body.isascii():
+        return
     try:
         body.decode()
     except UnicodeDecodeError as error:

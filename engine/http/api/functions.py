@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from msgspec import UNSET, UnsetType
 
 from engine.codestore import NO_CODE, PACKAGE_LIMIT, CodeSource
-from engine.errors import CodePackageTooLarge, InvalidField, PayloadTooLarge
+from engine.errors import CodeMissing, CodePackageTooLarge, InvalidField, PayloadTooLarge
 from engine.http.api.function_shapes import (
     CodeBody,
     ConfigBody,
@@ -90,6 +90,8 @@ class Functions:
         urn = call.urn
         self._catalog.find(urn)
         body = await self._read_code(call, CodeBody)
+        if not body.func_code.file:
+            raise CodeMissing(body.code_type)
         function = await self._catalog.update_code(urn, _source(body), details_of(body))
         return json_reply(await self._with_code(function))
 

@@ -13,7 +13,7 @@ from starlette.routing import Route, Router
 
 from engine.errors import Forbidden, InvalidField, NotFound, NotJson
 from engine.http.api.errors import problem
-from engine.http.wire import Reply, check_json, read_body, respond
+from engine.http.wire import Reply, check_json_text, check_json_type, check_utf8, read_body, respond
 from engine.serving import App, Receive, Scope, Send
 from engine.urn import FunctionUrn, parse_urn
 
@@ -63,7 +63,8 @@ class Call:
         body = await read_body(self._receive, self.headers, limit)
         if not body:
             raise NotJson("it is empty")
-        check_json(self.headers, body)
+        check_json_type(self.headers)
+        check_utf8(body)
         return decode(body, kind)
 
 
@@ -121,11 +122,17 @@ def own_urn(text: str, project: str, region: str) -> FunctionUrn:
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """Sound JSON as ``kind``; what does not fit is told as the field that it concerns."""
+    """JSON as ``kind``; what does not fit is told as the field that it concerns. Raises NotJson, InvalidField."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
+        # It may be broken further on, which comes first.
+        check_json_text(body)
         raise _misfit(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise NotJson(str(error)) from None
+    except RecursionError:
+        raise NotJson("it is nested too deeply") from None
 
 
 def _misfit(message: str) -> InvalidField:
