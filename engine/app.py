@@ -133,7 +133,9 @@ async def _recover(running: Running, services: TaskGroup) -> None:
     await running.catalog.load()
 
     def apply(function_id: int, function: Function | None) -> None:
-        if function is not None:
+        if function is None:  # what still waits passes through, to be discarded
+            running.scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
+        else:
             limit, memory = function.max_instances, function.memory_size
             running.scheduler.configure(function_id, weight=weight(function), limit=limit, memory=memory)
         services.start_soon(running.pool.retire, function_id, function.revision if function else None)

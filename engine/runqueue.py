@@ -77,7 +77,8 @@ class RunQueue:
         self._rows, self._size, self._all_size = window_rows, window_size, windows_size
         self._suspect_deaths = suspect_deaths
         self._shares: dict[int, Share] = {}
-        self._lanes = {Mode.SYNC: Lane(), Mode.ASYNC: Lane()}
+        self._sync, self._async = Lane(), Lane()
+        self._running = 0
         self._virtual = 0.0
         self._used_memory = 0
         self._held = 0  #: payload bytes in all asynchronous windows
@@ -94,7 +95,7 @@ class RunQueue:
 
     def expect(self, function_id: int) -> None:
         """Rows of this function wait on disk."""
-        line = self._line(Mode.ASYNC, function_id)
+        line = self._line(self._async, function_id)
         line.horizon = BEGINNING
         self._hungry.add(function_id)
 
@@ -103,19 +104,22 @@ class RunQueue:
     def push(self, entry: Entry) -> None:
         invocation = entry.invocation
         function_id, mode = invocation.function_id, invocation.mode
-        line = self._line(mode, function_id)
+        lane = self._lane(mode)
+        line = self._line(lane, function_id)
         before = line.size
         line.offer(entry)
-        if mode is Mode.ASYNC:
+        if lane is self._async:
             self._held += line.size - before
             self._bound(line)
-        self._enqueue(mode, function_id)
+        self._enqueue(lane, function_id)
 
     def pop(self, *, asynchronous: bool = True) -> Entry | None:
         """The next one to run, with its slot and memory taken; None if nothing may start now."""
-        entry = self._choose(Mode.SYNC)
-        if entry is None and asynchronous:
-            entry = self._choose(Mode.ASYNC)
+        if self._running >= self._slots:
+            return None
+        entry = self._choose(self._sync) if self._sync.order else None
+        if entry is None and asynchronous and self._async.order:
+            entry = self._choose(self._async)
         return entry
 
     def release(self, entry: Entry, seconds: float) -> None:
@@ -125,19 +129,20 @@ class RunQueue:
         share.running -= 1
         share.virtual += (seconds - entry.seconds) / share.weight
         share.seconds = max(_CHEAPEST, share.seconds * (1 - _MEAN) + seconds * _MEAN)
-        self._lanes[invocation.mode].running -= 1
-        self._used_memory -= self._need(invocation)
+        self._lane(invocation.mode).running -= 1
+        self._running -= 1
+        self._used_memory -= entry.memory
         if self._suspect(invocation):
             self._alone = False
         self._requeue(invocation.function_id)
 
     def remove(self, function_id: int, key: int) -> Entry | None:
         """Take a waiting one out, if it is in memory."""
-        for mode, lane in self._lanes.items():
+        for lane in (self._sync, self._async):
             line = lane.lines.get(function_id)
             entry = line.remove(key) if line else None
             if entry is not None:
-                if mode is Mode.ASYNC:
+                if lane is self._async:
                     self._held -= entry.size
                     self._note_hunger(function_id)
                 return entry
@@ -149,7 +154,7 @@ class RunQueue:
         """A function whose window runs low, and the horizon to read on from; then call ``fill`` or ``starve``."""
         while self._hungry:
             function_id = self._hungry.pop()
-            line = self._lanes[Mode.ASYNC].lines.get(function_id)
+            line = self._async.lines.get(function_id)
             if line is not None and line.horizon is not None and not line.loading:
                 line.loading = True
                 return function_id, line.horizon
@@ -160,17 +165,17 @@ class RunQueue:
         return bool(self._hungry)
 
     def fill(self, function_id: int, page: list[Entry], *, complete: bool) -> None:
-        line = self._line(Mode.ASYNC, function_id)
+        line = self._line(self._async, function_id)
         before = line.size
         line.fill(page, complete)
         self._held += line.size - before
         self._bound(line)
         self._note_hunger(function_id)
-        self._enqueue(Mode.ASYNC, function_id)
+        self._enqueue(self._async, function_id)
 
     def starve(self, function_id: int) -> None:
         """The page could not be read; it will be asked for again."""
-        self._line(Mode.ASYNC, function_id).fill((), complete=False)
+        self._line(self._async, function_id).fill((), complete=False)
         self._hungry.add(function_id)
 
     @property
@@ -182,11 +187,11 @@ class RunQueue:
         return self._size
 
     def statistics(self) -> QueueStatistics:
-        lines = [line for lane in self._lanes.values() for line in lane.lines.values() if len(line)]
+        lines = [line for lane in (self._sync, self._async) for line in lane.lines.values() if len(line)]
         due = [line.head().invocation.due_at for line in lines]
         return QueueStatistics(
             running=self._running,
-            running_sync=self._lanes[Mode.SYNC].running,
+            running_sync=self._sync.running,
             memory=self._used_memory,
             waiting_in_memory=sum(len(line) for line in lines),
             window_bytes=self._held,
@@ -195,12 +200,7 @@ class RunQueue:
 
     # --- choosing -------------------------------------------------------------------------------------------
 
-    @property
-    def _running(self) -> int:
-        return sum(lane.running for lane in self._lanes.values())
-
-    def _choose(self, mode: Mode) -> Entry | None:
-        lane = self._lanes[mode]
+    def _choose(self, lane: Lane) -> Entry | None:
         while lane.order:
             virtual, function_id = lane.order[0]
             share, line = self._shares[function_id], lane.lines.get(function_id)
@@ -221,7 +221,7 @@ class RunQueue:
             return False
         if invocation.mode is Mode.SYNC:
             return self._running < self._slots
-        if self._alone or (self._suspect(invocation) and self._lanes[Mode.ASYNC].running):
+        if self._alone or (self._suspect(invocation) and self._async.running):
             return False
         return self._running < self._slots - self._sync_slots
 
@@ -229,11 +229,12 @@ class RunQueue:
         entry = line.pop()
         invocation = entry.invocation
         self._virtual = share.virtual
-        entry.seconds = share.seconds
+        entry.seconds, entry.memory = share.seconds, self._need(invocation)
         share.virtual += share.seconds / share.weight
         share.running += 1
         lane.running += 1
-        self._used_memory += self._need(invocation)
+        self._running += 1
+        self._used_memory += entry.memory
         if invocation.mode is Mode.ASYNC:
             self._held -= entry.size
             self._alone = self._suspect(invocation)
@@ -254,20 +255,22 @@ class RunQueue:
             share = self._shares[function_id] = Share()
         return share
 
-    def _line(self, mode: Mode, function_id: int) -> Line:
-        lines = self._lanes[mode].lines
+    def _lane(self, mode: Mode) -> Lane:
+        return self._async if mode is Mode.ASYNC else self._sync
+
+    def _line(self, lane: Lane, function_id: int) -> Line:
+        lines = lane.lines
         line = lines.get(function_id)
         if line is None:
             line = lines[function_id] = Line()
         return line
 
     def _requeue(self, function_id: int) -> None:
-        for mode in self._lanes:
-            self._enqueue(mode, function_id)
+        self._enqueue(self._sync, function_id)
+        self._enqueue(self._async, function_id)
 
-    def _enqueue(self, mode: Mode, function_id: int) -> None:
+    def _enqueue(self, lane: Lane, function_id: int) -> None:
         """Let the function compete, if it has something to run and does not compete already."""
-        lane = self._lanes[mode]
         if function_id in lane.queued:
             return
         line, share = lane.lines.get(function_id), self._share(function_id)
@@ -287,6 +290,7 @@ class RunQueue:
             self._held += line.size - before
 
     def _note_hunger(self, function_id: int) -> None:
-        line = self._lanes[Mode.ASYNC].lines[function_id]
-        if line.horizon is not None and not line.loading and len(line) <= self._rows // 4:
+        line = self._async.lines[function_id]
+        low = len(line) <= self._rows // 4 and line.size <= self._size // 4
+        if low and line.horizon is not None and not line.loading:
             self._hungry.add(function_id)

@@ -123,7 +123,8 @@ class Scheduler:
                     await self._refill()
                 except Unavailable as problem:
                     log.warning("backlog cannot be read", problem=str(problem))
-                    self._wake_in(AFTER_TROUBLE)
+                    await asyncio.sleep(AFTER_TROUBLE)
+                    self._work.set()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
