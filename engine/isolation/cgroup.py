@@ -93,6 +93,9 @@ class CgroupEnclosure:
     def create(self, limits: Limits) -> None:
         for folder in self._groups():
             folder.mkdir()
+        self.write_limits(limits)
+
+    def write_limits(self, limits: Limits) -> None:
         for setting in self._layout.settings:
             file = self._folders[setting.controller] / setting.file
             if not setting.optional or file.exists():
