@@ -140,7 +140,7 @@ class RunQueue:
         """Take a waiting one out, if it is in memory."""
         for lane in (self._sync, self._async):
             line = lane.lines.get(function_id)
-            entry = line.remove(key) if line else None
+            entry = line.remove(key) if line is not None else None
             if entry is not None:
                 if lane is self._async:
                     self._held -= entry.size
