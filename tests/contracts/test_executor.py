@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.executing import function, invocation, pool
 
 from engine.model import Code
 from engine.protocols import Executor
 from engine.testing_executor import InlineExecutor
+from tests.executing import function, invocation, pool
 
 HANDLERS = """
 import asyncio
