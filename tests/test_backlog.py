@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from engine.backlog import Backlog, Limits
+from engine.errors import BacklogFull, SynchronousCallsFull
+
+LIMITS = Limits(rows=3, size=100, function_rows=2, function_size=60, sync_rows=1, sync_size=50)
+
+
+@pytest.mark.parametrize(
+    ("held", "more", "limit"),
+    [
+        ([(1, 10)], (1, 51), "one .* 60 bytes"),
+        ([(1, 10), (1, 10)], (1, 10), "one .* 2 invocations"),
+        ([(1, 50), (2, 40)], (3, 11), "all functions .* 100 bytes"),
+        ([(1, 1), (1, 1), (2, 1)], (3, 1), "all functions .* 3 invocations"),
+    ],
+)
+def test_each_limit_refuses_on_its_own(held: list[tuple[int, int]], more: tuple[int, int], limit: str) -> None:
+    backlog = Backlog(LIMITS)
+    for function_id, size in held:
+        backlog.admit(function_id, size, "some")
+
+    with pytest.raises(BacklogFull, match=limit):
+        backlog.admit(*more, "one")
+
+
+def test_what_ends_makes_room() -> None:
+    backlog = Backlog(LIMITS)
+    backlog.admit(1, 30, "one")
+    backlog.admit(1, 30, "one")
+
+    backlog.remove(1, 30)
+
+    backlog.admit(1, 30, "one")
+    assert (backlog.rows, backlog.size, backlog.of(1)) == (2, 60, (2, 60))
+
+
+def test_what_was_found_on_disk_counts_but_not_what_has_ended() -> None:
+    backlog = Backlog(LIMITS)
+
+    backlog.load({0: (99, 9_999), 1: (2, 20), 2: (0, 0)})
+
+    assert (backlog.rows, backlog.size) == (2, 20)
+
+
+def test_synchronous_calls_are_bounded_in_count_and_bytes() -> None:
+    backlog = Backlog(LIMITS)
+    with pytest.raises(SynchronousCallsFull, match="bytes"):
+        backlog.admit_sync(51)
+    backlog.admit_sync(50)
+    with pytest.raises(SynchronousCallsFull, match="1 calls"):
+        backlog.admit_sync(0)
+
+    backlog.remove_sync(50)
+
+    backlog.admit_sync(50)

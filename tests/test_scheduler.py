@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from engine.clock import SystemClock
+from engine.errors import NotStored
+from engine.model import Invocation
+from engine.protocols import Page, Recovery
+from engine.runqueue import RunQueue
+from engine.scheduler import Scheduler
+from tests.builders import waiting
+
+
+class Disk:
+    """A window over rows that the test put there."""
+
+    def __init__(self, *ready: Invocation, delayed: tuple[Invocation, ...] = (), fails: int = 0) -> None:
+        self.rows, self.delayed, self.fails = list(ready), list(delayed), fails
+        self.asked = 0
+
+    async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
+        self.asked += 1
+        if self.asked <= self.fails:
+            raise NotStored("disk full")
+        behind = [i for i in self.rows if i.function_id == function_id and i.rank_key > after]
+        return Page(invocations=tuple(behind[:rows]), complete=len(behind) < rows)
+
+    async def promote(self, now: float, rows: int) -> tuple[tuple[Invocation, ...], float | None]:
+        due = tuple(i for i in self.delayed if i.due_at <= now)
+        self.delayed = [i for i in self.delayed if i.due_at > now]
+        return due, min((i.due_at for i in self.delayed), default=None)
+
+
+@asynccontextmanager
+async def scheduling(disk: Disk, slots: int = 2) -> AsyncIterator[Scheduler]:
+    queue = RunQueue(slots=slots, sync_slots=0, memory=1000, window_rows=4)
+    scheduler = Scheduler(queue, disk, SystemClock())
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(scheduler.run)
+        yield scheduler
+        tasks.cancel_scope.cancel()
+
+
+def found(*functions: int, next_due: float | None = None) -> Recovery:
+    return Recovery(backlog={}, waiting=frozenset(functions), condemned=(), next_due=next_due, revived=0)
+
+
+async def test_whoever_waits_gets_what_is_pushed() -> None:
+    async with scheduling(Disk()) as scheduler, asyncio.timeout(5):
+        taker = asyncio.ensure_future(scheduler.take())
+        await asyncio.sleep(0)
+
+        scheduler.push(waiting(key=501))
+
+        assert (await taker).invocation.key == 501
+
+
+async def test_a_backlog_larger_than_the_window_comes_page_by_page_in_order() -> None:
+    rows = [waiting(key=1000 + n, rank=float(n)) for n in range(30)]
+    async with scheduling(Disk(*rows), slots=1) as scheduler, asyncio.timeout(5):
+        scheduler.recover(found(1))
+        keys = []
+        for _ in rows:
+            entry = await scheduler.take()
+            keys.append(entry.invocation.key)
+            scheduler.release(entry, 0.001)
+
+    assert keys == [row.key for row in rows]
+
+
+async def test_a_delayed_one_comes_when_it_is_due() -> None:
+    now = SystemClock().now()
+    late = waiting(key=601, due_at=now + 0.05)
+    async with scheduling(Disk(delayed=(late,))) as scheduler, asyncio.timeout(5):
+        scheduler.push(waiting(key=601, due_at=late.due_at, delayed=True))
+
+        entry = await scheduler.take()
+
+        assert entry.invocation.key == 601
+        assert SystemClock().now() >= late.due_at
+
+
+async def test_what_is_forgotten_does_not_come_back_from_disk() -> None:
+    rows = [waiting(key=700 + n, rank=float(n)) for n in range(3)]
+    async with scheduling(Disk(*rows), slots=3) as scheduler, asyncio.timeout(5):
+        scheduler.forget(1, 700)
+        scheduler.recover(found(1))
+
+        assert [(await scheduler.take()).invocation.key for _ in range(2)] == [701, 702]
+
+
+async def test_nothing_asynchronous_starts_while_it_is_held() -> None:
+    async with scheduling(Disk()) as scheduler, asyncio.timeout(5):
+        scheduler.hold("a reason")
+        scheduler.push(waiting(key=801))
+        taker = asyncio.ensure_future(scheduler.take())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not taker.done()
+
+        scheduler.resume("a reason")
+
+        assert (await taker).invocation.key == 801
+
+
+async def test_a_taker_that_is_cancelled_in_the_last_moment_loses_nothing() -> None:
+    async with scheduling(Disk()) as scheduler, asyncio.timeout(5):
+        taker = asyncio.ensure_future(scheduler.take())
+        await asyncio.sleep(0)
+        scheduler.push(waiting(key=901))
+        taker.cancel()
+        await asyncio.wait([taker])
+
+        assert (await scheduler.take()).invocation.key == 901
+
+
+async def test_a_page_that_the_disk_did_not_give_is_asked_for_again() -> None:
+    async with scheduling(Disk(waiting(key=951), fails=1)) as scheduler, asyncio.timeout(10):
+        scheduler.recover(found(1))
+
+        assert (await scheduler.take()).invocation.key == 951
