@@ -22,7 +22,8 @@ log = structlog.get_logger("functiond.pressure")
 
 _FILE = Path("/proc/pressure/cpu")
 #: Microseconds of waiting within a window that count as busy; the kernel tells once a window at most.
-_TRIGGER = b"some 300000 1000000"
+#: The kernel overwrites the last byte with the end of the string.
+_TRIGGER = b"some 300000 1000000\0"
 #: Without news for this many seconds the host counts as idle again.
 QUIET = 1.5
 REASON = "the host is busy"

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from engine.pressure import REASON, watch_pressure
+
+
+class Gate:
+    def __init__(self) -> None:
+        self.held, self.open = asyncio.Event(), asyncio.Event()
+        self.reasons: list[str] = []
+
+    def hold(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self.held.set()
+
+    def resume(self, reason: str) -> None:
+        self.open.set()
+
+
+@asynccontextmanager
+async def watching() -> AsyncIterator[Gate]:
+    gate = Gate()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(watch_pressure, gate)
+        yield gate
+        tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def burning(processes: int) -> Iterator[None]:
+    burners = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/pressure/cpu").exists(), reason="the kernel has no pressure-stall information")
+async def test_the_gate_is_held_while_the_processors_are_busy_and_opens_again() -> None:
+    async with asyncio.timeout(90), watching() as gate:
+        with burning(3 * (os.cpu_count() or 1)):
+            await gate.held.wait()
+        await gate.open.wait()
+
+        assert set(gate.reasons) == {REASON}
