@@ -128,6 +128,19 @@ async def test_everything_is_there_again_after_a_restart(
     assert CodeStore(tmp_path).folder(function.code).is_dir()
 
 
+async def test_code_that_nothing_refers_to_goes_with_a_restart(
+    catalog: Catalog, store: MemoryCatalogStore, tmp_path: Path
+) -> None:
+    old = await catalog.create(draft(), INLINE)
+    new = await catalog.update_code(urn(), CodeSource(kind="inline", file=encoded("x = 2")), {})
+    assert CodeStore(tmp_path).folder(old.code).is_dir()
+
+    await a_catalog(store, tmp_path).load()
+
+    assert not CodeStore(tmp_path).folder(old.code).exists()
+    assert CodeStore(tmp_path).folder(new.code).is_dir()
+
+
 async def test_what_the_store_refuses_does_not_show(catalog: Catalog, store: MemoryCatalogStore) -> None:
     function = await catalog.create(draft(), INLINE)
     store.broken = NotStored("disk full")

@@ -160,12 +160,13 @@ async def test_chunks_make_one_event(api: Api) -> None:
     assert json.loads(api.engine.requests[0].payload) == {"a": 1, "b": 2}
 
 
-async def test_a_client_that_hangs_up_in_its_body_invokes_nothing(api: Api) -> None:
+@pytest.mark.parametrize("begun", [b"", b"{"])
+async def test_a_client_that_hangs_up_in_its_body_invokes_nothing(api: Api, begun: bytes) -> None:
     await api.create()
     head = f"POST {BASE}/{urn_of()}/invocations-async HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n"
 
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-    writer.write(head.encode() + b"{")
+    writer.write(head.encode() + begun)
     writer.write_eof()
     await reader.read()
     writer.close()

@@ -18,10 +18,11 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 
 
 class App:
-    """Answers ok, once ``release`` is set."""
+    """Answers, once ``release`` is set."""
 
-    def __init__(self) -> None:
-        self.entered, self.release = anyio.Event(), anyio.Event()
+    def __init__(self, body: bytes = b"ok") -> None:
+        self._body = body
+        self.entered, self.release, self.answered = anyio.Event(), anyio.Event(), anyio.Event()
         self.ended: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,13 +32,15 @@ class App:
         except asyncio.CancelledError:
             self.ended.append("cancelled")
             raise
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        length = str(len(self._body)).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": self._body})
         self.ended.append("answered")
+        self.answered.set()
 
 
-def an_open_app() -> App:
-    app = App()
+def an_open_app(body: bytes = b"ok") -> App:
+    app = App(body)
     app.release.set()
     return app
 
@@ -146,6 +149,17 @@ async def test_the_end_waits_for_running_requests_but_takes_no_new_ones() -> Non
 
         assert (await client.rest()).endswith(b"ok")
     assert app.ended == ["answered"]
+
+
+async def test_a_slow_reader_gets_all_of_its_answer() -> None:
+    size = 16 << 20
+    app = an_open_app(b"x" * size)
+    async with anyio.create_task_group() as tasks, connect_during(app, tasks) as (client, _, left):
+        client.write(GET + b"\r\n")
+        await app.answered.wait()
+        left.set()
+
+        assert (await client.rest()).count(b"x") == size
 
 
 async def test_a_request_beyond_the_grace_is_cancelled() -> None:
