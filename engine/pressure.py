@@ -22,10 +22,10 @@ log = structlog.get_logger("functiond.pressure")
 
 _FILE = Path("/proc/pressure/cpu")
 #: Microseconds of waiting within a window that count as busy; the kernel tells once a window at most.
-#: The kernel overwrites the last byte with the end of the string.
-_TRIGGER = b"some 300000 1000000\0"
+#: Windows of whole 2 s are all that an unprivileged process may ask for; the last byte is overwritten by the kernel.
+_TRIGGER = b"some 600000 2000000\0"
 #: Without news for this many seconds the host counts as idle again.
-QUIET = 1.5
+QUIET = 2.5
 REASON = "the host is busy"
 
 

@@ -94,3 +94,5 @@ def configure_logging(form: str, level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    # It warns of every request that is not HTTP; who sent it was told, and anyone may send one.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
