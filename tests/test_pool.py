@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from engine.executors.output import framed_log, log_file
 from engine.executors.pool import Pool
+from engine.isolation.processes import marked
 from engine.isolation.rlimits import RlimitIsolation
 from engine.model import Code, Function, Outcome
-from tests.executing import exit_of, function, invocation, is_alive, pool
+from tests.executing import exit_of, function, invocation, is_alive, marker, pool
 
 SOURCE = """
 import os, sys, time
@@ -44,16 +44,19 @@ def wait(event, context):
     return os.getpid()
 
 
-def spill(event, context):
-    block = event["letter"].encode() * (1 << 20)
-    for _ in range(event["blocks"]):
-        os.write(1, block)
-    return "done"
-
-
 def say(event, context):
     print(event, end="")
     return "said"
+
+
+def forge(event, context):
+    frame = (11).to_bytes(4, "big") + bytes([2]) + (4208).to_bytes(2, "big") + bytes(8)
+    for fd in range(3, 100):
+        try:
+            os.write(fd, frame)
+        except OSError:
+            pass
+    time.sleep(20)
 
 
 def size(event, context):
@@ -240,6 +243,27 @@ async def test_a_cancelled_call_ends_its_instance(opened: Pool, tmp_path: Path) 
     await exit_of(pid)
 
 
+async def test_a_call_can_be_cancelled_at_any_step_and_leaves_nothing(tmp_path: Path) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    async with pool(tmp_path, SOURCE) as opened:
+        for steps in range(40):
+            call = asyncio.ensure_future(opened.execute(function("pid", revision=steps), invocation()))
+            for _ in range(steps):
+                await asyncio.sleep(0.001 if steps % 2 else 0)
+            call.cancel()
+            await asyncio.wait([call])
+
+        assert opened.statistics().started > 35
+    assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
+    assert len(os.listdir("/proc/self/fd")) <= len(before) + 1  # an epoll of this loop
+
+
+async def test_a_forged_answer_ends_the_instance(opened: Pool) -> None:
+    outcome = await opened.execute(function("forge"), invocation())
+
+    assert (outcome.code, "socket" in outcome.message) == (Code.USER_EXCEPTION, True)
+
+
 async def test_a_request_that_a_dead_instance_did_not_read_runs_on_a_new_one(opened: Pool) -> None:
     warm = await pid_of(opened)
     os.kill(warm, signal.SIGSTOP)
@@ -328,82 +352,6 @@ async def test_running_out_of_descriptors_is_overload_and_leaks_none(opened: Poo
     assert codes <= {Code.OVERLOAD, Code.OK}
     assert Code.OVERLOAD in codes
     assert len(os.listdir("/proc/self/fd")) <= len(before)
-
-
-# --- output ---
-
-
-async def test_short_output_is_in_the_outcome_only(opened: Pool, tmp_path: Path) -> None:
-    asked = invocation('"hello"')
-
-    outcome = await opened.execute(function("say"), asked)
-
-    assert outcome.log == b"hello"
-    assert not (tmp_path / "logs").exists()
-
-
-async def test_long_output_is_whole_in_a_file_and_its_tail_in_the_outcome(opened: Pool, tmp_path: Path) -> None:
-    text = "".join(f"{number}\n" for number in range(2000))
-    asked = invocation(json.dumps(text))
-
-    outcome = await opened.execute(function("say"), asked)
-
-    assert outcome.log == text[-4096:].encode()
-    assert log_file(tmp_path / "logs", asked.request_id).read_text() == text
-
-
-async def test_a_second_attempt_replaces_the_log_of_the_first(opened: Pool, tmp_path: Path) -> None:
-    asked = invocation('"short"', attempt=2)
-    file = log_file(tmp_path / "logs", asked.request_id)
-    file.parent.mkdir(parents=True)
-    file.write_text("of the first attempt")
-
-    await opened.execute(function("say"), asked)
-
-    assert not file.exists()
-
-
-async def test_a_gigabyte_of_output_neither_blocks_the_function_nor_grows_the_engine(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, log_size=100_000) as opened:
-        asked = invocation('{"letter": "x", "blocks": 1024}')
-        before = _start_to_measure_the_peak()
-
-        outcome = await opened.execute(function("spill", timeout=100), asked)
-
-        grown = _peak() - before
-        note, _, rest = log_file(tmp_path / "logs", asked.request_id).read_bytes().partition(b"\n")
-    assert (outcome.result, len(rest), grown < 20 << 10) == (b"done", 100_000, True)
-    assert note.decode() == f"[{(1 << 30) - 100_000} bytes before this were dropped]"
-
-
-def _start_to_measure_the_peak() -> int:
-    Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
-
-
-def _peak() -> int:
-    """KiB of memory that this process had at most."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1])
-
-
-async def test_a_log_that_cannot_be_written_costs_no_result(tmp_path: Path) -> None:
-    (tmp_path / "logs").write_text("a file where the folder should be")
-    async with pool(tmp_path, SOURCE) as opened:
-        outcome = await opened.execute(function("spill"), invocation('{"letter": "x", "blocks": 1}'))
-
-    assert (outcome.result, outcome.log) == (b"done", b"x" * 4096)
-
-
-def test_a_log_is_framed_as_documented() -> None:
-    text = framed_log(b"a line", request_id="id", version="v1", seconds=0.065828, memory_used=22516072, memory_size=128)
-
-    assert text.decode().splitlines() == [
-        "Start invoke request 'id', version: v1",
-        "a line",
-        "Finish invoke request 'id', duration: 65.828ms, billing duration: 66ms, "
-        "memory used: 21.473MB, billing memory: 128MB",
-    ]
 
 
 # --- other loops and neighbours ---

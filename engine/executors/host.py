@@ -10,8 +10,7 @@ import asyncio
 import shutil
 import uuid
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from msgspec import Struct
@@ -62,19 +61,21 @@ class Host:
             raise
         self._places[instance] = place
         limits = Limits(memory=memory, processes=self._settings.processes)
-        instance.enclosing = self._starters.submit(self._isolation.enclose, place.instance_id, instance.pid, limits)
+        instance.enclosing = self._starters.submit(self._enclose, place.instance_id, instance.pid, limits)
         return instance
 
     async def prepare(self, instance: Instance, function: Function) -> Answer | None:
         """Limits first, then user code: load it and run its initializer. None if the instance ended. Raises OSError."""
         await instance.connect()
         assert instance.enclosing is not None
-        try:
-            # Shielded: the thread goes on in any case, and what it made is removed in ``clear``.
-            instance.enclosure = await asyncio.shield(asyncio.wrap_future(instance.enclosing))
-        except ProcessLookupError:
+        # Shielded: the thread goes on in any case, and what it made is removed in ``clear``.
+        enclosure = await asyncio.shield(asyncio.wrap_future(instance.enclosing))
+        if isinstance(enclosure, ProcessLookupError):
             await instance.gone.wait()  # it ended by itself, and its end says why
             return None
+        if isinstance(enclosure, OSError):
+            raise enclosure
+        instance.enclosure = enclosure
         timeout = function.initializer_timeout if function.initializer_handler else function.timeout
         return await instance.request(setup_frame(setup(function, self._places[instance])), timeout)
 
@@ -88,6 +89,12 @@ class Host:
         self._cleaners.shutdown()
         self._isolation.close()
 
+    def _enclose(self, instance_id: str, pid: int, limits: Limits) -> Enclosure | OSError:
+        try:
+            return self._isolation.enclose(instance_id, pid, limits)
+        except OSError as error:  # given, not raised: the call that it belongs to may have been cancelled
+            return error
+
     def _place(self, function: Function, memory: int) -> Place:
         instance_id = uuid.uuid4().hex
         return Place(
@@ -100,8 +107,8 @@ class Host:
         )
 
 
-def _clear(enclosing: Future[Enclosure] | None, tmp: Path) -> None:
-    with suppress(OSError, CancelledError):  # then there is no enclosure
-        if enclosing is not None:
-            enclosing.result().remove()
+def _clear(enclosing: Future[Enclosure | OSError] | None, tmp: Path) -> None:
+    enclosure = enclosing.result() if enclosing is not None and not enclosing.cancelled() else None
+    if enclosure is not None and not isinstance(enclosure, OSError):
+        enclosure.remove()
     shutil.rmtree(tmp, ignore_errors=True)

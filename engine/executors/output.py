@@ -33,9 +33,7 @@ class Output:
 
     def take(self) -> Written:
         """All that is in the pipe now, and what was read of it before: it belongs to the request that just ended."""
-        for _ in range(_DRAIN):
-            if self._fd < 0 or self._read() < _PIPE:
-                break
+        self._drain()
         if not self._kept:
             return NOTHING
         written = Written(bytes(self._kept[-self._limit :]), self._dropped + max(0, len(self._kept) - self._limit))
@@ -44,6 +42,16 @@ class Output:
         return written
 
     def close(self) -> None:
+        """Nothing more will be read; what was written until now can still be taken."""
+        self._drain()
+        self._release()
+
+    def _drain(self) -> None:
+        for _ in range(_DRAIN):
+            if self._fd < 0 or self._read() < _PIPE:
+                return
+
+    def _release(self) -> None:
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
             os.close(self._fd)
@@ -55,7 +63,7 @@ class Output:
         except BlockingIOError:
             return 0
         if not data:  # every writer has closed it; a reader left registered would be called for ever
-            self.close()
+            self._release()
         self._kept += data
         if len(self._kept) > self._limit + (self._limit >> 2) + _PIPE:  # seldom, since it moves what is kept
             excess = len(self._kept) - self._limit

@@ -142,8 +142,7 @@ class Pool:
                 dismissed.append(instance)
             else:
                 instance.obsolete = True
-        for instance in dismissed:
-            await instance.gone.wait()
+        await _all_gone(dismissed)
 
     # --- around it ---
 
@@ -166,9 +165,7 @@ class Pool:
         self._idle.close()
         for instance in list(self._alive):
             instance.kill(End.ABANDONED)
-        with anyio.move_on_after(PATIENCE):  # one that hangs in the kernel must not hold the engine
-            for instance in list(self._present):
-                await instance.gone.wait()
+        await _all_gone(list(self._present))
         await to_thread.run_sync(self._host.close)
 
     def instance_ended(self, instance: Instance) -> None:
@@ -258,6 +255,12 @@ class Pool:
             memory_used=answer.memory_used,
             initialised=initialised,
         )
+
+
+async def _all_gone(instances: list[Instance]) -> None:
+    with anyio.move_on_after(PATIENCE):  # one that hangs in the kernel must not hold the engine
+        for instance in instances:
+            await instance.gone.wait()
 
 
 def _is_of(instance: Instance, function_id: int, but_for: int | None) -> bool:

@@ -21,6 +21,7 @@ from engine.executors.output import Output
 from engine.executors.spawn import Spawned
 from engine.frames import Answer, AnswerReader, FrameError
 from engine.isolation.limits import Enclosure
+from engine.model import Code
 
 Key = tuple[int, str, int, int]  #: function_id, version, revision, memory: what an instance can serve
 
@@ -35,6 +36,21 @@ class End(StrEnum):
     ABANDONED = "abandoned"  #: whoever waited for the answer went away
     GARBLED = "garbled"  #: user code wrote to the socket
     UNFIT = "unfit"  #: it could not load the code, or its initializer failed
+
+
+#: What a worker may answer; anything else was made up by user code.
+_WORKER_CODES = frozenset(
+    {
+        Code.OK,
+        Code.ENTRY_NOT_FOUND,
+        Code.USER_EXCEPTION,
+        Code.RESPONSE_TOO_LARGE,
+        Code.BAD_RESULT,
+        Code.INITIALIZER_ERROR,
+        Code.INIT_FAILED,
+        Code.OUT_OF_MEMORY,
+    }
+)
 
 
 class Owner(Protocol):
@@ -56,14 +72,14 @@ class Instance(asyncio.Protocol):
         self.obsolete = False  #: to be retired when its request is done
         self.idle_since = 0.0
         self.gone = asyncio.Event()
-        self.enclosing: Future[Enclosure] | None = None
+        self.enclosing: Future[Enclosure | OSError] | None = None
         self.enclosure: Enclosure | None = None
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._process, self._socket = spawned.process, spawned.socket
         self._fd = self._socket.fileno()
         self._transport: asyncio.Transport | None = None
-        self._connected = False
+        self._connecting = self._connected = False
         self._reader = AnswerReader()
         self._waiter: asyncio.Future[Answer | None] | None = None
         self._pidfd = os.pidfd_open(self.pid)
@@ -76,6 +92,7 @@ class Instance(asyncio.Protocol):
 
     async def connect(self) -> None:
         """Once, before the first request."""
+        self._connecting = True
         transport, _ = await self._loop.create_unix_connection(lambda: self, sock=self._socket)
         self._transport = transport
         if self._pidfd < 0:  # it exited meanwhile
@@ -108,14 +125,15 @@ class Instance(asyncio.Protocol):
         # Straight to the socket: the child runs that much sooner, and a failure means that it read nothing.
         assert self._transport is not None
         try:
-            sent = os.write(self._fd, frame) if self._connected else 0
+            sent = os.write(self._fd, frame) if self._connected else -1
         except BlockingIOError:
             sent = 0
         except OSError:
+            sent = -1
+        if sent < 0:
             self.unread = True
             self.kill(End.DIED)
-            return
-        if sent < len(frame):
+        elif sent < len(frame):
             self._transport.write(frame[sent:])
 
     def _conclude(self, end: End) -> None:
@@ -145,7 +163,7 @@ class Instance(asyncio.Protocol):
             return
         if answer is None:
             return
-        if self._waiter is None or self._waiter.done():
+        if self._waiter is None or self._waiter.done() or answer.code not in _WORKER_CODES:
             self.kill(End.GARBLED)
             return
         self._waiter.set_result(answer)
@@ -192,7 +210,7 @@ class Instance(asyncio.Protocol):
     def _finish(self) -> None:
         if self._pidfd >= 0 or self._connected or self.gone.is_set():
             return
-        if self._transport is None:
+        if not self._connecting:  # else it belongs to a transport, even if the attempt to connect was cancelled
             self._socket.close()
         self.output.close()
         self.gone.set()
