@@ -22,6 +22,8 @@ from engine.errors import SettingsError
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+#: Variables of the command line, which are no settings of an engine.
+COMMAND_VARIABLES = frozenset({"FUNCTIOND_CONFIG", "FUNCTIOND_URL", "FUNCTIOND_PROJECT"})
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,7 +125,7 @@ def load_settings(
     table = _read_toml(file) if file else {}
     _refuse_unknown(table, Settings, "")
     for name, value in (environ or {}).items():
-        if name.startswith("FUNCTIOND_") and name != "FUNCTIOND_CONFIG":
+        if name.startswith("FUNCTIOND_") and name not in COMMAND_VARIABLES:
             path = name.removeprefix("FUNCTIOND_").lower().split("__")
             _put(table, path, value)
     for dotted, value in (overrides or {}).items():

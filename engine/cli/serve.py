@@ -1,0 +1,121 @@
+"""``functiond serve``: an engine in this process, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import anyio
+from cyclopts import Parameter
+
+from engine.app import Running
+from engine.cli import RESTART, USAGE
+from engine.cli.greeting import greet, greet_demo
+from engine.errors import DataDirectoryLocked, DataDirectoryUnusable, SettingsError
+from engine.journal import JournalBroken
+from engine.registry import load_plugins
+from engine.service import serve as serve_engine
+from engine.settings import Settings, load_settings
+from engine.telemetry import configure_logging
+
+_KNOWN = (SettingsError, DataDirectoryLocked, DataDirectoryUnusable, JournalBroken)
+
+
+def serve(
+    *,
+    data_dir: Path | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    log_format: Literal["console", "json"] | None = None,
+    log_level: Literal["debug", "info", "warning", "error"] | None = None,
+    config: Annotated[Path | None, Parameter(env_var="FUNCTIOND_CONFIG")] = None,
+    plugin: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    demo: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Run an engine.
+
+    Every setting can also stand in a TOML file, or in the environment as FUNCTIOND_SECTION__KEY: see
+    `functiond settings`. The command line wins over the environment, which wins over the file.
+
+    Parameters
+    ----------
+    data_dir
+        Where everything durable lies. [default: data]
+    host
+        Address to listen on; only this machine's own for now. [default: 127.0.0.1]
+    port
+        Port to listen on; 0 takes a free one. [default: 8080]
+    log_format
+        How log lines look on standard error. [default: console]
+    log_level
+        From which level on. [default: info]
+    config
+        TOML file with settings.
+    plugin
+        Module with more destinations; can be given several times.
+    demo
+        Deploy a small function and say how to call it.
+    """
+    given = {
+        "storage.data_dir": str(data_dir) if data_dir else None,
+        "http.host": host,
+        "http.port": port,
+        "log.format": log_format,
+        "log.level": log_level,
+        "plugin": plugin or None,
+    }
+    try:
+        settings = load_settings(file=config, environ=os.environ, overrides=given)
+        configure_logging(settings.log.format, settings.log.level)
+        _loop_runner()(_serve(settings, demo))
+    except (*_KNOWN, BaseExceptionGroup) as error:
+        return _explain(error, log_format or os.environ.get("FUNCTIOND_LOG__FORMAT", ""))
+    return 0
+
+
+async def _serve(settings: Settings, demo: bool) -> None:
+    plugins = load_plugins(settings.plugin)
+    async with anyio.create_task_group() as tasks:
+
+        def ready(engine: Running, url: str) -> None:
+            if demo:
+                tasks.start_soon(greet_demo, engine, url)
+            elif settings.log.format == "console":
+                greet(engine, url)
+
+        await serve_engine(settings, plugins=plugins, ready=ready)
+        tasks.cancel_scope.cancel()
+
+
+def _loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
+    try:
+        import uvloop
+    except ImportError:  # not on every platform
+        return asyncio.run
+    return uvloop.run
+
+
+def _explain(error: BaseException, form: str) -> int:
+    """One line about what can be explained; anything else is a bug and goes on its way."""
+    leaves = list(_leaves(error))
+    broken = next((leaf for leaf in leaves if isinstance(leaf, JournalBroken)), None)
+    known = broken or next((leaf for leaf in leaves if isinstance(leaf, _KNOWN)), None)
+    if known is None:
+        raise error
+    hint = f"{known} (start the engine again: it reads what is on disk)" if broken else str(known)
+    line = json.dumps({"event": hint, "level": "error"}) if form == "json" else f"functiond: {hint}"
+    print(line, file=sys.stderr)
+    return RESTART if broken else USAGE
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
