@@ -49,11 +49,8 @@ async def watch_pressure(gate: Gate, *, task_status: TaskStatus[None] = TASK_STA
     events = select.epoll()
     events.register(pressure, select.EPOLLPRI)
 
-    def on_news() -> None:
-        if events.poll(0):
-            busy.set()
-
-    loop.add_reader(events.fileno(), on_news)
+    # Being found ready is the news, and uses it up: there is nothing to read.
+    loop.add_reader(events.fileno(), busy.set)
     try:
         task_status.started()
         while True:
