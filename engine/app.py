@@ -124,7 +124,8 @@ async def _services(running: Running) -> AsyncIterator[None]:
                     slots.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await running.dispatcher.release()
+                if not running.storage.writer.broken:
+                    await running.dispatcher.release()
             services.cancel_scope.cancel()
 
 
@@ -154,6 +155,8 @@ async def drain(running: Running) -> None:
     """Doors first; then what runs may end within the grace period, while nothing new starts. Once is enough."""
     running.intake.close()
     running.scheduler.hold("shutting down")
+    if running.storage.writer.broken:
+        return  # no end of a run could be stored
     with anyio.move_on_after(running.settings.grace, shield=True):
         await running.dispatcher.drain()
 

@@ -31,6 +31,8 @@ log = structlog.get_logger("functiond.dispatcher")
 
 #: Ends on their way to disk beyond which no further work starts, per slot.
 UNSETTLED_PER_SLOT = 16
+#: Bytes of a result that are kept; a larger one is empty in the record (spec functiongraph_api, section 9).
+RESULT_LIMIT = 256 << 10
 _SETTLING = "outcomes wait for the disk"
 
 
@@ -229,6 +231,8 @@ class Dispatcher:
     # --- the end of an attempt ------------------------------------------------------------------------------
 
     def _settle(self, invocation: Invocation, outcome: Outcome, *, ran: bool = True, may_retry: bool = True) -> None:
+        if len(outcome.result) > RESULT_LIMIT:
+            outcome = msgspec.structs.replace(outcome, result=b"")
         settings = self._settings(invocation)
         retry = None
         if ran and may_retry:

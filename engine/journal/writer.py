@@ -56,6 +56,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._trouble = ""
+        self._broken = False
         self._began = 0.0
         self._sizes = Histogram(SIZES)
         self._seconds = Histogram()
@@ -68,6 +69,8 @@ class Writer:
 
     def submit(self, submission: Submission) -> None:
         """Make it part of the next commit. Raises NotStored or ShuttingDown at once if there will be none."""
+        if self._broken and submission.keep:
+            return  # the file is read anew by the next start, which finds the row as it was
         if not submission.keep:
             if self._trouble:
                 raise NotStored(self._trouble)
@@ -90,6 +93,11 @@ class Writer:
 
         self.submit(Submission((), call=function, done=done))
         return await future
+
+    @property
+    def broken(self) -> bool:
+        """Nothing will be written any more: ``run`` ended with JournalBroken."""
+        return self._broken
 
     def statistics(self) -> WriterStatistics:
         return WriterStatistics(
@@ -179,7 +187,9 @@ class Writer:
             if fence.trouble is None:
                 return True
             if after_fsync or fence.trouble.fsync:
+                self._broken = True
                 _refuse(callers, OutcomeUnknown(self._trouble))
+                self._refuse_newcomers()
                 raise JournalBroken(self._trouble)
             self._refuse_newcomers()
             if self._closing.is_set():
