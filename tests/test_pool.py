@@ -36,9 +36,9 @@ def pid(event, context):
 
 
 def wait(event, context):
-    tell(event["told"])
     if "say" in event:
         print(event["say"])
+    tell(event["told"])
     with open(event["gate"]) as gate:  # opens when the test lets it
         gate.read()
     return os.getpid()
@@ -347,7 +347,7 @@ async def test_running_out_of_descriptors_is_overload_and_leaks_none(opened: Poo
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + spare, hard))
         codes.add((await opened.execute(function("pid", revision=spare), invocation())).code)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    await opened.retire(1)
+    await opened.close()
 
     assert codes <= {Code.OVERLOAD, Code.OK}
     assert Code.OVERLOAD in codes

@@ -7,7 +7,6 @@ threads, those for new instances apart from those that clear away, so that neith
 from __future__ import annotations
 
 import asyncio
-import shutil
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from msgspec import Struct
 from engine.executors.process import Instance, Key, Owner
 from engine.executors.spawn import Place, environment, python_command, setup, spawn
 from engine.frames import Answer, setup_frame
+from engine.isolation.leftovers import remove_tree
 from engine.isolation.limits import Enclosure, Isolation, Limits
 from engine.model import CodePackage, Function
 
@@ -57,7 +57,7 @@ class Host:
             instance = Instance(spawned, key=key, memory=memory, log_size=self._settings.log_size, owner=owner)
         except BaseException:
             spawned.destroy()
-            self._cleaners.submit(shutil.rmtree, place.tmp, True)
+            self._cleaners.submit(remove_tree, place.tmp)
             raise
         self._places[instance] = place
         limits = Limits(memory=memory, processes=self._settings.processes)
@@ -111,4 +111,4 @@ def _clear(enclosing: Future[Enclosure | OSError] | None, tmp: Path) -> None:
     enclosure = enclosing.result() if enclosing is not None and not enclosing.cancelled() else None
     if enclosure is not None and not isinstance(enclosure, OSError):
         enclosure.remove()
-    shutil.rmtree(tmp, ignore_errors=True)
+    remove_tree(tmp)

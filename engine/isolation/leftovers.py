@@ -24,8 +24,20 @@ def kill_leftovers(marker: str, tmp: Path | None = None) -> list[int]:
     stuck = kill_marked(ENGINE_VARIABLE, marker)
     if tmp is not None and tmp.is_dir():
         for entry in os.scandir(tmp):
-            shutil.rmtree(entry.path, ignore_errors=True)
+            remove_tree(Path(entry.path))
     return stuck
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder in which user code worked; it may have left folders that not even their owner may change."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        folder.chmod(0o700)
+        for path, folders, _ in os.walk(folder):
+            for name in folders:
+                if not os.path.islink(inner := os.path.join(path, name)):
+                    os.chmod(inner, 0o700)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _groups(name: str) -> list[Path]:
