@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -9,38 +10,57 @@ from cyclopts import App, CycloptsError, Group
 
 from engine import __version__
 from engine.cli import FAILED, USAGE
+from engine.cli.client import UsageError
 from engine.errors import FunctiondError
 
-_MODULES = {
-    "serve": "serve:serve",
+_HERE = {
+    "serve": ("serve:serve", "Run an engine."),
+    "settings": ("show_settings:settings", "List every setting with its default."),
 }
-_HERE = ("serve",)
+_THERE = {
+    "deploy": ("deploy:deploy", "Create a function from a folder or file, or update it."),
+    "functions": ("functions:functions", "List the functions."),
+    "delete": ("functions:delete", "Delete a function."),
+    "invoke": ("invoke:invoke", "Call a function, or leave an event for it (--async)."),
+    "invocations": ("invocations:invocations", "List asynchronous invocations."),
+    "show": ("invocations:show", "Show one invocation."),
+    "cancel": ("invocations:cancel", "End an invocation that waits or runs."),
+}
 
 
-def make_app() -> App:
+def make_app(asked: Sequence[str]) -> App:
+    """The commands; the one that is asked for tells its own help, which it is imported for."""
     app = App(
         name="functiond",
         help="A durable asynchronous function engine: accept now, run when idle.",
         version=__version__,
-        version_flags=["--version"],
+        error_formatter=lambda error: f"functiond: {error}",
     )
-    here, there = Group.create_ordered("The engine"), Group.create_ordered("Using an engine that runs")
-    for name, target in _MODULES.items():
-        app.command(f"engine.cli.{target}", name=name, group=here if name in _HERE else there)
+    for title, commands in (("The engine", _HERE), ("Using an engine that runs", _THERE)):
+        group = Group.create_ordered(title)
+        for place, (name, (target, help)) in enumerate(commands.items()):
+            own = None if name in asked else help
+            app.command(f"engine.cli.{target}", name=name, help=own, group=group, sort_key=place)
+    more = Group.create_ordered("More")
+    for flag in ("--help", "--version"):
+        app[flag].group = (more,)
     return app
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code. What the user did wrong is one line, never a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = make_app()(arguments, exit_on_error=False, result_action="return_value")
+        code = make_app(arguments)(arguments, exit_on_error=False, result_action="return_value")
     except CycloptsError:
         return USAGE  # cyclopts has said it
     except FunctiondError as error:
         print(f"functiond: {error}", file=sys.stderr)
-        return FAILED
+        return USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
         return 130  # as the shell has it
     except BrokenPipeError:
-        return 141  # likewise: the reader of our output went away
+        # Whoever read our output has seen enough; the interpreter must not try to write the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return code if isinstance(code, int) else 0

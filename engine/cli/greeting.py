@@ -29,7 +29,7 @@ def greet(engine: Running, url: str) -> None:
         words.print(f"{len(functions)} functions, {engine.backlog.rows} invocations waiting")
     else:
         words.print("No functions yet. Deploy a folder that holds index.py with `def handler(event, context)`:")
-        words.print(f"  {program()} deploy FOLDER --handler index.handler{_url_option(url)}", style="cyan")
+        words.paste(f"{program()} deploy FOLDER --handler index.handler{_url_option(url)}")
     words.print("Ctrl-C ends it; what was accepted waits on disk for the next start.", style="dim")
 
 
@@ -44,11 +44,11 @@ async def greet_demo(engine: Running, url: str) -> None:
     target = f"{url}/v2/{PROJECT}/fgs/functions/{function.urn(engine.settings.http.region)}"
     words.print(f"[bold green]functiond[/] serves [bold]{url}[/], keeps [bold]{engine.storage.path}[/]")
     words.print("The function [bold]hello[/] is deployed. Accept now, run when idle (202 and a request id):")
-    _print_line(words, _curl(f"{target}/invocations-async"))
+    words.paste(_curl(f"{target}/invocations-async"))
     words.print("See what became of it:")
-    _print_line(words, f"{program()} invocations hello{_url_option(url)}")
+    words.paste(f"{program()} invocations hello{_url_option(url)}")
     words.print("Or call it and wait for what it returns:")
-    _print_line(words, _curl(f"{target}/invocations"))
+    words.paste(_curl(f"{target}/invocations"))
     words.print("Ctrl-C ends it; what was accepted waits on disk for the next start.", style="dim")
 
 
@@ -75,10 +75,6 @@ async def _deploy(engine: Running) -> Function:
 
 def _curl(url: str) -> str:
     return f"""curl '{url}' -H 'Content-Type: application/json' -d '{{"name": "you"}}'"""
-
-
-def _print_line(words: Words, line: str) -> None:
-    words.print(f"  {line}", style="cyan", markup=False)
 
 
 def _url_option(url: str) -> str:

@@ -34,8 +34,8 @@ def serve(
     log_format: Literal["console", "json"] | None = None,
     log_level: Literal["debug", "info", "warning", "error"] | None = None,
     config: Annotated[Path | None, Parameter(env_var="FUNCTIOND_CONFIG")] = None,
-    plugin: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    demo: Annotated[bool, Parameter(negative="")] = False,
+    plugin: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    demo: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Run an engine.
 

@@ -1,0 +1,121 @@
+"""A client of the engine's API, as the commands need it: one request at a time over the standard library's HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from msgspec import Struct
+
+from engine.errors import FunctiondError
+
+CONNECT = 5.0  #: seconds; how long the answer may take is the engine's affair
+
+
+class UsageError(FunctiondError):
+    """The command cannot be meant as it was given."""
+
+
+class NotRunning(FunctiondError):
+    def __init__(self, url: str, start: str, problem: str) -> None:
+        super().__init__(
+            f"no engine answers at {url} ({problem}): start one with `{start} serve`, or name it with --url"
+        )
+
+
+class ApiError(FunctiondError):
+    """The engine refused; ``code`` is the API's, such as FSS.1051."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        self.status, self.code = status, code
+        super().__init__(f"{code} {message}")
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    status: int
+    headers: Mapping[str, str]  #: names in lower case
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body) if self.body else None
+
+
+class Client:
+    """Speaks for one project to one engine. Raises NotRunning, ApiError."""
+
+    def __init__(self, url: str, project: str, start: str) -> None:
+        parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
+        if parts.scheme != "http" or not parts.hostname:
+            raise UsageError(f"--url is {url}: it must look like http://127.0.0.1:8080")
+        self._host, self._port = parts.hostname, parts.port or 80
+        self._url, self._start = url, start
+        self._base = f"/v2/{quote(project, safe='')}/fgs/functions"
+
+    def get(self, path: str = "", **query: object) -> Any:
+        given = {name: value for name, value in query.items() if value not in (None, "")}
+        return self.send("GET", path + (f"?{urlencode(given)}" if given else "")).json
+
+    def put(self, path: str, value: object) -> Any:
+        return self.send("PUT", path, json.dumps(value).encode()).json
+
+    def find(self, path: str, **query: object) -> Any:
+        """Like ``get``, but None for what does not exist."""
+        try:
+            return self.get(path, **query)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        pieces: Iterable[bytes] | None = None,
+    ) -> Answer:
+        """``pieces``, if given, are the body again, to be sent one after another."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT)
+        given = {"Content-Type": "application/json", **(headers or {})}
+        if body is not None:
+            given["Content-Length"] = str(len(body))
+        try:
+            connection.connect()
+            connection.sock.settimeout(None)
+            connection.request(method, self._base + path, pieces if pieces is not None else body, given)
+            reply = connection.getresponse()
+            names = {name.lower(): value for name, value in reply.getheaders()}
+            answer = Answer(status=reply.status, headers=names, body=reply.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise NotRunning(self._url, self._start, _problem(error)) from None
+        finally:
+            connection.close()
+        return _checked(answer)
+
+
+def path_of(name: str, rest: str = "") -> str:
+    """The path of a function, by whichever form of its URN."""
+    return f"/{quote(name, safe=':!')}{rest}"
+
+
+def _checked(answer: Answer) -> Answer:
+    if answer.status < 400:
+        return answer
+    try:
+        error = answer.json
+        raise ApiError(answer.status, error["error_code"], error["error_msg"])
+    except (ValueError, KeyError, TypeError):
+        shown = answer.body[:200].decode("utf-8", "replace")
+        raise ApiError(answer.status, f"HTTP {answer.status}", f"{shown} (is this a functiond?)") from None
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -1,0 +1,65 @@
+"""``functiond functions`` and ``functiond delete``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.cli.client import Client, path_of
+from engine.cli.target import HERE, Target
+from engine.cli.words import Words, print_json, print_table
+
+
+def functions(*, target: Target = HERE) -> None:
+    """List the project's functions."""
+    found = all_functions(target.client())
+    if target.json:
+        print_json(found)
+    elif not found:
+        Words().print("No functions.", style="dim")
+    else:
+        columns = ("NAME", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CHANGED")
+        print_table(columns, (_row(function) for function in found))
+
+
+def delete(name: str, /, *, target: Target = HERE) -> None:
+    """Delete a function; what waits for it is discarded.
+
+    Parameters
+    ----------
+    name
+        Name or URN of the function.
+    """
+    target.client().send("DELETE", path_of(name))
+    if target.json:
+        print_json({"deleted": name})
+    else:
+        Words().print(f"[bold green]deleted[/] [bold]{name}[/]")
+
+
+def all_functions(client: Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    count = 1
+    while len(found) < count:
+        page = client.get(marker=len(found), maxitems=400)
+        found += page["functions"]
+        count = page["count"] if page["functions"] else 0
+    return found
+
+
+def short_name(name: str) -> str:
+    """A function of the package default goes by its name, others by package:name."""
+    fields = name.split(":")
+    if len(fields) < 7:
+        return name
+    return fields[6] if fields[5] == "default" else ":".join(fields[5:7])
+
+
+def _row(function: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        short_name(function["func_urn"]),
+        function["runtime"],
+        function["handler"],
+        f"{function['memory_size']} MB",
+        f"{function['timeout']} s",
+        function["last_modified"],
+    )

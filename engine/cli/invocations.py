@@ -1,0 +1,143 @@
+"""``functiond invocations``, ``show`` and ``cancel``: what became of the events that were left."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from cyclopts import Parameter
+
+from engine.cli.client import Client, path_of
+from engine.cli.functions import all_functions, short_name
+from engine.cli.target import HERE, Target
+from engine.cli.words import Words, coloured, print_json, print_table
+from engine.errors import UnknownInvocation
+
+Times = tuple[tuple[str, str], ...]
+SHOWN: Times = (
+    ("function_urn", "function"),
+    ("source", "source"),
+    ("priority", "priority"),
+    ("accept_time", "accepted"),
+    ("due_time", "due"),
+    ("start_time", "started"),
+    ("end_time", "ended"),
+    ("attempt", "attempts"),
+    ("payload", "event"),
+    ("result", "result"),
+)
+
+
+def invocations(
+    name: str | None = None,
+    /,
+    *,
+    status: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    limit: int = 20,
+    hours: float = 1.0,
+    target: Target = HERE,
+) -> None:
+    """List asynchronous invocations, the newest first.
+
+    Parameters
+    ----------
+    name
+        Name or URN of the function; without it, of all functions.
+    status
+        WAIT, RUNNING, SUCCESS, FAIL or DISCARD; can be given several times.
+    limit
+        How many at most, up to 500 of a function.
+    hours
+        How far back to look.
+    """
+    client = target.client()
+    names = [name] if name else [function["func_urn"] for function in all_functions(client)]
+    begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - hours * 3600))
+    found: list[dict[str, Any]] = []
+    for one in names:
+        query = {"status": ",".join(status).upper(), "limit": limit, "query_begin_time": begin}
+        page = client.get(path_of(one, "/async-invocations"), **query)
+        found += [{"function": short_name(one), **item} for item in page["invocations"]]
+    # Request ids begin with the moment of acceptance.
+    found = sorted(found, key=lambda item: str(item["request_id"]), reverse=True)[:limit]
+    if target.json:
+        print_json(found)
+    elif not found:
+        Words().print(f"No invocations in the last {hours:g} hours.", style="dim")
+    else:
+        print_table(("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ENDED", "ERROR"), map(_row, found))
+
+
+def show(request_id: str, /, *, function: str | None = None, target: Target = HERE) -> None:
+    """Show all that is known of one invocation.
+
+    Parameters
+    ----------
+    request_id
+        What the engine answered when it accepted the invocation.
+    function
+        Name or URN of its function; without it, all are looked through.
+    """
+    _, record = _find(target.client(), request_id, function)
+    if target.json:
+        print_json(record)
+        return
+    words = Words()
+    words.print(f"[bold]{record['request_id']}[/] {coloured(record['status'])}")
+    for field, label in SHOWN:
+        if record[field] not in (None, ""):
+            text = str(record[field]).replace("\n", "\n" + " " * 12)
+            words.print(f"  {label:<9} {text}", markup=False)
+    if record["error_code"]:
+        words.print(f"  error     {record['error_code']} {record['error_message']}", style="red", markup=False)
+    for attempt in record["attempts"]:
+        told = f"{attempt['start_time']} {attempt['error_code']} {attempt['error_message']}"
+        words.print(f"  attempt {attempt['attempt']} {told}", style="yellow", markup=False)
+    if record["log"]:
+        words.print("  log")
+        words.print("\n".join(f"    {line}" for line in record["log"].splitlines()), style="dim", markup=False)
+
+
+def cancel(request_id: str, /, *, function: str | None = None, target: Target = HERE) -> None:
+    """End an invocation that waits or runs.
+
+    Parameters
+    ----------
+    request_id
+        What the engine answered when it accepted the invocation.
+    function
+        Name or URN of its function; without it, all are looked through.
+    """
+    client = target.client()
+    function, _ = _find(client, request_id, function)
+    body = json.dumps({"request_id": request_id, "type": "force"}).encode()
+    client.send("POST", path_of(function, "/cancel"), body)
+    if target.json:
+        print_json({"cancelled": request_id})
+    else:
+        Words().print(f"[bold green]cancelled[/] {request_id}")
+
+
+def _find(client: Client, request_id: str, function: str | None) -> tuple[str, dict[str, Any]]:
+    """The invocation and its function. Raises UnknownInvocation."""
+    names = [function] if function else [one["func_urn"] for one in all_functions(client)]
+    for name in names:
+        read = client.get if function else client.find
+        record = read(path_of(name, f"/async-invocations/{quote(request_id, safe='')}"))
+        if record is not None:
+            return name, record
+    raise UnknownInvocation(request_id)
+
+
+def _row(item: dict[str, Any]) -> tuple[str, ...]:
+    error = f"{item['error_code']} {item['error_message']}" if item["error_code"] else ""
+    return (
+        item["request_id"],
+        item["function"],
+        item["status"],
+        item.get("start_time", "").replace("T", " "),
+        item.get("end_time", "").rpartition("T")[2],
+        error,
+    )

@@ -1,0 +1,149 @@
+"""``functiond invoke``: call a function and wait for what it returns, or leave an event for it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from engine.cli import FAILED
+from engine.cli.client import Client, UsageError, path_of
+from engine.cli.target import HERE, Target
+from engine.cli.words import print_json
+
+LONGEST_WAIT = 60.0  #: seconds that the API holds an answer back; longer waits ask again
+
+Flag = Parameter(negative="", show_default=False)
+
+
+def invoke(
+    name: str,
+    event: Annotated[Literal["-"] | None, Parameter(allow_leading_hyphen=True, show_choices=False)] = None,
+    /,
+    *,
+    data: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
+    asynchronous: Annotated[bool, Parameter(name="--async", negative="", show_default=False)] = False,
+    wait: float | None = None,
+    priority: int | None = None,
+    delay: float | None = None,
+    idempotency_key: str | None = None,
+    log: Annotated[bool, Flag] = False,
+    target: Target = HERE,
+) -> int:
+    """Call a function. The result goes to standard output; exit code 1 says that the function failed.
+
+    Parameters
+    ----------
+    name
+        Name or URN of the function.
+    event
+        `-` reads the event from standard input.
+    data
+        The event, which is JSON. [default: {}]
+    file
+        File that holds the event.
+    asynchronous
+        Leave the event, print the request id: it is on disk and will run.
+    wait
+        With --async: wait so many seconds for the result.
+    priority
+        With --async: 0 to 9; higher runs sooner.
+    delay
+        With --async: run no sooner than in so many seconds.
+    idempotency_key
+        With --async: the same key again is the same invocation.
+    log
+        Show what the function logged, on standard error.
+    """
+    later = {"X-Functiond-Priority": priority, "X-Functiond-Delay": delay, "Idempotency-Key": idempotency_key}
+    headers = {field: str(value) for field, value in later.items() if value is not None}
+    if not asynchronous and (headers or wait is not None):
+        raise UsageError("--wait, --priority, --delay and --idempotency-key need --async")
+    body = _event(event, data, file)
+    client = target.client()
+    if asynchronous:
+        return _leave(client, name, body, headers, wait, log, target.json)
+    return _call(client, name, body, log, target.json)
+
+
+def _event(source: str | None, data: str | None, file: Path | None) -> bytes:
+    if sum(given is not None for given in (source, data, file)) > 1:
+        raise UsageError("give the event once: as --data, as --file, or as - for standard input")
+    if data is not None:
+        return data.encode()
+    if source == "-" or file == Path("-"):
+        return sys.stdin.buffer.read()
+    try:
+        return file.read_bytes() if file else b"{}"
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from None
+
+
+def _call(client: Client, name: str, body: bytes, log: bool, as_json: bool) -> int:
+    headers = {"X-Cff-Log-Type": "tail"} if log else {}
+    answer = client.send("POST", path_of(name, "/invocations"), body, headers)
+    text = base64.b64decode(answer.headers.get("x-cff-function-log", "")).decode("utf-8", "replace")
+    failed = answer.headers.get("x-is-func-err") == "true"
+    result = answer.body.decode("utf-8", "replace")
+    if as_json:
+        more = {"log": text} if log else {}
+        status = "FAIL" if failed else "SUCCESS"
+        print_json(
+            {"request_id": answer.headers["x-cff-request-id"], "status": status, "result": _read(result), **more}
+        )
+    else:
+        _show(result, text)
+    return FAILED if failed else 0
+
+
+def _leave(
+    client: Client, name: str, body: bytes, headers: dict[str, str], wait: float | None, log: bool, as_json: bool
+) -> int:
+    request_id = client.send("POST", path_of(name, "/invocations-async"), body, headers).json["request_id"]
+    if wait is None:
+        print_json({"request_id": request_id}) if as_json else print(request_id, flush=True)
+        return 0
+    if not as_json:
+        print(request_id, file=sys.stderr, flush=True)
+    record = _ended(client, path_of(name, f"/async-invocations/{request_id}"), wait)
+    state = record["status"]
+    if as_json:
+        print_json({**record, "payload": _read(record["payload"]), "result": _read(record["result"])})
+    elif record["end_time"] is None:
+        print(f"functiond: {state} after {wait:g} s; it goes on: `show {request_id}` tells its end", file=sys.stderr)
+    else:
+        _show(record["result"], record["log"] if log else "")
+        if state != "SUCCESS":
+            print(f"functiond: {state} {record['error_code']} {record['error_message']}", file=sys.stderr)
+    return 0 if state == "SUCCESS" else FAILED
+
+
+def _ended(client: Client, path: str, wait: float) -> dict[str, Any]:
+    """The record once the invocation has ended, or as it is after ``wait`` seconds."""
+    until = time.monotonic() + wait
+    while True:
+        left = max(0.0, until - time.monotonic())
+        record: dict[str, Any] = client.get(path, wait=f"{min(left, LONGEST_WAIT):.3f}")
+        if record["end_time"] is not None or left <= LONGEST_WAIT:
+            return record
+
+
+def _show(result: str, log: str) -> None:
+    if log:
+        print(log.rstrip("\n"), file=sys.stderr, flush=True)
+    if result:
+        print(result, flush=True)
+
+
+def _read(text: str) -> Any:
+    """JSON where it is JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,117 @@
+"""``functiond settings``: every setting, told by the structs that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+from msgspec import NODEFAULT, Struct, inspect
+
+from engine.cli.words import print_json, print_table
+from engine.settings import Settings
+
+#: Defaults that depend on the machine.
+COMPUTED = {"executor.slots": "4 per processor, at least 8"}
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    name: str
+    type: str
+    default: str
+    variable: str
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        return (self.name, self.type, self.default, self.variable)
+
+
+Flag = Parameter(negative="", show_default=False)
+HEAD = ("Setting", "Type", "Default", "Environment variable")
+
+
+def settings(*, json: Annotated[bool, Flag] = False, markdown: Annotated[bool, Flag] = False) -> None:
+    """List every setting with its default.
+
+    Parameters
+    ----------
+    json
+        Print JSON and nothing else.
+    markdown
+        Print the table of the README.
+    """
+    found = list(all_settings())
+    if json:
+        print_json(msgspec.to_builtins(found))
+    elif markdown:
+        print(markdown_table(found))
+    else:
+        print_table(tuple(name.upper() for name in HEAD), (setting.row for setting in found))
+
+
+def markdown_table(found: list[Setting]) -> str:
+    rows = [f"| `{one.name}` | {one.type} | {one.default} |" for one in found]
+    return "\n".join(("| Setting | Type | Default |", "|---|---|---|", *rows))
+
+
+def all_settings() -> Iterator[Setting]:
+    """In the order of the file; a setting of a section is ``section.name``."""
+    yield from _settings_of(Settings, "")
+
+
+def _settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
+    shape = inspect.type_info(section)
+    assert isinstance(shape, inspect.StructType)
+    for field in shape.fields:
+        name = f"{prefix}{field.name}"
+        if isinstance(field.type, inspect.StructType):
+            yield from _settings_of(field.type.cls, f"{name}.")
+        elif isinstance(field.type, inspect.DictType):
+            yield Setting(name=f"{name}.<kind>", type="table of a plugin", default="none", variable=_variable(name))
+        else:
+            default = COMPUTED.get(name) or _shown(field.default)
+            yield Setting(name=name, type=_kind(field.type), default=default, variable=_variable(name))
+
+
+def _variable(name: str) -> str:
+    return "FUNCTIOND_" + name.upper().replace(".", "__")
+
+
+def _shown(value: Any) -> str:
+    if value is NODEFAULT or value in ("", ()):
+        return "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value >= 1 << 18:
+        return f"{value} ({_size(value)})" if value % (1 << 18) == 0 else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _size(value: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if value % size == 0:
+            return f"{value // size} {unit}"
+    return str(value)
+
+
+def _kind(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType():
+            return f"whole number{_range(kind.ge, kind.le)}"
+        case inspect.FloatType():
+            return f"number{_range(kind.ge, kind.le)}"
+        case inspect.LiteralType():
+            return " or ".join(map(str, kind.values)) if len(kind.values) < 3 else ", ".join(map(str, kind.values))
+        case inspect.VarTupleType():
+            return "texts, separated by commas"
+        case _:
+            return "text"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None:
+        return ""
+    return f", {low:g} to {high:g}" if high is not None else f", {low:g} or more"
