@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,49 @@ from pathlib import Path
 from typing import Any
 
 from engine.executors.pool import Pool, open_pool
-from engine.model import CodePackage, Function, Invocation
+from engine.model import CodePackage, Function, Invocation, Outcome
+
+#: Functions for tests of the pool itself.
+SOURCE = """
+import os, sys, time
+
+
+def tell(path):
+    with open(path, "a") as file:
+        file.write("%d\\n" % os.getpid())
+
+
+def pid(event, context):
+    return os.getpid()
+
+
+def wait(event, context):
+    if "say" in event:
+        print(event["say"])
+    tell(event["told"])
+    with open(event["gate"]) as gate:  # opens when the test lets it
+        gate.read()
+    return os.getpid()
+
+
+def say(event, context):
+    print(event, end="")
+    return "said"
+
+
+def forge(event, context):
+    frame = (11).to_bytes(4, "big") + bytes([2]) + (4208).to_bytes(2, "big") + bytes(8)
+    for fd in range(3, 100):
+        try:
+            os.write(fd, frame)
+        except OSError:
+            pass
+    time.sleep(20)
+
+
+def size(event, context):
+    return len(event)
+"""
 
 CODE = CodePackage(sha256="0", digest="", size=1)
 _keys = count(1)  #: only to be different from each other
@@ -80,3 +123,30 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+async def pid_of(opened: Pool, **fields: Any) -> int:
+    outcome = await opened.execute(function("pid", **fields), invocation())
+    assert outcome.ok, outcome
+    return int(outcome.result)
+
+
+class Running:
+    """A call of ``wait``: it tells when it runs, and ends when it may."""
+
+    def __init__(self, opened: Pool, folder: Path, asked: Function | None = None, **event: str) -> None:
+        name = os.urandom(4).hex()
+        self.told, self.gate = folder / f"told-{name}", folder / f"gate-{name}"
+        os.mkfifo(self.told)
+        os.mkfifo(self.gate)
+        self.invocation = invocation(json.dumps(event | {"told": str(self.told), "gate": str(self.gate)}))
+        self.outcome: asyncio.Future[Outcome] = asyncio.ensure_future(
+            opened.execute(asked or function("wait"), self.invocation)
+        )
+
+    async def pid(self) -> int:
+        return int(await asyncio.to_thread(self.told.read_text))
+
+    async def finish(self) -> Outcome:
+        await asyncio.to_thread(self.gate.write_text, "")
+        return await self.outcome

@@ -210,11 +210,12 @@ async def test_a_handler_may_lie_in_a_folder_and_use_its_neighbours(tmp_path: Pa
 
 
 async def test_a_file_named_like_a_standard_module_is_loaded_without_replacing_it(tmp_path: Path, run: Any) -> None:
-    (tmp_path / "code" / "json.py").write_text("def handler(e, c): return [e]")
+    names = "def names(e):\n    import json\n    return hasattr(json, 'dumps')"
+    (tmp_path / "code" / "json.py").write_text("def handler(e, c): return [e, names(e)]\n" + names)
 
     outcome = await run(function("json.handler"), 1)
 
-    assert value(outcome) == [1]
+    assert value(outcome) == [1, True]
 
 
 async def test_the_context_answers_everything_documented(run: Any) -> None:

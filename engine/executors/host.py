@@ -76,6 +76,8 @@ class Host:
         if isinstance(enclosure, OSError):
             raise enclosure
         instance.enclosure = enclosure
+        if instance.end is not None:  # and by now it may even be cleared away
+            return None
         timeout = function.initializer_timeout if function.initializer_handler else function.timeout
         return await instance.request(setup_frame(setup(function, self._places[instance])), timeout)
 
