@@ -1,0 +1,87 @@
+"""``python -m bench [scenario …]``: measures functiond, and names the machine it was measured on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from bench import report
+from bench.harness import Options, Say, Scenario, run
+from bench.machine import look
+from bench.server import ServerFailed
+
+SCENARIOS = ("accept", "end_to_end", "latency", "recovery", "backlog", "idle")
+
+
+def find(name: str) -> Scenario:
+    scenario = import_module(f"bench.{name}").SCENARIO
+    assert isinstance(scenario, Scenario)
+    return scenario
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 also when targets are missed: a figure is news, not an error."""
+    given = _parser().parse_args(arguments)
+    options = Options(
+        seconds=given.seconds,
+        rounds=given.rounds,
+        scale=given.scale,
+        directory=given.directory,
+        profile=given.profile,
+    )
+    console = Console()
+    machine = look(Path(options.directory or tempfile.gettempdir()))
+    report.show_machine(console, machine)
+    measured = {}
+    for name in given.scenarios or SCENARIOS:
+        scenario = find(name)
+        try:
+            with _progress() as say:
+                measured[name] = run(scenario, options, say)
+        except ServerFailed as failure:
+            console.print(f"[red]{name} could not be measured:[/]", escape(str(failure)), highlight=False)
+            return 1
+        report.show(console, scenario, measured[name])
+        if options.profile:
+            report.show_profile(console, options.profile)
+    if given.json:
+        report.write_json(Path(given.json), report.Results(machine=machine, options=options, scenarios=measured))
+    return 0
+
+
+@contextmanager
+def _progress() -> Iterator[Say]:
+    """On standard error: one line that changes on a terminal, else one line a step."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("starting") as status:
+            yield status.update
+    else:
+        yield console.print
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = Options()
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure functiond on this machine.")
+    parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"of {', '.join(SCENARIOS)}; all if none")
+    parser.add_argument("--seconds", type=float, default=defaults.seconds, help="of load per cell (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="(%(default)s)")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full backlogs and counts (%(default)s)")
+    parser.add_argument("--directory", default="", help="where data directories are made and removed")
+    parser.add_argument("--json", metavar="FILE", help="write everything there")
+    parser.add_argument(
+        "--profile", nargs="?", const="bench.pstats", default="", metavar="FILE", help="run the engine under cProfile"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""How many requests a second are accepted, each one on disk before it is answered; against an empty POST.
+
+The function's one instance sleeps for good, so that accepted work is queued and never executed meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.load import Job
+from bench.machine import cpu_of
+from bench.server import HELD, Engine, Process, engine, load, starlette
+
+CONNECTIONS = (1, 16, 64, 256)
+MAIN = 64  #: where the target is, and where the CPU is looked at
+BODY = '{"k": "' + "x" * 191 + '"}'
+
+
+def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
+    while True:
+        found: Round = {}
+        with scratch(options) as directory, engine(directory, profile=options.profile) as server:
+            path = server.deploy("held", HELD, instances=1) + "/invocations-async"
+            for connections in CONNECTIONS:
+                if connections == MAIN:
+                    say("accept: empty Starlette POST")
+                    with starlette() as bare:
+                        found["starlette 64"] = load(_job(bare, "/", MAIN, options)).rate
+                say(f"accept: {connections} connections")
+                found |= _cell(server, path, connections, options)
+        found["accept / starlette 64"] = found["accept 64"] / found["starlette 64"]
+        yield found
+
+
+def _cell(server: Engine, path: str, connections: int, options: Options) -> Round:
+    before = cpu_of(server.pid)
+    report = load(_job(server, path, connections, options))
+    used = cpu_of(server.pid).since(before)
+    found = {f"accept {connections}": report.rate, f"p99 {connections}": report.latency.p99}
+    if connections == MAIN:
+        found["p50 64"] = report.latency.p50
+        found["engine loop"] = used.loop / report.requests * 1e6
+        found["engine threads"] = used.threads / report.requests * 1e6
+        found["load generator"] = report.cpu_micros
+    return found
+
+
+def _job(server: Process, path: str, connections: int, options: Options) -> Job:
+    return Job(port=server.port, path=path, body=BODY, connections=connections, seconds=options.seconds)
+
+
+SCENARIO = Scenario(
+    name="accept",
+    title="POST …/invocations-async, 200 bytes, keep-alive, answered when fsynced",
+    figures=(
+        Figure(name="accept / starlette 64", unit="of its rate", at_least=0.5),
+        Figure(name="starlette 64", unit="requests/s"),
+        *(Figure(name=f"accept {n}", unit="requests/s") for n in CONNECTIONS),
+        Figure(name="p50 64", unit="ms"),
+        *(Figure(name=f"p99 {n}", unit="ms") for n in CONNECTIONS),
+        Figure(name="engine loop", unit="µs CPU/request at 64"),
+        Figure(name="engine threads", unit="µs CPU/request at 64"),
+        Figure(name="load generator", unit="µs CPU/request at 64"),
+    ),
+    rounds=rounds,
+    note="numbers behind a name are connections; accepted work waits behind one instance that sleeps",
+)

@@ -1,0 +1,73 @@
+"""What a backlog costs: time to choose the next, memory of the engine, and how fast no-op work drains, by length."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from functools import partial
+from pathlib import Path
+
+import anyio
+
+from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.journal_file import drained, fill
+from bench.machine import memory_mb
+from bench.server import NOOP, ServerFailed, engine
+
+LENGTHS = (1_000, 10_000, 100_000, 1_000_000)
+FUNCTION = 1  #: the first that a new data directory gives
+POPS = 5_000
+
+
+def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
+    while True:
+        found: Round = {}
+        for length in LENGTHS:
+            rows = options.scaled(length)
+            say(f"backlog: queueing {rows:,} invocations")
+            with scratch(options) as directory:
+                found |= {f"{name} {length:,}": value for name, value in _measure(directory, rows, options).items()}
+        shortest, longest = f"{LENGTHS[0]:,}", f"{LENGTHS[-1]:,}"
+        found["growth of memory"] = found[f"peak memory {longest}"] - found[f"peak memory {shortest}"]
+        found["pop, longest / shortest"] = found[f"pop {longest}"] / found[f"pop {shortest}"]
+        yield found
+
+
+def _measure(directory: Path, rows: int, options: Options) -> Round:
+    with engine(directory) as server:
+        server.deploy("noop", NOOP)
+    anyio.run(partial(fill, directory, FUNCTION, rows))
+    found = {"pop": _pop(directory, min(rows, POPS))}
+    with engine(directory) as server:
+        found["memory"] = memory_mb(server.pid)
+        time.sleep(options.seconds)
+        found["peak memory"] = memory_mb(server.pid, "VmHWM")
+    found["drain"] = drained(directory).rate
+    return found
+
+
+def _pop(directory: Path, count: int) -> float:
+    command = [sys.executable, "-m", "bench.pops", str(directory), str(FUNCTION), str(count)]
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    if done.returncode:
+        raise ServerFailed(f"choosing could not be measured: {done.stderr.decode()[-1000:]}")
+    return float(json.loads(done.stdout)["pop"])
+
+
+SCENARIO = Scenario(
+    name="backlog",
+    title="the next of a backlog, memory, and draining no-op work, by queued invocations of 200 bytes",
+    figures=(
+        Figure(name="pop, longest / shortest", unit="of its time", at_most=2),
+        Figure(name="growth of memory", unit="MB, shortest to longest", at_most=100),
+        *(Figure(name=f"pop {n:,}", unit="µs with reading") for n in LENGTHS),
+        *(Figure(name=f"memory {n:,}", unit="MB when it serves") for n in LENGTHS),
+        *(Figure(name=f"peak memory {n:,}", unit="MB after some draining") for n in LENGTHS),
+        *(Figure(name=f"drain {n:,}", unit="invocations/s") for n in LENGTHS),
+    ),
+    rounds=rounds,
+    note="pop: take and release, reading included; drain: cold starts included, which is most of a thousand",
+)

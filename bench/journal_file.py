@@ -1,0 +1,90 @@
+"""The journal of an engine that is not running: filled before it starts, or read after its end."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+from msgspec import Struct
+
+from engine.identity import Identity
+from engine.journal import locked, open_storage
+from engine.journal.batch import SQL, Statement
+from engine.journal.invocations import append_rows
+from engine.model import Invocation
+
+_BATCH = 20_000
+PAYLOAD = b'{"k": "' + b"x" * 191 + b'"}'
+
+
+class Drained(Struct, frozen=True, kw_only=True):
+    """How fast invocations ended, by the journal's own times."""
+
+    count: int
+    seconds: float  #: from the first start to the last end
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.seconds if self.seconds else 0.0
+
+
+async def fill(directory: Path, function_id: int, rows: int) -> None:
+    """Queue ``rows`` invocations of a function, as if they had been accepted a moment ago."""
+    with locked(directory):
+        async with open_storage(directory) as storage, anyio.create_task_group() as tasks:
+            await tasks.start(storage.writer.run)
+            for batch in _batches(storage.identity, function_id, rows):
+                await storage.writer.call(lambda db, batch=batch: _insert(db, batch))  # type: ignore[misc]
+            storage.writer.close()
+
+
+def _batches(identity: Identity, function_id: int, rows: int) -> Iterator[list[Invocation]]:
+    for begin in range(0, rows, _BATCH):
+        yield [_waiting(identity, function_id) for _ in range(min(_BATCH, rows - begin))]
+
+
+def _waiting(identity: Identity, function_id: int) -> Invocation:
+    now = time.time()
+    key = identity.next_key(now)
+    return Invocation(
+        key=key,
+        request_id=identity.request_id(key),
+        function_id=function_id,
+        payload=PAYLOAD,
+        rank=now,
+        first_due_at=now,
+        due_at=now,
+    )
+
+
+def _insert(db: sqlite3.Connection, batch: Sequence[Invocation]) -> None:
+    rows = [append_rows(invocation) for invocation in batch]
+    for place, statement in enumerate((Statement.APPEND, Statement.PAYLOAD)):
+        db.executemany(SQL[statement], [row[place][1] for row in rows])
+    size = sum(len(invocation.payload) for invocation in batch)
+    db.execute(SQL[Statement.TALLY], (batch[0].function_id, len(batch), size))
+
+
+# --- afterwards ---------------------------------------------------------------------------------------------
+
+
+def results(directory: Path) -> list[bytes]:
+    """What handlers returned, in the order of acceptance."""
+    with closing(_read(directory)) as db:
+        return [row[0] for row in db.execute("SELECT body FROM result ORDER BY key")]
+
+
+def drained(directory: Path) -> Drained:
+    with closing(_read(directory)) as db:
+        count, first, last = db.execute(
+            "SELECT count(*), min(started), max(ended) FROM invocation WHERE state = 3"
+        ).fetchone()
+    return Drained(count=count, seconds=(last or 0.0) - (first or 0.0))
+
+
+def _read(directory: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{directory / 'journal.db'}?mode=ro", uri=True)

@@ -1,0 +1,54 @@
+"""The cost of choosing the next of a backlog: run queue and scheduler over the real journal, nothing executed.
+
+Run as ``python -m bench.pops DIRECTORY FUNCTION COUNT``, in a process of its own; prints microseconds as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import uvloop
+
+from engine.clock import SystemClock
+from engine.journal import locked, open_storage
+from engine.runqueue import RunQueue
+from engine.scheduler import Scheduler
+
+
+async def measure(directory: Path, function_id: int, count: int) -> dict[str, float]:
+    """``pop`` is the mean with all reading from disk; ``first`` is from the start of recovery to the first."""
+    with locked(directory):
+        async with open_storage(directory) as storage, anyio.create_task_group() as tasks:
+            await tasks.start(storage.writer.run)
+            queue = RunQueue(slots=8, sync_slots=0, memory=1 << 20)
+            scheduler = Scheduler(queue, storage.journal, SystemClock())
+            scheduler.configure(function_id, weight=1.0, limit=-1, memory=128)
+            began = time.perf_counter()
+            scheduler.recover(await storage.journal.recover())
+            async with anyio.create_task_group() as services:
+                await services.start(scheduler.run)
+                scheduler.release(await scheduler.take(), 0.001)
+                first = time.perf_counter()
+                for _ in range(count - 1):
+                    scheduler.release(await scheduler.take(), 0.001)
+                ended = time.perf_counter()
+                services.cancel_scope.cancel()
+            storage.writer.close()
+    return {"first": (first - began) * 1e6, "pop": (ended - first) / (count - 1) * 1e6}
+
+
+def main() -> None:
+    directory, function_id, count = sys.argv[1:4]
+
+    async def work() -> dict[str, float]:
+        return await measure(Path(directory), int(function_id), int(count))
+
+    print(json.dumps(uvloop.run(work())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Server processes to measure: an engine as anyone starts it, and the bare Starlette application beside it."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from bench.load import Job, Report
+
+PROJECT = "bench"
+#: Seconds that a process gets to start, and to end.
+PATIENCE = 60.0
+
+NOOP = "def handler(event, context):\n    return ''\n"
+HELD = "import time\ndef handler(event, context):\n    time.sleep(3600)\n"
+
+
+class ServerFailed(Exception):
+    """A process that was to be measured did not do its part."""
+
+
+class Process:
+    """A server that says on stderr, as a JSON line, when it serves and on which port."""
+
+    def __init__(self, command: Sequence[str], **environment: str) -> None:
+        self._last: deque[str] = deque(maxlen=20)
+        self._serving = threading.Event()
+        self.port = 0
+        self.started_at = time.time_ns()
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def wait_until_serving(self) -> None:
+        if not self._serving.wait(PATIENCE) or not self.port:
+            self.kill()
+            raise ServerFailed("the server did not start:\n" + "".join(self._last))
+
+    def stop(self) -> None:
+        """In an orderly way."""
+        self._popen.send_signal(signal.SIGTERM)
+        try:
+            self._popen.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ServerFailed("the server did not stop:\n" + "".join(self._last)) from None
+        self._reap()
+
+    def kill(self) -> None:
+        self._popen.kill()
+        self._popen.wait()
+        self._reap()
+
+    def end(self) -> None:
+        """Whatever has become of it."""
+        if self._popen.poll() is None:
+            self.stop()
+        else:
+            self._reap()
+
+    def _reap(self) -> None:
+        self._reader.join()
+        assert self._popen.stderr is not None
+        self._popen.stderr.close()
+
+    def _read(self) -> None:
+        assert self._popen.stderr is not None
+        for line in self._popen.stderr:
+            self._last.append(line)
+            if not self.port and '"serving"' in line:
+                self.port = int(json.loads(line)["port"])
+                self._serving.set()
+        self._serving.set()
+
+
+class Engine(Process):
+    """An engine process and its API; ``profile`` names a file for the statistics of cProfile."""
+
+    def __init__(self, directory: Path, *, profile: str = "", **environment: str) -> None:
+        module = ["bench.profiled", profile] if profile else ["engine", "serve"]
+        options = ["--data-dir", str(directory), "--port", "0", "--log-format", "json"]
+        super().__init__([*module, *options], FUNCTIOND_GRACE="1", **environment)
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        if answer.status >= 300:
+            raise ServerFailed(f"{method} {path} was answered {answer.status}: {text[:500]!r}")
+        return json.loads(text) if text.startswith((b"{", b"[")) else text.decode()
+
+    def deploy(self, name: str, source: str, *, instances: int = 400) -> str:
+        """Create a function; gives the path of its resource."""
+        body = {
+            "func_name": name,
+            "package": "default",
+            "runtime": "Python3.10",
+            "handler": "index.handler",
+            "timeout": 900,
+            "memory_size": 128,
+            "code_type": "inline",
+            "func_code": {"file": base64.b64encode(source.encode()).decode()},
+            "strategy_config": {"concurrency": instances, "concurrent_num": 1},
+        }
+        self.call("POST", f"/v2/{PROJECT}/fgs/functions", body)
+        return f"/v2/{PROJECT}/fgs/functions/{quote(f'urn:fss:local-1:{PROJECT}:function:default:{name}', safe=':')}"
+
+    def wait_for(self, function: str, request_id: str) -> None:
+        """Return when that invocation has ended, or after a minute."""
+        self.call("GET", f"{function}/async-invocations/{request_id}?wait=60")
+
+    def wait_for_all(self, function: str, last: Sequence[str]) -> None:
+        """Return when everything accepted has ended; ``last`` are the replies to the latest requests."""
+        for reply in last:
+            self.wait_for(function, json.loads(reply)["request_id"])
+        while active := self.call("GET", f"{function}/active-async-invocations")["invocations"]:
+            self.wait_for(function, active[-1]["request_id"])
+
+    def ended(self, function: str, status: str = "SUCCESS") -> int:
+        """How many have ended so."""
+        return int(self.call("GET", f"{function}/async-invocations?status={status}&limit=1")["count"])
+
+
+@contextmanager
+def engine(directory: Path, *, profile: str = "", **environment: str) -> Iterator[Engine]:
+    server = Engine(directory, profile=profile, **environment)
+    try:
+        server.wait_until_serving()
+        yield server
+    finally:
+        server.end()
+
+
+@contextmanager
+def starlette() -> Iterator[Process]:
+    """An empty POST on the same stack: uvicorn, httptools, uvloop."""
+    server = Process(["bench.baseline"])
+    try:
+        server.wait_until_serving()
+        yield server
+    finally:
+        server.end()
+
+
+def load(job: Job) -> Report:
+    """Run the load generator in its own process."""
+    command = [sys.executable, "-m", "bench.load"]
+    done = subprocess.run(command, input=msgspec.json.encode(job), capture_output=True, timeout=job.seconds + 120)
+    if done.returncode:
+        raise ServerFailed(f"the load generator failed: {done.stderr.decode()[-1000:]}")
+    report = msgspec.json.decode(done.stdout, type=Report)
+    if set(report.statuses) - {200, 202}:
+        raise ServerFailed(f"requests were refused or lost, by status: {report.statuses}")
+    return report

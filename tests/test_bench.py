@@ -1,0 +1,216 @@
+"""The benchmarks measure what they say: each runs in a tiny form against real processes.
+
+No figure is held to a target here: timing decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from array import array
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import SCENARIOS, find, main
+from bench.harness import Figure, Measured, Options, run, summarise
+from bench.load import STAMP, Job, Load, build, percentiles
+from bench.machine import look
+from bench.report import number
+from bench.server import NOOP, ServerFailed, engine, load, starlette
+
+HELD_BACK = 0.3  #: seconds
+
+
+def measure(name: str, directory: Path) -> dict[str, Measured]:
+    options = Options(seconds=0.2, rounds=1, scale=0.001, directory=str(directory))
+    return {one.name: one for one in run(find(name), options, lambda message: None)}
+
+
+# --- scenarios ----------------------------------------------------------------------------------------------
+
+
+def test_accept_compares_with_an_empty_post_of_the_same_run(tmp_path: Path) -> None:
+    found = measure("accept", tmp_path)
+
+    ratio = found["accept 64"].median / found["starlette 64"].median
+    assert found["accept / starlette 64"].median == pytest.approx(ratio)
+    assert all(found[f"accept {n}"].median > 0 for n in (1, 16, 64, 256))
+    assert found["engine loop"].median > 0
+
+
+def test_end_to_end_counts_only_what_has_ended(tmp_path: Path) -> None:
+    found = measure("end_to_end", tmp_path)
+
+    assert 0 < found["end to end"].median <= found["accepted"].median
+    assert found["children"].median > 0
+
+
+def test_latency_reaches_every_handler(tmp_path: Path) -> None:
+    found = measure("latency", tmp_path)
+
+    assert found["requests"].median > 0
+    assert 0 < found["start p50"].median <= found["start p99"].median <= found["start worst"].median
+
+
+def test_recovery_sees_the_backlog_run_after_a_kill(tmp_path: Path) -> None:
+    found = measure("recovery", tmp_path)
+
+    assert all(one.median > 0 for one in found.values())
+    assert "first run after kill -9" in found
+
+
+def test_backlog_measures_every_length(tmp_path: Path) -> None:
+    found = measure("backlog", tmp_path)
+
+    lengths = ("1,000", "10,000", "100,000", "1,000,000")
+    assert all(found[f"{kind} {n}"].median > 0 for kind in ("pop", "memory", "drain") for n in lengths)
+
+
+def test_idle_looks_at_a_living_engine(tmp_path: Path) -> None:
+    found = measure("idle", tmp_path)
+
+    assert found["memory"].median > 1
+    assert found["wake-ups"].median >= 0
+
+
+def test_every_scenario_leaves_nothing_behind(tmp_path: Path) -> None:
+    measure("idle", tmp_path)
+
+    assert not list(tmp_path.iterdir())
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_figures_machine_and_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = [f"--json={tmp_path / 'all.json'}", f"--profile={tmp_path / 'engine.pstats'}", f"--directory={tmp_path}"]
+    code = main(["end_to_end", "--seconds=0.1", "--rounds=2", "--scale=0.1", *places])
+
+    written = json.loads((tmp_path / "all.json").read_text())
+    assert code == 0
+    assert written["machine"]["fsync_ms"] > 0
+    assert len(written["scenarios"]["end_to_end"][0]["values"]) == 2
+    assert "runqueue.py" in capsys.readouterr().out
+
+
+def test_every_scenario_can_be_found() -> None:
+    assert [find(name).name for name in SCENARIOS] == list(SCENARIOS)
+
+
+# --- figures ------------------------------------------------------------------------------------------------
+
+
+def test_a_figure_is_the_median_of_its_rounds() -> None:
+    [found] = summarise([Figure(name="a", unit="s", at_most=2)], [{"a": 1.0}, {"a": 9.0}, {"a": 2.0}])
+
+    assert (found.median, found.lowest, found.highest, found.met) == (2.0, 1.0, 9.0, True)
+
+
+def test_a_missed_target_is_told() -> None:
+    [found] = summarise([Figure(name="a", unit="/s", at_least=5)], [{"a": 4.0}])
+
+    assert found.met is False
+
+
+def test_a_figure_that_nobody_declared_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="b"):
+        summarise([Figure(name="a", unit="s")], [{"a": 1.0, "b": 1.0}])
+
+
+def test_percentiles_are_of_the_sorted_values() -> None:
+    found = percentiles(array("d", [i / 1000 for i in range(100, 0, -1)]))
+
+    assert (found.p50, found.p99, found.worst) == pytest.approx((51.0, 100.0, 100.0))
+
+
+def test_small_numbers_keep_three_digits() -> None:
+    assert [number(0.12345), number(3.14159), number(12345.6)] == ["0.123", "3.14", "12,346"]
+
+
+def test_the_machine_is_named(tmp_path: Path) -> None:
+    machine = look(tmp_path)
+
+    assert machine.cores >= 1
+    assert machine.fsync_ms > 0
+    assert machine.filesystem != "unknown"
+
+
+# --- the load generator -------------------------------------------------------------------------------------
+
+
+def test_a_count_is_sent_exactly() -> None:
+    with starlette() as server:
+        report = load(Job(port=server.port, path="/", body="{}", connections=3, count=20))
+
+    assert (report.requests, report.statuses) == (20, {202: 20})
+
+
+def test_a_refused_request_is_a_failure_not_a_figure(tmp_path: Path) -> None:
+    with engine(tmp_path) as server, pytest.raises(ServerFailed, match="404"):
+        load(Job(port=server.port, path="/nowhere", body="{}", connections=1, count=1))
+
+
+def test_all_that_was_accepted_can_be_waited_for(tmp_path: Path) -> None:
+    with engine(tmp_path) as server:
+        function = server.deploy("noop", NOOP)
+        report = load(Job(port=server.port, path=f"{function}/invocations-async", body="{}", connections=4, count=50))
+        server.wait_for_all(function, report.last)
+
+        assert server.ended(function) == 50
+
+
+def test_the_request_says_how_long_its_body_is() -> None:
+    request = build(Job(port=80, path="/", body=f'{{"due": {STAMP}}}', headers={"X-A": "b"}))
+
+    head, _, body = request.partition(b"\r\n\r\n")
+    assert b"Content-Length: %d" % len(body) in head
+    assert b"X-A: b" in head
+
+
+async def test_an_answer_in_pieces_is_one_answer() -> None:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        for piece in (b"HTTP/1.1 202 ", b"Accepted\r\nContent-Le", b"ngth: 4\r\n\r\nab", b"cd"):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.005)
+
+    async with answering(answer) as port:
+        report = await Load(Job(port=port, path="/", body="{}", connections=1, count=3)).run()
+
+    assert (report.statuses, report.last) == ({202: 3}, ["abcd"])
+
+
+async def test_requests_that_a_stall_held_back_count_from_when_they_were_due() -> None:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(max(0.0, began + HELD_BACK - time.perf_counter()))
+        writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+
+    async with answering(answer) as port:
+        load = Load(Job(port=port, path="/", body="{}", connections=1, rate=200, seconds=HELD_BACK / 3))
+        began = time.perf_counter()
+        report = await load.run()
+
+    # All were due long before the stall was over, and the second was sent only then.
+    assert report.requests > 1
+    assert report.latency.p50 > 1000 * (HELD_BACK - HELD_BACK / 3 - report.began + began)
+
+
+@asynccontextmanager
+async def answering(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
+    """A server that answers each request so; left when its one connection has ended. Gives the port."""
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 16):
+            await answer(writer)
+        writer.close()
+        await writer.wait_closed()
+        over.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        await over.wait()
