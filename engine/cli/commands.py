@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Group
 
 from engine import __version__
-from engine.cli import FAILED, USAGE
 from engine.cli.client import UsageError
+from engine.cli.exits import FAILED, USAGE
 from engine.errors import FunctiondError
 
 _HERE = {

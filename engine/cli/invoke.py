@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from engine.cli import FAILED
 from engine.cli.client import Client, UsageError, path_of
+from engine.cli.exits import FAILED
 from engine.cli.target import HERE, Target
 from engine.cli.words import print_json
 

@@ -14,7 +14,7 @@ import anyio
 from cyclopts import Parameter
 
 from engine.app import Running
-from engine.cli import RESTART, USAGE
+from engine.cli.exits import RESTART, USAGE
 from engine.cli.greeting import greet, greet_demo
 from engine.errors import DataDirectoryLocked, DataDirectoryUnusable, SettingsError
 from engine.journal import JournalBroken

@@ -1,0 +1,171 @@
+"""The shape of the code: which module may know which, told by its imports, those for types included."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LINES = 400
+SURFACE = "engine"  #: what plugins may use
+
+#: From the ground up: an import goes to a lower floor, or stays inside one folder. A folder stands for all its modules.
+FLOORS = (
+    {"errors", "clock", "identity", "urn", "model", "frames", "statistics"},  # nouns, which may know each other
+    {"protocols", "settings", "retry", "line", "backlog", "function_rules", "settings_rules"},
+    {SURFACE, "serving", "telemetry", "pressure", "unpacking", "isolation", "testing_executor"},
+    {"registry", "runqueue", "codestore", "journal", "executors"},
+    {"scheduler", "catalog", "janitor"},
+    {"intake", "dispatcher"},
+    {"delivery"},
+    {"app"},
+    {"figures", "http"},
+    {"service"},
+    {"cli"},
+    {"__main__"},
+)
+NOUNS = FLOORS[0]
+
+
+def _name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _sources(*folders: str) -> dict[str, Path]:
+    return {_name(file): file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))}
+
+
+def _parts(*folders: str) -> dict[str, Path]:
+    """All modules but the workers, which are programs of their own."""
+    return {name: file for name, file in _sources(*folders).items() if not name.startswith("engine.workers")}
+
+
+def _imports(file: Path, known: Iterable[str] = ()) -> Iterator[str]:
+    """Whole names of the modules that a file imports, at any place in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute here"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in known else node.module or ""
+
+
+def _graph() -> dict[str, set[str]]:
+    parts = _parts("engine", "plugins")
+    return {name: {used for used in _imports(file, parts) if used in parts} for name, file in parts.items()}
+
+
+def _part(module: str) -> str:
+    """The first name below ``engine``: a module, or a folder of them."""
+    return module.split(".")[1] if "." in module else module
+
+
+def _floor(module: str) -> int:
+    part = _part(module)
+    found = [number for number, floor in enumerate(FLOORS) if part in floor]
+    assert found, f"{module} has no floor yet: give it one in {Path(__file__).name}"
+    return found[0]
+
+
+def test_imports_go_down() -> None:
+    edges = [(name, used) for name, targets in _graph().items() for used in targets if name.startswith("engine")]
+
+    apart = [
+        (name, used) for name, used in edges if _part(name) != _part(used) and not {_part(name), _part(used)} <= NOUNS
+    ]
+    assert [f"{name} -> {used}" for name, used in apart if _floor(used) >= _floor(name)] == []
+    assert len(apart) > 50
+
+
+def test_there_is_no_cycle() -> None:
+    try:
+        TopologicalSorter(_graph()).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_every_floor_holds_what_exists() -> None:
+    parts = {_part(name) for name in _parts("engine")}
+
+    assert set().union(*FLOORS) == parts
+
+
+def test_plugins_know_the_surface_of_the_engine_only() -> None:
+    used = {name: {one for one in targets if one.startswith("engine")} for name, targets in _plugin_imports().items()}
+
+    assert {name: targets for name, targets in used.items() if not targets <= {SURFACE}} == {}
+    assert any(targets for targets in used.values())
+
+
+def _plugin_imports() -> dict[str, set[str]]:
+    plugins = _sources("plugins")
+    return {name: set(_imports(file, _sources("engine"))) for name, file in plugins.items()}
+
+
+def test_the_engine_imports_no_plugin() -> None:
+    assert [name for name, used in _graph().items() if name.startswith("engine") and _starts(used, "plugins")] == []
+
+
+def _starts(names: Iterable[str], package: str) -> bool:
+    return any(name.split(".")[0] == package for name in names)
+
+
+def test_workers_need_the_standard_library_only() -> None:
+    folder = ROOT / "engine" / "workers"
+    files = list(folder.glob("*.py"))
+    own = {file.stem for file in files}
+    used = {name.split(".")[0] for file in files for name in _imports(file)}
+
+    assert used - own <= sys.stdlib_module_names
+    assert len(used) > 5
+
+
+def test_only_the_journal_opens_databases() -> None:
+    users = {
+        name
+        for name, file in _parts("engine", "plugins").items()
+        if _starts(_imports(file), "sqlite3") or _starts(_imports(file), "aiosqlite")
+    }
+
+    assert users
+    assert {_part(name) for name in users} == {"journal"}
+
+
+def test_modules_hold_no_state_that_changes() -> None:
+    found = [
+        f"{file.relative_to(ROOT)}:{line}"
+        for file in _parts("engine", "plugins").values()
+        for line in _changing(ast.parse(file.read_text()))
+    ]
+
+    assert found == []
+
+
+def _changing(module: ast.Module) -> Iterator[int]:
+    """Lines with ``global``, and collections at module level that are not written as constants."""
+    yield from (node.lineno for node in ast.walk(module) if isinstance(node, ast.Global))
+    for node in module.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict | ast.List | ast.Set):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            if any(name != name.upper() and name != "__all__" for name in names):
+                yield node.lineno
+
+
+def test_a_module_level_list_counts_as_state() -> None:
+    assert list(_changing(ast.parse("seen = []\nKNOWN = []\n"))) == [1]
+
+
+def test_files_stay_short() -> None:
+    files = _sources("engine", "plugins").values()
+    lengths = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in files}
+
+    assert {name: length for name, length in lengths.items() if length > LINES} == {}
