@@ -24,6 +24,8 @@ Seconds = Annotated[float, Meta(ge=0)]
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 #: Variables of the command line, which are no settings of an engine.
 COMMAND_VARIABLES = frozenset({"FUNCTIOND_CONFIG", "FUNCTIOND_URL", "FUNCTIOND_PROJECT"})
+#: What an instance finds in its environment: an engine may be started inside a function.
+INSTANCE_VARIABLES = frozenset({"FUNCTIOND_ENGINE", "FUNCTIOND_INSTANCE"})
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,7 +127,7 @@ def load_settings(
     table = _read_toml(file) if file else {}
     _refuse_unknown(table, Settings, "")
     for name, value in (environ or {}).items():
-        if name.startswith("FUNCTIOND_") and name not in COMMAND_VARIABLES:
+        if name.startswith("FUNCTIOND_") and name not in COMMAND_VARIABLES | INSTANCE_VARIABLES:
             path = name.removeprefix("FUNCTIOND_").lower().split("__")
             _put(table, path, value)
     for dotted, value in (overrides or {}).items():
