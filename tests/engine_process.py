@@ -1,0 +1,68 @@
+"""An engine as a process of its own, and the command line that talks to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+ROOT = Path(__file__).parent.parent
+#: Nothing of the surroundings that would be a setting.
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("FUNCTIOND_")}
+
+
+class EngineProcess(Struct):
+    """What it said on standard output is in ``said``; its log lines, once it has ended, in ``log``."""
+
+    process: subprocess.Popen[str]
+    url: str
+    said: Path
+    log: list[str]
+
+
+@contextmanager
+def engine_process(folder: Path, *options: str, environ: Mapping[str, str] | None = None) -> Iterator[EngineProcess]:
+    """A running engine that keeps its data in ``folder``/data; ended by SIGTERM."""
+    command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(folder / "data"), *options]
+    said = folder / "said"
+    environment = {**CLEAN, "FUNCTIOND_LOG__FORMAT": "json", **(environ or {})}
+    with said.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, env=environment, text=True, cwd=ROOT)
+    with process, ThreadPoolExecutor(1) as drain:
+        assert process.stderr is not None
+        try:
+            log: list[str] = []
+            engine = EngineProcess(process=process, url=_url(process.stderr, log), said=said, log=log)
+            # Its log must go somewhere, or a full pipe would hold it up.
+            drain.submit(log.extend, process.stderr)
+            yield engine
+        finally:
+            process.terminate()
+
+
+def _url(lines: Iterator[str] | Any, log: list[str]) -> str:
+    for line in lines:
+        log.append(line)
+        if '"serving"' in line:
+            url: str = json.loads(line)["url"]
+            return url
+    raise AssertionError(f"the engine ended: {''.join(log)}")
+
+
+def functiond(
+    *arguments: str | Path, url: str = "", stdin: str = "", environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    environment = {**CLEAN, **({"FUNCTIOND_URL": url} if url else {}), **(environ or {})}
+    command = [sys.executable, "-m", "engine", *map(str, arguments)]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=60, check=False
+    )

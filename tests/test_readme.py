@@ -1,0 +1,125 @@
+"""What the README says is tried: its settings, its commands, its lines to paste, its programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.cli.client import Client
+from engine.cli.commands import make_app
+from engine.cli.show_settings import all_settings, markdown_table
+from tests.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
+
+README = (ROOT / "README.md").read_text()
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def block(language: str, part: str) -> str:
+    """The one block that holds ``part``."""
+    (found,) = [text for text in blocks(language) if part in text]
+    return found
+
+
+def section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with engine_process(tmp_path_factory.mktemp("readme"), "--demo") as engine:
+        yield engine
+
+
+def test_the_table_of_settings_is_that_of_the_engine() -> None:
+    assert markdown_table(list(all_settings())) in section("Settings")
+
+
+def test_the_table_of_commands_is_complete() -> None:
+    told = set(re.findall(r"^\| `(\w+)", section("Command line"), re.MULTILINE))
+
+    assert told == {name for name in make_app(()) if not name.startswith("-")}
+
+
+def test_every_option_in_the_table_of_commands_exists() -> None:
+    rows = re.findall(r"^\| `(\w+)[^|]*?` \|(.*)\|$", section("Command line").replace("\\|", "/"), re.MULTILINE)
+    told = {name: set(re.findall(r"--[a-z][a-z-]+", row)) for name, row in rows}
+    helps = {name: functiond(name, "--help").stdout for name, options in told.items() if options}
+
+    missing = [(name, one) for name, options in told.items() for one in options if f" {one} " not in helps[name]]
+    assert missing == []
+    assert len(helps) >= 4
+
+
+def test_the_curl_lines_work(demo: EngineProcess) -> None:
+    accepted, result = [
+        subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout
+        for line in block("sh", "curl").replace(DEFAULT_URL, demo.url).splitlines()
+    ]
+
+    assert accepted.startswith("HTTP/1.1 202 ")
+    assert "request_id" in json.loads(accepted.splitlines()[-1])
+    assert json.loads(result) == {"hello": "you"}
+
+
+def test_the_sdk_snippet_works(demo: EngineProcess, tmp_path: Path) -> None:
+    program = block("python", "huaweicloudsdk").replace(DEFAULT_URL, demo.url)
+
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**CLEAN, "HOME": str(tmp_path)},
+        timeout=60,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert re.fullmatch(r"[0-9a-f-]{36}\n", run.stdout)
+
+
+def test_the_function_can_be_deployed_as_it_stands(demo: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "index.py").write_text(block("python", "getLogger"))
+    command = re.search(r"functiond (deploy FOLDER [^`]*)`", README)
+    assert command
+
+    words = command[1].replace("FOLDER", str(tmp_path)).split()
+    deployed = functiond(*words, "--name", "greeter", url=demo.url)
+    invoked = functiond("invoke", "greeter", "--data", '{"name": "you"}', url=demo.url)
+
+    assert deployed.returncode == 0, deployed.stderr
+    assert json.loads(invoked.stdout)["hello"] == "you"
+
+
+def test_the_plugin_carries_outcomes(tmp_path: Path) -> None:
+    (tmp_path / "appender.py").write_text(block("python", "Plugin(kinds"))
+    (tmp_path / "index.py").write_text("def handler(event, context):\n    return 1\n")
+    os.mkfifo(tmp_path / "outcomes")  # reading it waits for the delivery
+    spec = {"destination": "FILE", "param": json.dumps({"path": str(tmp_path / "outcomes")})}
+
+    with engine_process(tmp_path, "--plugin", "appender", environ={"PYTHONPATH": str(tmp_path)}) as engine:
+        functiond("deploy", tmp_path / "index.py", "--name", "one", url=engine.url)
+        Client(engine.url, "default", "").put("/one/async-invoke-config", {"destination_config": {"on_success": spec}})
+        functiond("invoke", "one", "--async", url=engine.url)
+        outcome = json.loads((tmp_path / "outcomes").read_text())
+
+    assert outcome["response_payload"] == "1"
+
+
+def test_the_quick_start_installs_what_the_package_offers() -> None:
+    start, tests = (one for one in blocks("sh") if "venv" in one)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    assert start.endswith("-m engine serve --demo\n")
+    assert [set(re.findall(r"\.\[(\w+)\]", tests)) <= set(extras), tests.count("\n"), start.count("\n")] == [True, 1, 1]
