@@ -197,6 +197,27 @@ class CatalogStore(Protocol):
     async def delete_settings(self, function_id: int, version: str) -> None: ...
 
 
+class StoredResource(Struct, frozen=True, kw_only=True):
+    """What belongs to a function or a project, in the form in which it is kept."""
+
+    kind: str  #: alias, trigger, event, ...
+    owner: str  #: ``function:<function_id>`` or ``project:<project>``
+    id: str
+    body: bytes  #: the kind's struct as JSON
+
+
+class ResourceStore(Protocol):
+    """Aliases, triggers, test events and the like. Deleting a function deletes what it owns, in one transaction."""
+
+    async def load(self, kind: str) -> Sequence[StoredResource]:
+        """All of a kind, by owner and id."""
+        ...
+
+    async def put(self, resource: StoredResource) -> None: ...
+
+    async def delete(self, kind: str, owner: str, id: str) -> None: ...
+
+
 # --- plugins ------------------------------------------------------------------------------------------------
 
 

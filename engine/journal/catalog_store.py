@@ -46,6 +46,7 @@ class SQLiteCatalogStore:
         def write(db: sqlite3.Connection) -> None:
             for table in ("function", "function_version", "async_settings"):
                 db.execute(f"DELETE FROM {table} WHERE function_id = ?", (function_id,))
+            db.execute("DELETE FROM resource WHERE owner = ?", (f"function:{function_id}",))
 
         await self._writer.call(write)
 

@@ -29,6 +29,7 @@ from engine.journal.catalog_store import SQLiteCatalogStore
 from engine.journal.invocations import SQLiteJournal
 from engine.journal.outbox import SQLiteOutbox
 from engine.journal.records import SQLiteRecords
+from engine.journal.resource_store import SQLiteResourceStore
 from engine.journal.writer import Writer
 
 _PRAGMAS = """
@@ -53,6 +54,7 @@ class Storage(Struct, frozen=True, kw_only=True):
     records: SQLiteRecords
     outbox: SQLiteOutbox
     catalog: SQLiteCatalogStore
+    resources: SQLiteResourceStore
 
     @property
     def marker(self) -> str:
@@ -101,6 +103,7 @@ async def open_storage(
             records=SQLiteRecords(path, writer, identity),
             outbox=SQLiteOutbox(writer),
             catalog=SQLiteCatalogStore(writer),
+            resources=SQLiteResourceStore(writer),
         )
     finally:
         with anyio.CancelScope(shield=True):
