@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Group
+from rich.console import Console
 
 from engine import __version__
 from engine.cli.client import UsageError
@@ -34,6 +35,7 @@ def make_app(asked: Sequence[str]) -> App:
         name="functiond",
         help="A durable asynchronous function engine: accept now, run when idle.",
         version=__version__,
+        error_console=Console(stderr=True, soft_wrap=True, highlight=False),
         error_formatter=lambda error: f"functiond: {error}",
     )
     for title, commands in (("The engine", _HERE), ("Using an engine that runs", _THERE)):

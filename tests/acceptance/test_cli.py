@@ -1,0 +1,240 @@
+"""The command line as people use it: real processes, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from engine.errors import SettingsError
+from engine.journal import JournalBroken
+from tests.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
+
+ECHO = "def handler(event, context):\n    print('seen')\n    return {'got': event, 'a': context.getUserData('A')}\n"
+FAIL = "def handler(event, context):\n    raise ValueError('no')\n"
+SLOW = "import time\ndef handler(event, context):\n    time.sleep(600)\n"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with engine_process(tmp_path_factory.mktemp("cli")) as running:
+        yield running
+
+
+def deploy(engine: EngineProcess, folder: Path, name: str, source: str, *options: str) -> Any:
+    (folder / f"{name}.py").write_text(source)
+    return read(functiond("deploy", folder / f"{name}.py", *options, "--json", url=engine.url))
+
+
+def read(run: subprocess.CompletedProcess[str]) -> Any:
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def refused(*arguments: str, code: int, url: str = "") -> str:
+    """The one line on standard error of a command that fails."""
+    run = functiond(*arguments, url=url)
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (code, "", 1), run.stderr
+    return run.stderr
+
+
+def test_a_function_is_deployed_listed_called_and_deleted(engine: EngineProcess, tmp_path: Path) -> None:
+    deploy(engine, tmp_path, "life", ECHO, "--env", "A=b=c")
+
+    called = functiond("invoke", "life", "--data", '{"k": 1}', "--log", url=engine.url)
+    listed = functiond("functions", url=engine.url).stdout
+    deleted = functiond("delete", "life", url=engine.url)
+
+    assert json.loads(called.stdout) == {"got": {"k": 1}, "a": "b=c"}
+    assert "\nseen\n" in called.stderr
+    assert re.search(r"^life +Python3.10 +life.handler +128 MB +30 s ", listed, re.MULTILINE)
+    assert deleted.returncode == 0
+    assert "FSS.1051" in refused("invoke", "life", url=engine.url, code=1)
+
+
+def test_deploying_again_changes_what_is_named_and_keeps_the_rest(engine: EngineProcess, tmp_path: Path) -> None:
+    first = deploy(engine, tmp_path, "again", ECHO, "--timeout", "60", "--env", "A=1", "--retries", "3")
+    second = deploy(engine, tmp_path, "again", FAIL, "--memory", "256", "--max-age", "50")
+
+    assert (second["timeout"], second["memory_size"], second["user_data"]) == (60, 256, first["user_data"])
+    assert second["digest"] != first["digest"]
+    assert second["async_invoke_config"]["max_async_retry_attempts"] == 3
+    assert second["async_invoke_config"]["max_async_event_age_in_seconds"] == 50
+
+
+def test_destinations_are_functions_by_name(engine: EngineProcess, tmp_path: Path) -> None:
+    urn = deploy(engine, tmp_path, "sink", ECHO)["func_urn"]
+    shown = deploy(engine, tmp_path, "source", ECHO, "--on-success", "sink", "--on-failure", urn)
+
+    destinations = shown["async_invoke_config"]["destination_config"]
+    assert {json.loads(one["param"])["func_urn"] for one in destinations.values()} == {urn}
+    assert set(destinations) == {"on_success", "on_failure"}
+
+
+def test_an_event_is_left_and_its_result_waited_for(engine: EngineProcess, tmp_path: Path) -> None:
+    deploy(engine, tmp_path, "later", ECHO)
+
+    run = functiond("invoke", "later", "-", "--async", "--wait", "60", url=engine.url, stdin='{"from": "stdin"}')
+
+    assert json.loads(run.stdout)["got"] == {"from": "stdin"}
+    assert re.fullmatch(r"[0-9a-f-]{36}\n", run.stderr)
+
+
+def test_the_same_idempotency_key_is_the_same_invocation(engine: EngineProcess, tmp_path: Path) -> None:
+    deploy(engine, tmp_path, "once", ECHO)
+    options = ("--async", "--idempotency-key", "k", "--priority", "9", "--delay", "600")
+
+    first, second = (functiond("invoke", "once", *options, url=engine.url).stdout.strip() for _ in range(2))
+    shown = read(functiond("show", first, "--json", url=engine.url))
+
+    assert first == second
+    assert (shown["status"], shown["priority"]) == ("WAIT", 9)
+
+
+def test_a_failure_is_shown_and_gives_exit_code_1(engine: EngineProcess, tmp_path: Path) -> None:
+    deploy(engine, tmp_path, "fails", FAIL, "--retries", "0")
+
+    called = functiond("invoke", "fails", url=engine.url)
+    left = functiond("invoke", "fails", "--async", "--wait", "60", "--json", url=engine.url)
+    listed = read(functiond("invocations", "fails", "--status", "fail", "--json", url=engine.url))
+
+    assert (called.returncode, json.loads(called.stdout)["errorMessage"]) == (1, "no")
+    assert (left.returncode, json.loads(left.stdout)["status"]) == (1, "FAIL")
+    assert [(one["status"], one["error_code"]) for one in listed] == [("FAIL", 4002)]
+
+
+def test_an_invocation_is_found_and_cancelled_by_its_id(engine: EngineProcess, tmp_path: Path) -> None:
+    deploy(engine, tmp_path, "slow", SLOW)
+    request_id = functiond("invoke", "slow", "--async", url=engine.url).stdout.strip()
+
+    cancelled = functiond("cancel", request_id, url=engine.url)
+    shown = functiond("show", request_id, "--function", "slow", url=engine.url).stdout
+    listed = functiond("invocations", url=engine.url).stdout
+
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert f"{request_id} FAIL\n" in shown
+    assert "4208" in shown
+    assert re.search(rf"^{request_id} +slow +FAIL ", listed, re.MULTILINE)
+
+
+def test_an_unknown_id_is_told(engine: EngineProcess) -> None:
+    assert "no invocation a b" in refused("show", "a b", url=engine.url, code=1)
+
+
+def test_a_reader_that_goes_away_is_no_error(engine: EngineProcess) -> None:
+    line = f"{sys.executable} -m engine settings | head -1"
+
+    run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=CLEAN, cwd=ROOT, check=True)
+
+    assert (run.stdout.startswith("SETTING "), run.stderr) == (True, "")
+
+
+@contextmanager
+def said_by_engine(folder: Path, *options: str) -> Iterator[IO[str]]:
+    """What an engine says on standard output; it must end well by Ctrl-C."""
+    command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(folder / "data"), *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=CLEAN, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+        finally:
+            process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+
+
+def test_the_lines_of_the_demo_work_as_they_are_printed(tmp_path: Path) -> None:
+    with said_by_engine(tmp_path, "--demo") as said:
+        words = list(takewhile(lambda line: "Ctrl-C" not in line, said))
+        lines = [line.strip() for line in words if line.startswith("  ")]
+        ran = [subprocess.run(["bash", "-c", one], capture_output=True, text=True, cwd=ROOT) for one in lines]
+
+    assert [one.returncode for one in ran] == [0, 0, 0], [one.stderr for one in ran]
+    assert json.loads(ran[0].stdout)["request_id"] in ran[1].stdout
+    assert json.loads(ran[2].stdout) == {"hello": "you"}
+
+
+def test_an_engine_without_functions_says_how_to_deploy(tmp_path: Path) -> None:
+    with said_by_engine(tmp_path) as said:
+        words = [said.readline() for _ in range(3)]
+
+    assert "functiond serves http://127.0.0.1:" in words[0]
+    assert " deploy FOLDER --handler index.handler --url http://127.0.0.1:" in words[2]
+
+
+def test_settings_come_from_the_file_that_the_environment_names(tmp_path: Path) -> None:
+    (tmp_path / "functiond.toml").write_text("[http]\nregion = 'mars-1'\n")
+
+    with engine_process(tmp_path, environ={"FUNCTIOND_CONFIG": str(tmp_path / "functiond.toml")}) as engine:
+        shown = deploy(engine, tmp_path, "far", ECHO)
+
+    assert shown["func_urn"].startswith("urn:fss:mars-1:")
+
+
+def test_json_logs_are_all_that_is_on_standard_error(tmp_path: Path) -> None:
+    with engine_process(tmp_path, "--log-format", "json") as engine:
+        functiond("functions", url=engine.url)
+
+    assert {json.loads(line)["event"] for line in engine.log} >= {"serving", "stopping"}
+    assert engine.said.read_text() == ""
+
+
+def test_a_data_directory_in_use_is_told_with_its_owner(tmp_path: Path) -> None:
+    with engine_process(tmp_path) as engine:
+        said = refused("serve", "--port", "0", "--data-dir", str(tmp_path / "data"), code=2)
+
+    assert f"process {engine.process.pid}" in said
+
+
+def test_a_port_in_use_is_told(engine: EngineProcess, tmp_path: Path) -> None:
+    port = engine.url.rpartition(":")[2]
+    run = functiond("serve", "--port", port, "--data-dir", tmp_path / "data", "--log-level", "error")
+
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert f"cannot listen on 127.0.0.1 port {port}" in run.stderr
+    assert run.stderr.endswith(": choose another --port\n")
+
+
+def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
+    (tmp_path / "journal.db").write_bytes(os.urandom(8192))
+
+    assert str(tmp_path) in refused("serve", "--port", "0", "--data-dir", str(tmp_path), code=2)
+
+
+def test_settings_that_are_wrong_are_told_as_json_to_who_wants_json() -> None:
+    said = refused("serve", "--host", "0.0.0.0", "--log-format", "json", code=2)
+
+    assert "there is no authentication yet" in json.loads(said)["event"]
+
+
+def test_a_plugin_that_is_not_there_is_told(tmp_path: Path) -> None:
+    said = refused("serve", "--plugin", "no.such", "--port", "0", "--data-dir", str(tmp_path / "d"), code=2)
+
+    assert "plugin module no.such cannot be imported" in said
+
+
+def test_a_broken_journal_asks_for_a_new_start_whatever_else_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    from engine.cli.serve import _explain
+
+    errors = BaseExceptionGroup("", [SettingsError("x"), BaseExceptionGroup("", [JournalBroken("fsync failed")])])
+
+    assert _explain(errors, "") == 3
+    assert capsys.readouterr().err.startswith("functiond: fsync failed (start the engine again")
+
+
+def test_an_error_of_ours_is_not_explained_away() -> None:
+    from engine.cli.serve import _explain
+
+    with pytest.raises(ExceptionGroup):
+        _explain(ExceptionGroup("", [ValueError("a bug")]), "")
