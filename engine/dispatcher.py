@@ -34,6 +34,7 @@ UNSETTLED_PER_SLOT = 16
 #: Bytes of a result that are kept; a larger one is empty in the record (spec functiongraph_api, section 9).
 RESULT_LIMIT = 256 << 10
 _SETTLING = "outcomes wait for the disk"
+_CANCELLED = "function invocation canceled"
 
 
 class DispatcherStatistics(Struct, frozen=True, kw_only=True):
@@ -119,22 +120,9 @@ class Dispatcher:
         record = await self._records.get(key)
         if record is None or record.state.final:
             return False
-        self._scheduler.forget(record.function_id, key)
-        try:
-            if key in self._running:
-                return self._cancel_running(key)
-            now = self._clock.now()
-            outcome = Outcome(code=Code.CANCELLED, message="function invocation canceled", ended_at=now)
-            found = await self._journal.cancel(key, outcome)
-        finally:
-            self._scheduler.remember(key)
-        if found is None:
-            return False
-        self._backlog.remove(*found)
-        self._codes[Code.CANCELLED] = self._codes.get(Code.CANCELLED, 0) + 1
-        self._outcomes[State.FAIL.value] += 1
-        self._wake(key)
-        return True
+        if await self._cancel_waiting(record.function_id, key):
+            return True
+        return key in self._running and self._cancel_running(key)
 
     async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (reaching it is no error)
         """Return when the invocation has ended, or after ``timeout`` seconds."""
@@ -215,7 +203,7 @@ class Dispatcher:
             text = f"the engine could not run it: {error}"
             return Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=self._clock.now())
         if invocation.key in self._cancelled and not outcome.ok:
-            return msgspec.structs.replace(outcome, code=Code.CANCELLED, message="function invocation canceled")
+            return msgspec.structs.replace(outcome, code=Code.CANCELLED, message=_CANCELLED)
         return outcome
 
     def _answer(self, entry: Entry, outcome: Outcome) -> None:
@@ -223,6 +211,30 @@ class Dispatcher:
             self._backlog.remove_sync(entry.size)
             if not entry.reply.done():
                 entry.reply.set_result(outcome)
+
+    async def _cancel_waiting(self, function_id: int, key: int) -> bool:
+        """False if it runs, or has ended."""
+        self._scheduler.forget(function_id, key)
+        try:
+            await asyncio.sleep(0)  # if it is on its way to a slot, it arrives now
+            if key in self._running:
+                self._scheduler.remember(key)
+                return False
+            outcome = Outcome(code=Code.CANCELLED, message=_CANCELLED, ended_at=self._clock.now())
+            decided = self._journal.cancel(key, outcome, then=self._cancel_decided)
+        except BaseException:
+            self._scheduler.remember(key, restore=True)
+            raise
+        return await decided is not None
+
+    def _cancel_decided(self, key: int, found: tuple[int, int] | None, stored: bool) -> None:
+        """Called by the journal, whatever became of the caller."""
+        self._scheduler.remember(key, restore=not stored)
+        if found is not None:
+            self._backlog.remove(*found)
+            self._codes[Code.CANCELLED] = self._codes.get(Code.CANCELLED, 0) + 1
+            self._outcomes[State.FAIL.value] += 1
+            self._wake(key)
 
     def _cancel_running(self, key: int) -> bool:
         self._cancelled.add(key)

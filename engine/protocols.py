@@ -98,8 +98,14 @@ class Journal(Protocol):
         """Store the end of an attempt. Kept in memory and tried again until the disk takes it; then ``then``."""
         ...
 
-    async def cancel(self, key: int, outcome: Outcome) -> tuple[int, int] | None:
-        """End a waiting invocation as FAIL; gives its function id and payload size, or None if it does not wait."""
+    def cancel(
+        self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
+    ) -> Awaitable[tuple[int, int] | None]:
+        """End a waiting invocation as FAIL; gives its function id and payload size, or None if it does not wait.
+
+        ``then(key, found, stored)`` is called in the loop as soon as this is decided, whatever became of the caller;
+        ``stored`` is False if the disk did not take it. Raises NotStored, OutcomeUnknown.
+        """
         ...
 
     async def release(self, invocations: Sequence[Invocation]) -> None:

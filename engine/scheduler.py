@@ -18,7 +18,7 @@ from engine.clock import Clock
 from engine.errors import Unavailable
 from engine.line import Entry
 from engine.model import Invocation, Outcome
-from engine.protocols import Recovery, Window
+from engine.protocols import Page, Recovery, Window
 from engine.runqueue import QueueStatistics, RunQueue
 
 log = structlog.get_logger("functiond.scheduler")
@@ -38,7 +38,7 @@ class Scheduler:
         self._clock = clock
         self._idle: deque[asyncio.Future[Entry]] = deque()
         self._held: set[str] = set()
-        self._forgotten: set[int] = set()
+        self._forgotten: dict[int, Entry | None] = {}  #: and what to restore
         self._work = asyncio.Event()
         self._next_due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -56,7 +56,9 @@ class Scheduler:
         """Let it wait for its turn; a delayed one only sets the timer, its row waits on disk."""
         if invocation.delayed:
             self._note_due(invocation.due_at)
-        elif invocation.key not in self._forgotten:
+        elif invocation.key in self._forgotten:
+            self._forgotten[invocation.key] = Entry(invocation, reply)
+        else:
             self._queue.push(Entry(invocation, reply))
             self._hand_out()
 
@@ -84,15 +86,17 @@ class Scheduler:
         self._queue.release(entry, seconds)
         self._hand_out()
 
-    def forget(self, function_id: int, key: int) -> Entry | None:
+    def forget(self, function_id: int, key: int) -> None:
         """Take a waiting one out and let it not come back until ``remember``."""
-        self._forgotten.add(key)
-        entry = self._queue.remove(function_id, key)
+        self._forgotten[key] = self._queue.remove(function_id, key)
         self._wake_if_hungry()
-        return entry
 
-    def remember(self, key: int) -> None:
-        self._forgotten.discard(key)
+    def remember(self, key: int, *, restore: bool = False) -> None:
+        """Take it in again; ``restore`` puts back what was taken out, or came meanwhile."""
+        entry = self._forgotten.pop(key, None)
+        if restore and entry is not None:
+            self._queue.push(entry)
+            self._hand_out()
 
     def hold(self, reason: str) -> None:
         """Start no asynchronous work until ``resume`` with the same reason."""
@@ -137,9 +141,17 @@ class Scheduler:
             except BaseException:
                 self._queue.starve(function_id)
                 raise
-            entries = [Entry(i) for i in page.invocations if i.key not in self._forgotten]
-            self._queue.fill(function_id, entries, complete=page.complete)
-            self._hand_out()
+            self._fill(function_id, page)
+
+    def _fill(self, function_id: int, page: Page) -> None:
+        entries = []
+        for entry in map(Entry, page.invocations):
+            if entry.invocation.key in self._forgotten:
+                self._forgotten[entry.invocation.key] = entry
+            else:
+                entries.append(entry)
+        self._queue.fill(function_id, entries, complete=page.complete)
+        self._hand_out()
 
     async def _promote(self) -> None:
         while self._next_due is not None and self._next_due <= self._clock.now():

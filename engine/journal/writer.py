@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
@@ -83,15 +84,7 @@ class Writer:
         """Run ``function(connection)`` inside the next transaction, behind all that was submitted before."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
-        def done(submission: Submission) -> None:
-            if future.cancelled():
-                return
-            if submission.error is None:
-                future.set_result(submission.value)
-            else:
-                future.set_exception(submission.error)
-
-        self.submit(Submission((), call=function, done=done))
+        self.submit(Submission((), call=function, done=partial(answer, future)))
         return await future
 
     @property
@@ -207,6 +200,16 @@ class Writer:
         """Those that were submitted while the failing commit was under way."""
         _refuse(Batch(s for s in self._pending if not s.keep), NotStored(self._trouble))
         self._pending = Batch(s for s in self._pending if s.keep)
+
+
+def answer(future: asyncio.Future[Any], submission: Submission) -> None:
+    """Tell a caller the fate of its submission, unless it went away."""
+    if future.cancelled():
+        return
+    if submission.error is None:
+        future.set_result(submission.value)
+    else:
+        future.set_exception(submission.error)
 
 
 def _refuse(batch: Batch, error: Unavailable) -> None:
