@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Any
 
-from engine.errors import FunctiondError
-
 Row = tuple[Any, ...]
 
 
@@ -140,7 +138,7 @@ class WritingConnection(sqlite3.Connection):
                     self._run_alone(submission)
             committing = True
             self.execute("COMMIT")
-        except (sqlite3.Error, OverflowError) as error:
+        except Exception as error:  # also what Python refuses to bind: it must not leave the transaction open
             self.rollback()
             if committing or _of_disk(error):
                 batch.trouble = Trouble(error, ambiguous=committing)
@@ -155,7 +153,7 @@ class WritingConnection(sqlite3.Connection):
                 self._run_alone(submission)
             committing = True
             self.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:
             self.rollback()
             batch.trouble = Trouble(error, ambiguous=committing)
 
@@ -177,7 +175,7 @@ class WritingConnection(sqlite3.Connection):
             else:
                 submission.value = submission.call(self)
             submission.error = None
-        except (sqlite3.Error, OverflowError, FunctiondError) as error:
+        except Exception as error:
             if _of_disk(error):
                 raise
             submission.error = error

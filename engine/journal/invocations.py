@@ -12,7 +12,7 @@ from engine.errors import IdempotencyConflict
 from engine.identity import Identity
 from engine.journal.batch import SQL, Row, Statement, Submission
 from engine.journal.rows import READY, RUNNABLE, STORED, append_row, to_invocation
-from engine.journal.writer import Writer
+from engine.journal.writer import Writer, answer
 from engine.model import Invocation, Outcome, State
 from engine.protocols import Page, Recovery, Settlement
 
@@ -72,7 +72,11 @@ class SQLiteJournal:
 
         self._writer.submit(Submission(_settle_rows(settlement), done=done, keep=True))
 
-    async def cancel(self, key: int, outcome: Outcome) -> tuple[int, int] | None:
+    def cancel(
+        self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
+    ) -> asyncio.Future[tuple[int, int] | None]:
+        future: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
+
         def write(db: sqlite3.Connection) -> tuple[int, int] | None:
             found: tuple[int, int] | None = db.execute(
                 "UPDATE invocation SET state = ?, ended = ?, code = ?, message = ? WHERE key = ? AND state IN (0, 1)"
@@ -81,10 +85,18 @@ class SQLiteJournal:
             ).fetchone()
             if found:
                 function_id, size = found
-                db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, size)])
+                kept = db.execute("SELECT length(body) + length(log) FROM result WHERE key = ?", (key,)).fetchone()
+                ended = size + (kept[0] if kept else 0)  # what an earlier attempt left
+                db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, ended)])
             return found
 
-        return await self._writer.call(write)
+        def done(submission: Submission) -> None:
+            if then is not None:
+                then(key, submission.value if submission.error is None else None, submission.error is None)
+            answer(future, submission)
+
+        self._writer.submit(Submission((), call=write, done=done))
+        return future
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
         rows = [(READY, i.key) for i in invocations]
@@ -218,7 +230,7 @@ def _settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
         rows.append((Statement.FINISH, row))
         rows.append((Statement.TALLY, (before.function_id, -1, -len(before.payload))))
         rows.append((Statement.TALLY, (0, 1, size)))
-    if outcome.result or outcome.log:
+    if outcome.result or outcome.log or before.attempt > 1:  # nothing of an earlier attempt stays
         rows.append((Statement.RESULT, (before.key, outcome.result, outcome.log)))
     if settlement.ran and (before.attempt > 1 or not outcome.ok):
         history = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
