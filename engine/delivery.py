@@ -118,20 +118,22 @@ class Delivery:
         return next_due
 
     async def _deliver(self, owed: Owed) -> None:
+        since = self._clock.now()
         try:
-            await self._try(owed)
+            record = await self._records.get(owed.key)
+            if record is None:
+                raise Undeliverable("its invocation is gone")
+            since = record.ended_at or since
+            await self._try(owed, record)
         except Exception as error:  # the border of one delivery
-            await self._postpone(owed, error)
+            await self._postpone(owed, error, since)
         finally:
             self._under_way.discard(owed.owed_id)
             self._work.set()
 
     # --- one delivery ---------------------------------------------------------------------------------------
 
-    async def _try(self, owed: Owed) -> None:
-        record = await self._records.get(owed.key)
-        if record is None:
-            raise Undeliverable("its invocation is gone")
+    async def _try(self, owed: Owed, record: Record) -> None:
         context = _Context(self, owed, record)
         await self._destination(owed.destination).deliver(owed, self._document(record), context)
         if not context.done:
@@ -157,10 +159,11 @@ class Delivery:
         self._intake.queue(invocation, stored=True)
         return invocation.request_id
 
-    async def _postpone(self, owed: Owed, error: Exception) -> None:
+    async def _postpone(self, owed: Owed, error: Exception, since: float) -> None:
+        """``since`` is when the outcome came to be: its due time moves with every try."""
         now = self._clock.now()
         self._failed += 1
-        final = isinstance(error, Undeliverable) or now - owed.due_at > MAX_AGE
+        final = isinstance(error, Undeliverable) or now - since > MAX_AGE
         due_at = None if final else now + self._policy.delay(owed.tries + 1, self._random.random())
         self._given_up += final
         log.warning(
