@@ -25,6 +25,7 @@ from engine.clock import Clock, SystemClock
 from engine.codestore import CodeStore
 from engine.delivery import Delivery
 from engine.dispatcher import Dispatcher
+from engine.errors import DataDirectoryUnusable, Unavailable
 from engine.executors.pool import Pool, open_pool
 from engine.intake import DiskGuard, Intake
 from engine.janitor import Janitor, Retention
@@ -39,6 +40,8 @@ from engine.scheduler import Scheduler
 from engine.settings import QueueSettings, RetrySettings, Settings
 
 log = structlog.get_logger("functiond")
+
+_STOPPING = "shutting down"
 
 
 class Running(Struct, frozen=True, kw_only=True):
@@ -124,14 +127,17 @@ async def _services(running: Running) -> AsyncIterator[None]:
                     slots.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                if not running.storage.writer.broken:
-                    await running.dispatcher.release()
+                await _release(running)
             services.cancel_scope.cancel()
 
 
 async def _recover(running: Running, services: TaskGroup) -> None:
     """Take up what the last engine left: what was running waits again, before anything new is accepted."""
-    await running.catalog.load()
+    try:
+        await running.catalog.load()
+        recovery = await running.storage.journal.recover()
+    except Unavailable as problem:
+        raise DataDirectoryUnusable(str(running.storage.path), f"cannot be written: {problem}") from problem
 
     def apply(function_id: int, function: Function | None) -> None:
         if function is None:  # what still waits passes through, to be discarded
@@ -144,7 +150,6 @@ async def _recover(running: Running, services: TaskGroup) -> None:
     for function in running.catalog.all():
         apply(function.function_id, function)
     running.catalog.watch(apply)
-    recovery = await running.storage.journal.recover()
     running.backlog.load(recovery.backlog)
     running.scheduler.recover(recovery)
     running.dispatcher.fail_condemned(recovery.condemned)
@@ -153,12 +158,24 @@ async def _recover(running: Running, services: TaskGroup) -> None:
 
 async def drain(running: Running) -> None:
     """Doors first; then what runs may end within the grace period, while nothing new starts. Once is enough."""
+    if _STOPPING in running.scheduler.held:
+        return  # the grace period is granted once
     running.intake.close()
-    running.scheduler.hold("shutting down")
+    running.scheduler.hold(_STOPPING)
     if running.storage.writer.broken:
         return  # no end of a run could be stored
     with anyio.move_on_after(running.settings.grace, shield=True):
         await running.dispatcher.drain()
+
+
+async def _release(running: Running) -> None:
+    """What still runs waits for the next engine."""
+    if running.storage.writer.broken:
+        return
+    try:
+        await running.dispatcher.release()
+    except Unavailable as problem:  # the next engine finds them running, as after a death of this one
+        log.warning("running work not put back", problem=str(problem))
 
 
 def _wire(
