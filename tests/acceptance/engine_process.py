@@ -1,0 +1,235 @@
+"""A real engine in a process of its own, to be asked over HTTP, stopped and killed: standard library only."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+PROJECT = "project1"
+REGION = "local-1"
+BASE = f"/v2/{PROJECT}/fgs/functions"
+#: An engine that keeps nothing back of the disk, and whose retries come soon.
+QUICK = {
+    "FUNCTIOND_STORAGE__FREE_SPACE": "0",
+    "FUNCTIOND_STORAGE__BALLAST": "0",
+    "FUNCTIOND_RETRY__BASE": "0.05",
+    "FUNCTIOND_GRACE": "5",
+}
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def urn_of(name: str) -> str:
+    return f"urn:fss:{REGION}:{PROJECT}:function:default:{name}:latest"
+
+
+class EngineProcess:
+    """An engine on a data directory; may be started again after its end. Settings are environment variables."""
+
+    def __init__(self, data: Path, **settings: str) -> None:
+        self.data = data
+        self.log: list[str] = []
+        self.port = 0
+        self._settings = {**QUICK, **settings}
+        self._process: subprocess.Popen[str] | None = None
+        self._reader = ThreadPoolExecutor(1)
+        self._read: Future[None] | None = None
+
+    # --- its life -------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Return when it serves. Raises AssertionError with its log if it ends before."""
+        command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(self.data)]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUNCTIOND_")}
+        environment = {**inherited, **self._settings, "FUNCTIOND_LOG__FORMAT": "json"}
+        self._process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, env=environment, text=True, start_new_session=True
+        )
+        serving: Future[int] = Future()
+        self.log.clear()
+        self._read = self._reader.submit(self._follow, serving)
+        self.port = serving.result(60)
+        return self
+
+    def _follow(self, serving: Future[int]) -> None:
+        """Read the log to its end, so that a full pipe holds up nobody."""
+        assert self._process is not None
+        assert self._process.stderr is not None
+        with self._process.stderr as lines:
+            for line in lines:
+                self.log.append(line)
+                if '"event":"serving"' in line.replace(" ", "") and not serving.done():
+                    serving.set_result(json.loads(line)["port"])
+        if not serving.done():
+            serving.set_exception(AssertionError(f"the engine ended: {''.join(self.log)}"))
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self, *, children: bool = False) -> None:
+        """SIGKILL, to its children too if wanted."""
+        pids = descendants(self.pid) if children else []
+        self.signal(signal.SIGKILL)
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.wait()
+
+    def wait(self) -> int:
+        assert self._process is not None
+        assert self._read is not None
+        code = self._process.wait(60)
+        self._read.result(60)
+        return code
+
+    def close(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill(children=True)
+        self._reader.shutdown()
+
+    # --- asking it ------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+    ) -> Reply:
+        """One request on a connection of its own. ``body`` is sent as JSON, bytes as they are."""
+        content = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)) as connection:
+            connection.request(method, path, content, sent)
+            reply = connection.getresponse()
+            return Reply(reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read())
+
+    def create(self, name: str, source: str, **fields: object) -> None:
+        body = {
+            "func_name": name,
+            "package": "default",
+            "runtime": "Python3.10",
+            "handler": "index.handler",
+            "timeout": 30,
+            "memory_size": 128,
+            "code_type": "inline",
+            "func_code": {"file": base64.b64encode(source.encode()).decode()},
+            **fields,
+        }
+        reply = self.ask("POST", BASE, body)
+        assert reply.status == 200, reply
+
+    def configure(self, name: str, **settings: object) -> None:
+        """Asynchronous settings."""
+        reply = self.ask("PUT", f"{BASE}/{urn_of(name)}/async-invoke-config", settings)
+        assert reply.status == 200, reply
+
+    def send(self, name: str, event: object = None, **headers: str) -> Reply:
+        """Invoke asynchronously. Header names are given with underscores."""
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        return self.ask("POST", f"{BASE}/{urn_of(name)}/invocations-async", event or {}, headers=named)
+
+    def accepted(self, name: str, event: object = None, **headers: str) -> str:
+        reply = self.send(name, event, **headers)
+        assert reply.status == 202, reply
+        request_id: str = reply.json["request_id"]
+        return request_id
+
+    def record(self, name: str, request_id: str, wait: float = 0) -> Any:
+        """All that is known of an invocation; with ``wait``, once it has ended."""
+        reply = self.ask("GET", f"{BASE}/{urn_of(name)}/async-invocations/{request_id}?wait={wait:g}")
+        assert reply.status == 200, reply
+        return reply.json
+
+    def cancel(self, name: str, request_id: str) -> Reply:
+        return self.ask("POST", f"{BASE}/{urn_of(name)}/cancel", {"request_id": request_id, "type": "force"})
+
+    def metric(self, name: str) -> float:
+        """The value of a figure without labels, or of its first label."""
+        for line in self.ask("GET", "/metrics").body.decode().splitlines():
+            if line.startswith(name) and not line.startswith("#"):
+                return float(line.rsplit(" ", 1)[1])
+        raise AssertionError(f"no figure {name}")
+
+
+@contextmanager
+def engine_on(data: Path, **settings: str) -> Iterator[EngineProcess]:
+    """A running engine, gone with all its children when the block is left."""
+    engine = EngineProcess(data, **settings)
+    try:
+        yield engine.start()
+    finally:
+        engine.close()
+
+
+def descendants(pid: int) -> list[int]:
+    """The living children of a process, their children, and so on."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            children = [int(c) for c in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+        except OSError:
+            continue
+        found += children
+        waiting += children
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """False for a zombie: it runs nothing any more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def rows(data: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    """Read the journal of an engine, alive or not."""
+    with closing(sqlite3.connect(f"file:{data}/journal.db?mode=ro", uri=True, timeout=10)) as database:
+        return database.execute(sql, values).fetchall()
+
+
+#: Ended and unended rows and bytes, as the real rows have them; to be compared with the table ``tally``.
+REAL_TALLY = """
+SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY function_id
+UNION ALL
+SELECT 0, count(*), sum(size + coalesce((SELECT length(body) + length(log) FROM result r WHERE r.key = i.key), 0))
+FROM invocation i WHERE state >= 3 HAVING count(*) > 0
+"""
+TALLY = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"

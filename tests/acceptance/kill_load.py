@@ -1,0 +1,139 @@
+"""The load of the kill loop: clients that note every promise, and functions that note every run."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+from tests.acceptance.engine_process import EngineProcess, urn_of
+
+#: Each run appends one line in one write: the kind, and the id of the request that led to it.
+NOTE = """
+import json, os, time
+
+def note(context, kind, request_id=None):
+    line = f"{kind} {request_id or context.getRequestID()}\\n".encode()
+    fd = os.open(context.getUserData("runs"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, line)
+    os.close(fd)
+"""
+SOURCES = {
+    "plain": "def handler(event, context):\n    note(context, 'plain')\n    return event\n",
+    "slow": "def handler(event, context):\n    note(context, 'slow')\n    time.sleep(0.1)\n",
+    # Fails once for each request: at its first run there is no mark of it yet.
+    "flaky": """
+def handler(event, context):
+    note(context, 'flaky')
+    mark = context.getUserData('runs') + '.' + context.getRequestID()
+    if not os.path.exists(mark):
+        open(mark, 'w').close()
+        raise ValueError('the first time')
+""",
+    "chain": "def handler(event, context):\n    note(context, 'chain')\n    return event\n",
+    "sink": "def handler(event, context):\n    note(context, 'sink', event['request_context']['request_id'])\n",
+}
+KINDS = ("plain", "plain", "plain", "keyed", "delayed", "slow", "flaky", "chain")
+
+
+def deploy(engine: EngineProcess, runs: Path) -> None:
+    for name, source in SOURCES.items():
+        engine.create(name, NOTE + source, user_data=json.dumps({"runs": str(runs)}))
+    engine.configure("flaky", max_async_retry_attempts=2)
+    sink = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("sink")})}
+    engine.configure("chain", destination_config={"on_success": sink})
+
+
+class Clients:
+    """Send until told to stop; a client that finds the engine dead waits for the next one."""
+
+    def __init__(self, engine: EngineProcess) -> None:
+        self.acked: dict[str, str] = {}  #: request id -> kind
+        self.keys: dict[str, str] = {}  #: idempotency key -> request id
+        self.contradictions: list[str] = []  #: keys that were answered with two ids
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._alive = threading.Event()
+        self._alive.set()
+        self._stopped = False
+
+    @contextmanager
+    def sending(self, count: int, seed: int) -> Iterator[None]:
+        with ThreadPoolExecutor(count) as threads:
+            futures = [threads.submit(self._client, Random(seed + number), number) for number in range(count)]
+            try:
+                yield
+            finally:
+                self._stopped = True
+                self._alive.set()
+        for future in futures:
+            future.result()
+
+    @contextmanager
+    def dead_engine(self) -> Iterator[None]:
+        """While this is entered nobody sends."""
+        self._alive.clear()
+        yield
+        self._alive.set()
+
+    def _client(self, random: Random, number: int) -> None:
+        sent = 0
+        unanswered: tuple[str, str] | None = None
+        while not self._stopped:
+            self._alive.wait()
+            connection = http.client.HTTPConnection("127.0.0.1", self._engine.port, timeout=30)
+            try:
+                while self._alive.is_set() and not self._stopped:
+                    kind, key = unanswered or (random.choice(KINDS), "")
+                    if kind == "keyed" and not key:
+                        sent += 1
+                        key = self._some_key(random, f"{number}-{sent}")
+                    unanswered = (kind, key) if key else None
+                    self._send(connection, kind, key)
+                    unanswered = None
+            except (OSError, http.client.HTTPException):
+                self._alive.wait(0.01)  # it is dead; a key without an answer is sent again
+            finally:
+                connection.close()
+
+    def _some_key(self, random: Random, new: str) -> str:
+        """Mostly a new one, sometimes one that was answered long ago."""
+        with self._lock:
+            return random.choice(list(self.keys)) if self.keys and random.random() < 0.2 else new
+
+    def _send(self, connection: http.client.HTTPConnection, kind: str, key: str) -> None:
+        name = "plain" if kind in ("keyed", "delayed") else kind
+        headers = {"Content-Type": "application/json"}
+        if key:
+            headers["Idempotency-Key"] = key
+        if kind == "delayed":
+            headers["X-Functiond-Delay"] = "0.3"
+        path = f"/v2/project1/fgs/functions/{urn_of(name)}/invocations-async"
+        connection.request("POST", path, json.dumps({"key": key}), headers)
+        reply = connection.getresponse()
+        body = reply.read()
+        if reply.status == 202:
+            self._note(json.loads(body)["request_id"], name, key)
+        elif reply.status not in (429, 503):
+            raise AssertionError(f"{reply.status} {body!r}")
+
+    def _note(self, request_id: str, name: str, key: str) -> None:
+        with self._lock:
+            self.acked[request_id] = name
+            if key and self.keys.setdefault(key, request_id) != request_id:
+                self.contradictions.append(key)
+
+
+def runs_in(file: Path) -> Counter[tuple[str, str]]:
+    """How often each kind ran for each request id."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for line in file.read_text().splitlines():
+        kind, request_id = line.split()
+        counts[kind, request_id] += 1
+    return counts

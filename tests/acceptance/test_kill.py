@@ -1,0 +1,81 @@
+"""kill -9: what was acknowledged runs, whatever becomes of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from time import monotonic, sleep
+
+import pytest
+
+from tests.acceptance.engine_process import (
+    REAL_TALLY,
+    TALLY,
+    EngineProcess,
+    descendants,
+    engine_on,
+    is_alive,
+    rows,
+)
+from tests.acceptance.kill_load import Clients, deploy, runs_in
+
+SLOTS = 6
+SEED = 17
+UNENDED = "SELECT (SELECT count(*) FROM owed) + (SELECT count(*) FROM invocation WHERE state < 3)"
+#: Runs of one request if nothing fails but the function itself.
+EXPECTED = {"plain": 1, "slow": 1, "flaky": 2, "chain": 1, "sink": 1}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[EngineProcess]:
+    settings = {"FUNCTIOND_EXECUTOR__SLOTS": str(SLOTS), "FUNCTIOND_QUEUE__ROWS": "3000"}
+    with engine_on(tmp_path / "data", **settings) as engine:
+        yield engine
+
+
+@pytest.mark.timeout(900)
+def test_what_was_acknowledged_runs_whenever_the_engine_is_killed(
+    engine: EngineProcess, tmp_path: Path, kills: int
+) -> None:
+    runs_file = tmp_path / "runs"
+    deploy(engine, runs_file)
+    clients, random = Clients(engine), Random(SEED)
+
+    with clients.sending(4, SEED):
+        for _ in range(kills):
+            sleep(random.uniform(0.05, 0.8))  # the moment of death, not a wait for a result
+            with clients.dead_engine():
+                kill_and_start(engine, random)
+    drain(engine, clients)
+    assert engine.stop() == 0
+
+    runs = runs_in(runs_file)
+    lost = [i for i, kind in clients.acked.items() if not runs[kind, i]]
+    lost += [i for i, kind in clients.acked.items() if kind == "chain" and not runs["sink", i]]
+    duplicates = sum(max(0, count - EXPECTED[kind]) for (kind, _), count in runs.items())
+    print(f"{kills} kills, {len(clients.acked)} acked, {len(lost)} lost, {duplicates} duplicates")
+    assert clients.acked
+    assert not lost
+    assert not clients.contradictions
+    assert duplicates <= SLOTS * kills
+    assert rows(engine.data, "SELECT count(*) FROM invocation WHERE state <> 3") == [(0,)]
+    assert rows(engine.data, "SELECT count(*) FROM owed") == [(0,)]
+    assert sorted(rows(engine.data, TALLY)) == sorted(rows(engine.data, REAL_TALLY))
+
+
+def kill_and_start(engine: EngineProcess, random: Random) -> None:
+    children = descendants(engine.pid)
+    engine.kill(children=random.random() < 0.5)
+    engine.start()
+    assert not [pid for pid in children if is_alive(pid)], "an instance of the dead engine lives on"
+
+
+def drain(engine: EngineProcess, clients: Clients) -> None:
+    """Wait for the end of all that was promised, and of what it led to."""
+    for request_id, kind in clients.acked.items():
+        engine.record(kind, request_id, wait=60)
+    deadline = monotonic() + 60
+    while rows(engine.data, UNENDED) != [(0,)]:
+        assert monotonic() < deadline, "something never ends"
+        sleep(0.1)  # what chains lead to has ids that nobody was told
