@@ -54,7 +54,7 @@ class QueueSettings(Section, frozen=True, kw_only=True):
 
 
 class ExecutorSettings(Section, frozen=True, kw_only=True):
-    slots: Positive = max(8, 4 * (os.cpu_count() or 2))  #: invocations that run at a time
+    slots: Positive = max(16, 8 * (os.cpu_count() or 2))  #: invocations that run at a time
     sync_slots: Annotated[int, Meta(ge=0)] = 2  #: of them kept free for synchronous callers
     memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: three quarters of the machine's
     idle: Seconds = 300.0  #: an instance without work ends after this many seconds

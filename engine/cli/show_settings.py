@@ -13,7 +13,7 @@ from engine.cli.words import print_json, print_table
 from engine.settings import Settings
 
 #: Defaults that depend on the machine.
-COMPUTED = {"executor.slots": "4 per processor, at least 8"}
+COMPUTED = {"executor.slots": "8 per processor, at least 16"}
 
 
 class Setting(Struct, frozen=True, kw_only=True):
