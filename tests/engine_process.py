@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from msgspec import Struct
 
@@ -20,11 +20,11 @@ CLEAN = {name: value for name, value in os.environ.items() if not name.startswit
 
 
 class EngineProcess(Struct):
-    """What it said on standard output is in ``said``; its log lines, once it has ended, in ``log``."""
+    """``said`` is its standard output, to be read; its log lines are in ``log`` once it has ended."""
 
     process: subprocess.Popen[str]
     url: str
-    said: Path
+    said: IO[str]
     log: list[str]
 
 
@@ -32,15 +32,15 @@ class EngineProcess(Struct):
 def engine_process(folder: Path, *options: str, environ: Mapping[str, str] | None = None) -> Iterator[EngineProcess]:
     """A running engine that keeps its data in ``folder``/data; ended by SIGTERM."""
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(folder / "data"), *options]
-    said = folder / "said"
     environment = {**CLEAN, "FUNCTIOND_LOG__FORMAT": "json", **(environ or {})}
-    with said.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, env=environment, text=True, cwd=ROOT)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True, cwd=ROOT)
     with process, ThreadPoolExecutor(1) as drain:
         assert process.stderr is not None
+        assert process.stdout is not None
         try:
             log: list[str] = []
-            engine = EngineProcess(process=process, url=_url(process.stderr, log), said=said, log=log)
+            engine = EngineProcess(process=process, url=_url(process.stderr, log), said=process.stdout, log=log)
             # Its log must go somewhere, or a full pipe would hold it up.
             drain.submit(log.extend, process.stderr)
             yield engine

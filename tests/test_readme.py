@@ -39,6 +39,7 @@ def section(title: str) -> str:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     with engine_process(tmp_path_factory.mktemp("readme"), "--demo") as engine:
+        assert any("Ctrl-C" in line for line in engine.said)  # by then the function is there
         yield engine
 
 

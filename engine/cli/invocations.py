@@ -67,7 +67,7 @@ def invocations(
     elif not found:
         Words().print(f"No invocations in the last {hours:g} hours.", style="dim")
     else:
-        print_table(("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ENDED", "ERROR"), map(_row, found))
+        print_table(("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), map(_row, found))
 
 
 def show(request_id: str, /, *, function: str | None = None, target: Target = HERE) -> None:
@@ -138,6 +138,5 @@ def _row(item: dict[str, Any]) -> tuple[str, ...]:
         item["function"],
         item["status"],
         item.get("start_time", "").replace("T", " "),
-        item.get("end_time", "").rpartition("T")[2],
         error,
     )

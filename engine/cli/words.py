@@ -8,17 +8,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
-
-WIDE = 1_000  #: columns of what goes to a file or a pipe: lines for grep, not folded
+from rich.markup import escape
 
 
 class Words(Console):
     """Outlives whoever reads it: an engine must not end because ``| head`` has seen enough."""
 
     def __init__(self) -> None:
-        super().__init__(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
+        super().__init__(highlight=False, soft_wrap=True)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -33,17 +32,21 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(*(coloured(cell) for cell in row))
-    Words().print(table)
+    """Cells are never cut or folded: what is shown can be copied. A line too long is the terminal's to break."""
+    lines = list(rows)
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *lines, strict=True)]
+    words = Words()
+    for number, line in enumerate((columns, *lines)):
+        padded = [set_cell_size(cell, width) for cell, width in zip(line, widths, strict=True)]
+        padded[-1] = line[-1]
+        text = "  ".join(escape(cell) if number == 0 else coloured(cell) for cell in padded)
+        words.print(text, style="bold" if number == 0 else None)
 
 
 def coloured(text: str) -> str:
     """A cell; states have a colour."""
-    colour = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "cyan"}.get(text)
-    safe = text.replace("[", r"\[")
-    return f"[{colour}]{safe}[/]" if colour else safe
+    colour = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "cyan"}.get(text.strip())
+    return f"[{colour}]{escape(text)}[/]" if colour else escape(text)
 
 
 def program() -> str:
