@@ -1,0 +1,36 @@
+"""Doubles for tests, shipped with the engine: each passes the contract suite of the seam it stands for."""
+
+from __future__ import annotations
+
+from engine.testing_executor import InlineContext, InlineExecutor
+from engine.testing_storage import (
+    MemoryCatalogStore,
+    MemoryJournal,
+    MemoryOutbox,
+    MemoryRecords,
+    MemoryStorage,
+)
+
+__all__ = [
+    "InlineContext",
+    "InlineExecutor",
+    "ManualClock",
+    "MemoryCatalogStore",
+    "MemoryJournal",
+    "MemoryOutbox",
+    "MemoryRecords",
+    "MemoryStorage",
+]
+
+
+class ManualClock:
+    """Stands still until it is told to go on. It moves no timers: they follow the loop's own clock."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self._now = now
+
+    def now(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds

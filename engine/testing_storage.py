@@ -1,0 +1,371 @@
+"""The storage seams in memory: the same promises as on disk, but for outliving the process.
+
+What is written is safe at the next turn of the loop, where callers and callbacks hear of it. To see what a restart
+sees, ask the same storage to ``recover`` again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from engine.errors import IdempotencyConflict
+from engine.identity import Identity, key_at
+from engine.model import AsyncSettings, Attempt, DestinationSpec, Function, Invocation, Outcome, Owed, Record, State
+from engine.protocols import Page, Purged, Recovery, Selection, Settlement
+
+MAX_DEATHS = 3
+
+
+class Row(Struct, kw_only=True):
+    """An invocation and all that became of it."""
+
+    invocation: Invocation
+    state: State = State.WAIT
+    started_at: float | None = None
+    ended_at: float | None = None
+    code: int = 0
+    message: str = ""
+    result: bytes = b""
+    log: bytes = b""
+    attempts: dict[int, Attempt] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        return self.state is State.WAIT and not self.invocation.delayed
+
+    @property
+    def delayed(self) -> bool:
+        return self.state is State.WAIT and self.invocation.delayed
+
+    @property
+    def size(self) -> int:
+        return len(self.invocation.payload) + len(self.result) + len(self.log)
+
+
+class MemoryStorage:
+    """The seams side by side, over the same rows."""
+
+    def __init__(self, *, node: int = 1, idempotency_retention: float = 86_400.0) -> None:
+        self.identity = Identity(node)
+        self.rows: dict[int, Row] = {}
+        self.debts: dict[int, Owed] = {}
+        self.last_owed_id = 0
+        self.journal = MemoryJournal(self, idempotency_retention)
+        self.records = MemoryRecords(self)
+        self.outbox = MemoryOutbox(self)
+        self.catalog = MemoryCatalogStore()
+
+    def owe(self, invocation: Invocation, state: State, spec: DestinationSpec, due_at: float) -> None:
+        self.last_owed_id += 1
+        self.debts[self.last_owed_id] = Owed(
+            owed_id=self.last_owed_id,
+            key=invocation.key,
+            function_id=invocation.function_id,
+            condition="success" if state is State.SUCCESS else "failure",
+            destination=spec,
+            due_at=due_at,
+        )
+
+
+class MemoryJournal:
+    """Satisfies ``Journal`` and ``Window``."""
+
+    def __init__(self, storage: MemoryStorage, idempotency_retention: float) -> None:
+        self._storage = storage
+        self._retention = idempotency_retention
+        self._tokens: dict[tuple[int, str], tuple[str, bytes, float]] = {}
+
+    # --- Journal --------------------------------------------------------------------------------------------
+
+    def append(
+        self, invocation: Invocation, *, token: str = "", then: Callable[[Invocation, bool], None] | None = None
+    ) -> asyncio.Future[str]:
+        error: Exception | None = None
+        request_id = invocation.request_id
+        try:
+            request_id = self._append(invocation, token)
+        except IdempotencyConflict as conflict:
+            error = conflict
+        stored = error is None and request_id == invocation.request_id
+        tell = None if then is None else (lambda: then(invocation, stored))
+        return _at_the_next_turn(request_id, error, tell)
+
+    def start(self, invocation: Invocation, started_at: float) -> None:
+        row = self._storage.rows[invocation.key]
+        row.state, row.started_at = State.RUNNING, started_at
+
+    def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
+        before, outcome = settlement.invocation, settlement.outcome
+        row = self._storage.rows[before.key]
+        row.state, row.code, row.message = settlement.state, outcome.code, outcome.message
+        if settlement.retry is not None:
+            row.invocation = settlement.retry
+        else:
+            row.ended_at = outcome.ended_at
+            row.started_at = outcome.started_at if settlement.ran else None
+        if outcome.result or outcome.log or before.attempt > 1:
+            row.result, row.log = outcome.result, outcome.log
+        if settlement.ran and (before.attempt > 1 or not outcome.ok):
+            row.attempts[before.attempt] = _attempt(before.attempt, outcome)
+        if settlement.owes is not None:
+            self._storage.owe(before, settlement.state, settlement.owes, outcome.ended_at)
+        if then is not None:
+            asyncio.get_running_loop().call_soon(then, settlement)
+
+    def cancel(
+        self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
+    ) -> asyncio.Future[tuple[int, int] | None]:
+        found: tuple[int, int] | None = None
+        row = self._storage.rows.get(key)
+        if row is not None and row.state is State.WAIT:
+            row.state, row.ended_at = State.FAIL, outcome.ended_at
+            row.code, row.message = outcome.code, outcome.message
+            found = row.invocation.function_id, len(row.invocation.payload)
+        tell = None if then is None else (lambda: then(key, found, True))
+        return _at_the_next_turn(found, None, tell)
+
+    async def release(self, invocations: Sequence[Invocation]) -> None:
+        for invocation in invocations:
+            row = self._storage.rows[invocation.key]
+            if row.state is State.RUNNING:
+                row.state = State.WAIT
+                row.invocation = replace(row.invocation, delayed=False)
+
+    async def recover(self) -> Recovery:
+        condemned, revived = [], 0
+        rows = sorted(self._storage.rows.values(), key=lambda row: row.invocation.key)
+        for row in rows:
+            if row.state is State.RUNNING and row.invocation.deaths >= MAX_DEATHS:
+                condemned.append(row.invocation)
+            elif row.state is State.RUNNING:
+                row.invocation = replace(row.invocation, deaths=row.invocation.deaths + 1, delayed=False)
+                row.state = State.WAIT
+                revived += 1
+        return Recovery(
+            backlog=self._backlog(),
+            waiting=frozenset(row.invocation.function_id for row in rows if row.ready),
+            condemned=tuple(condemned),
+            next_due=self._next_due(),
+            revived=revived,
+        )
+
+    # --- Window ---------------------------------------------------------------------------------------------
+
+    async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
+        waiting = sorted(
+            (row.invocation for row in self._storage.rows.values() if row.ready), key=lambda one: one.rank_key
+        )
+        behind = [one for one in waiting if one.function_id == function_id and one.rank_key > after]
+        found: list[Invocation] = []
+        read = 0
+        for invocation in behind[:rows]:
+            found.append(invocation)
+            read += len(invocation.payload)
+            if read >= size:
+                break
+        return Page(invocations=tuple(found), complete=len(found) < rows and read < size)
+
+    async def promote(self, now: float, rows: int) -> tuple[tuple[Invocation, ...], float | None]:
+        due = sorted(
+            (row for row in self._storage.rows.values() if row.delayed and row.invocation.due_at <= now),
+            key=lambda row: row.invocation.due_at,
+        )[:rows]
+        for row in due:
+            row.invocation = replace(row.invocation, delayed=False)
+        return tuple(row.invocation for row in due), self._next_due()
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _append(self, invocation: Invocation, token: str) -> str:
+        name, now = (invocation.function_id, token), invocation.accepted_at
+        known = self._tokens.get(name) if token else None
+        if known is not None and known[2] > now:
+            if known[1] != invocation.payload:
+                raise IdempotencyConflict(token)
+            return known[0]
+        if token:
+            self._tokens[name] = invocation.request_id, invocation.payload, now + self._retention
+        self._storage.rows[invocation.key] = Row(invocation=invocation)
+        return invocation.request_id
+
+    def _backlog(self) -> dict[int, tuple[int, int]]:
+        backlog: dict[int, tuple[int, int]] = {}
+        for row in self._storage.rows.values():
+            function_id, size = row.invocation.function_id, len(row.invocation.payload)
+            if row.state.final:
+                function_id, size = 0, row.size
+            rows, used = backlog.get(function_id, (0, 0))
+            backlog[function_id] = rows + 1, used + size
+        return backlog
+
+    def _next_due(self) -> float | None:
+        return min((row.invocation.due_at for row in self._storage.rows.values() if row.delayed), default=None)
+
+
+class MemoryRecords:
+    def __init__(self, storage: MemoryStorage) -> None:
+        self._storage = storage
+
+    async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
+        rows = sorted((row for row in self._storage.rows.values() if _selected(row, selection)), key=_place)
+        page = islice(rows, selection.offset, selection.offset + selection.limit)
+        return [replace(_record(row), payload=b"", result=b"", log=b"", attempts=()) for row in page], len(rows)
+
+    async def get(self, key: int) -> Record | None:
+        row = self._storage.rows.get(key)
+        return None if row is None else _record(row)
+
+    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+        owing = {owed.key for owed in self._storage.debts.values() if owed.due_at is not None}
+        ended = [row for _, row in sorted(self._storage.rows.items()) if row.ended_at is not None]
+        kept_rows, kept_size = len(ended), sum(row.size for row in ended)
+        dropped: list[str] = []
+        oldest: list[float] = []
+        for row in ended:
+            assert row.ended_at is not None
+            over = kept_rows > rows or kept_size > size
+            if row.invocation.key not in owing and (over or row.ended_at <= now - age):
+                kept_rows, kept_size = kept_rows - 1, kept_size - row.size
+                dropped.append(row.invocation.request_id)
+                self._drop(row.invocation.key)
+            else:
+                oldest.append(row.ended_at)
+        next_due = min(oldest) + age if oldest else None
+        return Purged(request_ids=tuple(dropped), more=False, next_due=next_due)
+
+    def _drop(self, key: int) -> None:
+        del self._storage.rows[key]
+        for owed in [owed for owed in self._storage.debts.values() if owed.key == key]:
+            del self._storage.debts[owed.owed_id]
+
+
+class MemoryOutbox:
+    def __init__(self, storage: MemoryStorage) -> None:
+        self._storage = storage
+        self.given_up: dict[int, Owed] = {}
+
+    async def owed(self, now: float, rows: int) -> tuple[Sequence[Owed], float | None]:
+        waiting = sorted(self._storage.debts.values(), key=lambda owed: owed.due_at)
+        due = [owed for owed in waiting if owed.due_at <= now]
+        return due[:rows], min((owed.due_at for owed in waiting if owed.due_at > now), default=None)
+
+    async def delivered(self, owed: Owed, append: Invocation | None = None) -> None:
+        self._storage.debts.pop(owed.owed_id, None)
+        if append is not None:
+            self._storage.rows[append.key] = Row(invocation=append)
+
+    async def postpone(self, owed: Owed, due_at: float | None, error: str) -> None:
+        known = self._storage.debts[owed.owed_id]
+        changed = replace(known, tries=known.tries + 1, error=error)
+        if due_at is None:
+            self.given_up[owed.owed_id] = changed
+            del self._storage.debts[owed.owed_id]
+        else:
+            self._storage.debts[owed.owed_id] = replace(changed, due_at=due_at)
+
+
+class MemoryCatalogStore:
+    def __init__(self) -> None:
+        self.functions: dict[tuple[int, str], Function] = {}
+        self.settings: dict[tuple[int, str], AsyncSettings] = {}
+        self._last = 0
+
+    async def load(self) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
+        return list(self.functions.values()), dict(self.settings)
+
+    async def new_function_id(self) -> int:
+        self._last += 1
+        return self._last
+
+    async def put_function(self, function: Function) -> None:
+        self.functions[function.function_id, function.version] = function
+
+    async def delete_function(self, function_id: int) -> None:
+        self.functions = {key: value for key, value in self.functions.items() if key[0] != function_id}
+        self.settings = {key: value for key, value in self.settings.items() if key[0] != function_id}
+
+    async def put_settings(self, function_id: int, version: str, settings: AsyncSettings) -> None:
+        self.settings[function_id, version] = settings
+
+    async def delete_settings(self, function_id: int, version: str) -> None:
+        self.settings.pop((function_id, version), None)
+
+
+def _at_the_next_turn(value: Any, error: Exception | None, tell: Callable[[], None] | None) -> asyncio.Future[Any]:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def answer() -> None:
+        if tell is not None:
+            tell()
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+    loop.call_soon(answer)
+    return future
+
+
+def _attempt(number: int, outcome: Outcome) -> Attempt:
+    return Attempt(
+        attempt=number,
+        started_at=outcome.started_at,
+        ended_at=outcome.ended_at,
+        code=outcome.code,
+        message=outcome.message,
+    )
+
+
+def _selected(row: Row, selection: Selection) -> bool:
+    key = row.invocation.key
+    return (
+        row.invocation.function_id == selection.function_id
+        and (not selection.states or row.state in selection.states)
+        and (selection.keys is None or key in selection.keys)
+        and key >= key_at(selection.begin)
+        and (selection.end == float("inf") or key < key_at(selection.end))
+    )
+
+
+def _place(row: Row) -> tuple[float, ...]:
+    """What runs, what waits for its turn, what waits for its time, what ended, newest first."""
+    invocation = row.invocation
+    if row.state is State.RUNNING:
+        return (0, invocation.key)
+    if row.ready:
+        return (1, *invocation.rank_key)
+    return (2, invocation.due_at) if row.delayed else (3, -invocation.key)
+
+
+def _record(row: Row) -> Record:
+    one = row.invocation
+    return Record(
+        key=one.key,
+        request_id=one.request_id,
+        function_id=one.function_id,
+        version=one.version,
+        alias=one.alias,
+        source=one.source,
+        state=row.state,
+        priority=one.priority,
+        due_at=one.due_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        attempt=one.attempt,
+        code=row.code,
+        message=row.message,
+        hops=one.hops,
+        payload=one.payload,
+        result=row.result,
+        log=row.log,
+        attempts=tuple(row.attempts[number] for number in sorted(row.attempts)),
+    )

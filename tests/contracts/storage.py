@@ -1,0 +1,137 @@
+"""The storage seams, real and double, for the contract suites; and what those need to say much in a line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.identity import Identity
+from engine.journal import locked, open_storage
+from engine.model import Code, DestinationSpec, Invocation, Outcome, State
+from engine.protocols import CatalogStore, Journal, Outbox, Records, Settlement, Window
+from engine.testing import MemoryStorage
+
+NOW = 1_700_000_000.0
+SINK = DestinationSpec(destination="FunctionGraph", param='{"func_urn":"urn:x"}')
+KINDS = ("sqlite", "memory")
+
+
+class JournalWithWindow(Journal, Window, Protocol):
+    pass
+
+
+class Seams(Struct, frozen=True, kw_only=True):
+    journal: JournalWithWindow
+    records: Records
+    outbox: Outbox
+    catalog: CatalogStore
+    identity: Identity
+
+
+#: Opens the storage; opened again, it is what a later engine finds.
+Storage = Callable[[], AbstractAsyncContextManager[Seams]]
+
+
+def storage_of(kind: str, directory: Path) -> Storage:
+    memory = MemoryStorage(idempotency_retention=100.0)
+
+    @asynccontextmanager
+    async def on_disk() -> AsyncIterator[Seams]:
+        with locked(directory):
+            async with (
+                open_storage(directory, idempotency_retention=100.0) as opened,
+                anyio.create_task_group() as tasks,
+            ):
+                await tasks.start(opened.writer.run)
+                try:
+                    yield _seams(opened)
+                finally:
+                    opened.writer.close()
+
+    @asynccontextmanager
+    async def in_memory() -> AsyncIterator[Seams]:
+        yield _seams(memory)
+
+    return on_disk if kind == "sqlite" else in_memory
+
+
+def _seams(storage: Any) -> Seams:
+    return Seams(
+        journal=storage.journal,
+        records=storage.records,
+        outbox=storage.outbox,
+        catalog=storage.catalog,
+        identity=storage.identity,
+    )
+
+
+_seconds = count()
+
+
+def made(seams: Seams, function_id: int = 1, *, at: float | None = None, **fields: Any) -> Invocation:
+    """An invocation as intake makes it, accepted at ``at``, by default a second after the one before."""
+    at = NOW + next(_seconds) if at is None else at
+    key = seams.identity.next_key(at)
+    fields = {"due_at": at, "first_due_at": at, "rank": at, "payload": b"{}", **fields}
+    return Invocation(key=key, request_id=seams.identity.request_id(key), function_id=function_id, **fields)
+
+
+async def stored(seams: Seams, function_id: int = 1, **fields: Any) -> Invocation:
+    """A waiting one."""
+    invocation = made(seams, function_id, **fields)
+    await seams.journal.append(invocation)
+    return invocation
+
+
+async def started(seams: Seams, function_id: int = 1, **fields: Any) -> Invocation:
+    """A running one, also for readers of the file."""
+    invocation = await stored(seams, function_id, **fields)
+    seams.journal.start(invocation, invocation.due_at)
+    await seams.journal.ready(function_id, (0.0, 0), 0, 0)  # behind it in the same or a later commit
+    return invocation
+
+
+async def settled(seams: Seams, invocation: Invocation, outcome: Outcome, **fields: Any) -> None:
+    """Settle it, and return when that is safe."""
+    done = asyncio.get_running_loop().create_future()
+    fields.setdefault("state", State.SUCCESS if outcome.ok else State.FAIL)
+    seams.journal.settle(Settlement(invocation=invocation, outcome=outcome, **fields), then=done.set_result)
+    await done
+
+
+async def ended(
+    seams: Seams, function_id: int = 1, *, owes: DestinationSpec | None = None, **fields: Any
+) -> Invocation:
+    """One that ran to its success."""
+    invocation = await started(seams, function_id, **fields)
+    await settled(seams, invocation, success(invocation), owes=owes)
+    return invocation
+
+
+async def retried(seams: Seams, invocation: Invocation, outcome: Outcome, after: float = 10.0) -> Invocation:
+    """Settle it to be tried again; gives what waits now."""
+    due_at = invocation.due_at + after
+    retry = replace(invocation, attempt=invocation.attempt + 1, failures=1, due_at=due_at, rank=due_at, delayed=True)
+    await settled(seams, invocation, outcome, state=State.WAIT, retry=retry)
+    return retry
+
+
+def success(invocation: Invocation, **fields: Any) -> Outcome:
+    return Outcome(started_at=invocation.due_at, ended_at=invocation.due_at + 1, **fields)
+
+
+def failure(invocation: Invocation, **fields: Any) -> Outcome:
+    fields = {"code": Code.USER_EXCEPTION, "message": "no", "result": b'{"errorMessage":"no"}', **fields}
+    return Outcome(started_at=invocation.due_at, ended_at=invocation.due_at + 1, **fields)
+
+
+def cancelled(moment: float = NOW) -> Outcome:
+    return Outcome(code=Code.CANCELLED, message="canceled", ended_at=moment)

@@ -1,0 +1,103 @@
+"""What every catalog store promises: functions and settings come back as they were put."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from engine.model import AsyncSettings, CodePackage, Function
+from tests.contracts.storage import SINK, Storage
+
+FUNCTION = Function(
+    function_id=1,
+    project="p",
+    package="default",
+    name="hello",
+    runtime="Python3.10",
+    handler="index.handler",
+    timeout=3,
+    memory_size=128,
+    code=CodePackage(sha256="a" * 64, digest="b" * 128, size=10),
+    user_data={"k": "é"},
+    details={"any": [1, None, {"x": 1.5}]},
+)
+SETTINGS = AsyncSettings(max_age=60, max_retries=2, on_failure=SINK, details={"x": 1})
+
+
+async def test_at_first_there_is_nothing(storage: Storage) -> None:
+    async with storage() as seams:
+        functions, settings = await seams.catalog.load()
+
+        assert (list(functions), settings) == ([], {})
+
+
+async def test_what_was_put_is_there_for_the_next_engine(storage: Storage) -> None:
+    async with storage() as seams:
+        await seams.catalog.put_function(FUNCTION)
+        await seams.catalog.put_settings(1, "latest", SETTINGS)
+
+    async with storage() as seams:
+        functions, settings = await seams.catalog.load()
+        assert (list(functions), settings) == ([FUNCTION], {(1, "latest"): SETTINGS})
+
+
+async def test_putting_again_replaces(storage: Storage) -> None:
+    async with storage() as seams:
+        changed = replace(FUNCTION, revision=2, timeout=9)
+        await seams.catalog.put_function(FUNCTION)
+        await seams.catalog.put_function(changed)
+        await seams.catalog.put_settings(1, "latest", SETTINGS)
+        await seams.catalog.put_settings(1, "latest", AsyncSettings())
+
+        functions, settings = await seams.catalog.load()
+
+        assert (list(functions), settings) == ([changed], {(1, "latest"): AsyncSettings()})
+
+
+async def test_versions_stand_side_by_side(storage: Storage) -> None:
+    async with storage() as seams:
+        await seams.catalog.put_function(FUNCTION)
+        await seams.catalog.put_function(replace(FUNCTION, version="v1"))
+
+        functions, _ = await seams.catalog.load()
+
+        assert {function.version for function in functions} == {"latest", "v1"}
+
+
+async def test_a_function_goes_with_its_settings_and_leaves_the_others(storage: Storage) -> None:
+    async with storage() as seams:
+        other = replace(FUNCTION, function_id=2, name="other")
+        for function in (FUNCTION, other):
+            await seams.catalog.put_function(function)
+            await seams.catalog.put_settings(function.function_id, "latest", SETTINGS)
+        await seams.catalog.delete_function(1)
+
+        functions, settings = await seams.catalog.load()
+
+        assert (list(functions), set(settings)) == ([other], {(2, "latest")})
+
+
+async def test_settings_of_one_version_can_go(storage: Storage) -> None:
+    async with storage() as seams:
+        await seams.catalog.put_settings(1, "latest", SETTINGS)
+        await seams.catalog.put_settings(1, "v1", SETTINGS)
+        await seams.catalog.delete_settings(1, "latest")
+
+        assert set((await seams.catalog.load())[1]) == {(1, "v1")}
+
+
+async def test_deleting_what_is_not_there_is_no_error(storage: Storage) -> None:
+    async with storage() as seams:
+        await seams.catalog.delete_settings(1, "latest")
+        await seams.catalog.delete_function(1)
+
+        assert list((await seams.catalog.load())[0]) == []
+
+
+async def test_a_number_of_a_function_is_never_given_again(storage: Storage) -> None:
+    async with storage() as seams:
+        first = await seams.catalog.new_function_id()
+        await seams.catalog.put_function(replace(FUNCTION, function_id=first))
+        await seams.catalog.delete_function(first)
+
+    async with storage() as seams:
+        assert await seams.catalog.new_function_id() > first

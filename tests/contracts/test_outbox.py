@@ -1,0 +1,107 @@
+"""What every outbox promises: an outcome is owed with its end, until it was delivered or given up."""
+
+from __future__ import annotations
+
+from engine.model import Owed, State
+from tests.contracts.storage import NOW, SINK, Seams, Storage, ended, failure, made, settled, started
+
+LATER = NOW + 100_000
+
+
+async def owed(seams: Seams) -> list[Owed]:
+    return list((await seams.outbox.owed(LATER, 100))[0])
+
+
+async def test_what_an_end_owes_is_there_with_it(storage: Storage) -> None:
+    async with storage() as seams:
+        one = await ended(seams, 7, owes=SINK)
+        [debt] = await owed(seams)
+
+        assert (debt.key, debt.function_id, debt.condition, debt.destination) == (one.key, 7, "success", SINK)
+        assert (debt.due_at, debt.tries, debt.error) == (one.due_at + 1, 0, "")
+
+
+async def test_a_failure_and_a_discard_are_owed_as_failures(storage: Storage) -> None:
+    async with storage() as seams:
+        for state in (State.FAIL, State.DISCARD):
+            one = await started(seams)
+            await settled(seams, one, failure(one), state=state, owes=SINK)
+
+        assert [debt.condition for debt in await owed(seams)] == ["failure", "failure"]
+
+
+async def test_only_what_is_due_is_given_earliest_first_and_when_to_look_again(storage: Storage) -> None:
+    async with storage() as seams:
+        late = await ended(seams, at=NOW + 30, owes=SINK)
+        two, one = (
+            await ended(seams, at=NOW + 31, due_at=NOW + 20, owes=SINK),
+            await ended(seams, at=NOW + 32, due_at=NOW + 10, owes=SINK),
+        )
+
+        due, next_due = await seams.outbox.owed(NOW + 25, 10)
+
+        assert [debt.key for debt in due] == [one.key, two.key]
+        assert next_due == late.due_at + 1
+
+
+async def test_no_more_is_given_than_asked_for(storage: Storage) -> None:
+    async with storage() as seams:
+        for _ in range(3):
+            await ended(seams, owes=SINK)
+
+        assert len((await seams.outbox.owed(LATER, 2))[0]) == 2
+
+
+async def test_what_was_delivered_is_forgotten(storage: Storage) -> None:
+    async with storage() as seams:
+        await ended(seams, owes=SINK)
+        [debt] = await owed(seams)
+        await seams.outbox.delivered(debt)
+
+        assert await owed(seams) == []
+
+
+async def test_a_delivery_that_becomes_an_invocation_is_one_step(storage: Storage) -> None:
+    async with storage() as seams:
+        await ended(seams, owes=SINK)
+        [debt] = await owed(seams)
+        follower = made(seams, 2, payload=b"1234")
+        await seams.outbox.delivered(debt, append=follower)
+
+    async with storage() as seams:
+        recovery = await seams.journal.recover()
+        assert await owed(seams) == []
+        assert recovery.backlog[2] == (1, 4)
+        assert recovery.waiting == {2}
+
+
+async def test_what_is_postponed_comes_back_with_its_error(storage: Storage) -> None:
+    async with storage() as seams:
+        await ended(seams, owes=SINK)
+        [debt] = await owed(seams)
+        await seams.outbox.postpone(debt, LATER - 1, "closed")
+        [again] = await owed(seams)
+
+        assert (again.owed_id, again.due_at, again.tries, again.error) == (debt.owed_id, LATER - 1, 1, "closed")
+
+
+async def test_what_is_given_up_does_not_come_back(storage: Storage) -> None:
+    async with storage() as seams:
+        await ended(seams, owes=SINK)
+        [debt] = await owed(seams)
+        await seams.outbox.postpone(debt, None, "never")
+
+        assert await seams.outbox.owed(LATER, 10) == ([], None)
+
+
+async def test_debts_outlive_the_engine_and_their_ids_are_never_used_again(storage: Storage) -> None:
+    async with storage() as seams:
+        await ended(seams, owes=SINK)
+        [first] = await owed(seams)
+
+    async with storage() as seams:
+        assert await owed(seams) == [first]
+        await seams.outbox.delivered(first)
+        await ended(seams, owes=SINK)
+        [second] = await owed(seams)
+        assert second.owed_id > first.owed_id

@@ -1,0 +1,141 @@
+"""What every window promises: the order on disk is the order in memory, page by page."""
+
+from __future__ import annotations
+
+from random import Random
+
+from engine.line import Entry
+from engine.model import Invocation
+from engine.runqueue import RunQueue
+from tests.contracts.storage import NOW, Seams, Storage, cancelled, ended, made, started, stored
+
+BEGINNING = (float("-inf"), 0)
+ROOM = 1 << 20
+
+
+async def keys_of(seams: Seams, function_id: int = 1, *, rows: int = 100) -> list[int]:
+    page = await seams.journal.ready(function_id, BEGINNING, rows, ROOM)
+    return [one.key for one in page.invocations]
+
+
+async def test_the_smallest_rank_comes_first_and_of_equals_the_oldest(storage: Storage) -> None:
+    async with storage() as seams:
+        second, third = await stored(seams, rank=5.0), await stored(seams, rank=5.0)
+        first = await stored(seams, rank=-60.0)
+
+        assert await keys_of(seams) == [first.key, second.key, third.key]
+
+
+async def test_a_page_begins_behind_the_horizon_also_among_equals(storage: Storage) -> None:
+    async with storage() as seams:
+        one, two, three = [await stored(seams, rank=5.0) for _ in range(3)]
+
+        page = await seams.journal.ready(1, one.rank_key, 10, ROOM)
+
+        assert [i.key for i in page.invocations] == [two.key, three.key]
+        assert page.complete
+
+
+async def test_a_page_says_whether_more_may_follow(storage: Storage) -> None:
+    async with storage() as seams:
+        for _ in range(3):
+            await stored(seams)
+
+        assert not (await seams.journal.ready(1, BEGINNING, 2, ROOM)).complete
+        assert (await seams.journal.ready(1, BEGINNING, 4, ROOM)).complete
+
+
+async def test_a_page_ends_when_it_has_bytes_enough_but_has_at_least_one_row(storage: Storage) -> None:
+    async with storage() as seams:
+        for _ in range(3):
+            await stored(seams, payload=b"x" * 100)
+
+        page = await seams.journal.ready(1, BEGINNING, 10, 50)
+
+        assert len(page.invocations) == 1
+        assert not page.complete
+
+
+async def test_only_what_waits_for_its_turn_is_ready(storage: Storage) -> None:
+    async with storage() as seams:
+        await started(seams)
+        await ended(seams)
+        await stored(seams, delayed=True)
+        await stored(seams, 2)
+        await seams.journal.cancel((await stored(seams)).key, cancelled())
+        one = await stored(seams)
+
+        assert await keys_of(seams) == [one.key]
+
+
+async def test_a_page_sees_what_was_submitted_before_it(storage: Storage) -> None:
+    async with storage() as seams:
+        one, two = await stored(seams), made(seams)
+        seams.journal.start(one, NOW)
+        appended = seams.journal.append(two)
+
+        assert await keys_of(seams) == [two.key]
+        await appended
+
+
+async def test_what_is_due_is_promoted_earliest_first_and_the_next_due_time_given(storage: Storage) -> None:
+    async with storage() as seams:
+        late = await stored(seams, delayed=True, due_at=NOW + 30)
+        two = await stored(seams, delayed=True, due_at=NOW + 20)
+        one = await stored(seams, 2, delayed=True, due_at=NOW + 10)
+
+        promoted, next_due = await seams.journal.promote(NOW + 20, 10)
+
+        assert [i.key for i in promoted] == [one.key, two.key]
+        assert [i.delayed for i in promoted] == [False, False]
+        assert next_due == late.due_at
+
+
+async def test_a_promotion_takes_as_many_rows_as_it_may(storage: Storage) -> None:
+    async with storage() as seams:
+        one, two = [await stored(seams, delayed=True, due_at=NOW + n) for n in (1, 2)]
+
+        promoted, next_due = await seams.journal.promote(NOW + 5, 1)
+
+        assert [i.key for i in promoted] == [one.key]
+        assert next_due == two.due_at
+
+
+async def test_what_was_promoted_is_ready_and_not_promoted_again(storage: Storage) -> None:
+    async with storage() as seams:
+        one = await stored(seams, delayed=True, due_at=NOW)
+        await seams.journal.promote(NOW, 10)
+
+        assert await keys_of(seams) == [one.key]
+        assert await seams.journal.promote(NOW, 10) == ((), None)
+
+
+async def test_the_order_on_disk_is_the_order_in_memory(storage: Storage) -> None:
+    random = Random(4)
+    queue = RunQueue(slots=1, sync_slots=0, memory=1000)
+    async with storage() as seams:
+        for _ in range(150):
+            due_at, priority = NOW + random.randrange(5) * 60, random.randrange(10)
+            one = await stored(seams, due_at=due_at, priority=priority, rank=due_at - priority * 60.0)
+            queue.push(Entry(one))
+
+        assert await paged(seams, rows=7) == popped(queue)
+
+
+async def paged(seams: Seams, rows: int) -> list[int]:
+    """All ready rows, read as the scheduler does."""
+    found: list[Invocation] = []
+    complete = False
+    while not complete:
+        page = await seams.journal.ready(1, found[-1].rank_key if found else BEGINNING, rows, ROOM)
+        found += page.invocations
+        complete = page.complete
+    return [one.key for one in found]
+
+
+def popped(queue: RunQueue) -> list[int]:
+    keys = []
+    while (entry := queue.pop()) is not None:
+        keys.append(entry.invocation.key)
+        queue.release(entry, 0.001)
+    return keys
