@@ -18,6 +18,7 @@ from bench.harness import Options, Say, Scenario, run
 from bench.machine import look
 from bench.server import ServerFailed
 
+WIDTH = 120  #: of tables in a file
 SCENARIOS = ("accept", "end_to_end", "latency", "recovery", "backlog", "idle")
 
 
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         profile=given.profile,
     )
     console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
     machine = look(Path(options.directory or tempfile.gettempdir()))
     report.show_machine(console, machine)
     measured = {}

@@ -34,12 +34,15 @@ def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
 
 
 def _cell(server: Engine, path: str, connections: int, options: Options) -> Round:
+    commits, carried = server.commits()
     before = cpu_of(server.pid)
     report = load(_job(server, path, connections, options))
     used = cpu_of(server.pid).since(before)
+    all_commits, all_carried = server.commits()
     found = {f"accept {connections}": report.rate, f"p99 {connections}": report.latency.p99}
     if connections == MAIN:
         found["p50 64"] = report.latency.p50
+        found["commit"] = (all_carried - carried) / (all_commits - commits)
         found["engine loop"] = used.loop / report.requests * 1e6
         found["engine threads"] = used.threads / report.requests * 1e6
         found["load generator"] = report.cpu_micros
@@ -59,6 +62,7 @@ SCENARIO = Scenario(
         *(Figure(name=f"accept {n}", unit="requests/s") for n in CONNECTIONS),
         Figure(name="p50 64", unit="ms"),
         *(Figure(name=f"p99 {n}", unit="ms") for n in CONNECTIONS),
+        Figure(name="commit", unit="requests in one at 64"),
         Figure(name="engine loop", unit="µs CPU/request at 64"),
         Figure(name="engine threads", unit="µs CPU/request at 64"),
         Figure(name="load generator", unit="µs CPU/request at 64"),

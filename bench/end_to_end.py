@@ -33,13 +33,16 @@ def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
 
 
 def _measure(server: Engine, function: str, count: int) -> Round:
+    commits, carried = server.commits()
     before = cpu_of(server.pid)
     report = _run(server, function, count)
     seconds = time.perf_counter() - report.began
     used = cpu_of(server.pid).since(before)
+    all_commits, all_carried = server.commits()
     return {
         "end to end": count / seconds,
         "accepted": report.rate,
+        "commit": (all_carried - carried) / (all_commits - commits),
         "engine loop": used.loop / count * 1e6,
         "engine threads": used.threads / count * 1e6,
         "children": used.children / count * 1e6,
@@ -67,6 +70,7 @@ SCENARIO = Scenario(
     figures=(
         Figure(name="end to end", unit="invocations/s", at_least=5_000),
         Figure(name="accepted", unit="requests/s, while that ran"),
+        Figure(name="commit", unit="appends, starts, ends in one"),
         Figure(name="engine loop", unit="µs CPU/invocation"),
         Figure(name="engine threads", unit="µs CPU/invocation"),
         Figure(name="children", unit="µs CPU/invocation"),

@@ -120,6 +120,19 @@ class Engine(Process):
             raise ServerFailed(f"{method} {path} was answered {answer.status}: {text[:500]!r}")
         return json.loads(text) if text.startswith((b"{", b"[")) else text.decode()
 
+    def metric(self, name: str) -> float:
+        """One figure without labels of the engine's own."""
+        text: str = self.call("GET", "/metrics")
+        for line in text.splitlines():
+            key, _, value = line.partition(" ")
+            if key == f"functiond_{name}":
+                return float(value)
+        raise ServerFailed(f"the engine has no metric {name}")
+
+    def commits(self) -> tuple[float, float]:
+        """How many there were, and what they carried."""
+        return self.metric("commit_rows_count"), self.metric("commit_rows_sum")
+
     def deploy(self, name: str, source: str, *, instances: int = 400) -> str:
         """Create a function; gives the path of its resource."""
         body = {

@@ -18,15 +18,16 @@ import pytest
 from bench.__main__ import SCENARIOS, find, main
 from bench.harness import Figure, Measured, Options, run, summarise
 from bench.load import STAMP, Job, Load, build, percentiles
-from bench.machine import look
+from bench.machine import cpu_of, look, wakeups
+from bench.recovery import check_backlog
 from bench.report import number
 from bench.server import NOOP, ServerFailed, engine, load, starlette
 
 HELD_BACK = 0.3  #: seconds
 
 
-def measure(name: str, directory: Path) -> dict[str, Measured]:
-    options = Options(seconds=0.2, rounds=1, scale=0.001, directory=str(directory))
+def measure(name: str, directory: Path, scale: float = 0.001) -> dict[str, Measured]:
+    options = Options(seconds=0.2, rounds=1, scale=scale, directory=str(directory))
     return {one.name: one for one in run(find(name), options, lambda message: None)}
 
 
@@ -57,10 +58,10 @@ def test_latency_reaches_every_handler(tmp_path: Path) -> None:
 
 
 def test_recovery_sees_the_backlog_run_after_a_kill(tmp_path: Path) -> None:
-    found = measure("recovery", tmp_path)
+    found = measure("recovery", tmp_path, scale=0.02)
 
-    assert all(one.median > 0 for one in found.values())
-    assert "first run after kill -9" in found
+    assert all(found[f"first {what}"].median > 0 for what in ("202", "run", "202 after kill -9", "run after kill -9"))
+    assert found["queued"].median > 10_000
 
 
 def test_backlog_measures_every_length(tmp_path: Path) -> None:
@@ -137,6 +138,21 @@ def test_the_machine_is_named(tmp_path: Path) -> None:
     assert machine.cores >= 1
     assert machine.fsync_ms > 0
     assert machine.filesystem != "unknown"
+
+
+def test_wake_ups_and_processor_time_grow_with_work(tmp_path: Path) -> None:
+    with engine(tmp_path) as server:
+        woken, used = wakeups(server.pid), cpu_of(server.pid)
+        load(Job(port=server.port, path=server.deploy("noop", NOOP) + "/invocations-async", body="{}", count=20))
+
+        assert wakeups(server.pid) > woken
+        assert cpu_of(server.pid).since(used).loop > 0
+        assert cpu_of(server.pid).since(used).threads > 0
+
+
+def test_a_start_on_less_than_the_backlog_is_no_figure(tmp_path: Path) -> None:
+    with engine(tmp_path) as server, pytest.raises(ServerFailed, match="of 50"):
+        check_backlog(server, 50)
 
 
 # --- the load generator -------------------------------------------------------------------------------------
