@@ -34,6 +34,7 @@ from engine.model import Function
 from engine.pressure import watch_pressure
 from engine.protocols import Plugin, Settlement
 from engine.registry import Registry
+from engine.resources.bundle import Resources
 from engine.retry import RetryPolicy, Rules
 from engine.runqueue import RunQueue
 from engine.scheduler import Scheduler
@@ -53,6 +54,7 @@ class Running(Struct, frozen=True, kw_only=True):
     pool: Pool
     codes: CodeStore
     catalog: Catalog
+    resources: Resources
     backlog: Backlog
     scheduler: Scheduler
     intake: Intake
@@ -135,6 +137,7 @@ async def _recover(running: Running, services: TaskGroup) -> None:
     """Take up what the last engine left: what was running waits again, before anything new is accepted."""
     try:
         await running.catalog.load()
+        await running.resources.load()
         recovery = await running.storage.journal.recover()
     except Unavailable as problem:
         raise DataDirectoryUnusable(str(running.storage.path), f"cannot be written: {problem}") from problem
@@ -249,6 +252,7 @@ def _wire(
         pool=pool,
         codes=codes,
         catalog=catalog,
+        resources=Resources(storage.resources, catalog, clock),
         backlog=backlog,
         scheduler=scheduler,
         intake=intake,

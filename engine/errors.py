@@ -7,19 +7,24 @@
     ├── InvalidRequest                the caller must change something
     │   ├── InvalidField              ... in one named field
     │   │   ├── CodeMissing
-    │   │   └── TooManyVariables  VariablesTooLarge
+    │   │   ├── TooManyVariables  VariablesTooLarge
+    │   │   └── BadEvent  BadDependency  TooManyReserved
     │   ├── NotJson                   ... the body is not the JSON we need
     │   └── PayloadTooLarge
     │       └── CodePackageTooLarge  InlineCodeTooLarge
     ├── NotFound
     │   ├── UnknownFunction  UnknownVersion  UnknownAlias
     │   ├── UnknownInvocation
+    │   ├── UnknownEvent  UnknownDependency
     │   └── NoAsyncSettings
     ├── Conflict
-    │   ├── FunctionExists
+    │   ├── FunctionExists  DependencyExists
     │   └── IdempotencyConflict
     ├── Forbidden                     known, but not allowed
-    │   └── TooManyFunctions
+    │   ├── TooManyFunctions  TooManyEvents  TooManyDependencies
+    │   └── EventTooLarge  EventExists
+    ├── DependencyInUse               something else must be changed first
+    ├── Unsupported                   this machine has no such feature
     ├── FunctionDisabled              its concurrency is set to 0
     ├── Overloaded                    try again after ``retry_after`` seconds
     │   ├── BacklogFull
@@ -88,6 +93,19 @@ class VariablesTooLarge(InvalidField):
         super().__init__(field, f"{size} characters", f"at most {limit} are allowed")
 
 
+class BadEvent(InvalidField):
+    """A saved test event has a wrong name or content."""
+
+
+class BadDependency(InvalidField):
+    """A dependency has a wrong name, runtime or package."""
+
+
+class TooManyReserved(InvalidField):
+    def __init__(self, count: int, allowed: str) -> None:
+        super().__init__("count", count, allowed)
+
+
 class NotJson(InvalidRequest):
     def __init__(self, problem: str) -> None:
         super().__init__(f"the body must be JSON in UTF-8, sent as Content-Type: application/json ({problem})")
@@ -140,6 +158,16 @@ class UnknownInvocation(NotFound):
         super().__init__(f"no invocation {request_id} (finished ones are kept for the retention period only)")
 
 
+class UnknownEvent(NotFound):
+    def __init__(self, id: str) -> None:
+        super().__init__(f"Not found the test event {id}")
+
+
+class UnknownDependency(NotFound):
+    def __init__(self, id: str) -> None:
+        super().__init__(f"Not found the dependency {id}")
+
+
 class NoAsyncSettings(NotFound):
     def __init__(self, urn: str) -> None:
         super().__init__(f"{urn} has no asynchronous settings")
@@ -154,6 +182,11 @@ class FunctionExists(Conflict):
         super().__init__(f"The function has existed: {name}")
 
 
+class DependencyExists(Conflict):
+    def __init__(self, name: str, runtime: str) -> None:
+        super().__init__(f"The dependency {name} has existed for {runtime}: use that runtime, or another name")
+
+
 class IdempotencyConflict(Conflict):
     def __init__(self, token: str) -> None:
         super().__init__(f"Idempotency-Key {token!r} was already used with another body")
@@ -166,6 +199,36 @@ class Forbidden(FunctiondError):
 class TooManyFunctions(Forbidden):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the project already has {limit} functions")
+
+
+class TooManyEvents(Forbidden):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the function already has {limit} test events")
+
+
+class EventTooLarge(Forbidden):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"a test event may have {limit} bytes")
+
+
+class EventExists(Forbidden):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The test event has existed: {name}")
+
+
+class TooManyDependencies(Forbidden):
+    def __init__(self, owner: str, limit: int) -> None:
+        super().__init__(f"{owner} may have {limit} dependencies")
+
+
+class DependencyInUse(FunctiondError):
+    def __init__(self, name: str, user: str) -> None:
+        super().__init__(f"the dependency {name} is used by {user}: detach it there first")
+
+
+class Unsupported(FunctiondError):
+    def __init__(self, feature: str) -> None:
+        super().__init__(f"this engine has no {feature}")
 
 
 class FunctionDisabled(FunctiondError):

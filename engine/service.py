@@ -61,6 +61,7 @@ def api_parts(engine: Running) -> Parts:
         codes=engine.codes,
         clock=engine.clock,
         region=engine.settings.http.region,
+        resources=engine.resources,
         async_body_limit=engine.settings.http.async_body_limit,
         sync_body_limit=engine.settings.http.sync_body_limit,
         health=HealthChecks(

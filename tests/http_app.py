@@ -25,8 +25,10 @@ from engine.http.api.parts import HealthChecks, Parts
 from engine.http.server import create_app
 from engine.identity import Identity
 from engine.model import AsyncSettings, Function, Outcome, Record, Request, State
-from engine.protocols import Purged, Selection
+from engine.protocols import Purged, Selection, StoredResource
+from engine.resources.bundle import Resources
 from engine.serving import listen
+from engine.testing_resources import MemoryResourceStore
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
 REGION = "local-1"
@@ -67,8 +69,23 @@ class MemoryCatalogStore:
         return self._last
 
     async def put_function(self, function: Function) -> None:
+        await self.put_functions([function])
+
+    async def put_functions(self, functions: Sequence[Function]) -> None:
         async with self._write():
-            self.functions[function.function_id, function.version] = function
+            for function in functions:
+                self.functions[function.function_id, function.version] = function
+
+    async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
+        async with self._write():
+            self.functions[version.function_id, version.version] = version
+            if settings is not None:
+                self.settings[version.function_id, version.version] = settings
+
+    async def delete_version(self, function_id: int, version: str, bound: Sequence[StoredResource] = ()) -> None:
+        async with self._write():
+            self.functions.pop((function_id, version), None)
+            self.settings.pop((function_id, version), None)
 
     async def delete_function(self, function_id: int) -> None:
         async with self._write():
@@ -235,6 +252,8 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
     store, codes, clock = MemoryCatalogStore(), CodeStore(folder), SystemClock()
     catalog = Catalog(store, codes, clock, region=REGION, may_run_long=listed(["slow"]))
     await catalog.load()
+    resources = Resources(MemoryResourceStore(), catalog, clock)
+    await resources.load()
     engine = Engine(catalog)
     health: dict[str, Any] = {}
     parts = Parts(
@@ -246,6 +265,7 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
         codes=codes,
         clock=clock,
         region=REGION,
+        resources=resources,
         health=HealthChecks(alive=lambda: health, ready=lambda: health, metrics=lambda: b"up 1\n"),
     )
     async with listen(create_app(parts), "127.0.0.1", 0) as port:

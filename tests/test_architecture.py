@@ -18,10 +18,11 @@ SURFACE = "engine"  #: what plugins may use
 FLOORS = (
     {"errors", "clock", "identity", "urn", "model", "frames", "statistics"},  # nouns, which may know each other
     {"protocols", "settings", "retry", "line", "backlog", "function_rules", "settings_rules"},
-    {SURFACE, "serving", "telemetry", "pressure", "unpacking", "isolation", "testing_executor", "testing_storage"},
+    {SURFACE, "serving", "telemetry", "pressure", "unpacking", "isolation"}
+    | {"testing_executor", "testing_storage", "testing_resources"},
     {"registry", "runqueue", "codestore", "journal", "executors", "testing"},
     {"scheduler", "catalog", "janitor"},
-    {"intake", "dispatcher"},
+    {"intake", "dispatcher", "resources"},
     {"delivery"},
     {"app"},
     {"figures", "http"},

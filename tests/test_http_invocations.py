@@ -15,7 +15,9 @@ from engine.errors import BacklogFull, CallTimedOut, FunctionDisabled, Idempoten
 from engine.http.api.parts import Parts
 from engine.http.server import create_app
 from engine.model import Mode, Outcome, Request
+from engine.resources.bundle import Resources
 from engine.serving import listen
+from engine.testing_resources import MemoryResourceStore
 from tests.http_app import BASE, REGION, Api, Engine, serve, urn_of
 
 
@@ -220,6 +222,7 @@ async def test_who_still_waits_when_the_server_ends_is_told_so(api: Api) -> None
         codes=api.codes,
         clock=engine.clock,
         region=REGION,
+        resources=Resources(MemoryResourceStore(), api.catalog, engine.clock),
     )
     async with listen(create_app(parts), "127.0.0.1", 0, grace=0.0) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -15,6 +15,7 @@ import structlog
 from engine.errors import FunctiondError, InvalidField, ShuttingDown
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.errors import error_reply, problem
+from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
 from engine.http.api.health import Health
 from engine.http.api.invocations import Invocations
@@ -37,6 +38,7 @@ def create_app(parts: Parts, *, guard: Guard | None = None, more: Iterable[Resou
         *Functions(parts).resources(),
         *InvocationRecords(parts).resources(),
         *AsyncSettingsApi(parts).resources(),
+        *EventsApi(parts.resources).resources(),
         *Health(parts.health).resources(),
         *more,
     ]
@@ -69,7 +71,7 @@ class HttpServer:
             # The border of one request: what is broken here must not take down the others.
             log.exception("request failed", method=scope["method"], path=scope["path"])
             reply = problem(500, "FSS.0500", "internal error: the engine's log says more")
-        await respond(send, reply)
+        await respond(scope, send, reply)
 
     async def _invoke(self, scope: Scope, headers: Headers, receive: Receive) -> Reply | None:
         """The answer to an invocation; None if the path is another."""

@@ -13,6 +13,7 @@ from engine.codestore import CodeStore
 from engine.identity import Identity
 from engine.model import Outcome, Request
 from engine.protocols import Records
+from engine.resources.bundle import Resources
 
 
 class Intake(Protocol):
@@ -52,6 +53,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     codes: CodeStore
     clock: Clock
     region: str
+    resources: Resources
     async_body_limit: int = 256 << 10
     sync_body_limit: int = 6 << 20
     health: HealthChecks = HealthChecks()

@@ -1,0 +1,83 @@
+"""Saved test events of a function (spec functiongraph_api, section 7)."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from engine.http.api.routing import BASE, Call, Resource
+from engine.http.wire import Reply, json_reply
+from engine.resources.bundle import Resources
+from engine.resources.events import Event
+
+
+class CreateEventBody(Struct, frozen=True, kw_only=True):
+    name: str
+    content: str
+
+
+class UpdateEventBody(Struct, frozen=True, kw_only=True):
+    content: str
+
+
+class EventName(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+
+
+class EventItem(EventName, frozen=True, kw_only=True):
+    last_modified: float
+
+
+class EventReply(EventItem, frozen=True, kw_only=True):
+    content: str
+
+
+class EventList(Struct, frozen=True, kw_only=True):
+    count: int
+    events: list[EventItem]
+    next_marker: int
+
+
+class EventsApi:
+    def __init__(self, resources: Resources) -> None:
+        self._events = resources.events
+
+    def resources(self) -> list[Resource]:
+        events = f"{BASE}/functions/{{function_urn}}/events"
+        one = {"GET": self.show, "PUT": self.update, "DELETE": self.delete}
+        return [
+            Resource(path=events, methods={"POST": self.create, "GET": self.list_all}),
+            Resource(path=f"{events}/{{event_id}}", methods=one),
+        ]
+
+    async def create(self, call: Call) -> Reply:
+        urn = call.urn
+        body = await call.read(CreateEventBody)
+        return json_reply(_name(await self._events.create(urn, body.name, body.content)))
+
+    async def list_all(self, call: Call) -> Reply:
+        items = [_item(event) for event in self._events.list(call.urn)]
+        return json_reply(EventList(count=len(items), events=items, next_marker=len(items)))
+
+    async def show(self, call: Call) -> Reply:
+        event = self._events.show(call.urn, call.part("event_id"))
+        return json_reply(
+            EventReply(id=event.id, name=event.name, last_modified=int(event.modified_at), content=event.content)
+        )
+
+    async def update(self, call: Call) -> Reply:
+        urn = call.urn
+        body = await call.read(UpdateEventBody)
+        return json_reply(_name(await self._events.update(urn, call.part("event_id"), body.content)))
+
+    async def delete(self, call: Call) -> Reply:
+        await self._events.delete(call.urn, call.part("event_id"))
+        return Reply(status=204)
+
+
+def _name(event: Event) -> EventName:
+    return EventName(id=event.id, name=event.name)
+
+
+def _item(event: Event) -> EventItem:
+    return EventItem(id=event.id, name=event.name, last_modified=int(event.modified_at))

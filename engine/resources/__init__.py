@@ -1,0 +1,1 @@
+"""What belongs to functions and projects besides the functions themselves: one actor per family."""

@@ -1,0 +1,96 @@
+"""Saved test events: what a user keeps beside a function to try it with. All versions share them."""
+
+from __future__ import annotations
+
+import base64
+import re
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from engine.catalog import Catalog
+from engine.clock import Clock
+from engine.errors import BadEvent, EventExists, EventTooLarge, TooManyEvents, UnknownEvent
+from engine.resources.shelf import Shelf, function_owner
+from engine.urn import FunctionUrn
+
+MAX_EVENTS = 10  #: per function
+MAX_SIZE = 4096  #: bytes of the event itself
+_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,24}", re.ASCII)
+_LONGEST_TEXT = MAX_SIZE * 2  #: characters of base64, with line breaks
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    content: str  #: base64 of JSON, as given
+    created_at: float
+    modified_at: float
+
+
+class Events:
+    def __init__(self, shelf: Shelf[Event], catalog: Catalog, clock: Clock) -> None:
+        self._shelf, self._catalog, self._clock = shelf, catalog, clock
+
+    def list(self, urn: FunctionUrn) -> Sequence[Event]:
+        """Oldest first. Raises UnknownFunction, as all do here."""
+        return sorted(self._shelf.of(self._owner(urn)).values(), key=lambda event: event.created_at)
+
+    def show(self, urn: FunctionUrn, id: str) -> Event:
+        event = self._shelf.of(self._owner(urn)).get(id)
+        if event is None:
+            raise UnknownEvent(id)
+        return event
+
+    async def create(self, urn: FunctionUrn, name: str, content: str) -> Event:
+        check_event(name, content)
+        async with self._shelf.change():
+            owner = self._owner(urn)
+            others = self._shelf.of(owner)
+            if any(other.name == name for other in others.values()):
+                raise EventExists(name)
+            if len(others) >= MAX_EVENTS:
+                raise TooManyEvents(MAX_EVENTS)
+            now = self._clock.now()
+            event = Event(id=str(uuid.uuid4()), name=name, content=content, created_at=now, modified_at=now)
+            await self._shelf.put(owner, event.id, event)
+        return event
+
+    async def update(self, urn: FunctionUrn, id: str, content: str) -> Event:
+        _check_content(content)
+        async with self._shelf.change():
+            changes = {"content": content, "modified_at": self._clock.now()}
+            event = msgspec.structs.replace(self.show(urn, id), **changes)
+            await self._shelf.put(self._owner(urn), id, event)
+        return event
+
+    async def delete(self, urn: FunctionUrn, id: str) -> None:
+        async with self._shelf.change():
+            self.show(urn, id)
+            await self._shelf.delete(self._owner(urn), id)
+
+    def _owner(self, urn: FunctionUrn) -> str:
+        return function_owner(self._catalog.find(urn))
+
+
+def check_event(name: str, content: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise BadEvent("name", name, "needs 1 to 25 letters, digits, - and _, and begins with a letter or digit")
+    _check_content(content)
+
+
+def _check_content(content: str) -> None:
+    if len(content) > _LONGEST_TEXT:
+        raise EventTooLarge(MAX_SIZE)
+    try:
+        event = base64.b64decode("".join(content.split()).encode("ascii"), validate=True)
+    except ValueError as error:
+        raise BadEvent("content", content, f"must be the base64 of a JSON event ({error})") from None
+    if len(event) > MAX_SIZE:
+        raise EventTooLarge(MAX_SIZE)
+    try:
+        msgspec.json.decode(event.decode())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadEvent("content", content, f"must be the base64 of a JSON event ({error})") from None

@@ -1,0 +1,87 @@
+"""Resources of one kind, in memory and on disk: what is shown here is stored.
+
+Reading never waits. A change goes to the store first; changes come one at a time. What a function owns goes with
+it: the store drops the rows in the transaction that deletes the function, and ``forget`` drops them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from engine.model import Function
+from engine.protocols import ResourceStore, StoredResource
+
+T = TypeVar("T", bound=Struct)
+_FUNCTION = "function:"
+
+
+def function_owner(function: Function) -> str:
+    return f"{_FUNCTION}{function.function_id}"
+
+
+def project_owner(project: str) -> str:
+    return f"project:{project}"
+
+
+def owning_function(owner: str) -> int | None:
+    """The id of the function that an owner is; None for a project."""
+    return int(owner.removeprefix(_FUNCTION)) if owner.startswith(_FUNCTION) else None
+
+
+class Shelf(Generic[T]):
+    """``exists(function_id)`` tells whether a function is still there."""
+
+    def __init__(self, store: ResourceStore, kind: str, type: type[T], exists: Callable[[int], bool]) -> None:
+        self._store, self._kind, self._type, self._exists = store, kind, type, exists
+        self._by_owner: dict[str, dict[str, T]] = {}
+        self._changing = anyio.Lock()
+
+    async def load(self) -> None:
+        """Read all; what a deleted function left behind is removed."""
+        for row in await self._store.load(self._kind):
+            if self._gone(row.owner):
+                await self._store.delete(row.kind, row.owner, row.id)
+            else:
+                self._by_owner.setdefault(row.owner, {})[row.id] = msgspec.json.decode(row.body, type=self._type)
+
+    def of(self, owner: str) -> Mapping[str, T]:
+        """What an owner has, by id."""
+        return self._by_owner.get(owner, {})
+
+    def all(self) -> Iterator[tuple[str, str, T]]:
+        """Owner, id and value of everything."""
+        for owner, values in self._by_owner.items():
+            for id, value in values.items():
+                yield owner, id, value
+
+    @asynccontextmanager
+    async def change(self) -> AsyncIterator[None]:
+        """Check and change within this: nobody else changes meanwhile, and a cancelled caller tears nothing."""
+        async with self._changing:
+            with anyio.CancelScope(shield=True):
+                yield
+
+    async def put(self, owner: str, id: str, value: T) -> None:
+        body = msgspec.json.encode(value)
+        await self._store.put(StoredResource(kind=self._kind, owner=owner, id=id, body=body))
+        if self._gone(owner):  # the function was deleted while this was on its way to disk
+            await self._store.delete(self._kind, owner, id)
+        else:
+            self._by_owner.setdefault(owner, {})[id] = value
+
+    async def delete(self, owner: str, id: str) -> None:
+        await self._store.delete(self._kind, owner, id)
+        self._by_owner.get(owner, {}).pop(id, None)
+
+    def forget(self, owner: str) -> None:
+        self._by_owner.pop(owner, None)
+
+    def _gone(self, owner: str) -> bool:
+        function_id = owning_function(owner)
+        return function_id is not None and not self._exists(function_id)

@@ -1,0 +1,26 @@
+"""The double of the resource store: what belongs to functions and projects, kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.protocols import StoredResource
+
+
+class MemoryResourceStore:
+    """``forget`` does what the deletion of a function does on disk."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str, str], StoredResource] = {}
+
+    async def load(self, kind: str) -> Sequence[StoredResource]:
+        return [self._rows[key] for key in sorted(self._rows) if key[0] == kind]
+
+    async def put(self, resource: StoredResource) -> None:
+        self._rows[resource.kind, resource.owner, resource.id] = resource
+
+    async def delete(self, kind: str, owner: str, id: str) -> None:
+        self._rows.pop((kind, owner, id), None)
+
+    def forget(self, owner: str) -> None:
+        self._rows = {key: row for key, row in self._rows.items() if key[1] != owner}
