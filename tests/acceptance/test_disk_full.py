@@ -1,0 +1,201 @@
+"""A disk that takes no more: nothing is promised falsely, nothing that ended is forgotten, and it goes on by itself."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from tests.acceptance.engine_process import REAL_TALLY, TALLY, EngineProcess, engine_on, rows
+
+ECHO = "def handler(event, context):\n    return event\n"
+#: Waits for a file to appear, so that a test says when it ends.
+HELD = """
+import os, time
+
+def handler(event, context):
+    with open(event["runs"], "a") as file:
+        file.write(context.getRequestID() + "\\n")
+    while not os.path.exists(event["gate"]):
+        time.sleep(0.02)
+    return "ended"
+"""
+TMPFS_SIZE = 16 << 20
+
+#: A fault that can be made and mended on a running engine.
+Fault = Callable[[EngineProcess], object]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_SIZE}", "functiond-test", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(folder: Path, *, leave: int = 0) -> None:
+    with (folder / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize > leave:
+            file.write(bytes(4096))
+
+
+def empty(folder: Path) -> None:
+    (folder / "filler").unlink()
+
+
+def limit_files(engine: EngineProcess) -> None:
+    """No file of the engine may grow: writes beyond fail as on a full disk."""
+    log = engine.data / "journal.db-wal"
+    resource.prlimit(engine.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
+
+
+def unlimit_files(engine: EngineProcess) -> None:
+    resource.prlimit(engine.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+@contextmanager
+def failing(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[EngineProcess, Fault, Fault]]:
+    """An engine, and how to make its disk fail and mend."""
+    if kind == "limit":
+        with engine_on(tmp_path / "data") as engine:
+            yield engine, limit_files, unlimit_files
+    else:
+        disk: Path = request.getfixturevalue("small_disk")
+        with engine_on(disk / "data") as engine:
+            yield engine, lambda _: fill(disk), lambda _: empty(disk)
+
+
+both = pytest.mark.parametrize("kind", ["tmpfs", "limit"])
+
+
+def send_until(engine: EngineProcess, status: int, name: str = "echo") -> tuple[list[str], int]:
+    """Send until this status comes; gives the ids of what was accepted meanwhile, and the Retry-After."""
+    accepted: list[str] = []
+    deadline = monotonic() + 30
+    while monotonic() < deadline:
+        reply = engine.send(name, {"pad": "x" * 2000})
+        if reply.status == 202:
+            accepted.append(reply.json["request_id"])
+        if reply.status == status:
+            return accepted, int(reply.headers.get("retry-after", 0))
+        assert reply.status in (202, 503), reply
+    raise AssertionError(f"never {status}")
+
+
+@both
+def test_whatever_got_a_202_is_there_after_a_full_disk_and_a_kill(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with failing(kind, tmp_path, request) as (engine, fail, mend):
+        engine.create("echo", ECHO)
+        before = [engine.accepted("echo") for _ in range(5)]
+        fail(engine)
+        accepted, retry_after = send_until(engine, 503)
+        engine.kill()
+        if kind == "tmpfs":
+            mend(engine)
+        engine.start()
+
+        assert retry_after >= 1
+        for request_id in before + accepted:
+            assert engine.record("echo", request_id, wait=30)["status"] == "SUCCESS"
+
+
+@both
+def test_it_accepts_again_without_a_restart_once_there_is_room(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with failing(kind, tmp_path, request) as (engine, fail, mend):
+        engine.create("echo", ECHO)
+        fail(engine)
+        accepted, _ = send_until(engine, 503)
+        assert engine.ask("GET", "/healthz").status == 503
+        mend(engine)
+        again, _ = send_until(engine, 202)
+
+        assert engine.ask("GET", "/healthz").status == 200
+        for request_id in accepted + again:
+            assert engine.record("echo", request_id, wait=30)["status"] == "SUCCESS"
+        assert engine.stop() == 0
+        assert sorted(rows(engine.data, TALLY)) == sorted(rows(engine.data, REAL_TALLY))
+
+
+@pytest.mark.parametrize("kind", ["limit"])
+def test_ends_that_came_while_the_disk_was_full_are_not_lost(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    gate, runs = tmp_path / "gate", tmp_path / "runs"
+    with failing(kind, tmp_path, request) as (engine, fail, mend):
+        engine.create("echo", ECHO)
+        engine.create("held", HELD)
+        held = [engine.accepted("held", {"gate": str(gate), "runs": str(runs)}) for _ in range(4)]
+        fail(engine)
+        send_until(engine, 503)
+        gate.touch()
+        mend(engine)
+
+        ends = [engine.record("held", request_id, wait=30) for request_id in held]
+        assert [(end["status"], end["result"]) for end in ends] == [("SUCCESS", "ended")] * 4
+        assert sorted(runs.read_text().split()) == sorted(held)
+
+
+@pytest.mark.parametrize("kind", ["limit"])
+def test_it_stops_in_order_while_the_disk_is_full_and_nothing_is_lost(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with failing(kind, tmp_path, request) as (engine, fail, _):
+        engine.create("echo", ECHO)
+        fail(engine)
+        accepted, _ = send_until(engine, 503)
+
+        assert engine.stop() == 0
+        engine.start()  # the limit was the old process's
+        for request_id in accepted:
+            assert engine.record("echo", request_id, wait=30)["status"] == "SUCCESS"
+
+
+def test_below_the_watermark_new_work_is_refused_and_old_work_runs(small_disk: Path, tmp_path: Path) -> None:
+    gate, runs = tmp_path / "gate", tmp_path / "runs"
+    with engine_on(small_disk / "data", FUNCTIOND_STORAGE__FREE_SPACE=str(8 << 20)) as engine:
+        engine.create("held", HELD)
+        event = {"gate": str(gate), "runs": str(runs)}
+        held = engine.accepted("held", event)
+        fill(small_disk, leave=4 << 20)
+        send_until(engine, 503, "held")  # the free space is looked at now and then
+        refused, ready = engine.send("held", event), engine.ask("GET", "/readyz")
+        gate.touch()
+
+        assert (refused.status, ready.status) == (503, 503)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert engine.record("held", held, wait=30)["status"] == "SUCCESS"
+        empty(small_disk)
+        send_until(engine, 202, "held")
+
+
+def test_a_ballast_gives_room_for_ends_when_the_disk_is_full(small_disk: Path, tmp_path: Path) -> None:
+    gate, runs = tmp_path / "gate", tmp_path / "runs"
+    with engine_on(small_disk / "data", FUNCTIOND_STORAGE__BALLAST=str(2 << 20)) as engine:
+        engine.create("held", HELD)
+        engine.create("echo", ECHO)
+        held = engine.accepted("held", {"gate": str(gate), "runs": str(runs)})
+        assert (engine.data / "ballast").stat().st_size == 2 << 20
+        fill(small_disk)
+        send_until(engine, 503)
+        gate.touch()
+
+        assert engine.record("held", held, wait=30)["status"] == "SUCCESS"
+        assert not (engine.data / "ballast").exists()
