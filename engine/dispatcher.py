@@ -153,11 +153,13 @@ class Dispatcher:
     # --- one attempt ----------------------------------------------------------------------------------------
 
     async def _slot(self) -> None:
+        entry = await self._scheduler.take()
         while True:
-            entry = await self._scheduler.take()
-            await self._attempt(entry)
+            seconds = await self._attempt(entry)
+            entry = await self._scheduler.exchange(entry, seconds)
 
-    async def _attempt(self, entry: Entry) -> None:
+    async def _attempt(self, entry: Entry) -> float:
+        """Run it to its end; gives how long it took, in seconds."""
         invocation = entry.invocation
         self._running[invocation.key] = entry
         began = self._clock.now()
@@ -174,14 +176,15 @@ class Dispatcher:
         self._codes[outcome.code] = self._codes.get(outcome.code, 0) + 1
         if invocation.mode is Mode.ASYNC:
             self._settle(invocation, outcome, ran=ran)
-        self._scheduler.release(entry, max(0.0, ended - began))
         if not self._running:
             self._quiet.set()
+        return max(0.0, ended - began)
 
     async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome, bool]:
         """The outcome, and whether there was an attempt at all."""
         if function is None:
-            text = "the function was deleted"
+            gone = self._catalog.resolve(invocation.function_id, LATEST) is None
+            text = "the function was deleted" if gone else f"version {invocation.version} was deleted"
             return Outcome(code=Code.FUNCTION_MISSING, message=text, started_at=now, ended_at=now), False
         if invocation.mode is Mode.ASYNC:
             rules = self._policy.rules(self._settings(invocation))

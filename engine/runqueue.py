@@ -118,7 +118,7 @@ class RunQueue:
         if self._running >= self._slots:
             return None
         entry = self._choose(self._sync) if self._sync.order else None
-        if entry is None and asynchronous and self._async.order:
+        if entry is None and asynchronous and self._running < self._slots - self._sync_slots and self._async.order:
             entry = self._choose(self._async)
         return entry
 
@@ -216,14 +216,13 @@ class RunQueue:
         return None
 
     def _fits(self, invocation: Invocation) -> bool:
+        """Whether it may start, given that there is a slot."""
         memory = self._used_memory + self._need(invocation)
         if self._running and memory > self._memory:
             return False
         if invocation.mode is Mode.SYNC:
-            return self._running < self._slots
-        if self._alone or (self._suspect(invocation) and self._async.running):
-            return False
-        return self._running < self._slots - self._sync_slots
+            return True
+        return not (self._alone or (self._suspect(invocation) and self._async.running))
 
     def _take(self, lane: Lane, line: Line, share: Share) -> Entry:
         entry = line.pop()

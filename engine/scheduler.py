@@ -69,18 +69,15 @@ class Scheduler:
     # --- work goes out --------------------------------------------------------------------------------------
 
     async def take(self) -> Entry:
-        """The next to run, its slot and memory taken; give it back by ``release``."""
-        entry = self._pop() if not self._idle else None
-        if entry is not None:
-            return entry
-        waiter: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
-        self._idle.append(waiter)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self._put_back(waiter.result())
-            raise
+        """The next to run, its slot and memory taken; give it back by ``release`` or ``exchange``."""
+        return self._pop() or await self._wait()
+
+    async def exchange(self, entry: Entry, seconds: float) -> Entry:
+        """Give one back and take the next, at best without waking another slot for it."""
+        self._queue.release(entry, seconds)
+        chosen = self._pop()
+        self._hand_out()
+        return chosen or await self._wait()
 
     def release(self, entry: Entry, seconds: float) -> None:
         self._queue.release(entry, seconds)
@@ -166,6 +163,16 @@ class Scheduler:
             self._note_due(next_due)
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _wait(self) -> Entry:
+        waiter: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._put_back(waiter.result())
+            raise
 
     def _pop(self) -> Entry | None:
         entry = self._queue.pop(asynchronous=not self._held)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import NotJson, PayloadTooLarge
-from engine.serving import Receive, Send
+from engine.serving import WHOLE_REPLY, Receive, Scope, Send
 
 Headers = Mapping[bytes, bytes]  #: names in lower case; of repeated ones the last
 
@@ -33,14 +33,16 @@ def json_reply(value: object, *, status: int = 200) -> Reply:
     return Reply(status=status, body=msgspec.json.encode(value))
 
 
-async def respond(send: Send, reply: Reply) -> None:
-    headers = [(b"content-length", b"%d" % len(reply.body)), *reply.headers]
-    if reply.status == 204:
-        headers = [*reply.headers]
-    elif reply.body:
+async def respond(scope: Scope, send: Send, reply: Reply) -> None:
+    headers = list(reply.headers)
+    if reply.status != 204:
+        headers.append((b"content-length", b"%d" % len(reply.body)))
+    if reply.body:
         headers.append((b"content-type", reply.content_type))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    whole = scope.get("extensions", {}).get(WHOLE_REPLY)
+    if whole is None or not whole["write"](reply.status, headers, reply.body):
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
 
 
 async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:

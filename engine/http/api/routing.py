@@ -95,7 +95,7 @@ class _Endpoint:
             reply = problem(405, "FSS.0405", f"use {allowed} here", ((b"allow", allowed.encode()),))
         else:
             reply = await handler(Call(scope, receive, self._region))
-        await respond(send, reply)
+        await respond(scope, send, reply)
 
 
 def _precedence(resource: Resource) -> list[bool]:
