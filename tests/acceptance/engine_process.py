@@ -58,6 +58,11 @@ class EngineProcess:
 
     def start(self) -> Self:
         """Return when it serves. Raises AssertionError with its log if it ends before."""
+        self.port = self.launch().result(60)
+        return self
+
+    def launch(self) -> Future[int]:
+        """Start it, and do not wait; gives its port, once it has one."""
         command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(self.data)]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUNCTIOND_")}
         environment = {**inherited, **self._settings, "FUNCTIOND_LOG__FORMAT": "json"}
@@ -67,8 +72,7 @@ class EngineProcess:
         serving: Future[int] = Future()
         self.log.clear()
         self._read = self._reader.submit(self._follow, serving)
-        self.port = serving.result(60)
-        return self
+        return serving
 
     def _follow(self, serving: Future[int]) -> None:
         """Read the log to its end, so that a full pipe holds up nobody."""

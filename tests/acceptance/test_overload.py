@@ -1,0 +1,183 @@
+"""More than the engine takes on: it says so in the API's shape, and keeps what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from tests.acceptance.engine_process import BASE, EngineProcess, Reply, engine_on, urn_of
+
+ECHO = "def handler(event, context):\n    return event\n"
+#: Runs until a file appears.
+HELD = """
+import os, time
+
+def handler(event, context):
+    while not os.path.exists(context.getUserData("gate")):
+        time.sleep(0.02)
+    return "ended"
+"""
+
+
+@contextmanager
+def held_engine(tmp_path: Path, **settings: str) -> Iterator[EngineProcess]:
+    """An engine whose functions ``held`` and ``other`` end when ``open_gate`` says so."""
+    with engine_on(
+        tmp_path / "data", FUNCTIOND_EXECUTOR__SLOTS="3", FUNCTIOND_EXECUTOR__SYNC_SLOTS="1", **settings
+    ) as engine:
+        for name in ("held", "other"):
+            engine.create(name, HELD, user_data=f'{{"gate": "{tmp_path / "gate"}"}}')
+        yield engine
+
+
+def open_gate(tmp_path: Path) -> None:
+    (tmp_path / "gate").touch()
+
+
+def call(engine: EngineProcess, name: str, event: object = None) -> Reply:
+    """Invoke synchronously."""
+    return engine.ask("POST", f"{BASE}/{urn_of(name)}/invocations", event or {})
+
+
+def sync_calls(engine: EngineProcess, count: int) -> None:
+    """Wait until so many synchronous calls wait or run."""
+    deadline = monotonic() + 30
+    while engine.metric("functiond_synchronous_calls") < count:
+        assert monotonic() < deadline
+        sleep(0.02)  # a figure tells nobody when it changes
+
+
+def assert_overloaded(reply: Reply) -> None:
+    assert reply.status == 429
+    assert int(reply.headers["retry-after"]) >= 1
+    assert reply.json["error_code"] == "FSS.0429"
+    assert reply.json["error_msg"]
+
+
+# --- the backlog --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", ["FUNCTION_ROWS", "ROWS"])
+def test_beyond_its_limit_of_rows_the_backlog_takes_no_more_and_drops_nothing(tmp_path: Path, limit: str) -> None:
+    with held_engine(tmp_path, **{f"FUNCTIOND_QUEUE__{limit}": "5"}) as engine:
+        accepted = [engine.accepted("held", {"n": n}) for n in range(5)]
+        assert_overloaded(engine.send("held"))
+        assert engine.send("other").status == (202 if limit == "FUNCTION_ROWS" else 429)
+        open_gate(tmp_path)
+
+        assert [engine.record("held", one, wait=30)["status"] for one in accepted] == ["SUCCESS"] * 5
+        assert engine.send("held").status == 202
+
+
+@pytest.mark.parametrize("limit", ["FUNCTION_SIZE", "SIZE"])
+def test_beyond_its_limit_of_bytes_the_backlog_takes_no_more_and_drops_nothing(tmp_path: Path, limit: str) -> None:
+    event = {"pad": "x" * 1000}
+    with held_engine(tmp_path, **{f"FUNCTIOND_QUEUE__{limit}": "4000"}) as engine:
+        accepted = [engine.accepted("held", event) for _ in range(3)]
+        assert_overloaded(engine.send("held", event))
+        small = engine.accepted("held", {"n": 1})
+        open_gate(tmp_path)
+
+        assert [engine.record("held", one, wait=30)["status"] for one in [*accepted, small]] == ["SUCCESS"] * 4
+        assert engine.send("held", event).status == 202
+
+
+def test_the_limits_count_what_an_earlier_engine_left(tmp_path: Path) -> None:
+    with held_engine(tmp_path, FUNCTIOND_QUEUE__ROWS="4") as engine:
+        accepted = [engine.accepted("held") for _ in range(4)]
+        engine.kill()
+        engine.start()
+        assert_overloaded(engine.send("held"))
+        open_gate(tmp_path)
+
+        assert [engine.record("held", one, wait=30)["status"] for one in accepted] == ["SUCCESS"] * 4
+        assert engine.send("held").status == 202
+
+
+def test_what_was_refused_or_cancelled_takes_no_place(tmp_path: Path) -> None:
+    with held_engine(tmp_path, FUNCTIOND_QUEUE__ROWS="3") as engine:
+        first = [engine.accepted("held") for _ in range(3)]
+        for _ in range(10):
+            assert_overloaded(engine.send("held"))
+        assert engine.cancel("held", first[2]).status == 200
+
+        assert engine.send("held").status == 202
+        assert_overloaded(engine.send("held"))
+
+
+def test_a_repeated_idempotency_key_takes_no_second_place(tmp_path: Path) -> None:
+    with held_engine(tmp_path, FUNCTIOND_QUEUE__ROWS="3") as engine:
+        ids = {engine.accepted("held", Idempotency_Key="k") for _ in range(3)}
+
+        assert len(ids) == 1
+        assert engine.metric("functiond_backlog_invocations") == 1
+
+
+# --- bodies -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "limit"), [("invocations-async", 256 << 10), ("invocations", 6 << 20)])
+def test_a_body_may_have_its_limit_and_no_byte_more(tmp_path: Path, path: str, limit: int) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("silent", "def handler(event, context):\n    return len(event)\n")
+        url = f"{BASE}/{urn_of('silent')}/{path}"
+        largest = b'"' + b"x" * (limit - 2) + b'"'
+
+        assert engine.ask("POST", url, largest).status in (200, 202)
+        refused = engine.ask("POST", url, largest + b" ")
+        assert (refused.status, refused.json["error_code"]) == (413, "FSS.0413")
+
+
+# --- synchronous calls --------------------------------------------------------------------------------------
+
+
+def test_beyond_their_limit_synchronous_calls_are_refused_and_the_others_answered(tmp_path: Path) -> None:
+    with held_engine(tmp_path, FUNCTIOND_QUEUE__SYNC_ROWS="5") as engine, ThreadPoolExecutor(5) as callers:
+        calls = [callers.submit(call, engine, "held") for _ in range(5)]
+        sync_calls(engine, 5)
+        assert_overloaded(call(engine, "held"))
+        assert engine.send("held").status == 202  # they take no place of asynchronous work
+        open_gate(tmp_path)
+
+        assert [(one.result().status, one.result().body) for one in calls] == [(200, b"ended")] * 5
+        assert call(engine, "held").status == 200
+
+
+def test_beyond_their_limit_of_bytes_synchronous_calls_are_refused(tmp_path: Path) -> None:
+    with held_engine(tmp_path, FUNCTIOND_QUEUE__SYNC_SIZE="1000") as engine, ThreadPoolExecutor(1) as callers:
+        large = {"pad": "x" * 900}
+        first = callers.submit(call, engine, "held", large)
+        sync_calls(engine, 1)
+        assert_overloaded(call(engine, "held", large))
+        open_gate(tmp_path)
+
+        assert first.result().status == 200
+
+
+def test_a_synchronous_caller_hears_504_in_time_and_the_run_goes_on(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    source = HELD.replace('return "ended"', f'open({str(ran)!r}, "w").close()')
+    with engine_on(tmp_path / "data", FUNCTIOND_HTTP__SYNC_TIMEOUT="0.5") as engine:
+        engine.create("late", source, user_data=f'{{"gate": "{tmp_path / "gate"}"}}')
+        reply = call(engine, "late")
+        open_gate(tmp_path)
+        while engine.metric("functiond_running"):
+            sleep(0.02)
+
+        assert (reply.status, reply.json["error_code"]) == (504, "FSS.0504")
+        assert ran.exists()
+        assert engine.metric("functiond_synchronous_calls") == 0
+
+
+def test_asynchronous_work_leaves_a_slot_for_synchronous_callers(tmp_path: Path) -> None:
+    with held_engine(tmp_path) as engine:
+        engine.create("echo", ECHO)
+        for _ in range(10):
+            engine.accepted("held")
+
+        assert call(engine, "echo", {"n": 1}).json == {"n": 1}

@@ -1,0 +1,251 @@
+"""What follows a failure: retries, discarding, cancelling, and where the outcome goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+
+from tests.acceptance.engine_process import BASE, EngineProcess, engine_on, rows, urn_of
+
+#: Notes the event in a file, one line each.
+SINK = """
+import json
+
+def handler(event, context):
+    with open(context.getUserData("sink"), "a") as file:
+        file.write(json.dumps(event) + "\\n")
+"""
+FAIL = "def handler(event, context):\n    raise ValueError('no ' + str(event.get('n')))\n"
+ECHO = "def handler(event, context):\n    return event\n"
+SLEEP = "import time\ndef handler(event, context):\n    time.sleep(60)\n"
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[EngineProcess]:
+    with engine_on(tmp_path / "data") as engine:
+        yield engine
+
+
+def to(name: str) -> dict[str, str]:
+    return {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of(name)})}
+
+
+def sink(engine: EngineProcess, tmp_path: Path) -> Path:
+    """A function that notes what it gets; gives the file."""
+    file = tmp_path / "sink"
+    engine.create("sink", SINK, user_data=json.dumps({"sink": str(file)}))
+    return file
+
+
+def noted(file: Path, count: int = 1) -> list[Any]:
+    """Wait until so many events were noted."""
+    deadline = monotonic() + 30
+    while not file.exists() or len(file.read_text().splitlines()) < count:
+        assert monotonic() < deadline, "nothing arrived"
+        sleep(0.02)  # what a destination starts has an id that nobody was told
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+# --- retries ------------------------------------------------------------------------------------------------
+
+
+def test_without_settings_a_function_error_is_not_tried_again(engine: EngineProcess) -> None:
+    engine.create("fail", FAIL)
+    end = engine.record("fail", engine.accepted("fail", {"n": 1}), wait=30)
+
+    assert (end["status"], end["error_code"], end["attempt"]) == ("FAIL", 4002, 1)
+
+
+def test_a_function_error_uses_up_the_retries_each_later_than_the_one_before(engine: EngineProcess) -> None:
+    engine.create("fail", FAIL)
+    engine.configure("fail", max_async_retry_attempts=3)
+    end = engine.record("fail", engine.accepted("fail", {"n": 1}), wait=30)
+
+    begun = [datetime.fromisoformat(attempt["start_time"]).timestamp() for attempt in end["attempts"]]
+    waits = [later - earlier for earlier, later in pairwise(begun)]
+    assert (end["status"], end["attempt"], len(begun)) == ("FAIL", 4, 4)
+    # 0.05 s, twice as long each time, a fifth of it random: what the engine itself takes only adds.
+    assert all(wait >= shortest for wait, shortest in zip(waits, (0.039, 0.079, 0.159), strict=True))
+
+
+def test_a_retry_that_succeeds_is_a_success_with_its_history(engine: EngineProcess, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    source = f"import os\ndef handler(event, context):\n    if not os.path.exists({str(mark)!r}):\n"
+    source += f"        open({str(mark)!r}, 'w').close()\n        raise ValueError('first')\n"
+    engine.create("flaky", source)
+    engine.configure("flaky", max_async_retry_attempts=1)
+    end = engine.record("flaky", engine.accepted("flaky"), wait=30)
+
+    assert (end["status"], end["error_code"], end["error_message"], end["result"]) == ("SUCCESS", 0, "", "")
+    assert [attempt["error_code"] for attempt in end["attempts"]] == [4002, 0]
+
+
+def test_no_retry_goes_beyond_the_maximum_age(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_RETRY__BASE="30") as engine:
+        engine.create("fail", FAIL)
+        engine.configure("fail", max_async_retry_attempts=3, max_async_event_age_in_seconds=5)
+        end = engine.record("fail", engine.accepted("fail"), wait=30)
+
+    assert (end["status"], end["attempt"]) == ("FAIL", 1)
+
+
+# --- discarding ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_too_old_when_its_turn_comes_is_discarded_and_told(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        file = sink(engine, tmp_path)
+        engine.create("echo", ECHO)
+        engine.configure("echo", max_async_event_age_in_seconds=1, destination_config={"on_failure": to("sink")})
+        request_id = engine.accepted("echo", {"n": 1}, X_Functiond_Delay="0.5")
+        engine.kill()
+        sleep(2.0)  # it must grow old while nobody can run it
+        engine.start()
+
+        end = engine.record("echo", request_id, wait=30)
+        [record] = noted(file)
+        assert (end["status"], end["error_code"], end["attempts"]) == ("DISCARD", 150430, [])
+        assert record["request_context"]["condition"] == "EventAgeExceeded"
+
+
+def test_what_waits_for_a_deleted_function_is_discarded(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_EXECUTOR__SLOTS="1", FUNCTIOND_EXECUTOR__SYNC_SLOTS="0") as engine:
+        engine.create("sleep", SLEEP)
+        engine.create("echo", ECHO)
+        running = engine.accepted("sleep")
+        waiting = [engine.accepted("echo") for _ in range(3)]
+        assert engine.ask("DELETE", f"{BASE}/{urn_of('echo').removesuffix(':latest')}").status == 204
+        assert engine.cancel("sleep", running).status == 200
+        assert engine.send("echo").status == 404
+        ended(engine, 4)
+
+        found = dict(rows(engine.data, "SELECT code, count(*) FROM invocation WHERE state = 5 GROUP BY code"))
+        assert found == {4024: len(waiting)}
+
+
+def ended(engine: EngineProcess, count: int) -> None:
+    """Wait until so many invocations have ended, of functions that can be asked no more."""
+    deadline = monotonic() + 30
+    while rows(engine.data, "SELECT count(*) FROM invocation WHERE state >= 3") != [(count,)]:
+        assert monotonic() < deadline
+        sleep(0.02)
+
+
+# --- destinations -------------------------------------------------------------------------------------------
+
+
+def test_a_failure_is_told_in_the_documented_fields(engine: EngineProcess, tmp_path: Path) -> None:
+    file = sink(engine, tmp_path)
+    engine.create("fail", FAIL)
+    engine.configure("fail", max_async_retry_attempts=1, destination_config={"on_failure": to("sink")})
+    request_id = engine.accepted("fail", {"n": 7})
+    [record] = noted(file)
+
+    assert set(record) == {
+        "timestamp",
+        "request_context",
+        "request_payload",
+        "response_context",
+        "response_payload",
+    }
+    assert record["request_context"] == {
+        "request_id": request_id,
+        "function_urn": urn_of("fail"),
+        "condition": "UnhandledInvocationError",
+        "approximate_invoke_count": 1,
+    }
+    assert json.loads(record["request_payload"]) == {"n": 7}
+    assert record["response_context"]["function_error"] == engine.record("fail", request_id)["error_message"]
+    assert json.loads(record["response_payload"])["errorMessage"] == "no 7"
+
+
+def test_a_success_is_told_and_leads_on(engine: EngineProcess, tmp_path: Path) -> None:
+    file = sink(engine, tmp_path)
+    for name, following in (("one", "two"), ("two", "sink")):
+        engine.create(name, ECHO)
+        engine.configure(name, destination_config={"on_success": to(following)})
+    first = engine.accepted("one", {"n": 1})
+    [record] = noted(file)
+
+    inner = json.loads(record["response_payload"])
+    assert inner["request_context"]["request_id"] == first
+    assert json.loads(inner["response_payload"]) == {"n": 1}
+    assert rows(engine.data, "SELECT hops FROM invocation ORDER BY hops") == [(0,), (1,), (2,)]
+
+
+def test_only_the_end_is_told_not_each_attempt(engine: EngineProcess, tmp_path: Path) -> None:
+    file = sink(engine, tmp_path)
+    engine.create("fail", FAIL)
+    destinations = {"on_failure": to("sink"), "on_success": to("sink")}
+    engine.configure("fail", max_async_retry_attempts=3, destination_config=destinations)
+    engine.record("fail", engine.accepted("fail"), wait=30)
+    noted(file)
+
+    assert rows(engine.data, "SELECT count(*) FROM invocation WHERE hops > 0") == [(1,)]
+
+
+def test_a_chain_ends_after_sixteen_hops(engine: EngineProcess) -> None:
+    names = [f"f{n}" for n in range(18)]
+    for name in names:
+        engine.create(name, "def handler(event, context):\n    pass\n")
+    for name, following in pairwise(names):
+        engine.configure(name, destination_config={"on_success": to(following)})
+    engine.accepted("f0")
+    deadline = monotonic() + 30
+    while not (given_up := rows(engine.data, "SELECT error FROM owed WHERE due IS NULL")):
+        assert monotonic() < deadline
+        sleep(0.02)
+
+    assert "16" in given_up[0][0]
+    assert rows(engine.data, "SELECT max(hops), count(*) FROM invocation") == [(16, 17)]
+
+
+# --- cancelling ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["running", "waiting", "delayed", "retrying"])
+def test_a_cancelled_one_fails_with_4208_and_owes_nothing(tmp_path: Path, when: str) -> None:
+    settings = {"FUNCTIOND_EXECUTOR__SLOTS": "1", "FUNCTIOND_EXECUTOR__SYNC_SLOTS": "0", "FUNCTIOND_RETRY__BASE": "30"}
+    with engine_on(tmp_path / "data", **settings) as engine:
+        sink(engine, tmp_path)
+        name = "fail" if when == "retrying" else "sleep"
+        engine.create(name, FAIL if when == "retrying" else SLEEP)
+        both = {"on_failure": to("sink"), "on_success": to("sink")}
+        engine.configure(name, max_async_retry_attempts=2, destination_config=both)
+        if when == "waiting":
+            engine.accepted(name)
+        delay = {"X_Functiond_Delay": "60"} if when == "delayed" else {}
+        request_id = engine.accepted(name, **delay)
+        until(engine, name, request_id, "RUNNING" if when == "running" else "WAIT", when == "retrying")
+
+        assert engine.cancel(name, request_id).status == 200
+        end = engine.record(name, request_id, wait=30)
+        assert (end["status"], end["error_code"]) == ("FAIL", 4208)
+        assert rows(engine.data, "SELECT count(*) FROM owed") == [(0,)]
+        assert engine.cancel(name, request_id).status == 200  # again, as a caller without an answer does
+
+
+def until(engine: EngineProcess, name: str, request_id: str, status: str, tried: bool) -> None:
+    deadline = monotonic() + 30
+    while True:
+        record = engine.record(name, request_id)
+        if record["status"] == status and bool(record["attempts"]) == tried:
+            return
+        assert monotonic() < deadline, record
+        sleep(0.02)
+
+
+def test_what_has_ended_cannot_be_cancelled(engine: EngineProcess) -> None:
+    engine.create("echo", ECHO)
+    request_id = engine.accepted("echo")
+    engine.record("echo", request_id, wait=30)
+
+    assert engine.cancel("echo", request_id).status == 400
+    assert engine.record("echo", request_id)["status"] == "SUCCESS"

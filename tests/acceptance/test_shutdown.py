@@ -1,0 +1,199 @@
+"""The end of an engine: in order, by force, and by the hand of what it runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from tests.acceptance.engine_process import EngineProcess, descendants, engine_on, is_alive, rows
+
+ECHO = "def handler(event, context):\n    return event\n"
+#: Says that it runs, and ends when a file appears.
+HELD = """
+import os, time
+
+def handler(event, context):
+    with open(event["runs"], "a") as file:
+        file.write(context.getRequestID() + "\\n")
+    while not os.path.exists(event["gate"]):
+        time.sleep(0.02)
+    return "ended"
+"""
+#: Kills the engine, which is one of its parents.
+KILLER = """
+import os, signal, time
+
+def handler(event, context):
+    pid = os.getppid()
+    while b"\\0serve\\0" not in open(f"/proc/{pid}/cmdline", "rb").read():
+        pid = int(open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1])
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(30)
+"""
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[EngineProcess]:
+    with engine_on(tmp_path / "data", FUNCTIOND_GRACE="1") as engine:
+        yield engine
+
+
+def hold(engine: EngineProcess, tmp_path: Path) -> str:
+    """A run that has begun and ends when ``tmp_path``/gate is there; gives its request id."""
+    event = {"gate": str(tmp_path / "gate"), "runs": str(tmp_path / "runs")}
+    request_id = engine.accepted("held", event)
+    begun(tmp_path, 1)
+    return request_id
+
+
+def begun(tmp_path: Path, count: int) -> list[str]:
+    """Wait until so many runs have begun; gives their request ids."""
+    deadline = monotonic() + 30
+    runs: list[str] = []
+    while len(runs) < count:
+        assert monotonic() < deadline, f"only {len(runs)} runs began"
+        sleep(0.02)  # a file tells nobody when it grows
+        runs = (tmp_path / "runs").read_text().split() if (tmp_path / "runs").exists() else []
+    return runs
+
+
+# --- one engine a directory ---------------------------------------------------------------------------------
+
+
+def test_a_second_engine_on_the_directory_is_refused_and_told_who_has_it(engine: EngineProcess) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(engine.data)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert second.returncode == 2
+    assert f"process {engine.pid}" in second.stderr
+    assert engine.ask("GET", "/healthz").status == 200
+
+
+# --- in order -----------------------------------------------------------------------------------------------
+
+
+def test_an_idle_engine_stops_at_once(engine: EngineProcess) -> None:
+    began = monotonic()
+
+    assert engine.stop() == 0
+    assert monotonic() - began < 10
+
+
+def test_what_runs_may_end_within_the_grace_period(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_GRACE="30") as engine:
+        engine.create("held", HELD)
+        request_id = hold(engine, tmp_path)
+        engine.signal(signal.SIGTERM)
+        (tmp_path / "gate").touch()
+        assert engine.wait() == 0
+
+        assert rows(engine.data, "SELECT state, deaths FROM invocation") == [(3, 0)]
+        engine.start()
+        assert engine.record("held", request_id)["result"] == "ended"
+
+
+def test_new_requests_hear_503_while_the_engine_stops(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_GRACE="30") as engine:
+        engine.create("held", HELD)
+        hold(engine, tmp_path)
+        engine.signal(signal.SIGTERM)
+        while (reply := engine.send("held")).status == 202:
+            sleep(0.01)  # the signal is on its way
+        (tmp_path / "gate").touch()
+
+        assert reply.status == 503
+        assert int(reply.headers["retry-after"]) >= 1
+        assert reply.json["error_code"] == "FSS.0503"
+        assert engine.wait() == 0
+
+
+def test_what_does_not_end_in_time_waits_and_runs_again_without_a_death(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.create("held", HELD)
+    request_id = hold(engine, tmp_path)
+    children = descendants(engine.pid)
+    began = monotonic()
+
+    assert engine.stop() == 0
+    assert monotonic() - began < 10  # the grace period is one second
+    assert not [pid for pid in children if is_alive(pid)]
+    assert rows(engine.data, "SELECT state, deaths FROM invocation") == [(0, 0)]
+    (tmp_path / "gate").touch()
+    engine.start()
+    assert engine.record("held", request_id, wait=30)["status"] == "SUCCESS"
+    assert begun(tmp_path, 2) == [request_id] * 2
+
+
+def test_what_waits_is_not_begun_while_the_engine_stops(tmp_path: Path) -> None:
+    with engine_on(
+        tmp_path / "data", FUNCTIOND_GRACE="30", FUNCTIOND_EXECUTOR__SLOTS="1", FUNCTIOND_EXECUTOR__SYNC_SLOTS="0"
+    ) as engine:
+        engine.create("held", HELD)
+        first = hold(engine, tmp_path)
+        second = engine.accepted("held", {"gate": str(tmp_path / "gate"), "runs": str(tmp_path / "runs")})
+        engine.signal(signal.SIGTERM)
+        while engine.send("held").status == 202:
+            sleep(0.01)
+        (tmp_path / "gate").touch()
+        engine.wait()
+
+        assert begun(tmp_path, 1) == [first]
+        engine.start()
+        assert engine.record("held", second, wait=30)["status"] == "SUCCESS"
+
+
+# --- by force -----------------------------------------------------------------------------------------------
+
+
+def test_instances_of_a_killed_engine_are_gone_before_their_work_runs_again(
+    engine: EngineProcess, tmp_path: Path
+) -> None:
+    engine.create("held", HELD)
+    request_id = hold(engine, tmp_path)
+    children = descendants(engine.pid)
+    assert children
+    engine.kill()
+    engine.start()
+
+    assert not [pid for pid in children if is_alive(pid)]
+    assert begun(tmp_path, 2) == [request_id] * 2
+    assert rows(engine.data, "SELECT deaths FROM invocation") == [(1,)]
+
+
+def test_what_kills_the_engine_four_times_is_condemned_and_the_others_live(
+    engine: EngineProcess,
+) -> None:
+    engine.create("killer", KILLER)
+    engine.create("echo", ECHO)
+    engine.configure(
+        "killer",
+        max_async_retry_attempts=3,
+        destination_config={
+            "on_failure": {
+                "destination": "FunctionGraph",
+                "param": json.dumps({"func_urn": "urn:fss:local-1:project1:function:default:echo:latest"}),
+            }
+        },
+    )
+    others = [engine.accepted("echo", {"n": n}, X_Functiond_Delay="0.2") for n in range(5)]
+    killer = engine.accepted("killer")
+    for death in range(1, 5):
+        assert engine.wait() == -signal.SIGKILL, f"death {death}"
+        serving = engine.launch()
+    engine.port = serving.result(60)
+
+    end = engine.record("killer", killer, wait=30)
+    assert (end["status"], end["error_code"]) == ("FAIL", 150500)
+    assert [engine.record("echo", other, wait=30)["status"] for other in others] == ["SUCCESS"] * 5
+    assert rows(engine.data, "SELECT count(*) FROM invocation WHERE source = 'FunctionGraph'") == [(1,)]
