@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pstats
 import time
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -95,7 +96,9 @@ def test_the_command_writes_figures_machine_and_profile(tmp_path: Path, capsys: 
     assert code == 0
     assert written["machine"]["fsync_ms"] > 0
     assert len(written["scenarios"]["end_to_end"][0]["values"]) == 2
-    assert "runqueue.py" in capsys.readouterr().out
+    assert "profile kept in" in capsys.readouterr().out
+    profiled = pstats.Stats(str(tmp_path / "engine.pstats")).stats  # type: ignore[attr-defined]  # not in its stubs
+    assert any(file.endswith("runqueue.py") and name == "pop" for file, _, name in profiled)
 
 
 def test_every_scenario_can_be_found() -> None:
