@@ -19,6 +19,7 @@ import structlog
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
+from engine.aliases import Aliases
 from engine.backlog import Backlog, Limits
 from engine.catalog import Catalog, listed, weight
 from engine.clock import Clock, SystemClock
@@ -39,6 +40,8 @@ from engine.retry import RetryPolicy, Rules
 from engine.runqueue import RunQueue
 from engine.scheduler import Scheduler
 from engine.settings import QueueSettings, RetrySettings, Settings
+from engine.urn import LATEST
+from engine.versions import Versions
 
 log = structlog.get_logger("functiond")
 
@@ -54,6 +57,8 @@ class Running(Struct, frozen=True, kw_only=True):
     pool: Pool
     codes: CodeStore
     catalog: Catalog
+    versions: Versions
+    aliases: Aliases
     resources: Resources
     backlog: Backlog
     scheduler: Scheduler
@@ -136,8 +141,8 @@ async def _services(running: Running) -> AsyncIterator[None]:
 async def _recover(running: Running, services: TaskGroup) -> None:
     """Take up what the last engine left: what was running waits again, before anything new is accepted."""
     try:
-        await running.catalog.load()
         await running.resources.load()
+        await running.aliases.load()
         recovery = await running.storage.journal.recover()
     except Unavailable as problem:
         raise DataDirectoryUnusable(str(running.storage.path), f"cannot be written: {problem}") from problem
@@ -148,10 +153,11 @@ async def _recover(running: Running, services: TaskGroup) -> None:
         else:
             limit, memory = function.max_instances, function.memory_size
             running.scheduler.configure(function_id, weight=weight(function), limit=limit, memory=memory)
-        services.start_soon(running.pool.retire, function_id, function.revision if function else None)
+        kept = {version.revision for version in running.catalog.versions(function_id)}
+        services.start_soon(running.pool.retire, function_id, kept)
 
-    for function in running.catalog.all():
-        apply(function.function_id, function)
+    for function_id in {function.function_id for function in running.catalog.all()}:
+        apply(function_id, running.catalog.resolve(function_id, LATEST))
     running.catalog.watch(apply)
     running.backlog.load(recovery.backlog)
     running.scheduler.recover(recovery)
@@ -252,7 +258,9 @@ def _wire(
         pool=pool,
         codes=codes,
         catalog=catalog,
-        resources=Resources(storage.resources, catalog, clock),
+        versions=Versions(catalog, storage.catalog, codes, clock),
+        aliases=Aliases(catalog, storage.resources, clock),
+        resources=Resources(storage.resources, catalog, codes, clock),
         backlog=backlog,
         scheduler=scheduler,
         intake=intake,

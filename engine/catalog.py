@@ -1,15 +1,17 @@
 """What can be invoked: all functions and their asynchronous settings, in memory and on disk.
 
-Reading never waits. A change is checked, goes to the store, and only then shows here; changes come one at a time.
-Each change of a function gives it a new revision, and those who watch are told. Functions are known by
-(project, package, name) to the world and by ``function_id`` inside; an id holds its versions, of which only
-``latest`` exists so far.
+A change is checked, goes to the store, and only then shows here; changes come one at a time. Those who watch are
+told of each, and one that instances would notice gives the function a new revision. Functions are known by
+(project, package, name) to the world and by ``function_id`` inside; an id holds ``latest``, which changes, and the
+published versions, which don't. The maximum of instances is the exception: it is one fact of the whole function, so
+all its versions show the same and share it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
 import anyio
@@ -17,32 +19,26 @@ import msgspec
 
 from engine.clock import Clock
 from engine.codestore import CodeSource, CodeStore
-from engine.errors import (
-    FunctionExists,
-    InvalidField,
-    NoAsyncSettings,
-    TooManyFunctions,
-    UnknownAlias,
-    UnknownFunction,
-    UnknownVersion,
-)
-from engine.function_rules import MayRunLong, check_function
+from engine.directory import Directory, Name, name_of
+from engine.errors import FunctionExists, InvalidField, TooManyFunctions
+from engine.function_rules import MayRunLong, check_function, run_alike
 from engine.function_rules import listed as listed
 from engine.function_rules import priority_cap as priority_cap
 from engine.function_rules import weight as weight
-from engine.model import AsyncSettings, DestinationSpec, Function
-from engine.protocols import CatalogStore
+from engine.model import AsyncSettings, Dependency, DestinationSpec, Function
+from engine.protocols import CatalogStore, StoredResource
 from engine.settings_rules import check_settings, function_targets
 from engine.urn import LATEST, FunctionUrn
 
 MAX_FUNCTIONS = 400  #: per project
 
-Name = tuple[str, str, str]  #: project, package, name
 Watcher = Callable[[int, Function | None], None]
 CheckDestination = Callable[[DestinationSpec], None]
+FindDependencies = Callable[[str, Sequence[str]], tuple[Dependency, ...]]
+Bound = Callable[[int, str], Sequence[StoredResource]]
 
 
-class Catalog:
+class Catalog(Directory):
     """Knows every function. ``load`` it once before use."""
 
     def __init__(
@@ -55,74 +51,38 @@ class Catalog:
         max_timeout: int = 900,
         may_run_long: MayRunLong | None = None,
         check_destination: CheckDestination | None = None,
+        random: Random | None = None,
     ) -> None:
+        super().__init__(region, random)
         self._store, self._codes, self._clock = store, codes, clock
-        self._region, self._max_timeout, self._may_run_long = region, max_timeout, may_run_long or listed(())
+        self._max_timeout, self._may_run_long = max_timeout, may_run_long or listed(())
         self._check_destination = check_destination
-        self._ids: dict[Name, int] = {}
-        self._functions: dict[int, dict[str, Function]] = {}
-        self._settings: dict[tuple[int, str], AsyncSettings] = {}
         self._changing = anyio.Lock()
         self._watchers: list[Watcher] = []
+        self.find_dependencies: FindDependencies = lambda project, ids: ()  #: set by the part that keeps them
+        self._bound: list[Bound] = []
 
-    async def load(self) -> None:
-        """Read everything, and remove code that nothing refers to."""
+    async def load(self, keep: Collection[str] = ()) -> None:
+        """Read everything, and remove code that nothing refers to, but for the packages to ``keep``."""
         functions, settings = await self._store.load()
         for function in functions:
-            self._show(function)
+            self.show(function)
         self._settings = dict(settings)
-        await self._codes.sweep({function.code.sha256 for function in functions})
+        await self._codes.sweep({*keep, *(sha256 for function in functions for sha256 in function.packages)})
 
     def watch(self, watcher: Watcher) -> None:
-        """Call ``watcher(function_id, function)`` after each change; with None once the function is gone."""
+        """Call ``watcher(function_id, latest)`` after each change of any version; with None once all are gone."""
         self._watchers.append(watcher)
 
-    # --- reading --------------------------------------------------------------------------------------------
+    def bind(self, bound: Bound) -> None:
+        """``bound(function_id, qualifier)`` gives what hangs on a version or on an alias, written ``!name``.
 
-    def resolve(self, function_id: int, version: str) -> Function | None:
-        versions = self._functions.get(function_id)
-        return versions.get(version) if versions else None
+        It goes with its version, in one transaction, before those who watch are told; an alias waits for it to go.
+        """
+        self._bound.append(bound)
 
-    def settings_of(self, function_id: int, version: str) -> AsyncSettings | None:
-        return self._settings.get((function_id, version))
-
-    def find(self, urn: FunctionUrn) -> Function:
-        """The version that a URN means now. Raises UnknownFunction, UnknownVersion, UnknownAlias."""
-        function_id = self._ids.get((urn.project, urn.package, urn.name))
-        if function_id is None:
-            raise UnknownFunction(urn.name)
-        function = self._functions[function_id].get(urn.qualifier)
-        if function is None:
-            raise UnknownAlias(urn.alias) if urn.alias is not None else UnknownVersion(urn.qualifier)
-        return function
-
-    def list(self, project: str, *, package: str = "", name_part: str = "") -> Sequence[Function]:
-        """The ``latest`` of a project's functions, oldest first."""
-        functions = (versions[LATEST] for versions in self._functions.values())
-        return [
-            function
-            for function in functions
-            if function.project == project
-            and (not package or function.package == package)
-            and name_part in function.name
-        ]
-
-    def all(self) -> Sequence[Function]:
-        """Every version of every function."""
-        return [function for versions in self._functions.values() for function in versions.values()]
-
-    def settings_by_version(self, urn: FunctionUrn) -> Sequence[tuple[Function, AsyncSettings]]:
-        """All the asynchronous settings of a function."""
-        versions = self._functions[self.find(urn).function_id].values()
-        pairs = ((function, self.settings_of(function.function_id, function.version)) for function in versions)
-        return [(function, settings) for function, settings in pairs if settings is not None]
-
-    def show_settings(self, urn: FunctionUrn) -> AsyncSettings:
-        function = self.find(urn)
-        settings = self.settings_of(function.function_id, function.version)
-        if settings is None:
-            raise NoAsyncSettings(str(function.urn(self._region)))
-        return settings
+    def bound_to(self, function_id: int, qualifier: str) -> Sequence[StoredResource]:
+        return [resource for bound in self._bound for resource in bound(function_id, qualifier)]
 
     # --- changing -------------------------------------------------------------------------------------------
 
@@ -131,9 +91,10 @@ class Catalog:
         self._check(draft)
         self._check_room(draft)
         code = await self._codes.add(source, handler=draft.handler)
-        async with self._change():
+        async with self.changing():
             self._check_room(draft)
             now = self._clock.now()
+            draft = self._with_dependencies(draft, draft.details)
             function_id = await self._store.new_function_id()
             function = msgspec.structs.replace(
                 draft, function_id=function_id, version=LATEST, revision=1, code=code, created_at=now, modified_at=now
@@ -147,83 +108,105 @@ class Catalog:
 
     async def update(self, urn: FunctionUrn, changes: dict[str, Any]) -> Function:
         """Change the named fields; ``details`` are merged into those that are there."""
-        async with self._change():
+        async with self.changing():
             old = self._changeable(urn)
-            merged = {**old.details, **changes.get("details", {})}
-            changes = {**changes, "details": merged, "revision": old.revision + 1, "modified_at": self._clock.now()}
-            function = msgspec.structs.replace(old, **changes)
+            given = changes.get("details", {})
+            changes = {**changes, "details": {**old.details, **given}, "modified_at": self._clock.now()}
+            function = self._with_dependencies(msgspec.structs.replace(old, **changes), given)
+            if not run_alike(old, function):
+                function = msgspec.structs.replace(function, revision=self.next_revision(old.function_id))
             self._check(function)
             await self._put(function)
         return function
 
+    async def limit(self, urn: FunctionUrn, max_instances: int) -> Function:
+        """Set the maximum of instances of the whole function, whichever version ``urn`` names; gives that one."""
+        await self.update(_latest(urn), {"max_instances": max_instances})
+        return self.find(urn)
+
     async def delete(self, urn: FunctionUrn) -> None:
         """Remove a whole function; its waiting invocations are discarded when their turn comes."""
-        if urn.qualified and urn.qualifier == LATEST:
-            hint = "latest cannot be deleted alone: leave the version out to delete the function"
-            raise InvalidField("version", LATEST, hint)
-        async with self._change():
-            function = self.find(urn)
+        async with self.changing():
+            function = self.find(_latest(urn))
             await self._store.delete_function(function.function_id)
-            del self._ids[function.project, function.package, function.name]
-            for version in self._functions.pop(function.function_id):
-                self._settings.pop((function.function_id, version), None)
+            self.hide(function)
             self._tell(function.function_id, None)
 
     async def put_settings(self, urn: FunctionUrn, settings: AsyncSettings) -> AsyncSettings:
-        """Replace the settings of this version; what they leave out is back at its default."""
-        async with self._change():
-            function = self._changeable(urn)
+        """Replace the settings of a version; what they leave out is back at its default."""
+        async with self.changing():
+            function = self._version(urn)
             targets = check_settings(settings, function, self._region, self._check_destination)
-            self._check_loop(_name(function), targets)
+            self._check_loop(name_of(function), targets)
             old = self.settings_of(function.function_id, function.version)
             now = self._clock.now()
             settings = msgspec.structs.replace(settings, created_at=old.created_at if old else now, modified_at=now)
             await self._store.put_settings(function.function_id, function.version, settings)
-            self._settings[function.function_id, function.version] = settings
+            self.show_settings_of(function, settings)
         return settings
 
     async def delete_settings(self, urn: FunctionUrn) -> None:
-        async with self._change():
+        async with self.changing():
+            function = self._version(urn)
             self.show_settings(urn)
-            function = self.find(urn)
             await self._store.delete_settings(function.function_id, function.version)
-            del self._settings[function.function_id, function.version]
+            self.show_settings_of(function, None)
 
-    # --- the inside -----------------------------------------------------------------------------------------
+    # --- for those who change versions and aliases ----------------------------------------------------------
 
     @asynccontextmanager
-    async def _change(self) -> AsyncIterator[None]:
+    async def changing(self) -> AsyncIterator[None]:
+        """Nobody else changes anything meanwhile, and what has begun is done to its end."""
         # A caller that is cancelled between the store and the memory would leave them telling different things.
         async with self._changing:
             with anyio.CancelScope(shield=True):
                 yield
 
-    async def _put(self, function: Function) -> None:
-        await self._store.put_function(function)
-        self._show(function)
-        self._tell(function.function_id, function)
+    def tell(self, function_id: int) -> None:
+        """A version came or went, or an alias changed."""
+        self._tell(function_id, self.resolve(function_id, LATEST))
 
-    def _show(self, function: Function) -> None:
-        self._ids[_name(function)] = function.function_id
-        self._functions.setdefault(function.function_id, {})[function.version] = function
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _put(self, function: Function) -> None:
+        """Store and show ``latest``, and what it shares with the published versions."""
+        limit = function.max_instances
+        others = [one for one in self.versions(function.function_id) if one.version != LATEST]
+        alike = [msgspec.structs.replace(one, max_instances=limit) for one in others if one.max_instances != limit]
+        await self._store.put_functions([function, *alike])
+        for one in (function, *alike):
+            self.show(one)
+        self._tell(function.function_id, function)
 
     def _tell(self, function_id: int, function: Function | None) -> None:
         for watcher in self._watchers:
             watcher(function_id, function)
 
+    def _version(self, urn: FunctionUrn) -> Function:
+        if urn.alias is not None:
+            raise InvalidField("version", urn.qualifier, "settings belong to a version: name that, not an alias")
+        return self.find(urn)
+
     def _changeable(self, urn: FunctionUrn) -> Function:
         """Versions are frozen: only ``latest`` changes."""
         function = self.find(urn)
-        if function.version != LATEST:
-            raise InvalidField("version", function.version, "only latest can be changed")
+        if urn.qualifier != LATEST:
+            raise InvalidField("version", urn.qualifier, "only latest can be changed")
         return function
 
     def _check(self, function: Function) -> None:
         urn = function.urn(self._region)
         check_function(function, urn, max_timeout=self._max_timeout, may_run_long=self._may_run_long)
 
+    def _with_dependencies(self, function: Function, details: dict[str, Any]) -> Function:
+        """As the ids in ``details`` say. A copy: what runs stays what it is, also if one of them is deleted."""
+        ids = details.get("depend_version_list")
+        if ids is None:
+            return function
+        return msgspec.structs.replace(function, dependencies=self.find_dependencies(function.project, ids))
+
     def _check_room(self, draft: Function) -> None:
-        if _name(draft) in self._ids:
+        if name_of(draft) in self._ids:
             raise FunctionExists(draft.name)
         if len(self.list(draft.project)) >= MAX_FUNCTIONS:
             raise TooManyFunctions(MAX_FUNCTIONS)
@@ -251,5 +234,5 @@ class Catalog:
         return found
 
 
-def _name(function: Function) -> Name:
-    return (function.project, function.package, function.name)
+def _latest(urn: FunctionUrn) -> FunctionUrn:
+    return msgspec.structs.replace(urn, qualifier=LATEST)

@@ -145,7 +145,7 @@ class Delivery:
         if record.hops >= MAX_HOPS:
             raise Undeliverable(f"destinations led through {MAX_HOPS} functions already: this looks like a loop")
         try:
-            function = self._catalog.find(request.function)
+            function = self._catalog.route(request.function)
         except NotFound as error:
             raise Undeliverable(str(error)) from error
         request = msgspec.structs.replace(request, hops=record.hops + 1)

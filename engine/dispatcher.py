@@ -26,6 +26,7 @@ from engine.protocols import Executor, Journal, Records, Settlement
 from engine.retry import RetryPolicy
 from engine.scheduler import Scheduler
 from engine.statistics import Distribution, Histogram
+from engine.urn import LATEST
 
 log = structlog.get_logger("functiond.dispatcher")
 

@@ -7,9 +7,11 @@
     ├── InvalidRequest                the caller must change something
     │   ├── InvalidField              ... in one named field
     │   │   ├── CodeMissing
+    │   │   ├── BadExtraVersion  BadWeight  SameVersion
     │   │   ├── TooManyVariables  VariablesTooLarge
     │   │   └── BadEvent  BadDependency  TooManyReserved
     │   ├── NotJson                   ... the body is not the JSON we need
+    │   ├── NothingToPublish
     │   └── PayloadTooLarge
     │       └── CodePackageTooLarge  InlineCodeTooLarge
     ├── NotFound
@@ -19,15 +21,19 @@
     │   └── NoAsyncSettings
     ├── Conflict
     │   ├── FunctionExists  DependencyExists
+    │   ├── VersionExists  AliasExists  VersionTaken
     │   └── IdempotencyConflict
     ├── Forbidden                     known, but not allowed
+    │   ├── TooManyVersions  TooManyAliases  VersionInUse  AliasInUse
     │   ├── TooManyFunctions  TooManyEvents  TooManyDependencies
     │   └── EventTooLarge  EventExists
     ├── DependencyInUse               something else must be changed first
     ├── Unsupported                   this machine has no such feature
+    ├── Unauthorized                  who asks has not shown who it is
     ├── FunctionDisabled              its concurrency is set to 0
     ├── Overloaded                    try again after ``retry_after`` seconds
     │   ├── BacklogFull
+    │   ├── TooManyFailures
     │   └── SynchronousCallsFull
     ├── Unavailable                   the engine cannot promise anything now; retry later
     │   ├── ShuttingDown
@@ -104,6 +110,26 @@ class BadDependency(InvalidField):
 class TooManyReserved(InvalidField):
     def __init__(self, count: int, allowed: str) -> None:
         super().__init__("count", count, allowed)
+
+
+class BadExtraVersion(InvalidField):
+    def __init__(self, version: str) -> None:
+        super().__init__("additional_version", version, "must be a version of the function")
+
+
+class BadWeight(InvalidField):
+    def __init__(self, version: str, weight: int, allowed: str) -> None:
+        super().__init__(f"additional_version_weights.{version}", weight, allowed)
+
+
+class SameVersion(InvalidField):
+    def __init__(self, version: str) -> None:
+        super().__init__("additional_version", version, "must be another than the alias's main version")
+
+
+class NothingToPublish(InvalidRequest):
+    def __init__(self, version: str) -> None:
+        super().__init__(f"nothing has changed since version {version} was published")
 
 
 class NotJson(InvalidRequest):
@@ -187,6 +213,21 @@ class DependencyExists(Conflict):
         super().__init__(f"The dependency {name} has existed for {runtime}: use that runtime, or another name")
 
 
+class VersionExists(Conflict):
+    def __init__(self, version: str) -> None:
+        super().__init__(f"The version has existed: {version}")
+
+
+class AliasExists(Conflict):
+    def __init__(self, alias: str) -> None:
+        super().__init__(f"The alias has existed: {alias}")
+
+
+class VersionTaken(Conflict):
+    def __init__(self, version: str, alias: str) -> None:
+        super().__init__(f"alias {alias} already stands for version {version}: a version has one alias at most")
+
+
 class IdempotencyConflict(Conflict):
     def __init__(self, token: str) -> None:
         super().__init__(f"Idempotency-Key {token!r} was already used with another body")
@@ -231,6 +272,30 @@ class Unsupported(FunctiondError):
         super().__init__(f"this engine has no {feature}")
 
 
+class TooManyVersions(Forbidden):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the function already has {limit} published versions: delete one that no alias uses")
+
+
+class TooManyAliases(Forbidden):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the function already has {limit} aliases")
+
+
+class VersionInUse(Forbidden):
+    def __init__(self, version: str, alias: str) -> None:
+        super().__init__(f"alias {alias} sends requests to version {version}: change the alias first")
+
+
+class AliasInUse(Forbidden):
+    def __init__(self, alias: str) -> None:
+        super().__init__(f"alias {alias} has triggers: delete them first")
+
+
+class Unauthorized(FunctiondError):
+    """Credentials are missing or wrong; the message says which part of them, and never what they hold."""
+
+
 class FunctionDisabled(FunctiondError):
     def __init__(self, name: str) -> None:
         super().__init__(f"Function Disabled: {name} has its maximum number of instances set to 0")
@@ -247,6 +312,11 @@ class Overloaded(FunctiondError):
 class BacklogFull(Overloaded):
     def __init__(self, scope: str, limit: int, unit: str) -> None:
         super().__init__(f"the backlog of {scope} has reached its limit of {limit} {unit}", retry_after=5)
+
+
+class TooManyFailures(Overloaded):
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("too many failed attempts to authenticate from this address", retry_after)
 
 
 class SynchronousCallsFull(Overloaded):

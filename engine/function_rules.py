@@ -9,9 +9,11 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from engine.errors import InvalidField, TooManyVariables, VariablesTooLarge
 from engine.model import Function
-from engine.urn import NAME, FunctionUrn
+from engine.urn import LATEST, NAME, FunctionUrn
 
 MEMORY_SIZES = (128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 8192, 10240)
 TIMEOUTS = (3, 259_200)  #: seconds
@@ -65,6 +67,32 @@ def weight(function: Function) -> float:
     """Its share of the slots, relative to that of other functions."""
     share: float = function.details.get(OWN, {}).get("weight", 1.0)
     return share
+
+
+def run_alike(one: Function, other: Function) -> bool:
+    """Whether an instance of one may serve the other: they differ in what no instance sees."""
+    return _as_run(one) == _as_run(other)
+
+
+def publish_alike(one: Function, other: Function) -> bool:
+    """Whether a version of one would be a version of the other: the same code and configuration."""
+    return run_alike(one, other) and (one.description, one.details) == (other.description, other.details)
+
+
+def _as_run(function: Function) -> Function:
+    """With all that makes no difference to a run at its default."""
+    return msgspec.structs.replace(
+        function,
+        version=LATEST,
+        revision=0,
+        max_instances=0,
+        description="",
+        version_description="",
+        collected=False,
+        created_at=0.0,
+        modified_at=0.0,
+        details={name: value for name, value in function.details.items() if name != OWN},
+    )
 
 
 def _check_names(function: Function) -> None:

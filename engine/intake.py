@@ -23,6 +23,7 @@ from engine.identity import Identity
 from engine.model import Function, Invocation, Outcome, Request
 from engine.protocols import Journal
 from engine.scheduler import Scheduler
+from engine.urn import LATEST
 
 #: Seconds between two looks at the free space.
 LOOK_EVERY = 0.25
@@ -115,7 +116,8 @@ class Intake:
             due_at=due_at,
             delayed=request.delay > 0,
             hops=request.hops,
-            memory=request.memory,
+            # The queue knows what ``latest`` takes.
+            memory=request.memory or (0 if function.version == LATEST else function.memory_size),
         )
 
     def queue(self, invocation: Invocation, stored: bool) -> None:
@@ -170,7 +172,7 @@ class Intake:
     def _check(self, request: Request) -> Function:
         if self._closed:
             raise ShuttingDown
-        function = self._catalog.find(request.function)
+        function = self._catalog.route(request.function, request.headers)
         if function.max_instances == 0:
             raise FunctionDisabled(function.name)
         if not 0 <= request.priority <= 9:

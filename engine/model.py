@@ -13,6 +13,7 @@ Nouns never point back at the machinery: an Invocation has no engine.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -88,6 +89,21 @@ class CodePackage(Struct, frozen=True, kw_only=True):
     url: str = ""
 
 
+class Dependency(Struct, frozen=True, kw_only=True):
+    """One version of a package that functions share."""
+
+    id: str  #: of this version; what functions name
+    dep_id: str  #: of all versions together
+    project: str
+    name: str
+    version: int
+    runtime: str
+    code: CodePackage
+    etag: str  #: MD5 of the package
+    description: str = ""
+    created_at: float = 0.0
+
+
 class Function(Struct, frozen=True, kw_only=True):
     """One version of something that can be invoked."""
 
@@ -112,14 +128,49 @@ class Function(Struct, frozen=True, kw_only=True):
     concurrent_num: int = 1  #: requests one instance serves at a time
     dynamic_memory: bool = False  #: a caller may choose the memory of its instance
     description: str = ""
+    version_description: str = ""
+    collected: bool = False  #: marked by its owner as one to keep at hand
     created_at: float = 0.0
     modified_at: float = 0.0
+    dependencies: tuple[Dependency, ...] = ()  #: on the path behind the code, in this order
     details: dict[str, Any] = field(default_factory=dict)  #: API fields kept as given, without effect here
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What it runs from, by the names of the folders."""
+        return (self.code.sha256, *(dependency.code.sha256 for dependency in self.dependencies))
 
     def urn(self, region: str) -> FunctionUrn:
         return FunctionUrn(
             region=region, project=self.project, package=self.package, name=self.name, qualifier=self.version
         )
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """What a header or a cookie of a request must be."""
+
+    rule_type: str = "header"  #: or ``cookie``
+    param: str = ""  #: its name
+    op: str = "="  #: or ``in``
+    value: str = ""  #: for ``in``, separated by commas
+
+
+class Strategy(Struct, frozen=True, kw_only=True):
+    """When a request goes to an extra version."""
+
+    combine_type: str = "and"  #: every rule, or with ``or`` any of them
+    rules: tuple[Rule, ...] = ()
+
+
+class Alias(Struct, frozen=True, kw_only=True):
+    """A name for a version of a function, which part of the requests may pass by."""
+
+    name: str
+    version: str  #: the main one
+    description: str = ""
+    weights: dict[str, int] = field(default_factory=dict)  #: percent of the requests, by extra version
+    strategies: dict[str, Strategy] = field(default_factory=dict)  #: by extra version; these come first
+    modified_at: float = 0.0
 
 
 class DestinationSpec(Struct, frozen=True, kw_only=True):
@@ -154,6 +205,7 @@ class Request(Struct, frozen=True, kw_only=True):
     hops: int = 0  #: how many functions led here by destinations
     memory: int = 0  #: MB chosen by the caller, 0 for the function's own
     idempotency_key: str = ""
+    headers: Mapping[bytes, bytes] | None = None  #: of HTTP, in lower case: the rules of an alias may look at them
 
 
 class Invocation(Struct, frozen=True, kw_only=True):

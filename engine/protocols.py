@@ -5,7 +5,7 @@ Each has a real implementation, a double in ``engine.testing``, and one contract
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
@@ -40,8 +40,8 @@ class Executor(Protocol):
         """End the running invocation at once, with Outcome 4208; False if it does not run here."""
         ...
 
-    async def retire(self, function_id: int, keep_revision: int | None = None) -> None:
-        """Drop a function's idle instances, but for those of ``keep_revision``; busy ones go when done."""
+    async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
+        """Drop a function's idle instances, but for those of the revisions to ``keep``; busy ones go when done."""
         ...
 
 
@@ -193,6 +193,18 @@ class CatalogStore(Protocol):
         ...
 
     async def put_function(self, function: Function) -> None: ...
+
+    async def put_functions(self, functions: Sequence[Function]) -> None:
+        """Several versions, in one transaction."""
+        ...
+
+    async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
+        """A version and its settings, in one transaction."""
+        ...
+
+    async def delete_version(self, function_id: int, version: str, bound: Sequence[StoredResource] = ()) -> None:
+        """With its settings and what is bound to it, in one transaction."""
+        ...
 
     async def delete_function(self, function_id: int) -> None:
         """With all its settings. Waiting invocations stay, and are discarded when their turn comes."""

@@ -58,6 +58,8 @@ def api_parts(engine: Running) -> Parts:
         records=engine.storage.records,
         identity=engine.storage.identity,
         catalog=engine.catalog,
+        versions=engine.versions,
+        aliases=engine.aliases,
         codes=engine.codes,
         clock=engine.clock,
         region=engine.settings.http.region,

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -48,7 +48,7 @@ class InlineExecutor:
         self._cancelled: set[int] = set()
         self.running: dict[int, asyncio.Future[Any]] = {}
         self.done: list[Invocation] = []  #: in the order in which they ended
-        self.retired: list[tuple[int, int | None]] = []
+        self.retired: list[tuple[int, frozenset[int]]] = []
 
     async def execute(self, function: Function, invocation: Invocation) -> Outcome:
         started_at = self._clock.now()
@@ -75,8 +75,8 @@ class InlineExecutor:
         run.cancel()
         return True
 
-    async def retire(self, function_id: int, keep_revision: int | None = None) -> None:
-        self.retired.append((function_id, keep_revision))
+    async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
+        self.retired.append((function_id, frozenset(keep)))
 
     async def _run(self, function: Function, invocation: Invocation) -> tuple[Code, str, bytes]:
         handler = self._handlers.get(function.name)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from engine.errors import IdempotencyConflict
 from engine.identity import Identity, key_at
 from engine.model import AsyncSettings, Attempt, DestinationSpec, Function, Invocation, Outcome, Owed, Record, State
-from engine.protocols import Page, Purged, Recovery, Selection, Settlement
+from engine.protocols import Page, Purged, Recovery, Selection, Settlement, StoredResource
 
 MAX_DEATHS = 3
 
@@ -284,7 +284,20 @@ class MemoryCatalogStore:
         return self._last
 
     async def put_function(self, function: Function) -> None:
-        self.functions[function.function_id, function.version] = function
+        await self.put_functions([function])
+
+    async def put_functions(self, functions: Sequence[Function]) -> None:
+        for function in functions:
+            self.functions[function.function_id, function.version] = function
+
+    async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
+        self.functions[version.function_id, version.version] = version
+        if settings is not None:
+            self.settings[version.function_id, version.version] = settings
+
+    async def delete_version(self, function_id: int, version: str, bound: Sequence[StoredResource] = ()) -> None:
+        self.functions.pop((function_id, version), None)
+        self.settings.pop((function_id, version), None)
 
     async def delete_function(self, function_id: int) -> None:
         self.functions = {key: value for key, value in self.functions.items() if key[0] != function_id}

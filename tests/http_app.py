@@ -18,6 +18,7 @@ import anyio.to_thread
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from engine.aliases import Aliases
 from engine.catalog import Catalog, listed
 from engine.clock import SystemClock
 from engine.codestore import CodeStore
@@ -29,6 +30,7 @@ from engine.protocols import Purged, Selection, StoredResource
 from engine.resources.bundle import Resources
 from engine.serving import listen
 from engine.testing_resources import MemoryResourceStore
+from engine.versions import Versions
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
 REGION = "local-1"
@@ -206,6 +208,7 @@ class Api(Struct, kw_only=True):
     port: int
     catalog: Catalog
     codes: CodeStore
+    parts: Parts
     store: MemoryCatalogStore
     engine: Engine
     health: dict[str, Any] = field(default_factory=dict)
@@ -252,7 +255,9 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
     store, codes, clock = MemoryCatalogStore(), CodeStore(folder), SystemClock()
     catalog = Catalog(store, codes, clock, region=REGION, may_run_long=listed(["slow"]))
     await catalog.load()
-    resources = Resources(MemoryResourceStore(), catalog, clock)
+    kept = MemoryResourceStore()
+    resources, aliases = Resources(kept, catalog, clock), Aliases(catalog, kept, clock)
+    await aliases.load()
     await resources.load()
     engine = Engine(catalog)
     health: dict[str, Any] = {}
@@ -262,6 +267,8 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
         records=engine,
         identity=engine.identity,
         catalog=catalog,
+        versions=Versions(catalog, store, codes, clock),
+        aliases=aliases,
         codes=codes,
         clock=clock,
         region=REGION,
@@ -269,4 +276,4 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
         health=HealthChecks(alive=lambda: health, ready=lambda: health, metrics=lambda: b"up 1\n"),
     )
     async with listen(create_app(parts), "127.0.0.1", 0) as port:
-        yield Api(port=port, catalog=catalog, codes=codes, store=store, engine=engine, health=health)
+        yield Api(port=port, catalog=catalog, codes=codes, parts=parts, store=store, engine=engine, health=health)

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from engine.errors import BacklogFull, CallTimedOut, FunctionDisabled, IdempotencyConflict
-from engine.http.api.parts import Parts
 from engine.http.server import create_app
 from engine.model import Mode, Outcome, Request
-from engine.resources.bundle import Resources
 from engine.serving import listen
-from engine.testing_resources import MemoryResourceStore
-from tests.http_app import BASE, REGION, Api, Engine, serve, urn_of
+from tests.http_app import BASE, Api, Engine, serve, urn_of
 
 
 @pytest.fixture
@@ -213,17 +211,7 @@ class _Stuck(Engine):
 
 async def test_who_still_waits_when_the_server_ends_is_told_so(api: Api) -> None:
     engine = _Stuck(api)
-    parts = Parts(
-        intake=engine,
-        dispatcher=engine,
-        records=engine,
-        identity=engine.identity,
-        catalog=api.catalog,
-        codes=api.codes,
-        clock=engine.clock,
-        region=REGION,
-        resources=Resources(MemoryResourceStore(), api.catalog, engine.clock),
-    )
+    parts = replace(api.parts, intake=engine, dispatcher=engine, records=engine)
     async with listen(create_app(parts), "127.0.0.1", 0, grace=0.0) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"POST {BASE}/{urn_of()}/invocations HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())

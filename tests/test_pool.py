@@ -93,11 +93,11 @@ async def test_a_lack_of_memory_refuses_nothing(tmp_path: Path) -> None:
         assert await pid_of(opened) > 0
 
 
-async def test_retiring_a_function_ends_its_idle_instances_but_those_of_the_kept_revision(opened: Pool) -> None:
+async def test_retiring_a_function_ends_its_idle_instances_but_those_of_kept_revisions(opened: Pool) -> None:
     old, kept = await pid_of(opened, revision=1), await pid_of(opened, revision=2)
     other = await pid_of(opened, function_id=2, revision=1)
 
-    await opened.retire(1, keep_revision=2)
+    await opened.retire(1, keep={2})
 
     assert [is_alive(pid) for pid in (old, kept, other)] == [False, True, True]
 

@@ -6,7 +6,7 @@ The scheduler in front has chosen and counted: the pool refuses nothing. What it
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -134,9 +134,9 @@ class Pool:
         instance.kill(End.CANCELLED)
         return True
 
-    async def retire(self, function_id: int, keep_revision: int | None = None) -> None:
+    async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
         dismissed = []
-        for instance in [one for one in self._alive if _is_of(one, function_id, keep_revision)]:
+        for instance in [one for one in self._alive if _is_of(one, function_id, keep)]:
             if instance in self._idle:
                 instance.kill(End.RETIRED)
                 dismissed.append(instance)
@@ -263,6 +263,6 @@ async def _all_gone(instances: list[Instance]) -> None:
             await instance.gone.wait()
 
 
-def _is_of(instance: Instance, function_id: int, but_for: int | None) -> bool:
+def _is_of(instance: Instance, function_id: int, but_for: Collection[int]) -> bool:
     function, _, revision, _ = instance.key
-    return function == function_id and revision != but_for
+    return function == function_id and revision not in but_for

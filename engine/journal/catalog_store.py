@@ -9,6 +9,9 @@ import msgspec
 
 from engine.journal.writer import Writer
 from engine.model import AsyncSettings, Function
+from engine.protocols import StoredResource
+
+_PUT_SETTINGS = "INSERT OR REPLACE INTO async_settings (function_id, version, body) VALUES (?,?,?)"
 
 
 class SQLiteCatalogStore:
@@ -28,17 +31,36 @@ class SQLiteCatalogStore:
         return await self._writer.call(draw)
 
     async def put_function(self, function: Function) -> None:
-        f, body = function, msgspec.json.encode(function)
+        await self.put_functions([function])
+
+    async def put_functions(self, functions: Sequence[Function]) -> None:
+        rows = [(function, msgspec.json.encode(function)) for function in functions]
 
         def write(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT OR REPLACE INTO function (function_id, project, package, name) VALUES (?,?,?,?)",
-                (f.function_id, f.project, f.package, f.name),
-            )
-            db.execute(
-                "INSERT OR REPLACE INTO function_version (function_id, version, body) VALUES (?,?,?)",
-                (f.function_id, f.version, body),
-            )
+            for function, body in rows:
+                _put_function(db, function, body)
+
+        await self._writer.call(write)
+
+    async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
+        body = msgspec.json.encode(version)
+        row = (version.function_id, version.version, msgspec.json.encode(settings)) if settings else None
+
+        def write(db: sqlite3.Connection) -> None:
+            _put_function(db, version, body)
+            if row is not None:
+                db.execute(_PUT_SETTINGS, row)
+
+        await self._writer.call(write)
+
+    async def delete_version(self, function_id: int, version: str, bound: Sequence[StoredResource] = ()) -> None:
+        keys = [(resource.kind, resource.owner, resource.id) for resource in bound]
+
+        def write(db: sqlite3.Connection) -> None:
+            for table in ("function_version", "async_settings"):
+                db.execute(f"DELETE FROM {table} WHERE function_id = ? AND version = ?", (function_id, version))
+            for key in keys:
+                db.execute("DELETE FROM resource WHERE kind = ? AND owner = ? AND id = ?", key)
 
         await self._writer.call(write)
 
@@ -52,13 +74,7 @@ class SQLiteCatalogStore:
 
     async def put_settings(self, function_id: int, version: str, settings: AsyncSettings) -> None:
         row = (function_id, version, msgspec.json.encode(settings))
-        await self._writer.call(
-            lambda db: (
-                db.execute(
-                    "INSERT OR REPLACE INTO async_settings (function_id, version, body) VALUES (?,?,?)", row
-                ).rowcount
-            )
-        )
+        await self._writer.call(lambda db: db.execute(_PUT_SETTINGS, row).rowcount)
 
     async def delete_settings(self, function_id: int, version: str) -> None:
         await self._writer.call(
@@ -68,6 +84,17 @@ class SQLiteCatalogStore:
                 ).rowcount
             )
         )
+
+
+def _put_function(db: sqlite3.Connection, function: Function, body: bytes) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO function (function_id, project, package, name) VALUES (?,?,?,?)",
+        (function.function_id, function.project, function.package, function.name),
+    )
+    db.execute(
+        "INSERT OR REPLACE INTO function_version (function_id, version, body) VALUES (?,?,?)",
+        (function.function_id, function.version, body),
+    )
 
 
 def _load(db: sqlite3.Connection) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:

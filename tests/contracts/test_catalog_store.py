@@ -101,3 +101,26 @@ async def test_a_number_of_a_function_is_never_given_again(storage: Storage) -> 
 
     async with storage() as seams:
         assert await seams.catalog.new_function_id() > first
+
+
+async def test_a_version_comes_with_its_settings_and_leaves_with_them(storage: Storage) -> None:
+    async with storage() as seams:
+        version = replace(FUNCTION, version="v1", revision=2)
+        await seams.catalog.put_function(FUNCTION)
+        await seams.catalog.publish(version, SETTINGS)
+        published = await seams.catalog.load()
+        await seams.catalog.delete_version(1, "v1")
+
+        assert published[1] == {(1, "v1"): SETTINGS}
+        assert sorted(f.version for f in published[0]) == ["latest", "v1"]
+        assert await seams.catalog.load() == ([FUNCTION], {})
+
+
+async def test_several_versions_change_together(storage: Storage) -> None:
+    async with storage() as seams:
+        both = [replace(FUNCTION, max_instances=9), replace(FUNCTION, version="v1", max_instances=9)]
+
+        await seams.catalog.put_functions(both)
+
+        functions, _ = await seams.catalog.load()
+        assert sorted((f.version, f.max_instances) for f in functions) == [("latest", 9), ("v1", 9)]

@@ -16,6 +16,10 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     e.BadEvent: (400, "FSS.1074"),
     e.BadDependency: (400, "FSS.1024"),
     e.TooManyReserved: (400, "FSS.1076"),
+    e.BadExtraVersion: (400, "FSS.1091"),
+    e.BadWeight: (400, "FSS.1092"),
+    e.SameVersion: (400, "FSS.1093"),
+    e.NothingToPublish: (400, "FSS.1016"),
     e.NotJson: (406, "FSS.0406"),
     e.PayloadTooLarge: (413, "FSS.0413"),
     e.CodePackageTooLarge: (413, "FSS.1071"),
@@ -29,6 +33,9 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     e.Conflict: (409, "FSS.0409"),
     e.FunctionExists: (409, "FSS.1061"),
     e.DependencyExists: (409, "FSS.1065"),
+    e.VersionExists: (409, "FSS.1062"),
+    e.AliasExists: (409, "FSS.1063"),
+    e.VersionTaken: (409, "FSS.1066"),
     e.Forbidden: (403, "FSS.0403"),
     e.TooManyFunctions: (403, "FSS.1041"),
     e.TooManyEvents: (403, "FSS.1068"),
@@ -37,6 +44,10 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     e.EventExists: (403, "FSS.1073"),
     e.DependencyInUse: (412, "FSS.1033"),
     e.Unsupported: (426, "FSS.0426"),
+    e.TooManyAliases: (403, "FSS.1043"),
+    e.VersionInUse: (403, "FSS.1094"),
+    e.AliasInUse: (403, "FSS.1154"),
+    e.Unauthorized: (401, "FSS.0401"),
     e.FunctionDisabled: (429, "FSS.0429"),
     e.Overloaded: (429, "FSS.0429"),
     e.Unavailable: (503, "FSS.0503"),
@@ -58,6 +69,8 @@ _FIELDS = {
     "user_data": "FSS.1009",
     "encrypted_user_data": "FSS.1009",
     "code_url": "FSS.1010",
+    "depend_link": "FSS.1010",
+    "depend_type": "FSS.1032",
     "func_code": "FSS.1011",
     "code_filename": "FSS.1013",
     "alias": "FSS.1014",
@@ -77,6 +90,8 @@ def error_reply(error: e.FunctiondError) -> Reply:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, e.Overloaded | e.Unavailable):
         headers = ((b"retry-after", b"%d" % error.retry_after),)
+    if isinstance(error, e.Unauthorized):
+        headers = ((b"www-authenticate", b"SDK-HMAC-SHA256"),)
     if isinstance(error, e.CallTimedOut) and error.request_id:
         headers = ((b"x-cff-request-id", error.request_id.encode()),)
     return problem(status, code, str(error), headers)

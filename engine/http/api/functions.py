@@ -37,6 +37,7 @@ CODE_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
 class Functions:
     def __init__(self, parts: Parts) -> None:
         self._catalog, self._codes, self._region = parts.catalog, parts.codes, parts.region
+        self._versions = parts.versions
 
     def resources(self) -> list[Resource]:
         functions = f"{BASE}/functions"
@@ -99,11 +100,12 @@ class Functions:
         urn = call.urn
         self._catalog.find(urn)
         body = await call.read(MaxInstanceBody)
-        function = await self._catalog.update(urn, {"max_instances": body.max_instance_num})
-        return json_reply(self._reply(function))
+        return json_reply(self._reply(await self._catalog.limit(urn, body.max_instance_num)))
 
     async def delete(self, call: Call) -> Reply:
-        await self._catalog.delete(call.urn)
+        """A version if the URN names one, or stands for one by an alias; else the whole function."""
+        urn = call.urn
+        await (self._versions.delete(urn) if urn.qualified else self._catalog.delete(urn))
         return Reply(status=204)
 
     async def _read_code(self, call: Call, kind: type[T]) -> T:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from engine.aliases import Aliases
 from engine.catalog import Catalog
 from engine.clock import Clock
 from engine.codestore import CodeStore
@@ -14,6 +15,7 @@ from engine.identity import Identity
 from engine.model import Outcome, Request
 from engine.protocols import Records
 from engine.resources.bundle import Resources
+from engine.versions import Versions
 
 
 class Intake(Protocol):
@@ -50,6 +52,8 @@ class Parts(Struct, frozen=True, kw_only=True):
     records: Records
     identity: Identity
     catalog: Catalog
+    versions: Versions
+    aliases: Aliases
     codes: CodeStore
     clock: Clock
     region: str

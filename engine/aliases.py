@@ -1,0 +1,89 @@
+"""Aliases: names for versions of a function, in memory and on disk.
+
+What they may be and whom they choose is in alias_rules. An alias always names versions that exist: they cannot be
+deleted before it lets go of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from engine.alias_rules import check_alias
+from engine.catalog import Catalog
+from engine.clock import Clock
+from engine.errors import AliasExists, AliasInUse, TooManyAliases, VersionTaken
+from engine.model import Alias
+from engine.protocols import ResourceStore, StoredResource
+from engine.urn import FunctionUrn
+
+MAX_ALIASES = 10  #: per function
+KIND = "alias"
+
+
+class Aliases:
+    """``load`` it once, after the catalog."""
+
+    def __init__(self, catalog: Catalog, store: ResourceStore, clock: Clock) -> None:
+        self._catalog, self._store, self._clock = catalog, store, clock
+
+    async def load(self) -> None:
+        for row in await self._store.load(KIND):
+            function_id = int(row.owner.removeprefix("function:"))
+            self._catalog.show_alias(function_id, msgspec.json.decode(row.body, type=Alias))
+
+    def list(self, urn: FunctionUrn) -> Sequence[Alias]:
+        return self._catalog.aliases(self._id(urn))
+
+    def get(self, urn: FunctionUrn, name: str) -> Alias:
+        return self._catalog.alias_of(self._id(urn), name)
+
+    async def create(self, urn: FunctionUrn, draft: Alias) -> Alias:
+        async with self._catalog.changing():
+            function_id = self._id(urn)
+            names = [alias.name for alias in self._catalog.aliases(function_id)]
+            if draft.name in names:
+                raise AliasExists(draft.name)
+            if len(names) >= MAX_ALIASES:
+                raise TooManyAliases(MAX_ALIASES)
+            return await self._put(function_id, draft)
+
+    async def update(self, urn: FunctionUrn, draft: Alias) -> Alias:
+        """Replace the alias of this name; what ``draft`` leaves out is empty again."""
+        async with self._catalog.changing():
+            function_id = self._id(urn)
+            self._catalog.alias_of(function_id, draft.name)
+            return await self._put(function_id, draft)
+
+    async def delete(self, urn: FunctionUrn, name: str) -> None:
+        """Raises AliasInUse while triggers call it. Accepted invocations keep the version it meant for them."""
+        async with self._catalog.changing():
+            function_id = self._id(urn)
+            self._catalog.alias_of(function_id, name)
+            if self._catalog.bound_to(function_id, f"!{name}"):
+                raise AliasInUse(name)
+            await self._store.delete(KIND, _owner(function_id), name)
+            self._catalog.hide_alias(function_id, name)
+            self._catalog.tell(function_id)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _put(self, function_id: int, draft: Alias) -> Alias:
+        check_alias(draft, {version.version for version in self._catalog.versions(function_id)})
+        for other in self._catalog.aliases(function_id):
+            if other.version == draft.version and other.name != draft.name:
+                raise VersionTaken(draft.version, other.name)
+        alias = msgspec.structs.replace(draft, modified_at=self._clock.now())
+        body = msgspec.json.encode(alias)
+        await self._store.put(StoredResource(kind=KIND, owner=_owner(function_id), id=alias.name, body=body))
+        self._catalog.show_alias(function_id, alias)
+        self._catalog.tell(function_id)
+        return alias
+
+    def _id(self, urn: FunctionUrn) -> int:
+        return self._catalog.find(urn).function_id
+
+
+def _owner(function_id: int) -> str:
+    return f"function:{function_id}"

@@ -1,0 +1,115 @@
+"""Published versions: the code and configuration of ``latest`` at one moment, which stay as they are.
+
+A version comes with a copy of the asynchronous settings of ``latest``, which are its own from then on. Once it is
+deleted, invocations that wait for it are discarded when their turn comes; but a version published later under the
+same name would take them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container
+from datetime import UTC, datetime
+
+import msgspec
+
+from engine.alias_rules import check_version_name
+from engine.catalog import Catalog
+from engine.clock import Clock
+from engine.codestore import CodeStore
+from engine.errors import InvalidField, NothingToPublish, TooManyVersions, VersionExists, VersionInUse
+from engine.function_rules import DESCRIPTION, publish_alike
+from engine.model import Function
+from engine.protocols import CatalogStore
+from engine.urn import LATEST, FunctionUrn
+
+MAX_VERSIONS = 20  #: published ones per function
+
+
+class Versions:
+    def __init__(self, catalog: Catalog, store: CatalogStore, codes: CodeStore, clock: Clock) -> None:
+        self._catalog, self._store, self._codes, self._clock = catalog, store, codes, clock
+
+    async def publish(self, urn: FunctionUrn, *, name: str = "", description: str = "", digest: str = "") -> Function:
+        """Freeze ``latest`` under ``name``, or one made of the time of day.
+
+        ``digest`` says which code is meant: the MD5 of its package, as documented, or the SHA-512 that functions show.
+        Raises VersionExists, NothingToPublish, TooManyVersions, InvalidField.
+        """
+        if name:
+            check_version_name(name)
+        if len(description) > DESCRIPTION:
+            raise InvalidField("description", description, f"may have {DESCRIPTION} characters")
+        async with self._catalog.changing():
+            latest = self._latest(urn)
+            if digest:
+                await self._check_digest(latest, digest.lower())
+            name = self._free(latest, name)
+            settings = self._catalog.settings_of(latest.function_id, LATEST)
+            version = self._version(latest, name, description)
+            await self._store.publish(version, settings)
+            self._catalog.show(version)
+            self._catalog.show_settings_of(version, settings)
+            self._catalog.tell(version.function_id)
+        return version
+
+    async def delete(self, urn: FunctionUrn) -> None:
+        """With its settings and what is bound to it, such as triggers. Raises VersionInUse while an alias needs it."""
+        async with self._catalog.changing():
+            version = self._catalog.find(urn)
+            if version.version == LATEST:
+                hint = "latest cannot be deleted alone: leave the version out to delete the function"
+                raise InvalidField("version", LATEST, hint)
+            for alias in self._catalog.aliases(version.function_id):
+                if version.version in (alias.version, *alias.weights, *alias.strategies):
+                    raise VersionInUse(version.version, alias.name)
+            bound = self._catalog.bound_to(version.function_id, version.version)
+            await self._store.delete_version(version.function_id, version.version, bound)
+            self._catalog.hide_version(version)
+            self._catalog.tell(version.function_id)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _latest(self, urn: FunctionUrn) -> Function:
+        latest = self._catalog.find(urn)
+        if urn.qualifier != LATEST:
+            raise InvalidField("version", urn.qualifier, "only latest can be published")
+        return latest
+
+    def _free(self, latest: Function, name: str) -> str:
+        """The name that the new version gets, if there may be one."""
+        published = [one for one in self._catalog.versions(latest.function_id) if one.version != LATEST]
+        taken = {one.version for one in published}
+        if name in taken:
+            raise VersionExists(name)
+        if published and publish_alike(latest, published[-1]):
+            raise NothingToPublish(published[-1].version)
+        if len(published) >= MAX_VERSIONS:
+            raise TooManyVersions(MAX_VERSIONS)
+        return name or self._time_name(taken)
+
+    def _time_name(self, taken: Container[str]) -> str:
+        moment = self._clock.now()
+        while (name := f"{datetime.fromtimestamp(moment, UTC):v%Y%m%d-%H%M%S}") in taken:
+            moment += 1
+        return name
+
+    def _version(self, latest: Function, name: str, description: str) -> Function:
+        now = self._clock.now()
+        return msgspec.structs.replace(
+            latest,
+            version=name,
+            version_description=description,
+            revision=self._catalog.next_revision(latest.function_id),
+            created_at=now,
+            modified_at=now,
+        )
+
+    async def _check_digest(self, latest: Function, digest: str) -> None:
+        if digest in (latest.code.digest, latest.code.sha256):
+            return
+        package = await self._codes.original(latest.code)
+        found = hashlib.md5(package, usedforsecurity=False).hexdigest()
+        if digest != found:
+            hint = f"the code has MD5 {found}: it was changed, or is not what you meant to publish"
+            raise InvalidField("digest", digest, hint)
