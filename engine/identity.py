@@ -26,7 +26,10 @@ class Identity:
     """Draws keys, and turns them into request ids and back."""
 
     def __init__(self, node: int, last_key: int = 0) -> None:
-        self._node = node & ((1 << NODE_BITS) - 1)
+        node &= (1 << NODE_BITS) - 1
+        low = (f"{0b10 << 62 | count << NODE_BITS | node:016x}" for count in range(1 << _LOW_COUNTER))
+        #: The second half of a request id, by the low bits of the counter.
+        self._ends = [f"-{text[:4]}-{text[4:]}" for text in low]
         self._last = last_key
 
     def next_key(self, now: float) -> int:
@@ -35,10 +38,8 @@ class Identity:
 
     def request_id(self, key: int) -> str:
         counter = key & ((1 << COUNTER_BITS) - 1)
-        high = (key >> COUNTER_BITS << 16) | 0x7000 | (counter >> _LOW_COUNTER)
-        low = (0b10 << 62) | ((counter & 0b111) << NODE_BITS) | self._node
-        text = f"{high:016x}{low:016x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        text = f"{key >> COUNTER_BITS << 16 | 0x7000 | counter >> _LOW_COUNTER:016x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:]}{self._ends[counter & 0b111]}"
 
     def key_of(self, request_id: str) -> int | None:
         """The key that a request id of this data directory carries; None for any other text."""
