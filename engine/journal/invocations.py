@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -33,19 +34,7 @@ class SQLiteJournal:
         self, invocation: Invocation, *, token: str = "", then: Callable[[Invocation, bool], None] | None = None
     ) -> asyncio.Future[str]:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-        def done(submission: Submission) -> None:
-            request_id = submission.value or invocation.request_id
-            stored = submission.error is None and request_id == invocation.request_id
-            if then is not None:
-                then(invocation, stored)
-            if future.cancelled():
-                return
-            if submission.error is None:
-                future.set_result(request_id)
-            else:
-                future.set_exception(submission.error)
-
+        done = partial(_appended, future, invocation, then)
         if token:
             submission = Submission((), call=lambda db: self._append_once(db, invocation, token), done=done)
         else:
@@ -183,6 +172,19 @@ class SQLiteJournal:
             next_due=_next_due(db),
             revived=revived,
         )
+
+
+def _appended(
+    future: asyncio.Future[str],
+    invocation: Invocation,
+    then: Callable[[Invocation, bool], None] | None,
+    submission: Submission,
+) -> None:
+    """The fate of an append is known. A value is the id of an earlier invocation with the same token."""
+    submission.value = submission.value or invocation.request_id
+    if then is not None:
+        then(invocation, submission.error is None and submission.value == invocation.request_id)
+    answer(future, submission)
 
 
 def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
