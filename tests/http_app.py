@@ -254,11 +254,10 @@ class Api(Struct, kw_only=True):
 async def serve(folder: Path) -> AsyncIterator[Api]:
     store, codes, clock = MemoryCatalogStore(), CodeStore(folder), SystemClock()
     catalog = Catalog(store, codes, clock, region=REGION, may_run_long=listed(["slow"]))
-    await catalog.load()
     kept = MemoryResourceStore()
-    resources, aliases = Resources(kept, catalog, clock), Aliases(catalog, kept, clock)
-    await aliases.load()
+    resources, aliases = Resources(kept, catalog, codes, clock), Aliases(catalog, kept, clock)
     await resources.load()
+    await aliases.load()
     engine = Engine(catalog)
     health: dict[str, Any] = {}
     parts = Parts(

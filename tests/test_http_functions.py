@@ -51,7 +51,6 @@ async def test_fields_without_effect_come_back_as_given(api: Api) -> None:
         "xrole": "agency",
         "func_vpc": {"vpc_id": "v", "subnet_id": "s"},
         "mount_config": {"mount_user": {"user_id": -1, "user_group_id": -1}, "func_mounts": []},
-        "depend_version_list": ["d1"],
         "enterprise_project_id": "0",
         "functiond": {"priority_cap": 5},
     }
@@ -76,13 +75,12 @@ async def test_a_package_is_given_back_as_it_was_sent(api: Api) -> None:
 async def test_new_code_replaces_the_old(api: Api) -> None:
     before = await api.create()
 
-    body = {"code_type": "inline", "func_code": {"file": encoded("x = 2")}, "depend_version_list": ["d"]}
+    body = {"code_type": "inline", "func_code": {"file": encoded("x = 2")}}
     after = await api.send("PUT", f"/{urn_of()}/code", body)
 
     assert after.status == 200
     assert base64.b64decode(after.json["func_code"]["file"]) == b"x = 2"
     assert after.json["digest"] != before.json["digest"]
-    assert after.json["depend_version_list"] == ["d"]
 
 
 async def test_code_is_not_replaced_by_none(api: Api) -> None:

@@ -106,6 +106,7 @@ class Host:
             code=self._settings.code_path(function.code).absolute(),  # a child has another working folder
             tmp=self._settings.tmp.absolute() / instance_id,
             memory=memory,
+            layers=tuple(self._settings.code_path(one.code).absolute() for one in function.dependencies),
         )
 
 

@@ -37,6 +37,7 @@ class Place(NamedTuple):
     code: Path
     tmp: Path  #: its own, made by ``spawn``
     memory: int  #: MB
+    layers: tuple[Path, ...] = ()  #: of its dependencies
 
 
 class Spawned(NamedTuple):
@@ -123,6 +124,7 @@ def setup(function: Function, place: Place) -> dict[str, Any]:
     return {
         "instance": place.instance_id,
         "code": str(place.code),
+        "layers": [str(layer) for layer in place.layers],
         "handler": function.handler,
         "initializer": function.initializer_handler,
         "timeout": function.timeout,

@@ -14,6 +14,7 @@ import structlog
 
 from engine.errors import FunctiondError, InvalidField, ShuttingDown
 from engine.http.api.async_settings import AsyncSettingsApi
+from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.errors import error_reply, problem
 from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
@@ -38,6 +39,7 @@ def create_app(parts: Parts, *, guard: Guard | None = None, more: Iterable[Resou
         *Functions(parts).resources(),
         *InvocationRecords(parts).resources(),
         *AsyncSettingsApi(parts).resources(),
+        *DependenciesApi(parts.resources).resources(),
         *EventsApi(parts.resources).resources(),
         *Health(parts.health).resources(),
         *more,

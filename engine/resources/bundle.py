@@ -8,8 +8,10 @@ from msgspec import Struct
 
 from engine.catalog import Catalog
 from engine.clock import Clock
-from engine.model import Function
+from engine.codestore import CodeStore
+from engine.model import Dependency, Function
 from engine.protocols import ResourceStore
+from engine.resources.dependencies import Dependencies
 from engine.resources.events import Event, Events
 from engine.resources.shelf import Shelf
 from engine.urn import LATEST
@@ -18,14 +20,20 @@ T = TypeVar("T", bound=Struct)
 
 
 class Resources:
-    """``load`` it once, after the catalog. It follows the catalog from then on."""
+    """``load`` it once: it loads the catalog, too, and follows it from then on."""
 
-    def __init__(self, store: ResourceStore, catalog: Catalog, clock: Clock) -> None:
+    def __init__(self, store: ResourceStore, catalog: Catalog, codes: CodeStore, clock: Clock) -> None:
         self._store, self._catalog = store, catalog
         self._shelves: list[Shelf[Any]] = []
+        self._dependencies = Shelf(store, "dependency", Dependency, self._exists)
+        self.dependencies = Dependencies(self._dependencies, catalog, codes, clock)
         self.events = Events(self._shelf("event", Event), catalog, clock)
 
     async def load(self) -> None:
+        """Read everything; code that neither functions nor dependencies refer to goes."""
+        await self._dependencies.load()
+        self._catalog.find_dependencies = self.dependencies.named
+        await self._catalog.load(keep=self.dependencies.packages())
         for shelf in self._shelves:
             await shelf.load()
         self._catalog.watch(self._follow)

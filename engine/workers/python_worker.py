@@ -318,7 +318,7 @@ def main():
     if frame is None or frame[0] != SETUP:
         return
     setup = json.loads(frame[1])
-    sys.path.insert(0, setup["code"])
+    sys.path[:0] = [setup["code"]] + setup.get("layers", [])
     sys.argv[:] = [setup["code"]]
     instance = Instance(setup)
     try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from typing import Any
 
 import pytest
 
-from tests.acceptance.test_sdk import Platform, create, encoded, platform, refused, urn_of
+from tests.acceptance.test_sdk import ECHO, PROJECT, Platform, create, encoded, ended, invoke, platform, refused, urn_of
+from tests.http_app import zipped
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own
@@ -76,3 +78,81 @@ def test_a_function_has_room_for_so_many_test_events(platform: Platform) -> None
 
     with refused(403, "FSS.1068"):
         save_event(platform, "fullofevents", "e10")
+
+
+def add_dependency(platform: Platform, name: str, package: bytes = b"", **fields: object) -> Any:
+    file = encoded(package or zipped(shared__py=f"VALUE = '{name}'\n"))
+    values = {"name": name, "runtime": "Python3.10", "depend_type": "zip", "depend_file": file, **fields}
+    body = fg.CreateDependencyRequestBody(**values)
+    return platform.client.create_dependency_version(fg.CreateDependencyVersionRequest(body=body))
+
+
+def delete_dependency(platform: Platform, dependency: Any) -> Any:
+    request = fg.DeleteDependencyVersionRequest(depend_id=dependency.dep_id, version=str(dependency.version))
+    return platform.client.delete_dependency_version(request)
+
+
+def test_a_dependency_has_versions_that_are_listed_and_shown(platform: Platform) -> None:
+    client = platform.client
+    first = add_dependency(platform, "layered", description="one")
+    package = zipped(shared__py="VALUE = 2\n")
+    second = add_dependency(platform, "layered", package)
+
+    listed = client.list_dependencies(fg.ListDependenciesRequest(name="layer", runtime="Python3.10"))
+    versions = client.list_dependency_version(fg.ListDependencyVersionRequest(depend_id=first.dep_id, maxitems="1"))
+    shown = client.show_dependency_version(fg.ShowDependencyVersionRequest(depend_id=first.dep_id, version="1"))
+
+    assert (first.version, second.version, second.dep_id) == (1, 2, first.dep_id)
+    assert (second.etag, second.size) == (hashlib.md5(package).hexdigest(), len(package))
+    assert [(one.name, one.version) for one in listed.dependencies] == [("layered", 2)]
+    assert ([one.version for one in versions.dependencies], versions.count, versions.next_marker) == ([2], 2, 1)
+    assert (shown.id, shown.description, shown.owner) == (first.id, "one", PROJECT)
+    assert client.list_dependencies(fg.ListDependenciesRequest(ispublic="true")).count == 0
+
+
+def test_a_dependency_is_on_the_path_of_the_child_behind_its_code(platform: Platform) -> None:
+    one = add_dependency(platform, "one", zipped(shared__py="VALUE = 1\n", one__py="", index__py="raise SystemExit"))
+    two = add_dependency(platform, "two", zipped(shared__py="VALUE = 2\n", two__py=""))
+    source = "import one, two, shared\n\ndef handler(event, context):\n    return shared.VALUE\n"
+
+    created = create(platform, "depending", source, depend_version_list=[one.id, two.id])
+    record = ended(platform, "depending", invoke(platform, "depending"))
+
+    assert (record["status"], record["result"]) == ("SUCCESS", "1")
+    assert created.depend_version_list == [one.id, two.id]
+    assert [(used.id, used.name) for used in created.dependencies] == [(one.id, "one"), (two.id, "two")]
+
+
+def test_a_dependency_in_use_is_kept_until_it_is_detached(platform: Platform) -> None:
+    used = add_dependency(platform, "used")
+    create(platform, "user", depend_version_list=[used.id])
+
+    with refused(412, "FSS.1033"):
+        delete_dependency(platform, used)
+    code = fg.FuncCode(file=encoded(ECHO.encode()))
+    body = fg.UpdateFunctionCodeRequestBody(code_type="inline", func_code=code, depend_version_list=[])
+    platform.client.update_function_code(fg.UpdateFunctionCodeRequest(function_urn=urn_of("user"), body=body))
+
+    assert delete_dependency(platform, used).status_code == 204
+    with refused(404, "FSS.1056"):
+        delete_dependency(platform, used)
+
+
+def test_dependencies_are_refused_as_documented(platform: Platform) -> None:
+    add_dependency(platform, "strict")
+
+    with refused(409, "FSS.1065"):
+        add_dependency(platform, "strict", runtime="Python3.9")
+    with refused(400, "FSS.1024"):
+        add_dependency(platform, "1st")
+    with refused(400, "FSS.1024"):
+        add_dependency(platform, "broken", b"no zip")
+    with refused(400, "FSS.1032"):
+        add_dependency(platform, "odd", depend_type="rpm")
+    with refused(400, "FSS.1010"):
+        add_dependency(platform, "remote", depend_type="obs", depend_link="https://bucket.obs/x.zip")
+    with refused(404, "FSS.1056"):
+        create(platform, "lost", depend_version_list=["nothing"])
+    with refused(404, "FSS.1056"):
+        request = fg.ShowDependencyVersionRequest(depend_id="nothing", version="1")
+        platform.client.show_dependency_version(request)

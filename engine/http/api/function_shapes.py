@@ -12,6 +12,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from engine.errors import InvalidField
+from engine.http.api.async_settings import SettingsShown
+from engine.http.api.dependencies import DependencyReply
 from engine.model import Function
 
 Text = str | UnsetType
@@ -137,7 +139,14 @@ class FunctionReply(Kept, frozen=True, kw_only=True):
     pre_stop_timeout: int
     enable_dynamic_memory: bool
     strategy_config: Strategy
+    dependencies: list[DependencyReply]
+    collected: bool
     func_code: FuncCode | UnsetType = UNSET
+    # Of versions only.
+    version_description: Text = UNSET
+    concurrency: Number = UNSET
+    concurrent_num: Number = UNSET
+    function_async_config: SettingsShown | UnsetType = UNSET
 
 
 class FunctionList(Struct, frozen=True, kw_only=True):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime
 
 from msgspec import UNSET, UnsetType
 
 from engine.codestore import NO_CODE, PACKAGE_LIMIT, CodeSource
 from engine.errors import CodeMissing, CodePackageTooLarge, InvalidField, PayloadTooLarge
+from engine.http.api.function_replies import function_reply
 from engine.http.api.function_shapes import (
     CodeBody,
     ConfigBody,
@@ -17,20 +17,15 @@ from engine.http.api.function_shapes import (
     FunctionList,
     FunctionReply,
     MaxInstanceBody,
-    Strategy,
     changes_of,
-    cpu_of,
     details_of,
-    variables_text,
 )
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource, T
-from engine.http.api.times import zoned_time
 from engine.http.wire import Reply, json_reply
 from engine.model import Function
 
 MAX_ITEMS = 400
-LONG_TIME = 900  #: seconds; a timeout beyond is called long
 CODE_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
 
 
@@ -120,48 +115,8 @@ class Functions:
         return self._reply(function, FuncCode(file=base64.b64encode(packed).decode()))
 
     def _reply(self, function: Function, code: FuncCode | UnsetType = UNSET) -> FunctionReply:
-        return FunctionReply(
-            func_id=str(function.function_id),
-            func_name=function.name,
-            func_urn=str(function.urn(self._region)),
-            resource_id=str(function.function_id),
-            domain_id=function.project,
-            namespace=function.project,
-            project_name=self._region,
-            package=function.package,
-            version=function.version,
-            runtime=function.runtime,
-            handler=function.handler,
-            memory_size=function.memory_size,
-            cpu=cpu_of(function),
-            timeout=function.timeout,
-            long_time=function.timeout > LONG_TIME,
-            code_type=function.code.kind,
-            code_filename=function.code.filename,
-            code_url=function.code.url,
-            code_size=function.code.size,
-            digest=function.code.digest,
-            image_name=_image_name(function),
-            last_modified=zoned_time(function.modified_at),
-            user_data=variables_text(function.user_data),
-            encrypted_user_data=variables_text(function.encrypted_user_data),
-            description=function.description,
-            initializer_handler=function.initializer_handler,
-            initializer_timeout=function.initializer_timeout,
-            pre_stop_handler=function.pre_stop_handler,
-            pre_stop_timeout=function.pre_stop_timeout,
-            enable_dynamic_memory=function.dynamic_memory,
-            strategy_config=Strategy(concurrency=function.max_instances, concurrent_num=function.concurrent_num),
-            func_code=code,
-            **{"type": "v2", **function.details},
-        )
+        return function_reply(function, self._region, code)
 
 
 def _source(body: CreateBody | CodeBody) -> CodeSource:
     return CodeSource(kind=body.code_type, file=body.func_code.file, filename=body.code_filename, url=body.code_url)
-
-
-def _image_name(function: Function) -> str:
-    """The vendor's id of one state of a version; ours names the moment and the revision."""
-    moment = datetime.fromtimestamp(function.modified_at, UTC)
-    return f"{function.version}-{moment:%y%m%d%H%M%S}@{function.revision}"

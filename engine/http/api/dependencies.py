@@ -1,0 +1,117 @@
+"""Dependencies and their versions (spec functiongraph_api, section 7)."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from engine.codestore import PACKAGE_LIMIT
+from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
+from engine.http.wire import Reply, json_reply
+from engine.model import Dependency
+from engine.resources.bundle import Resources
+from engine.resources.dependencies import NewDependency
+
+MAX_ITEMS = 400
+_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
+
+
+class CreateDependencyBody(Struct, frozen=True, kw_only=True):
+    name: str
+    runtime: str
+    depend_type: str
+    depend_file: str = ""
+    depend_link: str = ""
+    description: str = ""
+
+
+class DependencyReply(Struct, frozen=True, kw_only=True):
+    id: str
+    dep_id: str
+    name: str
+    version: int
+    owner: str
+    runtime: str
+    etag: str
+    size: int
+    link: str
+    file_name: str
+    description: str
+    last_modified: int
+    is_shared: bool
+
+
+class DependencyList(Struct, frozen=True, kw_only=True):
+    dependencies: list[DependencyReply]
+    count: int
+    next_marker: int
+
+
+class DependenciesApi:
+    def __init__(self, resources: Resources) -> None:
+        self._dependencies = resources.dependencies
+
+    def resources(self) -> list[Resource]:
+        all_of_them = f"{BASE}/dependencies"
+        versions = f"{all_of_them}/{{depend_id}}/version"
+        return [
+            Resource(path=all_of_them, methods={"GET": self.list_all}),
+            Resource(path=f"{all_of_them}/version", methods={"POST": self.create}),
+            Resource(path=versions, methods={"GET": self.list_versions}),
+            Resource(path=f"{versions}/{{version}}", methods={"GET": self.show, "DELETE": self.delete}),
+        ]
+
+    async def create(self, call: Call) -> Reply:
+        project = call.project
+        body = await call.read(CreateDependencyBody, _BODY_LIMIT)
+        new = NewDependency(
+            name=body.name,
+            runtime=body.runtime,
+            kind=body.depend_type,
+            file=body.depend_file,
+            link=body.depend_link,
+            description=body.description,
+        )
+        return json_reply(dependency_reply(await self._dependencies.create(project, new)))
+
+    async def list_all(self, call: Call) -> Reply:
+        """There are no public dependencies here."""
+        found = self._dependencies.list(call.project, name_part=call.text("name"), runtime=call.text("runtime"))
+        public = call.text("ispublic") == "true" or call.text("dependency_type") == "public"
+        return _page(call, [] if public else list(found))
+
+    async def list_versions(self, call: Call) -> Reply:
+        return _page(call, list(self._dependencies.versions(call.project, call.part("depend_id"))))
+
+    async def show(self, call: Call) -> Reply:
+        found = self._dependencies.show(call.project, call.part("depend_id"), call.part("version"))
+        return json_reply(dependency_reply(found))
+
+    async def delete(self, call: Call) -> Reply:
+        await self._dependencies.delete(call.project, call.part("depend_id"), call.part("version"))
+        return Reply(status=204)
+
+
+def dependency_reply(dependency: Dependency) -> DependencyReply:
+    return DependencyReply(
+        id=dependency.id,
+        dep_id=dependency.dep_id,
+        name=dependency.name,
+        version=dependency.version,
+        owner=dependency.project,
+        runtime=dependency.runtime,
+        etag=dependency.etag,
+        size=dependency.code.size,
+        link="",
+        file_name=dependency.code.filename,
+        description=dependency.description,
+        last_modified=int(dependency.created_at),
+        is_shared=False,
+    )
+
+
+def _page(call: Call, found: list[Dependency]) -> Reply:
+    """``limit`` and ``maxitems`` mean the same; either may be left out, and both are capped."""
+    offset = call.number("marker", 0)
+    wanted = call.number("limit", 0) or call.number("maxitems", 0) or MAX_ITEMS
+    page = [dependency_reply(dependency) for dependency in found[offset : offset + min(wanted, MAX_ITEMS)]]
+    return json_reply(DependencyList(dependencies=page, count=len(found), next_marker=offset + len(page)))

@@ -1,0 +1,142 @@
+"""Dependencies (layers): packages that functions share, in numbered versions under one name.
+
+A function that names a version gets a copy of its description, and a published version keeps it. The code lies in
+the code store like any other, and goes at a start when neither a dependency nor a function refers to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator, Sequence
+
+import anyio.to_thread
+from msgspec import Struct
+
+from engine.catalog import Catalog
+from engine.clock import Clock
+from engine.codestore import CodeSource, CodeStore
+from engine.errors import (
+    BadDependency,
+    DependencyExists,
+    DependencyInUse,
+    InvalidField,
+    TooManyDependencies,
+    UnknownDependency,
+)
+from engine.model import CodePackage, Dependency
+from engine.resources.dependency_rules import MAX_PER_FUNCTION, MAX_PER_PROJECT, check_dependency
+from engine.resources.shelf import Shelf, project_owner
+
+
+class NewDependency(Struct, frozen=True, kw_only=True):
+    """A version as a client asks for it."""
+
+    name: str
+    runtime: str
+    kind: str  #: ``zip`` or ``obs``
+    file: str = ""  #: base64 of the zip
+    link: str = ""
+    description: str = ""
+
+
+class Dependencies:
+    def __init__(self, shelf: Shelf[Dependency], catalog: Catalog, codes: CodeStore, clock: Clock) -> None:
+        self._shelf, self._catalog, self._codes, self._clock = shelf, catalog, codes, clock
+
+    def packages(self) -> set[str]:
+        """The code that must stay."""
+        return {dependency.code.sha256 for _, _, dependency in self._shelf.all()}
+
+    def named(self, project: str, ids: Sequence[str]) -> tuple[Dependency, ...]:
+        """The versions with these ids. Raises UnknownDependency, TooManyDependencies."""
+        if len(ids) > MAX_PER_FUNCTION:
+            raise TooManyDependencies("a function", MAX_PER_FUNCTION)
+        return tuple(self._by_id(project, id) for id in ids)
+
+    def list(self, project: str, *, name_part: str = "", runtime: str = "") -> Sequence[Dependency]:
+        """The newest version of each, by name."""
+        newest: dict[str, Dependency] = {}
+        for one in sorted(self._of(project), key=lambda dependency: dependency.version):
+            newest[one.dep_id] = one
+        found = (one for one in newest.values() if name_part in one.name and runtime in ("", one.runtime))
+        return sorted(found, key=lambda dependency: dependency.name)
+
+    def versions(self, project: str, dep_id: str) -> Sequence[Dependency]:
+        """Newest first; none at all is UnknownDependency."""
+        found = sorted((one for one in self._of(project) if one.dep_id == dep_id), key=lambda one: -one.version)
+        if not found:
+            raise UnknownDependency(dep_id)
+        return found
+
+    def show(self, project: str, dep_id: str, version: str) -> Dependency:
+        found = next((one for one in self.versions(project, dep_id) if str(one.version) == version), None)
+        if found is None:
+            raise UnknownDependency(f"{dep_id} in version {version}")
+        return found
+
+    async def create(self, project: str, new: NewDependency) -> Dependency:
+        """The first or the next version of a name; on disk and unpacked once this returns."""
+        check_dependency(new.name, new.runtime, new.description)
+        self._next(project, new)
+        code = await self._add(new)
+        etag = await self._etag(code)
+        async with self._shelf.change():
+            dep_id, version = self._next(project, new)
+            dependency = Dependency(
+                id=str(uuid.uuid4()),
+                dep_id=dep_id,
+                project=project,
+                name=new.name,
+                version=version,
+                runtime=new.runtime,
+                code=code,
+                etag=etag,
+                description=new.description,
+                created_at=self._clock.now(),
+            )
+            await self._shelf.put(project_owner(project), dependency.id, dependency)
+        return dependency
+
+    async def delete(self, project: str, dep_id: str, version: str) -> None:
+        async with self._shelf.change():
+            dependency = self.show(project, dep_id, version)
+            for function in self._catalog.all():
+                if any(one.id == dependency.id for one in function.dependencies):
+                    raise DependencyInUse(f"{dependency.name} {version}", f"{function.name}:{function.version}")
+            await self._shelf.delete(project_owner(project), dependency.id)
+
+    def _of(self, project: str) -> Iterator[Dependency]:
+        yield from self._shelf.of(project_owner(project)).values()
+
+    def _by_id(self, project: str, id: str) -> Dependency:
+        dependency = self._shelf.of(project_owner(project)).get(id)
+        if dependency is None:
+            raise UnknownDependency(id)
+        return dependency
+
+    def _next(self, project: str, new: NewDependency) -> tuple[str, int]:
+        """The id and the number that the new version gets."""
+        same = [one for one in self._of(project) if one.name == new.name]
+        if len(self._shelf.of(project_owner(project))) >= MAX_PER_PROJECT:
+            raise TooManyDependencies("a project", MAX_PER_PROJECT)
+        if not same:
+            return str(uuid.uuid4()), 1
+        if same[0].runtime != new.runtime:
+            raise DependencyExists(new.name, same[0].runtime)
+        return same[0].dep_id, max(one.version for one in same) + 1
+
+    async def _add(self, new: NewDependency) -> CodePackage:
+        if new.kind == "obs":
+            hint = "no object store is configured: send the zip as depend_file, with depend_type zip"
+            raise InvalidField("depend_link", new.link, hint)
+        if new.kind != "zip":
+            raise InvalidField("depend_type", new.kind, "must be zip")
+        try:
+            return await self._codes.add(CodeSource(kind="zip", file=new.file, filename=f"{new.name}.zip"), handler="")
+        except InvalidField as problem:
+            raise BadDependency("depend_file", "a zip package" if new.file else "", problem.allowed) from None
+
+    async def _etag(self, code: CodePackage) -> str:
+        content = await self._codes.original(code)
+        return await anyio.to_thread.run_sync(lambda: hashlib.md5(content, usedforsecurity=False).hexdigest())
