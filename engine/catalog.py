@@ -124,6 +124,10 @@ class Catalog(Directory):
         await self.update(_latest(urn), {"max_instances": max_instances})
         return self.find(urn)
 
+    async def collect(self, urn: FunctionUrn, collected: bool) -> None:
+        """Mark the whole function as one to keep at hand, or no longer."""
+        await self.update(_latest(urn), {"collected": collected})
+
     async def delete(self, urn: FunctionUrn) -> None:
         """Remove a whole function; its waiting invocations are discarded when their turn comes."""
         async with self.changing():

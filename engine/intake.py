@@ -86,8 +86,8 @@ class Intake:
             self._count_refusal(error)
             raise
 
-    async def call(self, request: Request) -> tuple[str, Outcome]:
-        """Run it and wait for its end. Raises CallTimedOut while the run goes on."""
+    async def call(self, request: Request) -> tuple[str, Function, Outcome]:
+        """Run it and wait for its end; gives also the version that ran. Raises CallTimedOut while the run goes on."""
         try:
             return await self._call(request)
         except Exception as error:
@@ -155,7 +155,7 @@ class Intake:
             raise
         return await stored
 
-    async def _call(self, request: Request) -> tuple[str, Outcome]:
+    async def _call(self, request: Request) -> tuple[str, Function, Outcome]:
         function = self._check(request)
         invocation = self.prepare(request, function)
         self._backlog.admit_sync(len(invocation.payload))
@@ -165,7 +165,7 @@ class Intake:
         try:
             async with asyncio.timeout(self._sync_timeout):
                 # Shielded: neither the timeout nor a caller who goes away ends the run.
-                return invocation.request_id, await asyncio.shield(reply)
+                return invocation.request_id, function, await asyncio.shield(reply)
         except TimeoutError:
             raise CallTimedOut(self._sync_timeout, invocation.request_id) from None
 

@@ -133,8 +133,8 @@ class Engine:
             key=key,
             request_id=request_id,
             function_id=function.function_id,
-            version="latest",
-            alias="",
+            version=function.version,
+            alias=request.function.alias or "",
             source=request.source,
             state=State.WAIT,
             priority=request.priority,
@@ -143,12 +143,12 @@ class Engine:
         )
         return request_id
 
-    async def call(self, request: Request) -> tuple[str, Outcome]:
-        self._admit(request)
-        return self.identity.request_id(self.identity.next_key(self.clock.now())), self.outcome
+    async def call(self, request: Request) -> tuple[str, Function, Outcome]:
+        function = self._admit(request)
+        return self.identity.request_id(self.identity.next_key(self.clock.now())), function, self.outcome
 
     def _admit(self, request: Request) -> Function:
-        function = self.catalog.find(request.function)
+        function = self.catalog.route(request.function, request.headers)
         if self.refuses:
             raise self.refuses
         self.requests.append(request)

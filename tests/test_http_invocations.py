@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from engine.errors import BacklogFull, CallTimedOut, FunctionDisabled, IdempotencyConflict
 from engine.http.server import create_app
-from engine.model import Mode, Outcome, Request
+from engine.model import Function, Mode, Outcome, Request
 from engine.serving import listen
 from tests.http_app import BASE, Api, Engine, serve, urn_of
 
@@ -203,7 +203,7 @@ class _Stuck(Engine):
         super().__init__(api.catalog)
         self.called = anyio.Event()
 
-    async def call(self, request: Request) -> tuple[str, Outcome]:
+    async def call(self, request: Request) -> tuple[str, Function, Outcome]:
         self.called.set()
         await anyio.sleep_forever()
         raise AssertionError

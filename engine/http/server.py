@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 import structlog
 
 from engine.errors import FunctiondError, InvalidField, ShuttingDown
+from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.errors import error_reply, problem
@@ -23,6 +24,7 @@ from engine.http.api.invocations import Invocations
 from engine.http.api.parts import Parts
 from engine.http.api.records import InvocationRecords
 from engine.http.api.routing import Resource, make_router, own_urn
+from engine.http.api.versions import VersionsApi
 from engine.http.guard import Guard
 from engine.http.wire import ClientGone, Headers, Reply, respond
 from engine.serving import App, Receive, Scope, Send
@@ -39,6 +41,8 @@ def create_app(parts: Parts, *, guard: Guard | None = None, more: Iterable[Resou
         *Functions(parts).resources(),
         *InvocationRecords(parts).resources(),
         *AsyncSettingsApi(parts).resources(),
+        *VersionsApi(parts).resources(),
+        *AliasesApi(parts).resources(),
         *DependenciesApi(parts.resources).resources(),
         *EventsApi(parts.resources).resources(),
         *Health(parts.health).resources(),

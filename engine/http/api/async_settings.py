@@ -54,6 +54,16 @@ class AsyncSettingsReply(LogTarget, frozen=True, kw_only=True):
     last_modified: str
 
 
+class SettingsShown(Struct, frozen=True, kw_only=True):
+    """What the replies about versions show of them."""
+
+    max_async_event_age_in_seconds: int
+    max_async_retry_attempts: int
+    destination_config: Destinations
+    created_time: str
+    last_modified: str
+
+
 class PageInfo(Struct, frozen=True, kw_only=True):
     next_marker: int
     previous_marker: int
@@ -128,9 +138,7 @@ class AsyncSettingsApi:
             func_urn=str(function.urn(self._region)),
             max_async_event_age_in_seconds=settings.max_age,
             max_async_retry_attempts=settings.max_retries,
-            destination_config=Destinations(
-                on_success=_destination(settings.on_success), on_failure=_destination(settings.on_failure)
-            ),
+            destination_config=_destinations(settings),
             enable_async_status_log=settings.status_log,
             created_time=zoned_time(settings.created_at),
             last_modified=zoned_time(settings.modified_at),
@@ -156,6 +164,20 @@ def _spec(destination: Destination | None) -> DestinationSpec | None:
     if destination is None or not destination.destination:
         return None
     return DestinationSpec(destination=destination.destination, param=destination.param or "{}")
+
+
+def settings_shown(settings: AsyncSettings) -> SettingsShown:
+    return SettingsShown(
+        max_async_event_age_in_seconds=settings.max_age,
+        max_async_retry_attempts=settings.max_retries,
+        destination_config=_destinations(settings),
+        created_time=zoned_time(settings.created_at),
+        last_modified=zoned_time(settings.modified_at),
+    )
+
+
+def _destinations(settings: AsyncSettings) -> Destinations:
+    return Destinations(on_success=_destination(settings.on_success), on_failure=_destination(settings.on_failure))
 
 
 def _destination(spec: DestinationSpec | None) -> Destination | None:

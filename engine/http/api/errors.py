@@ -73,6 +73,7 @@ _FIELDS = {
     "depend_type": "FSS.1032",
     "func_code": "FSS.1011",
     "code_filename": "FSS.1013",
+    "additional_version_weights": "FSS.1092",
     "alias": "FSS.1014",
     "version": "FSS.1015",
     "description": "FSS.1019",
@@ -106,5 +107,5 @@ def problem(status: int, code: str, message: str, headers: tuple[tuple[bytes, by
 def _status(error: e.FunctiondError) -> tuple[int, str]:
     kind = next(kind for kind in type(error).__mro__ if kind in _TABLE or kind is e.InvalidField)
     if kind is e.InvalidField and isinstance(error, e.InvalidField):
-        return 400, _FIELDS.get(error.field.partition(".")[0], "FSS.0400")
+        return 400, _FIELDS.get(error.field.partition(".")[0].partition("[")[0], "FSS.0400")
     return _TABLE[kind]

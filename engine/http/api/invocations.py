@@ -52,6 +52,7 @@ class Invocations:
             delay=_delay(headers.get(b"x-functiond-delay")),
             memory=self._memory(urn, headers.get(b"x-cff-instance-memory")),
             idempotency_key=_idempotency_key(headers.get(b"idempotency-key")),
+            headers=headers,
         )
         request_id = (await self._intake.accept(request)).encode()
         return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"x-cff-request-id", request_id),))
@@ -63,9 +64,8 @@ class Invocations:
             raise InvalidField("X-CFF-Request-Version", version.decode("latin-1"), "must be v0 or v1")
         payload = await self._event(headers, receive, self._sync_limit)
         memory = self._memory(urn, headers.get(b"x-cff-instance-memory"))
-        function = self._catalog.find(urn)
-        request = Request(function=urn, payload=payload, mode=Mode.SYNC, memory=memory)
-        request_id, outcome = await self._intake.call(request)
+        request = Request(function=urn, payload=payload, mode=Mode.SYNC, memory=memory, headers=headers)
+        request_id, function, outcome = await self._intake.call(request)
         tail = headers.get(b"x-cff-log-type", b"").lower() == b"tail"
         return _call_reply(request_id, function, outcome, version, memory or function.memory_size, tail)
 

@@ -12,7 +12,7 @@ from engine.catalog import Catalog
 from engine.clock import Clock
 from engine.codestore import CodeStore
 from engine.identity import Identity
-from engine.model import Outcome, Request
+from engine.model import Function, Outcome, Request
 from engine.protocols import Records
 from engine.resources.bundle import Resources
 from engine.versions import Versions
@@ -23,8 +23,8 @@ class Intake(Protocol):
         """The request id, once the invocation is durable."""
         ...
 
-    async def call(self, request: Request) -> tuple[str, Outcome]:
-        """The request id and the end of a synchronous invocation. Raises CallTimedOut."""
+    async def call(self, request: Request) -> tuple[str, Function, Outcome]:
+        """The request id, the version that was called, and its end. Raises CallTimedOut."""
         ...
 
 

@@ -58,9 +58,11 @@ class Call:
             raise InvalidField(name, text, "must be a whole number, 0 or more")
         return int(text)
 
-    async def read(self, kind: type[T], limit: int = BODY_LIMIT) -> T:
-        """The body as ``kind``. Raises NotJson, InvalidField, PayloadTooLarge."""
+    async def read(self, kind: type[T], limit: int = BODY_LIMIT, *, empty: T | None = None) -> T:
+        """The body as ``kind``; if there may be none, ``empty``. Raises NotJson, InvalidField, PayloadTooLarge."""
         body = await read_body(self._receive, self.headers, limit)
+        if not body and empty is not None:
+            return empty
         if not body:
             raise NotJson("it is empty")
         check_json_type(self.headers)

@@ -1,0 +1,73 @@
+"""A function as every reply shows it, and a version with what only versions have."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from engine.http.api.async_settings import settings_shown
+from engine.http.api.dependencies import dependency_reply
+from engine.http.api.function_shapes import FuncCode, FunctionReply, Strategy, cpu_of, variables_text
+from engine.http.api.times import zoned_time
+from engine.model import AsyncSettings, Function
+
+LONG_TIME = 900  #: seconds; a timeout beyond is called long
+
+
+def function_reply(function: Function, region: str, code: FuncCode | UnsetType = UNSET) -> FunctionReply:
+    return FunctionReply(
+        func_id=str(function.function_id),
+        func_name=function.name,
+        func_urn=str(function.urn(region)),
+        resource_id=str(function.function_id),
+        domain_id=function.project,
+        namespace=function.project,
+        project_name=region,
+        package=function.package,
+        version=function.version,
+        runtime=function.runtime,
+        handler=function.handler,
+        memory_size=function.memory_size,
+        cpu=cpu_of(function),
+        timeout=function.timeout,
+        long_time=function.timeout > LONG_TIME,
+        code_type=function.code.kind,
+        code_filename=function.code.filename,
+        code_url=function.code.url,
+        code_size=function.code.size,
+        digest=function.code.digest,
+        image_name=_image_name(function),
+        last_modified=zoned_time(function.modified_at),
+        user_data=variables_text(function.user_data),
+        encrypted_user_data=variables_text(function.encrypted_user_data),
+        description=function.description,
+        initializer_handler=function.initializer_handler,
+        initializer_timeout=function.initializer_timeout,
+        pre_stop_handler=function.pre_stop_handler,
+        pre_stop_timeout=function.pre_stop_timeout,
+        enable_dynamic_memory=function.dynamic_memory,
+        strategy_config=Strategy(concurrency=function.max_instances, concurrent_num=function.concurrent_num),
+        dependencies=[dependency_reply(dependency) for dependency in function.dependencies],
+        collected=function.collected,
+        func_code=code,
+        **{"type": "v2", **function.details},
+    )
+
+
+def version_reply(function: Function, region: str, settings: AsyncSettings | None) -> FunctionReply:
+    """With the asynchronous settings of that version."""
+    return replace(
+        function_reply(function, region),
+        version_description=function.version_description,
+        concurrency=function.max_instances,
+        concurrent_num=function.concurrent_num,
+        function_async_config=UNSET if settings is None else settings_shown(settings),
+    )
+
+
+def _image_name(function: Function) -> str:
+    """The vendor's id of one state of a version; ours names the moment and the revision."""
+    moment = datetime.fromtimestamp(function.modified_at, UTC)
+    return f"{function.version}-{moment:%y%m%d%H%M%S}@{function.revision}"

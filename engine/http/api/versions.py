@@ -1,0 +1,68 @@
+"""Publishing and listing the versions of a function, and marking functions (spec functiongraph_api, 4.1 and 5).
+
+A version is shown and deleted like a function, by a URN that names it.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from engine.errors import InvalidField
+from engine.http.api.function_replies import version_reply
+from engine.http.api.function_shapes import FunctionReply
+from engine.http.api.parts import Parts
+from engine.http.api.routing import BASE, Call, Resource
+from engine.http.wire import Reply, json_reply
+from engine.model import Function
+
+MAX_ITEMS = 400
+
+
+class PublishBody(Struct, frozen=True, kw_only=True):
+    version: str = ""
+    description: str = ""
+    digest: str = ""
+
+
+class VersionList(Struct, frozen=True, kw_only=True):
+    versions: list[FunctionReply]
+    next_marker: int
+    count: int
+
+
+class VersionsApi:
+    def __init__(self, parts: Parts) -> None:
+        self._catalog, self._versions, self._region = parts.catalog, parts.versions, parts.region
+
+    def resources(self) -> list[Resource]:
+        function = f"{BASE}/functions/{{function_urn}}"
+        return [
+            Resource(path=f"{function}/versions", methods={"POST": self.publish, "GET": self.list_all}),
+            Resource(path=f"{function}/collect/{{state}}", methods={"PUT": self.collect}),
+        ]
+
+    async def publish(self, call: Call) -> Reply:
+        urn = call.urn
+        self._catalog.find(urn)
+        body = await call.read(PublishBody, empty=PublishBody())
+        version = await self._versions.publish(urn, name=body.version, description=body.description, digest=body.digest)
+        return json_reply(self._reply(version))
+
+    async def list_all(self, call: Call) -> Reply:
+        offset, limit = call.number("marker", 0), call.number("maxitems", MAX_ITEMS)
+        versions = self._catalog.versions(self._catalog.find(call.urn).function_id)
+        limit = limit if 0 < limit <= MAX_ITEMS else MAX_ITEMS
+        page = [self._reply(version) for version in versions[offset : offset + limit]]
+        return json_reply(VersionList(versions=page, next_marker=offset + len(page), count=len(versions)))
+
+    async def collect(self, call: Call) -> Reply:
+        """Mark the function as one to keep at hand, or no longer; it makes no difference to the engine."""
+        state = call.part("state").lower()
+        if state not in ("true", "false"):
+            raise InvalidField("state", call.part("state"), "must be true or false")
+        await self._catalog.collect(call.urn, state == "true")
+        return Reply()
+
+    def _reply(self, version: Function) -> FunctionReply:
+        settings = self._catalog.settings_of(version.function_id, version.version)
+        return version_reply(version, self._region, settings)
