@@ -15,9 +15,8 @@ import structlog
 from engine.errors import FunctiondError, InvalidField, ShuttingDown
 from engine.http.api.aliases import AliasesApi
 from engine.http.api.async_settings import AsyncSettingsApi
-from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.errors import error_reply, problem
-from engine.http.api.events import EventsApi
+from engine.http.api.families import families
 from engine.http.api.functions import Functions
 from engine.http.api.health import Health
 from engine.http.api.invocations import Invocations
@@ -43,8 +42,7 @@ def create_app(parts: Parts, *, guard: Guard | None = None, more: Iterable[Resou
         *AsyncSettingsApi(parts).resources(),
         *VersionsApi(parts).resources(),
         *AliasesApi(parts).resources(),
-        *DependenciesApi(parts.resources).resources(),
-        *EventsApi(parts.resources).resources(),
+        *families(parts),
         *Health(parts.health).resources(),
         *more,
     ]

@@ -14,6 +14,7 @@ from engine.protocols import ResourceStore
 from engine.resources.dependencies import Dependencies
 from engine.resources.events import Event, Events
 from engine.resources.shelf import Shelf
+from engine.resources.tags import Tags, TagSet
 from engine.urn import LATEST
 
 T = TypeVar("T", bound=Struct)
@@ -27,6 +28,7 @@ class Resources:
         self._shelves: list[Shelf[Any]] = []
         self._dependencies = Shelf(store, "dependency", Dependency, self._exists)
         self.dependencies = Dependencies(self._dependencies, catalog, codes, clock)
+        self.tags = Tags(self._shelf("tags", TagSet), catalog)
         self.events = Events(self._shelf("event", Event), catalog, clock)
 
     async def load(self) -> None:

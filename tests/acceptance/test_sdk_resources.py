@@ -156,3 +156,61 @@ def test_dependencies_are_refused_as_documented(platform: Platform) -> None:
     with refused(404, "FSS.1056"):
         request = fg.ShowDependencyVersionRequest(depend_id="nothing", version="1")
         platform.client.show_dependency_version(request)
+
+
+def tag(platform: Platform, resource_id: str, **tags: str) -> Any:
+    body = fg.UpdateFunctionTagsRequestBody(action="create", tags=[fg.KvItem(key=k, value=v) for k, v in tags.items()])
+    request = fg.CreateTagsRequest(resource_type="functions", resource_id=resource_id, body=body)
+    return platform.client.create_tags(request)
+
+
+def tags_of(platform: Platform, resource_id: str) -> dict[str, str]:
+    request = fg.ListFunctionTagsRequest(resource_type="functions", resource_id=resource_id)
+    return {item.key: item.value for item in platform.client.list_function_tags(request).tags}
+
+
+def test_tags_are_put_on_a_function_listed_and_taken_off(platform: Platform) -> None:
+    function = create(platform, "tagged")
+
+    made = tag(platform, urn_of("tagged", ""), owner="me", stage="test")
+    tag(platform, function.func_urn, stage="live")
+    before = tags_of(platform, urn_of("tagged"))
+    body = fg.UpdateFunctionTagsRequestBody(action="delete", tags=[fg.KvItem(key="owner", value="me")])
+    request = fg.DeleteTagsRequest(resource_type="functions", resource_id=urn_of("tagged"), body=body)
+    deleted = platform.client.delete_tags(request)
+
+    assert (made.status_code, deleted.status_code) == (204, 204)
+    assert before == {"owner": "me", "stage": "live"}
+    assert tags_of(platform, urn_of("tagged")) == {"stage": "live"}
+
+
+def test_functions_are_found_by_their_tags(platform: Platform) -> None:
+    for name, colour in (("red1", "red"), ("red2", "red"), ("blue1", "blue")):
+        create(platform, name)
+        tag(platform, urn_of(name), colour=colour)
+
+    def ask(action: str, **fields: object) -> Any:
+        body = fg.ListEnterpriseResourceRequestBody(**fields)
+        request = fg.ShowResInstanceInfoRequest(resource_type="functions", action=action, body=body)
+        return platform.client.show_res_instance_info(request)
+
+    project = platform.client.show_project_tags_list(fg.ShowProjectTagsListRequest(resource_type="functions"))
+    named = ask("filter", matches=[fg.KvItem(key="resource_name", value="red")], limit="1", offset="1")
+
+    assert {item.key: item.values for item in project.tags}["colour"] == ["blue", "red"]
+    assert ([one.resource_name for one in named.resources], named.total_count) == (["red2"], 2)
+    assert named.resources[0].resource_detail.detail_id == urn_of("red2", "")
+    assert ask("count", without_any_tag=True).resources == []
+
+
+def test_tags_are_refused_as_documented(platform: Platform) -> None:
+    create(platform, "tight")
+
+    with refused(400, "FSS.0400"):
+        tag(platform, urn_of("tight"), **{"k" * 129: "v"})
+    with refused(400, "FSS.0400"):
+        tag(platform, urn_of("tight"), **{f"k{number}": "v" for number in range(21)})
+    with refused(404, "FSS.1051"):
+        tag(platform, urn_of("untagged"), key="value")
+    with refused(404, "FSS.0404"):
+        platform.client.show_project_tags_list(fg.ShowProjectTagsListRequest(resource_type="workflows"))

@@ -1,0 +1,17 @@
+"""The families of small resources, each a module beside this one."""
+
+from __future__ import annotations
+
+from engine.http.api.dependencies import DependenciesApi
+from engine.http.api.events import EventsApi
+from engine.http.api.parts import Parts
+from engine.http.api.routing import Resource
+from engine.http.api.tags import TagsApi
+
+
+def families(parts: Parts) -> list[Resource]:
+    return [
+        *EventsApi(parts.resources).resources(),
+        *DependenciesApi(parts.resources).resources(),
+        *TagsApi(parts).resources(),
+    ]

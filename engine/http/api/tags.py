@@ -1,0 +1,183 @@
+"""Tags of functions, and functions by their tags (spec functiongraph_api, section 7 and appendix A).
+
+These paths have no ``/fgs``: the vendor's tag service asks every service alike. ``resource_id`` is a function's URN
+or the ``resource_id`` in its description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from engine.errors import InvalidField, NotFound, UnknownFunction
+from engine.http.api.parts import Parts
+from engine.http.api.routing import Call, Resource, own_urn
+from engine.http.wire import Reply, json_reply
+from engine.model import Function
+from engine.resources.tags import TagFilter, TagSet
+from engine.urn import LATEST
+
+_FUNCTIONS = "functions"
+MAX_LIMIT = 1000
+
+
+class Tag(Struct, frozen=True, kw_only=True):
+    key: str
+    value: str = ""
+
+
+class TagValues(Struct, frozen=True, kw_only=True):
+    key: str
+    values: list[str] = []
+
+
+class TagsBody(Struct, frozen=True, kw_only=True):
+    tags: list[Tag] = []
+    sys_tags: list[Tag] = []
+    action: str = ""
+
+
+class TagList(Struct, frozen=True, kw_only=True):
+    tags: list[Tag]
+    sys_tags: list[Tag]
+
+
+class ProjectTags(Struct, frozen=True, kw_only=True):
+    tags: list[TagValues]
+    sys_tags: list[TagValues]
+
+
+class FindBody(Struct, frozen=True, kw_only=True):
+    without_any_tag: bool = False
+    limit: str | int = ""
+    offset: str | int = ""
+    action: str = ""
+    matches: list[Tag] = []
+    tags: list[TagValues] = []
+    sys_tags: list[TagValues] = []
+
+
+class ResourceDetail(Struct, frozen=True, kw_only=True, rename="camel"):
+    detail_id: str
+
+
+class TaggedResource(TagList, frozen=True, kw_only=True):
+    resource_id: str
+    resource_name: str
+    resource_detail: ResourceDetail
+
+
+class TaggedResources(Struct, frozen=True, kw_only=True):
+    resources: list[TaggedResource]
+    total_count: int
+
+
+class TagsApi:
+    def __init__(self, parts: Parts) -> None:
+        self._tags, self._catalog, self._region = parts.resources.tags, parts.catalog, parts.region
+
+    def resources(self) -> list[Resource]:
+        kind = "/v2/{project_id}/{resource_type}"
+        tags = f"{kind}/{{resource_id}}/tags"
+        return [
+            Resource(path=f"{kind}/tags", methods={"GET": self.list_project}),
+            Resource(path=f"{kind}/resource-instances/{{action}}", methods={"POST": self.find}),
+            Resource(path=tags, methods={"GET": self.list_all}),
+            Resource(path=f"{tags}/create", methods={"POST": self.create}),
+            Resource(path=f"{tags}/delete", methods={"DELETE": self.delete}),
+        ]
+
+    async def create(self, call: Call) -> Reply:
+        function, body = self._function(call), await call.read(TagsBody)
+        _check_action(body.action, "create")
+        await self._tags.add(function, TagSet(tags=_table(body.tags), sys_tags=_table(body.sys_tags)))
+        return Reply(status=204)
+
+    async def delete(self, call: Call) -> Reply:
+        function, body = self._function(call), await call.read(TagsBody)
+        _check_action(body.action, "delete")
+        await self._tags.remove(function, list(_table(body.tags)), list(_table(body.sys_tags)))
+        return Reply(status=204)
+
+    async def list_all(self, call: Call) -> Reply:
+        own = self._tags.of(self._function(call))
+        return json_reply(TagList(tags=_tags(own.tags), sys_tags=_tags(own.sys_tags)))
+
+    async def list_project(self, call: Call) -> Reply:
+        project = _project(call)
+        tags, sys_tags = self._tags.of_project(project)
+        return json_reply(ProjectTags(tags=_tag_values(tags), sys_tags=_tag_values(sys_tags)))
+
+    async def find(self, call: Call) -> Reply:
+        """The action ``filter`` gives the functions, ``count`` how many they are."""
+        project, action = _project(call), call.part("action")
+        if action not in ("filter", "count"):
+            raise InvalidField("action", action, "must be filter or count")
+        body = await call.read(FindBody)
+        offset, limit = _number("offset", body.offset, 0), _number("limit", body.limit, MAX_LIMIT)
+        found = self._tags.find(project, _filter(body))
+        page = found[offset : offset + min(limit, MAX_LIMIT)] if action == "filter" else ()
+        return json_reply(TaggedResources(resources=[self._resource(one) for one in page], total_count=len(found)))
+
+    def _function(self, call: Call) -> Function:
+        project, id = _project(call), call.part("resource_id")
+        if not (id.isascii() and id.isdigit() and len(id) < 19):
+            return self._catalog.find(own_urn(id, project, self._region))
+        function = self._catalog.resolve(int(id), LATEST)
+        if function is None or function.project != project:
+            raise UnknownFunction(id)
+        return function
+
+    def _resource(self, function: Function) -> TaggedResource:
+        own = self._tags.of(function)
+        return TaggedResource(
+            resource_id=str(function.function_id),
+            resource_name=function.name,
+            resource_detail=ResourceDetail(detail_id=function.urn(self._region).function),
+            tags=_tags(own.tags),
+            sys_tags=_tags(own.sys_tags),
+        )
+
+
+def _project(call: Call) -> str:
+    if call.part("resource_type") != _FUNCTIONS:
+        raise NotFound(f"no tags are kept for {call.part('resource_type')[:60]}, only for {_FUNCTIONS}")
+    return call.project
+
+
+def _check_action(action: str, expected: str) -> None:
+    if action not in ("", expected):
+        raise InvalidField("action", action, f"must be {expected} here")
+
+
+def _filter(body: FindBody) -> TagFilter:
+    names = [match.value for match in body.matches if match.key == "resource_name"]
+    return TagFilter(
+        tags={tag.key: tag.values for tag in body.tags},
+        sys_tags={tag.key: tag.values for tag in body.sys_tags},
+        untagged=body.without_any_tag,
+        name_part=names[0] if names else "",
+    )
+
+
+def _number(field: str, value: str | int, default: int) -> int:
+    """The vendor's clients send numbers as text here."""
+    text = str(value)
+    if text == "":
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise InvalidField(field, value, "must be a whole number, 0 or more")
+    return int(text)
+
+
+def _table(tags: Sequence[Tag]) -> dict[str, str]:
+    return {tag.key: tag.value for tag in tags}
+
+
+def _tags(table: dict[str, str]) -> list[Tag]:
+    return [Tag(key=key, value=value) for key, value in table.items()]
+
+
+def _tag_values(table: dict[str, list[str]]) -> list[TagValues]:
+    return [TagValues(key=key, values=values) for key, values in table.items()]

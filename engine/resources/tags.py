@@ -1,0 +1,98 @@
+"""Tags: keys and values that a project's own tools put on functions, and find them by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from engine.catalog import Catalog
+from engine.errors import InvalidField
+from engine.model import Function
+from engine.resources.shelf import Shelf, function_owner
+
+MAX_TAGS = 20  #: on one function
+KEY, VALUE = 128, 255  #: characters
+_TEXT = re.compile(r"[\w .:=+\-@/]*")
+_ID = "tags"
+
+
+class TagSet(Struct, frozen=True, kw_only=True):
+    """What one function carries."""
+
+    tags: dict[str, str] = {}
+    sys_tags: dict[str, str] = {}
+
+
+class TagFilter(Struct, frozen=True, kw_only=True):
+    """Which functions are wanted: every key with one of its values (none: any value); ``untagged`` stands alone."""
+
+    tags: Mapping[str, Sequence[str]] = {}
+    sys_tags: Mapping[str, Sequence[str]] = {}
+    untagged: bool = False
+    name_part: str = ""
+
+
+class Tags:
+    def __init__(self, shelf: Shelf[TagSet], catalog: Catalog) -> None:
+        self._shelf, self._catalog = shelf, catalog
+
+    def of(self, function: Function) -> TagSet:
+        return self._shelf.of(function_owner(function)).get(_ID, TagSet())
+
+    def of_project(self, project: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """All values of each key in use, of tags and of system tags."""
+        sets = [self.of(function) for function in self._catalog.list(project)]
+        return _values([one.tags for one in sets]), _values([one.sys_tags for one in sets])
+
+    def find(self, project: str, wanted: TagFilter) -> Sequence[Function]:
+        return [function for function in self._catalog.list(project) if self._matches(function, wanted)]
+
+    async def add(self, function: Function, added: TagSet) -> None:
+        """A key that is there already gets the new value."""
+        for key, value in [*added.tags.items(), *added.sys_tags.items()]:
+            check_tag(key, value)
+        async with self._shelf.change():
+            old = self.of(function)
+            new = TagSet(tags=old.tags | added.tags, sys_tags=old.sys_tags | added.sys_tags)
+            if len(new.tags) > MAX_TAGS:
+                raise InvalidField("tags", f"{len(new.tags)} tags", f"a function may have {MAX_TAGS}")
+            await self._shelf.put(function_owner(function), _ID, new)
+
+    async def remove(self, function: Function, keys: Sequence[str], sys_keys: Sequence[str]) -> None:
+        """Keys that are not there are passed over."""
+        async with self._shelf.change():
+            old = self.of(function)
+            new = TagSet(tags=_without(old.tags, keys), sys_tags=_without(old.sys_tags, sys_keys))
+            if new != old:
+                await self._shelf.put(function_owner(function), _ID, new)
+
+    def _matches(self, function: Function, wanted: TagFilter) -> bool:
+        own = self.of(function)
+        if wanted.name_part not in function.name or (wanted.untagged and own.tags):
+            return False
+        return _has(own.tags, wanted.tags) and _has(own.sys_tags, wanted.sys_tags)
+
+
+def check_tag(key: str, value: str) -> None:
+    if not 1 <= len(key) <= KEY or not _TEXT.fullmatch(key) or key != key.strip():
+        raise InvalidField("tags.key", key, f"needs 1 to {KEY} letters, digits, spaces and _ . : = + - @ /")
+    if len(value) > VALUE or not _TEXT.fullmatch(value):
+        raise InvalidField("tags.value", value, f"may have {VALUE} letters, digits, spaces and _ . : = + - @ /")
+
+
+def _has(own: Mapping[str, str], wanted: Mapping[str, Sequence[str]]) -> bool:
+    return all(key in own and (not values or own[key] in values) for key, values in wanted.items())
+
+
+def _without(tags: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if key not in keys}
+
+
+def _values(sets: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = {}
+    for tags in sets:
+        for key, value in tags.items():
+            found.setdefault(key, set()).add(value)
+    return {key: sorted(values) for key, values in sorted(found.items())}
