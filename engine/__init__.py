@@ -22,6 +22,7 @@ from engine.protocols import (
     Plugin,
     Trigger,
     TriggerContext,
+    TriggerRules,
     Undeliverable,
 )
 from engine.urn import FunctionUrn, parse_urn
@@ -48,6 +49,7 @@ __all__ = [
     "State",
     "Trigger",
     "TriggerContext",
+    "TriggerRules",
     "Unavailable",
     "Undeliverable",
     "parse_urn",

@@ -5,7 +5,7 @@ Each has a real implementation, a double in ``engine.testing``, and one contract
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
@@ -273,6 +273,26 @@ class Trigger(Protocol):
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None: ...
 
 
+class TriggerRules(Struct, frozen=True, kw_only=True):
+    """What holds for a kind of triggers, beside what its options check.
+
+    Options mark their fields by ``msgspec.Meta(extra=...)``: with ``secret`` a field is shown to nobody, with
+    ``fixed`` it stays as it was created. Their ``__post_init__`` may raise InvalidField.
+    """
+
+    vendor: bool = False  #: unknown keys are passed over and logged; other kinds refuse them
+    may_disable: bool = True
+    starts_disabled: bool = False
+    pulls: bool = False  #: is one of the ten that a version may have of these kinds together
+    per_project: int = 0  #: how many a project may have; 0: any number
+    unique: tuple[str, ...] = ()  #: options that, together, differ between the triggers of a version
+    #: Whether two triggers of a project exclude each other; the last argument tells if they are of one function.
+    clash: Callable[[Any, Any, bool], bool] | None = None
+    mode: Callable[[Any], Mode] | None = None  #: the invocation mode that options ask for
+    #: What a reply has beside the options: options, trigger id, URN.
+    shown: Callable[[Any, str, str], Mapping[str, Any]] | None = None
+
+
 class Plugin(Struct, frozen=True, kw_only=True):
     """One service: its trigger and its destination, registered under the kinds it speaks for."""
 
@@ -283,3 +303,4 @@ class Plugin(Struct, frozen=True, kw_only=True):
     destination: Callable[[Any], Destination] | None = None  #: param -> destination
     modes: frozenset[Mode] = frozenset({Mode.ASYNC})
     fixed_mode: bool = True  #: False: the invocation mode may be changed
+    rules: TriggerRules = TriggerRules()

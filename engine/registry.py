@@ -46,6 +46,16 @@ class Registry:
     def check_destination(self, spec: DestinationSpec) -> None:
         self.destination(spec)
 
+    def trigger(self, kind: str) -> Plugin | None:
+        """The plugin that knows triggers of this kind."""
+        plugin = self._by_kind.get(kind.upper())
+        return plugin if plugin is not None and plugin.options is not None else None
+
+    @property
+    def triggers(self) -> list[str]:
+        """Kinds of triggers, as the API writes them."""
+        return sorted({kind for p in self._by_kind.values() if p.options is not None for kind in p.kinds})
+
     @property
     def destinations(self) -> list[str]:
         return sorted({p.kinds[0] for p in self._by_kind.values() if p.destination is not None})

@@ -1,0 +1,82 @@
+"""APIG, the API gateway, shared, dedicated, or part of ROMA: HTTP requests that call a function each.
+
+The caller waits for the function unless the backend says ``async``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from engine import InvalidField, Mode, Plugin, TriggerRules
+from plugins.fields import Text
+
+Optional = Annotated[str, Meta(max_length=255)]
+_PATH = re.compile(r"/[\w\-.~%!$&'()*+,;=:@/{}]*", re.ASCII)
+_PARAMETER = re.compile(r"\{[^{}]*\}")
+
+
+class FunctionInfo(Struct, frozen=True, kw_only=True):
+    """The backend."""
+
+    function_urn: str = ""
+    invocation_type: Literal["sync", "async"] = "sync"
+    timeout: Annotated[int, Meta(ge=1, le=60_000)] = 5_000  #: milliseconds
+    version: str = ""
+
+
+class ApigOptions(Struct, frozen=True, kw_only=True):
+    name: Text
+    type: Literal[1, 2]  #: public or private
+    path: Annotated[str, Meta(min_length=1, max_length=512)]
+    protocol: Literal["HTTP", "HTTPS"]
+    req_method: Literal["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "ANY"]
+    group_id: Text
+    match_mode: Literal["SWA", "NORMAL"]  #: the path's beginning, or the whole path
+    env_name: Text
+    env_id: Text
+    auth: Literal["IAM", "APP", "NONE"]
+    func_info: FunctionInfo
+    group_name: Optional = ""
+    sl_domain: Optional = ""
+    backend_type: Literal["FUNCTION"] = "FUNCTION"
+    instance_id: Optional = ""  #: of a dedicated gateway
+    roma_app_id: Optional = ""
+
+    def __post_init__(self) -> None:
+        if not _PATH.fullmatch(self.path) or "{" in _PARAMETER.sub("", self.path):
+            raise InvalidField("path", self.path, "must begin with / and be a URL's path, parameters as {name}")
+
+
+def mode(options: ApigOptions) -> Mode:
+    return Mode(options.func_info.invocation_type)
+
+
+def clash(mine: ApigOptions, other: ApigOptions, same_function: bool) -> bool:
+    """Two APIs of a group cannot answer the same requests."""
+    place = (mine.instance_id, mine.group_id, mine.env_id, mine.match_mode, _PARAMETER.sub("{}", mine.path))
+    there = (other.instance_id, other.group_id, other.env_id, other.match_mode, _PARAMETER.sub("{}", other.path))
+    return place == there and ("ANY" in (mine.req_method, other.req_method) or mine.req_method == other.req_method)
+
+
+def shown(options: ApigOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
+    backend = {
+        "function_urn": urn,
+        "invocation_type": options.func_info.invocation_type,
+        "timeout": options.func_info.timeout,
+        "version": options.func_info.version or urn.rpartition(":")[2],
+    }
+    api_id = trigger_id.replace("-", "")
+    return {"triggerid": trigger_id, "api_id": api_id, "api_name": options.name, "func_info": backend}
+
+
+plugin = Plugin(
+    kinds=("APIG", "DEDICATEDGATEWAY", "APIC"),
+    options=ApigOptions,
+    modes=frozenset({Mode.SYNC, Mode.ASYNC}),
+    fixed_mode=False,
+    rules=TriggerRules(vendor=True, may_disable=False, unique=("name",), mode=mode, clash=clash, shown=shown),
+)

@@ -1,0 +1,51 @@
+"""CTS, the audit service: what somebody did to the project's resources, one call each."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from engine import InvalidField, Plugin, TriggerRules
+from plugins.fields import Name
+
+SERVICES = 10
+OPERATIONS = 10  #: of one service
+ALL_OPERATIONS = 100
+_PART = r"[\w.*-]+(?:;[\w.*-]+)*"
+_OPERATION = re.compile(rf"([\w.-]+):{_PART}:({_PART})", re.ASCII)
+
+
+class CtsOptions(Struct, frozen=True, kw_only=True):
+    name: Name
+    #: ``Service:resource;resource:action;action``
+    operations: Annotated[tuple[str, ...], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        actions: dict[str, int] = {}
+        for operation in self.operations:
+            found = _OPERATION.fullmatch(operation)
+            if found is None:
+                raise InvalidField("operations", operation, "needs Service:resource[;resource]:action[;action]")
+            actions[found[1]] = actions.get(found[1], 0) + found[2].count(";") + 1
+        if len(set(self.operations)) < len(self.operations):
+            raise InvalidField("operations", list(self.operations), "one of them is there twice")
+        if len(actions) > SERVICES:
+            raise InvalidField("operations", f"of {len(actions)} services", f"at most {SERVICES} are allowed")
+        most = max(actions.values())
+        if most > OPERATIONS or sum(actions.values()) > ALL_OPERATIONS:
+            allowed = f"at most {OPERATIONS} actions a service and {ALL_OPERATIONS} in all are allowed"
+            raise InvalidField("operations", f"{sum(actions.values())} actions", allowed)
+
+
+def clash(mine: CtsOptions, other: CtsOptions, same_function: bool) -> bool:
+    """Names are those of notifications of the whole project."""
+    return mine.name == other.name
+
+
+plugin = Plugin(
+    kinds=("CTS",),
+    options=CtsOptions,
+    rules=TriggerRules(vendor=True, may_disable=False, per_project=10, clash=clash),
+)

@@ -1,0 +1,42 @@
+"""DIS, the stream service: records of a stream that are read at an interval."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from engine import InvalidField, Plugin, TriggerRules
+from plugins.fields import Text, UpTo10000
+
+LONGEST = {"s": 60, "ms": 60_000}  #: polling intervals
+
+
+class DisOptions(Struct, frozen=True, kw_only=True):
+    stream_name: Text
+    sharditerator_type: Literal["TRIM_HORIZON", "LATEST"]
+    polling_interval: Annotated[int, Meta(ge=1)] = 30
+    polling_unit: Literal["s", "ms"] = "s"
+    batch_size: UpTo10000 = 100
+    max_fetch_bytes: Annotated[int, Meta(ge=0, le=4 << 20)] = 1 << 20
+    #: Whether the next read waits for the end of what the last one started. Text in creations, a boolean in updates.
+    is_serial: Literal["true", "false"] | bool = "true"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.is_serial, bool):
+            msgspec.structs.force_setattr(self, "is_serial", str(self.is_serial).lower())
+        longest = LONGEST[self.polling_unit]
+        if self.polling_interval > longest:
+            raise InvalidField("polling_interval", self.polling_interval, f"may be 1 to {longest} {self.polling_unit}")
+
+    @property
+    def serial(self) -> bool:
+        return self.is_serial == "true"
+
+
+plugin = Plugin(
+    kinds=("DIS",),
+    options=DisOptions,
+    rules=TriggerRules(vendor=True, may_disable=False, pulls=True, unique=("stream_name",)),
+)

@@ -1,0 +1,23 @@
+"""DMS, the retired queue service: queues that are asked at an interval."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from engine import Plugin, TriggerRules
+from plugins.fields import Text
+
+
+class DmsOptions(Struct, frozen=True, kw_only=True):
+    queue_id: Text
+    consumer_group_id: Text
+    polling_interval: Annotated[int, Meta(ge=1, le=60)] = 30  #: seconds
+
+
+plugin = Plugin(
+    kinds=("DMS",),
+    options=DmsOptions,
+    rules=TriggerRules(vendor=True, unique=("queue_id", "consumer_group_id")),
+)

@@ -1,0 +1,42 @@
+"""EventGrid: events of a channel, one call each; its subscription says whether the caller waits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from engine import Mode, Plugin, TriggerRules
+from plugins.fields import Affix, Text
+
+Optional = Annotated[str, Meta(max_length=255)]
+
+
+class EventGridOptions(Struct, frozen=True, kw_only=True):
+    channel_id: Text
+    channel_name: Optional = ""
+    source_name: Optional = ""
+    trigger_name: Optional = ""
+    event_types: tuple[Text, ...] = ()
+    agency: Optional = ""
+    bucket: Optional = ""
+    prefix: Affix = ""
+    suffix: Affix = ""
+    encode_key: bool = field(name="Key_encode", default=False)  #: whether object keys come percent-encoded
+    key_encode: bool = False  #: the same, as some clients spell it
+    status: Literal["ACTIVE", "DISABLE", "DISABLED", ""] = ""
+
+    def __post_init__(self) -> None:
+        if self.key_encode:
+            msgspec.structs.force_setattr(self, "encode_key", True)
+            msgspec.structs.force_setattr(self, "key_encode", False)
+
+
+plugin = Plugin(
+    kinds=("EVENTGRID",),
+    options=EventGridOptions,
+    modes=frozenset({Mode.ASYNC, Mode.SYNC}),
+    fixed_mode=False,
+    rules=TriggerRules(vendor=True, may_disable=False, unique=("channel_id", "source_name", "trigger_name")),
+)

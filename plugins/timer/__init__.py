@@ -1,0 +1,39 @@
+"""TIMER: calls a function at an interval or at moments of the calendar."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from engine import Mode, Plugin, TriggerRules
+from plugins.fields import Name
+from plugins.timer.schedule import Schedule, read_schedule
+
+
+class TimerOptions(Struct, frozen=True, kw_only=True):
+    name: Name
+    schedule_type: Literal["Rate", "Cron"]
+    schedule: Annotated[str, Meta(min_length=1, max_length=255)]
+    user_event: Annotated[str, Meta(max_length=2048)] = ""  #: handed on as it is
+    #: Whether a tick waits for the function. The vendor's pages disagree about it, so the engine has a setting that
+    #: lets it be true.
+    sync_execution: bool = False
+
+    def __post_init__(self) -> None:
+        self.read()
+
+    def read(self) -> Schedule:
+        """Raises InvalidField."""
+        return read_schedule(self.schedule_type, self.schedule)
+
+
+def mode(options: TimerOptions) -> Mode:
+    return Mode.SYNC if options.sync_execution else Mode.ASYNC
+
+
+plugin = Plugin(
+    kinds=("TIMER",),
+    options=TimerOptions,
+    rules=TriggerRules(vendor=True, pulls=True, unique=("name",), mode=mode),
+)

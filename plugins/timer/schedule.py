@@ -1,0 +1,51 @@
+"""When a timer fires, as its text says: ``15m``, ``@every 1h30m``, or six fields of a calendar."""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from engine import InvalidField
+from plugins.timer.cron import Cron, read_cron
+
+RATES = {"m": (60, 60), "h": (24, 3_600), "d": (30, 86_400)}  #: by unit: the most of them, seconds of one
+_RATE = re.compile(r"([1-9]\d?)([mhd])", re.ASCII)
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+LONGEST = 10 * 366 * 86_400.0
+_EVERY = "@every "
+
+
+class Interval(Struct, frozen=True, kw_only=True):
+    seconds: float
+
+
+Schedule = Interval | Cron
+
+
+def read_schedule(schedule_type: str, text: str) -> Schedule:
+    """Raises InvalidField with the part that is wrong."""
+    if schedule_type == "Rate":
+        return _read_rate(text)
+    if text.startswith("@"):
+        return _read_every(text)
+    return read_cron(text)
+
+
+def _read_rate(text: str) -> Interval:
+    found = _RATE.fullmatch(text)
+    most, seconds = RATES[found[2]] if found else (0, 0)
+    if found is None or int(found[1]) > most:
+        raise InvalidField("schedule", text, "a Rate is 1m to 60m, 1h to 24h or 1d to 30d")
+    return Interval(seconds=int(found[1]) * seconds)
+
+
+def _read_every(text: str) -> Interval:
+    duration = text.removeprefix(_EVERY).strip() if text.startswith(_EVERY) else ""
+    if not duration or _DURATION.sub("", duration):
+        raise InvalidField("schedule", text, "needs @every and a duration of h, m, s, ms, us, ns, such as 1h30m")
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(duration))
+    if not 0 < seconds <= LONGEST:
+        raise InvalidField("schedule", text, "the duration must be above 0 and below ten years")
+    return Interval(seconds=max(1.0, float(int(seconds))))
