@@ -13,10 +13,13 @@ import structlog
 from engine.app import Running, drain, run_engine
 from engine.figures import problems, read_figures, reasons_not_ready
 from engine.http.api.parts import HealthChecks, Parts
+from engine.http.auth import Authenticator
+from engine.http.failures import Failures
+from engine.http.guard import Guard
 from engine.http.server import create_app
 from engine.protocols import Plugin
 from engine.serving import listen
-from engine.settings import Settings
+from engine.settings import Settings, is_loopback
 from engine.telemetry import Telemetry
 
 log = structlog.get_logger("functiond")
@@ -31,7 +34,10 @@ async def serve(settings: Settings, *, plugins: Iterable[Plugin] = (), ready: Ca
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
             host = settings.http.host
-            async with listen(create_app(api_parts(engine)), host, settings.http.port, grace=LAST_WORDS) as port:
+            app = create_app(
+                api_parts(engine), guard=Guard(loopback=is_loopback(host)), authenticator=make_authenticator(engine)
+            )
+            async with listen(app, host, settings.http.port, grace=LAST_WORDS) as port:
                 url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
                 _calm_collector()
                 log.info("serving", url=url, port=port, seconds=round(time.perf_counter() - began, 3))
@@ -40,6 +46,19 @@ async def serve(settings: Settings, *, plugins: Iterable[Plugin] = (), ready: Ca
                     log.info("stopping", signal=signal.Signals(number).name)
                     break
                 await drain(engine)  # callers hear 503 meanwhile, and those who wait for a result get it
+
+
+def make_authenticator(engine: Running) -> Authenticator | None:
+    """None where no credentials are set: then the settings have made sure that only this machine can ask."""
+    auth, http = engine.settings.auth, engine.settings.http
+    if not auth.required:
+        return None
+    failures = Failures(engine.clock, limit=auth.failures, window=auth.failure_window)
+    limits = {b"invocations-async": http.async_body_limit, b"invocations": http.sync_body_limit}
+    open_paths = ("/healthz", "/readyz", "/metrics") if auth.open_metrics else ("/healthz",)
+    return Authenticator(
+        auth.keys, auth.tokens, clock=engine.clock, failures=failures, body_limits=limits, open_paths=open_paths
+    )
 
 
 def _calm_collector() -> None:

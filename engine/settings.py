@@ -17,13 +17,23 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from engine.credentials import AccessKey, Token, check_private, first_twice, read_credentials
 from engine.errors import SettingsError
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 #: Variables of the command line, which are no settings of an engine.
-COMMAND_VARIABLES = frozenset({"FUNCTIOND_CONFIG", "FUNCTIOND_URL", "FUNCTIOND_PROJECT"})
+COMMAND_VARIABLES = frozenset(
+    {
+        "FUNCTIOND_CONFIG",
+        "FUNCTIOND_URL",
+        "FUNCTIOND_PROJECT",
+        "FUNCTIOND_ACCESS_KEY",
+        "FUNCTIOND_SECRET_KEY",
+        "FUNCTIOND_SECURITY_TOKEN",
+    }
+)
 #: What an instance finds in its environment: an engine may be started inside a function.
 INSTANCE_VARIABLES = frozenset({"FUNCTIOND_ENGINE", "FUNCTIOND_INSTANCE"})
 
@@ -39,6 +49,27 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     sync_body_limit: Positive = 6 * MIB
     async_body_limit: Positive = 256 * KIB
     region: str = "local-1"
+
+
+class AuthSettings(Section, frozen=True, kw_only=True):
+    """With any key or token, every request needs one; without, only this machine may ask."""
+
+    file: str = ""  #: TOML with more [[keys]] and [[tokens]]; its owner's alone
+    keys: tuple[AccessKey, ...] = ()
+    tokens: tuple[Token, ...] = ()
+    open_metrics: bool = False  #: /metrics and /readyz need no credentials, as /healthz never does
+    failures: Positive = 20  #: failed attempts in ``failure_window`` after which a client address must wait
+    failure_window: Annotated[float, Meta(gt=0)] = 60.0
+
+    @property
+    def required(self) -> bool:
+        return bool(self.keys or self.tokens)
+
+    def __post_init__(self) -> None:
+        if twice := first_twice(key.access for key in self.keys):
+            raise ValueError(f"the access key {twice} is there twice")
+        if first_twice(token.token for token in self.tokens):
+            raise ValueError("a token is there twice")
 
 
 class QueueSettings(Section, frozen=True, kw_only=True):
@@ -91,6 +122,7 @@ class LogSettings(Section, frozen=True, kw_only=True):
 
 class Settings(Section, frozen=True, kw_only=True):
     http: HttpSettings = field(default_factory=HttpSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     retry: RetrySettings = field(default_factory=RetrySettings)
@@ -103,14 +135,14 @@ class Settings(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.executor.sync_slots >= self.executor.slots:
             raise ValueError("executor.sync_slots must be smaller than executor.slots")
-        if not _is_loopback(self.http.host):
+        if not is_loopback(self.http.host) and not self.auth.required:
             raise ValueError(
-                f"http.host {self.http.host} is reachable by others and there is no authentication yet: "
-                "use 127.0.0.1, ::1 or localhost"
+                f"http.host {self.http.host} is reachable by others, who need credentials: name a file of them as "
+                "auth.file, or use 127.0.0.1, ::1 or localhost"
             )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -134,6 +166,7 @@ def load_settings(
         if value is not None:
             _put(table, dotted.split("."), value)
     _refuse_unknown(table, Settings, "")
+    _add_credentials(table)
     try:
         return msgspec.convert(table, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -142,11 +175,23 @@ def load_settings(
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
+        table = tomllib.loads(file.read_text())
+        auth = table.get("auth")
+        if isinstance(auth, dict) and ("keys" in auth or "tokens" in auth):
+            check_private(file, file.stat())
+        return table
     except OSError as error:
         raise SettingsError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:
         raise SettingsError(f"{file} is not valid TOML: {error}") from None
+
+
+def _add_credentials(table: dict[str, Any]) -> None:
+    """What ``auth.file`` holds stands beside what the settings hold."""
+    auth = table.get("auth")
+    if isinstance(auth, dict) and auth.get("file"):
+        for name, found in read_credentials(Path(auth["file"])).items():
+            auth[name] = [*auth.get(name, ()), *found]
 
 
 def _put(table: dict[str, Any], path: list[str], value: Any) -> None:

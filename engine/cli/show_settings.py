@@ -67,6 +67,10 @@ def _settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
         name = f"{prefix}{field.name}"
         if isinstance(field.type, inspect.StructType):
             yield from _settings_of(field.type.cls, f"{name}.")
+        elif isinstance(field.type, inspect.VarTupleType) and isinstance(field.type.item_type, inspect.StructType):
+            # Not from the environment: what stands there is easily seen.
+            parts = ", ".join(part.name for part in field.type.item_type.fields)
+            yield Setting(name=f"{name}.<entry>", type=f"tables with {parts}", default="none", variable="")
         elif isinstance(field.type, inspect.DictType):
             yield Setting(name=f"{name}.<kind>", type="table of a plugin", default="none", variable=_variable(name))
         else:

@@ -1,4 +1,4 @@
-"""The engine's HTTP door as one ASGI application: the guard, the two fast requests, the router behind them.
+"""The engine's HTTP door as one ASGI application: guard and credentials, the two fast requests, the router behind them.
 
 Whatever goes wrong becomes one reply in the API's shape here, and nowhere else.
 """
@@ -24,6 +24,7 @@ from engine.http.api.parts import Parts
 from engine.http.api.records import InvocationRecords
 from engine.http.api.routing import Resource, make_router, own_urn
 from engine.http.api.versions import VersionsApi
+from engine.http.auth import Authenticator
 from engine.http.guard import Guard
 from engine.http.wire import ClientGone, Headers, Reply, respond
 from engine.serving import App, Receive, Scope, Send
@@ -34,8 +35,14 @@ MAX_TARGET = 1200  #: bytes; no URN needs more, even with every byte percent-enc
 log = structlog.get_logger()
 
 
-def create_app(parts: Parts, *, guard: Guard | None = None, more: Iterable[Resource] = ()) -> App:
-    """The whole API; ``more`` are resources of parts that this module does not know."""
+def create_app(
+    parts: Parts,
+    *,
+    guard: Guard | None = None,
+    authenticator: Authenticator | None = None,
+    more: Iterable[Resource] = (),
+) -> App:
+    """The whole API, open without ``authenticator``; ``more`` are resources of parts that this module does not know."""
     resources = [
         *Functions(parts).resources(),
         *InvocationRecords(parts).resources(),
@@ -48,18 +55,24 @@ def create_app(parts: Parts, *, guard: Guard | None = None, more: Iterable[Resou
     ]
     limits = {"async_limit": parts.async_body_limit, "sync_limit": parts.sync_body_limit}
     invocations = Invocations(parts.intake, parts.catalog, **limits)
-    return HttpServer(invocations, make_router(resources, parts.region), guard or Guard(), parts.region)
+    router = make_router(resources, parts.region)
+    return HttpServer(invocations, router, guard or Guard(), authenticator, parts.region)
 
 
 class HttpServer:
-    def __init__(self, invocations: Invocations, router: App, guard: Guard, region: str) -> None:
+    def __init__(
+        self, invocations: Invocations, router: App, guard: Guard, authenticator: Authenticator | None, region: str
+    ) -> None:
         self._invocations, self._router, self._guard, self._region = invocations, router, guard, region
+        self._authenticator = authenticator
         self._target = lru_cache(4096)(self._read_target)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             headers: Headers = dict(scope["headers"])
             self._guard.check(headers)
+            if self._authenticator is not None:
+                receive = await self._authenticator.admit(scope, headers, receive)
             reply = await self._invoke(scope, headers, receive) if scope["method"] == "POST" else None
             if reply is None:
                 await self._router(scope, receive, send)

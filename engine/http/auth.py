@@ -1,0 +1,248 @@
+"""Who asks: each request shows a token, or is signed with an access key; and it stays within its own project.
+
+A signed request is believed once its whole body has been read and hashed, before any of it is used: no handler sees
+what is not verified. Its date may be 15 minutes off.
+
+Within these 15 minutes, who has seen a signed request can send the very same one again. The signature has no nonce,
+and two equal requests of one second are signed alike, so they cannot be told from a replay: refusing them would
+refuse clients that are right to repeat themselves. What helps: nobody but a TLS proxy of yours sees the requests
+(it must leave Host and path as they are), and an Idempotency-Key, which is signed too, makes the copy harmless.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import lru_cache
+
+import structlog
+from msgspec import Struct
+
+from engine.clock import Clock
+from engine.codestore import PACKAGE_LIMIT
+from engine.credentials import AccessKey, Token
+from engine.errors import CodePackageTooLarge, Forbidden, PayloadTooLarge, Unauthorized
+from engine.http.api.functions import CODE_BODY_LIMIT
+from engine.http.failures import Failures, Subject
+from engine.http.wire import JSON, Headers, read_body
+from engine.serving import Message, Receive, Scope
+from engine.signing import (
+    EMPTY,
+    UNSIGNED,
+    Authorization,
+    canonical_path,
+    canonical_query,
+    canonical_request,
+    hash_of,
+    is_same,
+    read_authorization,
+    read_date,
+    signature,
+)
+
+SKEW = 900.0  #: seconds that a request's date may be off
+CACHED = 512  #: bytes of a path or query that is remembered in its canonical form
+
+#: Headers that must be signed if they are there, since they change what the request means.
+_MEANING = frozenset({b"host", b"x-security-token", b"x-sdk-content-sha256", b"idempotency-key"})
+_MEANINGS = (b"x-cff-", b"x-functiond-")
+
+log = structlog.get_logger("functiond")
+
+
+class _Holder(Struct, frozen=True, kw_only=True):
+    """What is known of a key or token."""
+
+    project: str
+    prefix: str  #: of the paths of its project
+    expires: float
+    secret: bytes = b""
+    token: bytes | None = None
+
+
+class Authenticator:
+    """``body_limits`` are those of paths by their last part; ``open_paths`` need no credentials."""
+
+    def __init__(
+        self,
+        keys: Iterable[AccessKey],
+        tokens: Iterable[Token],
+        *,
+        clock: Clock,
+        failures: Failures,
+        body_limits: Mapping[bytes, int],
+        open_paths: Iterable[str] = (),
+    ) -> None:
+        self._keys = {key.access: _key(key) for key in keys}
+        # By their hashes, so that a search's time says nothing about them.
+        self._tokens = {_digest(one.token.encode()): _holder(one.project, one.expires) for one in tokens}
+        self._clock, self._failures = clock, failures
+        self._limits, self._open = dict(body_limits), frozenset(open_paths)
+        self._date = lru_cache(64)(read_date)
+        self._path, self._query = lru_cache(4096)(canonical_path), lru_cache(1024)(canonical_query)
+
+    async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        """What to read the body from. Raises Unauthorized, Forbidden, TooManyFailures, and what reading raises."""
+        if scope["path"] in self._open:
+            return receive
+        address = scope["client"][0] if scope.get("client") else ""
+        holder = self._by_token(headers, address)
+        if holder is None:
+            holder, receive = await self._by_signature(scope, headers, receive, address)
+        _check_project(scope["path"], holder)
+        return receive
+
+    def _by_token(self, headers: Headers, address: str) -> _Holder | None:
+        """None if the request may still be good by its signature."""
+        token = headers.get(b"x-auth-token")
+        if token is None:
+            return None
+        subject = self._failures.subject(address)
+        self._failures.check(subject)
+        holder = self._tokens.get(_digest(token))
+        if holder is not None and self._clock.now() < holder.expires:
+            return holder
+        if b"authorization" in headers:
+            return None
+        problem = "is not one of this engine's" if holder is None else "has expired"
+        raise self._failed(subject, f"the X-Auth-Token {problem}")
+
+    async def _by_signature(
+        self, scope: Scope, headers: Headers, receive: Receive, address: str
+    ) -> tuple[_Holder, Receive]:
+        value = headers.get(b"authorization")
+        if value is None:
+            # Nobody guesses anything by this, so it is not counted.
+            raise Unauthorized("credentials are needed: sign the request with an access key, or send X-Auth-Token")
+        proof = read_authorization(value)
+        key = self._keys.get(proof.access) if proof else None
+        subject = self._failures.subject(address, proof.access if proof and key else "")
+        self._failures.check(subject)
+        if proof is None:
+            raise self._failed(
+                subject, "Authorization must be SDK-HMAC-SHA256 Access=..., SignedHeaders=..., Signature=..."
+            )
+        if key is None:
+            raise self._failed(subject, "the access key is not one of this engine's")
+        if problem := self._problem(proof, key, headers):
+            raise self._failed(subject, problem)
+        body = await self._read(scope, headers, receive)
+        if problem := self._mismatch(scope, headers, body, proof, key):
+            raise self._failed(subject, problem)
+        return key, _Replay(body, receive)
+
+    def _problem(self, proof: Authorization, key: _Holder, headers: Headers) -> str:
+        """What is wrong already without the body."""
+        now = self._clock.now()
+        date = self._date(headers.get(b"x-sdk-date", b""))
+        if date is None:
+            return "X-Sdk-Date is needed, such as 20260131T235959Z"
+        if abs(now - date) > SKEW:
+            return f"X-Sdk-Date is {abs(now - date):.0f} s off this engine's clock: up to {SKEW:.0f} s are allowed"
+        if now >= key.expires:
+            return "the access key has expired"
+        if not _same_token(headers.get(b"x-security-token"), key.token):
+            return "X-Security-Token must be that of the access key" if key.token else "the key has no X-Security-Token"
+        return _unsigned(headers, proof.signed)
+
+    async def _read(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
+        limit = self._limits.get(scope["raw_path"].rpartition(b"/")[2], CODE_BODY_LIMIT)
+        try:
+            return await read_body(receive, headers, limit)
+        except PayloadTooLarge:
+            if limit != CODE_BODY_LIMIT:
+                raise
+            raise CodePackageTooLarge(PACKAGE_LIMIT) from None  # only code makes such a body large
+
+    def _mismatch(self, scope: Scope, headers: Headers, body: bytes, proof: Authorization, key: _Holder) -> str:
+        given = headers.get(b"x-sdk-content-sha256")
+        if problem := _bad_hash(given, headers, body, proof.signed):
+            return problem
+        path, query = scope["raw_path"], scope["query_string"]
+        path = self._path(path) if len(path) <= CACHED else canonical_path(path)
+        query = self._query(query) if len(query) <= CACHED else canonical_query(query)
+        method, date = scope["method"].encode(), headers[b"x-sdk-date"]
+        # Without a body, the vendor's SDK signs the hash of nothing, whatever that header says.
+        hashes = [given or hash_of(body)] if body or not given else [given, EMPTY]
+        for one in hashes:
+            canonical = canonical_request(method, path, query, headers, proof.signed, one)
+            if is_same(signature(key.secret, date, canonical), proof.signature):
+                return ""
+        return (
+            "the signature does not match: check the secret key, and that nothing on the way changes method, "
+            "Host, path, query or body"
+        )
+
+    def _failed(self, subject: Subject, problem: str) -> Unauthorized:
+        self._failures.note(subject)
+        log.warning("not authenticated", client=subject[0], access=subject[1], problem=problem)
+        return Unauthorized(problem)
+
+
+class _Replay:
+    """Gives a body that was read before once more, then what comes after it."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        body, self._body = self._body, None
+        return await self._receive() if body is None else {"type": "http.request", "body": body, "more_body": False}
+
+
+def _check_project(path: str, holder: _Holder) -> None:
+    """By the path as the router reads it, which is decoded."""
+    if path.startswith(holder.prefix):
+        return
+    parts = path.split("/", 3)
+    if parts[:2] == ["", "v2"] and parts[2:3] != [holder.project]:
+        raise Forbidden(f"these credentials are for project {holder.project} only")
+
+
+def _unsigned(headers: Headers, signed: tuple[bytes, ...]) -> str:
+    if b"host" not in signed:
+        return "the header host must be signed"
+    for name in headers:
+        if (name in _MEANING or name.startswith(_MEANINGS)) and name not in signed:
+            return f"the header {name.decode('latin-1')} must be signed"
+    for name in signed:
+        if name not in headers:
+            return f"the header {name.decode('latin-1')} is signed but not there"
+    return ""
+
+
+def _bad_hash(given: bytes | None, headers: Headers, body: bytes, signed: tuple[bytes, ...]) -> str:
+    """What is wrong with X-Sdk-Content-Sha256, if it is there."""
+    if given is None:
+        return ""
+    if given != UNSIGNED:
+        return "" if is_same(given.lower(), hash_of(body)) else "the body does not match X-Sdk-Content-Sha256"
+    if not body:
+        return ""
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind in (b"", JSON) or b"content-type" not in signed:
+        return "UNSIGNED-PAYLOAD is for bodies that are not JSON, whose Content-Type is signed"
+    return ""
+
+
+def _same_token(given: bytes | None, token: bytes | None) -> bool:
+    if given is None or token is None:
+        return given is token
+    return is_same(given, token)
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()
+
+
+def _key(key: AccessKey) -> _Holder:
+    token = key.token.encode() if key.token is not None else None
+    return _holder(key.project, key.expires, secret=key.secret.encode(), token=token)
+
+
+def _holder(project: str, expires: datetime | None, *, secret: bytes = b"", token: bytes | None = None) -> _Holder:
+    until = expires.timestamp() if expires else math.inf
+    return _Holder(project=project, prefix=f"/v2/{project}/", expires=until, secret=secret, token=token)

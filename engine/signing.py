@@ -1,0 +1,130 @@
+"""SDK-HMAC-SHA256: what a client signs of its request, and the signature (spec functiongraph_api, section 1.2).
+
+Everything is bytes as they stand on the wire. What is signed: method, path, query, the headers that SignedHeaders
+names, the hash of the body, and X-Sdk-Date, whether it is named there or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from msgspec import Struct
+
+ALGORITHM = b"SDK-HMAC-SHA256"
+UNSIGNED = b"UNSIGNED-PAYLOAD"  #: stands for the hash of a body that the signature leaves out
+EMPTY = hashlib.sha256().hexdigest().encode()
+
+_AUTHORIZATION = re.compile(
+    rb"SDK-HMAC-SHA256 +Access=([^\s,=]{1,128}), *SignedHeaders=([!#$%&'*+.^`|~0-9a-z;-]{1,4096})"
+    rb", *Signature=([0-9a-fA-F]{64})"
+)
+_DATE = "%Y%m%dT%H%M%SZ"
+_DIGITS = re.compile(rb"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z")
+
+
+class Authorization(Struct, frozen=True, kw_only=True):
+    """The header of that name, read."""
+
+    access: str
+    signed: tuple[bytes, ...]  #: names of headers, as the client listed them
+    signature: bytes
+
+
+def read_authorization(value: bytes) -> Authorization | None:
+    """None for what is not this scheme, or not well formed."""
+    found = _AUTHORIZATION.fullmatch(value)
+    if found is None:
+        return None
+    access, signed, signature = found.groups()
+    return Authorization(access=access.decode("latin-1"), signed=tuple(signed.split(b";")), signature=signature.lower())
+
+
+def read_date(value: bytes) -> float | None:
+    """The moment of an X-Sdk-Date such as ``20260131T235959Z``; None if it is none."""
+    found = _DIGITS.fullmatch(value)
+    try:
+        return datetime(*map(int, found.groups()), tzinfo=UTC).timestamp() if found else None  # type: ignore[misc,arg-type]
+    except ValueError:
+        return None
+
+
+def write_date(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime(_DATE)
+
+
+def hash_of(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode()
+
+
+def canonical_path(path: bytes) -> bytes:
+    """Decoded, then encoded in the one way that client and server share, with a slash at its end."""
+    text = quote_from_bytes(unquote_to_bytes(path), safe="/~").encode()
+    return text if text.endswith(b"/") else text + b"/"
+
+
+def canonical_query(query: bytes) -> bytes:
+    """Its pairs in order of key and value; a plus sign is a space, as it is to who reads the parameters."""
+    if not query:
+        return b""
+    pairs = [pair.replace(b"+", b" ").partition(b"=") for pair in query.split(b"&") if pair]
+    decoded = sorted((unquote_to_bytes(key), unquote_to_bytes(value)) for key, _, value in pairs)
+    return "&".join(f"{_encode(key)}={_encode(value)}" for key, value in decoded).encode()
+
+
+def _encode(part: bytes) -> str:
+    return quote_from_bytes(part, safe="~")
+
+
+def canonical_request(
+    method: bytes,
+    path: bytes,
+    query: bytes,
+    headers: Mapping[bytes, bytes],
+    signed: Sequence[bytes],
+    payload_hash: bytes,
+) -> bytes:
+    """``path`` and ``query`` are canonical already. Raises KeyError for a signed header that is not there."""
+    lines = [b"%b:%b" % (name, headers[name].strip()) for name in signed]
+    return b"\n".join((method, path, query, *lines, b"", b";".join(signed), payload_hash))
+
+
+def signature(secret: bytes, date: bytes, canonical: bytes) -> bytes:
+    """In lower-case hexadecimal."""
+    to_sign = b"%b\n%b\n%b" % (ALGORITHM, date, hash_of(canonical))
+    return hmac.digest(secret, to_sign, "sha256").hex().encode()
+
+
+def is_same(one: bytes, other: bytes) -> bool:
+    """Compared in a time that tells nothing about where they differ."""
+    return hmac.compare_digest(one, other)
+
+
+def sign(
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    access: str,
+    secret: str,
+    moment: float,
+) -> dict[str, str]:
+    """The headers to add to a request. ``target`` is path and query, ``headers`` all that is to be signed: Host too."""
+    date = write_date(moment)
+    given = {name.lower().encode(): value.encode() for name, value in headers.items() if "_" not in name}
+    given[b"x-sdk-date"] = date.encode()
+    path, _, query = target.encode().partition(b"?")
+    signed = sorted(given)
+    payload_hash = given.get(b"x-sdk-content-sha256") or hash_of(body)
+    canonical = canonical_request(
+        method.encode(), canonical_path(path), canonical_query(query), given, signed, payload_hash
+    )
+    proof = signature(secret.encode(), date.encode(), canonical).decode()
+    names = b";".join(signed).decode()
+    authorization = f"{ALGORITHM.decode()} Access={access}, SignedHeaders={names}, Signature={proof}"
+    return {"X-Sdk-Date": date, "Authorization": authorization}
