@@ -122,6 +122,7 @@ async def _services(running: Running) -> AsyncIterator[None]:
         await services.start(running.scheduler.run)
         await services.start(running.delivery.run)
         await services.start(running.janitor.run)
+        await services.start(running.resources.reservations.run)
         if running.settings.queue.host_idle_gate:
             await services.start(watch_pressure, running.scheduler)
         try:
@@ -260,7 +261,7 @@ def _wire(
         catalog=catalog,
         versions=Versions(catalog, storage.catalog, codes, clock),
         aliases=Aliases(catalog, storage.resources, clock),
-        resources=Resources(storage.resources, catalog, codes, clock),
+        resources=Resources(storage.resources, catalog, codes, clock, warmer=pool, memory=memory_budget(settings)),
         backlog=backlog,
         scheduler=scheduler,
         intake=intake,

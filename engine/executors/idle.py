@@ -1,4 +1,7 @@
-"""Instances without work: the newest of a kind is used first, the oldest of all is dismissed first."""
+"""Instances without work: the newest of a kind is used first, the oldest of all is dismissed first.
+
+Those that the reserve keeps are passed over, and looked at again later.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ from collections.abc import Callable
 
 from engine.executors.process import Instance, Key
 
+_RESPITE = 60.0  #: seconds until an instance that is kept is looked at again, at least
+
 
 class IdleInstances:
     """One timer for the instance that has been idle longest. ``dismiss`` is called with one that is no longer here."""
 
-    def __init__(self, seconds: float, dismiss: Callable[[Instance], None]) -> None:
-        self._seconds, self._dismiss = seconds, dismiss
+    def __init__(
+        self, seconds: float, dismiss: Callable[[Instance], None], keeps: Callable[[Instance], bool] = lambda _: False
+    ) -> None:
+        self._seconds, self._dismiss, self._keeps = seconds, dismiss, keeps
         self._loop = asyncio.get_running_loop()
         self._by_key: dict[Key, list[Instance]] = {}
         self._by_age: dict[Instance, None] = {}  #: in the order in which they became idle
@@ -49,19 +56,27 @@ class IdleInstances:
                 del self._by_key[instance.key]
 
     def dismiss_oldest(self) -> bool:
-        """False if there is none."""
-        oldest = next(iter(self._by_age), None)
+        """False if there is none that may go."""
+        oldest = next((one for one in self._by_age if not self._keeps(one)), None)
         if oldest is None:
             return False
-        self.discard(oldest)
-        self._dismiss(oldest)
+        self._let_go(oldest)
         return True
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        while self.dismiss_oldest():
-            pass
+        for instance in list(self._by_age):
+            self._let_go(instance)
+
+    def _let_go(self, instance: Instance) -> None:
+        self.discard(instance)
+        self._dismiss(instance)
+
+    def _respite(self, instance: Instance) -> None:
+        instance.idle_since = self._loop.time() + _RESPITE
+        del self._by_age[instance]
+        self._by_age[instance] = None
 
     def _expire(self) -> None:
         """The timer is not touched when an instance is taken, so it may find that the next one has time left."""
@@ -71,4 +86,7 @@ class IdleInstances:
             if left > 0:
                 self._timer = self._loop.call_later(left, self._expire)
                 return
-            self.dismiss_oldest()
+            if self._keeps(oldest):
+                self._respite(oldest)
+            else:
+                self._let_go(oldest)

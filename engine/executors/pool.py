@@ -21,6 +21,7 @@ from engine.executors.idle import IdleInstances
 from engine.executors.outcomes import call_fault, launch_fault, start_fault, unsupported
 from engine.executors.output import NOTHING, TAIL, Written, keep_log, tail
 from engine.executors.process import End, Instance, Key
+from engine.executors.reserve import Reserve, key_of
 from engine.frames import Answer, invoke_frame
 from engine.isolation.detect import detect_isolation
 from engine.isolation.leftovers import kill_leftovers
@@ -95,9 +96,10 @@ class Pool:
 
     def __init__(self, host: Host, *, log_dir: Path, memory: int, idle: float, clock: Clock) -> None:
         self._host, self._log_dir, self._limit, self._clock = host, log_dir, memory, clock
-        self._idle = IdleInstances(idle, lambda instance: instance.kill(End.RETIRED))
         self._running: dict[int, Instance] = {}
         self._alive: set[Instance] = set()
+        self.reserve = Reserve(self._alive)
+        self._idle = IdleInstances(idle, lambda instance: instance.kill(End.RETIRED), self.reserve.keeps)
         self._present: set[Instance] = set()  #: also those that are ended, but not gone
         self._memory = 0
         self._starting = self._started = self._retired = self._killed = 0
@@ -144,6 +146,21 @@ class Pool:
                 instance.obsolete = True
         await _all_gone(dismissed)
 
+    async def warm(self, function: Function) -> bool:
+        """Start an instance that waits for work; False if it cannot be made ready."""
+        if not function.runtime.lower().startswith("python"):
+            return False
+        try:
+            instance = self._spawn(key_of(function), function)
+            answer = await self._prepare(instance, function)
+        except OSError:
+            return False
+        if answer is not None and answer.code == Code.OK and instance.end is None and not instance.obsolete:
+            self._idle.put(instance)
+            return True
+        instance.kill(End.UNFIT)
+        return False
+
     # --- around it ---
 
     def statistics(self) -> PoolStatistics:
@@ -172,6 +189,7 @@ class Pool:
         self._idle.discard(instance)
         self._alive.discard(instance)
         self._memory -= instance.memory
+        self.reserve.note_end(instance)
         if instance.end is End.RETIRED:
             self._retired += 1
         else:

@@ -13,6 +13,7 @@ from engine.model import Dependency, Function
 from engine.protocols import ResourceStore
 from engine.resources.dependencies import Dependencies
 from engine.resources.events import Event, Events
+from engine.resources.reservations import NoWarmer, Reservation, Reservations, Warmer
 from engine.resources.shelf import Shelf
 from engine.resources.tags import Tags, TagSet
 from engine.urn import LATEST
@@ -23,12 +24,23 @@ T = TypeVar("T", bound=Struct)
 class Resources:
     """``load`` it once: it loads the catalog, too, and follows it from then on."""
 
-    def __init__(self, store: ResourceStore, catalog: Catalog, codes: CodeStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: ResourceStore,
+        catalog: Catalog,
+        codes: CodeStore,
+        clock: Clock,
+        *,
+        warmer: Warmer | None = None,
+        memory: int = 0,
+    ) -> None:
         self._store, self._catalog = store, catalog
         self._shelves: list[Shelf[Any]] = []
         self._dependencies = Shelf(store, "dependency", Dependency, self._exists)
         self.dependencies = Dependencies(self._dependencies, catalog, codes, clock)
         self.tags = Tags(self._shelf("tags", TagSet), catalog)
+        reserved = self._shelf("reservation", Reservation)
+        self.reservations = Reservations(reserved, catalog, warmer or NoWarmer(), memory=memory)
         self.events = Events(self._shelf("event", Event), catalog, clock)
 
     async def load(self) -> None:
@@ -52,3 +64,4 @@ class Resources:
         if not self._exists(function_id):
             for shelf in self._shelves:
                 shelf.forget(f"function:{function_id}")
+        self.reservations.look()

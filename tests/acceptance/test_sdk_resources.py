@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -214,3 +217,62 @@ def test_tags_are_refused_as_documented(platform: Platform) -> None:
         tag(platform, urn_of("untagged"), key="value")
     with refused(404, "FSS.0404"):
         platform.client.show_project_tags_list(fg.ShowProjectTagsListRequest(resource_type="workflows"))
+
+
+def reserve(platform: Platform, name: str, count: int, **fields: object) -> Any:
+    body = fg.UpdateFunctionReservedInstancesCountRequestBody(count=count, **fields)
+    request = fg.UpdateFunctionReservedInstancesCountRequest(function_urn=urn_of(name), body=body)
+    return platform.client.update_function_reserved_instances_count(request)
+
+
+def test_reserved_instances_are_alive_before_there_is_work_and_replaced_when_they_die(
+    platform: Platform, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "born"
+    os.mkfifo(fifo)
+    source = (
+        f"import os\nopen({str(fifo)!r}, 'w').write(f'{{os.getpid()}}\\n')\ndef handler(e, c): return os.getpid()\n"
+    )
+    create(platform, "warm", source)
+
+    with os.fdopen(os.open(fifo, os.O_RDWR), buffering=1) as born:
+        reply = reserve(platform, "warm", 2)
+        pids = {born.readline().strip(), born.readline().strip()}
+        served = ended(platform, "warm", invoke(platform, "warm"))["result"]
+        os.kill(int(served), signal.SIGKILL)
+        replaced = born.readline().strip()
+        reserve(platform, "warm", 0)
+
+    assert reply.count == 2
+    assert served in pids
+    assert replaced not in pids
+
+
+def test_reserved_instances_are_listed_with_their_tactics(platform: Platform) -> None:
+    create(platform, "held")
+    cron = fg.CronConfig(name="noon", cron="0 0 12 * * ?", count=3, start_time=1, expired_time=2)
+    tactics = fg.TacticsConfig(cron_configs=[cron])
+    reserve(platform, "held", 1, idle_mode=True, tactics_config=tactics)
+
+    counts = fg.ListFunctionReservedInstancesRequest(urn=urn_of("held"), marker="0", limit="10")
+    listed = platform.client.list_function_reserved_instances(counts)
+    configs = fg.ListReservedInstanceConfigsRequest(function_urn=urn_of("held"))
+    (config,) = platform.client.list_reserved_instance_configs(configs).reserved_instances
+    reserve(platform, "held", 0)
+
+    assert [(one.func_urn, one.count) for one in listed.reservedinstances] == [(urn_of("held"), 1)]
+    assert (listed.count, listed.page_info.current_count, listed.page_info.next_marker) == (1, 1, 1)
+    assert (config.qualifier_type, config.qualifier_name, config.min_count) == ("version", "latest", 1)
+    assert (config.idle_mode, config.tactics_config.cron_configs[0].cron) == (True, "0 0 12 * * ?")
+    assert platform.client.list_function_reserved_instances(counts).count == 0
+
+
+def test_reserving_is_refused_as_documented(platform: Platform) -> None:
+    create(platform, "greedy")
+
+    with refused(400, "FSS.1076"):
+        reserve(platform, "greedy", 91)
+    with refused(400, "FSS.0400"):
+        reserve(platform, "greedy", -1)
+    with refused(404, "FSS.1051"):
+        reserve(platform, "unheard_of", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.parts import Parts
+from engine.http.api.reserved import ReservedApi
 from engine.http.api.routing import Resource
 from engine.http.api.tags import TagsApi
 
@@ -13,5 +14,6 @@ def families(parts: Parts) -> list[Resource]:
     return [
         *EventsApi(parts.resources).resources(),
         *DependenciesApi(parts.resources).resources(),
+        *ReservedApi(parts).resources(),
         *TagsApi(parts).resources(),
     ]

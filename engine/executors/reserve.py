@@ -1,0 +1,43 @@
+"""The reserve: how many instances of which kinds stay alive also when there is no work for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import repeat
+
+from engine.executors.process import Instance, Key
+from engine.model import Function
+
+
+class Reserve:
+    """``alive`` is the pool's own set. ``on_loss`` is called when an instance of a reserved kind has ended."""
+
+    def __init__(self, alive: Collection[Instance]) -> None:
+        self._alive = alive
+        self._wanted: dict[Key, tuple[Function, int]] = {}
+        self.on_loss: Callable[[], None] = lambda: None
+
+    def want(self, wanted: Iterable[tuple[Function, int]]) -> None:
+        """Replaces what was wanted before; a surplus becomes like any other instance."""
+        self._wanted = {key_of(function): (function, count) for function, count in wanted}
+
+    def keeps(self, instance: Instance) -> bool:
+        """Whether the reserve would be too small without it."""
+        wanted = self._wanted.get(instance.key)
+        return wanted is not None and self._count(instance.key) <= wanted[1]
+
+    def shortage(self) -> Iterator[Function]:
+        """What is missing, each as often as it is."""
+        for key, (function, count) in self._wanted.items():
+            yield from repeat(function, max(0, count - self._count(key)))
+
+    def note_end(self, instance: Instance) -> None:
+        if instance.key in self._wanted:
+            self.on_loss()
+
+    def _count(self, key: Key) -> int:
+        return sum(1 for instance in self._alive if instance.key == key and not instance.obsolete)
+
+
+def key_of(function: Function) -> Key:
+    return (function.function_id, function.version, function.revision, function.memory_size)

@@ -1,0 +1,198 @@
+"""Reserved instances: so many instances of a version are alive at any time, with the user's code loaded.
+
+    PUT count ──▶ stored ──▶ the pool wants so many ──▶ started one after another ──▶ one ends ──▶ another is started
+
+An alias reserves instances of its main version. The tactics (by time, by load) are kept as given and not applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import anyio
+import msgspec
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
+from msgspec import Struct
+
+from engine.catalog import Catalog
+from engine.errors import InvalidField, NotFound, TooManyReserved
+from engine.executors.reserve import Reserve
+from engine.model import Function
+from engine.resources.shelf import Shelf, function_owner, owning_function
+from engine.urn import LATEST, FunctionUrn
+
+log = structlog.get_logger("functiond.reservations")
+
+MAX_PER_PROJECT = 90
+PAUSE = 1.0  #: seconds before a lost instance is replaced: one that dies at once must not keep the machine busy
+RETRY = 30.0  #: seconds after which one that could not be started is tried again
+
+
+class CronConfig(Struct, frozen=True, kw_only=True):
+    name: str = ""
+    cron: str = ""
+    count: int = 0
+    start_time: int = 0
+    expired_time: int = 0
+
+
+class MetricConfig(Struct, frozen=True, kw_only=True):
+    name: str = ""
+    type: Literal["Concurrency"] = "Concurrency"
+    threshold: int = 0
+    min: int = 0
+
+
+class Tactics(Struct, frozen=True, kw_only=True):
+    cron_configs: list[CronConfig] = []
+    metric_configs: list[MetricConfig] = []
+
+
+class Reservation(Struct, frozen=True, kw_only=True):
+    """Kept under the version or ``!alias`` that it is for."""
+
+    count: int
+    idle_mode: bool = False
+    tactics: Tactics = Tactics()
+
+
+class Reserved(Struct, frozen=True, kw_only=True):
+    """A reservation with what it is for."""
+
+    function: Function
+    qualifier: str
+    reservation: Reservation
+
+
+class Warmer(Protocol):
+    """Whoever has the instances."""
+
+    reserve: Reserve
+
+    async def warm(self, function: Function) -> bool:
+        """Start one that waits for work; False if it cannot be made ready."""
+        ...
+
+
+class NoWarmer:
+    """Where there are no instances."""
+
+    def __init__(self) -> None:
+        self.reserve = Reserve(())
+
+    async def warm(self, function: Function) -> bool:
+        return False
+
+
+class Reservations:
+    """``memory`` is MB for all instances of the engine, 0 for no bound; reservations may have half of it."""
+
+    def __init__(self, shelf: Shelf[Reservation], catalog: Catalog, warmer: Warmer, *, memory: int) -> None:
+        self._shelf, self._catalog, self._warmer, self._memory = shelf, catalog, warmer, memory
+        self._wake, self._asked = anyio.Event(), False
+
+    def find(self, project: str, urn: FunctionUrn | None = None) -> Sequence[Reserved]:
+        """Of a project, or of one function (of one version, if the URN names one)."""
+        only = self._catalog.find(urn) if urn is not None else None
+        return [
+            one
+            for one in self._all()
+            if one.function.project == project
+            and (only is None or one.function.function_id == only.function_id)
+            and (urn is None or not urn.qualified or one.qualifier == urn.qualifier)
+        ]
+
+    def count(self, function_id: int) -> int:
+        return sum(one.reservation.count for one in self._all() if one.function.function_id == function_id)
+
+    async def put(self, urn: FunctionUrn, reservation: Reservation) -> Reservation:
+        """Replace it; with a count of 0 there is none any more."""
+        async with self._shelf.change():
+            function = self._catalog.find(urn)
+            self._check(function, urn.qualifier, reservation.count)
+            owner = function_owner(function)
+            if reservation.count:
+                await self._shelf.put(owner, urn.qualifier, reservation)
+            elif urn.qualifier in self._shelf.of(owner):
+                await self._shelf.delete(owner, urn.qualifier)
+        self.look()
+        return reservation
+
+    def look(self) -> None:
+        """Something has changed: see to it that as many are alive as shall be."""
+        self._asked = True
+        self._wake.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        self._warmer.reserve.on_loss = lambda: self._wake.set()
+        task_status.started()
+        while True:
+            self._wake, self._asked = anyio.Event(), False
+            await self._drop_orphans()
+            self._warmer.reserve.want(self._wanted())
+            complete = await self._fill()
+            if not complete and not self._asked:
+                self._wake = anyio.Event()  # what would not start has ended, too: that is no news
+            with anyio.move_on_after(float("inf") if complete else RETRY):
+                await self._wake.wait()
+            if not self._asked:
+                await anyio.sleep(PAUSE)
+
+    async def _fill(self) -> bool:
+        """Start what is missing; False if something would not start."""
+        failed: set[tuple[int, int]] = set()
+        for function in list(self._warmer.reserve.shortage()):
+            kind = (function.function_id, function.revision)
+            if kind not in failed and not await self._warmer.warm(function):
+                log.warning("a reserved instance did not start", function=function.name, version=function.version)
+                failed.add(kind)
+        return not failed
+
+    def _wanted(self) -> list[tuple[Function, int]]:
+        """Two names for one version add up."""
+        counts: dict[tuple[int, str], tuple[Function, int]] = {}
+        for one in self._all():
+            key = (one.function.function_id, one.function.version)
+            counts[key] = (one.function, counts.get(key, (one.function, 0))[1] + one.reservation.count)
+        return list(counts.values())
+
+    def _all(self) -> list[Reserved]:
+        found = []
+        for owner, qualifier, reservation in self._shelf.all():
+            function = self._function(owner, qualifier)
+            if function is not None:
+                found.append(Reserved(function=function, qualifier=qualifier, reservation=reservation))
+        return found
+
+    def _function(self, owner: str, qualifier: str) -> Function | None:
+        """None if the version or alias has gone."""
+        latest = self._catalog.resolve(owning_function(owner) or 0, LATEST)
+        if latest is None:
+            return None
+        try:
+            return self._catalog.find(msgspec.structs.replace(latest.urn(""), qualifier=qualifier))
+        except NotFound:
+            return None
+
+    async def _drop_orphans(self) -> None:
+        gone = [(owner, id) for owner, id, _ in self._shelf.all() if self._function(owner, id) is None]
+        for owner, id in gone:
+            async with self._shelf.change():
+                await self._shelf.delete(owner, id)
+
+    def _check(self, function: Function, qualifier: str, count: int) -> None:
+        if count < 0:
+            raise InvalidField("count", count, "must be 0 or more")
+        if 0 <= function.max_instances < count:
+            raise TooManyReserved(count, f"the function may have {function.max_instances} instances")
+        others = [one for one in self._all() if (one.function, one.qualifier) != (function, qualifier)]
+        same_project = sum(one.reservation.count for one in others if one.function.project == function.project)
+        if same_project + count > MAX_PER_PROJECT:
+            raise TooManyReserved(count, f"a project may reserve {MAX_PER_PROJECT}, and has {same_project} elsewhere")
+        memory = sum(one.reservation.count * one.function.memory_size for one in others)
+        if self._memory and memory + count * function.memory_size > self._memory // 2:
+            free = max(0, self._memory // 2 - memory)
+            raise TooManyReserved(count, f"reservations may take {free} MB more of the memory for instances")
