@@ -108,7 +108,8 @@ async def run_engine(
 async def _writing(storage: Storage) -> AsyncIterator[None]:
     """The journal's writer runs, and ends when all that was submitted is on disk."""
     async with anyio.create_task_group() as tasks:
-        await tasks.start(storage.writer.run)
+        # Not ``await start``: cancelled there, it would wait for a writer that ends by ``close`` only.
+        tasks.start_soon(storage.writer.run)
         try:
             yield
         finally:

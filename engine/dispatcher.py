@@ -72,6 +72,7 @@ class Dispatcher:
         self._on_end = on_end  #: called when an invocation's end is on disk
         self._random = random or Random()
         self._running: dict[int, Entry] = {}
+        self._abandoned: list[Invocation] = []  #: their slots were cancelled
         self._cancelled: set[int] = set()
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
         self._quiet = asyncio.Event()
@@ -92,13 +93,14 @@ class Dispatcher:
 
     async def drain(self) -> None:
         """Return when nothing runs."""
+        await asyncio.sleep(0)  # what is on its way to a slot arrives now
         while self._running:
             self._quiet.clear()
             await self._quiet.wait()
 
     async def release(self) -> None:
         """Put what still runs back to WAIT, as part of an orderly stop; its slots are cancelled already."""
-        left = [e.invocation for e in self._running.values() if e.invocation.mode is Mode.ASYNC]
+        left = [one for one in self._abandoned if one.mode is Mode.ASYNC]
         if left:
             log.warning("stopped before the end of running work", invocations=len(left))
             await self._journal.release(left)
@@ -169,16 +171,18 @@ class Dispatcher:
             outcome, ran = await self._run(invocation, function, began)
         except asyncio.CancelledError:
             self._answer(entry, _shut_down(began))
-            raise  # the entry stays in _running, for ``release``
+            self._abandoned.append(invocation)  # for ``release``
+            raise
+        finally:
+            del self._running[invocation.key]
+            if not self._running:
+                self._quiet.set()
         ended = self._clock.now()
-        self._running.pop(invocation.key)
         self._cancelled.discard(invocation.key)
         self._answer(entry, outcome)
         self._codes[outcome.code] = self._codes.get(outcome.code, 0) + 1
         if invocation.mode is Mode.ASYNC:
             self._settle(invocation, outcome, ran=ran)
-        if not self._running:
-            self._quiet.set()
         return max(0.0, ended - began)
 
     async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome, bool]:

@@ -89,7 +89,8 @@ async def open_storage(
 ) -> AsyncIterator[Storage]:
     """Open (and bring up to date) the journal in a directory that the caller has ``locked``."""
     path = directory / "journal.db"
-    database = await aiosqlite.connect(path, factory=WritingConnection, isolation_level=None, cached_statements=256)
+    with anyio.CancelScope(shield=True):  # cancelled while it opens, it would leave its thread behind
+        database = await aiosqlite.connect(path, factory=WritingConnection, isolation_level=None, cached_statements=256)
     try:
         node, last_key = await _prepare(database, path)
         writer, identity = Writer(database), Identity(node, last_key)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
+from anyio import CancelScope
 
 from engine.identity import Identity, accepted_at, key_at
 from engine.journal.batch import SQL, Statement
@@ -86,8 +88,11 @@ class SQLiteRecords:
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         return await self._writer.call(lambda db: self._purge(db, now, age, rows, size))
 
-    def _reader(self) -> aiosqlite.Connection:
-        return aiosqlite.connect(self._uri, uri=True, isolation_level=None, timeout=5.0)
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[aiosqlite.Connection]:
+        with CancelScope(shield=True):  # an opening or closing that is cancelled would leave its thread behind
+            async with aiosqlite.connect(self._uri, uri=True, isolation_level=None, timeout=5.0) as database:
+                yield database
 
     # --- in the writer's thread -----------------------------------------------------------------------------
 
