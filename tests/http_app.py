@@ -27,6 +27,7 @@ from engine.http.server import create_app
 from engine.identity import Identity
 from engine.model import AsyncSettings, Function, Outcome, Record, Request, State
 from engine.protocols import Purged, Selection, StoredResource
+from engine.registry import Registry, load_plugins
 from engine.resources.bundle import Resources
 from engine.serving import listen
 from engine.testing_resources import MemoryResourceStore
@@ -61,6 +62,7 @@ class MemoryCatalogStore:
         self.settings: dict[tuple[int, str], AsyncSettings] = {}
         self.broken: Exception | None = None
         self.written: Callable[[], None] = lambda: None
+        self.deleted_with: Callable[[Sequence[StoredResource]], None] = lambda bound: None
         self._last = 0
 
     async def load(self) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
@@ -88,6 +90,7 @@ class MemoryCatalogStore:
         async with self._write():
             self.functions.pop((function_id, version), None)
             self.settings.pop((function_id, version), None)
+            self.deleted_with(bound)
 
     async def delete_function(self, function_id: int) -> None:
         async with self._write():
@@ -255,7 +258,10 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
     store, codes, clock = MemoryCatalogStore(), CodeStore(folder), SystemClock()
     catalog = Catalog(store, codes, clock, region=REGION, may_run_long=listed(["slow"]))
     kept = MemoryResourceStore()
-    resources, aliases = Resources(kept, catalog, codes, clock), Aliases(catalog, kept, clock)
+    resources, aliases = (
+        Resources(kept, catalog, codes, clock, registry=Registry(load_plugins()), region=REGION),
+        Aliases(catalog, kept, clock),
+    )
     await resources.load()
     await aliases.load()
     engine = Engine(catalog)
