@@ -41,6 +41,7 @@ from engine.runqueue import RunQueue
 from engine.scheduler import Scheduler
 from engine.settings import QueueSettings, RetrySettings, Settings
 from engine.urn import LATEST
+from engine.usage import Usage
 from engine.versions import Versions
 
 log = structlog.get_logger("functiond")
@@ -60,6 +61,7 @@ class Running(Struct, frozen=True, kw_only=True):
     versions: Versions
     aliases: Aliases
     resources: Resources
+    usage: Usage
     backlog: Backlog
     scheduler: Scheduler
     intake: Intake
@@ -202,6 +204,7 @@ def _wire(
         may_run_long=listed(executor.long_time_functions),
         check_destination=registry.check_destination,
     )
+    usage = Usage(catalog.project_of)
     queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))
     scheduler = Scheduler(queue, storage.journal, clock)
     backlog = Backlog(_limits(settings.queue))
@@ -252,6 +255,7 @@ def _wire(
         slots=executor.slots,
         ageing=ageing,
         on_end=on_end,
+        on_attempt=usage.note,
     )
     return Running(
         settings=settings,
@@ -262,7 +266,18 @@ def _wire(
         catalog=catalog,
         versions=Versions(catalog, storage.catalog, codes, clock),
         aliases=Aliases(catalog, storage.resources, clock),
-        resources=Resources(storage.resources, catalog, codes, clock, warmer=pool, memory=memory_budget(settings)),
+        resources=Resources(
+            storage.resources,
+            catalog,
+            codes,
+            clock,
+            warmer=pool,
+            memory=memory_budget(settings),
+            registry=registry,
+            region=region,
+            free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
+        ),
+        usage=usage,
         backlog=backlog,
         scheduler=scheduler,
         intake=intake,

@@ -115,6 +115,10 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     commit_warning: Seconds = 1.0  #: a commit in flight longer than this is unhealthy
 
 
+class TriggerSettings(Section, frozen=True, kw_only=True):
+    timer_sync_execution: bool = False  #: whether a timer may ask to wait for its function (sync_execution)
+
+
 class LogSettings(Section, frozen=True, kw_only=True):
     format: Literal["console", "json"] = "console"
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -127,6 +131,7 @@ class Settings(Section, frozen=True, kw_only=True):
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     retry: RetrySettings = field(default_factory=RetrySettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
+    triggers: TriggerSettings = field(default_factory=TriggerSettings)
     log: LogSettings = field(default_factory=LogSettings)
     plugin: tuple[str, ...] = ()  #: modules that register plugins
     grace: Seconds = 30.0  #: seconds that running work gets at shutdown
@@ -189,9 +194,12 @@ def _read_toml(file: Path) -> dict[str, Any]:
 def _add_credentials(table: dict[str, Any]) -> None:
     """What ``auth.file`` holds stands beside what the settings hold."""
     auth = table.get("auth")
-    if isinstance(auth, dict) and auth.get("file"):
-        for name, found in read_credentials(Path(auth["file"])).items():
-            auth[name] = [*auth.get(name, ()), *found]
+    file = auth.get("file") if isinstance(auth, dict) else None
+    if isinstance(auth, dict) and isinstance(file, str) and file:
+        for name, found in read_credentials(Path(file)).items():
+            given = auth.get(name, [])
+            if isinstance(given, list):  # else it is told when all is checked
+                auth[name] = [*given, *found]
 
 
 def _put(table: dict[str, Any], path: list[str], value: Any) -> None:

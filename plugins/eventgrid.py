@@ -24,13 +24,13 @@ class EventGridOptions(Struct, frozen=True, kw_only=True):
     prefix: Affix = ""
     suffix: Affix = ""
     encode_key: bool = field(name="Key_encode", default=False)  #: whether object keys come percent-encoded
-    key_encode: bool = False  #: the same, as some clients spell it
+    key_encode: bool | None = None  #: the same, as some clients spell it
     status: Literal["ACTIVE", "DISABLE", "DISABLED", ""] = ""
 
     def __post_init__(self) -> None:
-        if self.key_encode:
-            msgspec.structs.force_setattr(self, "encode_key", True)
-            msgspec.structs.force_setattr(self, "key_encode", False)
+        if self.key_encode is not None:
+            msgspec.structs.force_setattr(self, "encode_key", self.key_encode)
+            msgspec.structs.force_setattr(self, "key_encode", None)
 
 
 plugin = Plugin(

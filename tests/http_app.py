@@ -31,6 +31,7 @@ from engine.registry import Registry, load_plugins
 from engine.resources.bundle import Resources
 from engine.serving import listen
 from engine.testing_resources import MemoryResourceStore
+from engine.usage import Usage
 from engine.versions import Versions
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
@@ -258,10 +259,8 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
     store, codes, clock = MemoryCatalogStore(), CodeStore(folder), SystemClock()
     catalog = Catalog(store, codes, clock, region=REGION, may_run_long=listed(["slow"]))
     kept = MemoryResourceStore()
-    resources, aliases = (
-        Resources(kept, catalog, codes, clock, registry=Registry(load_plugins()), region=REGION),
-        Aliases(catalog, kept, clock),
-    )
+    resources = Resources(kept, catalog, codes, clock, registry=Registry(load_plugins()), region=REGION)
+    aliases = Aliases(catalog, kept, clock)
     await resources.load()
     await aliases.load()
     engine = Engine(catalog)
@@ -278,6 +277,7 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
         clock=clock,
         region=REGION,
         resources=resources,
+        usage=Usage(catalog.project_of),
         health=HealthChecks(alive=lambda: health, ready=lambda: health, metrics=lambda: b"up 1\n"),
     )
     async with listen(create_app(parts), "127.0.0.1", 0) as port:

@@ -11,11 +11,13 @@ from engine.clock import Clock
 from engine.codestore import CodeStore
 from engine.model import Dependency, Function
 from engine.protocols import ResourceStore
+from engine.registry import Registry
 from engine.resources.dependencies import Dependencies
 from engine.resources.events import Event, Events
 from engine.resources.reservations import NoWarmer, Reservation, Reservations, Warmer
 from engine.resources.shelf import Shelf
 from engine.resources.tags import Tags, TagSet
+from engine.resources.triggers import Triggers
 from engine.urn import LATEST
 
 T = TypeVar("T", bound=Struct)
@@ -33,6 +35,9 @@ class Resources:
         *,
         warmer: Warmer | None = None,
         memory: int = 0,
+        registry: Registry | None = None,
+        region: str = "",
+        free_modes: frozenset[str] = frozenset(),
     ) -> None:
         self._store, self._catalog = store, catalog
         self._shelves: list[Shelf[Any]] = []
@@ -42,6 +47,7 @@ class Resources:
         reserved = self._shelf("reservation", Reservation)
         self.reservations = Reservations(reserved, catalog, warmer or NoWarmer(), memory=memory)
         self.events = Events(self._shelf("event", Event), catalog, clock)
+        self.triggers = Triggers(store, catalog, registry or Registry(), clock, region=region, free=free_modes)
 
     async def load(self) -> None:
         """Read everything; code that neither functions nor dependencies refer to goes."""
@@ -50,6 +56,7 @@ class Resources:
         await self._catalog.load(keep=self.dependencies.packages())
         for shelf in self._shelves:
             await shelf.load()
+        await self.triggers.load()
         self._catalog.watch(self._follow)
 
     def _shelf(self, kind: str, type: type[T]) -> Shelf[T]:

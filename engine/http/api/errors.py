@@ -1,10 +1,14 @@
-"""The one table from an error's class to its HTTP status and FSS code (spec functiongraph_api, section 8)."""
+"""The one table from an error's class to its HTTP status and FSS code (spec functiongraph_api, section 8).
+
+Those of triggers differ by the trigger's kind: trigger_codes has them.
+"""
 
 from __future__ import annotations
 
 import uuid
 
 from engine import errors as e
+from engine.http.api.trigger_codes import trigger_status
 from engine.http.wire import Reply, json_reply
 
 _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
@@ -15,6 +19,7 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     e.VariablesTooLarge: (400, "FSS.1018"),
     e.BadEvent: (400, "FSS.1074"),
     e.BadDependency: (400, "FSS.1024"),
+    e.BadMetricQuery: (400, "FGS.3002"),
     e.TooManyReserved: (400, "FSS.1076"),
     e.BadExtraVersion: (400, "FSS.1091"),
     e.BadWeight: (400, "FSS.1092"),
@@ -57,7 +62,7 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
 #: Codes of an InvalidField, by the field; the others are FSS.0400.
 _FIELDS = {
     **dict.fromkeys(
-        ("marker", "limit", "maxitems", "status", "query_begin_time", "query_end_time", "requests", "wait"), "FSS.1001"
+        ("marker", "limit", "maxitems", "status", "query_begin_time", "query_end_time", "requests", "wait", "period", "filter", "option", "type"), "FSS.1001"
     ),
     "func_name": "FSS.1002",
     "handler": "FSS.1003",
@@ -105,6 +110,8 @@ def problem(status: int, code: str, message: str, headers: tuple[tuple[bytes, by
 
 
 def _status(error: e.FunctiondError) -> tuple[int, str]:
+    if (own := trigger_status(error)) is not None:
+        return own
     kind = next(kind for kind in type(error).__mro__ if kind in _TABLE or kind is e.InvalidField)
     if kind is e.InvalidField and isinstance(error, e.InvalidField):
         return 400, _FIELDS.get(error.field.partition(".")[0].partition("[")[0], "FSS.0400")

@@ -1,0 +1,141 @@
+"""Triggers of functions (spec functiongraph_api, section 6), and what Terraform asks about their kinds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from engine.http.api.parts import Parts
+from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.times import zoned_time
+from engine.http.wire import Reply, json_reply
+from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.trigger_rules import masked
+from engine.resources.triggers import TriggerDraft
+
+MAX_ITEMS = 500
+
+Data = dict[str, Any]
+
+
+class CreateTriggerBody(Struct, frozen=True, kw_only=True):
+    trigger_type_code: str
+    event_data: Data
+    trigger_status: str | None = None
+    event_type_code: str | None = None
+
+
+class UpdateTriggerBody(Struct, frozen=True, kw_only=True):
+    """The SDK sends a list of objects, Terraform one object."""
+
+    event_data: Data | list[Data] | None = None
+    trigger_status: str | None = None
+
+
+class TriggerReply(Struct, frozen=True, kw_only=True):
+    trigger_id: str
+    trigger_type_code: str
+    trigger_status: str
+    event_data: Data
+    created_time: str
+    last_updated_time: str
+
+
+class ProjectTrigger(TriggerReply, frozen=True, kw_only=True):
+    func_urn: str
+
+
+class ProjectTriggers(Struct, frozen=True, kw_only=True):
+    triggers: list[ProjectTrigger]
+    count: int
+    next_marker: int
+
+
+class TriggersApi:
+    def __init__(self, parts: Parts) -> None:
+        self._triggers = parts.resources.triggers
+
+    def resources(self) -> list[Resource]:
+        triggers = f"{BASE}/triggers"
+        function = {"POST": self.create, "GET": self.list_all, "DELETE": self.delete_all}
+        one = {"GET": self.show, "PUT": self.update, "DELETE": self.delete}
+        return [
+            Resource(path=triggers, methods={"GET": self.list_project}),
+            Resource(path=f"{triggers}/{{function_urn}}", methods=function),
+            Resource(path=f"{triggers}/{{function_urn}}/{{trigger_type_code}}/{{trigger_id}}", methods=one),
+            Resource(path=f"{BASE}/triggertypes", methods={"GET": self.list_kinds}),
+            Resource(path=f"{BASE}/feature", methods={"GET": self.show_features}),
+        ]
+
+    async def create(self, call: Call) -> Reply:
+        urn = call.urn
+        body = await call.read(CreateTriggerBody)
+        draft = TriggerDraft(
+            kind=body.trigger_type_code,
+            data=body.event_data,
+            status=body.trigger_status or "",
+            event_type_code=body.event_type_code or "",
+        )
+        return json_reply(_reply(await self._triggers.create(urn, draft)), status=201)
+
+    async def list_all(self, call: Call) -> Reply:
+        return json_reply([_reply(trigger) for trigger in self._triggers.list(call.urn)])
+
+    async def show(self, call: Call) -> Reply:
+        return json_reply(_reply(self._triggers.show(call.urn, *_which(call))))
+
+    async def update(self, call: Call) -> Reply:
+        urn = call.urn
+        body = await call.read(UpdateTriggerBody)
+        parts = [body.event_data] if isinstance(body.event_data, dict) else body.event_data or []
+        trigger = await self._triggers.update(urn, *_which(call), parts, body.trigger_status or "")
+        return json_reply(_reply(trigger))
+
+    async def delete(self, call: Call) -> Reply:
+        await self._triggers.delete(call.urn, *_which(call))
+        return Reply(status=204)
+
+    async def delete_all(self, call: Call) -> Reply:
+        await self._triggers.delete_all(call.urn)
+        return Reply(status=204)
+
+    async def list_project(self, call: Call) -> Reply:
+        offset, limit = call.number("marker", 0), min(call.number("maxitems", MAX_ITEMS) or MAX_ITEMS, MAX_ITEMS)
+        found = self._triggers.in_project(call.project, call.text("trigger_type"))
+        page = [_project_trigger(trigger) for trigger in found[offset : offset + limit]]
+        return json_reply(ProjectTriggers(triggers=page, count=len(found), next_marker=offset + len(page)))
+
+    async def list_kinds(self, call: Call) -> Reply:
+        _ = call.project
+        return json_reply(self._triggers.kinds)
+
+    async def show_features(self, call: Call) -> Reply:
+        """What the vendor switches on account by account; an account without any has an empty object."""
+        _ = call.project
+        return json_reply({})
+
+
+def _which(call: Call) -> tuple[str, str]:
+    return call.part("trigger_type_code"), call.part("trigger_id")
+
+
+def _reply(trigger: BoundTrigger) -> TriggerReply:
+    return TriggerReply(**_fields(trigger))
+
+
+def _project_trigger(trigger: BoundTrigger) -> ProjectTrigger:
+    return ProjectTrigger(func_urn=trigger.function, **_fields(trigger))
+
+
+def _fields(trigger: BoundTrigger) -> Data:
+    stored, shown = trigger.stored, trigger.plugin.rules.shown
+    more = shown(trigger.options, trigger.id, trigger.function) if shown and trigger.options is not None else {}
+    return {
+        "trigger_id": stored.id,
+        "trigger_type_code": stored.kind,
+        "trigger_status": "ACTIVE" if stored.active else "DISABLED",
+        "event_data": {**masked(trigger.plugin, stored.data), **more},
+        "created_time": zoned_time(stored.created_at),
+        "last_updated_time": zoned_time(stored.modified_at),
+    }

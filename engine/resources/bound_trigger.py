@@ -1,0 +1,108 @@
+"""A trigger and the function that it calls, read from what a client asked for or from what lies on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.errors import InvalidField
+from engine.model import Function, Mode
+from engine.protocols import Plugin, StoredResource
+from engine.resources import trigger_rules as rules
+from engine.trigger_errors import InvalidTrigger
+from engine.urn import parse_urn
+
+KIND = "trigger"
+
+
+class StoredTrigger(Struct, frozen=True, kw_only=True):
+    """A trigger as it lies on disk."""
+
+    id: str
+    kind: str  #: trigger type code, as its plugin writes it
+    qualifier: str  #: ``latest``, a version, or ``!alias``
+    active: bool
+    event_type_code: str = ""
+    data: dict[str, Any]  #: its ``event_data`` without unknown keys, secrets as they were given
+    generation: int = 1  #: grows with every change: what a source remembers of an earlier one is void
+    created_at: float = 0.0
+    modified_at: float = 0.0
+
+
+class BoundTrigger(Struct, frozen=True, kw_only=True):
+    function_id: int
+    function: str  #: URN, with the qualifier
+    project: str
+    plugin: Plugin  #: a bare one if nobody knows the kind any more
+    options: Any  #: read by the plugin; None if it cannot read them any more
+    mode: Mode
+    stored: StoredTrigger
+
+    @property
+    def id(self) -> str:
+        return self.stored.id
+
+    @property
+    def kind(self) -> str:
+        return self.stored.kind
+
+    @property
+    def qualifier(self) -> str:
+        return self.stored.qualifier
+
+    @property
+    def runnable(self) -> bool:
+        """Whether there is a source to run for it now."""
+        return self.stored.active and self.options is not None and self.plugin.trigger is not None
+
+    def resource(self, body: bytes = b"") -> StoredResource:
+        return StoredResource(kind=KIND, owner=f"function:{self.function_id}", id=self.id, body=body)
+
+
+def bind(stored: StoredTrigger, plugin: Plugin, function: Function, region: str, *, free: bool) -> BoundTrigger:
+    """Check the data of ``stored``, and keep what the plugin knows of it. Raises InvalidTrigger."""
+    kind, data = stored.kind, stored.data
+    if not plugin.rules.vendor:
+        rules.check_keys(kind, plugin, rules.unknown_keys(plugin, data))
+    options = rules.read_options(kind, plugin, data)
+    mode = rules.check_mode(kind, plugin, data, options, free=free)
+    _check_backend(kind, data, function, region)
+    stored = msgspec.structs.replace(stored, data=rules.stored_form(options))
+    return _bound(stored, plugin, function, region, options, mode)
+
+
+def bind_unreadable(stored: StoredTrigger, function: Function, region: str) -> BoundTrigger:
+    """A trigger that no plugin can read any more: it is shown and can be deleted, and does nothing."""
+    return _bound(stored, Plugin(kinds=(stored.kind,)), function, region, None, Mode.ASYNC)
+
+
+def _bound(
+    stored: StoredTrigger, plugin: Plugin, function: Function, region: str, options: Any, mode: Mode
+) -> BoundTrigger:
+    urn = msgspec.structs.replace(function.urn(region), qualifier=stored.qualifier)
+    return BoundTrigger(
+        function_id=function.function_id,
+        function=str(urn),
+        project=function.project,
+        plugin=plugin,
+        options=options,
+        mode=mode,
+        stored=stored,
+    )
+
+
+def _check_backend(kind: str, data: dict[str, Any], function: Function, region: str) -> None:
+    """An API's backend is the function that the trigger is made for."""
+    backend = data.get("func_info")
+    text = backend.get("function_urn") if isinstance(backend, dict) else None
+    if not text or not isinstance(text, str):
+        return
+    field = f"{rules.EVENT_DATA}.func_info.function_urn"
+    try:
+        urn = parse_urn(text, region=region, project=function.project)
+    except InvalidField as error:
+        raise InvalidTrigger(kind, field, text, error.allowed) from None
+    if (urn.project, urn.package, urn.name) != (function.project, function.package, function.name):
+        raise InvalidTrigger(kind, field, text, f"must be the trigger's own function {function.urn(region).function}")

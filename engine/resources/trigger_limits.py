@@ -1,0 +1,41 @@
+"""How many triggers there may be, and which exclude each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.trigger_rules import same_key
+from engine.trigger_errors import TooManyTriggers, TriggerClash, TriggerExists
+
+PULLING = 10  #: of one version
+
+
+def check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
+    """Whether ``new`` may join the triggers of its project. Raises TooManyTriggers, TriggerExists, TriggerClash."""
+    version = [other for other in others if (other.function_id, other.qualifier) == (new.function_id, new.qualifier)]
+    rules = new.plugin.rules
+    if rules.pulls and sum(other.plugin.rules.pulls for other in version) >= PULLING:
+        raise TooManyTriggers(new.kind, PULLING, "a version with triggers that pull")
+    if rules.per_project and sum(other.kind == new.kind for other in others) >= rules.per_project:
+        raise TooManyTriggers(new.kind, rules.per_project, "a project")
+    check_others(new, others)
+
+
+def check_others(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
+    """Whether ``new`` may be beside the others of its project. Raises TriggerExists, TriggerClash."""
+    for other in others:
+        if other.kind == new.kind and other.id != new.id and other.options is not None:
+            _check_pair(new, other)
+
+
+def _check_pair(new: BoundTrigger, other: BoundTrigger) -> None:
+    rules = new.plugin.rules
+    key = same_key(new.plugin, new.options)
+    same_function = new.function_id == other.function_id
+    same_version = same_function and new.qualifier == other.qualifier
+    if key and same_version and key == same_key(other.plugin, other.options):
+        what = ", ".join(f"{name} {value}" for name, value in zip(rules.unique, key, strict=True))
+        raise TriggerExists(new.kind, what, other.id)
+    if rules.clash is not None and rules.clash(new.options, other.options, same_function):
+        raise TriggerClash(new.kind, other.id, other.function)

@@ -1,0 +1,158 @@
+"""What triggers may look like: their ``event_data`` read as a plugin's options, merged, masked, and compared."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.errors import InvalidField
+from engine.model import Mode
+from engine.protocols import Plugin
+from engine.trigger_errors import InvalidTrigger, InvocationModeFixed, StatusFixed
+
+MASK = "******"  #: stands for a secret in replies; sent back, it means the secret that is kept
+EVENT_DATA = "event_data"
+_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
+#: Where clients ask for an invocation mode, in kinds whose options know no such field.
+_MODE_FIELDS = (("invocation_type",), ("invocation_mode",), ("func_info", "invocation_type"))
+
+Data = dict[str, Any]
+
+
+def read_options(kind: str, plugin: Plugin, data: Data) -> Any:
+    """The plugin's options. Raises InvalidTrigger, which names field, value and range, but shows no secret."""
+    assert plugin.options is not None
+    try:
+        return msgspec.convert(data, plugin.options)
+    except InvalidField as error:
+        raise InvalidTrigger(kind, f"{EVENT_DATA}.{error.field}", error.value, error.allowed) from None
+    except msgspec.ValidationError as error:
+        raise _misfit(kind, plugin, data, str(error)) from None
+
+
+def _misfit(kind: str, plugin: Plugin, data: Data, message: str) -> InvalidTrigger:
+    found = _PATH.search(message)
+    path, said = (found[1], message[: found.start()]) if found else ("", message)
+    if missing := _MISSING.match(said):
+        return InvalidTrigger(kind, ".".join(filter(None, (EVENT_DATA, path, missing[1]))), None, "it is required")
+    value = MASK if path in marked(plugin, "secret") else _value_at(data, path)
+    return InvalidTrigger(kind, f"{EVENT_DATA}.{path}" if path else EVENT_DATA, value, said)
+
+
+def _value_at(data: Any, path: str) -> Any:
+    for part in re.findall(r"[^.\[\]]+", path):
+        if not isinstance(data, dict) or part not in data:
+            break
+        data = data[part]
+    return data
+
+
+def stored_form(options: Any) -> Data:
+    """Options as JSON data, without what is empty."""
+    data: Data = msgspec.to_builtins(options)
+    return {name: value for name, value in data.items() if value is False or value == 0 or value}
+
+
+def without_nulls(data: Mapping[str, Any]) -> Data:
+    """A null is as good as nothing."""
+    return {
+        name: without_nulls(value) if isinstance(value, dict) else value
+        for name, value in data.items()
+        if value is not None
+    }
+
+
+def merged(plugin: Plugin, old: Data, parts: Iterable[Mapping[str, Any]]) -> Data:
+    """``old`` with each of ``parts`` over it, objects within them alike; a masked secret is the old one."""
+    data, secrets = dict(old), marked(plugin, "secret")
+    for part in parts:
+        for name, value in without_nulls(part).items():
+            if name in secrets and value == MASK:
+                continue
+            before = data.get(name)
+            data[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+    return data
+
+
+def check_fixed(kind: str, plugin: Plugin, old: Data, new: Data) -> None:
+    """Some fields stay as they were created. Raises InvalidTrigger."""
+    for name in marked(plugin, "fixed"):
+        if old.get(name) != new.get(name):
+            hint = f"it cannot be changed from {old.get(name)!r}: delete the trigger and create another"
+            raise InvalidTrigger(kind, f"{EVENT_DATA}.{name}", new.get(name), hint)
+
+
+def unknown_keys(plugin: Plugin, data: Data) -> list[str]:
+    """Keys that the options do not know."""
+    return [name for name in data if name not in field_names(plugin.options)]
+
+
+def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str]) -> None:
+    """Our own kinds answer a key they do not know with the nearest that they do. Raises InvalidTrigger."""
+    known = field_names(plugin.options)
+    for name in unknown:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise InvalidTrigger(kind, f"{EVENT_DATA}.{name}", MASK, f"no such key: {hint}")
+
+
+def check_mode(kind: str, plugin: Plugin, data: Data, options: Any, *, free: bool) -> Mode:
+    """How the function is invoked. Raises InvocationModeFixed; ``free`` lets options have their way."""
+    known, mode = field_names(plugin.options), plugin.rules.mode
+    for path in _MODE_FIELDS if plugin.fixed_mode else ():
+        asked = _asked(data, path)
+        if path[0] not in known and asked not in (None, Mode.ASYNC.value):
+            raise InvocationModeFixed(kind, ".".join((EVENT_DATA, *path)), asked)
+    if mode is None:
+        return Mode.ASYNC if Mode.ASYNC in plugin.modes else Mode.SYNC
+    wanted = mode(options)
+    if wanted not in plugin.modes and not free:
+        hint = ", unless the setting triggers.timer_sync_execution allows it" if kind == "TIMER" else ""
+        raise InvocationModeFixed(kind, EVENT_DATA, wanted.value, hint)
+    return wanted
+
+
+def _asked(data: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        data = data.get(name) if isinstance(data, dict) else None
+    return data
+
+
+def read_status(kind: str, plugin: Plugin, status: str) -> bool | None:
+    """Whether it shall be active; None if nothing is said. Raises InvalidTrigger."""
+    if status not in ("", "ACTIVE", "DISABLED"):
+        raise InvalidTrigger(kind, "trigger_status", status, "must be ACTIVE or DISABLED")
+    if status == "DISABLED" and not plugin.rules.may_disable:
+        raise StatusFixed(kind, status)
+    return status == "ACTIVE" if status else None
+
+
+def masked(plugin: Plugin, data: Data) -> Data:
+    secrets = marked(plugin, "secret")
+    return {name: MASK if name in secrets and value else value for name, value in data.items()}
+
+
+def same_key(plugin: Plugin, options: Any) -> tuple[Any, ...]:
+    """What must differ between two triggers of a version; empty if nothing must."""
+    return tuple(getattr(options, name) for name in plugin.rules.unique)
+
+
+def field_names(options: type[Struct] | None) -> list[str]:
+    return [field.encode_name for field in msgspec.structs.fields(options)] if options else []
+
+
+def marked(plugin: Plugin, mark: str) -> frozenset[str]:
+    """Names of the options' fields that are marked ``secret`` or ``fixed``."""
+    if plugin.options is None:
+        return frozenset()
+    fields = msgspec.inspect.type_info(plugin.options)
+    assert isinstance(fields, msgspec.inspect.StructType)
+    return frozenset(
+        field.encode_name for field in fields.fields if (getattr(field.type, "extra", None) or {}).get(mark)
+    )

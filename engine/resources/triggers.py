@@ -1,0 +1,230 @@
+"""Triggers as stored things: which outside events call which version or alias, in memory and on disk.
+
+Reading never waits. A change is checked, goes to the store, and only then shows here; it happens under the
+catalog's lock, so that no trigger is bound to a version that is being deleted. What runs the sources follows by
+``watch``. Triggers of a version or function go with it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from engine.catalog import Catalog
+from engine.clock import Clock
+from engine.errors import FunctiondError
+from engine.model import Function
+from engine.protocols import Plugin, ResourceStore, StoredResource
+from engine.registry import Registry
+from engine.resources import trigger_rules as rules
+from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bind, bind_unreadable
+from engine.resources.trigger_limits import check_others, check_room
+from engine.trigger_errors import NoTriggerType, UnknownTrigger, UnknownTriggerType
+from engine.urn import LATEST, FunctionUrn
+
+Watcher = Callable[[str, BoundTrigger | None], None]
+
+log = structlog.get_logger("functiond")
+
+
+class TriggerDraft(Struct, frozen=True, kw_only=True):
+    """What a client asks for."""
+
+    kind: str
+    data: dict[str, Any]
+    status: str = ""  #: ACTIVE, DISABLED, or empty for the kind's own start
+    event_type_code: str = ""
+
+
+class Triggers:
+    """``load`` it once, after the catalog and the aliases. ``free`` are kinds whose fixed mode options may change."""
+
+    def __init__(
+        self,
+        store: ResourceStore,
+        catalog: Catalog,
+        registry: Registry,
+        clock: Clock,
+        *,
+        region: str = "",
+        free: frozenset[str] = frozenset(),
+    ) -> None:
+        self._store, self._catalog, self._registry, self._clock = store, catalog, registry, clock
+        self._region, self._free = region, free
+        self._by_function: dict[int, dict[str, BoundTrigger]] = {}
+        self._watchers: list[Watcher] = []
+
+    async def load(self) -> None:
+        for row in await self._store.load(KIND):
+            function = self._catalog.resolve(int(row.owner.removeprefix("function:")), LATEST)
+            if function is not None:
+                self._show(self._revive(msgspec.json.decode(row.body, type=StoredTrigger), function))
+        self._catalog.bind(self._bound_to)
+        self._catalog.watch(self._follow)
+        for trigger in self.all():
+            _warn_without_source(trigger)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Call ``watcher(trigger_id, trigger)`` after each change; with None once the trigger is gone."""
+        self._watchers.append(watcher)
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        return self._registry.triggers
+
+    def all(self) -> Iterator[BoundTrigger]:
+        for triggers in list(self._by_function.values()):
+            yield from list(triggers.values())
+
+    def list(self, urn: FunctionUrn) -> Sequence[BoundTrigger]:
+        """Those of one version or alias, oldest first. Raises UnknownFunction and the like, as all do here."""
+        function = self._catalog.find(urn)
+        return [one for one in self._of(function.function_id) if one.qualifier == urn.qualifier]
+
+    def in_project(self, project: str, kind: str = "") -> Sequence[BoundTrigger]:
+        found = [one for one in self.all() if one.project == project and kind.upper() in ("", one.kind.upper())]
+        return sorted(found, key=lambda one: (one.stored.created_at, one.id))
+
+    def show(self, urn: FunctionUrn, kind: str, trigger_id: str) -> BoundTrigger:
+        """Raises NoTriggerType, UnknownTrigger."""
+        function = self._catalog.find(urn)
+        trigger = self._by_function.get(function.function_id, {}).get(trigger_id)
+        if trigger is None or trigger.kind.upper() != kind.upper():
+            raise NoTriggerType(kind) if self._registry.trigger(kind) is None else UnknownTrigger(kind, trigger_id)
+        if urn.qualified and trigger.qualifier != urn.qualifier:
+            raise UnknownTrigger(kind, trigger_id)
+        return trigger
+
+    # --- changing -------------------------------------------------------------------------------------------
+
+    async def create(self, urn: FunctionUrn, draft: TriggerDraft) -> BoundTrigger:
+        """Raises UnknownTriggerType, InvalidTrigger, TooManyTriggers, TriggerExists, TriggerClash."""
+        plugin = self._registry.trigger(draft.kind)
+        if plugin is None:
+            raise UnknownTriggerType(draft.kind, self.kinds)
+        kind = next(name for name in plugin.kinds if name.upper() == draft.kind.upper())
+        active = rules.read_status(kind, plugin, draft.status)
+        async with self._catalog.changing():
+            function, now = self._catalog.find(urn), self._clock.now()
+            stored = StoredTrigger(
+                id=str(uuid.uuid4()),
+                kind=kind,
+                qualifier=urn.qualifier,
+                active=not plugin.rules.starts_disabled if active is None else active,
+                event_type_code=draft.event_type_code,
+                data=rules.without_nulls(draft.data),
+                created_at=now,
+                modified_at=now,
+            )
+            trigger = self._bind(stored, plugin, function)
+            check_room(trigger, self.in_project(function.project))
+            await self._put(trigger, "trigger created")
+        return trigger
+
+    async def update(
+        self, urn: FunctionUrn, kind: str, trigger_id: str, parts: Sequence[Mapping[str, Any]] = (), status: str = ""
+    ) -> BoundTrigger:
+        """Merge ``parts`` into its data, one after another. Raises as ``create`` does."""
+        async with self._catalog.changing():
+            old = self.show(urn, kind, trigger_id)
+            plugin = self._registry.trigger(kind)
+            if plugin is None:
+                raise NoTriggerType(kind)
+            active = rules.read_status(old.kind, plugin, status)
+            stored = msgspec.structs.replace(
+                old.stored,
+                data=rules.merged(plugin, old.stored.data, parts),
+                active=old.stored.active if active is None else active,
+                generation=old.stored.generation + 1,
+                modified_at=self._clock.now(),
+            )
+            trigger = self._bind(stored, plugin, self._catalog.find(urn))
+            rules.check_fixed(old.kind, plugin, old.stored.data, trigger.stored.data)
+            check_others(trigger, self.in_project(trigger.project))
+            await self._put(trigger, "trigger changed")
+        return trigger
+
+    async def delete(self, urn: FunctionUrn, kind: str, trigger_id: str) -> None:
+        async with self._catalog.changing():
+            await self._delete(self.show(urn, kind, trigger_id))
+
+    async def delete_all(self, urn: FunctionUrn) -> None:
+        """Those of the version or alias; those of the whole function if ``urn`` names neither."""
+        async with self._catalog.changing():
+            for trigger in self._of(self._catalog.find(urn).function_id):
+                if not urn.qualified or trigger.qualifier == urn.qualifier:
+                    await self._delete(trigger)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _bind(self, stored: StoredTrigger, plugin: Plugin, function: Function) -> BoundTrigger:
+        unknown = rules.unknown_keys(plugin, stored.data)
+        trigger = bind(stored, plugin, function, self._region, free=stored.kind in self._free)
+        if unknown:
+            log.info("keys passed over", trigger=trigger.id, kind=trigger.kind, function=trigger.function, keys=unknown)
+        return trigger
+
+    def _revive(self, stored: StoredTrigger, function: Function) -> BoundTrigger:
+        plugin = self._registry.trigger(stored.kind)
+        try:
+            if plugin is None:
+                raise NoTriggerType(stored.kind)
+            return self._bind(stored, plugin, function)
+        except FunctiondError as error:
+            log.warning("trigger cannot be read", trigger=stored.id, kind=stored.kind, problem=str(error))
+            return bind_unreadable(stored, function, self._region)
+
+    async def _put(self, trigger: BoundTrigger, event: str) -> None:
+        await self._store.put(trigger.resource(msgspec.json.encode(trigger.stored)))
+        self._show(trigger)
+        log.info(event, trigger=trigger.id, kind=trigger.kind, function=trigger.function, active=trigger.stored.active)
+        _warn_without_source(trigger)
+        self._tell(trigger.id, trigger)
+
+    async def _delete(self, trigger: BoundTrigger) -> None:
+        resource = trigger.resource()
+        await self._store.delete(resource.kind, resource.owner, resource.id)
+        self._hide(trigger)
+
+    def _of(self, function_id: int) -> Sequence[BoundTrigger]:
+        triggers = self._by_function.get(function_id, {}).values()
+        return sorted(triggers, key=lambda one: (one.stored.created_at, one.id))
+
+    def _bound_to(self, function_id: int, qualifier: str) -> Sequence[StoredResource]:
+        return [one.resource() for one in self._of(function_id) if one.qualifier == qualifier]
+
+    def _follow(self, function_id: int, latest: Function | None) -> None:
+        """What a version or a whole function took along is gone here too."""
+        versions = {version.version for version in self._catalog.versions(function_id)}
+        aliases = {f"!{alias.name}" for alias in self._catalog.aliases(function_id)}
+        for trigger in self._of(function_id):
+            if trigger.qualifier not in versions | aliases:
+                self._hide(trigger)
+
+    def _show(self, trigger: BoundTrigger) -> None:
+        self._by_function.setdefault(trigger.function_id, {})[trigger.id] = trigger
+
+    def _hide(self, trigger: BoundTrigger) -> None:
+        triggers = self._by_function[trigger.function_id]
+        del triggers[trigger.id]
+        if not triggers:
+            del self._by_function[trigger.function_id]
+        log.info("trigger deleted", trigger=trigger.id, kind=trigger.kind, function=trigger.function)
+        self._tell(trigger.id, None)
+
+    def _tell(self, trigger_id: str, trigger: BoundTrigger | None) -> None:
+        for watcher in self._watchers:
+            watcher(trigger_id, trigger)
+
+
+def _warn_without_source(trigger: BoundTrigger) -> None:
+    """The API of a kind may be there before its source is."""
+    if trigger.stored.active and trigger.options is not None and trigger.plugin.trigger is None:
+        log.warning("no source yet: the trigger is kept and fires nothing", trigger=trigger.id, kind=trigger.kind)
