@@ -61,6 +61,10 @@ class Directory:
         versions = self._functions.get(function_id)
         return versions.get(version) if versions else None
 
+    def project_of(self, function_id: int) -> str | None:
+        function = self.resolve(function_id, LATEST)
+        return function.project if function else None
+
     def settings_of(self, function_id: int, version: str) -> AsyncSettings | None:
         return self._settings.get((function_id, version))
 

@@ -63,6 +63,7 @@ class Dispatcher:
         slots: int,
         ageing: float,
         on_end: Callable[[Settlement], None],
+        on_attempt: Callable[[Function, Outcome], None] = lambda function, outcome: None,
         random: Random | None = None,
     ) -> None:
         self._scheduler, self._journal, self._records = scheduler, journal, records
@@ -70,6 +71,7 @@ class Dispatcher:
         self._clock, self._policy, self._ageing = clock, policy, ageing
         self._slots = slots
         self._on_end = on_end  #: called when an invocation's end is on disk
+        self._on_attempt = on_attempt  #: called when an attempt has ended
         self._random = random or Random()
         self._running: dict[int, Entry] = {}
         self._abandoned: list[Invocation] = []  #: their slots were cancelled
@@ -201,6 +203,7 @@ class Dispatcher:
         self._wait_seconds.observe(max(0.0, now - invocation.due_at))
         outcome = await self._execute(function, invocation, now)
         self._run_seconds.observe(max(0.0, outcome.ended_at - outcome.started_at))
+        self._on_attempt(function, outcome)
         return outcome, True
 
     async def _execute(self, function: Function, invocation: Invocation, now: float) -> Outcome:

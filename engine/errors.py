@@ -9,7 +9,7 @@
     │   │   ├── CodeMissing
     │   │   ├── BadExtraVersion  BadWeight  SameVersion
     │   │   ├── TooManyVariables  VariablesTooLarge
-    │   │   └── BadEvent  BadDependency  TooManyReserved
+    │   │   └── BadEvent  BadDependency  BadMetricQuery  TooManyReserved
     │   ├── NotJson                   ... the body is not the JSON we need
     │   ├── NothingToPublish
     │   └── PayloadTooLarge
@@ -105,6 +105,10 @@ class BadEvent(InvalidField):
 
 class BadDependency(InvalidField):
     """A dependency has a wrong name, runtime or package."""
+
+
+class BadMetricQuery(InvalidField):
+    """A query for workflow metrics; these answer in a shape of their own."""
 
 
 class TooManyReserved(InvalidField):

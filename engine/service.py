@@ -83,6 +83,7 @@ def api_parts(engine: Running) -> Parts:
         clock=engine.clock,
         region=engine.settings.http.region,
         resources=engine.resources,
+        usage=engine.usage,
         async_body_limit=engine.settings.http.async_body_limit,
         sync_body_limit=engine.settings.http.sync_body_limit,
         health=HealthChecks(

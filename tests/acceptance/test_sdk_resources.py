@@ -276,3 +276,63 @@ def test_reserving_is_refused_as_documented(platform: Platform) -> None:
         reserve(platform, "greedy", -1)
     with refused(404, "FSS.1051"):
         reserve(platform, "unheard_of", 1)
+
+
+def test_what_a_function_did_is_counted(platform: Platform) -> None:
+    create(platform, "counted", "def handler(event, context):\n    if event['k'] == 'bad': raise ValueError\n")
+    for word in ("good", "good", "bad"):
+        ended(platform, "counted", invoke(platform, "counted", {"k": word}))
+    client, urn = platform.client, urn_of("counted")
+
+    series = client.list_function_statistics(fg.ListFunctionStatisticsRequest(func_urn=urn, period="5"))
+    report = client.show_function_metrics(fg.ShowFunctionMetricsRequest(func_urn=urn, period="1440"))
+    worst = client.list_function_as_metric(fg.ListFunctionAsMetricRequest(limit="100"))
+    instances = client.show_func_reserved_instance_metrics(fg.ShowFuncReservedInstanceMetricsRequest(func_urn=urn))
+
+    assert sum(point.value for point in series.count if point.value > 0) == 3
+    assert sum(point.value for point in series.function_error_count if point.value > 0) == 1
+    assert (len(series.duration), series.count[0].value, series.system_error_count[0].value) == (5, -1, -1)
+    assert sum(point.value for point in report.fail_count if point.value > 0) == 1
+    assert {one.key: one.value for one in worst.values}[urn_of("counted", "")] == 1
+    assert len(instances.instance_num) == len(instances.reserved_instance_num) == 60
+
+
+def test_a_project_has_statistics_of_now_and_of_its_months(platform: Platform) -> None:
+    create(platform, "monthly")
+    ended(platform, "monthly", invoke(platform, "monthly"))
+    client = platform.client
+
+    now = client.list_statistics(fg.ListStatisticsRequest(filter="monitor_data", period="60"))
+    months = client.list_statistics(fg.ListStatisticsRequest(filter="monthly_report", option="0"))
+    before = client.list_statistics(fg.ListStatisticsRequest(filter="monthly_report", option="1"))
+
+    assert sum(point.value for point in now.statistics.count if point.value > 0) >= 1
+    assert months.count[0].value >= 1
+    assert months.gbs[0].value > 0
+    assert before.count == []
+
+
+def test_a_project_without_workflows_has_no_data_of_them(platform: Platform) -> None:
+    client = platform.client
+    request = fg.ShowTenantMetricRequest(period="1", start_time="1", end_time="2", metric_type="totalCount")
+
+    assert client.show_tenant_metric(request).count == []
+    with refused(400, "FGS.3002"):
+        client.show_tenant_metric(fg.ShowTenantMetricRequest(metric_type="joy"))
+    with refused(400, "FGS.3002"):
+        client.show_work_flow_metric(fg.ShowWorkFlowMetricRequest(workflow_urn="w"))
+
+
+def test_statistics_are_refused_as_documented(platform: Platform) -> None:
+    create(platform, "unmeasured")
+    client = platform.client
+
+    with refused(400, "FSS.1001"):
+        client.list_statistics(fg.ListStatisticsRequest(filter="joy"))
+    with refused(400, "FSS.1001"):
+        request = fg.ListFunctionStatisticsRequest(func_urn=urn_of("unmeasured"), period="long")
+        client.list_function_statistics(request)
+    with refused(400, "FSS.1001"):
+        client.list_function_as_metric(fg.ListFunctionAsMetricRequest(type="joy"))
+    with refused(404, "FSS.1051"):
+        client.show_function_metrics(fg.ShowFunctionMetricsRequest(func_urn=urn_of("unheard_of"), period="5"))

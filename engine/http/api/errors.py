@@ -62,8 +62,9 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
 #: Codes of an InvalidField, by the field; the others are FSS.0400.
 _FIELDS = {
     **dict.fromkeys(
-        ("marker", "limit", "maxitems", "status", "query_begin_time", "query_end_time", "requests", "wait", "period", "filter", "option", "type"), "FSS.1001"
+        ("marker", "limit", "maxitems", "status", "query_begin_time", "query_end_time", "requests", "wait"), "FSS.1001"
     ),
+    **dict.fromkeys(("period", "filter", "option", "type", "start_time", "end_time", "offset"), "FSS.1001"),
     "func_name": "FSS.1002",
     "handler": "FSS.1003",
     "package": "FSS.1004",

@@ -15,6 +15,7 @@ from engine.identity import Identity
 from engine.model import Function, Outcome, Request
 from engine.protocols import Records
 from engine.resources.bundle import Resources
+from engine.usage import Usage
 from engine.versions import Versions
 
 
@@ -58,6 +59,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     clock: Clock
     region: str
     resources: Resources
+    usage: Usage
     async_body_limit: int = 256 << 10
     sync_body_limit: int = 6 << 20
     health: HealthChecks = HealthChecks()

@@ -1,0 +1,219 @@
+"""Series of what functions did (spec functiongraph_api, section 7); -1 where nothing happened.
+
+Concurrency is the mean of a stretch, rounded up: seconds of attempts by seconds of time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+
+from msgspec import UNSET, Struct, UnsetType
+
+from engine.errors import BadMetricQuery, InvalidField
+from engine.http.api.parts import Parts
+from engine.http.api.routing import BASE, Call, Resource
+from engine.http.wire import Reply, json_reply
+from engine.usage import Stretch, Tally
+
+DAY = 86_400.0
+MAX_PERIOD = 1_440  #: minutes
+NO_DATA = -1.0
+MONTHS = {"0": (0, 0), "1": (1, 1), "2": (1, 3), "3": (1, 6)}  #: option -> from so many months ago to so many
+WORKFLOW_METRICS = ("totalCount", "errorCount", "averageDuration", "running", "rejectCount")
+
+
+class SlaValue(Struct, frozen=True, kw_only=True):
+    timestamp: int  #: milliseconds
+    value: float
+
+
+class FunctionSeries(Struct, frozen=True, kw_only=True):
+    count: list[SlaValue]
+    fail_count: list[SlaValue]
+    function_error_count: list[SlaValue]
+    system_error_count: list[SlaValue]
+    reject_count: list[SlaValue]
+    duration: list[SlaValue]
+    max_duration: list[SlaValue]
+    min_duration: list[SlaValue]
+    concurrency_num: list[SlaValue]
+    instance_num: list[SlaValue]
+    reserved_instance_num: list[SlaValue]
+
+
+class ReservedSeries(Struct, frozen=True, kw_only=True, rename="camel"):
+    instance_num: list[SlaValue]
+    reserved_instance_num: list[SlaValue]
+
+
+class MonthUsed(Struct, frozen=True, kw_only=True):
+    date: str
+    value: float
+
+
+class Statistics(Struct, frozen=True, kw_only=True):
+    """One of the two kinds, as the filter asks."""
+
+    count: list[MonthUsed] | UnsetType = UNSET
+    gbs: list[MonthUsed] | UnsetType = UNSET
+    gpu_gbs: list[MonthUsed] | UnsetType = UNSET
+    statistics: FunctionSeries | UnsetType = UNSET
+
+
+class FunctionMetric(Struct, frozen=True, kw_only=True):
+    key: str
+    value: int
+
+
+class FunctionMetrics(Struct, frozen=True, kw_only=True):
+    values: list[FunctionMetric]
+    count: int
+    next_marker: int
+
+
+class WorkflowSeries(Struct, frozen=True, kw_only=True):
+    count: list[SlaValue]
+    duration: list[SlaValue]
+    fail_count: list[SlaValue]
+    running_count: list[SlaValue]
+
+
+#: What functions can be compared by.
+_RANKS: dict[str, Callable[[Tally], float]] = {
+    "failcount": lambda tally: tally.errors,
+    "count": lambda tally: tally.count,
+    "rejectcount": lambda tally: tally.rejects,
+    "duration": lambda tally: tally.seconds / tally.count * 1000 if tally.count else 0,
+    "maxduration": lambda tally: tally.longest * 1000,
+}
+
+
+class MetricsApi:
+    def __init__(self, parts: Parts) -> None:
+        self._usage, self._catalog, self._clock, self._region = parts.usage, parts.catalog, parts.clock, parts.region
+        self._reservations = parts.resources.reservations
+
+    def resources(self) -> list[Resource]:
+        function = f"{BASE}/functions/{{function_urn}}"
+        workflows = f"{BASE}/workflow-statistic"
+        return [
+            Resource(path=f"{function}/statistics/{{period}}", methods={"GET": self.show_function}),
+            Resource(path=f"{function}/slareports/{{period}}", methods={"GET": self.show_function}),
+            Resource(path=f"{function}/instancereports", methods={"GET": self.show_instances}),
+            Resource(path=f"{BASE}/functions/statistics", methods={"GET": self.show_project}),
+            Resource(path=f"{BASE}/function/report", methods={"GET": self.compare}),
+            Resource(path=workflows, methods={"GET": self.show_workflows}),
+            Resource(path=f"{workflows}/{{workflow_urn}}", methods={"GET": self.show_workflow}),
+        ]
+
+    async def show_function(self, call: Call) -> Reply:
+        return json_reply(self._series([self._catalog.find(call.urn).function_id], _period(call.part("period"))))
+
+    async def show_instances(self, call: Call) -> Reply:
+        series = self._series([self._catalog.find(call.urn).function_id], 60)
+        offset, limit = call.number("marker", 0), call.number("limit", 100) or 100
+        page = slice(offset, offset + limit)
+        reserved = series.reserved_instance_num[page]
+        return json_reply(ReservedSeries(instance_num=series.instance_num[page], reserved_instance_num=reserved))
+
+    async def show_project(self, call: Call) -> Reply:
+        wanted, project = call.text("filter"), call.project
+        if wanted == "monitor_data":
+            ids = [function.function_id for function in self._catalog.list(project)]
+            return json_reply(Statistics(statistics=self._series(ids, _period(call.text("period") or "60"))))
+        if wanted != "monthly_report":
+            raise InvalidField("filter", wanted, "must be monitor_data or monthly_report")
+        return json_reply(self._months(project, call.text("option") or "0"))
+
+    async def compare(self, call: Call) -> Reply:
+        """The functions with the highest values, of the last day unless the query says otherwise."""
+        kind, limit = call.text("type") or "failcount", call.number("limit", 10)
+        rank = _RANKS.get(kind.lower())
+        if rank is None:
+            raise InvalidField("type", kind, f"must be one of {', '.join(_RANKS)}")
+        now = self._clock.now()
+        end = _moment(call, "end_time", now)
+        begin = _moment(call, "start_time", end - DAY)
+        values = [
+            FunctionMetric(key=function.urn(self._region).function, value=round(value))
+            for function in self._catalog.list(call.project)
+            if (value := rank(self._usage.total(function.function_id, max(begin, now - DAY), min(end, now))))
+        ]
+        page = sorted(values, key=lambda metric: -metric.value)[:limit]
+        return json_reply(FunctionMetrics(values=page, count=len(page), next_marker=len(page)))
+
+    async def show_workflows(self, call: Call) -> Reply:
+        """An account without workflows has no data of them."""
+        _ = call.project
+        if (kind := call.text("metric_type")) not in ("", *WORKFLOW_METRICS):
+            raise BadMetricQuery("metric_type", kind, f"must be one of {', '.join(WORKFLOW_METRICS)}")
+        for name in ("period", "start_time", "end_time"):
+            if (text := call.text(name)) and not (text.isascii() and text.isdigit()):
+                raise BadMetricQuery(name, text, "must be a whole number")
+        return json_reply(WorkflowSeries(count=[], duration=[], fail_count=[], running_count=[]))
+
+    async def show_workflow(self, call: Call) -> Reply:
+        raise BadMetricQuery("workflow_urn", call.part("workflow_urn"), "there are no workflows here")
+
+    def _series(self, functions: Sequence[int], minutes: int) -> FunctionSeries:
+        end = self._clock.now()
+        stretches = self._usage.stretches(functions, end - (minutes - 1) * 60, end)
+        reserved = sum(self._reservations.count(function_id) for function_id in functions)
+        return _series(stretches, reserved)
+
+    def _months(self, project: str, option: str) -> Statistics:
+        if option not in MONTHS:
+            raise InvalidField("option", option, f"must be one of {', '.join(MONTHS)}")
+        nearest, farthest = MONTHS[option]
+        dates = _dates(self._clock.now(), nearest, farthest)
+        months = [month for month in self._usage.months(project) if month.date in dates]
+        return Statistics(
+            count=[MonthUsed(date=month.date, value=month.count) for month in months],
+            gbs=[MonthUsed(date=month.date, value=month.gb_seconds) for month in months],
+            gpu_gbs=[MonthUsed(date=month.date, value=0) for month in months],
+        )
+
+
+def _series(stretches: Sequence[Stretch], reserved: int) -> FunctionSeries:
+    def values(value: Callable[[Tally], float]) -> list[SlaValue]:
+        return [
+            SlaValue(timestamp=int(one.begin * 1000), value=NO_DATA if one.tally is None else value(one.tally))
+            for one in stretches
+        ]
+
+    minutes = stretches[0].minutes
+    busy = values(lambda tally: math.ceil(tally.seconds / (60 * minutes)))
+    return FunctionSeries(
+        count=values(lambda tally: tally.count),
+        fail_count=values(lambda tally: tally.errors),
+        function_error_count=values(lambda tally: tally.function_errors),
+        system_error_count=values(lambda tally: tally.system_errors),
+        reject_count=values(lambda tally: tally.rejects),
+        duration=values(lambda tally: tally.seconds / tally.count * 1000 if tally.count else NO_DATA),
+        max_duration=values(lambda tally: tally.longest * 1000 if tally.count else NO_DATA),
+        min_duration=values(lambda tally: tally.shortest * 1000 if tally.count else NO_DATA),
+        concurrency_num=busy,
+        instance_num=busy,
+        reserved_instance_num=values(lambda tally: reserved),
+    )
+
+
+def _period(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 9) or int(text) < 1:
+        raise InvalidField("period", text, "must be a number of minutes, 1 or more")
+    return min(int(text), MAX_PERIOD)
+
+
+def _moment(call: Call, name: str, default: float) -> float:
+    """Milliseconds or seconds since the epoch."""
+    number = call.number(name, 0)
+    return default if not number else number / 1000 if number > 10**11 else float(number)
+
+
+def _dates(now: float, nearest: int, farthest: int) -> Collection[str]:
+    """Names of the months from so many to so many ago."""
+    today = datetime.fromtimestamp(now, UTC)
+    whole = today.year * 12 + today.month - 1
+    return {f"{number // 12}-{number % 12 + 1:02}" for number in range(whole - farthest, whole - nearest + 1)}

@@ -1,0 +1,165 @@
+"""How much each function was used: attempts by the minute for a day, and by the month, since the engine started.
+
+An attempt counts in the minute in which it ends. Noting one costs a fraction of a microsecond; memory is bounded, in
+minutes and in functions times minutes, and the oldest go first. Nothing of this is on disk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from copy import copy
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from engine.model import ENGINE_FAULTS, Function, Outcome
+
+MINUTES = 1_440  #: kept
+TALLIES = 100_000  #: kept, over all minutes and functions
+MONTHS = 12
+_MB_PER_GB = 1024
+
+
+class Tally(Struct, kw_only=True):
+    """What happened to one function in one stretch of time; seconds are of attempts."""
+
+    count: int = 0
+    function_errors: int = 0
+    system_errors: int = 0
+    rejects: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+    shortest: float = float("inf")
+    work: float = 0.0  #: MB x seconds
+
+    @property
+    def errors(self) -> int:
+        return self.function_errors + self.system_errors
+
+    def add(self, other: Tally) -> None:
+        self.count += other.count
+        self.function_errors += other.function_errors
+        self.system_errors += other.system_errors
+        self.rejects += other.rejects
+        self.seconds += other.seconds
+        self.longest = max(self.longest, other.longest)
+        self.shortest = min(self.shortest, other.shortest)
+        self.work += other.work
+
+
+class Stretch(Struct, frozen=True, kw_only=True):
+    """A stretch of time, and what happened in it; None if nothing did."""
+
+    begin: float
+    minutes: int
+    tally: Tally | None
+
+
+class Month(Struct, frozen=True, kw_only=True):
+    date: str  #: ``2026-01``
+    count: int
+    gb_seconds: float
+
+
+class Usage:
+    """``project_of`` gives the project of a function, None once it is gone."""
+
+    def __init__(self, project_of: Callable[[int], str | None]) -> None:
+        self._project_of = project_of
+        self._minutes: deque[tuple[int, dict[int, Tally]]] = deque()
+        self._now: dict[int, Tally] = {}
+        self._next = 0.0  #: when the current minute ends
+        self._kept = 0  #: tallies in ``_minutes``, without the current minute
+        self._months: dict[tuple[str, str], Tally] = {}
+
+    def note(self, function: Function, outcome: Outcome) -> None:
+        """An attempt has ended."""
+        tally = self._tally(function.function_id, outcome.ended_at)
+        seconds = outcome.ended_at - outcome.started_at
+        tally.count += 1
+        tally.seconds += seconds
+        tally.work += seconds * function.memory_size
+        if seconds > tally.longest:
+            tally.longest = seconds
+        if seconds < tally.shortest:
+            tally.shortest = seconds
+        if outcome.code:
+            if outcome.code in ENGINE_FAULTS:
+                tally.system_errors += 1
+            else:
+                tally.function_errors += 1
+
+    def note_reject(self, function_id: int, now: float) -> None:
+        """A request was refused for want of room."""
+        self._tally(function_id, now).rejects += 1
+
+    def stretches(self, functions: Collection[int], begin: float, end: float, count: int = 60) -> Sequence[Stretch]:
+        """From ``begin`` to ``end``, both of them included, in up to ``count`` stretches of whole minutes."""
+        first, last = int(begin // 60), int(end // 60)
+        size = max(1, -(-(last - first + 1) // count))
+        sums: dict[int, Tally] = {}
+        for minute, tallies in self._minutes:
+            if first <= minute <= last:
+                _add_all(sums, (minute - first) // size, tallies, functions)
+        return [
+            Stretch(begin=(first + number * size) * 60.0, minutes=size, tally=sums.get(number))
+            for number in range(-(-(last - first + 1) // size))
+        ]
+
+    def total(self, function_id: int, begin: float, end: float) -> Tally:
+        (whole,) = self.stretches((function_id,), begin, end, count=1)
+        return whole.tally or Tally()
+
+    def months(self, project: str) -> Sequence[Month]:
+        """Oldest first."""
+        sums = {date: copy(tally) for (owner, date), tally in self._months.items() if owner == project}
+        if self._minutes:
+            minute, tallies = self._minutes[-1]  # it goes to its month when it is over
+            for function_id, tally in tallies.items():
+                if self._project_of(function_id) == project:
+                    sums.setdefault(_month(minute), Tally()).add(tally)
+        return [
+            Month(date=date, count=tally.count, gb_seconds=round(tally.work / _MB_PER_GB, 3))
+            for date, tally in sorted(sums.items())
+        ]
+
+    def _tally(self, function_id: int, moment: float) -> Tally:
+        if moment >= self._next:
+            self._turn(moment)
+        tally = self._now.get(function_id)
+        if tally is None:
+            tally = self._now[function_id] = Tally()
+        return tally
+
+    def _turn(self, moment: float) -> None:
+        """A new minute: the last one goes to its month, and what is too old goes altogether."""
+        if self._minutes:
+            self._keep_month(*self._minutes[-1])
+            self._kept += len(self._now)
+        minute = int(moment // 60)
+        self._next, self._now = (minute + 1) * 60.0, {}
+        self._minutes.append((minute, self._now))
+        while self._minutes[0][0] <= minute - MINUTES or (self._kept > TALLIES and len(self._minutes) > 1):
+            self._kept -= len(self._minutes.popleft()[1])
+
+    def _keep_month(self, minute: int, tallies: dict[int, Tally]) -> None:
+        date = _month(minute)
+        for function_id, tally in tallies.items():
+            project = self._project_of(function_id)
+            if project is not None:
+                self._months.setdefault((project, date), Tally()).add(tally)
+        dates = sorted({date for _, date in self._months})
+        if len(dates) > MONTHS:
+            self._months = {key: tally for key, tally in self._months.items() if key[1] != dates[0]}
+
+
+def _month(minute: int) -> str:
+    return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m")
+
+
+def _add_all(sums: dict[int, Tally], number: int, tallies: dict[int, Tally], functions: Collection[int]) -> None:
+    for function_id in functions:
+        tally = tallies.get(function_id)
+        if tally is not None:
+            sums.setdefault(number, Tally()).add(tally)

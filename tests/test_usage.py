@@ -1,0 +1,104 @@
+"""How much functions were used, by the minute and by the month."""
+
+from __future__ import annotations
+
+from engine import usage
+from engine.model import Code, CodePackage, Function, Outcome
+from engine.usage import Usage
+
+NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200
+
+
+FUNCTION = Function(
+    function_id=1,
+    project="project",
+    package="default",
+    name="used",
+    runtime="Python3.10",
+    handler="index.handler",
+    timeout=3,
+    memory_size=128,
+    code=CodePackage(sha256="", digest="", size=0),
+)
+
+
+def ended(moment: float, seconds: float = 1.0, code: int = 0) -> Outcome:
+    return Outcome(code=code, started_at=moment - seconds, ended_at=moment)
+
+
+def used(*outcomes: Outcome) -> Usage:
+    counted = Usage(lambda function_id: "project")
+    for outcome in outcomes:
+        counted.note(FUNCTION, outcome)
+    return counted
+
+
+def test_attempts_are_counted_in_the_minute_in_which_they_end() -> None:
+    counted = used(ended(NOON), ended(NOON + 59.9, 3.0, Code.USER_EXCEPTION), ended(NOON + 60, code=Code.ENGINE))
+
+    first, second, third = counted.stretches([1], NOON, NOON + 120)
+
+    assert first.tally is not None
+    assert second.tally is not None
+    assert (first.tally.count, first.tally.function_errors, first.tally.system_errors) == (2, 1, 0)
+    assert (first.tally.shortest, first.tally.longest, first.tally.seconds) == (1.0, 3.0, 4.0)
+    assert (second.tally.count, second.tally.system_errors, third.tally) == (1, 1, None)
+
+
+def test_a_long_time_comes_in_so_many_stretches() -> None:
+    counted = used(*(ended(NOON + 60 * minute) for minute in range(90)))
+
+    stretches = counted.stretches([1], NOON, NOON + 89 * 60, count=60)
+
+    assert [stretch.minutes for stretch in stretches] == [2] * 45
+    assert {stretch.tally.count for stretch in stretches if stretch.tally} == {2}
+
+
+def test_what_other_functions_did_is_not_counted() -> None:
+    assert used(ended(NOON)).total(2, NOON, NOON).count == 0
+
+
+def test_refusals_are_counted_without_attempts() -> None:
+    counted = used()
+    counted.note_reject(1, NOON)
+
+    whole = counted.total(1, NOON, NOON)
+
+    assert (whole.rejects, whole.count) == (1, 0)
+
+
+def test_minutes_are_kept_for_a_day() -> None:
+    counted = used(ended(NOON), ended(NOON + usage.MINUTES * 60))
+
+    assert counted.total(1, NOON, NOON).count == 0
+    assert counted.total(1, NOON, NOON + 86_400).count == 1
+
+
+def test_memory_is_bounded_also_with_many_functions() -> None:
+    counted = Usage(lambda function_id: None)
+    for minute in range(3):
+        for number in range(usage.TALLIES // 2 + 1):
+            counted.note_reject(number, NOON + minute * 60)
+
+    counted.note_reject(0, NOON + 180)
+
+    assert counted.total(1, NOON, NOON + 60).rejects == 0
+    assert counted.total(1, NOON + 120, NOON + 120).rejects == 1
+
+
+def test_a_month_adds_up_its_minutes_and_the_running_one() -> None:
+    counted = used(ended(NOON, 2.0), ended(NOON + 60, 6.0))
+
+    (month,) = counted.months("project")
+
+    assert (month.date, month.count, month.gb_seconds) == ("2023-11", 2, 1.0)
+    assert counted.months("another") == []
+
+
+def test_what_a_deleted_function_did_is_in_no_month() -> None:
+    counted = Usage(lambda function_id: None)
+    counted.note(FUNCTION, ended(NOON))
+
+    counted.note(FUNCTION, ended(NOON + 60))
+
+    assert counted.months("project") == []
