@@ -216,7 +216,7 @@ def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
 def test_settings_that_are_wrong_are_told_as_json_to_who_wants_json() -> None:
     said = refused("serve", "--host", "0.0.0.0", "--log-format", "json", code=2)
 
-    assert "there is no authentication yet" in json.loads(said)["event"]
+    assert "name a file of them as auth.file" in json.loads(said)["event"]
 
 
 def test_a_plugin_that_is_not_there_is_told(tmp_path: Path) -> None:
