@@ -226,6 +226,20 @@ async def test_latest_alone_cannot_be_deleted(house: House) -> None:
         await house.versions.delete(urn("latest"))
 
 
+async def test_each_change_is_one_write(house: House) -> None:
+    await house.catalog.put_settings(urn(), AsyncSettings())
+    await house.publish("v1")
+    await house.catalog.update(urn(), {"timeout": 60})
+    writes: list[int] = []
+    house.store.written = lambda: writes.append(len(house.store.functions))
+
+    await house.versions.publish(urn(), name="v2")
+    await house.catalog.limit(urn(), 7)
+    await house.versions.delete(urn("v1"))
+
+    assert writes == [3, 3, 2]
+
+
 async def test_those_who_watch_hear_of_versions(house: House) -> None:
     told: list[list[str]] = []
     house.catalog.watch(lambda function_id, _: told.append([v.version for v in house.catalog.versions(function_id)]))

@@ -1,0 +1,217 @@
+"""kill -9 in the middle of changes to the catalog: each is there as a whole, or not at all.
+
+A model knows what every change makes of the functions. After each death the engine must show the state before the
+change under way, or the one after it.
+"""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from random import Random
+from threading import Timer
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.acceptance.engine_process import BASE, EngineProcess, engine_on, rows, urn_of
+
+SEED = 23
+NAMES = ("a", "b", "c")
+VERSIONS = ("v1", "v2", "v3")
+ALIASES = ("prod", "test")
+SOURCE = "def handler(event, context):\n    return 1\n"
+#: Rows that belong to no function any more.
+ORPHANS = """
+SELECT 'version', function_id FROM function_version WHERE function_id NOT IN (SELECT function_id FROM function)
+UNION ALL
+SELECT 'settings', function_id FROM async_settings a WHERE NOT EXISTS
+    (SELECT 1 FROM function_version v WHERE v.function_id = a.function_id AND v.version = a.version)
+UNION ALL
+SELECT kind, owner FROM resource WHERE owner NOT IN (SELECT 'function:' || function_id FROM function)
+"""
+
+State = dict[str, dict[str, Any]]  #: by function: ``versions`` and ``aliases``
+
+
+class Change(NamedTuple):
+    ask: Callable[[EngineProcess], int]  #: gives the HTTP status
+    apply: Callable[[State], object]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[EngineProcess]:
+    with engine_on(tmp_path / "data") as engine:
+        yield engine
+
+
+@pytest.mark.timeout(600)
+def test_a_change_is_there_whole_or_not_at_all_whenever_the_engine_is_killed(engine: EngineProcess, kills: int) -> None:
+    random, state, done, torn = Random(SEED), State(), 0, 0
+    for _ in range(kills):
+        timer = Timer(random.uniform(0.005, 0.3), engine.kill)  # the moment of death, not a wait for a result
+        timer.start()
+        before, after, count = change_until_death(engine, state, random)
+        timer.join()
+        engine.start()
+
+        state = shown(engine)
+        assert state in (before, after)
+        assert rows(engine.data, ORPHANS) == []
+        done, torn = done + count, torn + (state == after)
+    print(f"{kills} kills, {done} changes acknowledged, {torn} done but not acknowledged")
+    assert done > kills
+
+
+def change_until_death(engine: EngineProcess, state: State, random: Random) -> tuple[State, State, int]:
+    """The states before and after the change under way at the end, and how many were acknowledged."""
+    acknowledged = 0
+    while True:
+        change = random.choice(CHANGES)(random)
+        after = deepcopy(state)
+        try:
+            change.apply(after)
+        except KeyError:
+            continue  # not possible now
+        try:
+            status = change.ask(engine)
+        except (OSError, http.client.HTTPException):
+            return state, after, acknowledged
+        if status < 300:
+            state, acknowledged = after, acknowledged + 1
+
+
+def shown(engine: EngineProcess) -> State:
+    """All that the API shows of the functions."""
+    found = engine.ask("GET", BASE).json["functions"]
+    return {function["func_name"]: show_function(engine, function["func_name"]) for function in found}
+
+
+def show_function(engine: EngineProcess, name: str) -> dict[str, Any]:
+    path = f"{BASE}/{urn_of(name)}"
+    versions = engine.ask("GET", f"{path}/versions").json["versions"]
+    aliases = engine.ask("GET", f"{path}/aliases").json
+    return {
+        "versions": {item["version"]: _version(item) for item in versions},
+        "aliases": {item["name"]: (item["version"], item["additional_version_weights"]) for item in aliases},
+    }
+
+
+def _version(item: dict[str, Any]) -> tuple[int, int, int | None]:
+    settings = item.get("function_async_config", {})
+    return item["timeout"], item["strategy_config"]["concurrency"], settings.get("max_async_retry_attempts")
+
+
+# --- changes ------------------------------------------------------------------------------------------------
+
+
+def create(random: Random) -> Change:
+    name = random.choice(NAMES)
+    body = {
+        "func_name": name,
+        "package": "default",
+        "runtime": "Python3.10",
+        "handler": "index.handler",
+        "timeout": 3,
+        "memory_size": 128,
+        "code_type": "inline",
+    }
+
+    def apply(state: State) -> None:
+        state.setdefault(name, {"versions": {"latest": (3, 400, None)}, "aliases": {}})
+
+    return Change(lambda engine: engine.ask("POST", BASE, body).status, apply)
+
+
+def delete(random: Random) -> Change:
+    name = random.choice(NAMES)
+    return Change(_asking("DELETE", name, "", qualifier=""), lambda state: state.pop(name))
+
+
+def update(random: Random) -> Change:
+    name, timeout = random.choice(NAMES), random.randint(3, 900)
+    body = {"func_name": name, "runtime": "Python3.10", "handler": "index.handler", "memory_size": 128}
+
+    def apply(state: State) -> None:
+        versions = state[name]["versions"]
+        versions["latest"] = (timeout, *versions["latest"][1:])
+
+    return Change(_asking("PUT", name, "/config", {**body, "timeout": timeout}), apply)
+
+
+def limit(random: Random) -> Change:
+    name, number = random.choice(NAMES), random.randint(1, 1000)
+
+    def apply(state: State) -> None:
+        versions = state[name]["versions"]
+        versions.update({version: (old[0], number, old[2]) for version, old in versions.items()})
+
+    return Change(_asking("PUT", name, "/config-max-instance", {"max_instance_num": number}), apply)
+
+
+def configure(random: Random) -> Change:
+    name, retries = random.choice(NAMES), random.randint(0, 3)
+
+    def apply(state: State) -> None:
+        versions = state[name]["versions"]
+        versions["latest"] = (*versions["latest"][:2], retries)
+
+    return Change(_asking("PUT", name, "/async-invoke-config", {"max_async_retry_attempts": retries}), apply)
+
+
+def publish(random: Random) -> Change:
+    name, version = random.choice(NAMES), random.choice(VERSIONS)
+
+    def apply(state: State) -> None:
+        versions = state[name]["versions"]
+        versions.setdefault(version, versions["latest"])
+
+    return Change(_asking("POST", name, "/versions", {"version": version}), apply)
+
+
+def unpublish(random: Random) -> Change:
+    name, version = random.choice(NAMES), random.choice(VERSIONS)
+    asking = _asking("DELETE", name, "", qualifier=f":{version}")
+    return Change(asking, lambda state: state[name]["versions"].pop(version))
+
+
+def point(random: Random) -> Change:
+    """An alias that is there already changes."""
+    name, alias = random.choice(NAMES), random.choice(ALIASES)
+    version, other = random.sample(VERSIONS, 2)
+    body = {"version": version, "additional_version_weights": {other: random.randint(0, 100)}}
+    return Change(_asking("PUT", name, f"/aliases/{alias}", body), _pointing(name, alias, body, there=True))
+
+
+def name_it(random: Random) -> Change:
+    name, alias = random.choice(NAMES), random.choice(ALIASES)
+    body = {"version": random.choice(VERSIONS), "additional_version_weights": {}}
+    return Change(_asking("POST", name, "/aliases", {"name": alias, **body}), _pointing(name, alias, body, there=False))
+
+
+def unname(random: Random) -> Change:
+    name, alias = random.choice(NAMES), random.choice(ALIASES)
+    return Change(_asking("DELETE", name, f"/aliases/{alias}"), lambda state: state[name]["aliases"].pop(alias))
+
+
+SEVERAL_ROWS = (limit, limit, publish, publish, unpublish)
+CHANGES = (*SEVERAL_ROWS * 4, *(create, update, update, configure, configure, point, name_it, unname) * 2, delete)
+
+
+def _pointing(name: str, alias: str, body: dict[str, Any], *, there: bool) -> Callable[[State], None]:
+    def apply(state: State) -> None:
+        aliases = state[name]["aliases"]
+        if there:
+            aliases[alias]
+        aliases[alias] = (body["version"], body["additional_version_weights"])
+
+    return apply
+
+
+def _asking(
+    method: str, name: str, path: str, body: object = None, *, qualifier: str = ":latest"
+) -> Callable[[EngineProcess], int]:
+    urn = urn_of(name).removesuffix(":latest") + qualifier
+    return lambda engine: engine.ask(method, f"{BASE}/{urn}{path}", body).status

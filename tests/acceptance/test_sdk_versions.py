@@ -1,0 +1,461 @@
+"""The vendor's SDK with versions and aliases, against an engine that is a process."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from tests.acceptance.test_sdk import PROJECT, Platform, create, encoded, ended, platform, refused, urn_of
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkfunctiongraph import v2 as fg
+
+__all__ = ["platform"]  # a fixture
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
+]
+
+
+def telling(word: str) -> str:
+    """A function that answers with a word, its version and the alias that led to it."""
+    return f"def handler(event, context):\n    return [{word!r}, context.getVersion(), context.getAlias()]\n"
+
+
+def recode(platform: Platform, name: str, source: str) -> Any:
+    code = fg.FuncCode(file=encoded(source.encode()))
+    body = fg.UpdateFunctionCodeRequestBody(code_type="inline", func_code=code)
+    return platform.client.update_function_code(fg.UpdateFunctionCodeRequest(function_urn=urn_of(name), body=body))
+
+
+def publish(platform: Platform, name: str, version: str | None = None, **fields: str) -> Any:
+    body = fg.CreateFunctionVersionRequestBody(version=version, **fields)
+    return platform.client.create_function_version(
+        fg.CreateFunctionVersionRequest(function_urn=urn_of(name), body=body)
+    )
+
+
+def create_with_versions(platform: Platform, name: str, count: int = 2, **fields: object) -> None:
+    """Versions v1, v2 … that each tell their name; ``latest`` tells ``new``."""
+    create(platform, name, telling("v1"), **fields)
+    for number in range(1, count + 1):
+        recode(platform, name, telling(f"v{number}"))
+        publish(platform, name, f"v{number}")
+    recode(platform, name, telling("new"))
+
+
+def alias(platform: Platform, name: str, alias: str, version: str, **fields: Any) -> Any:
+    body = fg.CreateVersionAliasRequestBody(name=alias, version=version, **fields)
+    return platform.client.create_version_alias(fg.CreateVersionAliasRequest(function_urn=urn_of(name), body=body))
+
+
+def realias(platform: Platform, name: str, alias: str, version: str, **fields: Any) -> Any:
+    body = fg.UpdateVersionAliasRequestBody(version=version, **fields)
+    request = fg.UpdateVersionAliasRequest(function_urn=urn_of(name), alias_name=alias, body=body)
+    return platform.client.update_version_alias(request)
+
+
+def unalias(platform: Platform, name: str, alias: str) -> Any:
+    request = fg.DeleteVersionAliasRequest(function_urn=urn_of(name), alias_name=alias)
+    return platform.client.delete_version_alias(request)
+
+
+def delete(platform: Platform, name: str, qualifier: str) -> Any:
+    return platform.client.delete_function(fg.DeleteFunctionRequest(function_urn=urn_of(name, qualifier)))
+
+
+def call(platform: Platform, name: str, qualifier: str, **headers: str) -> Any:
+    """What a synchronous call returns, which may carry headers of the caller's own."""
+    invoker = platform.client.invoke_function_invoker(
+        fg.InvokeFunctionRequest(function_urn=urn_of(name, qualifier), body={})
+    )
+    for header, value in headers.items():
+        invoker.add_header(header.replace("_", "-"), value)
+    return json.loads(invoker.invoke().raw_content)
+
+
+def accept(platform: Platform, name: str, qualifier: str, **headers: str) -> str:
+    invoker = platform.client.async_invoke_function_invoker(
+        fg.AsyncInvokeFunctionRequest(function_urn=urn_of(name, qualifier), body={})
+    )
+    for header, value in headers.items():
+        invoker.add_header(header.replace("_", "-"), value)
+    request_id: str = invoker.invoke().request_id
+    return request_id
+
+
+def ask(platform: Platform, method: str, path: str, body: object = None) -> tuple[int, dict[str, str], Any]:
+    """Without the SDK, with raw colons in the path."""
+    with closing(http.client.HTTPConnection("127.0.0.1", platform.port, timeout=90)) as connection:
+        content = None if body is None else json.dumps(body).encode()
+        connection.request(method, f"/v2/{PROJECT}/fgs{path}", content, {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        text = reply.read()
+        headers = {name.lower(): value for name, value in reply.getheaders()}
+        return reply.status, headers, json.loads(text) if text else None
+
+
+# --- versions -----------------------------------------------------------------------------------------------
+
+
+def test_a_version_is_published_shown_and_invoked(platform: Platform) -> None:
+    create(platform, "published", telling("old"))
+    version = publish(platform, "published", "v1", description="first")
+    recode(platform, "published", telling("new"))
+
+    config = fg.ShowFunctionConfigRequest(function_urn=urn_of("published", ":v1"))
+    code = fg.ShowFunctionCodeRequest(function_urn=urn_of("published", ":v1"))
+    shown, coded = platform.client.show_function_config(config), platform.client.show_function_code(code)
+
+    assert (version.version, version.version_description) == ("v1", "first")
+    assert version.func_urn == shown.func_urn == urn_of("published", ":v1")
+    assert (shown.digest, coded.func_code.file) == (version.digest, encoded(telling("old").encode()))
+    assert call(platform, "published", ":v1") == ["old", "v1", ""]
+    assert call(platform, "published", ":latest") == ["new", "latest", ""]
+    record = ended(platform, "published", accept(platform, "published", ":v1"))
+    assert (json.loads(record["result"]), record["function_urn"]) == (["old", "v1", ""], version.func_urn)
+
+
+def test_versions_are_listed_in_pages_with_their_settings(platform: Platform) -> None:
+    create(platform, "paged", telling("v1"))
+    body = fg.UpdateFunctionAsyncInvokeConfigRequestBody(max_async_retry_attempts=3)
+    request = fg.UpdateFunctionAsyncInvokeConfigRequest(function_urn=urn_of("paged"), body=body)
+    platform.client.update_function_async_invoke_config(request)
+    first = publish(platform, "paged", "v1")
+    recode(platform, "paged", telling("v2"))
+    publish(platform, "paged", "v2")
+
+    pages = [
+        platform.client.list_function_versions(
+            fg.ListFunctionVersionsRequest(function_urn=urn_of("paged"), marker=marker, maxitems="2")
+        )
+        for marker in ("0", "2")
+    ]
+
+    assert [[item.version for item in page.versions] for page in pages] == [["latest", "v1"], ["v2"]]
+    assert [(page.next_marker, page.count) for page in pages] == [(2, 3), (3, 3)]
+    assert first.function_async_config.max_async_retry_attempts == 3
+    assert pages[1].versions[0].function_async_config.max_async_retry_attempts == 3
+
+
+def test_a_version_has_settings_of_its_own(platform: Platform) -> None:
+    create_with_versions(platform, "settled", 1)
+    client, urn = platform.client, urn_of("settled", ":v1")
+    body = fg.UpdateFunctionAsyncInvokeConfigRequestBody(max_async_retry_attempts=2)
+
+    client.update_function_async_invoke_config(fg.UpdateFunctionAsyncInvokeConfigRequest(function_urn=urn, body=body))
+    page = client.list_function_async_invoke_config(fg.ListFunctionAsyncInvokeConfigRequest(function_urn=urn))
+
+    assert [item.func_urn for item in page.async_invoke_configs] == [urn]
+    with refused(404, "FSS.0404"):
+        client.show_function_async_invoke_config(
+            fg.ShowFunctionAsyncInvokeConfigRequest(function_urn=urn_of("settled"))
+        )
+
+
+def test_a_version_needs_no_body_and_no_name(platform: Platform) -> None:
+    create(platform, "nameless", telling("v1"))
+
+    version = platform.client.create_function_version(
+        fg.CreateFunctionVersionRequest(function_urn=urn_of("nameless"))
+    ).version
+
+    assert version[0] == "v"
+    assert (len(version), version[9]) == (16, "-")
+
+
+def test_publishing_is_refused_as_documented(platform: Platform) -> None:
+    create(platform, "refusing", telling("v1"))
+    digest = hashlib.md5(telling("v1").encode(), usedforsecurity=False).hexdigest()
+
+    with refused(400, "FSS.0400"):
+        publish(platform, "refusing", "v1", digest="0" * 32)
+    publish(platform, "refusing", "v1", digest=digest)
+    with refused(400, "FSS.1016"):
+        publish(platform, "refusing", "v2")
+    with refused(409, "FSS.1062"):
+        publish(platform, "refusing", "v1")
+    with refused(400, "FSS.1015"):
+        publish(platform, "refusing", "latest")
+    with refused(400, "FSS.1019"):
+        publish(platform, "refusing", "v2", description="d" * 513)
+    with refused(404, "FSS.1051"):
+        publish(platform, "nowhere", "v1")
+
+
+def test_there_are_twenty_versions_at_most(platform: Platform) -> None:
+    create_with_versions(platform, "crowded", 20)
+
+    with refused(403, "FSS.0403"):
+        publish(platform, "crowded", "more")
+
+
+def test_a_published_version_does_not_change(platform: Platform) -> None:
+    create_with_versions(platform, "frozen", 1)
+    fields = {"func_name": "frozen", "runtime": "Python3.10", "handler": "index.handler", "memory_size": 128}
+    config = fg.UpdateFunctionConfigRequestBody(**fields, timeout=9)
+    code = fg.UpdateFunctionCodeRequestBody(code_type="inline", func_code=fg.FuncCode(file=encoded(b"x = 1")))
+
+    with refused(400, "FSS.1015"):
+        platform.client.update_function_config(
+            fg.UpdateFunctionConfigRequest(function_urn=urn_of("frozen", ":v1"), body=config)
+        )
+    with refused(400, "FSS.1015"):
+        platform.client.update_function_code(
+            fg.UpdateFunctionCodeRequest(function_urn=urn_of("frozen", ":v1"), body=code)
+        )
+    assert call(platform, "frozen", ":v1")[0] == "v1"
+
+
+def test_a_version_is_deleted_alone(platform: Platform) -> None:
+    create_with_versions(platform, "pruned")
+
+    assert delete(platform, "pruned", ":v1").status_code == 204
+
+    with refused(404, "FSS.1052"):
+        delete(platform, "pruned", ":v1")
+    with refused(404, "FSS.1052"):
+        call(platform, "pruned", ":v1")
+    with refused(400, "FSS.1015"):
+        delete(platform, "pruned", ":latest")
+    assert call(platform, "pruned", ":v2")[0] == "v2"
+    delete(platform, "pruned", "")
+    with refused(404, "FSS.1051"):
+        call(platform, "pruned", ":v2")
+
+
+def test_what_waits_for_a_deleted_version_is_discarded(platform: Platform) -> None:
+    create_with_versions(platform, "waited", 1)
+    doomed = accept(platform, "waited", ":v1", X_Functiond_Delay="1.5")
+    spared = accept(platform, "waited", ":latest", X_Functiond_Delay="1.5")
+
+    delete(platform, "waited", ":v1")
+
+    record = ended(platform, "waited", doomed)
+    assert (record["status"], record["error_message"]) == ("DISCARD", "version v1 was deleted")
+    assert ended(platform, "waited", spared)["status"] == "SUCCESS"
+
+
+def test_the_maximum_of_instances_leaves_warm_instances_alone(platform: Platform) -> None:
+    source = "import os\ndef handler(event, context):\n    return os.getpid()\n"
+    create(platform, "warm", source)
+    before = call(platform, "warm", ":latest")
+    body = fg.UpdateFunctionMaxInstanceConfigRequestBody(max_instance_num=3)
+
+    config = platform.client.update_function_max_instance_config(
+        fg.UpdateFunctionMaxInstanceConfigRequest(function_urn=urn_of("warm"), body=body)
+    )
+
+    assert (config.strategy_config.concurrency, call(platform, "warm", ":latest")) == (3, before)
+
+
+def test_no_version_of_a_disabled_function_runs(platform: Platform) -> None:
+    create_with_versions(platform, "disabled", 1)
+    body = fg.UpdateFunctionMaxInstanceConfigRequestBody(max_instance_num=0)
+    request = fg.UpdateFunctionMaxInstanceConfigRequest(function_urn=urn_of("disabled"), body=body)
+
+    platform.client.update_function_max_instance_config(request)
+
+    with refused(429, "FSS.0429"):
+        accept(platform, "disabled", ":v1")
+
+
+def test_a_function_is_collected_and_let_go(platform: Platform) -> None:
+    create(platform, "liked", telling("v1"))
+
+    for state in ("true", "false"):
+        request = fg.UpdateFunctionCollectStateRequest(func_urn=urn_of("liked"), state=state)
+        assert platform.client.update_function_collect_state(request).status_code == 200
+        _, _, shown = ask(platform, "GET", f"/functions/{urn_of('liked')}/config")
+        assert shown["collected"] is (state == "true")
+
+    with refused(400, "FSS.0400"):
+        request = fg.UpdateFunctionCollectStateRequest(func_urn=urn_of("liked"), state="maybe")
+        platform.client.update_function_collect_state(request)
+
+
+# --- aliases ------------------------------------------------------------------------------------------------
+
+
+def test_an_alias_is_created_shown_listed_changed_and_deleted(platform: Platform) -> None:
+    create_with_versions(platform, "named")
+    client, urn = platform.client, urn_of("named")
+
+    made = alias(platform, "named", "prod", "v1", description="main")
+    realias(platform, "named", "prod", "v2", additional_version_weights={"v1": 10})
+    shown = client.show_version_alias(fg.ShowVersionAliasRequest(function_urn=urn, alias_name="prod"))
+    listed = client.list_version_aliases(fg.ListVersionAliasesRequest(function_urn=urn))
+    deleted = unalias(platform, "named", "prod")
+
+    assert (made.alias_urn, made.description) == (urn_of("named", ":!prod"), "main")
+    assert (shown.version, shown.additional_version_weights, shown.description) == ("v2", {"v1": 10}, "")
+    assert [item.name for item in listed.body] == ["prod"]
+    assert deleted.status_code == 204
+    assert not client.list_version_aliases(fg.ListVersionAliasesRequest(function_urn=urn)).body
+    for gone in (lambda: unalias(platform, "named", "prod"), lambda: realias(platform, "named", "prod", "v1")):
+        with refused(404, "FSS.1053"):
+            gone()
+
+
+def test_a_call_by_alias_runs_its_version_and_says_so(platform: Platform) -> None:
+    create_with_versions(platform, "routed", 1)
+    alias(platform, "routed", "prod", "v1")
+
+    record = ended(platform, "routed", accept(platform, "routed", ":!prod"))
+
+    assert call(platform, "routed", ":!prod") == ["v1", "v1", "prod"]
+    assert json.loads(record["result"]) == ["v1", "v1", "prod"]
+    assert (record["function_urn"], record["alias"]) == (urn_of("routed", ":v1"), "prod")
+    status, _, body = ask(platform, "POST", f"/functions/{urn_of('routed', ':!prod')}/invocations", {})
+    assert (status, body[0]) == (200, "v1")
+
+
+def test_weights_send_a_part_of_the_requests_elsewhere(platform: Platform) -> None:
+    create_with_versions(platform, "weighed")
+    alias(platform, "weighed", "split", "v1", additional_version_weights={"v2": 50})
+    alias(platform, "weighed", "all", "v2", additional_version_weights={"v1": 100})
+
+    told = Counter(call(platform, "weighed", ":!split")[0] for _ in range(60))
+
+    assert set(told) == {"v1", "v2"}
+    assert min(told.values()) > 5  # the odds against are a million to one
+    assert {call(platform, "weighed", ":!all")[0] for _ in range(5)} == {"v1"}
+
+
+def test_rules_look_at_headers_and_cookies(platform: Platform) -> None:
+    create_with_versions(platform, "ruled")
+    rules = [
+        fg.VersionStrategyRules(rule_type="header", param="X-Ring", op="=", value="early"),
+        fg.VersionStrategyRules(rule_type="cookie", param="who", op="in", value="ada,bob"),
+    ]
+    strategy = fg.VersionStrategy(rules=rules, combine_type="or")
+    made = alias(platform, "ruled", "canary", "v1", additional_version_strategy={"v2": strategy})
+
+    assert made.additional_version_strategy["v2"].combine_type == "or"
+    assert call(platform, "ruled", ":!canary")[0] == "v1"
+    assert call(platform, "ruled", ":!canary", X_Ring="early")[0] == "v2"
+    assert call(platform, "ruled", ":!canary", Cookie="a=1; who=bob")[0] == "v2"
+    request_id = accept(platform, "ruled", ":!canary", X_Ring="early")
+    assert json.loads(ended(platform, "ruled", request_id)["result"])[0] == "v2"
+
+
+def test_retries_keep_the_version_that_was_chosen(platform: Platform) -> None:
+    failing = "def handler(event, context):\n    raise ValueError(context.getVersion())\n"
+    create(platform, "kept", failing)
+    body = fg.UpdateFunctionAsyncInvokeConfigRequestBody(max_async_retry_attempts=1)
+    config = fg.UpdateFunctionAsyncInvokeConfigRequest(function_urn=urn_of("kept"), body=body)
+    platform.client.update_function_async_invoke_config(config)
+    publish(platform, "kept", "v1")
+    recode(platform, "kept", telling("new"))
+    publish(platform, "kept", "v2")
+    alias(platform, "kept", "prod", "v1")
+
+    request_id = accept(platform, "kept", ":!prod")
+    realias(platform, "kept", "prod", "v2")
+
+    record = ended(platform, "kept", request_id)
+    assert (record["status"], record["attempt"], record["function_urn"]) == ("FAIL", 2, urn_of("kept", ":v1"))
+
+
+def test_an_alias_can_be_a_destination(platform: Platform) -> None:
+    create_with_versions(platform, "goal")
+    create(platform, "start")
+    alias(platform, "goal", "prod", "v2")
+    target = fg.FuncDestinationConfig(
+        destination="FunctionGraph", param=json.dumps({"func_urn": urn_of("goal", ":!prod")})
+    )
+    body = fg.UpdateFunctionAsyncInvokeConfigRequestBody(
+        destination_config=fg.FuncAsyncDestinationConfig(on_success=target)
+    )
+    config = fg.UpdateFunctionAsyncInvokeConfigRequest(function_urn=urn_of("start"), body=body)
+    platform.client.update_function_async_invoke_config(config)
+
+    ended(platform, "start", accept(platform, "start", ":latest"))
+    record = ended(platform, "goal", arrived(platform, "goal"))
+
+    assert (json.loads(record["result"]), record["source"]) == (["v2", "v2", "prod"], "FunctionGraph")
+
+
+def arrived(platform: Platform, name: str) -> str:
+    """The request id of the first invocation that somebody else causes."""
+    for _ in range(600):
+        request = fg.ListAsyncInvocationsRequest(function_urn=urn_of(name))
+        found = platform.client.list_async_invocations(request).invocations
+        if found:
+            request_id: str = found[0].request_id
+            return request_id
+    raise AssertionError(f"{name} was never invoked")
+
+
+def test_aliases_are_refused_as_documented(platform: Platform) -> None:
+    create_with_versions(platform, "strict", 3)
+    alias(platform, "strict", "prod", "v1")
+    strategy = fg.VersionStrategy(rules=[fg.VersionStrategyRules(rule_type="query", param="a", op="=", value="b")])
+
+    for status, code, name, version, fields in (
+        (400, "FSS.1014", "2nd", "v2", {}),
+        (404, "FSS.1052", "test", "v9", {}),
+        (409, "FSS.1063", "prod", "v2", {}),
+        (409, "FSS.1066", "test", "v1", {}),
+        (400, "FSS.1091", "test", "v2", {"additional_version_weights": {"v9": 1}}),
+        (400, "FSS.1092", "test", "v2", {"additional_version_weights": {"v3": 101}}),
+        (400, "FSS.1092", "test", "v2", {"additional_version_weights": {"v3": "many"}}),
+        (400, "FSS.1093", "test", "v2", {"additional_version_weights": {"v2": 1}}),
+        (400, "FSS.0400", "test", "v2", {"additional_version_strategy": {"v3": strategy}}),
+    ):
+        with refused(status, code):
+            alias(platform, "strict", name, version, **fields)
+    with refused(404, "FSS.1051"):
+        alias(platform, "nowhere", "prod", "v1")
+    with refused(404, "FSS.1053"):
+        call(platform, "strict", ":!test")
+
+
+def test_a_version_that_an_alias_uses_stays(platform: Platform) -> None:
+    create_with_versions(platform, "needed")
+    alias(platform, "needed", "prod", "v1", additional_version_weights={"v2": 10})
+
+    for qualifier in (":v1", ":v2", ":!prod"):
+        with refused(403, "FSS.1094"):
+            delete(platform, "needed", qualifier)
+
+
+def test_there_are_ten_aliases_at_most(platform: Platform) -> None:
+    create_with_versions(platform, "aliased", 11)
+    for number in range(1, 11):
+        alias(platform, "aliased", f"a{number}", f"v{number}")
+
+    with refused(403, "FSS.1043"):
+        alias(platform, "aliased", "more", "v11")
+
+
+def test_updates_at_once_end_in_one_of_their_states(platform: Platform) -> None:
+    create(platform, "raced", telling("v1"))
+    states = [{"timeout": 3 + n, "memory_size": (128, 256)[n % 2], "description": f"state {n}"} for n in range(8)]
+
+    def update(state: dict[str, Any]) -> int:
+        fields = {"func_name": "raced", "runtime": "Python3.10", "handler": "index.handler", **state}
+        return ask(platform, "PUT", f"/functions/{urn_of('raced')}/config", fields)[0]
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(update, states)) == {200}
+        _, _, shown = ask(platform, "GET", f"/functions/{urn_of('raced')}/config")
+        assert {name: shown[name] for name in states[0]} in states
+
+
+def test_refusals_carry_a_request_id(platform: Platform) -> None:
+    status, headers, body = ask(platform, "GET", f"/functions/{urn_of('nowhere')}/aliases/x")
+
+    assert (status, body["error_code"]) == (404, "FSS.1051")
+    assert headers["x-request-id"]
