@@ -219,6 +219,7 @@ def _wire(
         disk=DiskGuard(storage.path, kept.free_space, clock),
         ageing=ageing,
         sync_timeout=settings.http.sync_timeout,
+        on_overload=lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()),
     )
     delivery = Delivery(
         outbox=storage.outbox,

@@ -61,6 +61,9 @@ class Directory:
         versions = self._functions.get(function_id)
         return versions.get(version) if versions else None
 
+    def id_of(self, urn: FunctionUrn) -> int | None:
+        return self._ids.get((urn.project, urn.package, urn.name))
+
     def project_of(self, function_id: int) -> str | None:
         function = self.resolve(function_id, LATEST)
         return function.project if function else None

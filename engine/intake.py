@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -18,12 +19,12 @@ from msgspec import Struct
 from engine.backlog import Backlog
 from engine.catalog import Catalog, priority_cap
 from engine.clock import Clock
-from engine.errors import CallTimedOut, DiskLow, FunctionDisabled, InvalidField, ShuttingDown, Unavailable
+from engine.errors import CallTimedOut, DiskLow, FunctionDisabled, InvalidField, Overloaded, ShuttingDown, Unavailable
 from engine.identity import Identity
 from engine.model import Function, Invocation, Outcome, Request
 from engine.protocols import Journal
 from engine.scheduler import Scheduler
-from engine.urn import LATEST
+from engine.urn import LATEST, FunctionUrn
 
 #: Seconds between two looks at the free space.
 LOOK_EVERY = 0.25
@@ -65,10 +66,12 @@ class Intake:
         disk: DiskGuard,
         ageing: float,
         sync_timeout: float,
+        on_overload: Callable[[FunctionUrn], None] = lambda urn: None,
     ) -> None:
         self._catalog, self._journal, self._scheduler, self._backlog = catalog, journal, scheduler, backlog
         self._identity, self._clock, self._disk = identity, clock, disk
         self._ageing, self._sync_timeout = ageing, sync_timeout
+        self._on_overload = on_overload  #: called when a request was refused for want of room
         self._closed = False
         self._accepted: dict[str, int] = {}
         self._called = 0
@@ -83,7 +86,7 @@ class Intake:
         try:
             return await self._accept(request)
         except Exception as error:
-            self._count_refusal(error)
+            self._count_refusal(error, request)
             raise
 
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
@@ -91,7 +94,7 @@ class Intake:
         try:
             return await self._call(request)
         except Exception as error:
-            self._count_refusal(error)
+            self._count_refusal(error, request)
             raise
 
     def prepare(self, request: Request, function: Function) -> Invocation:
@@ -179,6 +182,8 @@ class Intake:
             raise InvalidField("priority", request.priority, "must be 0 to 9")
         return function
 
-    def _count_refusal(self, error: Exception) -> None:
+    def _count_refusal(self, error: Exception, request: Request) -> None:
+        if isinstance(error, Overloaded):
+            self._on_overload(request.function)
         kind = type(error).__name__
         self._refused[kind] = self._refused.get(kind, 0) + 1

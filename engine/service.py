@@ -84,6 +84,7 @@ def api_parts(engine: Running) -> Parts:
         region=engine.settings.http.region,
         resources=engine.resources,
         usage=engine.usage,
+        instances=lambda: engine.pool.statistics().alive,
         async_body_limit=engine.settings.http.async_body_limit,
         sync_body_limit=engine.settings.http.sync_body_limit,
         health=HealthChecks(

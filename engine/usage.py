@@ -90,9 +90,10 @@ class Usage:
             else:
                 tally.function_errors += 1
 
-    def note_reject(self, function_id: int, now: float) -> None:
-        """A request was refused for want of room."""
-        self._tally(function_id, now).rejects += 1
+    def note_reject(self, function_id: int | None, now: float) -> None:
+        """A request was refused for want of room; None if its function has gone meanwhile."""
+        if function_id is not None:
+            self._tally(function_id, now).rejects += 1
 
     def stretches(self, functions: Collection[int], begin: float, end: float, count: int = 60) -> Sequence[Stretch]:
         """From ``begin`` to ``end``, both of them included, in up to ``count`` stretches of whole minutes."""

@@ -42,6 +42,7 @@ class PoolStatistics(Struct, frozen=True, kw_only=True):
     starting: int
     idle: int
     busy: int
+    alive: int  #: of any state
     memory: int  #: MB granted to all instances
     started: int  #: since the beginning
     retired: int  #: dismissed by the pool
@@ -168,6 +169,7 @@ class Pool:
         return PoolStatistics(
             starting=self._starting,
             idle=idle,
+            alive=len(self._alive),
             busy=max(0, len(self._alive) - idle - self._starting),
             memory=self._memory,
             started=self._started,

@@ -57,14 +57,14 @@ class Dependencies:
     def list(self, project: str, *, name_part: str = "", runtime: str = "") -> Sequence[Dependency]:
         """The newest version of each, by name."""
         newest: dict[str, Dependency] = {}
-        for one in sorted(self._of(project), key=lambda dependency: dependency.version):
+        for one in sorted(self.of(project), key=lambda dependency: dependency.version):
             newest[one.dep_id] = one
         found = (one for one in newest.values() if name_part in one.name and runtime in ("", one.runtime))
         return sorted(found, key=lambda dependency: dependency.name)
 
     def versions(self, project: str, dep_id: str) -> Sequence[Dependency]:
         """Newest first; none at all is UnknownDependency."""
-        found = sorted((one for one in self._of(project) if one.dep_id == dep_id), key=lambda one: -one.version)
+        found = sorted((one for one in self.of(project) if one.dep_id == dep_id), key=lambda one: -one.version)
         if not found:
             raise UnknownDependency(dep_id)
         return found
@@ -106,7 +106,7 @@ class Dependencies:
                     raise DependencyInUse(f"{dependency.name} {version}", f"{function.name}:{function.version}")
             await self._shelf.delete(project_owner(project), dependency.id)
 
-    def _of(self, project: str) -> Iterator[Dependency]:
+    def of(self, project: str) -> Iterator[Dependency]:
         yield from self._shelf.of(project_owner(project)).values()
 
     def _by_id(self, project: str, id: str) -> Dependency:
@@ -117,7 +117,7 @@ class Dependencies:
 
     def _next(self, project: str, new: NewDependency) -> tuple[str, int]:
         """The id and the number that the new version gets."""
-        same = [one for one in self._of(project) if one.name == new.name]
+        same = [one for one in self.of(project) if one.name == new.name]
         if len(self._shelf.of(project_owner(project))) >= MAX_PER_PROJECT:
             raise TooManyDependencies("a project", MAX_PER_PROJECT)
         if not same:

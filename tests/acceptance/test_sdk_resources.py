@@ -336,3 +336,60 @@ def test_statistics_are_refused_as_documented(platform: Platform) -> None:
         client.list_function_as_metric(fg.ListFunctionAsMetricRequest(type="joy"))
     with refused(404, "FSS.1051"):
         client.show_function_metrics(fg.ShowFunctionMetricsRequest(func_urn=urn_of("unheard_of"), period="5"))
+
+
+def test_quotas_show_what_is_used(platform: Platform) -> None:
+    create(platform, "counting")
+
+    quotas = {one.type: one for one in platform.client.list_quotas(fg.ListQuotasRequest()).quotas.resources}
+    create(platform, "counting2")
+    later = {one.type: one for one in platform.client.list_quotas(fg.ListQuotasRequest()).quotas.resources}
+
+    assert later["fgs_func_num"].used == quotas["fgs_func_num"].used + 1
+    assert (quotas["fgs_func_num"].quota, quotas["fgs_func_code_size"].unit) == (400, "MB")
+    assert quotas["fgs_func_code_size"].used >= 1
+
+
+def test_tracing_keys_are_kept_and_the_secret_one_is_masked(platform: Platform) -> None:
+    create(platform, "traced")
+    client, urn = platform.client, urn_of("traced")
+
+    def put(access: str, secret: str) -> Any:
+        body = fg.UpdateTracingRequestBody(tracing_ak=access, tracing_sk=secret)
+        return client.update_tracing(fg.UpdateTracingRequest(function_urn=urn, body=body))
+
+    put("access", "secret")
+    shown = client.show_tracing(fg.ShowTracingRequest(function_urn=urn))
+    with refused(400, "FSS.0400"):
+        put("access", "")
+    put("", "")
+    ended = client.show_tracing(fg.ShowTracingRequest(function_urn=urn))
+
+    assert (shown.tracing_ak, shown.tracing_sk) == ("access", "****")
+    assert (ended.tracing_ak, ended.tracing_sk) == ("", "")
+    with refused(404, "FSS.1051"):
+        client.show_tracing(fg.ShowTracingRequest(function_urn=urn_of("unheard_of")))
+
+
+def test_logs_can_be_enabled_and_their_place_is_shown(platform: Platform) -> None:
+    create(platform, "logging", log_config=fg.FuncLogConfig(group_id="g", stream_id="s"))
+
+    enabled = platform.client.enable_lts_logs(fg.EnableLtsLogsRequest())
+    shown = platform.client.show_lts_log_details(fg.ShowLtsLogDetailsRequest(function_urn=urn_of("logging")))
+
+    assert enabled.status_code == 200
+    assert (shown.group_id, shown.stream_id) == ("g", "s")
+    assert shown.group_name
+    assert shown.stream_name
+
+
+def test_there_are_no_snapshots(platform: Platform) -> None:
+    create(platform, "snapped")
+    client, urn = platform.client, urn_of("snapped")
+
+    state = client.show_func_snapshot_state(fg.ShowFuncSnapshotStateRequest(function_urn=urn, action="state"))
+    off = client.update_func_snapshot(fg.UpdateFuncSnapshotRequest(function_urn=urn, action="disable"))
+
+    assert (state.state, off.status_code) == ("Disabled", 204)
+    with refused(426, "FSS.0426"):
+        client.update_func_snapshot(fg.UpdateFuncSnapshotRequest(function_urn=urn, action="enable"))

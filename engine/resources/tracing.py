@@ -1,0 +1,57 @@
+"""The keys by which a function's calls would be traced: kept and shown, with the secret one masked.
+
+Nothing is traced here, and no key reaches a child.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from engine.catalog import Catalog
+from engine.errors import InvalidField
+from engine.resources.shelf import Shelf, function_owner
+from engine.urn import FunctionUrn
+
+MASK = "****"
+_ID = "tracing"
+_LONGEST = 256
+
+
+class TracingKeys(Struct, frozen=True, kw_only=True):
+    access: str = ""
+    secret: str = ""
+
+    def __repr__(self) -> str:
+        return f"TracingKeys(access={self.access!r}, secret={MASK!r})"
+
+
+class Tracing:
+    def __init__(self, shelf: Shelf[TracingKeys], catalog: Catalog) -> None:
+        self._shelf, self._catalog = shelf, catalog
+
+    def show(self, urn: FunctionUrn) -> TracingKeys:
+        """Empty keys if there are none."""
+        return self._shelf.of(self._owner(urn)).get(_ID, TracingKeys())
+
+    async def put(self, urn: FunctionUrn, keys: TracingKeys) -> None:
+        """Empty keys end the tracing; a masked secret means the one that is there."""
+        async with self._shelf.change():
+            owner = self._owner(urn)
+            if keys.secret == MASK:
+                keys = TracingKeys(access=keys.access, secret=self.show(urn).secret)
+            _check(keys)
+            if keys.access:
+                await self._shelf.put(owner, _ID, keys)
+            elif _ID in self._shelf.of(owner):
+                await self._shelf.delete(owner, _ID)
+
+    def _owner(self, urn: FunctionUrn) -> str:
+        return function_owner(self._catalog.find(urn))
+
+
+def _check(keys: TracingKeys) -> None:
+    if bool(keys.access) != bool(keys.secret):
+        empty = "tracing_sk" if keys.access else "tracing_ak"
+        raise InvalidField(empty, "", "give both keys, or none to end the tracing")
+    if max(len(keys.access), len(keys.secret)) > _LONGEST:
+        raise InvalidField("tracing_ak", keys.access[:20], f"keys may have {_LONGEST} characters")
