@@ -289,6 +289,7 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     #: Whether two triggers of a project exclude each other; the last argument tells if they are of one function.
     clash: Callable[[Any, Any, bool], bool] | None = None
     mode: Callable[[Any], Mode] | None = None  #: the invocation mode that options ask for
+    mode_option: str = ""  #: the option by which they do
     #: What a reply has beside the options: options, trigger id, URN.
     shown: Callable[[Any, str, str], Mapping[str, Any]] | None = None
 

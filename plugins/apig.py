@@ -78,5 +78,13 @@ plugin = Plugin(
     options=ApigOptions,
     modes=frozenset({Mode.SYNC, Mode.ASYNC}),
     fixed_mode=False,
-    rules=TriggerRules(vendor=True, may_disable=False, unique=("name",), mode=mode, clash=clash, shown=shown),
+    rules=TriggerRules(
+        vendor=True,
+        may_disable=False,
+        unique=("name",),
+        mode=mode,
+        mode_option="func_info",
+        clash=clash,
+        shown=shown,
+    ),
 )

@@ -21,6 +21,8 @@ _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 #: Where clients ask for an invocation mode, in kinds whose options know no such field.
 _MODE_FIELDS = (("invocation_type",), ("invocation_mode",), ("func_info", "invocation_type"))
+#: What lets options change a mode that is fixed.
+_SETTINGS = {"TIMER": "triggers.timer_sync_execution"}
 
 Data = dict[str, Any]
 
@@ -113,8 +115,9 @@ def check_mode(kind: str, plugin: Plugin, data: Data, options: Any, *, free: boo
         return Mode.ASYNC if Mode.ASYNC in plugin.modes else Mode.SYNC
     wanted = mode(options)
     if wanted not in plugin.modes and not free:
-        hint = ", unless the setting triggers.timer_sync_execution allows it" if kind == "TIMER" else ""
-        raise InvocationModeFixed(kind, EVENT_DATA, wanted.value, hint)
+        name, setting = plugin.rules.mode_option, _SETTINGS.get(kind)
+        hint = f", unless the setting {setting} allows it" if setting else ""
+        raise InvocationModeFixed(kind, f"{EVENT_DATA}.{name}", data.get(name), hint)
     return wanted
 
 

@@ -35,5 +35,5 @@ def mode(options: TimerOptions) -> Mode:
 plugin = Plugin(
     kinds=("TIMER",),
     options=TimerOptions,
-    rules=TriggerRules(vendor=True, pulls=True, unique=("name",), mode=mode),
+    rules=TriggerRules(vendor=True, pulls=True, unique=("name",), mode=mode, mode_option="sync_execution"),
 )

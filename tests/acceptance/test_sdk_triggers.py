@@ -7,104 +7,22 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_sdk import PROJECT, REGION, Platform, create, platform, urn_of
+from tests.acceptance.test_sdk import Platform, create, platform, refused, urn_of
+from tests.acceptance.triggering import GOOD, add, alias, batch_delete, delete, function, listed, publish, show, update
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-__all__ = ["platform"]  # a fixture
+__all__ = ["function", "platform"]  # fixtures
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
 ]
 
-DDS = {"instance_id": "i", "db_name": "d", "collection_name": "c", "db_password": "secret", "batch_size": 10}
-APIG = {
-    "name": "api",
-    "type": 1,
-    "path": "/orders/{id}",
-    "protocol": "HTTPS",
-    "req_method": "GET",
-    "group_id": "g",
-    "match_mode": "NORMAL",
-    "env_name": "RELEASE",
-    "env_id": "e",
-    "auth": "NONE",
-    "func_info": {"timeout": 5000},
-}
-DIS = {
-    "stream_name": "clicks",
-    "sharditerator_type": "LATEST",
-    "polling_interval": 30,
-    "polling_unit": "s",
-    "is_serial": "true",
-    "batch_size": 100,
-}
-KAFKA = {"instance_id": "i", "topic_ids": ["orders"], "batch_size": 10}
-RABBIT = {"instance_id": "i", "exchange_name": "x", "access_password": "secret", "batch_size": 1}
-GRID = {"channel_id": "c", "channel_name": "n", "source_name": "s", "trigger_name": "t", "event_types": ["a"]}
-#: One good configuration of each kind.
-GOOD: dict[str, dict[str, Any]] = {
-    "TIMER": {"name": "nightly", "schedule_type": "Cron", "schedule": "0 0 3 * * *", "user_event": "x"},
-    "APIG": APIG,
-    "DEDICATEDGATEWAY": {**APIG, "instance_id": "gateway"},
-    "APIC": {**APIG, "path": "/roma"},
-    "CTS": {"name": "audit", "operations": ["ECS:ecs;disk:start;stop"]},
-    "DDS": DDS,
-    "GAUSSMONGO": DDS,
-    "DMS": {"queue_id": "q", "consumer_group_id": "g", "polling_interval": 30},
-    "DIS": DIS,
-    "LTS": {"log_group_id": "g", "log_topic_id": "t"},
-    "OBS": {"bucket": "photos", "events": ["s3:ObjectCreated:*"], "prefix": "in/"},
-    "SMN": {"topic_urn": f"urn:smn:{REGION}:{PROJECT}:orders"},
-    "KAFKA": KAFKA,
-    "OPENSOURCEKAFKA": {"kafka_connect_address": "a:9092,b:9092", "topic_ids": ["orders"], "batch_size": 10},
-    "RABBITMQ": RABBIT,
-    "EVENTGRID": GRID,
-}
+
 ASYNCHRONOUS = ("SMN", "OBS", "DIS", "TIMER", "LTS", "CTS", "DDS", "KAFKA")
-
-
-def add(platform: Platform, function: str, kind: str, data: dict[str, Any], status: str | None = None) -> Any:
-    body = fg.CreateFunctionTriggerRequestBody(trigger_type_code=kind, trigger_status=status, event_data=data)
-    return platform.client.create_function_trigger(
-        fg.CreateFunctionTriggerRequest(function_urn=_urn(function), body=body)
-    )
-
-
-def show(platform: Platform, function: str, trigger: Any) -> Any:
-    return platform.client.show_function_trigger(fg.ShowFunctionTriggerRequest(**_named(function, trigger)))
-
-
-def update(platform: Platform, function: str, trigger: Any, data: Any = None, status: str | None = None) -> Any:
-    body = fg.UpdateTriggerRequestBody(trigger_status=status, event_data=data)
-    return platform.client.update_trigger(fg.UpdateTriggerRequest(**_named(function, trigger), body=body))
-
-
-def delete(platform: Platform, function: str, trigger: Any) -> Any:
-    return platform.client.delete_function_trigger(fg.DeleteFunctionTriggerRequest(**_named(function, trigger)))
-
-
-def listed(platform: Platform, function: str) -> list[str]:
-    reply = platform.client.list_function_triggers(fg.ListFunctionTriggersRequest(function_urn=_urn(function)))
-    return [trigger.trigger_id for trigger in reply.body or []]
-
-
-def _urn(function: str) -> str:
-    return function if function.startswith("urn:") else urn_of(function)
-
-
-def _named(function: str, trigger: Any) -> dict[str, Any]:
-    kind, trigger_id = trigger if isinstance(trigger, tuple) else (trigger.trigger_type_code, trigger.trigger_id)
-    return {"function_urn": _urn(function), "trigger_type_code": kind, "trigger_id": trigger_id}
-
-
-@pytest.fixture(scope="module")
-def function(platform: Platform) -> str:
-    create(platform, "triggered")
-    return "triggered"
 
 
 @pytest.mark.parametrize("kind", sorted(GOOD))
@@ -117,3 +35,157 @@ def test_a_trigger_of_every_kind_is_created_shown_and_deleted(platform: Platform
     assert (shown.trigger_id, shown.trigger_type_code) == (trigger.trigger_id, kind)
     assert shown.trigger_status == ("DISABLED" if kind in ("DDS", "KAFKA", "OPENSOURCEKAFKA") else "ACTIVE")
     assert listed(platform, function) == []
+
+
+@pytest.mark.parametrize("kind", sorted(GOOD))
+def test_only_some_kinds_can_be_disabled(platform: Platform, function: str, kind: str) -> None:
+    trigger = add(platform, function, kind, GOOD[kind])
+    may = kind in ("TIMER", "DDS", "DMS", "KAFKA", "LTS", "OPENSOURCEKAFKA")
+
+    try:
+        if may:
+            assert update(platform, function, trigger, status="DISABLED").trigger_status == "DISABLED"
+            assert update(platform, function, trigger, status="ACTIVE").trigger_status == "ACTIVE"
+        else:
+            with pytest.raises(Exception, match="cannot be disabled"):
+                update(platform, function, trigger, status="DISABLED")
+        assert show(platform, function, trigger).trigger_status == "ACTIVE"
+    finally:
+        delete(platform, function, trigger)
+
+
+def test_a_trigger_may_be_created_disabled(platform: Platform, function: str) -> None:
+    trigger = add(platform, function, "TIMER", GOOD["TIMER"], "DISABLED")
+
+    assert trigger.trigger_status == "DISABLED"
+    delete(platform, function, trigger)
+    with refused(400, "FSS.1102"):
+        add(platform, function, "SMN", GOOD["SMN"], "DISABLED")
+    with refused(400, "FSS.1109"):
+        add(platform, function, "TIMER", GOOD["TIMER"], "PAUSED")
+
+
+@pytest.mark.parametrize("kind", ASYNCHRONOUS)
+def test_the_mode_of_asynchronous_triggers_cannot_be_changed(platform: Platform, function: str, kind: str) -> None:
+    trigger = add(platform, function, kind, {**GOOD[kind], "func_info": {"invocation_type": "async"}})
+    asks: list[dict[str, Any]] = [{"func_info": {"invocation_type": "sync"}}, {"invocation_type": "sync"}]
+    if kind == "TIMER":
+        asks.append({"sync_execution": True})
+
+    for ask in asks:
+        with pytest.raises(Exception, match="invocation mode cannot be changed"):
+            update(platform, function, trigger, [ask])
+        with pytest.raises(Exception, match="invocation mode cannot be changed"):
+            add(platform, function, kind, {**GOOD[kind], **ask})
+
+    delete(platform, function, trigger)
+
+
+@pytest.mark.parametrize("kind", ["APIG", "DEDICATEDGATEWAY", "APIC"])
+def test_the_mode_of_gateways_is_synchronous_until_it_is_changed(platform: Platform, function: str, kind: str) -> None:
+    trigger = add(platform, function, kind, GOOD[kind])
+    assert trigger.event_data.func_info.invocation_type == "sync"
+
+    update(platform, function, trigger, [{"func_info": {"invocation_type": "async"}}])
+
+    shown = show(platform, function, trigger).event_data.func_info
+    delete(platform, function, trigger)
+    assert (shown.invocation_type, shown.timeout, shown.version) == ("async", 5000, "latest")
+    assert shown.function_urn == urn_of(function)
+
+
+def test_an_update_is_merged_as_the_sdk_sends_it(platform: Platform, function: str) -> None:
+    trigger = add(platform, function, "DIS", GOOD["DIS"])
+    data = fg.UpdateriggerEventData(is_serial=False, max_fetch_bytes=4096, polling_interval=500, polling_unit="ms")
+
+    changed = update(platform, function, trigger, [data]).event_data
+
+    delete(platform, function, trigger)
+    assert (changed.is_serial, changed.max_fetch_bytes, changed.polling_interval) == ("false", 4096, 500)
+    assert (changed.stream_name, changed.batch_size) == ("clicks", 100)
+
+
+def test_what_was_created_fixed_stays_so(platform: Platform, function: str) -> None:
+    trigger = add(platform, function, "OBS", GOOD["OBS"])
+
+    with refused(400, "FSS.1106"):
+        update(platform, function, trigger, [{"bucket": "other"}])
+
+    assert update(platform, function, trigger, [{"prefix": "new/"}]).event_data.prefix == "new/"
+    delete(platform, function, trigger)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [("DDS", "db_password"), ("KAFKA", "kafka_password"), ("RABBITMQ", "access_password")]
+)
+def test_passwords_are_shown_to_nobody(platform: Platform, function: str, kind: str, field: str) -> None:
+    data = {**GOOD[kind], field: "very secret", "kafka_user": "u"}
+
+    trigger = add(platform, function, kind, data)
+
+    replies = [trigger, show(platform, function, trigger), update(platform, function, trigger, [{"batch_size": 5}])]
+    delete(platform, function, trigger)
+    assert [getattr(reply.event_data, field) for reply in replies] == ["******"] * 3
+    assert "very secret" not in str(replies)
+
+
+def test_triggers_belong_to_a_version_or_an_alias(platform: Platform) -> None:
+    create(platform, "versioned")
+    publish(platform, "versioned", "v1")
+    alias(platform, "versioned", "live", "v1")
+    urns = [urn_of("versioned", end) for end in (":latest", ":v1", ":!live")]
+    triggers = [add(platform, urn, "TIMER", GOOD["TIMER"]).trigger_id for urn in urns]
+
+    assert [listed(platform, urn) for urn in urns] == [[trigger] for trigger in triggers]
+    with refused(404, "FSS.1140"):
+        show(platform, urns[0], ("TIMER", triggers[1]))
+    with refused(404, "FSS.1052"):
+        add(platform, urn_of("versioned", ":v2"), "TIMER", GOOD["TIMER"])
+    with refused(404, "FSS.1053"):
+        add(platform, urn_of("versioned", ":!dead"), "TIMER", GOOD["TIMER"])
+
+
+def test_a_batch_is_deleted_from_a_version_or_from_all(platform: Platform) -> None:
+    create(platform, "batch")
+    publish(platform, "batch", "v1")
+    latest, version = urn_of("batch"), urn_of("batch", ":v1")
+    for urn in (latest, version):
+        for name in ("a", "b"):
+            add(platform, urn, "TIMER", {**GOOD["TIMER"], "name": name})
+
+    assert batch_delete(platform, version).status_code == 204
+    assert (len(listed(platform, latest)), len(listed(platform, version))) == (2, 0)
+    add(platform, version, "TIMER", GOOD["TIMER"])
+    batch_delete(platform, urn_of("batch", ""))
+    assert listed(platform, latest) == listed(platform, version) == []
+
+
+def test_an_alias_with_triggers_cannot_be_deleted(platform: Platform) -> None:
+    create(platform, "aliased")
+    publish(platform, "aliased", "v1")
+    alias(platform, "aliased", "live", "v1")
+    urn = urn_of("aliased", ":!live")
+    trigger = add(platform, urn, "TIMER", GOOD["TIMER"])
+    request = fg.DeleteVersionAliasRequest(function_urn=urn_of("aliased"), alias_name="live")
+
+    with refused(403, "FSS.1154"):
+        platform.client.delete_version_alias(request)
+
+    delete(platform, urn, trigger)
+    assert platform.client.delete_version_alias(request).status_code == 204
+
+
+def test_triggers_go_with_their_version_and_their_function(platform: Platform) -> None:
+    create(platform, "going")
+    publish(platform, "going", "v1")
+    latest, version = urn_of("going"), urn_of("going", ":v1")
+    kept = add(platform, latest, "OBS", {**GOOD["OBS"], "bucket": "going"})
+    add(platform, version, "TIMER", GOOD["TIMER"])
+
+    platform.client.delete_function(fg.DeleteFunctionRequest(function_urn=version))
+    assert listed(platform, latest) == [kept.trigger_id]
+    platform.client.delete_function(fg.DeleteFunctionRequest(function_urn=urn_of("going", "")))
+    create(platform, "going")
+
+    assert listed(platform, latest) == []
+    add(platform, latest, "OBS", {**GOOD["OBS"], "bucket": "going"})

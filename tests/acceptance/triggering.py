@@ -1,0 +1,116 @@
+"""Triggers by the vendor's SDK: one good configuration of each kind, and how to ask for it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+
+from tests.acceptance.test_sdk import PROJECT, REGION, Platform, create, urn_of
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkfunctiongraph import v2 as fg
+
+
+DDS = {"instance_id": "i", "db_name": "d", "collection_name": "c", "db_password": "secret", "batch_size": 10}
+APIG = {
+    "name": "api",
+    "type": 1,
+    "path": "/orders/{id}",
+    "protocol": "HTTPS",
+    "req_method": "GET",
+    "group_id": "g",
+    "match_mode": "NORMAL",
+    "env_name": "RELEASE",
+    "env_id": "e",
+    "auth": "NONE",
+    "func_info": {"timeout": 5000},
+}
+DIS = {
+    "stream_name": "clicks",
+    "sharditerator_type": "LATEST",
+    "polling_interval": 30,
+    "polling_unit": "s",
+    "is_serial": "true",
+    "batch_size": 100,
+}
+KAFKA = {"instance_id": "i", "topic_ids": ["orders"], "batch_size": 10}
+RABBIT = {"instance_id": "i", "exchange_name": "x", "access_password": "secret", "batch_size": 1}
+GRID = {"channel_id": "c", "channel_name": "n", "source_name": "s", "trigger_name": "t", "event_types": ["a"]}
+#: One good configuration of each kind.
+GOOD: dict[str, dict[str, Any]] = {
+    "TIMER": {"name": "nightly", "schedule_type": "Cron", "schedule": "0 0 3 * * *", "user_event": "x"},
+    "APIG": APIG,
+    "DEDICATEDGATEWAY": {**APIG, "instance_id": "gateway"},
+    "APIC": {**APIG, "path": "/roma"},
+    "CTS": {"name": "audit", "operations": ["ECS:ecs;disk:start;stop"]},
+    "DDS": DDS,
+    "GAUSSMONGO": DDS,
+    "DMS": {"queue_id": "q", "consumer_group_id": "g", "polling_interval": 30},
+    "DIS": DIS,
+    "LTS": {"log_group_id": "g", "log_topic_id": "t"},
+    "OBS": {"bucket": "photos", "events": ["s3:ObjectCreated:*"], "prefix": "in/"},
+    "SMN": {"topic_urn": f"urn:smn:{REGION}:{PROJECT}:orders"},
+    "KAFKA": KAFKA,
+    "OPENSOURCEKAFKA": {"kafka_connect_address": "a:9092,b:9092", "topic_ids": ["orders"], "batch_size": 10},
+    "RABBITMQ": RABBIT,
+    "EVENTGRID": GRID,
+}
+
+
+def add(platform: Platform, function: str, kind: str, data: dict[str, Any], status: str | None = None) -> Any:
+    body = fg.CreateFunctionTriggerRequestBody(trigger_type_code=kind, trigger_status=status, event_data=data)
+    return platform.client.create_function_trigger(
+        fg.CreateFunctionTriggerRequest(function_urn=_urn(function), body=body)
+    )
+
+
+def show(platform: Platform, function: str, trigger: Any) -> Any:
+    return platform.client.show_function_trigger(fg.ShowFunctionTriggerRequest(**_named(function, trigger)))
+
+
+def update(platform: Platform, function: str, trigger: Any, data: Any = None, status: str | None = None) -> Any:
+    body = fg.UpdateTriggerRequestBody(trigger_status=status, event_data=data)
+    return platform.client.update_trigger(fg.UpdateTriggerRequest(**_named(function, trigger), body=body))
+
+
+def delete(platform: Platform, function: str, trigger: Any) -> Any:
+    return platform.client.delete_function_trigger(fg.DeleteFunctionTriggerRequest(**_named(function, trigger)))
+
+
+def listed(platform: Platform, function: str) -> list[str]:
+    reply = platform.client.list_function_triggers(fg.ListFunctionTriggersRequest(function_urn=_urn(function)))
+    return [trigger.trigger_id for trigger in reply.body or []]
+
+
+def _urn(function: str) -> str:
+    return function if function.startswith("urn:") else urn_of(function)
+
+
+def _named(function: str, trigger: Any) -> dict[str, Any]:
+    kind, trigger_id = trigger if isinstance(trigger, tuple) else (trigger.trigger_type_code, trigger.trigger_id)
+    return {"function_urn": _urn(function), "trigger_type_code": kind, "trigger_id": trigger_id}
+
+
+def publish(platform: Platform, function: str, version: str) -> None:
+    body = fg.CreateFunctionVersionRequestBody(version=version)
+    request = fg.CreateFunctionVersionRequest(function_urn=urn_of(function), body=body)
+    platform.client.create_function_version(request)
+
+
+def alias(platform: Platform, function: str, name: str, version: str) -> None:
+    body = fg.CreateVersionAliasRequestBody(name=name, version=version)
+    request = fg.CreateVersionAliasRequest(function_urn=urn_of(function), body=body)
+    platform.client.create_version_alias(request)
+
+
+def batch_delete(platform: Platform, urn: str) -> Any:
+    return platform.client.batch_delete_function_triggers(fg.BatchDeleteFunctionTriggersRequest(function_urn=urn))
+
+
+@pytest.fixture(scope="module")
+def function(platform: Platform) -> str:
+    create(platform, "triggered")
+    return "triggered"
