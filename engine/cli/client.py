@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from msgspec import Struct
 
 from engine.errors import FunctiondError
+from engine.signing import sign
 
 CONNECT = 5.0  #: seconds; how long the answer may take is the engine's affair
 
@@ -45,15 +47,32 @@ class Answer(Struct, frozen=True, kw_only=True):
         return json.loads(self.body) if self.body else None
 
 
-class Client:
-    """Speaks for one project to one engine. Raises NotRunning, ApiError."""
+class Key(Struct, frozen=True, kw_only=True):
+    """Signs what is sent."""
 
-    def __init__(self, url: str, project: str, start: str) -> None:
+    access: str
+    secret: str
+    token: str = ""  #: of a temporary key
+
+    def sign(self, method: str, target: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
+        """All headers to send, those given among them."""
+        given = headers | ({"X-Security-Token": self.token} if self.token else {})
+        signed = sign(method, target, given, body, access=self.access, secret=self.secret, moment=time.time())
+        return given | signed
+
+    def __repr__(self) -> str:
+        return f"Key(access={self.access!r})"
+
+
+class Client:
+    """Speaks for one project to one engine, signing with ``key`` if there is one. Raises NotRunning, ApiError."""
+
+    def __init__(self, url: str, project: str, start: str, key: Key | None = None) -> None:
         parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
         if parts.scheme != "http" or not parts.hostname:
             raise UsageError(f"--url is {url}: it must look like http://127.0.0.1:8080")
         self._host, self._port = parts.hostname, parts.port or 80
-        self._url, self._start = url, start
+        self._url, self._start, self._key = url, start, key
         self._base = f"/v2/{quote(project, safe='')}/fgs/functions"
 
     def get(self, path: str = "", **query: object) -> Any:
@@ -83,6 +102,9 @@ class Client:
         """``pieces``, if given, are the body again, to be sent one after another."""
         connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT)
         given = {"Content-Type": "application/json", **(headers or {})}
+        if self._key:
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            given = self._key.sign(method, self._base + path, {"Host": f"{host}:{self._port}", **given}, body or b"")
         if body is not None:
             given["Content-Length"] = str(len(body))
         try:

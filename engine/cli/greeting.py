@@ -30,32 +30,51 @@ def greet(engine: Running, url: str) -> None:
     else:
         words.print("No functions yet. Deploy a folder that holds index.py with `def handler(event, context)`:")
         words.paste(f"{program()} deploy FOLDER --handler index.handler{_url_option(url)}")
-    words.print("Ctrl-C ends it; what was accepted waits on disk for the next start.", style="dim")
+    _tell_end(words)
 
 
 async def greet_demo(engine: Running, url: str) -> None:
     """Once the words are out, the lines in them work."""
-    words = Words()
+    words, auth = Words(), engine.settings.auth
+    projects = [*(key.project for key in auth.keys), *(token.project for token in auth.tokens), PROJECT]
+    project = projects[0]
     try:
-        function = await _deploy(engine)
+        function = await _deploy(engine, project)
     except FunctiondError as error:
         words.print(f"The demo function cannot be deployed: {error}", style="red", markup=False)
         return
-    target = f"{url}/v2/{PROJECT}/fgs/functions/{function.urn(engine.settings.http.region)}"
     words.print(f"[bold green]functiond[/] serves [bold]{url}[/], keeps [bold]{engine.storage.path}[/]")
+    if auth.required:
+        _tell_signed(words, url, project)
+        return
+    target = f"{url}/v2/{project}/fgs/functions/{function.urn(engine.settings.http.region)}"
     words.print("The function [bold]hello[/] is deployed. Accept now, run when idle (202 and a request id):")
     words.paste(_curl(f"{target}/invocations-async"))
     words.print("See what became of it:")
     words.paste(f"{program()} invocations hello{_url_option(url)}")
     words.print("Or call it and wait for what it returns:")
     words.paste(_curl(f"{target}/invocations"))
+    _tell_end(words)
+
+
+def _tell_signed(words: Words, url: str, project: str) -> None:
+    """Where credentials are wanted, the command line signs, and curl cannot."""
+    hello, options = f"{program()} invoke hello", f" --project {project}{_url_option(url)}"
+    words.print("The function [bold]hello[/] is deployed. With FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY set to")
+    words.print(f"those of project {project}, accept now and run when idle, or call it and wait for what it returns:")
+    words.paste(f"""{hello} --async --data '{{"name": "you"}}'{options}""")
+    words.paste(f"""{hello} --data '{{"name": "you"}}'{options}""")
+    _tell_end(words)
+
+
+def _tell_end(words: Words) -> None:
     words.print("Ctrl-C ends it; what was accepted waits on disk for the next start.", style="dim")
 
 
-async def _deploy(engine: Running) -> Function:
+async def _deploy(engine: Running, project: str) -> Function:
     draft = Function(
         function_id=0,
-        project=PROJECT,
+        project=project,
         package="default",
         name="hello",
         runtime="Python3.10",

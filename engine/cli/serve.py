@@ -47,7 +47,7 @@ def serve(
     data_dir
         Where everything durable lies. [default: data]
     host
-        Address to listen on; only this machine's own for now. [default: 127.0.0.1]
+        Address to listen on; others than this machine's own need credentials (auth.file). [default: 127.0.0.1]
     port
         Port to listen on; 0 takes a free one. [default: 8080]
     log_format

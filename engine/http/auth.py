@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 
+import anyio.to_thread
 import structlog
 from msgspec import Struct
 
@@ -44,6 +45,7 @@ from engine.signing import (
 
 SKEW = 900.0  #: seconds that a request's date may be off
 CACHED = 512  #: bytes of a path or query that is remembered in its canonical form
+LARGE = 1 << 20  #: bytes of a body from which on hashing it would hold up others
 
 #: Headers that must be signed if they are there, since they change what the request means.
 _MEANING = frozenset({b"host", b"x-security-token", b"x-sdk-content-sha256", b"idempotency-key"})
@@ -129,7 +131,8 @@ class Authenticator:
         if problem := self._problem(proof, key, headers):
             raise self._failed(subject, problem)
         body = await self._read(scope, headers, receive)
-        if problem := self._mismatch(scope, headers, body, proof, key):
+        body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
+        if problem := self._mismatch(scope, headers, body_hash, proof, key):
             raise self._failed(subject, problem)
         return key, _Replay(body, receive)
 
@@ -156,16 +159,16 @@ class Authenticator:
                 raise
             raise CodePackageTooLarge(PACKAGE_LIMIT) from None  # only code makes such a body large
 
-    def _mismatch(self, scope: Scope, headers: Headers, body: bytes, proof: Authorization, key: _Holder) -> str:
+    def _mismatch(self, scope: Scope, headers: Headers, body_hash: bytes, proof: Authorization, key: _Holder) -> str:
         given = headers.get(b"x-sdk-content-sha256")
-        if problem := _bad_hash(given, headers, body, proof.signed):
+        if problem := _bad_hash(given, headers, body_hash, proof.signed):
             return problem
         path, query = scope["raw_path"], scope["query_string"]
         path = self._path(path) if len(path) <= CACHED else canonical_path(path)
         query = self._query(query) if len(query) <= CACHED else canonical_query(query)
         method, date = scope["method"].encode(), headers[b"x-sdk-date"]
         # Without a body, the vendor's SDK signs the hash of nothing, whatever that header says.
-        hashes = [given or hash_of(body)] if body or not given else [given, EMPTY]
+        hashes = [given, EMPTY] if given and body_hash == EMPTY else [given or body_hash]
         for one in hashes:
             canonical = canonical_request(method, path, query, headers, proof.signed, one)
             if is_same(signature(key.secret, date, canonical), proof.signature):
@@ -214,13 +217,13 @@ def _unsigned(headers: Headers, signed: tuple[bytes, ...]) -> str:
     return ""
 
 
-def _bad_hash(given: bytes | None, headers: Headers, body: bytes, signed: tuple[bytes, ...]) -> str:
+def _bad_hash(given: bytes | None, headers: Headers, body_hash: bytes, signed: tuple[bytes, ...]) -> str:
     """What is wrong with X-Sdk-Content-Sha256, if it is there."""
     if given is None:
         return ""
     if given != UNSIGNED:
-        return "" if is_same(given.lower(), hash_of(body)) else "the body does not match X-Sdk-Content-Sha256"
-    if not body:
+        return "" if is_same(given.lower(), body_hash) else "the body does not match X-Sdk-Content-Sha256"
+    if body_hash == EMPTY:
         return ""
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind in (b"", JSON) or b"content-type" not in signed:

@@ -1,0 +1,110 @@
+"""The command line against an engine that wants credentials."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+from tests.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
+
+SECRET, SECURITY = "the-secret-of-a-key", "security-token-of-temp"
+FILE = f"""
+[[keys]]
+access = "AK1"
+secret = "{SECRET}"
+project = "p1"
+[[keys]]
+access = "TEMP"
+secret = "{SECRET}"
+project = "p1"
+token = "{SECURITY}"
+"""
+KEY = {"FUNCTIOND_PROJECT": "p1", "FUNCTIOND_ACCESS_KEY": "AK1", "FUNCTIOND_SECRET_KEY": SECRET}
+
+
+def credentials(folder: Path) -> dict[str, str]:
+    file = folder / "credentials.toml"
+    file.touch(0o600)
+    file.write_text(FILE)
+    return {"FUNCTIOND_AUTH__FILE": str(file)}
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    folder = tmp_path_factory.mktemp("cli_auth")
+    with engine_process(folder, environ=credentials(folder)) as running:
+        (folder / "hello.py").write_text("def handler(event, context):\n    return event\n")
+        done = functiond("deploy", folder / "hello.py", url=running.url, environ=KEY)
+        assert done.returncode == 0, done.stderr
+        yield running
+
+
+def test_with_a_key_every_command_is_served(engine: EngineProcess) -> None:
+    called = functiond("invoke", "hello", "--data", '{"é": "a  b"}', url=engine.url, environ=KEY)
+    left = functiond("invoke", "hello", "--async", "--idempotency-key", "k", url=engine.url, environ=KEY)
+    listed = functiond("invocations", "hello", "--limit", "5", "--json", url=engine.url, environ=KEY)
+
+    assert json.loads(called.stdout) == {"é": "a  b"}
+    assert left.stdout.strip() in listed.stdout
+
+
+def test_the_key_can_be_given_as_options(engine: EngineProcess) -> None:
+    temporary = ("--access-key", "TEMP", "--secret-key", SECRET, "--security-token", SECURITY)
+
+    done = functiond("functions", "--project", "p1", *temporary, url=engine.url)
+
+    assert (done.returncode, "hello" in done.stdout) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "code"),
+    [
+        ({"FUNCTIOND_SECRET_KEY": "not-the-secret-of-it"}, "FSS.0401 the signature does not match", 1),
+        ({"FUNCTIOND_ACCESS_KEY": "AK2"}, "FSS.0401 the access key is not one of this engine's", 1),
+        ({"FUNCTIOND_PROJECT": "p2"}, "FSS.0403 these credentials are for project p1 only", 1),
+        ({"FUNCTIOND_ACCESS_KEY": "", "FUNCTIOND_SECRET_KEY": ""}, "FSS.0401 credentials are needed", 1),
+        ({"FUNCTIOND_SECRET_KEY": ""}, "--access-key and --secret-key go together", 2),
+    ],
+)
+def test_a_refusal_is_one_line_without_the_secret(
+    engine: EngineProcess, changed: dict[str, str], said: str, code: int
+) -> None:
+    done = functiond("functions", url=engine.url, environ=KEY | changed)
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
+    assert said in done.stderr
+    assert SECRET not in done.stderr
+
+
+def test_the_help_shows_no_secret() -> None:
+    done = functiond("functions", "--help", environ=KEY)
+
+    assert "--secret-key" in done.stdout
+    assert SECRET not in done.stdout
+
+
+def test_the_lines_of_the_demo_work_once_the_key_is_set(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "engine", "serve", "--demo", "--port", "0", "--data-dir", str(tmp_path / "data")]
+    environment = {**CLEAN, **credentials(tmp_path)}
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=pipe, stderr=nowhere, env=environment, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        try:
+            words = list(takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
+            lines = [line.strip() for line in words if line.startswith("  ")]
+            keyed = {**CLEAN, **KEY, "PATH": os.environ["PATH"]}
+            ran = [subprocess.run(["bash", "-c", one], capture_output=True, cwd=ROOT, env=keyed) for one in lines]
+        finally:
+            process.send_signal(signal.SIGINT)
+
+    assert [one.returncode for one in ran] == [0, 0], [one.stderr for one in ran]
+    assert json.loads(ran[1].stdout) == {"hello": "you"}
+    assert SECRET not in "".join(words)
