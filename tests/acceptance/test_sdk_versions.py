@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
+import select
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -259,6 +261,21 @@ def test_the_maximum_of_instances_leaves_warm_instances_alone(platform: Platform
     assert (config.strategy_config.concurrency, call(platform, "warm", ":latest")) == (3, before)
 
 
+def test_the_instances_of_a_deleted_version_end_and_the_others_stay(platform: Platform) -> None:
+    source = "import os\ndef handler(event, context):\n    return os.getpid()\n"
+    create(platform, "lived", source)
+    publish(platform, "lived", "v1")
+    kept, doomed = call(platform, "lived", ":latest"), call(platform, "lived", ":v1")
+    watched = os.pidfd_open(doomed)
+    try:
+        delete(platform, "lived", ":v1")
+
+        assert select.select([watched], [], [], 30)[0]
+        assert call(platform, "lived", ":latest") == kept
+    finally:
+        os.close(watched)
+
+
 def test_no_version_of_a_disabled_function_runs(platform: Platform) -> None:
     create_with_versions(platform, "disabled", 1)
     body = fg.UpdateFunctionMaxInstanceConfigRequestBody(max_instance_num=0)
@@ -302,9 +319,10 @@ def test_an_alias_is_created_shown_listed_changed_and_deleted(platform: Platform
     assert [item.name for item in listed.body] == ["prod"]
     assert deleted.status_code == 204
     assert not client.list_version_aliases(fg.ListVersionAliasesRequest(function_urn=urn)).body
-    for gone in (lambda: unalias(platform, "named", "prod"), lambda: realias(platform, "named", "prod", "v1")):
-        with refused(404, "FSS.1053"):
-            gone()
+    with refused(404, "FSS.1053"):
+        unalias(platform, "named", "prod")
+    with refused(404, "FSS.1053"):
+        realias(platform, "named", "prod", "v1")
 
 
 def test_a_call_by_alias_runs_its_version_and_says_so(platform: Platform) -> None:
