@@ -121,6 +121,18 @@ async def fate(waiting: Any) -> BaseException | None:
 # --- without trouble ----------------------------------------------------------------------------------------
 
 
+async def test_every_commit_is_synced_before_it_is_reported(tmp_path: Path) -> None:
+    async with open_storage(tmp_path) as storage, anyio.create_task_group() as tasks:
+        tasks.start_soon(storage.writer.run)
+        settings = [
+            await storage.writer.call(lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])  # type: ignore[misc]
+            for name in ("journal_mode", "synchronous", "auto_vacuum")
+        ]
+        storage.writer.close()
+
+        assert settings == ["wal", 2, 2]  # FULL: the log is synced at each commit; INCREMENTAL
+
+
 async def test_what_came_in_one_breath_is_one_commit(tmp_path: Path) -> None:
     async with writing(tmp_path) as opened:
         await asyncio.gather(*(opened.journal.append(opened.made()) for _ in range(20)))

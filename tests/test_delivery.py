@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import anyio
+from msgspec import Struct, field
+
+from engine.backlog import Backlog
+from engine.catalog import Catalog
+from engine.delivery import AT_ONCE, MAX_AGE, Delivery
+from engine.intake import Intake
+from engine.model import AsyncSettings, DestinationSpec, Function, Owed
+from engine.protocols import DeliveryContext, Plugin, Undeliverable
+from engine.registry import Registry
+from engine.retry import RetryPolicy
+from engine.testing import ManualClock, MemoryStorage
+from tests.contracts.storage import Seams, ended
+from tests.executing import function
+from tests.test_dispatcher import LIMITS
+
+SPEC = DestinationSpec(destination="TEST", param="{}")
+
+
+class Nothing(Struct):
+    """Parameters of a destination that has none."""
+
+
+class Recorder(Struct):
+    """A destination that notes what it gets, and does with it what the test says."""
+
+    seen: list[Owed] = field(default_factory=list)
+    then: Callable[[Owed], Any] = lambda owed: None
+
+    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+        self.seen.append(owed)
+        result = self.then(owed)
+        if isinstance(result, Exception):
+            raise result
+        if result is not None:
+            await result
+
+
+class Functions:
+    def resolve(self, function_id: int, version: str) -> Function | None:
+        return function("job", function_id=function_id)
+
+    def settings_of(self, function_id: int, version: str) -> AsyncSettings | None:
+        return None
+
+
+class Delivering(Struct, kw_only=True):
+    storage: MemoryStorage
+    delivery: Delivery
+    recorder: Recorder
+    clock: ManualClock
+
+    async def owe(self) -> Owed:
+        """An outcome that is owed from now on."""
+        seams = cast("Seams", self.storage)
+        await ended(seams, at=self.clock.now(), owes=SPEC)
+        self.clock.advance(1.0)
+        self.delivery.wake()
+        return self.storage.debts[self.storage.last_owed_id]
+
+    async def told(self, count: int) -> None:
+        """Wait until so many deliveries were tried and decided."""
+        figures = self.delivery.statistics
+        await until(lambda: figures().delivered + figures().failed >= count)
+
+
+@asynccontextmanager
+async def delivering() -> AsyncIterator[Delivering]:
+    storage, recorder, clock = MemoryStorage(), Recorder(), ManualClock()
+    plugin = Plugin(kinds=("TEST",), param=Nothing, destination=lambda param: recorder)
+    delivery = Delivery(
+        outbox=storage.outbox,
+        records=storage.records,
+        registry=Registry([plugin]),
+        catalog=cast("Catalog", Functions()),
+        intake=cast("Intake", None),
+        backlog=Backlog(LIMITS),
+        clock=clock,
+        policy=RetryPolicy(),
+        region="here",
+    )
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(delivery.run)
+        with anyio.fail_after(20):
+            yield Delivering(storage=storage, delivery=delivery, recorder=recorder, clock=clock)
+        tasks.cancel_scope.cancel()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110  (``delivering`` bounds the time)
+        await asyncio.sleep(0)
+
+
+async def test_what_is_owed_is_delivered_once_and_forgotten() -> None:
+    async with delivering() as now:
+        owed = await now.owe()
+        await now.told(1)
+        now.delivery.wake()
+        await asyncio.sleep(0)
+
+        assert now.recorder.seen == [owed]
+        assert now.storage.debts == {}
+
+
+async def test_a_delivery_that_fails_is_tried_again_later() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        owed = await now.owe()
+        await now.told(1)
+        await until(lambda: bool(now.storage.debts[owed.owed_id].tries))
+
+        again = now.storage.debts[owed.owed_id]
+        assert (again.tries, again.error) == (1, "closed")
+        assert again.due_at > now.clock.now()
+
+
+async def test_what_cannot_be_delivered_is_given_up_at_once() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: Undeliverable("nobody there")
+        owed = await now.owe()
+        await now.told(1)
+        await until(lambda: not now.storage.debts)
+
+        assert now.storage.outbox.given_up[owed.owed_id].error == "nobody there"
+
+
+async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_was_tried() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        owed = await now.owe()
+        await now.told(1)
+        tries = 1
+        while owed.owed_id not in now.storage.outbox.given_up:
+            assert tries < 100
+            now.clock.advance(MAX_AGE / 10)
+            now.delivery.wake()
+            tries += 1
+            await now.told(tries)
+            await asyncio.sleep(0)
+
+        assert 10 <= tries <= 12
+        assert now.delivery.statistics().given_up == 1
+
+
+async def test_one_slow_destination_does_not_hold_up_the_others() -> None:
+    async with delivering() as now:
+        first = await now.owe()
+        slow = asyncio.Event()
+        now.recorder.then = lambda owed: slow.wait() if owed == first else None
+        for _ in range(5):
+            await now.owe()
+        await now.told(5)
+
+        assert list(now.storage.debts) == [first.owed_id]
+        slow.set()
+        await now.told(6)
+
+
+async def test_more_than_may_be_under_way_follow_as_others_end() -> None:
+    async with delivering() as now:
+        gate = asyncio.Event()
+        now.recorder.then = lambda _: gate.wait()
+        for _ in range(AT_ONCE + 10):
+            await now.owe()
+        await until(lambda: len(now.recorder.seen) == AT_ONCE)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert now.delivery.statistics().under_way == AT_ONCE
+        gate.set()
+
+        await now.told(AT_ONCE + 10)
+        assert sorted(owed.owed_id for owed in now.recorder.seen) == list(range(1, AT_ONCE + 11))
