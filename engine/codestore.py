@@ -84,13 +84,13 @@ class CodeStore:
 
     def _add_inline(self, source: CodeSource, handler: str) -> CodePackage:
         filename = inline_filename(handler)
-        content = _decoded(source.file, INLINE_LIMIT) or _template(handler)
+        content = decoded(source.file, INLINE_LIMIT) or _template(handler)
         name = hashlib.sha256(b"inline\0" + filename.encode() + b"\0" + content).hexdigest()
         self._store(name, content, lambda folder: write_file(folder / filename, [content], 0o644))
         return _package(name, content, "inline", Path(filename).name, source.url)
 
     def _add_zip(self, source: CodeSource) -> CodePackage:
-        content = _decoded(source.file, PACKAGE_LIMIT)
+        content = decoded(source.file, PACKAGE_LIMIT)
         if not content:
             raise CodeMissing("zip")
         name = hashlib.sha256(content).hexdigest()
@@ -145,7 +145,7 @@ def _template(handler: str) -> bytes:
     return f'def {function}(event, context):\n    return {{"statusCode": 200, "body": event}}\n'.encode()
 
 
-def _decoded(text: str, limit: int) -> bytes:
+def decoded(text: str, limit: int) -> bytes:
     """Base64, with or without line breaks, decoded in steps: one long step would hold up the event loop's thread."""
     content, rest = bytearray(), b""
     try:

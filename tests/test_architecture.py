@@ -22,7 +22,7 @@ FLOORS = (
     {SURFACE, "serving", "telemetry", "pressure", "unpacking", "isolation"}
     | {"testing_executor", "testing_storage", "testing_resources"},
     {"registry", "runqueue", "codestore", "directory", "journal", "executors", "testing"},
-    {"scheduler", "catalog", "janitor"},
+    {"scheduler", "catalog", "function_package", "janitor"},
     {"intake", "dispatcher", "resources", "versions", "aliases"},
     {"delivery"},
     {"app"},

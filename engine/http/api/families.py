@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.metrics import MetricsApi
+from engine.http.api.packages import PackagesApi
 from engine.http.api.parts import Parts
 from engine.http.api.quotas import QuotasApi
 from engine.http.api.reserved import ReservedApi
@@ -21,6 +22,7 @@ def families(parts: Parts) -> list[Resource]:
         *MetricsApi(parts).resources(),
         *QuotasApi(parts).resources(),
         *SwitchesApi(parts).resources(),
+        *PackagesApi(parts).resources(),
         *ReservedApi(parts).resources(),
         *TagsApi(parts).resources(),
         *TriggersApi(parts).resources(),

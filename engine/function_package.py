@@ -1,0 +1,61 @@
+"""A function as one file: a zip with its configuration and its code, as export gives it and import takes it.
+
+<name>.yaml   what creating it takes, as JSON (which is YAML, too)
+<name>.zip    the code as it was uploaded, or <name>.py for inline code
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+
+from msgspec import Struct
+
+from engine.codestore import PACKAGE_LIMIT
+from engine.errors import InvalidField
+from engine.unpacking import Limits, unpack
+
+CONFIG_LIMIT = 1 << 20
+_CONFIGS = (".yaml", ".yml")
+_LIMITS = Limits(entries=16, unpacked=PACKAGE_LIMIT + CONFIG_LIMIT)
+
+
+class Packed(Struct, frozen=True, kw_only=True):
+    """What a package holds."""
+
+    config: bytes
+    code: bytes
+
+
+def pack(name: str, *, config: bytes | None, code: bytes | None, inline: bool) -> bytes:
+    """What is None is left out."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        if config is not None:
+            archive.writestr(f"{name}.yaml", config)
+        if code is not None:
+            # The code of most functions is packed already.
+            kind = zipfile.ZIP_DEFLATED if inline else zipfile.ZIP_STORED
+            archive.writestr(f"{name}.py" if inline else f"{name}.zip", code, compress_type=kind)
+    return buffer.getvalue()
+
+
+def open_package(package: bytes) -> Packed:
+    """Blocks. Raises InvalidField, OSError."""
+    with tempfile.TemporaryDirectory(prefix="functiond-import-") as folder:
+        try:
+            unpack(package, Path(folder), _LIMITS)
+        except InvalidField as problem:
+            raise InvalidField("file_code", "a zip package", problem.allowed) from None
+        files = [file for file in Path(folder).rglob("*") if file.is_file()]
+        configs = [file for file in files if file.suffix in _CONFIGS]
+        codes = [file for file in files if file.suffix not in _CONFIGS]
+        if len(configs) != 1:
+            raise InvalidField("yaml_files", len(configs), "a package holds one .yaml file with the configuration")
+        if len(codes) != 1:
+            raise InvalidField("file_code", f"{len(codes)} files of code", "a package holds one: a .zip or a .py")
+        if configs[0].stat().st_size > CONFIG_LIMIT:
+            raise InvalidField("yaml", "a large file", f"the configuration may have {CONFIG_LIMIT} bytes")
+        return Packed(config=configs[0].read_bytes(), code=codes[0].read_bytes())

@@ -1,0 +1,112 @@
+"""Export and import: a function as one zip file, to be kept or taken elsewhere (spec functiongraph_api, section 7)."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+from msgspec import Struct
+
+from engine.codestore import NO_CODE, PACKAGE_LIMIT, CodeSource, decoded
+from engine.errors import InvalidField, InvalidRequest, NotJson, PayloadTooLarge
+from engine.function_package import CONFIG_LIMIT, Packed, open_package, pack
+from engine.http.api.function_replies import function_reply
+from engine.http.api.function_shapes import CreateBody, changes_of
+from engine.http.api.parts import Parts
+from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource, decode
+from engine.http.wire import Reply, json_reply
+from engine.model import Function
+
+FILE_LIMIT = PACKAGE_LIMIT + CONFIG_LIMIT
+_TOO_LARGE = f"the file may have {FILE_LIMIT >> 20} MB"
+
+
+class ImportBody(Struct, frozen=True, kw_only=True):
+    func_name: str
+    file_name: str
+    file_type: str
+    file_code: str
+    package: str = "default"
+
+
+class PackagesApi:
+    def __init__(self, parts: Parts) -> None:
+        self._catalog, self._codes, self._region = parts.catalog, parts.codes, parts.region
+
+    def resources(self) -> list[Resource]:
+        functions = f"{BASE}/functions"
+        return [
+            Resource(path=f"{functions}/{{function_urn}}/export", methods={"GET": self.export}),
+            Resource(path=f"{functions}/import", methods={"POST": self.take_in}),
+        ]
+
+    async def export(self, call: Call) -> Reply:
+        """``config`` and ``code`` choose what is in the file; if neither is wanted, both are."""
+        function = self._catalog.find(call.urn)
+        config, code = _flag(call, "config"), _flag(call, "code")
+        both = config == code
+        content = await self._codes.original(function.code) if code or both else None
+        text = msgspec.json.format(self._config(function), indent=2) if config or both else None
+        name, inline = function.name, function.code.kind == "inline"
+        package = await anyio.to_thread.run_sync(lambda: pack(name, config=text, code=content, inline=inline))
+        named = (b"content-disposition", f'attachment; filename="{name}.zip"'.encode())
+        return Reply(body=package, content_type=b"application/zip", headers=(named,))
+
+    async def take_in(self, call: Call) -> Reply:
+        project, body = call.project, await self._read(call)
+        packed = await anyio.to_thread.run_sync(lambda: open_package(_decoded(body.file_code)))
+        config = _config_of(packed, body)
+        draft = Function(
+            function_id=0,
+            project=project,
+            package=body.package,
+            name=body.func_name,
+            code=NO_CODE,
+            **changes_of(config),
+        )
+        text = base64.b64encode(packed.code).decode()
+        source = CodeSource(kind=config.code_type, file=text, filename=config.code_filename, url=config.code_url)
+        return json_reply(function_reply(await self._catalog.create(draft, source), self._region))
+
+    async def _read(self, call: Call) -> ImportBody:
+        try:
+            body = await call.read(ImportBody, FILE_LIMIT * 4 // 3 + BODY_LIMIT)
+        except PayloadTooLarge:
+            raise InvalidField("import_size", "more", _TOO_LARGE) from None
+        if body.file_type != "zip":
+            raise InvalidField("file_type", body.file_type, "must be zip")
+        return body
+
+    def _config(self, function: Function) -> bytes:
+        """What creating it takes is part of what describing it shows."""
+        shown: dict[str, Any] = msgspec.to_builtins(function_reply(function, self._region))
+        wanted = [name for name in CreateBody.__struct_fields__ if name in shown and name != "func_code"]
+        return msgspec.json.encode({name: shown[name] for name in wanted})
+
+
+def _config_of(packed: Packed, body: ImportBody) -> CreateBody:
+    try:
+        return decode(packed.config, CreateBody)
+    except NotJson as problem:
+        hint = f"the .yaml file must hold JSON, as an export of this engine does ({problem})"
+        raise InvalidField("yaml", body.file_name, hint) from None
+    except InvalidRequest as problem:
+        raise InvalidField("yaml", body.file_name, str(problem)) from None
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return decoded(text, FILE_LIMIT)
+    except PayloadTooLarge:
+        raise InvalidField("import_size", "more", _TOO_LARGE) from None
+    except InvalidField as problem:
+        raise InvalidField("file_code", text, problem.allowed) from None
+
+
+def _flag(call: Call, name: str) -> bool:
+    text = call.text(name).lower()
+    if text not in ("", "true", "false"):
+        raise InvalidField(name, text, "must be true or false")
+    return text == "true"
