@@ -47,6 +47,7 @@ class EngineProcess:
 
     def __init__(self, data: Path, **settings: str) -> None:
         self.data = data
+        self.program = ["-m", "engine"]  #: what the interpreter runs
         self.log: list[str] = []
         self.port = 0
         self._settings = {**QUICK, **settings}
@@ -63,7 +64,7 @@ class EngineProcess:
 
     def launch(self) -> Future[int]:
         """Start it, and do not wait; gives its port, once it has one."""
-        command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(self.data)]
+        command = [sys.executable, *self.program, "serve", "--port", "0", "--data-dir", str(self.data)]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUNCTIOND_")}
         environment = {**inherited, **self._settings, "FUNCTIOND_LOG__FORMAT": "json"}
         self._process = subprocess.Popen(

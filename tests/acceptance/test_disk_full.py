@@ -26,6 +26,24 @@ def handler(event, context):
         time.sleep(0.02)
     return "ended"
 """
+#: The engine on a disk whose fsync fails as long as the file named by BROKEN_DISK is there.
+BROKEN = """
+import os, sqlite3, sys
+from engine.journal import batch, database
+
+class BrokenDisk(batch.WritingConnection):
+    def execute(self, sql, *values):
+        if sql == "COMMIT" and os.path.exists(os.environ["BROKEN_DISK"]):
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+        return super().execute(sql, *values)
+
+database.WritingConnection = BrokenDisk
+sys.argv[0] = "engine"
+from engine.cli import main
+main()
+"""
 TMPFS_SIZE = 16 << 20
 
 #: A fault that can be made and mended on a running engine.
@@ -199,3 +217,23 @@ def test_a_ballast_gives_room_for_ends_when_the_disk_is_full(small_disk: Path, t
 
         assert engine.record("held", held, wait=30)["status"] == "SUCCESS"
         assert not (engine.data / "ballast").exists()
+
+
+def test_a_failed_fsync_ends_the_process_for_a_new_start_that_reads_the_file(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    engine = EngineProcess(tmp_path / "data", BROKEN_DISK=str(broken))
+    engine.program = ["-c", BROKEN]
+    try:
+        engine.start()
+        engine.create("echo", ECHO)
+        accepted = [engine.accepted("echo", {"n": n}, X_Functiond_Delay="1") for n in range(5)]
+        broken.touch()
+        reply = engine.send("echo")
+
+        assert (reply.status, reply.json["error_code"]) == (503, "FSS.0503")
+        assert engine.wait() == 3
+        broken.unlink()
+        engine.start()
+        assert [engine.record("echo", one, wait=30)["status"] for one in accepted] == ["SUCCESS"] * 5
+    finally:
+        engine.close()

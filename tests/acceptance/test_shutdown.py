@@ -81,6 +81,21 @@ def test_a_second_engine_on_the_directory_is_refused_and_told_who_has_it(engine:
     assert engine.ask("GET", "/healthz").status == 200
 
 
+def test_a_damaged_journal_is_named_and_left_as_it_is(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "journal.db").write_bytes(b"not a database at all" * 1000)
+    engine = EngineProcess(data)
+    try:
+        with pytest.raises(AssertionError, match=r"journal\.db"):
+            engine.start()
+
+        assert engine.wait() == 2
+        assert (data / "journal.db").read_bytes() == b"not a database at all" * 1000
+    finally:
+        engine.close()
+
+
 # --- in order -----------------------------------------------------------------------------------------------
 
 
