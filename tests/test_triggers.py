@@ -40,6 +40,10 @@ class OwnOptions(Struct, frozen=True, kw_only=True):
     token: Annotated[str, Meta(extra={"secret": True})] = ""
 
 
+class NarrowOptions(OwnOptions, frozen=True, kw_only=True):
+    address: Annotated[str, Meta(max_length=4)]
+
+
 OWN = Plugin(kinds=("webhook",), options=OwnOptions, rules=TriggerRules(unique=("address",)))
 
 
@@ -198,8 +202,21 @@ async def test_a_trigger_that_no_plugin_knows_any_more_is_shown_and_can_be_delet
 
     (found,) = triggers.list(hello())
     assert (found.id, found.options, found.runnable) == (created.id, None, False)
+    assert found.shown == {"address": "******", "token": "******"}
     await triggers.delete(hello(), "webhook", created.id)
     assert await bench.store.load(KIND) == []
+
+
+async def test_a_trigger_that_its_plugin_takes_no_more_keeps_its_secrets_and_can_be_mended(bench: Bench) -> None:
+    narrow = Plugin(kinds=("webhook",), options=NarrowOptions, rules=OWN.rules)
+    created = await bench.create("webhook", address="far away", token="secret")
+
+    triggers = await bench.again(narrow)
+
+    (found,) = triggers.list(hello())
+    mended = await triggers.update(hello(), "webhook", created.id, [{"address": "here"}])
+    assert (found.options, found.shown) == (None, {"address": "far away", "token": "******"})
+    assert (mended.options.address, mended.options.token) == ("here", "secret")
 
 
 async def test_a_masked_secret_that_comes_back_is_the_one_that_is_kept(bench: Bench) -> None:

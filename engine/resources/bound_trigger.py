@@ -39,6 +39,7 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
     options: Any  #: read by the plugin; None if it cannot read them any more
     mode: Mode
     stored: StoredTrigger
+    shown: dict[str, Any]  #: the data as clients see it: without secrets, and with what the kind adds
 
     @property
     def id(self) -> str:
@@ -73,23 +74,29 @@ def bind(stored: StoredTrigger, plugin: Plugin, function: Function, region: str,
     return _bound(stored, plugin, function, region, options, mode)
 
 
-def bind_unreadable(stored: StoredTrigger, function: Function, region: str) -> BoundTrigger:
-    """A trigger that no plugin can read any more: it is shown and can be deleted, and does nothing."""
-    return _bound(stored, Plugin(kinds=(stored.kind,)), function, region, None, Mode.ASYNC)
+def bind_unreadable(stored: StoredTrigger, plugin: Plugin | None, function: Function, region: str) -> BoundTrigger:
+    """A trigger whose plugin is gone or takes its data no more: it is shown, can be deleted, and does nothing."""
+    return _bound(stored, plugin, function, region, None, Mode.ASYNC)
 
 
 def _bound(
-    stored: StoredTrigger, plugin: Plugin, function: Function, region: str, options: Any, mode: Mode
+    stored: StoredTrigger, plugin: Plugin | None, function: Function, region: str, options: Any, mode: Mode
 ) -> BoundTrigger:
-    urn = msgspec.structs.replace(function.urn(region), qualifier=stored.qualifier)
+    urn = str(msgspec.structs.replace(function.urn(region), qualifier=stored.qualifier))
+    # Without a plugin nobody knows which of the values are secret.
+    hidden: rules.Data = dict.fromkeys(stored.data, rules.MASK)
+    shown = rules.masked(plugin, stored.data) if plugin else hidden
+    if plugin and plugin.rules.shown and options is not None:
+        shown |= plugin.rules.shown(options, stored.id, urn)
     return BoundTrigger(
         function_id=function.function_id,
-        function=str(urn),
+        function=urn,
         project=function.project,
-        plugin=plugin,
+        plugin=plugin or Plugin(kinds=(stored.kind,)),
         options=options,
         mode=mode,
         stored=stored,
+        shown=shown,
     )
 
 

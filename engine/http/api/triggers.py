@@ -11,7 +11,6 @@ from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.http.wire import Reply, json_reply
 from engine.resources.bound_trigger import BoundTrigger
-from engine.resources.trigger_rules import masked
 from engine.resources.triggers import TriggerDraft
 
 MAX_ITEMS = 500
@@ -129,13 +128,12 @@ def _project_trigger(trigger: BoundTrigger) -> ProjectTrigger:
 
 
 def _fields(trigger: BoundTrigger) -> Data:
-    stored, shown = trigger.stored, trigger.plugin.rules.shown
-    more = shown(trigger.options, trigger.id, trigger.function) if shown and trigger.options is not None else {}
+    stored = trigger.stored
     return {
         "trigger_id": stored.id,
         "trigger_type_code": stored.kind,
         "trigger_status": "ACTIVE" if stored.active else "DISABLED",
-        "event_data": {**masked(trigger.plugin, stored.data), **more},
+        "event_data": trigger.shown,
         "created_time": zoned_time(stored.created_at),
         "last_updated_time": zoned_time(stored.modified_at),
     }
