@@ -46,6 +46,7 @@ class SQLiteRecords:
         found: list[Record] = []
         total, skip = 0, selection.offset
         async with self._reader() as db:
+            await db.execute("BEGIN")  # one view for all parts: what moves meanwhile is in exactly one of them
             for states, part, order in _PARTS:
                 wanted = selection.states & states if selection.states else states
                 if not wanted:

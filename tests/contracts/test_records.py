@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from engine.model import State
+from engine.model import Invocation, State
 from engine.protocols import Selection
 from tests.contracts.storage import (
     NOW,
@@ -100,6 +101,27 @@ async def test_pages_join_over_all_parts_and_the_count_is_of_all(storage: Storag
 
         assert pages == [whole[:4], whole[4:], []]
         assert total == 6
+
+
+async def test_whatever_moves_meanwhile_is_in_a_list_exactly_once(storage: Storage) -> None:
+    async with storage() as seams:
+        rows = [await stored(seams) for _ in range(60)]
+        moved = asyncio.ensure_future(move_all(seams, rows))
+        lists = []
+        while not moved.done():
+            lists.append(await listed(seams))
+            await asyncio.sleep(0)
+        await moved
+
+        assert [(len(one), len(set(one))) for one in lists] == [(60, 60)] * len(lists)
+
+
+async def move_all(seams: Seams, rows: list[Invocation]) -> None:
+    """Run one after the other."""
+    for one in rows:
+        seams.journal.start(one, one.due_at)
+        await seams.journal.ready(1, (0.0, 0), 0, 0)  # on disk
+        await settled(seams, one, success(one))
 
 
 async def test_a_list_leaves_out_what_is_large(storage: Storage) -> None:
