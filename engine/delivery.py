@@ -150,7 +150,9 @@ class Delivery:
             raise Undeliverable(str(error)) from error
         request = msgspec.structs.replace(request, hops=record.hops + 1)
         invocation = self._intake.prepare(request, function)
-        self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
+        # Whatever the limits: it was promised with the invocation that owes it. Counted, it holds back new requests;
+        # refused, it would starve behind them, in an outbox that nothing holds back.
+        self._backlog.add(invocation.function_id, len(invocation.payload))
         try:
             await self._outbox.delivered(owed, append=invocation)
         except BaseException:

@@ -180,6 +180,24 @@ def test_a_success_is_told_and_leads_on(engine: EngineProcess, tmp_path: Path) -
     assert rows(engine.data, "SELECT hops FROM invocation ORDER BY hops") == [(0,), (1,), (2,)]
 
 
+def test_a_full_backlog_does_not_hold_up_what_was_promised_before(tmp_path: Path) -> None:
+    settings = {"FUNCTIOND_QUEUE__FUNCTION_ROWS": "1", "FUNCTIOND_RETRY__BASE": "300"}
+    with engine_on(tmp_path / "data", **settings) as engine:
+        engine.create("sleep", SLEEP)
+        engine.create("echo", ECHO)
+        engine.configure("echo", destination_config={"on_success": to("sleep")})
+        engine.accepted("sleep")
+        assert engine.send("sleep").status == 429
+        engine.record("echo", engine.accepted("echo"), wait=30)
+        deadline = monotonic() + 30
+        while rows(engine.data, "SELECT count(*) FROM invocation WHERE source = 'FunctionGraph'") != [(1,)]:
+            assert monotonic() < deadline
+            sleep(0.02)
+
+        assert engine.send("sleep").status == 429
+        assert rows(engine.data, "SELECT count(*) FROM owed") == [(0,)]
+
+
 def test_only_the_end_is_told_not_each_attempt(engine: EngineProcess, tmp_path: Path) -> None:
     file = sink(engine, tmp_path)
     engine.create("fail", FAIL)
