@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import anyio
 import structlog
 
+from engine import __version__
 from engine.app import Running, drain, run_engine
 from engine.figures import problems, read_figures, reasons_not_ready
 from engine.http.api.parts import HealthChecks, Parts
@@ -84,6 +85,7 @@ def api_parts(engine: Running) -> Parts:
         region=engine.settings.http.region,
         resources=engine.resources,
         usage=engine.usage,
+        version=__version__,
         instances=lambda: engine.pool.statistics().alive,
         async_body_limit=engine.settings.http.async_body_limit,
         sync_body_limit=engine.settings.http.sync_body_limit,

@@ -26,6 +26,7 @@ from engine.http.api.routing import Resource, make_router, own_urn
 from engine.http.api.versions import VersionsApi
 from engine.http.auth import Authenticator
 from engine.http.guard import Guard
+from engine.http.openapi import Document
 from engine.http.wire import ClientGone, Headers, Reply, respond
 from engine.serving import App, Receive, Scope, Send
 from engine.urn import FunctionUrn
@@ -43,7 +44,15 @@ def create_app(
     more: Iterable[Resource] = (),
 ) -> App:
     """The whole API, open without ``authenticator``; ``more`` are resources of parts that this module does not know."""
-    resources = [
+    limits = {"async_limit": parts.async_body_limit, "sync_limit": parts.sync_body_limit}
+    invocations = Invocations(parts.intake, parts.catalog, **limits)
+    router = make_router([*all_resources(parts), *more], parts.region)
+    return HttpServer(invocations, router, guard or Guard(), authenticator, parts.region)
+
+
+def all_resources(parts: Parts) -> list[Resource]:
+    """All but the two fast requests."""
+    return [
         *Functions(parts).resources(),
         *InvocationRecords(parts).resources(),
         *AsyncSettingsApi(parts).resources(),
@@ -51,12 +60,8 @@ def create_app(
         *AliasesApi(parts).resources(),
         *families(parts),
         *Health(parts.health).resources(),
-        *more,
+        *Document(parts.version).resources(),
     ]
-    limits = {"async_limit": parts.async_body_limit, "sync_limit": parts.sync_body_limit}
-    invocations = Invocations(parts.intake, parts.catalog, **limits)
-    router = make_router(resources, parts.region)
-    return HttpServer(invocations, router, guard or Guard(), authenticator, parts.region)
 
 
 class HttpServer:

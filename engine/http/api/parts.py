@@ -60,6 +60,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     region: str
     resources: Resources
     usage: Usage
+    version: str = ""  #: of the engine
     instances: Callable[[], int] = int  #: how many are alive
     async_body_limit: int = 256 << 10
     sync_body_limit: int = 6 << 20

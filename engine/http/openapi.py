@@ -1,0 +1,130 @@
+"""The OpenAPI 3.1 document of the API, made from the table of operations and the structs that it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from engine.http.api.routing import Call, Resource
+from engine.http.operations import JSON, OPERATIONS, Operation, Problem
+from engine.http.wire import Reply
+from engine.urn import MAX_LENGTH
+
+PATH = "/openapi.json"
+_REF = "#/components/schemas/{name}"
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "string", "pattern": r"^\d{1,9}$"}
+_CHOICES = {
+    "tags": {"resource_type": ["functions"]},
+    "resource-instances": {"resource_type": ["functions"], "action": ["filter", "count"]},
+    "collect": {"state": ["true", "false"]},
+    "GET snapshots": {"action": ["state", "enableSnapshot"]},
+    "POST snapshots": {"action": ["enable", "disable"]},
+}
+_PARTS = {
+    "project_id": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+    "function_urn": {
+        "type": "string",
+        "maxLength": MAX_LENGTH,
+        "description": "A URN, whole or short: a function's name, package:name, project:package:name[:version].",
+    },
+    "period": {**_NUMBER, "description": "Minutes."},
+}
+_NUMBERS = frozenset({"marker", "limit", "maxitems", "start_time", "end_time"})
+
+
+class Document:
+    """Serves the document; it is made when it is first asked for."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    def resources(self) -> list[Resource]:
+        return [Resource(path=PATH, methods={"GET": self.show})]
+
+    async def show(self, call: Call) -> Reply:
+        return Reply(body=self._text)
+
+    @cached_property
+    def _text(self) -> bytes:
+        return msgspec.json.encode(make_document(OPERATIONS, self._version))
+
+
+def make_document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
+    operations = tuple(operations)
+    kinds = [kind for one in operations for kind in (one.body, one.reply) if kind is not None and kind is not Any]
+    schemas, components = msgspec.json.schema_components([*kinds, Problem], ref_template=_REF)
+    by_kind = dict(zip([str(kind) for kind in [*kinds, Problem]], schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, by_kind)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "functiond",
+            "version": version,
+            "description": "Accept now, run when idle: the FunctionGraph v2 API of one machine.",
+        },
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _described(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "parameters": list(_parameters(operation)),
+        "responses": {str(operation.status): _reply(operation, schemas), "default": _problem(schemas)},
+    }
+    if operation.body is not None:
+        content = {JSON: {"schema": _schema(operation.body, schemas)}}
+        described["requestBody"] = {
+            "required": not operation.optional and operation.body is not Any,
+            "content": content,
+        }
+    return described
+
+
+def _parameters(operation: Operation) -> Iterable[dict[str, Any]]:
+    for name in re.findall(r"{(\w+)}", operation.path):
+        schema = _choice(operation, name) or _PARTS.get(name, _TEXT)
+        yield {"name": name, "in": "path", "required": True, "schema": schema}
+    for name in operation.query:
+        yield {"name": name, "in": "query", "schema": _NUMBER if name in _NUMBERS else _TEXT}
+    for name in operation.headers:
+        yield {"name": name, "in": "header", "schema": _TEXT}
+
+
+def _choice(operation: Operation, name: str) -> dict[str, Any] | None:
+    for place, choices in _CHOICES.items():
+        method, _, part = place.rpartition(" ")
+        if method in ("", operation.method) and part in operation.path.split("/") and name in choices:
+            return {"type": "string", "enum": choices[name]}
+    return None
+
+
+def _reply(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+    if operation.reply is None:
+        return {"description": "Done; there is nothing to tell."}
+    schema = {} if operation.content != JSON else _schema(operation.reply, schemas)
+    content = {operation.content: {"schema": schema}}
+    if operation.reply is Any:
+        content["text/plain"] = {"schema": {}}
+    return {"description": "Done.", "content": content}
+
+
+def _problem(schemas: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "description": "Not done; the code and the message say why.",
+        "headers": {"X-Request-Id": {"schema": _TEXT}},
+        "content": {JSON: {"schema": _schema(Problem, schemas)}},
+    }
+
+
+def _schema(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {} if kind is Any else schemas[str(kind)]
+    return found

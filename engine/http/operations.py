@@ -1,0 +1,302 @@
+"""Every operation of the API on one page: its name in the vendor's SDK, where it is, what it takes and gives.
+
+The OpenAPI document and the table of operations in the README are made from this (``python -m
+engine.http.operations`` prints the table); a test holds it against the routes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from engine.http.api import (
+    aliases,
+    async_settings,
+    dependencies,
+    events,
+    metrics,
+    packages,
+    quotas,
+    records,
+    reserved,
+    switches,
+    tags,
+    triggers,
+    versions,
+)
+from engine.http.api import function_shapes as functions
+from engine.http.api.routing import BASE
+
+JSON, ZIP, TEXT = "application/json", "application/zip", "text/plain"
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """What every error looks like."""
+
+    error_code: str
+    error_msg: str
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """``ok`` or ``ready``, or what is wrong, by part."""
+
+    status: str
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    name: str
+    method: str
+    path: str
+    body: Any = None  #: a type; None if there is no body
+    optional: bool = False  #: the body may be left out
+    reply: Any = None  #: a type; None if the reply is empty
+    status: int = 200
+    query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    content: str = JSON  #: of the reply
+    own: bool = False  #: not of the platform's API, or of none of its SDK
+
+
+_F = f"{BASE}/functions"
+_ONE = f"{_F}/{{function_urn}}"
+_EVENT, _ALIAS = f"{_ONE}/events/{{event_id}}", f"{_ONE}/aliases/{{alias_name}}"
+_SETTINGS = f"{_ONE}/async-invoke-config"
+_DEPENDENCY = f"{BASE}/dependencies/{{depend_id}}/version"
+_TRIGGERS = f"{BASE}/triggers/{{function_urn}}"
+_TRIGGER = f"{_TRIGGERS}/{{trigger_type_code}}/{{trigger_id}}"
+_KIND = "/v2/{project_id}/{resource_type}"
+_TAGS = f"{_KIND}/{{resource_id}}/tags"
+_PAGE, _ITEMS = ("marker", "limit"), ("marker", "maxitems")
+_RECORDS = ("marker", "limit", "status", "query_begin_time", "query_end_time")
+_MEMORY, _SPAN = "X-Cff-Instance-Memory", ("start_time", "end_time")
+_ACCEPTING = (_MEMORY, "X-Functiond-Priority", "X-Functiond-Delay", "Idempotency-Key")
+
+
+def _op(name: str, method: str, path: str, body: Any = None, reply: Any = None, **more: Any) -> Operation:
+    return Operation(name=name, method=method, path=path, body=body, reply=reply, **more)
+
+
+OPERATIONS = (
+    # --- functions ---
+    _op("CreateFunction", "POST", _F, functions.CreateBody, functions.FunctionReply),
+    _op("ListFunctions", "GET", _F, None, functions.FunctionList, query=(*_ITEMS, "package_name", "func_name")),
+    _op("DeleteFunction", "DELETE", _ONE, status=204),
+    _op("ShowFunctionConfig", "GET", f"{_ONE}/config", None, functions.FunctionReply),
+    _op("UpdateFunctionConfig", "PUT", f"{_ONE}/config", functions.ConfigBody, functions.FunctionReply),
+    _op("ShowFunctionCode", "GET", f"{_ONE}/code", None, functions.FunctionReply),
+    _op("UpdateFunctionCode", "PUT", f"{_ONE}/code", functions.CodeBody, functions.FunctionReply),
+    _op(
+        "UpdateFunctionMaxInstanceConfig",
+        "PUT",
+        f"{_ONE}/config-max-instance",
+        functions.MaxInstanceBody,
+        functions.FunctionReply,
+    ),
+    _op("UpdateFunctionCollectState", "PUT", f"{_ONE}/collect/{{state}}"),
+    _op("ExportFunction", "GET", f"{_ONE}/export", None, bytes, query=("config", "code", "type"), content=ZIP),
+    _op("ImportFunction", "POST", f"{_F}/import", packages.ImportBody, functions.FunctionReply),
+    # --- versions and aliases ---
+    _op(
+        "CreateFunctionVersion",
+        "POST",
+        f"{_ONE}/versions",
+        versions.PublishBody,
+        functions.FunctionReply,
+        optional=True,
+    ),
+    _op("ListFunctionVersions", "GET", f"{_ONE}/versions", None, versions.VersionList, query=_ITEMS),
+    _op("CreateVersionAlias", "POST", f"{_ONE}/aliases", aliases.CreateAliasBody, aliases.AliasReply),
+    _op("ListVersionAliases", "GET", f"{_ONE}/aliases", None, list[aliases.AliasReply]),
+    _op("ShowVersionAlias", "GET", _ALIAS, None, aliases.AliasReply),
+    _op("UpdateVersionAlias", "PUT", _ALIAS, aliases.AliasBody, aliases.AliasReply),
+    _op("DeleteVersionAlias", "DELETE", _ALIAS, status=204),
+    # --- invocations ---
+    _op("AsyncInvokeFunction", "POST", f"{_ONE}/invocations-async", Any, Any, status=202, headers=_ACCEPTING),
+    _op(
+        "InvokeFunction",
+        "POST",
+        f"{_ONE}/invocations",
+        Any,
+        Any,
+        headers=("X-Cff-Log-Type", "X-CFF-Request-Version", _MEMORY),
+    ),
+    _op(
+        "ListAsyncInvocations",
+        "GET",
+        f"{_ONE}/async-invocations",
+        None,
+        records.InvocationList,
+        query=("request_id", *_RECORDS),
+    ),
+    _op(
+        "ListActiveAsyncInvocations",
+        "GET",
+        f"{_ONE}/active-async-invocations",
+        None,
+        records.InvocationList,
+        query=("requests", *_RECORDS),
+    ),
+    _op(
+        "ShowAsyncInvocation",
+        "GET",
+        f"{_ONE}/async-invocations/{{request_id}}",
+        None,
+        records.WholeRecord,
+        query=("wait",),
+        own=True,
+    ),
+    _op("CancelAsyncInvocation", "POST", f"{_ONE}/cancel", records.CancelBody),
+    # --- asynchronous settings ---
+    _op(
+        "UpdateFunctionAsyncInvokeConfig",
+        "PUT",
+        _SETTINGS,
+        async_settings.AsyncSettingsBody,
+        async_settings.AsyncSettingsReply,
+    ),
+    _op("ShowFunctionAsyncInvokeConfig", "GET", _SETTINGS, None, async_settings.AsyncSettingsReply),
+    _op("DeleteFunctionAsyncInvokeConfig", "DELETE", _SETTINGS, status=204),
+    _op(
+        "ListFunctionAsyncInvokeConfig",
+        "GET",
+        f"{_ONE}/async-invoke-configs",
+        None,
+        async_settings.AsyncSettingsList,
+        query=_PAGE,
+    ),
+    _op("EnableAsyncStatusLog", "POST", f"{_F}/enable-async-status-logs"),
+    _op(
+        "ShowProjectAsyncStatusLogInfo",
+        "GET",
+        f"{_F}/async-status-log-detail",
+        None,
+        async_settings.StatusLog,
+    ),
+    # --- triggers ---
+    _op("CreateFunctionTrigger", "POST", _TRIGGERS, triggers.CreateTriggerBody, triggers.TriggerReply, status=201),
+    _op("ListFunctionTriggers", "GET", _TRIGGERS, None, list[triggers.TriggerReply]),
+    _op("BatchDeleteFunctionTriggers", "DELETE", _TRIGGERS, status=204),
+    _op("ShowFunctionTrigger", "GET", _TRIGGER, None, triggers.TriggerReply),
+    _op("UpdateTrigger", "PUT", _TRIGGER, triggers.UpdateTriggerBody, triggers.TriggerReply),
+    _op("DeleteFunctionTrigger", "DELETE", _TRIGGER, status=204),
+    _op(
+        "ListProjectTriggers",
+        "GET",
+        f"{BASE}/triggers",
+        None,
+        triggers.ProjectTriggers,
+        query=(*_ITEMS, "trigger_type"),
+        own=True,
+    ),
+    _op("ListTriggerTypes", "GET", f"{BASE}/triggertypes", None, list[Any], own=True),
+    _op("ShowFeatures", "GET", f"{BASE}/feature", None, dict[str, Any], own=True),
+    # --- reserved instances ---
+    _op(
+        "UpdateFunctionReservedInstancesCount",
+        "PUT",
+        f"{_ONE}/reservedinstances",
+        reserved.ReservedBody,
+        reserved.ReservedBody,
+    ),
+    _op(
+        "ListFunctionReservedInstances",
+        "GET",
+        f"{_F}/reservedinstances",
+        None,
+        reserved.ReservedCounts,
+        query=(*_PAGE, "urn"),
+    ),
+    _op(
+        "ListReservedInstanceConfigs",
+        "GET",
+        f"{_F}/reservedinstanceconfigs",
+        None,
+        reserved.ReservedConfigs,
+        query=(*_PAGE, "function_urn"),
+    ),
+    # --- test events, dependencies, tags ---
+    _op("CreateEvent", "POST", f"{_ONE}/events", events.CreateEventBody, events.EventName),
+    _op("ListEvents", "GET", f"{_ONE}/events", None, events.EventList),
+    _op("ShowEvent", "GET", _EVENT, None, events.EventReply),
+    _op("UpdateEvent", "PUT", _EVENT, events.UpdateEventBody, events.EventName),
+    _op("DeleteEvent", "DELETE", _EVENT, status=204),
+    _op(
+        "CreateDependencyVersion",
+        "POST",
+        f"{BASE}/dependencies/version",
+        dependencies.CreateDependencyBody,
+        dependencies.DependencyReply,
+    ),
+    _op(
+        "ListDependencies",
+        "GET",
+        f"{BASE}/dependencies",
+        None,
+        dependencies.DependencyList,
+        query=(*_PAGE, "maxitems", "ispublic", "dependency_type", "runtime", "name"),
+    ),
+    _op("ListDependencyVersion", "GET", _DEPENDENCY, None, dependencies.DependencyList, query=_ITEMS),
+    _op("ShowDependencyVersion", "GET", f"{_DEPENDENCY}/{{version}}", None, dependencies.DependencyReply),
+    _op("DeleteDependencyVersion", "DELETE", f"{_DEPENDENCY}/{{version}}", status=204),
+    _op("CreateTags", "POST", f"{_TAGS}/create", tags.TagsBody, status=204),
+    _op("DeleteTags", "DELETE", f"{_TAGS}/delete", tags.TagsBody, status=204),
+    _op("ListFunctionTags", "GET", _TAGS, None, tags.TagList),
+    _op("ShowProjectTagsList", "GET", f"{_KIND}/tags", None, tags.ProjectTags),
+    _op("ShowResInstanceInfo", "POST", f"{_KIND}/resource-instances/{{action}}", tags.FindBody, tags.TaggedResources),
+    # --- statistics, quotas, switches ---
+    _op("ListFunctionStatistics", "GET", f"{_ONE}/statistics/{{period}}", None, metrics.FunctionSeries),
+    _op("ShowFunctionMetrics", "GET", f"{_ONE}/slareports/{{period}}", None, metrics.FunctionSeries),
+    _op(
+        "ShowFuncReservedInstanceMetrics",
+        "GET",
+        f"{_ONE}/instancereports",
+        None,
+        metrics.ReservedSeries,
+        query=_PAGE,
+    ),
+    _op(
+        "ListStatistics",
+        "GET",
+        f"{_F}/statistics",
+        None,
+        metrics.Statistics,
+        query=(*_PAGE, "filter", "period", "option"),
+    ),
+    _op(
+        "ListFunctionAsMetric",
+        "GET",
+        f"{BASE}/function/report",
+        None,
+        metrics.FunctionMetrics,
+        query=("type", "limit", *_SPAN),
+    ),
+    _op(
+        "ShowTenantMetric",
+        "GET",
+        f"{BASE}/workflow-statistic",
+        None,
+        metrics.WorkflowSeries,
+        query=("period", "metric_type", *_SPAN),
+    ),
+    _op(
+        "ShowWorkFlowMetric",
+        "GET",
+        f"{BASE}/workflow-statistic/{{workflow_urn}}",
+        None,
+        metrics.WorkflowSeries,
+        query=("period", *_SPAN),
+    ),
+    _op("ListQuotas", "GET", f"{BASE}/quotas", None, quotas.Quotas),
+    _op("ShowTracing", "GET", f"{_ONE}/tracing", None, switches.TracingShape),
+    _op("UpdateTracing", "PUT", f"{_ONE}/tracing", switches.TracingShape),
+    _op("EnableLtsLogs", "POST", f"{_F}/enable-lts-logs"),
+    _op("ShowLtsLogDetails", "GET", f"{_ONE}/lts-log-detail", None, async_settings.StatusLog),
+    _op("ShowFuncSnapshotState", "GET", f"{_ONE}/snapshots/{{action}}", None, switches.SnapshotState),
+    _op("UpdateFuncSnapshot", "POST", f"{_ONE}/snapshots/{{action}}", status=204),
+    # --- the engine itself ---
+    _op("ShowHealth", "GET", "/healthz", None, Health, own=True),
+    _op("ShowReadiness", "GET", "/readyz", None, Health, own=True),
+    _op("ShowFigures", "GET", "/metrics", None, str, content=TEXT, own=True),
+    _op("ShowDocument", "GET", "/openapi.json", None, dict[str, Any], own=True),
+)

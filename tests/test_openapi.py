@@ -1,0 +1,99 @@
+"""The table of operations, the routes, the document and the vendor's SDK tell the same story."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from engine.http.api.routing import BASE, Handler
+from engine.http.openapi import make_document
+from engine.http.operations import OPERATIONS
+from engine.http.operations_table import table
+from engine.http.server import all_resources
+from tests.http_app import serve
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkfunctiongraph import v2 as fg
+
+README = Path(__file__).parent.parent / "README.md"
+#: These two go around the router.
+FAST = {("POST", f"{BASE}/functions/{{function_urn}}/{action}") for action in ("invocations", "invocations-async")}
+#: Families that this engine leaves out, by words in the SDK's names of operations.
+ABSENT = re.compile("Work[Ff]low(?!Metric)|App|Template|VpcEndpoint|Bridge")
+NO_BODY = re.compile(r"\.read\(|_read")
+
+
+async def handlers(folder: Path) -> dict[tuple[str, str], Handler]:
+    async with serve(folder) as api:
+        resources = all_resources(api.parts)
+    return {(method, one.path): handler for one in resources for method, handler in one.methods.items()}
+
+
+async def test_every_route_is_an_operation_and_every_operation_is_a_route(tmp_path: Path) -> None:
+    routes = await handlers(tmp_path)
+
+    assert {(one.method, one.path) for one in OPERATIONS} == set(routes) | FAST
+    assert len({one.name for one in OPERATIONS}) == len(OPERATIONS)
+
+
+async def test_operations_take_the_bodies_that_their_handlers_read(tmp_path: Path) -> None:
+    routes = await handlers(tmp_path)
+
+    for operation in OPERATIONS:
+        handler = routes.get((operation.method, operation.path))
+        if handler is not None:
+            source, module = inspect.getsource(handler), inspect.getsource(inspect.getmodule(handler) or json)
+            assert bool(NO_BODY.search(source)) == (operation.body is not None), operation.name
+            assert operation.body is None or operation.body.__name__ in module, operation.name
+
+
+def test_every_operation_of_the_sdk_is_here_but_those_of_absent_families() -> None:
+    methods = [name.removesuffix("_invoker") for name in vars(fg.FunctionGraphClient) if name.endswith("_invoker")]
+    names = {"".join(word.capitalize() for word in name.split("_")) for name in methods}
+
+    wanted = {name for name in names if not ABSENT.search(name)}
+
+    assert {one.name for one in OPERATIONS if not one.own} == wanted
+    assert len(wanted) > 60
+
+
+async def test_the_document_is_served_as_it_is_made(tmp_path: Path) -> None:
+    async with serve(tmp_path) as api:
+        answer = await api.send("GET", "/openapi.json", base="")
+
+    assert answer.status == 200
+    assert answer.json == json.loads(json.dumps(make_document(OPERATIONS, "")))
+
+
+def test_the_document_names_only_schemas_that_it_has() -> None:
+    document = make_document(OPERATIONS, "1.0")
+
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+
+    assert named
+    assert named <= set(document["components"]["schemas"])
+
+
+def test_the_table_is_printed_for_the_readme() -> None:
+    command = [sys.executable, "-m", "engine.http.operations_table"]
+
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert table() in said
+    assert said.count("\n|") == len(OPERATIONS) + 1
+
+
+def test_the_table_in_the_readme_is_true() -> None:
+    text = README.read_text()
+    if "| Operation | Request | Success |" not in text:
+        pytest.skip("the README has no table of operations")
+
+    assert table() in text
