@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from engine.catalog import Catalog
 from engine.clock import SystemClock
 from engine.codestore import NO_CODE, CodeSource, CodeStore
-from engine.errors import InvalidField, UnknownFunction, UnknownVersion
+from engine.errors import InvalidField, NotStored, UnknownFunction, UnknownVersion
 from engine.model import Function, Mode
 from engine.protocols import Plugin, StoredResource, TriggerRules
 from engine.registry import Registry, load_plugins
@@ -47,12 +47,26 @@ class NarrowOptions(OwnOptions, frozen=True, kw_only=True):
 OWN = Plugin(kinds=("webhook",), options=OwnOptions, rules=TriggerRules(unique=("address",)))
 
 
+class BreakableStore(MemoryResourceStore):
+    broken: Exception | None = None
+
+    async def put(self, resource: StoredResource) -> None:
+        if self.broken:
+            raise self.broken
+        await super().put(resource)
+
+    async def delete(self, kind: str, owner: str, id: str) -> None:
+        if self.broken:
+            raise self.broken
+        await super().delete(kind, owner, id)
+
+
 class Bench(Struct, kw_only=True):
     """A catalog with one function, and the triggers beside it; ``again`` is what the next engine finds."""
 
     folder: Path
     functions: MemoryCatalogStore
-    store: MemoryResourceStore
+    store: BreakableStore
     catalog: Catalog
     triggers: Triggers
     told: list[tuple[str, BoundTrigger | None]]
@@ -79,7 +93,7 @@ def a_catalog(functions: MemoryCatalogStore, folder: Path) -> Catalog:
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> Bench:
-    functions, store, told = MemoryCatalogStore(), MemoryResourceStore(), list[tuple[str, BoundTrigger | None]]()
+    functions, store, told = MemoryCatalogStore(), BreakableStore(), list[tuple[str, BoundTrigger | None]]()
     catalog = a_catalog(functions, tmp_path)
     registry = Registry([*load_plugins(), OWN])
     triggers = Triggers(store, catalog, registry, SystemClock(), region=REGION)
@@ -111,6 +125,21 @@ async def test_who_watches_is_told_of_every_change(bench: Bench) -> None:
     assert bench.told == [(created.id, created), (created.id, changed), (created.id, None)]
     assert (created.stored.generation, changed.stored.generation) == (1, 2)
     assert changed.options.schedule == "4m"
+
+
+async def test_what_the_disk_refuses_shows_nowhere(bench: Bench) -> None:
+    created = await bench.create(**TIMER)
+    bench.store.broken = NotStored("disk full")
+
+    with pytest.raises(NotStored):
+        await bench.create(**{**TIMER, "name": "other"})
+    with pytest.raises(NotStored):
+        await bench.triggers.update(hello(), "TIMER", created.id, [{"schedule": "4m"}])
+    with pytest.raises(NotStored):
+        await bench.triggers.delete(hello(), "TIMER", created.id)
+
+    assert list(bench.triggers.all()) == [created]
+    assert bench.told == [(created.id, created)]
 
 
 async def test_a_refused_change_tells_nobody_and_changes_nothing(bench: Bench) -> None:
