@@ -63,7 +63,7 @@ def hash_of(body: bytes) -> bytes:
 
 def canonical_path(path: bytes) -> bytes:
     """Decoded, then encoded in the one way that client and server share, with a slash at its end."""
-    text = quote_from_bytes(unquote_to_bytes(path), safe="/~").encode()
+    text = quote_from_bytes(unquote_to_bytes(path), safe="/").encode()
     return text if text.endswith(b"/") else text + b"/"
 
 
@@ -77,7 +77,7 @@ def canonical_query(query: bytes) -> bytes:
 
 
 def _encode(part: bytes) -> str:
-    return quote_from_bytes(part, safe="~")
+    return quote_from_bytes(part, safe="")
 
 
 def canonical_request(

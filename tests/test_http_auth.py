@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -19,7 +22,13 @@ from engine.http.server import create_app
 from engine.serving import listen
 from engine.signing import hash_of, sign
 from engine.testing import ManualClock
-from tests.http_app import BASE, PROJECT, Answer, Api, serve, urn_of
+from tests.http_app import BASE, PROJECT, SOURCE, Answer, Api, encoded, serve, urn_of, zipped
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkcore.auth.credentials import BasicCredentials
+    from huaweicloudsdkcore.sdk_request import SdkRequest
+    from huaweicloudsdkcore.signer.signer import Signer
 
 SECRET = "the-secret-of-a-key"
 TOKEN = "a-token-of-a-project"
@@ -229,12 +238,31 @@ async def test_a_hash_given_in_a_header_must_be_that_of_the_body(door: Door) -> 
 async def test_only_bodies_that_are_not_json_may_be_left_unsigned(door: Door) -> None:
     unsigned = {"X_Sdk_Content_Sha256": "UNSIGNED-PAYLOAD"}
 
-    json = await door.ask("POST", INVOKE, b"{}", **unsigned)
+    jsonlike = await door.ask("POST", INVOKE, b"{}", **unsigned)
     form = await door.ask("POST", INVOKE, b"a=1", **unsigned, Content_Type="application/octet-stream")
     nothing = await door.ask("GET", BASE, None, **unsigned)
 
-    assert refusal(json, 401, "FSS.0401", "UNSIGNED-PAYLOAD is for bodies that are not JSON")
+    assert refusal(jsonlike, 401, "FSS.0401", "UNSIGNED-PAYLOAD is for bodies that are not JSON")
     assert (form.status, nothing.status) == (406, 200)  # let in, and then no invocation takes it
+
+
+async def test_a_body_is_left_unsigned_only_if_its_kind_is_signed(door: Door) -> None:
+    headers = {"Host": f"localhost:{door.api.port}", "X-Sdk-Content-Sha256": "UNSIGNED-PAYLOAD"}
+    headers |= sign("POST", INVOKE, headers, b"", access="AK1", secret=SECRET, moment=door.clock.now())
+
+    answer = await door.api.send("POST", INVOKE, b"a", headers | {"Content-Type": "text/plain"}, base="")
+
+    assert refusal(answer, 401, "FSS.0401", "whose Content-Type is signed")
+
+
+async def test_the_vendors_signer_without_a_body_signs_the_hash_of_nothing(door: Door) -> None:
+    headers = {"Host": f"localhost:{door.api.port}", "Content-Type": "text/plain", "X-Sdk-Date": "20231114T221320Z"}
+    request = SdkRequest(method="GET", resource_path=BASE, query_params=[], header_params=headers, body=b"")
+
+    signed = Signer(BasicCredentials("AK1", SECRET, PROJECT)).sign(request).header_params
+
+    assert signed["X-Sdk-Content-Sha256"] == "UNSIGNED-PAYLOAD"
+    assert (await door.api.send("GET", BASE, None, signed, base="")).status == 200
 
 
 async def test_a_temporary_key_needs_its_token_signed(door: Door) -> None:
@@ -303,10 +331,34 @@ async def test_a_body_that_no_handler_reads_is_verified_all_the_same(door: Door)
     assert (await door.ask("GET", f"{BASE}/hello/config")).status == 200
 
 
+async def test_a_large_package_is_verified(door: Door) -> None:
+    package = {"index__py": SOURCE, "noise__txt": os.urandom(1 << 20).hex()}
+    body = {"code_type": "zip", "func_code": {"file": encoded(zipped(**package))}}
+    target, sent = f"{BASE}/hello/code", json.dumps(body).encode()
+
+    right = await door.ask("PUT", target, sent)
+    wrong = await door.api.send("PUT", target, sent + b" ", door.signed("PUT", target, sent), base="")
+
+    assert len(sent) > 1 << 20
+    assert right.status == 200
+    assert refusal(wrong, 401, "FSS.0401", "the signature does not match")
+
+
 async def test_a_body_too_large_is_refused_before_it_is_read(door: Door) -> None:
     large = await door.ask("POST", INVOKE, b'"' + b"x" * (256 << 10) + b'"')
 
     assert refusal(large, 413, "FSS.0413", "262144 bytes")
+
+
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for(door: Door) -> None:
+    headers = "".join(f"{name}: {value}\r\n" for name, value in door.signed("POST", INVOKE, b"{}").items())
+
+    answer = await raw(
+        door.api.port,
+        f"POST {INVOKE} HTTP/1.1\r\nContent-Length: 300000\r\nConnection: close\r\n{headers}\r\n".encode(),
+    )
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
 
 
 async def test_a_body_in_chunks_is_verified(door: Door) -> None:

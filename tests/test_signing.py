@@ -114,6 +114,14 @@ def test_what_we_sign_is_what_the_vendor_and_the_specification_sign(
     assert theirs.endswith(recomputed("GET", target, HEADERS, body))
 
 
+def test_headers_with_an_underscore_are_not_signed() -> None:
+    theirs, target = by_the_sdk("GET", PATH, [], b"", a_b="1")
+
+    ours = sign("GET", target, {**HEADERS, "a_b": "1"}, b"", access=ACCESS, secret=SECRET, moment=1769903999.0)
+
+    assert ours["Authorization"] == theirs
+
+
 @pytest.mark.parametrize(
     ("method", "target", "body", "expected"),
     [

@@ -46,7 +46,7 @@ class Failures:
 def network_of(address: str) -> str:
     """An IPv6 client owns all the addresses of its /64."""
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        found = ipaddress.ip_address(address)
     except ValueError:
         return address
     if isinstance(found, ipaddress.IPv4Address):

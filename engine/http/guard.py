@@ -34,9 +34,8 @@ class Guard:
             raise Forbidden(f"web pages of {_shown(origin)} may not use this engine")
 
     def _is_own(self, origin: bytes, host: bytes) -> bool:
-        if self._is_local_origin(origin):
-            return True
-        return not self._loopback and origin.lower() in (b"http://" + host.lower(), b"https://" + host.lower())
+        own = host.lower()
+        return self._is_local_origin(origin) or origin.lower() in (b"http://" + own, b"https://" + own)
 
 
 def is_local_host(value: bytes) -> bool:
