@@ -23,7 +23,7 @@ def handler(event, context):
 
 def greet(engine: Running, url: str) -> None:
     words = Words()
-    functions = engine.catalog.all()
+    functions = {function.function_id for function in engine.catalog.all()}
     words.print(f"[bold green]functiond[/] serves [bold]{url}[/], keeps [bold]{engine.storage.path}[/]")
     if functions:
         words.print(f"{len(functions)} functions, {engine.backlog.rows} invocations waiting")
