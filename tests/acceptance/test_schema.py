@@ -1,0 +1,97 @@
+"""Requests made up from the OpenAPI document, sound and unsound ones, against an engine that is a process.
+
+Whatever is sent, the engine answers in the shape that the document promises, and never breaks.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode, checks
+
+from engine.http.operations import OPERATIONS
+from tests.acceptance.engine_process import PROJECT, engine_on
+from tests.http_app import SOURCE, encoded
+
+PROMISES = [checks.not_a_server_error, checks.response_schema_conformance, checks.content_type_conformance]
+#: So few that reserving cannot fill the machine.
+SMALL = {"FUNCTIOND_EXECUTOR__MEMORY": "512"}
+BOUNDS = settings(
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+#: Health and figures have no parameters to make up.
+NAMES = [one.name for one in OPERATIONS if one.path.startswith("/v2/")]
+HELLO = {
+    "func_name": "hello",
+    "package": "default",
+    "runtime": "Python3.10",
+    "handler": "index.handler",
+    "timeout": 3,
+    "memory_size": 128,
+    "code_type": "inline",
+    "func_code": {"file": encoded(SOURCE)},
+}
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with engine_on(tmp_path_factory.mktemp("schema"), **SMALL) as engine:
+        yield engine.port
+
+
+@pytest.fixture(scope="module")
+def document(port: int) -> Any:
+    return schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_whatever_is_asked_the_answer_is_as_promised(name: str, mode: GenerationMode, document: Any) -> None:
+    operation = document.find_operation_by_id(name)
+
+    @BOUNDS
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case: Any) -> None:
+        case.call_and_validate(checks=PROMISES)
+
+    ask()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [one.name for one in OPERATIONS if "{function_urn}" in one.path])
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_what_is_asked_of_a_function_is_answered_as_promised(
+    name: str, mode: GenerationMode, document: Any, port: int
+) -> None:
+    operation = document.find_operation_by_id(name)
+
+    @BOUNDS
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case: Any) -> None:
+        create_hello(port)
+        case.path_parameters |= {"function_urn": "hello", "project_id": PROJECT}
+        case.call_and_validate(checks=PROMISES)
+
+    ask()
+
+
+def create_hello(port: int) -> None:
+    """If it is not there."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", f"/v2/{PROJECT}/fgs/functions", json.dumps(HELLO), headers)
+        assert connection.getresponse().status in (200, 409)
+    finally:
+        connection.close()

@@ -1,0 +1,91 @@
+"""Reserved instances: how many are wanted, what happens when one will not start, and what becomes of orphans."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from engine.errors import TooManyReserved
+from engine.executors.reserve import Reserve
+from engine.model import Function
+from engine.resources.reservations import Reservation
+from engine.urn import parse_urn
+from tests.http_app import PROJECT, REGION, Api, serve
+
+
+class Warmer:
+    """Starts nothing, but notes what it is asked for."""
+
+    def __init__(self, *, works: bool) -> None:
+        self.reserve = Reserve(())
+        self.asked: list[str] = []
+        self.works, self.told = works, anyio.Event()
+
+    async def warm(self, function: Function) -> bool:
+        self.asked.append(function.name)
+        self.told.set()
+        return self.works
+
+
+@asynccontextmanager
+async def reserving(folder: Path, warmer: Warmer) -> AsyncIterator[Api]:
+    async with serve(folder) as api, anyio.create_task_group() as tasks:
+        api.parts.resources.reservations._warmer = warmer
+        await api.create()
+        await tasks.start(api.parts.resources.reservations.run)
+        yield api
+        tasks.cancel_scope.cancel()
+
+
+async def put(api: Api, count: int, name: str = "hello") -> None:
+    urn = parse_urn(name, region=REGION, project=PROJECT)
+    await api.parts.resources.reservations.put(urn, Reservation(count=count))
+
+
+async def test_what_will_not_start_is_asked_for_once_until_something_changes(tmp_path: Path) -> None:
+    warmer = Warmer(works=False)
+    async with reserving(tmp_path, warmer) as api:
+        await put(api, 3)
+        await warmer.told.wait()
+        await anyio.wait_all_tasks_blocked()
+        before = list(warmer.asked)
+
+        warmer.told = anyio.Event()
+        await put(api, 2)
+        await warmer.told.wait()
+        await anyio.wait_all_tasks_blocked()
+
+    assert before == ["hello"]
+    assert warmer.asked == ["hello", "hello"]
+
+
+async def test_as_many_as_are_missing_are_started(tmp_path: Path) -> None:
+    warmer = Warmer(works=True)
+    async with reserving(tmp_path, warmer) as api:
+        await put(api, 3)
+        await warmer.told.wait()
+        await anyio.wait_all_tasks_blocked()
+
+    assert warmer.asked == ["hello"] * 3
+
+
+async def test_a_project_reserves_ninety_instances_in_all(tmp_path: Path) -> None:
+    async with reserving(tmp_path, Warmer(works=True)) as api:
+        await api.create("other")
+        await put(api, 80)
+
+        with pytest.raises(TooManyReserved, match="has 80 elsewhere"):
+            await put(api, 11, "other")
+        await put(api, 90)
+
+
+async def test_a_function_reserves_no_more_than_it_may_have(tmp_path: Path) -> None:
+    async with reserving(tmp_path, Warmer(works=True)) as api:
+        await api.create("small", strategy_config={"concurrency": 2})
+
+        with pytest.raises(TooManyReserved, match="may have 2 instances"):
+            await put(api, 3, "small")
