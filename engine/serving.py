@@ -33,7 +33,6 @@ BACKLOG = 2048
 #: An ASGI extension of ours: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` writes a reply in
 #: one piece, for half the cost of two messages. False: it could not, send the messages.
 WHOLE_REPLY = "functiond.whole_reply"
-LAST_WORDS = 1.0  #: seconds
 
 
 class _State(ServerState):
@@ -133,7 +132,8 @@ def _write_whole(cycle: RequestResponseCycle, status: int, headers: Iterable[Hea
 async def listen(app: App, host: str, port: int, *, grace: float = 5.0, keep_alive: int = 75) -> AsyncIterator[int]:
     """Serve ``app`` until the block is left; gives the port, which is a free one for ``port`` 0.
 
-    Leaving closes the door first, then lets running requests finish for ``grace`` seconds; what is left is cut off.
+    Leaving closes the door first, then lets running requests finish for ``grace`` seconds; what is left is
+    cancelled, and cut off if it needs longer than that again to say so.
     Raises SettingsError if the address cannot be had.
     """
     config = Config(
@@ -180,7 +180,7 @@ async def _end(server: asyncio.Server, state: _State, grace: float) -> None:
     for task in state.tasks:
         task.cancel()
     if state.tasks:  # who is cancelled may still say so to its caller
-        await asyncio.wait(set(state.tasks), timeout=LAST_WORDS)
+        await asyncio.wait(set(state.tasks), timeout=grace)
     for connection in list(state.connections):
         connection.transport.abort()
     while state.tasks:

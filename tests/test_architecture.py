@@ -16,7 +16,7 @@ SURFACE = "engine"  #: what plugins may use
 
 #: From the ground up: an import goes to a lower floor, or stays inside one folder. A folder stands for all its modules.
 FLOORS = (
-    {"errors", "clock", "identity", "urn", "model", "frames", "statistics"}
+    {"errors", "clock", "identity", "urn", "model", "frames", "statistics", "text"}
     | {"signing", "credentials", "trigger_errors"},  # nouns, which may know each other
     {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"},
     {SURFACE, "serving", "telemetry", "pressure", "unpacking", "isolation"}
@@ -165,6 +165,13 @@ def _changing(module: ast.Module) -> Iterator[int]:
 
 def test_a_module_level_list_counts_as_state() -> None:
     assert list(_changing(ast.parse("seen = []\nKNOWN = []\n"))) == [1]
+
+
+@pytest.mark.parametrize(
+    ("constant", "home"), [("RESULT_LIMIT = 6 << 20", "engine.frames"), ("LAST_WORDS = 1.0", "engine.service")]
+)
+def test_what_two_modules_agree_on_stands_in_one(constant: str, home: str) -> None:
+    assert [name for name, file in _parts("engine").items() if f"\n{constant}" in file.read_text()] == [home]
 
 
 def test_files_stay_short() -> None:

@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.frames import RESULT_LIMIT
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.model import Function
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-RESULT_LIMIT = 6 << 20
 PYTHON_WORKER = Path(__file__).parents[1] / "workers" / "python_worker.py"
 
 #: MB of memory to thousandths of a processor, as the platform grants them.
