@@ -63,7 +63,7 @@ def test_whatever_is_asked_the_answer_is_as_promised(name: str, mode: Generation
     @BOUNDS
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
-        case.call_and_validate(checks=PROMISES)
+        case.call_and_validate(checks=promises_of(name))
 
     ask()
 
@@ -81,9 +81,14 @@ def test_what_is_asked_of_a_function_is_answered_as_promised(
     def ask(case: Any) -> None:
         create_hello(port)
         case.path_parameters |= {"function_urn": "hello", "project_id": PROJECT}
-        case.call_and_validate(checks=PROMISES)
+        case.call_and_validate(checks=promises_of(name))
 
     ask()
+
+
+def promises_of(name: str) -> list[Any]:
+    """What a function returns is its own affair, and may be nothing at all."""
+    return PROMISES[:1] if name == "InvokeFunction" else PROMISES
 
 
 def create_hello(port: int) -> None:
