@@ -146,6 +146,7 @@ class Purged(Struct, frozen=True, kw_only=True):
 
     request_ids: tuple[str, ...]
     more: bool  #: another step may find more at once
+    over: bool = False  #: more is kept than the caps allow
     next_due: float | None  #: when the oldest finished row left will be too old
 
 

@@ -79,7 +79,7 @@ def tail(written: Written) -> bytes:
 
 def log_file(log_dir: Path, request_id: str) -> Path:
     """Where the whole log of an invocation lies, if it was longer than the tail."""
-    return log_dir / request_id[-2:] / request_id
+    return log_dir / request_id[11:13] / request_id  # the low bits of its millisecond: 256 folders
 
 
 def keep_log(log_dir: Path, request_id: str, written: Written) -> None:

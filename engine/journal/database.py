@@ -32,6 +32,7 @@ from engine.journal.records import SQLiteRecords
 from engine.journal.resource_store import SQLiteResourceStore
 from engine.journal.writer import Writer
 
+# secure_delete is on in some builds: it would write every page that purging frees.
 _PRAGMAS = """
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
@@ -41,6 +42,7 @@ PRAGMA wal_autocheckpoint = 2000;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA cache_size = -16384;
 PRAGMA temp_store = MEMORY;
+PRAGMA secure_delete = OFF;
 """
 
 
@@ -95,6 +97,7 @@ async def open_storage(
         node, last_key = await _prepare(database, path)
         writer, identity = Writer(database), Identity(node, last_key)
         writer.make_room = lambda: give_up_ballast(directory)
+        writer.room_again = lambda: take_ballast(directory, ballast)
         await anyio.to_thread.run_sync(take_ballast, directory, ballast)
         yield Storage(
             path=directory,
@@ -138,14 +141,18 @@ async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
 
 
 def take_ballast(directory: Path, size: int) -> None:
-    """Set aside room that purging and settling may use when the disk is full."""
+    """Set aside room that purging and settling may use when the disk is full; none where room is short already."""
     path = directory / "ballast"
-    if size and not (path.exists() and path.stat().st_size == size):
-        try:
-            with path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
-        except OSError:
-            path.unlink(missing_ok=True)
+    if not size or (path.exists() and path.stat().st_size == size):
+        return
+    disk = os.statvfs(directory)
+    if disk.f_bavail * disk.f_frsize < 4 * size:
+        return
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError:
+        path.unlink(missing_ok=True)
 
 
 def give_up_ballast(directory: Path) -> None:

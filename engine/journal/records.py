@@ -1,26 +1,24 @@
-"""Invocations as people look at them, read on short-lived read-only connections, and their purge."""
+"""Invocations as people look at them, read on short-lived read-only connections."""
 
 from __future__ import annotations
 
-import math
-import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
-from anyio import CancelScope
+from anyio import CancelScope, CapacityLimiter
 
-from engine.identity import Identity, accepted_at, key_at
-from engine.journal.batch import SQL, Statement
+from engine.identity import Identity, key_at
+from engine.journal.purge import Purge
 from engine.journal.rows import LISTED, STORED, to_record
 from engine.journal.writer import Writer
 from engine.model import Attempt, Record, State
 from engine.protocols import Purged, Selection
 
-#: Rows that one step of purging looks at: a few milliseconds of the writer's time.
-PURGE_STEP = 200
+#: Reading connections at a time: each is a thread.
+READERS = 8
 
 #: The parts of a list, each along an index: what runs, what waits for its time, what waits for its turn, what ended.
 _PARTS: tuple[tuple[frozenset[State], str, str], ...] = (
@@ -40,7 +38,8 @@ class SQLiteRecords:
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
         self._writer = writer
         self._identity = identity
-        self._purged_to = 0  #: everything below was looked at in this round of purging
+        self._purge = Purge(identity)
+        self._readers = CapacityLimiter(READERS)
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         found: list[Record] = []
@@ -87,59 +86,14 @@ class SQLiteRecords:
         )
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
-        return await self._writer.call(lambda db: self._purge(db, now, age, rows, size))
+        return await self._writer.call(lambda db: self._purge.step(db, now, age, rows, size))
 
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[aiosqlite.Connection]:
-        with CancelScope(shield=True):  # an opening or closing that is cancelled would leave its thread behind
-            async with aiosqlite.connect(self._uri, uri=True, isolation_level=None, timeout=5.0) as database:
-                yield database
-
-    # --- in the writer's thread -----------------------------------------------------------------------------
-
-    def _purge(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> Purged:
-        """Walks in the order of acceptance, and begins anew when it reaches rows too young to be dropped."""
-        db.execute(
-            "DELETE FROM idempotency WHERE (function_id, token) IN"
-            " (SELECT function_id, token FROM idempotency WHERE expires <= ? LIMIT ?)",
-            (now, PURGE_STEP),
-        )
-        kept_rows, kept_size = db.execute("SELECT rows, size FROM tally WHERE function_id = 0").fetchone() or (0, 0)
-        walked = db.execute(
-            "SELECT key, state, ended, size, (SELECT length(body) + length(log) FROM result WHERE key = i.key),"
-            " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL)"
-            " FROM invocation i WHERE key > ? ORDER BY key LIMIT ?",
-            (self._purged_to, PURGE_STEP),
-        ).fetchall()
-        drop: list[int] = []
-        oldest = math.inf
-        for key, state, ended, payload, result, owes in walked:
-            over = kept_rows - len(drop) > rows or kept_size > size
-            if not over and key > key_at(now - age):
-                walked = walked[:0]  # nothing behind can have ended earlier than it was accepted
-                oldest = min(oldest, accepted_at(key))
-                break
-            if state >= 3 and not owes and (over or ended <= now - age):
-                drop.append(key)
-                kept_size -= payload + (result or 0)
-            elif state >= 3:
-                oldest = min(oldest, ended)
-        self._drop(db, drop, kept_size)
-        complete = len(walked) < PURGE_STEP
-        self._purged_to = 0 if complete else walked[-1][0]
-        return Purged(
-            request_ids=tuple(self._identity.request_id(key) for key in drop),
-            more=not complete,
-            next_due=None if oldest == math.inf else oldest + age,
-        )
-
-    def _drop(self, db: sqlite3.Connection, keys: Sequence[int], size_left: int) -> None:
-        if not keys:
-            return
-        for table in ("invocation", "payload", "result", "attempt", "owed"):
-            db.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in keys])
-        db.execute(SQL[Statement.TALLY], (0, -len(keys), 0))
-        db.execute("UPDATE tally SET size = max(0, ?) WHERE function_id = 0", (size_left,))
+        async with self._readers:
+            with CancelScope(shield=True):  # an opening or closing that is cancelled would leave its thread behind
+                async with aiosqlite.connect(self._uri, uri=True, isolation_level=None, timeout=5.0) as database:
+                    yield database
 
 
 def _condition(selection: Selection, part: str, states: frozenset[State]) -> tuple[str, list[Any]]:
