@@ -209,6 +209,12 @@ def _wire(
     scheduler = Scheduler(queue, storage.journal, clock)
     backlog = Backlog(_limits(settings.queue))
     policy = _policy(settings.retry)
+    janitor = Janitor(
+        records=storage.records,
+        logs=storage.path / "logs",
+        clock=clock,
+        retention=Retention(age=kept.retention, rows=kept.retention_rows, size=kept.retention_size),
+    )
     intake = Intake(
         catalog=catalog,
         journal=storage.journal,
@@ -216,7 +222,7 @@ def _wire(
         backlog=backlog,
         identity=storage.identity,
         clock=clock,
-        disk=DiskGuard(storage.path, kept.free_space, clock),
+        disk=DiskGuard(storage.path, kept.free_space, clock, on_low=janitor.hurry),
         ageing=ageing,
         sync_timeout=settings.http.sync_timeout,
         on_overload=lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()),
@@ -231,12 +237,7 @@ def _wire(
         clock=clock,
         policy=policy,
         region=region,
-    )
-    janitor = Janitor(
-        records=storage.records,
-        logs=storage.path / "logs",
-        clock=clock,
-        retention=Retention(age=kept.retention, rows=kept.retention_rows, size=kept.retention_size),
+        largest=settings.http.async_body_limit,
     )
 
     def on_end(settlement: Settlement) -> None:

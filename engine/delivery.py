@@ -7,6 +7,7 @@ stays in the outbox, with its error, to be seen. One border stands around each d
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from random import Random
 from typing import Any
 
@@ -26,11 +27,15 @@ from engine.model import Code, DestinationSpec, Owed, Record, Request, State
 from engine.protocols import Destination, Outbox, Records, Undeliverable
 from engine.registry import Registry
 from engine.retry import RetryPolicy
+from engine.text import storable
 
 log = structlog.get_logger("functiond.delivery")
 
 MAX_HOPS = 16  #: functions in a row that destinations may lead through
-AT_ONCE = 32  #: deliveries under way
+AT_ONCE = 32  #: deliveries under way to one kind of destination: one that hangs does not hold up the others
+AFTER_TROUBLE = 1.0  #: seconds
+PAGE = 256  #: deliveries looked at
+LONGEST = 60.0  #: seconds that one may take
 MAX_AGE = 86_400.0  #: seconds that a delivery is tried
 
 _CONDITIONS = {
@@ -61,15 +66,17 @@ class Delivery:
         clock: Clock,
         policy: RetryPolicy,
         region: str,
+        largest: int = 256 << 10,
         random: Random | None = None,
     ) -> None:
         self._outbox, self._records, self._registry, self._catalog = outbox, records, registry, catalog
         self._intake, self._backlog, self._clock, self._policy = intake, backlog, clock, policy
         self._region = region
+        self._largest = largest  #: bytes of a record
         self._random = random or Random()
         self._work = asyncio.Event()
         self._work.set()  # what the last engine owed
-        self._under_way: set[int] = set()
+        self._under_way: dict[int, str] = {}  #: owed id -> kind of destination
         self._destinations: dict[DestinationSpec, Destination] = {}
         self._delivered = self._failed = self._given_up = 0
 
@@ -104,17 +111,19 @@ class Delivery:
 
     async def _begin(self, deliveries: TaskGroup) -> float | None:
         """Start what is due and fits; gives when to look again, None to wait for news."""
-        room = AT_ONCE - len(self._under_way)
-        if room <= 0:
+        if len(self._under_way) >= PAGE:
             return None  # the end of one sets the event
         try:
-            owed, next_due = await self._outbox.owed(self._clock.now(), AT_ONCE)
+            owed, next_due = await self._outbox.owed(self._clock.now(), PAGE)
         except Unavailable:
             return self._clock.now() + 1.0
-        new = [o for o in owed if o.owed_id not in self._under_way][:room]
-        for one in new:
-            self._under_way.add(one.owed_id)
-            deliveries.start_soon(self._deliver, one)
+        at_once = Counter(self._under_way.values())
+        for one in owed:
+            kind = one.destination.destination
+            if one.owed_id not in self._under_way and at_once[kind] < AT_ONCE:
+                at_once[kind] += 1
+                self._under_way[one.owed_id] = kind
+                deliveries.start_soon(self._deliver, one)
         return next_due
 
     async def _deliver(self, owed: Owed) -> None:
@@ -128,14 +137,15 @@ class Delivery:
         except Exception as error:  # the border of one delivery
             await self._postpone(owed, error, since)
         finally:
-            self._under_way.discard(owed.owed_id)
+            del self._under_way[owed.owed_id]
             self._work.set()
 
     # --- one delivery ---------------------------------------------------------------------------------------
 
     async def _try(self, owed: Owed, record: Record) -> None:
         context = _Context(self, owed, record)
-        await self._destination(owed.destination).deliver(owed, self._document(record), context)
+        with anyio.fail_after(LONGEST):
+            await self._destination(owed.destination).deliver(owed, self._document(record), context)
         if not context.done:
             await self._outbox.delivered(owed)
         self._delivered += 1
@@ -164,6 +174,7 @@ class Delivery:
     async def _postpone(self, owed: Owed, error: Exception, since: float) -> None:
         """``since`` is when the outcome came to be: its due time moves with every try."""
         now = self._clock.now()
+        problem = storable(str(error) or type(error).__name__)
         self._failed += 1
         final = isinstance(error, Undeliverable) or now - since > MAX_AGE
         due_at = None if final else now + self._policy.delay(owed.tries + 1, self._random.random())
@@ -172,13 +183,14 @@ class Delivery:
             "delivery failed",
             owed_id=owed.owed_id,
             destination=owed.destination.destination,
-            problem=str(error),
+            problem=problem,
             retry_in=None if due_at is None else round(due_at - now, 3),
         )
         try:
-            await self._outbox.postpone(owed, due_at, str(error) or type(error).__name__)
+            await self._outbox.postpone(owed, due_at, problem)
         except Unavailable:
             log.warning("delivery not postponed: the journal cannot write", owed_id=owed.owed_id)
+            await anyio.sleep(AFTER_TROUBLE)  # it is still due
 
     def _destination(self, spec: DestinationSpec) -> Destination:
         destination = self._destinations.get(spec)
@@ -187,7 +199,8 @@ class Delivery:
         return destination
 
     def _document(self, record: Record) -> bytes:
-        """The record of spec functiongraph_api, 10.1."""
+        """The record of spec functiongraph_api, 10.1. Of one that would be too large for an event, the payloads are
+        left empty, the request's first: else a chain of functions would double its events at every hop."""
         function = self._catalog.resolve(record.function_id, record.version)
         ok = record.state is State.SUCCESS
         condition = "" if ok else _CONDITIONS.get(Code(record.code), "UnhandledInvocationError")
@@ -203,6 +216,10 @@ class Delivery:
             "response_context": {"status_code": 200 if ok else 500, "function_error": record.message},
             "response_payload": record.result.decode(errors="replace"),
         }
+        for payload in ("request_payload", "response_payload"):
+            if len(encoded := msgspec.json.encode(document)) <= self._largest:
+                return encoded
+            document[payload] = ""
         return msgspec.json.encode(document)
 
 

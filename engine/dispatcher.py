@@ -19,13 +19,14 @@ from msgspec import Struct
 
 from engine.backlog import Backlog
 from engine.catalog import Catalog
-from engine.clock import Clock
+from engine.clock import Clock, rfc3339
 from engine.line import Entry
 from engine.model import AsyncSettings, Code, DestinationSpec, Function, Invocation, Mode, Outcome, State
 from engine.protocols import Executor, Journal, Records, Settlement
 from engine.retry import RetryPolicy
 from engine.scheduler import Scheduler
 from engine.statistics import Distribution, Histogram
+from engine.text import storable
 from engine.urn import LATEST
 
 log = structlog.get_logger("functiond.dispatcher")
@@ -33,7 +34,7 @@ log = structlog.get_logger("functiond.dispatcher")
 #: Ends on their way to disk beyond which no further work starts, per slot.
 UNSETTLED_PER_SLOT = 16
 #: Bytes of a result that are kept; a larger one is empty in the record (spec functiongraph_api, section 9).
-RESULT_LIMIT = 256 << 10
+KEPT_RESULT = 256 << 10
 _SETTLING = "outcomes wait for the disk"
 _CANCELLED = "function invocation canceled"
 
@@ -254,8 +255,11 @@ class Dispatcher:
     # --- the end of an attempt ------------------------------------------------------------------------------
 
     def _settle(self, invocation: Invocation, outcome: Outcome, *, ran: bool = True, may_retry: bool = True) -> None:
-        if len(outcome.result) > RESULT_LIMIT:
-            outcome = msgspec.structs.replace(outcome, result=b"")
+        outcome = msgspec.structs.replace(
+            outcome,
+            message=storable(outcome.message),
+            result=outcome.result if len(outcome.result) <= KEPT_RESULT else b"",
+        )
         settings = self._settings(invocation)
         retry = None
         if ran and may_retry:
@@ -287,6 +291,7 @@ class Dispatcher:
         if self._unsettled < self._slots * UNSETTLED_PER_SLOT and _SETTLING in self._scheduler.held:
             self._scheduler.resume(_SETTLING)
         invocation = settlement.invocation
+        self._tell(settlement)
         if settlement.retry is not None:
             self._retries += 1
             self._scheduler.push(settlement.retry)
@@ -295,6 +300,24 @@ class Dispatcher:
         self._outcomes[settlement.state.value] += 1
         self._wake(invocation.key)
         self._on_end(settlement)
+
+    def _tell(self, settlement: Settlement) -> None:
+        """One line for each end; of a success only where one looks for it."""
+        invocation, outcome, retry = settlement.invocation, settlement.outcome, settlement.retry
+        if settlement.state is State.SUCCESS:
+            log.debug("invocation ended", request_id=invocation.request_id, state="SUCCESS")
+            return
+        function = self._catalog.resolve(invocation.function_id, invocation.version)
+        log.info(
+            "attempt failed" if retry else "invocation ended",
+            request_id=invocation.request_id,
+            function=function.name if function else "",
+            state=settlement.state.value,
+            attempt=invocation.attempt,
+            code=int(outcome.code),
+            problem=outcome.message[:200],
+            retry_at=rfc3339(retry.due_at) if retry else None,
+        )
 
     def _settings(self, invocation: Invocation) -> AsyncSettings | None:
         return self._catalog.settings_of(invocation.function_id, invocation.version)

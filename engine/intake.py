@@ -37,10 +37,10 @@ class IntakeStatistics(Struct, frozen=True, kw_only=True):
 
 
 class DiskGuard:
-    """Refuses new work while the disk has less than ``needed`` bytes free."""
+    """Refuses new work while the disk has less than ``needed`` bytes free, and says so to ``on_low``."""
 
-    def __init__(self, path: Path, needed: int, clock: Clock) -> None:
-        self._path, self._needed, self._clock = path, needed, clock
+    def __init__(self, path: Path, needed: int, clock: Clock, on_low: Callable[[], None] = lambda: None) -> None:
+        self._path, self._needed, self._clock, self._on_low = path, needed, clock, on_low
         self._looked_at = float("-inf")
         self._free = needed
 
@@ -49,6 +49,8 @@ class DiskGuard:
         if not 0 <= now - self._looked_at < LOOK_EVERY:
             found = os.statvfs(self._path)
             self._free, self._looked_at = found.f_bavail * found.f_frsize, now
+            if self._free < self._needed:
+                self._on_low()
         if self._free < self._needed:
             raise DiskLow(self._free, self._needed)
 

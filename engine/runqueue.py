@@ -117,10 +117,13 @@ class RunQueue:
         """The next one to run, with its slot and memory taken; None if nothing may start now."""
         if self._running >= self._slots:
             return None
-        entry = self._choose(self._sync) if self._sync.order else None
-        if entry is None and asynchronous and self._running < self._slots - self._sync_slots and self._async.order:
-            entry = self._choose(self._async)
-        return entry
+        if self._sync.order:
+            entry = self._choose(self._sync)
+            if entry is not None or self._sync.order:  # one that does not fit yet keeps its place before all others
+                return entry
+        if asynchronous and self._async.order and self._running < self._slots - self._sync_slots:
+            return self._choose(self._async)
+        return None
 
     def release(self, entry: Entry, seconds: float) -> None:
         """Give back what ``pop`` took; the run lasted ``seconds``."""

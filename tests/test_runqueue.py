@@ -95,6 +95,24 @@ def test_what_does_not_fit_into_memory_keeps_its_place() -> None:
     assert chosen.invocation.key == 20
 
 
+def test_asynchronous_work_does_not_take_the_memory_that_a_synchronous_call_waits_for() -> None:
+    q = queue(slots=10, memory=1000)
+    q.configure(1, weight=1.0, limit=-1, memory=128)
+    q.configure(2, weight=1.0, limit=-1, memory=768)
+    for _ in range(20):
+        q.push(entry(1))
+    running = [q.pop() for _ in range(4)]
+    q.push(call(2, key=77))
+    chosen = None
+    for done in running:
+        assert done is not None
+        q.release(done, 0.01)
+        chosen = chosen or q.pop()
+
+    assert chosen is not None
+    assert chosen.invocation.key == 77
+
+
 def test_memory_taken_is_given_back_although_the_function_was_changed_meanwhile() -> None:
     q = queue(memory=100)
     q.configure(1, weight=1.0, limit=-1, memory=60)

@@ -65,6 +65,8 @@ class Writer:
         self.number = 0
         #: Called when the disk is full, to make room.
         self.make_room: Callable[[], None] = lambda: None
+        #: Called when it takes what it is given again.
+        self.room_again: Callable[[], None] = lambda: None
 
     # --- submitting -----------------------------------------------------------------------------------------
 
@@ -89,7 +91,7 @@ class Writer:
 
     @property
     def broken(self) -> bool:
-        """Nothing will be written any more: ``run`` ended with JournalBroken."""
+        """Nothing will be written any more: ``run`` ended with an error."""
         return self._broken
 
     def statistics(self) -> WriterStatistics:
@@ -111,15 +113,17 @@ class Writer:
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         with CancelScope(shield=True):
             task_status.started()
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._pending:
-                    batch, self._pending = self._pending, Batch()
-                    self.number += 1
-                    await self._write(batch)
-                if self._closing.is_set():
-                    return
+            try:
+                while not (self._closing.is_set() and not self._pending):
+                    await self._wake.wait()
+                    self._wake.clear()
+                    while self._pending:
+                        batch, self._pending = self._pending, Batch()
+                        self.number += 1
+                        await self._write(batch)
+            except BaseException as error:
+                self._give_up(error)
+                raise
 
     async def _write(self, batch: Batch) -> None:
         await self._commit(batch)
@@ -165,6 +169,7 @@ class Writer:
         if await self._fence(callers, after_fsync=trouble.fsync):
             _refuse(callers, NotStored(self._trouble))
             self._trouble = ""
+            self.room_again()
             log.info("journal writes again", kept=len(kept))
             self._pending = Batch([*kept, *self._pending])
         else:
@@ -180,9 +185,7 @@ class Writer:
             if fence.trouble is None:
                 return True
             if after_fsync or fence.trouble.fsync:
-                self._broken = True
                 _refuse(callers, OutcomeUnknown(self._trouble))
-                self._refuse_newcomers()
                 raise JournalBroken(self._trouble)
             self._refuse_newcomers()
             if self._closing.is_set():
@@ -195,6 +198,12 @@ class Writer:
             except TimeoutError:
                 waited += wait
                 wait = min(wait * 2, self._longest_wait)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Nothing will be written any more: nobody may wait for it."""
+        self._broken = True
+        self._trouble = self._trouble or repr(error)
+        self._refuse_newcomers()
 
     def _refuse_newcomers(self) -> None:
         """Those that were submitted while the failing commit was under way."""
