@@ -100,6 +100,8 @@ def test_a_url_that_is_none_of_ours_is_told(url: str) -> None:
         ("deploy", "PATH requires an argument"),
         ("nothing", "nothing"),
         ("invoke f --delay 1", "need --async"),
+        ("invoke f --wait", "need --async"),
+        ("invoke f --async --timeout 1", "--timeout needs --wait"),
         ("invoke f - --data 1", "give the event once"),
         ("invoke f --file /nowhere", "cannot read /nowhere"),
         ("functions --url ftp://x", "must look like"),

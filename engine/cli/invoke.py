@@ -6,6 +6,7 @@ import base64
 import json
 import sys
 import time
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,8 @@ def invoke(
     data: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     asynchronous: Annotated[bool, Parameter(name="--async", negative="", show_default=False)] = False,
-    wait: float | None = None,
+    wait: Annotated[bool, Flag] = False,
+    timeout: float | None = None,
     priority: int | None = None,
     delay: float | None = None,
     idempotency_key: str | None = None,
@@ -51,7 +53,9 @@ def invoke(
     asynchronous
         Leave the event, print the request id: it is on disk and will run.
     wait
-        With --async: wait so many seconds for the result.
+        With --async: wait until it has ended, and print the result.
+    timeout
+        With --wait: wait no longer than so many seconds.
     priority
         With --async: 0 to 9; higher runs sooner.
     delay
@@ -63,12 +67,15 @@ def invoke(
     """
     later = {"X-Functiond-Priority": priority, "X-Functiond-Delay": delay, "Idempotency-Key": idempotency_key}
     headers = {field: str(value) for field, value in later.items() if value is not None}
-    if not asynchronous and (headers or wait is not None):
+    if timeout is not None and not wait:
+        raise UsageError("--timeout needs --wait")
+    if not asynchronous and (headers or wait):
         raise UsageError("--wait, --priority, --delay and --idempotency-key need --async")
     body = _event(event, data, file)
     client = target.client()
     if asynchronous:
-        return _leave(client, name, body, headers, wait, log, target.json)
+        bound = inf if timeout is None else timeout
+        return _leave(client, name, body, headers, bound if wait else None, log, target.json)
     return _call(client, name, body, log, target.json)
 
 
@@ -103,20 +110,20 @@ def _call(client: Client, name: str, body: bytes, log: bool, as_json: bool) -> i
 
 
 def _leave(
-    client: Client, name: str, body: bytes, headers: dict[str, str], wait: float | None, log: bool, as_json: bool
+    client: Client, name: str, body: bytes, headers: dict[str, str], bound: float | None, log: bool, as_json: bool
 ) -> int:
     request_id = client.send("POST", path_of(name, "/invocations-async"), body, headers).json["request_id"]
-    if wait is None:
+    if bound is None:
         print_json({"request_id": request_id}) if as_json else print(request_id, flush=True)
         return 0
     if not as_json:
         print(request_id, file=sys.stderr, flush=True)
-    record = _ended(client, path_of(name, f"/async-invocations/{request_id}"), wait)
+    record = _ended(client, path_of(name, f"/async-invocations/{request_id}"), bound)
     state = record["status"]
     if as_json:
         print_json({**record, "payload": _read(record["payload"]), "result": _read(record["result"])})
     elif record["end_time"] is None:
-        print(f"functiond: {state} after {wait:g} s; it goes on: `show {request_id}` tells its end", file=sys.stderr)
+        print(f"functiond: {state} after {bound:g} s; it goes on: `show {request_id}` tells its end", file=sys.stderr)
     else:
         _show(record["result"], record["log"] if log else "")
         if state != "SUCCESS":
@@ -124,9 +131,9 @@ def _leave(
     return 0 if state == "SUCCESS" else FAILED
 
 
-def _ended(client: Client, path: str, wait: float) -> dict[str, Any]:
-    """The record once the invocation has ended, or as it is after ``wait`` seconds."""
-    until = time.monotonic() + wait
+def _ended(client: Client, path: str, bound: float) -> dict[str, Any]:
+    """The record once the invocation has ended, or as it is after ``bound`` seconds, which may be infinite."""
+    until = time.monotonic() + bound
     while True:
         left = max(0.0, until - time.monotonic())
         record: dict[str, Any] = client.get(path, wait=f"{min(left, LONGEST_WAIT):.3f}")

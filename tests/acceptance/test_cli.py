@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import pytest
 
+from engine.cli.commands import run as run_command
 from engine.errors import SettingsError
 from engine.journal import JournalBroken
 from tests.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
@@ -23,6 +24,7 @@ from tests.engine_process import CLEAN, ROOT, EngineProcess, engine_process, fun
 ECHO = "def handler(event, context):\n    print('seen')\n    return {'got': event, 'a': context.getUserData('A')}\n"
 FAIL = "def handler(event, context):\n    raise ValueError('no')\n"
 SLOW = "import time\ndef handler(event, context):\n    time.sleep(600)\n"
+NAP = "import time\ndef handler(event, context):\n    time.sleep(1)\n    return 'rested'\n"
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +86,31 @@ def test_destinations_are_functions_by_name(engine: EngineProcess, tmp_path: Pat
 def test_an_event_is_left_and_its_result_waited_for(engine: EngineProcess, tmp_path: Path) -> None:
     deploy(engine, tmp_path, "later", ECHO)
 
-    run = functiond("invoke", "later", "-", "--async", "--wait", "60", url=engine.url, stdin='{"from": "stdin"}')
+    run = functiond("invoke", "later", "-", "--async", "--wait", url=engine.url, stdin='{"from": "stdin"}')
 
     assert json.loads(run.stdout)["got"] == {"from": "stdin"}
     assert re.fullmatch(r"[0-9a-f-]{36}\n", run.stderr)
+
+
+def test_waiting_may_have_a_bound(engine: EngineProcess, tmp_path: Path) -> None:
+    deploy(engine, tmp_path, "bound", SLOW)
+
+    run = functiond("invoke", "bound", "--async", "--wait", "--timeout", "0.1", url=engine.url)
+
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "after 0.1 s; it goes on" in run.stderr
+    assert functiond("cancel", run.stderr.split()[0], url=engine.url).returncode == 0
+
+
+def test_waiting_without_a_bound_asks_again_until_it_ends(
+    engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deploy(engine, tmp_path, "patient", NAP)
+    monkeypatch.setattr("engine.cli.invoke.LONGEST_WAIT", 0.05)  # of a run that takes twenty times as long
+
+    code = run_command(["invoke", "patient", "--async", "--wait", "--url", engine.url])
+
+    assert (code, capsys.readouterr().out) == (0, "rested\n")
 
 
 def test_the_same_idempotency_key_is_the_same_invocation(engine: EngineProcess, tmp_path: Path) -> None:
@@ -105,7 +128,7 @@ def test_a_failure_is_shown_and_gives_exit_code_1(engine: EngineProcess, tmp_pat
     deploy(engine, tmp_path, "fails", FAIL, "--retries", "0")
 
     called = functiond("invoke", "fails", url=engine.url)
-    left = functiond("invoke", "fails", "--async", "--wait", "60", "--json", url=engine.url)
+    left = functiond("invoke", "fails", "--async", "--wait", "--json", url=engine.url)
     listed = read(functiond("invocations", "fails", "--status", "fail", "--json", url=engine.url))
 
     assert (called.returncode, json.loads(called.stdout)["errorMessage"]) == (1, "no")
