@@ -9,7 +9,6 @@ the journal closes last.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from engine.dispatcher import Dispatcher
 from engine.errors import DataDirectoryUnusable, Unavailable
 from engine.executors.pool import Pool, open_pool
 from engine.intake import DiskGuard, Intake
+from engine.isolation.machine import usable_memory
 from engine.janitor import Janitor, Retention
 from engine.journal import Storage, locked, open_storage
 from engine.model import Function
@@ -312,5 +312,4 @@ def _policy(retry: RetrySettings) -> RetryPolicy:
 
 def memory_budget(settings: Settings) -> int:
     """MB for all instances together."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    return settings.executor.memory or machine * 3 // 4
+    return settings.executor.memory or (usable_memory() >> 20) * 3 // 4

@@ -38,6 +38,11 @@ COMMAND_VARIABLES = frozenset(
 INSTANCE_VARIABLES = frozenset({"FUNCTIOND_ENGINE", "FUNCTIOND_INSTANCE"})
 
 
+def default_slots() -> int:
+    """By the processors that this process may run on, which may be fewer than the machine has."""
+    return max(16, 8 * len(os.sched_getaffinity(0)))
+
+
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -85,9 +90,9 @@ class QueueSettings(Section, frozen=True, kw_only=True):
 
 
 class ExecutorSettings(Section, frozen=True, kw_only=True):
-    slots: Positive = max(16, 8 * (os.cpu_count() or 2))  #: invocations that run at a time
+    slots: Positive = default_slots()  #: invocations that run at a time
     sync_slots: Annotated[int, Meta(ge=0)] = 2  #: of them kept free for synchronous callers
-    memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: three quarters of the machine's
+    memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: three quarters of what the engine may use
     idle: Seconds = 300.0  #: an instance without work ends after this many seconds
     python: str = ""  #: interpreter of Python functions; empty: the engine's own
     long_time_functions: tuple[str, ...] = ()  #: URNs or names that may exceed ``max_timeout``; "*" for all
