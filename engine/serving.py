@@ -124,6 +124,7 @@ def _write_whole(cycle: RequestResponseCycle, status: int, headers: Iterable[Hea
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()
+    del cycle.scope["extensions"]  # which refers to the cycle: only the collector would free the two
     cycle.on_response()
     return True
 
