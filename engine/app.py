@@ -169,15 +169,20 @@ async def _recover(running: Running, services: TaskGroup) -> None:
     log.info("recovered", waiting=running.backlog.rows, revived=recovery.revived, functions=len(recovery.waiting))
 
 
-async def drain(running: Running) -> None:
-    """Doors first; then what runs may end within the grace period, while nothing new starts. Once is enough."""
+async def drain(running: Running, patience: anyio.CancelScope | None = None) -> None:
+    """Doors first; then what runs may end within the grace period, while nothing new starts. Once is enough.
+
+    Cancelling ``patience`` ends the grace period at once.
+    """
     if _STOPPING in running.scheduler.held:
         return  # the grace period is granted once
     running.intake.close()
     running.scheduler.hold(_STOPPING)
     if running.storage.writer.broken:
         return  # no end of a run could be stored
-    with anyio.move_on_after(running.settings.grace, shield=True):
+    patience = patience or anyio.CancelScope()
+    patience.shield, patience.deadline = True, anyio.current_time() + running.settings.grace
+    with patience:
         await running.dispatcher.drain()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import anyio
 import structlog
@@ -30,7 +30,10 @@ LAST_WORDS = 1.0
 
 
 async def serve(settings: Settings, *, plugins: Iterable[Plugin] = (), ready: Callable[[Running, str], object]) -> None:
-    """Run until SIGTERM or SIGINT; ``ready(engine, url)`` is called once requests are taken."""
+    """Run until SIGTERM or SIGINT; ``ready(engine, url)`` is called once requests are taken.
+
+    A second signal ends the grace period.
+    """
     began = time.perf_counter()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
@@ -46,7 +49,22 @@ async def serve(settings: Settings, *, plugins: Iterable[Plugin] = (), ready: Ca
                 async for number in signals:
                     log.info("stopping", signal=signal.Signals(number).name)
                     break
-                await drain(engine)  # callers hear 503 meanwhile, and those who wait for a result get it
+                await _drain(engine, signals)  # callers hear 503 meanwhile, and those who wait for a result get it
+
+
+async def _drain(engine: Running, signals: AsyncIterator[signal.Signals]) -> None:
+    """The next signal says that nobody wants to wait for what runs: it goes back to WAIT."""
+    patience = anyio.CancelScope()
+
+    async def listen_on() -> None:
+        async for number in signals:
+            log.info("stopping at once", signal=signal.Signals(number).name)
+            patience.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listen_on)
+        await drain(engine, patience)
+        tasks.cancel_scope.cancel()
 
 
 def make_authenticator(engine: Running) -> Authenticator | None:

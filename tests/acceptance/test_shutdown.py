@@ -26,6 +26,14 @@ def handler(event, context):
         time.sleep(0.02)
     return "ended"
 """
+SLEEPS = """
+import time
+
+def handler(event, context):
+    with open(event["runs"], "a") as file:
+        file.write(context.getRequestID() + "\\n")
+    time.sleep(60)
+"""
 #: Kills the engine, which is one of its parents.
 KILLER = """
 import os, signal, time
@@ -148,6 +156,20 @@ def test_what_does_not_end_in_time_waits_and_runs_again_without_a_death(engine: 
     engine.start()
     assert engine.record("held", request_id, wait=30)["status"] == "SUCCESS"
     assert begun(tmp_path, 2) == [request_id] * 2
+
+
+def test_a_second_signal_ends_the_grace_period(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_GRACE="600") as engine:
+        engine.create("sleeps", SLEEPS)
+        engine.accepted("sleeps", {"runs": str(tmp_path / "runs")})
+        begun(tmp_path, 1)
+        children = descendants(engine.pid)
+        engine.signal(signal.SIGTERM)
+        engine.signal(signal.SIGINT)  # two of a kind could become one on the way
+
+        assert engine.wait() == 0
+        assert not [pid for pid in children if is_alive(pid)]
+        assert rows(engine.data, "SELECT state, deaths FROM invocation") == [(0, 0)]
 
 
 def test_what_waits_is_not_begun_while_the_engine_stops(tmp_path: Path) -> None:
