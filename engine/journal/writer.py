@@ -135,24 +135,25 @@ class Writer:
             await self._mend(batch)
 
     async def _commit(self, batch: Batch) -> None:
-        loop = asyncio.get_running_loop()
         self._began = perf_counter()
-        timer: asyncio.TimerHandle | None = None
-
-        def stand_aside() -> None:
-            # A busy loop takes the GIL back before the writer's thread gets it: wait for the thread, for real.
-            nonlocal timer
-            if not batch.finished.wait(COURTESY):
-                timer = loop.call_later(COURTESY_AFTER, stand_aside)
-
-        timer = loop.call_later(COURTESY_AFTER, stand_aside)
+        self._stand_aside_later(batch)
         try:
             await self._database.executemany("", cast("Any", batch))  # see WritingConnection
         finally:
-            timer.cancel()
+            self._courtesy.cancel()
             self._seconds.observe(perf_counter() - self._began)
             self._sizes.observe(len(batch))
             self._began = 0.0
+
+    # A busy loop takes the GIL back before the writer's thread gets it: now and then, wait for the thread, for real.
+    # (Two methods, since a function within ``_commit`` would refer to itself, and keep each batch for the collector.)
+
+    def _stand_aside_later(self, batch: Batch) -> None:
+        self._courtesy = asyncio.get_running_loop().call_later(COURTESY_AFTER, self._stand_aside, batch)
+
+    def _stand_aside(self, batch: Batch) -> None:
+        if not batch.finished.wait(COURTESY):
+            self._stand_aside_later(batch)
 
     # --- when the disk fails --------------------------------------------------------------------------------
 
