@@ -45,6 +45,36 @@ def an_open_app(body: bytes = b"ok") -> App:
     return app
 
 
+class Reader:
+    """Reads each request to its end before it answers; None stands for one that was cut off."""
+
+    def __init__(self) -> None:
+        self.entered = anyio.Event()
+        self.read: list[bytes | None] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.entered.set()
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.read.append(None)
+                return
+            body, more = body + message["body"], message["more_body"]
+        self.read.append(body)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+@pytest.fixture
+def reader() -> Reader:
+    return Reader()
+
+
+def post(length: int) -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length
+
+
 class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -54,6 +84,13 @@ class Client:
 
     async def head(self) -> bytes:
         return await self._reader.readuntil(b"\r\n\r\n")
+
+    async def answer(self) -> bytes:
+        """One whole answer of ``ok``."""
+        return await self.head() + await self._reader.readexactly(2)
+
+    def end(self) -> None:
+        self._writer.write_eof()
 
     async def rest(self) -> bytes:
         """All until the other side closes."""
@@ -180,6 +217,91 @@ async def test_an_idle_connection_does_not_hold_up_the_end() -> None:
 async def test_a_silent_connection_is_closed() -> None:
     async with listen(App(), "127.0.0.1", 0, keep_alive=0) as port, connect(port) as client:
         assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("before", [b"", GET + b"\r\n"])
+async def test_a_head_must_be_complete_in_time(before: bytes) -> None:
+    async with listen(an_open_app(), "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+        client.write(before)
+        client.write(GET)
+
+        with anyio.fail_after(20):
+            assert (await client.rest()).count(b"HTTP/1.1 200 OK") == bool(before)
+
+
+async def test_a_request_may_take_longer_than_its_head() -> None:
+    app = App()
+    async with listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+        client.write(GET + b"Connection: close\r\n\r\n")
+        await app.entered.wait()
+        await asyncio.sleep(1.2)  # longer than a head may take here
+        app.release.set()
+
+        assert (await client.rest()).endswith(b"ok")
+
+
+async def test_a_body_that_stops_coming_is_cut_off(reader: Reader) -> None:
+    async with listen(reader, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
+        client.write(post(10) + b"x")
+
+        with anyio.fail_after(20):
+            answer = await client.rest()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b'"error_code":"FSS.0408"' in answer
+    assert reader.read == [None]
+
+
+async def test_a_body_that_comes_in_pieces_is_not_cut_off(reader: Reader) -> None:
+    async with listen(reader, "127.0.0.1", 0) as port, connect(port) as client:
+        for piece in (post(3), b"a", b"b", b"c"):
+            client.write(piece)
+            await asyncio.sleep(0)
+
+        assert b"200 OK" in await client.head()
+    assert reader.read == [b"abc"]
+
+
+async def test_bodies_beyond_what_may_be_held_are_refused_and_not_run(reader: Reader) -> None:
+    async with listen(reader, "127.0.0.1", 0, held_limit=100) as port:
+        async with connect(port) as first, connect(port) as second:
+            first.write(post(80) + b"x" * 79)
+            await reader.entered.wait()
+            second.write(post(30) + b"x" * 30)
+            answer = await second.rest()
+            first.write(b"x")
+            assert b"200 OK" in await first.head()
+
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert all(part in answer for part in (b'"FSS.0503"', b"retry-after: 1\r\n", b"connection: close\r\n"))
+        assert sorted(map(repr, reader.read)) == sorted(map(repr, (None, b"x" * 80)))
+
+
+async def test_what_is_answered_or_gone_is_held_no_more(reader: Reader) -> None:
+    async with listen(reader, "127.0.0.1", 0, held_limit=100) as port, connect(port) as client:
+        for _ in range(3):
+            client.write((post(40) + b"x" * 40) * 2)
+            assert b"200 OK" in await client.answer() + await client.answer()
+        async with connect(port) as lost:
+            lost.write(post(90) + b"x" * 80)
+            lost.end()
+            assert await lost.rest() == b""
+        client.write(post(100) + b"x" * 100)
+
+        assert b"200 OK" in await client.head()
+
+
+async def test_connections_beyond_the_limit_are_refused_until_others_close(reader: Reader) -> None:
+    async with listen(reader, "127.0.0.1", 0, connections=1) as port, connect(port) as first:
+        first.write(GET + b"\r\n")
+        await first.answer()
+        async with connect(port) as second:
+            assert (await second.rest()).startswith(b"HTTP/1.1 503 ")
+        first.write(GET + b"Connection: close\r\n\r\n")
+        await first.rest()
+        async with connect(port) as third:
+            third.write(GET + b"\r\n")
+
+            assert b"200 OK" in await third.head()
 
 
 def test_an_idle_server_does_not_wake_up() -> None:
