@@ -42,7 +42,7 @@ class _State(ServerState):
     def __init__(self, *, connection_limit: int, held_limit: int) -> None:
         super().__init__()
         self.connection_limit, self.held_limit = connection_limit, held_limit
-        self.held = 0  #: bytes of the bodies of requests without an answer
+        self.held = 0  #: bytes of requests without an answer whose bodies did not come at once
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -106,19 +106,9 @@ class _Connection(HttpToolsProtocol):
         self._stop_head_timer()
         super().on_headers_complete()
 
-    def on_body(self, body: bytes) -> None:
-        if self.cycle.response_complete:
-            return  # nobody reads it
-        state, size = self.server_state, len(body)
-        self._held += size
-        state.held += size
-        if state.held > state.held_limit:
-            raise ValueError("too many bytes held")
-        super().on_body(body)
-
     def on_response_complete(self) -> None:
         if self._held:
-            self._hold(sum(len(cycle.body) for cycle, _ in self.pipeline) if self.pipeline else 0)
+            self._hold(sum(len(cycle.body) for cycle, _ in self.pipeline))
         if self._body_timer is not None:
             self._fed = self.loop.time()  # till now it may have waited for us
         super().on_response_complete()
@@ -128,6 +118,13 @@ class _Connection(HttpToolsProtocol):
         self._held = size
 
     def _watch_body(self) -> None:
+        """Called for each packet of a body that did not come at once: what did is soon the engine's to bound."""
+        if self.cycle.response_complete or self.transport.is_closing():
+            self._stop_body_timer()
+            return
+        self._hold(self._held + self._chunk)
+        if self.server_state.held > self.server_state.held_limit:
+            self._cut_off(503, b"FSS.0503", b"too many bytes of requests are held: retry later", RETRY)
         if not self._body_missing():
             self._stop_body_timer()
             return
@@ -164,10 +161,8 @@ class _Connection(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def send_400_response(self, msg: str) -> None:
-        """Called for whatever is not HTTP, and for what ``on_headers_complete`` and ``on_body`` refused."""
-        if self.server_state.held > self.server_state.held_limit:
-            self._cut_off(503, b"FSS.0503", b"too many bytes of requests are held: retry later", RETRY)
-        elif self._in_head and self.headers is not None and self._head_size() > HEAD_LIMIT:
+        """Called for whatever is not HTTP, and for a head that ``on_headers_complete`` refused."""
+        if self._in_head and self.headers is not None and self._head_size() > HEAD_LIMIT:
             self._refuse_head()
         else:
             self._refuse(400, b"FSS.0400", b"this is not an HTTP/1.1 request")
@@ -233,7 +228,7 @@ async def listen(
     Leaving closes the door first, then lets running requests finish for ``grace`` seconds; what is left is
     cancelled, and cut off if it needs longer than that again to say so.
     A client has ``keep_alive`` seconds for a head, and between two packets of a body. More than so many connections,
-    or bytes of bodies whose requests have no answer yet, are refused with 503.
+    or bytes of unanswered requests that came in more than one packet, are refused with 503.
     Raises SettingsError if the address cannot be had.
     """
     config = Config(
