@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -27,6 +28,8 @@ log = structlog.get_logger("functiond")
 
 #: Seconds that replies under way get once the work has drained.
 LAST_WORDS = 1.0
+#: Descriptors that an engine wants to be able to open.
+ENOUGH_FILES = 65_536
 
 
 async def serve(settings: Settings, *, plugins: Iterable[Plugin] = (), ready: Callable[[Running, str], object]) -> None:
@@ -35,6 +38,7 @@ async def serve(settings: Settings, *, plugins: Iterable[Plugin] = (), ready: Ca
     A second signal ends the grace period.
     """
     began = time.perf_counter()
+    _open_enough()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
             host = settings.http.host
@@ -78,6 +82,13 @@ def make_authenticator(engine: Running) -> Authenticator | None:
     return Authenticator(
         auth.keys, auth.tokens, clock=engine.clock, failures=failures, body_limits=limits, open_paths=open_paths
     )
+
+
+def _open_enough() -> None:
+    """A connection, an instance and a reader each cost descriptors: take what the hard limit grants."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _calm_collector() -> None:
