@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -53,7 +54,8 @@ def deploy(engine: EngineProcess, runs: Path) -> None:
 class Clients:
     """Send until told to stop; a client that finds the engine dead waits for the next one."""
 
-    def __init__(self, engine: EngineProcess) -> None:
+    def __init__(self, engine: EngineProcess, promises: Path) -> None:
+        self._promises = promises.open("a")  #: every 202, noted with fsync before the next request is sent
         self.acked: dict[str, str] = {}  #: request id -> kind
         self.keys: dict[str, str] = {}  #: idempotency key -> request id
         self.contradictions: list[str] = []  #: keys that were answered with two ids
@@ -72,6 +74,7 @@ class Clients:
             finally:
                 self._stopped = True
                 self._alive.set()
+        self._promises.close()
         for future in futures:
             future.result()
 
@@ -125,6 +128,9 @@ class Clients:
 
     def _note(self, request_id: str, name: str, key: str) -> None:
         with self._lock:
+            self._promises.write(f"{name} {request_id}\n")
+            self._promises.flush()
+            os.fsync(self._promises.fileno())
             self.acked[request_id] = name
             if key and self.keys.setdefault(key, request_id) != request_id:
                 self.contradictions.append(key)

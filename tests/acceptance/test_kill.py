@@ -42,7 +42,8 @@ def test_what_was_acknowledged_runs_whenever_the_engine_is_killed(
 ) -> None:
     runs_file = tmp_path / "runs"
     deploy(engine, runs_file)
-    clients, random = Clients(engine), Random(SEED)
+    promises = tmp_path / "promises"
+    clients, random = Clients(engine, promises), Random(SEED)
 
     with clients.sending(4, SEED):
         for _ in range(kills):
@@ -59,7 +60,7 @@ def test_what_was_acknowledged_runs_whenever_the_engine_is_killed(
     lost += [i for i, kind in alive.items() if kind == "chain" and not runs["sink", i]]
     duplicates = sum(max(0, count - EXPECTED[kind]) for (kind, _), count in runs.items())
     print(f"{kills} kills, {len(clients.acked)} acked, {len(lost)} lost, {duplicates} duplicates")
-    assert clients.acked
+    assert set(clients.acked) == {line.split()[1] for line in promises.read_text().splitlines()} != set()
     assert not lost
     assert not clients.contradictions
     assert duplicates <= SLOTS * kills
