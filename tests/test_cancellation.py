@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -165,12 +166,21 @@ def live(directory: Path, patch: pytest.MonkeyPatch, how: str, steps: int) -> St
             loop.cancel = task.cancel
         done, _ = await asyncio.wait([task], timeout=20)
         assert done, f"cancelled at step {steps}, the engine does not end"
+        await database_threads_end()
         if not task.cancelled():
             task.result()
 
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(main())
     return story
+
+
+async def database_threads_end() -> None:
+    """One whose opening was cancelled ends by itself, and tells the loop, which must be there to hear it."""
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            await asyncio.to_thread(thread.join, 10)
+            assert not thread.is_alive(), "a thread of a database is left behind"
 
 
 def live_on(directory: Path, patch: pytest.MonkeyPatch, story: Story) -> None:

@@ -51,7 +51,15 @@ def make_app(asked: Sequence[str]) -> App:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code. What the user did wrong is one line, never a traceback."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    code = _run(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _say_no_more()
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         code = make_app(arguments)(arguments, exit_on_error=False, result_action="return_value")
     except CycloptsError:
@@ -62,7 +70,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130  # as the shell has it
     except BrokenPipeError:
-        # Whoever read our output has seen enough; the interpreter must not try to write the rest at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()
         return 141
     return code if isinstance(code, int) else 0
+
+
+def _say_no_more() -> None:
+    """Whoever read our output has seen enough; the interpreter must not try to write the rest at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
