@@ -28,6 +28,8 @@ from engine.urn import LATEST, FunctionUrn
 
 #: Seconds between two looks at the free space.
 LOOK_EVERY = 0.25
+#: Bytes that a request may cost on disk beside its payload, until its end: pages are written whole, and twice.
+ROW = 1 << 16
 
 
 class IntakeStatistics(Struct, frozen=True, kw_only=True):
@@ -37,22 +39,30 @@ class IntakeStatistics(Struct, frozen=True, kw_only=True):
 
 
 class DiskGuard:
-    """Refuses new work while the disk has less than ``needed`` bytes free, and says so to ``on_low``."""
+    """Refuses new work while the disk has less than ``needed`` bytes free, and says so to ``on_low``.
+
+    Between two looks what was let in counts as written, so that no burst can pass the mark unseen.
+    """
 
     def __init__(self, path: Path, needed: int, clock: Clock, on_low: Callable[[], None] = lambda: None) -> None:
         self._path, self._needed, self._clock, self._on_low = path, needed, clock, on_low
         self._looked_at = float("-inf")
         self._free = needed
 
-    def check(self) -> None:
+    def check(self, size: int = 0) -> None:
+        """Let ``size`` bytes of payload in. Raises DiskLow."""
         now = self._clock.now()
-        if not 0 <= now - self._looked_at < LOOK_EVERY:
-            found = os.statvfs(self._path)
-            self._free, self._looked_at = found.f_bavail * found.f_frsize, now
-            if self._free < self._needed:
-                self._on_low()
+        self._free -= size + ROW
+        if self._free < self._needed or not 0 <= now - self._looked_at < LOOK_EVERY:
+            self._look(now)
         if self._free < self._needed:
             raise DiskLow(self._free, self._needed)
+
+    def _look(self, now: float) -> None:
+        found = os.statvfs(self._path)
+        self._free, self._looked_at = found.f_bavail * found.f_frsize, now
+        if self._free < self._needed:
+            self._on_low()
 
 
 class Intake:
@@ -150,7 +160,7 @@ class Intake:
 
     async def _accept(self, request: Request) -> str:
         function = self._check(request)
-        self._disk.check()
+        self._disk.check(len(request.payload))
         invocation = self.prepare(request, function)
         self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
         try:
