@@ -4,6 +4,7 @@ What is exported here is all that a plugin may use.
 """
 
 from engine.clock import Clock
+from engine.cron import Cron, read_cron
 from engine.errors import FunctiondError, InvalidField, Overloaded, Unavailable
 from engine.model import (
     DestinationSpec,
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Clock",
+    "Cron",
     "DeliveryContext",
     "Destination",
     "DestinationSpec",
@@ -53,4 +55,5 @@ __all__ = [
     "Unavailable",
     "Undeliverable",
     "parse_urn",
+    "read_cron",
 ]

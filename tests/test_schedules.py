@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from engine.cron import Cron, read_cron
 from engine.errors import InvalidField
-from plugins.timer.cron import Cron, read_cron
 from plugins.timer.schedule import Interval, read_schedule
 
 

@@ -6,8 +6,7 @@ import re
 
 from msgspec import Struct
 
-from engine import InvalidField
-from plugins.timer.cron import Cron, read_cron
+from engine import Cron, InvalidField, read_cron
 
 RATES = {"m": (60, 60), "h": (24, 3_600), "d": (30, 86_400)}  #: by unit: the most of them, seconds of one
 _RATE = re.compile(r"([1-9]\d?)([mhd])", re.ASCII)
