@@ -248,9 +248,6 @@ def prepared(tmp_path: Path) -> Path:
     return directory
 
 
-# An opening that asyncio itself cancels is left to aiosqlite's thread, which closes by letting go: 3.13 remarks on it.
-@pytest.mark.filterwarnings("ignore:.*sqlite3.Connection:pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", ["task", "scope"])  # once, or at every await from then on
 @pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])

@@ -26,6 +26,7 @@ from engine.errors import DataDirectoryLocked, DataDirectoryUnusable
 from engine.identity import NODE_BITS, Identity
 from engine.journal.batch import WritingConnection
 from engine.journal.catalog_store import SQLiteCatalogStore
+from engine.journal.connection import connected
 from engine.journal.invocations import SQLiteJournal
 from engine.journal.outbox import SQLiteOutbox
 from engine.journal.records import SQLiteRecords
@@ -91,9 +92,7 @@ async def open_storage(
 ) -> AsyncIterator[Storage]:
     """Open (and bring up to date) the journal in a directory that the caller has ``locked``."""
     path = directory / "journal.db"
-    with anyio.CancelScope(shield=True):  # cancelled while it opens, it would leave its thread behind
-        database = await aiosqlite.connect(path, factory=WritingConnection, isolation_level=None, cached_statements=256)
-    try:
+    async with connected(path, factory=WritingConnection, cached_statements=256) as database:
         node, last_key = await _prepare(database, path)
         writer, identity = Writer(database), Identity(node, last_key)
         writer.make_room = lambda: give_up_ballast(directory)
@@ -109,9 +108,6 @@ async def open_storage(
             catalog=SQLiteCatalogStore(writer),
             resources=SQLiteResourceStore(writer),
         )
-    finally:
-        with anyio.CancelScope(shield=True):
-            await database.close()
 
 
 async def _prepare(database: aiosqlite.Connection, path: Path) -> tuple[int, int]:

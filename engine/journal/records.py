@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
-from anyio import CancelScope, CapacityLimiter
+from anyio import CapacityLimiter
 
 from engine.identity import Identity, key_at
+from engine.journal.connection import connected
 from engine.journal.purge import Purge
 from engine.journal.rows import LISTED, STORED, to_record
 from engine.journal.writer import Writer
@@ -90,10 +91,8 @@ class SQLiteRecords:
 
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[aiosqlite.Connection]:
-        async with self._readers:
-            with CancelScope(shield=True):  # an opening or closing that is cancelled would leave its thread behind
-                async with aiosqlite.connect(self._uri, uri=True, isolation_level=None, timeout=5.0) as database:
-                    yield database
+        async with self._readers, connected(self._uri, uri=True, timeout=5.0) as database:
+            yield database
 
 
 def _condition(selection: Selection, part: str, states: frozenset[State]) -> tuple[str, list[Any]]:

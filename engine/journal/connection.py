@@ -1,0 +1,39 @@
+"""Connections that close whatever becomes of those who opened them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import anyio
+
+
+@asynccontextmanager
+async def connected(database: Path | str, **options: Any) -> AsyncIterator[aiosqlite.Connection]:
+    """An open connection; ``options`` are those of ``sqlite3.connect``.
+
+    A cancelled ``aiosqlite.connect`` would leave its thread and an open file behind: this one waits for both.
+    """
+    connection = await _connect(database, options)
+    try:
+        yield connection
+    finally:
+        with anyio.CancelScope(shield=True):
+            await connection.close()
+
+
+async def _connect(database: Path | str, options: dict[str, Any]) -> aiosqlite.Connection:
+    async def connect() -> aiosqlite.Connection:
+        return await aiosqlite.connect(database, isolation_level=None, **options)
+
+    opening = asyncio.ensure_future(connect())
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await (await opening).close()
+        raise
