@@ -5,7 +5,7 @@ What is exported here is all that a plugin may use.
 
 from engine.clock import Clock
 from engine.cron import Cron, read_cron
-from engine.errors import FunctiondError, InvalidField, Overloaded, Unavailable
+from engine.errors import FunctiondError, InvalidField, Overloaded, SettingsError, Unavailable
 from engine.model import (
     DestinationSpec,
     Function,
@@ -18,6 +18,7 @@ from engine.model import (
     State,
 )
 from engine.protocols import (
+    CodeLinks,
     DeliveryContext,
     Destination,
     Plugin,
@@ -26,12 +27,15 @@ from engine.protocols import (
     TriggerRules,
     Undeliverable,
 )
+from engine.store_errors import BadLink, ObjectMissing, StoreRefused, StoreUnavailable
 from engine.urn import FunctionUrn, parse_urn
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BadLink",
     "Clock",
+    "CodeLinks",
     "Cron",
     "DeliveryContext",
     "Destination",
@@ -42,13 +46,17 @@ __all__ = [
     "InvalidField",
     "Invocation",
     "Mode",
+    "ObjectMissing",
     "Outcome",
     "Overloaded",
     "Owed",
     "Plugin",
     "Record",
     "Request",
+    "SettingsError",
     "State",
+    "StoreRefused",
+    "StoreUnavailable",
     "Trigger",
     "TriggerContext",
     "TriggerRules",

@@ -76,13 +76,14 @@ async def run_engine(
 ) -> AsyncIterator[Running]:
     """Run an engine on its data directory while the block is entered.
 
-    Raises DataDirectoryLocked and DataDirectoryUnusable; and JournalBroken out of the block, when only a new start
-    can tell what is on disk.
+    Raises SettingsError, DataDirectoryLocked and DataDirectoryUnusable; and JournalBroken out of the block, when only
+    a new start can tell what is on disk.
     """
     clock = clock or SystemClock()
     directory, kept, executor = Path(settings.storage.data_dir), settings.storage, settings.executor
     retention = settings.queue.idempotency_retention
     with locked(directory):
+    registry = Registry(plugins, settings.plugins)
         codes = CodeStore(directory / "code")
         async with (
             open_storage(directory, idempotency_retention=retention, ballast=kept.ballast) as storage,
@@ -101,7 +102,7 @@ async def run_engine(
                 clock=clock,
             ) as pool,
         ):
-            running = _wire(settings, clock, storage, pool, codes, Registry(plugins))
+            running = _wire(settings, clock, storage, pool, codes, registry)
             async with _services(running):
                 yield running
 

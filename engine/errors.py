@@ -6,7 +6,7 @@
     ├── DataDirectoryUnusable         its files are damaged, or from a newer engine
     ├── InvalidRequest                the caller must change something
     │   ├── InvalidField              ... in one named field
-    │   │   ├── CodeMissing
+    │   │   ├── CodeMissing  NoInterpreter  BadLink  NoInterpreter
     │   │   ├── BadExtraVersion  BadWeight  SameVersion
     │   │   ├── TooManyVariables  VariablesTooLarge
     │   │   └── BadEvent  BadDependency  BadMetricQuery  TooManyReserved
@@ -26,7 +26,8 @@
     ├── Forbidden                     known, but not allowed
     │   ├── TooManyVersions  TooManyAliases  VersionInUse  AliasInUse
     │   ├── TooManyFunctions  TooManyEvents  TooManyDependencies
-    │   └── EventTooLarge  EventExists
+    │   ├── EventTooLarge  EventExists
+    │   └── CodeQuotaExceeded
     ├── DependencyInUse               something else must be changed first
     ├── Unsupported                   this machine has no such feature
     ├── Unauthorized                  who asks has not shown who it is
@@ -87,6 +88,13 @@ class InvalidField(InvalidRequest):
 class CodeMissing(InvalidField):
     def __init__(self, kind: str) -> None:
         super().__init__("func_code", "", f"code_type {kind} needs the code as base64 in func_code.file")
+
+
+class NoInterpreter(InvalidField):
+    """The runtime is a good one, but this machine has nothing that runs it."""
+
+    def __init__(self, runtime: str, advice: str) -> None:
+        super().__init__("runtime", runtime, advice)
 
 
 class TooManyVariables(InvalidField):
@@ -264,6 +272,16 @@ class EventExists(Forbidden):
 class TooManyDependencies(Forbidden):
     def __init__(self, owner: str, limit: int) -> None:
         super().__init__(f"{owner} may have {limit} dependencies")
+
+
+class CodeQuotaExceeded(Forbidden):
+    """Sizes are bytes of packages as they were uploaded, each counted once."""
+
+    def __init__(self, used: int, size: int, limit: int) -> None:
+        super().__init__(
+            f"the project has {used} bytes of code, and {size} more would exceed its quota of {limit} "
+            "(storage.code_quota): delete functions, versions or dependencies"
+        )
 
 
 class DependencyInUse(FunctiondError):

@@ -5,7 +5,8 @@ Each has a real implementation, a double in ``engine.testing``, and one contract
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
@@ -274,6 +275,17 @@ class Trigger(Protocol):
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None: ...
 
 
+class CodeLinks(Protocol):
+    """Finds code packages by their links, in the one store that the settings name, whatever host a link names."""
+
+    def open(self, link: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The package's bytes, block by block.
+
+        Entering raises BadLink, ObjectMissing, StoreRefused and StoreUnavailable; reading on, StoreUnavailable.
+        """
+        ...
+
+
 class TriggerRules(Struct, frozen=True, kw_only=True):
     """What holds for a kind of triggers, beside what its options check.
 
@@ -299,10 +311,17 @@ class Plugin(Struct, frozen=True, kw_only=True):
     """One service: its trigger and its destination, registered under the kinds it speaks for."""
 
     kinds: tuple[str, ...]  #: trigger type codes and destination names, e.g. ``("OBS",)``
+    service: type[Struct] | None = None  #: its settings: the table ``[plugins.<first kind, in lower case>]``
     options: type[Struct] | None = None  #: the trigger's ``event_data``
     param: type[Struct] | None = None  #: the destination's ``param``
     trigger: Callable[[Any], Trigger] | None = None  #: options -> trigger
     destination: Callable[[Any], Destination] | None = None  #: param -> destination
+    code_links: Callable[[Any], CodeLinks | None] | None = None  #: service -> where code lies, if it is configured
     modes: frozenset[Mode] = frozenset({Mode.ASYNC})
     fixed_mode: bool = True  #: False: the invocation mode may be changed
     rules: TriggerRules = TriggerRules()
+
+    @property
+    def table(self) -> str:
+        """The name of its settings below ``plugins``."""
+        return self.kinds[0].lower()

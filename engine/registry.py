@@ -7,7 +7,7 @@ found by the entry-point group ``functiond.plugins``, by which the built-in ones
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -16,16 +16,19 @@ import msgspec
 
 from engine.errors import InvalidField, SettingsError
 from engine.model import DestinationSpec
-from engine.protocols import Destination, Plugin
+from engine.protocols import CodeLinks, Destination, Plugin
 
 GROUP = "functiond.plugins"
 
 
 class Registry:
-    def __init__(self, plugins: Iterable[Plugin] = ()) -> None:
+    """``tables`` are the settings of services, as they stand below ``plugins``. Raises SettingsError."""
+
+    def __init__(self, plugins: Iterable[Plugin] = (), tables: Mapping[str, Any] | None = None) -> None:
         self._by_kind: dict[str, Plugin] = {}
         for plugin in plugins:
             self.add(plugin)
+        self._services = _services(self._by_kind.values(), tables or {})
 
     def add(self, plugin: Plugin) -> None:
         """Later ones replace earlier ones of the same kind, so that a user's own wins over the built-in."""
@@ -51,6 +54,17 @@ class Registry:
         plugin = self._by_kind.get(kind.upper())
         return plugin if plugin is not None and plugin.options is not None else None
 
+    def service(self, plugin: Plugin) -> Any:
+        """The settings of its service; None if it has none."""
+        return self._services.get(plugin.table)
+
+    @property
+    def code_links(self) -> CodeLinks | None:
+        """Where code lies that a link names; None without a configured store."""
+        plugins = [plugin for plugin in self._by_kind.values() if plugin.code_links is not None]
+        found = (plugin.code_links(self.service(plugin)) for plugin in plugins if plugin.code_links)
+        return next((links for links in found if links is not None), None)
+
     @property
     def triggers(self) -> list[str]:
         """Kinds of triggers, as the API writes them."""
@@ -59,6 +73,23 @@ class Registry:
     @property
     def destinations(self) -> list[str]:
         return sorted({p.kinds[0] for p in self._by_kind.values() if p.destination is not None})
+
+
+def _services(plugins: Iterable[Plugin], tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked settings by table. A service without a table has its defaults."""
+    kinds = {plugin.table: plugin.service for plugin in plugins if plugin.service is not None}
+    for name in tables:
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, n=1)
+            hint = f"did you mean plugins.{near[0]}?" if near else f"known: {', '.join(sorted(kinds)) or 'none'}"
+            raise SettingsError(f"unknown setting plugins.{name}: {hint}")
+    found: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        try:
+            found[name] = msgspec.convert(tables.get(name, {}), kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"plugins.{name}: {error}") from None
+    return found
 
 
 def load_plugins(modules: Iterable[str] = ()) -> list[Plugin]:

@@ -16,8 +16,8 @@ SURFACE = "engine"  #: what plugins may use
 
 #: From the ground up: an import goes to a lower floor, or stays inside one folder. A folder stands for all its modules.
 FLOORS = (
-    {"errors", "clock", "identity", "urn", "model", "frames", "statistics", "text"}
-    | {"signing", "credentials", "trigger_errors", "cron"},  # nouns, which may know each other
+    {"errors", "clock", "identity", "urn", "model", "frames", "statistics", "text", "runtimes"}
+    | {"signing", "credentials", "trigger_errors", "store_errors", "cron"},  # nouns, which may know each other
     {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"},
     {SURFACE, "serving", "telemetry", "pressure", "unpacking", "isolation"}
     | {"testing_executor", "testing_storage", "testing_resources"},

@@ -10,11 +10,14 @@ import uuid
 from engine import errors as e
 from engine.http.api.trigger_codes import trigger_status
 from engine.http.wire import Reply, json_reply
+from engine.store_errors import BadLink, ObjectMissing
 
 _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     e.FunctiondError: (500, "FSS.0500"),
     e.InvalidRequest: (400, "FSS.0400"),
     e.CodeMissing: (400, "FSS.1012"),
+    BadLink: (400, "FSS.1010"),
+    e.NoInterpreter: (400, "FSS.1005"),
     e.TooManyVariables: (400, "FSS.1017"),
     e.VariablesTooLarge: (400, "FSS.1018"),
     e.BadEvent: (400, "FSS.1074"),
@@ -33,6 +36,7 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     e.UnknownFunction: (404, "FSS.1051"),
     e.UnknownVersion: (404, "FSS.1052"),
     e.UnknownAlias: (404, "FSS.1053"),
+    ObjectMissing: (404, "FSS.1054"),
     e.UnknownEvent: (404, "FSS.1070"),
     e.UnknownDependency: (404, "FSS.1056"),
     e.Conflict: (409, "FSS.0409"),
@@ -43,6 +47,7 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     e.VersionTaken: (409, "FSS.1066"),
     e.Forbidden: (403, "FSS.0403"),
     e.TooManyFunctions: (403, "FSS.1041"),
+    e.CodeQuotaExceeded: (403, "FSS.1042"),
     e.TooManyEvents: (403, "FSS.1068"),
     e.TooManyDependencies: (403, "FSS.1045"),
     e.EventTooLarge: (403, "FSS.1069"),

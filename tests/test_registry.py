@@ -1,0 +1,58 @@
+"""Plugins and the settings of their services."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from engine import Plugin, SettingsError
+from engine.registry import Registry
+
+
+class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    endpoint: str = ""
+    tries: int = 3
+
+
+class NoLinks:
+    def open(self, link: str) -> AbstractAsyncContextManager[Any]:
+        raise NotImplementedError
+
+
+BOXES = Plugin(kinds=("BOX", "CRATE"), service=Service)
+
+
+def test_a_service_has_the_settings_of_its_table() -> None:
+    registry = Registry([BOXES], {"box": {"endpoint": "http://there", "tries": "5"}})
+
+    assert registry.service(BOXES) == Service(endpoint="http://there", tries=5)
+
+
+def test_a_service_without_a_table_has_its_defaults() -> None:
+    assert Registry([BOXES]).service(BOXES) == Service()
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"bok": {}}, r"unknown setting plugins.bok: did you mean plugins.box\?"),
+        ({"shelf": {}}, "unknown setting plugins.shelf: known: box"),
+        ({"box": {"tries": "many"}}, "plugins.box: .*tries"),
+        ({"box": {"lid": 1}}, "plugins.box: .*lid"),
+    ],
+)
+def test_settings_that_no_service_knows_are_refused(tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Registry([BOXES], tables)
+
+
+def test_code_lies_where_the_first_configured_plugin_says() -> None:
+    links = NoLinks()
+    mute = Plugin(kinds=("MUTE",), service=Service, code_links=lambda service: None)
+    speaking = Plugin(kinds=("BOX",), service=Service, code_links=lambda service: links if service.endpoint else None)
+
+    assert Registry([mute, speaking]).code_links is None
+    assert Registry([mute, speaking], {"box": {"endpoint": "x"}}).code_links is links
