@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from concurrent.futures import Future
-from contextlib import suppress
 from enum import StrEnum
 from typing import Protocol
 
@@ -76,26 +74,25 @@ class Instance(asyncio.Protocol):
         self.enclosure: Enclosure | None = None
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._process, self._socket = spawned.process, spawned.socket
+        self._child, self._socket = spawned.child, spawned.socket
         self._fd = self._socket.fileno()
         self._transport: asyncio.Transport | None = None
         self._connecting = self._connected = False
         self._reader = AnswerReader()
         self._waiter: asyncio.Future[Answer | None] | None = None
-        self._pidfd = os.pidfd_open(self.pid)
         self.output = Output(spawned.output, log_size, self._loop)
-        self._loop.add_reader(self._pidfd, self._exited)
+        self._child.watch(self._exited)
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     async def connect(self) -> None:
         """Once, before the first request."""
         self._connecting = True
         transport, _ = await self._loop.create_unix_connection(lambda: self, sock=self._socket)
         self._transport = transport
-        if self._pidfd < 0:  # it exited meanwhile
+        if not self._child.alive:  # it exited meanwhile
             transport.abort()
 
     async def request(self, frame: bytes, seconds: float) -> Answer | None:
@@ -143,12 +140,9 @@ class Instance(asyncio.Protocol):
         self._owner.instance_ended(self)
 
     def _kill_group(self) -> None:
-        # As long as the process is not reaped, its id cannot be another's.
-        if self.exit_status is None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-            if self.enclosure is not None:
-                self.enclosure.kill()
+        self._child.kill()
+        if self.enclosure is not None:
+            self.enclosure.kill()
 
     # --- what the loop calls ---
 
@@ -172,18 +166,15 @@ class Instance(asyncio.Protocol):
         self._connected = False
         # The kernel resets a connection whose other end was closed with something unread in it.
         self.unread = self.unread or isinstance(error, ConnectionResetError | BrokenPipeError)
-        if self._pidfd >= 0:
+        if self._child.alive:
             self._kill_group()  # it is dying, or user code has closed our socket: of no use either way
         self._finish()
 
     def _exited(self) -> None:
         """The process is a zombie now: the one moment at which its group can be killed without a doubt."""
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = -1
         self._kill_group()
         self.out_of_memory = self.enclosure is not None and self.enclosure.out_of_memory()
-        self.exit_status = self._process.wait()
+        self.exit_status = self._child.reap()
         self._read_rest()
         if self.end is None:
             self._conclude(End.DIED)
@@ -208,7 +199,7 @@ class Instance(asyncio.Protocol):
             self.data_received(data)
 
     def _finish(self) -> None:
-        if self._pidfd >= 0 or self._connected or self.gone.is_set():
+        if self._child.alive or self._connected or self.gone.is_set():
             return
         if not self._connecting:  # else it belongs to a transport, even if the attempt to connect was cancelled
             self._socket.close()

@@ -5,6 +5,7 @@ Everything that knows how a process comes to be is here, so that a template to f
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.executors.child import Child, OwnChild
 from engine.frames import RESULT_LIMIT
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.model import Function
@@ -41,14 +43,13 @@ class Place(NamedTuple):
 
 
 class Spawned(NamedTuple):
-    process: subprocess.Popen[bytes]
+    child: Child
     socket: socket.socket  #: our end, non-blocking
     output: int  #: the reading end of its stdout and stderr, non-blocking
 
     def destroy(self) -> None:
         """For one that nobody has taken charge of."""
-        self.process.kill()
-        self.process.wait()
+        self.child.abandon()
         self.socket.close()
         os.close(self.output)
 
@@ -77,7 +78,7 @@ def spawn(command: list[str], place: Place, environment: dict[str, str]) -> Spaw
             start_new_session=True,
         )
         undo.pop_all()
-        return Spawned(process, ours, reading)
+        return Spawned(OwnChild(process, asyncio.get_running_loop()), ours, reading)
 
 
 def python_command(python: str) -> list[str]:
