@@ -82,8 +82,8 @@ async def run_engine(
     clock = clock or SystemClock()
     directory, kept, executor = Path(settings.storage.data_dir), settings.storage, settings.executor
     retention = settings.queue.idempotency_retention
-    with locked(directory):
     registry = Registry(plugins, settings.plugins)
+    with locked(directory):
         codes = CodeStore(directory / "code")
         async with (
             open_storage(directory, idempotency_retention=retention, ballast=kept.ballast) as storage,
