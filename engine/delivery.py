@@ -67,12 +67,13 @@ class Delivery:
         policy: RetryPolicy,
         region: str,
         largest: int = 256 << 10,
+        longest: float = LONGEST,
         random: Random | None = None,
     ) -> None:
         self._outbox, self._records, self._registry, self._catalog = outbox, records, registry, catalog
         self._intake, self._backlog, self._clock, self._policy = intake, backlog, clock, policy
         self._region = region
-        self._largest = largest  #: bytes of a record
+        self._largest, self._longest = largest, longest  #: bytes of a record, seconds that a delivery may take
         self._random = random or Random()
         self._work = asyncio.Event()
         self._work.set()  # what the last engine owed
@@ -144,8 +145,10 @@ class Delivery:
 
     async def _try(self, owed: Owed, record: Record) -> None:
         context = _Context(self, owed, record)
-        with anyio.fail_after(LONGEST):
+        with anyio.move_on_after(self._longest) as limit:
             await self._destination(owed.destination).deliver(owed, self._document(record), context)
+        if limit.cancelled_caught:
+            raise TimeoutError(f"the destination took longer than {self._longest:g} s")
         if not context.done:
             await self._outbox.delivered(owed)
         self._delivered += 1

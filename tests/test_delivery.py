@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -32,10 +33,12 @@ class Recorder(Struct):
     """A destination that notes what it gets, and does with it what the test says."""
 
     seen: list[Owed] = field(default_factory=list)
+    records: list[bytes] = field(default_factory=list)
     then: Callable[[Owed], Any] = lambda owed: None
 
     async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
         self.seen.append(owed)
+        self.records.append(record)
         result = self.then(owed)
         if isinstance(result, Exception):
             raise result
@@ -57,10 +60,10 @@ class Delivering(Struct, kw_only=True):
     recorder: Recorder
     clock: ManualClock
 
-    async def owe(self) -> Owed:
+    async def owe(self, **fields: Any) -> Owed:
         """An outcome that is owed from now on."""
         seams = cast("Seams", self.storage)
-        await ended(seams, at=self.clock.now(), owes=SPEC)
+        await ended(seams, at=self.clock.now(), owes=SPEC, **fields)
         self.clock.advance(1.0)
         self.delivery.wake()
         return self.storage.debts[self.storage.last_owed_id]
@@ -72,7 +75,7 @@ class Delivering(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def delivering() -> AsyncIterator[Delivering]:
+async def delivering(**settings: Any) -> AsyncIterator[Delivering]:
     storage, recorder, clock = MemoryStorage(), Recorder(), ManualClock()
     plugin = Plugin(kinds=("TEST",), param=Nothing, destination=lambda param: recorder)
     delivery = Delivery(
@@ -85,6 +88,7 @@ async def delivering() -> AsyncIterator[Delivering]:
         clock=clock,
         policy=RetryPolicy(),
         region="here",
+        **settings,
     )
     async with anyio.create_task_group() as tasks:
         await tasks.start(delivery.run)
@@ -177,3 +181,24 @@ async def test_more_than_may_be_under_way_follow_as_others_end() -> None:
 
         await now.told(AT_ONCE + 10)
         assert sorted(owed.owed_id for owed in now.recorder.seen) == list(range(1, AT_ONCE + 11))
+
+
+async def test_a_destination_that_hangs_is_left_and_tried_again() -> None:
+    async with delivering(longest=0.01) as now:
+        now.recorder.then = lambda _: anyio.sleep_forever()
+        owed = await now.owe()
+        await until(lambda: bool(now.storage.debts[owed.owed_id].tries))
+
+        assert now.storage.debts[owed.owed_id].error == "the destination took longer than 0.01 s"
+        assert now.delivery.statistics().under_way == 0
+
+
+async def test_a_record_too_large_for_an_event_goes_without_its_request() -> None:
+    async with delivering(largest=1000) as now:
+        await now.owe(payload=b'"' + b"x" * 1000 + b'"')
+        await now.told(1)
+
+        record = json.loads(now.recorder.records[0])
+        assert len(now.recorder.records[0]) <= 1000
+        assert record["request_payload"] == ""
+        assert record["request_context"]["request_id"]

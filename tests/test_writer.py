@@ -83,8 +83,8 @@ class Opened(Struct, kw_only=True):
     async def run(self) -> None:
         try:
             await self.writer.run()
-        except JournalBroken as broken:
-            self.ended.append(broken)
+        except Exception as error:
+            self.ended.append(error)
         else:
             self.ended.append(None)
 
@@ -337,6 +337,20 @@ async def test_a_broken_writer_refuses_callers_and_lets_ends_go(tmp_path: Path) 
         with pytest.raises(NotStored):
             opened.journal.append(opened.made())
         assert opened.writer.statistics().waiting == 0
+
+
+async def test_a_fault_in_what_is_told_ends_the_writer_and_leaves_nobody_waiting(tmp_path: Path) -> None:
+    def faulty(invocation: Invocation, stored: bool) -> None:
+        raise ZeroDivisionError
+
+    async with writing(tmp_path) as opened:
+        opened.journal.append(opened.made(), then=faulty)
+        waiting = asyncio.ensure_future(fate(opened.journal.append(opened.made())))
+        await until(lambda: bool(opened.ended))
+
+        assert isinstance(opened.ended[0], ZeroDivisionError)
+        assert opened.writer.broken
+        assert await waiting is None  # it is on disk, in the same commit
 
 
 async def test_a_writer_that_is_closed_in_trouble_ends_and_leaves_nobody_waiting(tmp_path: Path) -> None:

@@ -128,9 +128,7 @@ class Writer:
     async def _write(self, batch: Batch) -> None:
         await self._commit(batch)
         if batch.trouble is None:
-            for submission in batch:
-                if submission.done is not None:
-                    submission.done(submission)
+            _tell(batch)
         else:
             await self._mend(batch)
 
@@ -225,5 +223,17 @@ def answer(future: asyncio.Future[Any], submission: Submission) -> None:
 def _refuse(batch: Batch, error: Unavailable) -> None:
     for submission in batch:
         submission.error = error
+    _tell(batch)
+
+
+def _tell(batch: Batch) -> None:
+    """Everyone, also when telling one of them fails; that is a fault of ours, and raised in the end."""
+    fault: Exception | None = None
+    for submission in batch:
         if submission.done is not None:
-            submission.done(submission)
+            try:
+                submission.done(submission)
+            except Exception as error:
+                fault = error
+    if fault is not None:
+        raise fault
