@@ -12,7 +12,7 @@ import pytest
 from engine.errors import TooManyReserved
 from engine.executors.reserve import Reserve
 from engine.model import Function
-from engine.resources.reservations import Reservation
+from engine.resources.tactics import CronConfig, Reservation, Tactics
 from engine.urn import parse_urn
 from tests.http_app import PROJECT, REGION, Api, serve
 
@@ -41,9 +41,10 @@ async def reserving(folder: Path, warmer: Warmer) -> AsyncIterator[Api]:
         tasks.cancel_scope.cancel()
 
 
-async def put(api: Api, count: int, name: str = "hello") -> None:
+async def put(api: Api, count: int, name: str = "hello", *crons: CronConfig) -> None:
     urn = parse_urn(name, region=REGION, project=PROJECT)
-    await api.parts.resources.reservations.put(urn, Reservation(count=count))
+    tactics = Tactics(cron_configs=list(crons))
+    await api.parts.resources.reservations.put(urn, Reservation(count=count, tactics=tactics))
 
 
 async def test_what_will_not_start_is_asked_for_once_until_something_changes(tmp_path: Path) -> None:
@@ -89,3 +90,36 @@ async def test_a_function_reserves_no_more_than_it_may_have(tmp_path: Path) -> N
 
         with pytest.raises(TooManyReserved, match="may have 2 instances"):
             await put(api, 3, "small")
+
+
+async def test_a_cron_changes_how_many_are_wanted_when_it_comes(tmp_path: Path) -> None:
+    warmer = Warmer(works=True)
+    async with reserving(tmp_path, warmer) as api:
+        await put(api, 0, "hello", CronConfig(cron="* * * * * *", count=2))  # within a second
+        await warmer.told.wait()
+        await anyio.wait_all_tasks_blocked()
+
+        assert api.parts.resources.reservations.count(1) == 2
+
+    assert warmer.asked[:2] == ["hello"] * 2
+
+
+async def test_what_crons_may_ask_for_counts_as_reserved(tmp_path: Path) -> None:
+    noon = "0 0 12 * * ?"
+    async with reserving(tmp_path, Warmer(works=True)) as api:
+        await api.create("other")
+        await put(api, 1, "hello", CronConfig(cron=noon, count=80))
+
+        with pytest.raises(TooManyReserved, match="has 80 elsewhere"):
+            await put(api, 0, "other", CronConfig(cron=noon, count=11))
+
+
+async def test_a_reservation_that_never_comes_to_anything_is_none(tmp_path: Path) -> None:
+    async with reserving(tmp_path, Warmer(works=True)) as api:
+        await put(api, 0, "hello", CronConfig(cron="0 0 12 * * ?", count=1))
+        kept = api.parts.resources.reservations.find(PROJECT)
+
+        await put(api, 0, "hello", CronConfig(cron="0 0 12 * * ?", count=0))
+
+        assert (len(kept), kept[0].count) == (1, 0)
+        assert api.parts.resources.reservations.find(PROJECT) == []

@@ -14,8 +14,9 @@ from engine.protocols import ResourceStore
 from engine.registry import Registry
 from engine.resources.dependencies import Dependencies
 from engine.resources.events import Event, Events
-from engine.resources.reservations import NoWarmer, Reservation, Reservations, Warmer
+from engine.resources.reservations import NoWarmer, Reservations, Warmer
 from engine.resources.shelf import Shelf
+from engine.resources.tactics import Reservation
 from engine.resources.tags import Tags, TagSet
 from engine.resources.tracing import Tracing, TracingKeys
 from engine.resources.triggers import Triggers
@@ -46,7 +47,7 @@ class Resources:
         self.dependencies = Dependencies(self._dependencies, catalog, codes, clock)
         self.tags = Tags(self._shelf("tags", TagSet), catalog)
         reserved = self._shelf("reservation", Reservation)
-        self.reservations = Reservations(reserved, catalog, warmer or NoWarmer(), memory=memory)
+        self.reservations = Reservations(reserved, catalog, clock, warmer or NoWarmer(), memory=memory)
         self.tracing = Tracing(self._shelf("tracing", TracingKeys), catalog)
         self.events = Events(self._shelf("event", Event), catalog, clock)
         self.triggers = Triggers(store, catalog, registry or Registry(), clock, region=region, free=free_modes)

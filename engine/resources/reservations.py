@@ -2,13 +2,15 @@
 
     PUT count ──▶ stored ──▶ the pool wants so many ──▶ started one after another ──▶ one ends ──▶ another is started
 
-An alias reserves instances of its main version. The tactics (by time, by load) are kept as given and not applied.
+An alias reserves instances of its main version. How many are wanted may change with time, as the tactics say: one
+timer stands for the next change.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import anyio
 import msgspec
@@ -18,10 +20,12 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.catalog import Catalog
-from engine.errors import InvalidField, NotFound, TooManyReserved
+from engine.clock import Clock
+from engine.errors import NotFound, TooManyReserved
 from engine.executors.reserve import Reserve
 from engine.model import Function
 from engine.resources.shelf import Shelf, function_owner, owning_function
+from engine.resources.tactics import Reservation, check_tactics
 from engine.urn import LATEST, FunctionUrn
 
 log = structlog.get_logger("functiond.reservations")
@@ -29,34 +33,7 @@ log = structlog.get_logger("functiond.reservations")
 MAX_PER_PROJECT = 90
 PAUSE = 1.0  #: seconds before a lost instance is replaced: one that dies at once must not keep the machine busy
 RETRY = 30.0  #: seconds after which one that could not be started is tried again
-
-
-class CronConfig(Struct, frozen=True, kw_only=True):
-    name: str = ""
-    cron: str = ""
-    count: int = 0
-    start_time: int = 0
-    expired_time: int = 0
-
-
-class MetricConfig(Struct, frozen=True, kw_only=True):
-    name: str = ""
-    type: Literal["Concurrency"] = "Concurrency"
-    threshold: int = 0
-    min: int = 0
-
-
-class Tactics(Struct, frozen=True, kw_only=True):
-    cron_configs: list[CronConfig] = []
-    metric_configs: list[MetricConfig] = []
-
-
-class Reservation(Struct, frozen=True, kw_only=True):
-    """Kept under the version or ``!alias`` that it is for."""
-
-    count: int
-    idle_mode: bool = False
-    tactics: Tactics = Tactics()
+FARTHEST = 3600.0  #: the clock may be set: a far change is looked at again after this many seconds
 
 
 class Reserved(Struct, frozen=True, kw_only=True):
@@ -65,6 +42,7 @@ class Reserved(Struct, frozen=True, kw_only=True):
     function: Function
     qualifier: str
     reservation: Reservation
+    count: int  #: at present
 
 
 class Warmer(Protocol):
@@ -90,8 +68,11 @@ class NoWarmer:
 class Reservations:
     """``memory`` is MB for all instances of the engine, 0 for no bound; reservations may have half of it."""
 
-    def __init__(self, shelf: Shelf[Reservation], catalog: Catalog, warmer: Warmer, *, memory: int) -> None:
-        self._shelf, self._catalog, self._warmer, self._memory = shelf, catalog, warmer, memory
+    def __init__(
+        self, shelf: Shelf[Reservation], catalog: Catalog, clock: Clock, warmer: Warmer, *, memory: int
+    ) -> None:
+        self._shelf, self._catalog, self._clock = shelf, catalog, clock
+        self._warmer, self._memory = warmer, memory
         self._wake, self._asked = anyio.Event(), False
 
     def find(self, project: str, urn: FunctionUrn | None = None) -> Sequence[Reserved]:
@@ -106,17 +87,20 @@ class Reservations:
         ]
 
     def count(self, function_id: int) -> int:
-        return sum(one.reservation.count for one in self._all() if one.function.function_id == function_id)
+        """How many of them there shall be now."""
+        return sum(one.count for one in self._all() if one.function.function_id == function_id)
 
     async def put(self, urn: FunctionUrn, reservation: Reservation) -> Reservation:
-        """Replace it; with a count of 0 there is none any more."""
+        """Replace it; if it can never be more than 0, there is none any more. Raises InvalidField, TooManyReserved."""
+        check_tactics(reservation.tactics)
         async with self._shelf.change():
             function = self._catalog.find(urn)
-            self._check(function, urn.qualifier, reservation.count)
+            self._check(function, urn.qualifier, reservation.largest)
             owner = function_owner(function)
-            if reservation.count:
-                await self._shelf.put(owner, urn.qualifier, reservation)
-            elif urn.qualifier in self._shelf.of(owner):
+            old = self._shelf.of(owner).get(urn.qualifier)
+            if reservation.largest:
+                await self._shelf.put(owner, urn.qualifier, reservation.put_at(self._clock.now(), old))
+            elif old is not None:
                 await self._shelf.delete(owner, urn.qualifier)
         self.look()
         return reservation
@@ -136,10 +120,15 @@ class Reservations:
             complete = await self._fill()
             if not complete and not self._asked:
                 self._wake = anyio.Event()  # what would not start has ended, too: that is no news
-            with anyio.move_on_after(float("inf") if complete else RETRY):
+            with anyio.move_on_after(min(self._next_change(), FARTHEST if complete else RETRY)) as patience:
                 await self._wake.wait()
-            if not self._asked:
+            if not self._asked and not patience.cancelled_caught:
                 await anyio.sleep(PAUSE)
+
+    def _next_change(self) -> float:
+        """Seconds until another number is wanted."""
+        now = self._clock.now()
+        return min((one.next_change(now) - now for _, _, one in self._shelf.all()), default=math.inf)
 
     async def _fill(self) -> bool:
         """Start what is missing; False if something would not start."""
@@ -156,15 +145,16 @@ class Reservations:
         counts: dict[tuple[int, str], tuple[Function, int]] = {}
         for one in self._all():
             key = (one.function.function_id, one.function.version)
-            counts[key] = (one.function, counts.get(key, (one.function, 0))[1] + one.reservation.count)
+            counts[key] = (one.function, counts.get(key, (one.function, 0))[1] + one.count)
         return list(counts.values())
 
     def _all(self) -> list[Reserved]:
-        found = []
-        for owner, qualifier, reservation in self._shelf.all():
+        found, now = [], self._clock.now()
+        for owner, qualifier, one in self._shelf.all():
             function = self._function(owner, qualifier)
             if function is not None:
-                found.append(Reserved(function=function, qualifier=qualifier, reservation=reservation))
+                count = one.count_at(now)
+                found.append(Reserved(function=function, qualifier=qualifier, reservation=one, count=count))
         return found
 
     def _function(self, owner: str, qualifier: str) -> Function | None:
@@ -184,15 +174,13 @@ class Reservations:
                 await self._shelf.delete(owner, id)
 
     def _check(self, function: Function, qualifier: str, count: int) -> None:
-        if count < 0:
-            raise InvalidField("count", count, "must be 0 or more")
         if 0 <= function.max_instances < count:
             raise TooManyReserved(count, f"the function may have {function.max_instances} instances")
         others = [one for one in self._all() if (one.function, one.qualifier) != (function, qualifier)]
-        same_project = sum(one.reservation.count for one in others if one.function.project == function.project)
+        same_project = sum(one.reservation.largest for one in others if one.function.project == function.project)
         if same_project + count > MAX_PER_PROJECT:
             raise TooManyReserved(count, f"a project may reserve {MAX_PER_PROJECT}, and has {same_project} elsewhere")
-        memory = sum(one.reservation.count * one.function.memory_size for one in others)
+        memory = sum(one.reservation.largest * one.function.memory_size for one in others)
         if self._memory and memory + count * function.memory_size > self._memory // 2:
             free = max(0, self._memory // 2 - memory)
             raise TooManyReserved(count, f"reservations may take {free} MB more of the memory for instances")

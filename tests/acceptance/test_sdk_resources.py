@@ -267,6 +267,20 @@ def test_reserved_instances_are_listed_with_their_tactics(platform: Platform) ->
     assert platform.client.list_function_reserved_instances(counts).count == 0
 
 
+def test_a_cron_changes_how_many_instances_are_kept_warm(platform: Platform, tmp_path: Path) -> None:
+    fifo = tmp_path / "born"
+    os.mkfifo(fifo)
+    create(platform, "timely", f"open({str(fifo)!r}, 'w').write('born\\n')\ndef handler(e, c): return 1\n")
+    each_second = fg.TacticsConfig(cron_configs=[fg.CronConfig(name="on", cron="* * * * * *", count=1)])
+
+    with os.fdopen(os.open(fifo, os.O_RDWR), buffering=1) as born:
+        reserve(platform, "timely", 0, tactics_config=each_second)
+        said = born.readline().strip()
+        reserve(platform, "timely", 0)
+
+    assert said == "born"
+
+
 def test_reserving_is_refused_as_documented(platform: Platform) -> None:
     create(platform, "greedy")
 
@@ -274,6 +288,8 @@ def test_reserving_is_refused_as_documented(platform: Platform) -> None:
         reserve(platform, "greedy", 91)
     with refused(400, "FSS.0400"):
         reserve(platform, "greedy", -1)
+    with refused(400, "FSS.0400"):
+        reserve(platform, "greedy", 1, tactics_config=fg.TacticsConfig(cron_configs=[fg.CronConfig(cron="noon")]))
     with refused(404, "FSS.1051"):
         reserve(platform, "unheard_of", 1)
 

@@ -39,7 +39,7 @@ class QuotasApi:
     async def show(self, call: Call) -> Reply:
         project = call.project
         functions = len(self._catalog.list(project))
-        reserved = sum(one.reservation.count for one in self._resources.reservations.find(project))
+        reserved = sum(one.count for one in self._resources.reservations.find(project))
         found = [
             Quota(type="fgs_func_num", quota=MAX_FUNCTIONS, used=functions),
             Quota(type="fgs_func_code_size", quota=CODE_SIZE, used=self._code_size(project), unit="MB"),

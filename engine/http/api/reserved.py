@@ -8,14 +8,15 @@ from engine.http.api.async_settings import PageInfo
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource, own_urn
 from engine.http.wire import Reply, json_reply
-from engine.resources.reservations import Reservation, Reserved, Tactics
+from engine.resources.reservations import Reserved
+from engine.resources.tactics import Count, Reservation, Tactics
 from engine.urn import FunctionUrn
 
 MAX_LIMIT = 500
 
 
 class ReservedBody(Struct, frozen=True, kw_only=True):
-    count: int
+    count: Count
     idle_mode: bool = False
     tactics_config: Tactics = Tactics()
 
@@ -67,7 +68,7 @@ class ReservedApi:
     async def list_counts(self, call: Call) -> Reply:
         found = self._reservations.find(call.project, self._asked(call, "urn"))
         page, info = _page(call, list(found), 400)
-        counts = [ReservedCount(func_urn=self._urn(one), count=one.reservation.count) for one in page]
+        counts = [ReservedCount(func_urn=self._urn(one), count=one.count) for one in page]
         return json_reply(ReservedCounts(reservedinstances=counts, page_info=info, count=len(found)))
 
     async def list_configs(self, call: Call) -> Reply:
