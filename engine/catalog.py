@@ -21,7 +21,7 @@ from engine.clock import Clock
 from engine.codestore import CodeSource, CodeStore
 from engine.directory import Directory, Name, name_of
 from engine.errors import FunctionExists, InvalidField, TooManyFunctions
-from engine.function_rules import MayRunLong, check_function, run_alike
+from engine.function_rules import MayRunLong, check_dependencies, check_function, run_alike
 from engine.function_rules import listed as listed
 from engine.function_rules import priority_cap as priority_cap
 from engine.function_rules import weight as weight
@@ -205,9 +205,10 @@ class Catalog(Directory):
     def _with_dependencies(self, function: Function, details: dict[str, Any]) -> Function:
         """As the ids in ``details`` say. A copy: what runs stays what it is, also if one of them is deleted."""
         ids = details.get("depend_version_list")
-        if ids is None:
-            return function
-        return msgspec.structs.replace(function, dependencies=self.find_dependencies(function.project, ids))
+        if ids is not None:
+            function = msgspec.structs.replace(function, dependencies=self.find_dependencies(function.project, ids))
+        check_dependencies(function)
+        return function
 
     def _check_room(self, draft: Function) -> None:
         if name_of(draft) in self._ids:

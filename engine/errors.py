@@ -17,7 +17,7 @@
     ├── NotFound
     │   ├── UnknownFunction  UnknownVersion  UnknownAlias
     │   ├── UnknownInvocation
-    │   ├── UnknownEvent  UnknownDependency
+    │   ├── UnknownEvent  UnknownDependency  NamelessConfig
     │   └── NoAsyncSettings
     ├── Conflict
     │   ├── FunctionExists  DependencyExists
@@ -204,6 +204,11 @@ class UnknownEvent(NotFound):
 class UnknownDependency(NotFound):
     def __init__(self, id: str) -> None:
         super().__init__(f"Not found the dependency {id}")
+
+
+class NamelessConfig(NotFound):
+    def __init__(self, file: str) -> None:
+        super().__init__(f"the .yaml file in {file} has no func_name")
 
 
 class NoAsyncSettings(NotFound):

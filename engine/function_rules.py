@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import InvalidField, TooManyVariables, VariablesTooLarge
+from engine.errors import BadDependency, InvalidField, TooManyVariables, VariablesTooLarge
 from engine.model import Function
 from engine.urn import LATEST, NAME, FunctionUrn
 
@@ -55,6 +55,14 @@ def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, ma
     _check_variables("user_data", function.user_data)
     _check_variables("encrypted_user_data", function.encrypted_user_data)
     _check_own(function.details.get(OWN, {}))
+
+
+def check_dependencies(function: Function) -> None:
+    """A package made for one runtime may hold what another cannot load, so it serves functions of that runtime only."""
+    for one in function.dependencies:
+        if one.runtime != function.runtime:
+            allowed = f"is for {one.runtime}: a function of runtime {function.runtime} needs packages made for that"
+            raise BadDependency("depend_version_list", f"{one.name} {one.version}", allowed)
 
 
 def priority_cap(function: Function) -> int:

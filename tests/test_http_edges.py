@@ -81,6 +81,14 @@ async def test_every_error_has_the_apis_shape_and_a_request_id(api: Api) -> None
     ]
     assert wrong.headers["allow"] == "GET, PUT"
     assert all(a.headers["x-request-id"] and a.json["error_msg"] for a in (unknown, wrong, missing))
+    assert all(a.json.keys() == {"error_code", "error_msg"} for a in (unknown, wrong, missing))
+
+
+async def test_an_error_of_workflow_metrics_has_its_request_id_in_the_body_too(api: Api) -> None:
+    answer = await api.send("GET", f"/v2/{PROJECT}/fgs/workflow-statistic?metric_type=joy", base="")
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FGS.3002")
+    assert answer.json["request_id"] == answer.headers["x-request-id"]
 
 
 async def test_what_is_broken_inside_is_not_shown_outside(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

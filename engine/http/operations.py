@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from engine.http.api import (
     aliases,
@@ -36,6 +36,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
     error_code: str
     error_msg: str
+    request_id: str | UnsetType = UNSET  #: of errors of workflow metrics; all others have it as X-Request-Id only
 
 
 class Health(Struct, frozen=True, kw_only=True):

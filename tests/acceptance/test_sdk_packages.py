@@ -96,6 +96,8 @@ def test_an_import_is_refused_as_documented(platform: Platform) -> None:
     with refused(400, "FSS.1025"):
         take_in(platform, "new", zipped(a__yaml="name: value", c__py=""))
     with refused(400, "FSS.1025"):
+        take_in(platform, "new", zipped(a__yaml='{"func_name": "new"}', c__py=""))
+    with refused(404, "FSS.1057"):
         take_in(platform, "new", zipped(a__yaml="{}", c__py=""))
     with refused(400, "FSS.1002"):
         take_in(platform, "1st", package)

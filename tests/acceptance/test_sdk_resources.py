@@ -161,6 +161,19 @@ def test_dependencies_are_refused_as_documented(platform: Platform) -> None:
         platform.client.show_dependency_version(request)
 
 
+def test_a_dependency_serves_functions_of_its_own_runtime_only(platform: Platform) -> None:
+    older = add_dependency(platform, "older", runtime="Python3.9")
+    fitting = add_dependency(platform, "fitting")
+    create(platform, "fit", depend_version_list=[fitting.id])
+    newer = {"func_name": "fit", "runtime": "Python3.12", "handler": "index.handler", "memory_size": 128, "timeout": 30}
+
+    with refused(400, "FSS.1024"):
+        create(platform, "unfit", depend_version_list=[fitting.id, older.id])
+    with refused(400, "FSS.1024"):  # what is attached already would no longer fit
+        body = fg.UpdateFunctionConfigRequestBody(**newer)
+        platform.client.update_function_config(fg.UpdateFunctionConfigRequest(function_urn=urn_of("fit"), body=body))
+
+
 def tag(platform: Platform, resource_id: str, **tags: str) -> Any:
     body = fg.UpdateFunctionTagsRequestBody(action="create", tags=[fg.KvItem(key=k, value=v) for k, v in tags.items()])
     request = fg.CreateTagsRequest(resource_type="functions", resource_id=resource_id, body=body)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import uuid
 
+import msgspec
+
 from engine import errors as e
 from engine.http.api.trigger_codes import trigger_status
-from engine.http.wire import Reply, json_reply
+from engine.http.wire import Reply
 from engine.store_errors import BadLink, ObjectMissing
 
 _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
@@ -39,6 +41,7 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     ObjectMissing: (404, "FSS.1054"),
     e.UnknownEvent: (404, "FSS.1070"),
     e.UnknownDependency: (404, "FSS.1056"),
+    e.NamelessConfig: (404, "FSS.1057"),
     e.Conflict: (409, "FSS.0409"),
     e.FunctionExists: (409, "FSS.1061"),
     e.DependencyExists: (409, "FSS.1065"),
@@ -115,9 +118,16 @@ def error_reply(error: e.FunctiondError) -> Reply:
 
 
 def problem(status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
-    """An error reply in the API's shape, with a request id that the SDK puts into its exception."""
-    body = json_reply({"error_code": code, "error_msg": message}).body
-    return Reply(status=status, body=body, headers=((b"x-request-id", str(uuid.uuid4()).encode()), *headers))
+    """An error reply in the API's shape, with a request id that the SDK puts into its exception.
+
+    Errors of workflow metrics, which have codes of their own, show it in the body, too (spec, sections 7 and 8).
+    """
+    request_id = str(uuid.uuid4())
+    shown = {"error_code": code, "error_msg": message}
+    if code.startswith("FGS."):
+        shown["request_id"] = request_id
+    headers = ((b"x-request-id", request_id.encode()), *headers)
+    return Reply(status=status, body=msgspec.json.encode(shown), headers=headers)
 
 
 def _status(error: e.FunctiondError) -> tuple[int, str]:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.codestore import NO_CODE, PACKAGE_LIMIT, CodeSource, decoded
-from engine.errors import InvalidField, InvalidRequest, NotJson, PayloadTooLarge
+from engine.errors import InvalidField, InvalidRequest, NamelessConfig, NotJson, PayloadTooLarge
 from engine.function_package import CONFIG_LIMIT, Packed, open_package, pack
 from engine.http.api.function_replies import function_reply
 from engine.http.api.function_shapes import CreateBody, changes_of
@@ -29,6 +29,10 @@ class ImportBody(Struct, frozen=True, kw_only=True):
     file_type: str
     file_code: str
     package: str = "default"
+
+
+class _Named(Struct, frozen=True, kw_only=True):
+    func_name: str = ""
 
 
 class PackagesApi:
@@ -88,6 +92,8 @@ class PackagesApi:
 
 def _config_of(packed: Packed, body: ImportBody) -> CreateBody:
     try:
+        if not decode(packed.config, _Named).func_name:
+            raise NamelessConfig(body.file_name)
         return decode(packed.config, CreateBody)
     except NotJson as problem:
         hint = f"the .yaml file must hold JSON, as an export of this engine does ({problem})"
