@@ -28,6 +28,7 @@ from engine.dispatcher import Dispatcher
 from engine.errors import DataDirectoryUnusable, Unavailable
 from engine.executors.pool import Pool, open_pool
 from engine.intake import DiskGuard, Intake
+from engine.interpreters import Interpreters
 from engine.isolation.machine import usable_memory
 from engine.janitor import Janitor, Retention
 from engine.journal import Storage, locked, open_storage
@@ -97,9 +98,9 @@ async def run_engine(
                 idle=executor.idle,
                 log_size=executor.log_size,
                 processes=executor.processes,
-                python=executor.python,
                 region=settings.http.region,
                 clock=clock,
+                interpreters=Interpreters(python=executor.python, node=executor.node),
             ) as pool,
         ):
             running = _wire(settings, clock, storage, pool, codes, registry)
@@ -209,6 +210,7 @@ def _wire(
         max_timeout=executor.max_timeout,
         may_run_long=listed(executor.long_time_functions),
         check_destination=registry.check_destination,
+        check_runtime=pool.interpreters.check,
     )
     usage = Usage(catalog.project_of)
     queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))

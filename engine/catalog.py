@@ -9,7 +9,7 @@ all its versions show the same and share it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
@@ -34,6 +34,7 @@ MAX_FUNCTIONS = 400  #: per project
 
 Watcher = Callable[[int, Function | None], None]
 CheckDestination = Callable[[DestinationSpec], None]
+CheckRuntime = Callable[[str], Awaitable[None]]
 FindDependencies = Callable[[str, Sequence[str]], tuple[Dependency, ...]]
 Bound = Callable[[int, str], Sequence[StoredResource]]
 
@@ -51,12 +52,13 @@ class Catalog(Directory):
         max_timeout: int = 900,
         may_run_long: MayRunLong | None = None,
         check_destination: CheckDestination | None = None,
+        check_runtime: CheckRuntime | None = None,
         random: Random | None = None,
     ) -> None:
         super().__init__(region, random)
         self._store, self._codes, self._clock = store, codes, clock
         self._max_timeout, self._may_run_long = max_timeout, may_run_long or listed(())
-        self._check_destination = check_destination
+        self._check_destination, self._check_runtime = check_destination, check_runtime
         self._changing = anyio.Lock()
         self._watchers: list[Watcher] = []
         self.find_dependencies: FindDependencies = lambda project, ids: ()  #: set by the part that keeps them
@@ -90,6 +92,7 @@ class Catalog(Directory):
         """Store a new function; the id, the code and the times of ``draft`` are filled in here."""
         self._check(draft)
         self._check_room(draft)
+        await self._check_machine(draft.runtime)
         code = await self._codes.add(source, handler=draft.handler)
         async with self.changing():
             self._check_room(draft)
@@ -116,6 +119,8 @@ class Catalog(Directory):
             if not run_alike(old, function):
                 function = msgspec.structs.replace(function, revision=self.next_revision(old.function_id))
             self._check(function)
+            if function.runtime != old.runtime:
+                await self._check_machine(function.runtime)
             await self._put(function)
         return function
 
@@ -201,6 +206,11 @@ class Catalog(Directory):
     def _check(self, function: Function) -> None:
         urn = function.urn(self._region)
         check_function(function, urn, max_timeout=self._max_timeout, may_run_long=self._may_run_long)
+
+    async def _check_machine(self, runtime: str) -> None:
+        """Whether anything here can run it."""
+        if self._check_runtime is not None:
+            await self._check_runtime(runtime)
 
     def _with_dependencies(self, function: Function, details: dict[str, Any]) -> Function:
         """As the ids in ``details`` say. A copy: what runs stays what it is, also if one of them is deleted."""

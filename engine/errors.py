@@ -6,7 +6,7 @@
     ├── DataDirectoryUnusable         its files are damaged, or from a newer engine
     ├── InvalidRequest                the caller must change something
     │   ├── InvalidField              ... in one named field
-    │   │   ├── CodeMissing  NoInterpreter  BadLink  NoInterpreter
+    │   │   ├── CodeMissing  BadLink  NoInterpreter
     │   │   ├── BadExtraVersion  BadWeight  SameVersion
     │   │   ├── TooManyVariables  VariablesTooLarge
     │   │   └── BadEvent  BadDependency  BadMetricQuery  TooManyReserved

@@ -13,6 +13,7 @@ import msgspec
 
 from engine.errors import BadDependency, InvalidField, TooManyVariables, VariablesTooLarge
 from engine.model import Function
+from engine.runtimes import CHOICE, Family, find_runtime
 from engine.urn import LATEST, NAME, FunctionUrn
 
 MEMORY_SIZES = (128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 8192, 10240)
@@ -23,7 +24,6 @@ VARIABLES_SIZE = 4_096  #: characters of names and values
 DESCRIPTION = 512
 OWN = "functiond"  #: the key in ``details`` of what only this engine knows
 
-_RUNTIME = re.compile(r"Python(2\.7|3\.\d{1,2})", re.ASCII)
 _HANDLER = re.compile(r"[\w-]+([./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
@@ -108,19 +108,24 @@ def _check_names(function: Function) -> None:
         if not NAME.fullmatch(name):
             allowed = "needs a letter, then up to 59 letters, digits, - and _"
             raise InvalidField(field, name, allowed)
-    if not _RUNTIME.fullmatch(function.runtime):
-        raise InvalidField("runtime", function.runtime, "this engine runs Python2.7 and Python3.x, such as Python3.10")
-    check_handler("handler", function.handler)
+    runtime = find_runtime(function.runtime)
+    if runtime is None or runtime.family is None:
+        raise InvalidField("runtime", function.runtime, CHOICE)
+    check_handler("handler", function.handler, runtime.family)
     for field, handler in (
         ("initializer_handler", function.initializer_handler),
         ("pre_stop_handler", function.pre_stop_handler),
     ):
         if handler:
-            check_handler(field, handler)
+            check_handler(field, handler, runtime.family)
 
 
-def check_handler(field: str, handler: str) -> None:
-    if not 3 <= len(handler) <= 128 or not _HANDLER.fullmatch(handler):
+def check_handler(field: str, handler: str, family: Family) -> None:
+    """Only interpreters need a file and a function to load; a ``bootstrap`` may be told anything."""
+    if not family.interpreted:
+        if not (0 < len(handler) <= 128 and handler.isprintable()):
+            raise InvalidField(field, handler, "needs 1 to 128 printable characters")
+    elif not 3 <= len(handler) <= 128 or not _HANDLER.fullmatch(handler):
         raise InvalidField(field, handler, "needs the form file.function, 3 to 128 characters")
 
 

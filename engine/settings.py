@@ -94,7 +94,8 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
     sync_slots: Annotated[int, Meta(ge=0)] = 2  #: of them kept free for synchronous callers
     memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: three quarters of what the engine may use
     idle: Seconds = 300.0  #: an instance without work ends after this many seconds
-    python: str = ""  #: interpreter of Python functions; empty: the engine's own
+    python: str = ""  #: interpreter of all Python functions; empty: the installed one that is nearest to the runtime
+    node: str = ""  #: likewise of Node.js functions
     long_time_functions: tuple[str, ...] = ()  #: URNs or names that may exceed ``max_timeout``; "*" for all
     max_timeout: Positive = 900  #: seconds, for functions not listed there
     log_size: Positive = MIB  #: bytes of output kept per invocation

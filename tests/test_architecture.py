@@ -19,7 +19,7 @@ FLOORS = (
     {"errors", "clock", "identity", "urn", "model", "frames", "statistics", "text", "runtimes"}
     | {"signing", "credentials", "trigger_errors", "store_errors", "cron"},  # nouns, which may know each other
     {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"},
-    {SURFACE, "serving", "telemetry", "pressure", "unpacking", "isolation"}
+    {SURFACE, "serving", "telemetry", "pressure", "unpacking", "isolation", "interpreters"}
     | {"testing_executor", "testing_storage", "testing_resources"},
     {"registry", "runqueue", "codestore", "directory", "journal", "executors", "testing"},
     {"scheduler", "catalog", "function_package", "janitor"},

@@ -226,7 +226,7 @@ async def test_a_list_can_ask_for_a_package_and_a_part_of_the_name(catalog: Cata
         ("name", "a" * 61),
         ("name", "a:b"),
         ("package", ""),
-        ("runtime", "Node.js18.15"),
+        ("runtime", "Java8"),
         ("handler", "index"),
         ("handler", "../index.handler"),
         ("handler", "a" * 120 + ".function"),

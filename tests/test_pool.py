@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from engine.executors.pool import Pool
+from engine.interpreters import Interpreters
 from engine.isolation.rlimits import RlimitIsolation
 from engine.model import Code, Outcome
 from tests.executing import SOURCE, Running, exit_of, function, invocation, is_alive, pid_of, pool
@@ -125,12 +126,11 @@ async def test_a_closed_pool_leaves_no_process_and_no_file(tmp_path: Path) -> No
 
 
 async def test_an_interpreter_that_is_not_there_is_the_engines_fault(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, python="/no/such/python") as opened:
+    async with pool(tmp_path, SOURCE, interpreters=Interpreters(python="/no/such/python")) as opened:
         outcome = await opened.execute(function("pid"), invocation())
 
     assert outcome.code == Code.ENGINE
-    assert "set executor.python" in outcome.message
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert "the setting executor.python" in outcome.message
 
 
 async def test_code_that_is_not_there_is_the_engines_fault(opened: Pool, tmp_path: Path) -> None:

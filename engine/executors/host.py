@@ -15,8 +15,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from engine.executors.process import Instance, Key, Owner
-from engine.executors.spawn import Place, environment, python_command, setup, spawn
+from engine.executors.spawn import Place, environment, setup, spawn
 from engine.frames import Answer, setup_frame
+from engine.interpreters import Interpreters
 from engine.isolation.leftovers import remove_tree
 from engine.isolation.limits import Enclosure, Isolation, Limits
 from engine.model import CodePackage, Function
@@ -29,13 +30,13 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     tmp: Path
     marker: str
     region: str
-    python: str
     log_size: int
     processes: int
 
 
 class Host:
-    def __init__(self, settings: HostSettings, isolation: Isolation) -> None:
+    def __init__(self, settings: HostSettings, isolation: Isolation, interpreters: Interpreters) -> None:
+        self.interpreters = interpreters
         self._settings, self._isolation = settings, isolation
         self._starters = ThreadPoolExecutor(_STARTERS, "functiond-start")
         self._cleaners = ThreadPoolExecutor(_CLEANERS, "functiond-clean")
@@ -45,14 +46,10 @@ class Host:
     def isolation(self) -> str:
         return self._isolation.name
 
-    @property
-    def command(self) -> list[str]:
-        return python_command(self._settings.python)
-
-    def spawn(self, function: Function, memory: int, key: Key, owner: Owner) -> Instance:
-        """A new process that waits to be prepared. Raises OSError."""
+    def spawn(self, command: list[str], function: Function, memory: int, key: Key, owner: Owner) -> Instance:
+        """A new process that waits to be prepared: ``command`` starts its worker. Raises OSError."""
         place = self._place(function, memory)
-        spawned = spawn(self.command, place, environment(function, place))
+        spawned = spawn(command, place, environment(function, place))
         try:
             instance = Instance(spawned, key=key, memory=memory, log_size=self._settings.log_size, owner=owner)
         except BaseException:

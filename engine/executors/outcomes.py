@@ -7,6 +7,7 @@ import json
 import signal
 from typing import NamedTuple
 
+from engine.errors import InvalidField, NoInterpreter
 from engine.executors.process import End, Instance
 from engine.frames import DONE, Answer
 from engine.model import Code, Function
@@ -29,6 +30,9 @@ class Fault(NamedTuple):
         """As if the instance had said so itself."""
         body = {"errorMessage": self.message, "errorType": self.code.name, "stackTrace": []}
         return Answer(DONE, self.code, 0, self.message, json.dumps(body, indent=4).encode())
+
+
+CANCELLED = Fault(Code.CANCELLED, "the invocation was cancelled")
 
 
 def call_fault(instance: Instance, function: Function) -> Fault:
@@ -54,20 +58,22 @@ def launch_fault(error: OSError, command: str) -> Fault:
     if error.errno in _EXHAUSTED:
         return Fault(Code.OVERLOAD, f"no new instance can start now: {reason}; it will be tried again")
     if error.filename == command:
-        advice = "set executor.python to an interpreter that runs"
+        advice = "it ran before: install it again, or restart the engine to have another one looked for"
     else:
         advice = "see that the data directory is whole and belongs to the engine, then deploy the function again"
     return Fault(Code.ENGINE, f"cannot start an instance: {reason} ({error.filename or command}); {advice}")
 
 
-def unsupported(function: Function) -> Fault:
-    problem = f"the runtime {function.runtime!r} is not available here, use Python3.9 to 3.13"
-    return Fault(Code.ENTRY_NOT_FOUND, "function entry exception, error: " + problem)
+def runtime_fault(problem: InvalidField) -> Fault:
+    """Nothing here runs it. If that is for want of an interpreter, the function is not to blame."""
+    if isinstance(problem, NoInterpreter):
+        return Fault(Code.ENGINE, f"cannot start an instance: {problem}")
+    return Fault(Code.ENTRY_NOT_FOUND, f"function entry exception, error: {problem}")
 
 
 def _common_fault(instance: Instance) -> Fault | None:
     if instance.end is End.CANCELLED:
-        return Fault(Code.CANCELLED, "the invocation was cancelled")
+        return CANCELLED
     if instance.end is End.GARBLED:
         return Fault(
             Code.USER_EXCEPTION, INVOCATION + "the code wrote to the engine's socket, which it must leave alone"

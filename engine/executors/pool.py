@@ -16,13 +16,15 @@ from anyio import to_thread
 from msgspec import Struct
 
 from engine.clock import Clock, SystemClock
+from engine.errors import InvalidField
 from engine.executors.host import Host, HostSettings
 from engine.executors.idle import IdleInstances
-from engine.executors.outcomes import call_fault, launch_fault, start_fault, unsupported
+from engine.executors.outcomes import CANCELLED, Fault, call_fault, launch_fault, runtime_fault, start_fault
 from engine.executors.output import NOTHING, TAIL, Written, keep_log, tail
 from engine.executors.process import End, Instance, Key
 from engine.executors.reserve import Reserve, key_of
 from engine.frames import Answer, invoke_frame
+from engine.interpreters import Interpreters
 from engine.isolation.detect import detect_isolation
 from engine.isolation.leftovers import kill_leftovers
 from engine.isolation.limits import Isolation
@@ -62,10 +64,10 @@ async def open_pool(
     idle: float = 300.0,
     log_size: int = 1 << 20,
     processes: int = 1024,
-    python: str = "",
     region: str = "local-1",
     clock: Clock | None = None,
     isolation: Isolation | None = None,
+    interpreters: Interpreters | None = None,
 ) -> AsyncIterator[Pool]:
     """A pool in which nothing of an earlier engine runs any more; when it is left, nothing of this one does.
 
@@ -80,11 +82,11 @@ async def open_pool(
         tmp=tmp,
         marker=marker,
         region=region,
-        python=python,
         log_size=log_size,
         processes=processes,
     )
-    pool = Pool(Host(settings, isolation), log_dir=log_dir, memory=memory, idle=idle, clock=clock or SystemClock())
+    host = Host(settings, isolation, interpreters or Interpreters())
+    pool = Pool(host, log_dir=log_dir, memory=memory, idle=idle, clock=clock or SystemClock())
     try:
         yield pool
     finally:
@@ -96,8 +98,10 @@ class Pool:
     """Satisfies ``engine.protocols.Executor``."""
 
     def __init__(self, host: Host, *, log_dir: Path, memory: int, idle: float, clock: Clock) -> None:
+        self.interpreters = host.interpreters
         self._host, self._log_dir, self._limit, self._clock = host, log_dir, memory, clock
         self._running: dict[int, Instance] = {}
+        self._seeking: set[int] = set()  #: invocations for whose runtime an interpreter is being looked for
         self._alive: set[Instance] = set()
         self.reserve = Reserve(self._alive)
         self._idle = IdleInstances(idle, lambda instance: instance.kill(End.RETIRED), self.reserve.keeps)
@@ -131,6 +135,9 @@ class Pool:
         return self._outcome(ended, started_at, initialised)
 
     def cancel(self, key: int) -> bool:
+        if key in self._seeking:
+            self._seeking.remove(key)
+            return True
         instance = self._running.get(key)
         if instance is None or instance.end is not None:
             return False
@@ -149,12 +156,11 @@ class Pool:
 
     async def warm(self, function: Function) -> bool:
         """Start an instance that waits for work; False if it cannot be made ready."""
-        if not function.runtime.lower().startswith("python"):
-            return False
         try:
-            instance = self._spawn(key_of(function), function)
+            command = await self.interpreters.worker_command(function.runtime)
+            instance = self._spawn(command, key_of(function), function)
             answer = await self._prepare(instance, function)
-        except OSError:
+        except (OSError, InvalidField):
             return False
         if answer is not None and answer.code == Code.OK and instance.end is None and not instance.obsolete:
             self._idle.put(instance)
@@ -223,15 +229,16 @@ class Pool:
 
     async def _start(self, key: Key, function: Function, invocation: Invocation) -> Instance | Ended:
         """A ready instance, or what the attempt ends with instead."""
-        if not function.runtime.lower().startswith("python"):
-            return Ended(unsupported(function).answer, NOTHING)
         began = self._clock.now()
+        command = await self._find_command(function, invocation)
+        if isinstance(command, Fault):
+            return Ended(command.answer, NOTHING)
         try:
-            instance = self._spawn(key, function)
+            instance = self._spawn(command, key, function)
             self._running[invocation.key] = instance
             answer = await self._prepare(instance, function)
         except OSError as error:
-            return Ended(launch_fault(error, self._host.command[0]).answer, NOTHING)
+            return Ended(launch_fault(error, command[0]).answer, NOTHING)
         if answer is not None and answer.code == Code.OK and instance.end is None:
             self._cold_starts.observe(self._clock.now() - began)
             return instance
@@ -239,11 +246,23 @@ class Pool:
         instance.kill(End.UNFIT)
         return Ended(answer or start_fault(instance, function).answer, written)
 
-    def _spawn(self, key: Key, function: Function) -> Instance:
+    async def _find_command(self, function: Function, invocation: Invocation) -> list[str] | Fault:
+        """What starts its worker; the first time this takes a while, in which it may be cancelled."""
+        self._seeking.add(invocation.key)
+        try:
+            command = await self.interpreters.worker_command(function.runtime)
+        except InvalidField as problem:
+            return runtime_fault(problem)
+        finally:
+            cancelled = invocation.key not in self._seeking
+            self._seeking.discard(invocation.key)
+        return CANCELLED if cancelled else command
+
+    def _spawn(self, command: list[str], key: Key, function: Function) -> Instance:
         memory = key[-1]
         while self._limit and self._memory + memory > self._limit and self._idle.dismiss_oldest():
             pass
-        instance = self._host.spawn(function, memory, key, self)
+        instance = self._host.spawn(command, function, memory, key, self)
         self._alive.add(instance)
         self._present.add(instance)
         self._memory += memory

@@ -10,18 +10,17 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.executors.child import Child, OwnChild
 from engine.frames import RESULT_LIMIT
+from engine.interpreters import WORKERS
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.model import Function
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PYTHON_WORKER = Path(__file__).parents[1] / "workers" / "python_worker.py"
 
 #: MB of memory to thousandths of a processor, as the platform grants them.
 _CPU = {
@@ -81,11 +80,6 @@ def spawn(command: list[str], place: Place, environment: dict[str, str]) -> Spaw
         return Spawned(OwnChild(process, asyncio.get_running_loop()), ours, reading)
 
 
-def python_command(python: str) -> list[str]:
-    """``-I`` keeps other folders out of the path. An empty ``python`` means the interpreter below our virtual one."""
-    return [python or getattr(sys, "_base_executable", sys.executable), "-I", str(PYTHON_WORKER)]
-
-
 def cpu(memory: int) -> int:
     """Thousandths of a processor that go with so many MB."""
     return next((share for size, share in _CPU.items() if size >= memory), memory)
@@ -110,7 +104,7 @@ def environment(function: Function, place: Place) -> dict[str, str]:
         "RUNTIME_INITIALIZER_HANDLER": function.initializer_handler,
         "RUNTIME_INITIALIZER_TIMEOUT": str(function.initializer_timeout),
         "RUNTIME_MAX_RESP_BODY_SIZE": str(RESULT_LIMIT),
-        "RUNTIME_ROOT": str(PYTHON_WORKER.parent),
+        "RUNTIME_ROOT": str(WORKERS),
         "RUNTIME_CODE_ROOT": code,
         "RUNTIME_LOG_DIR": tmp,
         "RUNTIME_REGION": place.region,
