@@ -71,6 +71,7 @@ async def test_cancelling_ends_the_instance(opened: Pool, tmp_path: Path) -> Non
 
 async def test_an_instance_that_is_being_started_can_be_cancelled(opened: Pool) -> None:
     asked = invocation()
+    await opened.interpreters.check("Python3.10")  # else it would be cancelled while one is looked for
     starting = asyncio.ensure_future(opened.execute(function("pid"), asked))
     await asyncio.sleep(0)
 
