@@ -22,24 +22,39 @@ from engine.protocols import (
     DeliveryContext,
     Destination,
     Plugin,
-    Trigger,
-    TriggerContext,
     TriggerRules,
     Undeliverable,
 )
 from engine.store_errors import BadLink, ObjectMissing, StoreRefused, StoreUnavailable
+from engine.trigger_errors import CursorMoved
+from engine.trigger_seams import (
+    AsgiApp,
+    Event,
+    PluginContext,
+    PluginService,
+    PushHandler,
+    PushReply,
+    PushRequest,
+    Routes,
+    Store,
+    Trigger,
+    TriggerContext,
+)
 from engine.urn import FunctionUrn, parse_urn
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsgiApp",
     "BadLink",
     "Clock",
     "CodeLinks",
     "Cron",
+    "CursorMoved",
     "DeliveryContext",
     "Destination",
     "DestinationSpec",
+    "Event",
     "Function",
     "FunctionUrn",
     "FunctiondError",
@@ -51,10 +66,17 @@ __all__ = [
     "Overloaded",
     "Owed",
     "Plugin",
+    "PluginContext",
+    "PluginService",
+    "PushHandler",
+    "PushReply",
+    "PushRequest",
     "Record",
     "Request",
+    "Routes",
     "SettingsError",
     "State",
+    "Store",
     "StoreRefused",
     "StoreUnavailable",
     "Trigger",

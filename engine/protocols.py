@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -23,9 +23,7 @@ from engine.model import (
     Request,
     State,
 )
-
-if TYPE_CHECKING:
-    from anyio.abc import TaskStatus
+from engine.trigger_seams import PluginService, Trigger
 
 # --- execution ----------------------------------------------------------------------------------------------
 
@@ -217,6 +215,37 @@ class CatalogStore(Protocol):
     async def delete_settings(self, function_id: int, version: str) -> None: ...
 
 
+class CursorMove(Struct, frozen=True, kw_only=True):
+    """A step of a trigger's source; only the stored trigger of this generation may make it."""
+
+    trigger_id: str
+    owner: str  #: of the stored trigger
+    generation: int
+    expected: Mapping[str, bytes | None]  #: what must be there, by name; None for nothing
+    positions: Mapping[str, bytes]  #: what will be there
+
+
+class Cursors(Protocol):
+    """How far the sources of triggers have come. They go with their trigger."""
+
+    async def read(self, trigger_id: str) -> Mapping[str, bytes]: ...
+
+    def append(
+        self,
+        requests: Sequence[tuple[Invocation, str]],
+        move: CursorMove | None = None,
+        *,
+        then: Callable[[Invocation, bool], None] | None = None,
+    ) -> Awaitable[Sequence[str]]:
+        """Store invocations, each with its idempotency key or an empty one, and move the cursors: all in one commit.
+
+        Gives the request ids: of a duplicate the earlier one, of a key used with another payload an empty one.
+        ``then`` is as in ``Journal.append``. Raises CursorMoved, NotStored, OutcomeUnknown; then nothing is stored
+        (or may be, for the last).
+        """
+        ...
+
+
 class StoredResource(Struct, frozen=True, kw_only=True):
     """What belongs to a function or a project, in the form in which it is kept."""
 
@@ -261,20 +290,6 @@ class Undeliverable(Exception):
     """Raised by a destination: trying again will not help."""
 
 
-class TriggerContext(Protocol):
-    """What a running trigger gets."""
-
-    async def accept(self, payload: bytes, *, idempotency_key: str = "") -> str:
-        """Invoke the trigger's function; gives the request id. Raises Overloaded, Unavailable."""
-        ...
-
-
-class Trigger(Protocol):
-    """Turns outside events into requests, until it is cancelled."""
-
-    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None: ...
-
-
 class CodeLinks(Protocol):
     """Finds code packages by their links, in the one store that the settings name, whatever host a link names."""
 
@@ -303,6 +318,8 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     clash: Callable[[Any, Any, bool], bool] | None = None
     mode: Callable[[Any], Mode] | None = None  #: the invocation mode that options ask for
     mode_option: str = ""  #: the option by which they do
+    #: After a change the new source starts before the old one stops: for push sources, which answer all the time.
+    overlaps: bool = False
     #: What a reply has beside the options: options, trigger id, URN.
     shown: Callable[[Any, str, str], Mapping[str, Any]] | None = None
 
@@ -314,6 +331,7 @@ class Plugin(Struct, frozen=True, kw_only=True):
     service: type[Struct] | None = None  #: its settings: the table ``[plugins.<first kind, in lower case>]``
     options: type[Struct] | None = None  #: the trigger's ``event_data``
     param: type[Struct] | None = None  #: the destination's ``param``
+    serve: Callable[[Any], PluginService] | None = None  #: service -> what runs for all its triggers and destinations
     trigger: Callable[[Any], Trigger] | None = None  #: options -> trigger
     destination: Callable[[Any], Destination] | None = None  #: param -> destination
     code_links: Callable[[Any], CodeLinks | None] | None = None  #: service -> where code lies, if it is configured

@@ -10,16 +10,19 @@ from engine.testing_storage import (
     MemoryRecords,
     MemoryStorage,
 )
+from engine.testing_triggers import MemoryCursors, MemoryStore
 
 __all__ = [
     "InlineContext",
     "InlineExecutor",
     "ManualClock",
     "MemoryCatalogStore",
+    "MemoryCursors",
     "MemoryJournal",
     "MemoryOutbox",
     "MemoryRecords",
     "MemoryStorage",
+    "MemoryStore",
 ]
 
 

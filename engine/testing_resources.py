@@ -22,5 +22,8 @@ class MemoryResourceStore:
     async def delete(self, kind: str, owner: str, id: str) -> None:
         self._rows.pop((kind, owner, id), None)
 
+    def find(self, kind: str, id: str) -> StoredResource | None:
+        return next((row for key, row in self._rows.items() if (key[0], key[2]) == (kind, id)), None)
+
     def forget(self, owner: str) -> None:
         self._rows = {key: row for key, row in self._rows.items() if key[1] != owner}

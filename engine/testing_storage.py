@@ -89,12 +89,12 @@ class MemoryJournal:
         error: Exception | None = None
         request_id = invocation.request_id
         try:
-            request_id = self._append(invocation, token)
+            request_id = self.store(invocation, token)
         except IdempotencyConflict as conflict:
             error = conflict
         stored = error is None and request_id == invocation.request_id
         tell = None if then is None else (lambda: then(invocation, stored))
-        return _at_the_next_turn(request_id, error, tell)
+        return at_the_next_turn(request_id, error, tell)
 
     def start(self, invocation: Invocation, started_at: float) -> None:
         row = self._storage.rows[invocation.key]
@@ -128,7 +128,7 @@ class MemoryJournal:
             row.code, row.message = outcome.code, outcome.message
             found = row.invocation.function_id, len(row.invocation.payload)
         tell = None if then is None else (lambda: then(key, found, True))
-        return _at_the_next_turn(found, None, tell)
+        return at_the_next_turn(found, None, tell)
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
         for invocation in invocations:
@@ -182,7 +182,8 @@ class MemoryJournal:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _append(self, invocation: Invocation, token: str) -> str:
+    def store(self, invocation: Invocation, token: str) -> str:
+        """Gives the request id: of an earlier one, if ``token`` was used for it. Raises IdempotencyConflict."""
         name, now = (invocation.function_id, token), invocation.accepted_at
         known = self._tokens.get(name) if token else None
         if known is not None and known[2] > now:
@@ -310,7 +311,7 @@ class MemoryCatalogStore:
         self.settings.pop((function_id, version), None)
 
 
-def _at_the_next_turn(value: Any, error: Exception | None, tell: Callable[[], None] | None) -> asyncio.Future[Any]:
+def at_the_next_turn(value: Any, error: Exception | None, tell: Callable[[], None] | None) -> asyncio.Future[Any]:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 

@@ -10,6 +10,7 @@ FunctiondError
 │   ├── NoTriggerType             no plugin knows the kind that a path names
 │   └── UnknownTrigger
 ├── Conflict
+│   ├── CursorMoved               a source is not the one that moves its trigger's cursors any more
 │   ├── TriggerExists             the version has one like it
 │   └── TriggerClash              another trigger has what it needs
 └── Forbidden
@@ -57,6 +58,12 @@ class UnknownTrigger(NotFound):
     def __init__(self, kind: str, trigger_id: str) -> None:
         self.kind, self.trigger_id = kind, trigger_id
         super().__init__(f"Not found the {kind} trigger {trigger_id}")
+
+
+class CursorMoved(Conflict):
+    def __init__(self, trigger_id: str, problem: str) -> None:
+        self.trigger_id = trigger_id
+        super().__init__(f"trigger {trigger_id}: {problem}")
 
 
 class TriggerExists(Conflict):

@@ -18,10 +18,12 @@ SURFACE = "engine"  #: what plugins may use
 FLOORS = (
     {"errors", "clock", "identity", "urn", "model", "frames", "statistics", "text", "runtimes"}
     | {"signing", "credentials", "trigger_errors", "store_errors", "cron"},  # nouns, which may know each other
+    {"trigger_seams"},
     {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"},
     {SURFACE, "serving", "telemetry", "pressure", "unpacking", "isolation", "interpreters"}
     | {"testing_executor", "testing_storage", "testing_resources"},
-    {"registry", "runqueue", "codestore", "directory", "journal", "executors", "testing"},
+    {"registry", "runqueue", "codestore", "directory", "journal", "executors", "testing_triggers"},
+    {"testing"},
     {"scheduler", "catalog", "function_package", "janitor"},
     {"intake", "dispatcher", "resources", "versions", "aliases"},
     {"delivery"},

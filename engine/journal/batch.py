@@ -182,7 +182,7 @@ class WritingConnection(sqlite3.Connection):
             if statement in _INSERTS:
                 self._insert(_INSERTS[statement], rows)
             else:
-                super().executemany(SQL[statement], _summed(rows) if statement is Statement.TALLY else rows)
+                super().executemany(SQL[statement], summed(rows) if statement is Statement.TALLY else rows)
 
     def _insert(self, statements: dict[int, str], rows: list[Row]) -> None:
         begin = 0
@@ -208,7 +208,7 @@ class WritingConnection(sqlite3.Connection):
         self.execute("RELEASE alone")
 
 
-def _summed(rows: list[Row]) -> list[Row]:
+def summed(rows: list[Row]) -> list[Row]:
     """One row a function instead of one an invocation."""
     sums: dict[int, list[int]] = {}
     for function_id, count, size in rows:

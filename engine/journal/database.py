@@ -27,10 +27,12 @@ from engine.identity import NODE_BITS, Identity
 from engine.journal.batch import WritingConnection
 from engine.journal.catalog_store import SQLiteCatalogStore
 from engine.journal.connection import connected
+from engine.journal.cursors import SQLiteCursors
 from engine.journal.invocations import SQLiteJournal
 from engine.journal.outbox import SQLiteOutbox
 from engine.journal.records import SQLiteRecords
 from engine.journal.resource_store import SQLiteResourceStore
+from engine.journal.store import SQLiteStore
 from engine.journal.writer import Writer
 
 # secure_delete is on in some builds: it would write every page that purging frees.
@@ -58,6 +60,11 @@ class Storage(Struct, frozen=True, kw_only=True):
     outbox: SQLiteOutbox
     catalog: SQLiteCatalogStore
     resources: SQLiteResourceStore
+    cursors: SQLiteCursors
+
+    def store(self, plugin: str) -> SQLiteStore:
+        """The plugin's own tables."""
+        return SQLiteStore(self.writer, plugin)
 
     @property
     def marker(self) -> str:
@@ -98,15 +105,17 @@ async def open_storage(
         writer.make_room = lambda: give_up_ballast(directory)
         writer.room_again = lambda: take_ballast(directory, ballast)
         await anyio.to_thread.run_sync(take_ballast, directory, ballast)
+        journal = SQLiteJournal(writer, identity, idempotency_retention=idempotency_retention)
         yield Storage(
             path=directory,
             writer=writer,
             identity=identity,
-            journal=SQLiteJournal(writer, identity, idempotency_retention=idempotency_retention),
+            journal=journal,
             records=SQLiteRecords(path, writer, identity),
             outbox=SQLiteOutbox(writer),
             catalog=SQLiteCatalogStore(writer),
             resources=SQLiteResourceStore(writer),
+            cursors=SQLiteCursors(writer, journal),
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.errors import IdempotencyConflict
 from engine.identity import Identity
-from engine.journal.batch import SQL, Row, Statement, Submission
+from engine.journal.batch import SQL, Row, Statement, Submission, summed
 from engine.journal.rows import READY, RUNNABLE, STORED, append_row, to_invocation
 from engine.journal.writer import Writer, answer
 from engine.model import Invocation, Outcome, State
@@ -36,7 +36,7 @@ class SQLiteJournal:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         done = partial(_appended, future, invocation, then)
         if token:
-            submission = Submission((), call=lambda db: self._append_once(db, invocation, token), done=done)
+            submission = Submission((), call=lambda db: self.append_once(db, invocation, token), done=done)
         else:
             submission = Submission(append_rows(invocation), done=done)
         self._writer.submit(submission)
@@ -111,7 +111,8 @@ class SQLiteJournal:
 
     # --- in the writer's thread -----------------------------------------------------------------------------
 
-    def _append_once(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str | None:
+    def append_once(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str | None:
+        """None once it is stored, or the id of an earlier one with the same token. Raises IdempotencyConflict."""
         digest = blake2b(invocation.payload, digest_size=16).digest()
         now = invocation.accepted_at
         known = db.execute(
@@ -198,6 +199,14 @@ def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
 def insert(db: sqlite3.Connection, rows: tuple[tuple[Statement, Row], ...]) -> None:
     for statement, row in rows:
         db.execute(SQL[statement], row)
+
+
+def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation]) -> None:
+    """Many at once."""
+    rows = [dict(append_rows(invocation)) for invocation in invocations]
+    for statement in (Statement.APPEND, Statement.PAYLOAD):
+        db.executemany(SQL[statement], [row[statement] for row in rows])
+    db.executemany(SQL[Statement.TALLY], summed([row[Statement.TALLY] for row in rows]))
 
 
 def _settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
@@ -16,8 +17,10 @@ from msgspec.structs import replace
 from engine.identity import Identity
 from engine.journal import locked, open_storage
 from engine.model import Code, DestinationSpec, Invocation, Outcome, State
-from engine.protocols import CatalogStore, Journal, Outbox, Records, Settlement, Window
-from engine.testing import MemoryStorage
+from engine.protocols import CatalogStore, Cursors, Journal, Outbox, Records, ResourceStore, Settlement, Window
+from engine.testing import MemoryCursors, MemoryStorage, MemoryStore
+from engine.testing_resources import MemoryResourceStore
+from engine.trigger_seams import Store
 
 NOW = 1_700_000_000.0
 SINK = DestinationSpec(destination="FunctionGraph", param='{"func_urn":"urn:x"}')
@@ -34,6 +37,9 @@ class Seams(Struct, frozen=True, kw_only=True):
     outbox: Outbox
     catalog: CatalogStore
     identity: Identity
+    resources: ResourceStore
+    cursors: Cursors
+    store: Callable[[str], Store]  #: by plugin
 
 
 #: Opens the storage; opened again, it is what a later engine finds.
@@ -42,6 +48,8 @@ Storage = Callable[[], AbstractAsyncContextManager[Seams]]
 
 def storage_of(kind: str, directory: Path) -> Storage:
     memory = MemoryStorage(idempotency_retention=100.0)
+    resources, stores = MemoryResourceStore(), defaultdict[str, MemoryStore](MemoryStore)
+    cursors = MemoryCursors(memory, resources)
 
     @asynccontextmanager
     async def on_disk() -> AsyncIterator[Seams]:
@@ -52,24 +60,27 @@ def storage_of(kind: str, directory: Path) -> Storage:
             ):
                 await tasks.start(opened.writer.run)
                 try:
-                    yield _seams(opened)
+                    yield _seams(opened, opened.resources, opened.cursors, opened.store)
                 finally:
                     opened.writer.close()
 
     @asynccontextmanager
     async def in_memory() -> AsyncIterator[Seams]:
-        yield _seams(memory)
+        yield _seams(memory, resources, cursors, stores.__getitem__)
 
     return on_disk if kind == "sqlite" else in_memory
 
 
-def _seams(storage: Any) -> Seams:
+def _seams(storage: Any, resources: ResourceStore, cursors: Cursors, store: Callable[[str], Store]) -> Seams:
     return Seams(
         journal=storage.journal,
         records=storage.records,
         outbox=storage.outbox,
         catalog=storage.catalog,
         identity=storage.identity,
+        resources=resources,
+        cursors=cursors,
+        store=store,
     )
 
 

@@ -1,0 +1,21 @@
+-- How far the sources of triggers have come, and what plugins keep for themselves.
+
+CREATE TABLE cursor (
+    trigger_id TEXT NOT NULL,
+    name       TEXT NOT NULL,  -- a partition, or whatever the source calls it
+    position   BLOB NOT NULL,
+    PRIMARY KEY (trigger_id, name)
+) WITHOUT ROWID;
+-- A deleted trigger takes its cursors along, in whichever transaction it goes. (REPLACE fires no such trigger.)
+CREATE TRIGGER cursors_go_with_their_trigger AFTER DELETE ON resource WHEN OLD.kind = 'trigger'
+BEGIN
+    DELETE FROM cursor WHERE trigger_id = OLD.id;
+END;
+
+CREATE TABLE plugin_row (
+    plugin TEXT NOT NULL,
+    name   TEXT NOT NULL,      -- of the plugin's table
+    key    TEXT NOT NULL,
+    value  BLOB NOT NULL,
+    PRIMARY KEY (plugin, name, key)
+) WITHOUT ROWID;

@@ -1,0 +1,223 @@
+"""Every seam between the engine and the source of a trigger, on one page.
+
+A trigger is a service: it runs from when it is created or enabled until it is changed, disabled or deleted. What it
+raises is shown, and it is started again after a while. A *pull* source reads a store of others and hands over what
+it read together with how far it read (``accept_batch``); a *push* source answers those who send (``accept``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
+
+from engine.clock import Clock
+from engine.model import Mode, Outcome
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
+#: Bytes that one event may have (spec triggers_runtime, 1.0); larger ones are refused for good.
+EVENT_LIMIT = 6 << 20
+
+AsgiApp = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
+]
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """What calls the function once."""
+
+    payload: bytes  #: one JSON value
+    idempotency_key: str = ""  #: an event with a key that was used within a day is a duplicate, and accepted once
+    headers: Mapping[bytes, bytes] | None = None  #: of HTTP, in lower case: the rules of an alias may look at them
+
+
+class Store(Protocol):
+    """A plugin's own durable tables, for what it serves itself: small rows under text keys, ordered by them."""
+
+    async def get(self, table: str, key: str) -> bytes | None: ...
+
+    async def scan(
+        self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
+    ) -> Sequence[tuple[str, bytes]]:
+        """Rows with keys above ``after`` and below ``until`` (if given), the lowest first, or the highest."""
+        ...
+
+    async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
+        """All of it in one transaction, and on disk once this returns. Raises NotStored, OutcomeUnknown."""
+        ...
+
+    async def purge(self, table: str, until: str, *, after: str = "", limit: int = 1000) -> int:
+        """Delete up to ``limit`` rows with keys above ``after`` and below ``until``; gives how many."""
+        ...
+
+
+class PushRequest(Struct, frozen=True, kw_only=True):
+    """An HTTP request to a mounted path."""
+
+    method: str
+    path: str  #: what is left of the path below the mount: empty, or from its ``/`` on
+    query: str
+    headers: Mapping[bytes, bytes]  #: names in lower case; of repeated ones the last
+    body: bytes
+    client: str = ""  #: address of the sender
+
+
+class PushReply(Struct, frozen=True, kw_only=True):
+    status: int = 200
+    body: bytes = b""
+    content_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+#: Answers a request. FunctiondErrors become replies: Overloaded 429 and Unavailable 503, both with Retry-After.
+PushHandler = Callable[[PushRequest], Awaitable[PushReply]]
+
+
+class Routes(Protocol):
+    """HTTP for a plugin: paths of the API's listener, and listeners of its own."""
+
+    def mount(
+        self, path: str, handler: PushHandler, *, signed: bool = False, limit: int = EVENT_LIMIT
+    ) -> AbstractContextManager[str]:
+        """Answer ``/triggers/<plugin><path>`` and all below it while the block is entered; gives the whole path.
+
+        The longest mounted path wins; of two on the same, the later, until it goes. Whoever sends is for the
+        handler to check, unless ``signed``: then requests need the engine's own credentials, if it asks for any.
+        ``limit`` is for bytes of a body.
+        """
+        ...
+
+    def listen(self, app: AsgiApp, host: str, port: int) -> AbstractAsyncContextManager[int]:
+        """A listener of its own; gives the port, a free one for 0. Raises SettingsError if it cannot be had."""
+        ...
+
+    def app(self, handler: PushHandler, *, limit: int = EVENT_LIMIT) -> AsgiApp:
+        """What ``listen`` takes, with the errors of ``handler`` answered as on a mounted path."""
+        ...
+
+
+class PluginContext(Protocol):
+    """What each part of a plugin may use. The same objects for all parts of one plugin in one engine."""
+
+    @property
+    def settings(self) -> Any:
+        """Its checked settings, the struct that the plugin names as ``service``; None if it names none."""
+        ...
+
+    @property
+    def service(self) -> Any:
+        """What the plugin's ``serve`` made; None if it has none."""
+        ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def routes(self) -> Routes: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def region(self) -> str: ...
+
+    @property
+    def audit(self) -> Any:
+        """Traces of the control plane: the ``Audit`` seam; None where there is none."""
+        ...
+
+    @property
+    def logs(self) -> Any:
+        """The lines that functions log: the ``LogFeed`` seam; None where there is none."""
+        ...
+
+    async def sleep_until(self, moment: float) -> None:
+        """Return once the clock shows ``moment``, however often it is set meanwhile."""
+        ...
+
+
+class PluginService(Protocol):
+    """What a plugin runs once for all its triggers and destinations: a listener, an embedded server, a client."""
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        """Until cancelled. Run again after a while if it fails, with the same object."""
+        ...
+
+
+class TriggerContext(PluginContext, Protocol):
+    """What a running trigger gets, beside what its plugin has."""
+
+    @property
+    def trigger_id(self) -> str: ...
+
+    @property
+    def kind(self) -> str:
+        """Trigger type code."""
+        ...
+
+    @property
+    def function(self) -> str:
+        """URN with version or alias."""
+        ...
+
+    @property
+    def project(self) -> str: ...
+
+    @property
+    def mode(self) -> Mode:
+        """How the function is to be called: with ``accept`` or, in mode SYNC, with ``call``."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change of the trigger: enabled, disabled, or with other options."""
+        ...
+
+    @property
+    def since(self) -> float:
+        """When this generation began, by the clock."""
+        ...
+
+    @property
+    def cursors(self) -> Mapping[str, bytes]:
+        """How far the source has come, by a name of its choice (a partition); written by ``accept_batch`` only.
+
+        They outlive changes of the trigger, and go with it. At the start of ``run``, what is on disk.
+        """
+        ...
+
+    async def accept(self, event: Event) -> str:
+        """For push sources: invoke the function asynchronously; gives the request id once it is safe.
+
+        Raises Overloaded and Unavailable, for the sender to come again, and what is wrong with the event itself.
+        """
+        ...
+
+    async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
+        """For pull sources: invoke once for each event and move the cursors, all in one transaction.
+
+        Waits as long as there is no room, or the disk refuses. Gives the request ids: of a duplicate the earlier
+        one, and an empty one for what is refused for good (too large, a key used with another payload), which the
+        cursors pass. Raises CursorMoved when the trigger has been changed, or the cursors are not what they were.
+        """
+        ...
+
+    async def call(self, event: Event) -> tuple[str, Outcome]:
+        """Invoke it and wait for its end. Raises CallTimedOut, as ``accept`` does otherwise."""
+        ...
+
+    def trouble(self, problem: str) -> None:
+        """Show what is wrong while the source tries again by itself; empty once it works."""
+        ...
+
+
+class Trigger(Protocol):
+    """Turns outside events into requests."""
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        """Until cancelled. Call ``task_status.started()`` when events are taken; raise to be started again later."""
+        ...
