@@ -18,10 +18,11 @@ from engine.http.api.parts import HealthChecks, Parts
 from engine.http.auth import Authenticator
 from engine.http.failures import Failures
 from engine.http.guard import Guard
+from engine.http.reload import reloading
 from engine.http.server import create_app
 from engine.protocols import Plugin
 from engine.serving import listen
-from engine.settings import Settings, is_loopback
+from engine.settings import AuthSettings, Settings, is_loopback
 from engine.telemetry import Telemetry
 
 log = structlog.get_logger("functiond")
@@ -32,20 +33,28 @@ LAST_WORDS = 1.0
 ENOUGH_FILES = 65_536
 
 
-async def serve(settings: Settings, *, plugins: Iterable[Plugin] = (), ready: Callable[[Running, str], object]) -> None:
+async def serve(
+    settings: Settings,
+    *,
+    plugins: Iterable[Plugin] = (),
+    ready: Callable[[Running, str], object],
+    read_auth: Callable[[], AuthSettings] | None = None,
+) -> None:
     """Run until SIGTERM or SIGINT; ``ready(engine, url)`` is called once requests are taken.
 
-    A second signal ends the grace period.
+    A second signal ends the grace period. On SIGHUP, credentials are replaced by what ``read_auth`` gives.
     """
     began = time.perf_counter()
     _open_enough()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
             host = settings.http.host
-            app = create_app(
-                api_parts(engine), guard=Guard(loopback=is_loopback(host)), authenticator=make_authenticator(engine)
-            )
-            async with listen(app, host, settings.http.port, grace=LAST_WORDS) as port:
+            authenticator = make_authenticator(engine)
+            app = create_app(api_parts(engine), guard=Guard(loopback=is_loopback(host)), authenticator=authenticator)
+            async with (
+                reloading(authenticator, read_auth),
+                listen(app, host, settings.http.port, grace=LAST_WORDS) as port,
+            ):
                 url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
                 _calm_collector()
                 log.info("serving", url=url, port=port, seconds=round(time.perf_counter() - began, 3))

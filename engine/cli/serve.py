@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ from engine.errors import DataDirectoryLocked, DataDirectoryUnusable, SettingsEr
 from engine.journal import JournalBroken
 from engine.registry import load_plugins
 from engine.service import serve as serve_engine
-from engine.settings import Settings, load_settings
+from engine.settings import AuthSettings, Settings, load_settings
 from engine.telemetry import configure_logging
 
 _KNOWN = (SettingsError, DataDirectoryLocked, DataDirectoryUnusable, JournalBroken)
@@ -69,16 +70,17 @@ def serve(
         "log.level": log_level,
         "plugin": plugin or None,
     }
+    load = partial(load_settings, file=config, environ=os.environ, overrides=given)
     try:
-        settings = load_settings(file=config, environ=os.environ, overrides=given)
+        settings = load()
         configure_logging(settings.log.format, settings.log.level)
-        _loop_runner()(_serve(settings, demo))
+        _loop_runner()(_serve(settings, demo, lambda: load().auth))
     except (*_KNOWN, BaseExceptionGroup) as error:
         return _explain(error, log_format or os.environ.get("FUNCTIOND_LOG__FORMAT", ""))
     return 0
 
 
-async def _serve(settings: Settings, demo: bool) -> None:
+async def _serve(settings: Settings, demo: bool, read_auth: Callable[[], AuthSettings]) -> None:
     plugins = load_plugins(settings.plugin)
     async with anyio.create_task_group() as tasks:
 
@@ -88,7 +90,7 @@ async def _serve(settings: Settings, demo: bool) -> None:
             elif settings.log.format == "console":
                 greet(engine, url)
 
-        await serve_engine(settings, plugins=plugins, ready=ready)
+        await serve_engine(settings, plugins=plugins, ready=ready, read_auth=read_auth)
         tasks.cancel_scope.cancel()
 
 

@@ -77,13 +77,17 @@ class Authenticator:
         body_limits: Mapping[bytes, int],
         open_paths: Iterable[str] = (),
     ) -> None:
-        self._keys = {key.access: _key(key) for key in keys}
-        # By their hashes, so that a search's time says nothing about them.
-        self._tokens = {_digest(one.token.encode()): _holder(one.project, one.expires) for one in tokens}
+        self.replace(keys, tokens)
         self._clock, self._failures = clock, failures
         self._limits, self._open = dict(body_limits), frozenset(open_paths)
         self._date = lru_cache(64)(read_date)
         self._path, self._query = lru_cache(4096)(canonical_path), lru_cache(1024)(canonical_query)
+
+    def replace(self, keys: Iterable[AccessKey], tokens: Iterable[Token]) -> None:
+        """From now on these and no others; a request whose body is still coming is judged by what it began with."""
+        self._keys = {key.access: _key(key) for key in keys}
+        # By their hashes, so that a search's time says nothing about them.
+        self._tokens = {_digest(one.token.encode()): _holder(one.project, one.expires) for one in tokens}
 
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """What to read the body from. Raises Unauthorized, Forbidden, TooManyFailures, and what reading raises."""

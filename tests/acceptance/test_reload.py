@@ -1,0 +1,88 @@
+"""SIGHUP makes an engine that serves read its credentials again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from msgspec import Struct
+
+from engine.cli.client import ApiError, Client
+from tests.engine_process import CLEAN, ROOT
+
+OLD, NEW = "the-token-of-before", "the-token-of-after"
+
+
+class Engine(Struct):
+    process: subprocess.Popen[str]
+    log: IO[str]
+    url: str
+    file: Path  #: of its credentials
+
+    def hang_up(self) -> Any:
+        """What it says to SIGHUP."""
+        self.process.send_signal(signal.SIGHUP)
+        return said(self.log, "credentials")
+
+    def admits(self, token: str) -> bool:
+        try:
+            Client(self.url, "p1", "").send("GET", "", headers={"X-Auth-Token": token})
+        except ApiError as refusal:
+            return refusal.status != 401
+        return True
+
+
+def said(log: IO[str], event: str) -> Any:
+    """The next line of the log that begins so."""
+    return next(line for text in log if (line := json.loads(text))["event"].startswith(event))
+
+
+def write(file: Path, *tokens: str) -> None:
+    file.write_text("\n".join(f'[[tokens]]\ntoken = "{token}"\nproject = "p1"' for token in tokens))
+    file.chmod(0o600)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    file = tmp_path / "credentials.toml"
+    write(file, OLD)
+    command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(tmp_path / "data")]
+    environ = {**CLEAN, "FUNCTIOND_LOG__FORMAT": "json", "FUNCTIOND_AUTH__FILE": str(file)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environ, text=True, cwd=ROOT) as process:
+        assert process.stderr is not None
+        try:
+            url = said(process.stderr, "serving")["url"]
+            yield Engine(process=process, log=process.stderr, url=url, file=file)
+        finally:
+            process.terminate()
+
+
+def test_new_credentials_hold_and_the_old_ones_end_without_a_restart(engine: Engine) -> None:
+    before = engine.admits(OLD), engine.admits(NEW)
+
+    write(engine.file, NEW)
+    line = engine.hang_up()
+
+    assert (line["event"], line["tokens"]) == ("credentials replaced", 1)
+    assert (before, (engine.admits(OLD), engine.admits(NEW))) == ((True, False), (False, True))
+
+
+def test_bad_credentials_change_nothing_and_are_told(engine: Engine) -> None:
+    problems = []
+
+    for text, mode in (("no toml", 0o600), ("[[tokens]]\ntoken = 'short'", 0o600), (f"# {NEW}", 0o644), ("", 0o600)):
+        engine.file.write_text(text)
+        engine.file.chmod(mode)
+        problems.append(engine.hang_up()["problem"])
+    engine.file.unlink()
+    problems.append(engine.hang_up()["problem"])
+
+    for problem, reason in zip(problems, ("TOML", "length", "chmod 600", "no credentials", "cannot read"), strict=True):
+        assert reason in problem
+    assert (engine.admits(OLD), engine.admits(NEW)) == (True, False)
