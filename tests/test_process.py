@@ -105,6 +105,7 @@ async def test_a_cancelled_call_ends_its_instance(opened: Pool, tmp_path: Path) 
 async def test_a_call_can_be_cancelled_at_any_step_and_leaves_nothing(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     async with pool(tmp_path, SOURCE) as opened:
+        await opened.interpreters.check("Python3.10")  # what is cancelled here are instances
         for steps in range(40):
             call = asyncio.ensure_future(opened.execute(function("pid", revision=steps), invocation()))
             for _ in range(steps):
