@@ -93,7 +93,7 @@ class Catalog(Directory):
         self._check(draft)
         self._check_room(draft)
         await self._check_machine(draft.runtime)
-        code = await self._codes.add(source, handler=draft.handler)
+        code = await self._codes.add(source, handler=draft.handler, runtime=draft.runtime)
         async with self.changing():
             self._check_room(draft)
             now = self._clock.now()
@@ -106,7 +106,8 @@ class Catalog(Directory):
         return function
 
     async def update_code(self, urn: FunctionUrn, source: CodeSource, details: dict[str, Any]) -> Function:
-        code = await self._codes.add(source, handler=self._changeable(urn).handler)
+        old = self._changeable(urn)
+        code = await self._codes.add(source, handler=old.handler, runtime=old.runtime)
         return await self.update(urn, {"code": code, "details": details})
 
     async def update(self, urn: FunctionUrn, changes: dict[str, Any]) -> Function:

@@ -14,8 +14,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection
@@ -27,6 +25,7 @@ import anyio.to_thread
 from msgspec import Struct
 
 from engine.errors import CodeMissing, CodePackageTooLarge, InlineCodeTooLarge, InvalidField, NotStored
+from engine.inline_code import inline_file, template
 from engine.model import CodePackage
 from engine.unpacking import Limits, fsync_folder, fsync_tree, unpack, write_file
 
@@ -34,7 +33,6 @@ INLINE_LIMIT = 10 * 1024
 PACKAGE_LIMIT = 50 << 20
 NO_CODE = CodePackage(sha256="", digest="", size=0)  #: of a function whose code is not stored yet
 
-_MODULE = re.compile(r"[\w-]+([./][\w-]+)*", re.ASCII)
 _SPACE = bytes(range(9, 14)) + b" "
 _STEP = 1 << 20  #: characters
 T = TypeVar("T")
@@ -56,10 +54,13 @@ class CodeStore:
         # One upload at a time: each may hold 50 MB in memory and write thirty times that.
         self._turn = anyio.CapacityLimiter(1)
 
-    async def add(self, source: CodeSource, *, handler: str) -> CodePackage:
-        """Once this returns, the package is unpacked and on disk. Raises InvalidField, PayloadTooLarge, NotStored."""
+    async def add(self, source: CodeSource, *, handler: str, runtime: str = "") -> CodePackage:
+        """Inline source becomes the file that ``handler`` names, in the language of ``runtime``.
+
+        Once this returns, the package is unpacked and on disk. Raises InvalidField, PayloadTooLarge, NotStored.
+        """
         if source.kind == "inline":
-            return await self._in_thread(lambda: self._add_inline(source, handler))
+            return await self._in_thread(lambda: self._add_inline(source, handler, runtime))
         if source.kind == "zip":
             return await self._in_thread(lambda: self._add_zip(source))
         raise InvalidField("code_type", source.kind, "this engine takes inline and zip")
@@ -82,11 +83,11 @@ class CodeStore:
         except OSError as error:
             raise NotStored(f"the code package: {error.strerror or error}") from error
 
-    def _add_inline(self, source: CodeSource, handler: str) -> CodePackage:
-        filename = inline_filename(handler)
-        content = decoded(source.file, INLINE_LIMIT) or _template(handler)
+    def _add_inline(self, source: CodeSource, handler: str, runtime: str) -> CodePackage:
+        filename, mode = inline_file(handler, runtime, source.filename)
+        content = decoded(source.file, INLINE_LIMIT) or template(handler, runtime)
         name = hashlib.sha256(b"inline\0" + filename.encode() + b"\0" + content).hexdigest()
-        self._store(name, content, lambda folder: write_file(folder / filename, [content], 0o644))
+        self._store(name, content, lambda folder: write_file(folder / filename, [content], mode))
         return _package(name, content, "inline", Path(filename).name, source.url)
 
     def _add_zip(self, source: CodeSource) -> CodePackage:
@@ -129,20 +130,6 @@ class CodeStore:
             else:
                 entry.unlink()
         return removed
-
-
-def inline_filename(handler: str) -> str:
-    """The file that inline source for this handler goes to: ``index.handler`` lives in ``index.py``."""
-    module = handler.rpartition(".")[0]
-    if not _MODULE.fullmatch(module):
-        raise InvalidField("handler", handler, "needs the form file.function, such as index.handler")
-    return module.replace(".", os.sep) + ".py"
-
-
-def _template(handler: str) -> bytes:
-    """What runs when inline code is left out."""
-    function = handler.rpartition(".")[2]
-    return f'def {function}(event, context):\n    return {{"statusCode": 200, "body": event}}\n'.encode()
 
 
 def decoded(text: str, limit: int) -> bytes:

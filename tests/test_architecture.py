@@ -20,7 +20,7 @@ FLOORS = (
     | {"signing", "credentials", "trigger_errors", "store_errors", "cron"},  # nouns, which may know each other
     {"trigger_seams"},
     {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"},
-    {SURFACE, "serving", "telemetry", "pressure", "unpacking", "isolation", "interpreters"}
+    {SURFACE, "serving", "telemetry", "pressure", "unpacking", "inline_code", "isolation", "interpreters"}
     | {"testing_executor", "testing_storage", "testing_resources"},
     {"registry", "runqueue", "codestore", "directory", "journal", "executors", "testing_triggers"},
     {"testing"},

@@ -52,6 +52,37 @@ async def test_inline_source_becomes_the_file_that_the_handler_names(store: Code
     assert (code.kind, code.filename, code.size) == ("inline", "main.py", 5)
 
 
+@pytest.mark.parametrize(
+    ("runtime", "filename", "file", "mode"),
+    [
+        ("Python3.10", "index.js", "src/index.py", 0o644),
+        ("Node.js18.15", "", "src/index.js", 0o644),
+        ("Node.js18.15", "index.mjs", "src/index.mjs", 0o644),
+        ("Custom", "", "bootstrap", 0o755),
+    ],
+)
+async def test_inline_source_is_a_file_of_its_runtime(
+    store: CodeStore, runtime: str, filename: str, file: str, mode: int
+) -> None:
+    source = CodeSource(kind="inline", file=encoded("text"), filename=filename)
+
+    code = await store.add(source, handler="src/index.handler", runtime=runtime)
+
+    written = store.folder(code) / file
+    assert (written.read_text(), written.stat().st_mode & 0o777) == ("text", mode)
+
+
+async def test_inline_code_of_node_left_out_becomes_its_function(store: CodeStore) -> None:
+    code = await store.add(inline(""), handler="index.start", runtime="Node.js18.15")
+
+    assert (store.folder(code) / "index.js").read_text().startswith("exports.start = async (event, context) =>")
+
+
+async def test_a_bootstrap_cannot_be_left_out(store: CodeStore) -> None:
+    with pytest.raises(CodeMissing):
+        await store.add(inline(""), handler="-", runtime="Custom")
+
+
 async def test_the_same_source_for_another_file_is_another_package(store: CodeStore) -> None:
     first = await store.add(inline("x = 1"), handler="a.run")
     second = await store.add(inline("x = 1"), handler="b.run")
