@@ -9,7 +9,7 @@ the journal closes last.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from engine.catalog import Catalog, listed, weight
 from engine.clock import Clock, SystemClock
 from engine.codestore import CodeStore
 from engine.delivery import Delivery
+from engine.discarder import Discarder
 from engine.dispatcher import Dispatcher
 from engine.errors import DataDirectoryUnusable, Unavailable
 from engine.executors.pool import Pool, open_pool
@@ -69,6 +70,7 @@ class Running(Struct, frozen=True, kw_only=True):
     dispatcher: Dispatcher
     delivery: Delivery
     janitor: Janitor
+    discarder: Discarder
 
 
 @asynccontextmanager
@@ -125,6 +127,7 @@ async def _services(running: Running) -> AsyncIterator[None]:
     async with anyio.create_task_group() as services:
         await _recover(running, services)
         await services.start(running.scheduler.run)
+        await services.start(running.discarder.run)
         await services.start(running.delivery.run)
         await services.start(running.janitor.run)
         await services.start(running.resources.reservations.run)
@@ -154,8 +157,9 @@ async def _recover(running: Running, services: TaskGroup) -> None:
         raise DataDirectoryUnusable(str(running.storage.path), f"cannot be written: {problem}") from problem
 
     def apply(function_id: int, function: Function | None) -> None:
-        if function is None:  # what still waits passes through, to be discarded
+        if function is None:  # synchronous calls that still wait pass through, and hear of it
             running.scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
+            running.discarder.discard(function_id)
         else:
             limit, memory = function.max_instances, function.memory_size
             running.scheduler.configure(function_id, weight=weight(function), limit=limit, memory=memory)
@@ -167,6 +171,9 @@ async def _recover(running: Running, services: TaskGroup) -> None:
     running.catalog.watch(apply)
     running.backlog.load(recovery.backlog)
     running.scheduler.recover(recovery)
+    for function_id in running.backlog.functions:
+        if running.catalog.resolve(function_id, LATEST) is None:  # the last engine did not come to it
+            running.discarder.discard(function_id)
     running.dispatcher.fail_condemned(recovery.condemned)
     log.info("recovered", waiting=running.backlog.rows, revived=recovery.revived, functions=len(recovery.waiting))
 
@@ -267,6 +274,11 @@ def _wire(
         on_end=on_end,
         on_attempt=usage.note,
     )
+
+    def on_discard(keys: Sequence[int]) -> None:
+        janitor.note_end()
+        dispatcher.note_discarded(keys)
+
     return Running(
         settings=settings,
         clock=clock,
@@ -294,6 +306,7 @@ def _wire(
         dispatcher=dispatcher,
         delivery=delivery,
         janitor=janitor,
+        discarder=Discarder(storage.journal, scheduler, backlog, clock, on_discard),
     )
 
 

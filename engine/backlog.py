@@ -5,6 +5,8 @@ The journal keeps the same sums on disk; these are for admission, which must not
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec import Struct
 
 from engine.errors import BacklogFull, SynchronousCallsFull
@@ -32,6 +34,11 @@ class Backlog:
         self.rows = sum(rows for rows, _ in self._functions.values())
         self.size = sum(size for _, size in self._functions.values())
 
+    @property
+    def functions(self) -> Collection[int]:
+        """Those that have something waiting or running."""
+        return self._functions.keys()
+
     def of(self, function_id: int) -> tuple[int, int]:
         return self._functions.get(function_id, (0, 0))
 
@@ -56,13 +63,14 @@ class Backlog:
         self.rows += 1
         self.size += size
 
-    def remove(self, function_id: int, size: int) -> None:
-        rows, used = self._functions.get(function_id, (1, size))
-        if rows > 1:
-            self._functions[function_id] = (rows - 1, used - size)
+    def remove(self, function_id: int, size: int, *, rows: int = 1) -> None:
+        """``rows`` that have ended, of ``size`` bytes together."""
+        held, used = self._functions.get(function_id, (rows, size))
+        if held > rows:
+            self._functions[function_id] = (held - rows, used - size)
         else:
             self._functions.pop(function_id, None)
-        self.rows -= 1
+        self.rows -= rows
         self.size -= size
 
     def admit_sync(self, size: int) -> None:

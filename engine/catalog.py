@@ -135,7 +135,7 @@ class Catalog(Directory):
         await self.update(_latest(urn), {"collected": collected})
 
     async def delete(self, urn: FunctionUrn) -> None:
-        """Remove a whole function; its waiting invocations are discarded when their turn comes."""
+        """Remove a whole function; its waiting invocations are discarded by those who watch."""
         async with self.changing():
             function = self.find(_latest(urn))
             await self._store.delete_function(function.function_id)

@@ -8,7 +8,7 @@ The end goes to disk with the next commit; a slot does not wait for that, but on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import msgspec
@@ -144,6 +144,13 @@ class Dispatcher:
                 waiters.remove(waiter)
             if not waiters:
                 self._waiters.pop(key, None)
+
+    def note_discarded(self, keys: Sequence[int]) -> None:
+        """These waiting ones ended without a turn, and that is on disk."""
+        self._codes[Code.FUNCTION_MISSING] = self._codes.get(Code.FUNCTION_MISSING, 0) + len(keys)
+        self._outcomes[State.DISCARD.value] += len(keys)
+        for key in self._waiters.keys() & set(keys):
+            self._wake(key)
 
     def statistics(self) -> DispatcherStatistics:
         return DispatcherStatistics(

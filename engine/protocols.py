@@ -68,6 +68,14 @@ class Recovery(Struct, frozen=True, kw_only=True):
     revived: int  #: rows that were running when the last engine died
 
 
+class Discarded(Struct, frozen=True, kw_only=True):
+    """What one step of discarding did."""
+
+    keys: tuple[int, ...]
+    size: int  #: bytes of their payloads
+    reached: tuple[float, int] | None  #: where the next step begins; None: nothing is left
+
+
 class Page(Struct, frozen=True, kw_only=True):
     """The next ready rows of a function, in order."""
 
@@ -105,6 +113,10 @@ class Journal(Protocol):
         ``then(key, found, stored)`` is called in the loop as soon as this is decided, whatever became of the caller;
         ``stored`` is False if the disk did not take it. Raises NotStored, OutcomeUnknown.
         """
+        ...
+
+    async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
+        """End waiting invocations of a function as DISCARD, looking at about ``rows`` of them. Begins at BEGINNING."""
         ...
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
@@ -207,7 +219,7 @@ class CatalogStore(Protocol):
         ...
 
     async def delete_function(self, function_id: int) -> None:
-        """With all its settings. Waiting invocations stay, and are discarded when their turn comes."""
+        """With all its settings. Waiting invocations stay: see ``Journal.discard``."""
         ...
 
     async def put_settings(self, function_id: int, version: str, settings: AsyncSettings) -> None: ...

@@ -151,6 +151,13 @@ class RunQueue:
                 return entry
         return None
 
+    def drop(self, function_id: int) -> None:
+        """Let go of a function's asynchronous entries, and read none of them from the disk any more."""
+        line = self._async.lines.pop(function_id, None)
+        if line is not None:
+            self._held -= line.size
+        self._hungry.discard(function_id)
+
     # --- the window over the disk ---------------------------------------------------------------------------
 
     def hungry(self) -> tuple[int, tuple[float, int]] | None:

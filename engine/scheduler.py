@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 from anyio import TASK_STATUS_IGNORED
@@ -17,7 +18,7 @@ from anyio.abc import TaskStatus
 from engine.clock import Clock
 from engine.errors import Unavailable
 from engine.line import Entry
-from engine.model import Invocation, Outcome
+from engine.model import Invocation, Mode, Outcome
 from engine.protocols import Page, Recovery, Window
 from engine.runqueue import QueueStatistics, RunQueue
 
@@ -39,6 +40,8 @@ class Scheduler:
         self._idle: deque[asyncio.Future[Entry]] = deque()
         self._held: set[str] = set()
         self._forgotten: dict[int, Entry | None] = {}  #: and what to restore
+        self._closed: set[int] = set()
+        self.on_closed: Callable[[int], None] = lambda function_id: None  #: told of what comes for a closed function
         self._work = asyncio.Event()
         self._next_due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -59,8 +62,12 @@ class Scheduler:
         elif invocation.key in self._forgotten:
             self._forgotten[invocation.key] = Entry(invocation, reply)
         else:
-            self._queue.push(Entry(invocation, reply))
-            self._hand_out()
+            self._enqueue(Entry(invocation, reply))
+
+    def close(self, function_id: int) -> None:
+        """Hand out none of a function's asynchronous invocations any more: their rows are somebody else's to end."""
+        self._closed.add(function_id)
+        self._queue.drop(function_id)
 
     def configure(self, function_id: int, *, weight: float, limit: int, memory: int) -> None:
         self._queue.configure(function_id, weight=weight, limit=limit, memory=memory)
@@ -92,8 +99,7 @@ class Scheduler:
         """Take it in again; ``restore`` puts back what was taken out, or came meanwhile."""
         entry = self._forgotten.pop(key, None)
         if restore and entry is not None:
-            self._queue.push(entry)
-            self._hand_out()
+            self._enqueue(entry)
 
     def hold(self, reason: str) -> None:
         """Start no asynchronous work until ``resume`` with the same reason."""
@@ -141,6 +147,8 @@ class Scheduler:
             self._fill(function_id, page)
 
     def _fill(self, function_id: int, page: Page) -> None:
+        if function_id in self._closed:
+            return
         entries = []
         for entry in map(Entry, page.invocations):
             if entry.invocation.key in self._forgotten:
@@ -163,6 +171,14 @@ class Scheduler:
             self._note_due(next_due)
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _enqueue(self, entry: Entry) -> None:
+        invocation = entry.invocation
+        if invocation.function_id in self._closed and invocation.mode is Mode.ASYNC:
+            self.on_closed(invocation.function_id)
+            return
+        self._queue.push(entry)
+        self._hand_out()
 
     async def _wait(self) -> Entry:
         waiter: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from engine.errors import IdempotencyConflict
 from engine.identity import Identity, key_at
 from engine.model import AsyncSettings, Attempt, DestinationSpec, Function, Invocation, Outcome, Owed, Record, State
-from engine.protocols import Page, Purged, Recovery, Selection, Settlement, StoredResource
+from engine.protocols import Discarded, Page, Purged, Recovery, Selection, Settlement, StoredResource
 
 MAX_DEATHS = 3
 
@@ -129,6 +129,16 @@ class MemoryJournal:
             found = row.invocation.function_id, len(row.invocation.payload)
         tell = None if then is None else (lambda: then(key, found, True))
         return at_the_next_turn(found, None, tell)
+
+    async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
+        waiting = [row for row in self._storage.rows.values() if row.state is State.WAIT]
+        found = [row for row in waiting if row.invocation.function_id == function_id][:rows]
+        for row in found:
+            row.state, row.ended_at = State.DISCARD, outcome.ended_at
+            row.code, row.message = outcome.code, outcome.message
+        size = sum(len(row.invocation.payload) for row in found)
+        keys = tuple(row.invocation.key for row in found)
+        return Discarded(keys=keys, size=size, reached=after if len(found) == rows else None)
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
         for invocation in invocations:

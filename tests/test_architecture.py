@@ -25,7 +25,7 @@ FLOORS = (
     {"registry", "runqueue", "codestore", "directory", "journal", "executors", "testing_triggers"},
     {"testing"},
     {"scheduler", "catalog", "function_package", "janitor"},
-    {"intake", "dispatcher", "resources", "versions", "aliases"},
+    {"intake", "dispatcher", "discarder", "resources", "versions", "aliases"},
     {"delivery"},
     {"app"},
     {"figures", "http"},

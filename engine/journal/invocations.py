@@ -12,10 +12,11 @@ from typing import Any
 from engine.errors import IdempotencyConflict
 from engine.identity import Identity
 from engine.journal.batch import SQL, Row, Statement, Submission, summed
+from engine.journal.discard import discard
 from engine.journal.rows import READY, RUNNABLE, STORED, append_row, to_invocation
 from engine.journal.writer import Writer, answer
 from engine.model import Invocation, Outcome, State
-from engine.protocols import Page, Recovery, Settlement
+from engine.protocols import Discarded, Page, Recovery, Settlement
 
 #: An invocation that was running at this many engine deaths runs alone; one more and it is failed.
 MAX_DEATHS = 3
@@ -86,6 +87,9 @@ class SQLiteJournal:
 
         self._writer.submit(Submission((), call=write, done=done))
         return future
+
+    async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
+        return await self._writer.call(lambda db: discard(db, function_id, after, rows, outcome))
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
         rows = [(READY, i.key) for i in invocations]

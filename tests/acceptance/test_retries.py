@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, EngineProcess, engine_on, rows, urn_of
+from tests.acceptance.engine_process import BASE, REAL_TALLY, TALLY, EngineProcess, engine_on, rows, urn_of
 
 #: Notes the event in a file, one line each.
 SINK = """
@@ -115,19 +118,55 @@ def test_what_is_too_old_when_its_turn_comes_is_discarded_and_told(tmp_path: Pat
         assert record["request_context"]["condition"] == "EventAgeExceeded"
 
 
-def test_what_waits_for_a_deleted_function_is_discarded(tmp_path: Path) -> None:
+def test_what_waits_for_a_deleted_function_is_discarded_at_once(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data", FUNCTIOND_EXECUTOR__SLOTS="1", FUNCTIOND_EXECUTOR__SYNC_SLOTS="0") as engine:
         engine.create("sleep", SLEEP)
         engine.create("echo", ECHO)
         running = engine.accepted("sleep")
-        waiting = [engine.accepted("echo") for _ in range(3)]
-        assert engine.ask("DELETE", f"{BASE}/{urn_of('echo').removesuffix(':latest')}").status == 204
-        assert engine.cancel("sleep", running).status == 200
-        assert engine.send("echo").status == 404
-        ended(engine, 4)
+        waiting = [engine.accepted("echo") for _ in range(600)]
+        waiting += [engine.accepted("echo", X_Functiond_Delay="3600") for _ in range(3)]
+        delete(engine, "echo")
+        ended(engine, len(waiting))
 
         found = dict(rows(engine.data, "SELECT code, count(*) FROM invocation WHERE state = 5 GROUP BY code"))
         assert found == {4024: len(waiting)}
+        assert engine.record("sleep", running)["status"] == "RUNNING"
+        assert engine.metric("functiond_backlog_invocations") == 1
+        assert engine.send("echo").status == 404
+
+
+def test_what_an_engine_did_not_come_to_discard_the_next_one_does(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_EXECUTOR__SLOTS="1", FUNCTIOND_EXECUTOR__SYNC_SLOTS="0") as engine:
+        engine.create("sleep", SLEEP)
+        engine.create("echo", ECHO)
+        engine.accepted("sleep")
+        waiting = [engine.accepted("echo", X_Functiond_Delay=str(3600 * (n % 2))) for n in range(100)]
+        # Deleted by hand, as a kill right after the deletion leaves it.
+        engine.kill()
+        with closing(sqlite3.connect(engine.data / "journal.db")) as database, database:
+            for table in ("function", "function_version"):
+                database.execute(f"DELETE FROM {table} WHERE function_id = 2")
+        engine.start()
+        ended(engine, len(waiting))
+
+        assert sorted(rows(engine.data, TALLY)) == sorted(rows(engine.data, REAL_TALLY))
+
+
+def test_each_of_a_deleted_functions_invocations_has_one_end(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("echo", ECHO)
+        with ThreadPoolExecutor(8) as senders:
+            sent = [senders.submit(engine.send, "echo") for _ in range(400)]
+            sent[40].result()
+            delete(engine, "echo")
+        ended(engine, [one.result().status for one in sent].count(202))
+
+        assert sorted(rows(engine.data, TALLY)) == sorted(rows(engine.data, REAL_TALLY))
+        assert engine.metric("functiond_backlog_invocations") == 0
+
+
+def delete(engine: EngineProcess, name: str) -> None:
+    assert engine.ask("DELETE", f"{BASE}/{urn_of(name).removesuffix(':latest')}").status == 204
 
 
 def ended(engine: EngineProcess, count: int) -> None:

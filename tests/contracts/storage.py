@@ -146,3 +146,7 @@ def failure(invocation: Invocation, **fields: Any) -> Outcome:
 
 def cancelled(moment: float = NOW) -> Outcome:
     return Outcome(code=Code.CANCELLED, message="canceled", ended_at=moment)
+
+
+def discarded(moment: float = NOW) -> Outcome:
+    return Outcome(code=Code.FUNCTION_MISSING, message="gone", started_at=moment, ended_at=moment)

@@ -7,12 +7,15 @@ import asyncio
 import pytest
 
 from engine.errors import IdempotencyConflict
-from engine.model import Code, Invocation, State
+from engine.line import BEGINNING
+from engine.model import Code, Invocation, Outcome, State
+from engine.protocols import Discarded
 from tests.contracts.storage import (
     NOW,
     Seams,
     Storage,
     cancelled,
+    discarded,
     ended,
     failure,
     made,
@@ -221,6 +224,37 @@ async def test_a_waiting_one_is_cancelled_once(storage: Storage) -> None:
         assert await seams.journal.cancel(one.key, cancelled()) == (5, 4)
         assert await seams.journal.cancel(one.key, cancelled()) is None
         assert await state_of(seams, one) is State.FAIL
+
+
+async def test_what_waits_for_a_function_is_discarded_step_by_step(storage: Storage) -> None:
+    async with storage() as seams:
+        waits = [await stored(seams, 5), await stored(seams, 5), await stored(seams, 5, delayed=True)]
+        others = [await stored(seams, 6), await stored(seams, 6, delayed=True, due_at=NOW), await started(seams, 5)]
+        over = await ended(seams, 5)
+
+        steps, after = list[Discarded](), BEGINNING
+        while not steps or steps[-1].reached is not None:
+            after = (steps[-1].reached if steps else None) or after
+            steps.append(await seams.journal.discard(5, after, 2, discarded()))
+
+        assert sorted(key for step in steps for key in step.keys) == sorted(one.key for one in waits)
+        assert max(len(step.keys) for step in steps) <= 3
+        assert sum(step.size for step in steps) == sum(len(one.payload) for one in waits)
+        assert {await state_of(seams, one) for one in waits} == {State.DISCARD}
+        assert [await state_of(seams, one) for one in others] == [State.WAIT, State.WAIT, State.RUNNING]
+        assert await state_of(seams, over) is State.SUCCESS
+
+
+async def test_what_was_discarded_counts_as_ended(storage: Storage) -> None:
+    async with storage() as seams:
+        await seams.journal.append(made(seams, 5, payload=b"12345678"))
+        await retried(seams, await started(seams, 5), Outcome(code=Code.USER_EXCEPTION, result=b"oops", ended_at=NOW))
+        await seams.journal.discard(5, BEGINNING, 10, discarded())
+
+    async with storage() as seams:
+        recovery = await seams.journal.recover()
+
+        assert (recovery.backlog.get(5, (0, 0)), recovery.waiting, recovery.next_due) == ((0, 0), frozenset(), None)
 
 
 async def test_a_delayed_one_is_cancelled_and_never_due(storage: Storage) -> None:
