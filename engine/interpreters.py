@@ -73,7 +73,7 @@ class Interpreters:
             return [own_interpreter().path, "-I", str(BRIDGE), known.family.value]
         found = self._found.get(runtime) or await self._search(known, known.family)
         if known.family is Family.NODE:
-            return [found.path, str(WORKERS / "node_worker.mjs")]
+            return [found.path, str(WORKERS / "node_worker.cjs")]
         return [found.path, "-I", str(WORKERS / "python_worker.py")]
 
     async def check(self, runtime: str) -> None:

@@ -121,7 +121,7 @@ async def test_node_of_the_nearest_major_version_serves_from_18_on(
 
     command = await Interpreters().worker_command("Node.js16.17")
 
-    assert (command[0], Path(command[1]).name) == ("/real/20.1", "node_worker.mjs")
+    assert (command[0], Path(command[1]).name) == ("/real/20.1", "node_worker.cjs")
 
 
 async def test_where_there_is_no_node_its_functions_are_refused(machine: Path) -> None:

@@ -1,0 +1,84 @@
+"use strict";
+// The context object and the logger that a Node.js function is given.
+
+const { format } = require("node:util");
+const { LOGGER } = require("./node_output.cjs");
+
+const LEVELS = { DEBUG: 10, INFO: 20, WARN: 30, WARNING: 30, ERROR: 40, CRITICAL: 50, FATAL: 50 };
+
+/** Lines of the invocation log: UTC time, request id, level, text. */
+class Logger {
+  constructor(output) {
+    this.output = output;
+    this.level = 0;
+    for (const name of ["debug", "info", "warn", "error", "critical"]) {
+      this[name] = this.write.bind(this, name.toUpperCase()); // bound: people pass logger.info on as a function
+    }
+    this.warning = this.warn;
+    this.fatal = this.critical;
+  }
+
+  setLevel(level) {
+    this.level = typeof level === "number" ? level : LEVELS[String(level).toUpperCase()] ?? 0;
+  }
+
+  log(level, ...args) {
+    const name = String(level).toUpperCase();
+    if (name in LEVELS) this.write(name, ...args);
+    else this.write("INFO", level, ...args);
+  }
+
+  write(level, ...args) {
+    if (LEVELS[level] < this.level) return;
+    const stamp = new Date().toISOString();
+    this.output.record(LOGGER, `${stamp} ${this.output.printer().requestId} ${level} ${format(...args)}`);
+  }
+}
+
+/** The documented context object. What has no source here answers with an empty string, never with an exception. */
+class Context {
+  #setup; #logger; #requestId; #alias; #began = performance.now(); #state = null; #instanceId;
+
+  constructor(setup, logger, requestId, alias) {
+    this.#setup = setup;
+    this.#logger = logger;
+    this.#requestId = requestId;
+    this.#alias = alias;
+    this.#instanceId = setup.instance;
+  }
+
+  getRequestID() { return this.#requestId; }
+  getRemainingTimeInMilliSeconds() {
+    return Math.max(0, Math.floor(this.#setup.timeout * 1000 - (performance.now() - this.#began)));
+  }
+  getRunningTimeInSeconds() { return this.#setup.timeout; }
+  getUserData(key, fallback = null) {
+    const data = this.#setup.user_data;
+    if (key === undefined) return { ...data };
+    return Object.hasOwn(data, key) ? data[key] : fallback;
+  }
+  getLogger() { return this.#logger; }
+  getFunctionName() { return this.#setup.name; }
+  getVersion() { return this.#setup.version; }
+  getAlias() { return this.#alias; }
+  getPackage() { return this.#setup.package; }
+  getProjectID() { return this.#setup.project; }
+  getMemorySize() { return this.#setup.memory; }
+  getCPUNumber() { return this.#setup.cpu; }
+  getState() { return this.#state; }
+  setState(state) { this.#state = state; }
+  getInstanceID() { return this.#instanceId; }
+  setInstanceID(instanceId) { this.#instanceId = instanceId; }
+  getInvokeID() { return this.#requestId; }
+  getTraceID() { return this.#requestId; }
+  getInvokeProperty() { return ""; }
+  getStream() { return null; }
+}
+
+const EMPTY = [
+  "getAccessKey", "getSecretKey", "getSecurityAccessKey", "getSecuritySecretKey", "getSecurityToken", "getToken",
+  "getAuthToken", "getWorkflowID", "getWorkflowRunID", "getWorkflowStateID", "getTenantID", "getSessionID",
+];
+for (const name of EMPTY) Context.prototype[name] = function nothing() { return ""; };
+
+module.exports = { Context, Logger };

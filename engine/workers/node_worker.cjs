@@ -1,0 +1,207 @@
+"use strict";
+// An instance of a Node.js function: started by path in a child, it serves requests, several at a time if asked to,
+// until its socket closes.
+//
+// Run as `node --max-old-space-size=<MB> node_worker.cjs <descriptor>`. Node.js 18 and newer, no packages, nothing of the
+// engine. CommonJS, because that starts some milliseconds sooner, and user code finds a `require.main`.
+// The frames are described in engine/frames.py. It writes nothing to the descriptors of stdout and stderr itself.
+
+const { inspect } = require("node:util");
+const { Context, Logger } = require("./node_context.cjs");
+const {
+  Failure, failure, configError, OK, ENTRY, USER, TOO_LARGE, BAD_RESULT, INIT_RAISED,
+} = require("./node_failures.cjs");
+const { Loader } = require("./node_loader.cjs");
+const { Output, Printer, current, STDERR } = require("./node_output.cjs");
+const { Wire, READY, DONE } = require("./node_wire.cjs");
+
+const SETUP = 1, INVOKE = 2, STOP = 3;
+
+class Instance {
+  constructor(wire) {
+    this.wire = wire;
+    this.output = new Output(wire);
+    this.logger = new Logger(this.output);
+    this.running = new Set(); // Printers of requests
+    this.stage = ENTRY; // the code of what goes wrong before it is ready; USER from then on
+    this.broken = false; // an error went past all handlers: it serves no longer than it must
+  }
+
+  receive(kind, body) {
+    if (kind === INVOKE) this.invoke(body);
+    else if (kind === SETUP) void this.prepare(JSON.parse(body));
+    else if (kind === STOP) void this.stop();
+  }
+
+  /** Load the handler, then run the initializer. */
+  async prepare(setup) {
+    this.setup = setup;
+    this.loader = new Loader(setup.code, setup.layers);
+    process.argv.splice(1, Infinity, setup.code);
+    this.output.capture();
+    try {
+      this.handler = await this.loader.load(setup.handler);
+      checkParameters(this.handler, setup.handler);
+      const initializer = setup.initializer ? await this.loader.load(setup.initializer) : undefined;
+      this.stage = INIT_RAISED;
+      if (initializer !== undefined) await this.call(initializer);
+      this.ready(OK, "", "");
+    } catch (error) {
+      const { code, text, result } = failure(this.stage, error);
+      this.ready(code, text, result);
+    }
+  }
+
+  ready(code, text, result) {
+    if (this.stage === USER) return;
+    this.stage = USER;
+    this.output.flushAll(this.output.instance);
+    this.wire.answer(READY, 0, code, text, result);
+  }
+
+  /** An initializer or a pre-stop handler: over when it has returned, or called back if it takes a callback. */
+  call(hook) {
+    const context = new Context(this.setup, this.logger, "", "");
+    return new Promise((resolve, reject) => {
+      const result = hook(context, (error) => (error == null ? resolve() : reject(error)));
+      if (isThenable(result)) result.then(resolve, reject);
+      else if (hook.length < 2) resolve();
+    });
+  }
+
+  invoke(body) {
+    const ticket = body.readUInt32BE(0);
+    const split = 6 + body[4];
+    const end = split + body[5];
+    const request = new Printer(ticket, body.latin1Slice(6, split));
+    this.running.add(request);
+    current.run(request, () => this.run(request, body.utf8Slice(split, end), body.utf8Slice(end)));
+  }
+
+  run(request, alias, event) {
+    try {
+      const value = event ? JSON.parse(event) : null;
+      const context = new Context(this.setup, this.logger, request.requestId, alias);
+      const callsBack = this.handler.length === 3;
+      const result = callsBack
+        ? this.handler(value, context, (error, answer) => this.callback(request, error, answer))
+        : this.handler(value, context);
+      if (isThenable(result)) result.then((answer) => this.succeed(request, answer), (error) => this.fail(request, error));
+      else if (!callsBack) this.succeed(request, result);
+    } catch (error) {
+      this.fail(request, error);
+    }
+  }
+
+  callback(request, error, answer) {
+    if (error == null) this.succeed(request, answer);
+    else this.fail(request, error);
+  }
+
+  succeed(request, value) {
+    if (request.ended) return; // the first answer counts
+    try {
+      this.done(request, OK, "", encode(value, this.setup.result_limit));
+    } catch (error) {
+      this.fail(request, failure(BAD_RESULT, error));
+    }
+  }
+
+  fail(request, error) {
+    if (request.ended) return;
+    const { code, text, result } = failure(USER, error);
+    this.done(request, code, text, result);
+  }
+
+  done(request, code, text, result) {
+    this.output.end(request);
+    this.running.delete(request);
+    this.wire.answer(DONE, request.ticket, code, text, result);
+    if (this.broken && this.running.size === 0) leave();
+  }
+
+  /** Nobody caught it. Node.js would end here; who else is served meanwhile shall not suffer for it. */
+  crash(error) {
+    const request = this.culprit();
+    this.broken = true;
+    if (this.stage !== USER) {
+      const { code, text, result } = failure(this.stage, error);
+      this.ready(code, text, result);
+    } else if (request !== undefined) {
+      this.fail(request, error);
+    } else {
+      this.output.print(STDERR, `Uncaught ${inspect(error)}\n`);
+      if (this.running.size === 0) leave();
+    }
+  }
+
+  /** User code called process.exit. */
+  exit(status) {
+    const problem = new Error(`process.exit(${status}) was called`);
+    problem.stack = "";
+    const request = this.culprit();
+    if (this.stage !== USER) {
+      const { code, text, result } = failure(this.stage, problem);
+      this.ready(code, text, result);
+    } else if (request !== undefined) {
+      this.fail(request, problem);
+    }
+  }
+
+  /** The request that runs this code, as far as Node.js knows; or else the only one there is. */
+  culprit() {
+    const known = current.getStore();
+    if (known !== undefined) return known.ended ? undefined : known;
+    return this.running.size === 1 ? this.running.values().next().value : undefined;
+  }
+
+  /** The last thing it is asked to do. */
+  async stop() {
+    try {
+      if (this.setup.pre_stop) await this.call(await this.loader.load(this.setup.pre_stop));
+    } catch (error) {
+      this.output.print(STDERR, `The pre-stop handler failed: ${failure(USER, error).text}\n`);
+    }
+    this.output.flushAll(this.output.instance);
+    process.exit(0);
+  }
+}
+
+/** As documented (spec triggers_runtime 4.3): how many it declares tells whether it calls back. */
+function checkParameters(handler, entry) {
+  if (handler.length !== 2 && handler.length !== 3) {
+    throw configError(`the handler '${entry}' declares ${handler.length} parameters, it must declare 2 (event, context) or 3 (event, context, callback)`);
+  }
+}
+
+/** What a handler returned, as text. Throws Failure. */
+function encode(value, limit) {
+  if (value == null) return "";
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  if (text === undefined) throw new TypeError(`a ${typeof value} cannot be turned into JSON`);
+  if (text.length * 3 > limit) {
+    const size = Buffer.byteLength(text);
+    if (size > limit) throw new Failure(TOO_LARGE, `the response has ${size} bytes, more than the ${limit} allowed`);
+  }
+  return text;
+}
+
+function isThenable(value) {
+  return value != null && typeof value.then === "function";
+}
+
+/** At once: nothing of user code may hold an instance that has been dismissed. */
+function leave() {
+  process.kill(process.pid, "SIGKILL");
+}
+
+function main() {
+  const instance = new Instance(new Wire(Number(process.argv[2])));
+  process.on("exit", (status) => instance.exit(status));
+  process.on("uncaughtException", (error) => {
+    if (process.listenerCount("uncaughtException") === 1) instance.crash(error); // else user code sees to it
+  });
+  instance.wire.listen((kind, body) => instance.receive(kind, body), leave);
+}
+
+main();
