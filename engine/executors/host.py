@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from engine.executors.process import Instance, Key, Owner
-from engine.executors.spawn import Place, environment, setup, spawn
+from engine.executors.spawn import Order, Place, environment, setup, spawn
 from engine.frames import Answer, setup_frame
 from engine.interpreters import Interpreters
 from engine.isolation.leftovers import remove_tree
@@ -49,7 +49,7 @@ class Host:
     def spawn(self, command: list[str], function: Function, memory: int, key: Key, owner: Owner) -> Instance:
         """A new process that waits to be prepared: ``command`` starts its worker. Raises OSError."""
         place = self._place(function, memory)
-        spawned = spawn(command, place, environment(function, place))
+        spawned = spawn(Order(command, environment(function, place), place.code, place.layers), place.tmp)
         try:
             instance = Instance(spawned, key=key, memory=memory, log_size=self._settings.log_size, owner=owner)
         except BaseException:

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import subprocess
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,11 +54,47 @@ class Spawned(NamedTuple):
         os.close(self.output)
 
 
-def spawn(command: list[str], place: Place, environment: dict[str, str]) -> Spawned:
-    """Start it in a session and temporary folder of its own. Raises OSError; then nothing is left behind."""
+class Order(NamedTuple):
+    """What is to run: the command lacks its last argument, the number of its socket's descriptor."""
+
+    command: list[str]
+    environment: dict[str, str]
+    code: Path  #: its working folder
+    layers: tuple[Path, ...] = ()
+
+
+class Channels(NamedTuple):
+    """The descriptors that the process is given."""
+
+    socket: int
+    stdout: int
+    stderr: int
+
+
+Launch = Callable[[Order, Channels], Child]  #: raises OSError
+
+
+def launch(order: Order, channels: Channels) -> OwnChild:
+    """As a new program, in a session of its own."""
+    process = subprocess.Popen(
+        [*order.command, str(channels.socket)],
+        stdin=subprocess.DEVNULL,
+        stdout=channels.stdout,
+        stderr=channels.stderr,
+        pass_fds=(channels.socket,),
+        cwd=order.code,
+        env=order.environment,
+        start_new_session=True,
+    )
+    return OwnChild(process, asyncio.get_running_loop())
+
+
+def spawn(order: Order, tmp: Path | None, launch: Launch = launch) -> Spawned:
+    """Start it, with a temporary folder of its own if it needs one. Raises OSError; then nothing is left behind."""
     with ExitStack() as undo, ExitStack() as childs:
-        place.tmp.mkdir(mode=0o700, parents=True)
-        undo.callback(place.tmp.rmdir)
+        if tmp is not None:
+            tmp.mkdir(mode=0o700, parents=True)
+            undo.callback(tmp.rmdir)
         ours, theirs = socket.socketpair()
         undo.callback(ours.close)
         childs.callback(theirs.close)
@@ -66,18 +103,9 @@ def spawn(command: list[str], place: Place, environment: dict[str, str]) -> Spaw
         childs.callback(os.close, writing)
         ours.setblocking(False)
         os.set_blocking(reading, False)
-        process = subprocess.Popen(
-            [*command, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=writing,
-            stderr=writing,
-            pass_fds=(theirs.fileno(),),
-            cwd=place.code,
-            env=environment,
-            start_new_session=True,
-        )
+        child = launch(order, Channels(theirs.fileno(), writing, writing))
         undo.pop_all()
-        return Spawned(OwnChild(process, asyncio.get_running_loop()), ours, reading)
+        return Spawned(child, ours, reading)
 
 
 def cpu(memory: int) -> int:
