@@ -35,6 +35,7 @@ def measure(name: str, directory: Path, scale: float = 0.001) -> dict[str, Measu
 # --- scenarios ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_accept_compares_with_an_empty_post_of_the_same_run(tmp_path: Path) -> None:
     found = measure("accept", tmp_path)
 
@@ -58,6 +59,7 @@ def test_latency_reaches_every_handler(tmp_path: Path) -> None:
     assert 0 < found["start p50"].median <= found["start p99"].median <= found["start worst"].median
 
 
+@pytest.mark.slow
 def test_recovery_sees_the_backlog_run_after_a_kill(tmp_path: Path) -> None:
     found = measure("recovery", tmp_path, scale=0.02)
 
@@ -65,6 +67,7 @@ def test_recovery_sees_the_backlog_run_after_a_kill(tmp_path: Path) -> None:
     assert found["queued"].median > 10_000
 
 
+@pytest.mark.slow
 def test_backlog_measures_every_length(tmp_path: Path) -> None:
     found = measure("backlog", tmp_path)
 
@@ -79,6 +82,7 @@ def test_idle_looks_at_a_living_engine(tmp_path: Path) -> None:
     assert found["wake-ups"].median >= 0
 
 
+@pytest.mark.slow
 def test_every_scenario_leaves_nothing_behind(tmp_path: Path) -> None:
     measure("idle", tmp_path)
 
@@ -88,6 +92,7 @@ def test_every_scenario_leaves_nothing_behind(tmp_path: Path) -> None:
 # --- the command --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_writes_figures_machine_and_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = [f"--json={tmp_path / 'all.json'}", f"--profile={tmp_path / 'engine.pstats'}", f"--directory={tmp_path}"]
     code = main(["end_to_end", "--seconds=0.1", "--rounds=2", "--scale=0.1", *places])

@@ -250,7 +250,7 @@ def prepared(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", ["task", "scope"])  # once, or at every await from then on
-@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_engine_cancelled_at_any_step_leaves_all_in_order(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, stride: int
 ) -> None:
