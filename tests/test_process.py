@@ -17,6 +17,7 @@ from engine.executors.pool import Pool
 from engine.isolation.limits import Limits
 from engine.isolation.processes import marked
 from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
+from engine.log_lines import plain
 from engine.model import Code
 from tests.executing import SOURCE, Running, exit_of, function, invocation, marker, pid_of, pool
 
@@ -46,7 +47,7 @@ async def test_a_killed_instance_is_a_failure_and_not_used_again(opened: Pool, t
 
     outcome = await running.outcome
 
-    assert (outcome.code, outcome.log) == (Code.USER_EXCEPTION, b"so far\n")
+    assert (outcome.code, plain(outcome.log)) == (Code.USER_EXCEPTION, b"so far\n")
     assert "killed by SIGKILL" in outcome.message
     assert await pid_of(opened) != pid
 

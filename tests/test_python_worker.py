@@ -13,6 +13,7 @@ import pytest
 
 from engine.executors.pool import Pool
 from engine.interpreters import Interpreters
+from engine.log_lines import plain
 from engine.model import Code, Function, Outcome
 from tests.executing import function, invocation, pool
 
@@ -154,7 +155,7 @@ async def test_the_initializer_runs_once_for_each_instance(run: Any) -> None:
     first, second = await run(asked), await run(asked)
 
     assert value(first) == value(second) == [value(first)[0], 1]
-    assert (first.log, second.log) == (b"initialized\n", b"")
+    assert (plain(first.log), second.log) == (b"initialized\n", b"")
     assert first.initialised > 0 == second.initialised
 
 
@@ -253,7 +254,7 @@ async def test_remaining_time_counts_down_from_the_timeout(run: Any) -> None:
 async def test_logger_lines_carry_time_request_and_level(run: Any) -> None:
     outcome = await run(function("log"))
 
-    lines = [line.split(" ", 3) for line in outcome.log.decode().splitlines()]
+    lines = [line.split(" ", 3) for line in plain(outcome.log).decode().splitlines()]
     assert [(level, text) for _, _, level, text in lines] == [
         ("INFO", "count 1 of two"), ("DEBUG", "quiet"), ("WARN", "loud"), ("ERROR", "a %s without argument"),
     ]  # fmt: skip
@@ -317,7 +318,7 @@ async def test_a_forked_copy_of_the_handler_gives_no_second_answer(run: Any) -> 
 
 
 async def test_output_in_buffers_belongs_to_the_request_that_wrote_it(run: Any) -> None:
-    assert (await run(function("print_without_flush"))).log == b"late\n"
+    assert plain((await run(function("print_without_flush"))).log) == b"late\n"
 
 
 async def test_a_function_may_close_its_stdout(run: Any) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from engine.executors.process import Instance, Key, Owner
+from engine.clock import Clock
+from engine.executors.process import Call, Instance, Key, Owner
 from engine.executors.spawn import Order, Place, environment, setup, spawn
 from engine.frames import Answer, setup_frame
 from engine.interpreters import Interpreters
@@ -35,9 +36,9 @@ class HostSettings(Struct, frozen=True, kw_only=True):
 
 
 class Host:
-    def __init__(self, settings: HostSettings, isolation: Isolation, interpreters: Interpreters) -> None:
+    def __init__(self, settings: HostSettings, isolation: Isolation, interpreters: Interpreters, clock: Clock) -> None:
         self.interpreters = interpreters
-        self._settings, self._isolation = settings, isolation
+        self._settings, self._isolation, self._clock = settings, isolation, clock
         self._starters = ThreadPoolExecutor(_STARTERS, "functiond-start")
         self._cleaners = ThreadPoolExecutor(_CLEANERS, "functiond-clean")
         self._places: dict[Instance, Place] = {}
@@ -51,7 +52,9 @@ class Host:
         place = self._place(function, memory)
         spawned = spawn(Order(command, environment(function, place), place.code, place.layers), place.tmp)
         try:
-            instance = Instance(spawned, key=key, memory=memory, log_size=self._settings.log_size, owner=owner)
+            instance = Instance(
+                spawned, key=key, function=function, log_size=self._settings.log_size, owner=owner, clock=self._clock
+            )
         except BaseException:
             spawned.destroy()
             self._cleaners.submit(remove_tree, place.tmp)
@@ -61,8 +64,9 @@ class Host:
         instance.enclosing = self._starters.submit(self._enclose, place.instance_id, instance.pid, limits)
         return instance
 
-    async def prepare(self, instance: Instance, function: Function) -> Answer | None:
+    async def prepare(self, start: Call, function: Function) -> Answer | None:
         """Limits first, then user code: load it and run its initializer. None if the instance ended. Raises OSError."""
+        instance = start.instance
         await instance.connect()
         assert instance.enclosing is not None
         # Shielded: the thread goes on in any case, and what it made is removed in ``clear``.
@@ -76,7 +80,7 @@ class Host:
         if instance.end is not None:  # and by now it may even be cleared away
             return None
         timeout = function.initializer_timeout if function.initializer_handler else function.timeout
-        return await instance.request(setup_frame(setup(function, self._places[instance])), timeout)
+        return await instance.request(start, setup_frame(setup(function, self._places[instance])), timeout)
 
     def clear(self, instance: Instance) -> None:
         """The instance is gone: remove what it left, in the background."""

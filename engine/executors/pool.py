@@ -19,16 +19,18 @@ from engine.clock import Clock, SystemClock
 from engine.errors import InvalidField
 from engine.executors.host import Host, HostSettings
 from engine.executors.idle import IdleInstances
+from engine.executors.log_files import keep_log
 from engine.executors.outcomes import CANCELLED, Fault, call_fault, launch_fault, runtime_fault, start_fault
-from engine.executors.output import NOTHING, TAIL, Written, keep_log, tail
-from engine.executors.process import End, Instance, Key
+from engine.executors.process import Call, End, Instance, Key
 from engine.executors.reserve import Reserve, key_of
-from engine.frames import Answer, invoke_frame
+from engine.executors.transcript import NOTHING, Written
+from engine.frames import Answer
 from engine.interpreters import Interpreters
 from engine.isolation.detect import detect_isolation
 from engine.isolation.leftovers import kill_leftovers
 from engine.isolation.limits import Isolation
 from engine.isolation.processes import PATIENCE
+from engine.log_lines import TAIL, last
 from engine.model import Code, CodePackage, Function, Invocation, Outcome
 from engine.statistics import Distribution, Histogram
 
@@ -85,8 +87,9 @@ async def open_pool(
         log_size=log_size,
         processes=processes,
     )
-    host = Host(settings, isolation, interpreters or Interpreters())
-    pool = Pool(host, log_dir=log_dir, memory=memory, idle=idle, clock=clock or SystemClock())
+    clock = clock or SystemClock()
+    host = Host(settings, isolation, interpreters or Interpreters(), clock)
+    pool = Pool(host, log_dir=log_dir, memory=memory, idle=idle, clock=clock)
     try:
         yield pool
     finally:
@@ -100,11 +103,11 @@ class Pool:
     def __init__(self, host: Host, *, log_dir: Path, memory: int, idle: float, clock: Clock) -> None:
         self.interpreters = host.interpreters
         self._host, self._log_dir, self._limit, self._clock = host, log_dir, memory, clock
-        self._running: dict[int, Instance] = {}
+        self._running: dict[int, Call] = {}
         self._seeking: set[int] = set()  #: invocations for whose runtime an interpreter is being looked for
         self._alive: set[Instance] = set()
         self.reserve = Reserve(self._alive)
-        self._idle = IdleInstances(idle, lambda instance: instance.kill(End.RETIRED), self.reserve.keeps)
+        self._idle = IdleInstances(idle, Instance.dismiss, self.reserve.keeps)
         self._present: set[Instance] = set()  #: also those that are ended, but not gone
         self._memory = 0
         self._starting = self._started = self._retired = self._killed = 0
@@ -126,7 +129,7 @@ class Pool:
                 if isinstance(started, Ended):
                     ended = started
                 else:
-                    ended = await self._call(started, function, invocation, fresh=True)
+                    ended = await self._call(started.instance, function, invocation, start=started)
         finally:
             self._running.pop(invocation.key, None)
         assert ended is not None
@@ -138,17 +141,14 @@ class Pool:
         if key in self._seeking:
             self._seeking.remove(key)
             return True
-        instance = self._running.get(key)
-        if instance is None or instance.end is not None:
-            return False
-        instance.kill(End.CANCELLED)
-        return True
+        call = self._running.get(key)
+        return call is not None and call.cancel()
 
     async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
         dismissed = []
         for instance in [one for one in self._alive if _is_of(one, function_id, keep)]:
             if instance in self._idle:
-                instance.kill(End.RETIRED)
+                instance.dismiss()
                 dismissed.append(instance)
             else:
                 instance.obsolete = True
@@ -159,7 +159,7 @@ class Pool:
         try:
             command = await self.interpreters.worker_command(function.runtime)
             instance = self._spawn(command, key_of(function), function)
-            answer = await self._prepare(instance, function)
+            answer = await self._prepare(Call(instance, ""), function)
         except (OSError, InvalidField):
             return False
         if answer is not None and answer.code == Code.OK and instance.end is None and not instance.obsolete:
@@ -188,7 +188,7 @@ class Pool:
     async def close(self) -> None:
         """End every instance, and return when they are gone and cleared away."""
         self._idle.close()
-        for instance in list(self._alive):
+        for instance in list(self._present):
             instance.kill(End.ABANDONED)
         await _all_gone(list(self._present))
         await to_thread.run_sync(self._host.close)
@@ -210,41 +210,39 @@ class Pool:
     # --- within ---
 
     async def _call(
-        self, instance: Instance, function: Function, invocation: Invocation, *, fresh: bool = False
+        self, instance: Instance, function: Function, invocation: Invocation, *, start: Call | None = None
     ) -> Ended | None:
         """One request to a ready instance. None: it was dead before it could read, so the function has not run."""
-        self._running[invocation.key] = instance
-        frame = invoke_frame(invocation.request_id, invocation.alias, invocation.payload)
-        answer = await instance.request(frame, function.timeout)
-        written = instance.output.take()
+        call = Call(instance, invocation.request_id, start.transcript if start is not None else None)
+        self._running[invocation.key] = call
+        answer = await instance.invoke(call, invocation, function.timeout)
         if answer is None or instance.end is End.CANCELLED:
-            if instance.unread and instance.end is End.DIED and not fresh:
+            if call.unread and start is None:
                 return None
-            return Ended(call_fault(instance, function).answer, written)
+            return Ended(call_fault(instance, function).answer, call.written())
         if instance.obsolete:
-            instance.kill(End.RETIRED)
+            instance.dismiss()
         elif instance.end is None:
             self._idle.put(instance)
-        return Ended(answer, written)
+        return Ended(answer, call.written())
 
-    async def _start(self, key: Key, function: Function, invocation: Invocation) -> Instance | Ended:
-        """A ready instance, or what the attempt ends with instead."""
+    async def _start(self, key: Key, function: Function, invocation: Invocation) -> Call | Ended:
+        """What started an instance, or what the attempt ends with instead."""
         began = self._clock.now()
         command = await self._find_command(function, invocation)
         if isinstance(command, Fault):
             return Ended(command.answer, NOTHING)
         try:
             instance = self._spawn(command, key, function)
-            self._running[invocation.key] = instance
-            answer = await self._prepare(instance, function)
+            start = self._running[invocation.key] = Call(instance, invocation.request_id)
+            answer = await self._prepare(start, function)
         except OSError as error:
             return Ended(launch_fault(error, command[0]).answer, NOTHING)
         if answer is not None and answer.code == Code.OK and instance.end is None:
             self._cold_starts.observe(self._clock.now() - began)
-            return instance
-        written = instance.output.take()
+            return start
         instance.kill(End.UNFIT)
-        return Ended(answer or start_fault(instance, function).answer, written)
+        return Ended(answer or start_fault(instance, function).answer, start.written())
 
     async def _find_command(self, function: Function, invocation: Invocation) -> list[str] | Fault:
         """What starts its worker; the first time this takes a while, in which it may be cancelled."""
@@ -269,15 +267,15 @@ class Pool:
         self._started += 1
         return instance
 
-    async def _prepare(self, instance: Instance, function: Function) -> Answer | None:
+    async def _prepare(self, start: Call, function: Function) -> Answer | None:
         self._starting += 1
         try:
-            return await self._host.prepare(instance, function)
+            return await self._host.prepare(start, function)
         except OSError:
-            instance.kill(End.UNFIT)
+            start.instance.kill(End.UNFIT)
             raise
         except BaseException:
-            instance.kill(End.ABANDONED)
+            start.instance.kill(End.ABANDONED)
             raise
         finally:
             self._starting -= 1
@@ -288,7 +286,7 @@ class Pool:
             code=Code.OK if answer.code == 0 else Code(answer.code),
             message=answer.message,
             result=answer.result,
-            log=tail(ended.written),
+            log=last(ended.written.kept, TAIL),
             started_at=started_at,
             ended_at=self._clock.now(),
             memory_used=answer.memory_used,

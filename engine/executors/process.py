@@ -1,10 +1,13 @@
-"""An instance: one child process that serves one request after another, seen from the engine.
+"""An instance: one child process that serves requests until it is ended, seen from the engine.
 
-    starting ──▶ idle ⇄ busy
-        └─────────┴──────┴──▶ ended ──▶ gone
+    starting ──▶ ready, with 0 to ``concurrency`` calls
+        └──────────┴──▶ ended ──▶ gone
 
-``ended``: nothing more is to be had of it, because it was killed or died; a request that waited has been told.
-``gone``: the kernel says so (pidfd) and the socket is closed. What it started is swept up by the owner then.
+``ended``: nothing more is to be had of it, because it was killed, died or was dismissed; whoever waited has been told.
+``gone``: the kernel says so and the socket is closed. What it started is swept up by the owner then.
+
+Whatever ends one call before its answer ends the instance, and with it the other calls: user code cannot be stopped
+in any other way. Each call learns whether the end was its own doing.
 """
 
 from __future__ import annotations
@@ -15,13 +18,19 @@ from concurrent.futures import Future
 from enum import StrEnum
 from typing import Protocol
 
+from engine.clock import Clock
 from engine.executors.output import Output
 from engine.executors.spawn import Spawned
-from engine.frames import Answer, AnswerReader, FrameError
+from engine.executors.transcript import NOTHING, Transcript, Written
+from engine.frames import ITSELF, READY, Answer, FrameError, FrameReader, Logged, invoke_frame, stop_frame
 from engine.isolation.limits import Enclosure
-from engine.model import Code
+from engine.log_lines import encode
+from engine.model import Code, Function, Invocation
 
 Key = tuple[int, str, int, int]  #: function_id, version, revision, memory: what an instance can serve
+
+_TICKETS = 1 << 32
+_REST = 256  #: reads of what an ended instance left in its socket
 
 
 class End(StrEnum):
@@ -47,6 +56,7 @@ _WORKER_CODES = frozenset(
         Code.INITIALIZER_ERROR,
         Code.INIT_FAILED,
         Code.OUT_OF_MEMORY,
+        Code.DISK_FULL,
     }
 )
 
@@ -59,28 +69,62 @@ class Owner(Protocol):
     def instance_gone(self, instance: Instance) -> None: ...
 
 
+class Call:
+    """One request that an instance has; with the ticket of the instance itself, its start."""
+
+    __slots__ = ("alone", "guilty", "instance", "request_id", "ticket", "transcript", "unread", "waiter")
+
+    def __init__(self, instance: Instance, request_id: str, transcript: Transcript | None = None) -> None:
+        self.instance = instance
+        self.request_id = request_id
+        self.transcript = transcript  #: made with its first line
+        self.ticket = ITSELF
+        self.waiter: asyncio.Future[Answer | None] | None = None
+        self.guilty = False  #: the instance ended because of this one
+        self.alone = True  #: it had no other call when it ended
+        self.unread = False  #: certainly not read by the instance
+
+    def cancel(self) -> bool:
+        """End it, and the instance; False if there is nothing to end any more."""
+        if self.instance.end is not None:
+            return False
+        self.instance.kill(End.CANCELLED, self)
+        return True
+
+    def written(self) -> Written:
+        return NOTHING if self.transcript is None else self.transcript.written()
+
+
 class Instance(asyncio.Protocol):
-    def __init__(self, spawned: Spawned, *, key: Key, memory: int, log_size: int, owner: Owner) -> None:
+    def __init__(
+        self, spawned: Spawned, *, key: Key, function: Function, log_size: int, owner: Owner, clock: Clock
+    ) -> None:
         self.key = key
-        self.memory = memory  #: MB
+        self.memory = key[-1]  #: MB
+        self.concurrency = function.concurrent_num
+        self.calls: dict[int, Call] = {}  #: by ticket
         self.end: End | None = None
         self.exit_status: int | None = None
         self.out_of_memory = False
-        self.unread = False  #: certainly ended before it had read its last request
-        self.obsolete = False  #: to be retired when its request is done
+        self.unread = False  #: certainly ended before it had read the last that was sent
+        self.obsolete = False  #: to be retired when its calls are done
         self.idle_since = 0.0
         self.gone = asyncio.Event()
         self.enclosing: Future[Enclosure | OSError] | None = None
         self.enclosure: Enclosure | None = None
-        self._owner = owner
+        self.transcript: Transcript | None = None  #: of lines that belong to no call
+        self._owner, self._clock = owner, clock
+        self._log_size = log_size
+        self._pre_stop = function.pre_stop_timeout if function.pre_stop_handler else 0
         self._loop = asyncio.get_running_loop()
         self._child, self._socket = spawned.child, spawned.socket
         self._fd = self._socket.fileno()
         self._transport: asyncio.Transport | None = None
-        self._connecting = self._connected = False
-        self._reader = AnswerReader()
-        self._waiter: asyncio.Future[Answer | None] | None = None
-        self.output = Output(spawned.output, log_size, self._loop)
+        self._connecting = self._connected = self._ready = False
+        self._reader = FrameReader()
+        self._ticket = ITSELF
+        self._last_words: asyncio.TimerHandle | None = None
+        self._output = Output(spawned.stdout, spawned.stderr, self._note_raw, self._loop)
         self._child.watch(self._exited)
 
     @property
@@ -95,54 +139,115 @@ class Instance(asyncio.Protocol):
         if not self._child.alive:  # it exited meanwhile
             transport.abort()
 
-    async def request(self, frame: bytes, seconds: float) -> Answer | None:
-        """Its answer; None if it ended instead, and then ``end`` says why. After so many seconds it is ended."""
+    async def request(self, call: Call, frame: bytes, seconds: float) -> Answer | None:
+        """Its answer; None if the instance ended instead, and ``end`` says why. After so many seconds it is ended."""
         if self.end is not None:
             return None
-        waiter: asyncio.Future[Answer | None] = self._loop.create_future()
-        self._waiter = waiter
-        timer = self._loop.call_later(seconds, self.kill, End.TIMEOUT)
+        self.calls[call.ticket] = call
+        call.waiter = waiter = self._loop.create_future()
+        timer = self._loop.call_later(seconds, self.kill, End.TIMEOUT, call)
         try:
-            self._send(frame)
+            self._send(call, frame)
             return await waiter
         except asyncio.CancelledError:
-            self.kill(End.ABANDONED)
+            self.kill(End.ABANDONED, call)
             raise
         finally:
             timer.cancel()
-            self._waiter = None
+            del self.calls[call.ticket]
 
-    def kill(self, end: End) -> None:
+    async def invoke(self, call: Call, invocation: Invocation, seconds: float) -> Answer | None:
+        """Likewise, for an invocation."""
+        call.ticket = self._ticket = (self._ticket + 1) % _TICKETS or 1
+        frame = invoke_frame(call.ticket, invocation.request_id, invocation.alias, invocation.payload)
+        return await self.request(call, frame, seconds)
+
+    def kill(self, end: End, culprit: Call | None = None) -> None:
         """End it and all that it started, at once. Who waits for an answer is told now, not when it is gone."""
         if self.end is None:
             self._kill_group()
-            self._conclude(end)
+            self._conclude(end, culprit)
+        elif self._last_words is not None:
+            self._kill_group()
 
-    def _send(self, frame: bytes) -> None:
-        # Straight to the socket: the child runs that much sooner, and a failure means that it read nothing.
+    def dismiss(self) -> None:
+        """It is not needed any more: it ends when its pre-stop handler has, or the time for that is over."""
+        if self.end is not None:
+            return
+        if not (self._pre_stop and self._ready and self._connected):
+            self.kill(End.RETIRED)
+            return
+        self._last_words = self._loop.call_later(self._pre_stop, self._kill_group)
+        self._conclude(End.RETIRED)
         assert self._transport is not None
+        self._transport.write(stop_frame())
+
+    def _send(self, call: Call, frame: bytes) -> None:
+        # Straight to the socket: the child runs that much sooner, and a failure means that it read nothing.
+        transport = self._transport
+        assert transport is not None
         try:
-            sent = os.write(self._fd, frame) if self._connected else -1
+            sent = os.write(self._fd, frame) if self._connected and self._drained(transport) else 0
         except BlockingIOError:
             sent = 0
         except OSError:
             sent = -1
-        if sent < 0:
-            self.unread = True
+        if sent < 0 or not self._connected:
+            call.unread = True
             self.kill(End.DIED)
         elif sent < len(frame):
-            self._transport.write(frame[sent:])
+            transport.write(frame[sent:])
 
-    def _conclude(self, end: End) -> None:
+    def _drained(self, transport: asyncio.Transport) -> bool:
+        """Whether no earlier request still waits to be sent whole."""
+        return len(self.calls) == 1 or transport.get_write_buffer_size() == 0
+
+    def _conclude(self, end: End, culprit: Call | None = None) -> None:
         self.end = end
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._read_rest()
+        self._output.drain()
+        alone = len(self.calls) == 1
+        for call in self.calls.values():
+            call.alone, call.guilty = alone, alone or call is culprit
+            call.unread = call.unread or (alone and end is End.DIED and self.unread)
+            if call.waiter is not None and not call.waiter.done():
+                call.waiter.set_result(None)
         self._owner.instance_ended(self)
 
     def _kill_group(self) -> None:
         self._child.kill()
         if self.enclosure is not None:
             self.enclosure.kill()
+
+    # --- what comes back ---
+
+    def _take(self, frame: Answer | Logged) -> None:
+        call = self.calls.get(frame.ticket)
+        if type(frame) is Logged:
+            self._note(call, frame.at, frame.stream, frame.text)
+            return
+        assert isinstance(frame, Answer)
+        ready = frame.kind == READY
+        if call is None or call.waiter is None or call.waiter.done() or ready != (frame.ticket == ITSELF):
+            raise FrameError(f"an answer to {frame.ticket}, which nobody asked")
+        if frame.code not in _WORKER_CODES:
+            raise FrameError(f"an answer with the code {frame.code}")
+        self._ready = self._ready or ready
+        if ready or self.concurrency == 1:
+            self._output.drain()
+        call.waiter.set_result(frame)
+
+    def _note_raw(self, stream: int, text: bytes) -> None:
+        """Of an instance that serves several, nobody can tell whose it is."""
+        own = self.concurrency == 1 or ITSELF in self.calls
+        call = next(iter(self.calls.values()), None) if own else None
+        self._note(call, int(self._clock.now() * 1000), stream, text)
+
+    def _note(self, call: Call | None, at: int, stream: int, text: bytes) -> None:
+        owner = self if call is None else call
+        if owner.transcript is None:
+            owner.transcript = Transcript(self._log_size)
+        owner.transcript.add(encode(at, stream, text))
 
     # --- what the loop calls ---
 
@@ -151,22 +256,16 @@ class Instance(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            answer = self._reader.feed(data)
+            for frame in self._reader.feed(data):
+                self._take(frame)
         except FrameError:
             self.kill(End.GARBLED)
-            return
-        if answer is None:
-            return
-        if self._waiter is None or self._waiter.done() or answer.code not in _WORKER_CODES:
-            self.kill(End.GARBLED)
-            return
-        self._waiter.set_result(answer)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._connected = False
         # The kernel resets a connection whose other end was closed with something unread in it.
         self.unread = self.unread or isinstance(error, ConnectionResetError | BrokenPipeError)
-        if self._child.alive:
+        if self._child.alive and self._last_words is None:
             self._kill_group()  # it is dying, or user code has closed our socket: of no use either way
         self._finish()
 
@@ -175,6 +274,8 @@ class Instance(asyncio.Protocol):
         self._kill_group()
         self.out_of_memory = self.enclosure is not None and self.enclosure.out_of_memory()
         self.exit_status = self._child.reap()
+        if self._transport is not None and self._transport.get_write_buffer_size() > 0:
+            self.unread = True
         self._read_rest()
         if self.end is None:
             self._conclude(End.DIED)
@@ -183,10 +284,8 @@ class Instance(asyncio.Protocol):
         self._finish()
 
     def _read_rest(self) -> None:
-        """An answer may still be in the socket; the loop would bring it too late."""
-        if self._transport is not None and self._transport.get_write_buffer_size() > 0:
-            self.unread = True
-        while self._connected:
+        """Lines and an answer may still be in the socket; the loop would bring them too late."""
+        for _ in range(_REST if self._connected else 0):
             try:
                 data = os.read(self._fd, 1 << 16)
             except ConnectionResetError:
@@ -201,8 +300,10 @@ class Instance(asyncio.Protocol):
     def _finish(self) -> None:
         if self._child.alive or self._connected or self.gone.is_set():
             return
+        if self._last_words is not None:
+            self._last_words.cancel()
         if not self._connecting:  # else it belongs to a transport, even if the attempt to connect was cancelled
             self._socket.close()
-        self.output.close()
+        self._output.close()
         self.gone.set()
         self._owner.instance_gone(self)

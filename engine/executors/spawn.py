@@ -45,13 +45,15 @@ class Place(NamedTuple):
 class Spawned(NamedTuple):
     child: Child
     socket: socket.socket  #: our end, non-blocking
-    output: int  #: the reading end of its stdout and stderr, non-blocking
+    stdout: int  #: the reading end, non-blocking, like that of stderr
+    stderr: int
 
     def destroy(self) -> None:
         """For one that nobody has taken charge of."""
         self.child.abandon()
         self.socket.close()
-        os.close(self.output)
+        os.close(self.stdout)
+        os.close(self.stderr)
 
 
 class Order(NamedTuple):
@@ -98,14 +100,19 @@ def spawn(order: Order, tmp: Path | None, launch: Launch = launch) -> Spawned:
         ours, theirs = socket.socketpair()
         undo.callback(ours.close)
         childs.callback(theirs.close)
-        reading, writing = os.pipe()
-        undo.callback(os.close, reading)
-        childs.callback(os.close, writing)
         ours.setblocking(False)
-        os.set_blocking(reading, False)
-        child = launch(order, Channels(theirs.fileno(), writing, writing))
+        (stdout, to_stdout), (stderr, to_stderr) = _pipe(undo, childs), _pipe(undo, childs)
+        child = launch(order, Channels(theirs.fileno(), to_stdout, to_stderr))
         undo.pop_all()
-        return Spawned(child, ours, reading)
+        return Spawned(child, ours, stdout, stderr)
+
+
+def _pipe(undo: ExitStack, childs: ExitStack) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    undo.callback(os.close, reading)
+    childs.callback(os.close, writing)
+    os.set_blocking(reading, False)
+    return reading, writing
 
 
 def cpu(memory: int) -> int:
@@ -150,6 +157,8 @@ def setup(function: Function, place: Place) -> dict[str, Any]:
         "layers": [str(layer) for layer in place.layers],
         "handler": function.handler,
         "initializer": function.initializer_handler,
+        "pre_stop": function.pre_stop_handler,
+        "concurrency": function.concurrent_num,
         "timeout": function.timeout,
         "memory": place.memory,
         "cpu": cpu(place.memory),

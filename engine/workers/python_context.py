@@ -1,16 +1,15 @@
 """The context object and the logger that a Python function is given. Standard library only, Python 3.9 syntax."""
 
-import sys
 import time
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
 
 
 class Logger:
-    """Lines of the invocation log: UTC time, request id, level, text."""
+    """Lines of the invocation log: UTC time, request id, level, text. ``write`` takes each with its newline."""
 
-    def __init__(self):
-        self.request_id, self.level = "", 0
+    def __init__(self, write):
+        self.write, self.request_id, self.level = write, "", 0
 
     def setLevel(self, level):
         self.level = level if isinstance(level, int) else LEVELS.get(str(level).upper(), 0)
@@ -28,7 +27,7 @@ class Logger:
             text = " ".join([str(msg)] + [str(a) for a in args])
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + ".%03dZ" % (now % 1 * 1000)
-        sys.stdout.write("%s %s %s %s\n" % (stamp, self.request_id, name, text))
+        self.write("%s %s %s %s\n" % (stamp, self.request_id, name, text))
 
     def debug(self, msg="", *args):
         self.log("DEBUG", msg, *args)

@@ -2,22 +2,20 @@
 
 Run as ``python -I python_worker.py <descriptor>``. Standard library only, Python 3.9 syntax, nothing of the engine:
 what it imports is what user code finds imported, and what it costs is paid by each cold start.
-The frames are described in ``engine/frames.py``. It writes nothing to stdout or stderr itself.
 """
 
 import json
 import os
-import resource
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from python_context import Context, Logger  # noqa: E402
+from python_wire import INVOKE, ITSELF, LOGGER, LONGEST_MESSAGE, SETUP, STDERR, STDOUT, Stream, Wire, flush  # noqa: E402
 
 del sys.path[0]
 
-SETUP, INVOKE = 1, 2
-OK, ENTRY, USER, TOO_LARGE, BAD_RESULT, INIT_RAISED, INIT_FAILED, NO_MEMORY = (
-    0, 4001, 4002, 4004, 4007, 4009, 4201, 4205,
+OK, ENTRY, USER, TOO_LARGE, BAD_RESULT, INIT_RAISED, INIT_FAILED, NO_MEMORY, DISK_FULL = (
+    0, 4001, 4002, 4004, 4007, 4009, 4201, 4205, 4207,
 )
 PREFIX = {
     ENTRY: "function entry exception, error: ",
@@ -26,9 +24,10 @@ PREFIX = {
     INIT_RAISED: "function initialization exception, error: ",
     INIT_FAILED: "function initialization exception, error: ",
     NO_MEMORY: "function memory exceeded, error: ",
+    DISK_FULL: "function disk usage exceeded, error: ",
 }
-LONGEST_MESSAGE = 4096
-OURS = (__file__, sys.modules["python_context"].__file__)
+NO_SPACE = 28, 122  # ENOSPC, EDQUOT
+OURS = (__file__, sys.modules["python_context"].__file__, sys.modules["python_wire"].__file__)
 
 
 class Failure(Exception):
@@ -38,89 +37,6 @@ class Failure(Exception):
         Exception.__init__(self, text)
         self.code, self.text = code, text
         self.result = error_body(text, "FunctionError", []) if result is None else result
-
-
-# --- the socket -------------------------------------------------------------------------------------------------
-
-
-class Wire:
-    def __init__(self, fd):
-        self.fd, self.pid, self.memory = fd, os.getpid(), Memory()
-
-    def read(self):
-        """One frame: its kind and body; None when the engine has closed the socket."""
-        data = os.read(self.fd, 65536)
-        while len(data) < 4:
-            more = os.read(self.fd, 65536)
-            if not more:
-                return None
-            data += more
-        length = int.from_bytes(data[:4], "big") + 4
-        if len(data) < length:
-            pieces, have = [data], len(data)
-            while have < length:
-                more = os.read(self.fd, length - have)
-                if not more:
-                    return None
-                pieces.append(more)
-                have += len(more)
-            data = b"".join(pieces)
-        return data[4], data[5:]
-
-    def answer(self, kind, code, message, result):
-        if os.getpid() != self.pid:
-            os._exit(0)  # a child that user code forked came back from the handler: there is one answer, not two
-        flush()
-        text = message[:LONGEST_MESSAGE].encode("utf-8", "replace")
-        length = 11 + len(text) + len(result)
-        head = (length.to_bytes(4, "big") + bytes((kind,)) + code.to_bytes(2, "big")
-                + self.memory.peak().to_bytes(4, "big") + len(text).to_bytes(4, "big"))
-        rest = head + text + result
-        sent = os.write(self.fd, rest)
-        if sent < len(rest):
-            rest = memoryview(rest)
-            while sent < len(rest):
-                sent += os.write(self.fd, rest[sent:])
-
-
-class Memory:
-    """The peak of resident memory. getrusage alone would do, but a child made by vfork and exec inherits there the
-    peak of the engine; so /proc is asked, only when pages have been faulted in since."""
-
-    def __init__(self):
-        self.inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self.faults, self.known = -1, 0
-
-    def peak(self):
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        if usage.ru_maxrss > self.inherited:
-            return usage.ru_maxrss
-        if usage.ru_minflt != self.faults:
-            self.known = self.high_water() or usage.ru_maxrss
-            # Asking faults pages in, too.
-            self.faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        return self.known
-
-    @staticmethod
-    def high_water():
-        try:
-            fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                text = os.read(fd, 4096)
-            finally:
-                os.close(fd)
-            at = text.index(b"VmHWM:")
-            return int(text[at + 6:text.index(b"kB", at)])
-        except (OSError, ValueError):
-            return 0
-
-
-def flush():
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:
-            pass  # user code may have closed or replaced it
 
 
 # --- errors -----------------------------------------------------------------------------------------------------
@@ -154,6 +70,8 @@ def failure(code, error):
         return error
     if isinstance(error, MemoryError):
         code = NO_MEMORY
+    elif isinstance(error, OSError) and error.errno in NO_SPACE:
+        code = DISK_FULL
     try:
         line, body = describe(error)
     except BaseException as second:
@@ -244,8 +162,9 @@ def encode(value, limit):
 
 
 class Instance:
-    def __init__(self, setup):
-        self.setup, self.logger, self.call = setup, Logger(), Caller()
+    def __init__(self, setup, wire):
+        self.setup, self.call = setup, Caller()
+        self.logger = Logger(lambda line: wire.log(LOGGER, line.encode("utf-8", "backslashreplace")))
         self.limit = setup["result_limit"]
         self.handler = None
 
@@ -278,6 +197,17 @@ class Instance:
         except BaseException as error:
             raise failure(BAD_RESULT, error)
 
+    def stop(self):
+        """Its last words, which nobody answers; what they raise is told in the log."""
+        entry = self.setup.get("pre_stop")
+        if not entry:
+            return
+        try:
+            self.call(load(entry))
+        except BaseException as error:
+            sys.stderr.write("pre-stop handler: %s\n" % describe(error)[0])
+        flush()
+
 
 def serve(wire, instance):
     while True:
@@ -286,15 +216,19 @@ def serve(wire, instance):
             return
         kind, body = frame
         if kind != INVOKE:
+            instance.stop()
+            wire.finish(ITSELF)
             return
-        split = 2 + body[0]
-        end = split + body[1]
+        ticket = wire.ticket = int.from_bytes(body[:4], "big")
+        split = 6 + body[4]
+        end = split + body[5]
         try:
             code, message = OK, ""
-            result = instance.invoke(body[2:split].decode(), body[split:end].decode(), body[end:])
+            result = instance.invoke(body[6:split].decode(), body[split:end].decode(), body[end:])
         except Failure as problem:
             code, message, result = problem.code, problem.text, problem.result
-        wire.answer(INVOKE, code, message, result)
+        wire.answer(INVOKE, ticket, code, message, result)
+        wire.ticket = ITSELF
 
 
 def die_with_engine():
@@ -311,22 +245,22 @@ def main():
     fd = int(sys.argv[1])
     os.set_inheritable(fd, False)
     die_with_engine()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     wire = Wire(fd)
+    sys.stdout = sys.__stdout__ = Stream.text(wire, STDOUT)
+    sys.stderr = sys.__stderr__ = Stream.text(wire, STDERR)
     frame = wire.read()
     if frame is None or frame[0] != SETUP:
         return
     setup = json.loads(frame[1])
     sys.path[:0] = [setup["code"]] + setup.get("layers", [])
     sys.argv[:] = [setup["code"]]
-    instance = Instance(setup)
+    instance = Instance(setup, wire)
     try:
         instance.prepare()
     except Failure as problem:
-        wire.answer(SETUP, problem.code, problem.text, problem.result)
+        wire.answer(SETUP, ITSELF, problem.code, problem.text, problem.result)
         return
-    wire.answer(SETUP, OK, "", b"")
+    wire.answer(SETUP, ITSELF, OK, "", b"")
     serve(wire, instance)
 
 

@@ -14,11 +14,11 @@ from msgspec import Struct
 
 from engine.catalog import Catalog
 from engine.errors import InvalidField
-from engine.executors.output import framed_log
 from engine.function_rules import MEMORY_SIZES
 from engine.http.api.errors import problem
 from engine.http.api.parts import Intake
 from engine.http.wire import JSON, Headers, Reply, check_json, json_reply, read_body
+from engine.log_lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
 from engine.serving import Receive
 from engine.urn import FunctionUrn

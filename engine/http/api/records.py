@@ -11,6 +11,7 @@ from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time, read_time, short_time
 from engine.http.wire import Reply, json_reply
+from engine.log_lines import plain
 from engine.model import Attempt, Code, Function, Record, State
 from engine.protocols import Selection
 
@@ -196,7 +197,7 @@ def _whole(record: Record, function: Function, region: str) -> WholeRecord:
         error_message=record.message,
         payload=record.payload.decode("utf-8", "replace"),
         result=record.result.decode("utf-8", "replace"),
-        log=record.log.decode("utf-8", "replace"),
+        log=plain(record.log).decode("utf-8", "replace"),
     )
 
 

@@ -1,0 +1,50 @@
+"""The lines of one request, or of an instance itself: kept up to a limit, newest last."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from engine.log_lines import NOTE, encode, last
+
+
+class Written(NamedTuple):
+    """Lines as ``engine.log_lines`` keeps them, and how many bytes before them were too many."""
+
+    kept: bytes
+    dropped: int
+
+    def whole(self) -> bytes:
+        """With a line in front that tells of what was dropped."""
+        if not self.dropped:
+            return self.kept
+        at = int(self.kept[:13])
+        return encode(at, NOTE, b"[%d bytes before this were dropped]" % self.dropped) + self.kept
+
+
+NOTHING = Written(b"", 0)
+
+
+class Transcript:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lines = bytearray()
+        self._dropped = 0
+
+    def add(self, lines: bytes) -> None:
+        """Lines as they are kept."""
+        self._lines += lines
+        if len(self._lines) > 2 * self._limit + (1 << 16):  # seldom, since it moves what is kept
+            self._shorten()
+
+    def written(self) -> Written:
+        """All until now."""
+        if not self._lines:
+            return NOTHING
+        if len(self._lines) > self._limit:
+            self._shorten()
+        return Written(bytes(self._lines), self._dropped)
+
+    def _shorten(self) -> None:
+        kept = last(bytes(self._lines), self._limit)
+        self._dropped += len(self._lines) - len(kept)
+        self._lines[:] = kept
