@@ -72,7 +72,7 @@ class Owner(Protocol):
 class Call:
     """One request that an instance has; with the ticket of the instance itself, its start."""
 
-    __slots__ = ("alone", "guilty", "instance", "request_id", "ticket", "transcript", "unread", "waiter")
+    __slots__ = ("alone", "guilty", "instance", "request_id", "ticket", "transcript", "unsent", "waiter")
 
     def __init__(self, instance: Instance, request_id: str, transcript: Transcript | None = None) -> None:
         self.instance = instance
@@ -82,7 +82,7 @@ class Call:
         self.waiter: asyncio.Future[Answer | None] | None = None
         self.guilty = False  #: the instance ended because of this one
         self.alone = True  #: it had no other call when it ended
-        self.unread = False  #: certainly not read by the instance
+        self.unsent = False
 
     def cancel(self) -> bool:
         """End it, and the instance; False if there is nothing to end any more."""
@@ -90,6 +90,12 @@ class Call:
             return False
         self.instance.kill(End.CANCELLED, self)
         return True
+
+    @property
+    def unread(self) -> bool:
+        """Whether it has certainly not been read before the instance died."""
+        # Asked late: the loop may hear of the reset connection after the death.
+        return self.unsent or (self.alone and self.instance.end is End.DIED and self.instance.unread)
 
     def written(self) -> Written:
         return NOTHING if self.transcript is None else self.transcript.written()
@@ -193,7 +199,7 @@ class Instance(asyncio.Protocol):
         except OSError:
             sent = -1
         if sent < 0 or not self._connected:
-            call.unread = True
+            call.unsent = True
             self.kill(End.DIED)
         elif sent < len(frame):
             transport.write(frame[sent:])
@@ -209,7 +215,6 @@ class Instance(asyncio.Protocol):
         alone = len(self.calls) == 1
         for call in self.calls.values():
             call.alone, call.guilty = alone, alone or call is culprit
-            call.unread = call.unread or (alone and end is End.DIED and self.unread)
             if call.waiter is not None and not call.waiter.done():
                 call.waiter.set_result(None)
         self._owner.instance_ended(self)
