@@ -3,6 +3,7 @@
 What is exported here is all that a plugin may use.
 """
 
+from engine.audit import Audit, Trace
 from engine.clock import Clock
 from engine.cron import Cron, read_cron
 from engine.errors import FunctiondError, InvalidField, Overloaded, SettingsError, Unavailable
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsgiApp",
+    "Audit",
     "BadLink",
     "Clock",
     "CodeLinks",
@@ -79,6 +81,7 @@ __all__ = [
     "Store",
     "StoreRefused",
     "StoreUnavailable",
+    "Trace",
     "Trigger",
     "TriggerContext",
     "TriggerRules",

@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from engine.aliases import Aliases
+from engine.audit import AuditTrail
 from engine.backlog import Backlog, Limits
 from engine.catalog import Catalog, listed, weight
 from engine.clock import Clock, SystemClock
@@ -71,6 +72,7 @@ class Running(Struct, frozen=True, kw_only=True):
     delivery: Delivery
     janitor: Janitor
     discarder: Discarder
+    audit: AuditTrail
 
 
 @asynccontextmanager
@@ -306,6 +308,7 @@ def _wire(
         dispatcher=dispatcher,
         delivery=delivery,
         janitor=janitor,
+        audit=AuditTrail(),
         discarder=Discarder(storage.journal, scheduler, backlog, clock, on_discard),
     )
 

@@ -123,6 +123,7 @@ def api_parts(engine: Running) -> Parts:
         region=engine.settings.http.region,
         resources=engine.resources,
         usage=engine.usage,
+        audit=engine.audit,
         version=__version__,
         instances=lambda: engine.pool.statistics().alive,
         async_body_limit=engine.settings.http.async_body_limit,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
+from engine.audit import Audit
 from engine.clock import Clock
 from engine.model import Mode, Outcome
 
@@ -126,8 +127,8 @@ class PluginContext(Protocol):
     def region(self) -> str: ...
 
     @property
-    def audit(self) -> Any:
-        """Traces of the control plane: the ``Audit`` seam; None where there is none."""
+    def audit(self) -> Audit | None:
+        """Traces of the control plane; None where there is none."""
         ...
 
     @property

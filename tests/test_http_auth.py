@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.audit import Trace
 from engine.credentials import AccessKey, Token
 from engine.errors import Forbidden, TooManyFailures
 from engine.http.auth import Authenticator
@@ -95,6 +97,19 @@ def refusal(answer: Answer, status: int, code: str, said: str) -> bool:
     assert answer.headers["x-request-id"]
     assert SECRET not in answer.raw.decode()
     return True
+
+
+async def test_traces_name_the_credentials_and_hold_none(door: Door) -> None:
+    path, traces = f"{BASE}/{urn_of()}/collect/true", list[Trace]()
+
+    with door.api.parts.audit.subscribed(traces.append):
+        await door.ask("PUT", path)
+        await door.send("PUT", path, X_Auth_Token=TOKEN)
+
+    by_key, by_token = traces
+    assert (by_key.user, by_key.code, by_token.code) == ("AK1", 200, 200)
+    assert re.fullmatch(r"token [0-9a-f]{12}", by_token.user)
+    assert TOKEN not in str(by_token)
 
 
 async def test_a_signed_request_is_served_with_its_body(door: Door) -> None:

@@ -26,6 +26,7 @@ from engine.codestore import PACKAGE_LIMIT
 from engine.credentials import AccessKey, Token
 from engine.errors import CodePackageTooLarge, Forbidden, PayloadTooLarge, Unauthorized
 from engine.http.api.functions import CODE_BODY_LIMIT
+from engine.http.api.routing import CALLER
 from engine.http.failures import Failures, Subject
 from engine.http.wire import JSON, Headers, read_body
 from engine.serving import Message, Receive, Scope
@@ -57,6 +58,7 @@ log = structlog.get_logger("functiond")
 class _Holder(Struct, frozen=True, kw_only=True):
     """What is known of a key or token."""
 
+    name: str  #: fit to be shown
     project: str
     prefix: str  #: of the paths of its project
     expires: float
@@ -87,7 +89,7 @@ class Authenticator:
         """From now on these and no others; a request whose body is still coming is judged by what it began with."""
         self._keys = {key.access: _key(key) for key in keys}
         # By their hashes, so that a search's time says nothing about them.
-        self._tokens = {_digest(one.token.encode()): _holder(one.project, one.expires) for one in tokens}
+        self._tokens = {_digest(one.token.encode()): _token(one) for one in tokens}
 
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """What to read the body from. Raises Unauthorized, Forbidden, TooManyFailures, and what reading raises."""
@@ -98,6 +100,7 @@ class Authenticator:
         if holder is None:
             holder, receive = await self._by_signature(scope, headers, receive, address)
         _check_project(scope["path"], holder)
+        scope[CALLER] = holder.name
         return receive
 
     def _by_token(self, headers: Headers, address: str) -> _Holder | None:
@@ -245,9 +248,15 @@ def _digest(text: bytes) -> bytes:
 
 def _key(key: AccessKey) -> _Holder:
     token = key.token.encode() if key.token is not None else None
-    return _holder(key.project, key.expires, secret=key.secret.encode(), token=token)
+    return _holder(key.access, key.project, key.expires, secret=key.secret.encode(), token=token)
 
 
-def _holder(project: str, expires: datetime | None, *, secret: bytes = b"", token: bytes | None = None) -> _Holder:
+def _token(one: Token) -> _Holder:
+    return _holder(f"token {_digest(one.token.encode()).hex()[:12]}", one.project, one.expires)
+
+
+def _holder(
+    name: str, project: str, expires: datetime | None, *, secret: bytes = b"", token: bytes | None = None
+) -> _Holder:
     until = expires.timestamp() if expires else math.inf
-    return _Holder(project=project, prefix=f"/v2/{project}/", expires=until, secret=secret, token=token)
+    return _Holder(name=name, project=project, prefix=f"/v2/{project}/", expires=until, secret=secret, token=token)

@@ -24,6 +24,7 @@ from engine.http.api.parts import Parts
 from engine.http.api.records import InvocationRecords
 from engine.http.api.routing import Resource, make_router, own_urn
 from engine.http.api.versions import VersionsApi
+from engine.http.audit import audited
 from engine.http.auth import Authenticator
 from engine.http.guard import Guard
 from engine.http.openapi import Document
@@ -46,7 +47,8 @@ def create_app(
     """The whole API, open without ``authenticator``; ``more`` are resources of parts that this module does not know."""
     limits = {"async_limit": parts.async_body_limit, "sync_limit": parts.sync_body_limit}
     invocations = Invocations(parts.intake, parts.catalog, **limits)
-    router = make_router([*all_resources(parts), *more], parts.region)
+    resources = audited(all_resources(parts), parts.audit, parts.clock)
+    router = make_router([*resources, *more], parts.region)
     return HttpServer(invocations, router, guard or Guard(), authenticator, parts.region)
 
 

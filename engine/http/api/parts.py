@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from engine.aliases import Aliases
+from engine.audit import AuditTrail
 from engine.catalog import Catalog
 from engine.clock import Clock
 from engine.codestore import CodeStore
@@ -60,6 +61,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     region: str
     resources: Resources
     usage: Usage
+    audit: AuditTrail = field(default_factory=AuditTrail)
     version: str = ""  #: of the engine
     instances: Callable[[], int] = int  #: how many are alive
     async_body_limit: int = 256 << 10

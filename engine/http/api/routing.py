@@ -20,6 +20,7 @@ from engine.urn import FunctionUrn, parse_urn
 T = TypeVar("T")
 BODY_LIMIT = 1 << 20  #: bytes of a body that carries no code
 BASE = "/v2/{project_id}/fgs"
+CALLER = "functiond.caller"  #: in the scope: whose credentials a request showed
 
 _PROJECT = re.compile(r"[\w-]{1,64}", re.ASCII)
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
@@ -31,7 +32,12 @@ class Call:
 
     def __init__(self, scope: Scope, receive: Receive, region: str) -> None:
         self._receive, self._region = receive, region
-        self._parts: Mapping[str, str] = scope["path_params"]
+        self.parts: Mapping[str, str] = scope["path_params"]  #: of the path, by their names
+        self.method: str = scope["method"]
+        self.path = (scope["raw_path"] + b"?" + scope["query_string"]).decode("latin-1").rstrip("?")
+        self.address: str = scope["client"][0] if scope.get("client") else ""
+        self.caller: str = scope.get(CALLER, "")
+        self.body = b""  #: as far as it was read
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self._query: dict[str, str] = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
 
@@ -45,7 +51,7 @@ class Call:
 
     def part(self, name: str) -> str:
         """What stands in the path for ``{name}``."""
-        return self._parts[name]
+        return self.parts[name]
 
     def text(self, name: str) -> str:
         """A query parameter; empty if it is not there."""
@@ -60,7 +66,7 @@ class Call:
 
     async def read(self, kind: type[T], limit: int = BODY_LIMIT, *, empty: T | None = None) -> T:
         """The body as ``kind``; if there may be none, ``empty``. Raises NotJson, InvalidField, PayloadTooLarge."""
-        body = await read_body(self._receive, self.headers, limit)
+        self.body = body = await read_body(self._receive, self.headers, limit)
         if not body and empty is not None:
             return empty
         if not body:

@@ -1,0 +1,133 @@
+"""Each operation that changes something leaves a trace, done or refused, if somebody listens.
+
+Not traced: reading, invoking (which the journal tells), and what never reached an operation, such as a request
+without credentials. Bodies come without secrets, and without the bulk of code packages.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.audit import AuditTrail, Trace
+from engine.clock import Clock
+from engine.errors import FunctiondError
+from engine.http.api.errors import error_reply
+from engine.http.api.routing import Call, Handler, Resource
+from engine.http.operations import OPERATIONS
+from engine.http.wire import JSON, Reply
+
+MASK = "******"
+TEXT = 1024  #: characters of a text that are kept
+BODY = 64 << 10  #: bytes of a body beyond which it is not shown
+READING = ("Show", "List", "Export")
+
+_SECRET = re.compile(r"passw|secret|token|credential|private|_sk$|_ak$|access_key|user_data", re.IGNORECASE)
+
+
+class _Kind(Struct, frozen=True, kw_only=True):
+    """What a path is about, and where its id and name stand: in the path, the reply, or the body."""
+
+    type: str
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+#: By a part of the path; the first that is there.
+_KINDS = {
+    "triggers": _Kind(type="trigger", ids=("trigger_id",), names=("trigger_type_code",)),
+    "aliases": _Kind(type="alias", ids=("alias_urn", "alias_name"), names=("alias_name", "name")),
+    "versions": _Kind(type="version", ids=("func_urn",), names=("version",)),
+    "events": _Kind(type="event", ids=("event_id", "id"), names=("name",)),
+    "dependencies": _Kind(type="dependency", ids=("id", "depend_id"), names=("name", "depend_id")),
+    "cancel": _Kind(type="invocation", ids=("request_id",), names=("request_id",)),
+}
+_FUNCTION = _Kind(
+    type="function", ids=("func_urn", "function_urn", "resource_id"), names=("func_name", "function_urn", "resource_id")
+)
+
+
+def audited(resources: Iterable[Resource], audit: AuditTrail, clock: Clock) -> list[Resource]:
+    """The same resources, whose changing operations are traced."""
+    names = {(one.method, one.path): one.name for one in OPERATIONS if not one.name.startswith(READING)}
+
+    def traced(path: str, method: str, handler: Handler) -> Handler:
+        name = names.get((method, path))
+        return _Traced(name, path, handler, audit, clock) if name else handler
+
+    return [
+        Resource(path=one.path, methods={method: traced(one.path, method, it) for method, it in one.methods.items()})
+        for one in resources
+    ]
+
+
+class _Traced:
+    def __init__(self, operation: str, path: str, handler: Handler, audit: AuditTrail, clock: Clock) -> None:
+        self._operation, self._handler, self._audit, self._clock = operation, handler, audit, clock
+        self._kind = next((kind for part, kind in _KINDS.items() if part in path.split("/")), _FUNCTION)
+
+    async def __call__(self, call: Call) -> Reply:
+        if not self._audit.heard:
+            return await self._handler(call)
+        try:
+            reply = await self._handler(call)
+        except FunctiondError as error:
+            reply = error_reply(error)
+        except Exception:
+            self._audit.tell(self._trace(call, Reply(status=500)))
+            raise
+        self._audit.tell(self._trace(call, reply))
+        return reply
+
+    def _trace(self, call: Call, reply: Reply) -> Trace:
+        body = _shown(call.body)
+        answer = _shown(reply.body) if reply.content_type == JSON else None
+        sources = [call.parts, *(one for one in (answer, body) if isinstance(one, dict))]
+        trace_id = str(uuid.uuid4())
+        request_id = dict(reply.headers).get(b"x-request-id", b"").decode()
+        return Trace(
+            trace_id=trace_id,
+            time=self._clock.now(),
+            operation=self._operation,
+            project=call.parts.get("project_id", ""),
+            resource_type=self._kind.type,
+            resource_id=_first(self._kind.ids, sources),
+            resource_name=_first(self._kind.names, sources),
+            code=reply.status,
+            user=call.caller,
+            source_ip=call.address,
+            request_id=request_id or trace_id,
+            method=call.method,
+            path=call.path,
+            request=body,
+            response=answer,
+        )
+
+
+def _first(names: Iterable[str], sources: Iterable[Mapping[str, Any]]) -> str:
+    sources = list(sources)
+    return next((str(one[name]) for name in names for one in sources if one.get(name)), "")
+
+
+def _shown(body: bytes) -> Any:
+    """A body as JSON, fit to be shown; None if there is none, or it is no JSON, or too long."""
+    if not body or len(body) > BODY:
+        return None
+    try:
+        return without_secrets(msgspec.json.decode(body))
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def without_secrets(value: Any) -> Any:
+    """A copy in which what is named like a secret is masked, and code and long texts are cut."""
+    if isinstance(value, dict):
+        return {name: MASK if _SECRET.search(name) else without_secrets(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(one) for one in value]
+    return f"{value[:TEXT]}..." if isinstance(value, str) and len(value) > TEXT else value
