@@ -241,10 +241,17 @@ def die_with_engine():
         pass  # then the closed socket ends it after the call
 
 
-def main():
-    fd = int(sys.argv[1])
+def run(fd):
+    """Serve that socket; never returns. Also for a process that was forked with all this loaded."""
+    try:
+        main(fd)
+    finally:
+        flush()
+        os._exit(0)  # user threads and exit handlers must not hold an instance that has been dismissed
+
+
+def main(fd):
     os.set_inheritable(fd, False)
-    die_with_engine()
     wire = Wire(fd)
     sys.stdout = sys.__stdout__ = Stream.text(wire, STDOUT)
     sys.stderr = sys.__stderr__ = Stream.text(wire, STDERR)
@@ -265,8 +272,5 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    finally:
-        flush()
-        os._exit(0)  # user threads and exit handlers must not hold an instance that has been dismissed
+    die_with_engine()
+    run(int(sys.argv[1]))
