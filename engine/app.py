@@ -43,6 +43,8 @@ from engine.retry import RetryPolicy, Rules
 from engine.runqueue import RunQueue
 from engine.scheduler import Scheduler
 from engine.settings import QueueSettings, RetrySettings, Settings
+from engine.triggering.plugin_parts import AllParts
+from engine.triggering.sources import Sources
 from engine.urn import LATEST
 from engine.usage import Usage
 from engine.versions import Versions
@@ -70,6 +72,8 @@ class Running(Struct, frozen=True, kw_only=True):
     intake: Intake
     dispatcher: Dispatcher
     delivery: Delivery
+    plugins: AllParts
+    sources: Sources
     janitor: Janitor
     discarder: Discarder
     audit: AuditTrail
@@ -139,9 +143,14 @@ async def _services(running: Running) -> AsyncIterator[None]:
             async with anyio.create_task_group() as slots:
                 await slots.start(running.dispatcher.run)
                 try:
-                    yield
+                    async with anyio.create_task_group() as sources:
+                        await sources.start(running.sources.run)
+                        try:
+                            yield
+                        finally:
+                            await drain(running)
+                            sources.cancel_scope.cancel()
                 finally:
-                    await drain(running)
                     slots.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
@@ -235,6 +244,7 @@ def _wire(
     intake = Intake(
         catalog=catalog,
         journal=storage.journal,
+        cursors=storage.cursors,
         scheduler=scheduler,
         backlog=backlog,
         identity=storage.identity,
@@ -244,6 +254,7 @@ def _wire(
         sync_timeout=settings.http.sync_timeout,
         on_overload=lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()),
     )
+    plugins = AllParts(registry, storage.store, clock, region=region)
     delivery = Delivery(
         outbox=storage.outbox,
         records=storage.records,
@@ -254,6 +265,7 @@ def _wire(
         clock=clock,
         policy=policy,
         region=region,
+        plugins=plugins.speaking_for,
         largest=settings.http.async_body_limit,
     )
 
@@ -281,6 +293,17 @@ def _wire(
         janitor.note_end()
         dispatcher.note_discarded(keys)
 
+    resources = Resources(
+        storage.resources,
+        catalog,
+        codes,
+        clock,
+        warmer=pool,
+        memory=memory_budget(settings),
+        registry=registry,
+        region=region,
+        free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
+    )
     return Running(
         settings=settings,
         clock=clock,
@@ -290,23 +313,24 @@ def _wire(
         catalog=catalog,
         versions=Versions(catalog, storage.catalog, codes, clock),
         aliases=Aliases(catalog, storage.resources, clock),
-        resources=Resources(
-            storage.resources,
-            catalog,
-            codes,
-            clock,
-            warmer=pool,
-            memory=memory_budget(settings),
-            registry=registry,
-            region=region,
-            free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
-        ),
+        resources=resources,
         usage=usage,
         backlog=backlog,
         scheduler=scheduler,
         intake=intake,
         dispatcher=dispatcher,
         delivery=delivery,
+        plugins=plugins,
+        sources=Sources(
+            triggers=resources.triggers,
+            parts=plugins,
+            intake=intake,
+            cursors=storage.cursors,
+            backlog=backlog,
+            catalog=catalog,
+            clock=clock,
+            policy=policy,
+        ),
         janitor=janitor,
         audit=AuditTrail(),
         discarder=Discarder(storage.journal, scheduler, backlog, clock, on_discard),

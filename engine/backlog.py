@@ -5,6 +5,7 @@ The journal keeps the same sums on disk; these are for admission, which must not
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 
 from msgspec import Struct
@@ -27,6 +28,7 @@ class Backlog:
         self._functions: dict[int, tuple[int, int]] = {}
         self.rows = self.size = 0
         self.sync_rows = self.sync_size = 0
+        self._waiting: dict[asyncio.Future[None], tuple[int, int, int]] = {}
 
     def load(self, backlog: dict[int, tuple[int, int]]) -> None:
         """Begin with what was found on disk. Function 0 stands for what has ended."""
@@ -56,11 +58,27 @@ class Backlog:
             raise BacklogFull("all functions", limits.size, "bytes")
         self.add(function_id, size)
 
-    def add(self, function_id: int, size: int) -> None:
-        """Count one that is there already, whatever the limits."""
-        rows, used = self._functions.get(function_id, (0, 0))
-        self._functions[function_id] = (rows + 1, used + size)
-        self.rows += 1
+    def admit_batch(self, function_id: int, rows: int, size: int, name: str) -> None:
+        """Count several more, or none. Raises BacklogFull."""
+        if full := self._full(function_id, rows, size, name):
+            raise full
+        self.add(function_id, size, rows)
+
+    async def wait_for_room(self, function_id: int, rows: int, size: int) -> None:
+        """Return once ``admit_batch`` would take these."""
+        while self._full(function_id, rows, size):
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting[waiter] = (function_id, rows, size)
+            try:
+                await waiter
+            finally:
+                self._waiting.pop(waiter, None)
+
+    def add(self, function_id: int, size: int, rows: int = 1) -> None:
+        """Count what is there already, whatever the limits."""
+        own_rows, used = self._functions.get(function_id, (0, 0))
+        self._functions[function_id] = (own_rows + rows, used + size)
+        self.rows += rows
         self.size += size
 
     def remove(self, function_id: int, size: int, *, rows: int = 1) -> None:
@@ -72,6 +90,8 @@ class Backlog:
             self._functions.pop(function_id, None)
         self.rows -= rows
         self.size -= size
+        if self._waiting:
+            self._wake()
 
     def admit_sync(self, size: int) -> None:
         """Count one more synchronous call. Raises SynchronousCallsFull."""
@@ -85,3 +105,25 @@ class Backlog:
     def remove_sync(self, size: int) -> None:
         self.sync_rows -= 1
         self.sync_size -= size
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _full(self, function_id: int, rows: int, size: int, name: str = "") -> BacklogFull | None:
+        """What keeps a batch out. One that is larger than a limit goes in when nothing else is there."""
+        limits = self._limits
+        own_rows, own_size = self.of(function_id)
+        for there, more, limit, scope, unit in (
+            (own_rows, rows, limits.function_rows, name, "invocations"),
+            (own_size, size, limits.function_size, name, "bytes"),
+            (self.rows, rows, limits.rows, "all functions", "invocations"),
+            (self.size, size, limits.size, "all functions", "bytes"),
+        ):
+            if there + min(more, limit) > limit:
+                return BacklogFull(scope, limit, unit)
+        return None
+
+    def _wake(self) -> None:
+        """Those who wait are as many as there are sources: few enough to be asked one by one."""
+        for waiter, need in self._waiting.items():
+            if not waiter.done() and not self._full(*need):
+                waiter.set_result(None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -28,6 +29,7 @@ from engine.protocols import Destination, Outbox, Records, Undeliverable
 from engine.registry import Registry
 from engine.retry import RetryPolicy
 from engine.text import storable
+from engine.trigger_seams import PluginContext
 
 log = structlog.get_logger("functiond.delivery")
 
@@ -66,13 +68,14 @@ class Delivery:
         clock: Clock,
         policy: RetryPolicy,
         region: str,
+        plugins: Callable[[str], PluginContext],
         largest: int = 256 << 10,
         longest: float = LONGEST,
         random: Random | None = None,
     ) -> None:
         self._outbox, self._records, self._registry, self._catalog = outbox, records, registry, catalog
         self._intake, self._backlog, self._clock, self._policy = intake, backlog, clock, policy
-        self._region = region
+        self._region, self._plugins = region, plugins
         self._largest, self._longest = largest, longest  #: bytes of a record, seconds that a delivery may take
         self._random = random or Random()
         self._work = asyncio.Event()
@@ -153,6 +156,10 @@ class Delivery:
             await self._outbox.delivered(owed)
         self._delivered += 1
 
+    def plugin(self, destination: DestinationSpec) -> PluginContext:
+        """What the parts of the destination's plugin share."""
+        return self._plugins(destination.destination)
+
     async def accept(self, request: Request, owed: Owed, record: Record) -> str:
         """A delivery that becomes an invocation: append and delivered are one transaction."""
         if record.hops >= MAX_HOPS:
@@ -232,6 +239,10 @@ class _Context:
     def __init__(self, delivery: Delivery, owed: Owed, record: Record) -> None:
         self._delivery, self._owed, self._record = delivery, owed, record
         self.done = False
+
+    @property
+    def plugin(self) -> PluginContext:
+        return self._delivery.plugin(self._owed.destination)
 
     async def accept(self, request: Request) -> str:
         request_id = await self._delivery.accept(request, self._owed, self._record)

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.app import Running
 from engine.telemetry import Figure, count, gauge, histogram
+from engine.triggering.keeper import RUNNING
 
 
 def read_figures(engine: Running) -> Iterator[Figure]:
@@ -14,6 +15,7 @@ def read_figures(engine: Running) -> Iterator[Figure]:
     yield from _queue(engine)
     yield from _outcomes(engine)
     yield from _executors(engine)
+    yield from _sources(engine)
     yield from _journal(engine)
 
 
@@ -86,6 +88,16 @@ def _executors(engine: Running) -> Iterator[Figure]:
     yield count("instances_started", "Instances started", pool.started)
     yield count("instances_ended", "Instances ended, by cause", ended, "cause")
     yield histogram("cold_start_seconds", "Until an instance was ready", pool.cold_starts)
+
+
+def _sources(engine: Running) -> Iterator[Figure]:
+    sources = engine.sources.statistics()
+    states: dict[str, float] = {**sources.states}
+    running: dict[str, float] = {table: float(health.state == RUNNING) for table, health in sources.services.items()}
+    yield gauge("triggers", "Triggers, by the state of their source", states, "state")
+    yield gauge("plugin_services", "Services of plugins: 1 for one that runs", running, "plugin")
+    yield count("trigger_events", "Events of triggers that were accepted", sources.accepted)
+    yield count("trigger_events_refused", "Events of triggers that were refused for good", sources.refused)
 
 
 def _journal(engine: Running) -> Iterator[Figure]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -22,7 +22,7 @@ from engine.clock import Clock
 from engine.errors import CallTimedOut, DiskLow, FunctionDisabled, InvalidField, Overloaded, ShuttingDown, Unavailable
 from engine.identity import Identity
 from engine.model import Function, Invocation, Outcome, Request
-from engine.protocols import Journal
+from engine.protocols import CursorMove, Cursors, Journal
 from engine.scheduler import Scheduler
 from engine.urn import LATEST, FunctionUrn
 
@@ -71,6 +71,7 @@ class Intake:
         *,
         catalog: Catalog,
         journal: Journal,
+        cursors: Cursors,
         scheduler: Scheduler,
         backlog: Backlog,
         identity: Identity,
@@ -81,6 +82,7 @@ class Intake:
         on_overload: Callable[[FunctionUrn], None] = lambda urn: None,
     ) -> None:
         self._catalog, self._journal, self._scheduler, self._backlog = catalog, journal, scheduler, backlog
+        self._cursors = cursors
         self._identity, self._clock, self._disk = identity, clock, disk
         self._ageing, self._sync_timeout = ageing, sync_timeout
         self._on_overload = on_overload  #: called when a request was refused for want of room
@@ -99,6 +101,18 @@ class Intake:
             return await self._accept(request)
         except Exception as error:
             self._count_refusal(error, request)
+            raise
+
+    async def accept_batch(self, requests: Sequence[Request], move: CursorMove | None = None) -> Sequence[str]:
+        """Promise to run all of them, and move the cursors of the trigger they come from: all or nothing.
+
+        They are for one function. Gives the request ids as ``Cursors.append`` does.
+        """
+        try:
+            return await self._accept_batch(requests, move)
+        except Exception as error:
+            if requests:
+                self._count_refusal(error, requests[0])
             raise
 
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
@@ -167,6 +181,22 @@ class Intake:
             stored = self._journal.append(invocation, token=request.idempotency_key, then=self.queue)
         except BaseException:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
+            raise
+        return await stored
+
+    async def _accept_batch(self, requests: Sequence[Request], move: CursorMove | None) -> Sequence[str]:
+        if self._closed:
+            raise ShuttingDown
+        size = sum(len(request.payload) for request in requests)
+        made = [(self.prepare(request, self._check(request)), request.idempotency_key) for request in requests]
+        if made:
+            self._disk.check(size)
+            self._backlog.admit_batch(made[0][0].function_id, len(made), size, requests[0].function.name)
+        try:
+            stored = self._cursors.append(made, move, then=self.queue)
+        except BaseException:
+            if made:
+                self._backlog.remove(made[0][0].function_id, size, rows=len(made))
             raise
         return await stored
 

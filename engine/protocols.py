@@ -23,7 +23,7 @@ from engine.model import (
     Request,
     State,
 )
-from engine.trigger_seams import PluginService, Trigger
+from engine.trigger_seams import PluginContext, PluginService, Trigger
 
 # --- execution ----------------------------------------------------------------------------------------------
 
@@ -284,6 +284,11 @@ class ResourceStore(Protocol):
 
 class DeliveryContext(Protocol):
     """What a destination may use while it delivers one outcome."""
+
+    @property
+    def plugin(self) -> PluginContext:
+        """What all parts of its plugin may use."""
+        ...
 
     async def accept(self, request: Request) -> str:
         """Turn the delivery into an invocation here, in one transaction with its being delivered."""

@@ -59,6 +59,14 @@ class Registry:
         return self._services.get(plugin.table)
 
     @property
+    def plugins(self) -> list[Plugin]:
+        """Each once, in the order in which they came."""
+        return list({id(plugin): plugin for plugin in self._by_kind.values()}.values())
+
+    def plugin(self, kind: str) -> Plugin | None:
+        return self._by_kind.get(kind.upper())
+
+    @property
     def code_links(self) -> CodeLinks | None:
         """Where code lies that a link names; None without a configured store."""
         plugins = [plugin for plugin in self._by_kind.values() if plugin.code_links is not None]

@@ -50,7 +50,8 @@ async def serve(
         async with run_engine(settings, plugins=plugins) as engine:
             host = settings.http.host
             authenticator = make_authenticator(engine)
-            app = create_app(api_parts(engine), guard=Guard(loopback=is_loopback(host)), authenticator=authenticator)
+            guard, mounts = Guard(loopback=is_loopback(host)), engine.plugins.mounts
+            app = create_app(api_parts(engine), guard=guard, authenticator=authenticator, mounts=mounts)
             async with (
                 reloading(authenticator, read_auth),
                 listen(app, host, settings.http.port, grace=LAST_WORDS) as port,
@@ -123,6 +124,7 @@ def api_parts(engine: Running) -> Parts:
         region=engine.settings.http.region,
         resources=engine.resources,
         usage=engine.usage,
+        source_state=engine.sources.state,
         audit=engine.audit,
         version=__version__,
         instances=lambda: engine.pool.statistics().alive,

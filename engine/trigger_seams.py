@@ -65,6 +65,7 @@ class PushRequest(Struct, frozen=True, kw_only=True):
     headers: Mapping[bytes, bytes]  #: names in lower case; of repeated ones the last
     body: bytes
     client: str = ""  #: address of the sender
+    project: str = ""  #: of the credentials, where they are asked for
 
 
 class PushReply(Struct, frozen=True, kw_only=True):
@@ -149,8 +150,13 @@ class PluginService(Protocol):
         ...
 
 
-class TriggerContext(PluginContext, Protocol):
-    """What a running trigger gets, beside what its plugin has."""
+class TriggerContext(Protocol):
+    """What a running trigger gets."""
+
+    @property
+    def plugin(self) -> PluginContext:
+        """What all parts of its plugin may use."""
+        ...
 
     @property
     def trigger_id(self) -> str: ...

@@ -26,7 +26,7 @@ FLOORS = (
     {"testing"},
     {"scheduler", "catalog", "function_package", "janitor"},
     {"intake", "dispatcher", "discarder", "resources", "versions", "aliases"},
-    {"delivery"},
+    {"delivery", "triggering"},
     {"app"},
     {"figures", "http"},
     {"service"},

@@ -18,6 +18,7 @@ from engine.protocols import DeliveryContext, Plugin, Undeliverable
 from engine.registry import Registry
 from engine.retry import RetryPolicy
 from engine.testing import ManualClock, MemoryStorage
+from engine.trigger_seams import PluginContext
 from tests.contracts.storage import Seams, ended
 from tests.executing import function
 from tests.test_dispatcher import LIMITS
@@ -88,6 +89,7 @@ async def delivering(**settings: Any) -> AsyncIterator[Delivering]:
         clock=clock,
         policy=RetryPolicy(),
         region="here",
+        plugins=lambda kind: cast("PluginContext", None),
         **settings,
     )
     async with anyio.create_task_group() as tasks:

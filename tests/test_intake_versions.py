@@ -13,7 +13,8 @@ from engine.intake import DiskGuard, Intake
 from engine.model import Alias, Invocation, Request, Rule, Strategy
 from engine.runqueue import RunQueue
 from engine.scheduler import Scheduler
-from engine.testing import ManualClock, MemoryStorage
+from engine.testing import ManualClock, MemoryCursors, MemoryStorage
+from engine.testing_resources import MemoryResourceStore
 from tests.http_app import MemoryCatalogStore
 from tests.test_versions import DRAFT as FUNCTION
 from tests.test_versions import INLINE, House, ResourceStore, opened, urn
@@ -46,6 +47,7 @@ async def door(tmp_path: Path) -> Door:
     intake = Intake(
         catalog=house.catalog,
         journal=storage.journal,
+        cursors=MemoryCursors(storage, MemoryResourceStore()),
         scheduler=Scheduler(RunQueue(slots=1, sync_slots=0, memory=1000), storage.journal, clock),
         backlog=Backlog(LIMITS),
         identity=storage.identity,

@@ -43,6 +43,7 @@ from engine.signing import (
     read_date,
     signature,
 )
+from engine.triggering.routes import PROJECT
 
 SKEW = 900.0  #: seconds that a request's date may be off
 CACHED = 512  #: bytes of a path or query that is remembered in its canonical form
@@ -100,6 +101,7 @@ class Authenticator:
         if holder is None:
             holder, receive = await self._by_signature(scope, headers, receive, address)
         _check_project(scope["path"], holder)
+        scope[PROJECT] = holder.project
         scope[CALLER] = holder.name
         return receive
 

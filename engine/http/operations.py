@@ -181,6 +181,7 @@ OPERATIONS = (
     _op("ShowFunctionTrigger", "GET", _TRIGGER, None, triggers.TriggerReply),
     _op("UpdateTrigger", "PUT", _TRIGGER, triggers.UpdateTriggerBody, triggers.TriggerReply),
     _op("DeleteFunctionTrigger", "DELETE", _TRIGGER, status=204),
+    _op("ShowTriggerState", "GET", f"{_TRIGGER}/state", None, triggers.TriggerState, own=True),
     _op(
         "ListProjectTriggers",
         "GET",

@@ -30,6 +30,7 @@ from engine.http.guard import Guard
 from engine.http.openapi import Document
 from engine.http.wire import ClientGone, Headers, Reply, respond
 from engine.serving import App, Receive, Scope, Send
+from engine.triggering.routes import Mounts
 from engine.urn import FunctionUrn
 
 MAX_TARGET = 1200  #: bytes; no URN needs more, even with every byte percent-encoded
@@ -42,14 +43,18 @@ def create_app(
     *,
     guard: Guard | None = None,
     authenticator: Authenticator | None = None,
+    mounts: Mounts | None = None,
     more: Iterable[Resource] = (),
 ) -> App:
-    """The whole API, open without ``authenticator``; ``more`` are resources of parts that this module does not know."""
+    """The whole API, open without ``authenticator``, and what plugins mount.
+
+    ``more`` are resources of parts that this module does not know.
+    """
     limits = {"async_limit": parts.async_body_limit, "sync_limit": parts.sync_body_limit}
     invocations = Invocations(parts.intake, parts.catalog, **limits)
     resources = audited(all_resources(parts), parts.audit, parts.clock)
     router = make_router([*resources, *more], parts.region)
-    return HttpServer(invocations, router, guard or Guard(), authenticator, parts.region)
+    return HttpServer(invocations, router, guard or Guard(), authenticator, mounts or Mounts(), parts.region)
 
 
 def all_resources(parts: Parts) -> list[Resource]:
@@ -68,18 +73,28 @@ def all_resources(parts: Parts) -> list[Resource]:
 
 class HttpServer:
     def __init__(
-        self, invocations: Invocations, router: App, guard: Guard, authenticator: Authenticator | None, region: str
+        self,
+        invocations: Invocations,
+        router: App,
+        guard: Guard,
+        authenticator: Authenticator | None,
+        mounts: Mounts,
+        region: str,
     ) -> None:
         self._invocations, self._router, self._guard, self._region = invocations, router, guard, region
-        self._authenticator = authenticator
+        self._authenticator, self._mounts = authenticator, mounts
         self._target = lru_cache(4096)(self._read_target)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             headers: Headers = dict(scope["headers"])
             self._guard.check(headers)
-            if self._authenticator is not None:
+            mount = self._mounts.find(scope["path"])
+            if self._authenticator is not None and (mount is None or mount.signed):
                 receive = await self._authenticator.admit(scope, headers, receive)
+            if mount is not None:
+                await mount.app(scope, receive, send)
+                return
             reply = await self._invoke(scope, headers, receive) if scope["method"] == "POST" else None
             if reply is None:
                 await self._router(scope, receive, send)

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from engine import Mode, Plugin, TriggerRules
 from plugins.fields import Name
 from plugins.timer.schedule import Schedule, read_schedule
+from plugins.timer.source import TimerSettings, TimerTrigger
 
 
 class TimerOptions(Struct, frozen=True, kw_only=True):
@@ -32,8 +33,14 @@ def mode(options: TimerOptions) -> Mode:
     return Mode.SYNC if options.sync_execution else Mode.ASYNC
 
 
+def source(options: TimerOptions) -> TimerTrigger:
+    return TimerTrigger(options.name, options.read(), options.user_event)
+
+
 plugin = Plugin(
     kinds=("TIMER",),
+    service=TimerSettings,
     options=TimerOptions,
+    trigger=source,
     rules=TriggerRules(vendor=True, pulls=True, unique=("name",), mode=mode, mode_option="sync_execution"),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from datetime import tzinfo
 
 from msgspec import Struct
 
@@ -21,6 +23,32 @@ class Interval(Struct, frozen=True, kw_only=True):
 
 
 Schedule = Interval | Cron
+
+
+class Timetable(Struct, frozen=True, kw_only=True):
+    """The due times of a schedule that began at a moment; all in seconds since the epoch."""
+
+    schedule: Schedule
+    since: float  #: an interval counts from here
+    zone: tzinfo  #: for a calendar that names none
+
+    def next_after(self, moment: float) -> float:
+        """Infinite if there is none."""
+        if isinstance(self.schedule, Cron):
+            return self.schedule.next_after(moment, self.zone)
+        seconds = self.schedule.seconds
+        passed = math.floor((moment - self.since) / seconds)
+        due = self.since + (passed + 1) * seconds
+        return due if due > moment else due + seconds
+
+    def last_until(self, moment: float, after: float) -> float | None:
+        """The last that is after ``after``, and not after ``moment``."""
+        if isinstance(self.schedule, Cron):
+            found = self.schedule.last_until(moment, after, self.zone)
+        else:
+            seconds = self.schedule.seconds
+            found = self.since + math.floor((moment - self.since) / seconds) * seconds
+        return found if found is not None and found > after else None
 
 
 def read_schedule(schedule_type: str, text: str) -> Schedule:

@@ -16,6 +16,7 @@ from engine.identity import Identity
 from engine.model import Function, Outcome, Request
 from engine.protocols import Records
 from engine.resources.bundle import Resources
+from engine.triggering.source import SourceState
 from engine.usage import Usage
 from engine.versions import Versions
 
@@ -64,6 +65,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     audit: AuditTrail = field(default_factory=AuditTrail)
     version: str = ""  #: of the engine
     instances: Callable[[], int] = int  #: how many are alive
+    source_state: Callable[[str], SourceState | None] = lambda trigger_id: None  #: of a trigger, by its id
     async_body_limit: int = 256 << 10
     sync_body_limit: int = 6 << 20
     health: HealthChecks = HealthChecks()

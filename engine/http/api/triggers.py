@@ -12,10 +12,12 @@ from engine.http.api.times import zoned_time
 from engine.http.wire import Reply, json_reply
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import TriggerDraft
+from engine.triggering.keeper import STOPPED
 
 MAX_ITEMS = 500
 
 Data = dict[str, Any]
+_ONE = "{trigger_type_code}/{trigger_id}"
 
 
 class CreateTriggerBody(Struct, frozen=True, kw_only=True):
@@ -51,9 +53,20 @@ class ProjectTriggers(Struct, frozen=True, kw_only=True):
     next_marker: int
 
 
+class TriggerState(Struct, frozen=True, kw_only=True):
+    """What the source of a trigger does, and what came of its events since the engine started."""
+
+    state: str  #: starting, running, failing (it will be started again), disabled, stopped, or ``no source``
+    problem: str  #: empty when all is well
+    since: str
+    failures: int  #: in a row
+    accepted: int
+    refused: int  #: for good
+
+
 class TriggersApi:
     def __init__(self, parts: Parts) -> None:
-        self._triggers = parts.resources.triggers
+        self._triggers, self._source_state = parts.resources.triggers, parts.source_state
 
     def resources(self) -> list[Resource]:
         triggers = f"{BASE}/triggers"
@@ -62,7 +75,8 @@ class TriggersApi:
         return [
             Resource(path=triggers, methods={"GET": self.list_project}),
             Resource(path=f"{triggers}/{{function_urn}}", methods=function),
-            Resource(path=f"{triggers}/{{function_urn}}/{{trigger_type_code}}/{{trigger_id}}", methods=one),
+            Resource(path=f"{triggers}/{{function_urn}}/{_ONE}", methods=one),
+            Resource(path=f"{triggers}/{{function_urn}}/{_ONE}/state", methods={"GET": self.show_state}),
             Resource(path=f"{BASE}/triggertypes", methods={"GET": self.list_kinds}),
             Resource(path=f"{BASE}/feature", methods={"GET": self.show_features}),
         ]
@@ -83,6 +97,22 @@ class TriggersApi:
 
     async def show(self, call: Call) -> Reply:
         return json_reply(_reply(self._triggers.show(call.urn, *_which(call))))
+
+    async def show_state(self, call: Call) -> Reply:
+        trigger = self._triggers.show(call.urn, *_which(call))
+        source = self._source_state(trigger.id)
+        if source is None:  # the engine is starting or stopping
+            return json_reply(TriggerState(state=STOPPED, problem="", since="", failures=0, accepted=0, refused=0))
+        return json_reply(
+            TriggerState(
+                state=source.state,
+                problem=source.problem,
+                since=zoned_time(source.since),
+                failures=source.failures,
+                accepted=source.accepted,
+                refused=source.refused,
+            )
+        )
 
     async def update(self, call: Call) -> Reply:
         urn = call.urn

@@ -1,0 +1,1 @@
+"""Runs the sources of triggers, and what their plugins run beside them."""

@@ -1,0 +1,96 @@
+"""Keeps one service of a plugin running: what it raises ends here, and it is started again, each time later.
+
+This is the third border that exceptions stop at, beside one attempt and one delivery: no plugin takes the engine down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from random import Random
+from typing import Any
+
+import anyio
+import structlog
+from msgspec import Struct
+
+from engine.clock import Clock
+from engine.retry import RetryPolicy
+from engine.text import storable
+
+log = structlog.get_logger("functiond.triggering")
+
+#: Seconds a service must have run before its failures are forgotten.
+STEADY = 60.0
+STARTING, RUNNING, FAILING, STOPPED = "starting", "running", "failing", "stopped"
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """How a service does."""
+
+    state: str  #: starting, running, failing (it will be started again), stopped
+    problem: str = ""  #: what it last failed with, or what it says is wrong
+    since: float = 0.0  #: when this began
+    failures: int = 0  #: in a row
+
+
+class Keeper:
+    """``settled`` is set once it runs, or has failed for the first time."""
+
+    def __init__(self, clock: Clock, policy: RetryPolicy, **named: str) -> None:
+        self._clock, self._policy, self._named = clock, policy, named
+        self._random = Random()
+        self._failures = 0
+        self.settled = asyncio.Event()
+        self.health = Health(state=STARTING, since=clock.now())
+
+    async def keep(self, run: Callable[[Keeper], Awaitable[None]]) -> None:
+        """Run it until cancelled; ``run`` gets the keeper as its ``task_status``."""
+        while True:
+            began = self._clock.now()
+            self._show(STARTING, self.health.problem)
+            try:
+                await run(self)
+                problem = "it ended by itself"
+            except Exception as error:  # the border of one service
+                problem = explain(error)
+            self._failures = 1 if self._clock.now() - began > STEADY else self._failures + 1
+            wait = self._policy.delay(self._failures, self._random.random())
+            log.warning("service failed", **self._named, problem=problem, again_in=round(wait, 3))
+            self._show(FAILING, problem)
+            self.settled.set()
+            await anyio.sleep(wait)
+
+    def started(self, value: Any = None) -> None:
+        """It works: called by the service, as anyio's ``task_status``."""
+        self._show(RUNNING, "")
+        self.settled.set()
+
+    def trouble(self, problem: str) -> None:
+        """It runs, and says that something is wrong; or, with an empty text, that all is well again."""
+        if problem != self.health.problem:
+            log.warning("source in trouble" if problem else "source works again", **self._named, problem=problem)
+            self._show(self.health.state, problem)
+
+    def stop(self) -> None:
+        self._show(STOPPED, "")
+
+    def _show(self, state: str, problem: str) -> None:
+        self.health = Health(state=state, problem=storable(problem), since=self._clock.now(), failures=self._failures)
+
+
+def explain(error: BaseException) -> str:
+    """In a line, with the parts of a group of errors."""
+    return "; ".join(dict.fromkeys(_told(leaf) for leaf in _leaves(error)))[:1000]
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error

@@ -1,0 +1,78 @@
+"""What the parts of one plugin share in one engine: its settings, its service, its tables, its routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+from msgspec import Struct
+
+from engine.clock import Clock
+from engine.protocols import Plugin
+from engine.registry import Registry
+from engine.trigger_seams import PluginService, Routes, Store
+from engine.triggering.routes import Mounts, PluginRoutes
+
+#: The clock may be set: a far moment is looked at again after this many seconds.
+FARTHEST = 3600.0
+
+
+class PluginParts(Struct, frozen=True, kw_only=True):
+    """Satisfies ``PluginContext``."""
+
+    settings: Any
+    service: PluginService | None
+    store: Store
+    routes: Routes
+    clock: Clock
+    region: str
+    audit: Any = None
+    logs: Any = None
+
+    async def sleep_until(self, moment: float) -> None:
+        while (left := moment - self.clock.now()) > 0:  # noqa: ASYNC110  (a clock offers no event)
+            await anyio.sleep(min(left, FARTHEST))
+
+
+class AllParts:
+    """Those of every plugin, by the name of its table. ``serve`` of a plugin may raise SettingsError."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: Callable[[str], Store],
+        clock: Clock,
+        *,
+        region: str,
+        audit: Any = None,
+        logs: Any = None,
+    ) -> None:
+        self.mounts = Mounts()
+        self._registry = registry
+        self._by_table: dict[str, PluginParts] = {}
+        for plugin in registry.plugins:
+            settings = registry.service(plugin)
+            self._by_table[plugin.table] = PluginParts(
+                settings=settings,
+                service=plugin.serve(settings) if plugin.serve else None,
+                store=store(plugin.table),
+                routes=PluginRoutes(self.mounts, plugin.table),
+                clock=clock,
+                region=region,
+                audit=audit,
+                logs=logs,
+            )
+
+    def of(self, plugin: Plugin) -> PluginParts:
+        return self._by_table[plugin.table]
+
+    def speaking_for(self, kind: str) -> PluginParts:
+        """Of the plugin of a trigger or destination that is known."""
+        plugin = self._registry.plugin(kind)
+        assert plugin is not None
+        return self.of(plugin)
+
+    def services(self) -> Mapping[str, PluginParts]:
+        """Of the plugins that run something."""
+        return {table: parts for table, parts in self._by_table.items() if parts.service is not None}

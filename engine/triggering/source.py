@@ -1,0 +1,115 @@
+"""The source of one trigger through its life: it runs, rests or goes as what is stored of the trigger says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio.abc import TaskGroup
+from msgspec import Struct
+
+from engine.clock import Clock
+from engine.resources.bound_trigger import BoundTrigger
+from engine.retry import RetryPolicy
+from engine.triggering.context import Tally
+from engine.triggering.keeper import STOPPED, Health, Keeper
+
+DISABLED, NO_SOURCE = "disabled", "no source"
+
+#: Runs a trigger's source once, to its end or failure.
+RunOnce = Callable[[BoundTrigger, Keeper, Tally], Awaitable[None]]
+
+
+class SourceState(Struct, frozen=True, kw_only=True):
+    """How a trigger's source does, and what came of its events since the engine started."""
+
+    state: str  #: starting, running, failing, disabled, stopped, or ``no source``
+    problem: str
+    since: float  #: when that began
+    failures: int  #: in a row
+    accepted: int
+    refused: int  #: events refused for good: too large, or a key used with another payload
+
+
+class Source:
+    def __init__(self, trigger: BoundTrigger, run_once: RunOnce, clock: Clock, policy: RetryPolicy) -> None:
+        self._wanted: BoundTrigger | None = trigger
+        self._run_once, self._clock, self._policy = run_once, clock, policy
+        self._changed = asyncio.Event()
+        self._tally = Tally()
+        self._life: _Life | None = None
+        self._rest = Health(state=STOPPED, since=clock.now())
+
+    def want(self, trigger: BoundTrigger | None) -> None:
+        """What is stored now; None once the trigger is gone."""
+        self._wanted = trigger
+        self._changed.set()
+        if self._life is not None:
+            self._life.keeper.settled.set()  # whoever waits for it to start has something new to do
+
+    async def run(self) -> None:
+        """Until the trigger is gone."""
+        async with anyio.create_task_group() as lives:
+            while True:
+                self._changed.clear()
+                wanted = self._wanted
+                await self._follow(wanted, lives)
+                if wanted is None:
+                    return
+                await self._changed.wait()
+
+    def state(self) -> SourceState:
+        health = self._life.keeper.health if self._life else self._rest
+        return SourceState(
+            state=health.state,
+            problem=health.problem,
+            since=health.since,
+            failures=health.failures,
+            accepted=self._tally.accepted,
+            refused=self._tally.refused,
+        )
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _follow(self, wanted: BoundTrigger | None, lives: TaskGroup) -> None:
+        old, self._life = self._life, None
+        runs = wanted is not None and wanted.runnable
+        overlaps = wanted is not None and runs and wanted.plugin.rules.overlaps
+        if old is not None and not overlaps:
+            await old.end()
+        if wanted is None or not runs:
+            self._rest = Health(state=_resting(wanted), since=self._clock.now())
+            return
+        keeper = Keeper(self._clock, self._policy, trigger=wanted.id, kind=wanted.kind, function=wanted.function)
+        self._life = _Life(keeper)
+        lives.start_soon(self._life.run, lambda status: self._run_once(wanted, status, self._tally))
+        if old is not None and overlaps:
+            await keeper.settled.wait()
+            await old.end()
+
+
+class _Life:
+    """A source with one set of options, from its start to its end."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self._scope = anyio.CancelScope()
+        self._ended = asyncio.Event()
+
+    async def run(self, run_once: Callable[[Keeper], Awaitable[None]]) -> None:
+        try:
+            with self._scope:
+                await self.keeper.keep(run_once)
+        finally:
+            self._ended.set()
+
+    async def end(self) -> None:
+        self._scope.cancel()
+        await self._ended.wait()
+
+
+def _resting(trigger: BoundTrigger | None) -> str:
+    if trigger is None:
+        return STOPPED
+    return NO_SOURCE if trigger.stored.active else DISABLED

@@ -1,0 +1,101 @@
+"""An engine in this process with sources of triggers, and a clock that its timers follow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from msgspec import Struct
+
+from engine.app import Running, run_engine
+from engine.clock import Clock
+from engine.codestore import NO_CODE, CodeSource
+from engine.model import Function, State
+from engine.protocols import Plugin, Selection
+from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.triggers import TriggerDraft
+from engine.settings import Settings, load_settings
+from engine.triggering.source import SourceState
+from engine.urn import FunctionUrn, parse_urn
+from tests.http_app import PROJECT, REGION, SOURCE, encoded
+
+URN = f"urn:fss:{REGION}:{PROJECT}:function:default:hello:latest"
+#: Nothing is kept back of the disk, and what fails is tried again soon.
+QUICK = {"storage.free_space": 0, "storage.ballast": 0, "retry.base": 0.01, "retry.jitter": 0.0, "grace": 0.0}
+
+
+class House(Struct, kw_only=True):
+    """A running engine with the function ``hello``, which starts nothing, so that what was accepted can be counted."""
+
+    engine: Running
+
+    @property
+    def urn(self) -> FunctionUrn:
+        return parse_urn(URN, region=REGION, project=PROJECT)
+
+    async def create(self, kind: str, **data: Any) -> BoundTrigger:
+        return await self.engine.resources.triggers.create(self.urn, TriggerDraft(kind=kind, data=data))
+
+    async def update(self, trigger: BoundTrigger, *, status: str = "", **data: Any) -> BoundTrigger:
+        parts = [data] if data else []
+        return await self.engine.resources.triggers.update(self.urn, trigger.kind, trigger.id, parts, status)
+
+    async def delete(self, trigger: BoundTrigger) -> None:
+        await self.engine.resources.triggers.delete(self.urn, trigger.kind, trigger.id)
+
+    def state(self, trigger: BoundTrigger) -> SourceState:
+        state = self.engine.sources.state(trigger.id)
+        assert state is not None
+        return state
+
+    async def events(self) -> list[Any]:
+        """Payloads of all that was accepted, in the order of acceptance."""
+        selection = Selection(function_id=1, states=frozenset(State), limit=100_000)
+        records, _ = await self.engine.storage.records.list(selection)
+        whole = [await self.engine.storage.records.get(key) for key in sorted(record.key for record in records)]
+        return [json.loads(record.payload) for record in whole if record]
+
+    async def cursors(self, trigger: BoundTrigger) -> dict[str, bytes]:
+        return dict(await self.engine.storage.cursors.read(trigger.id))
+
+
+@asynccontextmanager
+async def house(
+    folder: Path, plugins: Iterable[Plugin] = (), *, clock: Clock | None = None, **settings: Any
+) -> AsyncIterator[House]:
+    """Opened again on the same folder, it is the next engine. Setting names are given with two underscores."""
+    async with run_engine(settings_of(folder, **settings), plugins=plugins, clock=clock) as engine:
+        engine.scheduler.hold("tests count what waits")
+        if not engine.catalog.list(PROJECT):
+            await engine.catalog.create(_hello(), CodeSource(kind="inline", file=encoded(SOURCE)))
+        with anyio.fail_after(60):
+            yield House(engine=engine)
+
+
+def settings_of(folder: Path, **settings: Any) -> Settings:
+    named = {name.replace("__", "."): value for name, value in settings.items()}
+    return load_settings(overrides={**QUICK, "storage.data_dir": str(folder), **named})
+
+
+def _hello() -> Function:
+    return Function(
+        function_id=0,
+        project=PROJECT,
+        package="default",
+        name="hello",
+        runtime="Python3.10",
+        handler="index.handler",
+        timeout=3,
+        memory_size=128,
+        code=NO_CODE,
+    )
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Turn the loop over until something is true; ``house`` bounds it in time."""
+    while not true():  # noqa: ASYNC110  (what is looked at offers no event)
+        await anyio.sleep(0.002)
