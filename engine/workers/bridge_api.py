@@ -1,0 +1,157 @@
+"""The runtime API that ``bootstrap`` asks for its events. Standard library only, Python 3.9 syntax.
+
+``next`` waits until there is an event, however long (a client that expects another status when nothing is ready
+does not mind); the first one says that the runtime is ready. Several may wait, if the function takes several
+requests at a time.
+"""
+
+import json
+import socket
+from collections import deque
+
+from bridge_dialects import (
+    ERROR, INIT_ERROR, INIT_PREFIX, NEXT, PREFIX, RESPONSE, describe_error, streamed_error,
+)
+from bridge_http import BadMessage, Reader, write_answer
+from bridge_loop import READ, Connection
+
+OK, USER, INIT_RAISED, TOO_LARGE = 0, 4002, 4009, 4004
+
+
+class Api:
+    def __init__(self, bridge, dialect):
+        self.bridge, self.dialect = bridge, dialect
+        self.waiting = deque()  #: clients in ``next``, the longest first
+        self.undelivered = deque()  #: invocations whose client went away before it had them
+        self.running = {}  #: invocations by request id
+
+    def open(self):
+        """Listen; gives the variables by which bootstrap finds us."""
+        self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(128)
+        self.listener.setblocking(False)
+        self.bridge.loop.watch(self.listener, READ, self.accept)
+        return self.dialect.variables("%s:%d" % self.listener.getsockname())
+
+    def hungry(self):
+        while self.waiting and not self.waiting[0].connection.alive():
+            self.waiting.popleft()
+        return bool(self.waiting)
+
+    def invoke(self, invocation):
+        """Hand it to the client that has waited for longest."""
+        self.running[invocation.request_id] = invocation
+        self.waiting.popleft().deliver(invocation, self.dialect.headers(invocation))
+
+    def accept(self, events):
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:  # it has given up
+            return
+        Client(self, sock)
+
+    # --- what clients ask for ---
+
+    def wait(self, client):
+        if not self.bridge.is_ready:
+            self.bridge.ready()
+        self.waiting.append(client)
+        self.redeliver()
+        if self.waiting:
+            self.bridge.invite()
+
+    def leave(self, client):
+        """It has closed its connection."""
+        if client in self.waiting:
+            self.waiting.remove(client)
+        if client.invocation is not None and client.connection.unsent:
+            self.undelivered.append(client.invocation)
+            self.redeliver()
+
+    def redeliver(self):
+        while self.undelivered and self.hungry():
+            self.invoke(self.undelivered.popleft())
+
+    def conclude(self, client, action, request_id, message):
+        """The answer to an invocation."""
+        invocation = self.running.pop(request_id, None)
+        if invocation is None:
+            text = "no request %r waits for an answer: each is answered once" % request_id
+            client.refuse(400, "InvalidRequestID", text)
+        elif message.size > self.bridge.limit:
+            self.bridge.too_large(invocation.ticket, message.size)
+            text = "the response may have %d bytes" % self.bridge.limit
+            client.refuse(413, "RequestEntityTooLarge", text)
+        else:
+            error = message.body if action == ERROR else streamed_error(message)
+            if error is None:
+                self.bridge.answer(invocation.ticket, OK, "", message.body)
+            else:
+                line, body = describe_error(error, message.get("lambda-runtime-function-error-type"))
+                self.bridge.answer(invocation.ticket, USER, PREFIX + line, body)
+            client.accept(self.dialect.ACCEPTED)
+
+    def fail_start(self, client, message):
+        if self.bridge.is_ready:
+            client.refuse(403, "InvalidStateTransition", "the runtime is initialized: it has asked for an event")
+            return
+        line, body = describe_error(message.body, message.get("lambda-runtime-function-error-type"))
+        client.accept(self.dialect.ACCEPTED)
+        self.bridge.ready(INIT_RAISED, INIT_PREFIX + line, body)
+
+
+class Client:
+    """A connection of the runtime's; one request at a time."""
+
+    def __init__(self, api, sock):
+        self.api, self.reader = api, Reader(api.bridge.limit)
+        self.invocation = None  #: being delivered
+        self.continued = False
+        self.lasting = True
+        self.connection = Connection(api.bridge.loop, sock, self.read, self.leave)
+
+    def read(self, data):
+        try:
+            message = self.reader.feed(data)
+            if message is not None:
+                self.serve(message)
+            elif self.reader.head is not None and not self.continued:
+                self.continued = True
+                if self.reader.head.get("expect"):
+                    self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        except BadMessage as problem:
+            self.lasting = False
+            self.refuse(400, "BadRequest", str(problem))
+
+    def serve(self, message):
+        self.lasting, self.continued, self.invocation = message.lasting, False, None
+        action, request_id = self.api.dialect.route(message.start[0], message.start[1].partition("?")[0])
+        if message.get("origin") or message.get("sec-fetch-site"):
+            self.refuse(403, "Forbidden", "this is no place for web pages")
+        elif action == NEXT:
+            self.api.wait(self)
+        elif action in (RESPONSE, ERROR):
+            self.api.conclude(self, action, request_id, message)
+        elif action == INIT_ERROR:
+            self.api.fail_start(self, message)
+        else:
+            self.refuse(404, "NotFound", "the runtime API has these: " + self.api.dialect.PATHS)
+
+    def leave(self):
+        self.api.leave(self)
+
+    def deliver(self, invocation, headers):
+        self.invocation = invocation
+        self.write(200, headers, invocation.event)
+
+    def accept(self, status):
+        self.write(status, [], b"")
+
+    def refuse(self, status, kind, text):
+        body = json.dumps({"errorMessage": text, "errorType": kind}).encode()
+        self.write(status, [("Content-Type", "application/json")], body)
+
+    def write(self, status, headers, body):
+        closing = [] if self.lasting else [("Connection", "close")]
+        self.connection.write(write_answer(status, headers + closing, body), last=not self.lasting)

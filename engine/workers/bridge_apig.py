@@ -1,0 +1,120 @@
+"""From an API Gateway event to an HTTP request, and from the response to the reply that a gateway understands.
+
+Names and rules are those of spec triggers_runtime, sections 1.11 and 4.5. Standard library only, Python 3.9 syntax.
+"""
+
+import base64
+import json
+import os
+from urllib.parse import quote, urlencode
+
+from bridge_http import write_message
+
+#: Of one connection, not of the message; and what is computed anew.
+OF_THE_CONNECTION = frozenset((
+    "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
+    "upgrade",
+))
+OF_THE_REPLY = frozenset(("connection", "keep-alive", "trailer", "transfer-encoding"))
+IN_A_PATH = "/?%:@!$&'()*+,;=~"
+
+
+class BadEvent(Exception):
+    """The event cannot be made an HTTP request."""
+
+
+def read_event(invocation, setup):
+    """The method and the bytes of the request. Raises BadEvent."""
+    try:
+        event = json.loads(invocation.event)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict) or not isinstance(event.get("httpMethod"), str):
+        raise BadEvent("an HTTP function takes events of an API gateway, with httpMethod, path, headers and body")
+    ours = own_headers(event, invocation, setup)
+    replaced = OF_THE_CONNECTION | {name.lower() for name, _ in ours}
+    headers = [(name, value) for name, value in given_headers(event) if name.lower() not in replaced]
+    if not any(name.lower() == "host" for name, _ in headers):
+        headers.append(("Host", "127.0.0.1:8000"))
+    method = event["httpMethod"]
+    if not method.isalpha() or not method.isascii():
+        raise BadEvent("httpMethod is %r" % method)
+    return method, write_message("%s %s HTTP/1.1" % (method, target(event)), headers + ours, content(event))
+
+
+def own_headers(event, invocation, setup):
+    context = event.get("requestContext")
+    context = context if isinstance(context, dict) else {}
+    pairs = [
+        ("X-APIG-Api-Id", context.get("apiId")),
+        ("X-APIG-Request-Id", context.get("requestId")),
+        ("X-APIG-Source-Ip", context.get("sourceIp")),
+        ("X-APIG-Source-Stage", context.get("stage")),
+        ("X-CFF-Request-Id", invocation.request_id),
+        ("X-CFF-Memory", setup["memory"]),
+        ("X-CFF-Timeout", setup["timeout"]),
+        ("X-CFF-Func-Version", setup["version"]),
+        ("X-CFF-Func-Name", setup["name"]),
+        ("X-CFF-Project-Id", setup["project"]),
+        ("X-CFF-Package", setup["package"]),
+        ("X-CFF-Region", os.environ.get("RUNTIME_REGION")),
+    ]
+    return [(name, line(name, "" if value is None else value)) for name, value in pairs]
+
+
+def given_headers(event):
+    for name, values in pairs_of(event, "headers"):
+        if not name or not name.isascii() or any(character in name for character in " \t\r\n:"):
+            raise BadEvent("%r is no name of a header" % name)
+        for value in values:
+            yield name, line(name, value)
+
+
+def line(name, value):
+    text = str(value)
+    if "\r" in text or "\n" in text:
+        raise BadEvent("the header %s has more than one line" % name)
+    return text
+
+
+def target(event):
+    """Path and query as they stand in the first line."""
+    path = quote(str(event.get("path") or "/"), safe=IN_A_PATH)
+    given = pairs_of(event, "queryStringParameters")
+    query = urlencode([(name, str(value)) for name, values in given for value in values])
+    if query:
+        path += ("&" if "?" in path else "?") + query
+    return path if path.startswith("/") else "/" + path
+
+
+def pairs_of(event, field):
+    """The names of an object with the list of their values; one value may stand without a list."""
+    for name, value in (event.get(field) or {}).items():
+        yield name, value if isinstance(value, list) else [] if value is None else [value]
+
+
+def content(event):
+    body = event.get("body")
+    if body is None:
+        return b""
+    text = body if isinstance(body, str) else json.dumps(body)
+    if not event.get("isBase64Encoded"):
+        return text.encode()
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise BadEvent("isBase64Encoded is true, but the body is no base64") from None
+
+
+def write_reply(message):
+    """What the gateway is given: names of headers as in Content-Type, each with a list, and the body as base64."""
+    headers = {}
+    for name, value in message.headers:
+        if name.lower() not in OF_THE_REPLY:
+            headers.setdefault("-".join(part.capitalize() for part in name.split("-")), []).append(value)
+    return json.dumps({
+        "body": base64.b64encode(message.body).decode(),
+        "headers": headers,
+        "statusCode": message.status,
+        "isBase64Encoded": True,
+    }).encode()

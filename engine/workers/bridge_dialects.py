@@ -1,0 +1,127 @@
+"""The two runtime APIs as data: paths, headers, variables and errors. Standard library only, Python 3.9 syntax.
+
+``Custom`` is the platform's own (spec triggers_runtime, section 4.4), ``Lambda`` is AWS's of 2018-06-01 (section 5).
+"""
+
+import base64
+import json
+import os
+
+PREFIX = "function invocation exception, error: "
+INIT_PREFIX = "function initialization exception, error: "
+
+NEXT, RESPONSE, ERROR, INIT_ERROR = "next", "response", "error", "init error"
+
+
+class Custom:
+    """Beside its documented headers there are those for keys of an agency, empty since there are no agencies here."""
+
+    ROOT = "/v1/runtime/invocation/"
+    ACCEPTED = 200  #: the status of an answer that was taken
+    PATHS = "GET %srequest, POST %sresponse/<request id>, POST %serror/<request id>" % (ROOT, ROOT, ROOT)
+    KEYS = tuple("X-CFF-" + name for name in ("Access-Key", "Secret-Key", "Security-Access-Key", "Security-Secret-Key",
+                                              "Security-Token", "Auth-Token"))
+
+    def __init__(self, setup):
+        # Always sync: runtimes that are told async may give no result, and destinations want one.
+        self.fixed = [("Content-Type", "application/json"), ("X-CFF-Invoke-Type", "sync")]
+        self.fixed += [(name, "") for name in self.KEYS]
+
+    def variables(self, address):
+        return {"RUNTIME_API_ADDR": address}
+
+    def route(self, method, path):
+        """What is asked for, and of which request."""
+        if not path.startswith(self.ROOT):
+            return None, ""
+        what, _, request_id = path[len(self.ROOT):].partition("/")
+        if method == "GET":
+            return (NEXT if what == "request" and not request_id else None), ""
+        return (what if method == "POST" and what in (RESPONSE, ERROR) else None), request_id
+
+    def headers(self, invocation):
+        return self.fixed + [("X-Cff-Request-Id", invocation.request_id)]
+
+
+class Lambda:
+    ROOT = "/2018-06-01/runtime/"
+    ACCEPTED = 202
+    PATHS = ("GET %sinvocation/next, POST %sinvocation/<request id>/response, POST %sinvocation/<request id>/error, "
+             "POST %sinit/error") % (ROOT, ROOT, ROOT, ROOT)
+
+    def __init__(self, setup):
+        self.setup = setup
+        self.version = "$LATEST" if setup["version"] == "latest" else setup["version"]
+        self.region = os.environ.get("RUNTIME_REGION", "")
+        self.arn = "arn:aws:lambda:%s:%s:function:%s" % (self.region, setup["project"], setup["name"])
+
+    def variables(self, address):
+        setup = self.setup
+        return {
+            "AWS_LAMBDA_RUNTIME_API": address,
+            "AWS_LAMBDA_FUNCTION_NAME": setup["name"],
+            "AWS_LAMBDA_FUNCTION_VERSION": self.version,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(setup["memory"]),
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/" + setup["name"],
+            "AWS_LAMBDA_LOG_STREAM_NAME": "[%s]%s" % (self.version, setup["instance"]),
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "LAMBDA_TASK_ROOT": setup["code"],
+            "LAMBDA_RUNTIME_DIR": setup["code"],
+            "_HANDLER": setup["handler"],
+        }
+
+    def route(self, method, path):
+        """What is asked for, and of which request."""
+        parts = path[len(self.ROOT):].split("/") if path.startswith(self.ROOT) else []
+        if method == "GET":
+            return (NEXT if parts == ["invocation", "next"] else None), ""
+        if method == "POST" and parts == ["init", "error"]:
+            return INIT_ERROR, ""
+        if method == "POST" and len(parts) == 3 and parts[0] == "invocation" and parts[2] in (RESPONSE, ERROR):
+            return parts[2], parts[1]
+        return None, ""
+
+    def headers(self, invocation):
+        return [
+            ("Content-Type", "application/json"),
+            ("Lambda-Runtime-Aws-Request-Id", invocation.request_id),
+            ("Lambda-Runtime-Deadline-Ms", str(invocation.deadline)),
+            ("Lambda-Runtime-Invoked-Function-Arn", "%s:%s" % (self.arn, invocation.alias or self.version)),
+            ("Lambda-Runtime-Trace-Id", trace_id(invocation.request_id)),
+        ]
+
+
+def trace_id(request_id):
+    """One for each request, in AWS's form, not sampled."""
+    digits = request_id.replace("-", "").ljust(32, "0")
+    return "Root=1-%s-%s;Parent=%s;Sampled=0" % (digits[:8], digits[8:32], digits[16:32])
+
+
+def streamed_error(message):
+    """The error with which a streamed response broke off, as it stands in its trailers; None if it did not."""
+    if not message.get("lambda-runtime-function-error-type"):
+        return None
+    try:
+        return base64.b64decode(message.get("lambda-runtime-function-error-body"))
+    except ValueError:
+        return b""
+
+
+def describe_error(body, kind):
+    """A line, and the documented error body: what the runtime sent, made whole where something is missing.
+
+    ``kind`` is used for an error that names none.
+    """
+    try:
+        error = json.loads(body)
+    except ValueError:
+        error = body.decode("utf-8", "replace")
+    if not isinstance(error, dict):
+        error = {"errorMessage": error if isinstance(error, str) else json.dumps(error)}
+    text = str(error.get("errorMessage") or "")
+    error["errorMessage"], error["errorType"] = text, str(error.get("errorType") or kind or "Error")
+    error.setdefault("stackTrace", error.get("trace") or [])
+    line = "%s: %s" % (error["errorType"], text) if text else error["errorType"]
+    return line, json.dumps(error, indent=4).encode()

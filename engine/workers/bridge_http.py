@@ -1,0 +1,177 @@
+"""HTTP/1.1 messages, read as they arrive and written in one piece. Standard library only, Python 3.9 syntax."""
+
+HEAD_LIMIT = 1 << 16
+NO_BODY = frozenset((204, 304))
+REASONS = {
+    200: "OK", 202: "Accepted", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 413: "Payload Too Large",
+}
+
+
+class BadMessage(Exception):
+    """What was sent is no HTTP that we understand."""
+
+
+class Message:
+    """``start`` is the first line in its three parts, ``headers`` are (name, value) pairs as sent, with trailers."""
+
+    def __init__(self, start, headers):
+        self.start, self.headers = start, headers
+        self.body = b""
+        self.size = 0  #: of the body; larger than ``body`` if it was too large to be kept
+        self.lasting = True  #: whether the connection can carry another message
+
+    def get(self, name):
+        """The first header of that (lower-case) name, or an empty string."""
+        return next((value for known, value in self.headers if known.lower() == name), "")
+
+    @property
+    def status(self):
+        return int(self.start[1])
+
+
+class Reader:
+    """Puts messages together. A body beyond ``limit`` is read to its end, but only counted."""
+
+    def __init__(self, limit, response=False):
+        self.limit, self.response = limit, response
+        self.buffer = bytearray()
+        self.ended = False  #: the other side will send no more
+        self.head = None  #: of the message that is being read
+        self.bodiless = False  #: the answer to HEAD that is awaited has no body, whatever it says
+        self.steps = self.messages()
+
+    def feed(self, data):
+        """The message that this completes, or None. Raises BadMessage."""
+        self.buffer += data
+        return next(self.steps)
+
+    def end(self):
+        """The message that the end of the connection completes, or None."""
+        self.ended = True
+        try:
+            return next(self.steps)
+        except BadMessage:
+            return None
+
+    def messages(self):
+        while True:
+            message = yield from self.read_head()
+            self.head = message
+            coding = message.get("transfer-encoding").lower()
+            if self.response and (self.bodiless or message.status in NO_BODY or message.status < 200):
+                pass
+            elif coding.endswith("chunked"):
+                yield from self.read_chunks(message)
+            elif message.get("content-length"):
+                yield from self.read_sized(message, number(message.get("content-length"), 10))
+            elif self.response:
+                message.lasting = False
+                yield from self.read_rest(message)
+            message.lasting = message.lasting and persists(message, self.response)
+            self.head = None
+            yield message
+
+    def read_head(self):
+        while True:
+            end, gap = self.buffer.find(b"\r\n\r\n"), 4
+            if end < 0:
+                end, gap = self.buffer.find(b"\n\n"), 2
+            if end >= 0:
+                break
+            if len(self.buffer) > HEAD_LIMIT:
+                raise BadMessage("the head is larger than %d bytes" % HEAD_LIMIT)
+            yield None
+        lines = self.buffer[:end].decode("latin-1").replace("\r\n", "\n").lstrip("\n").split("\n")
+        del self.buffer[:end + gap]
+        start = lines[0].split(" ", 2)
+        if len(start) < 2 or self.response and not start[1].isdigit():
+            raise BadMessage("'%s' begins no message" % lines[0][:80])
+        return Message(start, [pair(line) for line in lines[1:]])
+
+    def read_rest(self, message):
+        kept = bytearray()
+        while not self.ended:
+            self.keep(message, kept, len(self.buffer))
+            yield None
+        self.keep(message, kept, len(self.buffer))
+        message.body = bytes(kept)
+
+    def read_sized(self, message, size):
+        kept = bytearray()
+        yield from self.read_span(message, kept, size)
+        message.body = bytes(kept)
+
+    def read_chunks(self, message):
+        kept = bytearray()
+        while True:
+            size = number((yield from self.line()).partition(";")[0], 16)
+            if size == 0:
+                break
+            yield from self.read_span(message, kept, size)
+            yield from self.line()
+        while True:
+            trailer = yield from self.line()
+            if not trailer:
+                break
+            message.headers.append(pair(trailer))
+        message.body = bytes(kept)
+
+    def read_span(self, message, kept, size):
+        while size:
+            part = min(size, len(self.buffer))
+            self.keep(message, kept, part)
+            size -= part
+            if size:
+                yield None
+
+    def keep(self, message, kept, part):
+        message.size += part
+        if message.size <= self.limit:
+            kept += self.buffer[:part]
+        del self.buffer[:part]
+
+    def line(self):
+        while True:
+            end = self.buffer.find(b"\n")
+            if end >= 0:
+                line = self.buffer[:end].decode("latin-1").rstrip("\r")
+                del self.buffer[:end + 1]
+                return line
+            if len(self.buffer) > HEAD_LIMIT:
+                raise BadMessage("a line is larger than %d bytes" % HEAD_LIMIT)
+            yield None
+
+
+def number(text, base):
+    try:
+        value = int(text, base)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise BadMessage("'%s' is no length" % text[:40])
+    return value
+
+
+def pair(line):
+    name, colon, value = line.partition(":")
+    if not colon:
+        raise BadMessage("'%s' is no header" % line[:80])
+    return name.strip(), value.strip()
+
+
+def persists(message, response):
+    connection = message.get("connection").lower()
+    version = message.start[0] if response else message.start[-1]
+    return connection == "keep-alive" if version == "HTTP/1.0" else "close" not in connection
+
+
+def write_message(start, headers, body):
+    """The bytes of a message; a Content-Length is added."""
+    lines = [start]
+    lines += ["%s: %s" % header for header in headers]
+    lines.append("Content-Length: %d\r\n\r\n" % len(body))
+    return "\r\n".join(lines).encode("utf-8", "replace") + body
+
+
+def write_answer(status, headers, body):
+    return write_message("HTTP/1.1 %d %s" % (status, REASONS[status]), headers, body)

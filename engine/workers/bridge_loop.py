@@ -1,0 +1,141 @@
+"""The event loop of the bridge: sockets, connections and timers. Standard library only, Python 3.9 syntax.
+
+asyncio would do all this, but importing it takes longer than everything else at the start of an instance.
+"""
+
+import errno
+import selectors
+import socket
+import time
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+PIECE = 1 << 16  #: bytes read at a time
+
+
+class Loop:
+    def __init__(self):
+        self.selector = selectors.DefaultSelector()
+        self.timers = []
+
+    def watch(self, file, events, callback):
+        """Call ``callback(events)`` whenever one of these is so; replaces what was watched of the file before."""
+        try:
+            self.selector.register(file, events, callback)
+        except KeyError:
+            self.selector.modify(file, events, callback)
+
+    def unwatch(self, file):
+        try:
+            self.selector.unregister(file)
+        except KeyError:
+            pass
+
+    def later(self, seconds, callback):
+        self.timers.append((time.monotonic() + seconds, callback))
+
+    def run(self):
+        """Until the process ends."""
+        while True:
+            patience = None
+            if self.timers:
+                patience = max(0.0, min(self.timers)[0] - time.monotonic())
+            for key, events in self.selector.select(patience):
+                key.data(events)
+            if self.timers:
+                self.ring()
+
+    def ring(self):
+        now = time.monotonic()
+        due = [callback for when, callback in self.timers if when <= now]
+        self.timers = [timer for timer in self.timers if timer[0] > now]
+        for callback in due:
+            callback()
+
+
+class Connection:
+    """An open TCP connection: ``on_data`` gets what arrives; ``on_end`` is called when the other side is gone."""
+
+    def __init__(self, loop, sock, on_data, on_end):
+        self.loop, self.sock, self.on_data, self.on_end = loop, sock, on_data, on_end
+        self.unsent = b""
+        self.last = False  #: nothing will be written after this
+        self.closed = False
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        loop.watch(sock, READ, self.on_event)
+
+    def write(self, data, last=False):
+        """A failure is told by ``on_end``, later: the loop sees it, too. After the ``last`` no more."""
+        if self.closed:
+            return
+        waiting = bool(self.unsent)
+        self.unsent, self.last = self.unsent + data, last
+        self.flush()
+        if self.unsent and not waiting:
+            self.loop.watch(self.sock, READ | WRITE, self.on_event)
+
+    def alive(self):
+        """Whether the other side has not closed it yet; asked of one from which nothing is expected."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def close(self):
+        if not self.closed:
+            self.closed = True
+            self.loop.unwatch(self.sock)
+            self.sock.close()
+
+    def flush(self):
+        try:
+            self.unsent = self.unsent[self.sock.send(self.unsent):]
+            if self.last and not self.unsent:
+                self.sock.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.loop.watch(self.sock, READ, self.on_event)
+
+    def on_event(self, events):
+        if events & WRITE and not self.closed:
+            self.flush()
+            if not self.unsent:
+                self.loop.watch(self.sock, READ, self.on_event)
+        if events & READ and not self.closed:
+            try:
+                data = self.sock.recv(PIECE)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if data:
+                # Many programs write head and body apart: the second waits for the first to be acknowledged, 40 ms.
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                self.on_data(data)
+            else:
+                self.close()
+                self.on_end()
+
+
+def connect(loop, address, done):
+    """Call ``done`` with a connected socket, or with None if nobody listens there."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+
+    def finish(events):
+        loop.unwatch(sock)
+        conclude(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def conclude(error):
+        if error:
+            sock.close()
+        done(None if error else sock)
+
+    error = sock.connect_ex(address)
+    if error == errno.EINPROGRESS:
+        loop.watch(sock, WRITE, finish)
+    else:
+        conclude(error)

@@ -1,0 +1,131 @@
+"""The user's ``bootstrap`` as a child, and what it has started. Standard library only, Python 3.9 syntax."""
+
+import errno
+import os
+import signal
+import subprocess
+import time
+
+ENTRY = 4001
+FRESH = 0.1  #: seconds for which a measured peak of memory is good enough
+PREFIX = "function entry exception, error: "
+
+
+class CannotStart(Exception):
+    """The instance cannot be had; ``text`` says what to do."""
+
+    def __init__(self, code, text):
+        Exception.__init__(self, text)
+        self.code, self.text = code, text
+
+
+def find_bootstrap(folders):
+    """The first that there is in the code and, as on Lambda, in its layers. Raises CannotStart."""
+    for folder in folders:
+        path = os.path.join(folder, "bootstrap")
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+        if os.path.isfile(path):
+            raise no_entry("the file bootstrap is not executable: run 'chmod +x bootstrap', "
+                           "then zip it with a tool that keeps permissions")
+    raise no_entry("there is no file bootstrap in the root folder of the code, which this runtime would start")
+
+
+def no_entry(text):
+    return CannotStart(ENTRY, PREFIX + text)
+
+
+def die_with(parent):
+    """The kernel kills this process when its parent is gone."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+class Bootstrap:
+    """``pidfd`` becomes readable when it ends."""
+
+    def __init__(self, path, environment):
+        """Raises CannotStart."""
+        try:
+            self.process = start(path, environment)
+        except OSError as error:
+            raise no_entry("bootstrap cannot be started: %s; see that the interpreter on its first line is there"
+                           % error.strerror) from None
+        self.pid = self.process.pid
+        self.pidfd = os.pidfd_open(self.pid)
+        self.measured, self.peak = -FRESH, 0
+
+    def memory(self):
+        """The highest peak in KiB of what runs now, all processes together."""
+        now = time.monotonic()
+        if now - self.measured > FRESH:
+            self.peak = max(self.peak, sum(high_water(pid) for pid in family(self.pid)))
+            self.measured = now
+        return self.peak
+
+    def signal(self, number):
+        """To all that it has started, too: a shell passes nothing on to its children."""
+        for pid in family(self.pid):
+            try:
+                os.kill(pid, number)
+            except OSError:
+                pass
+
+    def end_alike(self):
+        """End this process as bootstrap has ended, for that is what the engine will tell the caller."""
+        status = self.process.wait()
+        if status < 0:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            if -status not in (signal.SIGKILL, signal.SIGSTOP):
+                signal.signal(-status, signal.SIG_DFL)
+            os.kill(os.getpid(), -status)
+            status = 128 - status  # the first process of a pid namespace cannot be killed like that
+        os._exit(status)
+
+
+def start(path, environment):
+    bridge = os.getpid()
+    command = [path]
+    while True:
+        try:
+            return subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(bridge)
+            )
+        except OSError as error:
+            # Without a #! line a shell is meant, as shells themselves do it.
+            if error.errno != errno.ENOEXEC or len(command) > 1:
+                raise
+            command = ["/bin/sh", path]
+
+
+def family(pid):
+    """The process and all its descendants, as far as the kernel tells."""
+    found = [pid]
+    for one in found:
+        found.extend(children(one))
+    return found
+
+
+def children(pid):
+    tasks = "/proc/%d/task" % pid
+    try:
+        for task in os.listdir(tasks):
+            with open("%s/%s/children" % (tasks, task)) as file:
+                yield from map(int, file.read().split())
+    except OSError:
+        return  # it is gone, or this kernel does not tell
+
+
+def high_water(pid):
+    try:
+        with open("/proc/%d/status" % pid) as file:
+            text = file.read()
+        at = text.index("VmHWM:")
+        return int(text[at + 6:text.index("kB", at)])
+    except (OSError, ValueError):
+        return 0

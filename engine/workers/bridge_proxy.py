@@ -1,0 +1,167 @@
+"""HTTP functions: the client of the server that ``bootstrap`` starts. Standard library only, Python 3.9 syntax.
+
+An instance is ready when its port takes connections (spec triggers_runtime, section 4.5). Connections are kept and
+used again, the last one first; there are never more than the instance has requests.
+"""
+
+import json
+import socket
+
+from bridge_apig import BadEvent, read_event, write_reply
+from bridge_http import BadMessage, Reader
+from bridge_loop import Connection, connect
+from bridge_process import CannotStart
+
+ADDRESS = ("127.0.0.1", 8000)
+RETRY = 0.01  #: seconds between attempts to connect while the server starts; there is no event to wait for
+PARTING = 0.1  #: seconds for bootstrap's end to be seen, which tells more than the end of a connection
+OK, USER, INIT_FAILED = 0, 4002, 4201
+PREFIX, INIT_PREFIX = "function invocation exception, error: ", "function initialization exception, error: "
+SAFE_TO_REPEAT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
+
+
+class Exchange:
+    """A request on its way, and the invocation that it is for."""
+
+    def __init__(self, ticket, method, request):
+        self.ticket, self.method, self.request = ticket, method, request
+
+
+class Proxy:
+    def __init__(self, bridge):
+        self.bridge = bridge
+        self.idle = []  #: upstreams, the one used last at the end
+
+    def open(self):
+        """Nobody may listen yet, lest this function's requests go to a stranger. Raises CannotStart."""
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(ADDRESS)
+            except OSError as error:
+                text = ("port %d, where the function's server belongs, cannot be had: %s; end what uses it, "
+                        "or let instances have networks of their own" % (ADDRESS[1], error.strerror))
+                raise CannotStart(INIT_FAILED, INIT_PREFIX + text) from None
+        self.try_port()
+        return {}
+
+    def try_port(self):
+        connect(self.bridge.loop, ADDRESS, self.tried)
+
+    def tried(self, sock):
+        if sock is None:
+            self.bridge.loop.later(RETRY, self.try_port)
+            return
+        self.idle.append(Upstream(self, sock))
+        self.bridge.ready()
+        self.bridge.invite()
+
+    def hungry(self):
+        return True  # the engine sends no more than the instance may have
+
+    def invoke(self, invocation):
+        try:
+            method, request = read_event(invocation, self.bridge.setup)
+        except BadEvent as problem:
+            self.fail(invocation.ticket, str(problem), "BadEvent")
+            return
+        self.send(Exchange(invocation.ticket, method, request))
+
+    def send(self, exchange):
+        while self.idle:
+            upstream = self.idle.pop()
+            if upstream.connection.alive():
+                upstream.send(exchange)
+                return
+            upstream.connection.close()
+        self.send_anew(exchange)
+
+    def send_anew(self, exchange):
+        """On a new connection."""
+
+        def connected(sock):
+            if sock is None:
+                self.bridge.loop.later(PARTING, lambda: self.give_up(exchange))
+            else:
+                Upstream(self, sock).send(exchange)
+
+        connect(self.bridge.loop, ADDRESS, connected)
+
+    def give_up(self, exchange):
+        """There is no server any more: another instance may do better."""
+        self.fail(exchange.ticket, "the server on port %d takes no connections any more" % ADDRESS[1], "ServerGone")
+        self.bridge.end(1)
+
+    def fail(self, ticket, text, kind):
+        body = json.dumps({"errorMessage": text, "errorType": kind, "stackTrace": []}, indent=4).encode()
+        self.bridge.answer(ticket, USER, PREFIX + text, body)
+
+
+class Upstream:
+    """A connection to the server; it has one request at a time."""
+
+    def __init__(self, proxy, sock):
+        self.proxy = proxy
+        self.reader = Reader(proxy.bridge.limit, response=True)
+        self.exchange = None
+        self.used = False  #: it carried a request before this one
+        self.touched = False  #: some of the response is there
+        self.connection = Connection(proxy.bridge.loop, sock, self.read, self.leave)
+
+    def send(self, exchange):
+        self.exchange, self.touched = exchange, False
+        self.reader.bodiless = exchange.method == "HEAD"
+        self.connection.write(exchange.request)
+
+    def read(self, data):
+        if self.exchange is None:  # nobody has asked
+            self.proxy.idle.remove(self)
+            self.connection.close()
+            return
+        self.touched = True
+        try:
+            message = self.reader.feed(data)
+            while message is not None and message.status < 200:
+                message = self.reader.feed(b"")
+        except BadMessage as problem:
+            self.break_off("the server's response is no HTTP: %s" % problem, "BadResponse")
+            return
+        if message is not None:
+            self.conclude(message)
+        elif self.reader.head is not None and self.reader.head.size > self.reader.limit:
+            exchange = self.release()
+            self.proxy.bridge.too_large(exchange.ticket, self.reader.head.size)
+
+    def leave(self):
+        """The server has closed the connection: that may end a response, and is an error otherwise."""
+        if self.exchange is None:
+            self.proxy.idle.remove(self)
+            return
+        message = self.reader.end()
+        if message is not None:
+            self.conclude(message)
+        elif self.used and not self.touched and self.exchange.method in SAFE_TO_REPEAT:
+            self.proxy.send_anew(self.release())
+        else:
+            self.proxy.bridge.loop.later(PARTING, self.lose)
+
+    def lose(self):
+        self.break_off("the server closed the connection before it had answered", "ConnectionClosed")
+
+    def conclude(self, message):
+        reply = write_reply(message)
+        exchange, self.exchange, self.used = self.exchange, None, True
+        if message.lasting and not self.reader.buffer and not self.connection.closed:
+            self.proxy.idle.append(self)
+        else:
+            self.connection.close()
+        self.proxy.bridge.answer(exchange.ticket, OK, "", reply)
+
+    def break_off(self, text, kind):
+        self.proxy.fail(self.release().ticket, text, kind)
+
+    def release(self):
+        """The exchange, of which nothing more will come here."""
+        exchange, self.exchange = self.exchange, None
+        self.connection.close()
+        return exchange

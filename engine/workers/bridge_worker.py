@@ -1,0 +1,202 @@
+"""An instance of a function that brings its own runtime: the bridge between the engine's frames and HTTP.
+
+Run as ``python -I bridge_worker.py <family> <descriptor>``, family being custom, lambda or http. It starts the user's
+``bootstrap`` and serves the runtime API to it (``bridge_api``), or is the client of the server that it starts
+(``bridge_proxy``). Standard library only, Python 3.9 syntax, nothing of the engine; the frames are described in
+``engine/frames.py``. One thread, one loop; the engine's socket is not inherited by bootstrap, whose output goes
+to the two pipes that this process was given and does not write to.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections import namedtuple
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from bridge_api import Api  # noqa: E402
+from bridge_dialects import Custom, Lambda  # noqa: E402
+from bridge_loop import READ, Loop  # noqa: E402
+from bridge_process import Bootstrap, CannotStart, die_with, find_bootstrap  # noqa: E402
+from bridge_proxy import Proxy  # noqa: E402
+
+del sys.path[0]
+
+SETUP, INVOKE, STOP = 1, 2, 3
+READY, DONE = 1, 2
+OK, TOO_LARGE = 0, 4004
+HEAD = 5  #: bytes of length and kind
+LONGEST_MESSAGE = 4096
+
+Invocation = namedtuple("Invocation", "ticket request_id alias event deadline")  # deadline: ms since the epoch
+
+
+class EngineGone(Exception):
+    """The engine has closed the socket."""
+
+
+class Wire:
+    def __init__(self, fd):
+        os.set_inheritable(fd, False)
+        self.socket = socket.socket(fileno=fd)
+
+    def peek(self):
+        """The kind of the next frame, which stays unread; None if there is none yet. Raises EngineGone."""
+        try:
+            head = self.socket.recv(HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        if not head:
+            raise EngineGone
+        return head[4] if len(head) == HEAD else None
+
+    def read(self):
+        """The kind and body of the next frame. Raises EngineGone."""
+        head = self.exactly(HEAD)
+        return head[4], self.exactly(int.from_bytes(head[:4], "big") - 1)
+
+    def exactly(self, size):
+        data = self.socket.recv(size) if size else b""
+        while len(data) < size:
+            more = self.socket.recv(size - len(data))
+            if not more:
+                raise EngineGone
+            data += more
+        return data
+
+    def answer(self, kind, ticket, code, memory, message, result):
+        text = message[:LONGEST_MESSAGE].encode("utf-8", "replace")
+        head = b"".join((
+            (15 + len(text) + len(result)).to_bytes(4, "big"), bytes((kind,)), ticket.to_bytes(4, "big"),
+            code.to_bytes(2, "big"), memory.to_bytes(4, "big"), len(text).to_bytes(4, "big"),
+        ))
+        self.socket.sendall(head + text + result)
+
+
+class Bridge:
+    """What the two fronts have of the engine: they ask for invocations, and answer them."""
+
+    def __init__(self, wire, family, setup):
+        self.wire, self.setup, self.loop = wire, setup, Loop()
+        self.limit = setup["result_limit"]
+        self.is_ready = self.stopping = False
+        self.bootstrap = None
+        if family == "http":
+            self.front = Proxy(self)
+        else:
+            self.front = Api(self, Lambda(setup) if family == "lambda" else Custom(setup))
+
+    def run(self):
+        try:
+            variables = self.front.open()
+            path = find_bootstrap([self.setup["code"]] + self.setup.get("layers", []))
+            self.bootstrap = Bootstrap(path, environment(self.setup) | variables)
+        except CannotStart as problem:
+            self.ready(problem.code, problem.text, error_body(problem.text, "FunctionLoadError"))
+            return
+        self.loop.watch(self.bootstrap.pidfd, READ, self.bootstrap_ended)
+        self.watch_engine()
+        self.loop.run()
+
+    # --- towards the engine ---
+
+    def ready(self, code=OK, message="", result=b""):
+        """Once; with a code, the instance is of no use and will be ended."""
+        self.is_ready = True
+        self.wire.answer(READY, 0, code, self.memory(), message, result)
+
+    def answer(self, ticket, code, message, result):
+        if len(result) > self.limit:
+            self.too_large(ticket, len(result))
+        else:
+            self.wire.answer(DONE, ticket, code, self.memory(), message, result)
+
+    def too_large(self, ticket, size):
+        text = "the response has %d bytes, more than the %d allowed" % (size, self.limit)
+        self.wire.answer(DONE, ticket, TOO_LARGE, self.memory(), text, error_body(text, "ResponseTooLarge"))
+
+    def invite(self):
+        """The front has become hungry: what was left unread is wanted now."""
+        self.from_engine(READ)
+        self.watch_engine()
+
+    def memory(self):
+        return self.bootstrap.memory() if self.bootstrap else 0
+
+    # --- what the loop calls ---
+
+    def watch_engine(self):
+        self.loop.watch(self.wire.socket, READ, self.from_engine)
+
+    def from_engine(self, events):
+        kind = self.wire.peek()
+        if kind == INVOKE:
+            # What nobody has asked for stays unread: if bootstrap ends now, the engine sees that it has not run.
+            if self.is_ready and self.front.hungry():
+                self.front.invoke(parse_invocation(self.wire.read()[1], self.setup["timeout"]))
+            else:
+                self.loop.unwatch(self.wire.socket)
+        elif kind == STOP:
+            self.wire.read()
+            self.stopping = True
+            self.bootstrap.signal(signal.SIGTERM)
+        elif kind is not None:
+            raise EngineGone
+
+    def bootstrap_ended(self, events):
+        if self.stopping:
+            os._exit(0)
+        self.bootstrap.end_alike()
+
+    def end(self, status):
+        """With everything that bootstrap has started."""
+        if self.bootstrap is not None:
+            self.bootstrap.signal(signal.SIGKILL)
+        os._exit(status)
+
+
+def parse_invocation(body, timeout):
+    ticket = int.from_bytes(body[:4], "big")
+    split = 6 + body[4]
+    end = split + body[5]
+    deadline = int((time.time() + timeout) * 1000)
+    return Invocation(ticket, body[6:split].decode(), body[split:end].decode(), body[end:], deadline)
+
+
+def environment(setup):
+    """This process's own, which is the function's, with what its layers bring."""
+    variables = dict(os.environ)
+    for layer in setup.get("layers", []):
+        for name, folders in (
+            ("PATH", ("bin",)), ("LD_LIBRARY_PATH", ("lib",)), ("PYTHONPATH", ("python", "")),
+            ("NODE_PATH", ("nodejs/node_modules", "node_modules")),
+        ):
+            found = [os.path.join(layer, folder) for folder in folders if os.path.isdir(os.path.join(layer, folder))]
+            known = [variables[name]] if variables.get(name) else []
+            if found:
+                variables[name] = ":".join(known + found)
+    return variables
+
+
+def error_body(message, kind):
+    return json.dumps({"errorMessage": message, "errorType": kind, "stackTrace": []}, indent=4).encode()
+
+
+def main(family, fd):
+    die_with(os.getppid())
+    wire = Wire(fd)
+    bridge = None
+    try:
+        kind, body = wire.read()
+        if kind == SETUP:
+            bridge = Bridge(wire, family, json.loads(body))
+            bridge.run()
+    except (EngineGone, ConnectionError):
+        if bridge is not None:
+            bridge.end(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
