@@ -1,129 +1,157 @@
-"""The socket between an instance and the engine, whose frames ``engine/frames.py`` describes.
+"""The socket to the engine, and what user code prints as frames on it. Standard library only, Python 3.9 syntax.
 
-What user code prints goes out as frames, too, each line as it is finished; nothing is written to the descriptors of
-stdout and stderr but by those who must not use the socket. Standard library only, Python 3.9 syntax.
+``engine/frames.py`` describes the frames. Whatever threads write, a frame is whole; a process that user code forked
+never writes here: its answer would be a second one.
 """
 
 import _thread
-import io
 import os
 import resource
-import sys
 import time
 
-SETUP, INVOKE, STOP = 1, 2, 3  # what comes; an answer has the number of its request
-LOG = 3
-ITSELF = 0  # the ticket of the instance
-STDOUT, STDERR, LOGGER = 1, 2, 3  # streams
-LONGEST_MESSAGE = 4096
-LONGEST_TEXT = 64 << 10
+SETUP, INVOKE, STOP = 1, 2, 3
+READY, DONE, LOG = 1, 2, 3
+STDOUT, STDERR, LOGGER = 1, 2, 3
+LONGEST_MESSAGE = 4096  # characters
+LONGEST_TEXT = 64 << 10  # bytes of a LOG frame
+READ = 1 << 16
+
+
+class ITSELF:
+    """In place of a request: the instance, before, between and after its requests."""
+
+    ticket, id = 0, ""
 
 
 class Wire:
     def __init__(self, fd):
         self.fd, self.pid, self.memory = fd, os.getpid(), Memory()
-        self.ticket = ITSELF  # of the request that runs
-        self.ahead = b""  # read with an earlier frame
-        self.lock, self.sender = _thread.allocate_lock(), None
+        self.request = ITSELF  # the one that runs
+        self.received = b""  # what is no whole frame yet, or belongs to a later one
+        self.lock, self.sending = _thread.RLock(), False
         self.unfinished = {}  # lines without an end yet, by ticket and stream
 
-    def read(self):
-        """One frame: its kind and body; None when the engine has closed the socket."""
-        data, self.ahead = self.ahead or os.read(self.fd, 65536), b""
-        while len(data) < 4:
-            more = os.read(self.fd, 65536)
-            if not more:
-                return None
-            data += more
-        length = int.from_bytes(data[:4], "big") + 4
-        if len(data) < length:
-            pieces, have = [data], len(data)
-            while have < length:
-                more = os.read(self.fd, length - have)
-                if not more:
-                    return None
-                pieces.append(more)
-                have += len(more)
-            data = b"".join(pieces)
-        elif len(data) > length:
-            data, self.ahead = data[:length], data[length:]
-        return data[4], data[5:]
+    # --- what comes in ---
 
-    def answer(self, kind, ticket, code, message, result):
+    def read(self):
+        """One frame: its kind and body; the kind is None when the engine has closed the socket.
+
+        It may be called again after a signal handler has raised out of it: nothing is lost.
+        """
+        while len(self.received) < 4:
+            data = os.read(self.fd, READ)
+            if not data:
+                return None, b""
+            self.received = self.received + data if self.received else data
+        length = int.from_bytes(self.received[:4], "big") + 4
+        if len(self.received) < length:
+            pieces = bytearray(self.received)
+            try:
+                while len(pieces) < length:
+                    data = os.read(self.fd, length - len(pieces))
+                    if not data:
+                        return None, b""
+                    pieces += data
+            finally:
+                self.received = bytes(pieces)
+        frame, self.received = self.received, b""
+        if len(frame) > length:
+            frame, self.received = frame[:length], frame[length:]
+        return frame[4], frame[5:]
+
+    def has_frame(self):
+        """Whether the next one would come without waiting."""
+        return len(self.received) >= 4 and len(self.received) >= int.from_bytes(self.received[:4], "big") + 4
+
+    # --- what goes out ---
+
+    def current(self):
+        """The request on whose behalf this runs."""
+        return self.request
+
+    def begin(self, request):
+        self.request = request
+
+    def end(self, request):
+        self.request = ITSELF
+
+    def answer(self, kind, request, code, message, result):
+        """Comes after all lines of the request; what its threads write from now on is the instance's."""
         if os.getpid() != self.pid:
             os._exit(0)  # a child that user code forked came back from the handler: there is one answer, not two
-        flush()
-        self.finish(ticket)
-        text = message[:LONGEST_MESSAGE].encode("utf-8", "replace")
-        length = 15 + len(text) + len(result)
-        head = (length.to_bytes(4, "big") + bytes((kind,)) + ticket.to_bytes(4, "big") + code.to_bytes(2, "big")
-                + self.memory.peak().to_bytes(4, "big") + len(text).to_bytes(4, "big"))
-        self.send(head + text + result)
-
-    def send(self, frame):
-        """Whole, whatever other threads send."""
+        text = message[:LONGEST_MESSAGE].encode("utf-8", "replace") if message else b""
         with self.lock:
-            self.sender = _thread.get_ident()
-            try:
-                sent = os.write(self.fd, frame)
-                if sent < len(frame):
-                    rest = memoryview(frame)
-                    while sent < len(frame):
-                        sent += os.write(self.fd, rest[sent:])
-            finally:
-                self.sender = None
+            frames = ((15 + len(text) + len(result)).to_bytes(4, "big") + bytes((kind,))
+                      + request.ticket.to_bytes(4, "big") + code.to_bytes(2, "big")
+                      + self.memory.peak().to_bytes(4, "big") + len(text).to_bytes(4, "big") + text + result)
+            if self.unfinished:
+                frames = b"".join(self.finished(request)) + frames
+            self.send(frames)
+            self.end(request)
 
     def log(self, stream, data):
         """What user code wrote: its whole lines go out now, the rest when it is finished, or with the answer."""
-        if os.getpid() != self.pid or self.sender == _thread.get_ident():
-            # A forked child must not use the socket; nor may a signal handler in the middle of a frame.
-            os.write(2 if stream == STDERR else 1, data)
+        if os.getpid() != self.pid:
+            write_raw(stream, data)
             return
-        key = self.ticket, stream
-        if self.unfinished:
-            data = self.unfinished.pop(key, b"") + data
-        whole = data.rfind(b"\n") + 1 or len(data) // LONGEST_TEXT * LONGEST_TEXT
-        if whole < len(data):
-            self.unfinished[key] = data[whole:]
-            data = data[:whole]
-        for begin in range(0, whole, LONGEST_TEXT):
-            self.send_text(key, data[begin:begin + LONGEST_TEXT])
+        with self.lock:
+            if self.sending:  # a signal handler or a finalizer, in the middle of a frame
+                write_raw(stream, data)
+                return
+            ticket = self.current().ticket
+            if self.unfinished:
+                data = self.unfinished.pop((ticket, stream), b"") + data
+            whole = data.rfind(b"\n") + 1
+            if len(data) - whole > LONGEST_TEXT:
+                whole = len(data)
+            if whole < len(data):
+                self.unfinished[ticket, stream] = data[whole:]
+            if whole:
+                self.send(b"".join(log_frames(ticket, stream, data[:whole])))
 
-    def finish(self, ticket):
-        """Send what a request has written of lines without an end."""
-        for key in [key for key in self.unfinished if key[0] == ticket]:
-            self.send_text(key, self.unfinished.pop(key))
+    def finish(self, request):
+        """Send what it has written of a line without an end."""
+        with self.lock:
+            self.send(b"".join(self.finished(request)))
 
-    def send_text(self, key, text):
-        ticket, stream = key
-        self.send((14 + len(text)).to_bytes(4, "big") + bytes((LOG,)) + ticket.to_bytes(4, "big")
-                  + int(time.time() * 1000).to_bytes(8, "big") + bytes((stream,)) + text)
+    def finished(self, request):
+        for key in [key for key in self.unfinished if key[0] == request.ticket]:
+            yield from log_frames(*key, self.unfinished.pop(key))
+
+    def send(self, frames):
+        """Only with the lock."""
+        self.sending = True
+        try:
+            sent = os.write(self.fd, frames)
+            while sent < len(frames):
+                sent += os.write(self.fd, memoryview(frames)[sent:])
+        except OSError:
+            os._exit(0)  # the engine has gone, and so must we
+        finally:
+            self.sending = False
 
 
-class Stream(io.RawIOBase):
-    """What is below ``sys.stdout`` and ``sys.stderr``."""
+def log_frames(ticket, stream, text):
+    """Text that is longer than a frame is split, between lines or at least between characters."""
+    begin, size = 0, len(text)
+    while begin < size:
+        end = size
+        if size - begin > LONGEST_TEXT:
+            end = begin + LONGEST_TEXT
+            end = text.rfind(b"\n", begin, end) + 1 or end
+            while end < size and text[end] & 0xC0 == 0x80 and end > begin + LONGEST_TEXT - 4:
+                end -= 1
+        yield ((14 + end - begin).to_bytes(4, "big") + bytes((LOG,)) + ticket.to_bytes(4, "big")
+               + int(time.time() * 1000).to_bytes(8, "big") + bytes((stream,)) + text[begin:end])
+        begin = end
 
-    def __init__(self, wire, number):
-        self.wire, self.number = wire, number
 
-    @property
-    def name(self):
-        return "<stdout>" if self.number == STDOUT else "<stderr>"
-
-    def writable(self):
-        return True
-
-    def write(self, data):
-        data = bytes(data)
-        self.wire.log(self.number, data)
-        return len(data)
-
-    def fileno(self):
-        return self.number
-
-    @classmethod
-    def text(cls, wire, number):
-        return io.TextIOWrapper(cls(wire, number), encoding="utf-8", errors="backslashreplace", write_through=True)
+def write_raw(stream, data):
+    """To the descriptor, whose reader knows the stream and nothing more."""
+    try:
+        os.write(2 if stream == STDERR else 1, data)
+    except OSError:
+        pass  # user code has closed it, and nobody can be told
 
 
 class Memory:
@@ -135,6 +163,7 @@ class Memory:
         self.faults, self.known = -1, 0
 
     def peak(self):
+        """In KiB."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         if usage.ru_maxrss > self.inherited:
             return usage.ru_maxrss
@@ -156,11 +185,3 @@ class Memory:
             return int(text[at + 6:text.index(b"kB", at)])
         except (OSError, ValueError):
             return 0
-
-
-def flush():
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:
-            pass  # user code may have closed or replaced it

@@ -1,0 +1,151 @@
+"""An instance that serves several requests at a time: async handlers share one loop in the main thread, plain ones
+have a thread each. A line belongs to the request on whose behalf it is written, wherever that runs.
+
+Standard library only, Python 3.9 syntax. Only loaded where it is needed.
+"""
+
+import contextvars
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from python_failures import OK, Failure, warn
+from python_instance import Caller, Request, completed, next_frame
+from python_wire import INVOKE, ITSELF, STOP, Wire
+
+REQUEST = contextvars.ContextVar("functiond_request", default=ITSELF)
+COROUTINE = 0x80  # of a code object, as in inspect.CO_COROUTINE
+
+
+class SharedWire(Wire):
+    """Knows its requests by the context in which a line is written."""
+
+    def __init__(self, fd):
+        Wire.__init__(self, fd)
+        self.open = set()  # requests without an answer
+
+    def current(self):
+        request = REQUEST.get()
+        return request if request in self.open else ITSELF
+
+    def begin(self, request):
+        self.open.add(request)
+        REQUEST.set(request)
+
+    def end(self, request):
+        self.open.discard(request)
+
+
+class SharedCaller(Caller):
+    """For plain handlers, each in a thread: what they give to await runs on one loop, in a thread of its own."""
+
+    def __init__(self, loop):
+        Caller.__init__(self)
+        self.loop, self.running, self.starting = loop, False, threading.Lock()
+
+    def wait(self, awaitable):
+        import asyncio
+
+        with self.starting:
+            if not self.running:
+                threading.Thread(target=self.open_loop().run_forever, name="loop", daemon=True).start()
+                self.running = True
+        return asyncio.run_coroutine_threadsafe(completed(awaitable), self.loop).result()
+
+
+def serve(wire, instance, places):
+    inherit_requests()
+    if is_async(instance.handler):
+        serve_loop(wire, instance)
+    else:
+        serve_threads(wire, instance, places)
+
+
+# --- plain handlers ---
+
+
+def serve_threads(wire, instance, places):
+    instance.call = SharedCaller(instance.call.loop)
+    threads = ThreadPoolExecutor(places, "request")
+    kind, body = next_frame(wire)
+    while kind == INVOKE:
+        threads.submit(answer, wire, instance, Request(body))
+        kind, body = next_frame(wire)
+    if kind == STOP:
+        instance.stop()
+
+
+def answer(wire, instance, request):
+    """In a thread and in a context of the request's own."""
+    wire.begin(request)
+    try:
+        request.answer = OK, "", instance.invoke(request)
+    except Failure as problem:
+        request.fail(problem)
+    request.finish(wire)
+
+
+# --- async handlers ---
+
+
+def serve_loop(wire, instance):
+    loop = instance.call.open_loop()
+    ended = loop.create_future()  # with the kind of the frame that ends it
+    tasks = set()
+
+    def readable():
+        while True:
+            kind, body = next_frame(wire)
+            if kind != INVOKE:
+                loop.remove_reader(wire.fd)
+                ended.set_result(kind)
+                return
+            task = loop.create_task(answer_async(wire, instance, Request(body)))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            if not wire.has_frame():
+                return
+
+    loop.add_reader(wire.fd, readable)
+    while not ended.done():
+        try:
+            loop.run_until_complete(ended)
+        except BaseException as error:  # sys.exit in a task that user code started, or a signal handler that raises
+            warn("between requests", error)
+    if ended.result() == STOP:
+        instance.stop()
+
+
+async def answer_async(wire, instance, request):
+    """In a task, whose context is the request's own."""
+    wire.begin(request)
+    try:
+        request.answer = OK, "", await instance.invoke_async(request)
+    except Failure as problem:
+        request.fail(problem)
+    request.finish(wire)
+
+
+def is_async(handler):
+    """Whether calling it gives a coroutine. By its code: the module inspect is a large one."""
+    while hasattr(handler, "func"):  # functools.partial
+        handler = handler.func
+    for function in (handler, type(handler).__call__):
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            return bool(code.co_flags & COROUTINE)
+    return False
+
+
+def inherit_requests():
+    """What a request starts in other threads is its own, too."""
+    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+
+    def start_in_context(thread):
+        context, run = contextvars.copy_context(), thread.run
+        thread.run = lambda: context.run(run)
+        start(thread)
+
+    def submit_in_context(pool, function, *args, **kwargs):
+        return submit(pool, contextvars.copy_context().run, function, *args, **kwargs)
+
+    threading.Thread.start, ThreadPoolExecutor.submit = start_in_context, submit_in_context

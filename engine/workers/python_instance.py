@@ -1,0 +1,145 @@
+"""User code as the runtime sees it: loaded, called, and what it gives turned into an answer.
+
+Standard library only, Python 3.9 syntax.
+"""
+
+import json
+import sys
+
+from python_context import Context, Logger
+from python_failures import BAD_RESULT, INIT_RAISED, OK, TOO_LARGE, USER, Failure, failure, warn
+from python_loading import load
+from python_output import flush
+from python_wire import DONE, ITSELF
+
+
+class Request:
+    """What an INVOKE frame asks for, and the answer to it."""
+
+    def __init__(self, body):
+        split = 6 + body[4]
+        end = split + body[5]
+        self.ticket, self.id = int.from_bytes(body[:4], "big"), body[6:split].decode()
+        self.alias, self.event = body[split:end].decode(), body[end:]
+        self.answer = OK, "", b""
+
+    def fail(self, problem):
+        self.answer = problem.code, problem.text, problem.result
+
+    def finish(self, wire):
+        flush()
+        wire.answer(DONE, self, *self.answer)
+
+
+def next_frame(wire):
+    """Its kind and body. A signal handler that user code left behind may raise meanwhile: no reason to die."""
+    while True:
+        try:
+            return wire.read()
+        except OSError:
+            return None, b""
+        except BaseException as error:
+            warn("between requests", error)
+
+
+class Caller:
+    """Calls user code; what is awaitable is awaited on one loop, kept for the life of the instance."""
+
+    def __init__(self):
+        self.loop = None
+
+    def __call__(self, function, *args):
+        result = function(*args)
+        if hasattr(type(result), "__await__"):
+            return self.wait(result)
+        return result
+
+    def wait(self, awaitable):
+        return self.open_loop().run_until_complete(completed(awaitable))
+
+    def open_loop(self):
+        import asyncio
+
+        if self.loop is None:
+            self.loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self.loop)
+        return self.loop
+
+
+async def completed(awaitable):
+    return await awaitable
+
+
+class Instance:
+    def __init__(self, setup, wire):
+        self.setup, self.wire, self.call = setup, wire, Caller()
+        self.logger = Logger(wire)
+        self.handler = None
+
+    def prepare(self):
+        """Load the handler, then run the initializer. Raises Failure; gives the answer, which is empty."""
+        self.handler = load(self.setup["handler"])
+        entry = self.setup.get("initializer")
+        if not entry:
+            return b""
+        initializer = load(entry)
+        context = Context(self.setup, self.logger, "", "", self.setup.get("initializer_timeout"))
+        try:
+            self.call(initializer, context)
+        except BaseException as error:
+            raise failure(INIT_RAISED, error)
+        return b""
+
+    def invoke(self, request):
+        """The result as bytes. Raises Failure."""
+        try:
+            result = self.call(self.handler, *self.arguments(request))
+        except BaseException as error:
+            raise failure(USER, error)
+        return self.encode(result)
+
+    async def invoke_async(self, request):
+        """Likewise, of a handler that is a coroutine function, on the loop that runs."""
+        try:
+            result = await self.handler(*self.arguments(request))
+        except BaseException as error:
+            raise failure(USER, error)
+        return self.encode(result)
+
+    def arguments(self, request):
+        context = Context(self.setup, self.logger, request.id, request.alias)
+        return json.loads(request.event) if request.event else None, context
+
+    def encode(self, value):
+        """As documented: text as it is, nothing for None, all else as JSON. Raises Failure."""
+        try:
+            if value is None:
+                return b""
+            text = value if isinstance(value, str) else json.dumps(value, default=attributes)
+            result = text.encode("utf-8", "replace")
+        except BaseException as error:
+            raise failure(BAD_RESULT, error)
+        limit = self.setup["result_limit"]
+        if len(result) > limit:
+            raise Failure(TOO_LARGE, "the response has %d bytes, more than the %d allowed" % (len(result), limit))
+        return result
+
+    def stop(self):
+        """Its last words, which nobody answers; what goes wrong is told in the log."""
+        entry = self.setup.get("pre_stop")
+        try:
+            if entry:
+                self.call(load(entry))
+        except Failure as problem:
+            sys.stderr.write("pre-stop handler: %s\n" % problem.text)
+        except BaseException as error:
+            warn("pre-stop handler", error)
+        flush()
+        self.wire.finish(ITSELF)
+
+
+def attributes(value):
+    try:
+        return vars(value)
+    except TypeError:
+        raise TypeError("Object of type %s is not JSON serializable" % type(value).__name__) from None

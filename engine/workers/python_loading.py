@@ -1,0 +1,39 @@
+"""From a handler's name to what is called. Standard library only, Python 3.9 syntax."""
+
+import os
+import sys
+
+from python_failures import ENTRY, PREFIX, Failure, failure
+
+
+def load(entry):
+    """The callable that ``dir/file.function`` names. Raises Failure."""
+    path, dot, name = entry.rpartition(".")
+    if not (dot and path and name):
+        raise Failure(ENTRY, "%s'%s' is no handler, write file.function" % (PREFIX[ENTRY], entry))
+    try:
+        target = getattr(load_module(path.strip("/"), entry), name, None)
+    except BaseException as error:
+        raise failure(ENTRY, error)
+    if not callable(target):
+        raise Failure(ENTRY, "%sthere is no function '%s' in %s" % (PREFIX[ENTRY], name, path))
+    return target
+
+
+def load_module(path, entry):
+    from importlib import import_module, util
+
+    name = path.replace("/", ".")
+    known = sys.modules.get(name)
+    file = os.path.join(os.getcwd(), path + ".py")
+    if known is not None and getattr(known, "__file__", None) == file:
+        return known
+    if os.path.isfile(file):
+        spec = util.spec_from_file_location(name, file)
+        module = util.module_from_spec(spec)
+        sys.modules.setdefault(name, module)  # a file named like a loaded standard module must not replace it
+        spec.loader.exec_module(module)
+        return module
+    if util.find_spec(name.partition(".")[0]) is None:
+        raise Failure(ENTRY, "%sthere is no file %s.py for the handler '%s'" % (PREFIX[ENTRY], path, entry))
+    return import_module(name)

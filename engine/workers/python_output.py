@@ -1,0 +1,76 @@
+"""``sys.stdout`` and ``sys.stderr`` of an instance: what is written there goes to the engine with the request that
+wrote it. Standard library only, Python 3.9 syntax.
+
+The descriptors 1 and 2 stay what they are, pipes, for subprocesses and native code.
+"""
+
+import io
+import sys
+
+from python_wire import STDERR, STDOUT
+
+
+class Stream(io.TextIOBase):
+    """Not a TextIOWrapper: that holds text of all threads in one buffer, and so would mix up their requests."""
+
+    encoding, errors, newlines, line_buffering, write_through, mode = "utf-8", "backslashreplace", None, True, True, "w"
+
+    def __init__(self, wire, number):
+        io.TextIOBase.__init__(self)
+        self.wire, self.number = wire, number
+        self.name = "<stdout>" if number == STDOUT else "<stderr>"
+        self.buffer = Bytes(self)
+
+    def write(self, text):
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")
+        if not isinstance(text, str):
+            raise TypeError("write() argument must be str, not %s" % type(text).__name__)
+        if text:
+            self.wire.log(self.number, text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self.number
+
+    def reconfigure(self, **options):
+        """Nothing to be had: it is UTF-8, line by line."""
+
+
+class Bytes(io.BufferedIOBase):
+    """``sys.stdout.buffer``."""
+
+    def __init__(self, text):
+        io.BufferedIOBase.__init__(self)
+        self.text, self.name, self.mode = text, text.name, "wb"
+
+    def write(self, data):
+        if self.closed:
+            raise ValueError("write to closed file")
+        data = bytes(data)
+        self.text.wire.log(self.text.number, data)
+        return len(data)
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self.text.number
+
+
+def redirect(wire):
+    sys.stdout = sys.__stdout__ = Stream(wire, STDOUT)
+    sys.stderr = sys.__stderr__ = Stream(wire, STDERR)
+
+
+def flush():
+    """User code may have put streams of its own there, with buffers, which belong to the request that ends."""
+    for stream in (sys.stdout, sys.stderr):
+        if type(stream) is not Stream:
+            try:
+                stream.flush()
+            except Exception:
+                pass  # or closed it
