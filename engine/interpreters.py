@@ -60,8 +60,10 @@ class Interpreters:
         self._found: dict[str, Interpreter] = {}  #: by runtime
         self._searching = anyio.Lock()
 
-    async def worker_command(self, runtime: str) -> list[str]:
+    async def worker_command(self, runtime: str, memory: int = 0) -> list[str]:
         """What starts a worker for this runtime; the number of its descriptor is yet to be appended.
+
+        ``memory``, in MB, is what the instance will have: Node.js must know how much of it its heap may take.
 
         Raises InvalidField, and of it NoInterpreter if another machine could run it. What was found once is not
         looked for again.
@@ -73,7 +75,7 @@ class Interpreters:
             return [own_interpreter().path, "-I", str(BRIDGE), known.family.value]
         found = self._found.get(runtime) or await self._search(known, known.family)
         if known.family is Family.NODE:
-            return [found.path, str(WORKERS / "node_worker.cjs")]
+            return [found.path, *_heap(memory), str(WORKERS / "node_worker.cjs")]
         return [found.path, "-I", str(WORKERS / "python_worker.py")]
 
     async def check(self, runtime: str) -> None:
@@ -92,6 +94,11 @@ class Interpreters:
                 self._found[runtime.name] = found
                 return found
         raise NoInterpreter(runtime.name, found)
+
+
+def _heap(memory: int) -> list[str]:
+    """Its default is measured by the machine. Less than all, for Node.js itself takes some 45 MB beside the heap."""
+    return [f"--max-old-space-size={min(memory - 48, memory * 9 // 10)}"] if memory else []
 
 
 def own_interpreter() -> Interpreter:

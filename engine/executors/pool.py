@@ -157,7 +157,7 @@ class Pool:
     async def warm(self, function: Function) -> bool:
         """Start an instance that waits for work; False if it cannot be made ready."""
         try:
-            command = await self.interpreters.worker_command(function.runtime)
+            command = await self.interpreters.worker_command(function.runtime, function.memory_size)
             instance = self._spawn(command, key_of(function), function)
             answer = await self._prepare(Call(instance, ""), function)
         except (OSError, InvalidField):
@@ -248,7 +248,8 @@ class Pool:
         """What starts its worker; the first time this takes a while, in which it may be cancelled."""
         self._seeking.add(invocation.key)
         try:
-            command = await self.interpreters.worker_command(function.runtime)
+            memory = invocation.memory or function.memory_size
+            command = await self.interpreters.worker_command(function.runtime, memory)
         except InvalidField as problem:
             return runtime_fault(problem)
         finally:

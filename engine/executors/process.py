@@ -24,7 +24,7 @@ from engine.executors.spawn import Spawned
 from engine.executors.transcript import NOTHING, Transcript, Written
 from engine.frames import ITSELF, READY, Answer, FrameError, FrameReader, Logged, invoke_frame, stop_frame
 from engine.isolation.limits import Enclosure
-from engine.log_lines import encode
+from engine.log_lines import STDERR, encode
 from engine.model import Code, Function, Invocation
 
 Key = tuple[int, str, int, int]  #: function_id, version, revision, memory: what an instance can serve
@@ -44,6 +44,8 @@ class End(StrEnum):
     GARBLED = "garbled"  #: user code wrote to the socket
     UNFIT = "unfit"  #: it could not load the code, or its initializer failed
 
+
+HEAP_EXHAUSTED = b"JavaScript heap out of memory"  #: what Node.js writes to stderr before it aborts
 
 #: What a worker may answer; anything else was made up by user code.
 _WORKER_CODES = frozenset(
@@ -112,6 +114,7 @@ class Instance(asyncio.Protocol):
         self.end: End | None = None
         self.exit_status: int | None = None
         self.out_of_memory = False
+        self.heap_exhausted = False  #: so it said with its last words, unless user code said it
         self.unread = False  #: certainly ended before it had read the last that was sent
         self.obsolete = False  #: to be retired when its calls are done
         self.idle_since = 0.0
@@ -244,6 +247,7 @@ class Instance(asyncio.Protocol):
 
     def _note_raw(self, stream: int, text: bytes) -> None:
         """Of an instance that serves several, nobody can tell whose it is."""
+        self.heap_exhausted = self.heap_exhausted or (stream == STDERR and HEAP_EXHAUSTED in text)
         own = self.concurrency == 1 or ITSELF in self.calls
         call = next(iter(self.calls.values()), None) if own else None
         self._note(call, int(self._clock.now() * 1000), stream, text)

@@ -80,12 +80,13 @@ class Instance {
 
   run(request, alias, event) {
     try {
+      const { handler } = this; // apart, so that user code's `this` is not this
       const value = event ? JSON.parse(event) : null;
       const context = new Context(this.setup, this.logger, request.requestId, alias);
-      const callsBack = this.handler.length === 3;
+      const callsBack = handler.length === 3;
       const result = callsBack
-        ? this.handler(value, context, (error, answer) => this.callback(request, error, answer))
-        : this.handler(value, context);
+        ? handler(value, context, (error, answer) => this.callback(request, error, answer))
+        : handler(value, context);
       if (isThenable(result)) result.then((answer) => this.succeed(request, answer), (error) => this.fail(request, error));
       else if (!callsBack) this.succeed(request, result);
     } catch (error) {
@@ -169,9 +170,10 @@ class Instance {
 
 /** As documented (spec triggers_runtime 4.3): how many it declares tells whether it calls back. */
 function checkParameters(handler, entry) {
-  if (handler.length !== 2 && handler.length !== 3) {
-    throw configError(`the handler '${entry}' declares ${handler.length} parameters, it must declare 2 (event, context) or 3 (event, context, callback)`);
-  }
+  const { length } = handler;
+  if (length === 2 || length === 3) return;
+  const must = "it must declare 2 (event, context) or 3 (event, context, callback)";
+  throw configError(`the handler '${entry}' declares ${length} parameter${length === 1 ? "" : "s"}, ${must}`);
 }
 
 /** What a handler returned, as text. Throws Failure. */

@@ -1,0 +1,112 @@
+'use strict';
+// Functions for tests/test_node_worker.py: one for each fact.
+const fs = require('fs');
+
+let started = 0;
+const kept = {};
+
+exports.initializer = (context, callback) => { started += 1; console.log('initialized', context.getFunctionName()); callback(null, ''); };
+exports.asyncInitializer = async (context) => { await null; started += 10; };
+exports.raisingInitializer = (context) => { throw new RangeError('no database'); };
+exports.refusingInitializer = (context, callback) => callback(new Error('no database'));
+exports.leavingInitializer = async (context) => process.exit(1);
+exports.dyingInitializer = async (context) => process.kill(process.pid, 'SIGKILL');
+exports.hangingInitializer = (context, callback) => {};
+exports.starts = async (event, context) => [process.pid, started];
+
+exports.echo = async (event, context) => event;
+exports.plain = (event, context) => event;
+exports.back = (event, context, callback) => { setImmediate(callback, null, event); };
+exports.both = async (event, context, callback) => { callback(null, event); };
+exports.twice = (event, context, callback) => { callback(null, 'first'); callback(new Error('second')); callback(null, 'third'); };
+exports.thenable = (event, context) => ({ then: (resolve) => resolve('thenable') });
+exports.self = function (event, context) { return this === undefined || this === exports; };
+exports.one = async (event) => event;
+exports.four = async (event, context, callback, more) => event;
+exports.notAFunction = 42;
+
+exports.nothing = async (event, context) => {};
+exports.nil = (event, context, callback) => callback();
+exports.date = async (event, context) => new Date(0);
+exports.circular = async (event, context) => { const ring = {}; ring.ring = ring; return ring; };
+exports.bigint = async (event, context) => 1n;
+exports.aFunction = async (event, context) => exports.aFunction;
+exports.text = async (event, context) => 'é'.repeat(event / 2);
+
+function inner() { throw new TypeError('not so'); }
+exports.raising = async (event, context) => { await null; inner(); };
+exports.throwing = (event, context) => inner();
+exports.refusing = (event, context, callback) => callback(new SyntaxError('refused'));
+exports.string = (event, context, callback) => callback('only text');
+exports.hostile = async (event, context) => { throw { get stack() { throw new Error('no'); } }; };
+exports.full = async (event, context) => { fs.writeFileSync('/dev/full', 'x'); };
+exports.hungry = async (event, context) => { const all = []; for (;;) all.push(new Array(1e5).fill(all.length)); };
+exports.greedy = async (event, context) => new ArrayBuffer(2 ** 45);
+exports.timer = (event, context, callback) => { setTimeout(() => { throw new TypeError('in a timer'); }); };
+exports.rejection = (event, context, callback) => { Promise.reject(new TypeError('nobody waits')); };
+exports.restless = (event, context, callback) => {
+  if (event === 'ask') callback(null, process.pid);
+  else setTimeout(() => { throw new Error('restless'); });
+};
+exports.handled = (event, context, callback) => {
+  process.once('uncaughtException', (error) => callback(null, error.message));
+  setTimeout(() => { throw new Error('seen to'); });
+};
+exports.exiting = async (event, context) => { console.log('last words'); process.exit(3); };
+exports.aborting = async (event, context) => process.abort();
+exports.terminated = (event, context, callback) => { process.kill(process.pid, 'SIGTERM'); };
+exports.terminatedGently = (event, context, callback) => {
+  process.once('SIGTERM', () => callback(null, 'tidied up'));
+  process.kill(process.pid, 'SIGTERM');
+};
+
+exports.ask = async (event, context) => Object.fromEntries(event.map(([name, args]) => [name, context[name](...args)]));
+exports.remaining = async (event, context) => context.getRemainingTimeInMilliSeconds();
+exports.log = async (event, context) => {
+  const logger = context.getLogger();
+  logger.info('count %d of %s', 1, 'two', { three: 3 });
+  logger.debug('quiet');
+  logger.setLevel('WARN');
+  logger.info('hidden');
+  logger.warn('loud');
+  [1].forEach(logger.error);
+};
+exports.print = async (event, context) => {
+  console.log('%s is %d', 'x', 1);
+  console.error('to stderr');
+  process.stdout.write('a part, ');
+  process.stderr.write(Buffer.from('é').subarray(0, 1));
+  process.stderr.write(Buffer.from('é').subarray(1));
+  process.stdout.write('and the rest');
+};
+exports.long = async (event, context) => console.log('é'.repeat(100000));
+exports.closing = async (event, context) => { process.stdout.end('ended\n'); console.log('still here'); };
+exports.late = async (event, context) => {
+  if (event === 'leave') {
+    kept.late = new Promise((done) => setTimeout(() => { console.log('late'); done(); }));
+  } else {
+    await kept.late;
+    console.log('own');
+  }
+};
+exports.shell = async (event, context) => {
+  require('child_process').execSync('echo raw; echo raw error >&2', { stdio: 'inherit' });
+};
+exports.descriptors = async (event, context) =>
+  require('child_process').execSync('ls -l /proc/self/fd | grep -c socket: || true', { stdio: ['ignore', 'pipe', 'inherit'] }).toString();
+exports.environment = async (event, context) => ({
+  env: process.env, cwd: process.cwd(), argv: process.argv.slice(1), stdin: fs.readFileSync(0, 'utf8'),
+});
+exports.meet = async (event, context) => {
+  console.log('begins', event.name);
+  await new Promise((resolve) => { kept[event.name] = resolve; kept[event.other]?.(); if (kept[event.other]) resolve(); });
+  await null;
+  console.log('ends', event.name);
+  if (event.fails) throw new Error(event.name);
+  return event.name;
+};
+exports.wait = async (event, context) => {
+  await fs.promises.writeFile(event.told, `${process.pid}\n`);
+  await fs.promises.readFile(event.gate);
+};
+exports.stopped = async () => fs.writeFileSync(process.env.STOPPED, 'stopped');
