@@ -12,16 +12,23 @@ from typing import Any
 import msgspec
 
 from engine.errors import BadDependency, InvalidField, TooManyVariables, VariablesTooLarge
+from engine.limits import (
+    DESCRIPTION,
+    HANDLER,
+    INITIALIZER_TIMEOUTS,
+    INSTANCES,
+    MEMORY_SIZES,
+    NAME_RULE,
+    PRE_STOP_TIMEOUTS,
+    REQUESTS,
+    TIMEOUTS,
+)
 from engine.model import Function
 from engine.runtimes import CHOICE, Family, find_runtime
 from engine.urn import LATEST, NAME, FunctionUrn
 
-MEMORY_SIZES = (128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 8192, 10240)
-TIMEOUTS = (3, 259_200)  #: seconds
-INSTANCES = 1_000
 VARIABLES = 20
 VARIABLES_SIZE = 4_096  #: characters of names and values
-DESCRIPTION = 512
 OWN = "functiond"  #: the key in ``details`` of what only this engine knows
 
 _HANDLER = re.compile(r"[\w-]+([./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
@@ -48,10 +55,10 @@ def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, ma
         raise InvalidField("memory_size", function.memory_size, f"must be one of {', '.join(map(str, MEMORY_SIZES))}")
     if len(function.description) > DESCRIPTION:
         raise InvalidField("description", function.description, f"may have {DESCRIPTION} characters")
-    _check_range("concurrency", function.max_instances, -1, INSTANCES)
-    _check_range("concurrent_num", function.concurrent_num, 1, INSTANCES)
-    _check_range("initializer_timeout", function.initializer_timeout, 1, 300)
-    _check_range("pre_stop_timeout", function.pre_stop_timeout, 1, 90)
+    _check_range("concurrency", function.max_instances, *INSTANCES)
+    _check_range("concurrent_num", function.concurrent_num, *REQUESTS)
+    _check_range("initializer_timeout", function.initializer_timeout, *INITIALIZER_TIMEOUTS)
+    _check_range("pre_stop_timeout", function.pre_stop_timeout, *PRE_STOP_TIMEOUTS)
     _check_variables("user_data", function.user_data)
     _check_variables("encrypted_user_data", function.encrypted_user_data)
     _check_own(function.details.get(OWN, {}))
@@ -106,8 +113,7 @@ def _as_run(function: Function) -> Function:
 def _check_names(function: Function) -> None:
     for field, name in (("func_name", function.name), ("package", function.package)):
         if not NAME.fullmatch(name):
-            allowed = "needs a letter, then up to 59 letters, digits, - and _"
-            raise InvalidField(field, name, allowed)
+            raise InvalidField(field, name, NAME_RULE)
     runtime = find_runtime(function.runtime)
     if runtime is None or runtime.family is None:
         raise InvalidField("runtime", function.runtime, CHOICE)
@@ -123,10 +129,10 @@ def _check_names(function: Function) -> None:
 def check_handler(field: str, handler: str, family: Family) -> None:
     """Only interpreters need a file and a function to load; a ``bootstrap`` may be told anything."""
     if not family.interpreted:
-        if not (0 < len(handler) <= 128 and handler.isprintable()):
-            raise InvalidField(field, handler, "needs 1 to 128 printable characters")
-    elif not 3 <= len(handler) <= 128 or not _HANDLER.fullmatch(handler):
-        raise InvalidField(field, handler, "needs the form file.function, 3 to 128 characters")
+        if not (0 < len(handler) <= HANDLER and handler.isprintable()):
+            raise InvalidField(field, handler, f"needs 1 to {HANDLER} printable characters")
+    elif not 3 <= len(handler) <= HANDLER or not _HANDLER.fullmatch(handler):
+        raise InvalidField(field, handler, f"needs the form file.function, 3 to {HANDLER} characters")
 
 
 def _check_timeout(function: Function, urn: FunctionUrn, max_timeout: int, may_run_long: MayRunLong) -> None:

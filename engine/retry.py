@@ -14,6 +14,9 @@ from msgspec import Struct
 
 from engine.model import AsyncSettings, Invocation, Outcome
 
+#: An invocation that was running at this many engine deaths runs alone; one more and it is failed.
+MAX_DEATHS = 3
+
 
 class Rules(Struct, frozen=True, kw_only=True):
     """What a function's asynchronous settings, or the engine's defaults, grant."""

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from engine.line import BEGINNING, Entry, Line
 from engine.model import Invocation, Mode
+from engine.retry import MAX_DEATHS
 
 _MEAN = 0.2  #: weight of the newest run in the mean
 _CHEAPEST = 0.0005  #: seconds: nobody runs for nothing
@@ -69,7 +70,7 @@ class RunQueue:
         window_rows: int = 256,
         window_size: int = 4 << 20,
         windows_size: int = 64 << 20,
-        suspect_deaths: int = 3,
+        suspect_deaths: int = MAX_DEATHS,
     ) -> None:
         self._slots = slots
         self._sync_slots = sync_slots

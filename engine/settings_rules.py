@@ -8,11 +8,10 @@ from typing import Any
 import msgspec
 
 from engine.errors import InvalidField
+from engine.limits import EVENT_AGES, RETRIES
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.urn import FunctionUrn, parse_urn
 
-MAX_AGE = (1, 86_400)  #: seconds
-MAX_RETRIES = (0, 3)
 FUNCTION = "FunctionGraph"
 VENDOR_KINDS = ("OBS", "SMN", "DIS")
 
@@ -25,8 +24,8 @@ def check_settings(
 ) -> set[tuple[str, str, str]]:
     """Raises InvalidField; gives the functions that outcomes go to, as (project, package, name)."""
     for field, value, (low, high) in (
-        ("max_async_event_age_in_seconds", settings.max_age, MAX_AGE),
-        ("max_async_retry_attempts", settings.max_retries, MAX_RETRIES),
+        ("max_async_event_age_in_seconds", settings.max_age, EVENT_AGES),
+        ("max_async_retry_attempts", settings.max_retries, RETRIES),
     ):
         if not low <= value <= high:
             raise InvalidField(field, value, f"must be from {low} to {high}")

@@ -18,8 +18,7 @@ from engine.errors import IdempotencyConflict
 from engine.identity import Identity, key_at
 from engine.model import AsyncSettings, Attempt, DestinationSpec, Function, Invocation, Outcome, Owed, Record, State
 from engine.protocols import Discarded, Page, Purged, Recovery, Selection, Settlement, StoredResource
-
-MAX_DEATHS = 3
+from engine.retry import MAX_DEATHS
 
 
 class Row(Struct, kw_only=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MASK = "******"  #: stands for a secret
+
 
 def storable(text: str, limit: int = 4096) -> str:
     """UTF-8 can hold it: lone surrogates (in undecodable file names, say) become escapes; and it is not too long."""

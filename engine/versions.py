@@ -18,7 +18,8 @@ from engine.catalog import Catalog
 from engine.clock import Clock
 from engine.codestore import CodeStore
 from engine.errors import InvalidField, NothingToPublish, TooManyVersions, VersionExists, VersionInUse
-from engine.function_rules import DESCRIPTION, publish_alike
+from engine.function_rules import publish_alike
+from engine.limits import DESCRIPTION
 from engine.model import Function
 from engine.protocols import CatalogStore
 from engine.urn import LATEST, FunctionUrn

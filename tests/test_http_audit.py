@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from engine.audit import AuditTrail, Trace
-from engine.http.audit import MASK, without_secrets
+from engine.http.api.secrets import without_secrets
 from engine.registry import load_plugins
 from engine.resources.trigger_rules import marked
+from engine.text import MASK
 from tests.http_app import PROJECT, Api, encoded, serve, urn_of
 
 

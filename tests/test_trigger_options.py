@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from engine.protocols import Plugin
 from engine.registry import Registry, load_plugins
 from engine.resources.trigger_rules import (
-    MASK,
     check_mode,
     field_names,
     marked,
@@ -21,6 +20,7 @@ from engine.resources.trigger_rules import (
     stored_form,
     without_nulls,
 )
+from engine.text import MASK
 from engine.trigger_errors import InvalidTrigger
 from plugins.cts import CtsOptions
 from plugins.obs import ObsOptions, clash

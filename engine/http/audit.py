@@ -6,7 +6,6 @@ without credentials. Bodies come without secrets, and without the bulk of code p
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,15 +18,12 @@ from engine.clock import Clock
 from engine.errors import FunctiondError
 from engine.http.api.errors import error_reply
 from engine.http.api.routing import Call, Handler, Resource
+from engine.http.api.secrets import without_secrets
 from engine.http.operations import OPERATIONS
 from engine.http.wire import JSON, Reply
 
-MASK = "******"
-TEXT = 1024  #: characters of a text that are kept
 BODY = 64 << 10  #: bytes of a body beyond which it is not shown
 READING = ("Show", "List", "Export")
-
-_SECRET = re.compile(r"passw|secret|token|credential|private|_sk$|_ak$|access_key|user_data", re.IGNORECASE)
 
 
 class _Kind(Struct, frozen=True, kw_only=True):
@@ -122,12 +118,3 @@ def _shown(body: bytes) -> Any:
         return without_secrets(msgspec.json.decode(body))
     except (msgspec.DecodeError, RecursionError):
         return None
-
-
-def without_secrets(value: Any) -> Any:
-    """A copy in which what is named like a secret is masked, and code and long texts are cut."""
-    if isinstance(value, dict):
-        return {name: MASK if _SECRET.search(name) else without_secrets(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [without_secrets(one) for one in value]
-    return f"{value[:TEXT]}..." if isinstance(value, str) and len(value) > TEXT else value

@@ -9,9 +9,13 @@ from typing import Any
 
 import msgspec
 
+from engine.http.api.invocations import MAX_DELAY
+from engine.http.api.metrics import MONTHS, WORKFLOW_METRICS
+from engine.http.api.records import MAX_WAIT
 from engine.http.api.routing import Call, Resource
 from engine.http.operations import JSON, OPERATIONS, Operation, Problem
 from engine.http.wire import Reply
+from engine.limits import MEMORY_SIZES
 from engine.urn import MAX_LENGTH
 
 PATH = "/openapi.json"
@@ -34,7 +38,26 @@ _PARTS = {
     },
     "period": {**_NUMBER, "description": "Minutes."},
 }
-_NUMBERS = frozenset({"marker", "limit", "maxitems", "start_time", "end_time"})
+_NUMBERS = frozenset({"marker", "limit", "maxitems", "start_time", "end_time", "period"})
+_FLAG = {"type": "string", "enum": ["true", "false"]}
+_TIME = {"type": "string", "format": "date-time", "description": "UTC, as 2026-01-31T23:59:59."}
+_QUERIES = {
+    **dict.fromkeys(_NUMBERS, _NUMBER),
+    **dict.fromkeys(("config", "code"), _FLAG),
+    **dict.fromkeys(("query_begin_time", "query_end_time"), _TIME),
+    "filter": {"type": "string", "enum": ["monitor_data", "monthly_report"]},
+    "option": {"type": "string", "enum": list(MONTHS)},
+    "metric_type": {"type": "string", "enum": list(WORKFLOW_METRICS)},
+    "wait": {"type": "string", "pattern": r"^\d{1,2}$", "description": f"Seconds, up to {MAX_WAIT:g}."},
+}
+_HEADERS = {
+    "X-Cff-Instance-Memory": {"type": "string", "enum": list(map(str, MEMORY_SIZES))},
+    "X-CFF-Request-Version": {"type": "string", "enum": ["v0", "v1"], "default": "v0"},
+    "X-Cff-Log-Type": {"type": "string", "enum": ["", "tail"]},
+    "X-Functiond-Priority": {"type": "string", "pattern": "^[0-9]$"},
+    "X-Functiond-Delay": {"type": "string", "description": f"Seconds, up to {MAX_DELAY:.0f}."},
+    "Idempotency-Key": {"type": "string", "pattern": "^[ -~]{1,255}$"},
+}
 
 
 class Document:
@@ -94,9 +117,9 @@ def _parameters(operation: Operation) -> Iterable[dict[str, Any]]:
         schema = _choice(operation, name) or _PARTS.get(name, _TEXT)
         yield {"name": name, "in": "path", "required": True, "schema": schema}
     for name in operation.query:
-        yield {"name": name, "in": "query", "schema": _NUMBER if name in _NUMBERS else _TEXT}
+        yield {"name": name, "in": "query", "schema": _QUERIES.get(name, _TEXT)}
     for name in operation.headers:
-        yield {"name": name, "in": "header", "schema": _TEXT}
+        yield {"name": name, "in": "header", "schema": _HEADERS.get(name, _TEXT)}
 
 
 def _choice(operation: Operation, name: str) -> dict[str, Any] | None:

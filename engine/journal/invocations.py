@@ -17,9 +17,7 @@ from engine.journal.rows import READY, RUNNABLE, STORED, append_row, to_invocati
 from engine.journal.writer import Writer, answer
 from engine.model import Invocation, Outcome, State
 from engine.protocols import Discarded, Page, Recovery, Settlement
-
-#: An invocation that was running at this many engine deaths runs alone; one more and it is failed.
-MAX_DEATHS = 3
+from engine.retry import MAX_DEATHS
 
 
 class SQLiteJournal:

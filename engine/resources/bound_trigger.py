@@ -11,6 +11,7 @@ from engine.errors import InvalidField
 from engine.model import Function, Mode
 from engine.protocols import Plugin, StoredResource
 from engine.resources import trigger_rules as rules
+from engine.text import MASK
 from engine.trigger_errors import InvalidTrigger
 from engine.urn import parse_urn
 
@@ -84,7 +85,7 @@ def _bound(
 ) -> BoundTrigger:
     urn = str(msgspec.structs.replace(function.urn(region), qualifier=stored.qualifier))
     # Without a plugin nobody knows which of the values are secret.
-    hidden: rules.Data = dict.fromkeys(stored.data, rules.MASK)
+    hidden: rules.Data = dict.fromkeys(stored.data, MASK)
     shown = rules.masked(plugin, stored.data) if plugin else hidden
     if plugin and plugin.rules.shown and options is not None:
         shown |= plugin.rules.shown(options, stored.id, urn)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 
 from engine.errors import BadDependency
+from engine.limits import DESCRIPTION
 from engine.runtimes import find_runtime
 
 MAX_PER_PROJECT = 400  #: versions of all dependencies together
 MAX_PER_FUNCTION = 20
-DESCRIPTION = 512
 
-_NAME = re.compile(r"[A-Za-z]([\w.-]{0,94}[A-Za-z0-9])?", re.ASCII)
+NAME = re.compile(r"[A-Za-z]([\w.-]{0,94}[A-Za-z0-9])?", re.ASCII)
+NAME_RULE = "needs a letter, then up to 95 letters, digits, -, _ and ., the last a letter or digit"
 
 
 def check_dependency(name: str, runtime: str, description: str) -> None:
-    if not _NAME.fullmatch(name):
-        allowed = "needs a letter, then up to 95 letters, digits, -, _ and ., the last a letter or digit"
-        raise BadDependency("name", name, allowed)
+    if not NAME.fullmatch(name):
+        raise BadDependency("name", name, NAME_RULE)
     if find_runtime(runtime) is None:  # packages may be kept here also for those that this engine does not run
         raise BadDependency("runtime", runtime, "must be a runtime of functions, such as Python3.10")
     if len(description) > DESCRIPTION:

@@ -18,7 +18,8 @@ from engine.urn import FunctionUrn
 
 MAX_EVENTS = 10  #: per function
 MAX_SIZE = 4096  #: bytes of the event itself
-_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,24}", re.ASCII)
+NAME = re.compile(r"[A-Za-z0-9][\w-]{0,24}", re.ASCII)
+NAME_RULE = "needs 1 to 25 letters, digits, - and _, and begins with a letter or digit"
 _LONGEST_TEXT = MAX_SIZE * 2  #: characters of base64, with line breaks
 
 
@@ -76,8 +77,8 @@ class Events:
 
 
 def check_event(name: str, content: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise BadEvent("name", name, "needs 1 to 25 letters, digits, - and _, and begins with a letter or digit")
+    if not NAME.fullmatch(name):
+        raise BadEvent("name", name, NAME_RULE)
     _check_content(content)
 
 

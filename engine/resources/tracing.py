@@ -10,9 +10,9 @@ from msgspec import Struct
 from engine.catalog import Catalog
 from engine.errors import InvalidField
 from engine.resources.shelf import Shelf, function_owner
+from engine.text import MASK
 from engine.urn import FunctionUrn
 
-MASK = "****"
 _ID = "tracing"
 _LONGEST = 256
 

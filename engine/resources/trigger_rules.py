@@ -13,9 +13,9 @@ from msgspec import Struct
 from engine.errors import InvalidField
 from engine.model import Mode
 from engine.protocols import Plugin
+from engine.text import MASK
 from engine.trigger_errors import InvalidTrigger, InvocationModeFixed, StatusFixed
 
-MASK = "******"  #: stands for a secret in replies; sent back, it means the secret that is kept
 EVENT_DATA = "event_data"
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")

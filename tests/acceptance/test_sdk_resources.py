@@ -394,7 +394,7 @@ def test_tracing_keys_are_kept_and_the_secret_one_is_masked(platform: Platform) 
     put("", "")
     ended = client.show_tracing(fg.ShowTracingRequest(function_urn=urn))
 
-    assert (shown.tracing_ak, shown.tracing_sk) == ("access", "****")
+    assert (shown.tracing_ak, shown.tracing_sk) == ("access", "******")
     assert (ended.tracing_ak, ended.tracing_sk) == ("", "")
     with refused(404, "FSS.1051"):
         client.show_tracing(fg.ShowTracingRequest(function_urn=urn_of("unheard_of")))

@@ -8,6 +8,7 @@ from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.http.wire import Reply, json_reply
+from engine.limits import Description, Percent
 from engine.model import Alias, Strategy
 from engine.urn import FunctionUrn
 
@@ -16,8 +17,8 @@ class AliasBody(Struct, frozen=True, kw_only=True):
     """What PUT takes; it replaces, so what is left out is empty again."""
 
     version: str
-    description: str = ""
-    additional_version_weights: dict[str, int] | None = None
+    description: Description = ""
+    additional_version_weights: dict[str, Percent] | None = None
     additional_version_strategy: dict[str, Strategy] | None = None
 
 

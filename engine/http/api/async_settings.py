@@ -11,6 +11,7 @@ from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.http.wire import Reply, json_reply
+from engine.limits import EventAge, Retries
 from engine.model import AsyncSettings, DestinationSpec, Function
 
 MAX_LIMIT = 100
@@ -38,8 +39,8 @@ class LogTarget(Struct, frozen=True, kw_only=True):
 class AsyncSettingsBody(LogTarget, frozen=True, kw_only=True):
     """What PUT takes; it replaces, so what is left out is back at its default."""
 
-    max_async_event_age_in_seconds: int = AsyncSettings().max_age
-    max_async_retry_attempts: int = AsyncSettings().max_retries
+    max_async_event_age_in_seconds: EventAge = AsyncSettings().max_age
+    max_async_retry_attempts: Retries = AsyncSettings().max_retries
     destination_config: Destinations = Destinations()
     enable_async_status_log: bool = False
 

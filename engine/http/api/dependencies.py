@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from engine.codestore import PACKAGE_LIMIT
+from engine.errors import BadDependency
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.http.wire import Reply, json_reply
+from engine.limits import Description
 from engine.model import Dependency
 from engine.resources.bundle import Resources
 from engine.resources.dependencies import NewDependency
+from engine.resources.dependency_rules import NAME, NAME_RULE
 
 MAX_ITEMS = 400
 _BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
 
 
 class CreateDependencyBody(Struct, frozen=True, kw_only=True):
-    name: str
+    name: Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=NAME_RULE)]
     runtime: str
-    depend_type: str
+    depend_type: Annotated[str, Meta(extra_json_schema={"enum": ["zip", "obs"]})]
     depend_file: str = ""
     depend_link: str = ""
-    description: str = ""
+    description: Description = ""
 
 
 class DependencyReply(Struct, frozen=True, kw_only=True):
@@ -62,7 +67,7 @@ class DependenciesApi:
 
     async def create(self, call: Call) -> Reply:
         project = call.project
-        body = await call.read(CreateDependencyBody, _BODY_LIMIT)
+        body = await call.read(CreateDependencyBody, _BODY_LIMIT, error=BadDependency)
         new = NewDependency(
             name=body.name,
             runtime=body.runtime,

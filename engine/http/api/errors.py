@@ -98,6 +98,7 @@ _FIELDS = {
     "version": "FSS.1015",
     "description": "FSS.1019",
     "concurrency": "FSS.1026",
+    "strategy_config": "FSS.1026",
     "max_instance_num": "FSS.1026",
     "function_urn": "FSS.1309",
     "initializer_handler": "FSS.1404",

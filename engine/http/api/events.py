@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
 
+from msgspec import Meta, Struct
+
+from engine.errors import BadEvent
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.wire import Reply, json_reply
 from engine.resources.bundle import Resources
-from engine.resources.events import Event
+from engine.resources.events import NAME, NAME_RULE, Event
 
 
 class CreateEventBody(Struct, frozen=True, kw_only=True):
-    name: str
+    name: Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=NAME_RULE)]
     content: str
 
 
@@ -52,7 +55,7 @@ class EventsApi:
 
     async def create(self, call: Call) -> Reply:
         urn = call.urn
-        body = await call.read(CreateEventBody)
+        body = await call.read(CreateEventBody, error=BadEvent)
         return json_reply(_name(await self._events.create(urn, body.name, body.content)))
 
     async def list_all(self, call: Call) -> Reply:
@@ -67,7 +70,7 @@ class EventsApi:
 
     async def update(self, call: Call) -> Reply:
         urn = call.urn
-        body = await call.read(UpdateEventBody)
+        body = await call.read(UpdateEventBody, error=BadEvent)
         return json_reply(_name(await self._events.update(urn, call.part("event_id"), body.content)))
 
     async def delete(self, call: Call) -> Reply:

@@ -6,14 +6,25 @@ that compares what it sent with what it reads finds no difference. Unknown field
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.errors import InvalidField
 from engine.http.api.async_settings import SettingsShown
 from engine.http.api.dependencies import DependencyReply
+from engine.limits import (
+    Description,
+    Handler,
+    InitializerTimeout,
+    Instances,
+    Memory,
+    Name,
+    PreStopTimeout,
+    Requests,
+    Timeout,
+)
 from engine.model import Function
 
 Text = str | UnsetType
@@ -21,6 +32,8 @@ Flag = bool | UnsetType
 Number = int | UnsetType
 Texts = list[str] | UnsetType
 Table = dict[str, Any] | UnsetType
+#: The platform's; which of them run here is said when the code is looked at.
+CodeType = Annotated[str, Meta(extra_json_schema={"enum": ["inline", "zip", "obs", "jar", "Custom-Image-Swr"]})]
 
 
 class FuncCode(Struct, frozen=True, kw_only=True):
@@ -29,8 +42,8 @@ class FuncCode(Struct, frozen=True, kw_only=True):
 
 
 class Strategy(Struct, frozen=True, kw_only=True):
-    concurrency: int = 400
-    concurrent_num: int = 1
+    concurrency: Instances = 400
+    concurrent_num: Requests = 1
 
 
 class Kept(Struct, frozen=True, kw_only=True):
@@ -44,7 +57,7 @@ class Kept(Struct, frozen=True, kw_only=True):
     enable_cloud_debug: Text = UNSET
     enable_lts_log: Flag = UNSET
     enterprise_project_id: Text = UNSET
-    ephemeral_storage: Number = UNSET
+    ephemeral_storage: Literal[512, 10240] | UnsetType = UNSET
     extend_config: Text = UNSET
     func_vpc: Table = UNSET
     gpu_memory: Number = UNSET
@@ -57,9 +70,9 @@ class Kept(Struct, frozen=True, kw_only=True):
     network_controller: Table = UNSET
     peering_cidr: Text = UNSET
     restore_hook_handler: Text = UNSET
-    restore_hook_timeout: Number = UNSET
+    restore_hook_timeout: InitializerTimeout | UnsetType = UNSET
     tags: Text = UNSET
-    type: Text = UNSET
+    type: Literal["v1", "v2"] | UnsetType = UNSET
     user_data_encrypt_kms_key_id: Text = UNSET
     xrole: Text = UNSET
     functiond: Table = UNSET  #: ours: ``priority_cap`` and ``weight``
@@ -68,32 +81,32 @@ class Kept(Struct, frozen=True, kw_only=True):
 class ConfigBody(Kept, frozen=True, kw_only=True):
     """What creating a function and updating its configuration have in common."""
 
-    func_name: str
+    func_name: Name
     runtime: str
-    handler: str
-    memory_size: int
-    timeout: int
+    handler: Handler
+    memory_size: Memory
+    timeout: Timeout
     user_data: Text = UNSET
     encrypted_user_data: Text = UNSET
-    description: Text = UNSET
-    initializer_handler: Text = UNSET
-    initializer_timeout: Number = UNSET
-    pre_stop_handler: Text = UNSET
-    pre_stop_timeout: Number = UNSET
+    description: Description | UnsetType = UNSET
+    initializer_handler: Handler | UnsetType = UNSET
+    initializer_timeout: InitializerTimeout | UnsetType = UNSET
+    pre_stop_handler: Handler | UnsetType = UNSET
+    pre_stop_timeout: PreStopTimeout | UnsetType = UNSET
     enable_dynamic_memory: Flag = UNSET
     strategy_config: Strategy | UnsetType = UNSET
 
 
 class CreateBody(ConfigBody, frozen=True, kw_only=True):
-    package: str
-    code_type: str = ""
+    package: Name
+    code_type: CodeType = ""
     code_filename: str = ""
     code_url: str = ""
     func_code: FuncCode = FuncCode()
 
 
 class CodeBody(Struct, frozen=True, kw_only=True):
-    code_type: str
+    code_type: CodeType
     func_code: FuncCode
     code_filename: str = ""
     code_url: str = ""
@@ -102,7 +115,7 @@ class CodeBody(Struct, frozen=True, kw_only=True):
 
 
 class MaxInstanceBody(Struct, frozen=True, kw_only=True):
-    max_instance_num: int
+    max_instance_num: Instances | UnsetType = UNSET
 
 
 class FunctionReply(Kept, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from engine.codestore import NO_CODE, PACKAGE_LIMIT, CodeSource
 from engine.errors import CodeMissing, CodePackageTooLarge, InvalidField, PayloadTooLarge
+from engine.http.api.decoding import T
 from engine.http.api.function_replies import function_reply
 from engine.http.api.function_shapes import (
     CodeBody,
@@ -21,7 +22,7 @@ from engine.http.api.function_shapes import (
     details_of,
 )
 from engine.http.api.parts import Parts
-from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource, T
+from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.http.wire import Reply, json_reply
 from engine.model import Function
 
@@ -95,7 +96,9 @@ class Functions:
         urn = call.urn
         self._catalog.find(urn)
         body = await call.read(MaxInstanceBody)
-        return json_reply(self._reply(await self._catalog.limit(urn, body.max_instance_num)))
+        if body.max_instance_num is not UNSET:
+            await self._catalog.limit(urn, body.max_instance_num)
+        return json_reply(self._reply(self._catalog.find(urn)))
 
     async def delete(self, call: Call) -> Reply:
         """A version if the URN names one, or stands for one by an alias; else the whole function."""

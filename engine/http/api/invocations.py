@@ -14,10 +14,10 @@ from msgspec import Struct
 
 from engine.catalog import Catalog
 from engine.errors import InvalidField
-from engine.function_rules import MEMORY_SIZES
 from engine.http.api.errors import problem
 from engine.http.api.parts import Intake
 from engine.http.wire import JSON, Headers, Reply, check_json, json_reply, read_body
+from engine.limits import MEMORY_SIZES
 from engine.log_lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
 from engine.serving import Receive

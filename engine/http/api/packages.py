@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, Literal
 
 import anyio.to_thread
 import msgspec
@@ -12,11 +12,13 @@ from msgspec import Struct
 from engine.codestore import NO_CODE, PACKAGE_LIMIT, CodeSource, decoded
 from engine.errors import InvalidField, InvalidRequest, NamelessConfig, NotJson, PayloadTooLarge
 from engine.function_package import CONFIG_LIMIT, Packed, open_package, pack
+from engine.http.api.decoding import decode
 from engine.http.api.function_replies import function_reply
 from engine.http.api.function_shapes import CreateBody, changes_of
 from engine.http.api.parts import Parts
-from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource, decode
+from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.http.wire import Reply, json_reply
+from engine.limits import Name
 from engine.model import Function
 
 FILE_LIMIT = PACKAGE_LIMIT + CONFIG_LIMIT
@@ -24,11 +26,11 @@ _TOO_LARGE = f"the file may have {FILE_LIMIT >> 20} MB"
 
 
 class ImportBody(Struct, frozen=True, kw_only=True):
-    func_name: str
+    func_name: Name
     file_name: str
-    file_type: str
+    file_type: Literal["zip"]
     file_code: str
-    package: str = "default"
+    package: Name = "default"
 
 
 class _Named(Struct, frozen=True, kw_only=True):
@@ -79,8 +81,6 @@ class PackagesApi:
             body = await call.read(ImportBody, FILE_LIMIT * 4 // 3 + BODY_LIMIT)
         except PayloadTooLarge:
             raise InvalidField("import_size", "more", _TOO_LARGE) from None
-        if body.file_type != "zip":
-            raise InvalidField("file_type", body.file_type, "must be zip")
         return body
 
     def _config(self, function: Function) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from engine.catalog import MAX_FUNCTIONS
-from engine.function_rules import INSTANCES
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.wire import Reply, json_reply
+from engine.limits import INSTANCES
 from engine.resources.reservations import MAX_PER_PROJECT
 
 CODE_SIZE = 10_240  #: MB, as the platform has it; here the disk is the limit
@@ -44,7 +44,7 @@ class QuotasApi:
             Quota(type="fgs_func_num", quota=MAX_FUNCTIONS, used=functions),
             Quota(type="fgs_func_code_size", quota=CODE_SIZE, used=self._code_size(project), unit="MB"),
             Quota(type="fgs_func_occurs", quota=MAX_PER_PROJECT, used=reserved),
-            Quota(type="fgs_on_demand_instance_limit", quota=INSTANCES, used=self._instances()),
+            Quota(type="fgs_on_demand_instance_limit", quota=INSTANCES[1], used=self._instances()),
             Quota(type="fgs_workflow_num", quota=0, used=0),
         ]
         return json_reply(Quotas(quotas=QuotaList(resources=found)))

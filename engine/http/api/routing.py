@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TypeVar
 from urllib.parse import parse_qsl
 
-import msgspec
 from msgspec import Struct
 from starlette.routing import Route, Router
 
 from engine.errors import Forbidden, InvalidField, NotFound, NotJson
+from engine.http.api.decoding import T, decode
 from engine.http.api.errors import problem
-from engine.http.wire import Reply, check_json_text, check_json_type, check_utf8, read_body, respond
+from engine.http.wire import Reply, check_json_type, check_utf8, read_body, respond
 from engine.serving import App, Receive, Scope, Send
 from engine.urn import FunctionUrn, parse_urn
 
-T = TypeVar("T")
 BODY_LIMIT = 1 << 20  #: bytes of a body that carries no code
 BASE = "/v2/{project_id}/fgs"
 CALLER = "functiond.caller"  #: in the scope: whose credentials a request showed
 
 _PROJECT = re.compile(r"[\w-]{1,64}", re.ASCII)
-_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
-_MISSING = re.compile(r"Object missing required field `(\w+)`")
 
 
 class Call:
@@ -64,8 +60,15 @@ class Call:
             raise InvalidField(name, text, "must be a whole number, 0 or more")
         return int(text)
 
-    async def read(self, kind: type[T], limit: int = BODY_LIMIT, *, empty: T | None = None) -> T:
-        """The body as ``kind``; if there may be none, ``empty``. Raises NotJson, InvalidField, PayloadTooLarge."""
+    async def read(
+        self,
+        kind: type[T],
+        limit: int = BODY_LIMIT,
+        *,
+        empty: T | None = None,
+        error: type[InvalidField] = InvalidField,
+    ) -> T:
+        """The body as ``kind``; if there may be none, ``empty``. Raises NotJson, PayloadTooLarge, and ``error``."""
         self.body = body = await read_body(self._receive, self.headers, limit)
         if not body and empty is not None:
             return empty
@@ -73,7 +76,7 @@ class Call:
             raise NotJson("it is empty")
         check_json_type(self.headers)
         check_utf8(body)
-        return decode(body, kind)
+        return decode(body, kind, error)
 
 
 Handler = Callable[[Call], Awaitable[Reply]]
@@ -127,33 +130,3 @@ def own_urn(text: str, project: str, region: str) -> FunctionUrn:
     if urn.project != project:
         raise Forbidden(f"{text} belongs to another project than {project}")
     return urn
-
-
-def decode(body: bytes, kind: type[T]) -> T:
-    """JSON as ``kind``; what does not fit is told as the field that it concerns. Raises NotJson, InvalidField."""
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        # It may be broken further on, which comes first.
-        check_json_text(body)
-        raise _misfit(str(error)) from None
-    except msgspec.DecodeError as error:
-        raise NotJson(str(error)) from None
-    except RecursionError:
-        raise NotJson("it is nested too deeply") from None
-
-
-def _misfit(message: str) -> InvalidField:
-    found = _PATH.search(message)
-    path, said = (found[1], message[: found.start()]) if found else ("", message)
-    if missing := _MISSING.match(said):
-        path = f"{path}.{missing[1]}" if path else missing[1]
-        return InvalidField(path, None, "it is required")
-    return InvalidField(path or "body", _Unshown(), said)
-
-
-class _Unshown:
-    """Stands for a value that the decoder did not hand over."""
-
-    def __repr__(self) -> str:
-        return "of the wrong kind"

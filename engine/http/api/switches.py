@@ -12,7 +12,8 @@ from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.wire import Reply, json_reply
 from engine.model import Function
-from engine.resources.tracing import MASK, TracingKeys
+from engine.resources.tracing import TracingKeys
+from engine.text import MASK
 
 
 class TracingShape(Struct, frozen=True, kw_only=True):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
@@ -20,10 +20,14 @@ Data = dict[str, Any]
 _ONE = "{trigger_type_code}/{trigger_id}"
 
 
+#: Which of them a kind allows is for the kind to say, with a code of its own.
+Status = Annotated[str, Meta(extra_json_schema={"enum": ["ACTIVE", "DISABLED"]})]
+
+
 class CreateTriggerBody(Struct, frozen=True, kw_only=True):
     trigger_type_code: str
     event_data: Data
-    trigger_status: str | None = None
+    trigger_status: Status | None = None
     event_type_code: str | None = None
 
 
@@ -31,7 +35,7 @@ class UpdateTriggerBody(Struct, frozen=True, kw_only=True):
     """The SDK sends a list of objects, Terraform one object."""
 
     event_data: Data | list[Data] | None = None
-    trigger_status: str | None = None
+    trigger_status: Status | None = None
 
 
 class TriggerReply(Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from engine.http.api.function_shapes import FunctionReply
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.wire import Reply, json_reply
+from engine.limits import Description
 from engine.model import Function
 
 MAX_ITEMS = 400
@@ -20,7 +21,7 @@ MAX_ITEMS = 400
 
 class PublishBody(Struct, frozen=True, kw_only=True):
     version: str = ""
-    description: str = ""
+    description: Description = ""
     digest: str = ""
 
 

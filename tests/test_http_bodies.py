@@ -1,0 +1,126 @@
+"""Bodies that do not fit: the reply names the field, the value and what would do; the document says so beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import json
+
+from engine.errors import BadEvent, InvalidField
+from engine.http.api.aliases import AliasBody
+from engine.http.api.decoding import decode
+from engine.http.api.events import CreateEventBody
+from engine.http.api.function_shapes import ConfigBody, MaxInstanceBody
+from engine.http.api.reserved import ReservedBody
+from engine.http.openapi import make_document
+from engine.http.operations import OPERATIONS
+from tests.http_app import PROJECT, Api, serve, urn_of
+
+CONFIG = {"func_name": "f", "runtime": "Python3.10", "handler": "index.handler", "memory_size": 128, "timeout": 3}
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serve(tmp_path) as api:
+        await api.create()
+        yield api
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        (ConfigBody, {**CONFIG, "timeout": 2}, "timeout is 2: must be a whole number from 3 to 259200"),
+        (ConfigBody, {**CONFIG, "timeout": "3"}, "timeout is '3': must be a whole number from 3 to 259200"),
+        (ConfigBody, {**CONFIG, "memory_size": 1.5}, "memory_size is 1.5: must be one of 128, 256, "),
+        (ConfigBody, {**CONFIG, "func_name": "1f"}, "func_name is '1f': needs a letter, then up to 59 letters"),
+        (ConfigBody, {**CONFIG, "type": "v3"}, "type is 'v3': must be one of v1, v2"),
+        (ConfigBody, {**CONFIG, "description": "x" * 513}, "...: must be a text of up to 512 characters"),
+        (ConfigBody, {**CONFIG, "ephemeral_storage": 1}, "ephemeral_storage is 1: must be one of 512, 10240"),
+        (ConfigBody, {**CONFIG, "enable_lts_log": 1}, "enable_lts_log is 1: must be true or false"),
+        (ConfigBody, {**CONFIG, "user_data": {"door": "s3same"}}, "user_data is '******': must be a text"),
+        (ConfigBody, {**CONFIG, "strategy_config": {"concurrency": -2}}, "strategy_config.concurrency is -2: "),
+        (ConfigBody, {**CONFIG, "strategy_config": 7}, "strategy_config is 7: must be an object"),
+        (ConfigBody, {"func_name": "f"}, "runtime is None: it is required"),
+        (ConfigBody, [], "body is []: must be an object"),
+        (MaxInstanceBody, {"max_instance_num": 1001}, "is 1001: must be a whole number from -1 to 1000"),
+        (ReservedBody, {"count": -1}, "count is -1: must be a whole number from 0 to 1000"),
+        (
+            ReservedBody,
+            {"count": 1, "tactics_config": {"cron_configs": [{}, {"count": -3}]}},
+            "tactics_config.cron_configs[1].count is -3: must be a whole number from 0",
+        ),
+        (
+            AliasBody,
+            {"version": "v1", "additional_version_weights": {"v2": 101}},
+            "additional_version_weights[...] is {'v2': 101}: must be a whole number from 0 to 100",
+        ),
+        (AliasBody, {"version": "v1", "additional_version_weights": []}, "must be an object or must be null"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_value_and_what_would_do(kind: Any, body: object, said: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        decode(json.encode(body), kind)
+
+    assert said in str(caught.value)
+
+
+def test_a_shape_may_have_an_error_of_its_own() -> None:
+    with pytest.raises(BadEvent, match="name is '': needs 1 to 25 letters"):
+        decode(b'{"name": "", "content": ""}', CreateEventBody, BadEvent)
+
+
+#: For each limit in the document: the operation, the field, what is beyond it, and the code of the refusal.
+LIMITS = [
+    ("PUT", f"/functions/{urn_of()}/config", "timeout", 259_201, "FSS.1008"),
+    ("PUT", f"/functions/{urn_of()}/config", "memory_size", 129, "FSS.1007"),
+    ("PUT", f"/functions/{urn_of()}/config", "initializer_timeout", 301, "FSS.1405"),
+    ("PUT", f"/functions/{urn_of()}/config", "pre_stop_timeout", 91, "FSS.0400"),
+    ("PUT", f"/functions/{urn_of()}/config", "description", "x" * 513, "FSS.1019"),
+    ("PUT", f"/functions/{urn_of()}/config", "func_name", "-", "FSS.1002"),
+    ("PUT", f"/functions/{urn_of()}/config", "handler", "x" * 129, "FSS.1003"),
+    ("PUT", f"/functions/{urn_of()}/config-max-instance", "max_instance_num", -2, "FSS.1026"),
+    ("PUT", f"/functions/{urn_of()}/async-invoke-config", "max_async_retry_attempts", 4, "FSS.0400"),
+    ("PUT", f"/functions/{urn_of()}/async-invoke-config", "max_async_event_age_in_seconds", 0, "FSS.0400"),
+    ("PUT", f"/functions/{urn_of()}/reservedinstances", "count", 1001, "FSS.0400"),
+    ("POST", f"/functions/{urn_of()}/events", "name", "x" * 26, "FSS.1074"),
+    ("POST", f"/functions/{urn_of()}/versions", "description", "x" * 513, "FSS.1019"),
+    ("POST", f"/functions/{urn_of()}/aliases", "description", "x" * 513, "FSS.1019"),
+    ("POST", "/functions/import", "file_type", "tar", "FSS.1013"),
+    ("POST", "/dependencies/version", "name", "-", "FSS.1024"),
+    ("POST", "/dependencies/version", "description", "x" * 513, "FSS.1024"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "field", "value", "code"), LIMITS)
+async def test_what_the_document_does_not_allow_is_refused(
+    api: Api, method: str, path: str, field: str, value: object, code: str
+) -> None:
+    schema = schema_of(method, path)
+    body = {name: example(one) for name, one in schema["properties"].items() if name in schema["required"]}
+
+    answer = await api.send(method, path, {**body, field: value}, base=f"/v2/{PROJECT}/fgs")
+
+    assert limits(schema["properties"][field])
+    assert (answer.status, answer.json["error_code"]) == (400, code)
+    assert answer.json["error_msg"].startswith(f"{field} is ")
+
+
+def schema_of(method: str, path: str) -> Any:
+    document = make_document(OPERATIONS, "")
+    template = "/v2/{project_id}/fgs" + path.replace(urn_of(), "{function_urn}")
+    content = document["paths"][template][method.lower()]["requestBody"]["content"]
+    return document["components"]["schemas"][content["application/json"]["schema"]["$ref"].rpartition("/")[2]]
+
+
+def limits(schema: dict[str, Any]) -> set[str]:
+    return schema.keys() & {"minimum", "maximum", "maxLength", "pattern", "enum", "const"}
+
+
+def example(schema: dict[str, Any]) -> Any:
+    """Something that fits, for the shapes above."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    return schema.get("minimum", "hello" if schema["type"] == "string" else 0)
