@@ -1,0 +1,91 @@
+"""A Node.js function with a package of its own, deployed and called through the vendor's SDK."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from typing import Any
+
+import pytest
+
+from tests.acceptance.test_sdk import Platform, create, encoded, ended, invoke, platform, refused, urn_of
+from tests.http_app import zipped
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkfunctiongraph import v2 as fg
+
+__all__ = ["platform"]  # a fixture
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
+    pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine"),
+]
+
+RUNTIME = "Node.js18.15"
+HANDLER = """
+const slug = require('slug');
+
+exports.handler = (event, context, callback) => {
+  context.getLogger().info('slug of %j', event.title);
+  if (!event.title) return callback(new TypeError('there is no title'));
+  callback(null, { slug: slug(event.title), greeting: context.getUserData('greeting') });
+};
+"""
+PACKAGE = "module.exports = (title) => title.toLowerCase().split(/\\W+/).join('-');\n"
+
+
+@pytest.fixture(scope="module")
+def slugs(platform: Platform) -> str:
+    files = {
+        "src/index__js": HANDLER,
+        "node_modules/slug/package__json": '{"name": "slug", "main": "lib/slug.js"}',
+        "node_modules/slug/lib/slug__js": PACKAGE,
+    }
+    code = {"code_type": "zip", "code_filename": "s.zip", "func_code": fg.FuncCode(file=encoded(zipped(**files)))}
+    data = json.dumps({"greeting": "hej"})
+    create(platform, "slugs", runtime=RUNTIME, handler="src/index.handler", user_data=data, **code)
+    return "slugs"
+
+
+def call(platform: Platform, name: str, event: dict[str, Any]) -> Any:
+    request = fg.InvokeFunctionRequest(
+        function_urn=urn_of(name), x_cff_log_type="tail", x_cff_request_version="v1", body=event
+    )
+    return platform.client.invoke_function(request)
+
+
+def test_it_answers_a_synchronous_call_with_its_log(platform: Platform, slugs: str) -> None:
+    response = call(platform, slugs, {"title": "Hello, Node World"})
+
+    assert json.loads(response.result) == {"slug": "hello-node-world", "greeting": "hej"}
+    assert f'{response.request_id} INFO slug of "Hello, Node World"' in response.log
+
+
+def test_it_answers_an_asynchronous_call(platform: Platform, slugs: str) -> None:
+    record = ended(platform, slugs, invoke(platform, slugs, {"title": "Later On"}))
+
+    assert (record["status"], json.loads(record["result"])["slug"]) == ("SUCCESS", "later-on")
+
+
+def test_its_error_is_told(platform: Platform, slugs: str) -> None:
+    record = ended(platform, slugs, invoke(platform, slugs))
+
+    body = json.loads(record["result"])
+    assert (record["status"], record["error_code"]) == ("FAIL", 4002)
+    assert (body["errorMessage"], body["errorType"]) == ("there is no title", "TypeError")
+    assert "src/index.js:6:" in body["stackTrace"][0]
+
+
+def test_inline_source_is_a_module_as_well(platform: Platform) -> None:
+    source = b"exports.handler = async (event, context) => `${context.getFunctionName()} ${event.n + 1}`;"
+    create(platform, "inlined", runtime=RUNTIME, func_code=fg.FuncCode(file=encoded(source)))
+
+    assert call(platform, "inlined", {"n": 1}).result == "inlined 2"
+
+
+def test_a_handler_without_a_function_is_refused(platform: Platform) -> None:
+    with refused(400, "FSS.1003"):
+        create(platform, "odd", runtime=RUNTIME, handler="index")
