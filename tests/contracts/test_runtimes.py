@@ -1,0 +1,148 @@
+"""What every runtime family promises, held against real instances of each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.executors.pool import Pool
+from engine.frames import RESULT_LIMIT
+from engine.log_lines import decode
+from engine.model import Code, Outcome
+from tests.contracts.dialect import Dialect
+from tests.contracts.dialect_python import PYTHON
+from tests.executing import pool
+
+DIALECTS = (PYTHON,)
+
+
+class Runner:
+    """One function of a family, in a pool of its own."""
+
+    def __init__(self, opened: Pool, dialect: Dialect) -> None:
+        self.pool, self.dialect = opened, dialect
+
+    async def __call__(self, do: str, value: Any = None, **fields: Any) -> Outcome:
+        if do in self.dialect.lacks:
+            pytest.skip(f"{self.dialect.runtime} cannot {do}")
+        return await self.pool.execute(self.dialect.function(**fields), self.dialect.wish(do, value))
+
+    async def give(self, do: str, value: Any = None, **fields: Any) -> str:
+        return self.dialect.given(await self(do, value, **fields))
+
+
+@pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.runtime)
+async def run(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Runner]:
+    dialect: Dialect = request.param
+    async with pool(tmp_path, "") as opened:
+        dialect.write(tmp_path / "code")
+        yield Runner(opened, dialect)
+
+
+@pytest.mark.parametrize("value", [{"a": [1, None, "é"]}, [1.5, True], 7, False, {}])
+async def test_what_comes_in_as_json_can_go_out_as_json(run: Runner, value: Any) -> None:
+    assert json.loads(await run.give("echo", value)) == value
+
+
+@pytest.mark.parametrize(("do", "result"), [("text", "straße ✓"), ("nothing", "")])
+async def test_text_goes_out_untouched_and_nothing_as_nothing(run: Runner, do: str, result: str) -> None:
+    assert await run.give(do) == result
+
+
+async def test_an_instance_serves_one_request_after_another(run: Runner) -> None:
+    assert await run.give("pid") == await run.give("pid")
+
+
+async def test_a_failure_is_told_as_documented(run: Runner) -> None:
+    outcome = await run("fail")
+
+    body = json.loads(outcome.result)
+    assert (outcome.code, "no order" in outcome.message) == (Code.USER_EXCEPTION, True)
+    assert list(body) == ["errorMessage", "errorType", "stackTrace"]
+    assert ("no order" in body["errorMessage"], bool(body["errorType"])) == (True, True)
+    assert outcome.result.startswith(b'{\n    "errorMessage"')
+    assert all(isinstance(line, str) for line in body["stackTrace"])
+
+
+async def test_a_failure_costs_nothing_but_the_request(run: Runner) -> None:
+    before = await run.give("pid")
+    await run("fail")
+
+    assert await run.give("pid") == before
+
+
+async def test_results_have_a_limit(run: Runner) -> None:
+    outcome = await run("large", RESULT_LIMIT + 1)
+
+    assert outcome.code == Code.RESPONSE_TOO_LARGE
+    assert str(RESULT_LIMIT) in outcome.message
+
+
+async def test_the_largest_result_comes_whole(run: Runner) -> None:
+    assert len(await run.give("large", RESULT_LIMIT - 4096)) == RESULT_LIMIT - 4096
+
+
+async def test_what_cannot_be_written_as_json_is_no_result(run: Runner) -> None:
+    outcome = await run("bad")
+
+    assert outcome.code == Code.BAD_RESULT
+    assert outcome.message.startswith("function result is invalid, error: ")
+
+
+async def test_a_request_that_takes_too_long_is_ended_with_its_instance(run: Runner) -> None:
+    before = await run.give("pid", timeout=1, revision=1)
+    outcome = await run("hang", timeout=1, revision=1)
+
+    assert (outcome.code, "1 s" in outcome.message) == (Code.TIMEOUT, True)
+    assert await run.give("pid", timeout=1, revision=1) != before
+
+
+async def test_a_request_can_be_cancelled_with_its_instance(run: Runner) -> None:
+    before = await run.give("pid")
+    wish = run.dialect.wish("hang")
+    running = asyncio.ensure_future(run.pool.execute(run.dialect.function(), wish))
+    await asyncio.sleep(0)
+
+    assert run.pool.cancel(wish.key)
+    assert (await running).code == Code.CANCELLED
+    assert await run.give("pid") != before
+
+
+async def test_an_instance_that_leaves_fails_its_request_only(run: Runner) -> None:
+    outcome = await run("leave")
+
+    assert outcome.code == Code.USER_EXCEPTION
+    assert outcome.message.startswith("function invocation exception, error: ")
+    assert json.loads(await run.give("echo", 1)) == 1
+
+
+async def test_lines_belong_to_the_request_that_wrote_them(run: Runner) -> None:
+    outcomes = [await run("say", word) for word in ("eins", "zwei", "ünf")]
+
+    logs = [{(line.stream, line.text) for line in decode(outcome.log)} for outcome in outcomes]
+    assert logs == [{("stdout", word), ("stderr", "! " + word)} for word in ("eins", "zwei", "ünf")]
+
+
+async def test_a_function_knows_its_request(run: Runner) -> None:
+    wish = run.dialect.wish("who")
+
+    outcome = await run.pool.execute(run.dialect.function(), wish)
+
+    assert run.dialect.given(outcome) == wish.request_id
+
+
+async def test_a_function_knows_its_variables(run: Runner) -> None:
+    fields = {"user_data": {"COLOUR": "rot"}, "encrypted_user_data": {"SECRET": "geheim"}}
+
+    assert [await run.give("data", name, **fields) for name in ("COLOUR", "SECRET")] == ["rot", "geheim"]
+
+
+async def test_the_initializer_runs_once_before_the_first_event(run: Runner) -> None:
+    fields = {"initializer_handler": run.dialect.initializer}
+
+    assert [await run.give("initialised", **fields) for _ in range(2)] == ["1", "1"]
