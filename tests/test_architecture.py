@@ -19,9 +19,9 @@ FLOORS = (
     {"errors", "clock", "identity", "urn", "model", "frames", "log_lines", "statistics", "text", "runtimes"}
     | {"signing", "credentials", "trigger_errors", "store_errors", "cron", "audit"}
     | {"limits"},  # all of these are nouns, which may know each other
-    {"trigger_seams"},
+    {"trigger_seams", "interpreters"},
     {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"},
-    {SURFACE, "serving", "telemetry", "pressure", "unpacking", "inline_code", "isolation", "interpreters"}
+    {SURFACE, "serving", "telemetry", "pressure", "unpacking", "inline_code", "isolation"}
     | {"testing_executor", "testing_storage", "testing_resources"},
     {"registry", "runqueue", "codestore", "directory", "journal", "executors", "testing_triggers"},
     {"testing"},

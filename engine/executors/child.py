@@ -16,7 +16,11 @@ class Child(Protocol):
 
     @property
     def pid(self) -> int:
-        """As the engine sees it. Its number cannot be another's before ``reap``."""
+        """As the engine sees it, 0 before ``birth``. Its number cannot be another's before ``reap``."""
+        ...
+
+    async def birth(self) -> None:
+        """Returns when it exists. Raises OSError if it could not be started."""
         ...
 
     @property
@@ -52,6 +56,9 @@ class OwnChild:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    async def birth(self) -> None:
+        """It exists."""
 
     @property
     def alive(self) -> bool:

@@ -7,6 +7,8 @@ threads, those for new instances apart from those that clear away, so that neith
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,14 +18,17 @@ from msgspec import Struct
 
 from engine.clock import Clock
 from engine.executors.process import Call, Instance, Key, Owner
-from engine.executors.spawn import Order, Place, environment, setup, spawn
+from engine.executors.spawn import Order, Place, environment, setup
+from engine.executors.starter import Starter
 from engine.frames import Answer, setup_frame
 from engine.interpreters import Interpreters
 from engine.isolation.leftovers import remove_tree
 from engine.isolation.limits import Enclosure, Isolation, Limits
 from engine.model import CodePackage, Function
+from engine.runtimes import Family, find_runtime
 
 _STARTERS, _CLEANERS = 2, 2  #: threads
+_BIRTH = 30.0  #: seconds that a process may take to exist
 
 
 class HostSettings(Struct, frozen=True, kw_only=True):
@@ -36,39 +41,59 @@ class HostSettings(Struct, frozen=True, kw_only=True):
 
 
 class Host:
-    def __init__(self, settings: HostSettings, isolation: Isolation, interpreters: Interpreters, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: HostSettings,
+        *,
+        starter: Starter,
+        isolation: Isolation,
+        interpreters: Interpreters,
+        clock: Clock,
+    ) -> None:
         self.interpreters = interpreters
-        self._settings, self._isolation, self._clock = settings, isolation, clock
+        self._settings, self._starter, self._isolation, self._clock = settings, starter, isolation, clock
         self._starters = ThreadPoolExecutor(_STARTERS, "functiond-start")
         self._cleaners = ThreadPoolExecutor(_CLEANERS, "functiond-clean")
         self._places: dict[Instance, Place] = {}
 
     @property
     def isolation(self) -> str:
-        return self._isolation.name
+        """What separates instances from the host, then what limits them."""
+        return f"{self._starter.name}, {self._isolation.name}"
+
+    @property
+    def own_network(self) -> bool:
+        """Whether each instance of an HTTP function can have the ports to itself."""
+        return self._starter.own_network
 
     def spawn(self, command: list[str], function: Function, memory: int, key: Key, owner: Owner) -> Instance:
         """A new process that waits to be prepared: ``command`` starts its worker. Raises OSError."""
         place = self._place(function, memory)
-        spawned = spawn(Order(command, environment(function, place), place.code, place.layers), place.tmp)
+        seen = self._starter.seen(place)
+        order = Order(command, environment(function, seen), seen.code, seen.layers)
+        spawned = self._starter.start(key[:3], place, order)
         try:
             instance = Instance(
                 spawned, key=key, function=function, log_size=self._settings.log_size, owner=owner, clock=self._clock
             )
         except BaseException:
             spawned.destroy()
+            self._starter.ended(key[:3])
             self._cleaners.submit(remove_tree, place.tmp)
             raise
         self._places[instance] = place
-        limits = Limits(memory=memory, processes=self._settings.processes)
-        instance.enclosing = self._starters.submit(self._enclose, place.instance_id, instance.pid, limits)
         return instance
 
     async def prepare(self, start: Call, function: Function) -> Answer | None:
         """Limits first, then user code: load it and run its initializer. None if the instance ended. Raises OSError."""
         instance = start.instance
         await instance.connect()
-        assert instance.enclosing is not None
+        await self._born(instance)
+        if instance.end is not None:
+            return None
+        place = self._places[instance]
+        limits = Limits(memory=instance.memory, processes=self._settings.processes)
+        instance.enclosing = self._starters.submit(self._enclose, place.instance_id, instance.pid, limits)
         # Shielded: the thread goes on in any case, and what it made is removed in ``clear``.
         enclosure = await asyncio.shield(asyncio.wrap_future(instance.enclosing))
         if isinstance(enclosure, ProcessLookupError):
@@ -80,17 +105,29 @@ class Host:
         if instance.end is not None:  # and by now it may even be cleared away
             return None
         timeout = function.initializer_timeout if function.initializer_handler else function.timeout
-        return await instance.request(start, setup_frame(setup(function, self._places[instance])), timeout)
+        return await instance.request(start, setup_frame(setup(function, self._starter.seen(place))), timeout)
 
     def clear(self, instance: Instance) -> None:
         """The instance is gone: remove what it left, in the background."""
+        self._starter.ended(instance.key[:3])
         self._cleaners.submit(_clear, instance.enclosing, self._places.pop(instance).tmp)
 
-    def close(self) -> None:
-        """Blocks until all is cleared."""
+    async def close(self) -> None:
+        """Returns when all is cleared."""
+        await self._starter.close()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
         self._starters.shutdown()
         self._cleaners.shutdown()
         self._isolation.close()
+
+    async def _born(self, instance: Instance) -> None:
+        try:
+            async with asyncio.timeout(_BIRTH):
+                await instance.birth()
+        except TimeoutError:
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
     def _enclose(self, instance_id: str, pid: int, limits: Limits) -> Enclosure | OSError:
         try:
@@ -108,7 +145,14 @@ class Host:
             tmp=self._settings.tmp.absolute() / instance_id,
             memory=memory,
             layers=tuple(self._settings.code_path(one.code).absolute() for one in function.dependencies),
+            own_network=self.own_network and _serves_http(function),
         )
+
+
+def _serves_http(function: Function) -> bool:
+    """Then its instances all listen on the same port."""
+    runtime = find_runtime(function.runtime)
+    return runtime is not None and runtime.family is Family.HTTP
 
 
 def _clear(enclosing: Future[Enclosure | OSError] | None, tmp: Path) -> None:

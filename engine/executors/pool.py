@@ -24,6 +24,7 @@ from engine.executors.outcomes import CANCELLED, Fault, call_fault, launch_fault
 from engine.executors.process import Call, End, Instance, Key
 from engine.executors.reserve import Reserve, key_of
 from engine.executors.transcript import NOTHING, Written
+from engine.executors.walls import BARE, Walls, open_starter
 from engine.frames import Answer
 from engine.interpreters import Interpreters
 from engine.isolation.detect import detect_isolation
@@ -70,11 +71,13 @@ async def open_pool(
     clock: Clock | None = None,
     isolation: Isolation | None = None,
     interpreters: Interpreters | None = None,
+    walls: Walls = BARE,
 ) -> AsyncIterator[Pool]:
     """A pool in which nothing of an earlier engine runs any more; when it is left, nothing of this one does.
 
     ``memory`` is MB for all instances together, 0 for no bound. ``marker`` names the data directory and with it
-    whatever an engine on it has started: two living engines must not share one.
+    whatever an engine on it has started: two living engines must not share one. Raises SettingsError if ``walls``
+    ask for what this machine has not.
     """
     await to_thread.run_sync(kill_leftovers, marker, tmp)
     if isolation is None:
@@ -88,7 +91,13 @@ async def open_pool(
         processes=processes,
     )
     clock = clock or SystemClock()
-    host = Host(settings, isolation, interpreters or Interpreters(), clock)
+    host = Host(
+        settings,
+        starter=await open_starter(walls, marker, tmp),
+        isolation=isolation,
+        interpreters=interpreters or Interpreters(),
+        clock=clock,
+    )
     pool = Pool(host, log_dir=log_dir, memory=memory, idle=idle, clock=clock)
     try:
         yield pool
@@ -191,7 +200,7 @@ class Pool:
         for instance in list(self._present):
             instance.kill(End.ABANDONED)
         await _all_gone(list(self._present))
-        await to_thread.run_sync(self._host.close)
+        await self._host.close()
 
     def instance_ended(self, instance: Instance) -> None:
         self._idle.discard(instance)

@@ -140,6 +140,10 @@ class Instance(asyncio.Protocol):
     def pid(self) -> int:
         return self._child.pid
 
+    async def birth(self) -> None:
+        """Returns when its process exists. Raises OSError if it could not be started; then it has ended, too."""
+        await self._child.birth()
+
     async def connect(self) -> None:
         """Once, before the first request."""
         self._connecting = True

@@ -40,6 +40,8 @@ class Place(NamedTuple):
     tmp: Path  #: its own, made by ``spawn``
     memory: int  #: MB
     layers: tuple[Path, ...] = ()  #: of its dependencies
+    runtime: Path = WORKERS  #: the programs that run functions
+    own_network: bool = False  #: whether ports are its own, with nothing but loopback
 
 
 class Spawned(NamedTuple):
@@ -139,7 +141,7 @@ def environment(function: Function, place: Place) -> dict[str, str]:
         "RUNTIME_INITIALIZER_HANDLER": function.initializer_handler,
         "RUNTIME_INITIALIZER_TIMEOUT": str(function.initializer_timeout),
         "RUNTIME_MAX_RESP_BODY_SIZE": str(RESULT_LIMIT),
-        "RUNTIME_ROOT": str(WORKERS),
+        "RUNTIME_ROOT": str(place.runtime),
         "RUNTIME_CODE_ROOT": code,
         "RUNTIME_LOG_DIR": tmp,
         "RUNTIME_REGION": place.region,

@@ -1,0 +1,208 @@
+"""How the process of an instance comes to be: forked from a template where that can be, else as a new program.
+
+``Processes`` are the host's, with one template per interpreter. ``Sandboxes`` have one per function, inside its walls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from engine.executors.forked import ForkedChild
+from engine.executors.spawn import PATH, Channels, Order, Place, Spawned, spawn
+from engine.executors.template import Template
+from engine.interpreters import WORKERS, own_interpreter
+from engine.isolation.bubblewrap import CODE, LAYERS, RUNTIME, TMP, Bubblewrap
+from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
+
+Home = tuple[int, str, int]  #: function, version and revision: what may share a sandbox
+
+_WORKER = WORKERS / "python_worker.py"
+TEMPLATE = WORKERS / "python_template.py"
+_LINGER = 60.0  #: seconds that a sandbox stays when its last instance has gone
+_PLACEHOLDER = "0" * 32  #: as long as the id of an instance, which is written over it
+#: These count when a program starts, so that a fork comes too late for them.
+_AT_START = ("LD_", "LC_", "LANG", "MALLOC_", "GLIBC_")
+
+
+class Starter(Protocol):
+    @property
+    def name(self) -> str:
+        """Of what separates functions from the host."""
+        ...
+
+    @property
+    def own_network(self) -> bool:
+        """Whether an instance can have a network of its own."""
+        ...
+
+    def seen(self, place: Place) -> Place:
+        """As the function sees it."""
+        ...
+
+    def start(self, home: Home, place: Place, order: Order) -> Spawned:
+        """``order`` has paths as seen by the function, but for its command. Raises OSError."""
+        ...
+
+    def ended(self, home: Home) -> None:
+        """Once for each start, when the instance is gone."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Processes:
+    """``forking`` is whether to have templates: a second start of an interpreter begins one."""
+
+    name = "process"
+
+    def __init__(self, marker: str, *, forking: bool, own_network: bool = False) -> None:
+        self.own_network = own_network
+        self._marker, self._forking = marker, forking
+        self._templates: dict[str, Template | None] = {}  #: by interpreter; None: asked for once
+
+    def seen(self, place: Place) -> Place:
+        return place
+
+    def prepare(self, python: str) -> None:
+        """Begin the template of an interpreter. Raises OSError."""
+        command = [python, "-I", str(TEMPLATE), "{fd}", "full"]
+        self._templates[python] = Template(command, template_environment(self._marker))
+
+    def start(self, home: Home, place: Place, order: Order) -> Spawned:
+        if place.own_network:
+            return self._start_apart(place, order)
+        if self._forking and _is_python(order) and _can_fork(order):
+            template = self._template(order.command[0])
+            if template is not None and template.ready.is_set():
+                try:
+                    return spawn(order, place.tmp, partial(fork, template, None, None))
+                except OSError:
+                    pass  # then as a program of its own
+        return spawn(order, place.tmp)
+
+    def _start_apart(self, place: Place, order: Order) -> Spawned:
+        """A program of its own again, but started by a template, which first gives it a network."""
+        python = own_interpreter().path
+        template = self._templates.get(python)
+        if template is None or not template.alive:
+            self.prepare(python)
+            template = self._templates[python]
+            assert template is not None
+        fence = {"tmp": None, "network": True, "user": None}
+        return spawn(order, place.tmp, partial(fork, template, order.command, fence))
+
+    def ended(self, home: Home) -> None:
+        """Templates stay as long as the engine."""
+
+    async def close(self) -> None:
+        await _close([template for template in self._templates.values() if template is not None])
+
+    def _template(self, python: str) -> Template | None:
+        if python not in self._templates:
+            self._templates[python] = None
+            return None
+        template = self._templates[python]
+        if template is None or not template.alive:
+            try:
+                self.prepare(python)
+            except OSError:
+                return None
+        return self._templates[python]
+
+
+class Sandboxes:
+    name = "bubblewrap"
+    own_network = True
+
+    def __init__(self, bubblewrap: Bubblewrap, marker: str, *, fence: dict[str, Any], linger: float = _LINGER) -> None:
+        self._bubblewrap, self._marker, self._linger = bubblewrap, marker, linger
+        self._fence = {**fence, "user": bubblewrap.user}
+        self._templates: dict[Home, Template] = {}
+        self._counts: dict[Home, int] = {}
+        self._timers: dict[Home, asyncio.TimerHandle] = {}
+        self._closing: set[Template] = set()
+
+    def seen(self, place: Place) -> Place:
+        layers = tuple(LAYERS / str(number) for number in range(len(place.layers)))
+        return place._replace(code=CODE, tmp=TMP, layers=layers, runtime=RUNTIME)
+
+    def start(self, home: Home, place: Place, order: Order) -> Spawned:
+        template = self._template(home, place, order)
+        argv = None if _is_python(order) and _can_fork(order) else [_inside(part) for part in order.command]
+        fence = {**self._fence, "network": self._fence["network"] or place.own_network}
+        spawned = spawn(order, None, partial(fork, template, argv, fence))
+        if (timer := self._timers.pop(home, None)) is not None:
+            timer.cancel()
+        self._counts[home] = self._counts.get(home, 0) + 1
+        return spawned
+
+    def ended(self, home: Home) -> None:
+        self._counts[home] -= 1
+        if not self._counts[home]:
+            del self._counts[home]
+            self._timers[home] = asyncio.get_running_loop().call_later(self._linger, self._close_one, home)
+
+    async def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        await _close([*self._templates.values(), *self._closing])
+
+    def _template(self, home: Home, place: Place, order: Order) -> Template:
+        template = self._templates.get(home)
+        if template is None or not template.alive:
+            program = order.command[0]
+            python = program if _is_python(order) else own_interpreter().path
+            command = self._bubblewrap.command(python, place.code, place.layers, [program])
+            environment = template_environment(self._marker)
+            template = self._templates[home] = Template([*command, "{fd}"], environment, self._closing.discard)
+        return template
+
+    def _close_one(self, home: Home) -> None:
+        del self._timers[home]
+        template = self._templates.pop(home)
+        if not template.gone.is_set():
+            self._closing.add(template)
+            template.close()
+
+
+def fork(
+    template: Template, argv: list[str] | None, fence: dict[str, Any] | None, order: Order, channels: Channels
+) -> ForkedChild:
+    """A ``Launch`` that has a template fork. Without ``argv`` it becomes a Python worker."""
+    request = {
+        "argv": argv,
+        "paths": [str(order.code), *map(str, order.layers)],
+        "environment": order.environment,
+        "fence": fence,
+    }
+    return template.fork(request, channels)
+
+
+def template_environment(marker: str) -> dict[str, str]:
+    """What marks it, and with it all that it forks, as an engine's."""
+    return {"PATH": PATH, "LANG": "C.UTF-8", ENGINE_VARIABLE: marker, INSTANCE_VARIABLE: _PLACEHOLDER}
+
+
+def _is_python(order: Order) -> bool:
+    return order.command[-1] == str(_WORKER)
+
+
+def _can_fork(order: Order) -> bool:
+    return order.environment.get("LANG") == "C.UTF-8" and not any(
+        name.startswith(_AT_START) for name in order.environment if name != "LANG"
+    )
+
+
+def _inside(part: str) -> str:
+    path = Path(part)
+    return str(RUNTIME / path.relative_to(WORKERS)) if path.is_relative_to(WORKERS) else part
+
+
+async def _close(templates: list[Template]) -> None:
+    for template in templates:
+        template.close()
+    for template in templates:
+        await template.gone.wait()

@@ -1,0 +1,144 @@
+"""The engine's end of a fork server (``workers/python_template.py``, which describes the packets between the two)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+from engine.executors.child import OwnChild
+from engine.executors.forked import ForkedChild
+
+_LARGEST = 1 << 16  #: bytes of a packet
+_BATCH = 64  #: packets at a time, so that the loop does other things too
+_LAST_WORDS = 2000  #: bytes of what it said on its end
+
+
+class Template:
+    """Lives until ``close`` or until it dies by itself; what it forked may well go on then."""
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], ended: Callable[[Template], None] = lambda _: None
+    ) -> None:
+        """Raises OSError. To be made on the loop's thread: should that thread end, a sandbox ends too.
+
+        ``command`` lacks the number of its descriptor, for which ``{fd}`` stands.
+        """
+        self.ready = asyncio.Event()
+        self.gone = asyncio.Event()
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._children: dict[int, ForkedChild] = {}
+        self._numbers = count(1)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when it ends)
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        try:
+            with theirs:
+                self._process = OwnChild(self._start(command, environment, theirs.fileno()), self._loop)
+        except BaseException:
+            self._socket.close()
+            self._stderr.close()
+            raise
+        self._process.watch(self._died)
+        self._loop.add_reader(self._socket, self._read)
+
+    @property
+    def alive(self) -> bool:
+        return self._socket.fileno() >= 0
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def fork(self, request: Mapping[str, Any], fds: Sequence[int]) -> ForkedChild:
+        """Ask for an instance, which is started as soon as the template can. Raises OSError if it cannot be asked."""
+        if not self.alive:
+            raise BrokenPipeError("the template has ended")
+        number = next(self._numbers)
+        socket.send_fds(self._socket, [json.dumps({"id": number, **request}).encode()], fds)
+        child = self._children[number] = ForkedChild(lambda: self._reap(number))
+        return child
+
+    def close(self) -> None:
+        """``gone`` is set when it has ended. What it forked should have ended before."""
+        self._hang_up()
+        self._process.kill()
+
+    def _start(self, command: Sequence[str], environment: Mapping[str, str], fd: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [part.format(fd=fd) if part == "{fd}" else part for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._stderr,
+            pass_fds=(fd,),
+            env=environment,
+            start_new_session=True,
+        )
+
+    def _reap(self, number: int) -> None:
+        """That process is known to be dead, and its number may be another's from now on."""
+        del self._children[number]
+        if self.alive:
+            with suppress(OSError):  # if its queue is full, the process id stays taken as long as the template lives
+                self._socket.send(json.dumps({"reap": number}).encode())
+
+    # --- what the loop calls ---
+
+    def _read(self) -> None:
+        for _ in range(_BATCH):
+            try:
+                data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, 1)
+            except BlockingIOError:
+                return
+            except OSError:  # reset: it ended with packets unread
+                data, fds = b"", []
+            if not data:
+                self._hang_up()
+                return
+            self._heard(json.loads(data), fds)
+
+    def _heard(self, message: dict[str, Any], fds: list[int]) -> None:
+        if "ready" in message:
+            self.ready.set()
+            return
+        child = self._children.get(message["id"])
+        if child is None:  # its end was seen before the template's word of it came
+            return
+        if "error" in message:
+            child.failed(OSError(message["error"], message["reason"]))
+        elif "status" in message:
+            child.told(message["status"])
+        elif fds:
+            child.born(fds[0])
+        else:
+            child.failed(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+
+    def _hang_up(self) -> None:
+        if self.alive:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            for child in list(self._children.values()):
+                child.orphaned(self._last_words())
+
+    def _died(self) -> None:
+        if self.alive:
+            self._read()  # what it said before
+        self._hang_up()
+        self._process.reap()
+        self._stderr.close()
+        self.gone.set()
+        self._ended(self)
+
+    def _last_words(self) -> str:
+        size = os.fstat(self._stderr.fileno()).st_size
+        said = os.pread(self._stderr.fileno(), _LAST_WORDS, max(0, size - _LAST_WORDS)).decode(errors="replace")
+        return " ".join(said.split()) or "it ended before it had forked"

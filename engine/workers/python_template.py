@@ -1,0 +1,241 @@
+"""A fork server: it has the Python runtime loaded, and forks an instance in about a millisecond when it is told to.
+
+Run as ``python -I python_template.py <descriptor> [full]``; as ``… --probe <fence>`` it exits with 0 if such can be had.
+Standard library only, Python 3.9 syntax, nothing of the engine. One thread, no signal handlers: it never forks anything
+but what it is. The descriptor is a SOCK_SEQPACKET socket; each packet is one JSON object.
+
+    from the engine   {"id", "argv", "paths", "environment", "fence"} + socket, stdout, stderr   start an instance
+                      {"reap": id}                                   it is known to be dead: free its process id
+    to the engine     {"ready": true}                                what was asked before is served from now on
+                      {"id", "pid"} + pidfd                          it lives
+                      {"id", "error", "reason"}                      it could not be started: an errno
+                      {"id", "status"}                               it died: its exit status, or minus the signal
+
+Without ``argv`` the instance is ``python_worker`` in the forked process itself, else that program with the socket's
+number as its last argument; ``paths`` are its working folder and those of its layers. A ``fence`` (python_fence.py) gives
+it namespaces of its own. Behind a whole one the process that is reported is its init, which waits until the engine has
+sent something: by then it is within its limits, and so will be all that it starts.
+
+When the engine is gone, so is everything here: the socket's end is the sign. When only the template dies, its
+instances go on (but for those inside a sandbox that dies with it).
+"""
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import python_fence  # noqa: E402
+import python_worker  # noqa: E402
+
+del sys.path[0]
+
+LARGEST = 1 << 20  #: bytes of a packet
+INSTANCE = "FUNCTIOND_INSTANCE"
+#: What functions use most. Loaded one by one while there is nothing to do, in this order.
+PRELOADED = (
+    "traceback", "importlib.util", "random", "datetime", "logging", "base64", "hashlib", "uuid", "tempfile",
+    "subprocess", "urllib.parse", "concurrent.futures", "asyncio", "http.client", "urllib.request",
+)  # fmt: skip
+
+
+class Child:
+    def __init__(self, pid, pidfd, said):
+        self.pid, self.pidfd, self.said, self.closed = pid, pidfd, said, False
+
+    def status(self):
+        """It is a zombie now. Its init knows better than the kernel how the instance ended."""
+        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        own = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+        if self.said is None:
+            return own
+        text = os.read(self.said, 32)
+        return int(text) if text else own
+
+    def close(self):
+        self.closed = True
+        close(self.pidfd, self.said)
+
+
+class Template:
+    def __init__(self, control, preloaded):
+        self.control, self.children = control, {}  # by id
+        self.waiting = list(preloaded)
+        self.before = set(sys.modules)
+        self.placeholder = python_fence.variable_in_memory(INSTANCE)
+        self.poll = select.poll()
+        self.poll.register(control, select.POLLIN)
+        self.by_fd = {}
+
+    def run(self):
+        self.send({"ready": True})
+        gc.freeze()
+        while True:
+            events = self.poll.poll(0 if self.waiting else None)
+            if not events:
+                self.preload()
+            for fd, _ in events:
+                if fd != self.control.fileno():
+                    self.died(fd)
+                elif not self.receive():
+                    return
+
+    def preload(self):
+        name = self.waiting.pop(0)
+        try:
+            __import__(name)
+        except ImportError:
+            pass
+        gc.freeze()
+
+    def receive(self):
+        """False when the engine has gone."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self.control, LARGEST, 3)
+        except OSError:
+            return False
+        if not data:
+            return False
+        request = json.loads(data)
+        if "reap" in request:
+            self.reap(request["reap"])
+            return True
+        try:
+            self.start(request, fds)
+        except OSError as error:
+            self.send({"id": request["id"], "error": error.errno, "reason": error.strerror})
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def start(self, request, fds):
+        said, saying = os.pipe() if python_fence.is_whole(request["fence"]) else (None, None)
+        try:
+            pid = python_fence.fork(request["fence"])
+        except OSError:
+            close(said, saying)
+            raise
+        if pid == 0:
+            close(said)
+            self.become(request, fds, saying)
+        close(saying)
+        child = Child(pid, os.pidfd_open(pid), said)
+        self.children[request["id"]] = child
+        self.by_fd[child.pidfd] = request["id"]
+        self.poll.register(child.pidfd, select.POLLIN)
+        self.send({"id": request["id"], "pid": pid}, [child.pidfd])
+
+    def reap(self, number):
+        child = self.children[number]
+        if child.pidfd in self.by_fd:  # the engine was faster to see that it is dead
+            self.died(child.pidfd)
+        del self.children[number]
+        os.waitpid(child.pid, 0)
+
+    def died(self, fd):
+        number = self.by_fd.pop(fd)
+        child = self.children[number]
+        self.poll.unregister(fd)
+        status = child.status()
+        sweep(child.pid)
+        child.close()
+        self.send({"id": number, "status": status})
+
+    def send(self, message, fds=()):
+        try:
+            socket.send_fds(self.control, [json.dumps(message).encode()], fds)
+        except OSError:
+            pass  # the engine has gone: the next read says so, too
+
+    def close(self):
+        for child in self.children.values():
+            sweep(child.pid)
+
+    # --- in the new process ---
+
+    def become(self, request, fds, saying):
+        """Never returns."""
+        try:
+            close(*self.by_fd, *(child.said for child in self.children.values() if not child.closed))
+            close(self.control.detach())
+            if request["fence"]:
+                python_fence.enter(request["fence"], fds, saying)
+            os.setsid()
+            self.dress(request, fds)
+            if request["argv"]:
+                execute(request["argv"], fds[0])
+            self.forget(request["paths"])
+            sys.modules["__main__"] = python_worker
+            python_worker.run(fds[0])
+        except BaseException as error:
+            os.write(2, ("the instance could not start: %s: %s\n" % (type(error).__name__, error)).encode())
+        finally:
+            os._exit(1)
+
+    def dress(self, request, fds):
+        """What a new program would find: descriptors, environment, folder."""
+        for number, fd in ((1, fds[1]), (2, fds[2])):
+            os.dup2(fd, number)
+            os.close(fd)
+        environment = request["environment"]
+        if self.placeholder and INSTANCE in environment:
+            python_fence.write_in_memory(self.placeholder, environment[INSTANCE])
+        os.environ.clear()
+        os.environ.update(environment)
+        if "TZ" in environment:
+            time.tzset()
+        os.chdir(request["paths"][0])
+
+    def forget(self, folders):
+        """A file of the user's named like a module that only the template loaded must win, as it does elsewhere."""
+        own = {name.partition(".")[0] for folder in folders for name in os.listdir(folder)}
+        for name in set(sys.modules) - self.before:
+            if name.partition(".")[0] in own:
+                del sys.modules[name]
+
+
+def execute(argv, fd):
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a program would inherit that
+        signal.signal(number, signal.SIG_DFL)
+    os.set_inheritable(fd, True)
+    os.execve(argv[0], [*argv, str(fd)], os.environ)
+
+
+def sweep(pid):
+    """Its whole group, as long as the process id is surely its own."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        pass
+    try:
+        os.kill(pid, signal.SIGKILL)  # it may not have had the time to make a group
+    except OSError:
+        pass
+
+
+def close(*fds):
+    for fd in fds:
+        if fd is not None:
+            os.close(fd)
+
+
+def main():
+    if sys.argv[1] == "--probe":
+        sys.exit(0 if python_fence.probe(json.loads(sys.argv[2])) else 1)
+    fd = int(sys.argv[1])
+    os.set_inheritable(fd, False)
+    template = Template(socket.socket(fileno=fd), PRELOADED if sys.argv[2:] else ())
+    try:
+        template.run()
+    finally:
+        template.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Instances that a template forks are like those that are programs of their own, and faster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.executors.pool import Pool
+from engine.executors.starter import Processes
+from engine.executors.template import Template
+from engine.executors.walls import Walls
+from engine.interpreters import Interpreters, own_interpreter
+from engine.isolation.leftovers import kill_leftovers
+from engine.isolation.processes import marked
+from engine.model import Code
+from tests.executing import SOURCE as BASIC
+from tests.executing import Running, exit_of, function, invocation, is_alive, marker, pid_of, pool
+
+SOURCE = (
+    BASIC
+    + '''
+import base64, json, random, resource, signal
+
+
+def look(event, context):
+    """What a process is given."""
+    status = dict(line.split(":", 1) for line in open("/proc/self/status") if line.startswith(("Sig", "Umask", "Uid")))
+    files = [os.readlink("/proc/self/fd/%d" % fd).split(":")[0] for fd in range(64) if is_open(fd)]
+    return {
+        "environment": dict(os.environ), "folder": os.getcwd(), "files": sorted(files), "status": status,
+        "limits": [resource.getrlimit(kind) for kind in range(10)],
+        "leads": os.getsid(0) == os.getpgid(0) == os.getpid(),
+        "argv": sys.argv, "path": sys.path, "executable": sys.executable, "zone": time.tzname, "main": main_file(),
+        "marks": sorted(part for part in open("/proc/self/environ").read().split(chr(0)) if "FUNCTIOND" in part),
+        "threads": len(os.listdir("/proc/self/task")), "preloaded": base64.__file__,
+    }
+
+
+def is_open(fd):
+    try:
+        return bool(os.fstat(fd))
+    except OSError:
+        return False
+
+
+def main_file():
+    return sys.modules["__main__"].__file__
+
+
+def draw(event, context):
+    return [random.random(), random.SystemRandom().random(), os.urandom(4).hex()]
+
+
+def leave(event, context):
+    os._exit(7)
+
+
+def stray(event, context):
+    if os.fork() == 0:
+        os.close(1), os.close(2)
+        time.sleep(600)
+        os._exit(0)
+    os._exit(3)
+'''
+)
+FORKING = Walls(isolation="process", fork_server="start")
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
+    async with pool(tmp_path, SOURCE, walls=FORKING, interpreters=own()) as opened:
+        await ready(opened)
+        yield opened
+
+
+def own() -> Interpreters:
+    return Interpreters(python=own_interpreter().path)
+
+
+def template_of(opened: Pool) -> Template:
+    starter = opened._host._starter
+    assert isinstance(starter, Processes)
+    template = starter._templates[own_interpreter().path]
+    assert template is not None
+    return template
+
+
+async def ready(opened: Pool) -> None:
+    """What starts from now on is forked."""
+    await template_of(opened).ready.wait()
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def look(opened: Pool, **fields: Any) -> dict[str, Any]:
+    outcome = await opened.execute(function("look", **fields), invocation())
+    assert outcome.ok, outcome
+    found: dict[str, Any] = json.loads(outcome.result)
+    return found
+
+
+async def test_an_instance_is_a_child_of_the_template(opened: Pool) -> None:
+    assert parent(await pid_of(opened)) == template_of(opened).pid
+
+
+async def test_a_forked_instance_finds_what_a_program_of_its_own_would(opened: Pool, tmp_path: Path) -> None:
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    async with pool(folder, SOURCE, marker="plain-" + marker(tmp_path), interpreters=own()) as plain:
+        forked, other = await look(opened), await look(plain)
+
+    instance = other["environment"]["FUNCTIOND_INSTANCE"]
+    told = json.dumps(other).replace(instance, forked["environment"]["FUNCTIOND_INSTANCE"])
+    assert forked == json.loads(told.replace("plain-", "").replace("/plain", ""))
+    assert forked["leads"]
+
+
+async def test_a_time_zone_of_the_function_counts(opened: Pool) -> None:
+    assert (await look(opened, user_data={"TZ": "Asia/Shanghai"}))["zone"] == ["CST", "CST"]
+
+
+async def test_what_only_a_new_program_can_take_up_makes_a_new_program(opened: Pool) -> None:
+    found = await opened.execute(function("pid", user_data={"LD_LIBRARY_PATH": "/nowhere"}), invocation())
+
+    assert parent(int(found.result)) == os.getpid()
+
+
+async def test_two_instances_draw_different_numbers(opened: Pool) -> None:
+    draws = [await opened.execute(function("draw", revision=number), invocation()) for number in (1, 2)]
+
+    one, other = (json.loads(draw.result) for draw in draws)
+    assert not set(one) & set(other)
+
+
+async def test_a_file_named_like_a_preloaded_module_wins(opened: Pool, tmp_path: Path) -> None:
+    own = tmp_path / "code" / "base64.py"
+    own.write_text("")
+
+    assert (await look(opened))["preloaded"] == str(own)
+
+
+async def test_the_status_of_a_death_is_known(opened: Pool) -> None:
+    outcome = await opened.execute(function("leave"), invocation())
+
+    assert (outcome.code, "status 7" in outcome.message) == (Code.USER_EXCEPTION, True)
+
+
+async def test_what_a_dead_instance_had_forked_is_swept_up(opened: Pool, tmp_path: Path) -> None:
+    template = template_of(opened)
+    outcome = await opened.execute(function("stray"), invocation())
+
+    assert "status 3" in outcome.message
+    for pid in [pid for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)) if pid != template.pid]:
+        await exit_of(pid)
+
+
+async def test_a_signal_from_elsewhere_is_told(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    os.kill(await running.pid(), signal.SIGSEGV)
+
+    assert "SIGSEGV" in (await running.outcome).message
+
+
+async def test_when_the_template_dies_running_calls_finish_and_a_new_one_comes(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    dead = template_of(opened)
+    os.kill(dead.pid, signal.SIGKILL)
+    await dead.gone.wait()
+
+    assert (await running.finish()).result == str(pid).encode()
+    assert await pid_of(opened, revision=1) > 0  # starts the next one
+    await ready(opened)
+    assert parent(await pid_of(opened, revision=2)) == template_of(opened).pid
+
+
+async def test_an_instance_whose_template_is_gone_can_be_cancelled(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    dead = template_of(opened)
+    os.kill(dead.pid, signal.SIGKILL)
+    await dead.gone.wait()
+
+    assert opened.cancel(running.invocation.key)
+    assert (await running.outcome).code == Code.CANCELLED
+    await exit_of(pid)
+
+
+async def test_a_template_that_is_stopped_holds_no_dead_instance(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    os.kill(template_of(opened).pid, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+
+    assert (await running.outcome).message.endswith("the process of the instance ended")
+
+
+async def test_a_process_id_stays_taken_until_the_engine_gives_it_back(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    (instance,) = opened._alive
+    reaped = instance._child.reap
+    instance._child.reap = lambda: None  # type: ignore[method-assign]
+    os.kill(pid, signal.SIGKILL)
+    await running.outcome
+
+    assert state(pid) == "Z"
+    reaped()
+    await exit_of(pid)
+
+
+async def test_with_the_engine_everything_forked_is_gone(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    template_of(opened)._hang_up()  # as the end of a killed engine looks from there
+
+    await exit_of(pid)
+    assert not is_alive(pid)
+    await running.outcome
+
+
+async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, walls=FORKING, interpreters=own()) as opened:
+        await ready(opened)
+        await pid_of(opened)
+
+    assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
+    assert kill_leftovers(marker(tmp_path)) == []
