@@ -131,9 +131,7 @@ async def test_an_entry_that_cannot_be_used_is_4001(
 ) -> None:
     write(tmp_path, "broken.js", "\nconst a = {;")
     write(tmp_path, "needy.js", "require('not-installed')")
-    write(
-        tmp_path, "late.mjs", "setTimeout(() => { throw new Error('after the module') }); await new Promise(() => {})"
-    )
+    write(tmp_path, "late.mjs", "setTimeout(() => { throw new Error('after loading') }); await new Promise(() => {})")
     write(tmp_path, "leaving.js", "process.exit(4)")
 
     outcome = await run(node(handler))
