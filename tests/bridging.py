@@ -43,10 +43,17 @@ class Answer(NamedTuple):
 
 
 class Bridge:
-    """A running one. ``files`` are what lies in the code's folder, executable."""
+    """A running one. ``files`` lie in the code's folder; ``prelude`` runs in its process before."""
 
     def __init__(
-        self, family: str, folder: Path, files: dict[str, str], *, network: bool = False, **setup: Any
+        self,
+        family: str,
+        folder: Path,
+        files: dict[str, str],
+        *,
+        network: bool = False,
+        prelude: str = "",
+        **setup: Any,
     ) -> None:
         code = folder / "code"
         code.mkdir()
@@ -55,9 +62,12 @@ class Bridge:
             (code / name).chmod(0o755)
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(PATIENCE)
+        command = [sys.executable, "-I", str(WORKER), family, str(theirs.fileno())]
+        if prelude:
+            command = [sys.executable, "-c", f"import os\n{prelude}\nos.execv({command[0]!r}, {command!r})"]
         environment = {"PATH": os.environ["PATH"], "RUNTIME_REGION": "local-1", "RUNTIME_USERDATA": "{}"}
         self.process = subprocess.Popen(
-            [sys.executable, "-I", str(WORKER), family, str(theirs.fileno())],
+            command,
             stdout=subprocess.PIPE,
             pass_fds=(theirs.fileno(),),
             cwd=code,
@@ -117,8 +127,8 @@ class Bridge:
 class Runtime:
     """What a runtime's client does, on one connection."""
 
-    def __init__(self, bridge: Bridge, root: str) -> None:
-        host, _, port = bridge.line().partition(":")
+    def __init__(self, bridge: Bridge, root: str, address: str = "") -> None:
+        host, _, port = (address or bridge.line()).partition(":")
         self.http = HTTPConnection(host, int(port), timeout=PATIENCE)
         self.root = root
 

@@ -181,8 +181,7 @@ def test_several_events_wait_for_several_clients(tmp_path: Path) -> None:
         Bridge("custom", tmp_path, {"bootstrap": TELL_ADDRESS}, concurrency=2) as bridge,
         Runtime(bridge, CUSTOM) as one,
     ):
-        other = Runtime.__new__(Runtime)
-        other.__dict__.update(http=type(one.http)(one.http.host, one.http.port), root=CUSTOM)
+        other = Runtime(bridge, CUSTOM, f"{one.http.host}:{one.http.port}")
         one.get("request")
         bridge.answer()
         other.get("request")
