@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import sampled_from
 from schemathesis import GenerationMode, checks
 
 from engine.http.operations import OPERATIONS
@@ -31,6 +32,7 @@ BOUNDS = settings(
 )
 #: Health and figures have no parameters to make up.
 NAMES = [one.name for one in OPERATIONS if one.path.startswith("/v2/")]
+TOKEN = "a-token-of-this-project"
 HELLO = {
     "func_name": "hello",
     "package": "default",
@@ -47,6 +49,18 @@ HELLO = {
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with engine_on(tmp_path_factory.mktemp("schema"), **SMALL) as engine:
         yield engine.port
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an engine that wants credentials, and lets anyone try as often as they like."""
+    folder = tmp_path_factory.mktemp("guarded")
+    file = folder / "credentials.toml"
+    file.touch(0o600)
+    file.write_text(f'[[tokens]]\ntoken = "{TOKEN}"\nproject = "{PROJECT}"\n')
+    wanted = {"FUNCTIOND_AUTH__FILE": str(file), "FUNCTIOND_AUTH__FAILURES": "1000000"}
+    with engine_on(folder / "data", **SMALL, **wanted) as engine:
+        yield f"http://127.0.0.1:{engine.port}"
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +96,25 @@ def test_what_is_asked_of_a_function_is_answered_as_promised(
         create_hello(port)
         case.path_parameters |= {"function_urn": "hello", "project_id": PROJECT}
         case.call_and_validate(checks=promises_of(name))
+
+    ask()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_behind_credentials_the_answer_is_as_promised_too(
+    name: str, mode: GenerationMode, document: Any, guarded: str
+) -> None:
+    operation = document.find_operation_by_id(name)
+
+    @settings(BOUNDS, max_examples=3)
+    @given(case=operation.as_strategy(generation_mode=mode), known=sampled_from([TOKEN, "unknown", None]))
+    def ask(case: Any, known: str | None) -> None:
+        case.path_parameters |= {"project_id": PROJECT}
+        case.headers = {**(case.headers or {}), **({"X-Auth-Token": known} if known else {})}
+        answer = case.call_and_validate(base_url=guarded, checks=promises_of(name))
+        assert (answer.status_code in (401, 429)) == (known != TOKEN)
 
     ask()
 
