@@ -21,7 +21,9 @@ from engine.urn import MAX_LENGTH
 PATH = "/openapi.json"
 _REF = "#/components/schemas/{name}"
 _TEXT = {"type": "string"}
-_NUMBER = {"type": "string", "pattern": r"^\d{1,9}$"}
+_NUMBER = {"type": "string", "pattern": "^[0-9]{1,9}$"}
+#: An empty parameter is as good as none.
+_OPTIONAL_NUMBER = {"type": "string", "pattern": "^[0-9]{0,9}$"}
 _CHOICES = {
     "tags": {"resource_type": ["functions"]},
     "resource-instances": {"resource_type": ["functions"], "action": ["filter", "count"]},
@@ -39,21 +41,21 @@ _PARTS = {
     "period": {**_NUMBER, "description": "Minutes."},
 }
 _NUMBERS = frozenset({"marker", "limit", "maxitems", "start_time", "end_time", "period"})
-_FLAG = {"type": "string", "enum": ["true", "false"]}
+_FLAG = {"type": "string", "enum": ["", "true", "false"]}
 _TIME = {"type": "string", "format": "date-time", "description": "UTC, as 2026-01-31T23:59:59."}
 _QUERIES = {
-    **dict.fromkeys(_NUMBERS, _NUMBER),
+    **dict.fromkeys(_NUMBERS, _OPTIONAL_NUMBER),
     **dict.fromkeys(("config", "code"), _FLAG),
     **dict.fromkeys(("query_begin_time", "query_end_time"), _TIME),
     "filter": {"type": "string", "enum": ["monitor_data", "monthly_report"]},
-    "option": {"type": "string", "enum": list(MONTHS)},
-    "metric_type": {"type": "string", "enum": list(WORKFLOW_METRICS)},
+    "option": {"type": "string", "enum": ["", *MONTHS]},
+    "metric_type": {"type": "string", "enum": ["", *WORKFLOW_METRICS]},
     "wait": {"type": "string", "pattern": r"^\d{1,2}$", "description": f"Seconds, up to {MAX_WAIT:g}."},
 }
 _HEADERS = {
-    "X-Cff-Instance-Memory": {"type": "string", "enum": list(map(str, MEMORY_SIZES))},
-    "X-CFF-Request-Version": {"type": "string", "enum": ["v0", "v1"], "default": "v0"},
-    "X-Cff-Log-Type": {"type": "string", "enum": ["", "tail"]},
+    "X-Cff-Instance-Memory": {"type": "string", "enum": ["", *map(str, MEMORY_SIZES)]},
+    "X-CFF-Request-Version": {"type": "string", "enum": ["", "v0", "v1"], "default": "v0"},
+    "X-Cff-Log-Type": {"type": "string", "description": "With tail, the end of the log comes along."},
     "X-Functiond-Priority": {"type": "string", "pattern": "^[0-9]$"},
     "X-Functiond-Delay": {"type": "string", "description": f"Seconds, up to {MAX_DELAY:.0f}."},
     "Idempotency-Key": {"type": "string", "pattern": "^[ -~]{1,255}$"},

@@ -117,6 +117,7 @@ def dependency_reply(dependency: Dependency) -> DependencyReply:
 def _page(call: Call, found: list[Dependency]) -> Reply:
     """``limit`` and ``maxitems`` mean the same; either may be left out, and both are capped."""
     offset = call.number("marker", 0)
-    wanted = call.number("limit", 0) or call.number("maxitems", 0) or MAX_ITEMS
+    limit, maxitems = call.number("limit", 0), call.number("maxitems", 0)
+    wanted = limit or maxitems or MAX_ITEMS
     page = [dependency_reply(dependency) for dependency in found[offset : offset + min(wanted, MAX_ITEMS)]]
     return json_reply(DependencyList(dependencies=page, count=len(found), next_marker=offset + len(page)))
