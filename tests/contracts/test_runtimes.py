@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from engine.frames import RESULT_LIMIT
 from engine.log_lines import decode
 from engine.model import Code, Outcome
 from tests.contracts.dialect import Dialect
+from tests.contracts.dialect_node import NODE
 from tests.contracts.dialect_python import PYTHON
 from tests.executing import pool
 
-DIALECTS = (PYTHON,)
+NODE_HERE = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+DIALECTS = (PYTHON, pytest.param(NODE, marks=NODE_HERE))
 
 
 class Runner:
