@@ -111,6 +111,7 @@ class Pool:
 
     def __init__(self, host: Host, *, log_dir: Path, memory: int, idle: float, clock: Clock) -> None:
         self.interpreters = host.interpreters
+        self.own_network = host.own_network  #: whether an HTTP function may have more than one instance
         self._host, self._log_dir, self._limit, self._clock = host, log_dir, memory, clock
         self._running: dict[int, Call] = {}
         self._seeking: set[int] = set()  #: invocations for whose runtime an interpreter is being looked for

@@ -110,18 +110,15 @@ def streamed_error(message):
 
 
 def describe_error(body, kind):
-    """A line, and the documented error body: what the runtime sent, made whole where something is missing.
-
-    ``kind`` is used for an error that names none.
-    """
+    """A line, and the documented error body, from what the runtime sent; ``kind`` is for an error that names none."""
     try:
         error = json.loads(body)
     except ValueError:
         error = body.decode("utf-8", "replace")
     if not isinstance(error, dict):
         error = {"errorMessage": error if isinstance(error, str) else json.dumps(error)}
-    text = str(error.get("errorMessage") or "")
-    error["errorMessage"], error["errorType"] = text, str(error.get("errorType") or kind or "Error")
-    error.setdefault("stackTrace", error.get("trace") or [])
-    line = "%s: %s" % (error["errorType"], text) if text else error["errorType"]
-    return line, json.dumps(error, indent=4).encode()
+    text, kind = str(error.get("errorMessage") or ""), str(error.get("errorType") or kind or "Error")
+    trace = error.get("stackTrace") or error.get("trace") or []
+    trace = [str(line) for line in trace] if isinstance(trace, list) else [str(trace)]
+    told = json.dumps({"errorMessage": text, "errorType": kind, "stackTrace": trace}, indent=4)
+    return "%s: %s" % (kind, text) if text else kind, told.encode()

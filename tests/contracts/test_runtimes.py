@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 
 from engine.executors.pool import Pool
+from engine.executors.walls import BARE, Walls
 from engine.frames import RESULT_LIMIT
 from engine.log_lines import decode
 from engine.model import Code, Outcome
 from tests.contracts.dialect import Dialect
+from tests.contracts.dialect_bootstrap import CUSTOM, HTTP, LAMBDA
 from tests.contracts.dialect_node import NODE
 from tests.contracts.dialect_python import PYTHON
 from tests.executing import pool
 
 NODE_HERE = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
-DIALECTS = (PYTHON, pytest.param(NODE, marks=NODE_HERE))
+DIALECTS = (PYTHON, pytest.param(NODE, marks=NODE_HERE), CUSTOM, LAMBDA, HTTP)
 
 
 class Runner:
@@ -42,7 +44,11 @@ class Runner:
 @pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.runtime)
 async def run(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Runner]:
     dialect: Dialect = request.param
-    async with pool(tmp_path, "") as opened:
+    # Servers of HTTP functions share a port, and other tests may run meanwhile.
+    walls = Walls(isolation="process", fork_server="off") if dialect is HTTP else BARE
+    async with pool(tmp_path, "", walls=walls) as opened:
+        if dialect is HTTP and not opened.own_network:
+            pytest.skip("this machine gives no network namespaces")
         dialect.write(tmp_path / "code")
         yield Runner(opened, dialect)
 
