@@ -132,6 +132,7 @@ class Catalog(Directory):
 
     async def collect(self, urn: FunctionUrn, collected: bool) -> None:
         """Mark the whole function as one to keep at hand, or no longer."""
+        self.find(urn)
         await self.update(_latest(urn), {"collected": collected})
 
     async def delete(self, urn: FunctionUrn) -> None:
@@ -193,9 +194,10 @@ class Catalog(Directory):
             watcher(function_id, function)
 
     def _version(self, urn: FunctionUrn) -> Function:
+        function = self.find(urn)
         if urn.alias is not None:
             raise InvalidField("version", urn.qualifier, "settings belong to a version: name that, not an alias")
-        return self.find(urn)
+        return function
 
     def _changeable(self, urn: FunctionUrn) -> Function:
         """Versions are frozen: only ``latest`` changes."""

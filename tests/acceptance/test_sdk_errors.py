@@ -1,0 +1,301 @@
+"""Every operation of the vendor's SDK and the errors that are documented for it (spec functiongraph_api, 8 and A).
+
+What all operations have in common is asked of each of them; what one refuses for its own reasons stands in a table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from engine.http.operations import OPERATIONS
+from tests.acceptance.engine_process import engine_on
+from tests.http_app import PROJECT, SOURCE, encoded, urn_of, zipped
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkcore.auth.credentials import BasicCredentials
+    from huaweicloudsdkcore.exceptions.exceptions import ServiceResponseException
+    from huaweicloudsdkfunctiongraph import v2 as fg
+
+SECRET = "sixteen-characters-or-more"
+OTHER = "0" * 32
+KEY = '[[keys]]\naccess = "{0}"\nsecret = "{1}"\nproject = "{2}"\n'
+#: Parts of paths and queries that an operation cannot do without, beside the function.
+PARTS = {
+    "alias_name": "live",
+    "depend_id": "none",
+    "event_id": "none",
+    "filter": "monitor_data",
+    "period": "60",
+    "resource_id": urn_of("absent"),
+    "resource_type": "functions",
+    "state": "true",
+    "trigger_id": "none",
+    "trigger_type_code": "TIMER",
+    "version": "1",
+    "workflow_urn": "none",
+}
+ACTIONS = {"ShowFuncSnapshotState": "state", "UpdateFuncSnapshot": "disable", "ShowResInstanceInfo": "filter"}
+#: Bodies that say nothing wrong by themselves.
+FUNCTION = {
+    "func_name": "absent",
+    "package": "default",
+    "runtime": "Python3.10",
+    "handler": "index.handler",
+    "timeout": 3,
+    "memory_size": 128,
+    "code_type": "inline",
+    "func_code": {"file": encoded(SOURCE)},
+}
+TIMER = {"name": "tick", "schedule_type": "Rate", "schedule": "1m"}
+BODIES: dict[str, object] = {
+    "AsyncInvokeFunction": {},
+    "CancelAsyncInvocation": {"request_id": "none", "type": "force"},
+    "CreateDependencyVersion": {"name": "dep", "runtime": "Python3.10", "depend_type": "zip", "depend_file": "UEsF"},
+    "CreateEvent": {"name": "first", "content": encoded("{}")},
+    "CreateFunction": FUNCTION,
+    "CreateFunctionTrigger": {"trigger_type_code": "TIMER", "event_data": TIMER},
+    "CreateFunctionVersion": {"version": "v1"},
+    "CreateTags": {"tags": [{"key": "k", "value": "v"}]},
+    "CreateVersionAlias": {"name": "live", "version": "latest"},
+    "DeleteTags": {"tags": [{"key": "k", "value": "v"}]},
+    "ImportFunction": {"func_name": "absent", "file_name": "f.zip", "file_type": "zip", "file_code": "UEsF"},
+    "InvokeFunction": {},
+    "ShowResInstanceInfo": {"action": "filter"},
+    "UpdateEvent": {"content": encoded("{}")},
+    "UpdateFunctionAsyncInvokeConfig": {"max_async_retry_attempts": 1},
+    "UpdateFunctionCode": {"code_type": "inline", "func_code": {"file": encoded(SOURCE)}},
+    "UpdateFunctionConfig": FUNCTION,
+    "UpdateFunctionMaxInstanceConfig": {"max_instance_num": 1},
+    "UpdateFunctionReservedInstancesCount": {"count": 0},
+    "UpdateTracing": {"tracing_ak": "", "tracing_sk": ""},
+    "UpdateTrigger": {"trigger_status": "ACTIVE"},
+    "UpdateVersionAlias": {"version": "latest"},
+}
+NAMES = [one.name for one in OPERATIONS if not one.own]
+OF_FUNCTIONS = [one.name for one in OPERATIONS if not one.own and "{function_urn}" in one.path]
+#: What calls a function takes any body; what changes an alias looks for the alias first.
+ANY_BODY = ("InvokeFunction", "AsyncInvokeFunction", "UpdateVersionAlias")
+WITH_BODY = [one.name for one in OPERATIONS if not one.own and one.body is not None and one.name not in ANY_BODY]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
+]
+
+
+class Platform(Struct):
+    client: Any
+    stranger: Any  #: its secret is wrong
+    neighbour: Any  #: its key is another project's
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    folder = tmp_path_factory.mktemp("errors")
+    file = folder / "credentials.toml"
+    file.touch(0o600)
+    file.write_text(KEY.format("AK1", SECRET, PROJECT) + KEY.format("AK2", SECRET, OTHER))
+    settings = {"FUNCTIOND_AUTH__FILE": str(file), "FUNCTIOND_AUTH__FAILURES": "10000"}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        engine_on(folder / "data", **settings) as engine,
+        ExitStack() as stack,
+    ):
+        patch.setenv("HOME", str(folder))  # the SDK leaves a file there
+
+        def client(access: str, secret: str) -> Any:
+            builder = fg.FunctionGraphClient.new_builder().with_credentials(BasicCredentials(access, secret, PROJECT))
+            made = builder.with_endpoint(f"http://127.0.0.1:{engine.port}").build()
+            stack.callback(made._http_client._session.close)
+            return made
+
+        here = Platform(
+            client=client("AK1", SECRET), stranger=client("AK1", "wrong" + SECRET), neighbour=client("AK2", SECRET)
+        )
+        ask(here.client, "CreateFunction", body={**FUNCTION, "func_name": "hello"})
+        yield here
+
+
+def ask(client: Any, name: str, **changes: object) -> Any:
+    """One operation of the SDK by its name, with whatever it needs."""
+    kind = getattr(fg, f"{name}Request")
+    given = {**PARTS, "action": ACTIONS.get(name), "body": BODIES.get(name), **changes}
+    given.setdefault("function_urn", urn_of("absent"))
+    given.setdefault("func_urn", given["function_urn"])
+    request = kind(**{field: given[field] for field in kind.openapi_types if given.get(field) is not None})
+    method = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return getattr(client, method)(request)
+
+
+def refusal(call: Callable[[], object]) -> tuple[int, str]:
+    with pytest.raises(ServiceResponseException) as caught:
+        call()
+    assert caught.value.request_id
+    assert caught.value.error_msg
+    return caught.value.status_code, caught.value.error_code
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_the_right_secret_nothing_is_done(platform: Platform, name: str) -> None:
+    assert refusal(lambda: ask(platform.stranger, name)) == (401, "FSS.0401")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_key_of_another_project_is_good_for_nothing_here(platform: Platform, name: str) -> None:
+    assert refusal(lambda: ask(platform.neighbour, name)) == (403, "FSS.0403")
+
+
+@pytest.mark.parametrize("name", OF_FUNCTIONS)
+def test_a_function_of_another_project_is_out_of_reach(platform: Platform, name: str) -> None:
+    foreign = urn_of().replace(PROJECT, OTHER)
+
+    assert refusal(lambda: ask(platform.client, name, function_urn=foreign)) == (403, "FSS.0403")
+
+
+@pytest.mark.parametrize("name", OF_FUNCTIONS)
+def test_what_is_no_function_at_all_is_told(platform: Platform, name: str) -> None:
+    assert refusal(lambda: ask(platform.client, name, function_urn="urn:fss:x:y")) == (400, "FSS.1309")
+
+
+@pytest.mark.parametrize("name", OF_FUNCTIONS)
+@pytest.mark.parametrize(
+    ("urn", "code"),
+    [(urn_of("absent"), "FSS.1051"), (urn_of(version=":v9"), "FSS.1052"), (urn_of(version=":!none"), "FSS.1053")],
+)
+def test_a_function_version_or_alias_that_is_missing_is_told(
+    platform: Platform, name: str, urn: str, code: str
+) -> None:
+    assert refusal(lambda: ask(platform.client, name, function_urn=urn)) == (404, code)
+
+
+@pytest.mark.parametrize("name", WITH_BODY)
+def test_a_body_of_another_kind_is_told(platform: Platform, name: str) -> None:
+    status, code = refusal(lambda: ask(platform.client, name, function_urn=urn_of(), resource_id=urn_of(), body=[[]]))
+
+    assert (status, code) in {(400, "FSS.0400"), (400, "FSS.1074"), (400, "FSS.1024")}
+
+
+def body(operation: str, /, **changes: object) -> dict[str, object]:
+    """A good body with something changed."""
+    given = BODIES[operation]
+    assert isinstance(given, dict)
+    return {"body": {**given, **changes}}
+
+
+def variables(count: int, size: int = 0) -> str:
+    return json.dumps({f"V{number}": "x" * size for number in range(count)})
+
+
+CREATE, CONFIGURE = "CreateFunction", "UpdateFunctionConfig"
+#: Operation, what is changed of a good request, status and code.
+OWN: list[tuple[str, dict[str, Any], int, str]] = [
+    (CREATE, body(CREATE, func_name="1st"), 400, "FSS.1002"),
+    (CREATE, body(CREATE, handler="none"), 400, "FSS.1003"),
+    (CREATE, body(CREATE, package="-"), 400, "FSS.1004"),
+    (CREATE, body(CREATE, runtime="Cobol"), 400, "FSS.1005"),
+    (CREATE, body(CREATE, runtime="Java8"), 400, "FSS.1005"),
+    (CREATE, body(CREATE, code_type="tar"), 400, "FSS.1006"),
+    (CREATE, body(CREATE, memory_size=129), 400, "FSS.1007"),
+    (CREATE, body(CREATE, timeout=2), 400, "FSS.1008"),
+    (CREATE, body(CREATE, user_data="A=1"), 400, "FSS.1009"),
+    (CREATE, body(CREATE, func_code={"file": "?"}), 400, "FSS.1011"),
+    (CREATE, body(CREATE, code_type="zip", func_code={}), 400, "FSS.1012"),
+    (CREATE, body(CREATE, user_data=variables(21)), 400, "FSS.1017"),
+    (CREATE, body(CREATE, user_data=variables(2, 2048)), 400, "FSS.1018"),
+    (CREATE, body(CREATE, description="x" * 513), 400, "FSS.1019"),
+    (CREATE, body(CREATE, depend_version_list=["none"]), 404, "FSS.1056"),
+    (CREATE, body(CREATE, func_name="hello"), 409, "FSS.1061"),
+    (CREATE, body(CREATE, func_code={"file": encoded("#" * 10_241)}), 413, "FSS.1072"),
+    (CREATE, body(CREATE, initializer_handler="x"), 400, "FSS.1404"),
+    (CREATE, body(CREATE, initializer_timeout=301), 400, "FSS.1405"),
+    (CREATE, body(CREATE, strategy_config={"concurrency": 1001, "concurrent_num": 1}), 400, "FSS.1026"),
+    (CREATE, body(CREATE, strategy_config={"concurrency": 1, "concurrent_num": 0}), 400, "FSS.1026"),
+    (CONFIGURE, body(CONFIGURE, func_name="another"), 400, "FSS.1002"),
+    (CONFIGURE, body(CONFIGURE, func_name="hello", timeout=901), 400, "FSS.1008"),
+    (CONFIGURE, {**body(CONFIGURE), "function_urn": urn_of(version=":")}, 400, "FSS.1309"),
+    ("UpdateFunctionMaxInstanceConfig", {"body": {"max_instance_num": 1001}}, 400, "FSS.1026"),
+    ("UpdateFunctionCode", body("UpdateFunctionCode", func_code={}), 400, "FSS.1012"),
+    ("UpdateFunctionCode", body("UpdateFunctionCode", code_type="zip"), 400, "FSS.1011"),
+    ("UpdateFunctionCollectState", {"state": "maybe"}, 400, "FSS.0400"),
+    ("DeleteFunction", {"function_urn": urn_of()}, 400, "FSS.1015"),
+    ("CreateFunctionVersion", body("CreateFunctionVersion", version="latest"), 400, "FSS.1015"),
+    ("CreateFunctionVersion", body("CreateFunctionVersion", digest="0" * 32), 400, "FSS.0400"),
+    ("CreateVersionAlias", body("CreateVersionAlias", name="1st"), 400, "FSS.1014"),
+    ("CreateVersionAlias", body("CreateVersionAlias", version="v9"), 404, "FSS.1052"),
+    ("ShowVersionAlias", {}, 404, "FSS.1053"),
+    ("UpdateVersionAlias", {}, 404, "FSS.1053"),
+    ("DeleteVersionAlias", {}, 404, "FSS.1053"),
+    ("InvokeFunction", {"x_cff_instance_memory": "256"}, 400, "FSS.0400"),
+    ("AsyncInvokeFunction", {"x_cff_instance_memory": "1"}, 400, "FSS.0400"),
+    ("AsyncInvokeFunction", {"body": {"k": "x" * (256 << 10)}}, 413, "FSS.0413"),
+    ("CancelAsyncInvocation", {}, 400, "FSS.0400"),
+    ("ListAsyncInvocations", {"limit": "-1"}, 400, "FSS.1001"),
+    ("ListAsyncInvocations", {"status": "LOST"}, 400, "FSS.1001"),
+    ("ListActiveAsyncInvocations", {"requests": ",".join("abcdefghijk")}, 400, "FSS.1001"),
+    ("UpdateFunctionAsyncInvokeConfig", {"body": {"max_async_retry_attempts": 4}}, 400, "FSS.0400"),
+    ("ShowFunctionAsyncInvokeConfig", {}, 404, "FSS.0404"),
+    ("DeleteFunctionAsyncInvokeConfig", {}, 404, "FSS.0404"),
+    ("ListFunctionAsyncInvokeConfig", {"limit": "-1"}, 400, "FSS.1001"),
+    ("CreateFunctionTrigger", body("CreateFunctionTrigger", trigger_type_code="COBOL"), 400, "FSS.1101"),
+    ("CreateFunctionTrigger", body("CreateFunctionTrigger", event_data={}), 400, "FSS.1109"),
+    ("ShowFunctionTrigger", {}, 404, "FSS.1140"),
+    ("UpdateTrigger", {}, 404, "FSS.1140"),
+    ("DeleteFunctionTrigger", {}, 404, "FSS.1140"),
+    ("UpdateFunctionReservedInstancesCount", {"body": {"count": 91}}, 400, "FSS.1076"),
+    ("ListFunctionReservedInstances", {"urn": urn_of("absent")}, 404, "FSS.1051"),
+    ("ListReservedInstanceConfigs", {"limit": "x"}, 400, "FSS.1001"),
+    ("CreateEvent", body("CreateEvent", name="x" * 26), 400, "FSS.1074"),
+    ("CreateEvent", body("CreateEvent", content=encoded(json.dumps("x" * 4096))), 403, "FSS.1069"),
+    ("ShowEvent", {}, 404, "FSS.1070"),
+    ("UpdateEvent", {}, 404, "FSS.1070"),
+    ("DeleteEvent", {}, 404, "FSS.1070"),
+    ("CreateDependencyVersion", body("CreateDependencyVersion", name="1st"), 400, "FSS.1024"),
+    ("CreateDependencyVersion", body("CreateDependencyVersion", depend_type="tar"), 400, "FSS.1032"),
+    ("ShowDependencyVersion", {}, 404, "FSS.1056"),
+    ("DeleteDependencyVersion", {}, 404, "FSS.1056"),
+    ("ListDependencyVersion", {}, 404, "FSS.1056"),
+    ("ListDependencies", {"maxitems": "x"}, 400, "FSS.1001"),
+    ("ListFunctions", {"marker": "x"}, 400, "FSS.1001"),
+    ("ListFunctionVersions", {"maxitems": "x"}, 400, "FSS.1001"),
+    ("ImportFunction", body("ImportFunction", func_name="1st"), 400, "FSS.1002"),
+    ("ImportFunction", body("ImportFunction", file_type="tar"), 400, "FSS.1013"),
+    ("ImportFunction", body("ImportFunction", file_code=encoded(zipped(nothing__txt="x"))), 400, "FSS.1022"),
+    ("CreateTags", {"body": {"tags": [{"key": "x" * 129}]}, "resource_id": urn_of()}, 400, "FSS.0400"),
+    ("DeleteTags", {"resource_type": "workflows"}, 404, "FSS.0404"),
+    ("ListFunctionTags", {"resource_id": urn_of("absent")}, 404, "FSS.1051"),
+    ("ShowProjectTagsList", {"resource_type": "workflows"}, 404, "FSS.0404"),
+    ("ShowResInstanceInfo", {"action": "find"}, 400, "FSS.0400"),
+    ("ListFunctionStatistics", {"period": "0"}, 400, "FSS.1001"),
+    ("ShowFunctionMetrics", {"period": "x"}, 400, "FSS.1001"),
+    ("ListStatistics", {"option": "4", "filter": "monthly_report"}, 400, "FSS.1001"),
+    ("ListFunctionAsMetric", {"type": "beauty"}, 400, "FSS.1001"),
+    ("ShowTenantMetric", {"metric_type": "beauty"}, 400, "FGS.3002"),
+    ("ShowWorkFlowMetric", {}, 400, "FGS.3002"),
+    ("ShowFuncSnapshotState", {"action": "enableSnapshots"}, 400, "FSS.0400"),
+    ("UpdateFuncSnapshot", {"action": "enable"}, 426, "FSS.0426"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "status", "code"), OWN)
+def test_what_an_operation_refuses_has_its_documented_code(
+    platform: Platform, name: str, changes: dict[str, Any], status: int, code: str
+) -> None:
+    assert refusal(lambda: ask(platform.client, name, **{"function_urn": urn_of(version=""), **changes})) == (
+        status,
+        code,
+    )
+
+
+def test_each_operation_that_can_refuse_something_does_so_above() -> None:
+    silent = set(NAMES) - {name for name, *_ in OWN} - set(OF_FUNCTIONS) - set(WITH_BODY)
+
+    assert silent == {"ListQuotas", "EnableLtsLogs", "EnableAsyncStatusLog", "ShowProjectAsyncStatusLogInfo"}
