@@ -29,6 +29,7 @@ from engine.discarder import Discarder
 from engine.dispatcher import Dispatcher
 from engine.errors import DataDirectoryUnusable, Unavailable
 from engine.executors.pool import Pool, open_pool
+from engine.function_rules import instance_limit
 from engine.intake import DiskGuard, Intake
 from engine.interpreters import Interpreters
 from engine.isolation.machine import usable_memory
@@ -172,8 +173,8 @@ async def _recover(running: Running, services: TaskGroup) -> None:
             running.scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
             running.discarder.discard(function_id)
         else:
-            limit, memory = function.max_instances, function.memory_size
-            running.scheduler.configure(function_id, weight=weight(function), limit=limit, memory=memory)
+            limit = instance_limit(function, own_network=running.pool.own_network)
+            running.scheduler.configure(function_id, weight=weight(function), limit=limit, memory=function.memory_size)
         kept = {version.revision for version in running.catalog.versions(function_id)}
         services.start_soon(running.pool.retire, function_id, kept)
 

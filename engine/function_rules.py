@@ -84,6 +84,13 @@ def weight(function: Function) -> float:
     return share
 
 
+def instance_limit(function: Function, *, own_network: bool) -> int:
+    """How many instances it may have, -1 for any number; one if its servers must share the host's port."""
+    runtime = find_runtime(function.runtime)
+    serves_http = runtime is not None and runtime.family is Family.HTTP
+    return 1 if serves_http and not own_network and function.max_instances else function.max_instances
+
+
 def run_alike(one: Function, other: Function) -> bool:
     """Whether an instance of one may serve the other: they differ in what no instance sees."""
     return _as_run(one) == _as_run(other)

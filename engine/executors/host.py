@@ -66,6 +66,10 @@ class Host:
         """Whether each instance of an HTTP function can have the ports to itself."""
         return self._starter.own_network
 
+    def shares_port(self, function: Function) -> bool:
+        """Whether its server listens where those of other instances do."""
+        return not self.own_network and _serves_http(function)
+
     def spawn(self, command: list[str], function: Function, memory: int, key: Key, owner: Owner) -> Instance:
         """A new process that waits to be prepared: ``command`` starts its worker. Raises OSError."""
         place = self._place(function, memory)

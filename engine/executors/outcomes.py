@@ -13,7 +13,9 @@ from engine.frames import DONE, Answer
 from engine.model import Code, Function
 
 #: The host has no room now; anything else that keeps a process from starting needs a change by someone.
-_EXHAUSTED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+_EXHAUSTED = frozenset(
+    {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EADDRINUSE}
+)
 
 INVOCATION = "function invocation exception, error: "
 INITIALIZATION = "function initialization exception, error: "

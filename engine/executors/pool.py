@@ -23,6 +23,7 @@ from engine.executors.log_files import keep_log
 from engine.executors.outcomes import CANCELLED, Fault, call_fault, launch_fault, runtime_fault, start_fault
 from engine.executors.process import Call, End, Instance, Key
 from engine.executors.reserve import Reserve, key_of
+from engine.executors.shared_port import SharedPort
 from engine.executors.transcript import NOTHING, Written
 from engine.executors.walls import BARE, Walls, open_starter
 from engine.frames import Answer
@@ -118,6 +119,7 @@ class Pool:
         self._alive: set[Instance] = set()
         self.reserve = Reserve(self._alive)
         self._idle = IdleInstances(idle, Instance.dismiss, self.reserve.keeps)
+        self._port = SharedPort(self._idle.__contains__)
         self._present: set[Instance] = set()  #: also those that are ended, but not gone
         self._memory = 0
         self._starting = self._started = self._retired = self._killed = 0
@@ -168,7 +170,7 @@ class Pool:
         """Start an instance that waits for work; False if it cannot be made ready."""
         try:
             command = await self.interpreters.worker_command(function.runtime, function.memory_size)
-            instance = self._spawn(command, key_of(function), function)
+            instance = await self._spawn(command, key_of(function), function)
             answer = await self._prepare(Call(instance, ""), function)
         except (OSError, InvalidField):
             return False
@@ -243,7 +245,7 @@ class Pool:
         if isinstance(command, Fault):
             return Ended(command.answer, NOTHING)
         try:
-            instance = self._spawn(command, key, function)
+            instance = await self._spawn(command, key, function)
             start = self._running[invocation.key] = Call(instance, invocation.request_id)
             answer = await self._prepare(start, function)
         except OSError as error:
@@ -267,11 +269,16 @@ class Pool:
             self._seeking.discard(invocation.key)
         return CANCELLED if cancelled else command
 
-    def _spawn(self, command: list[str], key: Key, function: Function) -> Instance:
+    async def _spawn(self, command: list[str], key: Key, function: Function) -> Instance:
         memory = key[-1]
+        shares_port = self._host.shares_port(function)
+        if shares_port:
+            await self._port.free()
         while self._limit and self._memory + memory > self._limit and self._idle.dismiss_oldest():
             pass
         instance = self._host.spawn(command, function, memory, key, self)
+        if shares_port:
+            self._port.hold(instance)
         self._alive.add(instance)
         self._present.add(instance)
         self._memory += memory

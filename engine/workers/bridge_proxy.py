@@ -6,6 +6,7 @@ used again, the last one first; there are never more than the instance has reque
 
 import json
 import socket
+import time
 
 from bridge_apig import BadEvent, read_event, write_reply
 from bridge_http import BadMessage, Reader
@@ -14,6 +15,7 @@ from bridge_process import CannotStart
 
 ADDRESS = ("127.0.0.1", 8000)
 RETRY = 0.01  #: seconds between attempts to connect while the server starts; there is no event to wait for
+LETTING_GO = 1.0  #: seconds that the server of an instance which has just ended may still hold the port
 PARTING = 0.1  #: seconds for bootstrap's end to be seen, which tells more than the end of a connection
 OK, USER, INIT_FAILED = 0, 4002, 4201
 PREFIX, INIT_PREFIX = "function invocation exception, error: ", "function initialization exception, error: "
@@ -34,14 +36,13 @@ class Proxy:
 
     def open(self):
         """Nobody may listen yet, lest this function's requests go to a stranger. Raises CannotStart."""
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(ADDRESS)
-            except OSError as error:
+        patience = time.monotonic() + LETTING_GO
+        while (problem := port_problem()) is not None:
+            if time.monotonic() > patience:
                 text = ("port %d, where the function's server belongs, cannot be had: %s; end what uses it, "
-                        "or let instances have networks of their own" % (ADDRESS[1], error.strerror))
-                raise CannotStart(INIT_FAILED, INIT_PREFIX + text) from None
+                        "or let instances have networks of their own" % (ADDRESS[1], problem))
+                raise CannotStart(INIT_FAILED, INIT_PREFIX + text)
+            time.sleep(RETRY)
         self.try_port()
         return {}
 
@@ -95,6 +96,17 @@ class Proxy:
     def fail(self, ticket, text, kind):
         body = json.dumps({"errorMessage": text, "errorType": kind, "stackTrace": []}, indent=4).encode()
         self.bridge.answer(ticket, USER, PREFIX + text, body)
+
+
+def port_problem():
+    """Why the port cannot be listened on; None if it can."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(ADDRESS)
+        except OSError as error:
+            return error.strerror
+    return None
 
 
 class Upstream:
