@@ -10,28 +10,41 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from engine.executors.log_files import log_file
 from engine.executors.pool import Pool, open_pool
+from engine.executors.walls import Walls
 from engine.isolation.limits import Limits
 from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
 from engine.log_lines import decode
 from engine.model import Code, CodePackage, Dependency, Function, Outcome
 from tests.executing import Running, exit_of, function, invocation, marker, pool
+from tests.test_template import ready
 
-pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 SOURCE = (Path(__file__).parent / "functions" / "node_contract.js").read_text()
 
 
-@pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, "") as opened:
-        write(tmp_path, "index.js", SOURCE)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("node")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def opened(folder: Path) -> AsyncIterator[Pool]:
+    """One for all tests: each asks for functions of its own, and so gets instances of its own."""
+    async with pool(folder, "", memory=1024) as opened:
+        write(folder, "index.js", SOURCE)
         yield opened
 
 
 @pytest.fixture
-async def run(opened: Pool) -> Any:
+def run(opened: Pool) -> Any:
     async def run(asked: Function, event: Any = None) -> Outcome:
         return await opened.execute(asked, invocation(json.dumps(event), alias="live"))
 
@@ -96,18 +109,18 @@ async def test_what_a_handler_gives_is_the_result(run: Any, handler: str, result
 @pytest.mark.parametrize(
     ("path", "source", "handler"),
     [
-        ("src/deep/m.js", "exports.go = async (e, c) => 'ok'", "src/deep/m.go"),
-        ("m.cjs", "module.exports = { go: async (e, c) => 'ok' }", "m.go"),
-        ("m.mjs", "await null; export async function go(e, c) { return 'ok' }", "m.go"),
-        ("m.mjs", "export default { go: async (e, c) => 'ok' }", "m.go"),
-        ("m.min.js", "exports.go = async (e, c) => 'ok'", "m.min.go"),
-        ("esm/m.js", "import { sep } from 'node:path'; export const go = async (e, c) => sep && 'ok'", "esm/m.go"),
-        ("m.js", "exports.go = async (e, c) => require.main !== module && require.main.filename && 'ok'", "m.go"),
+        ("src/deep/a.js", "exports.go = async (e, c) => 'ok'", "src/deep/a.go"),
+        ("b.cjs", "module.exports = { go: async (e, c) => 'ok' }", "b.go"),
+        ("c.mjs", "await null; export async function go(e, c) { return 'ok' }", "c.go"),
+        ("d.mjs", "export default { go: async (e, c) => 'ok' }", "d.go"),
+        ("e.min.js", "exports.go = async (e, c) => 'ok'", "e.min.go"),
+        ("esm/f.js", "import { sep } from 'node:path'; export const go = async (e, c) => sep && 'ok'", "esm/f.go"),
+        ("g.js", "exports.go = async (e, c) => require.main !== module && require.main.filename && 'ok'", "g.go"),
     ],
 )
-async def test_modules_of_both_kinds_are_loaded(tmp_path: Path, run: Any, path: str, source: str, handler: str) -> None:
-    write(tmp_path, "esm/package.json", '{"type": "module"}')
-    write(tmp_path, path, source)
+async def test_modules_of_both_kinds_are_loaded(folder: Path, run: Any, path: str, source: str, handler: str) -> None:
+    write(folder, "esm/package.json", '{"type": "module"}')
+    write(folder, path, source)
 
     assert (await run(node(handler))).result == b"ok"
 
@@ -126,13 +139,11 @@ async def test_modules_of_both_kinds_are_loaded(tmp_path: Path, run: Any, path: 
         ("four", "FunctionConfigError", "declares 4 parameters"),
     ],
 )
-async def test_an_entry_that_cannot_be_used_is_4001(
-    tmp_path: Path, run: Any, handler: str, kind: str, text: str
-) -> None:
-    write(tmp_path, "broken.js", "\nconst a = {;")
-    write(tmp_path, "needy.js", "require('not-installed')")
-    write(tmp_path, "late.mjs", "setTimeout(() => { throw new Error('after loading') }); await new Promise(() => {})")
-    write(tmp_path, "leaving.js", "process.exit(4)")
+async def test_an_entry_that_cannot_be_used_is_4001(folder: Path, run: Any, handler: str, kind: str, text: str) -> None:
+    write(folder, "broken.js", "\nconst a = {;")
+    write(folder, "needy.js", "require('not-installed')")
+    write(folder, "late.mjs", "setTimeout(() => { throw new Error('after loading') }); await new Promise(() => {})")
+    write(folder, "leaving.js", "process.exit(4)")
 
     outcome = await run(node(handler))
 
@@ -168,15 +179,16 @@ async def test_packages_lie_beside_the_code_or_in_dependencies(tmp_path: Path, h
 
 
 @pytest.mark.parametrize(("name", "count"), [("initializer", 1), ("asyncInitializer", 10)])
-async def test_the_initializer_runs_once_for_each_instance(run: Any, name: str, count: int) -> None:
-    asked = node("starts", initializer_handler=f"index.{name}")
+async def test_an_initializer_may_call_back_or_return_a_promise(run: Any, name: str, count: int) -> None:
+    assert value(await run(node("starts", initializer_handler=f"index.{name}"))) == count
 
-    first, second = await run(asked), await run(asked)
 
-    assert value(first) == value(second) == [value(first)[0], count]
-    assert first.initialised > 0 == second.initialised
-    assert lines(second) == []
-    assert lines(first) == ([("stdout", "initialized starts")] if count == 1 else [])
+async def test_what_the_initializer_prints_is_the_first_requests(run: Any) -> None:
+    asked = node("starts", initializer_handler="index.initializer", revision=7)
+
+    outcomes = [await run(asked) for _ in range(2)]
+
+    assert [lines(outcome) for outcome in outcomes] == [[("stdout", "initialized starts")], []]
 
 
 @pytest.mark.parametrize(
@@ -244,13 +256,13 @@ async def test_the_heap_is_bounded_where_nothing_else_bounds_it(tmp_path: Path) 
     assert (outcome.code, outcome.message) == (Code.OUT_OF_MEMORY, "the function used more than its 128 MB of memory")
 
 
-async def test_an_error_shows_the_frames_of_user_code_and_no_others(tmp_path: Path, run: Any) -> None:
+async def test_an_error_shows_the_frames_of_user_code_and_no_others(folder: Path, run: Any) -> None:
     outcome = await run(node("raising"))
 
     body = json.loads(outcome.result)
     assert (body["errorMessage"], body["errorType"]) == ("not so", "TypeError")
     assert [frame.split(" (")[0] for frame in body["stackTrace"]] == ["at inner", "at exports.raising"]
-    assert f"{tmp_path}/code/index.js:" in body["stackTrace"][0]
+    assert f"{folder}/code/index.js:" in body["stackTrace"][0]
     assert outcome.result.decode() == json.dumps(body, indent=4)
 
 
@@ -299,25 +311,24 @@ async def test_the_context_answers_everything_documented(run: Any) -> None:
     assert answers == {name: answer for name, (_, answer) in questions.items()}
 
 
-@pytest.mark.parametrize(
-    ("args", "answer"), [(["s"], "2"), (["none"], None), (["none", "default"], "default"), (["toString"], None)]
-)
-async def test_user_data_never_raises(run: Any, args: list[str], answer: str | None) -> None:
-    outcome = await run(node("ask", encrypted_user_data={"s": "2"}), [["getUserData", args]])
+async def test_user_data_never_raises(run: Any) -> None:
+    asked = node("userData", encrypted_user_data={"s": "2"})
 
-    assert value(outcome) == {"getUserData": answer}
+    answers = value(await run(asked, [["s"], ["none"], ["none", "default"], ["toString"], []]))
+
+    assert answers == ["2", None, "default", None, {"s": "2"}]
 
 
 async def test_remaining_time_counts_down_from_the_timeout(run: Any) -> None:
     assert 20_000 < value(await run(node("remaining", timeout=30))) <= 30_000
 
 
-async def test_the_environment_is_the_documented_one_and_the_users(tmp_path: Path, run: Any) -> None:
+async def test_the_environment_is_the_documented_one_and_the_users(folder: Path, run: Any) -> None:
     asked = node("environment", user_data={"COLOUR": "red"})
 
     seen = value(await run(asked))
 
-    env, code = seen["env"], str(tmp_path / "code")
+    env, code = seen["env"], str(folder / "code")
     assert (env["COLOUR"], env["RUNTIME_FUNC_NAME"], env["RUNTIME_MEMORY"]) == ("red", "environment", "128")
     assert {n for n in env if not n.startswith(("RUNTIME_", "FUNCTIOND_"))} == {
         "PATH",
@@ -329,8 +340,16 @@ async def test_the_environment_is_the_documented_one_and_the_users(tmp_path: Pat
     assert (seen["cwd"], seen["argv"], seen["stdin"]) == (code, [code], "")
 
 
-async def test_programs_that_it_starts_do_not_inherit_the_socket(run: Any) -> None:
-    assert value(await run(node("descriptors"))) == 0
+async def test_programs_that_it_starts_do_not_inherit_the_socket(tmp_path: Path) -> None:
+    high = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]  # Node.js looks after low descriptors only
+    async with pool(tmp_path, "", walls=Walls(isolation="process", fork_server="start")) as opened:
+        write(tmp_path, "index.js", SOURCE)
+        await ready(opened)
+        outcome = await opened.execute(node("descriptors"), invocation())
+    for fd in high:
+        os.close(fd)
+
+    assert value(outcome) == 0
 
 
 # --- logs -------------------------------------------------------------------------------------------------------
@@ -354,11 +373,11 @@ async def test_each_line_has_its_stream(run: Any) -> None:
     ]  # fmt: skip
 
 
-async def test_a_line_that_is_too_long_is_split_between_characters(tmp_path: Path, run: Any) -> None:
-    await run(node("long"))
+async def test_a_line_that_is_too_long_is_split_between_characters(folder: Path, opened: Pool) -> None:
+    asked = invocation()
+    await opened.execute(node("long"), asked)
 
-    (file,) = (file for file in (tmp_path / "logs").rglob("*") if file.is_file())
-    texts = [line.text for line in decode(file.read_bytes())]
+    texts = [line.text for line in decode(log_file(folder / "logs", asked.request_id).read_bytes())]
     assert "".join(texts) == "é" * 100_000
     assert len(texts) > 3
 
@@ -393,10 +412,8 @@ async def test_a_cancelled_function_is_gone(tmp_path: Path, opened: Pool) -> Non
     await exit_of(pid)
 
 
-async def test_an_endless_function_times_out_with_its_lines(tmp_path: Path, run: Any) -> None:
-    write(tmp_path, "m.js", "exports.go = async (e, c) => { console.log('so far'); for (;;); }")
-
-    outcome = await run(node("m.go", timeout=1))
+async def test_an_endless_function_times_out_with_its_lines(run: Any) -> None:
+    outcome = await run(node("endless", timeout=1))
 
     assert (outcome.code, lines(outcome)) == (Code.TIMEOUT, [("stdout", "so far")])
 

@@ -74,13 +74,15 @@ class Processes:
     def start(self, home: Home, place: Place, order: Order) -> Spawned:
         if place.own_network:
             return self._start_apart(place, order)
-        if self._forking and _is_python(order) and _can_fork(order):
-            template = self._template(order.command[0])
+        # Other programs gain a low descriptor: Node.js keeps those above 16 from none of the programs that it starts.
+        python, argv = (order.command[0], None) if _is_python(order) else (own_interpreter().path, order.command)
+        if self._forking and (argv or _can_fork(order)):
+            template = self._template(python)
             if template is not None and template.ready.is_set():
                 try:
-                    return spawn(order, place.tmp, partial(fork, template, None, None))
+                    return spawn(order, place.tmp, partial(fork, template, argv, None))
                 except OSError:
-                    pass  # then as a program of its own
+                    pass  # then by the engine itself
         return spawn(order, place.tmp)
 
     def _start_apart(self, place: Place, order: Order) -> Spawned:

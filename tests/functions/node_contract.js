@@ -12,7 +12,7 @@ exports.refusingInitializer = (context, callback) => callback(new Error('no data
 exports.leavingInitializer = async (context) => process.exit(1);
 exports.dyingInitializer = async (context) => process.kill(process.pid, 'SIGKILL');
 exports.hangingInitializer = (context, callback) => {};
-exports.starts = async (event, context) => [process.pid, started];
+exports.starts = async (event, context) => started;
 
 exports.echo = async (event, context) => event;
 exports.plain = (event, context) => event;
@@ -61,6 +61,7 @@ exports.terminatedGently = (event, context, callback) => {
 };
 
 exports.ask = async (event, context) => Object.fromEntries(event.map(([name, args]) => [name, context[name](...args)]));
+exports.userData = async (event, context) => event.map((args) => context.getUserData(...args));
 exports.remaining = async (event, context) => context.getRemainingTimeInMilliSeconds();
 exports.log = async (event, context) => {
   const logger = context.getLogger();
@@ -105,6 +106,7 @@ exports.meet = async (event, context) => {
   if (event.fails) throw new Error(event.name);
   return event.name;
 };
+exports.endless = async (event, context) => { console.log('so far'); for (;;); };
 exports.wait = async (event, context) => {
   await fs.promises.writeFile(event.told, `${process.pid}\n`);
   await fs.promises.readFile(event.gate);
