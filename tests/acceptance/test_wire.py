@@ -1,0 +1,271 @@
+"""Details of the wire that break real clients: asked raw, as curl and Terraform do, and by the vendor's SDK.
+
+Terraform's requests are those that the spec records (functiongraph_api 1.1, 2.4, 6, 7; triggers_runtime 1.1): raw
+colons in URNs, ``event_data`` as one object, lists read until the marker no longer moves.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from msgspec import Struct
+
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkcore.auth.credentials import BasicCredentials
+    from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
+    from huaweicloudsdkfunctiongraph import v2 as fg
+
+FGS = f"/v2/{PROJECT}/fgs"
+ECHO = "def handler(event, context):\n    return event\n"
+TIMER = {"name": "tick", "schedule_type": "Cron", "schedule": "@every 1h30m"}
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
+]
+
+
+class Wire(Struct):
+    engine: EngineProcess
+    sdk: Any
+
+    def ask(self, method: str, path: str, body: object = None, **headers: str) -> Reply:
+        return self.engine.ask(method, path, body, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+@pytest.fixture(scope="module")
+def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
+    folder = tmp_path_factory.mktemp("wire")
+    with pytest.MonkeyPatch.context() as patch, engine_on(folder / "data") as engine:
+        patch.setenv("HOME", str(folder))  # the SDK leaves a file there
+        builder = fg.FunctionGraphClient.new_builder().with_credentials(BasicCredentials("any", "any", PROJECT))
+        sdk = builder.with_endpoint(f"http://127.0.0.1:{engine.port}").build()
+        engine.create("hello", ECHO)
+        try:
+            yield Wire(engine=engine, sdk=sdk)
+        finally:
+            sdk._http_client._session.close()
+
+
+@pytest.mark.parametrize(
+    "urn",
+    [
+        urn_of("hello"),
+        urn_of("hello").removesuffix(":latest"),
+        "hello",
+        "default:hello",
+        f"{PROJECT}:default:hello",
+        f"{PROJECT}:default:hello:latest",
+    ],
+)
+def test_a_urn_may_be_whole_or_short_raw_or_encoded(wire: Wire, urn: str) -> None:
+    raw = wire.ask("GET", f"{BASE}/{urn}/config")
+    encoded = wire.ask("GET", f"{BASE}/{quote(urn, safe='')}/config")
+    sdk = wire.sdk.show_function_config(fg.ShowFunctionConfigRequest(function_urn=urn))
+    called = wire.ask("POST", f"{BASE}/{urn}/invocations", {"k": 1})
+
+    assert {raw.json["func_urn"], encoded.json["func_urn"], sdk.func_urn} == {urn_of("hello")}
+    assert (called.status, called.json) == (200, {"k": 1})
+
+
+def test_lists_of_triggers_and_aliases_are_arrays_and_others_are_objects(wire: Wire) -> None:
+    wire.engine.create("listed", ECHO)
+    urn = urn_of("listed")
+    empty = [wire.ask("GET", f"{FGS}/triggers/{urn}").json, wire.ask("GET", f"{BASE}/{urn}/aliases").json]
+    wire.ask("POST", f"{BASE}/{urn}/aliases", {"name": "live", "version": "latest"})
+    wire.ask("POST", f"{FGS}/triggers/{urn}", {"trigger_type_code": "TIMER", "event_data": TIMER})
+
+    [alias] = wire.sdk.list_version_aliases(fg.ListVersionAliasesRequest(function_urn=urn)).body
+    [trigger] = wire.sdk.list_function_triggers(fg.ListFunctionTriggersRequest(function_urn=urn)).body
+
+    assert (empty, alias.name, trigger.trigger_type_code) == ([[], []], "live", "TIMER")
+    assert wire.ask("GET", BASE).json.keys() == {"functions", "count", "next_marker"}
+
+
+def test_the_code_of_a_record_is_a_number_and_its_times_have_no_zone(wire: Wire) -> None:
+    wire.engine.create("fails", "def handler(event, context):\n    raise ValueError('no')\n")
+    wire.engine.record("fails", wire.engine.accepted("fails"), wait=60)
+
+    [raw] = wire.ask("GET", f"{BASE}/{urn_of('fails')}/async-invocations").json["invocations"]
+    listing = fg.ListAsyncInvocationsRequest(function_urn=urn_of("fails"))
+    [sdk] = wire.sdk.list_async_invocations(listing).invocations
+
+    assert raw["error_code"] == sdk.error_code == 4002
+    assert re.fullmatch(TIME, raw["start_time"])
+    assert re.fullmatch(TIME, raw["end_time"])
+    assert str(sdk.status) == raw["status"] == "FAIL"
+
+
+@pytest.mark.parametrize("form", [list, dict])
+def test_an_update_takes_event_data_as_list_and_as_object(wire: Wire, form: type) -> None:
+    path = f"{FGS}/triggers/{urn_of('hello')}"
+    made = wire.ask("POST", path, {"trigger_type_code": "TIMER", "event_data": TIMER}).json
+    change = {"schedule": "@every 2h"}
+
+    one = f"{path}/TIMER/{made['trigger_id']}"
+    changed = wire.ask("PUT", one, {"event_data": change if form is dict else [change]})
+    gone = wire.ask("DELETE", one)
+
+    assert (changed.status, changed.json["event_data"].items() >= (TIMER | change).items()) == (200, True)
+    assert gone.status == 204
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nowhere", None, 404),
+        ("GET", f"{FGS}/nowhere", None, 404),
+        ("PATCH", BASE, {}, 405),
+        ("GET", f"{BASE}/absent/config", None, 404),
+        ("GET", f"{BASE}/hello/async-invocations?limit=x", None, 400),
+        ("POST", BASE, b"{", 406),
+        ("POST", BASE, b"\xff", 406),
+        ("POST", BASE, {}, 400),
+        ("POST", f"{BASE}/absent/invocations-async", {}, 404),
+        ("POST", f"{BASE}/absent/invocations", {}, 404),
+        ("POST", f"{BASE}/hello/invocations-async", b"x" * (257 << 10), 413),
+        ("POST", f"{BASE}/urn:fss:a:other:function:default:hello/invocations-async", {}, 403),
+    ],
+)
+def test_every_error_has_a_request_id_and_the_shape_of_errors(
+    wire: Wire, method: str, path: str, body: object, status: int
+) -> None:
+    reply = wire.ask(method, path, body)
+
+    assert reply.status == status
+    assert re.fullmatch(r"[0-9a-f-]{36}", reply.headers["x-request-id"])
+    assert reply.headers["content-type"] == "application/json"
+    assert re.fullmatch(r"FSS\.\d{4}", reply.json["error_code"])
+    assert reply.json["error_msg"]
+
+
+def test_the_sdk_reads_the_same_request_id_code_and_message(wire: Wire) -> None:
+    with pytest.raises(ClientRequestException) as caught:
+        wire.sdk.show_function_config(fg.ShowFunctionConfigRequest(function_urn="absent"))
+    raw = wire.ask("GET", f"{BASE}/absent/config").json
+
+    assert (caught.value.error_code, caught.value.error_msg) == (raw["error_code"], raw["error_msg"])
+    assert re.fullmatch(r"[0-9a-f-]{36}", caught.value.request_id)
+
+
+def test_what_is_deleted_is_answered_by_204_without_a_body(wire: Wire) -> None:
+    wire.engine.create("doomed", ECHO)
+    path, urn = f"{BASE}/{urn_of('doomed')}", urn_of("doomed")
+    wire.ask("POST", f"{path}/versions", {"version": "v1"})
+    wire.ask("POST", f"{path}/aliases", {"name": "live", "version": "v1"})
+    wire.ask("PUT", f"{path}/async-invoke-config", {})
+    event = wire.ask("POST", f"{path}/events", {"name": "one", "content": "e30="}).json["id"]
+    tags = {"tags": [{"key": "k", "value": "v"}]}
+
+    deleted = [
+        wire.ask("POST", f"/v2/{PROJECT}/functions/{urn}/tags/create", tags),
+        wire.ask("DELETE", f"/v2/{PROJECT}/functions/{urn}/tags/delete", tags),
+        wire.ask("DELETE", f"{path}/events/{event}"),
+        wire.ask("DELETE", f"{path}/async-invoke-config"),
+        wire.ask("DELETE", f"{path}/aliases/live"),
+        wire.ask("DELETE", f"{FGS}/triggers/{urn}"),
+        wire.ask("DELETE", f"{BASE}/{urn.removesuffix('latest')}v1"),
+        wire.ask("DELETE", f"{BASE}/{urn.removesuffix(':latest')}"),
+    ]
+
+    assert [(one.status, one.body) for one in deleted] == [(204, b"")] * len(deleted)
+    assert [one.headers.get("content-length") for one in deleted] == [None] * len(deleted)
+
+
+def test_pages_are_walked_by_their_markers(wire: Wire) -> None:
+    for number in range(5):
+        wire.engine.create(f"page{number}", ECHO, package="pages")
+
+    pages, marker = list[list[str]](), 0
+    while len(pages) < 9:
+        request = fg.ListFunctionsRequest(marker=str(marker), maxitems="2", package_name="pages")
+        page = wire.sdk.list_functions(request)
+        raw = wire.ask("GET", f"{BASE}?marker={marker}&maxitems=2&package_name=pages").json
+        assert [one.func_name for one in page.functions] == [one["func_name"] for one in raw["functions"]]
+        pages.append([one.func_name for one in page.functions])
+        if page.next_marker in (0, marker):
+            break
+        marker = page.next_marker
+
+    assert pages == [["page0", "page1"], ["page2", "page3"], ["page4"], []]
+    assert (raw["count"], raw["next_marker"]) == (5, 5)
+
+
+def test_terraform_reads_records_until_the_marker_stands_still(wire: Wire) -> None:
+    wire.engine.create("many", ECHO)
+    sent = {wire.engine.accepted("many") for _ in range(5)}
+    for request_id in sent:
+        wire.engine.record("many", request_id, wait=60)
+
+    seen: list[str] = []
+    marker = "0"
+    while True:
+        page = wire.ask("GET", f"{BASE}/{urn_of('many')}/async-invocations?limit=2&marker={marker}").json
+        seen += [one["request_id"] for one in page["invocations"]]
+        after = str(page["next_marker"])
+        if after in ("0", marker) or len(seen) > 9:
+            break
+        marker = after
+
+    assert sorted(seen) == sorted(sent)
+
+
+def test_the_life_of_a_function_as_terraform_sends_it(wire: Wire) -> None:
+    body = {
+        "func_name": "terraformed",
+        "package": "default",
+        "runtime": "Python3.10",
+        "handler": "index.handler",
+        "timeout": 3,
+        "memory_size": 128,
+        "code_type": "inline",
+        "func_code": {"file": "ZGVmIGhhbmRsZXIoZSwgYyk6IHJldHVybiBl"},
+        "enterprise_project_id": "0",
+        "xrole": "agency",
+        "log_config": {"group_name": "group", "stream_name": "stream"},
+    }
+    made = wire.ask("POST", BASE, body)
+    urn = made.json["func_urn"].removesuffix(":latest")
+    change = {**{k: body[k] for k in ("func_name", "runtime", "handler", "timeout")}, "memory_size": 256}
+
+    configured = wire.ask("PUT", f"{BASE}/{urn}/config", {**change, "user_data": json.dumps({"k": "v"})})
+    limited = wire.ask("PUT", f"{BASE}/{urn}/config-max-instance", {"max_instance_num": 10})
+    shown, code = wire.ask("GET", f"{BASE}/{urn}/config"), wire.ask("GET", f"{BASE}/{urn}/code")
+    gone = wire.ask("DELETE", f"{BASE}/{urn}")
+
+    assert (made.status, configured.status, limited.status, gone.status) == (200, 200, 200, 204)
+    assert shown.json.items() >= {**change, "xrole": "agency", "enterprise_project_id": "0"}.items()
+    assert (shown.json["user_data"], shown.json["strategy_config"]["concurrency"]) == ('{"k":"v"}', 10)
+    assert code.json["func_code"]["file"] == body["func_code"]["file"]  # type: ignore[index]
+    assert wire.ask("GET", f"{BASE}/{urn}/config").json["error_code"] == "FSS.1051"
+
+
+def test_the_rest_of_what_terraform_asks(wire: Wire) -> None:
+    urn, param = urn_of("hello").removesuffix(":latest"), json.dumps({"func_urn": urn_of("sink")})
+    settings = {
+        "max_async_event_age_in_seconds": 3500,
+        "max_async_retry_attempts": 2,
+        "destination_config": {"on_failure": {"destination": "FunctionGraph", "param": param}},
+    }
+
+    kinds, features = wire.ask("GET", f"{FGS}/triggertypes"), wire.ask("GET", f"{FGS}/feature")
+    put = wire.ask("PUT", f"{BASE}/{urn}/async-invoke-config", settings)
+    got = wire.ask("GET", f"{BASE}/{urn}/async-invoke-config")
+    reserved = wire.ask("PUT", f"{BASE}/{urn}/reservedinstances", {"count": 0, "idle_mode": False})
+    tags = wire.ask("GET", f"/v2/{PROJECT}/functions/{urn}/tags")
+    wire.ask("DELETE", f"{BASE}/{urn}/async-invoke-config")
+
+    assert {"TIMER", "OBS", "KAFKA", "APIG"} <= set(kinds.json)
+    assert features.json == {}
+    assert (put.status, got.json.items() >= settings.items(), reserved.status) == (200, True, 200)
+    assert tags.json == {"tags": [], "sys_tags": []}
