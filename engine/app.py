@@ -23,6 +23,7 @@ from engine.audit import AuditTrail
 from engine.backlog import Backlog, Limits
 from engine.catalog import Catalog, listed, weight
 from engine.clock import Clock, SystemClock
+from engine.code_quota import CodeQuota
 from engine.codestore import CodeStore
 from engine.delivery import Delivery
 from engine.discarder import Discarder
@@ -94,7 +95,7 @@ async def run_engine(
     retention = settings.queue.idempotency_retention
     registry = Registry(plugins, settings.plugins)
     with locked(directory):
-        codes = CodeStore(directory / "code")
+        codes = CodeStore(directory / "code", links=registry.code_links)
         async with (
             open_storage(directory, idempotency_retention=retention, ballast=kept.ballast) as storage,
             _writing(storage),
@@ -229,6 +230,7 @@ def _wire(
         max_timeout=executor.max_timeout,
         may_run_long=listed(executor.long_time_functions),
         check_destination=registry.check_destination,
+        quota=CodeQuota(kept.code_quota),
         check_runtime=pool.interpreters.check,
     )
     usage = Usage(catalog.project_of)

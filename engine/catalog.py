@@ -18,6 +18,7 @@ import anyio
 import msgspec
 
 from engine.clock import Clock
+from engine.code_quota import CodeQuota
 from engine.codestore import CodeSource, CodeStore
 from engine.directory import Directory, Name, name_of
 from engine.errors import FunctionExists, InvalidField, TooManyFunctions
@@ -53,9 +54,12 @@ class Catalog(Directory):
         may_run_long: MayRunLong | None = None,
         check_destination: CheckDestination | None = None,
         check_runtime: CheckRuntime | None = None,
+        quota: CodeQuota | None = None,
         random: Random | None = None,
     ) -> None:
         super().__init__(region, random)
+        self.quota = quota or CodeQuota()
+        self.quota.count(lambda project: (function.code for function in self.all() if function.project == project))
         self._store, self._codes, self._clock = store, codes, clock
         self._max_timeout, self._may_run_long = max_timeout, may_run_long or listed(())
         self._check_destination, self._check_runtime = check_destination, check_runtime
@@ -93,22 +97,27 @@ class Catalog(Directory):
         self._check(draft)
         self._check_room(draft)
         await self._check_machine(draft.runtime)
-        code = await self._codes.add(source, handler=draft.handler, runtime=draft.runtime)
+        with self.quota.claims(draft.project) as admit:
+            code = await self._codes.add(source, handler=draft.handler, runtime=draft.runtime, admit=admit)
+            return await self._create(msgspec.structs.replace(draft, code=code))
+
+    async def _create(self, draft: Function) -> Function:
         async with self.changing():
             self._check_room(draft)
             now = self._clock.now()
             draft = self._with_dependencies(draft, draft.details)
             function_id = await self._store.new_function_id()
             function = msgspec.structs.replace(
-                draft, function_id=function_id, version=LATEST, revision=1, code=code, created_at=now, modified_at=now
+                draft, function_id=function_id, version=LATEST, revision=1, created_at=now, modified_at=now
             )
             await self._put(function)
         return function
 
     async def update_code(self, urn: FunctionUrn, source: CodeSource, details: dict[str, Any]) -> Function:
         old = self._changeable(urn)
-        code = await self._codes.add(source, handler=old.handler, runtime=old.runtime)
-        return await self.update(urn, {"code": code, "details": details})
+        with self.quota.claims(old.project, replaced=old.code.sha256) as admit:
+            code = await self._codes.add(source, handler=old.handler, runtime=old.runtime, admit=admit)
+            return await self.update(urn, {"code": code, "details": details})
 
     async def update(self, urn: FunctionUrn, changes: dict[str, Any]) -> Function:
         """Change the named fields; ``details`` are merged into those that are there."""

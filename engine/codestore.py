@@ -1,12 +1,13 @@
 """Code packages on disk: unpacked once, whole or not at all, and never changed after that.
 
     code/<sha256>/          what an instance runs from
-    code/<sha256>.package   the bytes as they were uploaded, to be shown again
-    code/.new-*             an upload in progress, or what a crash left of one
+    code/<sha256>.package   the bytes as they came, to be shown again
+    code/.new-*             a package on its way in, or what a crash left of one
 
-A folder appears by rename only after all its files are on disk, so whoever sees it may use it. The name of a zip
-package is the hash of its bytes; inline source is hashed together with the name of the file it becomes. Nothing is
-removed while the engine runs (an instance may still run from it): ``sweep`` does that at the next start.
+Code comes with the call (inline or zip), or from an object store that a link leads into (obs). A folder appears by
+rename only after all its files are on disk, so whoever sees it may use it. The name of a zip package is the hash of
+its bytes; inline source is hashed together with the name of the file it becomes. Nothing is removed while the engine
+runs (an instance may still run from it): ``sweep`` does that at the next start.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import base64
 import binascii
 import hashlib
 import shutil
-import tempfile
-from collections.abc import Callable, Collection
-from pathlib import Path
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
 import anyio
 import anyio.to_thread
@@ -27,94 +30,141 @@ from msgspec import Struct
 from engine.errors import CodeMissing, CodePackageTooLarge, InlineCodeTooLarge, InvalidField, NotStored
 from engine.inline_code import inline_file, template
 from engine.model import CodePackage
-from engine.unpacking import Limits, fsync_folder, fsync_tree, unpack, write_file
+from engine.protocols import CodeLinks
+from engine.store_errors import BadLink
+from engine.unpacking import Limits, fsync_file, fsync_folder, fsync_tree, unpack, write_file
 
 INLINE_LIMIT = 10 * 1024
-PACKAGE_LIMIT = 50 << 20
+PACKAGE_LIMIT = 50 << 20  #: of a package that comes with a call, and of what a reply can hold
+LINKED_LIMIT = 300 << 20  #: of one that a link leads to (spec functiongraph_api, section 9)
 NO_CODE = CodePackage(sha256="", digest="", size=0)  #: of a function whose code is not stored yet
 
+_FETCHES = 4  #: at a time
 _SPACE = bytes(range(9, 14)) + b" "
-_STEP = 1 << 20  #: characters
+_STEP = 1 << 20  #: characters, or bytes
 T = TypeVar("T")
+Admit = Callable[[CodePackage], None]
 
 
 class CodeSource(Struct, frozen=True, kw_only=True):
-    """Code as an API call carries it."""
+    """Code as an API call names it."""
 
-    kind: str  #: ``inline`` or ``zip``
+    kind: str  #: ``inline``, ``zip`` or ``obs``
     file: str = ""  #: base64 of the source text or of the package
     filename: str = ""
-    url: str = ""
+    url: str = ""  #: of kind ``obs``: the link to the package
 
 
 class CodeStore:
-    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, limits: Limits | None = None, links: CodeLinks | None = None) -> None:
+        self._folder, self._links = folder, links
         self._limits = limits or Limits()
-        # One upload at a time: each may hold 50 MB in memory and write thirty times that.
+        # One package at a time: each may hold 50 MB in memory and write thirty times that.
         self._turn = anyio.CapacityLimiter(1)
+        self._fetches = anyio.CapacityLimiter(_FETCHES)
 
-    async def add(self, source: CodeSource, *, handler: str, runtime: str = "") -> CodePackage:
+    async def add(
+        self, source: CodeSource, *, handler: str, runtime: str = "", admit: Admit = lambda package: None
+    ) -> CodePackage:
         """Inline source becomes the file that ``handler`` names, in the language of ``runtime``.
 
-        Once this returns, the package is unpacked and on disk. Raises InvalidField, PayloadTooLarge, NotStored.
+        ``admit`` sees the package before it is kept, and may refuse it by what it raises. Once this returns, the
+        package is unpacked and on disk. Raises InvalidField, PayloadTooLarge, NotStored, and what links raise.
         """
-        if source.kind == "inline":
-            return await self._in_thread(lambda: self._add_inline(source, handler, runtime))
-        if source.kind == "zip":
-            return await self._in_thread(lambda: self._add_zip(source))
-        raise InvalidField("code_type", source.kind, "this engine takes inline and zip")
+        place = inline_file(handler, runtime, source.filename) if source.kind == "inline" else None
+        async with self._new_folder() as new:
+            package = new / "package"
+            await self._receive(source, package, lambda: template(handler, runtime))
+            found = await self._in_thread(lambda: _describe(package, source, place[0] if place else ""))
+            admit(found)
+            await self._in_thread(lambda: self._keep(found.sha256, new, place))
+        return found
 
     def folder(self, package: CodePackage) -> Path:
         """Where the package lies unpacked."""
         return self._folder / package.sha256
 
     async def original(self, package: CodePackage) -> bytes:
-        """The source text or zip file as it was uploaded."""
+        """The source text or zip file as it came. Raises CodePackageTooLarge for one that no reply can hold."""
+        if package.size > PACKAGE_LIMIT:
+            raise CodePackageTooLarge(PACKAGE_LIMIT)
         return await anyio.Path(self._original(package.sha256)).read_bytes()
+
+    async def md5(self, package: CodePackage) -> str:
+        """Of its bytes, in hexadecimal digits; some documented fields hold that."""
+        return await self._in_thread(lambda: _md5(self._original(package.sha256)))
 
     async def sweep(self, referenced: Collection[str]) -> int:
         """Remove packages that no function refers to, and torn uploads. At start only; gives how many went."""
         return await self._in_thread(lambda: self._sweep(frozenset(referenced)))
 
+    # --- on the way in --------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _new_folder(self) -> AsyncIterator[Path]:
+        """Gone when the block is left, with what is still in it."""
+        new = self._folder / f".new-{uuid.uuid4().hex}"
+        try:
+            await self._in_thread(lambda: new.mkdir(parents=True))
+            yield new
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(lambda: shutil.rmtree(new, ignore_errors=True))
+
+    async def _receive(self, source: CodeSource, package: Path, left_out: Callable[[], bytes]) -> None:
+        """``left_out`` gives the inline source of a call that has none."""
+        if source.kind == "inline":
+            await self._in_thread(lambda: package.write_bytes(decoded(source.file, INLINE_LIMIT) or left_out()))
+        elif source.kind == "zip":
+            await self._in_thread(lambda: package.write_bytes(_given(source)))
+        elif source.kind == "obs":
+            await self._fetch(source.url, package)
+        else:
+            raise InvalidField("code_type", source.kind, "this engine takes inline, zip and obs")
+
+    async def _fetch(self, link: str, package: Path) -> None:
+        if self._links is None:
+            hint = "no object store is configured: set plugins.obs.endpoint or plugins.obs.folder, or send a zip"
+            raise InvalidField("code_type", "obs", hint)
+        if not link:
+            raise BadLink("", "code in an object store needs its link")
+        size = 0
+        try:
+            async with self._fetches, self._links.open(link) as blocks, await anyio.open_file(package, "xb") as file:
+                async for block in blocks:
+                    size += len(block)
+                    if size > LINKED_LIMIT:
+                        raise CodePackageTooLarge(LINKED_LIMIT)
+                    await file.write(block)
+        except OSError as error:
+            raise _not_stored(error) from error
+
+    def _keep(self, name: str, new: Path, place: tuple[str, int] | None) -> None:
+        """``place`` is the file that inline source becomes, and its mode."""
+        if (self._folder / name).is_dir():
+            return
+        code, package = new / "code", new / "package"
+        code.mkdir()
+        code.chmod(0o755)
+        if place:
+            write_file(code / place[0], [package.read_bytes()], place[1])
+        else:
+            with package.open("rb") as opened:
+                unpack(opened, code, self._limits)
+        fsync_tree(code)
+        fsync_file(package)
+        # The folder comes last: that it exists says that the package does, too.
+        package.rename(self._original(name))
+        code.rename(self._folder / name)
+        fsync_folder(self._folder)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
             return await anyio.to_thread.run_sync(work, limiter=self._turn)
         except OSError as error:
-            raise NotStored(f"the code package: {error.strerror or error}") from error
-
-    def _add_inline(self, source: CodeSource, handler: str, runtime: str) -> CodePackage:
-        filename, mode = inline_file(handler, runtime, source.filename)
-        content = decoded(source.file, INLINE_LIMIT) or template(handler, runtime)
-        name = hashlib.sha256(b"inline\0" + filename.encode() + b"\0" + content).hexdigest()
-        self._store(name, content, lambda folder: write_file(folder / filename, [content], mode))
-        return _package(name, content, "inline", Path(filename).name, source.url)
-
-    def _add_zip(self, source: CodeSource) -> CodePackage:
-        content = decoded(source.file, PACKAGE_LIMIT)
-        if not content:
-            raise CodeMissing("zip")
-        name = hashlib.sha256(content).hexdigest()
-        self._store(name, content, lambda folder: unpack(content, folder, self._limits))
-        return _package(name, content, "zip", source.filename, source.url)
-
-    def _store(self, name: str, content: bytes, fill: Callable[[Path], None]) -> None:
-        if (self._folder / name).is_dir():
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder))
-        try:
-            (new / "code").mkdir()
-            (new / "code").chmod(0o755)
-            fill(new / "code")
-            write_file(new / "package", [content], 0o644)
-            fsync_tree(new / "code")
-            # The folder comes last: that it exists says that the package does, too.
-            (new / "package").rename(self._original(name))
-            (new / "code").rename(self._folder / name)
-            fsync_folder(self._folder)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+            raise _not_stored(error) from error
 
     def _original(self, name: str) -> Path:
         return self._folder / f"{name}.package"
@@ -151,6 +201,41 @@ def decoded(text: str, limit: int) -> bytes:
     return bytes(content)
 
 
-def _package(name: str, content: bytes, kind: str, filename: str, url: str) -> CodePackage:
-    digest = hashlib.sha512(content).hexdigest()
-    return CodePackage(sha256=name, digest=digest, size=len(content), kind=kind, filename=filename, url=url)
+def _given(source: CodeSource) -> bytes:
+    content = decoded(source.file, PACKAGE_LIMIT)
+    if not content:
+        raise CodeMissing("zip")
+    return content
+
+
+def _describe(file: Path, source: CodeSource, place: str) -> CodePackage:
+    """``place`` is the file that inline source becomes."""
+    name, digest = hashlib.sha256(b"inline\0" + place.encode() + b"\0" if place else b""), hashlib.sha512()
+    for block in _blocks(file):
+        name.update(block)
+        digest.update(block)
+    return CodePackage(
+        sha256=name.hexdigest(),
+        digest=digest.hexdigest(),
+        size=file.stat().st_size,
+        kind=source.kind,
+        filename=PurePosixPath(place).name or source.filename or PurePosixPath(unquote(urlsplit(source.url).path)).name,
+        url=source.url,
+    )
+
+
+def _md5(file: Path) -> str:
+    found = hashlib.md5(usedforsecurity=False)
+    for block in _blocks(file):
+        found.update(block)
+    return found.hexdigest()
+
+
+def _blocks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while block := opened.read(_STEP):
+            yield block
+
+
+def _not_stored(error: OSError) -> NotStored:
+    return NotStored(f"the code package: {error.strerror or error}")

@@ -46,7 +46,7 @@ def open_package(package: bytes) -> Packed:
     """Blocks. Raises InvalidField, OSError."""
     with tempfile.TemporaryDirectory(prefix="functiond-import-") as folder:
         try:
-            unpack(package, Path(folder), _LIMITS)
+            unpack(io.BytesIO(package), Path(folder), _LIMITS)
         except InvalidField as problem:
             raise InvalidField("file_code", "a zip package", problem.allowed) from None
         files = [file for file in Path(folder).rglob("*") if file.is_file()]

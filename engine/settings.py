@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from engine.code_quota import QUOTA
 from engine.credentials import AccessKey, Token, check_private, first_twice, read_credentials
 from engine.errors import SettingsError
 
@@ -118,6 +120,7 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     retention_size: Positive = 10 * GIB
     free_space: Annotated[int, Meta(ge=0)] = 256 * MIB  #: bytes left on disk below which new work is refused
     ballast: Annotated[int, Meta(ge=0)] = 16 * MIB  #: file given up when the disk is full
+    code_quota: Positive = QUOTA  #: bytes of packages that a project may keep
     commit_warning: Seconds = 1.0  #: a commit in flight longer than this is unhealthy
 
 
@@ -188,13 +191,21 @@ def _read_toml(file: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(file.read_text())
         auth = table.get("auth")
-        if isinstance(auth, dict) and ("keys" in auth or "tokens" in auth):
+        if (isinstance(auth, dict) and ("keys" in auth or "tokens" in auth)) or _holds_secret(table.get("plugins")):
             check_private(file, file.stat())
         return table
     except OSError as error:
         raise SettingsError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:
         raise SettingsError(f"{file} is not valid TOML: {error}") from None
+
+
+def _holds_secret(table: Any) -> bool:
+    """By the names: what a plugin's settings mean is not known yet."""
+    if not isinstance(table, dict):
+        return False
+    named = any(isinstance(table[name], str) and re.search("secret|password", name) for name in table)
+    return named or any(_holds_secret(value) for value in table.values())
 
 
 def _add_credentials(table: dict[str, Any]) -> None:

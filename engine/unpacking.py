@@ -6,7 +6,6 @@ archive says about itself may be a lie. Files are created, never opened, so two 
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import struct
@@ -14,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from msgspec import Struct
 
@@ -35,18 +35,18 @@ class Limits(Struct, frozen=True, kw_only=True):
     ratio_from: int = 16 << 20  #: ... once this many have come out
 
 
-def unpack(package: bytes, folder: Path, limits: Limits) -> None:
+def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
     """Fill the empty ``folder``. The files are on disk when this returns, the folders may not be.
 
     Raises InvalidField, OSError.
     """
     # Counted before the directory is read: an object for each of a million entries is an attack of its own.
-    if package.count(_CENTRAL) > limits.entries:
+    if _count(package, _CENTRAL) > limits.entries:
         raise _refused(f"it has more than {limits.entries} entries")
     try:
-        with zipfile.ZipFile(io.BytesIO(package)) as archive:
+        with zipfile.ZipFile(package) as archive:
             entries = [(_path(info), info) for info in archive.infolist()]
-            budget = _Budget(len(package), limits)
+            budget = _Budget(package.seek(0, os.SEEK_END), limits)
             for path, info in entries:
                 _extract(archive, info, folder / path, budget)
     except _BROKEN as error:
@@ -55,6 +55,15 @@ def unpack(package: bytes, folder: Path, limits: Limits) -> None:
         raise _refused(f"it names {Path(error.filename).name} twice") from None
     except NotADirectoryError as error:
         raise _refused(f"{Path(error.filename).name} lies in a file") from None
+
+
+def _count(package: BinaryIO, mark: bytes) -> int:
+    found, rest = 0, b""
+    while block := package.read(_BLOCK):
+        block = rest + block
+        found += block.count(mark)
+        rest = block[1 - len(mark) :]
+    return found
 
 
 class _Budget:
@@ -139,7 +148,15 @@ def write_file(path: Path, blocks: Iterable[bytes], mode: int) -> None:
 
 
 def fsync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _fsync(path, os.O_DIRECTORY)
+
+
+def fsync_file(path: Path) -> None:
+    _fsync(path, os.O_NOFOLLOW)
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:

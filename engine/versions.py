@@ -7,7 +7,6 @@ same name would take them.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container
 from datetime import UTC, datetime
 
@@ -109,8 +108,7 @@ class Versions:
     async def _check_digest(self, latest: Function, digest: str) -> None:
         if digest in (latest.code.digest, latest.code.sha256):
             return
-        package = await self._codes.original(latest.code)
-        found = hashlib.md5(package, usedforsecurity=False).hexdigest()
+        found = await self._codes.md5(latest.code)
         if digest != found:
             hint = f"the code has MD5 {found}: it was changed, or is not what you meant to publish"
             raise InvalidField("digest", digest, hint)

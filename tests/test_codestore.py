@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
 import struct
 import zipfile
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.codestore import INLINE_LIMIT, PACKAGE_LIMIT, CodeSource, CodeStore
-from engine.errors import CodeMissing, CodePackageTooLarge, InlineCodeTooLarge, InvalidField, NotStored
+from engine.errors import (
+    CodeMissing,
+    CodePackageTooLarge,
+    CodeQuotaExceeded,
+    InlineCodeTooLarge,
+    InvalidField,
+    NotStored,
+)
+from engine.model import CodePackage
+from engine.store_errors import BadLink, ObjectMissing
 from engine.unpacking import Limits, unpack
 from tests.http_app import encoded, zipped
 
@@ -158,7 +169,7 @@ def test_two_entries_for_one_place_are_refused(tmp_path: Path, names: tuple[str,
     content = zipped(**dict.fromkeys(names, "x"))
 
     with pytest.raises(InvalidField, match="zip package"):
-        unpack(content, tmp_path, Limits())
+        unpack(io.BytesIO(content), tmp_path, Limits())
 
 
 def test_a_bomb_is_stopped_by_the_bytes_that_come_out(tmp_path: Path) -> None:
@@ -166,9 +177,9 @@ def test_a_bomb_is_stopped_by_the_bytes_that_come_out(tmp_path: Path) -> None:
     lying = _claim_size(bomb, 10)
 
     with pytest.raises(InvalidField, match="more than 65536 bytes"):
-        unpack(bomb, tmp_path / "a", _made(tmp_path / "a", Limits(unpacked=65536)))
+        unpack(io.BytesIO(bomb), tmp_path / "a", _made(tmp_path / "a", Limits(unpacked=65536)))
     with pytest.raises(InvalidField):
-        unpack(lying, tmp_path / "b", _made(tmp_path / "b", Limits(unpacked=65536)))
+        unpack(io.BytesIO(lying), tmp_path / "b", _made(tmp_path / "b", Limits(unpacked=65536)))
     assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 1 << 20
 
 
@@ -176,15 +187,15 @@ def test_a_ratio_no_code_has_is_refused(tmp_path: Path) -> None:
     bomb = entry("zeros", bytes(1 << 20), method=zipfile.ZIP_DEFLATED)
 
     with pytest.raises(InvalidField, match="100 times"):
-        unpack(bomb, tmp_path, Limits(ratio_from=1000))
+        unpack(io.BytesIO(bomb), tmp_path, Limits(ratio_from=1000))
 
 
 def test_too_many_entries_are_refused_before_the_directory_is_read(tmp_path: Path) -> None:
     content = zipped(**{f"f{number}": "" for number in range(20)})
 
     with pytest.raises(InvalidField, match="more than 19 entries"):
-        unpack(content, tmp_path, Limits(entries=19))
-    unpack(content, tmp_path, Limits(entries=20))
+        unpack(io.BytesIO(content), tmp_path, Limits(entries=19))
+    unpack(io.BytesIO(content), tmp_path, Limits(entries=20))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -198,7 +209,7 @@ def test_damage_anywhere_is_refused_or_harmless(
     folder.mkdir()
 
     with suppress(InvalidField):
-        unpack(bytes(content), folder, Limits(unpacked=10_000))
+        unpack(io.BytesIO(content), folder, Limits(unpacked=10_000))
 
     assert [path.name for path in folder.parent.iterdir()] == ["inside"]
 
@@ -243,7 +254,88 @@ async def test_a_package_without_code_and_kinds_that_do_not_run_here_are_refused
     with pytest.raises(CodeMissing):
         await store.add(CodeSource(kind="zip"), handler=HANDLER)
     with pytest.raises(InvalidField, match="code_type"):
-        await store.add(CodeSource(kind="obs", url="https://b/c.zip"), handler=HANDLER)
+        await store.add(CodeSource(kind="jar"), handler=HANDLER)
+    with pytest.raises(InvalidField, match=r"code_type .* set plugins\.obs\.endpoint or plugins\.obs\.folder"):
+        await store.add(linked(), handler=HANDLER)
+
+
+class Links:
+    """A store with one object, at ``obs://bucket/code.zip``."""
+
+    def __init__(self, *blocks: bytes) -> None:
+        self._blocks = blocks
+
+    @asynccontextmanager
+    async def open(self, link: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        if link != "obs://bucket/code.zip":
+            raise ObjectMissing("bucket", link)
+        yield self._read()
+
+    async def _read(self) -> AsyncIterator[bytes]:
+        for block in self._blocks:
+            yield block
+
+
+def linked(url: str = "obs://bucket/code.zip") -> CodeSource:
+    return CodeSource(kind="obs", url=url)
+
+
+async def test_a_link_leads_to_the_same_package_as_an_upload(tmp_path: Path) -> None:
+    content = zipped(index__py="a = 1")
+    store = CodeStore(tmp_path / "code", links=Links(content[:50], content[50:]))
+
+    code = await store.add(linked(), handler=HANDLER)
+    uploaded = await store.add(package(content), handler=HANDLER)
+
+    assert (store.folder(code) / "index.py").read_text() == "a = 1"
+    assert (code.kind, code.filename, code.url) == ("obs", "code.zip", "obs://bucket/code.zip")
+    assert (code.sha256, code.digest, code.size) == (uploaded.sha256, uploaded.digest, uploaded.size)
+    assert await store.md5(code) == hashlib.md5(content).hexdigest()
+
+
+async def test_a_package_behind_a_link_may_be_larger_than_an_upload_but_not_endless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = entry("large", bytes(1000))
+    monkeypatch.setattr("engine.codestore.PACKAGE_LIMIT", 1000)
+    monkeypatch.setattr("engine.codestore.LINKED_LIMIT", len(content))
+
+    store = CodeStore(tmp_path / "code", links=Links(content))
+    code = await store.add(linked(), handler=HANDLER)
+    with pytest.raises(CodePackageTooLarge):
+        await store.original(code)
+    with pytest.raises(CodePackageTooLarge):
+        await CodeStore(tmp_path / "other", links=Links(content, b"x")).add(linked(), handler=HANDLER)
+
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+async def test_links_that_lead_nowhere_leave_nothing_behind(tmp_path: Path) -> None:
+    store = CodeStore(tmp_path / "code", links=Links(b"no zip"))
+
+    with pytest.raises(ObjectMissing):
+        await store.add(linked("obs://bucket/other"), handler=HANDLER)
+    with pytest.raises(BadLink):
+        await store.add(linked(""), handler=HANDLER)
+    with pytest.raises(InvalidField, match="not a sound zip file"):
+        await store.add(linked(), handler=HANDLER)
+
+    assert list((tmp_path / "code").iterdir()) == []
+
+
+async def test_a_package_that_is_not_admitted_leaves_nothing_behind(store: CodeStore, tmp_path: Path) -> None:
+    content = zipped(index__py="a = 1")
+    seen: list[tuple[str, int]] = []
+
+    def refuse(code: CodePackage) -> None:
+        seen.append((code.sha256, code.size))
+        raise CodeQuotaExceeded(1, code.size, 1)
+
+    with pytest.raises(CodeQuotaExceeded):
+        await store.add(package(content), handler=HANDLER, admit=refuse)
+
+    assert seen == [(hashlib.sha256(content).hexdigest(), len(content))]
+    assert list((tmp_path / "code").iterdir()) == []
 
 
 async def test_a_refused_package_leaves_nothing_behind(store: CodeStore, tmp_path: Path) -> None:

@@ -6,16 +6,14 @@ the code store like any other, and goes at a start when neither a dependency nor
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
 
-import anyio.to_thread
 from msgspec import Struct
 
 from engine.catalog import Catalog
 from engine.clock import Clock
-from engine.codestore import CodeSource, CodeStore
+from engine.codestore import Admit, CodeSource, CodeStore
 from engine.errors import (
     BadDependency,
     DependencyExists,
@@ -27,6 +25,7 @@ from engine.errors import (
 from engine.model import CodePackage, Dependency
 from engine.resources.dependency_rules import MAX_PER_FUNCTION, MAX_PER_PROJECT, check_dependency
 from engine.resources.shelf import Shelf, project_owner
+from engine.store_errors import BadLink
 
 
 class NewDependency(Struct, frozen=True, kw_only=True):
@@ -43,6 +42,7 @@ class NewDependency(Struct, frozen=True, kw_only=True):
 class Dependencies:
     def __init__(self, shelf: Shelf[Dependency], catalog: Catalog, codes: CodeStore, clock: Clock) -> None:
         self._shelf, self._catalog, self._codes, self._clock = shelf, catalog, codes, clock
+        catalog.quota.count(lambda project: (dependency.code for dependency in self.of(project)))
 
     def packages(self) -> set[str]:
         """The code that must stay."""
@@ -79,8 +79,11 @@ class Dependencies:
         """The first or the next version of a name; on disk and unpacked once this returns."""
         check_dependency(new.name, new.runtime, new.description)
         self._next(project, new)
-        code = await self._add(new)
-        etag = await self._etag(code)
+        with self._catalog.quota.claims(project) as admit:
+            code = await self._add(new, admit)
+            return await self._create(project, new, code, await self._codes.md5(code))
+
+    async def _create(self, project: str, new: NewDependency, code: CodePackage, etag: str) -> Dependency:
         async with self._shelf.change():
             dep_id, version = self._next(project, new)
             dependency = Dependency(
@@ -126,17 +129,15 @@ class Dependencies:
             raise DependencyExists(new.name, same[0].runtime)
         return same[0].dep_id, max(one.version for one in same) + 1
 
-    async def _add(self, new: NewDependency) -> CodePackage:
-        if new.kind == "obs":
-            hint = "no object store is configured: send the zip as depend_file, with depend_type zip"
-            raise InvalidField("depend_link", new.link, hint)
-        if new.kind != "zip":
-            raise InvalidField("depend_type", new.kind, "must be zip")
+    async def _add(self, new: NewDependency, admit: Admit) -> CodePackage:
+        if new.kind not in ("zip", "obs"):
+            raise InvalidField("depend_type", new.kind, "must be zip or obs")
+        source = CodeSource(kind=new.kind, file=new.file, filename=f"{new.name}.zip", url=new.link)
         try:
-            return await self._codes.add(CodeSource(kind="zip", file=new.file, filename=f"{new.name}.zip"), handler="")
+            return await self._codes.add(source, handler="", admit=admit)
+        except BadLink as problem:
+            raise BadLink(problem.link, problem.allowed, "depend_link") from None
         except InvalidField as problem:
+            if problem.field == "code_type":
+                raise InvalidField("depend_type", new.kind, problem.allowed) from None
             raise BadDependency("depend_file", "a zip package" if new.file else "", problem.allowed) from None
-
-    async def _etag(self, code: CodePackage) -> str:
-        content = await self._codes.original(code)
-        return await anyio.to_thread.run_sync(lambda: hashlib.md5(content, usedforsecurity=False).hexdigest())

@@ -49,8 +49,14 @@ def urn_of(name: str, version: str = ":latest") -> str:
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    folder = tmp_path_factory.mktemp("sdk")
-    with pytest.MonkeyPatch.context() as patch, engine_process(folder / "data") as port:
+    with platform_on(tmp_path_factory.mktemp("sdk")) as running:
+        yield running
+
+
+@contextmanager
+def platform_on(folder: Path, **settings: str) -> Iterator[Platform]:
+    """A running engine and a client of it. Settings are environment variables."""
+    with pytest.MonkeyPatch.context() as patch, engine_process(folder / "data", **settings) as port:
         patch.setenv("HOME", str(folder))  # the SDK leaves a file there
         credentials = BasicCredentials("LOCALAK", "LOCALSK", PROJECT)
         builder = fg.FunctionGraphClient.new_builder().with_credentials(credentials)
@@ -62,10 +68,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 @contextmanager
-def engine_process(data: Path) -> Iterator[int]:
+def engine_process(data: Path, **settings: str) -> Iterator[int]:
     """A running engine; gives its port."""
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(data)]
-    environment = {**os.environ, "FUNCTIOND_LOG__FORMAT": "json"}
+    environment = {**os.environ, **settings, "FUNCTIOND_LOG__FORMAT": "json"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) as process:
         assert process.stderr is not None
         try:

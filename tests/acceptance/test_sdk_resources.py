@@ -152,8 +152,8 @@ def test_dependencies_are_refused_as_documented(platform: Platform) -> None:
         add_dependency(platform, "broken", b"no zip")
     with refused(400, "FSS.1032"):
         add_dependency(platform, "odd", depend_type="rpm")
-    with refused(400, "FSS.1010"):
-        add_dependency(platform, "remote", depend_type="obs", depend_link="https://bucket.obs/x.zip")
+    with refused(400, "FSS.1032"):  # no store is configured
+        add_dependency(platform, "remote", depend_type="obs", depend_link="obs://bucket/x.zip")
     with refused(404, "FSS.1056"):
         create(platform, "lost", depend_version_list=["nothing"])
     with refused(404, "FSS.1056"):

@@ -106,7 +106,7 @@ def dependency_reply(dependency: Dependency) -> DependencyReply:
         runtime=dependency.runtime,
         etag=dependency.etag,
         size=dependency.code.size,
-        link="",
+        link=dependency.code.url,
         file_name=dependency.code.filename,
         description=dependency.description,
         last_modified=int(dependency.created_at),

@@ -50,7 +50,7 @@ class Functions:
         project = call.project
         body = await self._read_code(call, CreateBody)
         if not body.code_type:
-            raise InvalidField("code_type", "", "this engine takes inline and zip")
+            raise InvalidField("code_type", "", "this engine takes inline, zip and obs")
         draft = Function(
             function_id=0,
             project=project,
@@ -87,7 +87,7 @@ class Functions:
         urn = call.urn
         self._catalog.find(urn)
         body = await self._read_code(call, CodeBody)
-        if not body.func_code.file:
+        if not body.func_code.file and body.code_type != "obs":
             raise CodeMissing(body.code_type)
         function = await self._catalog.update_code(urn, _source(body), details_of(body))
         return json_reply(await self._with_code(function))
@@ -114,12 +114,16 @@ class Functions:
             raise CodePackageTooLarge(PACKAGE_LIMIT) from None
 
     async def _with_code(self, function: Function) -> FunctionReply:
-        packed = await self._codes.original(function.code)
-        return self._reply(function, FuncCode(file=base64.b64encode(packed).decode()))
+        """A package that is too large for a reply is shown by its link alone."""
+        if (code := function.code).size > PACKAGE_LIMIT:
+            return self._reply(function, FuncCode(link=code.url))
+        packed = await self._codes.original(code)
+        return self._reply(function, FuncCode(file=base64.b64encode(packed).decode(), link=code.url))
 
     def _reply(self, function: Function, code: FuncCode | UnsetType = UNSET) -> FunctionReply:
         return function_reply(function, self._region, code)
 
 
 def _source(body: CreateBody | CodeBody) -> CodeSource:
-    return CodeSource(kind=body.code_type, file=body.func_code.file, filename=body.code_filename, url=body.code_url)
+    code, url = body.func_code, body.code_url or body.func_code.link
+    return CodeSource(kind=body.code_type, file=code.file, filename=body.code_filename, url=url)

@@ -73,7 +73,8 @@ class PackagesApi:
             **changes_of(config),
         )
         text = base64.b64encode(packed.code).decode()
-        source = CodeSource(kind=config.code_type, file=text, filename=config.code_filename, url=config.code_url)
+        kind = "zip" if config.code_type == "obs" else config.code_type  # it came along, wherever it was first
+        source = CodeSource(kind=kind, file=text, filename=config.code_filename)
         return json_reply(function_reply(await self._catalog.create(draft, source), self._region))
 
     async def _read(self, call: Call) -> ImportBody:

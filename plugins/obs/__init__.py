@@ -9,6 +9,8 @@ from msgspec import Meta, Struct
 
 from engine import InvalidField, Plugin, TriggerRules
 from plugins.fields import Affix
+from plugins.obs.code import code_links
+from plugins.obs.store import ObsService
 
 CREATED = ("Put", "Post", "Copy", "CompleteMultipartUpload")
 REMOVED = ("Delete", "DeleteMarkerCreated")
@@ -65,6 +67,8 @@ def shown(options: ObsOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
 
 plugin = Plugin(
     kinds=("OBS",),
+    service=ObsService,
     options=ObsOptions,
+    code_links=code_links,
     rules=TriggerRules(vendor=True, may_disable=False, clash=clash, shown=shown),
 )

@@ -1,0 +1,108 @@
+"""A folder as an object store: a subfolder for each bucket, a file for each object, at its key.
+
+Nothing outside the folder is read or written, whatever keys and symbolic links say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import anyio
+import anyio.to_thread
+
+from engine import ObjectMissing, StoreRefused, StoreUnavailable
+from plugins.obs.store import BLOCK, Listing, StoredObject
+
+_UNFINISHED = ".functiond-"
+
+
+class FolderStore:
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    @asynccontextmanager
+    async def read(self, bucket: str, key: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        file = await anyio.to_thread.run_sync(self._open, bucket, key)
+        async with anyio.wrap_file(file):
+            yield _blocks(file)
+
+    async def write(self, bucket: str, key: str, content: bytes) -> str:
+        return await anyio.to_thread.run_sync(self._write, bucket, key, content)
+
+    async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
+        return await anyio.to_thread.run_sync(self._list, bucket, prefix, after, limit)
+
+    # --- in a thread ----------------------------------------------------------------------------------------
+
+    def _open(self, bucket: str, key: str) -> BinaryIO:
+        path = self._path(bucket, key)
+        if not (self._folder / bucket).is_dir():
+            raise ObjectMissing(bucket, key, "bucket")
+        if not path.is_file():  # also what would hold up its reader, such as a pipe
+            raise ObjectMissing(bucket, key)
+        try:
+            return path.open("rb")
+        except PermissionError as error:
+            raise StoreRefused(f"{error.strerror} for its folder") from None
+        except OSError as error:
+            raise StoreUnavailable(error.strerror or str(error)) from None
+
+    def _write(self, bucket: str, key: str, content: bytes) -> str:
+        path = self._path(bucket, key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(prefix=_UNFINISHED, dir=path.parent, delete=False) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            raise StoreRefused(f"in a folder, {key} cannot lie below or above another object") from None
+        except OSError as error:
+            raise StoreUnavailable(error.strerror or str(error)) from None
+        return _etag(path.stat())
+
+    def _list(self, bucket: str, prefix: str, after: str, limit: int) -> Listing:
+        root = self._folder / bucket
+        if not root.is_dir():
+            raise ObjectMissing(bucket, prefix, "bucket")
+        found = (one for one in _objects(root) if one.key.startswith(prefix) and one.key.encode() > after.encode())
+        page = heapq.nsmallest(limit + 1, found, key=lambda one: one.key.encode())
+        return Listing(objects=page[:limit], more=len(page) > limit)
+
+    def _path(self, bucket: str, key: str) -> Path:
+        """Raises ObjectMissing for a key that is no plain path, or leads out of the bucket."""
+        parts = key.split("/")
+        root = (self._folder / bucket).resolve()
+        path = root.joinpath(*parts)
+        plain = root.parent == self._folder.resolve() and not any(part in ("", ".", "..") for part in parts)
+        if not plain or parts[-1].startswith(_UNFINISHED) or path.resolve() != path:
+            raise ObjectMissing(bucket, key)
+        return path
+
+
+def _objects(root: Path) -> Iterator[StoredObject]:
+    for folder, _, names in os.walk(root):
+        for path in (Path(folder) / name for name in names if not name.startswith(_UNFINISHED)):
+            status = path.lstat()
+            if path.is_file() and not path.is_symlink():
+                key = path.relative_to(root).as_posix()
+                yield StoredObject(key=key, size=status.st_size, etag=_etag(status), modified_at=status.st_mtime)
+
+
+def _etag(status: os.stat_result) -> str:
+    """Another one for each state of a file, without reading it."""
+    state = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+    return hashlib.md5(state.encode(), usedforsecurity=False).hexdigest()
+
+
+async def _blocks(file: BinaryIO) -> AsyncIterator[bytes]:
+    while block := await anyio.to_thread.run_sync(file.read, BLOCK):
+        yield block

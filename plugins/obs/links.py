@@ -1,0 +1,59 @@
+"""Links to objects, as people write them: which bucket and which key one means, and nothing else.
+
+A link never says where to connect: whatever host it names, the object comes from the configured store.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from urllib.parse import unquote, urlsplit
+
+from engine import BadLink
+
+KEY_SIZE = 1024  #: bytes
+FORMS = "must be obs://bucket/key, https://bucket.obs.region.host/key or https://obs.region.host/bucket/key"
+
+#: An Amazon resource name, too, is a bucket to some clients, and would lead them elsewhere.
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
+
+
+def read_link(link: str, endpoint_host: str = "") -> tuple[str, str]:
+    """Bucket and key. ``endpoint_host`` is the store's, which may also stand in links. Raises BadLink."""
+    try:
+        parts = urlsplit(link)
+        host = parts.hostname or ""
+        path = unquote(parts.path, errors="strict").removeprefix("/")
+    except ValueError:
+        raise BadLink(link, FORMS) from None
+    if parts.query or parts.fragment or parts.username is not None:
+        raise BadLink(link, "must be plain, without ?query, #fragment and user: the store has credentials of its own")
+    if parts.scheme in ("obs", "s3"):
+        bucket, key = parts.netloc, path
+    elif parts.scheme in ("http", "https"):
+        bucket, key = _by_host(link, host, path, endpoint_host)
+    else:
+        raise BadLink(link, FORMS)
+    if not _BUCKET.fullmatch(bucket):
+        raise BadLink(link, f"names no bucket: {FORMS}")
+    if not is_key(key):
+        raise BadLink(link, f"names no object: a key has 1 to {KEY_SIZE} bytes and no control characters")
+    return bucket, key
+
+
+def is_key(key: str) -> bool:
+    """Whether a store could have an object of that name."""
+    return key.isprintable() and 0 < len(key.encode()) <= KEY_SIZE
+
+
+def _by_host(link: str, host: str, path: str, endpoint_host: str) -> Sequence[str]:
+    """The bucket comes before the store's host, or at the beginning of the path."""
+    if host == endpoint_host or host.startswith("obs."):
+        bucket, _, key = path.partition("/")
+        return bucket, key
+    if endpoint_host and host.endswith(f".{endpoint_host}"):
+        return host.removesuffix(f".{endpoint_host}"), path
+    bucket, found, _ = host.partition(".obs.")
+    if not found:
+        raise BadLink(link, FORMS)
+    return bucket, path

@@ -1,0 +1,78 @@
+"""The object store, real or a folder: what triggers, destinations and code links need of it.
+
+Errors are those of ``engine``: ObjectMissing, StoreRefused, StoreUnavailable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Protocol
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+
+BLOCK = 1 << 20  #: bytes
+
+
+class ObsService(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[plugins.obs]``: a store that speaks S3, or a folder with a subfolder for each bucket."""
+
+    endpoint: str = ""  #: http or https, with a port if it is not the usual one
+    access_key: str = ""
+    secret_key: str = ""
+    region: str = "us-east-1"  #: as signatures name it
+    path_style: bool = False  #: the bucket in the path; else in the host's name, unless that is an address
+    timeout: Annotated[float, Meta(gt=0)] = 100.0  #: seconds for a whole object
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        if self.endpoint and self.folder:
+            raise ValueError("give endpoint or folder, not both")
+        if self.endpoint and not (self.access_key and self.secret_key):
+            raise ValueError("endpoint needs access_key and secret_key")
+        if self.endpoint:
+            parts = urlsplit(self.endpoint)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+                raise ValueError("endpoint must look like https://obs.region.host or http://127.0.0.1:8333")
+
+    def __repr__(self) -> str:
+        return f"ObsService(endpoint={self.endpoint!r}, folder={self.folder!r})"
+
+    @property
+    def configured(self) -> bool:
+        return bool(self.endpoint or self.folder)
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.endpoint).hostname or ""
+
+
+class StoredObject(Struct, frozen=True, kw_only=True):
+    """One object of a list."""
+
+    key: str
+    size: int
+    etag: str
+    modified_at: float
+
+
+class Listing(Struct, frozen=True, kw_only=True):
+    """Objects in the order of their keys' bytes."""
+
+    objects: Sequence[StoredObject]
+    more: bool  #: others come behind the last one; a page may be short all the same
+
+
+class Store(Protocol):
+    def read(self, bucket: str, key: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """An object's bytes in blocks; leaving early is fine."""
+        ...
+
+    async def write(self, bucket: str, key: str, content: bytes) -> str:
+        """Create or replace an object; gives its etag. It is there whole or not at all."""
+        ...
+
+    async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
+        """Objects whose keys begin with ``prefix`` and come behind ``after``."""
+        ...

@@ -1,0 +1,232 @@
+"""The vendor's SDK, and code that lies in an object store: a real one that speaks S3, or a folder."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from plugins.obs.opening import StoreOpener
+from plugins.obs.store import ObsService
+from tests.acceptance.test_sdk import (
+    ECHO,
+    Platform,
+    create,
+    encoded,
+    ended,
+    invoke,
+    platform,
+    platform_on,
+    refused,
+    urn_of,
+)
+from tests.acceptance.test_sdk_resources import add_dependency, delete_dependency
+from tests.http_app import zipped
+from tests.s3_server import S3Server, s3_server
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException, ServerResponseException
+    from huaweicloudsdkfunctiongraph import v2 as fg
+
+__all__ = ["platform"]  # a fixture: an engine without a store
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
+]
+
+
+def saying(word: str) -> bytes:
+    """A package whose function answers with a word."""
+    return zipped(index__py=f"def handler(event, context):\n    return {word!r}\n")
+
+
+SOURCE = saying("source")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as running:
+        put(running.service, "source.zip", SOURCE)
+        put(running.service, "layer.zip", zipped(shared__py="VALUE = 'layer'\n"))
+        put(running.service, "text.zip", b"no zip at all")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def with_store(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with platform_on(tmp_path_factory.mktemp("obs"), **server.settings) as running:
+        yield running
+
+
+def put(service: ObsService, key: str, content: bytes) -> None:
+    async def write() -> None:
+        async with StoreOpener(service).open() as store:
+            await store.write("code", key, content)
+
+    anyio.run(write)
+
+
+def link(key: str) -> str:
+    return f"https://code.obs.cn-north-4.myhuaweicloud.com/{key}"
+
+
+def create_linked(platform: Platform, name: str, url: str) -> Any:
+    return create(platform, name, code_type="obs", code_url=url, func_code=None)
+
+
+def update_code(platform: Platform, name: str, **fields: object) -> Any:
+    body = fg.UpdateFunctionCodeRequestBody(**{"func_code": fg.FuncCode(), **fields})
+    return platform.client.update_function_code(fg.UpdateFunctionCodeRequest(function_urn=urn_of(name), body=body))
+
+
+def result(platform: Platform, name: str) -> str:
+    text: str = ended(platform, name, invoke(platform, name))["result"]
+    return text.strip('"')
+
+
+def test_a_function_runs_from_the_object_that_its_link_names(with_store: Platform) -> None:
+    created = create_linked(with_store, "linked", link("source.zip"))
+    shown = with_store.client.show_function_code(fg.ShowFunctionCodeRequest(function_urn=urn_of("linked")))
+
+    assert (created.code_type, created.code_url, created.code_filename) == ("obs", link("source.zip"), "source.zip")
+    assert created.code_size == len(SOURCE)
+    assert (shown.func_code.file, shown.func_code.link) == (encoded(SOURCE), link("source.zip"))
+    assert result(with_store, "linked") == "source"
+
+
+def test_new_code_is_fetched_when_the_code_is_updated_and_not_before(server: S3Server, with_store: Platform) -> None:
+    put(server.service, "changing.zip", saying("before"))
+    create_linked(with_store, "changing", "obs://code/changing.zip")
+    put(server.service, "changing.zip", saying("after"))
+    unchanged = result(with_store, "changing")
+
+    updated = update_code(with_store, "changing", code_type="obs", code_url="obs://code/changing.zip")
+
+    assert (unchanged, result(with_store, "changing")) == ("before", "after")
+    assert updated.code_type == "obs"
+
+
+def test_a_dependency_comes_by_its_link(with_store: Platform) -> None:
+    layer = add_dependency(with_store, "linked", depend_type="obs", depend_file=None, depend_link=link("layer.zip"))
+    create(
+        with_store,
+        "layered",
+        "import shared\n\ndef handler(event, context):\n    return shared.VALUE\n",
+        depend_version_list=[layer.id],
+    )
+
+    assert (layer.link, layer.file_name) == (link("layer.zip"), "linked.zip")
+    assert result(with_store, "layered") == "layer"
+
+
+def test_a_linked_function_that_was_exported_comes_in_with_its_code(with_store: Platform) -> None:
+    create_linked(with_store, "exported", link("source.zip"))
+    request = fg.ExportFunctionRequest(function_urn=urn_of("exported"))
+    packed = bytes(with_store.client.export_function(request).raw_content)
+    body = fg.ImportFunctionRequestBody(
+        func_name="imported", file_name="e.zip", file_type="zip", file_code=encoded(packed)
+    )
+
+    imported = with_store.client.import_function(fg.ImportFunctionRequest(body=body))
+
+    assert imported.code_type == "zip"
+    assert result(with_store, "imported") == "source"
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "code"),
+    [
+        (link("nothing.zip"), 404, "FSS.1054"),
+        ("obs://nowhere/source.zip", 404, "FSS.1054"),
+        (link("text.zip"), 400, "FSS.1011"),
+        ("", 400, "FSS.1010"),
+        ("http://169.254.169.254/latest/meta-data", 400, "FSS.1010"),
+        (link("source.zip?versionId=1"), 400, "FSS.1010"),
+    ],
+)
+def test_what_a_link_does_not_lead_to_is_refused(with_store: Platform, url: str, status: int, code: str) -> None:
+    with refused(status, code):
+        create_linked(with_store, "refused", url)
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "code"),
+    [(link("nothing.zip"), 404, "FSS.1054"), (link("text.zip"), 400, "FSS.1024"), ("layer.zip", 400, "FSS.1010")],
+)
+def test_what_a_dependencys_link_does_not_lead_to_is_refused(
+    with_store: Platform, url: str, status: int, code: str
+) -> None:
+    with refused(status, code):
+        add_dependency(with_store, "refused", depend_type="obs", depend_file=None, depend_link=url)
+
+
+def test_without_a_store_links_are_refused_and_the_settings_named(platform: Platform) -> None:
+    with pytest.raises(ClientRequestException, match=r"plugins\.obs\.endpoint or plugins\.obs\.folder") as caught:
+        create_linked(platform, "storeless", link("source.zip"))
+
+    assert (caught.value.status_code, caught.value.error_code) == (400, "FSS.1006")
+
+
+def test_a_store_that_does_not_know_the_engine_refuses_it(server: S3Server, tmp_path: Path) -> None:
+    settings = {**server.settings, "FUNCTIOND_PLUGINS__OBS__SECRET_KEY": "another"}
+
+    with platform_on(tmp_path, **settings) as stranger, refused(403, "FSS.0403"):
+        create_linked(stranger, "linked", link("source.zip"))
+
+
+def test_a_store_that_is_down_refuses_until_it_is_back(tmp_path: Path) -> None:
+    (tmp_path / "s3").mkdir()
+    with s3_server(tmp_path / "s3") as first:
+        put(first.service, "source.zip", saying("kept"))
+
+    with platform_on(tmp_path, **first.settings) as running:
+        with pytest.raises(ServerResponseException) as caught:
+            create_linked(running, "linked", link("source.zip"))
+        with s3_server(tmp_path / "s3", first.ports):
+            create_linked(running, "linked", link("source.zip"))
+
+        assert (caught.value.status_code, caught.value.error_code) == (503, "FSS.0503")
+        assert result(running, "linked") == "kept"
+
+
+def code_used(platform: Platform) -> tuple[int, int]:
+    """Of the quota: used and allowed, in MB."""
+    quotas = platform.client.list_quotas(fg.ListQuotasRequest()).quotas.resources
+    (code,) = [one for one in quotas if one.type == "fgs_func_code_size"]
+    return code.used, code.quota
+
+
+def test_a_project_has_room_for_so_much_code(tmp_path: Path) -> None:
+    def large(kind: str) -> bytes:
+        return zipped(index__py=ECHO, filling="".join(f"{kind}{number:06}" for number in range(250_000)))
+
+    kept = {kind: large(kind) for kind in "abc"}
+    quota = 2 * len(kept["a"]) + len(kept["b"]) // 2
+    for kind, content in kept.items():
+        put(ObsService(folder=str(tmp_path / "store")), f"{kind}.zip", content)
+    settings = {
+        "FUNCTIOND_PLUGINS__OBS__FOLDER": str(tmp_path / "store"),
+        "FUNCTIOND_STORAGE__CODE_QUOTA": str(quota),
+    }
+
+    with platform_on(tmp_path, **settings) as running:
+        create_linked(running, "first", link("a.zip"))
+        create_linked(running, "same", link("a.zip"))
+        layer = add_dependency(running, "layer", kept["b"])
+        with refused(403, "FSS.1042"):
+            create_linked(running, "third", link("c.zip"))
+        with refused(403, "FSS.1042"):
+            add_dependency(running, "other", kept["c"])
+        with refused(403, "FSS.1042"):  # the old code stays, since another function runs it
+            update_code(running, "first", code_type="obs", code_url=link("c.zip"))
+        used = code_used(running)
+        delete_dependency(running, layer)
+        create_linked(running, "third", link("c.zip"))
+
+        assert used == (-(-(len(kept["a"]) + len(kept["b"])) >> 20) or 1, quota >> 20)

@@ -1,0 +1,75 @@
+"""A real object store that speaks S3, as a process of its own: SeaweedFS, on ports that are free."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from plugins.obs.store import ObsService
+
+ACCESS, SECRET = "a-key", "the-secret-of-a-key"
+_PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port", "webdav.port")
+_OFF = ("admin.ui=false", "webdav=false", "master.telemetry=false", "s3.port.iceberg=0", "s3.port.lance=0")
+
+
+class S3Server(Struct, kw_only=True):
+    ports: Sequence[int]
+    process: subprocess.Popen[str]
+
+    @property
+    def service(self) -> ObsService:
+        url = f"http://127.0.0.1:{self.ports[0]}"
+        return ObsService(endpoint=url, access_key=ACCESS, secret_key=SECRET, path_style=True)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """As the environment of an engine that shall use it."""
+        values = {name: getattr(self.service, name) for name in ("endpoint", "access_key", "secret_key")}
+        return {f"FUNCTIOND_PLUGINS__OBS__{name.upper()}": value for name, value in values.items()}
+
+
+@contextmanager
+def s3_server(folder: Path, ports: Sequence[int] = ()) -> Iterator[S3Server]:
+    """Runs while the block is entered. Its objects lie in ``folder``; ``ports`` are those of an earlier one."""
+    ports = ports or free_ports(2 * len(_PORTS))
+    options = [f"-{name}={port}" for name, port in zip(_PORTS, ports, strict=False)]
+    options += [f"-{name}.grpc={port}" for name, port in zip(_PORTS[:-1], ports[len(_PORTS) :], strict=False)]
+    options += [f"-{option}" for option in _OFF]
+    options += [f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-filer.localSocket={folder}/filer.sock"]
+    program = shutil.which("weed", path=str(Path(sys.executable).parent)) or "weed"
+    environ = {**os.environ, "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "HOME": str(folder)}
+    with (
+        subprocess.Popen(
+            [program, "mini", *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ, text=True
+        ) as process,
+        open(folder / "said", "w") as said,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                said.write(line)
+                if "Press Ctrl+C" in line:
+                    break
+            else:
+                raise AssertionError("the store did not start")
+            yield S3Server(ports=ports, process=process)
+        finally:
+            process.kill()  # it takes ten seconds over an orderly end
+            for socket_file in (one for port in ports for one in Path("/tmp").glob(f"seaweedfs-*{port}.sock")):
+                socket_file.unlink()
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
