@@ -6,7 +6,17 @@ What is exported here is all that a plugin may use.
 from engine.audit import Audit, Trace
 from engine.clock import Clock
 from engine.cron import Cron, read_cron
-from engine.errors import FunctiondError, InvalidField, Overloaded, SettingsError, Unavailable
+from engine.errors import (
+    CallTimedOut,
+    FunctiondError,
+    IdempotencyConflict,
+    InvalidField,
+    NotFound,
+    Overloaded,
+    SettingsError,
+    Unauthorized,
+    Unavailable,
+)
 from engine.model import (
     DestinationSpec,
     Function,
@@ -49,6 +59,7 @@ __all__ = [
     "AsgiApp",
     "Audit",
     "BadLink",
+    "CallTimedOut",
     "Clock",
     "CodeLinks",
     "Cron",
@@ -60,9 +71,11 @@ __all__ = [
     "Function",
     "FunctionUrn",
     "FunctiondError",
+    "IdempotencyConflict",
     "InvalidField",
     "Invocation",
     "Mode",
+    "NotFound",
     "ObjectMissing",
     "Outcome",
     "Overloaded",
@@ -85,6 +98,7 @@ __all__ = [
     "Trigger",
     "TriggerContext",
     "TriggerRules",
+    "Unauthorized",
     "Unavailable",
     "Undeliverable",
     "parse_urn",

@@ -257,7 +257,8 @@ def _wire(
         sync_timeout=settings.http.sync_timeout,
         on_overload=lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()),
     )
-    plugins = AllParts(registry, storage.store, clock, region=region)
+    audit = AuditTrail()
+    plugins = AllParts(registry, storage.store, clock, region=region, audit=audit)
     delivery = Delivery(
         outbox=storage.outbox,
         records=storage.records,
@@ -335,7 +336,7 @@ def _wire(
             policy=policy,
         ),
         janitor=janitor,
-        audit=AuditTrail(),
+        audit=audit,
         discarder=Discarder(storage.journal, scheduler, backlog, clock, on_discard),
     )
 

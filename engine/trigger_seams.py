@@ -128,8 +128,8 @@ class PluginContext(Protocol):
     def region(self) -> str: ...
 
     @property
-    def audit(self) -> Audit | None:
-        """Traces of the control plane; None where there is none."""
+    def audit(self) -> Audit:
+        """Traces of the control plane."""
         ...
 
     @property

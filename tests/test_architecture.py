@@ -31,6 +31,7 @@ FLOORS = (
     {"app"},
     {"figures", "http"},
     {"service"},
+    {"embedded"},
     {"cli"},
     {"__main__"},
 )

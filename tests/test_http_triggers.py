@@ -96,7 +96,7 @@ async def test_the_kinds_are_a_list_of_names(api: Api) -> None:
 
     assert kinds.status == 200
     assert {"TIMER", "APIG", "DEDICATEDGATEWAY", "OPENSOURCEKAFKA", "EVENTGRID"} <= set(kinds.json)
-    assert len(kinds.json) == 16
+    assert kinds.json == sorted(set(kinds.json))
 
 
 async def test_no_feature_is_switched_on(api: Api) -> None:

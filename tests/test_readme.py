@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from engine.cli.client import Client
@@ -104,7 +105,7 @@ def test_the_function_can_be_deployed_as_it_stands(demo: EngineProcess, tmp_path
 
 
 def test_the_plugin_carries_outcomes(tmp_path: Path) -> None:
-    (tmp_path / "appender.py").write_text(block("python", "Plugin(kinds"))
+    (tmp_path / "appender.py").write_text(block("python", "destination=FileDestination"))
     (tmp_path / "index.py").write_text("def handler(event, context):\n    return 1\n")
     os.mkfifo(tmp_path / "outcomes")  # reading it waits for the delivery
     spec = {"destination": "FILE", "param": json.dumps({"path": str(tmp_path / "outcomes")})}
@@ -116,6 +117,42 @@ def test_the_plugin_carries_outcomes(tmp_path: Path) -> None:
         outcome = json.loads((tmp_path / "outcomes").read_text())
 
     assert outcome["response_payload"] == "1"
+
+
+def test_the_trigger_calls_a_function_with_each_line(tmp_path: Path) -> None:
+    (tmp_path / "lines.py").write_text(block("python", "trigger=LinesTrigger"))
+    (tmp_path / "text").write_text("one\ntwo\n")
+    os.mkfifo(tmp_path / "told")
+    tell = f"open({str(tmp_path / 'told')!r}, 'w').write(event['line'] + '\\n')"
+    (tmp_path / "index.py").write_text(f"def handler(event, context):\n    {tell}\n")
+    body = {"trigger_type_code": "LINES", "event_data": {"path": str(tmp_path / "text")}}
+
+    with (
+        engine_process(tmp_path, "--plugin", "lines", environ={"PYTHONPATH": str(tmp_path)}) as engine,
+        (tmp_path / "told").open("r+b", buffering=0) as told,  # open to both sides, it never ends
+    ):
+        functiond("deploy", tmp_path / "index.py", "--name", "one", url=engine.url)
+        made = httpx.post(f"{engine.url}/v2/default/fgs/triggers/one", json=body, trust_env=False)
+        lines = {told.readline(), told.readline()}
+
+    assert made.status_code == 201, made.text
+    assert lines == {b"one\n", b"two\n"}
+
+
+def test_the_engine_can_be_served_from_python(tmp_path: Path) -> None:
+    (tmp_path / "lines.py").write_text(block("python", "trigger=LinesTrigger"))
+    [line] = re.findall(r"`(from engine.embedded import .*)`", README)
+    line = line.replace('"http.port": 8080', f'"http.port": 0, "storage.data_dir": {str(tmp_path / "data")!r}')
+    command = [sys.executable, "-c", f"from lines import plugin; {line}"]
+    environ = {**CLEAN, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTHONUNBUFFERED": "1"}
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, text=True) as program:
+        assert program.stdout is not None
+        assert any("serving" in line for line in program.stdout)
+        program.terminate()
+        program.stdout.read()
+
+    assert program.returncode == 0
 
 
 def test_the_quick_start_installs_what_the_package_offers() -> None:

@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 from msgspec import Struct
 
 from engine.app import Running, run_engine
 from engine.clock import Clock
 from engine.codestore import NO_CODE, CodeSource
+from engine.http.auth import Authenticator
+from engine.http.server import create_app
 from engine.model import Function, State
 from engine.protocols import Plugin, Selection
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import TriggerDraft
+from engine.service import api_parts
+from engine.serving import listen
 from engine.settings import Settings, load_settings
 from engine.triggering.source import SourceState
 from engine.urn import FunctionUrn, parse_urn
@@ -99,3 +104,14 @@ async def until(true: Callable[[], bool]) -> None:
     """Turn the loop over until something is true; ``house`` bounds it in time."""
     while not true():  # noqa: ASYNC110  (what is looked at offers no event)
         await anyio.sleep(0.002)
+
+
+@asynccontextmanager
+async def door(place: House, *, authenticator: Authenticator | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """The API's listener, where plugins mount, and a client of it."""
+    app = create_app(api_parts(place.engine), authenticator=authenticator, mounts=place.engine.plugins.mounts)
+    async with (
+        listen(app, "127.0.0.1", 0) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+    ):
+        yield client

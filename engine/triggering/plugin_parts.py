@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 from msgspec import Struct
 
+from engine.audit import Audit
 from engine.clock import Clock
 from engine.protocols import Plugin
 from engine.registry import Registry
@@ -27,7 +28,7 @@ class PluginParts(Struct, frozen=True, kw_only=True):
     routes: Routes
     clock: Clock
     region: str
-    audit: Any = None
+    audit: Audit
     logs: Any = None
 
     async def sleep_until(self, moment: float) -> None:
@@ -45,7 +46,7 @@ class AllParts:
         clock: Clock,
         *,
         region: str,
-        audit: Any = None,
+        audit: Audit,
         logs: Any = None,
     ) -> None:
         self.mounts = Mounts()

@@ -1,4 +1,4 @@
-"""EventGrid: events of a channel, one call each; its subscription says whether the caller waits."""
+"""What an EVENTGRID trigger asks for: a channel, and which of its events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from engine import Mode, Plugin, TriggerRules
 from plugins.fields import Affix, Text
 
 Optional = Annotated[str, Meta(max_length=255)]
@@ -31,12 +30,3 @@ class EventGridOptions(Struct, frozen=True, kw_only=True):
         if self.key_encode is not None:
             msgspec.structs.force_setattr(self, "encode_key", self.key_encode)
             msgspec.structs.force_setattr(self, "key_encode", None)
-
-
-plugin = Plugin(
-    kinds=("EVENTGRID",),
-    options=EventGridOptions,
-    modes=frozenset({Mode.ASYNC, Mode.SYNC}),
-    fixed_mode=False,
-    rules=TriggerRules(vendor=True, may_disable=False, unique=("channel_id", "source_name", "trigger_name")),
-)

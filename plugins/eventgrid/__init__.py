@@ -1,0 +1,19 @@
+"""EventGrid: events of a channel, one call each; its subscription says whether the caller waits."""
+
+from __future__ import annotations
+
+from engine import Mode, Plugin, TriggerRules
+from plugins.eventgrid.options import EventGridOptions
+from plugins.eventgrid.source import EventGridService, EventGridTrigger
+
+plugin = Plugin(
+    kinds=("EVENTGRID",),
+    serve=EventGridService,
+    options=EventGridOptions,
+    trigger=EventGridTrigger,
+    modes=frozenset({Mode.ASYNC, Mode.SYNC}),
+    fixed_mode=False,
+    rules=TriggerRules(
+        vendor=True, may_disable=False, overlaps=True, unique=("channel_id", "source_name", "trigger_name")
+    ),
+)

@@ -1,0 +1,61 @@
+"""CloudEvents 1.0 over HTTP: reads one event in binary or structured mode, or a batch of them, as JSON objects."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from engine import InvalidField, PushRequest
+
+STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
+NEEDED = ("id", "source", "specversion", "type")
+_PREFIX = "ce-"
+
+CloudEvent = dict[str, Any]
+
+
+def read_events(request: PushRequest) -> list[CloudEvent]:
+    """Each with the attributes that the specification needs. Raises InvalidField."""
+    kind = request.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+    if kind == BATCH:
+        return [_checked(event) for event in _decode(request.body, list[CloudEvent])]
+    if kind == STRUCTURED:
+        return [_checked(_decode(request.body, CloudEvent))]
+    return [_checked(_binary(request.headers, kind, request.body))]
+
+
+def _binary(headers: Mapping[bytes, bytes], kind: str, body: bytes) -> CloudEvent:
+    """Attributes are in headers, percent-encoded; the body is the data."""
+    named = {name.decode("latin-1"): unquote(value.decode("latin-1")) for name, value in headers.items()}
+    event: CloudEvent = {name[len(_PREFIX) :]: value for name, value in named.items() if name.startswith(_PREFIX)}
+    if kind:
+        event["datacontenttype"] = kind
+    if not body:
+        return event
+    if kind == "application/json" or kind.endswith("+json"):
+        return {**event, "data": _decode(body, Any)}
+    try:
+        return {**event, "data": body.decode()}
+    except UnicodeDecodeError:
+        return {**event, "data_base64": base64.b64encode(body).decode()}
+
+
+def _checked(event: CloudEvent) -> CloudEvent:
+    for name in NEEDED:
+        if not isinstance(event.get(name), str) or not event[name]:
+            raise InvalidField(name, event.get(name), "every CloudEvent needs it, as a text that is not empty")
+    if event["specversion"] != "1.0":
+        raise InvalidField("specversion", event["specversion"], "must be 1.0")
+    return event
+
+
+def _decode(body: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        hint = f"must be JSON as its content type says ({error})"
+        raise InvalidField("body", f"of {len(body)} bytes", hint) from None

@@ -1,0 +1,31 @@
+"""WEBHOOK: signed HTTP requests call functions, and outcomes go out as such requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine import Plugin, TriggerRules
+from plugins.http_client import HttpService
+from plugins.webhook.destination import WebhookDestination, WebhookParam, WebhookSettings
+from plugins.webhook.source import WebhookOptions, WebhookTrigger
+
+
+def serve(settings: WebhookSettings) -> HttpService:
+    return HttpService(settings.timeout)
+
+
+def shown(options: WebhookOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
+    return {"path": f"/triggers/webhook/{trigger_id}"}
+
+
+plugin = Plugin(
+    kinds=("WEBHOOK",),
+    service=WebhookSettings,
+    serve=serve,
+    options=WebhookOptions,
+    trigger=WebhookTrigger,
+    param=WebhookParam,
+    destination=WebhookDestination,
+    rules=TriggerRules(overlaps=True, unique=("name",), shown=shown),
+)

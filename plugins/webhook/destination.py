@@ -1,0 +1,67 @@
+"""Destination WEBHOOK: the outcome is posted to a URL, signed as Standard Webhooks 1.0 has it.
+
+``webhook-id`` is the same whenever an outcome is sent again. Anything but 2xx is tried again later; 410 says never.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from engine import DeliveryContext, Owed, SettingsError, Undeliverable
+from plugins.webhook.signatures import key_of, sign
+
+GONE = 410
+
+
+class WebhookSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    secrets: dict[str, str] = field(default_factory=dict)  #: by the names that destinations use
+    timeout: Annotated[float, Meta(gt=0, le=60)] = 30.0  #: seconds for one delivery's connection and answer
+
+    def __post_init__(self) -> None:
+        for secret in self.secrets.values():
+            key_of(secret)
+
+
+class WebhookParam(Struct, frozen=True, kw_only=True):
+    url: str
+    secret: str = ""  #: name of one of the settings' secrets; without, nothing is signed
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("url must be a whole one, http:// or https://")
+
+
+class _Record(Struct, frozen=True, kw_only=True):
+    class Context(Struct, frozen=True, kw_only=True):
+        request_id: str
+
+    request_context: Context
+
+
+class WebhookDestination:
+    def __init__(self, param: WebhookParam) -> None:
+        self._param = param
+
+    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+        client = await context.plugin.service.client()
+        reply = await client.post(self._param.url, content=record, headers=self._headers(owed, record, context))
+        if reply.status_code == GONE:
+            raise Undeliverable(f"{self._param.url} answered 410: it wants no more")
+        if not reply.is_success:
+            raise ConnectionError(f"{self._param.url} answered {reply.status_code}")
+
+    def _headers(self, owed: Owed, record: bytes, context: DeliveryContext) -> dict[str, str]:
+        request_id = msgspec.json.decode(record, type=_Record).request_context.request_id
+        message_id, now = f"{request_id}-{owed.owed_id}", int(context.plugin.clock.now())
+        headers = {"content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(now)}
+        if self._param.secret:
+            secret = context.plugin.settings.secrets.get(self._param.secret)
+            if secret is None:
+                raise SettingsError(f"set plugins.webhook.secrets.{self._param.secret}: a destination signs with it")
+            headers["webhook-signature"] = sign(key_of(secret), message_id, now, record)
+        return headers

@@ -1,0 +1,83 @@
+"""The source of WEBHOOK: signed HTTP requests from anyone who has the secret, one call each.
+
+A message that comes again with the same id within a day is answered like the first, and calls nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal
+
+import anyio
+import msgspec
+from anyio.abc import TaskStatus
+from msgspec import Meta, Struct
+
+from engine import Event, IdempotencyConflict, InvalidField, PushReply, PushRequest, TriggerContext
+from plugins.fields import Name
+from plugins.webhook.signatures import GITHUB_SIGNATURE, SIGNATURE, TIMESTAMP, check_github, check_standard, key_of
+
+#: Headers that a function has no use for, or that differ when a message is sent again.
+_LEFT_OUT = frozenset(
+    {SIGNATURE, TIMESTAMP, GITHUB_SIGNATURE, b"x-hub-signature", b"authorization", b"cookie", b"host", b"connection"}
+    | {b"content-length", b"accept-encoding", b"traceparent", b"tracestate", b"x-request-id", b"date"}
+)
+_CHECKS = {"standard": check_standard, "github": check_github}
+Secret = Annotated[str, Meta(min_length=16, max_length=1024, extra={"secret": True})]
+
+
+class WebhookOptions(Struct, frozen=True, kw_only=True):
+    name: Name
+    secret: Secret
+    scheme: Literal["standard", "github"] = "standard"  #: how requests are signed
+
+    def __post_init__(self) -> None:
+        try:
+            key_of(self.secret)
+        except ValueError as error:
+            raise InvalidField("secret", "******", str(error)) from None
+
+
+class WebhookTrigger:
+    def __init__(self, options: WebhookOptions) -> None:
+        self._options, self._key = options, key_of(options.secret)
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        async def answer(request: PushRequest) -> PushReply:
+            return await self._answer(request, context)
+
+        with context.plugin.routes.mount(f"/{context.trigger_id}", answer):
+            task_status.started()
+            await anyio.sleep_forever()
+
+    async def _answer(self, request: PushRequest, context: TriggerContext) -> PushReply:
+        if request.method != "POST":
+            return PushReply(status=405, headers=((b"allow", b"POST"),))
+        check = _CHECKS[self._options.scheme]
+        message_id = check(self._key, request.headers, request.body, context.plugin.clock.now())
+        event = Event(
+            payload=msgspec.json.encode(self._event(request, message_id)),
+            idempotency_key=f"webhook:{context.trigger_id}:{message_id}" if message_id else "",
+        )
+        try:
+            request_id = await context.accept(event)
+        except IdempotencyConflict:
+            return PushReply(status=200, body=b'{"duplicate":true}')
+        return PushReply(status=202, body=msgspec.json.encode({"request_id": request_id}))
+
+    def _event(self, request: PushRequest, message_id: str) -> dict[str, Any]:
+        try:
+            body, encoded = request.body.decode(), False
+        except UnicodeDecodeError:
+            body, encoded = base64.b64encode(request.body).decode(), True
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()}
+        return {
+            "version": "v1.0",
+            "trigger_type": "WEBHOOK",
+            "trigger_name": self._options.name,
+            "id": message_id,
+            "headers": {name: value for name, value in headers.items() if name.encode("latin-1") not in _LEFT_OUT},
+            "query": request.query,
+            "body": body,
+            "isBase64Encoded": encoded,
+        }
