@@ -28,12 +28,10 @@ def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, in
     module = handler.rpartition(".")[0]
     if not _MODULE.fullmatch(module):
         raise InvalidField("handler", handler, "needs the form file.function, such as index.handler")
-    suffix = PurePath(filename).suffix
     if family is Family.PYTHON:
-        suffix = ".py"
-    elif suffix not in _NODE_SUFFIXES:
-        suffix = ".js"
-    return module.replace(".", os.sep) + suffix, 0o644
+        return module.replace(".", os.sep) + ".py", 0o644
+    suffix = PurePath(filename).suffix
+    return module + (suffix if suffix in _NODE_SUFFIXES else ".js"), 0o644
 
 
 def template(handler: str, runtime: str) -> bytes:

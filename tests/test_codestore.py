@@ -83,6 +83,16 @@ async def test_inline_source_is_a_file_of_its_runtime(
     assert (written.read_text(), written.stat().st_mode & 0o777) == ("text", mode)
 
 
+async def test_a_dot_in_a_module_is_a_folder_to_python_only(store: CodeStore) -> None:
+    runtimes = {"Python3.10": "jobs/main.py", "Node.js18.15": "jobs.main.js"}
+
+    codes = {
+        file: await store.add(inline("1"), handler="jobs.main.run", runtime=name) for name, file in runtimes.items()
+    }
+
+    assert all((store.folder(code) / file).is_file() for file, code in codes.items())
+
+
 async def test_inline_code_of_node_left_out_becomes_its_function(store: CodeStore) -> None:
     code = await store.add(inline(""), handler="index.start", runtime="Node.js18.15")
 
