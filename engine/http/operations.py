@@ -57,6 +57,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     headers: tuple[str, ...] = ()
     content: str = JSON  #: of the reply
     own: bool = False  #: not of the platform's API, or of none of its SDK
+    lacks: str = ""  #: what this machine has not; the answer is that for an account without it
 
 
 _F = f"{BASE}/functions"
@@ -192,7 +193,7 @@ OPERATIONS = (
         own=True,
     ),
     _op("ListTriggerTypes", "GET", f"{BASE}/triggertypes", None, list[Any], own=True),
-    _op("ShowFeatures", "GET", f"{BASE}/feature", None, dict[str, Any], own=True),
+    _op("ShowFeatures", "GET", f"{BASE}/feature", None, dict[str, Any], own=True, lacks="features to switch on"),
     # --- reserved instances ---
     _op(
         "UpdateFunctionReservedInstancesCount",
@@ -280,6 +281,7 @@ OPERATIONS = (
         None,
         metrics.WorkflowSeries,
         query=("period", "metric_type", *_SPAN),
+        lacks="workflows",
     ),
     _op(
         "ShowWorkFlowMetric",
@@ -288,14 +290,17 @@ OPERATIONS = (
         None,
         metrics.WorkflowSeries,
         query=("period", *_SPAN),
+        lacks="workflows",
     ),
     _op("ListQuotas", "GET", f"{BASE}/quotas", None, quotas.Quotas),
-    _op("ShowTracing", "GET", f"{_ONE}/tracing", None, switches.TracingShape),
-    _op("UpdateTracing", "PUT", f"{_ONE}/tracing", switches.TracingShape),
+    _op("ShowTracing", "GET", f"{_ONE}/tracing", None, switches.TracingShape, lacks="APM"),
+    _op("UpdateTracing", "PUT", f"{_ONE}/tracing", switches.TracingShape, lacks="APM"),
     _op("EnableLtsLogs", "POST", f"{_F}/enable-lts-logs"),
     _op("ShowLtsLogDetails", "GET", f"{_ONE}/lts-log-detail", None, async_settings.StatusLog),
-    _op("ShowFuncSnapshotState", "GET", f"{_ONE}/snapshots/{{action}}", None, switches.SnapshotState),
-    _op("UpdateFuncSnapshot", "POST", f"{_ONE}/snapshots/{{action}}", status=204),
+    _op(
+        "ShowFuncSnapshotState", "GET", f"{_ONE}/snapshots/{{action}}", None, switches.SnapshotState, lacks="snapshots"
+    ),
+    _op("UpdateFuncSnapshot", "POST", f"{_ONE}/snapshots/{{action}}", status=204, lacks="snapshots"),
     # --- the engine itself ---
     _op("ShowHealth", "GET", "/healthz", None, Health, own=True),
     _op("ShowReadiness", "GET", "/readyz", None, Health, own=True),
