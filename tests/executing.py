@@ -11,6 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine.executors.pool import Pool, open_pool
 from engine.model import CodePackage, Function, Invocation, Outcome
 
@@ -134,12 +136,20 @@ async def pid_of(opened: Pool, **fields: Any) -> int:
 class Running:
     """A call of ``wait``: it tells when it runs, and ends when it may."""
 
-    def __init__(self, opened: Pool, folder: Path, asked: Function | None = None, **event: str) -> None:
+    def __init__(
+        self,
+        opened: Pool,
+        folder: Path,
+        asked: Function | None = None,
+        asked_as: Invocation | None = None,
+        **event: str,
+    ) -> None:
         name = os.urandom(4).hex()
         self.told, self.gate = folder / f"told-{name}", folder / f"gate-{name}"
         os.mkfifo(self.told)
         os.mkfifo(self.gate)
-        self.invocation = invocation(json.dumps(event | {"told": str(self.told), "gate": str(self.gate)}))
+        payload = json.dumps(event | {"told": str(self.told), "gate": str(self.gate)})
+        self.invocation = replace(asked_as or invocation(), payload=payload.encode())
         self.outcome: asyncio.Future[Outcome] = asyncio.ensure_future(
             opened.execute(asked or function("wait"), self.invocation)
         )

@@ -87,7 +87,7 @@ async def test_an_instance_cancelled_while_its_limits_are_made_is_no_error(tmp_p
         asked = invocation()
         starting = asyncio.ensure_future(opened.execute(function("pid"), asked))
         await asyncio.to_thread(isolation.entered.wait)
-        (instance,) = opened._alive
+        (instance,) = opened.fleet.alive
         opened.cancel(asked.key)
         await instance.gone.wait()
         isolation.go_on.set()
@@ -170,7 +170,7 @@ async def test_a_request_that_was_read_is_never_run_again(opened: Pool, tmp_path
 
 async def test_an_answer_counts_even_if_the_death_after_it_is_seen_first(opened: Pool) -> None:
     warm = await pid_of(opened)
-    (instance,) = opened._alive
+    (instance,) = opened.fleet.alive
     call = asyncio.ensure_future(opened.execute(function("pid"), invocation()))
     await asyncio.sleep(0)
     select.select([instance._fd], [], [])  # the answer is there, and the loop is kept from reading it
@@ -182,7 +182,7 @@ async def test_an_answer_counts_even_if_the_death_after_it_is_seen_first(opened:
 
 
 def _children(opened: Pool) -> list[int]:
-    return [instance.pid for instance in opened._alive]
+    return [instance.pid for instance in opened.fleet.alive]
 
 
 def _kill_before_the_loop_can_see(pid: int) -> None:

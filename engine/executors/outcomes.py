@@ -8,7 +8,8 @@ import signal
 from typing import NamedTuple
 
 from engine.errors import InvalidField, NoInterpreter
-from engine.executors.process import End, Instance
+from engine.executors.process import Call, End, Instance
+from engine.executors.transcript import Written
 from engine.frames import DONE, Answer
 from engine.model import Code, Function
 
@@ -17,8 +18,18 @@ _EXHAUSTED = frozenset(
     {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EADDRINUSE}
 )
 
+#: A failed start for which new instances are tried (spec triggers_runtime 4.1).
+START_FAILURES = frozenset({Code.INITIALIZER_ERROR, Code.INIT_FAILED, Code.INIT_TIMEOUT})
+
 INVOCATION = "function invocation exception, error: "
 INITIALIZATION = "function initialization exception, error: "
+
+
+class Ended(NamedTuple):
+    """What an attempt ended with."""
+
+    answer: Answer
+    written: Written
 
 
 class Fault(NamedTuple):
@@ -35,13 +46,40 @@ class Fault(NamedTuple):
 
 
 CANCELLED = Fault(Code.CANCELLED, "the invocation was cancelled")
+#: A request that is there when its instance ends so many times is held to be the reason.
+BESIDE_TIMES = 3
+_BESIDE = {
+    End.TIMEOUT: "another request that it served at the time ran too long",
+    End.GARBLED: "one of the requests that it served at the time wrote to the engine's socket",
+    End.ABANDONED: "another request that it served at the time was given up",
+}
 
 
-def call_fault(instance: Instance, function: Function) -> Fault:
-    """The instance ended while it ran the handler."""
+def call_fault(call: Call, function: Function) -> Fault:
+    """The instance ended while it ran the handler, and nothing else or because of it."""
+    instance = call.instance
     if instance.end is End.TIMEOUT:
         return Fault(Code.TIMEOUT, f"Invoke function timeout: it ran longer than the {function.timeout} s allowed")
     return _common_fault(instance) or Fault(Code.USER_EXCEPTION, INVOCATION + _death(instance))
+
+
+def beside_fault(call: Call, times: int) -> Fault:
+    """The instance ended while it served several, and not certainly because of this one.
+
+    To cancel one cancels all (spec functiongraph_api, 2.5). Any other end uses up no retry, but for one that was
+    there ``BESIDE_TIMES`` times: if all were to go on for ever, the one that is to blame would.
+    """
+    instance = call.instance
+    if instance.end is End.CANCELLED:
+        return Fault(Code.CANCELLED, "function invocation canceled: so was another that its instance served")
+    if instance.out_of_memory:
+        reason = f"its requests together used more than its {instance.memory} MB of memory"
+    else:
+        reason = _BESIDE.get(instance.end or End.DIED) or _death(instance)
+    text = f"the instance ended before its answer: {reason}"
+    if times < BESIDE_TIMES:
+        return Fault(Code.ENGINE, f"{text}; it will be tried again")
+    return Fault(Code.USER_EXCEPTION, f"{INVOCATION}{text}, and this is the {times}th time for this request")
 
 
 def start_fault(instance: Instance, function: Function) -> Fault:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections.abc import Callable
 
 from engine.frames import LONGEST_TEXT
@@ -24,11 +25,15 @@ class Output:
 
     def __init__(self, stdout: int, stderr: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         self._pipes = (Pipe(stdout, STDOUT, sink, loop), Pipe(stderr, STDERR, sink, loop))
+        self._poll = select.poll()
+        for fd in (stdout, stderr):
+            self._poll.register(fd, select.POLLIN)
 
     def drain(self) -> None:
         """All that is in the pipes now goes to the sink, unfinished lines too."""
-        for pipe in self._pipes:
-            pipe.drain()
+        if self._poll.poll(0) or self._pipes[0].unfinished or self._pipes[1].unfinished:
+            for pipe in self._pipes:
+                pipe.drain()
 
     def close(self) -> None:
         """Likewise, and nothing more will be read."""
@@ -40,16 +45,16 @@ class Output:
 class Pipe:
     def __init__(self, fd: int, stream: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         self._fd, self._stream, self._sink, self._loop = fd, stream, sink, loop
-        self._rest = b""  #: a line that is not finished yet
+        self.unfinished = b""  #: the beginning of a line
         loop.add_reader(fd, self._read)
 
     def drain(self) -> None:
         for _ in range(_DRAIN):
             if self._fd < 0 or self._read() < _PIPE:
                 break
-        if self._rest:
-            self._sink(self._stream, self._rest)
-            self._rest = b""
+        if self.unfinished:
+            self._sink(self._stream, self.unfinished)
+            self.unfinished = b""
 
     def release(self) -> None:
         if self._fd >= 0:
@@ -67,11 +72,11 @@ class Pipe:
             return 0
         whole = data.rfind(b"\n") + 1
         if whole:
-            self._sink(self._stream, self._rest + data[:whole])
-            self._rest = data[whole:]
+            self._sink(self._stream, self.unfinished + data[:whole])
+            self.unfinished = data[whole:]
         else:
-            self._rest += data
-        if len(self._rest) >= LONGEST_TEXT:
-            self._sink(self._stream, self._rest)
-            self._rest = b""
+            self.unfinished += data
+        if len(self.unfinished) >= LONGEST_TEXT:
+            self._sink(self._stream, self.unfinished)
+            self.unfinished = b""
         return len(data)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable
 from concurrent.futures import Future
 from enum import StrEnum
 from typing import Protocol
@@ -116,7 +117,9 @@ class Instance(asyncio.Protocol):
         self.out_of_memory = False
         self.heap_exhausted = False  #: so it said with its last words, unless user code said it
         self.unread = False  #: certainly ended before it had read the last that was sent
+        self.ready = False
         self.obsolete = False  #: to be retired when its calls are done
+        self.taken = 0  #: places, of as many as ``concurrency``
         self.idle_since = 0.0
         self.gone = asyncio.Event()
         self.enclosing: Future[Enclosure | OSError] | None = None
@@ -129,7 +132,7 @@ class Instance(asyncio.Protocol):
         self._child, self._socket = spawned.child, spawned.socket
         self._fd = self._socket.fileno()
         self._transport: asyncio.Transport | None = None
-        self._connecting = self._connected = self._ready = False
+        self._connecting = self._connected = False
         self._reader = FrameReader()
         self._ticket = ITSELF
         self._last_words: asyncio.TimerHandle | None = None
@@ -155,9 +158,11 @@ class Instance(asyncio.Protocol):
     async def request(self, call: Call, frame: bytes, seconds: float) -> Answer | None:
         """Its answer; None if the instance ended instead, and ``end`` says why. After so many seconds it is ended."""
         if self.end is not None:
+            call.unsent = True
             return None
         self.calls[call.ticket] = call
-        call.waiter = waiter = self._loop.create_future()
+        waiter: asyncio.Future[Answer | None] = self._loop.create_future()
+        call.waiter = waiter
         timer = self._loop.call_later(seconds, self.kill, End.TIMEOUT, call)
         try:
             self._send(call, frame)
@@ -169,11 +174,11 @@ class Instance(asyncio.Protocol):
             timer.cancel()
             del self.calls[call.ticket]
 
-    async def invoke(self, call: Call, invocation: Invocation, seconds: float) -> Answer | None:
+    def invoke(self, call: Call, invocation: Invocation, seconds: float) -> Awaitable[Answer | None]:
         """Likewise, for an invocation."""
         call.ticket = self._ticket = (self._ticket + 1) % _TICKETS or 1
         frame = invoke_frame(call.ticket, invocation.request_id, invocation.alias, invocation.payload)
-        return await self.request(call, frame, seconds)
+        return self.request(call, frame, seconds)
 
     def kill(self, end: End, culprit: Call | None = None) -> None:
         """End it and all that it started, at once. Who waits for an answer is told now, not when it is gone."""
@@ -187,7 +192,7 @@ class Instance(asyncio.Protocol):
         """It is not needed any more: it ends when its pre-stop handler has, or the time for that is over."""
         if self.end is not None:
             return
-        if not (self._pre_stop and self._ready and self._connected):
+        if not (self._pre_stop and self.ready and self._connected):
             self.kill(End.RETIRED)
             return
         self._last_words = self._loop.call_later(self._pre_stop, self._kill_group)
@@ -200,7 +205,9 @@ class Instance(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         try:
-            sent = os.write(self._fd, frame) if self._connected and self._drained(transport) else 0
+            # What an earlier call sent may still be waiting for the instance to read.
+            free = self._connected and (len(self.calls) == 1 or not transport.get_write_buffer_size())
+            sent = os.write(self._fd, frame) if free else 0
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -210,10 +217,6 @@ class Instance(asyncio.Protocol):
             self.kill(End.DIED)
         elif sent < len(frame):
             transport.write(frame[sent:])
-
-    def _drained(self, transport: asyncio.Transport) -> bool:
-        """Whether no earlier request still waits to be sent whole."""
-        return len(self.calls) == 1 or transport.get_write_buffer_size() == 0
 
     def _conclude(self, end: End, culprit: Call | None = None) -> None:
         self.end = end
@@ -235,16 +238,14 @@ class Instance(asyncio.Protocol):
 
     def _take(self, frame: Answer | Logged) -> None:
         call = self.calls.get(frame.ticket)
-        if type(frame) is Logged:
+        if isinstance(frame, Logged):
             self._note(call, frame.at, frame.stream, frame.text)
             return
-        assert isinstance(frame, Answer)
         ready = frame.kind == READY
         if call is None or call.waiter is None or call.waiter.done() or ready != (frame.ticket == ITSELF):
             raise FrameError(f"an answer to {frame.ticket}, which nobody asked")
         if frame.code not in _WORKER_CODES:
             raise FrameError(f"an answer with the code {frame.code}")
-        self._ready = self._ready or ready
         if ready or self.concurrency == 1:
             self._output.drain()
         call.waiter.set_result(frame)

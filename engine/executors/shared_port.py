@@ -16,6 +16,10 @@ class SharedPort:
         self._is_idle = is_idle
         self._holder: Instance | None = None
 
+    @property
+    def is_free(self) -> bool:
+        return self._holder is None or self._holder.gone.is_set()
+
     async def free(self) -> None:
         """Once this returns the port can be taken, by ``hold`` in the same step. Raises OSError if it is in use."""
         while (holder := self._holder) is not None and not holder.gone.is_set():

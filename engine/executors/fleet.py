@@ -1,0 +1,187 @@
+"""The fleet: all instances there are, how each is started, and how it goes.
+
+A start that fails in user code is tried again on a new instance, ``TRIES`` times in all. For a new instance's memory
+the ones unused for longest go. Nothing is refused here: what has been chosen to run fits, or runs all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+import anyio
+
+from engine.clock import Clock
+from engine.errors import InvalidField
+from engine.executors.host import Host
+from engine.executors.outcomes import START_FAILURES, Ended, launch_fault, runtime_fault, start_fault
+from engine.executors.places import Places, Start
+from engine.executors.process import Call, End, Instance, Key
+from engine.executors.reserve import Reserve, key_of
+from engine.executors.shared_port import SharedPort
+from engine.executors.transcript import NOTHING, Transcript
+from engine.isolation.processes import PATIENCE
+from engine.model import Code, Function
+from engine.statistics import Histogram
+
+TRIES = 3  #: instances that one request starts at most (spec triggers_runtime, 4.1)
+
+
+class Fleet:
+    """Owns every instance."""
+
+    def __init__(self, host: Host, *, memory: int, idle: float, clock: Clock) -> None:
+        self._host, self._limit, self._clock = host, memory, clock
+        self.alive: set[Instance] = set()
+        self.present: set[Instance] = set()  #: also those that have ended, but are not gone
+        self.reserve = Reserve(self.alive)
+        self.places = Places(idle, self.reserve.keeps)
+        self._port = SharedPort(self.places.idle.__contains__)
+        self.memory = 0  #: MB granted to those alive
+        self.starting = self.started = self.retired = self.killed = 0
+        self.cold_starts = Histogram()
+
+    # --- starting -------------------------------------------------------------------------------------------
+
+    async def command(self, function: Function, memory: int) -> list[str] | Ended:
+        """What starts a worker; the first time this takes a while."""
+        try:
+            return await self._host.interpreters.worker_command(function.runtime, memory)
+        except InvalidField as problem:
+            return Ended(runtime_fault(problem).answer, NOTHING)
+
+    async def start(
+        self, command: list[str], key: Key, function: Function, request_id: str, note: Callable[[Call], None]
+    ) -> Call | Ended:
+        """An instance for a request that found none, its place taken; or what the request ends with instead.
+
+        Gives the start as a call, with what was written meanwhile. ``note`` hears of each that is begun, since it can
+        be cancelled.
+        """
+        transcript: Transcript | None = None
+        tries = TRIES
+        while True:
+            tries -= 1
+            begun = self._begin(command, key, function, taken=1)
+            if isinstance(begun, Ended):
+                return begun
+            call = Call(begun.instance, request_id, transcript)
+            note(call)
+            ended = await self._prepare(begun, call, function, command, last=tries == 0)
+            if ended is None:
+                return call
+            if tries == 0 or ended.answer.code not in START_FAILURES:
+                return ended
+            transcript = call.transcript
+
+    async def warm(self, function: Function) -> bool:
+        """Start an instance that waits for work; False if it cannot be made ready."""
+        command = await self.command(function, function.memory_size)
+        if isinstance(command, Ended) or self.port_is_taken(function):
+            return False
+        begun = self._begin(command, key_of(function), function, taken=0)
+        if isinstance(begun, Ended):
+            return False
+        return await self._prepare(begun, Call(begun.instance, ""), function, command, last=True) is None
+
+    def port_is_taken(self, function: Function) -> bool:
+        """Then another instance must go before one of the function can start."""
+        return self._host.shares_port(function) and not self._port.is_free
+
+    async def free_port(self, command: list[str]) -> Ended | None:
+        try:
+            await self._port.free()
+        except OSError as error:
+            return Ended(launch_fault(error, command[0]).answer, NOTHING)
+        return None
+
+    def _begin(self, command: list[str], key: Key, function: Function, taken: int) -> Start | Ended:
+        memory = key[-1]
+        while self._limit and self.memory + memory > self._limit and self.places.idle.dismiss_oldest():
+            pass
+        try:
+            instance = self._host.spawn(command, function, memory, key, self)
+        except OSError as error:
+            return Ended(launch_fault(error, command[0]).answer, NOTHING)
+        if self._host.shares_port(function):
+            self._port.hold(instance)
+        self.alive.add(instance)
+        self.present.add(instance)
+        self.memory += memory
+        self.started += 1
+        return self.places.begin(instance, taken)
+
+    async def _prepare(
+        self, start: Start, call: Call, function: Function, command: list[str], *, last: bool
+    ) -> Ended | None:
+        """None once it is ready. Whoever waits for it is told, too: of a failure only if no other try follows."""
+        verdict: Ended | None = None
+        began = self._clock.now()
+        try:
+            ended = await self._ready(call, function, command)
+            if ended is None:
+                self.cold_starts.observe(self._clock.now() - began)
+            elif call.instance.end is not End.CANCELLED and (last or ended.answer.code not in START_FAILURES):
+                verdict = ended
+            return ended
+        finally:
+            self.places.finish(start, verdict)
+
+    async def _ready(self, call: Call, function: Function, command: list[str]) -> Ended | None:
+        instance = call.instance
+        self.starting += 1
+        try:
+            answer = await self._host.prepare(call, function)
+        except OSError as error:
+            instance.kill(End.UNFIT)
+            return Ended(launch_fault(error, command[0]).answer, call.written())
+        except BaseException:
+            instance.kill(End.ABANDONED)
+            raise
+        finally:
+            self.starting -= 1
+        if answer is not None and answer.code == Code.OK and instance.end is None:
+            return None
+        instance.kill(End.UNFIT)
+        return Ended(answer or start_fault(instance, function).answer, call.written())
+
+    # --- going ----------------------------------------------------------------------------------------------
+
+    async def retire(self, function_id: int, keep: Collection[int]) -> None:
+        """Those of other revisions go now, or when their calls are done."""
+        doomed = [one for one in self.alive if one.key[0] == function_id and one.key[2] not in keep]
+        await _all_gone([one for one in doomed if self.places.retire(one)])
+
+    async def drain(self) -> None:
+        """Instances without work say their last words; return when they are gone."""
+        self.reserve.want(())
+        self.places.idle.close()
+        for instance in [one for one in self.present if one.end is not None]:
+            await instance.gone.wait()
+
+    async def close(self) -> None:
+        """End every instance, and return when they are gone and cleared away."""
+        self.places.idle.close()
+        for instance in list(self.present):
+            instance.kill(End.ABANDONED)
+        await _all_gone(self.present)
+        await self._host.close()
+
+    def instance_ended(self, instance: Instance) -> None:
+        self.places.discard(instance)
+        self.alive.discard(instance)
+        self.memory -= instance.memory
+        self.reserve.note_end(instance)
+        if instance.end is End.RETIRED:
+            self.retired += 1
+        else:
+            self.killed += 1
+
+    def instance_gone(self, instance: Instance) -> None:
+        self.present.discard(instance)
+        self._host.clear(instance)
+
+
+async def _all_gone(instances: Iterable[Instance]) -> None:
+    with anyio.move_on_after(PATIENCE):  # one that hangs in the kernel must not hold the engine
+        for instance in list(instances):
+            await instance.gone.wait()
