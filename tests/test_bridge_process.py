@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.bridging import PATIENCE, READY, TELL_ADDRESS, Bridge, Runtime
-from tests.executing import is_alive
 
 CUSTOM = "/v1/runtime/invocation/"
 
@@ -131,7 +130,7 @@ def test_what_bootstrap_has_not_asked_for_stays_unread_when_it_ends(tmp_path: Pa
 def test_a_stop_is_a_sigterm_for_all_that_bootstrap_has_started(tmp_path: Path) -> None:
     tell = "#!/bin/sh\ntrap 'echo stopping; exit 5' TERM\nsleep 1000 &\necho $!\necho $RUNTIME_API_ADDR\nwait\n"
     with Bridge("custom", tmp_path, {"bootstrap": tell}) as bridge:
-        child = int(bridge.line())
+        child = os.pidfd_open(int(bridge.line()))
         with Runtime(bridge, CUSTOM) as runtime:
             runtime.get("request")
             bridge.answer()
@@ -140,7 +139,7 @@ def test_a_stop_is_a_sigterm_for_all_that_bootstrap_has_started(tmp_path: Path) 
 
             assert bridge.line() == "stopping"
             assert bridge.process.wait() == 0
-            assert not is_alive(child)
+            assert_ends(child)
 
 
 @pytest.mark.parametrize("end", [lambda bridge: bridge.socket.close(), lambda bridge: bridge.process.kill()])
@@ -151,8 +150,12 @@ def test_bootstrap_does_not_outlive_the_bridge(tmp_path: Path, end: Callable[[Br
         end(bridge)
         bridge.process.wait()
 
-        assert select.select([pidfd], [], [], PATIENCE)[0]
-        os.close(pidfd)
+        assert_ends(pidfd)
+
+
+def assert_ends(pidfd: int) -> None:
+    assert select.select([pidfd], [], [], PATIENCE)[0]
+    os.close(pidfd)
 
 
 def test_the_peak_of_memory_is_that_of_all_processes(tmp_path: Path) -> None:
