@@ -57,11 +57,15 @@ class House(Struct, kw_only=True):
         assert state is not None
         return state
 
-    async def events(self) -> list[Any]:
-        """Payloads of all that was accepted, in the order of acceptance."""
+    async def keys(self) -> list[int]:
+        """Of all that was accepted, in this order."""
         selection = Selection(function_id=1, states=frozenset(State), limit=100_000)
         records, _ = await self.engine.storage.records.list(selection)
-        whole = [await self.engine.storage.records.get(key) for key in sorted(record.key for record in records)]
+        return sorted(record.key for record in records)
+
+    async def events(self) -> list[Any]:
+        """Payloads of all that was accepted, in the order of acceptance."""
+        whole = [await self.engine.storage.records.get(key) for key in await self.keys()]
         return [json.loads(record.payload) for record in whole if record]
 
     async def cursors(self, trigger: BoundTrigger) -> dict[str, bytes]:
@@ -112,6 +116,6 @@ async def door(place: House, *, authenticator: Authenticator | None = None) -> A
     app = create_app(api_parts(place.engine), authenticator=authenticator, mounts=place.engine.plugins.mounts)
     async with (
         listen(app, "127.0.0.1", 0) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client,
     ):
         yield client

@@ -1,0 +1,234 @@
+"""What every source promises, whatever is outside: nothing missed, nothing twice, at once, on its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pkgutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from importlib import import_module
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from msgspec import Struct
+
+from engine.errors import InvalidField
+from engine.registry import load_plugins
+from engine.resources.bound_trigger import BoundTrigger
+from tests.acceptance.engine_process import EngineProcess, rows, urn_of
+from tests.contracts import rigs
+from tests.contracts.rigs.base import Rig, Target
+from tests.triggering import House, door, house
+
+MODULES = [module.name for module in pkgutil.iter_modules(rigs.__path__) if module.name != "base"]
+RIGS: list[type[Rig]] = [import_module(f"{rigs.__name__}.{name}").Rig for name in MODULES]
+NOWHERE = Target(url="", trigger_id="", shown={})
+
+
+@pytest.fixture(params=RIGS, ids=MODULES)
+async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
+    made: Rig = request.param(tmp_path)
+    async with made.opened():
+        yield made
+
+
+def having(**traits: bool) -> pytest.MarkDecorator:
+    """Only the sources that are so."""
+    chosen = [one for one in RIGS if all(getattr(one, name) is value for name, value in traits.items())]
+    return pytest.mark.parametrize("rig", chosen, ids=[one.kind.lower() for one in chosen], indirect=True)
+
+
+class Scene(Struct, kw_only=True):
+    """An engine with one trigger of the rig's kind."""
+
+    rig: Rig
+    place: House
+    url: str
+    trigger: BoundTrigger
+
+    @property
+    def target(self) -> Target:
+        return Target(url=self.url, trigger_id=self.trigger.id, shown=self.trigger.shown)
+
+    async def send(self, *numbers: int) -> list[bool]:
+        return [await self.rig.send(self.target, number) for number in numbers]
+
+    async def numbers(self) -> list[int]:
+        """All that was accepted, in the order of acceptance."""
+        return [number for event in await self.place.events() for number in self.rig.numbers(event)]
+
+    async def has(self, *numbers: int) -> None:
+        """Return once exactly these were accepted."""
+        while sorted(found := await self.numbers()) != sorted(numbers):
+            assert len(found) <= len(numbers), f"{found} is more than {numbers}"
+            await anyio.sleep(0.005)
+
+    async def runs(self) -> None:
+        await self.is_in("running")
+
+    async def is_in(self, state: str) -> None:
+        while self.place.state(self.trigger).state != state:  # noqa: ASYNC110  (a state offers no event)
+            await anyio.sleep(0.005)
+
+
+@asynccontextmanager
+async def scene(rig: Rig, **settings: Any) -> AsyncIterator[Scene]:
+    """The trigger is made by the first engine on a folder, and found by the next."""
+    plugins = load_plugins(rig.modules)
+    named = {name.replace(".", "__"): value for name, value in rig.settings.items()}
+    async with house(rig.folder / "data", plugins, **{**named, **settings}) as place, door(place) as client:
+        there = list(place.engine.resources.triggers.all())
+        trigger = there[0] if there else await place.create(rig.kind, **rig.options())
+        if not trigger.stored.active:
+            trigger = await place.update(trigger, status="ACTIVE")
+        made = Scene(rig=rig, place=place, url=str(client.base_url).rstrip("/"), trigger=trigger)
+        await made.runs()
+        yield made
+
+
+async def test_each_event_calls_the_function_once(rig: Rig) -> None:
+    async with scene(rig) as one:
+        assert await one.send(1, 2, 3) == [True] * 3
+        await one.has(1, 2, 3)
+
+        assert one.place.state(one.trigger).accepted >= 1
+
+
+async def test_bad_options_are_refused_with_their_field(rig: Rig) -> None:
+    async with house(rig.folder / "data", load_plugins(rig.modules)) as place:
+        for change, field in rig.bad:
+            with pytest.raises(InvalidField) as refused:
+                await place.create(rig.kind, **{**rig.options(), **change})
+            assert field in refused.value.field
+
+        assert list(place.engine.resources.triggers.all()) == []
+        assert rig.bad
+
+
+@having(may_disable=True)
+async def test_a_disabled_trigger_takes_nothing_until_it_is_enabled(rig: Rig) -> None:
+    async with scene(rig) as one:
+        await one.send(1)
+        await one.has(1)
+        await one.place.update(one.trigger, status="DISABLED")
+        await one.is_in("disabled")
+        taken = await one.send(2)
+        await one.place.update(one.trigger, status="ACTIVE")
+        await one.runs()
+        await one.send(3)
+
+        assert taken == [rig.pulls]
+        await one.has(1, 3, *([2] if rig.pulls else []))
+
+
+async def test_a_deleted_trigger_takes_nothing(rig: Rig) -> None:
+    async with scene(rig) as one:
+        await one.send(1)
+        await one.has(1)
+        await one.place.delete(one.trigger)
+        while one.place.engine.sources.state(one.trigger.id) is not None:  # noqa: ASYNC110  (it offers no event)
+            await anyio.sleep(0.005)
+
+        assert await one.send(2) == [rig.pulls]
+        await one.has(1)
+
+
+async def test_a_changed_trigger_goes_on_where_it_was(rig: Rig) -> None:
+    async with scene(rig) as one:
+        await one.send(1)
+        await one.has(1)
+        await one.place.update(one.trigger, **rig.change)
+        await one.runs()
+
+        assert await one.send(2) == [True]
+        await one.has(1, 2)
+
+
+async def test_the_next_engine_goes_on_where_the_last_ended(rig: Rig) -> None:
+    async with scene(rig) as one:
+        await one.send(1)
+        await one.has(1)
+    if rig.pulls:
+        await rig.send(NOWHERE, 2)
+    async with scene(rig) as one:
+        await one.send(*([3] if rig.pulls else [1, 2, 3]))
+
+        await one.has(1, 2, 3)
+
+
+async def test_a_full_backlog_makes_the_source_or_the_sender_wait(rig: Rig) -> None:
+    async with scene(rig, queue__function_rows=1) as one:
+        await one.send(1)
+        await one.has(1)
+        taken = await one.send(2)
+        while rig.pulls and "backlog" not in one.place.state(one.trigger).problem:  # noqa: ASYNC110  (as above)
+            await anyio.sleep(0.005)
+        before = await one.numbers()
+        [first] = await one.place.keys()
+        await one.place.engine.dispatcher.cancel(first)
+        if not rig.pulls:
+            await one.send(2)
+
+        await one.has(1, 2)
+        assert (taken, before) == ([rig.pulls], [1])
+
+
+@having(breakable=True)
+async def test_a_source_that_loses_its_outside_says_so_and_comes_back(rig: Rig) -> None:
+    async with scene(rig) as one:
+        await one.send(1)
+        await one.has(1)
+        await rig.breaks()
+        while not one.place.state(one.trigger).problem:  # noqa: ASYNC110  (a state offers no event)
+            await anyio.sleep(0.005)
+        await rig.mends()
+        await one.send(2)
+
+        await one.has(1, 2)
+
+
+async def test_nothing_is_missed_or_taken_twice_when_the_engine_is_killed(rig: Rig) -> None:
+    await anyio.to_thread.run_sync(lambda: anyio.run(_kill_twice, rig))
+
+
+async def _kill_twice(rig: Rig) -> None:
+    """Send all the time, kill twice at a moment of chance, and look at what lies on disk."""
+    settings = {f"FUNCTIOND_{name.replace('.', '__').upper()}": str(value) for name, value in rig.settings.items()}
+    engine = EngineProcess(rig.folder / "data", FUNCTIOND_PLUGIN=",".join(rig.modules), **settings)
+    chance, sent = Random(7), itertools.count(1)
+    with closing(engine):
+        engine.start()
+        engine.create("hello", "def handler(event, context):\n    return None\n")
+        path = f"/v2/project1/fgs/triggers/{urn_of('hello')}"
+        body = {"trigger_type_code": rig.kind, "trigger_status": "ACTIVE", "event_data": rig.options()}
+        made = engine.ask("POST", path, body).json
+        last = 0
+        for _ in range(2):
+            deadline = anyio.current_time() + 0.1 + 0.4 * chance.random()
+            while anyio.current_time() < deadline:
+                last = next(sent)
+                await _send(rig, engine, made, last)
+                await anyio.sleep(0.005)
+            engine.kill()
+            engine.start()
+        for number in range(1, last + 1) if not rig.pulls else ():  # senders repeat what they do not know of
+            while not await _send(rig, engine, made, number):  # noqa: ASYNC110  (a starting source offers no event)
+                await anyio.sleep(0.01)
+        found: list[int] = []
+        while len(found) < last:
+            await anyio.sleep(0.02)
+            payloads = rows(rig.folder / "data", "SELECT body FROM payload ORDER BY key")
+            found = [number for [payload] in payloads for number in rig.numbers(json.loads(payload))]
+
+    assert sorted(found) == list(range(1, last + 1))
+    assert last > 2
+
+
+async def _send(rig: Rig, engine: EngineProcess, made: Any, number: int) -> bool:
+    url = f"http://127.0.0.1:{engine.port}"
+    return await rig.send(Target(url=url, trigger_id=made["trigger_id"], shown=made["event_data"]), number)
