@@ -7,14 +7,13 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from engine.http.api.paging import MAX_SETTINGS, PageInfo, page_of
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.http.wire import Reply, json_reply
 from engine.limits import EventAge, Retries
 from engine.model import AsyncSettings, DestinationSpec, Function
-
-MAX_LIMIT = 100
 
 
 class Destination(Struct, frozen=True, kw_only=True):
@@ -65,12 +64,6 @@ class SettingsShown(Struct, frozen=True, kw_only=True):
     last_modified: str
 
 
-class PageInfo(Struct, frozen=True, kw_only=True):
-    next_marker: int
-    previous_marker: int
-    current_count: int
-
-
 class AsyncSettingsList(Struct, frozen=True, kw_only=True):
     async_invoke_configs: list[AsyncSettingsReply]
     count: int
@@ -112,11 +105,9 @@ class AsyncSettingsApi:
         return Reply(status=204)
 
     async def list_all(self, call: Call) -> Reply:
-        offset, limit = call.number("marker", 0), min(call.number("limit", 10) or 10, MAX_LIMIT)
-        pairs = self._catalog.settings_by_version(call.urn)
-        page = [self._reply(function, settings) for function, settings in pairs[offset : offset + limit]]
-        info = PageInfo(next_marker=offset + len(page), previous_marker=max(0, offset - limit), current_count=len(page))
-        return json_reply(AsyncSettingsList(async_invoke_configs=page, count=len(pairs), page_info=info))
+        page = page_of(call, self._catalog.settings_by_version(call.urn), "limit", most=MAX_SETTINGS, usual=10)
+        configs = [self._reply(function, settings) for function, settings in page.items]
+        return json_reply(AsyncSettingsList(async_invoke_configs=configs, count=page.count, page_info=page.info))
 
     async def enable_status_log(self, call: Call) -> Reply:
         """The status of every invocation is always kept here, so there is nothing to switch on."""

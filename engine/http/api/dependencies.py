@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from engine.codestore import PACKAGE_LIMIT
 from engine.errors import BadDependency
+from engine.http.api.paging import page_of
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.http.wire import Reply, json_reply
 from engine.limits import Description
@@ -16,7 +18,6 @@ from engine.resources.bundle import Resources
 from engine.resources.dependencies import NewDependency
 from engine.resources.dependency_rules import NAME, NAME_RULE
 
-MAX_ITEMS = 400
 _BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
 
 
@@ -82,10 +83,10 @@ class DependenciesApi:
         """There are no public dependencies here."""
         found = self._dependencies.list(call.project, name_part=call.text("name"), runtime=call.text("runtime"))
         public = call.text("ispublic") == "true" or call.text("dependency_type") == "public"
-        return _page(call, [] if public else list(found))
+        return _page(call, () if public else found)
 
     async def list_versions(self, call: Call) -> Reply:
-        return _page(call, list(self._dependencies.versions(call.project, call.part("depend_id"))))
+        return _page(call, self._dependencies.versions(call.project, call.part("depend_id")))
 
     async def show(self, call: Call) -> Reply:
         found = self._dependencies.show(call.project, call.part("depend_id"), call.part("version"))
@@ -114,10 +115,8 @@ def dependency_reply(dependency: Dependency) -> DependencyReply:
     )
 
 
-def _page(call: Call, found: list[Dependency]) -> Reply:
-    """``limit`` and ``maxitems`` mean the same; either may be left out, and both are capped."""
-    offset = call.number("marker", 0)
-    limit, maxitems = call.number("limit", 0), call.number("maxitems", 0)
-    wanted = limit or maxitems or MAX_ITEMS
-    page = [dependency_reply(dependency) for dependency in found[offset : offset + min(wanted, MAX_ITEMS)]]
-    return json_reply(DependencyList(dependencies=page, count=len(found), next_marker=offset + len(page)))
+def _page(call: Call, found: Sequence[Dependency]) -> Reply:
+    """``limit`` and ``maxitems`` mean the same; either may be left out."""
+    page = page_of(call, found, "limit", "maxitems")
+    shown = [dependency_reply(dependency) for dependency in page.items]
+    return json_reply(DependencyList(dependencies=shown, count=page.count, next_marker=page.next_marker))

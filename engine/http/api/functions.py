@@ -21,12 +21,12 @@ from engine.http.api.function_shapes import (
     changes_of,
     details_of,
 )
+from engine.http.api.paging import page_of
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.http.wire import Reply, json_reply
 from engine.model import Function
 
-MAX_ITEMS = 400
 CODE_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
 
 
@@ -63,11 +63,10 @@ class Functions:
         return json_reply(self._reply(function))
 
     async def list_all(self, call: Call) -> Reply:
-        offset, limit = call.number("marker", 0), call.number("maxitems", MAX_ITEMS)
         found = self._catalog.list(call.project, package=call.text("package_name"), name_part=call.text("func_name"))
-        limit = limit if 0 < limit <= MAX_ITEMS else MAX_ITEMS
-        page = [self._reply(function) for function in found[offset : offset + limit]]
-        return json_reply(FunctionList(functions=page, count=len(found), next_marker=offset + len(page)))
+        page = page_of(call, found, "maxitems")
+        functions = [self._reply(function) for function in page.items]
+        return json_reply(FunctionList(functions=functions, count=page.count, next_marker=page.next_marker))
 
     async def show_config(self, call: Call) -> Reply:
         return json_reply(self._reply(self._catalog.find(call.urn)))

@@ -7,6 +7,7 @@ import math
 from msgspec import UNSET, Struct, UnsetType
 
 from engine.errors import InvalidField, InvalidRequest, UnknownInvocation
+from engine.http.api.paging import MAX_LIMIT, bounds
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time, read_time, short_time
@@ -16,7 +17,6 @@ from engine.model import Attempt, Code, Function, Record, State
 from engine.protocols import Selection
 
 DEFAULT_SPAN = 3600.0  #: seconds that a list goes back if no times are asked for
-MAX_LIMIT = 500
 MAX_IDS = 10
 MAX_WAIT = 60.0  #: seconds
 
@@ -106,6 +106,7 @@ class InvocationRecords:
 
     def _selection(self, call: Call, function: Function, ids: list[str], allowed: frozenset[State]) -> Selection:
         begin, end = call.text("query_begin_time"), call.text("query_end_time")
+        offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
         since = 0.0 if ids else self._parts.clock.now() - DEFAULT_SPAN
         keys = (self._parts.identity.key_of(request_id) for request_id in ids)
         return Selection(
@@ -115,8 +116,8 @@ class InvocationRecords:
             begin=read_time("query_begin_time", begin) if begin else since,
             # A second is meant whole, the last one too.
             end=read_time("query_end_time", end) + 0.9995 if end else math.inf,
-            offset=call.number("marker", 0),
-            limit=min(call.number("limit", 100) or 100, MAX_LIMIT),
+            offset=offset,
+            limit=limit,
         )
 
     async def show(self, call: Call) -> Reply:

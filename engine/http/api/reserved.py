@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from engine.http.api.async_settings import PageInfo
+from engine.http.api.paging import MAX_LIMIT, PageInfo, page_of
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource, own_urn
 from engine.http.wire import Reply, json_reply
 from engine.resources.reservations import Reserved
 from engine.resources.tactics import Count, Reservation, Tactics
 from engine.urn import FunctionUrn
-
-MAX_LIMIT = 500
 
 
 class ReservedBody(Struct, frozen=True, kw_only=True):
@@ -67,15 +65,15 @@ class ReservedApi:
 
     async def list_counts(self, call: Call) -> Reply:
         found = self._reservations.find(call.project, self._asked(call, "urn"))
-        page, info = _page(call, list(found), 400)
-        counts = [ReservedCount(func_urn=self._urn(one), count=one.count) for one in page]
-        return json_reply(ReservedCounts(reservedinstances=counts, page_info=info, count=len(found)))
+        page = page_of(call, found, "limit", most=MAX_LIMIT, usual=400)
+        counts = [ReservedCount(func_urn=self._urn(one), count=one.count) for one in page.items]
+        return json_reply(ReservedCounts(reservedinstances=counts, page_info=page.info, count=page.count))
 
     async def list_configs(self, call: Call) -> Reply:
         found = self._reservations.find(call.project, self._asked(call, "function_urn"))
-        page, info = _page(call, list(found), 100)
-        configs = [self._config(one) for one in page]
-        return json_reply(ReservedConfigs(reserved_instances=configs, page_info=info, count=len(found)))
+        page = page_of(call, found, "limit", most=MAX_LIMIT, usual=100)
+        configs = [self._config(one) for one in page.items]
+        return json_reply(ReservedConfigs(reserved_instances=configs, page_info=page.info, count=page.count))
 
     def _asked(self, call: Call, name: str) -> FunctionUrn | None:
         text = call.text(name)
@@ -93,10 +91,3 @@ class ReservedApi:
             idle_mode=one.reservation.idle_mode,
             tactics_config=one.reservation.tactics,
         )
-
-
-def _page(call: Call, found: list[Reserved], usual: int) -> tuple[list[Reserved], PageInfo]:
-    offset, limit = call.number("marker", 0), min(call.number("limit", usual) or usual, MAX_LIMIT)
-    page = found[offset : offset + limit]
-    info = PageInfo(next_marker=offset + len(page), previous_marker=max(0, offset - limit), current_count=len(page))
-    return page, info

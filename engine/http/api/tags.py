@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from engine.errors import InvalidField, NotFound, UnknownFunction
+from engine.http.api.paging import MAX_TAGGED
 from engine.http.api.parts import Parts
 from engine.http.api.routing import Call, Resource, own_urn
 from engine.http.wire import Reply, json_reply
@@ -19,7 +20,6 @@ from engine.resources.tags import TagFilter, TagSet
 from engine.urn import LATEST
 
 _FUNCTIONS = "functions"
-MAX_LIMIT = 1000
 
 
 class Tag(Struct, frozen=True, kw_only=True):
@@ -115,9 +115,9 @@ class TagsApi:
         if action not in ("filter", "count"):
             raise InvalidField("action", action, "must be filter or count")
         body = await call.read(FindBody)
-        offset, limit = _number("offset", body.offset, 0), _number("limit", body.limit, MAX_LIMIT)
+        offset, limit = _number("offset", body.offset, 0), _number("limit", body.limit, MAX_TAGGED)
         found = self._tags.find(project, _filter(body))
-        page = found[offset : offset + min(limit, MAX_LIMIT)] if action == "filter" else ()
+        page = found[offset : offset + min(limit, MAX_TAGGED)] if action == "filter" else ()
         return json_reply(TaggedResources(resources=[self._resource(one) for one in page], total_count=len(found)))
 
     def _function(self, call: Call) -> Function:

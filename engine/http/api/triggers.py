@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from engine.http.api.paging import MAX_LIMIT, page_of
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import zoned_time
@@ -13,8 +14,6 @@ from engine.http.wire import Reply, json_reply
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import TriggerDraft
 from engine.triggering.keeper import STOPPED
-
-MAX_ITEMS = 500
 
 Data = dict[str, Any]
 _ONE = "{trigger_type_code}/{trigger_id}"
@@ -134,10 +133,11 @@ class TriggersApi:
         return Reply(status=204)
 
     async def list_project(self, call: Call) -> Reply:
-        offset, limit = call.number("marker", 0), min(call.number("maxitems", MAX_ITEMS) or MAX_ITEMS, MAX_ITEMS)
-        found = self._triggers.in_project(call.project, call.text("trigger_type"))
-        page = [_project_trigger(trigger) for trigger in found[offset : offset + limit]]
-        return json_reply(ProjectTriggers(triggers=page, count=len(found), next_marker=offset + len(page)))
+        page = page_of(
+            call, self._triggers.in_project(call.project, call.text("trigger_type")), "maxitems", most=MAX_LIMIT
+        )
+        triggers = [_project_trigger(trigger) for trigger in page.items]
+        return json_reply(ProjectTriggers(triggers=triggers, count=page.count, next_marker=page.next_marker))
 
     async def list_kinds(self, call: Call) -> Reply:
         _ = call.project

@@ -10,13 +10,12 @@ from msgspec import Struct
 from engine.errors import InvalidField
 from engine.http.api.function_replies import version_reply
 from engine.http.api.function_shapes import FunctionReply
+from engine.http.api.paging import page_of
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.wire import Reply, json_reply
 from engine.limits import Description
 from engine.model import Function
-
-MAX_ITEMS = 400
 
 
 class PublishBody(Struct, frozen=True, kw_only=True):
@@ -50,11 +49,9 @@ class VersionsApi:
         return json_reply(self._reply(version))
 
     async def list_all(self, call: Call) -> Reply:
-        offset, limit = call.number("marker", 0), call.number("maxitems", MAX_ITEMS)
-        versions = self._catalog.versions(self._catalog.find(call.urn).function_id)
-        limit = limit if 0 < limit <= MAX_ITEMS else MAX_ITEMS
-        page = [self._reply(version) for version in versions[offset : offset + limit]]
-        return json_reply(VersionList(versions=page, next_marker=offset + len(page), count=len(versions)))
+        page = page_of(call, self._catalog.versions(self._catalog.find(call.urn).function_id), "maxitems")
+        versions = [self._reply(version) for version in page.items]
+        return json_reply(VersionList(versions=versions, next_marker=page.next_marker, count=page.count))
 
     async def collect(self, call: Call) -> Reply:
         """Mark the function as one to keep at hand, or no longer; it makes no difference to the engine."""
