@@ -22,7 +22,7 @@ FLOORS = (
     {"trigger_seams", "interpreters"},
     {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"},
     {SURFACE, "serving", "telemetry", "pressure", "unpacking", "inline_code", "isolation"}
-    | {"testing_executor", "testing_storage", "testing_resources"},
+    | {"testing_executor", "testing_storage", "testing_resources", "testing_links"},
     {"registry", "runqueue", "codestore", "directory", "journal", "executors", "testing_triggers"},
     {"testing"},
     {"scheduler", "catalog", "function_package", "janitor"},

@@ -8,8 +8,7 @@ import os
 import stat
 import struct
 import zipfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +26,7 @@ from engine.errors import (
 )
 from engine.model import CodePackage
 from engine.store_errors import BadLink, ObjectMissing
+from engine.testing_links import MemoryLinks
 from engine.unpacking import Limits, unpack
 from tests.http_app import encoded, zipped
 
@@ -269,36 +269,26 @@ async def test_a_package_without_code_and_kinds_that_do_not_run_here_are_refused
         await store.add(linked(), handler=HANDLER)
 
 
-class Links:
-    """A store with one object, at ``obs://bucket/code.zip``."""
-
-    def __init__(self, *blocks: bytes) -> None:
-        self._blocks = blocks
-
-    @asynccontextmanager
-    async def open(self, link: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        if link != "obs://bucket/code.zip":
-            raise ObjectMissing("bucket", link)
-        yield self._read()
-
-    async def _read(self) -> AsyncIterator[bytes]:
-        for block in self._blocks:
-            yield block
+LINK = "obs://bucket/code.zip"
 
 
-def linked(url: str = "obs://bucket/code.zip") -> CodeSource:
+def behind_link(*blocks: bytes) -> MemoryLinks:
+    return MemoryLinks({LINK: blocks})
+
+
+def linked(url: str = LINK) -> CodeSource:
     return CodeSource(kind="obs", url=url)
 
 
 async def test_a_link_leads_to_the_same_package_as_an_upload(tmp_path: Path) -> None:
     content = zipped(index__py="a = 1")
-    store = CodeStore(tmp_path / "code", links=Links(content[:50], content[50:]))
+    store = CodeStore(tmp_path / "code", links=behind_link(content[:50], content[50:]))
 
     code = await store.add(linked(), handler=HANDLER)
     uploaded = await store.add(package(content), handler=HANDLER)
 
     assert (store.folder(code) / "index.py").read_text() == "a = 1"
-    assert (code.kind, code.filename, code.url) == ("obs", "code.zip", "obs://bucket/code.zip")
+    assert (code.kind, code.filename, code.url) == ("obs", "code.zip", LINK)
     assert (code.sha256, code.digest, code.size) == (uploaded.sha256, uploaded.digest, uploaded.size)
     assert await store.md5(code) == hashlib.md5(content).hexdigest()
 
@@ -310,18 +300,18 @@ async def test_a_package_behind_a_link_may_be_larger_than_an_upload_but_not_endl
     monkeypatch.setattr("engine.codestore.PACKAGE_LIMIT", 1000)
     monkeypatch.setattr("engine.codestore.LINKED_LIMIT", len(content))
 
-    store = CodeStore(tmp_path / "code", links=Links(content))
+    store = CodeStore(tmp_path / "code", links=behind_link(content))
     code = await store.add(linked(), handler=HANDLER)
     with pytest.raises(CodePackageTooLarge):
         await store.original(code)
     with pytest.raises(CodePackageTooLarge):
-        await CodeStore(tmp_path / "other", links=Links(content, b"x")).add(linked(), handler=HANDLER)
+        await CodeStore(tmp_path / "other", links=behind_link(content, b"x")).add(linked(), handler=HANDLER)
 
     assert list((tmp_path / "other").iterdir()) == []
 
 
 async def test_links_that_lead_nowhere_leave_nothing_behind(tmp_path: Path) -> None:
-    store = CodeStore(tmp_path / "code", links=Links(b"no zip"))
+    store = CodeStore(tmp_path / "code", links=behind_link(b"no zip"))
 
     with pytest.raises(ObjectMissing):
         await store.add(linked("obs://bucket/other"), handler=HANDLER)

@@ -107,7 +107,7 @@ class CreateBody(ConfigBody, frozen=True, kw_only=True):
 
 class CodeBody(Struct, frozen=True, kw_only=True):
     code_type: CodeType
-    func_code: FuncCode
+    func_code: FuncCode = FuncCode()  #: documented as needed, but a link says it all
     code_filename: str = ""
     code_url: str = ""
     depend_version_list: Texts = UNSET

@@ -1,0 +1,29 @@
+"""Code packages by link, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from engine.store_errors import BadLink, ObjectMissing
+
+
+class MemoryLinks:
+    """``objects`` are their blocks by links of the form ``obs://bucket/key``."""
+
+    def __init__(self, objects: Mapping[str, Sequence[bytes]]) -> None:
+        self._objects = objects
+
+    @asynccontextmanager
+    async def open(self, link: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        bucket, _, key = link.removeprefix("obs://").partition("/")
+        if not (link.startswith("obs://") and bucket and key):
+            raise BadLink(link, "must be obs://bucket/key")
+        if link not in self._objects:
+            raise ObjectMissing(bucket, key)
+        yield _each(self._objects[link])
+
+
+async def _each(blocks: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for block in blocks:
+        yield block
