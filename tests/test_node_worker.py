@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -198,12 +199,11 @@ async def test_what_the_initializer_prints_is_the_first_requests(run: Any) -> No
         ("refusingInitializer", Code.INITIALIZER_ERROR, "Error: no database"),
         ("leavingInitializer", Code.INITIALIZER_ERROR, "process.exit(1) was called"),
         ("dyingInitializer", Code.INIT_FAILED, "killed by SIGKILL"),
-        ("hangingInitializer", Code.INIT_TIMEOUT, "longer than the 1 s"),
         ("absent", Code.ENTRY_NOT_FOUND, "'absent'"),
     ],
 )
 async def test_a_failed_initializer_is_an_outcome(run: Any, name: str, code: Code, text: str) -> None:
-    outcome = await run(node("starts", initializer_handler=f"index.{name}", initializer_timeout=1))
+    outcome = await run(node("starts", initializer_handler=f"index.{name}"))
 
     assert (outcome.code, text in outcome.message) == (code, True), outcome
 
@@ -399,6 +399,31 @@ async def test_a_line_after_the_answer_is_not_the_next_requests(run: Any) -> Non
     assert (lines(first), lines(second)) == ([], [("stdout", "own")])
 
 
+# --- several requests at once -----------------------------------------------------------------------------------
+
+
+async def test_requests_of_one_instance_overlap_and_keep_their_lines(run: Any) -> None:
+    asked = node("meet", concurrent_num=3)
+
+    events = [{"name": name, "others": 3, "fails": name == "b"} for name in "abc"]
+    outcomes = await asyncio.gather(*(run(asked, event) for event in events))
+
+    assert [outcome.code for outcome in outcomes] == [Code.OK, Code.USER_EXCEPTION, Code.OK]
+    seen = [[(stream, text.split(" INFO ")[-1]) for stream, text in lines(outcome)] for outcome in outcomes]
+    assert seen == [
+        [("stdout", f"begins {name}"), ("logger", f"waits {name}"), ("stderr", f"ends {name}")] for name in "abc"
+    ]
+
+
+async def test_an_error_that_nobody_caught_fails_the_request_that_caused_it(run: Any) -> None:
+    asked = node("meetToThrow", concurrent_num=2)
+
+    outcomes = await asyncio.gather(*(run(asked, {"name": name, "throws": name == "b"}) for name in "ab"))
+
+    assert [(outcome.code, outcome.result) for outcome in outcomes[:1]] == [(Code.OK, b"a")]
+    assert (outcomes[1].code, "Error: b" in outcomes[1].message) == (Code.USER_EXCEPTION, True)
+
+
 # --- its end --------------------------------------------------------------------------------------------------
 
 
@@ -419,7 +444,7 @@ async def test_an_endless_function_times_out_with_its_lines(run: Any) -> None:
 
 
 async def test_the_peak_of_memory_is_the_childs_and_not_the_engines(run: Any) -> None:
-    ballast = bytearray(os.urandom(1) * (200 << 20))
+    ballast = bytearray(b"x" * (200 << 20))
 
     outcome = await run(node("nothing"))
 

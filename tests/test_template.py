@@ -84,7 +84,7 @@ def own() -> Interpreters:
 
 
 def template_of(opened: Pool) -> Template:
-    starter = opened._host._starter
+    starter = opened.fleet._host._starter
     assert isinstance(starter, Processes)
     template = starter._templates[own_interpreter().path]
     assert template is not None
@@ -210,7 +210,7 @@ async def test_a_template_that_is_stopped_holds_no_dead_instance(opened: Pool, t
 async def test_a_process_id_stays_taken_until_the_engine_gives_it_back(opened: Pool, tmp_path: Path) -> None:
     running = Running(opened, tmp_path)
     pid = await running.pid()
-    (instance,) = opened._alive
+    (instance,) = opened.fleet.alive
     reaped = instance._child.reap
     instance._child.reap = lambda: None  # type: ignore[method-assign]
     os.kill(pid, signal.SIGKILL)

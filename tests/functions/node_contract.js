@@ -11,7 +11,6 @@ exports.raisingInitializer = (context) => { throw new RangeError('no database');
 exports.refusingInitializer = (context, callback) => callback(new Error('no database'));
 exports.leavingInitializer = async (context) => process.exit(1);
 exports.dyingInitializer = async (context) => process.kill(process.pid, 'SIGKILL');
-exports.hangingInitializer = (context, callback) => {};
 exports.starts = async (event, context) => started;
 
 exports.echo = async (event, context) => event;
@@ -98,13 +97,25 @@ exports.descriptors = async (event, context) =>
 exports.environment = async (event, context) => ({
   env: process.env, cwd: process.cwd(), argv: process.argv.slice(1), stdin: fs.readFileSync(0, 'utf8'),
 });
-exports.meet = async (event, context) => {
-  console.log('begins', event.name);
-  await new Promise((resolve) => { kept[event.name] = resolve; kept[event.other]?.(); if (kept[event.other]) resolve(); });
-  await null;
-  console.log('ends', event.name);
-  if (event.fails) throw new Error(event.name);
-  return event.name;
+const here = [];
+const together = (count) => new Promise((resolve) => {
+  here.push(resolve);
+  if (here.length === count) here.splice(0).forEach((each) => each());
+});
+exports.meet = async ({ name, others, fails }, context) => {
+  console.log('begins', name);
+  await together(others);
+  context.getLogger().info('waits', name);
+  await new Promise(setImmediate);
+  console.error('ends', name);
+  if (fails) throw new Error(name);
+  return name;
+};
+exports.meetToThrow = (event, context, callback) => {
+  together(2).then(() => {
+    if (event.throws) setTimeout(() => { throw new Error(event.name); });
+    else setTimeout(callback, 20, null, event.name);
+  });
 };
 exports.endless = async (event, context) => { console.log('so far'); for (;;); };
 exports.wait = async (event, context) => {
