@@ -2,6 +2,10 @@
 
 <name>.yaml   what creating it takes, as JSON (which is YAML, too)
 <name>.zip    the code as it was uploaded, or <name>.py for inline code
+
+Only the outside of the platform's own format is published: one zip, one YAML file in it (the codes FSS.1022 and
+FSS.1025). Its keys are not, so ours are those of CreateFunction, and files from elsewhere are refused by name of
+what they lack. JSON needs no reader of YAML, whose other half (tags, anchors) is a door for bombs.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ plugin = Plugin(
     options=DdsOptions,
     rules=TriggerRules(vendor=True, starts_disabled=True, pulls=True, unique=_UNIQUE, shown=shown),
 )
-#: Cannot be disabled, and so starts active.
+#: In neither list of the API, of kinds that start disabled and of those that may be disabled (functiongraph_api, 6):
+#: so it starts active, and is deleted rather than disabled.
 gauss_plugin = Plugin(
     kinds=("GAUSSMONGO",),
     options=DdsOptions,

@@ -50,6 +50,9 @@ plugin = Plugin(
     options=KafkaOptions,
     rules=TriggerRules(vendor=True, starts_disabled=True, pulls=True, unique=("instance_id", "topic_ids")),
 )
+#: Starts disabled like the vendor's own (spec triggers_runtime, 1.8: "both made DISABLED"; the API's list of kinds
+#: that do, functiongraph_api 6, names KAFKA only): nobody has checked yet that the address can be reached. What starts
+#: disabled can be enabled, so it can be disabled again, though the list of those that may be names KAFKA only, too.
 open_plugin = Plugin(
     kinds=("OPENSOURCEKAFKA",),
     options=OpenKafkaOptions,

@@ -17,8 +17,9 @@ class TimerOptions(Struct, frozen=True, kw_only=True):
     schedule_type: Literal["Rate", "Cron"]
     schedule: Annotated[str, Meta(min_length=1, max_length=255)]
     user_event: Annotated[str, Meta(max_length=2048)] = ""  #: handed on as it is
-    #: Whether a tick waits for the function. The vendor's pages disagree about it, so the engine has a setting that
-    #: lets it be true.
+    #: Whether a tick waits for the function. Most sources call timers asynchronous, one page of 2025 "synchronous,
+    #: fixed", and an example of Terraform sends this flag as false (spec triggers_runtime, 2). So it is false, and may
+    #: be true only where the setting triggers.timer_sync_execution lets it.
     sync_execution: bool = False
 
     def __post_init__(self) -> None:
