@@ -174,8 +174,14 @@ async def _recover(running: Running, services: TaskGroup) -> None:
             running.scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
             running.discarder.discard(function_id)
         else:
-            limit = instance_limit(function, own_network=running.pool.own_network)
-            running.scheduler.configure(function_id, weight=weight(function), limit=limit, memory=function.memory_size)
+            places, limit = function.concurrent_num, instance_limit(function, own_network=running.pool.own_network)
+            running.scheduler.configure(
+                function_id,
+                weight=weight(function),
+                limit=limit if limit < 0 else limit * places,
+                memory=function.memory_size,
+                places=places,
+            )
         kept = {version.revision for version in running.catalog.versions(function_id)}
         services.start_soon(running.pool.retire, function_id, kept)
 
@@ -192,7 +198,7 @@ async def _recover(running: Running, services: TaskGroup) -> None:
 
 
 async def drain(running: Running, patience: anyio.CancelScope | None = None) -> None:
-    """Doors first; then what runs may end within the grace period, while nothing new starts. Once is enough.
+    """Doors first; then what runs may end within the grace period, and instances say their last words. Once is enough.
 
     Cancelling ``patience`` ends the grace period at once.
     """
@@ -206,6 +212,7 @@ async def drain(running: Running, patience: anyio.CancelScope | None = None) -> 
     patience.shield, patience.deadline = True, anyio.current_time() + running.settings.grace
     with patience:
         await running.dispatcher.drain()
+        await running.pool.drain()
 
 
 async def _release(running: Running) -> None:

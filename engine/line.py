@@ -20,13 +20,14 @@ BEGINNING = (float("-inf"), 0)
 class Entry:
     """An invocation in the queue, and who waits for it."""
 
-    __slots__ = ("invocation", "memory", "reply", "seconds")
+    __slots__ = ("invocation", "memory", "reply", "seconds", "sharing")
 
     def __init__(self, invocation: Invocation, reply: Any = None) -> None:
         self.invocation = invocation
         self.reply = reply  #: future of a synchronous caller
         self.seconds = 0.0  #: what its function was charged when it was chosen
-        self.memory = 0  #: MB it took then
+        self.memory = 0  #: MB it took then for itself
+        self.sharing = False  #: it took a place on an instance of several instead
 
     @property
     def size(self) -> int:

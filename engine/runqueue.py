@@ -7,16 +7,17 @@ runs cost, divided by its weight; the function that is furthest behind goes next
 the mean of the function's earlier ones, and corrected at its end. A function that comes back from idleness starts at
 the present virtual time: it neither saved up credit nor owes.
 
-*Capacity* is one ledger of slots and memory. Asynchronous work leaves ``sync_slots`` free. Whoever is next but does
-not fit keeps its place: smaller ones behind it wait too, so that large ones are never starved. An invocation that
-was running at three engine deaths takes all asynchronous slots, so that it runs alone.
+*Capacity* is one ledger of slots and memory. Where an instance serves several requests, memory is taken for each
+instance that so many runs need, not for each run. Asynchronous work leaves ``sync_slots`` free. Whoever is next but
+does not fit keeps its place: smaller ones behind it wait too, so that large ones are never starved. An invocation
+that was running at three engine deaths takes all asynchronous slots, so that it runs alone.
 """
 
 from __future__ import annotations
 
 from heapq import heappop, heappush, heapreplace
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from engine.line import BEGINNING, Entry, Line
 from engine.model import Invocation, Mode
@@ -31,14 +32,27 @@ class Share(Struct, kw_only=True):
 
     weight: float = 1.0
     limit: int = -1  #: runs at a time; -1 none
-    memory: int = 0  #: MB a run takes
+    memory: int = 0  #: MB an instance takes
+    places: int = 1  #: runs that an instance serves at a time
     running: int = 0
+    sharing: int = 0  #: of them on instances that serve several
+    grants: list[int] = field(default_factory=list)  #: MB taken for each of these instances
     virtual: float = 0.0
     seconds: float = 0.01  #: mean of its runs
 
     @property
     def full(self) -> bool:
         return self.limit >= 0 and self.running >= self.limit
+
+    def shares(self, invocation: Invocation) -> bool:
+        """Whether it runs beside others; one that chose its memory has an instance of another size."""
+        return self.places > 1 and invocation.memory in (0, self.memory)
+
+    def need(self, invocation: Invocation) -> int:
+        """MB that its start takes."""
+        if self.shares(invocation) and self.sharing < self.places * len(self.grants):
+            return 0
+        return invocation.memory or self.memory
 
 
 class QueueStatistics(Struct, frozen=True, kw_only=True):
@@ -88,10 +102,13 @@ class RunQueue:
 
     # --- what a function may use ----------------------------------------------------------------------------
 
-    def configure(self, function_id: int, *, weight: float, limit: int, memory: int) -> None:
-        """Set a function's share; a higher limit takes effect at the next pop."""
+    def configure(self, function_id: int, *, weight: float, limit: int, memory: int, places: int = 1) -> None:
+        """Set a function's share: ``limit`` runs, ``places`` of them in an instance of so many MB of memory.
+
+        A higher limit takes effect at the next pop.
+        """
         share = self._share(function_id)
-        share.weight, share.limit, share.memory = weight, limit, memory
+        share.weight, share.limit, share.memory, share.places = weight, limit, memory, places
         self._requeue(function_id)
 
     def expect(self, function_id: int) -> None:
@@ -135,7 +152,7 @@ class RunQueue:
         share.seconds = max(_CHEAPEST, share.seconds * (1 - _MEAN) + seconds * _MEAN)
         self._lane(invocation.mode).running -= 1
         self._running -= 1
-        self._used_memory -= entry.memory
+        self._used_memory -= self._freed(share) if entry.sharing else entry.memory
         if self._suspect(invocation):
             self._alone = False
         self._requeue(invocation.function_id)
@@ -220,16 +237,16 @@ class RunQueue:
                 lane.queued.discard(function_id)
             elif virtual != share.virtual:
                 heapreplace(lane.order, (share.virtual, function_id))
-            elif self._fits(line.head().invocation):
+            elif self._fits(line.head().invocation, share):
                 return self._take(lane, line, share)
             else:
                 return None
         return None
 
-    def _fits(self, invocation: Invocation) -> bool:
+    def _fits(self, invocation: Invocation, share: Share) -> bool:
         """Whether it may start, given that there is a slot."""
-        memory = self._used_memory + self._need(invocation)
-        if self._running and memory > self._memory:
+        need = min(share.need(invocation), self._memory)
+        if self._running and self._used_memory + need > self._memory:
             return False
         if invocation.mode is Mode.SYNC:
             return True
@@ -239,20 +256,37 @@ class RunQueue:
         entry = line.pop()
         invocation = entry.invocation
         self._virtual = share.virtual
-        entry.seconds, entry.memory = share.seconds, self._need(invocation)
+        entry.seconds = share.seconds
+        self._used_memory += self._grant(entry, share)
         share.virtual += share.seconds / share.weight
         share.running += 1
         lane.running += 1
         self._running += 1
-        self._used_memory += entry.memory
         if invocation.mode is Mode.ASYNC:
             self._held -= entry.size
             self._alone = self._suspect(invocation)
             self._note_hunger(invocation.function_id)
         return entry
 
-    def _need(self, invocation: Invocation) -> int:
-        return min(invocation.memory or self._share(invocation.function_id).memory, self._memory)
+    def _grant(self, entry: Entry, share: Share) -> int:
+        """MB that it takes, noted where they will be given back."""
+        memory = min(share.need(entry.invocation), self._memory)
+        entry.sharing = share.shares(entry.invocation)
+        if not entry.sharing:
+            entry.memory = memory
+            return memory
+        if share.sharing >= share.places * len(share.grants):
+            share.grants.append(memory)
+        share.sharing += 1
+        return memory
+
+    def _freed(self, share: Share) -> int:
+        """MB of the instances that are not needed any more, now that a run of theirs has ended."""
+        share.sharing -= 1
+        freed = 0
+        while share.grants and share.places * (len(share.grants) - 1) >= share.sharing:
+            freed += share.grants.pop()
+        return freed
 
     def _suspect(self, invocation: Invocation) -> bool:
         return invocation.deaths >= self._suspect_deaths

@@ -69,8 +69,8 @@ class Scheduler:
         self._closed.add(function_id)
         self._queue.drop(function_id)
 
-    def configure(self, function_id: int, *, weight: float, limit: int, memory: int) -> None:
-        self._queue.configure(function_id, weight=weight, limit=limit, memory=memory)
+    def configure(self, function_id: int, *, weight: float, limit: int, memory: int, places: int = 1) -> None:
+        self._queue.configure(function_id, weight=weight, limit=limit, memory=memory, places=places)
         self._hand_out()
 
     # --- work goes out --------------------------------------------------------------------------------------

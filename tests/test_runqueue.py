@@ -134,6 +134,70 @@ def test_a_function_larger_than_the_budget_still_runs_alone_in_it() -> None:
     assert q.pop() is not None
 
 
+def taken(q: RunQueue, number: int) -> list[Entry]:
+    """So many runs that begin."""
+    chosen = [q.pop() for _ in range(number)]
+    assert None not in chosen
+    return [one for one in chosen if one is not None]
+
+
+def test_memory_is_taken_once_for_each_instance_of_several_requests() -> None:
+    q = queue(slots=9)
+    q.configure(1, weight=1.0, limit=-1, memory=100, places=3)
+    for _ in range(7):
+        q.push(entry(1))
+    memory = []
+    running = taken(q, 7)
+    memory.append(q.statistics().memory)
+    for number in (1, 3, 2, 1):
+        for _ in range(number):
+            q.release(running.pop(), 0.01)
+        memory.append(q.statistics().memory)
+
+    assert memory == [300, 200, 100, 100, 0]
+
+
+def test_a_run_that_needs_no_new_instance_starts_also_when_memory_is_used_up() -> None:
+    q = queue(memory=100)
+    q.configure(1, weight=1.0, limit=-1, memory=100, places=2)
+    for _ in range(3):
+        q.push(entry(1))
+    taken(q, 2)
+
+    assert q.pop() is None
+    assert q.statistics().memory == 100
+
+
+def test_a_run_of_chosen_memory_shares_no_instance() -> None:
+    q = queue()
+    q.configure(1, weight=1.0, limit=-1, memory=100, places=2)
+    for memory in (0, 300, 100):
+        q.push(entry(1, memory=memory))
+    running = taken(q, 3)
+
+    assert q.statistics().memory == 400
+    for one in running:
+        q.release(one, 0.01)
+    assert q.statistics().memory == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=20))
+def test_memory_is_given_back_however_many_places_an_instance_had_meanwhile(steps: list[tuple[int, bool]]) -> None:
+    q = queue(slots=20)
+    running: list[Entry] = []
+    for places, begin in steps:
+        q.configure(1, weight=1.0, limit=-1, memory=10, places=places)
+        if begin:
+            q.push(entry(1))
+            running += taken(q, 1)
+        elif running:
+            q.release(running.pop(0), 0.01)
+    for one in running:
+        q.release(one, 0.01)
+
+    assert q.statistics().memory == 0
+
+
 def test_a_suspect_runs_alone() -> None:
     q = queue()
     q.push(entry(1, rank=0.0))
@@ -209,19 +273,20 @@ def test_ageing_lets_a_priority_wait_one_step_a_level_at_most(low: int, high: in
 class QueueMachine(RuleBasedStateMachine):
     """The queue over a simulated disk, against a plain list: order, limits, nothing lost, nothing twice."""
 
-    ROWS, LIMIT, SLOTS = 4, 2, 3
+    ROWS, LIMIT, SLOTS = 4, 2, 4
+    PLACES = {1: 1, 2: 2}
 
     def __init__(self) -> None:
         super().__init__()
         self.queue = queue(
-            slots=self.SLOTS, sync_slots=1, window_rows=self.ROWS, window_size=60, windows_size=150, memory=50
+            slots=self.SLOTS, sync_slots=1, window_rows=self.ROWS, window_size=60, windows_size=150, memory=30
         )
         self.disk: dict[int, Entry] = {}  # waiting, by key
         self.running: list[Entry] = []
         self.loading: tuple[int, list[Entry], bool] | None = None
         self.key = 0
-        for function_id in (1, 2):
-            self.queue.configure(function_id, weight=1.0, limit=self.LIMIT, memory=10)
+        for function_id, places in self.PLACES.items():
+            self.queue.configure(function_id, weight=1.0, limit=self.LIMIT * places, memory=10, places=places)
         self.queue.expect(1)  # begins behind the horizon, as after a restart
 
     def waiting_of(self, function_id: int) -> list[Entry]:
@@ -286,9 +351,10 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def limits_hold(self) -> None:
         counts = Counter(e.invocation.function_id for e in self.running)
-        assert all(number <= self.LIMIT for number in counts.values())
+        assert all(number <= self.LIMIT * self.PLACES[function_id] for function_id, number in counts.items())
         assert len(self.running) <= self.SLOTS - 1
-        assert self.queue.statistics().memory == 10 * len(self.running) <= 50
+        instances = sum(-(-number // self.PLACES[function_id]) for function_id, number in counts.items())
+        assert self.queue.statistics().memory == 10 * instances <= 30
 
     def teardown(self) -> None:
         """Everything accepted and not cancelled runs, once."""

@@ -22,7 +22,6 @@ from engine.executors.log_files import keep_log
 from engine.executors.outcomes import Ended, Fault, beside_fault, call_fault
 from engine.executors.places import Start, Wait
 from engine.executors.process import Call, End, Instance, Key
-from engine.executors.reserve import Reserve
 from engine.executors.walls import BARE, Walls, open_starter
 from engine.interpreters import Interpreters
 from engine.isolation.detect import detect_isolation
@@ -106,13 +105,9 @@ class Pool:
         self.own_network = host.own_network  #: whether an HTTP function may have more than one instance
         self._isolation, self._log_dir, self._clock = host.isolation, log_dir, clock
         self.fleet = Fleet(host, memory=memory, idle=idle, clock=clock)
-        self._places = self.fleet.places
+        self.reserve, self._places = self.fleet.reserve, self.fleet.places
         self._running: dict[int, Call | Wait] = {}
         self._bystanders: dict[int, int] = {}  #: invocations whose instances ended beneath them, and how often
-
-    @property
-    def reserve(self) -> Reserve:
-        return self.fleet.reserve
 
     # --- the seam ---
 
