@@ -118,7 +118,7 @@ def _common_fault(instance: Instance) -> Fault | None:
         return Fault(
             Code.USER_EXCEPTION, INVOCATION + "the code wrote to the engine's socket, which it must leave alone"
         )
-    if instance.out_of_memory or (instance.heap_exhausted and instance.exit_status == -signal.SIGABRT):
+    if instance.out_of_memory or (instance.heap_exhausted and (instance.exit_status or 0) < 0):
         return Fault(Code.OUT_OF_MEMORY, f"the function used more than its {instance.memory} MB of memory")
     return None
 
