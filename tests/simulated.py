@@ -1,0 +1,95 @@
+"""A context for the source of a trigger, whose time passes as fast as the source lets it, and which may crash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from engine import Event, Mode, Outcome, PluginContext, Trigger
+from engine.testing import ManualClock
+
+
+class Over(BaseException):
+    """The simulated time is over."""
+
+
+class Crash(BaseException):
+    """The engine died."""
+
+
+class World:
+    """What outlives an engine: what was accepted, and the cursors. ``end`` is where time stops."""
+
+    def __init__(self, begin: float, end: float, settings: Any) -> None:
+        self.clock, self.end, self.settings = ManualClock(begin), end, settings
+        self.events: list[Any] = []
+        self.calls: list[Any] = []
+        self.cursors: dict[str, bytes] = {}
+        self.generation, self.since = 1, begin
+        self.mode = Mode.ASYNC
+        self.steps = 0
+        self.crash_at: float = (
+            -1
+        )  #: the step that is not taken (n), or taken without the source hearing of it (n + 0.5)
+
+    async def run(self, trigger: Trigger) -> bool:
+        """One engine's life; False if it died before the end of time."""
+        try:
+            await trigger.run(_Context(self), task_status=_Started())
+        except Over:
+            return True
+        except Crash:
+            return False
+        raise AssertionError("a source runs until it is cancelled")
+
+    def moments(self) -> list[str]:
+        return [event["time"] for event in self.events]
+
+
+class _Started:
+    def started(self, value: None = None) -> None: ...
+
+
+class _Context:
+    kind, function, project, trigger_id = "TIMER", "urn", "p", "t"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.mode, self.generation, self.since = world.mode, world.generation, world.since
+        self.plugin = cast("PluginContext", _Plugin(world))
+
+    @property
+    def cursors(self) -> Mapping[str, bytes]:
+        return dict(self._world.cursors)
+
+    async def accept(self, event: Event) -> str:
+        raise AssertionError("it pulls")
+
+    async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
+        world = self._world
+        world.steps += 1
+        if world.crash_at == world.steps:
+            raise Crash
+        world.events += [json.loads(event.payload) for event in events]
+        world.cursors |= cursors or {}
+        if world.crash_at == world.steps + 0.5:
+            raise Crash
+        return ["id"] * len(events)
+
+    async def call(self, event: Event) -> tuple[str, Outcome]:
+        self._world.calls.append(json.loads(event.payload))
+        return "id", Outcome()
+
+    def trouble(self, problem: str) -> None: ...
+
+
+class _Plugin:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.settings, self.clock = world.settings, world.clock
+
+    async def sleep_until(self, moment: float) -> None:
+        if moment > self._world.end:
+            raise Over
+        self.clock.advance(max(0.0, moment - self.clock.now()))
