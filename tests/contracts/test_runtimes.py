@@ -155,3 +155,10 @@ async def test_the_initializer_runs_once_before_the_first_event(run: Runner) -> 
     fields = {"initializer_handler": run.dialect.initializer}
 
     assert [await run.give("initialised", **fields) for _ in range(2)] == ["1", "1"]
+
+
+async def test_requests_of_one_instance_overlap_where_the_function_allows_it(run: Runner) -> None:
+    both = await asyncio.gather(*(run("meet", 2, concurrent_num=2, timeout=60) for _ in range(2)))
+
+    assert [outcome.code for outcome in both] == [Code.OK, Code.OK]
+    assert run.pool.statistics().started == 1
