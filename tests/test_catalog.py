@@ -97,6 +97,18 @@ async def test_a_name_is_taken_once_in_a_package(catalog: Catalog) -> None:
         await catalog.create(draft(), INLINE)
 
 
+async def test_changes_at_once_lose_nothing_of_each_other(catalog: Catalog) -> None:
+    await catalog.create(draft(), INLINE)
+    changes: list[dict[str, Any]] = [{"timeout": 9}, {"memory_size": 256}, {"description": "new"}]
+
+    async with anyio.create_task_group() as tasks:
+        for change in changes:
+            tasks.start_soon(catalog.update, urn(), change)
+
+    found = catalog.find(urn())
+    assert (found.timeout, found.memory_size, found.description) == (9, 256, "new")
+
+
 async def test_of_two_creations_at_once_one_wins(catalog: Catalog) -> None:
     ends: list[str] = []
 
