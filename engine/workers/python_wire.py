@@ -8,6 +8,7 @@ import _thread
 import os
 import resource
 import time
+from signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 
 SETUP, INVOKE, STOP = 1, 2, 3
 READY, DONE, LOG = 1, 2, 3
@@ -15,6 +16,7 @@ STDOUT, STDERR, LOGGER = 1, 2, 3
 LONGEST_MESSAGE = 4096  # characters
 LONGEST_TEXT = 64 << 10  # bytes of a LOG frame
 READ = 1 << 16
+WHOLE = 1 << 14  # bytes that the kernel takes at once or not at all
 
 
 class ITSELF:
@@ -28,8 +30,8 @@ class Wire:
         self.fd, self.pid, self.memory = fd, os.getpid(), Memory()
         self.request = ITSELF  # the one that runs
         self.received = b""  # what is no whole frame yet, or belongs to a later one
-        self.lock, self.sending = _thread.RLock(), False
-        self.unfinished = {}  # lines without an end yet, by ticket and stream
+        self.lock, self.busy = _thread.RLock(), False
+        self.unfinished = {}  # lines without an end yet, by ticket, stream and thread
 
     # --- what comes in ---
 
@@ -95,32 +97,39 @@ class Wire:
             write_raw(stream, data)
             return
         with self.lock:
-            if self.sending:  # a signal handler or a finalizer, in the middle of a frame
+            if self.busy:  # this is a signal handler or a finalizer, in the middle of a frame
                 write_raw(stream, data)
                 return
-            ticket = self.current().ticket
-            if self.unfinished:
-                data = self.unfinished.pop((ticket, stream), b"") + data
-            whole = data.rfind(b"\n") + 1
-            if len(data) - whole > LONGEST_TEXT:
-                whole = len(data)
-            if whole < len(data):
-                self.unfinished[ticket, stream] = data[whole:]
-            if whole:
-                self.send(b"".join(log_frames(ticket, stream, data[:whole])))
+            self.busy = True
+            try:
+                self.log_lines((self.current().ticket, stream, _thread.get_ident()), data)
+            finally:
+                self.busy = False
+
+    def log_lines(self, key, data):
+        if self.unfinished:
+            data = self.unfinished.pop(key, b"") + data
+        whole = data.rfind(b"\n") + 1
+        if len(data) - whole > LONGEST_TEXT:
+            whole = len(data)
+        if whole < len(data):
+            self.unfinished[key] = data[whole:]
+        if whole:
+            self.send(b"".join(log_frames(key, data[:whole])))
 
     def finish(self, request):
-        """Send what it has written of a line without an end."""
+        """Send what it has written of lines without an end."""
         with self.lock:
             self.send(b"".join(self.finished(request)))
 
     def finished(self, request):
         for key in [key for key in self.unfinished if key[0] == request.ticket]:
-            yield from log_frames(*key, self.unfinished.pop(key))
+            yield from log_frames(key, self.unfinished.pop(key))
 
     def send(self, frames):
         """Only with the lock."""
-        self.sending = True
+        # A signal handler that raises after a part of a frame would leave it torn; small ones have no parts.
+        masked = pthread_sigmask(SIG_BLOCK, valid_signals()) if len(frames) > WHOLE else None
         try:
             sent = os.write(self.fd, frames)
             while sent < len(frames):
@@ -128,11 +137,13 @@ class Wire:
         except OSError:
             os._exit(0)  # the engine has gone, and so must we
         finally:
-            self.sending = False
+            if masked is not None:
+                pthread_sigmask(SIG_SETMASK, masked)
 
 
-def log_frames(ticket, stream, text):
+def log_frames(key, text):
     """Text that is longer than a frame is split, between lines or at least between characters."""
+    ticket, stream, _ = key
     begin, size = 0, len(text)
     while begin < size:
         end = size
