@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from python_failures import OK, Failure, warn
-from python_instance import Caller, Request, completed, next_frame
+from python_instance import Caller, Request, completed
 from python_wire import INVOKE, ITSELF, STOP, Wire
 
 REQUEST = contextvars.ContextVar("functiond_request", default=ITSELF)
@@ -66,10 +66,17 @@ def serve(wire, instance, places):
 def serve_threads(wire, instance, places):
     instance.call = SharedCaller(instance.call.loop)
     threads = ThreadPoolExecutor(places, "request")
-    kind, body = next_frame(wire)
-    while kind == INVOKE:
-        threads.submit(answer, wire, instance, Request(body))
-        kind, body = next_frame(wire)
+    serving = True
+    while serving:
+        try:
+            kind, body = wire.read()
+            if kind == INVOKE:
+                threads.submit(answer, wire, instance, Request(body))
+                wire.taken()
+            else:
+                serving = False
+        except BaseException as error:  # of a signal handler that user code has left behind
+            warn("between requests", error)
     if kind == STOP:
         instance.stop()
 
@@ -77,10 +84,7 @@ def serve_threads(wire, instance, places):
 def answer(wire, instance, request):
     """In a thread and in a context of the request's own."""
     wire.begin(request)
-    try:
-        request.answer = OK, "", instance.invoke(request)
-    except Failure as problem:
-        request.fail(problem)
+    request.run(instance)
     request.finish(wire)
 
 
@@ -94,12 +98,13 @@ def serve_loop(wire, instance):
 
     def readable():
         while True:
-            kind, body = next_frame(wire)
+            kind, body = wire.read()
             if kind != INVOKE:
                 loop.remove_reader(wire.fd)
                 ended.set_result(kind)
                 return
             task = loop.create_task(answer_async(wire, instance, Request(body)))
+            wire.taken()
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             if not wire.has_frame():
@@ -109,7 +114,7 @@ def serve_loop(wire, instance):
     while not ended.done():
         try:
             loop.run_until_complete(ended)
-        except BaseException as error:  # sys.exit in a task that user code started, or a signal handler that raises
+        except BaseException as error:  # likewise, or sys.exit in a task that user code started
             warn("between requests", error)
     if ended.result() == STOP:
         instance.stop()

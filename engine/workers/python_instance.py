@@ -23,23 +23,19 @@ class Request:
         self.alias, self.event = body[split:end].decode(), body[end:]
         self.answer = OK, "", b""
 
+    def run(self, instance):
+        """Have the answer. Does not raise, unless a signal handler does."""
+        try:
+            self.answer = OK, "", instance.invoke(self)
+        except Failure as problem:
+            self.fail(problem)
+
     def fail(self, problem):
         self.answer = problem.code, problem.text, problem.result
 
     def finish(self, wire):
         flush()
         wire.answer(DONE, self, *self.answer)
-
-
-def next_frame(wire):
-    """Its kind and body. A signal handler that user code left behind may raise meanwhile: no reason to die."""
-    while True:
-        try:
-            return wire.read()
-        except OSError:
-            return None, b""
-        except BaseException as error:
-            warn("between requests", error)
 
 
 class Caller:

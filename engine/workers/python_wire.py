@@ -36,34 +36,42 @@ class Wire:
     # --- what comes in ---
 
     def read(self):
-        """One frame: its kind and body; the kind is None when the engine has closed the socket.
+        """The next frame: its kind and body; the kind is None when the engine has closed the socket.
 
-        It may be called again after a signal handler has raised out of it: nothing is lost.
+        It stays the next one until it is ``taken``: a signal handler may raise anywhere, and nothing is lost.
         """
-        while len(self.received) < 4:
-            data = os.read(self.fd, READ)
+        while not self.has_frame():
+            data = self.receive()
             if not data:
                 return None, b""
-            self.received = self.received + data if self.received else data
-        length = int.from_bytes(self.received[:4], "big") + 4
-        if len(self.received) < length:
-            pieces = bytearray(self.received)
-            try:
-                while len(pieces) < length:
-                    data = os.read(self.fd, length - len(pieces))
-                    if not data:
-                        return None, b""
-                    pieces += data
-            finally:
-                self.received = bytes(pieces)
-        frame, self.received = self.received, b""
-        if len(frame) > length:
-            frame, self.received = frame[:length], frame[length:]
-        return frame[4], frame[5:]
+            if self.received:
+                if isinstance(self.received, bytes):
+                    self.received = bytearray(self.received)
+                self.received += data
+            else:
+                self.received = data
+        return self.received[4], bytes(self.received[5:self.length()])
+
+    def receive(self):
+        try:
+            return os.read(self.fd, self.missing())
+        except OSError as error:
+            if error.errno is None:  # a signal handler's TimeoutError, say
+                raise
+            return b""
+
+    def taken(self):
+        self.received = self.received[self.length():]
 
     def has_frame(self):
         """Whether the next one would come without waiting."""
-        return len(self.received) >= 4 and len(self.received) >= int.from_bytes(self.received[:4], "big") + 4
+        return len(self.received) >= 4 and len(self.received) >= self.length()
+
+    def length(self):
+        return int.from_bytes(self.received[:4], "big") + 4
+
+    def missing(self):
+        return READ if len(self.received) < 4 else min(self.length() - len(self.received), 1 << 20)
 
     # --- what goes out ---
 
@@ -72,7 +80,9 @@ class Wire:
         return self.request
 
     def begin(self, request):
+        """The request of the next frame runs from now on."""
         self.request = request
+        self.taken()
 
     def end(self, request):
         self.request = ITSELF
@@ -88,8 +98,8 @@ class Wire:
                       + self.memory.peak().to_bytes(4, "big") + len(text).to_bytes(4, "big") + text + result)
             if self.unfinished:
                 frames = b"".join(self.finished(request)) + frames
-            self.send(frames)
             self.end(request)
+            self.send(frames)
 
     def log(self, stream, data):
         """What user code wrote: its whole lines go out now, the rest when it is finished, or with the answer."""
@@ -128,17 +138,25 @@ class Wire:
 
     def send(self, frames):
         """Only with the lock."""
-        # A signal handler that raises after a part of a frame would leave it torn; small ones have no parts.
-        masked = pthread_sigmask(SIG_BLOCK, valid_signals()) if len(frames) > WHOLE else None
         try:
-            sent = os.write(self.fd, frames)
-            while sent < len(frames):
-                sent += os.write(self.fd, memoryview(frames)[sent:])
-        except OSError:
+            if len(frames) <= WHOLE:
+                os.write(self.fd, frames)
+            else:
+                self.send_undisturbed(memoryview(frames))
+        except OSError as error:
+            if error.errno is None:
+                raise
             os._exit(0)  # the engine has gone, and so must we
+
+    def send_undisturbed(self, frames):
+        """A signal handler that raised between two parts would leave a frame torn."""
+        signals = pthread_sigmask(SIG_BLOCK, ())
+        try:
+            pthread_sigmask(SIG_BLOCK, valid_signals())  # in here it still may
+            while frames:
+                frames = frames[os.write(self.fd, frames):]
         finally:
-            if masked is not None:
-                pthread_sigmask(SIG_SETMASK, masked)
+            pthread_sigmask(SIG_SETMASK, signals)
 
 
 def log_frames(key, text):

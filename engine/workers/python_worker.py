@@ -12,8 +12,8 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from python_failures import OK, Failure  # noqa: E402
-from python_instance import Instance, Request, next_frame  # noqa: E402
+from python_failures import OK, USER, Failure, failure, warn  # noqa: E402
+from python_instance import Instance, Request  # noqa: E402
 from python_output import flush, redirect  # noqa: E402
 from python_wire import INVOKE, ITSELF, READY, SETUP, STOP, Wire  # noqa: E402
 
@@ -22,18 +22,36 @@ del sys.path[0]
 
 def serve(wire, instance):
     """One request at a time, in the main thread, without a loop of ours."""
-    kind, body = next_frame(wire)
-    while kind == INVOKE:
+    serving = True
+    while serving:
+        try:
+            serving = serve_one(wire, instance)
+        except BaseException as error:
+            recover(wire, error)
+
+
+def serve_one(wire, instance):
+    """Whether there may be another."""
+    kind, body = wire.read()
+    if kind == INVOKE:
         request = Request(body)
         wire.begin(request)
-        try:
-            request.answer = OK, "", instance.invoke(request)
-        except Failure as problem:
-            request.fail(problem)
+        request.run(instance)
         request.finish(wire)
-        kind, body = next_frame(wire)
+        return True
     if kind == STOP:
         instance.stop()
+    return False
+
+
+def recover(wire, error):
+    """A signal handler that user code has left behind may raise anywhere: no reason to die."""
+    request = wire.current()
+    if request is ITSELF:
+        warn("between requests", error)
+    else:
+        request.fail(failure(USER, error))
+        request.finish(wire)
 
 
 def start(wire):
@@ -41,6 +59,7 @@ def start(wire):
     kind, body = wire.read()
     if kind != SETUP:
         return
+    wire.taken()
     setup = json.loads(body)
     places = setup.get("concurrency", 1)
     if places > 1:
