@@ -16,8 +16,7 @@ import pytest_asyncio
 from engine.executors.log_files import log_file
 from engine.executors.pool import Pool, open_pool
 from engine.executors.walls import Walls
-from engine.isolation.limits import Limits
-from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
+from engine.isolation.rlimits import RlimitIsolation
 from engine.log_lines import decode
 from engine.model import Code, CodePackage, Dependency, Function, Outcome
 from tests.executing import Running, exit_of, function, invocation, marker, pool
@@ -69,13 +68,6 @@ def value(outcome: Outcome) -> Any:
 
 def lines(outcome: Outcome) -> list[tuple[str, str]]:
     return [(line.stream, line.text) for line in decode(outcome.log)]
-
-
-class Unbounded(RlimitIsolation):
-    """No limits at all."""
-
-    def enclose(self, instance_id: str, pid: int, limits: Limits) -> RlimitEnclosure:
-        return RlimitEnclosure(instance_id)
 
 
 # --- handlers ---------------------------------------------------------------------------------------------------
@@ -249,7 +241,7 @@ async def test_bad_behaviour_is_an_outcome(run: Any, handler: str, code: Code, t
 
 
 async def test_the_heap_is_bounded_where_nothing_else_bounds_it(tmp_path: Path) -> None:
-    async with pool(tmp_path, "", isolation=Unbounded()) as opened:
+    async with pool(tmp_path, "", isolation=RlimitIsolation()) as opened:
         write(tmp_path, "index.js", SOURCE)
         outcome = await opened.execute(node("hungry"), invocation())
 

@@ -96,7 +96,11 @@ class Host:
         if instance.end is not None:
             return None
         place = self._places[instance]
-        limits = Limits(memory=instance.memory, processes=self._settings.processes)
+        limits = Limits(
+            memory=instance.memory,
+            processes=self._settings.processes,
+            address_space=_family(function) is Family.PYTHON,
+        )
         instance.enclosing = self._starters.submit(self._enclose, place.instance_id, instance.pid, limits)
         # Shielded: the thread goes on in any case, and what it made is removed in ``clear``.
         enclosure = await asyncio.shield(asyncio.wrap_future(instance.enclosing))
@@ -155,8 +159,12 @@ class Host:
 
 def _serves_http(function: Function) -> bool:
     """Then its instances all listen on the same port."""
+    return _family(function) is Family.HTTP
+
+
+def _family(function: Function) -> Family | None:
     runtime = find_runtime(function.runtime)
-    return runtime is not None and runtime.family is Family.HTTP
+    return runtime.family if runtime is not None else None
 
 
 def _clear(enclosing: Future[Enclosure | OSError] | None, tmp: Path) -> None:

@@ -18,6 +18,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     memory: int  #: MB
     processes: int
+    address_space: bool = True  #: whether that tells of its memory; some programs reserve far more than they use
 
 
 class Enclosure(Protocol):

@@ -1,7 +1,7 @@
 """Limits without a cgroup: what a process can be refused, and a search for what it left behind.
 
-Weaker in two ways: memory is counted as address space and for each process alone, and root may start any
-number of processes.
+Weaker in three ways: memory is counted as address space and for each process alone; that is said of Python only, since
+others reserve far more than they use (of Node.js the heap is bounded instead); root may start any number of processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class RlimitIsolation:
 
     def enclose(self, instance_id: str, pid: int, limits: Limits) -> RlimitEnclosure:
         bound_descriptors(pid)
-        lower(pid, resource.RLIMIT_AS, (limits.memory << 20) + HEADROOM)
+        if limits.address_space:
+            lower(pid, resource.RLIMIT_AS, (limits.memory << 20) + HEADROOM)
         if not is_root():  # counted for the user, not for the instance: all instances share it
             lower(pid, resource.RLIMIT_NPROC, limits.processes)
         return RlimitEnclosure(instance_id)
