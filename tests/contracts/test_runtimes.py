@@ -22,8 +22,19 @@ from tests.contracts.dialect_node import NODE
 from tests.contracts.dialect_python import PYTHON
 from tests.executing import pool
 
+DIALECTS = (PYTHON, NODE, CUSTOM, LAMBDA, HTTP)
 NODE_HERE = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
-DIALECTS = (PYTHON, pytest.param(NODE, marks=NODE_HERE), CUSTOM, LAMBDA, HTTP)
+
+
+def families(*deeds: str) -> list[Any]:
+    """Those that can do all of these."""
+    able = [dialect for dialect in DIALECTS if not dialect.lacks.intersection(deeds)]
+    return [pytest.param(one, marks=NODE_HERE if one is NODE else (), id=one.runtime) for one in able]
+
+
+def able_to(*deeds: str) -> pytest.MarkDecorator:
+    """For a test that asks for what not all families can do."""
+    return pytest.mark.parametrize("run", families(*deeds), indirect=True)
 
 
 class Runner:
@@ -33,15 +44,14 @@ class Runner:
         self.pool, self.dialect = opened, dialect
 
     async def __call__(self, do: str, value: Any = None, **fields: Any) -> Outcome:
-        if do in self.dialect.lacks:
-            pytest.skip(f"{self.dialect.runtime} cannot {do}")
+        assert do not in self.dialect.lacks
         return await self.pool.execute(self.dialect.function(**fields), self.dialect.wish(do, value))
 
     async def give(self, do: str, value: Any = None, **fields: Any) -> str:
         return self.dialect.given(await self(do, value, **fields))
 
 
-@pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.runtime)
+@pytest.fixture(params=families())
 async def run(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Runner]:
     dialect: Dialect = request.param
     # Servers of HTTP functions share a port, and other tests may run meanwhile.
@@ -67,6 +77,7 @@ async def test_an_instance_serves_one_request_after_another(run: Runner) -> None
     assert await run.give("pid") == await run.give("pid")
 
 
+@able_to("fail")
 async def test_a_failure_is_told_as_documented(run: Runner) -> None:
     outcome = await run("fail")
 
@@ -78,6 +89,7 @@ async def test_a_failure_is_told_as_documented(run: Runner) -> None:
     assert all(isinstance(line, str) for line in body["stackTrace"])
 
 
+@able_to("fail")
 async def test_a_failure_costs_nothing_but_the_request(run: Runner) -> None:
     before = await run.give("pid")
     await run("fail")
@@ -85,6 +97,7 @@ async def test_a_failure_costs_nothing_but_the_request(run: Runner) -> None:
     assert await run.give("pid") == before
 
 
+@able_to("large")
 async def test_results_have_a_limit(run: Runner) -> None:
     outcome = await run("large", RESULT_LIMIT + 1)
 
@@ -92,10 +105,12 @@ async def test_results_have_a_limit(run: Runner) -> None:
     assert str(RESULT_LIMIT) in outcome.message
 
 
+@able_to("large")
 async def test_the_largest_result_comes_whole(run: Runner) -> None:
     assert len(await run.give("large", RESULT_LIMIT - 4096)) == RESULT_LIMIT - 4096
 
 
+@able_to("bad")
 async def test_what_cannot_be_written_as_json_is_no_result(run: Runner) -> None:
     outcome = await run("bad")
 
@@ -157,6 +172,7 @@ async def test_the_initializer_runs_once_before_the_first_event(run: Runner) -> 
     assert [await run.give("initialised", **fields) for _ in range(2)] == ["1", "1"]
 
 
+@able_to("meet")
 async def test_requests_of_one_instance_overlap_where_the_function_allows_it(run: Runner) -> None:
     both = await asyncio.gather(*(run("meet", 2, concurrent_num=2, timeout=60) for _ in range(2)))
 
