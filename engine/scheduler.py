@@ -56,8 +56,8 @@ class Scheduler:
         self._work.set()
 
     def push(self, invocation: Invocation, reply: asyncio.Future[Outcome] | None = None) -> None:
-        """Let it wait for its turn; a delayed one only sets the timer, its row waits on disk."""
-        if invocation.delayed:
+        """Let it wait for its turn; a delayed one only sets the timer, its row waits on disk. See ``close``, too."""
+        if invocation.delayed and invocation.function_id not in self._closed:
             self._note_due(invocation.due_at)
         elif invocation.key in self._forgotten:
             self._forgotten[invocation.key] = Entry(invocation, reply)

@@ -8,7 +8,7 @@ import anyio
 
 from engine.clock import SystemClock
 from engine.errors import NotStored
-from engine.model import Invocation
+from engine.model import Invocation, Mode
 from engine.protocols import Page, Recovery
 from engine.runqueue import RunQueue
 from engine.scheduler import Scheduler
@@ -123,3 +123,41 @@ async def test_a_page_that_the_disk_did_not_give_is_asked_for_again() -> None:
         scheduler.recover(found(1))
 
         assert (await scheduler.take()).invocation.key == 951
+
+
+async def test_nothing_of_a_closed_function_is_handed_out_wherever_it_comes_from() -> None:
+    rows = [waiting(key=1100 + n, rank=float(n)) for n in range(9)]
+    disk = Disk(*rows, delayed=(waiting(key=1200),))
+    async with scheduling(disk, slots=20) as scheduler, asyncio.timeout(5):
+        told: asyncio.Queue[int] = asyncio.Queue()
+        scheduler.on_closed = told.put_nowait
+        scheduler.recover(found(1, next_due=0.0))
+        scheduler.push(waiting(2, key=1300))
+        scheduler.close(1)
+        scheduler.push(waiting(key=1400))
+        scheduler.push(waiting(key=1500, due_at=1e12, delayed=True))
+
+        assert (await scheduler.take()).invocation.key == 1300
+        assert [await told.get() for _ in range(3)] == [1, 1, 1]  # the third is the one that was due
+        assert scheduler.statistics().waiting_in_memory == 0
+
+
+async def test_a_synchronous_call_of_a_closed_function_has_its_turn() -> None:
+    async with scheduling(Disk()) as scheduler, asyncio.timeout(5):
+        scheduler.close(1)
+        scheduler.push(waiting(key=1600, mode=Mode.SYNC))
+
+        assert (await scheduler.take()).invocation.key == 1600
+
+
+async def test_what_was_forgotten_when_its_function_closed_stays_out() -> None:
+    async with scheduling(Disk()) as scheduler:
+        told: list[int] = []
+        scheduler.on_closed = told.append
+        scheduler.push(waiting(key=1700))
+        scheduler.forget(1, 1700)
+        scheduler.close(1)
+
+        scheduler.remember(1700, restore=True)
+
+        assert (told, scheduler.statistics().waiting_in_memory) == ([1], 0)
