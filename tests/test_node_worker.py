@@ -374,6 +374,14 @@ async def test_a_line_that_is_too_long_is_split_between_characters(folder: Path,
     assert len(texts) > 3
 
 
+async def test_more_lines_than_a_socket_holds_come_whole_and_in_order(folder: Path, opened: Pool) -> None:
+    asked = invocation("5000")
+    await opened.execute(node("flood"), asked)
+
+    texts = [line.text for line in decode(log_file(folder / "logs", asked.request_id).read_bytes())]
+    assert texts == [f"{number} {'x' * 100}" for number in range(5000)]
+
+
 async def test_last_words_and_a_closed_stream_are_not_lost(run: Any) -> None:
     assert lines(await run(node("exiting"))) == [("stdout", "last words")]
     assert lines(await run(node("closing"))) == [("stdout", "ended"), ("stdout", "still here")]

@@ -5,11 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.test_sdk import Platform, create, encoded, ended, invoke, platform, refused, urn_of
+from tests.acceptance.test_sdk import (
+    PROJECT,
+    Platform,
+    create,
+    encoded,
+    ended,
+    engine_process,
+    invoke,
+    platform,
+    refused,
+    urn_of,
+)
 from tests.http_app import zipped
 
 with warnings.catch_warnings():
@@ -89,3 +103,27 @@ def test_inline_source_is_a_module_as_well(platform: Platform) -> None:
 def test_a_handler_without_a_function_is_refused(platform: Platform) -> None:
     with refused(400, "FSS.1003"):
         create(platform, "odd", runtime=RUNTIME, handler="index")
+
+
+def test_where_there_is_no_node_its_functions_are_refused_at_create(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    function = {
+        "func_name": "homeless", "package": "default", "runtime": RUNTIME, "handler": "index.handler", "timeout": 3,
+        "memory_size": 128, "code_type": "inline", "func_code": {"file": encoded(HANDLER.encode())},
+    }  # fmt: skip
+
+    with (
+        engine_process(tmp_path / "data") as port,
+        closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection,
+    ):
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", f"/v2/{PROJECT}/fgs/functions", json.dumps(function), headers)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+
+    assert (response.status, answer["error_code"]) == (400, "FSS.1005")
+    assert "Node.js18.15" in answer["error_msg"]
+    assert "install one, or name it by the setting executor.node" in answer["error_msg"]

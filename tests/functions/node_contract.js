@@ -80,6 +80,7 @@ exports.print = async (event, context) => {
   process.stdout.write('and the rest');
 };
 exports.long = async (event, context) => console.log('é'.repeat(100000));
+exports.flood = async (event, context) => { for (let n = 0; n < event; n += 1) console.log(n, 'x'.repeat(100)); };
 exports.closing = async (event, context) => { process.stdout.end('ended\n'); console.log('still here'); };
 exports.late = async (event, context) => {
   if (event === 'leave') {
