@@ -20,7 +20,6 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     e.CodeMissing: (400, "FSS.1012"),
     BadLink: (400, "FSS.1010"),
     e.NoInterpreter: (400, "FSS.1005"),
-    e.NoInterpreter: (400, "FSS.1005"),
     e.TooManyVariables: (400, "FSS.1017"),
     e.VariablesTooLarge: (400, "FSS.1018"),
     e.BadEvent: (400, "FSS.1074"),
