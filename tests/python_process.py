@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -56,10 +56,19 @@ class Line(NamedTuple):
 class PythonProcess:
     """A running one, whose answer to its setup is ``ready``. What it wrote until the last answer is in ``lines``."""
 
-    def __init__(self, folder: Path, source: str, python: str = sys.executable, **setup: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        *,
+        files: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+        **setup: Any,
+    ) -> None:
         code = folder / "code"
-        code.mkdir()
-        (code / "index.py").write_text(source)
+        for path, text in {"index.py": source, **(files or {})}.items():
+            (code / path).parent.mkdir(parents=True, exist_ok=True)
+            (code / path).write_text(text)
         self.lines: list[Line] = []
         self.sizes: list[int] = []  #: of the texts of LOG frames, in bytes
         self._reader = FrameReader()

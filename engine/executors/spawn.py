@@ -159,6 +159,7 @@ def setup(function: Function, place: Place) -> dict[str, Any]:
         "layers": [str(layer) for layer in place.layers],
         "handler": function.handler,
         "initializer": function.initializer_handler,
+        "initializer_timeout": function.initializer_timeout,
         "pre_stop": function.pre_stop_handler,
         "concurrency": function.concurrent_num,
         "timeout": function.timeout,

@@ -79,7 +79,7 @@ class Instance:
         if not entry:
             return b""
         initializer = load(entry)
-        context = Context(self.setup, self.logger, "", "", self.setup.get("initializer_timeout"))
+        context = Context(self.setup, self.logger, "", "", self.setup["initializer_timeout"])
         try:
             self.call(initializer, context)
         except BaseException as error:
