@@ -31,6 +31,7 @@ from engine.model import Code, Function, Invocation
 Key = tuple[int, str, int, int]  #: function_id, version, revision, memory: what an instance can serve
 
 _TICKETS = 1 << 32
+_PARTING = 0.2  #: seconds from the end of the connection to that of the process
 _REST = 256  #: reads of what an ended instance left in its socket
 
 
@@ -280,7 +281,8 @@ class Instance(asyncio.Protocol):
         # The kernel resets a connection whose other end was closed with something unread in it.
         self.unread = self.unread or isinstance(error, ConnectionResetError | BrokenPipeError)
         if self._child.alive and self._last_words is None:
-            self._kill_group()  # it is dying, or user code has closed our socket: of no use either way
+            # It is dying, and how it ends is yet to be told; or user code has closed our socket, and it is of no use.
+            self._last_words = self._loop.call_later(_PARTING, self._kill_group)
         self._finish()
 
     def _exited(self) -> None:
