@@ -226,6 +226,7 @@ async def test_the_pre_stop_handler_has_the_last_word(tmp_path: Path, opened: Po
         ("exiting", Code.USER_EXCEPTION, "process.exit(3) was called"),
         ("aborting", Code.USER_EXCEPTION, "killed by SIGABRT"),
         ("terminated", Code.USER_EXCEPTION, "killed by SIGTERM"),
+        ("garbling", Code.USER_EXCEPTION, "the code wrote to the engine's socket"),
         ("circular", Code.BAD_RESULT, "circular structure"),
         ("bigint", Code.BAD_RESULT, "BigInt"),
         ("aFunction", Code.BAD_RESULT, "a function cannot be turned into JSON"),
@@ -385,6 +386,10 @@ async def test_more_lines_than_a_socket_holds_come_whole_and_in_order(folder: Pa
 async def test_last_words_and_a_closed_stream_are_not_lost(run: Any) -> None:
     assert lines(await run(node("exiting"))) == [("stdout", "last words")]
     assert lines(await run(node("closing"))) == [("stdout", "ended"), ("stdout", "still here")]
+
+
+async def test_what_a_thread_prints_belongs_to_the_request_that_started_it(run: Any) -> None:
+    assert lines(await run(node("thread"))) == [("stdout", "from a thread")]
 
 
 async def test_what_a_program_prints_belongs_to_the_request_that_started_it(run: Any) -> None:

@@ -26,7 +26,7 @@ const OURS = [`${__dirname}/node_`, "(node:", "at node:"]; // in a line of a sta
 class Failure {
   constructor(code, text, result = errorBody(text, "FunctionError", [])) {
     this.code = code;
-    this.text = text;
+    this.text = text.slice(0, LONGEST_MESSAGE);
     this.result = result;
   }
 }

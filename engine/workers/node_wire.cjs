@@ -8,7 +8,6 @@ const { now } = Date;
 const { resourceUsage } = process;
 
 const READY = 1, DONE = 2, LOG = 3;
-const LONGEST_MESSAGE = 4096;
 const ANSWER_HEAD = 19, LOG_HEAD = 18;
 const NAP = new Int32Array(new SharedArrayBuffer(4));
 
@@ -52,8 +51,7 @@ class Wire {
   }
 
   answer(kind, ticket, code, message, result) {
-    const text = message.slice(0, LONGEST_MESSAGE);
-    const textSize = Buffer.byteLength(text);
+    const textSize = Buffer.byteLength(message);
     const frame = Buffer.allocUnsafe(ANSWER_HEAD + textSize + Buffer.byteLength(result));
     frame.writeUInt32BE(frame.length - 4, 0);
     frame[4] = kind;
@@ -61,7 +59,7 @@ class Wire {
     frame.writeUInt16BE(code, 9);
     frame.writeUInt32BE(this.memory.peak(), 11);
     frame.writeUInt32BE(textSize, 15);
-    frame.write(text, ANSWER_HEAD);
+    frame.write(message, ANSWER_HEAD);
     frame.write(result, ANSWER_HEAD + textSize);
     this.write(frame);
   }
@@ -118,7 +116,7 @@ class Memory {
     try {
       const fd = openSync("/proc/self/status", "r");
       try {
-        const text = this.buffer.latin1Slice(0, readSync(fd, this.buffer));
+        const text = this.buffer.toString("latin1", 0, readSync(fd, this.buffer));
         return Number(/^VmHWM:\s*(\d+)/m.exec(text)[1]);
       } finally {
         closeSync(fd);

@@ -73,9 +73,9 @@ class Instance {
     const ticket = body.readUInt32BE(0);
     const split = 6 + body[4];
     const end = split + body[5];
-    const request = new Printer(ticket, body.latin1Slice(6, split));
+    const request = new Printer(ticket, body.toString("latin1", 6, split));
     this.running.add(request);
-    current.run(request, () => this.run(request, body.utf8Slice(split, end), body.utf8Slice(end)));
+    current.run(request, () => this.run(request, body.toString("utf8", split, end), body.toString("utf8", end)));
   }
 
   run(request, alias, event) {
@@ -138,8 +138,7 @@ class Instance {
 
   /** User code called process.exit. */
   exit(status) {
-    const problem = new Error(`process.exit(${status}) was called`);
-    problem.stack = "";
+    const problem = new Error(`process.exit(${status}) was called`); // its stack tells where
     const request = this.culprit();
     if (this.stage !== USER) {
       const { code, text, result } = failure(this.stage, problem);

@@ -53,6 +53,13 @@ exports.handled = (event, context, callback) => {
 };
 exports.exiting = async (event, context) => { console.log('last words'); process.exit(3); };
 exports.aborting = async (event, context) => process.abort();
+exports.garbling = async (event, context) => {
+  const sockets = fs.readdirSync('/proc/self/fd').filter((fd) => {
+    try { return fs.readlinkSync(`/proc/self/fd/${fd}`).startsWith('socket:'); } catch { return false; }
+  });
+  sockets.forEach((fd) => fs.writeSync(Number(fd), 'garbage that is no frame at all'));
+  await new Promise(() => {});
+};
 exports.terminated = (event, context, callback) => { process.kill(process.pid, 'SIGTERM'); };
 exports.terminatedGently = (event, context, callback) => {
   process.once('SIGTERM', () => callback(null, 'tidied up'));
@@ -92,6 +99,10 @@ exports.late = async (event, context) => {
 };
 exports.shell = async (event, context) => {
   require('child_process').execSync('echo raw; echo raw error >&2', { stdio: 'inherit' });
+};
+exports.thread = async (event, context) => {
+  const { Worker } = require('worker_threads');
+  await new Promise((done) => new Worker("console.log('from a thread')", { eval: true }).once('exit', done));
 };
 exports.descriptors = async (event, context) =>
   require('child_process').execSync('ls -l /proc/self/fd | grep -c socket: || true', { stdio: ['ignore', 'pipe', 'inherit'] }).toString();
