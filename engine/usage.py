@@ -6,8 +6,8 @@ minutes and in functions times minutes, and the oldest go first. Nothing of this
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
 
@@ -111,6 +111,15 @@ class Usage:
     def total(self, function_id: int, begin: float, end: float) -> Tally:
         (whole,) = self.stretches((function_id,), begin, end, count=1)
         return whole.tally or Tally()
+
+    def failures(self) -> Mapping[int, int]:
+        """Errors of each function, of the day that is kept; those of functions without any are not there."""
+        found: Counter[int] = Counter()
+        for _, tallies in self._minutes:
+            for function_id, tally in tallies.items():
+                if tally.errors:
+                    found[function_id] += tally.errors
+        return found
 
     def months(self, project: str) -> Sequence[Month]:
         """Oldest first."""

@@ -102,3 +102,10 @@ def test_what_a_deleted_function_did_is_in_no_month() -> None:
     counted.note(FUNCTION, ended(NOON + 60))
 
     assert counted.months("project") == []
+
+
+def test_failures_are_counted_over_the_whole_day() -> None:
+    counted = used(ended(NOON, code=Code.USER_EXCEPTION), ended(NOON + 3600, code=Code.ENGINE), ended(NOON + 3660))
+
+    assert dict(counted.failures()) == {FUNCTION.function_id: 2}
+    assert dict(used(ended(NOON)).failures()) == {}

@@ -50,6 +50,10 @@ def function_reply(function: Function, region: str, code: FuncCode | UnsetType =
         enable_dynamic_memory=function.dynamic_memory,
         strategy_config=Strategy(concurrency=function.max_instances, concurrent_num=function.concurrent_num),
         dependencies=[dependency_reply(dependency) for dependency in function.dependencies],
+        depend_list=[dependency.dep_id for dependency in function.dependencies],
+        log_group_id=_detail(function, "log_config", "group_id"),
+        log_stream_id=_detail(function, "log_config", "stream_id"),
+        func_vpc_id=_detail(function, "func_vpc", "vpc_id"),
         collected=function.collected,
         func_code=code,
         **{"type": "v2", **function.details},
@@ -65,6 +69,10 @@ def version_reply(function: Function, region: str, settings: AsyncSettings | Non
         concurrent_num=function.concurrent_num,
         function_async_config=UNSET if settings is None else settings_shown(settings),
     )
+
+
+def _detail(function: Function, table: str, name: str) -> str:
+    return str(function.details.get(table, {}).get(name, ""))
 
 
 def _image_name(function: Function) -> str:

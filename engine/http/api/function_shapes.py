@@ -153,7 +153,21 @@ class FunctionReply(Kept, frozen=True, kw_only=True):
     enable_dynamic_memory: bool
     strategy_config: Strategy
     dependencies: list[DependencyReply]
+    depend_list: list[str]
+    log_group_id: str
+    log_stream_id: str
+    func_vpc_id: str
     collected: bool
+    # What this machine has not.
+    allow_ephemeral_storage: bool = False
+    apig_route_enable: bool = False
+    bind_bridge_funcUrns: list[str] = []  # noqa: N815  (the API's own spelling)
+    is_bridge_function: bool = False
+    is_return_stream: bool = False
+    # Of single functions, and of lists.
+    reserved_instance_count: Number = UNSET
+    reserved_instance_idle_mode: Flag = UNSET
+    fail_count: Number = UNSET
     func_code: FuncCode | UnsetType = UNSET
     # Of versions only.
     version_description: Text = UNSET

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from engine.codestore import NO_CODE, PACKAGE_LIMIT, CodeSource
 from engine.errors import CodeMissing, CodePackageTooLarge, InvalidField, PayloadTooLarge
@@ -33,7 +34,8 @@ CODE_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
 class Functions:
     def __init__(self, parts: Parts) -> None:
         self._catalog, self._codes, self._region = parts.catalog, parts.codes, parts.region
-        self._versions = parts.versions
+        self._versions, self._usage = parts.versions, parts.usage
+        self._reservations = parts.resources.reservations
 
     def resources(self) -> list[Resource]:
         functions = f"{BASE}/functions"
@@ -60,16 +62,19 @@ class Functions:
             **changes_of(body),
         )
         function = await self._catalog.create(draft, _source(body))
-        return json_reply(self._reply(function))
+        return json_reply(self._with_reserved(function))
 
     async def list_all(self, call: Call) -> Reply:
         found = self._catalog.list(call.project, package=call.text("package_name"), name_part=call.text("func_name"))
         page = page_of(call, found, "maxitems")
-        functions = [self._reply(function) for function in page.items]
+        failed = self._usage.failures()
+        functions = [
+            replace(self._reply(function), fail_count=failed.get(function.function_id, 0)) for function in page.items
+        ]
         return json_reply(FunctionList(functions=functions, count=page.count, next_marker=page.next_marker))
 
     async def show_config(self, call: Call) -> Reply:
-        return json_reply(self._reply(self._catalog.find(call.urn)))
+        return json_reply(self._with_reserved(self._catalog.find(call.urn)))
 
     async def show_code(self, call: Call) -> Reply:
         return json_reply(await self._with_code(self._catalog.find(call.urn)))
@@ -118,6 +123,11 @@ class Functions:
             return self._reply(function, FuncCode(link=code.url))
         packed = await self._codes.original(code)
         return self._reply(function, FuncCode(file=base64.b64encode(packed).decode(), link=code.url))
+
+    def _with_reserved(self, function: Function) -> FunctionReply:
+        held = self._reservations.find(function.project, function.urn(self._region))
+        count, idle = sum(one.count for one in held), any(one.reservation.idle_mode for one in held)
+        return replace(self._reply(function), reserved_instance_count=count, reserved_instance_idle_mode=idle)
 
     def _reply(self, function: Function, code: FuncCode | UnsetType = UNSET) -> FunctionReply:
         return function_reply(function, self._region, code)
