@@ -39,6 +39,7 @@ from engine.journal import Storage, locked, open_storage
 from engine.model import Function
 from engine.pressure import watch_pressure
 from engine.protocols import Plugin, Settlement
+from engine.redrive import Redrive
 from engine.registry import Registry
 from engine.resources.bundle import Resources
 from engine.retry import RetryPolicy, Rules
@@ -76,6 +77,7 @@ class Running(Struct, frozen=True, kw_only=True):
     delivery: Delivery
     plugins: AllParts
     sources: Sources
+    redrive: Redrive
     janitor: Janitor
     discarder: Discarder
     audit: AuditTrail
@@ -304,6 +306,16 @@ def _wire(
         janitor.note_end()
         dispatcher.note_discarded(keys)
 
+    redrive = Redrive(
+        outbox=storage.outbox,
+        records=storage.records,
+        intake=intake,
+        catalog=catalog,
+        identity=storage.identity,
+        clock=clock,
+        region=region,
+        wake=delivery.wake,
+    )
     resources = Resources(
         storage.resources,
         catalog,
@@ -342,6 +354,7 @@ def _wire(
             clock=clock,
             policy=policy,
         ),
+        redrive=redrive,
         janitor=janitor,
         audit=audit,
         discarder=Discarder(storage.journal, scheduler, backlog, clock, on_discard),

@@ -19,7 +19,7 @@ class Trace(Struct, frozen=True, kw_only=True):
     time: float
     operation: str  #: its name in the vendor's SDK, such as CreateFunction
     project: str
-    resource_type: str  #: function, version, alias, trigger, event, dependency, or invocation
+    resource_type: str  #: function, version, alias, trigger, event, dependency, delivery, or invocation
     resource_id: str
     resource_name: str
     code: int  #: HTTP status

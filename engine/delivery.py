@@ -136,7 +136,7 @@ class Delivery:
             record = await self._records.get(owed.key)
             if record is None:
                 raise Undeliverable("its invocation is gone")
-            since = record.ended_at or since
+            since = max(record.ended_at or since, owed.since)
             await self._try(owed, record)
         except Exception as error:  # the border of one delivery
             await self._postpone(owed, error, since)

@@ -311,6 +311,7 @@ class Owed(Struct, frozen=True, kw_only=True):
     function_id: int
     condition: str  #: ``success`` or ``failure``
     destination: DestinationSpec
-    due_at: float
+    due_at: float  #: infinite once it was given up
     tries: int = 0
     error: str = ""  #: of the last try
+    since: float = 0.0  #: when it was last sent again by hand: its age counts from there

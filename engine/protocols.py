@@ -192,6 +192,14 @@ class Outbox(Protocol):
         """Try again at ``due_at``; None gives up, and keeps the row to be seen."""
         ...
 
+    async def given_up(self, functions: Collection[int], offset: int, limit: int) -> tuple[Sequence[Owed], int]:
+        """Those of these functions, the oldest first, and the count of all."""
+        ...
+
+    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
+        """Make given-up ones due again; gives which of them were given up, and are of these functions."""
+        ...
+
 
 class CatalogStore(Protocol):
     """Functions and their asynchronous settings, as the catalog keeps them."""

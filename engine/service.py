@@ -124,6 +124,7 @@ def api_parts(engine: Running) -> Parts:
         region=engine.settings.http.region,
         resources=engine.resources,
         usage=engine.usage,
+        redrive=engine.redrive,
         source_state=engine.sources.state,
         audit=engine.audit,
         version=__version__,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from engine.testing_catalog import MemoryCatalogStore
 from engine.testing_executor import InlineContext, InlineExecutor
 from engine.testing_storage import (
-    MemoryCatalogStore,
     MemoryJournal,
     MemoryOutbox,
     MemoryRecords,

@@ -7,7 +7,8 @@ sees, ask the same storage to ``recover`` again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,9 +17,10 @@ from msgspec.structs import replace
 
 from engine.errors import IdempotencyConflict
 from engine.identity import Identity, key_at
-from engine.model import AsyncSettings, Attempt, DestinationSpec, Function, Invocation, Outcome, Owed, Record, State
-from engine.protocols import Discarded, Page, Purged, Recovery, Selection, Settlement, StoredResource
+from engine.model import Attempt, DestinationSpec, Invocation, Outcome, Owed, Record, State
+from engine.protocols import Discarded, Page, Purged, Recovery, Selection, Settlement
 from engine.retry import MAX_DEATHS
+from engine.testing_catalog import MemoryCatalogStore
 
 
 class Row(Struct, kw_only=True):
@@ -258,7 +260,7 @@ class MemoryRecords:
 class MemoryOutbox:
     def __init__(self, storage: MemoryStorage) -> None:
         self._storage = storage
-        self.given_up: dict[int, Owed] = {}
+        self.abandoned: dict[int, Owed] = {}
 
     async def owed(self, now: float, rows: int) -> tuple[Sequence[Owed], float | None]:
         waiting = sorted(self._storage.debts.values(), key=lambda owed: owed.due_at)
@@ -274,50 +276,21 @@ class MemoryOutbox:
         known = self._storage.debts[owed.owed_id]
         changed = replace(known, tries=known.tries + 1, error=error)
         if due_at is None:
-            self.given_up[owed.owed_id] = changed
+            self.abandoned[owed.owed_id] = replace(changed, due_at=math.inf)
             del self._storage.debts[owed.owed_id]
         else:
             self._storage.debts[owed.owed_id] = replace(changed, due_at=due_at)
 
+    async def given_up(self, functions: Collection[int], offset: int, limit: int) -> tuple[Sequence[Owed], int]:
+        found = [owed for _, owed in sorted(self.abandoned.items()) if owed.function_id in functions]
+        return found[offset : offset + limit], len(found)
 
-class MemoryCatalogStore:
-    def __init__(self) -> None:
-        self.functions: dict[tuple[int, str], Function] = {}
-        self.settings: dict[tuple[int, str], AsyncSettings] = {}
-        self._last = 0
-
-    async def load(self) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
-        return list(self.functions.values()), dict(self.settings)
-
-    async def new_function_id(self) -> int:
-        self._last += 1
-        return self._last
-
-    async def put_function(self, function: Function) -> None:
-        await self.put_functions([function])
-
-    async def put_functions(self, functions: Sequence[Function]) -> None:
-        for function in functions:
-            self.functions[function.function_id, function.version] = function
-
-    async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
-        self.functions[version.function_id, version.version] = version
-        if settings is not None:
-            self.settings[version.function_id, version.version] = settings
-
-    async def delete_version(self, function_id: int, version: str, bound: Sequence[StoredResource] = ()) -> None:
-        self.functions.pop((function_id, version), None)
-        self.settings.pop((function_id, version), None)
-
-    async def delete_function(self, function_id: int) -> None:
-        self.functions = {key: value for key, value in self.functions.items() if key[0] != function_id}
-        self.settings = {key: value for key, value in self.settings.items() if key[0] != function_id}
-
-    async def put_settings(self, function_id: int, version: str, settings: AsyncSettings) -> None:
-        self.settings[function_id, version] = settings
-
-    async def delete_settings(self, function_id: int, version: str) -> None:
-        self.settings.pop((function_id, version), None)
+    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
+        found = [owed for owed in self.abandoned.values() if owed.owed_id in owed_ids and owed.function_id in functions]
+        for owed in found:
+            del self.abandoned[owed.owed_id]
+            self._storage.debts[owed.owed_id] = replace(owed, due_at=now, since=now, tries=0)
+        return sorted(owed.owed_id for owed in found)
 
 
 def at_the_next_turn(value: Any, error: Exception | None, tell: Callable[[], None] | None) -> asyncio.Future[Any]:

@@ -27,9 +27,11 @@ from engine.http.server import create_app
 from engine.identity import Identity
 from engine.model import AsyncSettings, Function, Outcome, Record, Request, State
 from engine.protocols import Purged, Selection, StoredResource
+from engine.redrive import Redrive
 from engine.registry import Registry, load_plugins
 from engine.resources.bundle import Resources
 from engine.serving import listen
+from engine.testing import MemoryStorage
 from engine.testing_resources import MemoryResourceStore
 from engine.usage import Usage
 from engine.versions import Versions
@@ -265,7 +267,18 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
     await aliases.load()
     engine = Engine(catalog)
     health: dict[str, Any] = {}
+    redrive = Redrive(
+        outbox=MemoryStorage().outbox,
+        records=engine,
+        intake=engine,
+        catalog=catalog,
+        identity=engine.identity,
+        clock=clock,
+        region=REGION,
+        wake=lambda: None,
+    )
     parts = Parts(
+        redrive=redrive,
         intake=engine,
         dispatcher=engine,
         records=engine,

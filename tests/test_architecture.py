@@ -21,13 +21,14 @@ FLOORS = (
     | {"limits", "code_quota"},  # all of these are nouns, which may know each other
     {"trigger_seams", "interpreters"},
     {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"},
+    {"testing_catalog"},
     {SURFACE, "serving", "telemetry", "pressure", "unpacking", "inline_code", "isolation"}
     | {"testing_executor", "testing_storage", "testing_resources", "testing_links"},
     {"registry", "runqueue", "codestore", "directory", "journal", "executors", "testing_triggers"},
     {"testing"},
     {"scheduler", "catalog", "function_package", "janitor"},
     {"intake", "dispatcher", "discarder", "resources", "versions", "aliases"},
-    {"delivery", "triggering"},
+    {"delivery", "triggering", "redrive"},
     {"app"},
     {"figures", "http"},
     {"service"},

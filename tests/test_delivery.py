@@ -134,7 +134,7 @@ async def test_what_cannot_be_delivered_is_given_up_at_once() -> None:
         await now.told(1)
         await until(lambda: not now.storage.debts)
 
-        assert now.storage.outbox.given_up[owed.owed_id].error == "nobody there"
+        assert now.storage.outbox.abandoned[owed.owed_id].error == "nobody there"
 
 
 async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_was_tried() -> None:
@@ -143,7 +143,7 @@ async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_w
         owed = await now.owe()
         await now.told(1)
         tries = 1
-        while owed.owed_id not in now.storage.outbox.given_up:
+        while owed.owed_id not in now.storage.outbox.abandoned:
             assert tries < 100
             now.clock.advance(MAX_AGE / 10)
             now.delivery.wake()

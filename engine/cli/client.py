@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -81,6 +82,13 @@ class Client:
 
     def put(self, path: str, value: object) -> Any:
         return self.send("PUT", path, json.dumps(value).encode()).json
+
+    @property
+    def of_project(self) -> Client:
+        """The same, with paths that begin at the project, not at its functions."""
+        other = copy(self)
+        other._base = self._base.removesuffix("/functions")
+        return other
 
     def find(self, path: str, **query: object) -> Any:
         """Like ``get``, but None for what does not exist."""

@@ -80,7 +80,7 @@ def show(request_id: str, /, *, function: str | None = None, target: Target = HE
     function
         Name or URN of its function; without it, all are looked through.
     """
-    _, record = _find(target.client(), request_id, function)
+    _, record = find_invocation(target.client(), request_id, function)
     if target.json:
         print_json(record)
         return
@@ -111,7 +111,7 @@ def cancel(request_id: str, /, *, function: str | None = None, target: Target = 
         Name or URN of its function; without it, all are looked through.
     """
     client = target.client()
-    function, _ = _find(client, request_id, function)
+    function, _ = find_invocation(client, request_id, function)
     body = json.dumps({"request_id": request_id, "type": "force"}).encode()
     client.send("POST", path_of(function, "/cancel"), body)
     if target.json:
@@ -120,7 +120,7 @@ def cancel(request_id: str, /, *, function: str | None = None, target: Target = 
         Words().print(f"[bold green]cancelled[/] {request_id}")
 
 
-def _find(client: Client, request_id: str, function: str | None) -> tuple[str, dict[str, Any]]:
+def find_invocation(client: Client, request_id: str, function: str | None) -> tuple[str, dict[str, Any]]:
     """The invocation and its function. Raises UnknownInvocation."""
     names = [function] if function else [one["func_urn"] for one in all_functions(client)]
     for name in names:

@@ -41,6 +41,7 @@ _KINDS = {
     "versions": _Kind(type="version", ids=("func_urn",), names=("version",)),
     "events": _Kind(type="event", ids=("event_id", "id"), names=("name",)),
     "dependencies": _Kind(type="dependency", ids=("id", "depend_id"), names=("name", "depend_id")),
+    "deliveries": _Kind(type="delivery", ids=(), names=()),
     "cancel": _Kind(type="invocation", ids=("request_id",), names=("request_id",)),
 }
 _FUNCTION = _Kind(

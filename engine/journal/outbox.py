@@ -1,13 +1,16 @@
-"""What destinations have not confirmed yet: owed with the end of an invocation, in the same commit."""
+"""Outcomes on disk that destinations have not confirmed yet, and those that were given up."""
 
 from __future__ import annotations
 
+import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from engine.journal.invocations import append_rows, insert
 from engine.journal.writer import Writer
 from engine.model import DestinationSpec, Invocation, Owed
+
+_COLUMNS = "owed_id, key, function_id, condition, destination, param, due, tries, error, since"
 
 
 class SQLiteOutbox:
@@ -35,15 +38,41 @@ class SQLiteOutbox:
             )
         )
 
+    async def given_up(self, functions: Collection[int], offset: int, limit: int) -> tuple[Sequence[Owed], int]:
+        return await self._writer.call(lambda db: _given_up(db, functions, offset, limit))
+
+    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
+        return await self._writer.call(lambda db: _revive(db, functions, owed_ids, now))
+
 
 def _owed(db: sqlite3.Connection, now: float, rows: int) -> tuple[Sequence[Owed], float | None]:
-    found = db.execute(
-        "SELECT owed_id, key, function_id, condition, destination, param, due, tries, error FROM owed"
-        " WHERE due <= ? ORDER BY due LIMIT ?",
-        (now, rows),
-    ).fetchall()
+    found = db.execute(f"SELECT {_COLUMNS} FROM owed WHERE due <= ? ORDER BY due LIMIT ?", (now, rows)).fetchall()
     later = db.execute("SELECT min(due) FROM owed WHERE due > ?", (now,)).fetchone()[0]
     return [_to_owed(*row) for row in found], later
+
+
+def _given_up(
+    db: sqlite3.Connection, functions: Collection[int], offset: int, limit: int
+) -> tuple[Sequence[Owed], int]:
+    if not functions:
+        return [], 0
+    where = f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({_marks(functions)})"
+    page = (*functions, limit, offset)
+    found = db.execute(f"SELECT {_COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?", page).fetchall()
+    return [_to_owed(*row) for row in found], db.execute(f"SELECT count(*) {where}", tuple(functions)).fetchone()[0]
+
+
+def _revive(db: sqlite3.Connection, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
+    rows = db.execute(
+        "UPDATE owed SET due = ?, since = ?, tries = 0 WHERE due IS NULL"
+        f" AND function_id IN ({_marks(functions)}) AND owed_id IN ({_marks(owed_ids)}) RETURNING owed_id",
+        (now, now, *functions, *owed_ids),
+    )
+    return sorted(owed_id for (owed_id,) in rows.fetchall())
+
+
+def _marks(values: Collection[int]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _to_owed(
@@ -53,9 +82,10 @@ def _to_owed(
     condition: str,
     destination: str,
     param: str,
-    due: float,
+    due: float | None,
     tries: int,
     error: str,
+    since: float,
 ) -> Owed:
     return Owed(
         owed_id=owed_id,
@@ -63,7 +93,8 @@ def _to_owed(
         function_id=function_id,
         condition=condition,
         destination=DestinationSpec(destination=destination, param=param),
-        due_at=due,
+        due_at=math.inf if due is None else due,
         tries=tries,
         error=error,
+        since=since,
     )

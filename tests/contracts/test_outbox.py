@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from engine.model import Owed, State
 from tests.contracts.storage import NOW, SINK, Seams, Storage, ended, failure, made, settled, started
 
@@ -92,6 +94,36 @@ async def test_what_is_given_up_does_not_come_back(storage: Storage) -> None:
         await seams.outbox.postpone(debt, None, "never")
 
         assert await seams.outbox.owed(LATER, 10) == ([], None)
+
+
+async def test_what_is_given_up_can_be_seen_by_function_and_in_pages(storage: Storage) -> None:
+    async with storage() as seams:
+        for function_id in (1, 2, 1, 1):
+            await ended(seams, function_id, owes=SINK)
+        debts = await owed(seams)
+        for debt in debts[:3]:
+            await seams.outbox.postpone(debt, None, "never")
+
+        found, count = await seams.outbox.given_up([1], 0, 1)
+        rest, _ = await seams.outbox.given_up([1], 1, 10)
+
+        assert ([one.owed_id for one in (*found, *rest)], count) == ([debts[0].owed_id, debts[2].owed_id], 2)
+        assert (found[0].error, found[0].tries, found[0].due_at) == ("never", 1, math.inf)
+
+
+async def test_what_is_given_up_can_be_made_due_again_once(storage: Storage) -> None:
+    async with storage() as seams:
+        await ended(seams, 1, owes=SINK)
+        await ended(seams, 2, owes=SINK)
+        mine, other = await owed(seams)
+        for debt in (mine, other):
+            await seams.outbox.postpone(debt, None, "never")
+
+        done = [await seams.outbox.revive([1], [mine.owed_id, other.owed_id, 99], LATER) for _ in range(2)]
+
+        assert done == [[mine.owed_id], []]
+        [again] = await owed(seams)
+        assert (again.owed_id, again.due_at, again.since, again.tries) == (mine.owed_id, LATER, LATER, 0)
 
 
 async def test_debts_outlive_the_engine_and_their_ids_are_never_used_again(storage: Storage) -> None:

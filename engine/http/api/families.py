@@ -8,6 +8,7 @@ from engine.http.api.metrics import MetricsApi
 from engine.http.api.packages import PackagesApi
 from engine.http.api.parts import Parts
 from engine.http.api.quotas import QuotasApi
+from engine.http.api.redriving import RedriveApi
 from engine.http.api.reserved import ReservedApi
 from engine.http.api.routing import Resource
 from engine.http.api.switches import SwitchesApi
@@ -26,4 +27,5 @@ def families(parts: Parts) -> list[Resource]:
         *ReservedApi(parts).resources(),
         *TagsApi(parts).resources(),
         *TriggersApi(parts).resources(),
+        *RedriveApi(parts).resources(),
     ]

@@ -15,6 +15,7 @@ from engine.codestore import CodeStore
 from engine.identity import Identity
 from engine.model import Function, Outcome, Request
 from engine.protocols import Records
+from engine.redrive import Redrive
 from engine.resources.bundle import Resources
 from engine.triggering.source import SourceState
 from engine.usage import Usage
@@ -62,6 +63,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     region: str
     resources: Resources
     usage: Usage
+    redrive: Redrive
     audit: AuditTrail = field(default_factory=AuditTrail)
     version: str = ""  #: of the engine
     instances: Callable[[], int] = int  #: how many are alive

@@ -1,0 +1,48 @@
+"""The double of the catalog's store: functions and their asynchronous settings, kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.model import AsyncSettings, Function
+from engine.protocols import StoredResource
+
+
+class MemoryCatalogStore:
+    def __init__(self) -> None:
+        self.functions: dict[tuple[int, str], Function] = {}
+        self.settings: dict[tuple[int, str], AsyncSettings] = {}
+        self._last = 0
+
+    async def load(self) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
+        return list(self.functions.values()), dict(self.settings)
+
+    async def new_function_id(self) -> int:
+        self._last += 1
+        return self._last
+
+    async def put_function(self, function: Function) -> None:
+        await self.put_functions([function])
+
+    async def put_functions(self, functions: Sequence[Function]) -> None:
+        for function in functions:
+            self.functions[function.function_id, function.version] = function
+
+    async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
+        self.functions[version.function_id, version.version] = version
+        if settings is not None:
+            self.settings[version.function_id, version.version] = settings
+
+    async def delete_version(self, function_id: int, version: str, bound: Sequence[StoredResource] = ()) -> None:
+        self.functions.pop((function_id, version), None)
+        self.settings.pop((function_id, version), None)
+
+    async def delete_function(self, function_id: int) -> None:
+        self.functions = {key: value for key, value in self.functions.items() if key[0] != function_id}
+        self.settings = {key: value for key, value in self.settings.items() if key[0] != function_id}
+
+    async def put_settings(self, function_id: int, version: str, settings: AsyncSettings) -> None:
+        self.settings[function_id, version] = settings
+
+    async def delete_settings(self, function_id: int, version: str) -> None:
+        self.settings.pop((function_id, version), None)

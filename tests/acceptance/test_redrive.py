@@ -1,0 +1,90 @@
+"""What ended badly can be seen and sent again, over the API and by the command line, after a kill as well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
+from tests.engine_process import functiond
+
+FGS = f"/v2/{PROJECT}/fgs"
+FAILS_ONCE = """
+from pathlib import Path
+def handler(event, context):
+    mark = Path({mark!r})
+    if not mark.exists():
+        mark.touch()
+        raise RuntimeError("not yet")
+    return event
+"""
+GOOD = "def handler(event, context):\n    return event\n"
+
+
+def run(engine: EngineProcess, *arguments: str) -> Any:
+    environ = {"FUNCTIOND_PROJECT": PROJECT}
+    done = functiond(*arguments, "--json", url=f"http://127.0.0.1:{engine.port}", environ=environ)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def given_up(engine: EngineProcess) -> Any:
+    return engine.ask("GET", f"{FGS}/deliveries").json
+
+
+def test_a_delivery_that_was_given_up_is_seen_and_sent_again(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("one", GOOD)
+        target = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("two")})}
+        engine.configure("one", destination_config={"on_success": target})
+        request_id = engine.accepted("one", {"n": 1})
+        engine.record("one", request_id, wait=30)
+        while not given_up(engine)["count"]:
+            pass  # there is no function two: it is given up at once
+        [item] = given_up(engine)["deliveries"]
+
+        engine.kill()
+        engine.start()
+        engine.create("two", GOOD)
+        assert run(engine, "deliveries")[0]["delivery_id"] == item["delivery_id"]
+        assert run(engine, "redrive", "--all") == [{"delivery_id": item["delivery_id"]}]
+        while not (found := rows(engine.data, "SELECT body FROM payload JOIN invocation USING (key) WHERE hops = 1")):
+            pass
+
+        assert (item["request_id"], item["condition"], item["tries"]) == (request_id, "success", 1)
+        assert "two" in item["error"]
+        assert json.loads(found[0][0])["request_payload"] == '{"n": 1}'
+        assert given_up(engine)["count"] == 0
+        assert engine.ask("GET", "/v2/other/fgs/deliveries").json["count"] == 0
+
+
+def test_a_failed_invocation_is_sent_again_as_a_new_one(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("one", FAILS_ONCE.format(mark=str(tmp_path / "mark")))
+        first = engine.accepted("one", {"n": 1}, X_Functiond_Priority="2")
+        assert engine.record("one", first, wait=30)["status"] == "FAIL"
+
+        [sent] = run(engine, "redrive", first)
+        again = run(engine, "redrive", first, "--function", "one")
+        record = engine.record("one", sent["new_request_id"], wait=30)
+
+        assert again == [sent]
+        assert (record["status"], record["payload"], record["source"]) == ("SUCCESS", '{"n": 1}', "REDRIVE")
+        assert engine.record("one", first)["status"] == "FAIL"
+
+
+def test_what_went_well_or_is_not_there_is_not_sent_again(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("one", GOOD)
+        done = engine.accepted("one")
+        engine.record("one", done, wait=30)
+        path = f"{FGS}/functions/{urn_of('one')}/async-invocations/redrive"
+
+        well = engine.ask("POST", path, {"request_ids": [done]})
+        unknown = engine.ask("POST", path, {"request_ids": ["8d8f6e0e-0000-4000-8000-000000000000"]})
+        neither = engine.ask("POST", f"{FGS}/deliveries/redrive", {})
+
+        assert (well.status, "SUCCESS" in well.json["error_msg"]) == (400, True)
+        assert (unknown.status, neither.status) == (404, 400)
+        assert functiond("redrive", url="http://127.0.0.1:1").returncode == 2
