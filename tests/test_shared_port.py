@@ -82,6 +82,11 @@ def test_on_one_port_an_idle_instance_makes_room_and_a_busy_one_does_not(tmp_pat
     assert "the port of HTTP functions is in use, since there is one for all" in message
 
 
+async def test_http_functions_that_reach_the_hosts_network_share_its_port(tmp_path: Path) -> None:
+    async with pool(tmp_path, "", walls=Walls(isolation="process", fork_server="off", http_network="host")) as opened:
+        assert not opened.own_network
+
+
 @pytest.mark.parametrize(
     ("asked", "own_network", "limit"),
     [(HTTP, True, 400), (HTTP, False, 1), (CUSTOM, False, 400)],

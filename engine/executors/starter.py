@@ -117,9 +117,17 @@ class Processes:
 
 class Sandboxes:
     name = "bubblewrap"
-    own_network = True
 
-    def __init__(self, bubblewrap: Bubblewrap, marker: str, *, fence: dict[str, Any], linger: float = _LINGER) -> None:
+    def __init__(
+        self,
+        bubblewrap: Bubblewrap,
+        marker: str,
+        *,
+        fence: dict[str, Any],
+        own_network: bool = True,
+        linger: float = _LINGER,
+    ) -> None:
+        self.own_network = own_network or fence["network"]
         self._bubblewrap, self._marker, self._linger = bubblewrap, marker, linger
         self._fence = {**fence, "user": bubblewrap.user}
         self._templates: dict[Home, Template] = {}

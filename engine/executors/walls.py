@@ -26,6 +26,9 @@ class Walls(Struct, frozen=True, kw_only=True):
     fork_server: Literal["off", "need", "start"] = "need"  #: of Python instances outside a sandbox
     tmp_size: int = 512  #: MB of the temporary folder, inside a sandbox
     network: bool = True  #: whether functions reach the host's network; else there is but loopback
+    #: Of HTTP functions, whose servers listen on the same port: each instance has its own, with nothing but loopback;
+    #: or they reach the host's, and there is one instance at a time.
+    http_network: Literal["own", "host"] = "own"
 
 
 #: Plain processes, each a program of its own; nothing is probed.
@@ -40,7 +43,7 @@ async def open_starter(walls: Walls, marker: str, tmp: Path) -> Starter:
         fence = {"tmp": walls.tmp_size, "network": not walls.network}
         found = await to_thread.run_sync(find_bubblewrap, tmp, fence)
         if isinstance(found, Bubblewrap):
-            return Sandboxes(found, marker, fence=fence)
+            return Sandboxes(found, marker, fence=fence, own_network=walls.http_network == "own")
         if walls.isolation == "bubblewrap":
             raise SettingsError(f"executor.isolation is bubblewrap, but {found}; install it, or set auto or process")
         log.warning("functions are not walled off from this machine", reason=found)
@@ -48,9 +51,10 @@ async def open_starter(walls: Walls, marker: str, tmp: Path) -> Starter:
         raise SettingsError(
             "executor.network = false needs the sandbox of bubblewrap: install it, or allow the network"
         )
-    processes = Processes(
-        marker, forking=walls.fork_server != "off", own_network=await to_thread.run_sync(_own_network)
-    )
+    own_network = walls.http_network == "own" and await to_thread.run_sync(_own_network)
+    if walls.http_network == "own" and not own_network:
+        log.warning("HTTP functions have one instance at a time", reason="this machine gives no network namespaces")
+    processes = Processes(marker, forking=walls.fork_server != "off", own_network=own_network)
     if walls.fork_server == "start":
         processes.prepare(own_interpreter().path)
     return processes
