@@ -17,6 +17,8 @@ from engine.errors import (
     Unauthorized,
     Unavailable,
 )
+from engine.log_feed import FunctionLines, LogFeed
+from engine.log_lines import Line
 from engine.model import (
     DestinationSpec,
     Function,
@@ -69,11 +71,14 @@ __all__ = [
     "DestinationSpec",
     "Event",
     "Function",
+    "FunctionLines",
     "FunctionUrn",
     "FunctiondError",
     "IdempotencyConflict",
     "InvalidField",
     "Invocation",
+    "Line",
+    "LogFeed",
     "Mode",
     "NotFound",
     "ObjectMissing",

@@ -36,6 +36,7 @@ from engine.interpreters import Interpreters
 from engine.isolation.machine import usable_memory
 from engine.janitor import Janitor, Retention
 from engine.journal import Storage, locked, open_storage
+from engine.log_feed import LogBoard
 from engine.model import Function
 from engine.pressure import watch_pressure
 from engine.protocols import Plugin, Settlement
@@ -81,6 +82,7 @@ class Running(Struct, frozen=True, kw_only=True):
     janitor: Janitor
     discarder: Discarder
     audit: AuditTrail
+    logs: LogBoard
 
 
 @asynccontextmanager
@@ -95,7 +97,7 @@ async def run_engine(
     clock = clock or SystemClock()
     directory, kept, executor = Path(settings.storage.data_dir), settings.storage, settings.executor
     retention = settings.queue.idempotency_retention
-    registry = Registry(plugins, settings.plugins)
+    registry, board = Registry(plugins, settings.plugins), LogBoard()
     with locked(directory):
         codes = CodeStore(directory / "code", links=registry.code_links)
         async with (
@@ -109,13 +111,15 @@ async def run_engine(
                 memory=memory_budget(settings),
                 idle=executor.idle,
                 log_size=executor.log_size,
+                log_space=kept.logs_size,
+                board=board,
                 processes=executor.processes,
                 region=settings.http.region,
                 clock=clock,
                 interpreters=Interpreters(python=executor.python, node=executor.node),
             ) as pool,
         ):
-            running = _wire(settings, clock, storage, pool, codes, registry)
+            running = _wire(settings, clock, storage, pool, codes, registry, board)
             async with _services(running):
                 yield running
 
@@ -228,7 +232,13 @@ async def _release(running: Running) -> None:
 
 
 def _wire(
-    settings: Settings, clock: Clock, storage: Storage, pool: Pool, codes: CodeStore, registry: Registry
+    settings: Settings,
+    clock: Clock,
+    storage: Storage,
+    pool: Pool,
+    codes: CodeStore,
+    registry: Registry,
+    board: LogBoard,
 ) -> Running:
     executor, kept, region, ageing = settings.executor, settings.storage, settings.http.region, settings.queue.ageing
     catalog = Catalog(
@@ -249,7 +259,7 @@ def _wire(
     policy = _policy(settings.retry)
     janitor = Janitor(
         records=storage.records,
-        logs=storage.path / "logs",
+        logs=pool.files,
         clock=clock,
         retention=Retention(age=kept.retention, rows=kept.retention_rows, size=kept.retention_size),
     )
@@ -267,7 +277,7 @@ def _wire(
         on_overload=lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()),
     )
     audit = AuditTrail()
-    plugins = AllParts(registry, storage.store, clock, region=region, audit=audit)
+    plugins = AllParts(registry, storage.store, clock, region=region, audit=audit, logs=board)
     delivery = Delivery(
         outbox=storage.outbox,
         records=storage.records,
@@ -357,6 +367,7 @@ def _wire(
         redrive=redrive,
         janitor=janitor,
         audit=audit,
+        logs=board,
         discarder=Discarder(storage.journal, scheduler, backlog, clock, on_discard),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import anyio
 import structlog
@@ -13,7 +12,7 @@ from msgspec import Struct
 
 from engine.clock import Clock
 from engine.errors import Unavailable
-from engine.executors.log_files import log_file
+from engine.executors.log_files import LogFiles
 from engine.protocols import Purged, Records
 
 log = structlog.get_logger("functiond.janitor")
@@ -31,7 +30,7 @@ class Retention(Struct, frozen=True, kw_only=True):
 
 
 class Janitor:
-    def __init__(self, *, records: Records, logs: Path, clock: Clock, retention: Retention) -> None:
+    def __init__(self, *, records: Records, logs: LogFiles, clock: Clock, retention: Retention) -> None:
         self._records, self._logs, self._clock, self._retention = records, logs, clock, retention
         self._ended, self._urgent = asyncio.Event(), asyncio.Event()
         self._rest = REST
@@ -80,9 +79,5 @@ class Janitor:
         purged = await self._records.purge(self._clock.now(), age=kept.age, rows=kept.rows, size=kept.size)
         if purged.request_ids:
             self.purged += len(purged.request_ids)
-            await anyio.to_thread.run_sync(self._remove_logs, purged.request_ids)
+            await anyio.to_thread.run_sync(self._logs.remove, purged.request_ids)
         return purged
-
-    def _remove_logs(self, request_ids: tuple[str, ...]) -> None:
-        for request_id in request_ids:
-            log_file(self._logs, request_id).unlink(missing_ok=True)

@@ -127,6 +127,8 @@ def api_parts(engine: Running) -> Parts:
         redrive=engine.redrive,
         source_state=engine.sources.state,
         audit=engine.audit,
+        logs=engine.logs,
+        log_of=engine.pool.log,
         version=__version__,
         instances=lambda: engine.pool.statistics().alive,
         async_body_limit=engine.settings.http.async_body_limit,

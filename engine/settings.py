@@ -118,6 +118,7 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     retention: Seconds = 7 * 86_400.0  #: seconds that finished invocations are kept
     retention_rows: Positive = 5_000_000
     retention_size: Positive = 10 * GIB
+    logs_size: Positive = GIB  #: bytes of logs that are longer than records keep; beyond, the oldest go
     free_space: Annotated[int, Meta(ge=0)] = 256 * MIB  #: bytes left on disk below which new work is refused
     ballast: Annotated[int, Meta(ge=0)] = 16 * MIB  #: file given up when the disk is full
     code_quota: Positive = QUOTA  #: bytes of packages that a project may keep

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from engine.audit import Audit
 from engine.clock import Clock
+from engine.log_feed import LogFeed
 from engine.model import Mode, Outcome
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ class PluginContext(Protocol):
         ...
 
     @property
-    def logs(self) -> Any:
-        """The lines that functions log: the ``LogFeed`` seam; None where there is none."""
+    def logs(self) -> LogFeed:
+        """The lines that functions write."""
         ...
 
     async def sleep_until(self, moment: float) -> None:

@@ -128,6 +128,7 @@ class Engine:
         self.outcome = Outcome(result=b'"done"', log=b"said\n", started_at=1.0, ended_at=1.5, memory_used=1 << 20)
         self.refuses: Exception | None = None
         self.waited = anyio.Event()
+        self.logs: dict[str, bytes] = {}  #: whole ones
         self._ends: dict[int, anyio.Event] = {}
 
     async def accept(self, request: Request) -> str:
@@ -177,6 +178,9 @@ class Engine:
         self.waited.set()
         with anyio.move_on_after(timeout):
             await self._ends[key].wait()
+
+    async def log_of(self, key: int, request_id: str) -> bytes | None:
+        return self.logs.get(request_id)
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         found = [row for row in self.rows.values() if _matches(row, selection)]
@@ -291,6 +295,7 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
         region=REGION,
         resources=resources,
         usage=Usage(catalog.project_of),
+        log_of=engine.log_of,
         health=HealthChecks(alive=lambda: health, ready=lambda: health, metrics=lambda: b"up 1\n"),
     )
     async with listen(create_app(parts), "127.0.0.1", 0) as port:

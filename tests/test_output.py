@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.executors.log_files import log_file
+from engine.executors.log_files import LogFiles, log_file
 from engine.executors.output import Output
 from engine.executors.pool import Pool
+from engine.executors.transcript import Written
 from engine.log_lines import STDERR, STDOUT, decode, plain
 from tests.executing import function, invocation, pool
 
@@ -141,3 +142,24 @@ async def test_a_log_that_cannot_be_written_costs_no_result(tmp_path: Path) -> N
         outcome = await opened.execute(function("spill"), invocation('{"letter": "x", "blocks": 1}'))
 
     assert (outcome.result, outcome.log[16:]) == (b"done", b"x" * 4079 + b"\n")
+
+
+def test_files_of_logs_have_a_bound_together_and_the_oldest_go(tmp_path: Path) -> None:
+    files, written = LogFiles(tmp_path, 25_000), Written(b"x" * 5_000, 0)
+    ids = [f"00000000-00{number}0-7000-8000-000000000000" for number in range(7)]
+    for age, request_id in enumerate(ids):
+        files.keep(request_id, written)
+        os.utime(log_file(tmp_path, request_id), (age, age))
+
+    assert [files.read(one) is not None for one in ids] == [False] * 2 + [True] * 5
+
+
+def test_files_from_before_count_as_well(tmp_path: Path) -> None:
+    old, new = (f"00000000-00{number}0-7000-8000-000000000000" for number in range(2))
+    LogFiles(tmp_path, 1 << 20).keep(old, Written(b"x" * 9_000, 0))
+    os.utime(log_file(tmp_path, old), (1, 1))
+    files = LogFiles(tmp_path, 10_000)
+
+    files.keep(new, Written(b"x" * 5_000, 0))
+
+    assert (files.read(old), files.read(new)) == (None, b"x" * 5_000)

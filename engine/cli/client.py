@@ -6,7 +6,8 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -108,6 +109,27 @@ class Client:
         pieces: Iterable[bytes] | None = None,
     ) -> Answer:
         """``pieces``, if given, are the body again, to be sent one after another."""
+        with self._asked(method, path, body, headers, pieces) as reply:
+            names = {name.lower(): value for name, value in reply.getheaders()}
+            return _checked(Answer(status=reply.status, headers=names, body=reply.read()))
+
+    def lines(self, path: str, accept: str) -> Iterator[bytes]:
+        """The lines of a reply as they come, without their ends."""
+        with self._asked("GET", path, None, {"Accept": accept}, None) as reply:
+            if reply.status >= 400:
+                _checked(Answer(status=reply.status, headers={}, body=reply.read()))
+            while line := reply.readline():
+                yield line.rstrip(b"\n")
+
+    @contextmanager
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+        pieces: Iterable[bytes] | None,
+    ) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT)
         given = {"Content-Type": "application/json", **(headers or {})}
         if self._key:
@@ -119,14 +141,11 @@ class Client:
             connection.connect()
             connection.sock.settimeout(None)
             connection.request(method, self._base + path, pieces if pieces is not None else body, given)
-            reply = connection.getresponse()
-            names = {name.lower(): value for name, value in reply.getheaders()}
-            answer = Answer(status=reply.status, headers=names, body=reply.read())
+            yield connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise NotRunning(self._url, self._start, _problem(error)) from None
         finally:
             connection.close()
-        return _checked(answer)
 
 
 def path_of(name: str, rest: str = "") -> str:

@@ -25,6 +25,7 @@ _THERE = {
     "invoke": ("invoke:invoke", "Call a function, or leave an event for it (--async)."),
     "invocations": ("invocations:invocations", "List asynchronous invocations."),
     "show": ("invocations:show", "Show one invocation."),
+    "logs": ("logs:logs", "Print what an invocation or a function has written."),
     "redrive": ("redrive:redrive", "Send again what ended badly."),
     "deliveries": ("redrive:deliveries", "List the outcomes that could not be delivered."),
     "cancel": ("invocations:cancel", "End an invocation that waits or runs."),

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from engine.clock import Clock
 from engine.executors.process import Call, Instance, Key, Owner
 from engine.executors.spawn import Order, Place, environment, setup
 from engine.executors.starter import Starter
+from engine.executors.transcript import Scribe
 from engine.frames import Answer, setup_frame
 from engine.interpreters import Interpreters
 from engine.isolation.leftovers import remove_tree
@@ -36,7 +36,6 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     tmp: Path
     marker: str
     region: str
-    log_size: int
     processes: int
 
 
@@ -48,10 +47,10 @@ class Host:
         starter: Starter,
         isolation: Isolation,
         interpreters: Interpreters,
-        clock: Clock,
+        scribe: Scribe,
     ) -> None:
         self.interpreters = interpreters
-        self._settings, self._starter, self._isolation, self._clock = settings, starter, isolation, clock
+        self._settings, self._starter, self._isolation, self._scribe = settings, starter, isolation, scribe
         self._starters = ThreadPoolExecutor(_STARTERS, "functiond-start")
         self._cleaners = ThreadPoolExecutor(_CLEANERS, "functiond-clean")
         self._places: dict[Instance, Place] = {}
@@ -77,9 +76,7 @@ class Host:
         order = Order(command, environment(function, seen), seen.code, seen.layers)
         spawned = self._starter.start(key[:3], place, order)
         try:
-            instance = Instance(
-                spawned, key=key, function=function, log_size=self._settings.log_size, owner=owner, clock=self._clock
-            )
+            instance = Instance(spawned, key=key, function=function, owner=owner, scribe=self._scribe)
         except BaseException:
             spawned.destroy()
             self._starter.ended(key[:3])

@@ -18,15 +18,17 @@ from msgspec import Struct
 from engine.clock import Clock, SystemClock
 from engine.executors.fleet import Fleet
 from engine.executors.host import Host, HostSettings
-from engine.executors.log_files import keep_log
+from engine.executors.log_files import LogFiles
 from engine.executors.outcomes import Ended, Fault, beside_fault, call_fault
 from engine.executors.places import Start, Wait
 from engine.executors.process import Call, End, Instance, Key
+from engine.executors.transcript import Scribe
 from engine.executors.walls import BARE, Walls, open_starter
 from engine.interpreters import Interpreters
 from engine.isolation.detect import detect_isolation
 from engine.isolation.leftovers import kill_leftovers
 from engine.isolation.limits import Isolation
+from engine.log_feed import LogBoard
 from engine.log_lines import TAIL, last
 from engine.model import Code, CodePackage, Function, Invocation, Mode, Outcome
 from engine.statistics import Distribution
@@ -57,6 +59,8 @@ async def open_pool(
     memory: int = 0,
     idle: float = 300.0,
     log_size: int = 1 << 20,
+    log_space: int = 1 << 30,
+    board: LogBoard | None = None,
     processes: int = 1024,
     region: str = "local-1",
     clock: Clock | None = None,
@@ -66,9 +70,10 @@ async def open_pool(
 ) -> AsyncIterator[Pool]:
     """A pool in which nothing of an earlier engine runs any more; when it is left, nothing of this one does.
 
-    ``memory`` is MB for all instances together, 0 for no bound. ``marker`` names the data directory and with it
-    whatever an engine on it has started: two living engines must not share one. Raises SettingsError if ``walls``
-    ask for what this machine has not.
+    ``memory`` is MB for all instances together, 0 for no bound. Of a log, ``log_size`` bytes are kept; files of longer
+    ones have ``log_space`` bytes together, and whoever listens on ``board`` hears all lines. ``marker`` names the data
+    directory and with it whatever an engine on it has started: two living engines must not share one. Raises
+    SettingsError if ``walls`` ask for what this machine has not.
     """
     await to_thread.run_sync(kill_leftovers, marker, tmp)
     if isolation is None:
@@ -78,7 +83,6 @@ async def open_pool(
         tmp=tmp,
         marker=marker,
         region=region,
-        log_size=log_size,
         processes=processes,
     )
     clock = clock or SystemClock()
@@ -87,9 +91,9 @@ async def open_pool(
         starter=await open_starter(walls, marker, tmp),
         isolation=isolation,
         interpreters=interpreters or Interpreters(),
-        clock=clock,
+        scribe=Scribe(limit=log_size, clock=clock, board=board or LogBoard()),
     )
-    pool = Pool(host, log_dir=log_dir, memory=memory, idle=idle, clock=clock)
+    pool = Pool(host, files=LogFiles(log_dir, log_space), memory=memory, idle=idle, clock=clock)
     try:
         yield pool
     finally:
@@ -100,10 +104,10 @@ async def open_pool(
 class Pool:
     """Satisfies ``engine.protocols.Executor``."""
 
-    def __init__(self, host: Host, *, log_dir: Path, memory: int, idle: float, clock: Clock) -> None:
+    def __init__(self, host: Host, *, files: LogFiles, memory: int, idle: float, clock: Clock) -> None:
         self.interpreters = host.interpreters
         self.own_network = host.own_network  #: whether an HTTP function may have more than one instance
-        self._isolation, self._log_dir, self._clock = host.isolation, log_dir, clock
+        self._isolation, self._clock, self.files = host.isolation, clock, files
         self.fleet = Fleet(host, memory=memory, idle=idle, clock=clock)
         self.reserve, self._places = self.fleet.reserve, self.fleet.places
         self._running: dict[int, Call | Wait] = {}
@@ -124,12 +128,19 @@ class Pool:
         finally:
             del self._running[invocation.key]
         if len(ended.written.kept) > TAIL or invocation.attempt > 1:
-            await to_thread.run_sync(keep_log, self._log_dir, invocation.request_id, ended.written)
+            await to_thread.run_sync(self.files.keep, invocation.request_id, ended.written)
         return self._outcome(ended, started_at, initialised)
 
     def cancel(self, key: int) -> bool:
         running = self._running.get(key)
         return running is not None and running.cancel()
+
+    async def log(self, key: int, request_id: str) -> bytes | None:
+        """What an invocation has written, as ``engine.log_lines`` keeps it; None: no more than its record tells."""
+        running = self._running.get(key)
+        if isinstance(running, Call):
+            return running.written().whole()
+        return await to_thread.run_sync(self.files.read, request_id)
 
     async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
         await self.fleet.retire(function_id, keep)

@@ -19,13 +19,12 @@ from concurrent.futures import Future
 from enum import StrEnum
 from typing import Protocol
 
-from engine.clock import Clock
 from engine.executors.output import Output
 from engine.executors.spawn import Spawned
-from engine.executors.transcript import NOTHING, Transcript, Written
+from engine.executors.transcript import NOTHING, Scribe, Transcript, Written
 from engine.frames import ITSELF, READY, Answer, FrameError, FrameReader, Logged, invoke_frame, stop_frame
 from engine.isolation.limits import Enclosure
-from engine.log_lines import STDERR, encode
+from engine.log_lines import STDERR
 from engine.model import Code, Function, Invocation
 
 Key = tuple[int, str, int, int]  #: function_id, version, revision, memory: what an instance can serve
@@ -107,7 +106,13 @@ class Call:
 
 class Instance(asyncio.Protocol):
     def __init__(
-        self, spawned: Spawned, *, key: Key, function: Function, log_size: int, owner: Owner, clock: Clock
+        self,
+        spawned: Spawned,
+        *,
+        key: Key,
+        function: Function,
+        owner: Owner,
+        scribe: Scribe,
     ) -> None:
         self.key = key
         self.memory = key[-1]  #: MB
@@ -126,8 +131,7 @@ class Instance(asyncio.Protocol):
         self.enclosing: Future[Enclosure | OSError] | None = None
         self.enclosure: Enclosure | None = None
         self.transcript: Transcript | None = None  #: of lines that belong to no call
-        self._owner, self._clock = owner, clock
-        self._log_size = log_size
+        self._function, self._owner, self._scribe = function, owner, scribe
         self._pre_stop = function.pre_stop_timeout if function.pre_stop_handler else 0
         self._loop = asyncio.get_running_loop()
         self._child, self._socket = spawned.child, spawned.socket
@@ -256,13 +260,13 @@ class Instance(asyncio.Protocol):
         self.heap_exhausted = self.heap_exhausted or (stream == STDERR and HEAP_EXHAUSTED in text)
         own = self.concurrency == 1 or ITSELF in self.calls
         call = next(iter(self.calls.values()), None) if own else None
-        self._note(call, int(self._clock.now() * 1000), stream, text)
+        self._note(call, self._scribe.now(), stream, text)
 
     def _note(self, call: Call | None, at: int, stream: int, text: bytes) -> None:
-        owner = self if call is None else call
-        if owner.transcript is None:
-            owner.transcript = Transcript(self._log_size)
-        owner.transcript.add(encode(at, stream, text))
+        writer, request_id = (self, "") if call is None else (call, call.request_id)
+        if writer.transcript is None:
+            writer.transcript = self._scribe.begin(request_id)
+        self._scribe.write(writer.transcript, self._function, at, stream, text)
 
     # --- what the loop calls ---
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from engine.clock import Clock
+from engine.log_feed import LogBoard
 from engine.log_lines import NOTE, encode, last
+from engine.model import Function
+
+_OWN_LIMIT = 64 << 10  #: bytes of lines that belong to no request
 
 
 class Written(NamedTuple):
@@ -25,7 +30,8 @@ NOTHING = Written(b"", 0)
 
 
 class Transcript:
-    def __init__(self, limit: int) -> None:
+    def __init__(self, request_id: str, limit: int) -> None:
+        self.request_id = request_id
         self._limit = limit
         self._lines = bytearray()
         self._dropped = 0
@@ -48,3 +54,22 @@ class Transcript:
         kept = last(bytes(self._lines), self._limit)
         self._dropped += len(self._lines) - len(kept)
         self._lines[:] = kept
+
+
+class Scribe:
+    """Writes down what instances say, and tells it to those who listen. ``limit`` is in bytes, for each request."""
+
+    def __init__(self, *, limit: int, clock: Clock, board: LogBoard) -> None:
+        self._limit, self._clock, self._board = limit, clock, board
+
+    def now(self) -> int:
+        """Milliseconds since the epoch, for lines that come without a time."""
+        return int(self._clock.now() * 1000)
+
+    def begin(self, request_id: str) -> Transcript:
+        return Transcript(request_id, self._limit if request_id else min(self._limit, _OWN_LIMIT))
+
+    def write(self, transcript: Transcript, function: Function, at: int, stream: int, text: bytes) -> None:
+        lines = encode(at, stream, text)
+        transcript.add(lines)
+        self._board.tell(function, transcript.request_id, lines)

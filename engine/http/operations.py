@@ -15,6 +15,7 @@ from engine.http.api import (
     async_settings,
     dependencies,
     events,
+    logs,
     metrics,
     packages,
     quotas,
@@ -30,6 +31,7 @@ from engine.http.api import function_shapes as functions
 from engine.http.api.routing import BASE
 
 JSON, ZIP, TEXT = "application/json", "application/zip", "text/plain"
+JSON_LINES, EVENTS = "application/x-ndjson", "text/event-stream"
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -149,6 +151,16 @@ OPERATIONS = (
         query=("wait",),
         own=True,
     ),
+    _op(
+        "ShowAsyncInvocationLogs",
+        "GET",
+        f"{_ONE}/async-invocations/{{request_id}}/logs",
+        None,
+        logs.LogItem,
+        content=JSON_LINES,
+        own=True,
+    ),
+    _op("FollowFunctionLogs", "GET", f"{_ONE}/logs", None, str, content=EVENTS, own=True),
     _op(
         "RedriveAsyncInvocations",
         "POST",

@@ -20,6 +20,7 @@ from engine.http.api.families import families
 from engine.http.api.functions import Functions
 from engine.http.api.health import Health
 from engine.http.api.invocations import Invocations
+from engine.http.api.logs import LogsApi
 from engine.http.api.parts import Parts
 from engine.http.api.records import InvocationRecords
 from engine.http.api.routing import Resource, make_router, own_urn
@@ -62,6 +63,7 @@ def all_resources(parts: Parts) -> list[Resource]:
     return [
         *Functions(parts).resources(),
         *InvocationRecords(parts).resources(),
+        *LogsApi(parts).resources(),
         *AsyncSettingsApi(parts).resources(),
         *VersionsApi(parts).resources(),
         *AliasesApi(parts).resources(),

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from engine.audit import Audit
 from engine.clock import Clock
+from engine.log_feed import LogFeed
 from engine.protocols import Plugin
 from engine.registry import Registry
 from engine.trigger_seams import PluginService, Routes, Store
@@ -29,7 +30,7 @@ class PluginParts(Struct, frozen=True, kw_only=True):
     clock: Clock
     region: str
     audit: Audit
-    logs: Any = None
+    logs: LogFeed
 
     async def sleep_until(self, moment: float) -> None:
         while (left := moment - self.clock.now()) > 0:  # noqa: ASYNC110  (a clock offers no event)
@@ -47,7 +48,7 @@ class AllParts:
         *,
         region: str,
         audit: Audit,
-        logs: Any = None,
+        logs: LogFeed,
     ) -> None:
         self.mounts = Mounts()
         self._registry = registry

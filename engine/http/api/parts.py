@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from msgspec import Struct, field
@@ -13,6 +13,7 @@ from engine.catalog import Catalog
 from engine.clock import Clock
 from engine.codestore import CodeStore
 from engine.identity import Identity
+from engine.log_feed import LogBoard, LogFeed
 from engine.model import Function, Outcome, Request
 from engine.protocols import Records
 from engine.redrive import Redrive
@@ -64,6 +65,8 @@ class Parts(Struct, frozen=True, kw_only=True):
     resources: Resources
     usage: Usage
     redrive: Redrive
+    logs: LogFeed = field(default_factory=LogBoard)
+    log_of: Callable[[int, str], Awaitable[bytes | None]]  #: by key and request id; None: its record has all
     audit: AuditTrail = field(default_factory=AuditTrail)
     version: str = ""  #: of the engine
     instances: Callable[[], int] = int  #: how many are alive

@@ -12,6 +12,7 @@ from starlette.routing import Route, Router
 from engine.errors import Forbidden, InvalidField, NotFound, NotJson
 from engine.http.api.decoding import T, decode
 from engine.http.api.errors import problem
+from engine.http.streaming import Stream, stream
 from engine.http.wire import Reply, check_json_type, check_utf8, read_body, respond
 from engine.serving import App, Receive, Scope, Send
 from engine.urn import FunctionUrn, parse_urn
@@ -106,6 +107,9 @@ class _Endpoint:
             reply = problem(405, "FSS.0405", f"use {allowed} here", ((b"allow", allowed.encode()),))
         else:
             reply = await handler(Call(scope, receive, self._region))
+            if isinstance(reply, Stream):
+                await stream(receive, send, reply)
+                return
         await respond(scope, send, reply)
 
 

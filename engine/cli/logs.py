@@ -1,0 +1,76 @@
+"""``functiond logs``: what an invocation has written, or a function's last ones, and live what comes."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from cyclopts import Parameter
+
+from engine.cli.client import Client, path_of
+from engine.cli.invocations import find_invocation
+from engine.cli.target import HERE, Target
+
+_REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+EVENTS, JSON_LINES = "text/event-stream", "application/x-ndjson"
+
+
+def logs(
+    name: str,
+    /,
+    *,
+    follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative="", show_default=False)] = False,
+    limit: int = 10,
+    target: Target = HERE,
+) -> None:
+    """Print lines with their times and streams.
+
+    Parameters
+    ----------
+    name
+        Request id of an invocation; or name or URN of a function, for its last asynchronous invocations.
+    follow
+        Print what is written from now on: until the invocation ends, or for a function without end.
+    limit
+        How many invocations of a function.
+    """
+    client = target.client()
+    if _REQUEST_ID.fullmatch(name):
+        function, _ = find_invocation(client, name, None)
+        paths = [path_of(function, f"/async-invocations/{quote(name)}/logs")]
+    elif follow:
+        paths = [path_of(name, "/logs")]
+    else:
+        page = client.get(path_of(name, "/async-invocations"), limit=limit)
+        ids = sorted(item["request_id"] for item in page["invocations"])
+        paths = [path_of(name, f"/async-invocations/{quote(one)}/logs") for one in ids]
+    for path in paths:
+        for line in _events(client, path) if follow else _lines(client, path):
+            _print(line, whole=target.json)
+
+
+def _lines(client: Client, path: str) -> Iterator[dict[str, Any]]:
+    yield from map(json.loads, client.lines(path, JSON_LINES))
+
+
+def _events(client: Client, path: str) -> Iterator[dict[str, Any]]:
+    name = ""
+    for line in client.lines(path, EVENTS):
+        field, _, value = line.partition(b": ")
+        if field == b"event":
+            name = value.decode()
+        elif field == b"data" and name == "line":
+            yield json.loads(value)
+        elif field == b"data" and name == "dropped":
+            print(f"functiond: {json.loads(value)['lines']} lines came too fast to be shown", file=sys.stderr)
+
+
+def _print(line: dict[str, Any], *, whole: bool) -> None:
+    print(
+        json.dumps(line, ensure_ascii=False) if whole else f"{line['time'] or ''} {line['stream']:<6} {line['text']}",
+        flush=True,
+    )

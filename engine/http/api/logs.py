@@ -1,0 +1,124 @@
+"""Ours: the log of an invocation, line by line with time and stream, and live what a function writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import anyio
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from engine.errors import InvalidRequest, UnknownInvocation
+from engine.http.api.parts import Parts
+from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.times import exact_time
+from engine.http.log_queue import LogQueue
+from engine.http.streaming import EVENTS, HEARTBEAT, Stream, Write, event
+from engine.http.wire import Reply
+from engine.log_lines import Line, decode
+from engine.model import Function, Record
+
+JSON_LINES = b"application/x-ndjson"
+QUIET = 15.0  #: seconds without a line after which a heartbeat is sent
+LONG = 3600.0  #: seconds after which is looked whether an invocation has ended unnoticed
+
+
+class LogItem(Struct, frozen=True, kw_only=True):
+    """A line. ``stream`` is stdout, stderr, logger, or engine for a note of what is missing."""
+
+    time: str | None
+    stream: str
+    text: str
+    request_id: str | UnsetType = UNSET  #: live; empty for what an instance wrote that belongs to no request
+
+
+class LogsApi:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def resources(self) -> list[Resource]:
+        function = f"{BASE}/functions/{{function_urn}}"
+        return [
+            Resource(path=f"{function}/async-invocations/{{request_id}}/logs", methods={"GET": self.show}),
+            Resource(path=f"{function}/logs", methods={"GET": self.follow_function}),
+        ]
+
+    async def show(self, call: Call) -> Reply:
+        """Its lines as JSON, one a line; with ``Accept: text/event-stream`` as events, until it has ended."""
+        function = self._parts.catalog.find(call.urn)
+        record = await self._record(function, call.part("request_id"))
+        if _wants_events(call):
+            return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function, record))
+        lines = [msgspec.json.encode(_item(line)) + b"\n" for line in await self._lines(record)]
+        return Reply(body=b"".join(lines), content_type=JSON_LINES)
+
+    async def follow_function(self, call: Call) -> Reply:
+        """All that its runs and instances write from now on, as events."""
+        function = self._parts.catalog.find(call.urn)
+        if not _wants_events(call):
+            raise InvalidRequest("a function's log is live only: ask with Accept: text/event-stream")
+        return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function))
+
+    async def _follow(self, write: Write, function: Function, record: Record | None = None) -> None:
+        queue = LogQueue(record.request_id if record else "")
+        with self._parts.logs.subscribed(queue.put, function_id=function.function_id):
+            async with anyio.create_task_group() as tasks:
+                if record is None:
+                    await write(HEARTBEAT)  # so that whoever asked knows that it has begun
+                else:
+                    await write(_events(record.request_id, await self._lines(record)) or HEARTBEAT)
+                    tasks.start_soon(self._await_end, record.key, queue)
+                await _pass_on(queue, write)
+                tasks.cancel_scope.cancel()
+            if record is not None:
+                ended = await self._parts.records.get(record.key) or record
+                await write(event("end", {"request_id": ended.request_id, "status": ended.state}))
+
+    async def _await_end(self, key: int, queue: LogQueue) -> None:
+        while True:
+            record = await self._parts.records.get(key)
+            if record is None or record.state.final:
+                queue.end()
+                return
+            await self._parts.dispatcher.ended(key, LONG)
+
+    async def _lines(self, record: Record) -> Iterable[Line]:
+        whole = await self._parts.log_of(record.key, record.request_id)
+        return decode(record.log if whole is None else whole)
+
+    async def _record(self, function: Function, request_id: str) -> Record:
+        key = self._parts.identity.key_of(request_id)
+        record = await self._parts.records.get(key) if key is not None else None
+        if record is None or record.function_id != function.function_id:
+            raise UnknownInvocation(request_id)
+        return record
+
+
+async def _pass_on(queue: LogQueue, write: Write) -> None:
+    """Until the queue ends."""
+    last = False
+    while not last:
+        taken = None
+        with anyio.move_on_after(QUIET):
+            taken = await queue.take()
+        if taken is None:
+            await write(HEARTBEAT)
+            continue
+        if taken.dropped:
+            await write(event("dropped", {"lines": taken.dropped}))
+        if taken.told:
+            await write(b"".join(_events(told.request_id, told.lines) for told in taken.told))
+        last = taken.last
+
+
+def _events(request_id: str, lines: Iterable[Line]) -> bytes:
+    return b"".join(event("line", _item(line, request_id)) for line in lines)
+
+
+def _item(line: Line, request_id: str | UnsetType = UNSET) -> LogItem:
+    time = exact_time(line.at) if line.at else None
+    return LogItem(time=time, stream=line.stream, text=line.text, request_id=request_id)
+
+
+def _wants_events(call: Call) -> bool:
+    return EVENTS in call.headers.get(b"accept", b"").lower()

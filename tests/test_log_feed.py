@@ -1,0 +1,59 @@
+"""Who hears what functions write, and how much of it waits for a slow reader."""
+
+from __future__ import annotations
+
+from engine.http.log_queue import LogQueue
+from engine.log_feed import FunctionLines, LogBoard
+from engine.log_lines import STDOUT, Line, encode
+from tests.executing import function
+
+
+def said(text: str, request_id: str = "r") -> FunctionLines:
+    return FunctionLines(function=function("f"), request_id=request_id, lines=(Line(1.0, "stdout", text),))
+
+
+def test_a_listener_hears_one_function_or_all() -> None:
+    board, heard = LogBoard(), list[tuple[str, str]]()
+    mine, other = function("mine", function_id=1), function("other", function_id=2)
+    with (
+        board.subscribed(lambda told: heard.append(("one", told.lines[0].text)), function_id=1),
+        board.subscribed(lambda told: heard.append(("all", told.lines[0].text))),
+    ):
+        board.tell(mine, "r", encode(1, STDOUT, b"x"))
+        board.tell(other, "r", encode(1, STDOUT, b"y"))
+    board.tell(mine, "r", encode(1, STDOUT, b"z"))
+
+    assert heard == [("one", "x"), ("all", "x"), ("all", "y")]
+
+
+def test_a_listener_that_fails_harms_nobody() -> None:
+    board, heard = LogBoard(), list[FunctionLines]()
+
+    def fail(told: FunctionLines) -> None:
+        raise RuntimeError
+
+    with board.subscribed(fail), board.subscribed(heard.append):
+        board.tell(function("f"), "r", encode(1, STDOUT, b"x"))
+
+    assert len(heard) == 1
+
+
+async def test_of_what_a_slow_reader_leaves_the_oldest_goes() -> None:
+    queue = LogQueue(limit=10)
+    for text in ("12345", "67890", "abc"):
+        queue.put(said(text))
+
+    taken = await queue.take()
+
+    assert ([told.lines[0].text for told in taken.told], taken.dropped) == (["67890", "abc"], 1)
+
+
+async def test_a_queue_takes_the_lines_of_its_request_and_ends() -> None:
+    queue = LogQueue("mine")
+    queue.put(said("x", "another"))
+    queue.put(said("y", "mine"))
+    queue.end()
+
+    taken = await queue.take()
+
+    assert ([told.lines[0].text for told in taken.told], taken.last) == (["y"], True)
