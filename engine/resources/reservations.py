@@ -25,7 +25,7 @@ from engine.errors import NotFound, TooManyReserved
 from engine.executors.reserve import Reserve
 from engine.model import Function
 from engine.resources.shelf import Shelf, function_owner, owning_function
-from engine.resources.tactics import Reservation, check_tactics
+from engine.resources.tactics import Held, Reservation, check_tactics
 from engine.urn import LATEST, FunctionUrn
 
 log = structlog.get_logger("functiond.reservations")
@@ -74,6 +74,9 @@ class Reservations:
         self._shelf, self._catalog, self._clock = shelf, catalog, clock
         self._warmer, self._memory = warmer, memory
         self._wake, self._asked = anyio.Event(), False
+        self._held: dict[
+            tuple[str, str], tuple[Reservation, Held]
+        ] = {}  #: by owner and qualifier; each good for a while
 
     def find(self, project: str, urn: FunctionUrn | None = None) -> Sequence[Reserved]:
         """Of a project, or of one function (of one version, if the URN names one)."""
@@ -127,8 +130,7 @@ class Reservations:
 
     def _next_change(self) -> float:
         """Seconds until another number is wanted."""
-        now = self._clock.now()
-        return min((one.next_change(now) - now for _, _, one in self._shelf.all()), default=math.inf)
+        return min((held.end for _, held in self._held.values()), default=math.inf) - self._clock.now()
 
     async def _fill(self) -> bool:
         """Start what is missing; False if something would not start."""
@@ -149,12 +151,15 @@ class Reservations:
         return list(counts.values())
 
     def _all(self) -> list[Reserved]:
-        found, now = [], self._clock.now()
+        found, now, before, self._held = [], self._clock.now(), self._held, {}
         for owner, qualifier, one in self._shelf.all():
             function = self._function(owner, qualifier)
             if function is not None:
-                count = one.count_at(now)
-                found.append(Reserved(function=function, qualifier=qualifier, reservation=one, count=count))
+                known, held = before.get((owner, qualifier), (None, None))
+                if held is None or known is not one or not held.covers(now):
+                    held = one.held_at(now)
+                self._held[owner, qualifier] = one, held
+                found.append(Reserved(function=function, qualifier=qualifier, reservation=one, count=held.count))
         return found
 
     def _function(self, owner: str, qualifier: str) -> Function | None:

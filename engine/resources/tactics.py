@@ -1,4 +1,4 @@
-"""How many instances a reservation means at a given time: plain functions of the two.
+"""How many instances a reservation means at a given time.
 
     base count ──▶ a Cron comes ──▶ its count ──▶ another Cron comes, or this one expires ──▶ ...
 
@@ -11,7 +11,6 @@ on an account without that feature.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
@@ -45,6 +44,17 @@ class Tactics(Struct, frozen=True, kw_only=True):
     metric_configs: Annotated[list[MetricConfig], Meta(max_length=10)] = []
 
 
+class Held(Struct, frozen=True, kw_only=True):
+    """How many instances, from when to when."""
+
+    count: int
+    begin: float
+    end: float
+
+    def covers(self, now: float) -> bool:
+        return self.begin <= now < self.end
+
+
 class Reservation(Struct, frozen=True, kw_only=True):
     """Kept under the version or ``!alias`` that it is for.
 
@@ -69,29 +79,28 @@ class Reservation(Struct, frozen=True, kw_only=True):
         )
         return msgspec.structs.replace(self, since=since)
 
-    def count_at(self, now: float) -> int:
-        came = [(last, config.count) for config, last in self._came(now)]
-        return max(came)[1] if came else self.count
-
-    def next_change(self, now: float) -> float:
-        """When ``count_at`` may be another; infinite if never."""
-        return min((_next_change(config, now) for config in self.tactics.cron_configs), default=math.inf)
-
-    def _came(self, now: float) -> Iterator[tuple[CronConfig, float]]:
-        """The Crons that hold now, with when they last came."""
+    def held_at(self, now: float) -> Held:
+        """Takes a millisecond for each Cron."""
+        came, end = [], math.inf
         for config, since in zip(self.tactics.cron_configs, self.since, strict=False):
-            if not config.expired_time or now < config.expired_time:
-                last = read_cron(config.cron).last_until(now, config.start_time or since)
-                if last is not None:
-                    yield config, last
+            last, change = _times(config, config.start_time or since, now)
+            end = min(end, change)
+            if last is not None:
+                came.append((last, config.count))
+        return Held(count=max(came)[1] if came else self.count, begin=now, end=end)
 
 
-def _next_change(config: CronConfig, now: float) -> float:
+def _times(config: CronConfig, begin: float, now: float) -> tuple[float | None, float]:
+    """When it came last, if that holds now; and when that may change, infinite if never."""
     expires = config.expired_time or math.inf
     if expires <= now:
-        return math.inf
+        return None, math.inf
+    try:
+        cron = read_cron(config.cron)
+    except InvalidField:  # this machine may know fewer time zones than the one on which it was put
+        return None, math.inf
     # One that comes in the very second of its start comes.
-    return min(read_cron(config.cron).next_after(max(now, config.start_time - 1)), expires)
+    return cron.last_until(now, begin), min(cron.next_after(max(now, config.start_time - 1)), expires)
 
 
 def check_tactics(tactics: Tactics) -> None:
