@@ -74,9 +74,7 @@ class Reservations:
         self._shelf, self._catalog, self._clock = shelf, catalog, clock
         self._warmer, self._memory = warmer, memory
         self._wake, self._asked = anyio.Event(), False
-        self._held: dict[
-            tuple[str, str], tuple[Reservation, Held]
-        ] = {}  #: by owner and qualifier; each good for a while
+        self._held: dict[tuple[str, str], tuple[Reservation, Held]] = {}  #: by owner and qualifier
 
     def find(self, project: str, urn: FunctionUrn | None = None) -> Sequence[Reserved]:
         """Of a project, or of one function (of one version, if the URN names one)."""
@@ -123,14 +121,15 @@ class Reservations:
             complete = await self._fill()
             if not complete and not self._asked:
                 self._wake = anyio.Event()  # what would not start has ended, too: that is no news
-            with anyio.move_on_after(min(self._next_change(), FARTHEST if complete else RETRY)) as patience:
+            with anyio.move_on_after(min(self._next_change(), math.inf if complete else RETRY)) as patience:
                 await self._wake.wait()
             if not self._asked and not patience.cancelled_caught:
                 await anyio.sleep(PAUSE)
 
     def _next_change(self) -> float:
         """Seconds until another number is wanted."""
-        return min((held.end for _, held in self._held.values()), default=math.inf) - self._clock.now()
+        end = min((held.end for _, held in self._held.values()), default=math.inf)
+        return math.inf if end == math.inf else min(end - self._clock.now(), FARTHEST)
 
     async def _fill(self) -> bool:
         """Start what is missing; False if something would not start."""
