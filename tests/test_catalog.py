@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from engine.errors import (
 )
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.urn import FunctionUrn, parse_urn
-from tests.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded
+from tests.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded, zipped
 
 INLINE = CodeSource(kind="inline", file=encoded(SOURCE))
 
@@ -124,6 +126,38 @@ async def test_of_two_creations_at_once_one_wins(catalog: Catalog) -> None:
         tasks.start_soon(create)
 
     assert sorted(ends) == ["created", "exists"]
+
+
+class SlowLinks:
+    """Gives what it has once it is ``allowed``."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.asked, self.allowed = anyio.Event(), anyio.Event()
+
+    @asynccontextmanager
+    async def open(self, link: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.asked.set()
+        yield self._read()
+
+    async def _read(self) -> AsyncIterator[bytes]:
+        await self.allowed.wait()
+        yield self._content
+
+
+async def test_code_that_is_long_in_coming_holds_up_nobody(store: MemoryCatalogStore, tmp_path: Path) -> None:
+    links = SlowLinks(zipped(index__py=SOURCE))
+    catalog = Catalog(store, CodeStore(tmp_path, links=links), SystemClock(), region=REGION)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(catalog.create, draft("slow"), CodeSource(kind="obs", url="obs://bucket/key"))
+        await links.asked.wait()
+        await catalog.create(draft("quick"), INLINE)
+        there = [one.name for one in catalog.list(PROJECT)]
+        links.allowed.set()
+
+    assert there == ["quick"]
+    assert {one.name for one in catalog.list(PROJECT)} == {"quick", "slow"}
 
 
 async def test_everything_is_there_again_after_a_restart(

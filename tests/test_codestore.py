@@ -200,7 +200,11 @@ def test_a_ratio_no_code_has_is_refused(tmp_path: Path) -> None:
         unpack(io.BytesIO(bomb), tmp_path, Limits(ratio_from=1000))
 
 
-def test_too_many_entries_are_refused_before_the_directory_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [5, 1 << 18])
+def test_too_many_entries_are_refused_before_the_directory_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr("engine.unpacking._BLOCK", block)  # the entries' marks lie across the blocks, too
     content = zipped(**{f"f{number}": "" for number in range(20)})
 
     with pytest.raises(InvalidField, match="more than 19 entries"):

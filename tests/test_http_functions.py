@@ -83,6 +83,16 @@ async def test_new_code_replaces_the_old(api: Api) -> None:
     assert after.json["digest"] != before.json["digest"]
 
 
+async def test_code_that_no_reply_can_hold_is_shown_without_its_file(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    created = await api.create()
+    monkeypatch.setattr("engine.http.api.functions.PACKAGE_LIMIT", created.json["code_size"] - 1)
+
+    shown = await api.send("GET", f"/{urn_of()}/code")
+
+    assert shown.json["func_code"] == {"file": "", "link": ""}
+    assert shown.json["digest"] == created.json["digest"]
+
+
 async def test_code_is_not_replaced_by_none(api: Api) -> None:
     await api.create()
 
