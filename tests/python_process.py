@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import pytest
+
 from engine.frames import (
     DONE,
     ITSELF,
@@ -24,7 +26,7 @@ from engine.frames import (
     setup_frame,
     stop_frame,
 )
-from engine.interpreters import WORKERS
+from engine.interpreters import WORKERS, Interpreters
 
 PATIENCE = 30.0  #: seconds after which a test has failed; none waits for it to pass
 SETUP: dict[str, Any] = {
@@ -45,6 +47,14 @@ SETUP: dict[str, Any] = {
     "user_data": {},
     "result_limit": RESULT_LIMIT,
 }
+
+
+async def interpreter(version: str) -> str:
+    """The installed one of that version; a test that asks for one which is not there is skipped."""
+    command = await Interpreters().worker_command(f"Python{version}")
+    if os.path.basename(command[0]) != f"python{version}":
+        pytest.skip(f"there is no Python {version} on this machine")
+    return command[0]
 
 
 class Line(NamedTuple):

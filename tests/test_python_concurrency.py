@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.model import Code
-from tests.python_process import Line, PythonProcess
+from tests.python_process import Line, PythonProcess, interpreter
 
 #: Handlers that end only once a number of requests are there together: no order of theirs is left to chance.
 ASYNC = """
@@ -64,8 +64,11 @@ async def later(event):
 
 
 @pytest.mark.parametrize("source", [ASYNC, PLAIN], ids=["async", "plain"])
-def test_requests_at_a_time_keep_their_answers_and_their_lines_apart(tmp_path: Path, source: str) -> None:
-    with PythonProcess(tmp_path, source, concurrency=3) as instance:
+@pytest.mark.parametrize("version", ["3.9", "3.10", "3.11", "3.12", "3.13"])
+async def test_requests_at_a_time_keep_their_answers_and_their_lines_apart(
+    tmp_path: Path, version: str, source: str
+) -> None:
+    with PythonProcess(tmp_path, source, python=await interpreter(version), concurrency=3) as instance:
         for ticket, event in ((7, "a"), (8, "b"), (9, "c")):
             instance.ask(event, ticket)
         answers = {answer.ticket: answer for answer in (instance.answer() for _ in range(3))}

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.executors.pool import Pool
-from engine.interpreters import Interpreters
 from engine.log_lines import plain
 from engine.model import Code, Function, Outcome
 from tests.executing import function, invocation, pool
+from tests.python_process import interpreter
 
+VERSIONS = ["3.9", "3.10", "3.11", "3.12", "3.13"]
 SOURCE = """
 import asyncio, json, os, sys, threading
 
@@ -355,24 +354,13 @@ async def test_a_runtime_that_is_not_here_is_4001(run: Any) -> None:
     assert "Java8" in outcome.message
 
 
-@pytest.mark.parametrize("version", ["3.9", "3.10", "3.12", "3.13"])
-async def test_other_interpreters_serve_as_well(tmp_path: Path, version: str) -> None:
-    python = _interpreter(version)
-    if python is None:
-        pytest.skip(f"there is no python{version} on this machine")
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_each_version_serves_its_runtime(tmp_path: Path, version: str) -> None:
+    await interpreter(version)
+    async with pool(tmp_path, SOURCE) as opened:
+        source = "import sys\nasync def handler(e, c): return '%d.%d' % sys.version_info[:2]"
+        (tmp_path / "code" / "version.py").write_text(source)
 
-    async with pool(tmp_path, SOURCE, interpreters=Interpreters(python=python)) as opened:
-        outcome = await _version(opened, tmp_path)
+        outcome = await opened.execute(function("version.handler", runtime=f"Python{version}"), invocation())
 
     assert outcome.result.decode() == version
-
-
-async def _version(opened: Pool, tmp_path: Path) -> Outcome:
-    source = "import sys\nasync def handler(e, c): return '%d.%d' % sys.version_info[:2]"
-    (tmp_path / "code" / "version.py").write_text(source)
-    return await opened.execute(function("version.handler"), invocation())
-
-
-def _interpreter(version: str) -> str | None:
-    found = Path.home().glob(f".pyenv/versions/{version}.*/bin/python3")
-    return next((str(path) for path in found), None) or shutil.which(f"python{version}")

@@ -57,9 +57,19 @@ class Caller:
         import asyncio
 
         if self.loop is None:
-            self.loop = asyncio.new_event_loop()
+            self.loop = early_loop(asyncio) or asyncio.new_event_loop()
             asyncio.set_event_loop(self.loop)
         return self.loop
+
+
+def early_loop(asyncio):
+    """Before Python 3.10 an Event or a Queue of a module is bound to a loop when it is made: it must be the same."""
+    if sys.version_info >= (3, 10):
+        return None
+    try:
+        return asyncio.get_event_loop()
+    except RuntimeError:  # in a thread that has none
+        return None
 
 
 async def completed(awaitable):
