@@ -10,7 +10,7 @@ import pytest
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.commands import run
 from engine.cli.exits import FAILED, USAGE
-from engine.cli.packing import default_handler, default_name, pack
+from engine.cli.packing import default_handler, default_name, default_runtime, pack
 
 
 def files(folder: Path, *names: str) -> Path:
@@ -52,6 +52,14 @@ def test_pipes_and_dangling_links_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
 
     assert names_in(pack(tmp_path)) == ["index.py"]
+
+
+@pytest.mark.parametrize("suffix", ["js", "mjs", "cjs"])
+def test_javascript_is_for_node(tmp_path: Path, suffix: str) -> None:
+    folder, file = files(tmp_path / "a", f"index.{suffix}"), files(tmp_path, f"b.{suffix}") / f"b.{suffix}"
+
+    assert [default_runtime(path) for path in (folder, file, tmp_path)] == ["Node.js18.15"] * 2 + ["Python3.10"]
+    assert [default_handler(path) for path in (folder, file)] == ["index.handler", "b.handler"]
 
 
 def test_one_file_is_a_package_of_its_own(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 
 from engine.cli.client import Client, path_of
 from engine.cli.deploy_options import Asynchronous, Configuration
-from engine.cli.packing import default_handler, default_name, pack
+from engine.cli.packing import default_handler, default_name, default_runtime, pack
 from engine.cli.target import HERE, Target
 from engine.cli.words import Words, print_json
 
 CHUNK = 256 << 10
 SHOWN_FROM = 1 << 20  #: bytes from which on an upload shows its progress
 AS_IT_IS, LIKEWISE = Configuration(), Asynchronous()
-NEW = {"runtime": "Python3.10", "timeout": 30, "memory_size": 128}
+NEW = {"timeout": 30, "memory_size": 128}
 
 
 def deploy(
@@ -35,7 +35,7 @@ def deploy(
     Parameters
     ----------
     path
-        A folder, a Python file, or a zip package.
+        A folder, a Python or JavaScript file, or a zip package.
     name
         What to call the function. [default: as the folder or file]
     """
@@ -43,7 +43,8 @@ def deploy(
     package, name, config = pack(path), name or default_name(path), configuration.fields()
     old = client.find(path_of(name, "/config"))
     if old is None:
-        shown = _create(client, name, package, {**NEW, "handler": default_handler(path), **config})
+        guessed = {"runtime": default_runtime(path), "handler": default_handler(path)}
+        shown = _create(client, name, package, {**NEW, **guessed, **config})
     else:
         shown = _update(client, name, package, old, config)
     settings = asynchronous.apply(client, name)

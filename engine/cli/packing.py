@@ -13,6 +13,7 @@ from pathlib import Path
 from engine.cli.client import UsageError
 
 LEFT_OUT = frozenset({"__pycache__", ".git", ".hg", ".svn", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
+_NODE = (".js", ".mjs", ".cjs")
 _MOMENT = (1980, 1, 1, 0, 0, 0)  #: the earliest a zip can name
 
 
@@ -35,7 +36,13 @@ def default_name(path: Path) -> str:
 
 
 def default_handler(path: Path) -> str:
-    return f"{path.stem}.handler" if path.suffix == ".py" else "index.handler"
+    return f"{path.stem}.handler" if path.suffix in (".py", *_NODE) else "index.handler"
+
+
+def default_runtime(path: Path) -> str:
+    """Of a file by its ending, of a folder by its ``index``; Python where nothing tells."""
+    found = path.suffix in _NODE or any((path / f"index{suffix}").is_file() for suffix in _NODE)
+    return "Node.js18.15" if found else "Python3.10"
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,17 @@ def test_a_function_is_deployed_listed_called_and_deleted(engine: EngineProcess,
     assert re.search(r"^life +Python3.10 +life.handler +128 MB +30 s ", listed, re.MULTILINE)
     assert deleted.returncode == 0
     assert "FSS.1051" in refused("invoke", "life", url=engine.url, code=1)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+def test_a_javascript_file_is_deployed_and_called(engine: EngineProcess, tmp_path: Path) -> None:
+    file = tmp_path / "script.mjs"
+    file.write_text("export const handler = async (event, context) => { console.log('seen'); return event; };")
+    read(functiond("deploy", str(file), "--json", url=engine.url))
+
+    called = functiond("invoke", "script", "--data", '{"k": 1}', "--log", url=engine.url)
+
+    assert (json.loads(called.stdout), "\nseen\n" in called.stderr) == ({"k": 1}, True)
 
 
 def test_deploying_again_changes_what_is_named_and_keeps_the_rest(engine: EngineProcess, tmp_path: Path) -> None:
