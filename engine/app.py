@@ -30,6 +30,7 @@ from engine.discarder import Discarder
 from engine.dispatcher import Dispatcher
 from engine.errors import DataDirectoryUnusable, Unavailable
 from engine.executors.pool import Pool, open_pool
+from engine.executors.walls import Walls
 from engine.function_rules import instance_limit
 from engine.intake import DiskGuard, Intake
 from engine.interpreters import Interpreters
@@ -117,8 +118,15 @@ async def run_engine(
                 region=settings.http.region,
                 clock=clock,
                 interpreters=Interpreters(python=executor.python, node=executor.node),
+                walls=Walls(
+                    isolation=executor.isolation,
+                    fork_server=executor.fork_server,
+                    tmp_size=executor.tmp_size,
+                    network=executor.network,
+                ),
             ) as pool,
         ):
+            log.info("functions run", isolation=pool.isolation, own_network=pool.own_network)
             running = _wire(settings, clock, storage, pool, codes, registry, board)
             async with _services(running):
                 yield running

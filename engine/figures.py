@@ -84,6 +84,8 @@ def _executors(engine: Running) -> Iterator[Figure]:
     states: dict[str, float] = {"starting": pool.starting, "idle": pool.idle, "busy": pool.busy}
     ended: dict[str, float] = {"retired": pool.retired, "killed": pool.killed}
     yield gauge("instances", "Instances, by what they do", states, "state")
+    isolation = {pool.isolation: 1.0}
+    yield gauge("isolation", "1 for what separates instances from the host, and what limits them", isolation, "by")
     yield gauge("instances_memory_megabytes", "Memory granted to instances", pool.memory)
     yield count("instances_started", "Instances started", pool.started)
     yield count("instances_ended", "Instances ended, by cause", ended, "cause")

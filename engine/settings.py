@@ -102,6 +102,10 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
     max_timeout: Positive = 900  #: seconds, for functions not listed there
     log_size: Positive = MIB  #: bytes of output kept per invocation
     processes: Positive = 1024  #: per instance, where the kernel can limit it
+    isolation: Literal["auto", "bubblewrap", "process"] = "auto"  #: auto: a sandbox of bubblewrap's if it works here
+    tmp_size: Positive = 512  #: MB of each instance's temporary folder, in a sandbox
+    network: bool = True  #: whether functions reach the network; if not, loopback of their own is all they have
+    fork_server: Literal["off", "need", "start"] = "need"  #: outside a sandbox, whether Python instances are forked
 
 
 class RetrySettings(Section, frozen=True, kw_only=True):

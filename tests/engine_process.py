@@ -30,9 +30,10 @@ class EngineProcess(Struct):
 
 @contextmanager
 def engine_process(folder: Path, *options: str, environ: Mapping[str, str] | None = None) -> Iterator[EngineProcess]:
-    """A running engine that keeps its data in ``folder``/data; ended by SIGTERM."""
+    """A running engine that keeps its data in ``folder``/data; ended by SIGTERM. Functions reach the host's files."""
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(folder / "data"), *options]
-    environment = {**CLEAN, "FUNCTIOND_LOG__FORMAT": "json", **(environ or {})}
+    environment = {**CLEAN, "FUNCTIOND_LOG__FORMAT": "json", "FUNCTIOND_EXECUTOR__ISOLATION": "process"}
+    environment |= environ or {}
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True, cwd=ROOT)
     with process, ThreadPoolExecutor(1) as drain:

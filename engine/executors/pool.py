@@ -107,7 +107,7 @@ class Pool:
     def __init__(self, host: Host, *, files: LogFiles, memory: int, idle: float, clock: Clock) -> None:
         self.interpreters = host.interpreters
         self.own_network = host.own_network  #: whether an HTTP function may have more than one instance
-        self._isolation, self._clock, self.files = host.isolation, clock, files
+        self.isolation, self._clock, self.files = host.isolation, clock, files
         self.fleet = Fleet(host, memory=memory, idle=idle, clock=clock)
         self.reserve, self._places = self.fleet.reserve, self.fleet.places
         self._running: dict[int, Call | Wait] = {}
@@ -163,7 +163,7 @@ class Pool:
             retired=fleet.retired,
             killed=fleet.killed,
             cold_starts=fleet.cold_starts.snapshot(),
-            isolation=self._isolation,
+            isolation=self.isolation,
         )
 
     async def drain(self) -> None:

@@ -44,16 +44,15 @@ _CONFIGURATION = (
 
 
 class Bubblewrap(Struct, frozen=True, kw_only=True):
-    """``folder`` holds what is made for sandboxes; ``hidden`` are folders that no function may see."""
-
     program: str
-    folder: Path
-    hidden: tuple[Path, ...] = ()
+    folder: Path  #: for what is made for sandboxes
+    hidden: tuple[Path, ...] = ()  #: folders that no function may see
+    privileged: bool  #: whether the engine is root's
 
     @property
     def user(self) -> int | None:
         """Whom instances have to become; None if they are that user from the start."""
-        return USER if is_root() else None
+        return USER if self.privileged else None
 
     def prepare(self) -> None:
         """Blocks. Raises OSError."""
@@ -64,7 +63,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
     def command(self, python: str, code: Path, layers: Sequence[Path], programs: Iterable[str] = ()) -> list[str]:
         """Starts a template inside; ``programs`` are other executables that have to be there. Its arguments follow."""
         parts = [self.program, "--die-with-parent", *(f"--unshare-{space}" for space in _SPACES)]
-        if not is_root():
+        if not self.privileged:
             parts += ["--unshare-user", "--uid", str(USER), "--gid", str(USER)]
         parts += ["--cap-drop", "ALL"]
         for name in _CAPABILITIES:
@@ -97,7 +96,8 @@ def find_bubblewrap(tmp: Path, fence: dict[str, Any]) -> Bubblewrap | str:
     program = shutil.which("bwrap")
     if program is None:
         return "bubblewrap is not installed"
-    found = Bubblewrap(program=program, folder=tmp.absolute() / "sandbox", hidden=(tmp.absolute().parent,))
+    tmp = tmp.absolute()
+    found = Bubblewrap(program=program, folder=tmp / "sandbox", hidden=(tmp.parent,), privileged=is_root())
     try:
         found.prepare()
         command = [

@@ -25,6 +25,7 @@ QUICK = {
     "FUNCTIOND_STORAGE__BALLAST": "0",
     "FUNCTIOND_RETRY__BASE": "0.05",
     "FUNCTIOND_GRACE": "5",
+    "FUNCTIOND_EXECUTOR__ISOLATION": "process",  # the functions of most tests write to files of the host
 }
 
 

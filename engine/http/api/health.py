@@ -28,7 +28,7 @@ class Health:
     async def ready(self, call: Call) -> Reply:
         reasons = self._checks.ready()
         status = "not ready" if reasons else "ready"
-        return json_reply({"status": status, **reasons}, status=503 if reasons else 200)
+        return json_reply({"status": status, **self._checks.about(), **reasons}, status=503 if reasons else 200)
 
     async def metrics(self, call: Call) -> Reply:
         return Reply(body=self._checks.metrics(), content_type=_PROMETHEUS)

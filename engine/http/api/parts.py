@@ -48,6 +48,7 @@ class HealthChecks(Struct, frozen=True, kw_only=True):
 
     alive: Callable[[], Mapping[str, Any]] = dict  #: what is wrong, by part; empty when all is well
     ready: Callable[[], Mapping[str, Any]] = dict  #: why new work is refused; empty when it is taken
+    about: Callable[[], Mapping[str, Any]] = dict  #: what else is worth knowing of an engine that is ready or not
     metrics: Callable[[], bytes] = bytes  #: in the text format of Prometheus
 
 

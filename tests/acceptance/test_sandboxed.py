@@ -1,0 +1,66 @@
+"""An engine that keeps its functions in sandboxes, as it does by default where bubblewrap works."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.engine_process import BASE, EngineProcess, descendants, engine_on, is_alive, urn_of
+
+SOURCE = """
+import os, time
+
+def handler(event, context):
+    if event.get("sleep"):
+        print("asleep", flush=True)
+        time.sleep(600)
+    return {"user": os.getuid(), "tmp": os.listdir("/tmp"), "code": os.listdir("/opt/function/code")}
+"""
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[EngineProcess]:
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    with engine_on(tmp_path / "data", FUNCTIOND_EXECUTOR__ISOLATION="auto") as engine:
+        engine.create("walled", SOURCE)
+        yield engine
+
+
+def test_whoever_watches_is_told_what_walls_there_are(engine: EngineProcess) -> None:
+    ready = engine.ask("GET", "/readyz").json
+
+    assert ready["isolation"].startswith("bubblewrap, ")
+    assert ready["own_network"] is True
+    assert f'isolation{{by="{ready["isolation"]}"}} 1' in engine.ask("GET", "/metrics").body.decode()
+
+
+def test_a_function_runs_inside(engine: EngineProcess) -> None:
+    reply = engine.ask("POST", f"{BASE}/{urn_of('walled')}/invocations", {})
+
+    assert reply.status == 200
+    assert reply.json == {"user": 1003, "tmp": [], "code": ["index.py"]}
+
+
+def test_after_kill_9_nothing_of_the_engine_runs(engine: EngineProcess) -> None:
+    engine.accepted("walled", {"sleep": True})
+    engine.ask("POST", f"{BASE}/{urn_of('walled')}/invocations", {})
+    left = descendants(engine.pid)
+    held = [os.pidfd_open(pid) for pid in left]
+    engine.kill()
+
+    assert len(left) > 4
+    for pid, fd in zip(left, held, strict=True):
+        gone(fd)
+        assert not is_alive(pid)
+
+
+def gone(pidfd: int) -> None:
+    """Return when that process has ended."""
+    select.select([pidfd], [], [])
+    os.close(pidfd)
