@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from msgspec import Struct
+from msgspec import Struct, convert
 
 from engine.aliases import Aliases
 from engine.audit import AuditTrail
@@ -118,15 +118,9 @@ async def run_engine(
                 region=settings.http.region,
                 clock=clock,
                 interpreters=Interpreters(python=executor.python, node=executor.node),
-                walls=Walls(
-                    isolation=executor.isolation,
-                    fork_server=executor.fork_server,
-                    tmp_size=executor.tmp_size,
-                    network=executor.network,
-                ),
+                walls=convert(executor, Walls, from_attributes=True),
             ) as pool,
         ):
-            log.info("functions run", isolation=pool.isolation, own_network=pool.own_network)
             running = _wire(settings, clock, storage, pool, codes, registry, board)
             async with _services(running):
                 yield running

@@ -23,7 +23,7 @@ from engine.executors.walls import Walls
 from engine.interpreters import WORKERS
 from engine.isolation.bubblewrap import Bubblewrap
 from engine.isolation.leftovers import kill_leftovers
-from engine.isolation.processes import marked
+from engine.isolation.processes import carries, marked
 from engine.model import Code, CodePackage, Dependency
 from tests.executing import SOURCE as BASIC
 from tests.executing import exit_of, function, invocation, is_alive, marker, pid_of, pool
@@ -259,8 +259,9 @@ async def test_a_timeout_ends_what_the_function_started(opened: Pool, tmp_path: 
     outcome = await opened.execute(function("helper", timeout=1), invocation('{"hang": true}'))
 
     assert outcome.code == Code.TIMEOUT
-    for pid in functions(tmp_path):
-        await exit_of(pid)
+    for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)):
+        if not carries(pid, "FUNCTIOND_INSTANCE", "0" * 32):  # that of the template itself
+            await exit_of(pid)
 
 
 async def test_the_next_instance_is_forked_in_the_same_sandbox(opened: Pool) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import structlog
 from anyio import to_thread
 from msgspec import Struct
 
@@ -34,6 +35,8 @@ from engine.model import Code, CodePackage, Function, Invocation, Mode, Outcome
 from engine.statistics import Distribution
 
 BYSTANDERS = 10_000  #: of which it is remembered that their instances ended beneath them
+
+log = structlog.get_logger("functiond")
 
 
 class PoolStatistics(Struct, frozen=True, kw_only=True):
@@ -93,6 +96,7 @@ async def open_pool(
         interpreters=interpreters or Interpreters(),
         scribe=Scribe(limit=log_size, clock=clock, board=board or LogBoard()),
     )
+    log.info("functions run", isolation=host.isolation, own_network=host.own_network)
     pool = Pool(host, files=LogFiles(log_dir, log_space), memory=memory, idle=idle, clock=clock)
     try:
         yield pool
