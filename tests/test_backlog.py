@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from engine.backlog import Backlog, Limits
@@ -56,3 +57,45 @@ def test_synchronous_calls_are_bounded_in_count_and_bytes() -> None:
     backlog.remove_sync(50)
 
     backlog.admit_sync(50)
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "limit"), [(2, 10, "one .* 2 invocations"), (1, 60, "one .* 60 bytes"), (9, 9, "one .* 2 inv")]
+)
+def test_a_batch_is_counted_whole_or_not_at_all(rows: int, size: int, limit: str) -> None:
+    backlog = Backlog(LIMITS)
+    backlog.admit(1, 10, "one")
+
+    with pytest.raises(BacklogFull, match=limit):
+        backlog.admit_batch(1, rows, size, "one")
+    assert (backlog.rows, backlog.size) == (1, 10)
+
+
+def test_a_batch_beyond_every_limit_goes_in_when_nothing_else_is_there() -> None:
+    backlog = Backlog(LIMITS)
+
+    backlog.admit_batch(1, 50, 5_000, "one")
+
+    assert backlog.of(1) == (50, 5_000)
+
+
+async def test_who_waits_for_room_is_woken_by_the_end_that_makes_enough_of_it() -> None:
+    backlog = Backlog(LIMITS)
+    backlog.admit(1, 10, "one")
+    backlog.admit(1, 10, "one")
+    woken: list[int] = []
+
+    async def wait(rows: int) -> None:
+        await backlog.wait_for_room(1, rows, 1)
+        woken.append(rows)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait, 2)
+        tasks.start_soon(wait, 1)
+        await anyio.wait_all_tasks_blocked()
+        backlog.remove(1, 10)
+        await anyio.wait_all_tasks_blocked()
+        first = list(woken)
+        backlog.remove(1, 10)
+
+    assert (first, woken) == ([1], [1, 2])

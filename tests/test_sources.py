@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Feed:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.contexts: dict[str, TriggerContext] = {}
-        self.fails: dict[str, Exception] = {}
+        self.fails: dict[str, BaseException] = {}
 
     def trigger(self, options: FeedOptions) -> FeedTrigger:
         return FeedTrigger(self, options.name)
@@ -107,6 +108,16 @@ async def test_a_source_that_fails_starts_again_and_tells_why(tmp_path: Path, fe
         assert (failed.problem, failed.failures) == ("OSError: refused by the broker", 1)
         assert place.state(trigger).problem == ""
         assert place.engine.sources.statistics().states == {"running": 1}
+
+
+async def test_a_source_that_is_cancelled_by_its_own_library_starts_again(tmp_path: Path, feed: Feed) -> None:
+    feed.fails["a"] = asyncio.CancelledError()
+    async with house(tmp_path, [feed.plugin()]) as place:
+        trigger = await running(place, feed)
+
+        assert feed.log == ["+a", "+a"]
+        await place.delete(trigger)
+        await until(lambda: place.engine.sources.state(trigger.id) is None)
 
 
 async def test_a_failing_source_can_be_changed_at_once(tmp_path: Path, feed: Feed) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ import httpx
 import pytest
 
 from engine import Plugin, PushReply, PushRequest, Unauthorized, Undeliverable
+from engine.credentials import Token
 from engine.errors import InvalidField
+from engine.http.auth import Authenticator
+from engine.http.failures import Failures
 from engine.model import DestinationSpec, Owed
 from engine.serving import listen
 from engine.triggering.routes import Mounts, PluginRoutes
@@ -21,6 +24,7 @@ from plugins.eventgrid import plugin as eventgrid
 from plugins.webhook import plugin as webhook
 from plugins.webhook.destination import WebhookDestination, WebhookParam
 from plugins.webhook.signatures import check_standard, sign
+from tests.http_app import PROJECT
 from tests.triggering import House, door, house, until
 
 SECRET = "whsec_" + base64.b64encode(b"a key of some length").decode()
@@ -206,10 +210,45 @@ async def test_what_is_no_cloudevent_is_refused_with_the_attribute(tmp_path: Pat
         assert next(iter(change)) in reply.json()["error_msg"]
 
 
+async def test_a_channel_takes_events_of_its_own_project_only(tmp_path: Path) -> None:
+    tokens = [Token(token=f"token-of-{project}-123456", project=project) for project in (PROJECT, "other")]
+    async with house(tmp_path, [eventgrid, webhook]) as place:
+        failures = Failures(place.engine.clock, limit=9, window=9.0)
+        guarded = Authenticator([], tokens, clock=place.engine.clock, failures=failures, body_limits={})
+        async with door(place, authenticator=guarded) as client:
+            await place.create("EVENTGRID", channel_id="c")
+            hook = await place.create("WEBHOOK", name="orders", secret=SECRET)
+            await until(lambda: place.engine.sources.statistics().states == {"running": 2})
+
+            replies = [await post(client, EVENT, x_auth_token=token.token) for token in tokens]
+            nobody = await post(client, EVENT)
+            signed_only = await client.post(hook.shown["path"], content=b"1", headers=signed(place, b"1"))
+
+            assert [reply.status_code for reply in (*replies, nobody, signed_only)] == [202, 404, 401, 202]
+
+
+async def test_a_body_may_be_as_large_as_its_mount_says(tmp_path: Path) -> None:
+    async with house(tmp_path, [webhook]) as place, door(place) as client:
+        routes = place.engine.plugins.speaking_for("WEBHOOK").routes
+        with routes.mount("/small", nothing, limit=10) as path:
+            replies = [await client.post(path, content=body) for body in (b"1" * 10, b"1" * 11, chunks(b"1", 11))]
+            broken = await client.post(path + "/broken")
+
+        assert [reply.status_code for reply in replies] == [200, 413, 413]
+        assert broken.status_code == 500
+
+
+async def chunks(piece: bytes, amount: int) -> AsyncIterator[bytes]:
+    for _ in range(amount):
+        yield piece
+
+
 # --- mounts -------------------------------------------------------------------------------------------------
 
 
 async def nothing(request: PushRequest) -> PushReply:
+    if request.path == "/broken":
+        raise ZeroDivisionError
     return PushReply(body=json.dumps([request.method, request.path]).encode())
 
 

@@ -95,21 +95,21 @@ class SourceContext:
             try:
                 ids = await self._doors.intake.accept_batch(requests, self._move(positions))
             except BacklogFull as full:
-                self.trouble(f"paused: {full}")
+                self._keeper.note(f"paused: {full}")
                 size = sum(len(request.payload) for request in requests)
                 await self._doors.backlog.wait_for_room(self._trigger.function_id, len(requests), size)
             except FunctionDisabled as disabled:
-                self.trouble(f"paused: {disabled}")
+                self._keeper.note(f"paused: {disabled}")
                 await self._doors.enabled(self._trigger.function_id)
             except ShuttingDown:
                 await anyio.sleep_forever()  # the next engine goes on from the cursors
             except OutcomeUnknown:
                 raise  # only the cursors on disk can tell: start again from them
             except Unavailable as problem:
-                self.trouble(f"paused: {problem}")
+                self._keeper.note(f"paused: {problem}")
                 await anyio.sleep(problem.retry_after)
             else:
-                self.trouble("")
+                self._keeper.note("")
                 return ids
 
     def _move(self, positions: Mapping[str, bytes]) -> CursorMove | None:

@@ -6,6 +6,7 @@ This is the third border that exceptions stop at, beside one attempt and one del
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from random import Random
 from typing import Any
@@ -52,6 +53,10 @@ class Keeper:
             try:
                 await run(self)
                 problem = "it ended by itself"
+            except asyncio.CancelledError:
+                if _is_cancelled():
+                    raise
+                problem = "something within it was cancelled, and it ended by that"  # as client libraries do
             except Exception as error:  # the border of one service
                 problem = explain(error)
             self._failures = 1 if self._clock.now() - began > STEADY else self._failures + 1
@@ -69,7 +74,12 @@ class Keeper:
     def trouble(self, problem: str) -> None:
         """It runs, and says that something is wrong; or, with an empty text, that all is well again."""
         if problem != self.health.problem:
-            log.warning("source in trouble" if problem else "source works again", **self._named, problem=problem)
+            log.warning("service in trouble" if problem else "service works again", **self._named, problem=problem)
+            self.note(problem)
+
+    def note(self, problem: str) -> None:
+        """The same for what comes and goes too often for the log."""
+        if problem != self.health.problem:
             self._show(self.health.state, problem)
 
     def stop(self) -> None:
@@ -77,6 +87,12 @@ class Keeper:
 
     def _show(self, state: str, problem: str) -> None:
         self.health = Health(state=state, problem=storable(problem), since=self._clock.now(), failures=self._failures)
+
+
+def _is_cancelled() -> bool:
+    """Whether this task is to end, by anyone's will."""
+    task = asyncio.current_task()
+    return anyio.current_effective_deadline() == -math.inf or (task is not None and task.cancelling() > 0)
 
 
 def explain(error: BaseException) -> str:

@@ -99,7 +99,7 @@ class _App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await _read(receive, self._limit)
+            body = await _read(receive, dict(scope["headers"]).get(b"content-length", b"0"), self._limit)
             if body is None:
                 return  # the sender went away
             reply = await self._handler(_request(scope, body, self._skip))
@@ -128,17 +128,20 @@ def _request(scope: Scope, body: bytes, skip: int) -> PushRequest:
     )
 
 
-async def _read(receive: Receive, limit: int) -> bytes | None:
-    body, more = b"", True
+async def _read(receive: Receive, declared: bytes, limit: int) -> bytes | None:
+    """The whole body; None if the sender went away. Raises PayloadTooLarge."""
+    body, more = bytearray(), True
     while more:
+        if max(len(body), int(declared)) > limit:
+            raise e.PayloadTooLarge(limit)
         message: Any = await receive()
         if message["type"] == "http.disconnect":
             return None
         body += message.get("body", b"")
         more = message.get("more_body", False)
-        if len(body) > limit:
-            raise e.PayloadTooLarge(limit)
-    return body
+    if len(body) > limit:
+        raise e.PayloadTooLarge(limit)
+    return bytes(body)
 
 
 def _refusal(error: e.FunctiondError) -> PushReply:
