@@ -155,7 +155,7 @@ async def test_an_object_that_does_not_come_whole_is_unavailable(reply: bytes, h
 
 
 @pytest.mark.parametrize(
-    "key", ["../secret", "a/../../secret", "/secret", "link", "linked/secret", "a//b", ".", "fifo"]
+    "key", ["../secret", "a/../../secret", "/secret", "link", "linked/secret", "a//b", ".", "fifo", "loop", "l" * 300]
 )
 async def test_nothing_outside_the_folder_is_read(tmp_path: Path, key: str) -> None:
     bucket = tmp_path / "objects" / "bucket"
@@ -164,12 +164,40 @@ async def test_nothing_outside_the_folder_is_read(tmp_path: Path, key: str) -> N
     (tmp_path / "objects" / "secret").write_text("secret")
     (bucket / "link").symlink_to(tmp_path / "objects" / "secret")
     (bucket / "linked").symlink_to(tmp_path / "objects")
+    (bucket / "loop").symlink_to("loop")
     os.mkfifo(bucket / "fifo")
 
     async with StoreOpener(ObsService(folder=str(tmp_path / "objects"))).open() as store:
         with pytest.raises(ObjectMissing):
             await content(store, "bucket", key)
         assert [one.key for one in (await store.list("bucket")).objects] == ["a/b"]
+
+
+@pytest.mark.parametrize("bucket", ["..", ".", "", "../outside", "linked", "bucket/a"])
+async def test_only_subfolders_of_the_folder_are_buckets(tmp_path: Path, bucket: str) -> None:
+    (tmp_path / "objects" / "bucket" / "a").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+    (tmp_path / "objects" / "linked").symlink_to(tmp_path / "outside")
+
+    async with StoreOpener(ObsService(folder=str(tmp_path / "objects"))).open() as store:
+        with pytest.raises(ObjectMissing):
+            await store.list(bucket)
+        with pytest.raises(ObjectMissing):
+            await store.write(bucket, "new", b"")
+        with pytest.raises(ObjectMissing):
+            await content(store, bucket, "secret")
+
+    assert [name for _, _, names in os.walk(tmp_path) for name in names] == ["secret"]
+
+
+async def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bucket" / "taken").mkdir(parents=True)
+    async with StoreOpener(ObsService(folder=str(tmp_path))).open() as store:
+        with pytest.raises(StoreRefused):
+            await store.write("bucket", "taken", b"content")
+
+    assert os.listdir(tmp_path / "bucket") == ["taken"]
 
 
 async def test_an_object_of_a_folder_cannot_lie_below_another(tmp_path: Path) -> None:
@@ -188,6 +216,7 @@ async def test_an_object_of_a_folder_cannot_lie_below_another(tmp_path: Path) ->
         ({"endpoint": "http://here"}, "access_key"),
         ({"endpoint": "ftp://here", "access_key": "a", "secret_key": "s"}, "must look like"),
         ({"endpoint": "https://here/path", "access_key": "a", "secret_key": "s"}, "must look like"),
+        ({"endpoint": "http://here:port", "access_key": "a", "secret_key": "s"}, "must look like"),
         ({"bucket": "b"}, "unknown field"),
     ],
 )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import heapq
 import os
-import tempfile
+import stat
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -43,9 +44,9 @@ class FolderStore:
 
     def _open(self, bucket: str, key: str) -> BinaryIO:
         path = self._path(bucket, key)
-        if not (self._folder / bucket).is_dir():
+        if not self._root(bucket).is_dir():
             raise ObjectMissing(bucket, key, "bucket")
-        if not path.is_file():  # also what would hold up its reader, such as a pipe
+        if not os.path.isfile(path):  # also what would hold up its reader, such as a pipe
             raise ObjectMissing(bucket, key)
         try:
             return path.open("rb")
@@ -58,11 +59,7 @@ class FolderStore:
         path = self._path(bucket, key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(prefix=_UNFINISHED, dir=path.parent, delete=False) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(file.name).replace(path)
+            _replace(path, content)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             raise StoreRefused(f"in a folder, {key} cannot lie below or above another object") from None
         except OSError as error:
@@ -70,7 +67,7 @@ class FolderStore:
         return _etag(path.stat())
 
     def _list(self, bucket: str, prefix: str, after: str, limit: int) -> Listing:
-        root = self._folder / bucket
+        root = self._root(bucket)
         if not root.is_dir():
             raise ObjectMissing(bucket, prefix, "bucket")
         found = (one for one in _objects(root) if one.key.startswith(prefix) and one.key.encode() > after.encode())
@@ -80,19 +77,46 @@ class FolderStore:
     def _path(self, bucket: str, key: str) -> Path:
         """Raises ObjectMissing for a key that is no plain path, or leads out of the bucket."""
         parts = key.split("/")
-        root = (self._folder / bucket).resolve()
-        path = root.joinpath(*parts)
-        plain = root.parent == self._folder.resolve() and not any(part in ("", ".", "..") for part in parts)
-        if not plain or parts[-1].startswith(_UNFINISHED) or path.resolve() != path:
+        path = self._root(bucket).joinpath(*parts)
+        plain = not any(part in ("", ".", "..") for part in parts) and not parts[-1].startswith(_UNFINISHED)
+        if not plain or os.path.realpath(path) != str(path):
             raise ObjectMissing(bucket, key)
         return path
+
+    def _root(self, bucket: str) -> Path:
+        """A bucket's folder, which may be missing."""
+        root = (self._folder / bucket).resolve()
+        if root.parent != self._folder.resolve():
+            raise ObjectMissing(bucket, "", "bucket")
+        return root
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """On disk once this returns; what fails leaves nothing."""
+    unfinished = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
+    try:
+        with unfinished.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _objects(root: Path) -> Iterator[StoredObject]:
     for folder, _, names in os.walk(root):
         for path in (Path(folder) / name for name in names if not name.startswith(_UNFINISHED)):
-            status = path.lstat()
-            if path.is_file() and not path.is_symlink():
+            try:
+                status = path.lstat()
+            except FileNotFoundError:  # gone meanwhile
+                continue
+            if stat.S_ISREG(status.st_mode):
                 key = path.relative_to(root).as_posix()
                 yield StoredObject(key=key, size=status.st_size, etag=_etag(status), modified_at=status.st_mtime)
 

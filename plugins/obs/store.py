@@ -5,6 +5,7 @@ Errors are those of ``engine``: ObjectMissing, StoreRefused, StoreUnavailable.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Protocol
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct
 
 BLOCK = 1 << 20  #: bytes
+
+_ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASCII)
 
 
 class ObsService(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,10 +34,8 @@ class ObsService(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("give endpoint or folder, not both")
         if self.endpoint and not (self.access_key and self.secret_key):
             raise ValueError("endpoint needs access_key and secret_key")
-        if self.endpoint:
-            parts = urlsplit(self.endpoint)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-                raise ValueError("endpoint must look like https://obs.region.host or http://127.0.0.1:8333")
+        if self.endpoint and not _ENDPOINT.fullmatch(self.endpoint):
+            raise ValueError("endpoint must look like https://obs.region.host or http://127.0.0.1:8333")
 
     def __repr__(self) -> str:
         return f"ObsService(endpoint={self.endpoint!r}, folder={self.folder!r})"
