@@ -60,6 +60,8 @@ class Janitor:
     async def _round(self) -> float | None:
         """Walk through all that may have to go; gives when the next will be too old."""
         due: list[float] = []
+        before = self._clock.now() - self._retention.age
+        await anyio.to_thread.run_sync(self._logs.expire_instances, before)
         self._rest = REST
         while True:
             try:

@@ -128,7 +128,7 @@ def api_parts(engine: Running) -> Parts:
         source_state=engine.sources.state,
         audit=engine.audit,
         logs=engine.logs,
-        log_of=engine.pool.log,
+        transcripts=engine.pool,
         version=__version__,
         instances=lambda: engine.pool.statistics().alive,
         async_body_limit=engine.settings.http.async_body_limit,

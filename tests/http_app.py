@@ -179,8 +179,11 @@ class Engine:
         with anyio.move_on_after(timeout):
             await self._ends[key].wait()
 
-    async def log_of(self, key: int, request_id: str) -> bytes | None:
+    async def log(self, key: int, request_id: str) -> bytes | None:
         return self.logs.get(request_id)
+
+    async def instance_log(self, function_id: int) -> bytes:
+        return self.logs.get("", b"")
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         found = [row for row in self.rows.values() if _matches(row, selection)]
@@ -295,7 +298,7 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
         region=REGION,
         resources=resources,
         usage=Usage(catalog.project_of),
-        log_of=engine.log_of,
+        transcripts=engine,
         health=HealthChecks(alive=lambda: health, ready=lambda: health, metrics=lambda: b"up 1\n"),
     )
     async with listen(create_app(parts), "127.0.0.1", 0) as port:

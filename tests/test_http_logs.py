@@ -159,7 +159,9 @@ async def test_the_end_of_the_listener_ends_the_streams(tmp_path: Path) -> None:
     assert rest == b"0\r\n\r\n"
 
 
-async def test_a_functions_log_is_live_only(api: Api) -> None:
+async def test_what_instances_wrote_for_no_request_comes_in_the_order_of_time(api: Api) -> None:
+    api.engine.logs[""] = encode(2_000, STDERR, b"later") + encode(1_000, STDERR, b"sooner")
+
     answer = await api.send("GET", f"/{urn_of()}/logs")
 
-    assert (answer.status, "text/event-stream" in answer.json["error_msg"]) == (400, True)
+    assert [json.loads(line)["text"] for line in answer.raw.splitlines()] == ["sooner", "later"]

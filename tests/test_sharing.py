@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.executors.log_files import LogFiles
 from engine.executors.outcomes import BESIDE_TIMES
 from engine.executors.pool import Pool
 from engine.log_lines import plain
@@ -37,6 +38,10 @@ def slow_at_first(context):
         return
     with open(HERE / "gate") as gate:  # opens when the test lets it
         gate.read()
+
+
+def raw(event, context):
+    os.write(2, b"raw\\n")
 
 
 def last_words():
@@ -225,3 +230,13 @@ async def test_a_pool_that_closes_waits_for_no_last_words(tmp_path: Path) -> Non
         pid = await pid_of(opened, pre_stop_handler="index.endless", pre_stop_timeout=90)
 
     assert not is_alive(pid)
+
+
+async def test_raw_output_of_an_instance_of_several_is_the_instances_own(tmp_path: Path) -> None:
+    asked = function("raw", concurrent_num=2)
+    async with pool(tmp_path, SOURCE + HOOKS) as opened:
+        outcome = await opened.execute(asked, invocation())
+        await opened.drain()
+
+    left = LogFiles(tmp_path / "logs", 1 << 20).read_instances(asked.function_id)
+    assert (outcome.log, plain(left)) == (b"", b"raw\n")

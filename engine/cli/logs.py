@@ -24,6 +24,7 @@ def logs(
     /,
     *,
     follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative="", show_default=False)] = False,
+    instances: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     limit: int = 10,
     target: Target = HERE,
 ) -> None:
@@ -35,6 +36,9 @@ def logs(
         Request id of an invocation; or name or URN of a function, for its last asynchronous invocations.
     follow
         Print what is written from now on: until the invocation ends, or for a function without end.
+    instances
+        Print what the function's instances wrote that belongs to no request, such as raw output of those that
+        serve several.
     limit
         How many invocations of a function.
     """
@@ -42,7 +46,7 @@ def logs(
     if _REQUEST_ID.fullmatch(name):
         function, _ = find_invocation(client, name, None)
         paths = [path_of(function, f"/async-invocations/{quote(name)}/logs")]
-    elif follow:
+    elif follow or instances:
         paths = [path_of(name, "/logs")]
     else:
         page = client.get(path_of(name, "/async-invocations"), limit=limit)

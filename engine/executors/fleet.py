@@ -13,6 +13,7 @@ import anyio
 from engine.clock import Clock
 from engine.errors import InvalidField
 from engine.executors.host import Host
+from engine.executors.log_files import LogFiles
 from engine.executors.outcomes import START_FAILURES, Ended, launch_fault, runtime_fault, start_fault
 from engine.executors.places import Places, Start
 from engine.executors.process import Call, End, Instance, Key
@@ -29,8 +30,8 @@ TRIES = 3  #: instances that one request starts at most (spec triggers_runtime, 
 class Fleet:
     """Owns every instance."""
 
-    def __init__(self, host: Host, *, memory: int, idle: float, clock: Clock) -> None:
-        self._host, self._limit, self._clock = host, memory, clock
+    def __init__(self, host: Host, files: LogFiles, *, memory: int, idle: float, clock: Clock) -> None:
+        self._host, self._files, self._limit, self._clock = host, files, memory, clock
         self.alive: set[Instance] = set()
         self.present: set[Instance] = set()  #: also those that have ended, but are not gone
         self.reserve = Reserve(self.alive)
@@ -179,6 +180,8 @@ class Fleet:
     def instance_gone(self, instance: Instance) -> None:
         self.present.discard(instance)
         self._host.clear(instance)
+        if instance.transcript is not None:
+            self._host.later(self._files.keep_instance, instance.key[0], instance.transcript.written())
 
 
 async def _all_gone(instances: Iterable[Instance]) -> None:

@@ -117,6 +117,10 @@ class Host:
         self._starter.ended(instance.key[:3])
         self._cleaners.submit(_clear, instance.enclosing, self._places.pop(instance).tmp)
 
+    def later(self, task: Callable[..., None], *arguments: object) -> None:
+        """Do it in the background; ``close`` waits for it."""
+        self._cleaners.submit(task, *arguments)
+
     async def close(self) -> None:
         """Returns when all is cleared."""
         await self._starter.close()

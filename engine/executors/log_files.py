@@ -1,4 +1,7 @@
-"""Logs longer than the tail that the journal keeps: a file each, in the format of ``engine.log_lines``.
+"""Logs that the journal does not keep whole, as files in the format of ``engine.log_lines``.
+
+    xx/<request_id>                     longer than the tail in the invocation's row
+    i<function_id>/<first time>-<any>   what an instance has written that belongs to no request
 
 Together they have a bound; beyond it the oldest go. Nothing here is synchronised to disk, and nothing raises: a log is
 a help, not a promise, and a full disk must not turn a success into a failure. All methods may block.
@@ -7,13 +10,16 @@ a help, not a promise, and a full disk must not turn a success into a failure. A
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
 from engine.executors.transcript import Written
 from engine.log_lines import TAIL
 
+SHOWN = 1 << 20  #: bytes of instances' lines that are read at most, the newest
 _LEFT = 0.9  #: share of the bound that is left when the oldest have gone
 
 
@@ -50,10 +56,36 @@ class LogFiles:
 
     def remove(self, request_ids: Iterable[str]) -> None:
         for request_id in request_ids:
-            try:
+            with suppress(OSError):
                 self._file(request_id).unlink(missing_ok=True)
-            except OSError:
-                continue
+
+    def keep_instance(self, function_id: int, written: Written) -> None:
+        """Write what an instance has left."""
+        name = f"{written.kept[:13].decode()}-{uuid.uuid4().hex[:8]}"
+        with suppress(OSError):
+            folder = self._of_instances(function_id)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._note((folder / name).write_bytes(written.whole()))
+
+    def read_instances(self, function_id: int) -> bytes:
+        """What instances of a function have left, the latest ``SHOWN`` bytes or a little more."""
+        pieces: list[bytes] = []
+        with suppress(OSError):
+            for file in sorted(self._of_instances(function_id).iterdir(), reverse=True):
+                pieces.append(file.read_bytes())
+                if sum(map(len, pieces)) >= SHOWN:
+                    break
+        return b"".join(reversed(pieces))
+
+    def expire_instances(self, before: float) -> None:
+        """Drop what instances left that ended earlier than that."""
+        with suppress(OSError):
+            for file in self._folder.glob("i*/*"):
+                if file.stat().st_mtime < before:
+                    file.unlink()
+
+    def _of_instances(self, function_id: int) -> Path:
+        return self._folder / f"i{function_id}"
 
     def _file(self, request_id: str) -> Path:
         return log_file(self._folder, request_id)

@@ -112,7 +112,7 @@ class Pool:
         self.interpreters = host.interpreters
         self.own_network = host.own_network  #: whether an HTTP function may have more than one instance
         self.isolation, self._clock, self.files = host.isolation, clock, files
-        self.fleet = Fleet(host, memory=memory, idle=idle, clock=clock)
+        self.fleet = Fleet(host, files, memory=memory, idle=idle, clock=clock)
         self.reserve, self._places = self.fleet.reserve, self.fleet.places
         self._running: dict[int, Call | Wait] = {}
         self._bystanders: dict[int, int] = {}  #: invocations whose instances ended beneath them, and how often
@@ -131,7 +131,7 @@ class Pool:
                 ended, initialised = await self._wait(key, function, invocation, started_at)
         finally:
             del self._running[invocation.key]
-        if len(ended.written.kept) > TAIL or invocation.attempt > 1:
+        if (len(ended.written.kept) > TAIL or invocation.attempt > 1) and invocation.mode is Mode.ASYNC:
             await to_thread.run_sync(self.files.keep, invocation.request_id, ended.written)
         return self._outcome(ended, started_at, initialised)
 
@@ -145,6 +145,12 @@ class Pool:
         if isinstance(running, Call):
             return running.written().whole()
         return await to_thread.run_sync(self.files.read, request_id)
+
+    async def instance_log(self, function_id: int) -> bytes:
+        """What a function's instances have written lately that belongs to no request."""
+        living = [one.transcript for one in self.fleet.present if one.key[0] == function_id]
+        now = b"".join(transcript.written().whole() for transcript in living if transcript is not None)
+        return await to_thread.run_sync(self.files.read_instances, function_id) + now
 
     async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
         await self.fleet.retire(function_id, keep)

@@ -23,7 +23,7 @@ from engine.http.operations import OPERATIONS
 from engine.http.wire import JSON, Reply
 
 BODY = 64 << 10  #: bytes of a body beyond which it is not shown
-READING = ("Show", "List", "Follow", "Export")
+READING = ("Show", "List", "Export")
 
 
 class _Kind(Struct, frozen=True, kw_only=True):

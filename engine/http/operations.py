@@ -31,7 +31,7 @@ from engine.http.api import function_shapes as functions
 from engine.http.api.routing import BASE
 
 JSON, ZIP, TEXT = "application/json", "application/zip", "text/plain"
-JSON_LINES, EVENTS = "application/x-ndjson", "text/event-stream"
+JSON_LINES = "application/x-ndjson"
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -160,7 +160,7 @@ OPERATIONS = (
         content=JSON_LINES,
         own=True,
     ),
-    _op("FollowFunctionLogs", "GET", f"{_ONE}/logs", None, str, content=EVENTS, own=True),
+    _op("ShowFunctionLogs", "GET", f"{_ONE}/logs", None, logs.LogItem, content=JSON_LINES, own=True),
     _op(
         "RedriveAsyncInvocations",
         "POST",

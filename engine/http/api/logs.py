@@ -8,7 +8,7 @@ import anyio
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from engine.errors import InvalidRequest, UnknownInvocation
+from engine.errors import UnknownInvocation
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time
@@ -40,7 +40,7 @@ class LogsApi:
         function = f"{BASE}/functions/{{function_urn}}"
         return [
             Resource(path=f"{function}/async-invocations/{{request_id}}/logs", methods={"GET": self.show}),
-            Resource(path=f"{function}/logs", methods={"GET": self.follow_function}),
+            Resource(path=f"{function}/logs", methods={"GET": self.show_function}),
         ]
 
     async def show(self, call: Call) -> Reply:
@@ -49,14 +49,14 @@ class LogsApi:
         record = await self._record(function, call.part("request_id"))
         if _wants_events(call):
             return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function, record))
-        lines = [msgspec.json.encode(_item(line)) + b"\n" for line in await self._lines(record)]
-        return Reply(body=b"".join(lines), content_type=JSON_LINES)
+        return _json_lines(await self._lines(record))
 
-    async def follow_function(self, call: Call) -> Reply:
-        """All that its runs and instances write from now on, as events."""
+    async def show_function(self, call: Call) -> Reply:
+        """What its instances have written lately that belongs to no request; as events, all that is yet to come."""
         function = self._parts.catalog.find(call.urn)
         if not _wants_events(call):
-            raise InvalidRequest("a function's log is live only: ask with Accept: text/event-stream")
+            lines = decode(await self._parts.transcripts.instance_log(function.function_id))
+            return _json_lines(sorted(lines, key=lambda line: line.at))
         return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function))
 
     async def _follow(self, write: Write, function: Function, record: Record | None = None) -> None:
@@ -83,7 +83,7 @@ class LogsApi:
             await self._parts.dispatcher.ended(key, LONG)
 
     async def _lines(self, record: Record) -> Iterable[Line]:
-        whole = await self._parts.log_of(record.key, record.request_id)
+        whole = await self._parts.transcripts.log(record.key, record.request_id)
         return decode(record.log if whole is None else whole)
 
     async def _record(self, function: Function, request_id: str) -> Record:
@@ -92,6 +92,11 @@ class LogsApi:
         if record is None or record.function_id != function.function_id:
             raise UnknownInvocation(request_id)
         return record
+
+
+def _json_lines(lines: Iterable[Line]) -> Reply:
+    encoded = [msgspec.json.encode(_item(line)) + b"\n" for line in lines]
+    return Reply(body=b"".join(encoded), content_type=JSON_LINES)
 
 
 async def _pass_on(queue: LogQueue, write: Write) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from msgspec import Struct, field
@@ -43,6 +43,18 @@ class Dispatcher(Protocol):
         ...
 
 
+class Transcripts(Protocol):
+    """What functions have written, as ``engine.log_lines`` keeps it."""
+
+    async def log(self, key: int, request_id: str) -> bytes | None:
+        """Of an invocation, so far; None: no more than its record tells."""
+        ...
+
+    async def instance_log(self, function_id: int) -> bytes:
+        """Of a function's instances, lately, that belongs to no request."""
+        ...
+
+
 class HealthChecks(Struct, frozen=True, kw_only=True):
     """How the engine is; each is asked anew for every request."""
 
@@ -67,7 +79,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     usage: Usage
     redrive: Redrive
     logs: LogFeed = field(default_factory=LogBoard)
-    log_of: Callable[[int, str], Awaitable[bytes | None]]  #: by key and request id; None: its record has all
+    transcripts: Transcripts
     audit: AuditTrail = field(default_factory=AuditTrail)
     version: str = ""  #: of the engine
     instances: Callable[[], int] = int  #: how many are alive
