@@ -171,9 +171,11 @@ async def test_packages_lie_beside_the_code_or_in_dependencies(tmp_path: Path, h
 # --- hooks ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "count"), [("initializer", 1), ("asyncInitializer", 10)])
-async def test_an_initializer_may_call_back_or_return_a_promise(run: Any, name: str, count: int) -> None:
-    assert value(await run(node("starts", initializer_handler=f"index.{name}"))) == count
+async def test_an_initializer_may_call_back_or_return_a_promise(run: Any) -> None:
+    names = ("initializer", "asyncInitializer")
+    calling, promising = (node("starts", initializer_handler=f"index.{name}") for name in names)
+
+    assert (value(await run(calling)), 280 < value(await run(promising)) <= 300) == (1, True)
 
 
 async def test_what_the_initializer_prints_is_the_first_requests(run: Any) -> None:

@@ -37,19 +37,21 @@ class Logger {
 
 /** The documented context object. What has no source here answers with an empty string, never with an exception. */
 class Context {
-  #setup; #logger; #requestId; #alias; #began = performance.now(); #state = null; #instanceId;
+  #setup; #logger; #requestId; #alias; #timeout; #began = performance.now(); #state = null; #instanceId;
 
-  constructor(setup, logger, requestId, alias) {
+  /** `timeout` in seconds. */
+  constructor(setup, logger, requestId, alias, timeout = setup.timeout) {
     this.#setup = setup;
     this.#logger = logger;
     this.#requestId = requestId;
     this.#alias = alias;
+    this.#timeout = timeout;
     this.#instanceId = setup.instance;
   }
 
   getRequestID() { return this.#requestId; }
   getRemainingTimeInMilliSeconds() {
-    return Math.max(0, Math.floor(this.#setup.timeout * 1000 - (performance.now() - this.#began)));
+    return Math.max(0, Math.floor(this.#timeout * 1000 - (performance.now() - this.#began)));
   }
   getRunningTimeInSeconds() { return this.#setup.timeout; }
   getUserData(key, fallback = null) {

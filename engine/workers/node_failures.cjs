@@ -9,7 +9,7 @@ const PREFIX = {
   [BAD_RESULT]: "function result is invalid, error: ",
   [INIT_RAISED]: "function initialization exception, error: ",
   [NO_MEMORY]: "function memory exceeded, error: ",
-  [DISK_FULL]: "function disk full, error: ",
+  [DISK_FULL]: "function disk usage exceeded, error: ",
 };
 const LONGEST_MESSAGE = 4096, LONGEST_LINE = 2000, MOST_FRAMES = 50;
 /** Errors of the system and of V8 that have a code of their own. */

@@ -44,7 +44,7 @@ class Instance {
       checkParameters(this.handler, setup.handler);
       const initializer = setup.initializer ? await this.loader.load(setup.initializer) : undefined;
       this.stage = INIT_RAISED;
-      if (initializer !== undefined) await this.call(initializer);
+      if (initializer !== undefined) await this.call(initializer, setup.initializer_timeout);
       this.ready(OK, "", "");
     } catch (error) {
       const { code, text, result } = failure(this.stage, error);
@@ -60,8 +60,8 @@ class Instance {
   }
 
   /** An initializer or a pre-stop handler: over when it has returned, or called back if it takes a callback. */
-  call(hook) {
-    const context = new Context(this.setup, this.logger, "", "");
+  call(hook, timeout = undefined) {
+    const context = new Context(this.setup, this.logger, "", "", timeout);
     return new Promise((resolve, reject) => {
       const result = hook(context, (error) => (error == null ? resolve() : reject(error)));
       if (isThenable(result)) result.then(resolve, reject);

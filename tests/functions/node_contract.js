@@ -6,7 +6,7 @@ let started = 0;
 const kept = {};
 
 exports.initializer = (context, callback) => { started += 1; console.log('initialized', context.getFunctionName()); callback(null, ''); };
-exports.asyncInitializer = async (context) => { await null; started += 10; };
+exports.asyncInitializer = async (context) => { await null; started = context.getRemainingTimeInMilliSeconds() / 1000; };
 exports.raisingInitializer = (context) => { throw new RangeError('no database'); };
 exports.refusingInitializer = (context, callback) => callback(new Error('no database'));
 exports.leavingInitializer = async (context) => process.exit(1);
