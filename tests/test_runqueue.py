@@ -285,6 +285,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.running: list[Entry] = []
         self.loading: tuple[int, list[Entry], bool] | None = None
         self.key = 0
+        self.closed: set[int] = set()
         for function_id, places in self.PLACES.items():
             self.queue.configure(function_id, weight=1.0, limit=self.LIMIT * places, memory=10, places=places)
         self.queue.expect(1)  # begins behind the horizon, as after a restart
@@ -296,6 +297,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(function_id=st.integers(1, 2), rank=st.integers(0, 5), size=st.integers(0, 40))
     def accept(self, function_id: int, rank: int, size: int) -> None:
+        if function_id in self.closed:
+            return  # as the scheduler does
         self.key += 1
         new = entry(function_id, key=self.key, rank=float(rank), payload=b"x" * size)
         self.disk[self.key] = new
@@ -329,6 +332,16 @@ class QueueMachine(RuleBasedStateMachine):
             self.loading = (function_id, page, complete) if page or complete else None
             if self.loading is None:
                 self.queue.starve(function_id)
+
+    @precondition(lambda self: self.key > 9)
+    @rule()
+    def delete_a_function(self) -> None:
+        self.closed.add(2)
+        self.queue.drop(2)
+        for gone in self.waiting_of(2):
+            del self.disk[gone.invocation.key]
+        if self.loading is not None and self.loading[0] == 2:
+            self.loading = None  # what comes of it is not taken any more
 
     @precondition(lambda self: self.loading is None)
     @rule()
