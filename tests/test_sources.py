@@ -202,6 +202,17 @@ async def test_a_full_backlog_pauses_pull_sources_until_there_is_room(tmp_path: 
         assert await place.events() == [1, 2, 3]
 
 
+async def test_figures_do_not_go_back_when_a_trigger_goes(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        trigger = await running(place, feed)
+        await feed.contexts["a"].accept_batch([Event(payload=b"1"), Event(payload=b"x" * (EVENT_LIMIT + 1))])
+        await place.delete(trigger)
+        await until(lambda: place.engine.sources.state(trigger.id) is None)
+
+        figures = place.engine.sources.statistics()
+        assert (figures.accepted, figures.refused, figures.states) == (1, 1, {})
+
+
 async def test_a_batch_larger_than_a_limit_goes_in_alone(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()], queue__function_rows=2) as place:
         await running(place, feed)

@@ -63,6 +63,7 @@ class Sources:
         self._doors = Doors(intake=intake, cursors=cursors, backlog=backlog, enabled=self._enabled)
         self._sources: dict[str, Source] = {}
         self._services: dict[str, Keeper] = {}
+        self._past = Tally()  #: of triggers that are gone
         self._paused: dict[asyncio.Future[None], int] = {}
         self._tasks: TaskGroup | None = None
 
@@ -90,8 +91,8 @@ class Sources:
         return SourcesStatistics(
             states=dict(Counter(state.state for state in states)),
             services={table: keeper.health for table, keeper in self._services.items()},
-            accepted=sum(state.accepted for state in states),
-            refused=sum(state.refused for state in states),
+            accepted=self._past.accepted + sum(state.accepted for state in states),
+            refused=self._past.refused + sum(state.refused for state in states),
         )
 
     # --- inside ---------------------------------------------------------------------------------------------
@@ -115,6 +116,8 @@ class Sources:
     async def _run_source(self, trigger_id: str, source: Source) -> None:
         await source.run()
         del self._sources[trigger_id]
+        self._past.accepted += source.state().accepted
+        self._past.refused += source.state().refused
 
     async def _run_once(self, trigger: BoundTrigger, keeper: Keeper, tally: Tally) -> None:
         assert trigger.plugin.trigger is not None
