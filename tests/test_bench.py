@@ -83,6 +83,20 @@ def test_idle_looks_at_a_living_engine(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_cold_starts_are_measured_by_the_way_they_come_to_be(tmp_path: Path) -> None:
+    found = measure("cold_start", tmp_path)
+
+    assert all(0 < found[f"{way} p50"].median <= found[f"{way} p95"].median for way in ("spawn", "fork"))
+
+
+def test_dispatch_measures_round_trips(tmp_path: Path) -> None:
+    found = measure("dispatch", tmp_path)
+
+    assert 0 < found["round trip p50"].median <= found["round trip p99"].median
+    assert found["one after another"].median > 0
+
+
+@pytest.mark.slow
 def test_every_scenario_leaves_nothing_behind(tmp_path: Path) -> None:
     measure("idle", tmp_path)
 

@@ -1,0 +1,66 @@
+"""Cold starts: from the request to the handler of a new Python instance, by the way in which it comes to be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Generator
+
+from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.server import ServerFailed
+
+COUNT = 100
+_SANDBOXES = 20  #: of which each loads an interpreter of its own
+
+
+def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
+    while True:
+        found: Round = {}
+        for walls in ("spawn", "fork"):
+            say(f"cold_start: {walls}")
+            found |= _both(walls, ask(options, walls, options.scaled(COUNT))["next"])
+        if shutil.which("bwrap"):
+            say("cold_start: bubblewrap")
+            times = ask(options, "bubblewrap", options.scaled(_SANDBOXES))
+            found |= _both("bubblewrap first", times["first"]) | _both("bubblewrap next", times["next"])
+        yield found
+
+
+def ask(options: Options, walls: str, count: int) -> dict[str, list[float]]:
+    """Seconds, each."""
+    with scratch(options) as directory:
+        command = [sys.executable, "-m", "bench.instances", str(directory), walls, str(count)]
+        done = subprocess.run(command, capture_output=True, timeout=300)
+    if done.returncode:
+        raise ServerFailed(f"{walls} could not be measured: {done.stderr.decode()[-1000:]}")
+    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _both(name: str, times: list[float]) -> Round:
+    ordered = sorted(times)
+    return {
+        f"{name} p50": statistics.median(ordered) * 1e3,
+        f"{name} p95": ordered[int(len(ordered) * 0.95)] * 1e3,
+    }
+
+
+SCENARIO = Scenario(
+    name="cold_start",
+    title="from the request to the handler of a new Python instance",
+    figures=(
+        Figure(name="spawn p50", unit="ms"),
+        Figure(name="spawn p95", unit="ms"),
+        Figure(name="fork p50", unit="ms", at_most=5),
+        Figure(name="fork p95", unit="ms"),
+        Figure(name="bubblewrap first p50", unit="ms", at_most=60),
+        Figure(name="bubblewrap first p95", unit="ms"),
+        Figure(name="bubblewrap next p50", unit="ms", at_most=8),
+        Figure(name="bubblewrap next p95", unit="ms"),
+    ),
+    rounds=rounds,
+    note="at the pool: no HTTP, no journal; with limits by cgroup where the host has them",
+)

@@ -1,0 +1,90 @@
+"""What instances cost, measured at the pool itself: no HTTP, no journal.
+
+Run as ``python -m bench.instances DIRECTORY WALLS COUNT``, in a process of its own; prints seconds as JSON. ``WALLS``
+is ``spawn``, ``fork`` or ``bubblewrap`` for cold starts, ``dispatch`` for round trips to a warm child.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from engine.executors.pool import Pool, open_pool
+from engine.executors.walls import BARE, Walls
+from engine.interpreters import Interpreters, own_interpreter
+from engine.model import CodePackage, Function, Invocation
+
+SOURCE = "import time\n\n\ndef handler(event, context):\n    return time.time()\n"
+WALLS = {
+    "spawn": BARE,
+    "fork": Walls(isolation="process", fork_server="start"),
+    "bubblewrap": Walls(isolation="bubblewrap"),
+    "dispatch": BARE,
+}
+_WARMING = 3  #: instances until all that is loaded once is loaded
+
+
+async def measure(directory: Path, walls: str, count: int) -> dict[str, list[float]]:
+    (directory / "code").mkdir(exist_ok=True)
+    (directory / "code" / "index.py").write_text(SOURCE)
+    async with open_pool(
+        code_path=lambda package: directory / "code",
+        tmp=directory / "tmp",
+        log_dir=directory / "logs",
+        marker=f"bench-{directory.name}",
+        interpreters=Interpreters(python=own_interpreter().path),
+        walls=WALLS[walls],
+    ) as pool:
+        if walls == "dispatch":
+            return {"next": await _round_trips(pool, count)}
+        await _starts(pool, range(_WARMING), memory=128)
+        functions = range(_WARMING, _WARMING + count)
+        first = await _starts(pool, functions, memory=128)
+        return {"first": first, "next": await _starts(pool, functions, memory=256)}
+
+
+async def _starts(pool: Pool, functions: range, *, memory: int) -> list[float]:
+    """From the request to the handler of a new instance, for one function after another; all of them stay."""
+    times = []
+    for number in functions:
+        began = time.time()
+        outcome = await pool.execute(_function(number, memory), _invocation())
+        times.append(float(outcome.result) - began)
+    return times
+
+
+async def _round_trips(pool: Pool, count: int) -> list[float]:
+    asked, found = _function(0, 128), []
+    for _ in range(count + _WARMING):
+        began = time.perf_counter()
+        await pool.execute(asked, _invocation())
+        found.append(time.perf_counter() - began)
+    return found[_WARMING:]
+
+
+def _function(number: int, memory: int) -> Function:
+    """Of another size of memory, it is the same function for a sandbox and needs an instance of its own."""
+    values: dict[str, Any] = {
+        "function_id": 1, "revision": number, "memory_size": memory, "project": "p", "package": "default", "name": "f",
+        "handler": "index.handler", "timeout": 30, "code": CodePackage(sha256="0", digest="", size=1),
+        "runtime": f"Python3.{sys.version_info[1]}",
+    }  # fmt: skip
+    return Function(**values)
+
+
+def _invocation() -> Invocation:
+    return Invocation(key=1, request_id="00000000-0000-7000-8000-000000000001", function_id=1, payload=b"{}")
+
+
+def main() -> None:
+    directory, walls, count = sys.argv[1:4]
+    print(json.dumps(uvloop.run(measure(Path(directory), walls, int(count)))))
+
+
+if __name__ == "__main__":
+    main()
