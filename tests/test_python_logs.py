@@ -23,7 +23,7 @@ def written(folder: Path, body: str) -> list[Line]:
 
 def _handler(body: str) -> str:
     lines = "".join(f"    {line}\n" for line in body.splitlines())
-    return f"import logging, os, sys, threading\ndef handler(event, context):\n{lines}"
+    return f"import codecs, io, logging, os, sys, threading\ndef handler(event, context):\n{lines}"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,9 @@ def _handler(body: str) -> str:
         ("sys.stdout.buffer.write(b'bytes\\n')", Line(1, STDOUT, "bytes")),
         ("sys.stdout.writelines(['a', 'b\\n'])", Line(1, STDOUT, "ab")),
         ("sys.__stdout__.write('original')", Line(1, STDOUT, "original")),
+        ("codecs.getwriter('utf-8')(sys.stdout.detach()).write('wrapped')", Line(1, STDOUT, "wrapped")),
+        ("io.TextIOWrapper(sys.stderr.buffer).write('wrapped')", Line(1, STDERR, "wrapped")),
+        ("print(sys.stdout.encoding, sys.stdout.isatty(), sys.stdout.closed)", Line(1, STDOUT, "utf-8 False False")),
         ("print('ünï ✓ \\U0001f600')", Line(1, STDOUT, "ünï ✓ \U0001f600")),
         ("print('\\ud800')", Line(1, STDOUT, "\\ud800")),
         ("logging.warning('by %s', 'logging')", Line(1, STDERR, "WARNING:root:by logging")),
@@ -174,14 +177,40 @@ os.write(1, b"os\\n")
 os.system("echo shell")
 subprocess.run(["echo", "sub"], check=True, stdout=sys.stdout)
 if os.fork() == 0:
-    print("child")
+    print("child", 1)
+    sys.stdout.write("no end")
+    sys.stdout.flush()
     os._exit(0)
 os.wait()"""
     with PythonProcess(tmp_path, _handler(body)) as instance:
         instance.call()
         instance.socket.close()
 
-        assert (instance.raw(), instance.lines) == (b"os\nshell\nsub\nchild\n", [])
+        assert (instance.raw(), instance.lines) == (b"os\nshell\nsub\nchild 1\nno end", [])
+
+
+def test_lines_of_processes_stay_whole(tmp_path: Path) -> None:
+    source = """
+import multiprocessing
+
+
+def work(name):
+    for n in range(200):
+        print(name, n, name)
+
+
+def handler(event, context):
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=work, args=(name,)) for name in "abcd"]
+    for child in children: child.start()
+    for child in children: child.join()
+"""
+    with PythonProcess(tmp_path, source) as instance:
+        instance.call()
+        instance.socket.close()
+        raw = instance.raw().decode().splitlines()
+
+    assert sorted(raw) == sorted(f"{name} {n} {name}" for name in "abcd" for n in range(200))
 
 
 def test_what_a_thread_writes_after_the_answer_is_the_instances(tmp_path: Path) -> None:

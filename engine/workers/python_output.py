@@ -30,11 +30,18 @@ class Stream(io.TextIOBase):
             self.wire.log(self.number, text.encode("utf-8", "backslashreplace"))
         return len(text)
 
+    def flush(self):
+        io.TextIOBase.flush(self)
+        self.wire.flush()
+
     def writable(self):
         return True
 
     def fileno(self):
         return self.number
+
+    def detach(self):
+        return self.buffer
 
     def reconfigure(self, **options):
         """Nothing to be had: it is UTF-8, line by line."""

@@ -90,6 +90,7 @@ class Wire:
     def answer(self, kind, request, code, message, result):
         """Comes after all lines of the request; what its threads write from now on is the instance's."""
         if os.getpid() != self.pid:
+            self.flush()
             os._exit(0)  # a child that user code forked came back from the handler: there is one answer, not two
         text = message[:LONGEST_MESSAGE].encode("utf-8", "replace") if message else b""
         with self.lock:
@@ -104,7 +105,7 @@ class Wire:
     def log(self, stream, data):
         """What user code wrote: its whole lines go out now, the rest when it is finished, or with the answer."""
         if os.getpid() != self.pid:
-            write_raw(stream, data)
+            self.log_raw(stream, data)
             return
         with self.lock:
             if self.busy:  # this is a signal handler or a finalizer, in the middle of a frame
@@ -126,6 +127,23 @@ class Wire:
             self.unfinished[key] = data[whole:]
         if whole:
             self.send(b"".join(log_frames(key, data[:whole])))
+
+    def log_raw(self, stream, data):
+        """In a forked process, whose lines should be as whole as any; the lock may be held for ever there."""
+        key = -os.getpid(), stream, _thread.get_ident()
+        data = self.unfinished.pop(key, b"") + data
+        whole = data.rfind(b"\n") + 1
+        if whole:
+            write_raw(stream, data[:whole])
+        if whole < len(data):
+            self.unfinished[key] = data[whole:]
+
+    def flush(self):
+        """A forked process has no answer by which its last line would be finished."""
+        pid = os.getpid()
+        if pid != self.pid:
+            for key in [key for key in self.unfinished if key[0] == -pid]:
+                write_raw(key[1], self.unfinished.pop(key))
 
     def finish(self, request):
         """Send what it has written of lines without an end."""
