@@ -1,4 +1,4 @@
-"""The engine: it wires the parts, and its nesting is the lifecycle.
+"""The engine: its nesting is the lifecycle of the parts that ``wiring`` puts together.
 
     data directory locked → storage open → writer runs → leftovers of a dead engine killed → pool open
       → what it left in the journal recovered → scheduler, dispatcher, delivery, janitor run → doors open
@@ -9,81 +9,37 @@ the journal closes last.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from msgspec import Struct, convert
+from msgspec import convert
 
-from engine.aliases import Aliases
-from engine.audit import AuditTrail
-from engine.backlog import Backlog, Limits
-from engine.catalog import Catalog, listed, weight
+from engine.catalog import weight
 from engine.clock import Clock, SystemClock
-from engine.code_quota import CodeQuota
 from engine.codestore import CodeStore
-from engine.delivery import Delivery
-from engine.discarder import Discarder
-from engine.dispatcher import Dispatcher
 from engine.errors import DataDirectoryUnusable, Unavailable
-from engine.executors.pool import Pool, open_pool
+from engine.executors.pool import open_pool
 from engine.executors.walls import Walls
 from engine.function_rules import instance_limit
-from engine.intake import DiskGuard, Intake
 from engine.interpreters import Interpreters
-from engine.isolation.machine import usable_memory
-from engine.janitor import Janitor, Retention
 from engine.journal import Storage, locked, open_storage
 from engine.log_feed import LogBoard
 from engine.model import Function
 from engine.pressure import watch_pressure
-from engine.protocols import Plugin, Settlement
-from engine.redrive import Redrive
+from engine.protocols import Plugin
 from engine.registry import Registry
-from engine.resources.bundle import Resources
-from engine.retry import RetryPolicy, Rules
-from engine.runqueue import RunQueue
-from engine.scheduler import Scheduler
-from engine.settings import QueueSettings, RetrySettings, Settings
-from engine.triggering.plugin_parts import AllParts
-from engine.triggering.sources import Sources
+from engine.settings import Settings
 from engine.urn import LATEST
-from engine.usage import Usage
-from engine.versions import Versions
+from engine.wiring import Ground, memory_budget, wire
+from engine.wiring import Running as Running
 
 log = structlog.get_logger("functiond")
 
 _STOPPING = "shutting down"
-
-
-class Running(Struct, frozen=True, kw_only=True):
-    """The parts of an engine that runs, for the edges to use."""
-
-    settings: Settings
-    clock: Clock
-    storage: Storage
-    pool: Pool
-    codes: CodeStore
-    catalog: Catalog
-    versions: Versions
-    aliases: Aliases
-    resources: Resources
-    usage: Usage
-    backlog: Backlog
-    scheduler: Scheduler
-    intake: Intake
-    dispatcher: Dispatcher
-    delivery: Delivery
-    plugins: AllParts
-    sources: Sources
-    redrive: Redrive
-    janitor: Janitor
-    discarder: Discarder
-    audit: AuditTrail
-    logs: LogBoard
 
 
 @asynccontextmanager
@@ -121,7 +77,10 @@ async def run_engine(
                 walls=convert(executor, Walls, from_attributes=True),
             ) as pool,
         ):
-            running = _wire(settings, clock, storage, pool, codes, registry, board)
+            ground = Ground(
+                settings=settings, clock=clock, storage=storage, pool=pool, codes=codes, registry=registry, board=board
+            )
+            running = wire(ground)
             async with _services(running):
                 yield running
 
@@ -231,170 +190,3 @@ async def _release(running: Running) -> None:
         await running.dispatcher.release()
     except Unavailable as problem:  # the next engine finds them running, as after a death of this one
         log.warning("running work not put back", problem=str(problem))
-
-
-def _wire(
-    settings: Settings,
-    clock: Clock,
-    storage: Storage,
-    pool: Pool,
-    codes: CodeStore,
-    registry: Registry,
-    board: LogBoard,
-) -> Running:
-    executor, kept, region, ageing = settings.executor, settings.storage, settings.http.region, settings.queue.ageing
-    catalog = Catalog(
-        storage.catalog,
-        codes,
-        clock,
-        region=region,
-        max_timeout=executor.max_timeout,
-        may_run_long=listed(executor.long_time_functions),
-        check_destination=registry.check_destination,
-        quota=CodeQuota(kept.code_quota),
-        check_runtime=pool.interpreters.check,
-    )
-    usage = Usage(catalog.project_of)
-    queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))
-    scheduler = Scheduler(queue, storage.journal, clock)
-    backlog = Backlog(_limits(settings.queue))
-    policy = _policy(settings.retry)
-    janitor = Janitor(
-        records=storage.records,
-        logs=pool.files,
-        clock=clock,
-        retention=Retention(age=kept.retention, rows=kept.retention_rows, size=kept.retention_size),
-    )
-    intake = Intake(
-        catalog=catalog,
-        journal=storage.journal,
-        cursors=storage.cursors,
-        scheduler=scheduler,
-        backlog=backlog,
-        identity=storage.identity,
-        clock=clock,
-        disk=DiskGuard(storage.path, kept.free_space, clock, on_low=janitor.hurry),
-        ageing=ageing,
-        sync_timeout=settings.http.sync_timeout,
-        on_overload=lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()),
-    )
-    audit = AuditTrail()
-    plugins = AllParts(registry, storage.store, clock, region=region, audit=audit, logs=board)
-    delivery = Delivery(
-        outbox=storage.outbox,
-        records=storage.records,
-        registry=registry,
-        catalog=catalog,
-        intake=intake,
-        backlog=backlog,
-        clock=clock,
-        policy=policy,
-        region=region,
-        plugins=plugins.speaking_for,
-        largest=settings.http.async_body_limit,
-    )
-
-    def on_end(settlement: Settlement) -> None:
-        janitor.note_end()
-        if settlement.owes is not None:
-            delivery.wake()
-
-    dispatcher = Dispatcher(
-        scheduler=scheduler,
-        journal=storage.journal,
-        records=storage.records,
-        executor=pool,
-        catalog=catalog,
-        backlog=backlog,
-        clock=clock,
-        policy=policy,
-        slots=executor.slots,
-        ageing=ageing,
-        on_end=on_end,
-        on_attempt=usage.note,
-    )
-
-    def on_discard(keys: Sequence[int]) -> None:
-        janitor.note_end()
-        dispatcher.note_discarded(keys)
-
-    redrive = Redrive(
-        outbox=storage.outbox,
-        records=storage.records,
-        intake=intake,
-        catalog=catalog,
-        identity=storage.identity,
-        clock=clock,
-        region=region,
-        wake=delivery.wake,
-    )
-    resources = Resources(
-        storage.resources,
-        catalog,
-        codes,
-        clock,
-        warmer=pool,
-        memory=memory_budget(settings),
-        registry=registry,
-        region=region,
-        free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
-    )
-    return Running(
-        settings=settings,
-        clock=clock,
-        storage=storage,
-        pool=pool,
-        codes=codes,
-        catalog=catalog,
-        versions=Versions(catalog, storage.catalog, codes, clock),
-        aliases=Aliases(catalog, storage.resources, clock),
-        resources=resources,
-        usage=usage,
-        backlog=backlog,
-        scheduler=scheduler,
-        intake=intake,
-        dispatcher=dispatcher,
-        delivery=delivery,
-        plugins=plugins,
-        sources=Sources(
-            triggers=resources.triggers,
-            parts=plugins,
-            intake=intake,
-            cursors=storage.cursors,
-            backlog=backlog,
-            catalog=catalog,
-            clock=clock,
-            policy=policy,
-        ),
-        redrive=redrive,
-        janitor=janitor,
-        audit=audit,
-        logs=board,
-        discarder=Discarder(storage.journal, scheduler, backlog, clock, on_discard),
-    )
-
-
-def _limits(queue: QueueSettings) -> Limits:
-    return Limits(
-        rows=queue.rows,
-        size=queue.size,
-        function_rows=queue.function_rows,
-        function_size=queue.function_size,
-        sync_rows=queue.sync_rows,
-        sync_size=queue.sync_size,
-    )
-
-
-def _policy(retry: RetrySettings) -> RetryPolicy:
-    return RetryPolicy(
-        base=retry.base,
-        factor=retry.factor,
-        longest=retry.longest,
-        jitter=retry.jitter,
-        default=Rules(retries=retry.default_retries, max_age=retry.default_max_age or float("inf")),
-    )
-
-
-def memory_budget(settings: Settings) -> int:
-    """MB for all instances together."""
-    return settings.executor.memory or (usable_memory() >> 20) * 3 // 4

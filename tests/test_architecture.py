@@ -29,6 +29,7 @@ FLOORS = (
     {"scheduler", "catalog", "function_package", "janitor"},
     {"intake", "dispatcher", "discarder", "resources", "versions", "aliases"},
     {"delivery", "triggering", "redrive"},
+    {"wiring"},
     {"app"},
     {"figures", "http"},
     {"service"},

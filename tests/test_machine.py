@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.app import memory_budget
 from engine.isolation.machine import usable_memory
 from engine.settings import Settings, default_slots
+from engine.wiring import memory_budget
 
 MIB = 1 << 20
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -52,7 +52,7 @@ def test_a_container_that_sees_its_group_as_the_root_is_limited(tmp_path: Path) 
 
 
 def test_three_quarters_of_it_are_for_instances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.app.usable_memory", lambda: 400 * MIB)
+    monkeypatch.setattr("engine.wiring.usable_memory", lambda: 400 * MIB)
 
     assert memory_budget(Settings()) == 300
 

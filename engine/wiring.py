@@ -1,0 +1,265 @@
+"""What an engine is made of, put together from its settings: plain construction, from the storage up.
+
+Nothing runs yet when this returns; ``app`` has the order of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from engine.aliases import Aliases
+from engine.audit import AuditTrail
+from engine.backlog import Backlog, Limits
+from engine.catalog import Catalog, listed
+from engine.clock import Clock
+from engine.code_quota import CodeQuota
+from engine.codestore import CodeStore
+from engine.delivery import Delivery
+from engine.discarder import Discarder
+from engine.dispatcher import Dispatcher
+from engine.executors.pool import Pool
+from engine.intake import DiskGuard, Intake
+from engine.isolation.machine import usable_memory
+from engine.janitor import Janitor, Retention
+from engine.journal import Storage
+from engine.log_feed import LogBoard
+from engine.protocols import Settlement
+from engine.redrive import Redrive
+from engine.registry import Registry
+from engine.resources.bundle import Resources
+from engine.retry import RetryPolicy, Rules
+from engine.runqueue import RunQueue
+from engine.scheduler import Scheduler
+from engine.settings import QueueSettings, RetrySettings, Settings
+from engine.triggering.plugin_parts import AllParts
+from engine.triggering.sources import Sources
+from engine.usage import Usage
+from engine.versions import Versions
+
+
+class Running(Struct, frozen=True, kw_only=True):
+    """The parts of an engine that runs, for the edges to use."""
+
+    settings: Settings
+    clock: Clock
+    storage: Storage
+    pool: Pool
+    codes: CodeStore
+    catalog: Catalog
+    versions: Versions
+    aliases: Aliases
+    resources: Resources
+    usage: Usage
+    backlog: Backlog
+    scheduler: Scheduler
+    intake: Intake
+    dispatcher: Dispatcher
+    delivery: Delivery
+    plugins: AllParts
+    sources: Sources
+    redrive: Redrive
+    janitor: Janitor
+    discarder: Discarder
+    audit: AuditTrail
+    logs: LogBoard
+
+
+class Ground(Struct, frozen=True, kw_only=True):
+    """What is open before the parts are made."""
+
+    settings: Settings
+    clock: Clock
+    storage: Storage
+    pool: Pool
+    codes: CodeStore
+    registry: Registry
+    board: LogBoard
+
+
+def wire(ground: Ground) -> Running:
+    settings, clock, storage, pool = ground.settings, ground.clock, ground.storage, ground.pool
+    executor = settings.executor
+    catalog = _catalog(ground)
+    usage = Usage(catalog.project_of)
+    queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))
+    scheduler = Scheduler(queue, storage.journal, clock)
+    backlog, policy, janitor = Backlog(_limits(settings.queue)), _policy(settings.retry), _janitor(ground)
+    audit = AuditTrail()
+    intake = _intake(ground, catalog, scheduler, backlog, usage, janitor)
+    plugins = AllParts(
+        ground.registry, storage.store, clock, region=settings.http.region, audit=audit, logs=ground.board
+    )
+    delivery = _delivery(ground, catalog, intake, backlog, policy, plugins)
+
+    def on_end(settlement: Settlement) -> None:
+        janitor.note_end()
+        if settlement.owes is not None:
+            delivery.wake()
+
+    dispatcher = Dispatcher(
+        scheduler=scheduler,
+        journal=storage.journal,
+        records=storage.records,
+        executor=pool,
+        catalog=catalog,
+        backlog=backlog,
+        clock=clock,
+        policy=policy,
+        slots=executor.slots,
+        ageing=settings.queue.ageing,
+        on_end=on_end,
+        on_attempt=usage.note,
+    )
+
+    def on_discard(keys: Sequence[int]) -> None:
+        janitor.note_end()
+        dispatcher.note_discarded(keys)
+
+    resources = _resources(ground, catalog)
+    return Running(
+        settings=settings,
+        clock=clock,
+        storage=storage,
+        pool=pool,
+        codes=ground.codes,
+        catalog=catalog,
+        versions=Versions(catalog, storage.catalog, ground.codes, clock),
+        aliases=Aliases(catalog, storage.resources, clock),
+        resources=resources,
+        usage=usage,
+        backlog=backlog,
+        scheduler=scheduler,
+        intake=intake,
+        dispatcher=dispatcher,
+        delivery=delivery,
+        plugins=plugins,
+        sources=Sources(
+            triggers=resources.triggers,
+            parts=plugins,
+            intake=intake,
+            cursors=storage.cursors,
+            backlog=backlog,
+            catalog=catalog,
+            clock=clock,
+            policy=policy,
+        ),
+        redrive=_redrive(ground, catalog, intake, delivery),
+        janitor=janitor,
+        discarder=Discarder(storage.journal, scheduler, backlog, clock, on_discard),
+        audit=audit,
+        logs=ground.board,
+    )
+
+
+def _catalog(ground: Ground) -> Catalog:
+    settings = ground.settings
+    return Catalog(
+        ground.storage.catalog,
+        ground.codes,
+        ground.clock,
+        region=settings.http.region,
+        max_timeout=settings.executor.max_timeout,
+        may_run_long=listed(settings.executor.long_time_functions),
+        check_destination=ground.registry.check_destination,
+        quota=CodeQuota(settings.storage.code_quota),
+        check_runtime=ground.pool.interpreters.check,
+    )
+
+
+def _janitor(ground: Ground) -> Janitor:
+    kept = ground.settings.storage
+    retention = Retention(age=kept.retention, rows=kept.retention_rows, size=kept.retention_size)
+    return Janitor(records=ground.storage.records, logs=ground.pool.files, clock=ground.clock, retention=retention)
+
+
+def _intake(
+    ground: Ground, catalog: Catalog, scheduler: Scheduler, backlog: Backlog, usage: Usage, janitor: Janitor
+) -> Intake:
+    settings, clock, storage = ground.settings, ground.clock, ground.storage
+    return Intake(
+        catalog=catalog,
+        journal=storage.journal,
+        cursors=storage.cursors,
+        scheduler=scheduler,
+        backlog=backlog,
+        identity=storage.identity,
+        clock=clock,
+        disk=DiskGuard(storage.path, settings.storage.free_space, clock, on_low=janitor.hurry),
+        ageing=settings.queue.ageing,
+        sync_timeout=settings.http.sync_timeout,
+        on_overload=lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()),
+    )
+
+
+def _delivery(
+    ground: Ground, catalog: Catalog, intake: Intake, backlog: Backlog, policy: RetryPolicy, plugins: AllParts
+) -> Delivery:
+    return Delivery(
+        outbox=ground.storage.outbox,
+        records=ground.storage.records,
+        registry=ground.registry,
+        catalog=catalog,
+        intake=intake,
+        backlog=backlog,
+        clock=ground.clock,
+        policy=policy,
+        region=ground.settings.http.region,
+        plugins=plugins.speaking_for,
+        largest=ground.settings.http.async_body_limit,
+    )
+
+
+def _redrive(ground: Ground, catalog: Catalog, intake: Intake, delivery: Delivery) -> Redrive:
+    return Redrive(
+        outbox=ground.storage.outbox,
+        records=ground.storage.records,
+        intake=intake,
+        catalog=catalog,
+        identity=ground.storage.identity,
+        clock=ground.clock,
+        region=ground.settings.http.region,
+        wake=delivery.wake,
+    )
+
+
+def _resources(ground: Ground, catalog: Catalog) -> Resources:
+    settings = ground.settings
+    return Resources(
+        ground.storage.resources,
+        catalog,
+        ground.codes,
+        ground.clock,
+        warmer=ground.pool,
+        memory=memory_budget(settings),
+        registry=ground.registry,
+        region=settings.http.region,
+        free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
+    )
+
+
+def _limits(queue: QueueSettings) -> Limits:
+    return Limits(
+        rows=queue.rows,
+        size=queue.size,
+        function_rows=queue.function_rows,
+        function_size=queue.function_size,
+        sync_rows=queue.sync_rows,
+        sync_size=queue.sync_size,
+    )
+
+
+def _policy(retry: RetrySettings) -> RetryPolicy:
+    return RetryPolicy(
+        base=retry.base,
+        factor=retry.factor,
+        longest=retry.longest,
+        jitter=retry.jitter,
+        default=Rules(retries=retry.default_retries, max_age=retry.default_max_age or float("inf")),
+    )
+
+
+def memory_budget(settings: Settings) -> int:
+    """MB for all instances together."""
+    return settings.executor.memory or (usable_memory() >> 20) * 3 // 4
