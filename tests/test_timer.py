@@ -10,6 +10,7 @@ import pytest
 from engine.errors import SettingsError
 from engine.model import Mode
 from engine.registry import Registry
+from engine.settings import load_settings
 from plugins.timer import TimerOptions, plugin, source
 from plugins.timer.source import TimerSettings, TimerTrigger
 from tests.simulated import World
@@ -152,6 +153,14 @@ async def test_a_timer_that_waits_for_its_function_notes_the_time_before_it_call
 
     assert one.events == []
     assert [call["time"][11:13] for call in one.calls] == ["01", "02"]
+
+
+def test_the_settings_of_timers_may_stand_in_the_environment() -> None:
+    settings = load_settings(environ={"FUNCTIOND_PLUGINS__TIMER__CATCH_UP": "skip"})
+
+    timers = Registry([plugin], settings.plugins).service(plugin)
+
+    assert timers == TimerSettings(catch_up="skip", zone="UTC")
 
 
 @pytest.mark.parametrize("table", [{"zone": "Nowhere/City"}, {"catch_up": "twice"}, {"zones": "UTC"}])
