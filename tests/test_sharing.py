@@ -167,6 +167,23 @@ async def test_a_death_of_one_alone_is_its_own_fault(opened: Pool, tmp_path: Pat
     assert (await running.outcome).code == Code.USER_EXCEPTION
 
 
+async def test_a_request_given_up_at_any_step_leaves_its_neighbour_an_answer(opened: Pool) -> None:
+    await opened.interpreters.check("Python3.10")
+    codes = set()
+    for steps in range(30):
+        asked = function("pid", concurrent_num=2, revision=steps)
+        given_up, other = (asyncio.ensure_future(opened.execute(asked, invocation())) for _ in range(2))
+        for _ in range(steps):
+            await asyncio.sleep(0.001 if steps % 2 else 0)
+        given_up.cancel()
+        codes.add((await other).code)
+        await asyncio.wait([given_up])
+
+    assert codes <= {Code.OK, Code.ENGINE}
+    seen = opened.statistics()
+    assert (seen.busy, seen.starting, seen.alive) == (0, 0, seen.idle)
+
+
 # --- the beginning ---
 
 

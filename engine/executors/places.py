@@ -51,7 +51,7 @@ class Start:
 
 class Places:
     def __init__(self, idle: float, keeps: Callable[[Instance], bool]) -> None:
-        self.idle = IdleInstances(idle, Instance.dismiss, keeps)
+        self.idle = IdleInstances(idle, lambda instance: instance.dismiss(), keeps)
         self._open: dict[Key, dict[Instance, None]] = {}  #: at work, with places free
         self._starts: dict[Key, list[Start]] = {}
 

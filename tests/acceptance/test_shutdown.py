@@ -127,6 +127,17 @@ def test_what_runs_may_end_within_the_grace_period(tmp_path: Path) -> None:
         assert engine.record("held", request_id)["result"] == "ended"
 
 
+def test_instances_say_their_last_words_within_the_grace_period(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    source = f"{ECHO}\ndef stop():\n    open({str(said)!r}, 'w').write('bye')\n"
+    with engine_on(tmp_path / "data", FUNCTIOND_GRACE="30") as engine:
+        engine.create("polite", source, pre_stop_handler="index.stop", pre_stop_timeout=20)
+        engine.record("polite", engine.accepted("polite", 1), wait=30)
+        assert engine.stop() == 0
+
+    assert said.read_text() == "bye"
+
+
 def test_new_requests_hear_503_while_the_engine_stops(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data", FUNCTIOND_GRACE="30") as engine:
         engine.create("held", HELD)
