@@ -24,7 +24,7 @@ from engine.codestore import CodeStore
 from engine.errors import DataDirectoryUnusable, Unavailable
 from engine.executors.pool import open_pool
 from engine.executors.walls import Walls
-from engine.function_rules import instance_limit
+from engine.function_rules import request_limit
 from engine.interpreters import Interpreters
 from engine.journal import Storage, locked, open_storage
 from engine.log_feed import LogBoard
@@ -141,13 +141,12 @@ async def _recover(running: Running, services: TaskGroup) -> None:
             running.scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
             running.discarder.discard(function_id)
         else:
-            places, limit = function.concurrent_num, instance_limit(function, own_network=running.pool.own_network)
             running.scheduler.configure(
                 function_id,
                 weight=weight(function),
-                limit=limit if limit < 0 else limit * places,
+                limit=request_limit(function, shared_port=running.pool.http_network == "shared"),
                 memory=function.memory_size,
-                places=places,
+                places=function.concurrent_num,
             )
         kept = {version.revision for version in running.catalog.versions(function_id)}
         services.start_soon(running.pool.retire, function_id, kept)

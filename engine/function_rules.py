@@ -84,11 +84,15 @@ def weight(function: Function) -> float:
     return share
 
 
-def instance_limit(function: Function, *, own_network: bool) -> int:
-    """How many instances it may have, -1 for any number; one if its servers must share the host's port."""
+def request_limit(function: Function, *, shared_port: bool) -> int:
+    """How many requests of it may run at a time, -1 for any number.
+
+    With ``shared_port`` there is one port for the servers of all HTTP functions, so that they have one instance each.
+    """
     runtime = find_runtime(function.runtime)
-    serves_http = runtime is not None and runtime.family is Family.HTTP
-    return 1 if serves_http and not own_network and function.max_instances else function.max_instances
+    alone = shared_port and runtime is not None and runtime.family is Family.HTTP and function.max_instances != 0
+    instances = 1 if alone else function.max_instances
+    return instances if instances < 0 else instances * function.concurrent_num
 
 
 def run_alike(one: Function, other: Function) -> bool:

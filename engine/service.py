@@ -136,7 +136,7 @@ def api_parts(engine: Running) -> Parts:
         health=HealthChecks(
             alive=lambda: problems(engine),
             ready=lambda: reasons_not_ready(engine),
-            about=lambda: {"isolation": engine.pool.isolation, "own_network": engine.pool.own_network},
+            about=lambda: {"isolation": engine.pool.isolation, "http_network": engine.pool.http_network},
             metrics=telemetry.render,
         ),
     )

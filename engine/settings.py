@@ -105,6 +105,7 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
     isolation: Literal["auto", "bubblewrap", "process"] = "auto"  #: auto: a sandbox of bubblewrap's if it works here
     tmp_size: Positive = 512  #: MB of each instance's temporary folder, in a sandbox
     network: bool = True  #: whether functions reach the network; if not, loopback of their own is all they have
+    http_network: Literal["host", "own"] = "host"  #: of HTTP functions; in their own they reach nothing outside
     fork_server: Literal["off", "need", "start"] = "need"  #: outside a sandbox, whether Python instances are forked
 
 

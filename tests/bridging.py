@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
+from engine.isolation.ports import can_map_ports
+
 WORKER = Path(__file__).parents[1] / "engine" / "workers" / "bridge_worker.py"
 SETUP, INVOKE, STOP = 1, 2, 3
 READY, DONE = 1, 2
@@ -192,3 +194,4 @@ def has_networks() -> bool:
 
 
 needs_network = pytest.mark.skipif(not has_networks(), reason="this machine gives no network namespaces")
+needs_mapping = pytest.mark.skipif(not can_map_ports(), reason="the kernel has no notification of bind")

@@ -128,10 +128,12 @@ def test_what_bootstrap_has_not_asked_for_stays_unread_when_it_ends(tmp_path: Pa
 
 
 def test_a_stop_is_a_sigterm_for_all_that_bootstrap_has_started(tmp_path: Path) -> None:
-    tell = "#!/bin/sh\ntrap 'echo stopping; exit 5' TERM\nsleep 1000 &\necho $!\necho $RUNTIME_API_ADDR\nwait\n"
+    child = "sh -c 'echo $$; exec sleep 1000' &\n"
+    tell = f"#!/bin/sh\ntrap 'echo stopping; exit 5' TERM\n{child}echo $RUNTIME_API_ADDR\nwait\n"
     with Bridge("custom", tmp_path, {"bootstrap": tell}) as bridge:
-        child = os.pidfd_open(int(bridge.line()))
-        with Runtime(bridge, CUSTOM) as runtime:
+        pid, address = sorted((bridge.line(), bridge.line()), key=lambda line: ":" in line)
+        pidfd = os.pidfd_open(int(pid))
+        with Runtime(bridge, CUSTOM, address) as runtime:
             runtime.get("request")
             bridge.answer()
 
@@ -139,7 +141,7 @@ def test_a_stop_is_a_sigterm_for_all_that_bootstrap_has_started(tmp_path: Path) 
 
             assert bridge.line() == "stopping"
             assert bridge.process.wait() == 0
-            assert_ends(child)
+            assert_ends(pidfd)
 
 
 @pytest.mark.parametrize("end", [lambda bridge: bridge.socket.close(), lambda bridge: bridge.process.kill()])

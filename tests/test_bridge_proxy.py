@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.bridging import DONE, READY, Answer, Bridge, needs_network
-
-pytestmark = needs_network
+from tests.bridging import DONE, READY, Answer, Bridge, needs_mapping, needs_network
 
 MiB = 1 << 20
 #: Tells what it was sent, but for some paths.
@@ -108,9 +106,11 @@ time.sleep(1000)
 FILES = {"bootstrap": f"exec {sys.executable} -I server.py", "server.py": SERVER}  # no #! line, as people write it
 
 
-@pytest.fixture
-def bridge(tmp_path: Path) -> Iterator[Bridge]:
-    with Bridge("http", tmp_path, FILES, network=True) as running:
+@pytest.fixture(params=[pytest.param("network", marks=needs_network), pytest.param("mapped", marks=needs_mapping)])
+def bridge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bridge]:
+    """In a network of its own, or on a port that is given to it."""
+    mapped = request.param == "mapped"
+    with Bridge("http", tmp_path, FILES, network=not mapped, maps_port=mapped) as running:
         assert running.answer()[:3] == (READY, 0, 0)
         yield running
 
@@ -213,7 +213,7 @@ def test_a_connection_is_used_again(bridge: Bridge) -> None:
 def test_a_connection_that_the_server_has_closed_is_replaced(bridge: Bridge) -> None:
     reply(bridge.ask(event("/close-later")))
 
-    assert told(bridge.ask(event("/", "POST")))["method"] == "POST"
+    assert told(bridge.ask(event("/")))["method"] == "GET"
 
 
 @pytest.mark.parametrize(
@@ -279,6 +279,7 @@ def test_a_server_that_listens_no_more_ends_its_instance(bridge: Bridge) -> None
     assert bridge.process.wait() == 1
 
 
+@needs_network
 def test_several_requests_are_served_at_a_time(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(f"{gate}-in")
@@ -295,6 +296,7 @@ def test_several_requests_are_served_at_a_time(tmp_path: Path) -> None:
         assert reply(answer)["body"] == "met"
 
 
+@needs_network
 def test_a_port_that_is_taken_is_no_place_for_a_function(tmp_path: Path) -> None:
     listen = """
 import socket

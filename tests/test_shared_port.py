@@ -12,28 +12,27 @@ from pathlib import Path
 import pytest
 
 from engine.executors.pool import Pool
-from engine.executors.walls import Walls
-from engine.function_rules import instance_limit
+from engine.executors.walls import BARE, Walls
+from engine.function_rules import request_limit
 from engine.model import Code
-from tests.bridging import enter_network, needs_network
+from tests.bridging import enter_network, needs_mapping, needs_network
 from tests.contracts.dialect import Dialect
 from tests.contracts.dialect_bootstrap import CUSTOM, HTTP
 from tests.executing import pool
 
 ROOT = Path(__file__).parents[1]
-APART = Walls(isolation="process", fork_server="off")
+OWN = Walls(isolation="process", fork_server="off", http_network="own")
 
 
-@pytest.fixture
-async def apart(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, "", walls=APART) as opened:
-        if not opened.own_network:
-            pytest.skip("this machine gives no network namespaces")
+@pytest.fixture(params=[pytest.param(OWN, marks=needs_network), pytest.param(BARE, marks=needs_mapping)])
+async def apart(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pool]:
+    async with pool(tmp_path, "", walls=request.param) as opened:
+        assert opened.http_network == ("own" if request.param is OWN else "mapped")
         HTTP.write(tmp_path / "code")
         yield opened
 
 
-async def test_instances_with_networks_of_their_own_run_side_by_side(apart: Pool) -> None:
+async def test_instances_run_side_by_side_on_networks_or_ports_of_their_own(apart: Pool) -> None:
     hanging = asyncio.ensure_future(apart.execute(HTTP.function(), wish := HTTP.wish("hang")))
     other = await apart.execute(HTTP.function(), HTTP.wish("text"))
 
@@ -47,11 +46,13 @@ async def test_instances_with_networks_of_their_own_run_side_by_side(apart: Pool
 ON_ONE_PORT = """
 import asyncio, json, sys
 from pathlib import Path
+from engine.executors import host
 from tests.contracts.dialect_bootstrap import HTTP
 from tests.executing import pool
 
 
 async def main(folder):
+    host.can_map_ports = lambda: False
     async with pool(folder, "") as opened:
         HTTP.write(folder / "code")
 
@@ -77,23 +78,23 @@ def test_on_one_port_an_idle_instance_makes_room_and_a_busy_one_does_not(tmp_pat
 
     ran = subprocess.run(command, cwd=ROOT, preexec_fn=enter_network, stdout=subprocess.PIPE, check=True)
 
-    texts, alive, code, message = json.loads(ran.stdout)
+    texts, alive, code, message = json.loads(ran.stdout.splitlines()[-1])  # the engine logs before
     assert (texts, alive, code) == (["straße ✓"] * 3, 1, Code.OVERLOAD)
     assert "the port of HTTP functions is in use, since there is one for all" in message
 
 
-async def test_http_functions_that_reach_the_hosts_network_share_its_port(tmp_path: Path) -> None:
-    async with pool(tmp_path, "", walls=Walls(isolation="process", fork_server="off", http_network="host")) as opened:
-        assert not opened.own_network
-
-
 @pytest.mark.parametrize(
-    ("asked", "own_network", "limit"),
-    [(HTTP, True, 400), (HTTP, False, 1), (CUSTOM, False, 400)],
+    ("asked", "shared_port", "limit"),
+    [(HTTP, False, 800), (HTTP, True, 2), (CUSTOM, True, 800)],
 )
-def test_a_function_whose_servers_share_a_port_has_one_instance(asked: Dialect, own_network: bool, limit: int) -> None:
-    assert instance_limit(asked.function(), own_network=own_network) == limit
+def test_a_function_whose_servers_share_a_port_has_one_instance(asked: Dialect, shared_port: bool, limit: int) -> None:
+    assert request_limit(asked.function(concurrent_num=2), shared_port=shared_port) == limit
 
 
-def test_a_disabled_function_stays_disabled() -> None:
-    assert instance_limit(HTTP.function(max_instances=0), own_network=False) == 0
+@pytest.mark.parametrize("instances", [0, -1])
+def test_without_a_limit_or_disabled_it_stays_so(instances: int) -> None:
+    assert request_limit(CUSTOM.function(max_instances=instances, concurrent_num=2), shared_port=True) == instances
+
+
+def test_a_disabled_http_function_stays_disabled() -> None:
+    assert request_limit(HTTP.function(max_instances=0), shared_port=True) == 0

@@ -24,6 +24,7 @@ from engine.frames import Answer, setup_frame
 from engine.interpreters import Interpreters
 from engine.isolation.leftovers import remove_tree
 from engine.isolation.limits import Enclosure, Isolation, Limits
+from engine.isolation.ports import can_map_ports
 from engine.model import CodePackage, Function
 from engine.runtimes import Family, find_runtime
 
@@ -51,6 +52,7 @@ class Host:
     ) -> None:
         self.interpreters = interpreters
         self._settings, self._starter, self._isolation, self._scribe = settings, starter, isolation, scribe
+        self._maps_ports = can_map_ports()
         self._starters = ThreadPoolExecutor(_STARTERS, "functiond-start")
         self._cleaners = ThreadPoolExecutor(_CLEANERS, "functiond-clean")
         self._places: dict[Instance, Place] = {}
@@ -61,13 +63,15 @@ class Host:
         return f"{self._starter.name}, {self._isolation.name}"
 
     @property
-    def own_network(self) -> bool:
-        """Whether each instance of an HTTP function can have the ports to itself."""
-        return self._starter.own_network
+    def http_network(self) -> str:
+        """How HTTP functions come to their port: ``own`` of each instance, ``mapped`` to a free one, or ``shared``."""
+        if self._starter.own_network:
+            return "own"
+        return "mapped" if self._maps_ports else "shared"
 
     def shares_port(self, function: Function) -> bool:
         """Whether its server listens where those of other instances do."""
-        return not self.own_network and _serves_http(function)
+        return self.http_network == "shared" and _serves_http(function)
 
     def spawn(self, command: list[str], function: Function, memory: int, key: Key, owner: Owner) -> Instance:
         """A new process that waits to be prepared: ``command`` starts its worker. Raises OSError."""
@@ -154,7 +158,8 @@ class Host:
             tmp=self._settings.tmp.absolute() / instance_id,
             memory=memory,
             layers=tuple(self._settings.code_path(one.code).absolute() for one in function.dependencies),
-            own_network=self.own_network and _serves_http(function),
+            own_network=self.http_network == "own" and _serves_http(function),
+            maps_port=self.http_network == "mapped" and _serves_http(function),
         )
 
 

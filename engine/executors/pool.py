@@ -96,7 +96,7 @@ async def open_pool(
         interpreters=interpreters or Interpreters(),
         scribe=Scribe(limit=log_size, clock=clock, board=board or LogBoard()),
     )
-    log.info("functions run", isolation=host.isolation, own_network=host.own_network)
+    log.info("functions run", isolation=host.isolation, http_network=host.http_network)
     pool = Pool(host, files=LogFiles(log_dir, log_space), memory=memory, idle=idle, clock=clock)
     try:
         yield pool
@@ -110,7 +110,7 @@ class Pool:
 
     def __init__(self, host: Host, *, files: LogFiles, memory: int, idle: float, clock: Clock) -> None:
         self.interpreters = host.interpreters
-        self.own_network = host.own_network  #: whether an HTTP function may have more than one instance
+        self.http_network = host.http_network
         self.isolation, self._clock, self.files = host.isolation, clock, files
         self.fleet = Fleet(host, files, memory=memory, idle=idle, clock=clock)
         self.reserve, self._places = self.fleet.reserve, self.fleet.places

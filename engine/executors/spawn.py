@@ -42,6 +42,7 @@ class Place(NamedTuple):
     layers: tuple[Path, ...] = ()  #: of its dependencies
     runtime: Path = WORKERS  #: the programs that run functions
     own_network: bool = False  #: whether ports are its own, with nothing but loopback
+    maps_port: bool = False  #: whether it listens on another port than it thinks
 
 
 class Spawned(NamedTuple):
@@ -171,6 +172,7 @@ def setup(function: Function, place: Place) -> dict[str, Any]:
         "version": function.version,
         "user_data": function.user_data | function.encrypted_user_data,
         "result_limit": RESULT_LIMIT,
+        "maps_port": place.maps_port,
     }
 
 

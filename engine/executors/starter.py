@@ -124,7 +124,7 @@ class Sandboxes:
         marker: str,
         *,
         fence: dict[str, Any],
-        own_network: bool = True,
+        own_network: bool = False,
         linger: float = _LINGER,
     ) -> None:
         self.own_network = own_network or fence["network"]

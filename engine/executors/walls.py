@@ -26,9 +26,7 @@ class Walls(Struct, frozen=True, kw_only=True):
     fork_server: Literal["off", "need", "start"] = "need"  #: of Python instances outside a sandbox
     tmp_size: int = 512  #: MB of the temporary folder, inside a sandbox
     network: bool = True  #: whether functions reach the host's network; else there is but loopback
-    #: Of HTTP functions, whose servers listen on the same port: each instance has its own, with nothing but loopback;
-    #: or they reach the host's, and there is one instance at a time.
-    http_network: Literal["own", "host"] = "own"
+    http_network: Literal["host", "own"] = "host"  #: of HTTP functions; in their own there is but loopback
 
 
 #: Plain processes, each a program of its own; nothing is probed.
@@ -53,7 +51,7 @@ async def open_starter(walls: Walls, marker: str, tmp: Path) -> Starter:
         )
     own_network = walls.http_network == "own" and await to_thread.run_sync(_own_network)
     if walls.http_network == "own" and not own_network:
-        log.warning("HTTP functions have one instance at a time", reason="this machine gives no network namespaces")
+        log.warning("HTTP functions have the host's network", reason="this machine gives no network namespaces")
     processes = Processes(marker, forking=walls.fork_server != "off", own_network=own_network)
     if walls.fork_server == "start":
         processes.prepare(own_interpreter().path)

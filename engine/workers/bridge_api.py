@@ -34,6 +34,12 @@ class Api:
         self.bridge.loop.watch(self.listener, READ, self.accept)
         return self.dialect.variables("%s:%d" % self.listener.getsockname())
 
+    def prepare(self):
+        """Bootstrap needs nothing but its variables."""
+
+    def begin(self):
+        """Bootstrap has been started, and will ask."""
+
     def hungry(self):
         while self.waiting and not self.waiting[0].connection.alive():
             self.waiting.popleft()

@@ -6,9 +6,9 @@ import signal
 import subprocess
 import time
 
-ENTRY = 4001
+ENTRY, INIT_FAILED = 4001, 4201
 FRESH = 0.1  #: seconds for which a measured peak of memory is good enough
-PREFIX = "function entry exception, error: "
+PREFIX, INIT_PREFIX = "function entry exception, error: ", "function initialization exception, error: "
 
 
 class CannotStart(Exception):
@@ -47,13 +47,15 @@ def die_with(parent):
 class Bootstrap:
     """``pidfd`` becomes readable when it ends."""
 
-    def __init__(self, path, environment):
-        """Raises CannotStart."""
+    def __init__(self, path, environment, prepare):
+        """``prepare`` is called in the child before it becomes bootstrap. Raises CannotStart."""
         try:
-            self.process = start(path, environment)
+            self.process = start(path, environment, prepare)
         except OSError as error:
             raise no_entry("bootstrap cannot be started: %s; see that the interpreter on its first line is there"
                            % error.strerror) from None
+        except subprocess.SubprocessError as error:
+            raise CannotStart(INIT_FAILED, "%sbootstrap cannot be prepared: %s" % (INIT_PREFIX, error)) from None
         self.pid = self.process.pid
         self.pidfd = os.pidfd_open(self.pid)
         self.measured, self.peak = -FRESH, 0
@@ -88,14 +90,17 @@ class Bootstrap:
         os._exit(status)
 
 
-def start(path, environment):
+def start(path, environment, prepare):
     bridge = os.getpid()
     command = [path]
+
+    def before():
+        die_with(bridge)
+        prepare()
+
     while True:
         try:
-            return subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(bridge)
-            )
+            return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=before)
         except OSError as error:
             # Without a #! line a shell is meant, as shells themselves do it.
             if error.errno != errno.ENOEXEC or len(command) > 1:

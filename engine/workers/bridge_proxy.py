@@ -11,14 +11,14 @@ import time
 from bridge_apig import BadEvent, read_event, write_reply
 from bridge_http import BadMessage, Reader
 from bridge_loop import Connection, connect
-from bridge_process import CannotStart
+from bridge_ports import PORT, PortMap
+from bridge_process import INIT_FAILED, INIT_PREFIX, CannotStart
 
-ADDRESS = ("127.0.0.1", 8000)
 RETRY = 0.01  #: seconds between attempts to connect while the server starts; there is no event to wait for
 LETTING_GO = 1.0  #: seconds that the server of an instance which has just ended may still hold the port
 PARTING = 0.1  #: seconds for bootstrap's end to be seen, which tells more than the end of a connection
-OK, USER, INIT_FAILED = 0, 4002, 4201
-PREFIX, INIT_PREFIX = "function invocation exception, error: ", "function initialization exception, error: "
+OK, USER = 0, 4002
+PREFIX = "function invocation exception, error: "
 SAFE_TO_REPEAT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 
 
@@ -32,22 +32,31 @@ class Exchange:
 class Proxy:
     def __init__(self, bridge):
         self.bridge = bridge
+        self.ports = PortMap(bridge.loop, self.try_port) if bridge.setup.get("maps_port") else None
         self.idle = []  #: upstreams, the one used last at the end
 
     def open(self):
         """Nobody may listen yet, lest this function's requests go to a stranger. Raises CannotStart."""
-        patience = time.monotonic() + LETTING_GO
-        while (problem := port_problem()) is not None:
-            if time.monotonic() > patience:
-                text = ("port %d, where the function's server belongs, cannot be had: %s; end what uses it, "
-                        "or let instances have networks of their own" % (ADDRESS[1], problem))
-                raise CannotStart(INIT_FAILED, INIT_PREFIX + text)
-            time.sleep(RETRY)
-        self.try_port()
+        if self.ports is None:
+            wait_for_port()
         return {}
 
+    def prepare(self):
+        if self.ports is not None:
+            self.ports.install()
+
+    def begin(self):
+        if self.ports is not None:
+            self.ports.listen()
+        else:
+            self.try_port()
+
+    def connect(self, done):
+        port = PORT if self.ports is None else self.ports.port
+        connect(self.bridge.loop, ("127.0.0.1", port), done)
+
     def try_port(self):
-        connect(self.bridge.loop, ADDRESS, self.tried)
+        self.connect(self.tried)
 
     def tried(self, sock):
         if sock is None:
@@ -86,11 +95,11 @@ class Proxy:
             else:
                 Upstream(self, sock).send(exchange)
 
-        connect(self.bridge.loop, ADDRESS, connected)
+        self.connect(connected)
 
     def give_up(self, exchange):
         """There is no server any more: another instance may do better."""
-        self.fail(exchange.ticket, "the server on port %d takes no connections any more" % ADDRESS[1], "ServerGone")
+        self.fail(exchange.ticket, "the server on port %d takes no connections any more" % PORT, "ServerGone")
         self.bridge.end(1)
 
     def fail(self, ticket, text, kind):
@@ -98,12 +107,22 @@ class Proxy:
         self.bridge.answer(ticket, USER, PREFIX + text, body)
 
 
+def wait_for_port():
+    """Until it can be listened on. Raises CannotStart."""
+    patience = time.monotonic() + LETTING_GO
+    while (problem := port_problem()) is not None:
+        if time.monotonic() > patience:
+            text = "port %d, where the function's server belongs, cannot be had: %s; end what uses it" % (PORT, problem)
+            raise CannotStart(INIT_FAILED, INIT_PREFIX + text)
+        time.sleep(RETRY)
+
+
 def port_problem():
     """Why the port cannot be listened on; None if it can."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(ADDRESS)
+            probe.bind(("127.0.0.1", PORT))
         except OSError as error:
             return error.strerror
     return None

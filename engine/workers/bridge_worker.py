@@ -92,11 +92,12 @@ class Bridge:
         try:
             variables = self.front.open()
             path = find_bootstrap([self.setup["code"]] + self.setup.get("layers", []))
-            self.bootstrap = Bootstrap(path, environment(self.setup) | variables)
+            self.bootstrap = Bootstrap(path, environment(self.setup) | variables, self.front.prepare)
         except CannotStart as problem:
             self.ready(problem.code, problem.text, error_body(problem.text, "FunctionLoadError"))
             return
         self.loop.watch(self.bootstrap.pidfd, READ, self.bootstrap_ended)
+        self.front.begin()
         self.watch_engine()
         self.loop.run()
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from engine.executors.pool import Pool
-from engine.executors.walls import BARE, Walls
 from engine.frames import RESULT_LIMIT
 from engine.log_lines import decode
 from engine.model import Code, Outcome
@@ -54,11 +53,9 @@ class Runner:
 @pytest.fixture(params=families())
 async def run(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Runner]:
     dialect: Dialect = request.param
-    # Servers of HTTP functions share a port, and other tests may run meanwhile.
-    walls = Walls(isolation="process", fork_server="off") if dialect is HTTP else BARE
-    async with pool(tmp_path, "", walls=walls) as opened:
-        if dialect is HTTP and not opened.own_network:
-            pytest.skip("this machine gives no network namespaces")
+    async with pool(tmp_path, "") as opened:
+        if dialect is HTTP and opened.http_network == "shared":
+            pytest.skip("the kernel has no notification of bind, and another test may have the port")
         dialect.write(tmp_path / "code")
         yield Runner(opened, dialect)
 

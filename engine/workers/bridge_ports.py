@@ -1,0 +1,117 @@
+"""A port for each instance where several share one network: what would bind to port 8000 is given a free one.
+
+The kernel asks the bridge about each ``bind`` of what it has started (seccomp's user notification, Linux 5.5 and
+newer); the bridge writes the number of a free port into the address, and the call goes on. This needs no privilege,
+and the functions keep the host's network, which in a network of their own they would not reach.
+Standard library only, Python 3.9 syntax.
+"""
+
+import ctypes
+import fcntl
+import os
+import platform
+import select
+import socket
+import struct
+
+from bridge_loop import READ
+
+PORT = 8000  #: where the servers of HTTP functions listen, as they think
+#: By machine: its name in a filter, and the numbers of bind and seccomp.
+CALLS = {"x86_64": (0xC000003E, 49, 317), "aarch64": (0xC00000B7, 200, 277)}
+NO_NEW_PRIVILEGES = 38  # of prctl
+SET_FILTER, NEW_LISTENER = 1, 8  # of seccomp
+LOAD, IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # instructions of a filter
+NUMBER, MACHINE = 0, 4  # where a filter finds them
+ALLOW, ASK = 0x7FFF0000, 0x7FC00000  # what a filter answers
+NOTICE = struct.Struct("=QIIiIQ6Q")  # id, pid, flags, number, machine, pointer, arguments
+REPLY = struct.Struct("=QqiI")  # id, value, error, flags
+RECEIVE, SEND, STILL_VALID, CONTINUE = 0xC0502100, 0xC0182101, 0x40082102, 1  # of the listener
+FAMILIES = (socket.AF_INET, socket.AF_INET6)  # both have the port behind the family
+
+
+class PortMap:
+    """``port`` is where the server really is, or None before its first bind; then ``on_bind`` is called."""
+
+    def __init__(self, loop, on_bind):
+        self.loop, self.on_bind = loop, on_bind
+        self.port = self.listener = None
+        self.readable = select.poll()
+        self.receiver, self.sender = socket.socketpair()
+
+    def install(self):
+        """In the child, before it becomes bootstrap."""
+        machine, bind, seccomp = CALLS[platform.machine()]
+        code = (
+            (LOAD, 0, 0, MACHINE), (IF_EQUAL, 0, 3, machine), (LOAD, 0, 0, NUMBER),
+            (IF_EQUAL, 0, 1, bind), (RETURN, 0, 0, ASK), (RETURN, 0, 0, ALLOW),
+        )
+        program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in code))
+        description = struct.pack("@HP", len(code), ctypes.addressof(program))
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+        listener = libc.syscall(seccomp, SET_FILTER, NEW_LISTENER, description)
+        if listener < 0:
+            raise OSError(ctypes.get_errno(), "seccomp")
+        socket.send_fds(self.sender, [b"x"], [listener])
+
+    def listen(self):
+        """In the bridge, once there is a child; the last one counts, if it took several to start bootstrap."""
+        self.receiver.setblocking(False)
+        while True:
+            try:
+                _, (listener,), _, _ = socket.recv_fds(self.receiver, 1, 1)
+            except BlockingIOError:
+                break
+            if self.listener is not None:
+                os.close(self.listener)
+            self.listener = listener
+        self.receiver.close()
+        self.sender.close()
+        self.readable.register(self.listener, select.POLLIN)
+        self.loop.watch(self.listener, READ, self.answer)
+
+    def answer(self, events):
+        if not any(flags & select.POLLIN for _, flags in self.readable.poll(0)):
+            self.loop.unwatch(self.listener)  # nobody is left who could ask
+            return
+        notice = bytearray(NOTICE.size)
+        try:
+            fcntl.ioctl(self.listener, RECEIVE, notice)
+        except OSError:  # whoever called is gone
+            return
+        number, pid, _, _, _, _, _, address, size, *_ = NOTICE.unpack(notice)
+        first = self.port is None
+        try:
+            self.replace(number, pid, address, size)
+            fcntl.ioctl(self.listener, SEND, REPLY.pack(number, 0, 0, CONTINUE))
+        except OSError:
+            return
+        if first and self.port is not None:
+            self.on_bind()
+
+    def replace(self, number, pid, address, size):
+        """The port in the address that lies in that process's memory, if it is ours."""
+        memory = os.open("/proc/%d/mem" % pid, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(self.listener, STILL_VALID, number.to_bytes(8, "little"))  # the pid is not another's by now
+            if size < 4:
+                return
+            family, port = struct.unpack("=H2s", os.pread(memory, 4, address))
+            if family in FAMILIES and int.from_bytes(port, "big") == PORT:
+                self.port = self.port or free_port()
+                os.pwrite(memory, self.port.to_bytes(2, "big"), address + 2)
+        finally:
+            os.close(memory)
+
+
+def free_port():
+    """One that nobody has on any address."""
+    for family in reversed(FAMILIES):
+        try:
+            with socket.socket(family) as probe:
+                probe.bind(("", 0))
+                return probe.getsockname()[1]
+        except OSError:
+            pass  # no IPv6
+    raise OSError("no port is free")
