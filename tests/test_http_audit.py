@@ -6,15 +6,20 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
+from anyio.abc import TaskStatus
 
 from engine.audit import AuditTrail, Trace
 from engine.http.api.secrets import without_secrets
+from engine.protocols import Plugin
 from engine.registry import load_plugins
 from engine.resources.trigger_rules import marked
 from engine.text import MASK
+from engine.trigger_seams import PluginContext
 from tests.http_app import PROJECT, Api, encoded, serve, urn_of
+from tests.triggering import door, house
 
 
 @pytest.fixture
@@ -116,3 +121,27 @@ def test_a_listener_that_fails_harms_nobody() -> None:
         audit.tell(trace)
 
     assert (traces, audit.heard) == ([trace], False)
+
+
+class Watchman:
+    """A service of a plugin that listens to the control plane."""
+
+    def __init__(self) -> None:
+        self.heard: list[Trace] = []
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        with context.audit.subscribed(self.heard.append):
+            task_status.started()
+            await anyio.sleep_forever()
+
+
+async def test_a_plugin_hears_what_the_api_of_its_engine_changes(tmp_path: Path) -> None:
+    watchman = Watchman()
+    plugin = Plugin(kinds=("WATCH",), serve=lambda settings: watchman)
+    async with house(tmp_path, [plugin]) as place, door(place) as client:
+        await client.put(f"/v2/{PROJECT}/fgs/functions/hello/collect/true")
+
+        [trace] = watchman.heard
+        assert (trace.operation, trace.resource_name) == ("UpdateFunctionCollectState", "hello")
+        assert trace.resource_id == urn_of(version="")
+    assert not place.engine.audit.heard

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -44,9 +45,7 @@ _KINDS = {
     "deliveries": _Kind(type="delivery", ids=(), names=()),
     "cancel": _Kind(type="invocation", ids=("request_id",), names=("request_id",)),
 }
-_FUNCTION = _Kind(
-    type="function", ids=("func_urn", "function_urn", "resource_id"), names=("func_name", "function_urn", "resource_id")
-)
+_FUNCTION = _Kind(type="function", ids=("func_urn", "function_urn", "resource_id"), names=("func_name", "resource_id"))
 
 
 def audited(resources: Iterable[Resource], audit: AuditTrail, clock: Clock) -> list[Resource]:
@@ -84,7 +83,7 @@ class _Traced:
     def _trace(self, call: Call, reply: Reply) -> Trace:
         body = _shown(call.body)
         answer = _shown(reply.body) if reply.content_type == JSON else None
-        sources = [call.parts, *(one for one in (answer, body) if isinstance(one, dict))]
+        sources = [_named(call), *(one for one in (answer, body) if isinstance(one, dict))]
         trace_id = str(uuid.uuid4())
         request_id = dict(reply.headers).get(b"x-request-id", b"").decode()
         return Trace(
@@ -104,6 +103,15 @@ class _Traced:
             request=body,
             response=answer,
         )
+
+
+def _named(call: Call) -> dict[str, str]:
+    """The parts of the path, the function's URN written out, if it is one."""
+    parts = dict(call.parts)
+    with suppress(FunctiondError, KeyError):
+        urn = call.urn
+        parts |= {"function_urn": str(urn) if urn.qualified else urn.function, "func_name": urn.name}
+    return parts
 
 
 def _first(names: Iterable[str], sources: Iterable[Mapping[str, Any]]) -> str:
