@@ -218,6 +218,13 @@ class TriggerContext(Protocol):
         """Invoke it and wait for its end. Raises CallTimedOut, as ``accept`` does otherwise."""
         ...
 
+    async def enabled(self) -> bool:
+        """Return once the function is not switched off; True if that had to be waited for.
+
+        ``accept_batch`` waits as well: this is for sources to whom what happens meanwhile means nothing.
+        """
+        ...
+
     def trouble(self, problem: str) -> None:
         """Show what is wrong while the source tries again by itself; empty once it works."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from engine import Event, Mode, Outcome, PluginContext, Trigger
@@ -28,6 +28,8 @@ class World:
         self.cursors: dict[str, bytes] = {}
         self.generation, self.since = 1, begin
         self.mode = Mode.ASYNC
+        self.switched_off: Callable[[], bool] = lambda: False
+        self.delays: list[float] = []  #: seconds that the next batches wait for room
         self.steps = 0
         self.crash_at: float = (
             -1
@@ -71,6 +73,7 @@ class _Context:
         world.steps += 1
         if world.crash_at == world.steps:
             raise Crash
+        world.clock.advance(world.delays.pop(0) if world.delays else 0.0)
         world.events += [json.loads(event.payload) for event in events]
         world.cursors |= cursors or {}
         if world.crash_at == world.steps + 0.5:
@@ -80,6 +83,9 @@ class _Context:
     async def call(self, event: Event) -> tuple[str, Outcome]:
         self._world.calls.append(json.loads(event.payload))
         return "id", Outcome()
+
+    async def enabled(self) -> bool:
+        return self._world.switched_off()
 
     def trouble(self, problem: str) -> None: ...
 

@@ -145,6 +145,30 @@ async def test_a_machine_that_slept_is_told_as_the_setting_says() -> None:
     assert [moment[11:13] for moment in one.moments()] == ["04", "05"]
 
 
+async def test_a_full_backlog_makes_requests_late_and_drops_none() -> None:
+    one = world(5 * 3600)
+    one.delays = [0.0, 2.5 * 3600]
+
+    await one.run(timer("0 0 * * * *"))
+
+    assert [moment[11:13] for moment in one.moments()] == ["01", "02", "03", "04", "05"]
+
+
+async def test_what_was_due_while_the_function_was_switched_off_comes_as_the_setting_says() -> None:
+    one = world(5 * 3600)
+    off = [0.0, 2.5 * 3600]
+
+    def switched_off() -> bool:
+        seconds = off.pop(0) if off else 0.0
+        one.clock.advance(seconds)
+        return seconds > 0
+
+    one.switched_off = switched_off
+    await one.run(timer("0 0 * * * *"))
+
+    assert [moment[11:13] for moment in one.moments()] == ["01", "04", "05"]
+
+
 async def test_a_timer_that_waits_for_its_function_notes_the_time_before_it_calls() -> None:
     one = world(2 * 3600)
     one.mode, one.crash_at = Mode.SYNC, 2

@@ -28,7 +28,7 @@ class Doors(Struct, frozen=True, kw_only=True):
     intake: Intake
     cursors: Cursors
     backlog: Backlog
-    enabled: Callable[[int], Awaitable[None]]  #: returns once the function may run, or is gone
+    enabled: Callable[[int], Awaitable[bool]]  #: returns once the function may run, or is gone: whether that took time
 
 
 class Tally:
@@ -83,6 +83,9 @@ class SourceContext:
         request_id, _, outcome = await self._doors.intake.call(self._request(event, Mode.SYNC))
         self._tally.accepted += 1
         return request_id, outcome
+
+    async def enabled(self) -> bool:
+        return await self._doors.enabled(self._trigger.function_id)
 
     def trouble(self, problem: str) -> None:
         self._keeper.trouble(problem)

@@ -82,9 +82,6 @@ class Keeper:
         if problem != self.health.problem:
             self._show(self.health.state, problem)
 
-    def stop(self) -> None:
-        self._show(STOPPED, "")
-
     def _show(self, state: str, problem: str) -> None:
         self.health = Health(state=state, problem=storable(problem), since=self._clock.now(), failures=self._failures)
 

@@ -74,19 +74,22 @@ class Source:
 
     async def _follow(self, wanted: BoundTrigger | None, lives: TaskGroup) -> None:
         old, self._life = self._life, None
-        runs = wanted is not None and wanted.runnable
-        overlaps = wanted is not None and runs and wanted.plugin.rules.overlaps
-        if old is not None and not overlaps:
+        if old is not None and not _overlaps(wanted):
             await old.end()
-        if wanted is None or not runs:
+            old = None
+        if wanted is None or not wanted.runnable:
             self._rest = Health(state=_resting(wanted), since=self._clock.now())
             return
-        keeper = Keeper(self._clock, self._policy, trigger=wanted.id, kind=wanted.kind, function=wanted.function)
-        self._life = _Life(keeper)
-        lives.start_soon(self._life.run, lambda status: self._run_once(wanted, status, self._tally))
-        if old is not None and overlaps:
+        keeper = self._begin(wanted, lives)
+        if old is not None:
             await keeper.settled.wait()
             await old.end()
+
+    def _begin(self, trigger: BoundTrigger, lives: TaskGroup) -> Keeper:
+        keeper = Keeper(self._clock, self._policy, trigger=trigger.id, kind=trigger.kind, function=trigger.function)
+        self._life = _Life(keeper)
+        lives.start_soon(self._life.run, lambda status: self._run_once(trigger, status, self._tally))
+        return keeper
 
 
 class _Life:
@@ -107,6 +110,10 @@ class _Life:
     async def end(self) -> None:
         self._scope.cancel()
         await self._ended.wait()
+
+
+def _overlaps(trigger: BoundTrigger | None) -> bool:
+    return trigger is not None and trigger.runnable and trigger.plugin.rules.overlaps
 
 
 def _resting(trigger: BoundTrigger | None) -> str:

@@ -126,14 +126,16 @@ class Sources:
         context = SourceContext(trigger, parts, self._doors, keeper, tally, positions)
         await trigger.plugin.trigger(trigger.options).run(context, task_status=keeper)
 
-    async def _enabled(self, function_id: int) -> None:
+    async def _enabled(self, function_id: int) -> bool:
+        waited = False
         while (function := self._catalog.resolve(function_id, LATEST)) is not None and function.max_instances == 0:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._paused[waiter] = function_id
+            self._paused[waiter], waited = function_id, True
             try:
                 await waiter
             finally:
                 del self._paused[waiter]
+        return waited
 
     def _wake(self, function_id: int, function: Function | None) -> None:
         for waiter, wanted in self._paused.items():

@@ -1,7 +1,8 @@
 """The source of TIMER: one request for each due time, and never two, also when the engine dies in between.
 
-What was due while nothing ran, because the engine was down or its function disabled, is caught up as the setting
-says: one request for the last of it, one for each, or none. So is what a machine slept through.
+What was due while nothing ran, because the engine was down, its machine slept, or the function was switched off, is
+caught up as the setting says: one request for the last of it, one for each, or none. A full backlog only makes the
+requests wait: each comes.
 """
 
 from __future__ import annotations
@@ -54,8 +55,10 @@ class TimerTrigger:
         task_status.started()
         last = await self._catch_up(context, table, _last(context))
         while (due := table.next_after(last)) < math.inf:
+            ahead = due > context.plugin.clock.now()
             await context.plugin.sleep_until(due)
-            if context.plugin.clock.now() - due > LATE:
+            off = await context.enabled()
+            if (ahead or off) and context.plugin.clock.now() - due > LATE:
                 last = await self._catch_up(context, table, last)
             else:
                 await self._fire(context, table, [due], due)
