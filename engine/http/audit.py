@@ -24,7 +24,7 @@ from engine.http.operations import OPERATIONS
 from engine.http.wire import JSON, Reply
 
 BODY = 64 << 10  #: bytes of a body beyond which it is not shown
-READING = ("Show", "List", "Export")
+SEARCH = "ShowResInstanceInfo"  #: reads, though its filter comes by POST
 
 
 class _Kind(Struct, frozen=True, kw_only=True):
@@ -43,14 +43,17 @@ _KINDS = {
     "events": _Kind(type="event", ids=("event_id", "id"), names=("name",)),
     "dependencies": _Kind(type="dependency", ids=("id", "depend_id"), names=("name", "depend_id")),
     "deliveries": _Kind(type="delivery", ids=(), names=()),
-    "cancel": _Kind(type="invocation", ids=("request_id",), names=("request_id",)),
+    "cancel": _Kind(type="invocation", ids=("request_id",), names=("func_name",)),
+    "async-invocations": _Kind(type="invocation", ids=("function_urn",), names=("func_name",)),
+    "deliveries": _Kind(type="delivery", ids=(), names=()),
 }
 _FUNCTION = _Kind(type="function", ids=("func_urn", "function_urn", "resource_id"), names=("func_name", "resource_id"))
 
 
 def audited(resources: Iterable[Resource], audit: AuditTrail, clock: Clock) -> list[Resource]:
     """The same resources, whose changing operations are traced."""
-    names = {(one.method, one.path): one.name for one in OPERATIONS if not one.name.startswith(READING)}
+    changing = [one for one in OPERATIONS if one.method != "GET" and one.name != SEARCH]
+    names = {(one.method, one.path): one.name for one in changing}
 
     def traced(path: str, method: str, handler: Handler) -> Handler:
         name = names.get((method, path))
