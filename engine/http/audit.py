@@ -45,7 +45,6 @@ _KINDS = {
     "deliveries": _Kind(type="delivery", ids=(), names=()),
     "cancel": _Kind(type="invocation", ids=("request_id",), names=("func_name",)),
     "async-invocations": _Kind(type="invocation", ids=("function_urn",), names=("func_name",)),
-    "deliveries": _Kind(type="delivery", ids=(), names=()),
 }
 _FUNCTION = _Kind(type="function", ids=("func_urn", "function_urn", "resource_id"), names=("func_name", "resource_id"))
 
