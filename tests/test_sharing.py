@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -38,6 +39,10 @@ def slow_at_first(context):
         return
     with open(HERE / "gate") as gate:  # opens when the test lets it
         gate.read()
+
+
+def either(event, context):
+    return wait(event, context) if event else os.getpid()
 
 
 def raw(event, context):
@@ -136,6 +141,19 @@ async def test_cancelling_one_cancels_all_of_its_instance(opened: Pool, tmp_path
     assert [outcome.code for outcome in outcomes] == [Code.CANCELLED, Code.CANCELLED]
     assert "so was another" in outcomes[1].message
     await exit_of(pid)
+
+
+async def test_an_answer_that_is_there_counts_although_a_neighbour_is_cancelled(opened: Pool, tmp_path: Path) -> None:
+    asked = function("either", concurrent_num=2)
+    running = Running(opened, tmp_path, asked)
+    await running.pid()
+    (instance,) = opened.fleet.alive
+    answered = asyncio.ensure_future(opened.execute(asked, invocation()))
+    await asyncio.sleep(0)
+    select.select([instance._fd], [], [])  # the answer is there, and the loop is kept from reading it
+
+    assert opened.cancel(running.invocation.key)
+    assert [(await running.outcome).code, (await answered).code] == [Code.CANCELLED, Code.OK]
 
 
 async def test_the_timeout_of_one_costs_the_others_no_retry(opened: Pool, tmp_path: Path) -> None:

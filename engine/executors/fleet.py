@@ -88,12 +88,13 @@ class Fleet:
         """Then another instance must go before one of the function can start."""
         return self._host.shares_port(function) and not self._port.is_free
 
-    async def free_port(self, command: list[str]) -> Ended | None:
+    async def free_port(self, command: list[str]) -> list[str] | Ended:
+        """The command, once one of the function can start."""
         try:
             await self._port.free()
         except OSError as error:
             return Ended(launch_fault(error, command[0]).answer, NOTHING)
-        return None
+        return command
 
     def _begin(self, command: list[str], key: Key, function: Function, taken: int) -> Start | Ended:
         memory = key[-1]

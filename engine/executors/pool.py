@@ -6,7 +6,7 @@ and turns the way in which that ends into an Outcome.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from engine.executors.host import Host, HostSettings
 from engine.executors.log_files import LogFiles
 from engine.executors.outcomes import Ended, Fault, beside_fault, call_fault
 from engine.executors.places import Start, Wait
-from engine.executors.process import Call, End, Instance, Key
+from engine.executors.process import Call, Instance, Key
 from engine.executors.transcript import Scribe
 from engine.executors.walls import BARE, Walls, open_starter
 from engine.interpreters import Interpreters
@@ -188,7 +188,7 @@ class Pool:
 
     async def _wait(self, key: Key, function: Function, invocation: Invocation, since: float) -> tuple[Ended, float]:
         """For want of an instance: wait for one that is on its way, or start one; and how long that took."""
-        command = await self._seek(key, function, invocation)
+        command = await self._unless_cancelled(invocation, self.fleet.command(function, key[-1]))
         while not isinstance(command, Ended):
             instance = self._places.take(key)
             start: Call | None = None
@@ -197,7 +197,7 @@ class Pool:
                 if verdict is not None:
                     return verdict, self._clock.now() - since
             elif instance is None and self.fleet.port_is_taken(function):
-                command = await self._free_port(command, invocation)
+                command = await self._unless_cancelled(invocation, self.fleet.free_port(command))
                 continue
             elif instance is None:
                 begun = await self.fleet.start(
@@ -212,17 +212,13 @@ class Pool:
                 return ended, waited
         return command, 0.0
 
-    async def _seek(self, key: Key, function: Function, invocation: Invocation) -> list[str] | Ended:
-        """What starts a worker for it; meanwhile it can be cancelled."""
+    async def _unless_cancelled(
+        self, invocation: Invocation, command: Awaitable[list[str] | Ended]
+    ) -> list[str] | Ended:
+        """What starts a worker, once it is known; while that takes, the invocation can be cancelled."""
         wait = self._running[invocation.key] = Wait()
-        command = await self.fleet.command(function, key[-1])
-        return (wait.verdict.result() or command) if wait.verdict.done() else command
-
-    async def _free_port(self, command: list[str], invocation: Invocation) -> list[str] | Ended:
-        """Wait until the port that instances of HTTP functions share is free, or has another taker; likewise."""
-        wait = self._running[invocation.key] = Wait()
-        ended = await self.fleet.free_port(command)
-        return (wait.verdict.result() if wait.verdict.done() else ended) or command
+        found = await command
+        return (wait.verdict.result() or found) if wait.verdict.done() else found
 
     async def _join(self, start: Start, wait: Wait, invocation: Invocation) -> Ended | None:
         """None: it may be ready now."""
@@ -249,7 +245,7 @@ class Pool:
             answer = await instance.invoke(call, invocation, function.timeout)
         finally:
             self._places.give(instance)
-        if answer is not None and not (instance.end is End.CANCELLED and call.guilty):
+        if answer is not None:
             return Ended(answer, call.written())
         if call.unread and start is None:
             return None

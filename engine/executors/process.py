@@ -75,7 +75,7 @@ class Owner(Protocol):
 class Call:
     """One request that an instance has; with the ticket of the instance itself, its start."""
 
-    __slots__ = ("alone", "guilty", "instance", "request_id", "ticket", "transcript", "unsent", "waiter")
+    __slots__ = ("guilty", "instance", "request_id", "ticket", "transcript", "unsent", "waiter")
 
     def __init__(self, instance: Instance, request_id: str, transcript: Transcript | None = None) -> None:
         self.instance = instance
@@ -83,37 +83,38 @@ class Call:
         self.transcript = transcript  #: made with its first line
         self.ticket = ITSELF
         self.waiter: asyncio.Future[Answer | None] | None = None
-        self.guilty = False  #: the instance ended because of this one
-        self.alone = True  #: it had no other call when it ended
+        self.guilty = False  #: the instance ended because of this one, or had no other to serve
         self.unsent = False
 
     def cancel(self) -> bool:
         """End it, and the instance; False if there is nothing to end any more."""
-        if self.instance.end is not None:
+        if self.instance.end is not None or self.answered:
             return False
         self.instance.kill(End.CANCELLED, self)
         return True
 
     @property
+    def answered(self) -> bool:
+        """It has its answer, or knows that there will be none."""
+        return self.waiter is not None and self.waiter.done()
+
+    def give_up(self) -> None:
+        """There will be no answer."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    @property
     def unread(self) -> bool:
         """Whether it has certainly not been read before the instance died."""
         # Asked late: the loop may hear of the reset connection after the death.
-        return self.unsent or (self.alone and self.instance.end is End.DIED and self.instance.unread)
+        return self.unsent or (self.guilty and self.instance.end is End.DIED and self.instance.unread)
 
     def written(self) -> Written:
         return NOTHING if self.transcript is None else self.transcript.written()
 
 
 class Instance(asyncio.Protocol):
-    def __init__(
-        self,
-        spawned: Spawned,
-        *,
-        key: Key,
-        function: Function,
-        owner: Owner,
-        scribe: Scribe,
-    ) -> None:
+    def __init__(self, spawned: Spawned, *, key: Key, function: Function, owner: Owner, scribe: Scribe) -> None:
         self.key = key
         self.memory = key[-1]  #: MB
         self.concurrency = function.concurrent_num
@@ -168,7 +169,7 @@ class Instance(asyncio.Protocol):
         self.calls[call.ticket] = call
         waiter: asyncio.Future[Answer | None] = self._loop.create_future()
         call.waiter = waiter
-        timer = self._loop.call_later(seconds, self.kill, End.TIMEOUT, call)
+        timer = self._loop.call_later(seconds, self._time_out, call)
         try:
             self._send(call, frame)
             return await waiter
@@ -205,6 +206,10 @@ class Instance(asyncio.Protocol):
         assert self._transport is not None
         self._transport.write(stop_frame())
 
+    def _time_out(self, call: Call) -> None:
+        if not call.answered:
+            self.kill(End.TIMEOUT, call)
+
     def _send(self, call: Call, frame: bytes) -> None:
         # Straight to the socket: the child runs that much sooner, and a failure means that it read nothing.
         transport = self._transport
@@ -225,13 +230,15 @@ class Instance(asyncio.Protocol):
 
     def _conclude(self, end: End, culprit: Call | None = None) -> None:
         self.end = end
+        if culprit is not None:  # it is told so even if its answer has just come
+            culprit.guilty = True
+            culprit.give_up()
         self._read_rest()
         self._output.drain()
-        alone = len(self.calls) == 1
-        for call in self.calls.values():
-            call.alone, call.guilty = alone, alone or call is culprit
-            if call.waiter is not None and not call.waiter.done():
-                call.waiter.set_result(None)
+        waiting = [call for call in self.calls.values() if not call.answered]
+        for call in waiting:
+            call.guilty = culprit is None and len(waiting) == 1
+            call.give_up()
         self._owner.instance_ended(self)
 
     def _kill_group(self) -> None:
@@ -246,8 +253,10 @@ class Instance(asyncio.Protocol):
         if isinstance(frame, Logged):
             self._note(call, frame.at, frame.stream, frame.text)
             return
+        if call is not None and call.answered and self.end is not None:
+            return  # it came too late
         ready = frame.kind == READY
-        if call is None or call.waiter is None or call.waiter.done() or ready != (frame.ticket == ITSELF):
+        if call is None or call.waiter is None or call.answered or ready != (frame.ticket == ITSELF):
             raise FrameError(f"an answer to {frame.ticket}, which nobody asked")
         if frame.code not in _WORKER_CODES:
             raise FrameError(f"an answer with the code {frame.code}")
