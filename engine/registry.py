@@ -16,6 +16,7 @@ import msgspec
 
 from engine.errors import InvalidField, SettingsError
 from engine.model import DestinationSpec
+from engine.plugin_tables import read_table
 from engine.protocols import CodeLinks, Destination, Plugin
 
 GROUP = "functiond.plugins"
@@ -91,13 +92,7 @@ def _services(plugins: Iterable[Plugin], tables: Mapping[str, Any]) -> dict[str,
             near = difflib.get_close_matches(name, kinds, n=1)
             hint = f"did you mean plugins.{near[0]}?" if near else f"known: {', '.join(sorted(kinds)) or 'none'}"
             raise SettingsError(f"unknown setting plugins.{name}: {hint}")
-    found: dict[str, Any] = {}
-    for name, kind in kinds.items():
-        try:
-            found[name] = msgspec.convert(tables.get(name, {}), kind, strict=False)
-        except msgspec.ValidationError as error:
-            raise SettingsError(f"plugins.{name}: {error}") from None
-    return found
+    return {name: read_table(name, tables.get(name, {}), kind) for name, kind in kinds.items()}
 
 
 def load_plugins(modules: Iterable[str] = ()) -> list[Plugin]:

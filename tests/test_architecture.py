@@ -20,7 +20,8 @@ FLOORS = (
     | {"signing", "credentials", "trigger_errors", "store_errors", "cron", "audit"}
     | {"limits", "code_quota"},  # all of these are nouns, which may know each other
     {"trigger_seams", "interpreters"},
-    {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"},
+    {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"}
+    | {"plugin_tables"},
     {"testing_catalog"},
     {SURFACE, "serving", "telemetry", "pressure", "unpacking", "inline_code", "isolation"}
     | {"testing_executor", "testing_storage", "testing_resources", "testing_links"},

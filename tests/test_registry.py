@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from engine import Plugin, SettingsError
 from engine.registry import Registry
+from engine.settings import load_settings
+
+
+class Shelf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    boards: Annotated[tuple[int, ...], Meta(min_length=1)]
 
 
 class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     endpoint: str = ""
     tries: int = 3
+    labels: tuple[str, ...] = ()
+    shelves: dict[str, Shelf] = {}
 
 
 class NoLinks:
@@ -29,6 +36,22 @@ def test_a_service_has_the_settings_of_its_table() -> None:
     registry = Registry([BOXES], {"box": {"endpoint": "http://there", "tries": "5"}})
 
     assert registry.service(BOXES) == Service(endpoint="http://there", tries=5)
+
+
+def test_lists_of_the_environment_are_texts_with_commas() -> None:
+    environ = {
+        "FUNCTIOND_PLUGINS__BOX__LABELS": "red, blue",
+        "FUNCTIOND_PLUGINS__BOX__SHELVES__TOP__BOARDS": "1,2",
+        "FUNCTIOND_PLUGINS__BOX__ENDPOINT": "a,b",
+    }
+
+    service = Registry([BOXES], load_settings(environ=environ).plugins).service(BOXES)
+
+    assert (service.labels, service.shelves, service.endpoint) == (
+        ("red", "blue"),
+        {"top": Shelf(boards=(1, 2))},
+        "a,b",
+    )
 
 
 def test_a_service_without_a_table_has_its_defaults() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import Plugin, PushReply, PushRequest, Unauthorized, Undeliverable
+from engine import Plugin, PushReply, PushRequest, SettingsError, Unauthorized, Undeliverable
 from engine.credentials import Token
 from engine.errors import InvalidField
 from engine.http.auth import Authenticator
@@ -335,6 +336,14 @@ async def test_a_secret_that_is_not_set_is_named(tmp_path: Path) -> None:
     async with house(tmp_path, [webhook]) as place:
         with pytest.raises(Exception, match=r"plugins\.webhook\.secrets\.missing"):
             await deliver(place, 9, secret="missing")
+
+
+async def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(tmp_path, [webhook]) as place:
+        monkeypatch.setitem(sys.modules, "httpx", None)
+
+        with pytest.raises(SettingsError, match=r"functiond\[http\]"):
+            await deliver(place, 9, secret="")
 
 
 def test_the_plugins_are_found() -> None:
