@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskStatus
+
+from engine.app import run_engine
+from engine.codestore import NO_CODE, CodeSource
 from engine.http.log_queue import LogQueue
 from engine.log_feed import FunctionLines, LogBoard
 from engine.log_lines import STDOUT, Line, encode
+from engine.model import Mode, Request
+from engine.protocols import Plugin
+from engine.trigger_seams import PluginContext
+from engine.urn import parse_urn
 from tests.executing import function
+from tests.http_app import encoded
+from tests.triggering import settings_of
 
 
 def said(text: str, request_id: str = "r") -> FunctionLines:
@@ -57,3 +71,31 @@ async def test_a_queue_takes_the_lines_of_its_request_and_ends() -> None:
     taken = await queue.take()
 
     assert ([told.lines[0].text for told in taken.told], taken.last) == (["y"], True)
+
+
+class Ears:
+    """A plugin's service that hears everything."""
+
+    def __init__(self) -> None:
+        self.heard = asyncio.Queue[FunctionLines]()
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        with context.logs.subscribed(self.heard.put_nowait):
+            task_status.started()
+            await anyio.sleep_forever()
+
+
+async def test_a_plugin_hears_what_functions_write(tmp_path: Path) -> None:
+    ears = Ears()
+    plugin = Plugin(kinds=("EARS",), serve=lambda settings: ears)
+    async with run_engine(settings_of(tmp_path), plugins=[plugin]) as engine:
+        said = "def handler(event, context):\n    print(event)\n"
+        await engine.catalog.create(
+            function("index.handler", name="loud", code=NO_CODE),
+            CodeSource(kind="inline", file=encoded(said)),
+        )
+        urn = parse_urn("loud", region="local-1", project="p")
+        request_id, _, _ = await engine.intake.call(Request(function=urn, payload=b'"aloud"', mode=Mode.SYNC))
+        told = await ears.heard.get()
+
+    assert (told.function.name, told.request_id, told.lines[0].text) == ("loud", request_id, "aloud")
