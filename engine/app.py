@@ -131,6 +131,7 @@ async def _recover(running: Running, services: TaskGroup) -> None:
     """Take up what the last engine left: what was running waits again, before anything new is accepted."""
     try:
         await running.resources.load()
+        running.versions.load()
         await running.aliases.load()
         recovery = await running.storage.journal.recover()
     except Unavailable as problem:

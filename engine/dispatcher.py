@@ -178,6 +178,8 @@ class Dispatcher:
         began = self._clock.now()
         try:
             function = self._catalog.resolve(invocation.function_id, invocation.version)
+            if function is not None and invocation.key < function.born:
+                function = None  # its version is gone, this is another of the same name
             outcome, ran = await self._run(invocation, function, began)
         except asyncio.CancelledError:
             self._answer(entry, _shut_down(began))

@@ -36,6 +36,10 @@ class Identity:
         self._last = max(self._last + 1, key_at(now))
         return self._last
 
+    def pass_by(self, key: int) -> None:
+        """Draw only larger keys than this one from now on."""
+        self._last = max(self._last, key)
+
     def request_id(self, key: int) -> str:
         counter = key & ((1 << COUNTER_BITS) - 1)
         text = f"{key >> COUNTER_BITS << 16 | 0x7000 | counter >> _LOW_COUNTER:016x}"

@@ -113,6 +113,7 @@ class Function(Struct, frozen=True, kw_only=True):
     name: str
     version: str = LATEST
     revision: int = 1  #: grows with every change; an instance serves one revision only
+    born: int = 0  #: of a published version: invocations with smaller keys were for an earlier one of its name
     runtime: str
     handler: str
     timeout: int  #: seconds

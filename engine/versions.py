@@ -1,8 +1,8 @@
 """Published versions: the code and configuration of ``latest`` at one moment, which stay as they are.
 
 A version comes with a copy of the asynchronous settings of ``latest``, which are its own from then on. Once it is
-deleted, invocations that wait for it are discarded when their turn comes; but a version published later under the
-same name would take them.
+deleted, invocations that wait for it are discarded when their turn comes, also if there is another version of its
+name by then.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from engine.clock import Clock
 from engine.codestore import CodeStore
 from engine.errors import InvalidField, NothingToPublish, TooManyVersions, VersionExists, VersionInUse
 from engine.function_rules import publish_alike
+from engine.identity import Identity
 from engine.limits import DESCRIPTION
 from engine.model import Function
 from engine.protocols import CatalogStore
@@ -27,8 +28,15 @@ MAX_VERSIONS = 20  #: published ones per function
 
 
 class Versions:
-    def __init__(self, catalog: Catalog, store: CatalogStore, codes: CodeStore, clock: Clock) -> None:
+    def __init__(
+        self, catalog: Catalog, store: CatalogStore, codes: CodeStore, clock: Clock, identity: Identity
+    ) -> None:
         self._catalog, self._store, self._codes, self._clock = catalog, store, codes, clock
+        self._identity = identity
+
+    def load(self) -> None:
+        """Once, after the catalog: no invocation must seem older than the version that it is for."""
+        self._identity.pass_by(max((function.born for function in self._catalog.all()), default=0))
 
     async def publish(self, urn: FunctionUrn, *, name: str = "", description: str = "", digest: str = "") -> Function:
         """Freeze ``latest`` under ``name``, or one made of the time of day.
@@ -101,6 +109,7 @@ class Versions:
             version=name,
             version_description=description,
             revision=self._catalog.next_revision(latest.function_id),
+            born=self._identity.next_key(now),
             created_at=now,
             modified_at=now,
         )

@@ -125,7 +125,7 @@ def wire(ground: Ground) -> Running:
         pool=pool,
         codes=ground.codes,
         catalog=catalog,
-        versions=Versions(catalog, storage.catalog, ground.codes, clock),
+        versions=Versions(catalog, storage.catalog, ground.codes, clock, storage.identity),
         aliases=Aliases(catalog, storage.resources, clock),
         resources=resources,
         usage=usage,

@@ -291,7 +291,7 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
         records=engine,
         identity=engine.identity,
         catalog=catalog,
-        versions=Versions(catalog, store, codes, clock),
+        versions=Versions(catalog, store, codes, clock, engine.identity),
         aliases=aliases,
         codes=codes,
         clock=clock,

@@ -268,3 +268,13 @@ async def test_an_executor_that_raises_fails_one_attempt_and_no_more(monkeypatch
         assert await now.end_of(good) is State.SUCCESS
         await until(lambda: bool(now.storage.rows[bad.key].code))
         assert now.storage.rows[bad.key].code == Code.ENGINE
+
+
+async def test_an_invocation_of_an_earlier_version_of_that_name_is_discarded() -> None:
+    async with dispatching() as it:
+        one = it.made(version="v1")
+        await it.storage.journal.append(one)
+        it.functions.known[1] = function("job", function_id=1, version="v1", born=one.key + 1)
+        it.scheduler.push(one)
+
+        assert await it.end_of(one) is State.DISCARD

@@ -14,6 +14,7 @@ from engine.catalog import Catalog
 from engine.clock import SystemClock
 from engine.codestore import NO_CODE, CodeSource, CodeStore
 from engine.errors import InvalidField, NotStored, UnknownFunction, UnknownVersion
+from engine.identity import Identity
 from engine.model import Function, Mode
 from engine.protocols import Plugin, StoredResource, TriggerRules
 from engine.registry import Registry, load_plugins
@@ -162,7 +163,7 @@ async def test_who_watches_is_told_when_a_function_takes_its_triggers_along(benc
 
 
 async def test_a_version_takes_its_own_triggers_along(bench: Bench) -> None:
-    versions = Versions(bench.catalog, bench.functions, CodeStore(bench.folder), SystemClock())
+    versions = Versions(bench.catalog, bench.functions, CodeStore(bench.folder), SystemClock(), Identity(1))
     await versions.publish(hello(), name="v1")
     kept, gone = await bench.create(**TIMER), await bench.create(urn=hello(":v1"), **TIMER)
     taken: list[StoredResource] = []

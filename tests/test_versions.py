@@ -28,6 +28,7 @@ from engine.errors import (
     VersionInUse,
     VersionTaken,
 )
+from engine.identity import Identity
 from engine.model import Alias, AsyncSettings, Function
 from engine.protocols import StoredResource
 from engine.testing import ManualClock
@@ -90,7 +91,7 @@ async def opened(folder: Path, store: MemoryCatalogStore, kept: ResourceStore, c
     aliases = Aliases(catalog, kept, clock)
     await catalog.load()
     await aliases.load()
-    return House(folder, store, kept, clock, catalog, Versions(catalog, store, codes, clock), aliases)
+    return House(folder, store, kept, clock, catalog, Versions(catalog, store, codes, clock, Identity(1)), aliases)
 
 
 @pytest.fixture
@@ -376,6 +377,20 @@ async def test_everything_is_there_again_after_a_restart(house: House) -> None:
     assert again.aliases.get(urn(), "prod") == alias
     assert again.catalog.show_settings(urn("v1")).max_retries == 3
     assert again.catalog.next_revision(1) > max(v.revision for v in again.catalog.versions(1))
+
+
+async def test_a_version_knows_what_was_accepted_before_it_also_after_the_clock_was_set_back(house: House) -> None:
+    identity = house.versions._identity
+    before = identity.next_key(house.clock.now())
+    version = await house.publish("v1")
+    after = identity.next_key(house.clock.now())
+    house.clock.advance(-3600)
+
+    again = await house.again()
+    again.versions.load()
+
+    assert before < version.born < after
+    assert again.versions._identity.next_key(house.clock.now()) > version.born
 
 
 async def test_of_an_alias_and_a_deletion_at_once_one_wins(house: House) -> None:

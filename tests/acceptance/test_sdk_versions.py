@@ -248,6 +248,17 @@ def test_what_waits_for_a_deleted_version_is_discarded(platform: Platform) -> No
     assert ended(platform, "waited", spared)["status"] == "SUCCESS"
 
 
+def test_what_waits_for_a_version_does_not_run_another_one_of_its_name(platform: Platform) -> None:
+    create_with_versions(platform, "renamed", 1)
+    old = accept(platform, "renamed", ":v1", X_Functiond_Delay="1.5")
+    delete(platform, "renamed", ":v1")
+    publish(platform, "renamed", "v1", description="another")
+    new = accept(platform, "renamed", ":v1", X_Functiond_Delay="1.5")
+
+    assert ended(platform, "renamed", old)["status"] == "DISCARD"
+    assert ended(platform, "renamed", new)["status"] == "SUCCESS"
+
+
 def test_the_maximum_of_instances_leaves_warm_instances_alone(platform: Platform) -> None:
     source = "import os\ndef handler(event, context):\n    return os.getpid()\n"
     create(platform, "warm", source)
