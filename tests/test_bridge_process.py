@@ -160,6 +160,16 @@ def assert_ends(pidfd: int) -> None:
     os.close(pidfd)
 
 
+def test_with_the_engine_ends_all_that_bootstrap_has_started(tmp_path: Path) -> None:
+    child = "setsid sh -c 'echo $$; exec sleep 1000' &\n"
+    with Bridge("custom", tmp_path, {"bootstrap": f"#!/bin/sh\n{child}wait\n"}) as bridge:
+        pidfd = os.pidfd_open(int(bridge.line()))
+
+        bridge.socket.close()
+
+        assert_ends(pidfd)
+
+
 def test_the_peak_of_memory_is_that_of_all_processes(tmp_path: Path) -> None:
     eat = f"{sys.executable} -I -c 'import time; fat = bytearray(50 << 20); print(flush=True); time.sleep(1000)' &\n"
     boot = f'#!/bin/sh\necho "$RUNTIME_API_ADDR"\n{eat}{eat}wait\n'

@@ -35,11 +35,11 @@ def no_entry(text):
     return CannotStart(ENTRY, PREFIX + text)
 
 
-def die_with(parent):
-    """The kernel kills this process when its parent is gone."""
+def follow(parent, number):
+    """The kernel sends that signal to this process when its parent is gone."""
     import ctypes
 
-    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
+    ctypes.CDLL(None).prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(0)
 
@@ -95,7 +95,7 @@ def start(path, environment, prepare):
     command = [path]
 
     def before():
-        die_with(bridge)
+        follow(bridge, signal.SIGKILL)
         prepare()
 
     while True:

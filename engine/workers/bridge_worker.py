@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from bridge_api import Api  # noqa: E402
 from bridge_dialects import Custom, Lambda  # noqa: E402
 from bridge_loop import READ, Loop  # noqa: E402
-from bridge_process import Bootstrap, CannotStart, die_with, find_bootstrap  # noqa: E402
+from bridge_process import Bootstrap, CannotStart, find_bootstrap, follow  # noqa: E402
 from bridge_proxy import Proxy  # noqa: E402
 
 del sys.path[0]
@@ -34,7 +34,7 @@ Invocation = namedtuple("Invocation", "ticket request_id alias event deadline") 
 
 
 class EngineGone(Exception):
-    """The engine has closed the socket."""
+    """The engine has closed the socket, or is dead."""
 
 
 class Wire:
@@ -153,6 +153,7 @@ class Bridge:
 
     def end(self, status):
         """With everything that bootstrap has started."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if self.bootstrap is not None:
             self.bootstrap.signal(signal.SIGKILL)
         os._exit(status)
@@ -185,11 +186,17 @@ def error_body(message, kind):
     return json.dumps({"errorMessage": message, "errorType": kind, "stackTrace": []}, indent=4).encode()
 
 
+def note_death(number, frame):
+    raise EngineGone
+
+
 def main(family, fd):
-    die_with(os.getppid())
     wire = Wire(fd)
     bridge = None
     try:
+        # Not killed outright, as what bootstrap has started would live on. And the socket is not always watched.
+        signal.signal(signal.SIGTERM, note_death)
+        follow(os.getppid(), signal.SIGTERM)
         kind, body = wire.read()
         if kind == SETUP:
             bridge = Bridge(wire, family, json.loads(body))
