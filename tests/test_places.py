@@ -19,14 +19,15 @@ KEY: Key = (1, "latest", 1, 128)
 class Bare:
     """What places know of an instance."""
 
-    def __init__(self, concurrency: int) -> None:
-        self.key, self.concurrency = KEY, concurrency
+    def __init__(self, places: Places, concurrency: int) -> None:
+        self.places, self.key, self.concurrency = places, KEY, concurrency
         self.taken, self.ready, self.obsolete = 0, False, False
         self.end: End | None = None
         self.idle_since = 0.0
 
     def dismiss(self) -> None:
         self.end = End.RETIRED
+        self.places.discard(cast(Instance, self))
 
 
 class Crowd:
@@ -54,7 +55,7 @@ class Crowd:
         self.begin(taken=0)
 
     def begin(self, taken: int) -> None:
-        instance = cast(Instance, Bare(self.concurrency))
+        instance = cast(Instance, Bare(self.places, self.concurrency))
         self.instances.append(instance)
         self.starts.append(self.places.begin(instance, taken))
         self.held += [instance] * taken
@@ -127,7 +128,7 @@ def test_a_place_is_taken_once_and_every_free_one_can_be_found(concurrency: int,
 
 async def test_who_waits_ends_like_the_start_unless_it_was_cancelled_before() -> None:
     places = Places(1000.0, lambda instance: False)
-    start = places.begin(cast(Instance, Bare(3)), taken=1)
+    start = places.begin(cast(Instance, Bare(places, 3)), taken=1)
     joined = [places.join(KEY), places.join(KEY)]
     waits = [one[1] for one in joined if one is not None]
     waits[0].cancel()
