@@ -8,15 +8,12 @@ import json
 import os
 import sys
 
-OK, ENTRY, USER, TOO_LARGE, BAD_RESULT, INIT_RAISED, INIT_FAILED, NO_MEMORY, DISK_FULL = (
-    0, 4001, 4002, 4004, 4007, 4009, 4201, 4205, 4207,
-)
+OK, ENTRY, USER, TOO_LARGE, BAD_RESULT, INIT_RAISED, NO_MEMORY, DISK_FULL = 0, 4001, 4002, 4004, 4007, 4009, 4205, 4207
 PREFIX = {
     ENTRY: "function entry exception, error: ",
     USER: "function invocation exception, error: ",
     BAD_RESULT: "function result is invalid, error: ",
     INIT_RAISED: "function initialization exception, error: ",
-    INIT_FAILED: "function initialization exception, error: ",
     NO_MEMORY: "function memory exceeded, error: ",
     DISK_FULL: "function disk usage exceeded, error: ",
 }
