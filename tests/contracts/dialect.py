@@ -23,10 +23,11 @@ class Dialect(Struct, frozen=True, kw_only=True):
     echo        give the value back                 text         give the text "straße ✓"
     nothing     give no result                      large        give a text of ``with`` bytes
     fail        fail with the message "no order"    bad          give what is no JSON
-    say         a line to stdout, and "! " + the line to stderr  pid          give the process id
-    who         give the request id                 data         give the value of a variable of the function
     hang        never end                           leave        end the process
-    initialised how often ``initializer`` has run   meet         end once ``with`` requests are here together
+    pid         give what no other process has      who          give the request id
+    data        give the value of a variable        initialised  how often ``initializer`` has run
+    say         write the line to stdout, and the line behind "! " to stderr
+    meet        end once ``with`` requests are here together
     """
 
     runtime: str

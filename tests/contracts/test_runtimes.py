@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.executors.pool import Pool
+from engine.executors.walls import BARE, Walls
 from engine.frames import RESULT_LIMIT
 from engine.log_lines import decode
 from engine.model import Code, Outcome
@@ -23,12 +24,19 @@ from tests.executing import pool
 
 DIALECTS = (PYTHON, NODE, CUSTOM, LAMBDA, HTTP)
 NODE_HERE = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+SANDBOXED = Walls(isolation="bubblewrap")
+SANDBOX_HERE = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
 
 def families(*deeds: str) -> list[Any]:
-    """Those that can do all of these."""
-    able = [dialect for dialect in DIALECTS if not dialect.lacks.intersection(deeds)]
-    return [pytest.param(one, marks=NODE_HERE if one is NODE else (), id=one.runtime) for one in able]
+    """Those that can do all of these, and what their instances come from: for Python's, all ways there are."""
+    able = [
+        pytest.param((one, BARE), marks=NODE_HERE if one is NODE else (), id=one.runtime)
+        for one in DIALECTS
+        if not one.lacks.intersection(deeds)
+    ]
+    sandboxed = pytest.param((PYTHON, SANDBOXED), marks=(SANDBOX_HERE, pytest.mark.slow), id="sandboxed Python")
+    return [*able, pytest.param((PYTHON, Walls(isolation="process")), id="forked Python"), sandboxed]
 
 
 def able_to(*deeds: str) -> pytest.MarkDecorator:
@@ -52,8 +60,8 @@ class Runner:
 
 @pytest.fixture(params=families())
 async def run(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Runner]:
-    dialect: Dialect = request.param
-    async with pool(tmp_path, "") as opened:
+    dialect, walls = request.param
+    async with pool(tmp_path, "", walls=walls) as opened:
         if dialect is HTTP and opened.http_network == "shared":
             pytest.skip("the kernel has no notification of bind, and another test may have the port")
         dialect.write(tmp_path / "code")
