@@ -16,7 +16,8 @@ from engine.errors import Overloaded
 from engine.resources.bound_trigger import BoundTrigger
 from engine.trigger_errors import CursorMoved
 from engine.trigger_seams import EVENT_LIMIT
-from tests.triggering import House, house, until
+from tests.http_app import PROJECT
+from tests.triggering import House, door, house, until
 
 
 class FeedOptions(Struct, frozen=True, kw_only=True):
@@ -108,6 +109,20 @@ async def test_a_source_that_fails_starts_again_and_tells_why(tmp_path: Path, fe
         assert (failed.problem, failed.failures) == ("OSError: refused by the broker", 1)
         assert place.state(trigger).problem == ""
         assert place.engine.sources.statistics().states == {"running": 1}
+
+
+async def test_the_api_and_the_figures_tell_how_a_source_does(tmp_path: Path, feed: Feed) -> None:
+    feed.fails["a"] = OSError("refused by the broker")
+    async with house(tmp_path, [feed.plugin()], retry__base=3600.0, retry__longest=3600.0) as place, door(place) as api:
+        trigger = await place.create("FEED", name="a")
+        await until(lambda: place.state(trigger).state == "failing")
+
+        told = (await api.get(f"/v2/{PROJECT}/fgs/triggers/hello/FEED/{trigger.id}/state")).json()
+        figures = (await api.get("/metrics")).text
+
+        assert (told["state"], told["problem"], told["failures"]) == ("failing", "OSError: refused by the broker", 1)
+        assert (told["accepted"], told["refused"]) == (0, 0)
+        assert 'functiond_triggers{state="failing"} 1.0' in figures
 
 
 async def test_a_source_that_is_cancelled_by_its_own_library_starts_again(tmp_path: Path, feed: Feed) -> None:

@@ -274,6 +274,20 @@ def test_the_longest_mount_wins_and_the_later_of_two() -> None:
     assert mounts.find("/triggers/p/a") is None
 
 
+async def test_a_plugin_may_listen_on_a_port_of_its_own(tmp_path: Path) -> None:
+    async with house(tmp_path, [webhook]) as place, httpx.AsyncClient(trust_env=False, verify=False) as client:
+        routes = place.engine.plugins.speaking_for("WEBHOOK").routes
+        async with routes.listen(routes.app(nothing), "127.0.0.1", 0) as port:
+            reply = await client.put(f"http://127.0.0.1:{port}/any/path")
+            with pytest.raises(SettingsError, match="cannot listen"):
+                async with routes.listen(routes.app(nothing), "127.0.0.1", port):
+                    pass
+
+        assert reply.json() == ["PUT", "/any/path"]
+        with pytest.raises(httpx.ConnectError):
+            await client.put(f"http://127.0.0.1:{port}/any/path")
+
+
 # --- the destination ----------------------------------------------------------------------------------------
 
 
