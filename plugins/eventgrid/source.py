@@ -63,7 +63,7 @@ class EventGridService:
         try:
             yield
         finally:
-            if self._subscribers[context.trigger_id] is mine:  # else its successor's
+            if self._subscribers.get(context.trigger_id) is mine:  # else its successor's
                 del self._subscribers[context.trigger_id]
 
     async def _answer(self, request: PushRequest) -> PushReply:
