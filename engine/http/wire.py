@@ -37,7 +37,7 @@ async def respond(scope: Scope, send: Send, reply: Reply) -> None:
     headers = list(reply.headers)
     if reply.status != 204:
         headers.append((b"content-length", b"%d" % len(reply.body)))
-    if reply.body:
+    if reply.body or reply.content_type != JSON:  # no lines are lines, too; nothing is no JSON
         headers.append((b"content-type", reply.content_type))
     whole = scope.get("extensions", {}).get(WHOLE_REPLY)
     if whole is None or not whole["write"](reply.status, headers, reply.body):
