@@ -44,6 +44,15 @@ def spread(event, context):
     hoard(event, context)
 
 
+def crowd(event, context):
+    """The same, and the first process needs no memory itself."""
+    for _ in range(4):
+        if os.fork() == 0:
+            block = b"x" * (40 << 20)
+            time.sleep(60)
+    time.sleep(60)
+
+
 def bomb(event, context):
     count = 0
     try:
@@ -140,6 +149,13 @@ async def test_too_much_memory_is_4205(opened: Pool) -> None:
 
 async def test_memory_is_counted_for_all_processes_of_an_instance(caged: Pool) -> None:
     outcome = await caged.execute(function("spread", memory_size=200), invocation())
+
+    assert outcome.code == Code.OUT_OF_MEMORY
+
+
+async def test_without_cgroup_memory_of_all_processes_is_looked_at(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, isolation=RlimitIsolation()) as opened:
+        outcome = await opened.execute(function("crowd"), invocation())
 
     assert outcome.code == Code.OUT_OF_MEMORY
 
@@ -297,9 +313,9 @@ def test_version_2_kills_and_removes_a_whole_group(tmp_path: Path) -> None:
     mount = next((m for m in cgroup_mounts() if (m / "cgroup.controllers").exists()), None)
     if mount is None or not os.access(mount, os.W_OK):
         pytest.skip("no cgroup of version 2 can be written here")
-    bare = Layout(name="bare", settings=(), oom_file="memory.events")
-    group = CgroupEnclosure(bare, {"memory": mount / marker(tmp_path)})
-    group.create(Limits(memory=1, processes=1))
+    bare = Layout(name="bare", settings=(), oom_file="memory.events", anonymous="anon ")
+    group = CgroupEnclosure(bare, {"memory": mount / marker(tmp_path)}, Limits(memory=1, processes=1))
+    group.create()
     with subprocess.Popen(["/bin/sh", "-c", "sleep 60 & echo up; sleep 60"], stdout=subprocess.PIPE) as shell:
         group.admit(shell.pid)
         assert members(mount / marker(tmp_path)) != []
@@ -313,13 +329,14 @@ def test_version_2_kills_and_removes_a_whole_group(tmp_path: Path) -> None:
 def test_version_2_writes_memory_and_processes_and_reads_its_count_of_kills(tmp_path: Path) -> None:
     folder = tmp_path / "instance"
     files = ("memory.max", "memory.swap.max", "pids.max", "cgroup.procs")
-    group = CgroupEnclosure(V2, dict.fromkeys(("memory", "pids"), folder))
+    group = CgroupEnclosure(V2, dict.fromkeys(("memory", "pids"), folder), Limits(memory=3, processes=7, tmp=2))
     folder.mkdir()
     for file in files:  # as the kernel does when a group is made
         (folder / file).touch()
 
-    group.write_limits(Limits(memory=3, processes=7))
+    group.write_limits()
     (folder / "memory.events").write_text("low 0\noom 2\noom_kill 1\n")
+    (folder / "memory.stat").write_text("anon 4096\nfile 12288\n")
 
-    assert [(folder / file).read_text() for file in files] == [str(3 << 20), "0", "7", ""]
-    assert group.out_of_memory()
+    assert [(folder / file).read_text() for file in files] == [str(5 << 20), "0", "7", ""]
+    assert (group.out_of_memory(), group.anonymous(), group.alarm()) == (True, 4096, None)

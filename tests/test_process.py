@@ -37,7 +37,7 @@ class SlowIsolation(RlimitIsolation):
     def enclose(self, instance_id: str, pid: int, limits: Limits) -> RlimitEnclosure:
         self.entered.set()
         self.go_on.wait()
-        return RlimitEnclosure(instance_id)
+        return RlimitEnclosure(instance_id, pid)
 
 
 async def test_a_killed_instance_is_a_failure_and_not_used_again(opened: Pool, tmp_path: Path) -> None:

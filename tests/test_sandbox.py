@@ -27,6 +27,7 @@ from engine.isolation.processes import carries, marked
 from engine.model import Code, CodePackage, Dependency
 from tests.executing import SOURCE as BASIC
 from tests.executing import exit_of, function, invocation, is_alive, marker, pid_of, pool
+from tests.test_isolation import need_cgroup
 
 SOURCE = (
     BASIC
@@ -83,6 +84,27 @@ def hoard(event, context):
         kept.append(bytearray(os.urandom(1)) * (8 << 20))
 
 
+def hold(event, context):
+    kept = bytearray(event["megabytes"] << 20)
+    kept[::4096] = bytes(b"x") * len(kept[::4096])
+    time.sleep(60)
+
+
+def exhaust(event, context):
+    children, files = 0, []
+    try:
+        while os.fork():
+            children += 1
+        time.sleep(60)
+    except OSError:
+        pass
+    try:
+        while True:
+            files.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        return [children, len(files)]
+
+
 def search(event, context):
     """Whatever of this process's surroundings holds the word."""
     found = []
@@ -130,6 +152,20 @@ def listen(event, context):
         return "connected"
 '''
 )
+SERVER = """
+import http.server, uuid
+
+name = uuid.uuid4().hex.encode()
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(name)))
+        self.end_headers()
+        self.wfile.write(name)
+
+http.server.HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
+"""
 LAYER: dict[str, Any] = {"id": "1", "dep_id": "1", "project": "p", "name": "l", "version": 1, "runtime": "Python3.10"}
 LAYER |= {"etag": "", "code": CodePackage(sha256="1", digest="", size=1)}
 WALLS = Walls(isolation="bubblewrap", tmp_size=16)
@@ -235,10 +271,66 @@ async def test_a_full_temporary_folder_is_4207(opened: Pool) -> None:
     assert (outcome.code, "No space left" in outcome.message) == (Code.DISK_FULL, True)
 
 
+async def test_files_of_the_temporary_folder_are_no_memory_of_the_function(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, walls=Walls(isolation="bubblewrap", tmp_size=200)) as opened:
+        filled = await opened.execute(function("fill", memory_size=64), invocation())
+        hoarded = await opened.execute(function("hoard", memory_size=64), invocation())
+
+    assert (filled.code, hoarded.code) == (Code.DISK_FULL, Code.OUT_OF_MEMORY)
+
+
+async def test_memory_that_the_files_have_left_is_not_the_function_s(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, walls=Walls(isolation="bubblewrap", tmp_size=4096)) as opened:
+        outcome = await opened.execute(function("hold", memory_size=64), invocation('{"megabytes": 200}'))
+
+    assert outcome.code == Code.OUT_OF_MEMORY
+
+
+async def test_processes_and_descriptors_are_limited(tmp_path: Path) -> None:
+    need_cgroup(tmp_path)
+    async with pool(tmp_path, SOURCE, walls=WALLS, processes=50) as opened:
+        processes, descriptors = await result(opened, "exhaust")
+
+    assert (40 < processes < 50, 2000 < descriptors < 2048) == (True, True)
+
+
 async def test_without_network_there_is_loopback_only(tmp_path: Path) -> None:
     async with pool(tmp_path, SOURCE, walls=Walls(isolation="bubblewrap", network=False)) as opened:
         assert (await result(opened, "look"))["interfaces"] == ["lo"]
         assert await result(opened, "listen") == "connected"
+
+
+# --- other programs ---
+
+
+async def test_node_runs_inside(tmp_path: Path) -> None:
+    async with pool(tmp_path, "", walls=WALLS) as opened:
+        source = "exports.handler = async (event, context) => [process.getuid(), process.cwd(), process.pid, event.n]"
+        (tmp_path / "code" / "index.js").write_text(source)
+
+        assert await result(opened, "handler", {"n": 7}, runtime="Node.js18.15") == [1003, "/opt/function/code", 2, 7]
+
+
+async def test_servers_that_all_listen_on_one_port_run_side_by_side(tmp_path: Path) -> None:
+    await serve_side_by_side(tmp_path, WALLS)
+
+
+async def test_so_they_do_as_processes(tmp_path: Path) -> None:
+    await serve_side_by_side(tmp_path, Walls(isolation="process"))
+
+
+async def serve_side_by_side(folder: Path, walls: Walls) -> None:
+    async with pool(folder, "", walls=walls) as opened:
+        (folder / "code" / "server.py").write_text(SERVER)
+        (folder / "code" / "bootstrap").write_text("#!/bin/sh\nexec python3 server.py\n")
+        (folder / "code" / "bootstrap").chmod(0o755)
+        event = json.dumps({"httpMethod": "GET", "path": "/", "headers": {}, "body": "", "isBase64Encoded": False})
+        calls = [opened.execute(function("a.b", runtime="http"), invocation(event)) for _ in range(2)]
+        one, other = await asyncio.gather(*calls)
+
+    assert opened.own_network
+    assert (one.ok, other.ok) == (True, True), (one, other)
+    assert json.loads(one.result)["body"] != json.loads(other.result)["body"]
 
 
 # --- life and death ---
@@ -332,8 +424,7 @@ async def test_after_kill_9_of_the_engine_nothing_of_it_runs(tmp_path: Path) -> 
     root = str(Path(__file__).parents[1])
     command = [sys.executable, "-c", ENGINE, str(tmp_path), root, marker(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as dead:  # noqa: ASYNC220  (it is at once)
-        assert dead.stdout is not None
-        await asyncio.to_thread(dead.stdout.readline)
+        await asyncio.to_thread(lambda: next(line for line in dead.stdout or () if line == b"up\n"))
         left = functions(tmp_path)
         dead.send_signal(signal.SIGKILL)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from engine.executors.memory_watch import MemoryWatch
 from engine.executors.process import Call, Instance, Key, Owner
 from engine.executors.spawn import Order, Place, environment, setup
 from engine.executors.starter import Starter
@@ -55,6 +56,7 @@ class Host:
         self._maps_ports = can_map_ports()
         self._starters = ThreadPoolExecutor(_STARTERS, "functiond-start")
         self._cleaners = ThreadPoolExecutor(_CLEANERS, "functiond-clean")
+        self._memory = MemoryWatch(isolation, self._cleaners)
         self._places: dict[Instance, Place] = {}
 
     @property
@@ -100,6 +102,7 @@ class Host:
         limits = Limits(
             memory=instance.memory,
             processes=self._settings.processes,
+            tmp=self._starter.tmp,
             address_space=_family(function) is Family.PYTHON,
         )
         instance.enclosing = self._starters.submit(self._enclose, place.instance_id, instance.pid, limits)
@@ -113,11 +116,13 @@ class Host:
         instance.enclosure = enclosure
         if instance.end is not None:  # and by now it may even be cleared away
             return None
+        self._memory.add(instance, enclosure)
         timeout = function.initializer_timeout if function.initializer_handler else function.timeout
         return await instance.request(start, setup_frame(setup(function, self._starter.seen(place))), timeout)
 
     def clear(self, instance: Instance) -> None:
         """The instance is gone: remove what it left, in the background."""
+        self._memory.discard(instance)
         self._starter.ended(instance.key[:3])
         self._cleaners.submit(_clear, instance.enclosing, self._places.pop(instance).tmp)
 
@@ -127,6 +132,7 @@ class Host:
 
     async def close(self) -> None:
         """Returns when all is cleared."""
+        self._memory.close()
         await self._starter.close()
         await asyncio.to_thread(self._close)
 

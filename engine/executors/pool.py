@@ -96,7 +96,8 @@ async def open_pool(
         interpreters=interpreters or Interpreters(),
         scribe=Scribe(limit=log_size, clock=clock, board=board or LogBoard()),
     )
-    log.info("functions run", isolation=host.isolation, http_network=host.http_network)
+    if walls is not BARE:
+        log.info("functions run", isolation=host.isolation, http_network=host.http_network)
     pool = Pool(host, files=LogFiles(log_dir, log_space), memory=memory, idle=idle, clock=clock)
     try:
         yield pool

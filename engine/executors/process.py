@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from enum import StrEnum
 from typing import Protocol
@@ -126,6 +126,7 @@ class Instance(asyncio.Protocol):
         self.unread = False  #: certainly ended before it had read the last that was sent
         self.ready = False
         self.obsolete = False  #: to be retired when its calls are done
+        self.on_work: Callable[[Instance], None] | None = None  #: called when a request goes to it
         self.taken = 0  #: places, of as many as ``concurrency``
         self.idle_since = 0.0
         self.gone = asyncio.Event()
@@ -167,6 +168,8 @@ class Instance(asyncio.Protocol):
             call.unsent = True
             return None
         self.calls[call.ticket] = call
+        if self.on_work is not None:
+            self.on_work(self)
         waiter: asyncio.Future[Answer | None] = self._loop.create_future()
         call.waiter = waiter
         timer = self._loop.call_later(seconds, self._time_out, call)
@@ -301,7 +304,8 @@ class Instance(asyncio.Protocol):
     def _exited(self) -> None:
         """The process is a zombie now: the one moment at which its group can be killed without a doubt."""
         self._kill_group()
-        self.out_of_memory = self.enclosure is not None and self.enclosure.out_of_memory()
+        if self.enclosure is not None and self.enclosure.out_of_memory():
+            self.out_of_memory = True
         self.exit_status = self._child.reap()
         if self._transport is not None and self._transport.get_write_buffer_size() > 0:
             self.unread = True

@@ -38,6 +38,11 @@ class Starter(Protocol):
         """Whether an instance can have a network of its own."""
         ...
 
+    @property
+    def tmp(self) -> int:
+        """MB of memory that the files of an instance may take; 0 if they lie on a disk."""
+        ...
+
     def seen(self, place: Place) -> Place:
         """As the function sees it."""
         ...
@@ -57,6 +62,7 @@ class Processes:
     """``forking`` is whether to have templates: a second start of an interpreter begins one."""
 
     name = "process"
+    tmp = 0
 
     def __init__(self, marker: str, *, forking: bool, own_network: bool = False) -> None:
         self.own_network = own_network
@@ -130,6 +136,7 @@ class Sandboxes:
         self.own_network = own_network or fence["network"]
         self._bubblewrap, self._marker, self._linger = bubblewrap, marker, linger
         self._fence = {**fence, "user": bubblewrap.user}
+        self.tmp: int = fence["tmp"]
         self._templates: dict[Home, Template] = {}
         self._counts: dict[Home, int] = {}
         self._timers: dict[Home, asyncio.TimerHandle] = {}

@@ -9,12 +9,13 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
 
-from engine.isolation.limits import Limits, bound_descriptors
+from engine.isolation.limits import Enclosure, Limits, bound_descriptors
 from engine.isolation.processes import PATIENCE, kill_and_wait
 
 PREFIX = "functiond-"  #: begins the name of every engine's group
@@ -35,6 +36,8 @@ class Layout(Struct, frozen=True, kw_only=True):
     name: str
     settings: tuple[Setting, ...]
     oom_file: str  #: counts kills in a line ``oom_kill N``
+    anonymous: str  #: begins the line of ``memory.stat`` with what is not of files
+    alarm: str = ""  #: the file whose value can be watched by ``cgroup.event_control``
 
 
 V1 = Layout(
@@ -45,6 +48,8 @@ V1 = Layout(
         Setting(controller="pids", file="pids.max", value="{processes}"),
     ),
     oom_file="memory.oom_control",
+    anonymous="total_rss ",
+    alarm="memory.usage_in_bytes",
 )
 V2 = Layout(
     name="cgroup v2",
@@ -55,6 +60,7 @@ V2 = Layout(
         Setting(controller="pids", file="pids.max", value="{processes}"),
     ),
     oom_file="memory.events",
+    anonymous="anon ",
 )
 
 
@@ -70,14 +76,18 @@ class CgroupIsolation:
 
     def enclose(self, instance_id: str, pid: int, limits: Limits) -> CgroupEnclosure:
         bound_descriptors(pid)
-        group = CgroupEnclosure(self._layout, {name: path / instance_id for name, path in self._folders.items()})
+        folders = {name: path / instance_id for name, path in self._folders.items()}
+        group = CgroupEnclosure(self._layout, folders, limits)
         try:
-            group.create(limits)
+            group.create()
             group.admit(pid)
         except BaseException:
             group.remove()
             raise
         return group
+
+    def measure(self, enclosures: Sequence[Enclosure | None]) -> Sequence[int]:
+        return [one.anonymous() if isinstance(one, CgroupEnclosure) else 0 for one in enclosures]
 
     def close(self) -> None:
         for folder in set(self._folders.values()):
@@ -87,23 +97,49 @@ class CgroupIsolation:
 class CgroupEnclosure:
     """The group of one instance."""
 
-    def __init__(self, layout: Layout, folders: dict[str, Path]) -> None:
-        self._layout, self._folders = layout, folders
+    def __init__(self, layout: Layout, folders: dict[str, Path], limits: Limits) -> None:
+        self._layout, self._folders, self._limits = layout, folders, limits
 
-    def create(self, limits: Limits) -> None:
+    @property
+    def shared(self) -> bool:
+        return self._limits.tmp > 0
+
+    def create(self) -> None:
         for folder in self._groups():
             folder.mkdir()
-        self.write_limits(limits)
+        self.write_limits()
 
-    def write_limits(self, limits: Limits) -> None:
+    def write_limits(self) -> None:
+        memory, processes = (self._limits.memory + self._limits.tmp) << 20, self._limits.processes
         for setting in self._layout.settings:
             file = self._folders[setting.controller] / setting.file
             if not setting.optional or file.exists():
-                write(file, setting.value.format(memory=limits.memory << 20, processes=limits.processes))
+                write(file, setting.value.format(memory=memory, processes=processes))
 
     def admit(self, pid: int) -> None:
         for folder in self._groups():
             write(folder / "cgroup.procs", str(pid))
+
+    def alarm(self) -> int | None:
+        if not self._layout.alarm:
+            return None
+        folder, alarm = self._folders["memory"], os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            with open(folder / self._layout.alarm) as watched:
+                write(folder / "cgroup.event_control", f"{alarm} {watched.fileno()} {self._limits.memory << 20}")
+        except OSError:
+            os.close(alarm)
+            return None
+        return alarm
+
+    def anonymous(self) -> int:
+        """Bytes that are not of files; 0 when the group is gone."""
+        try:
+            text = (self._folders["memory"] / "memory.stat").read_text()
+        except OSError:
+            return 0
+        lines = (line for line in text.splitlines() if line.startswith(self._layout.anonymous))
+        return int(next(lines, "none 0").split()[1])
 
     def kill(self) -> None:
         for folder in self._groups():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -18,11 +19,21 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     memory: int  #: MB
     processes: int
+    tmp: int = 0  #: MB of files that lie in its memory, and may lie there beside ``memory``
     address_space: bool = True  #: whether that tells of its memory; some programs reserve far more than they use
 
 
 class Enclosure(Protocol):
     """What holds one instance and every process that it starts."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether something besides the kernel has to see to its memory."""
+        ...
+
+    def alarm(self) -> int | None:
+        """A new eventfd that counts whenever ``memory`` may have been exceeded; None where nothing tells."""
+        ...
 
     def kill(self) -> None:
         """Kill what is inside, as far as that needs no search and no waiting."""
@@ -45,6 +56,10 @@ class Isolation(Protocol):
 
     def enclose(self, instance_id: str, pid: int, limits: Limits) -> Enclosure:
         """Put a process that has not yet run user code within limits. May block. Raises OSError."""
+        ...
+
+    def measure(self, enclosures: Sequence[Enclosure | None]) -> Sequence[int]:
+        """Bytes of memory that each uses, files not counted. Blocks for a moment."""
         ...
 
     def close(self) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+PAGE = os.sysconf("SC_PAGE_SIZE")
 PATIENCE = 10.0  #: seconds that a killed process gets to disappear; longer means that it hangs in the kernel
 
 
@@ -29,6 +30,26 @@ def carries(pid: int, name: str, value: str) -> bool:
             return f"{name}={value}".encode() in file.read().split(b"\0")
     except OSError:
         return False
+
+
+def resident(roots: Sequence[int]) -> dict[int, int]:
+    """Bytes of resident memory of each of these processes with its descendants, and with all of its session."""
+    parents, sessions, sizes = {}, {}, {}
+    for entry in os.listdir("/proc"):
+        with suppress(OSError, ValueError):
+            with open(f"/proc/{int(entry)}/stat") as file:
+                fields = file.read().rpartition(")")[2].split()
+            pid = int(entry)
+            parents[pid], sessions[pid], sizes[pid] = int(fields[1]), int(fields[3]), int(fields[21])
+    found = dict.fromkeys(roots, 0)
+    for pid, size in sizes.items():
+        owner = pid
+        while owner not in found and owner in parents:
+            owner = parents[owner]
+        owner = owner if owner in found else sessions[pid]
+        if owner in found:
+            found[owner] += size * PAGE
+    return found
 
 
 def kill_marked(name: str, value: str) -> list[int]:

@@ -2,14 +2,16 @@
 
 Weaker in three ways: memory is counted as address space and for each process alone; that is said of Python only, since
 others reserve far more than they use (of Node.js the heap is bounded instead); root may start any number of processes.
+What all processes of an instance use together is looked at now and then, and may be exceeded for a moment.
 """
 
 from __future__ import annotations
 
 import resource
+from collections.abc import Sequence
 
-from engine.isolation.limits import INSTANCE_VARIABLE, Limits, bound_descriptors, is_root, lower
-from engine.isolation.processes import kill_marked
+from engine.isolation.limits import INSTANCE_VARIABLE, Enclosure, Limits, bound_descriptors, is_root, lower
+from engine.isolation.processes import kill_marked, resident
 
 HEADROOM = 256 << 20  #: bytes of address space an interpreter takes without using the memory
 
@@ -23,15 +25,24 @@ class RlimitIsolation:
             lower(pid, resource.RLIMIT_AS, (limits.memory << 20) + HEADROOM)
         if not is_root():  # counted for the user, not for the instance: all instances share it
             lower(pid, resource.RLIMIT_NPROC, limits.processes)
-        return RlimitEnclosure(instance_id)
+        return RlimitEnclosure(instance_id, pid)
+
+    def measure(self, enclosures: Sequence[Enclosure | None]) -> Sequence[int]:
+        found = resident([one.pid for one in enclosures if isinstance(one, RlimitEnclosure)])
+        return [found[one.pid] if isinstance(one, RlimitEnclosure) else 0 for one in enclosures]
 
     def close(self) -> None:
         """Nothing was made."""
 
 
 class RlimitEnclosure:
-    def __init__(self, instance_id: str) -> None:
-        self._instance_id = instance_id
+    shared = True
+
+    def __init__(self, instance_id: str, pid: int) -> None:
+        self._instance_id, self.pid = instance_id, pid
+
+    def alarm(self) -> None:
+        """Nobody counts its memory."""
 
     def kill(self) -> None:
         """The process group is killed by who owns the process; the others need the search in ``remove``."""

@@ -1,0 +1,79 @@
+"""Ends instances that use more memory than they may, where the kernel alone does not.
+
+It does where a control group holds memory and nothing else. Where files of a temporary folder count as memory too,
+the group is given room for both, and where there is no group nobody counts: there the instances are looked at, and
+only while they have work: from when the kernel raises an alarm, or else all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from engine.executors.process import End, Instance
+from engine.isolation.limits import Enclosure, Isolation
+
+_INTERVAL = 0.5  #: seconds
+
+
+class MemoryWatch:
+    def __init__(self, isolation: Isolation, threads: Executor) -> None:
+        self._isolation, self._threads = isolation, threads
+        self._loop = asyncio.get_running_loop()
+        self._alarms: dict[Instance, int] = {}  #: descriptors
+        self._suspects: set[Instance] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def add(self, instance: Instance, enclosure: Enclosure) -> None:
+        """Once it is enclosed, and before it has work."""
+        if not enclosure.shared:
+            return
+        alarm = enclosure.alarm()
+        if alarm is None:
+            instance.on_work = self._suspect
+        else:
+            self._alarms[instance] = alarm
+            self._loop.add_reader(alarm, self._alarmed, instance)
+
+    def discard(self, instance: Instance) -> None:
+        self._suspects.discard(instance)
+        alarm = self._alarms.pop(instance, None)
+        if alarm is not None:
+            self._loop.remove_reader(alarm)
+            os.close(alarm)
+
+    def close(self) -> None:
+        """When all instances are gone."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _alarmed(self, instance: Instance) -> None:
+        os.eventfd_read(self._alarms[instance])
+        self._suspect(instance)
+
+    def _suspect(self, instance: Instance) -> None:
+        self._suspects.add(instance)
+        if self._timer is None and not self._closed:
+            # At once: what has raised an alarm may soon have taken all that there is.
+            self._timer = self._loop.call_later(0 if instance in self._alarms else _INTERVAL, self._look)
+
+    def _look(self) -> None:
+        self._suspects = {one for one in self._suspects if one.calls and one.end is None}
+        if not self._suspects:
+            self._timer = None
+            return
+        suspects = list(self._suspects)
+        enclosures = [one.enclosure for one in suspects]
+        looking = self._loop.run_in_executor(self._threads, self._isolation.measure, enclosures)
+        looking.add_done_callback(lambda done: self._judge(suspects, done.result()))
+        self._timer = self._loop.call_later(_INTERVAL, self._look)
+
+    def _judge(self, suspects: Sequence[Instance], used: Sequence[int]) -> None:
+        for instance, size in zip(suspects, used, strict=True):
+            if size > instance.memory << 20 and instance.end is None:
+                instance.out_of_memory = True
+                instance.kill(End.DIED)
