@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine.interpreters import WORKERS
 from engine.model import Code
 from tests.python_process import PythonProcess
 
@@ -56,6 +57,15 @@ def test_layers_come_behind_the_code(tmp_path: Path) -> None:
     layers = [str(tmp_path / "first"), str(tmp_path / "second")]
     with PythonProcess(tmp_path, source, files={"mine.py": "WHERE = 'code'"}, layers=layers) as instance:
         assert instance.call() == ["code", "first", "second"]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_modules_named_like_those_of_the_worker_are_the_users(tmp_path: Path, concurrency: int) -> None:
+    names = [file.stem for file in WORKERS.glob("python_*.py")]
+    files = {f"{name}.py": "MINE = True" for name in names}
+    source = f"import {', '.join(names)}\ndef handler(event, context): return [{names[0]}.MINE, {names[-1]}.MINE]"
+    with PythonProcess(tmp_path, source, files=files, concurrency=concurrency) as instance:
+        assert instance.call() == [True, True]
 
 
 def test_native_modules_in_the_package_are_loaded(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def start(wire):
         concurrency = load_concurrency()
         wire = concurrency.SharedWire(wire.fd)
     redirect(wire)
+    hide()
     sys.path[:0] = [setup["code"]] + setup.get("layers", [])
     sys.argv[:] = [setup["code"]]
     instance = Instance(setup, wire)
@@ -90,6 +91,13 @@ def load_concurrency():
     finally:
         del sys.path[0]
     return python_concurrency
+
+
+def hide():
+    """User code may have modules of the same names as these."""
+    for name, module in list(sys.modules.items()):
+        if name != "__main__" and (getattr(module, "__file__", None) or "").startswith(HERE + os.sep):
+            del sys.modules[name]
 
 
 def die_with_engine():
