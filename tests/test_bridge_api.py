@@ -149,6 +149,7 @@ def test_what_is_no_http_ends_the_connection_and_nothing_else(bridge: Bridge, ru
     runtime.http.connect()
     runtime.http.sock.sendall(b"what?\r\n\r\n")
     refused = runtime.http.sock.recv(1000)
+    runtime.http.sock.sendall(b"what?\r\n\r\n")
     runtime.http.close()
 
     assert refused.startswith(b"HTTP/1.1 400 ")

@@ -179,6 +179,12 @@ def test_the_engine_adds_what_it_knows_and_nobody_can_forge_it(bridge: Bridge) -
     }
 
 
+def test_half_a_character_is_sent_as_a_question_mark(bridge: Bridge) -> None:
+    seen = told(bridge.ask(event("/", "POST", body="\ud800", queryStringParameters={"q": "\ud800"})))
+
+    assert (seen["target"], seen["body"]) == ("/?q=%3F", "?")
+
+
 def test_a_reply_has_lists_of_headers(bridge: Bridge) -> None:
     value = reply(bridge.ask(event("/early")))
 
@@ -224,6 +230,8 @@ def test_a_connection_that_the_server_has_closed_is_replaced(bridge: Bridge) -> 
         (event("/", "GE T"), "httpMethod is 'GE T'"),
         (event("/", headers={"a": "b\r\nc: d"}), "the header a has more than one line"),
         (event("/", headers={"a:": "b"}), "'a:' is no name of a header"),
+        (event("/", headers=["a"]), "headers is no object"),
+        ("[" * 100_000, "an HTTP function takes events of an API gateway, with httpMethod, path, headers and body"),
         (event("/", body="%", isBase64Encoded=True), "isBase64Encoded is true, but the body is no base64"),
     ],
 )

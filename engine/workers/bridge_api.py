@@ -9,13 +9,10 @@ import json
 import socket
 from collections import deque
 
-from bridge_dialects import (
-    ERROR, INIT_ERROR, INIT_PREFIX, NEXT, PREFIX, RESPONSE, describe_error, streamed_error,
-)
+from bridge_dialects import ERROR, INIT_ERROR, NEXT, RESPONSE, streamed_error
 from bridge_http import BadMessage, Reader, write_answer
 from bridge_loop import READ, Connection
-
-OK, USER, INIT_RAISED, TOO_LARGE = 0, 4002, 4009, 4004
+from bridge_outcomes import INIT_RAISED, OK, PREFIX, USER, describe_error
 
 
 class Api:
@@ -95,7 +92,7 @@ class Api:
                 self.bridge.answer(invocation.ticket, OK, "", message.body)
             else:
                 line, body = describe_error(error, message.get("lambda-runtime-function-error-type"))
-                self.bridge.answer(invocation.ticket, USER, PREFIX + line, body)
+                self.bridge.answer(invocation.ticket, USER, PREFIX[USER] + line, body)
             client.accept(self.dialect.ACCEPTED)
 
     def fail_start(self, client, message):
@@ -104,7 +101,7 @@ class Api:
             return
         line, body = describe_error(message.body, message.get("lambda-runtime-function-error-type"))
         client.accept(self.dialect.ACCEPTED)
-        self.bridge.ready(INIT_RAISED, INIT_PREFIX + line, body)
+        self.bridge.ready(INIT_RAISED, PREFIX[INIT_RAISED] + line, body)
 
 
 class Client:
@@ -127,6 +124,7 @@ class Client:
                 if self.reader.head.get("expect"):
                     self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         except BadMessage as problem:
+            self.connection.on_data = self.pass_over
             self.lasting = False
             self.refuse(400, "BadRequest", str(problem))
 
@@ -143,6 +141,9 @@ class Client:
             self.api.fail_start(self, message)
         else:
             self.refuse(404, "NotFound", "the runtime API has these: " + self.api.dialect.PATHS)
+
+    def pass_over(self, data):
+        """Whatever follows what was no HTTP."""
 
     def leave(self):
         self.api.leave(self)

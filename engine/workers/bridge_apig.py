@@ -27,18 +27,18 @@ def read_event(invocation, setup):
     """The method and the bytes of the request. Raises BadEvent."""
     try:
         event = json.loads(invocation.event)
-    except ValueError:
+    except (ValueError, RecursionError):
         event = None
     if not isinstance(event, dict) or not isinstance(event.get("httpMethod"), str):
         raise BadEvent("an HTTP function takes events of an API gateway, with httpMethod, path, headers and body")
+    method = event["httpMethod"]
+    if not method.isalpha() or not method.isascii():
+        raise BadEvent("httpMethod is %r" % method)
     ours = own_headers(event, invocation, setup)
     replaced = OF_THE_CONNECTION | {name.lower() for name, _ in ours}
     headers = [(name, value) for name, value in given_headers(event) if name.lower() not in replaced]
     if not any(name.lower() == "host" for name, _ in headers):
         headers.append(("Host", "127.0.0.1:8000"))
-    method = event["httpMethod"]
-    if not method.isalpha() or not method.isascii():
-        raise BadEvent("httpMethod is %r" % method)
     return method, write_message("%s %s HTTP/1.1" % (method, target(event)), headers + ours, content(event))
 
 
@@ -79,9 +79,9 @@ def line(name, value):
 
 def target(event):
     """Path and query as they stand in the first line."""
-    path = quote(str(event.get("path") or "/"), safe=IN_A_PATH)
+    path = quote(str(event.get("path") or "/"), safe=IN_A_PATH, errors="replace")
     given = pairs_of(event, "queryStringParameters")
-    query = urlencode([(name, str(value)) for name, values in given for value in values])
+    query = urlencode([(name, str(value)) for name, values in given for value in values], errors="replace")
     if query:
         path += ("&" if "?" in path else "?") + query
     return path if path.startswith("/") else "/" + path
@@ -89,7 +89,10 @@ def target(event):
 
 def pairs_of(event, field):
     """The names of an object with the list of their values; one value may stand without a list."""
-    for name, value in (event.get(field) or {}).items():
+    given = event.get(field) or {}
+    if not isinstance(given, dict):
+        raise BadEvent("%s is no object" % field)
+    for name, value in given.items():
         yield name, value if isinstance(value, list) else [] if value is None else [value]
 
 
@@ -99,7 +102,7 @@ def content(event):
         return b""
     text = body if isinstance(body, str) else json.dumps(body)
     if not event.get("isBase64Encoded"):
-        return text.encode()
+        return text.encode("utf-8", "replace")
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:

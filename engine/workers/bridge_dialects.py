@@ -4,11 +4,7 @@
 """
 
 import base64
-import json
 import os
-
-PREFIX = "function invocation exception, error: "
-INIT_PREFIX = "function initialization exception, error: "
 
 NEXT, RESPONSE, ERROR, INIT_ERROR = "next", "response", "error", "init error"
 
@@ -107,18 +103,3 @@ def streamed_error(message):
         return base64.b64decode(message.get("lambda-runtime-function-error-body"))
     except ValueError:
         return b""
-
-
-def describe_error(body, kind):
-    """A line, and the documented error body, from what the runtime sent; ``kind`` is for an error that names none."""
-    try:
-        error = json.loads(body)
-    except ValueError:
-        error = body.decode("utf-8", "replace")
-    if not isinstance(error, dict):
-        error = {"errorMessage": error if isinstance(error, str) else json.dumps(error)}
-    text, kind = str(error.get("errorMessage") or ""), str(error.get("errorType") or kind or "Error")
-    trace = error.get("stackTrace") or error.get("trace") or []
-    trace = [str(line) for line in trace] if isinstance(trace, list) else [str(trace)]
-    told = json.dumps({"errorMessage": text, "errorType": kind, "stackTrace": trace}, indent=4)
-    return "%s: %s" % (kind, text) if text else kind, told.encode()

@@ -7,6 +7,7 @@ Standard library only, Python 3.9 syntax.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
@@ -81,11 +82,14 @@ class PortMap:
         except OSError:  # whoever called is gone
             return
         number, pid, _, _, _, _, _, address, size, *_ = NOTICE.unpack(notice)
-        first = self.port is None
+        first, error, flags = self.port is None, 0, CONTINUE
         try:
             self.replace(number, pid, address, size)
-            fcntl.ioctl(self.listener, SEND, REPLY.pack(number, 0, 0, CONTINUE))
-        except OSError:
+        except OSError as problem:
+            error, flags = -problem.errno, 0
+        try:
+            fcntl.ioctl(self.listener, SEND, REPLY.pack(number, 0, error, flags))
+        except OSError:  # likewise
             return
         if first and self.port is not None:
             self.on_bind()
@@ -114,4 +118,4 @@ def free_port():
                 return probe.getsockname()[1]
         except OSError:
             pass  # no IPv6
-    raise OSError("no port is free")
+    raise OSError(errno.EADDRINUSE, "no port is free")

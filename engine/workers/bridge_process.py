@@ -6,17 +6,9 @@ import signal
 import subprocess
 import time
 
-ENTRY, INIT_FAILED = 4001, 4201
+from bridge_outcomes import ENTRY, INIT_FAILED, CannotStart
+
 FRESH = 0.1  #: seconds for which a measured peak of memory is good enough
-PREFIX, INIT_PREFIX = "function entry exception, error: ", "function initialization exception, error: "
-
-
-class CannotStart(Exception):
-    """The instance cannot be had; ``text`` says what to do."""
-
-    def __init__(self, code, text):
-        Exception.__init__(self, text)
-        self.code, self.text = code, text
 
 
 def find_bootstrap(folders):
@@ -26,13 +18,9 @@ def find_bootstrap(folders):
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
         if os.path.isfile(path):
-            raise no_entry("the file bootstrap is not executable: run 'chmod +x bootstrap', "
-                           "then zip it with a tool that keeps permissions")
-    raise no_entry("there is no file bootstrap in the root folder of the code, which this runtime would start")
-
-
-def no_entry(text):
-    return CannotStart(ENTRY, PREFIX + text)
+            raise CannotStart(ENTRY, "the file bootstrap is not executable: run 'chmod +x bootstrap', "
+                                     "then zip it with a tool that keeps permissions")
+    raise CannotStart(ENTRY, "there is no file bootstrap in the root folder of the code, for this runtime to start")
 
 
 def follow(parent, number):
@@ -52,10 +40,10 @@ class Bootstrap:
         try:
             self.process = start(path, environment, prepare)
         except OSError as error:
-            raise no_entry("bootstrap cannot be started: %s; see that the interpreter on its first line is there"
-                           % error.strerror) from None
+            raise CannotStart(ENTRY, "bootstrap cannot be started: %s; see that the interpreter on its first line is "
+                                     "there" % error.strerror) from None
         except subprocess.SubprocessError as error:
-            raise CannotStart(INIT_FAILED, "%sbootstrap cannot be prepared: %s" % (INIT_PREFIX, error)) from None
+            raise CannotStart(INIT_FAILED, "bootstrap cannot be prepared: %s" % error) from None
         self.pid = self.process.pid
         self.pidfd = os.pidfd_open(self.pid)
         self.measured, self.peak = -FRESH, 0

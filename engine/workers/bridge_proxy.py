@@ -4,21 +4,18 @@ An instance is ready when its port takes connections (spec triggers_runtime, sec
 used again, the last one first; there are never more than the instance has requests.
 """
 
-import json
 import socket
 import time
 
 from bridge_apig import BadEvent, read_event, write_reply
 from bridge_http import BadMessage, Reader
 from bridge_loop import Connection, connect
+from bridge_outcomes import INIT_FAILED, OK, PREFIX, USER, CannotStart, error_body
 from bridge_ports import PORT, PortMap
-from bridge_process import INIT_FAILED, INIT_PREFIX, CannotStart
 
 RETRY = 0.01  #: seconds between attempts to connect while the server starts; there is no event to wait for
 LETTING_GO = 1.0  #: seconds that the server of an instance which has just ended may still hold the port
 PARTING = 0.1  #: seconds for bootstrap's end to be seen, which tells more than the end of a connection
-OK, USER = 0, 4002
-PREFIX = "function invocation exception, error: "
 SAFE_TO_REPEAT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 
 
@@ -103,8 +100,7 @@ class Proxy:
         self.bridge.end(1)
 
     def fail(self, ticket, text, kind):
-        body = json.dumps({"errorMessage": text, "errorType": kind, "stackTrace": []}, indent=4).encode()
-        self.bridge.answer(ticket, USER, PREFIX + text, body)
+        self.bridge.answer(ticket, USER, PREFIX[USER] + text, error_body(text, kind))
 
 
 def wait_for_port():
@@ -113,7 +109,7 @@ def wait_for_port():
     while (problem := port_problem()) is not None:
         if time.monotonic() > patience:
             text = "port %d, where the function's server belongs, cannot be had: %s; end what uses it" % (PORT, problem)
-            raise CannotStart(INIT_FAILED, INIT_PREFIX + text)
+            raise CannotStart(INIT_FAILED, text)
         time.sleep(RETRY)
 
 

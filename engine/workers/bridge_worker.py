@@ -19,14 +19,14 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from bridge_api import Api  # noqa: E402
 from bridge_dialects import Custom, Lambda  # noqa: E402
 from bridge_loop import READ, Loop  # noqa: E402
-from bridge_process import Bootstrap, CannotStart, find_bootstrap, follow  # noqa: E402
+from bridge_outcomes import OK, TOO_LARGE, CannotStart, error_body  # noqa: E402
+from bridge_process import Bootstrap, find_bootstrap, follow  # noqa: E402
 from bridge_proxy import Proxy  # noqa: E402
 
 del sys.path[0]
 
 SETUP, INVOKE, STOP = 1, 2, 3
 READY, DONE = 1, 2
-OK, TOO_LARGE = 0, 4004
 HEAD = 5  #: bytes of length and kind
 LONGEST_MESSAGE = 4096
 
@@ -81,7 +81,7 @@ class Bridge:
     def __init__(self, wire, family, setup):
         self.wire, self.setup, self.loop = wire, setup, Loop()
         self.limit = setup["result_limit"]
-        self.is_ready = self.stopping = False
+        self.is_ready = self.stopping = self.watching = False
         self.bootstrap = None
         if family == "http":
             self.front = Proxy(self)
@@ -94,7 +94,7 @@ class Bridge:
             path = find_bootstrap([self.setup["code"]] + self.setup.get("layers", []))
             self.bootstrap = Bootstrap(path, environment(self.setup) | variables, self.front.prepare)
         except CannotStart as problem:
-            self.ready(problem.code, problem.text, error_body(problem.text, "FunctionLoadError"))
+            self.ready(problem.code, str(problem), error_body(str(problem), "FunctionLoadError"))
             return
         self.loop.watch(self.bootstrap.pidfd, READ, self.bootstrap_ended)
         self.front.begin()
@@ -120,8 +120,9 @@ class Bridge:
 
     def invite(self):
         """The front has become hungry: what was left unread is wanted now."""
-        self.from_engine(READ)
-        self.watch_engine()
+        if not self.watching:
+            self.watch_engine()
+            self.from_engine(READ)
 
     def memory(self):
         return self.bootstrap.memory() if self.bootstrap else 0
@@ -129,15 +130,17 @@ class Bridge:
     # --- what the loop calls ---
 
     def watch_engine(self):
+        self.watching = True
         self.loop.watch(self.wire.socket, READ, self.from_engine)
 
     def from_engine(self, events):
         kind = self.wire.peek()
         if kind == INVOKE:
             # What nobody has asked for stays unread: if bootstrap ends now, the engine sees that it has not run.
-            if self.is_ready and self.front.hungry():
+            if self.front.hungry():
                 self.front.invoke(parse_invocation(self.wire.read()[1], self.setup["timeout"]))
             else:
+                self.watching = False
                 self.loop.unwatch(self.wire.socket)
         elif kind == STOP:
             self.wire.read()
@@ -180,10 +183,6 @@ def environment(setup):
             if found:
                 variables[name] = ":".join(known + found)
     return variables
-
-
-def error_body(message, kind):
-    return json.dumps({"errorMessage": message, "errorType": kind, "stackTrace": []}, indent=4).encode()
 
 
 def note_death(number, frame):

@@ -1,0 +1,40 @@
+"""What an instance with a ``bootstrap`` can answer: codes, messages, error bodies (spec triggers_runtime, 4.1).
+
+Standard library only, Python 3.9 syntax.
+"""
+
+import json
+
+OK, ENTRY, USER, TOO_LARGE, INIT_RAISED, INIT_FAILED = 0, 4001, 4002, 4004, 4009, 4201
+PREFIX = {
+    ENTRY: "function entry exception, error: ",
+    USER: "function invocation exception, error: ",
+    INIT_RAISED: "function initialization exception, error: ",
+    INIT_FAILED: "function initialization exception, error: ",
+}
+
+
+class CannotStart(Exception):
+    """The instance cannot be had; the text says what to do."""
+
+    def __init__(self, code, text):
+        Exception.__init__(self, PREFIX[code] + text)
+        self.code = code
+
+
+def error_body(text, kind, trace=()):
+    return json.dumps({"errorMessage": text, "errorType": kind, "stackTrace": list(trace)}, indent=4).encode()
+
+
+def describe_error(body, kind):
+    """A line, and the documented error body, from what the runtime sent; ``kind`` is for an error that names none."""
+    try:
+        error = json.loads(body)
+    except (ValueError, RecursionError):
+        error = body.decode("utf-8", "replace")
+    if not isinstance(error, dict):
+        error = {"errorMessage": error if isinstance(error, str) else json.dumps(error)}
+    text, kind = str(error.get("errorMessage") or ""), str(error.get("errorType") or kind or "Error")
+    trace = error.get("stackTrace") or error.get("trace") or []
+    trace = [str(line) for line in trace] if isinstance(trace, list) else [str(trace)]
+    return "%s: %s" % (kind, text) if text else kind, error_body(text, kind, trace)
