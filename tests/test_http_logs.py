@@ -127,6 +127,18 @@ async def test_a_followed_function_tells_of_all_its_runs_and_instances(api: Api)
     assert [(data["request_id"], data["text"]) for _, data in told] == [("a run", "x"), ("", "y")]
 
 
+async def test_a_quiet_stream_shows_that_it_lives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.http.api.logs.QUIET", 0.01)
+    events = await follow(api, f"/{urn_of()}/logs")
+    async with events.stream:
+        seen = b""
+        with anyio.fail_after(10):
+            while seen.count(b": still here\n\n") < 3:
+                seen += await events.stream.receive()
+
+    assert b"event" not in seen.partition(b"\r\n\r\n")[2]
+
+
 async def test_a_reader_that_goes_away_is_forgotten(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten = anyio.Event()
 

@@ -24,14 +24,14 @@ class Output:
     """Owns the reading ends of both pipes, which are non-blocking."""
 
     def __init__(self, stdout: int, stderr: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
-        self._pipes = (Pipe(stdout, STDOUT, sink, loop), Pipe(stderr, STDERR, sink, loop))
-        self._poll = select.poll()
+        self._waiting = select.epoll()  # to ask both at once, which is far cheaper than to read nothing
         for fd in (stdout, stderr):
-            self._poll.register(fd, select.POLLIN)
+            self._waiting.register(fd, select.EPOLLIN)
+        self._pipes = (Pipe(stdout, STDOUT, sink, loop), Pipe(stderr, STDERR, sink, loop))
 
     def drain(self) -> None:
         """All that is in the pipes now goes to the sink, unfinished lines too."""
-        if self._poll.poll(0) or self._pipes[0].unfinished or self._pipes[1].unfinished:
+        if self._waiting.poll(0, 1) or self._pipes[0].unfinished or self._pipes[1].unfinished:
             for pipe in self._pipes:
                 pipe.drain()
 
@@ -40,6 +40,7 @@ class Output:
         for pipe in self._pipes:
             pipe.drain()
             pipe.release()
+        self._waiting.close()
 
 
 class Pipe:
