@@ -50,6 +50,7 @@ def listed(names: Iterable[str]) -> MayRunLong:
 def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, may_run_long: MayRunLong) -> None:
     """Raises InvalidField for the first thing that is not allowed."""
     _check_names(function)
+    _check_runtime(function)
     _check_timeout(function, urn, max_timeout, may_run_long)
     if function.memory_size not in MEMORY_SIZES:
         raise InvalidField("memory_size", function.memory_size, f"must be one of {', '.join(map(str, MEMORY_SIZES))}")
@@ -126,6 +127,9 @@ def _check_names(function: Function) -> None:
     for field, name in (("func_name", function.name), ("package", function.package)):
         if not NAME.fullmatch(name):
             raise InvalidField(field, name, NAME_RULE)
+
+
+def _check_runtime(function: Function) -> None:
     runtime = find_runtime(function.runtime)
     if runtime is None or runtime.family is None:
         raise InvalidField("runtime", function.runtime, CHOICE)
@@ -136,6 +140,9 @@ def _check_names(function: Function) -> None:
     ):
         if handler:
             check_handler(field, handler, runtime.family)
+    if runtime.family is Family.LAMBDA and function.concurrent_num > 1:
+        allowed = "must be 1: the runtimes of Lambda take one request at a time"
+        raise InvalidField("concurrent_num", function.concurrent_num, allowed)
 
 
 def check_handler(field: str, handler: str, family: Family) -> None:

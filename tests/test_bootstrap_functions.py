@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import InvalidField
 from engine.executors.pool import Pool
+from engine.function_rules import check_function, listed
 from engine.model import Code, Outcome
 from tests.contracts.dialect import Dialect
 from tests.contracts.dialect_bootstrap import CUSTOM, HTTP
@@ -79,3 +81,10 @@ async def test_a_retired_instance_leaves_no_process(opened: Pool, tmp_path: Path
     await opened.retire(asked.function().function_id)
 
     await exit_of(pid)  # at the latest when the test's time is over
+
+
+def test_a_lambda_runtime_takes_one_request_at_a_time() -> None:
+    asked = function("any", runtime="Lambda", concurrent_num=2)
+
+    with pytest.raises(InvalidField, match="the runtimes of Lambda take one request at a time"):
+        check_function(asked, asked.urn("local-1"), max_timeout=900, may_run_long=listed(()))

@@ -38,7 +38,7 @@ class Loop:
         while True:
             patience = None
             if self.timers:
-                patience = max(0.0, min(self.timers)[0] - time.monotonic())
+                patience = max(0.0, min(when for when, _ in self.timers) - time.monotonic())
             for key, events in self.selector.select(patience):
                 key.data(events)
             if self.timers:

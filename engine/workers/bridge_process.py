@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -68,10 +69,8 @@ class Bootstrap:
         """End this process as bootstrap has ended, for that is what the engine will tell the caller."""
         status = self.process.wait()
         if status < 0:
-            import resource
-
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            if -status not in (signal.SIGKILL, signal.SIGSTOP):
+            if -status != signal.SIGKILL:
                 signal.signal(-status, signal.SIG_DFL)
             os.kill(os.getpid(), -status)
             status = 128 - status  # the first process of a pid namespace cannot be killed like that

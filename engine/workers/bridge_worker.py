@@ -58,9 +58,9 @@ class Wire:
         return head[4], self.exactly(int.from_bytes(head[:4], "big") - 1)
 
     def exactly(self, size):
-        data = self.socket.recv(size) if size else b""
+        data = b""
         while len(data) < size:
-            more = self.socket.recv(size - len(data))
+            more = self.socket.recv(size - len(data), socket.MSG_WAITALL)
             if not more:
                 raise EngineGone
             data += more
