@@ -66,14 +66,14 @@ class Interpreters:
         ``memory``, in MB, is what the instance will have: Node.js must know how much of it its heap may take.
 
         Raises InvalidField, and of it NoInterpreter if another machine could run it. What was found once is not
-        looked for again.
+        looked for again while it is there.
         """
         known = find_runtime(runtime)
         if known is None or known.family is None:
             raise InvalidField("runtime", runtime, CHOICE)
         if not known.family.interpreted:
             return [own_interpreter().path, "-I", str(BRIDGE), known.family.value]
-        found = self._found.get(runtime) or await self._search(known, known.family)
+        found = self._known(runtime) or await self._search(known, known.family)
         if known.family is Family.NODE:
             return [found.path, *_heap(memory), str(WORKERS / "node_worker.cjs")]
         return [found.path, "-I", str(WORKERS / "python_worker.py")]
@@ -82,10 +82,14 @@ class Interpreters:
         """Raises InvalidField if nothing here can run it."""
         await self.worker_command(runtime)
 
+    def _known(self, runtime: str) -> Interpreter | None:
+        found = self._found.get(runtime)
+        return found if found and os.access(found.path, os.X_OK) else None
+
     async def _search(self, runtime: Runtime, family: Family) -> Interpreter:
         async with self._searching:
-            if runtime.name in self._found:
-                return self._found[runtime.name]
+            if known := self._known(runtime.name):
+                return known
             found = await to_thread.run_sync(_choose, runtime.version, family, self._set[family])
             if isinstance(found, Interpreter):
                 if found.version != runtime.version:

@@ -63,14 +63,16 @@ async def test_python_functions_run_on_the_interpreter_of_their_version() -> Non
 
 
 async def test_the_nearest_minor_version_serves_and_the_log_says_so_once(machine: Path) -> None:
-    program(machine / "python3.98", "3.98", "/venv/python", "/real/python3.98")
+    real = machine / "real"
+    program(real)
+    program(machine / "python3.98", "3.98", "/venv/python", str(real))
     program(machine / "python3.90", "3.90", "/venv/python", "/real/python3.90")
     interpreters = Interpreters()
 
     with capture_logs() as logs:
         commands = [await interpreters.worker_command("Python3.95") for _ in range(2)]
 
-    assert [command[0] for command in commands] == ["/real/python3.98"] * 2
+    assert [command[0] for command in commands] == [str(real)] * 2
     assert [(line["runtime"], line["version"]) for line in logs] == [("Python3.95", "3.98")]
 
 
@@ -127,6 +129,20 @@ async def test_node_of_the_nearest_major_version_serves_from_18_on(
 async def test_where_there_is_no_node_its_functions_are_refused(machine: Path) -> None:
     with pytest.raises(NoInterpreter, match=r"this machine has none: install one, or name it by .* executor\.node"):
         await Interpreters().check("Node.js18.15")
+
+
+async def test_an_interpreter_that_is_replaced_is_looked_for_again(machine: Path) -> None:
+    old, new = machine / "old", machine / "new"
+    for real in (old, new):
+        program(real, "20.1.0", str(real), str(real))
+    interpreters = Interpreters()
+    program(machine / "node", "20.1.0", str(old), str(old))
+    before = await interpreters.worker_command("Node.js20.1")
+
+    old.unlink()
+    program(machine / "node", "20.2.0", str(new), str(new))
+
+    assert [before[0], (await interpreters.worker_command("Node.js20.1"))[0]] == [str(old), str(new)]
 
 
 async def test_an_interpreter_installed_later_is_found_without_a_new_start(machine: Path) -> None:
