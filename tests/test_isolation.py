@@ -244,7 +244,7 @@ async def main():
     async with pool(Path(sys.argv[1]), SOURCE, marker=sys.argv[3], **isolation) as opened:
         pid = await opened.execute(function("pid"), invocation())
         helper = await opened.execute(function("helper"), invocation('"go"'))
-        print(pid.result.decode(), helper.result.decode(), flush=True)
+        print("up", pid.result.decode(), helper.result.decode(), flush=True)
         await opened.execute(function("helper"), invocation('"hang"'))
 
 asyncio.run(main())
@@ -258,11 +258,16 @@ def engine_process(folder: Path, mechanism: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
+def instances_of(engine: subprocess.Popen[bytes]) -> list[int]:
+    """Process ids, once they run; it may log before that."""
+    told = next(line for line in engine.stdout or () if line.startswith(b"up "))
+    return [int(pid) for pid in told.split()[1:]]
+
+
 @pytest.mark.parametrize("mechanism", ["strongest", "rlimits"])
 async def test_what_a_killed_engine_left_is_ended_before_the_next_begins(tmp_path: Path, mechanism: str) -> None:
     with engine_process(tmp_path, mechanism) as dead:
-        assert dead.stdout is not None
-        pid, helper = map(int, (await asyncio.to_thread(dead.stdout.readline)).split())
+        pid, helper = await asyncio.to_thread(instances_of, dead)
         dead.send_signal(signal.SIGKILL)
     await exit_of(pid)  # it sees that its socket is closed
     assert is_alive(helper)
@@ -276,8 +281,7 @@ async def test_what_a_killed_engine_left_is_ended_before_the_next_begins(tmp_pat
 
 async def test_a_child_inside_a_long_call_dies_with_the_engine(tmp_path: Path) -> None:
     with engine_process(tmp_path, "rlimits") as dead:
-        assert dead.stdout is not None
-        await asyncio.to_thread(dead.stdout.readline)
+        await asyncio.to_thread(instances_of, dead)
         busy = [pid for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)) if _is_worker(pid)]
         dead.send_signal(signal.SIGKILL)
 

@@ -23,6 +23,7 @@ from engine.model import Function
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+REQUEST_LIMIT = 6 << 20  #: bytes, as the platform has it for synchronous calls (spec triggers_runtime 4.5)
 #: MB of memory to thousandths of a processor, as the platform grants them.
 _CPU = {
     128: 300, 256: 400, 512: 600, 768: 800, 1024: 1000, 1280: 1200, 1536: 1400, 1792: 1600,
@@ -141,7 +142,11 @@ def environment(function: Function, place: Place) -> dict[str, str]:
         "RUNTIME_USERDATA": json.dumps(user),
         "RUNTIME_INITIALIZER_HANDLER": function.initializer_handler,
         "RUNTIME_INITIALIZER_TIMEOUT": str(function.initializer_timeout),
+        "RUNTIME_PRESTOP_HANDLER": function.pre_stop_handler,
+        "PRE_STOP_HANDLER": function.pre_stop_handler,
+        "PRE_STOP_TIMEOUT": str(function.pre_stop_timeout),
         "RUNTIME_MAX_RESP_BODY_SIZE": str(RESULT_LIMIT),
+        "RUNTIME_MAX_REQUEST_BODY_SIZE": str(REQUEST_LIMIT),
         "RUNTIME_ROOT": str(place.runtime),
         "RUNTIME_CODE_ROOT": code,
         "RUNTIME_LOG_DIR": tmp,
