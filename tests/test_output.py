@@ -16,6 +16,7 @@ from engine.executors.output import Output
 from engine.executors.pool import Pool
 from engine.executors.transcript import Written
 from engine.log_lines import STDERR, STDOUT, decode, plain
+from engine.model import Mode
 from tests.executing import function, invocation, pool
 
 SOURCE = """
@@ -99,6 +100,13 @@ async def test_long_output_is_whole_in_a_file_and_its_tail_in_the_outcome(opened
     assert [line.text for line in decode(whole)] == lines
     assert whole.endswith(outcome.log[16:])
     assert 4096 - 16 <= len(outcome.log) <= 4096
+
+
+async def test_of_a_synchronous_call_only_the_tail_is_kept(opened: Pool, tmp_path: Path) -> None:
+    outcome = await opened.execute(function("say"), invocation(json.dumps("x" * 9000), mode=Mode.SYNC))
+
+    assert len(outcome.log) == 4096
+    assert not (tmp_path / "logs").exists()
 
 
 async def test_a_second_attempt_replaces_the_log_of_the_first(opened: Pool, tmp_path: Path) -> None:
