@@ -161,8 +161,8 @@ def assert_ends(pidfd: int) -> None:
 
 
 def test_with_the_engine_ends_all_that_bootstrap_has_started(tmp_path: Path) -> None:
-    child = "setsid sh -c 'echo $$; exec sleep 1000' &\n"
-    with Bridge("custom", tmp_path, {"bootstrap": f"#!/bin/sh\n{child}wait\n"}) as bridge:
+    orphan = "(setsid sh -c 'echo $$; exec sleep 1000' &)\n"
+    with Bridge("custom", tmp_path, {"bootstrap": f"#!/bin/sh\n{orphan}exec sleep 1000\n"}) as bridge:
         pidfd = os.pidfd_open(int(bridge.line()))
 
         bridge.socket.close()
@@ -179,3 +179,19 @@ def test_the_peak_of_memory_is_that_of_all_processes(tmp_path: Path) -> None:
         runtime.get("request")
 
         assert 100 << 10 < bridge.answer().memory < 250 << 10
+
+
+def test_the_runtime_api_is_not_there_for_strangers(tmp_path: Path) -> None:
+    with Bridge("custom", tmp_path, {"bootstrap": TELL_ADDRESS}, guarded=True) as bridge:
+        with Runtime(bridge, CUSTOM) as runtime, pytest.raises(ConnectionError):
+            runtime.get("request")
+            runtime.response()
+
+
+def test_the_runtime_api_is_there_for_what_bootstrap_has_started(tmp_path: Path) -> None:
+    ask = f"#!/bin/sh\n(curl -sS http://$RUNTIME_API_ADDR{CUSTOM}request; echo) &\nwait\n"
+    with Bridge("custom", tmp_path, {"bootstrap": ask}, guarded=True) as bridge:
+        assert bridge.answer().kind == READY
+        bridge.invoke(b"[7]")
+
+        assert bridge.line() == "[7]"

@@ -178,6 +178,7 @@ def setup(function: Function, place: Place) -> dict[str, Any]:
         "user_data": function.user_data | function.encrypted_user_data,
         "result_limit": RESULT_LIMIT,
         "maps_port": place.maps_port,
+        "guarded": True,
     }
 
 

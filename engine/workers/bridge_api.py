@@ -52,7 +52,10 @@ class Api:
             sock, _ = self.listener.accept()
         except OSError:  # it has given up
             return
-        Client(self, sock)
+        if self.bridge.knows(sock):
+            Client(self, sock)
+        else:
+            sock.close()
 
     # --- what clients ask for ---
 

@@ -1,5 +1,6 @@
 """The user's ``bootstrap`` as a child, and what it has started. Standard library only, Python 3.9 syntax."""
 
+import ctypes
 import errno
 import os
 import resource
@@ -9,6 +10,7 @@ import time
 
 from bridge_outcomes import ENTRY, INIT_FAILED, CannotStart
 
+PARENT_DEATH_SIGNAL, CHILD_SUBREAPER = 1, 36  # of prctl
 FRESH = 0.1  #: seconds for which a measured peak of memory is good enough
 
 
@@ -24,13 +26,20 @@ def find_bootstrap(folders):
     raise CannotStart(ENTRY, "there is no file bootstrap in the root folder of the code, for this runtime to start")
 
 
+def prctl(option, value):
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
 def follow(parent, number):
     """The kernel sends that signal to this process when its parent is gone."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
+    prctl(PARENT_DEATH_SIGNAL, number)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def adopt():
+    """From now on the orphans of what is started here are this process's children, and so within reach."""
+    prctl(CHILD_SUBREAPER, 1)
 
 
 class Bootstrap:
@@ -53,17 +62,23 @@ class Bootstrap:
         """The highest peak in KiB of what runs now, all processes together."""
         now = time.monotonic()
         if now - self.measured > FRESH:
-            self.peak = max(self.peak, sum(high_water(pid) for pid in family(self.pid)))
+            self.bury()
+            self.peak = max(self.peak, sum(high_water(pid) for pid in descendants()))
             self.measured = now
         return self.peak
 
     def signal(self, number):
         """To all that it has started, too: a shell passes nothing on to its children."""
-        for pid in family(self.pid):
+        for pid in {self.pid, *descendants()}:
             try:
                 os.kill(pid, number)
             except OSError:
                 pass
+
+    def bury(self):
+        """Reap the adopted that have ended; bootstrap's own end is seen elsewhere."""
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != self.pid:
+            os.waitpid(ended.si_pid, 0)
 
     def end_alike(self):
         """End this process as bootstrap has ended, for that is what the engine will tell the caller."""
@@ -95,9 +110,9 @@ def start(path, environment, prepare):
             command = ["/bin/sh", path]
 
 
-def family(pid):
-    """The process and all its descendants, as far as the kernel tells."""
-    found = [pid]
+def descendants():
+    """Of this process, as far as the kernel tells."""
+    found = list(children(os.getpid()))
     for one in found:
         found.extend(children(one))
     return found

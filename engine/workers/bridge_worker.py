@@ -20,7 +20,8 @@ from bridge_api import Api  # noqa: E402
 from bridge_dialects import Custom, Lambda  # noqa: E402
 from bridge_loop import READ, Loop  # noqa: E402
 from bridge_outcomes import OK, TOO_LARGE, CannotStart, error_body  # noqa: E402
-from bridge_process import Bootstrap, find_bootstrap, follow  # noqa: E402
+from bridge_peers import is_ours  # noqa: E402
+from bridge_process import Bootstrap, adopt, find_bootstrap, follow  # noqa: E402
 from bridge_proxy import Proxy  # noqa: E402
 
 del sys.path[0]
@@ -118,6 +119,10 @@ class Bridge:
         text = "the response has %d bytes, more than the %d allowed" % (size, self.limit)
         self.wire.answer(DONE, ticket, TOO_LARGE, self.memory(), text, error_body(text, "ResponseTooLarge"))
 
+    def knows(self, sock):
+        """Whether the other end is one of what bootstrap has started."""
+        return not self.setup["guarded"] or is_ours(sock)
+
     def invite(self):
         """The front has become hungry: what was left unread is wanted now."""
         if not self.watching:
@@ -196,6 +201,7 @@ def main(family, fd):
         # Not killed outright, as what bootstrap has started would live on. And the socket is not always watched.
         signal.signal(signal.SIGTERM, note_death)
         follow(os.getppid(), signal.SIGTERM)
+        adopt()
         kind, body = wire.read()
         if kind == SETUP:
             bridge = Bridge(wire, family, json.loads(body))

@@ -1,0 +1,57 @@
+"""Who is at the other end of a loopback connection: other functions of the host must not be given this one's events.
+
+Standard library only, Python 3.9 syntax.
+"""
+
+import os
+import socket
+import struct
+
+from bridge_process import descendants
+
+SOCK_DIAG = 4  # of netlink
+BY_FAMILY, REQUEST = 20, 1  # of its messages
+HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+QUESTION = struct.Struct("=BBBxI")  # family, protocol, extensions, states
+ENDS = struct.Struct("!HH4s12x4s12x4x8s")  # ports, addresses, interface, cookie
+ANY_COOKIE = b"\xff" * 8
+INODE = 84  # where an answer has it
+
+
+def is_ours(sock):
+    """Whether what this process has started holds the other end. True if the kernel does not tell."""
+    try:
+        inode = peer_inode(sock)
+    except OSError:
+        return True
+    link = "socket:[%d]" % inode
+    started = descendants()
+    return not started or any(link in descriptors(pid) for pid in started)
+
+
+def peer_inode(sock):
+    """Raises OSError."""
+    (address, port), (own_address, own_port) = sock.getpeername(), sock.getsockname()
+    body = QUESTION.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + ENDS.pack(
+        port, own_port, socket.inet_aton(address), socket.inet_aton(own_address), ANY_COOKIE
+    )
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as netlink:
+        netlink.send(HEADER.pack(HEADER.size + len(body), BY_FAMILY, REQUEST, 0, 0) + body)
+        answer = netlink.recv(4096)
+    if HEADER.unpack_from(answer)[1] != BY_FAMILY:
+        raise OSError("no answer")
+    return struct.unpack_from("=I", answer, INODE)[0]
+
+
+def descriptors(pid):
+    """What the descriptors of a process stand for."""
+    folder = "/proc/%d/fd" % pid
+    try:
+        numbers = os.listdir(folder)
+    except OSError:
+        return  # it is gone
+    for number in numbers:
+        try:
+            yield os.readlink("%s/%s" % (folder, number))
+        except OSError:
+            pass  # closed by now
