@@ -278,7 +278,7 @@ async def test_nothing_of_the_engines_environment_is_inherited(run: Any, monkeyp
 
     env = value(await run(function("environment")))["env"]
 
-    known = ("RUNTIME_", "FUNCTIOND_ENGINE", "FUNCTIOND_INSTANCE")
+    known = ("RUNTIME_", "PRE_STOP_", "FUNCTIOND_ENGINE", "FUNCTIOND_INSTANCE")
     assert {n for n in env if not n.startswith(known)} <= {"PATH", "LANG", "HOME", "TMPDIR", "LC_CTYPE"}
 
 
