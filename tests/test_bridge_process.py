@@ -182,10 +182,13 @@ def test_the_peak_of_memory_is_that_of_all_processes(tmp_path: Path) -> None:
 
 
 def test_the_runtime_api_is_not_there_for_strangers(tmp_path: Path) -> None:
-    with Bridge("custom", tmp_path, {"bootstrap": TELL_ADDRESS}, guarded=True) as bridge:
-        with Runtime(bridge, CUSTOM) as runtime, pytest.raises(ConnectionError):
-            runtime.get("request")
-            runtime.response()
+    def ask(runtime: Runtime) -> None:
+        runtime.get("request")
+        runtime.response()
+
+    guarded = Bridge("custom", tmp_path, {"bootstrap": TELL_ADDRESS}, guarded=True)
+    with guarded, Runtime(guarded, CUSTOM) as runtime, pytest.raises(ConnectionError):
+        ask(runtime)
 
 
 def test_the_runtime_api_is_there_for_what_bootstrap_has_started(tmp_path: Path) -> None:
