@@ -130,8 +130,8 @@ class Dispatcher:
             return True
         return key in self._running and self._cancel_running(key)
 
-    async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (reaching it is no error)
-        """Return when the invocation has ended, or after ``timeout`` seconds."""
+    async def ended(self, key: int, timeout: float | None) -> None:  # noqa: ASYNC109  (reaching it is no error)
+        """Return when the invocation has ended, or after ``timeout`` seconds if that is given."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(key, []).append(waiter)
         try:

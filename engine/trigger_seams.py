@@ -94,6 +94,14 @@ class Routes(Protocol):
         """
         ...
 
+    def claim(self, *heads: str, handler: PushHandler, limit: int = EVENT_LIMIT) -> AbstractContextManager[None]:
+        """Answer paths of the vendor's own API, where its SDK asks for them, while the block is entered.
+
+        A head is the version and what comes behind the project: ``v2/streams`` is ``/v2/<project>/streams`` and all
+        below. Requests need the engine's own credentials, if it asks for any; their ``path`` is the whole one.
+        """
+        ...
+
     def listen(self, app: AsgiApp, host: str, port: int) -> AbstractAsyncContextManager[int]:
         """A listener of its own; gives the port, a free one for 0. Raises SettingsError if it cannot be had."""
         ...
@@ -223,6 +231,10 @@ class TriggerContext(Protocol):
 
         ``accept_batch`` waits as well: this is for sources to whom what happens meanwhile means nothing.
         """
+        ...
+
+    async def ended(self, request_id: str) -> None:
+        """Return once this invocation has ended; at once if nothing is known of it (any more)."""
         ...
 
     def trouble(self, problem: str) -> None:

@@ -141,6 +141,8 @@ def wire(ground: Ground) -> Running:
             intake=intake,
             cursors=storage.cursors,
             backlog=backlog,
+            identity=storage.identity,
+            dispatcher=dispatcher,
             catalog=catalog,
             clock=clock,
             policy=policy,

@@ -258,6 +258,26 @@ async def test_a_function_that_is_switched_off_pauses_its_pull_sources(tmp_path:
         await until(lambda: place.state(trigger).accepted == 1)
 
 
+async def test_a_source_may_wait_for_the_end_of_what_it_started(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place, anyio.create_task_group() as tasks:
+        await running(place, feed)
+        context, ended = feed.contexts["a"], list[str]()
+        request_id = await context.accept(Event(payload=b"1"))
+
+        async def wait() -> None:
+            await context.ended(request_id)
+            ended.append(request_id)
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        before = list(ended)
+        await place.engine.dispatcher.cancel(place.engine.storage.identity.key_of(request_id) or 0)
+
+        await until(lambda: ended == [request_id])
+        assert before == []
+        await context.ended("of nobody")
+
+
 async def test_stopping_keeps_what_was_handed_over_and_nothing_else(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place, anyio.create_task_group() as tasks:
         trigger = await running(place, feed)

@@ -274,6 +274,16 @@ def test_the_longest_mount_wins_and_the_later_of_two() -> None:
     assert mounts.find("/triggers/p/a") is None
 
 
+def test_a_claim_is_for_one_word_behind_the_project() -> None:
+    mounts = Mounts()
+    paths = ("/v2/p/streams", "/v2/p/streams/a/b", "/v3/p/streams", "/v2/p/streamsx", "/v2/streams", "/v2")
+    with PluginRoutes(mounts, "p").claim("v2/streams", "v2/records", handler=nothing):
+        found = [mounts.find(path) for path in paths]
+
+    assert [mount.signed if mount else None for mount in found] == [True, True, None, None, None, None]
+    assert mounts.find("/v2/p/streams") is None
+
+
 async def test_a_plugin_may_listen_on_a_port_of_its_own(tmp_path: Path) -> None:
     async with house(tmp_path, [webhook]) as place, httpx.AsyncClient(trust_env=False, verify=False) as client:
         routes = place.engine.plugins.speaking_for("WEBHOOK").routes

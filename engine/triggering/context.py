@@ -9,7 +9,9 @@ import structlog
 from msgspec import Struct
 
 from engine.backlog import Backlog
+from engine.dispatcher import Dispatcher
 from engine.errors import BacklogFull, FunctionDisabled, OutcomeUnknown, PayloadTooLarge, ShuttingDown, Unavailable
+from engine.identity import Identity
 from engine.intake import Intake
 from engine.model import Mode, Outcome, Request
 from engine.protocols import CursorMove, Cursors
@@ -28,6 +30,8 @@ class Doors(Struct, frozen=True, kw_only=True):
     intake: Intake
     cursors: Cursors
     backlog: Backlog
+    identity: Identity
+    dispatcher: Dispatcher
     enabled: Callable[[int], Awaitable[bool]]  #: returns once the function may run, or is gone: whether that took time
 
 
@@ -86,6 +90,11 @@ class SourceContext:
 
     async def enabled(self) -> bool:
         return await self._doors.enabled(self._trigger.function_id)
+
+    async def ended(self, request_id: str) -> None:
+        key = self._doors.identity.key_of(request_id)
+        if key is not None:
+            await self._doors.dispatcher.ended(key, None)
 
     def trouble(self, problem: str) -> None:
         self._keeper.trouble(problem)

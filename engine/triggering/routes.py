@@ -59,6 +59,10 @@ class Mounts:
 
     def find(self, path: str) -> Mount | None:
         """The mount with the longest path that ``path`` is, or is below of."""
+        if path.startswith("/v"):
+            _, version, _, word, *_ = (*path.split("/", 4), "", "")
+            mounts = self._by_path.get(f"{version}/{word}")
+            return mounts[-1] if mounts else None
         while path.startswith(PREFIX):
             if mounts := self._by_path.get(path):
                 return mounts[-1]
@@ -83,6 +87,17 @@ class PluginRoutes:
             yield whole
         finally:
             self._mounts.remove(mount)
+
+    @contextmanager
+    def claim(self, *heads: str, handler: PushHandler, limit: int = EVENT_LIMIT) -> Iterator[None]:
+        mounts = [Mount(path=head, app=_App(handler, limit, 0), signed=True) for head in heads]
+        for mount in mounts:
+            self._mounts.add(mount)
+        try:
+            yield
+        finally:
+            for mount in mounts:
+                self._mounts.remove(mount)
 
     def listen(self, app: AsgiApp, host: str, port: int) -> AbstractAsyncContextManager[int]:
         return listen(app, host, port, grace=GRACE)

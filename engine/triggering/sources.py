@@ -20,6 +20,8 @@ from msgspec import Struct
 from engine.backlog import Backlog
 from engine.catalog import Catalog
 from engine.clock import Clock
+from engine.dispatcher import Dispatcher
+from engine.identity import Identity
 from engine.intake import Intake
 from engine.model import Function
 from engine.protocols import Cursors
@@ -54,13 +56,22 @@ class Sources:
         intake: Intake,
         cursors: Cursors,
         backlog: Backlog,
+        identity: Identity,
+        dispatcher: Dispatcher,
         catalog: Catalog,
         clock: Clock,
         policy: RetryPolicy,
     ) -> None:
         self._triggers, self._parts, self._catalog = triggers, parts, catalog
         self._clock, self._policy = clock, policy
-        self._doors = Doors(intake=intake, cursors=cursors, backlog=backlog, enabled=self._enabled)
+        self._doors = Doors(
+            intake=intake,
+            cursors=cursors,
+            backlog=backlog,
+            identity=identity,
+            dispatcher=dispatcher,
+            enabled=self._enabled,
+        )
         self._sources: dict[str, Source] = {}
         self._services: dict[str, Keeper] = {}
         self._past = Tally()  #: of triggers that are gone
