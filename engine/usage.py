@@ -108,9 +108,15 @@ class Usage:
             for number in range(-(-(last - first + 1) // size))
         ]
 
-    def total(self, function_id: int, begin: float, end: float) -> Tally:
-        (whole,) = self.stretches((function_id,), begin, end, count=1)
-        return whole.tally or Tally()
+    def totals(self, begin: float, end: float) -> Mapping[int, Tally]:
+        """Of each function that did anything from ``begin`` to ``end``; of none if that is before ``begin``."""
+        first, last = int(begin // 60), int(end // 60)
+        found: dict[int, Tally] = {}
+        for minute, tallies in self._minutes:
+            if first <= minute <= last:
+                for function_id, tally in tallies.items():
+                    found.setdefault(function_id, Tally()).add(tally)
+        return found
 
     def failures(self) -> Mapping[int, int]:
         """Errors of each function, of the day that is kept; those of functions without any are not there."""

@@ -55,14 +55,24 @@ def test_a_long_time_comes_in_so_many_stretches() -> None:
 
 
 def test_what_other_functions_did_is_not_counted() -> None:
-    assert used(ended(NOON)).total(2, NOON, NOON).count == 0
+    assert 2 not in used(ended(NOON)).totals(NOON, NOON)
+
+
+def test_totals_are_of_the_minutes_that_are_asked_for() -> None:
+    counted = used(ended(NOON - 60), ended(NOON), ended(NOON + 1), ended(NOON + 60))
+
+    assert counted.totals(NOON, NOON + 59)[1].count == 2
+
+
+def test_nothing_happened_in_a_time_that_ends_before_it_begins() -> None:
+    assert not used(ended(NOON)).totals(NOON, NOON - 86_400)
 
 
 def test_refusals_are_counted_without_attempts() -> None:
     counted = used()
     counted.note_reject(1, NOON)
 
-    whole = counted.total(1, NOON, NOON)
+    whole = counted.totals(NOON, NOON)[1]
 
     assert (whole.rejects, whole.count) == (1, 0)
 
@@ -70,8 +80,8 @@ def test_refusals_are_counted_without_attempts() -> None:
 def test_minutes_are_kept_for_a_day() -> None:
     counted = used(ended(NOON), ended(NOON + usage.MINUTES * 60))
 
-    assert counted.total(1, NOON, NOON).count == 0
-    assert counted.total(1, NOON, NOON + 86_400).count == 1
+    assert not counted.totals(NOON, NOON)
+    assert counted.totals(NOON, NOON + 86_400)[1].count == 1
 
 
 def test_memory_is_bounded_also_with_many_functions() -> None:
@@ -82,8 +92,8 @@ def test_memory_is_bounded_also_with_many_functions() -> None:
 
     counted.note_reject(0, NOON + 180)
 
-    assert counted.total(1, NOON, NOON + 60).rejects == 0
-    assert counted.total(1, NOON + 120, NOON + 120).rejects == 1
+    assert not counted.totals(NOON, NOON + 60)
+    assert counted.totals(NOON + 120, NOON + 120)[1].rejects == 1
 
 
 def test_a_month_adds_up_its_minutes_and_the_running_one() -> None:

@@ -316,6 +316,7 @@ def test_what_a_function_did_is_counted(platform: Platform) -> None:
     series = client.list_function_statistics(fg.ListFunctionStatisticsRequest(func_urn=urn, period="5"))
     report = client.show_function_metrics(fg.ShowFunctionMetricsRequest(func_urn=urn, period="1440"))
     worst = client.list_function_as_metric(fg.ListFunctionAsMetricRequest(limit="100"))
+    long_ago = client.list_function_as_metric(fg.ListFunctionAsMetricRequest(start_time="1000", end_time="2000"))
     instances = client.show_func_reserved_instance_metrics(fg.ShowFuncReservedInstanceMetricsRequest(func_urn=urn))
 
     assert sum(point.value for point in series.count if point.value > 0) == 3
@@ -323,6 +324,7 @@ def test_what_a_function_did_is_counted(platform: Platform) -> None:
     assert (len(series.duration), series.count[0].value, series.system_error_count[0].value) == (5, -1, -1)
     assert sum(point.value for point in report.fail_count if point.value > 0) == 1
     assert {one.key: one.value for one in worst.values}[urn_of("counted", "")] == 1
+    assert (long_ago.values, long_ago.count) == ([], 0)
     assert len(instances.instance_num) == len(instances.reserved_instance_num) == 60
 
 

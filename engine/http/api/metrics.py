@@ -136,10 +136,11 @@ class MetricsApi:
         now = self._clock.now()
         end = _moment(call, "end_time", now)
         begin = _moment(call, "start_time", end - DAY)
+        totals = self._usage.totals(begin, end)
         values = [
             FunctionMetric(key=function.urn(self._region).function, value=round(value))
             for function in self._catalog.list(call.project)
-            if (value := rank(self._usage.total(function.function_id, max(begin, now - DAY), min(end, now))))
+            if (tally := totals.get(function.function_id)) and (value := rank(tally))
         ]
         page = sorted(values, key=lambda metric: -metric.value)[:limit]
         return json_reply(FunctionMetrics(values=page, count=len(page), next_marker=len(page)))
