@@ -29,6 +29,7 @@ from engine.urn import LATEST, NAME, FunctionUrn
 
 VARIABLES = 20
 VARIABLES_SIZE = 4_096  #: characters of names and values
+WEIGHTS = (0.001, 1_000.0)  #: farther apart, shares would be lost in the rounding of the queue's virtual time
 OWN = "functiond"  #: the key in ``details`` of what only this engine knows
 
 _HANDLER = re.compile(r"[\w-]+([./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
@@ -188,8 +189,10 @@ def _check_own(own: Any) -> None:
         if name == "priority_cap":
             fine = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9
         elif name == "weight":
-            fine = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+            fine = isinstance(value, int | float) and not isinstance(value, bool) and WEIGHTS[0] <= value <= WEIGHTS[1]
         else:
             raise InvalidField(f"{OWN}.{name}", value, "known are priority_cap and weight")
         if not fine:
-            raise InvalidField(f"{OWN}.{name}", value, "priority_cap is from 0 to 9, weight is above 0")
+            low, high = WEIGHTS
+            hint = f"priority_cap is from 0 to 9, weight from {low:g} to {high:g}"
+            raise InvalidField(f"{OWN}.{name}", value, hint)

@@ -290,6 +290,8 @@ async def test_a_list_can_ask_for_a_package_and_a_part_of_the_name(catalog: Cata
         ("user_data", {"A": "zero\0byte"}),
         ("details", {"functiond": {"priority_cap": 10}}),
         ("details", {"functiond": {"weight": 0}}),
+        ("details", {"functiond": {"weight": 1e-300}}),
+        ("details", {"functiond": {"weight": 1e300}}),
         ("details", {"functiond": {"wait": 1}}),
     ],
 )
