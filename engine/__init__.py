@@ -8,11 +8,14 @@ from engine.clock import Clock
 from engine.cron import Cron, read_cron
 from engine.errors import (
     CallTimedOut,
+    Forbidden,
     FunctiondError,
+    FunctionDisabled,
     IdempotencyConflict,
     InvalidField,
     NotFound,
     Overloaded,
+    PayloadTooLarge,
     SettingsError,
     Unauthorized,
     Unavailable,
@@ -20,6 +23,7 @@ from engine.errors import (
 from engine.log_feed import FunctionLines, LogFeed
 from engine.log_lines import Line
 from engine.model import (
+    Code,
     DestinationSpec,
     Function,
     Invocation,
@@ -41,7 +45,9 @@ from engine.protocols import (
 from engine.store_errors import BadLink, ObjectMissing, StoreRefused, StoreUnavailable
 from engine.trigger_errors import CursorMoved
 from engine.trigger_seams import (
+    WHOLE_REPLY,
     AsgiApp,
+    Callers,
     Event,
     PluginContext,
     PluginService,
@@ -58,11 +64,14 @@ from engine.urn import FunctionUrn, parse_urn
 __version__ = "0.1.0"
 
 __all__ = [
+    "WHOLE_REPLY",
     "AsgiApp",
     "Audit",
     "BadLink",
     "CallTimedOut",
+    "Callers",
     "Clock",
+    "Code",
     "CodeLinks",
     "Cron",
     "CursorMoved",
@@ -70,7 +79,9 @@ __all__ = [
     "Destination",
     "DestinationSpec",
     "Event",
+    "Forbidden",
     "Function",
+    "FunctionDisabled",
     "FunctionLines",
     "FunctionUrn",
     "FunctiondError",
@@ -85,6 +96,7 @@ __all__ = [
     "Outcome",
     "Overloaded",
     "Owed",
+    "PayloadTooLarge",
     "Plugin",
     "PluginContext",
     "PluginService",

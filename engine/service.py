@@ -49,7 +49,7 @@ async def serve(
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
             host = settings.http.host
-            authenticator = make_authenticator(engine)
+            authenticator = engine.plugins.callers.lent = make_authenticator(engine)
             guard, mounts = Guard(loopback=is_loopback(host)), engine.plugins.mounts
             app = create_app(api_parts(engine), guard=guard, authenticator=authenticator, mounts=mounts)
             async with (

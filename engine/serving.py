@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from engine.errors import SettingsError
+from engine.trigger_seams import WHOLE_REPLY as WHOLE_REPLY
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,9 +32,6 @@ Header = tuple[bytes, bytes]
 HEAD_LIMIT = 64 << 10  #: bytes of request line and headers
 BACKLOG = 2048
 RETRY = b"retry-after: 1\r\n"
-#: An ASGI extension of ours: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` writes a reply in
-#: one piece, for half the cost of two messages. False: it could not, send the messages.
-WHOLE_REPLY = "functiond.whole_reply"
 
 
 class _State(ServerState):

@@ -29,6 +29,11 @@ AsgiApp = Callable[
 ]
 
 
+#: An ASGI extension of ours: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` writes a reply in
+#: one piece, for half the cost of two messages. False: it could not, send the messages.
+WHOLE_REPLY = "functiond.whole_reply"
+
+
 class Event(Struct, frozen=True, kw_only=True):
     """What calls the function once."""
 
@@ -111,6 +116,17 @@ class Routes(Protocol):
         ...
 
 
+class Callers(Protocol):
+    """Who holds the engine's own credentials."""
+
+    async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str:
+        """The project of who signed this request, or shows a token. Raises Unauthorized, Overloaded, Unavailable.
+
+        ``scope`` is ASGI's. Where the engine has no credentials, nobody is known.
+        """
+        ...
+
+
 class PluginContext(Protocol):
     """What each part of a plugin may use. The same objects for all parts of one plugin in one engine."""
 
@@ -135,6 +151,9 @@ class PluginContext(Protocol):
 
     @property
     def region(self) -> str: ...
+
+    @property
+    def callers(self) -> Callers: ...
 
     @property
     def audit(self) -> Audit:

@@ -89,7 +89,13 @@ def wire(ground: Ground) -> Running:
     audit = AuditTrail()
     intake = _intake(ground, catalog, scheduler, backlog, usage, janitor)
     plugins = AllParts(
-        ground.registry, storage.store, clock, region=settings.http.region, audit=audit, logs=ground.board
+        ground.registry,
+        storage.store,
+        clock,
+        region=settings.http.region,
+        credentials=settings.auth.required,
+        audit=audit,
+        logs=ground.board,
     )
     delivery = _delivery(ground, catalog, intake, backlog, policy, plugins)
 

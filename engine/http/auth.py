@@ -99,11 +99,19 @@ class Authenticator:
         address = scope["client"][0] if scope.get("client") else ""
         holder = self._by_token(headers, address)
         if holder is None:
-            holder, receive = await self._by_signature(scope, headers, receive, address)
+            signer = self._signer(headers, address)
+            body = await self._read(scope, headers, receive)
+            holder, receive = await self._verify(scope, headers, body, signer), _Replay(body, receive)
         _check_project(scope["path"], holder)
         scope[PROJECT] = holder.project
         scope[CALLER] = holder.name
         return receive
+
+    async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
+        """The project of who asks, for a request whose path is not the API's. Raises Unauthorized, TooManyFailures."""
+        address = scope["client"][0] if scope.get("client") else ""
+        holder = self._by_token(headers, address)
+        return (holder or await self._verify(scope, headers, body, self._signer(headers, address))).project
 
     def _by_token(self, headers: Headers, address: str) -> _Holder | None:
         """None if the request may still be good by its signature."""
@@ -120,9 +128,8 @@ class Authenticator:
         problem = "is not one of this engine's" if holder is None else "has expired"
         raise self._failed(subject, f"the X-Auth-Token {problem}")
 
-    async def _by_signature(
-        self, scope: Scope, headers: Headers, receive: Receive, address: str
-    ) -> tuple[_Holder, Receive]:
+    def _signer(self, headers: Headers, address: str) -> tuple[Authorization, _Holder, Subject]:
+        """By what the headers say; the signature itself is still to be verified."""
         value = headers.get(b"authorization")
         if value is None:
             # Nobody guesses anything by this, so it is not counted.
@@ -139,11 +146,16 @@ class Authenticator:
             raise self._failed(subject, "the access key is not one of this engine's")
         if problem := self._problem(proof, key, headers):
             raise self._failed(subject, problem)
-        body = await self._read(scope, headers, receive)
+        return proof, key, subject
+
+    async def _verify(
+        self, scope: Scope, headers: Headers, body: bytes, signer: tuple[Authorization, _Holder, Subject]
+    ) -> _Holder:
+        proof, key, subject = signer
         body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
         if problem := self._mismatch(scope, headers, body_hash, proof, key):
             raise self._failed(subject, problem)
-        return key, _Replay(body, receive)
+        return key
 
     def _problem(self, proof: Authorization, key: _Holder, headers: Headers) -> str:
         """What is wrong already without the body."""

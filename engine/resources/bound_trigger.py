@@ -63,8 +63,13 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
         return StoredResource(kind=KIND, owner=f"function:{self.function_id}", id=self.id, body=body)
 
 
-def bind(stored: StoredTrigger, plugin: Plugin, function: Function, region: str, *, free: bool) -> BoundTrigger:
-    """Check the data of ``stored``, and keep what the plugin knows of it. Raises InvalidTrigger."""
+def bind(
+    stored: StoredTrigger, plugin: Plugin, function: Function, region: str, *, free: bool, service: Any = None
+) -> BoundTrigger:
+    """Check the data of ``stored``, and keep what the plugin knows of it. Raises InvalidTrigger.
+
+    ``service`` are the settings of the plugin's service.
+    """
     kind, data = stored.kind, stored.data
     if not plugin.rules.vendor:
         rules.check_keys(kind, plugin, rules.unknown_keys(plugin, data))
@@ -72,7 +77,7 @@ def bind(stored: StoredTrigger, plugin: Plugin, function: Function, region: str,
     mode = rules.check_mode(kind, plugin, data, options, free=free)
     _check_backend(kind, data, function, region)
     stored = msgspec.structs.replace(stored, data=rules.stored_form(options))
-    return _bound(stored, plugin, function, region, options, mode)
+    return _bound(stored, plugin, function, region, options, mode, service)
 
 
 def bind_unreadable(stored: StoredTrigger, plugin: Plugin | None, function: Function, region: str) -> BoundTrigger:
@@ -81,7 +86,13 @@ def bind_unreadable(stored: StoredTrigger, plugin: Plugin | None, function: Func
 
 
 def _bound(
-    stored: StoredTrigger, plugin: Plugin | None, function: Function, region: str, options: Any, mode: Mode
+    stored: StoredTrigger,
+    plugin: Plugin | None,
+    function: Function,
+    region: str,
+    options: Any,
+    mode: Mode,
+    service: Any = None,
 ) -> BoundTrigger:
     urn = str(msgspec.structs.replace(function.urn(region), qualifier=stored.qualifier))
     # Without a plugin nobody knows which of the values are secret.
@@ -89,6 +100,8 @@ def _bound(
     shown = rules.masked(plugin, stored.data) if plugin else hidden
     if plugin and plugin.rules.shown and options is not None:
         shown |= plugin.rules.shown(options, stored.id, urn)
+    if plugin and plugin.rules.address and options is not None:
+        shown |= {"invoke_url": plugin.rules.address(stored.kind, options, service)}
     return BoundTrigger(
         function_id=function.function_id,
         function=urn,

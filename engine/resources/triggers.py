@@ -166,7 +166,8 @@ class Triggers:
 
     def _bind(self, stored: StoredTrigger, plugin: Plugin, function: Function) -> BoundTrigger:
         unknown = rules.unknown_keys(plugin, stored.data)
-        trigger = bind(stored, plugin, function, self._region, free=stored.kind in self._free)
+        free, service = stored.kind in self._free, self._registry.service(plugin)
+        trigger = bind(stored, plugin, function, self._region, free=free, service=service)
         if unknown:
             log.info("keys passed over", trigger=trigger.id, kind=trigger.kind, function=trigger.function, keys=unknown)
         return trigger

@@ -13,7 +13,8 @@ from engine.clock import Clock
 from engine.log_feed import LogFeed
 from engine.protocols import Plugin
 from engine.registry import Registry
-from engine.trigger_seams import PluginService, Routes, Store
+from engine.trigger_seams import Callers, PluginService, Routes, Store
+from engine.triggering.callers import BorrowedCallers
 from engine.triggering.routes import Mounts, PluginRoutes
 
 #: The clock may be set: a far moment is looked at again after this many seconds.
@@ -29,6 +30,7 @@ class PluginParts(Struct, frozen=True, kw_only=True):
     routes: Routes
     clock: Clock
     region: str
+    callers: Callers
     audit: Audit
     logs: LogFeed
 
@@ -47,10 +49,11 @@ class AllParts:
         clock: Clock,
         *,
         region: str,
+        credentials: bool,
         audit: Audit,
         logs: LogFeed,
     ) -> None:
-        self.mounts = Mounts()
+        self.mounts, self.callers = Mounts(), BorrowedCallers(required=credentials)
         self._registry = registry
         self._by_table: dict[str, PluginParts] = {}
         for plugin in registry.plugins:
@@ -62,6 +65,7 @@ class AllParts:
                 routes=PluginRoutes(self.mounts, plugin.table),
                 clock=clock,
                 region=region,
+                callers=self.callers,
                 audit=audit,
                 logs=logs,
             )

@@ -1,7 +1,4 @@
-"""APIG, the API gateway, shared, dedicated, or part of ROMA: HTTP requests that call a function each.
-
-The caller waits for the function unless the backend says ``async``.
-"""
+"""What an API of a gateway is: the requests that it answers, who may send them, and what is behind it."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from engine import InvalidField, Mode, Plugin, TriggerRules
+from engine import InvalidField, Mode
 from plugins.fields import Text
 
 Optional = Annotated[str, Meta(max_length=255)]
@@ -45,6 +42,7 @@ class ApigOptions(Struct, frozen=True, kw_only=True):
     backend_type: Literal["FUNCTION"] = "FUNCTION"
     instance_id: Optional = ""  #: of a dedicated gateway
     roma_app_id: Optional = ""
+    cors: bool = False  #: answer what browsers ask first, and let pages of any origin read the replies
 
     def __post_init__(self) -> None:
         if not _PATH.fullmatch(self.path) or "{" in _PARAMETER.sub("", self.path):
@@ -71,20 +69,3 @@ def shown(options: ApigOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
     }
     api_id = trigger_id.replace("-", "")
     return {"triggerid": trigger_id, "api_id": api_id, "api_name": options.name, "func_info": backend}
-
-
-plugin = Plugin(
-    kinds=("APIG", "DEDICATEDGATEWAY", "APIC"),
-    options=ApigOptions,
-    modes=frozenset({Mode.SYNC, Mode.ASYNC}),
-    fixed_mode=False,
-    rules=TriggerRules(
-        vendor=True,
-        may_disable=False,
-        unique=("name",),
-        mode=mode,
-        mode_option="func_info",
-        clash=clash,
-        shown=shown,
-    ),
-)

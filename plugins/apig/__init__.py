@@ -1,0 +1,32 @@
+"""APIG, the API gateway, shared, dedicated, or part of ROMA: HTTP requests that call a function each.
+
+The caller waits for the function unless the backend says ``async``.
+"""
+
+from __future__ import annotations
+
+from engine import Mode, Plugin, TriggerRules
+from plugins.apig.options import ApigOptions, clash, mode, shown
+from plugins.apig.settings import ApigSettings
+from plugins.apig.source import ApigService, ApigTrigger, address
+
+plugin = Plugin(
+    kinds=("APIG", "DEDICATEDGATEWAY", "APIC"),
+    service=ApigSettings,
+    serve=ApigService,
+    options=ApigOptions,
+    trigger=ApigTrigger,
+    modes=frozenset({Mode.SYNC, Mode.ASYNC}),
+    fixed_mode=False,
+    rules=TriggerRules(
+        vendor=True,
+        may_disable=False,
+        unique=("name",),
+        mode=mode,
+        mode_option="func_info",
+        clash=clash,
+        overlaps=True,
+        shown=shown,
+        address=address,
+    ),
+)

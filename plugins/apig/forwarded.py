@@ -1,0 +1,44 @@
+"""Where a request came from, as the gateway tells the function: ``x-real-ip`` and ``x-forwarded-…``.
+
+What a client claims of itself is believed only of a proxy that the settings say is in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from plugins.apig.edge import Scope
+
+
+class Sender(Struct, frozen=True, kw_only=True):
+    address: str  #: of the client, as far as it is known
+    headers: Mapping[str, str]
+
+
+def sender_of(scope: Scope, headers: Mapping[bytes, bytes], *, trusted: bool) -> Sender:
+    client, server = scope.get("client"), scope.get("server")
+    peer, port = client[0] if client else "", str(server[1]) if server else ""
+    if not trusted:
+        return Sender(address=peer, headers=_headers(peer, peer, port, "http"))
+    chain = headers.get(b"x-forwarded-for", b"").decode("latin-1")
+    address = headers.get(b"x-real-ip", b"").decode("latin-1") or chain.partition(",")[0].strip() or peer
+    return Sender(
+        address=address,
+        headers=_headers(
+            address,
+            f"{chain}, {peer}" if chain else peer,
+            headers.get(b"x-forwarded-port", port.encode()).decode("latin-1"),
+            headers.get(b"x-forwarded-proto", b"http").decode("latin-1"),
+        ),
+    )
+
+
+def _headers(address: str, chain: str, port: str, scheme: str) -> dict[str, str]:
+    return {
+        "x-real-ip": address,
+        "x-forwarded-for": chain,
+        "x-forwarded-port": port,
+        "x-forwarded-proto": scheme,
+    }

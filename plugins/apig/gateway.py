@@ -1,0 +1,164 @@
+"""A gateway: takes a request, finds its API, calls the function, and answers with what it returned.
+
+route → preflight → body → who asks → event → accept (async: 202) or call (sync: the function's own reply)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+
+from engine import Code, Event, FunctiondError, Mode, Outcome
+from plugins.apig import cross_origin, problems
+from plugins.apig.access import Access, proofs
+from plugins.apig.edge import ClientGone, Receive, Scope, Send, headers_of, read_body, respond
+from plugins.apig.events import Asked, GatewayReply, read_reply, write_event
+from plugins.apig.forwarded import Sender, sender_of
+from plugins.apig.problems import Problem
+from plugins.apig.routing import RELEASE, Found, Route, Routes, host_of
+from plugins.apig.settings import ApigSettings
+
+Raw = dict[bytes, bytes]
+JSON = (b"content-type", b"application/json")
+KEY = b"idempotency-key"
+
+log = structlog.get_logger("functiond.apig")
+
+
+class Gateway:
+    """An ASGI application; each listener has its own."""
+
+    def __init__(self, settings: ApigSettings, access: Access) -> None:
+        self.routes = Routes()
+        self._settings, self._access = settings, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id, headers = os.urandom(16).hex(), headers_of(scope)
+        route: Route | None = None
+        try:
+            found = self._find(scope, headers)
+            route = found.route
+            reply = await self._answer(found, scope, headers, receive, request_id)
+        except ClientGone:
+            return
+        except Problem as problem:
+            reply = _told(problem, request_id)
+        except FunctiondError as error:
+            reply = _told(problems.refused(error), request_id)
+        except asyncio.CancelledError:
+            # Only the listener cancels, at its end, and it waits for this last answer.
+            reply = _told(problems.ending(), request_id)
+        except Exception:
+            # The border of one request: what is broken here must not take down the others.
+            log.exception("request failed", method=scope["method"], path=scope["path"])
+            reply = _told(problems.internal(), request_id)
+        lines = reply.headers if route is None else cross_origin.opened(route, reply.headers)
+        await respond(scope, send, reply.status, (*lines, (b"x-request-id", request_id.encode())), reply.body)
+
+    def _find(self, scope: Scope, headers: Raw) -> Found:
+        """Raises Problem."""
+        method, path = scope["method"], scope["raw_path"].decode("latin-1")
+        host = host_of(headers.get(b"host", b"").decode("latin-1"))
+        stage = headers[b"x-stage"].decode("latin-1") if b"x-stage" in headers else RELEASE
+        found = self.routes.find(host, stage, method, path)
+        if cross_origin.is_preflight(method, headers) and (found is None or found.route.options.req_method != method):
+            asked = headers[cross_origin.METHOD].decode("latin-1")
+            meant = self.routes.find(host, stage, asked, path)
+            if meant is not None and meant.route.options.cors:
+                found = meant
+        if found is None:
+            raise problems.no_api()
+        return found
+
+    async def _answer(
+        self, found: Found, scope: Scope, headers: Raw, receive: Receive, request_id: str
+    ) -> GatewayReply:
+        route = found.route
+        method = scope["method"]
+        if route.options.cors and route.options.req_method != method and cross_origin.is_preflight(method, headers):
+            return GatewayReply(status=204, headers=cross_origin.preflight(route, headers), body=b"")
+        body = await read_body(receive, headers, self._settings.body_limit)
+        await self._access.check(route, scope, headers, body)
+        key = _key(route, headers) if route.context.mode is Mode.ASYNC else ""
+        sender = sender_of(scope, headers, trusted=self._settings.behind_proxy)
+        asked = Asked(
+            # A request that is sent again with its key must become the same event.
+            request_id=_id_by(key) if key else request_id,
+            method=method,
+            path=scope["raw_path"].decode("latin-1"),
+            query=scope["query_string"].decode("latin-1"),
+            headers=_shown(headers, route, sender),
+            body=body,
+            client=sender.address,
+        )
+        payload = write_event(found, asked, as_base64=self._settings.base64)
+        event = Event(payload=payload, idempotency_key=key, headers=headers)
+        if route.context.mode is Mode.ASYNC:
+            return _accepted(await route.context.accept(event))
+        return await _call(route, event)
+
+
+async def _call(route: Route, event: Event) -> GatewayReply:
+    """Raises Problem, and what the engine raises."""
+    seconds = route.options.func_info.timeout / 1000
+    try:
+        # The engine's own limit for synchronous calls holds, too; the run goes on to the function's.
+        async with asyncio.timeout(seconds):
+            request_id, outcome = await route.context.call(event)
+    except TimeoutError:
+        raise problems.timed_out(seconds) from None
+    header = (b"x-cff-request-id", request_id.encode())
+    try:
+        reply = _replied(outcome)
+    except Problem as problem:
+        problem.headers = (*problem.headers, header)
+        raise
+    return GatewayReply(status=reply.status, headers=(*reply.headers, header), body=reply.body)
+
+
+def _replied(outcome: Outcome) -> GatewayReply:
+    """Raises Problem."""
+    if outcome.ok:
+        return read_reply(outcome.result)
+    if outcome.engine_fault:
+        raise problems.unavailable(outcome.message)
+    if outcome.code == Code.TIMEOUT:
+        raise Problem(504, "APIG.0201", f"Backend timeout: {outcome.message}")
+    raise problems.bad_reply(f"the function failed with {outcome.code}: {outcome.message}")
+
+
+def _accepted(request_id: str) -> GatewayReply:
+    body = msgspec.json.encode({"request_id": request_id})
+    return GatewayReply(status=202, headers=(JSON, (b"x-cff-request-id", request_id.encode())), body=body)
+
+
+def _told(problem: Problem, request_id: str) -> GatewayReply:
+    return GatewayReply(status=problem.status, headers=(JSON, *problem.headers), body=problem.body(request_id))
+
+
+def _shown(headers: Raw, route: Route, sender: Sender) -> Mapping[str, str]:
+    """What the function gets: text, without what proves the caller, and with where the request came from."""
+    shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+    for name in proofs(route):
+        shown.pop(name, None)
+    shown.update(sender.headers)
+    return shown
+
+
+def _id_by(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _key(route: Route, headers: Raw) -> str:
+    """Raises Problem."""
+    if KEY not in headers:
+        return ""
+    text = headers[KEY].decode("latin-1")
+    if not (1 <= len(text) <= 200 and text.isascii() and text.isprintable()):
+        raise Problem(400, "APIG.0201", "API request error: Idempotency-Key needs 1 to 200 printable ASCII characters")
+    return f"apig:{route.context.trigger_id}:{text}"

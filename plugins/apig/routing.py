@@ -1,0 +1,187 @@
+"""Which API answers a request: by host and environment, then by path and method.
+
+A whole path goes before one with parameters, that before a beginning; a method by name goes before ANY. An API is
+found under its own domain (``sl_domain``) only; without one, under any host, and ``<group_id>.`` at the beginning of
+the host chooses between groups. Where two would do, the one that was there first answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import unquote
+
+from msgspec import Struct
+
+from engine import TriggerContext
+from plugins.apig.options import ApigOptions
+
+ANY = "ANY"
+RELEASE = "RELEASE"
+_NAME = re.compile(r"\{([^{}]*)\}")
+
+
+class Route(Struct, frozen=True, kw_only=True, eq=False):
+    """An API, and what it calls."""
+
+    options: ApigOptions
+    context: TriggerContext
+
+    @property
+    def api_id(self) -> str:
+        return self.context.trigger_id.replace("-", "")
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    route: Route
+    parameters: dict[str, str]
+
+
+class _Shape(Struct, frozen=True, kw_only=True):
+    """A path as it is matched: what ``/orders/{id}`` is made of."""
+
+    segments: tuple[str, ...]
+    names: tuple[str, ...]
+    rest: str | None = None  #: name of the parameter that takes all that follows; None if nothing may follow
+
+
+class _Node:
+    """The APIs at one place of a tree of segments."""
+
+    def __init__(self) -> None:
+        self.literal: dict[str, _Node] = {}
+        self.patterns: dict[str, tuple[re.Pattern[str], _Node]] = {}
+        self.whole: dict[str, list[tuple[_Shape, Route]]] = {}  #: by method: of paths that end here
+        self.begin: dict[str, list[tuple[_Shape, Route]]] = {}  #: of paths that go on from here
+
+    @property
+    def empty(self) -> bool:
+        return not (self.literal or self.patterns or self.whole or self.begin)
+
+    def child(self, segment: str) -> _Node:
+        if "{" not in segment:
+            return self.literal.setdefault(segment, _Node())
+        text = _NAME.sub("{}", segment)
+        if text not in self.patterns:
+            pattern = "(.+?)".join(re.escape(part) for part in text.split("{}"))
+            self.patterns[text] = (re.compile(pattern, re.DOTALL), _Node())
+        return self.patterns[text][1]
+
+    def forget(self, segment: str) -> None:
+        if "{" not in segment:
+            del self.literal[segment]
+        else:
+            del self.patterns[_NAME.sub("{}", segment)]
+
+
+class Routes:
+    """Those of one listener."""
+
+    def __init__(self) -> None:
+        self._roots: dict[tuple[str, str], _Node] = {}
+
+    @contextmanager
+    def added(self, route: Route) -> Iterator[None]:
+        """While the block is entered. It takes the place of an earlier route of the same trigger at once."""
+        shape, keys = _shape(route.options), _keys(route.options)
+        for key in keys:
+            _add(self._roots.setdefault(key, _Node()), shape, route)
+        try:
+            yield
+        finally:
+            for key in keys:
+                _remove(self._roots[key], shape, shape.segments, route)
+                if self._roots[key].empty:
+                    del self._roots[key]
+
+    def find(self, host: str, stage: str, method: str, path: str) -> Found | None:
+        """``path`` is as it came, percent-encoded."""
+        segments = [unquote(segment) for segment in path[1:].split("/")] if "%" in path else path[1:].split("/")
+        for name in (host, host.partition(".")[0] + ".", ""):
+            root = self._roots.get((name, stage))
+            found = _find(root, segments, 0, method, ()) if root is not None else None
+            if found is not None:
+                return found
+        return None
+
+
+def host_of(header: str) -> str:
+    """Without the port."""
+    if header.startswith("["):
+        return header.partition("]")[0] + "]"
+    return header.partition(":")[0].lower()
+
+
+def _keys(options: ApigOptions) -> Sequence[tuple[str, str]]:
+    if options.sl_domain:
+        return ((options.sl_domain.lower(), options.env_name),)
+    return (("", options.env_name), (options.group_id.lower() + ".", options.env_name))
+
+
+def _shape(options: ApigOptions) -> _Shape:
+    path, rest = options.path, None
+    if options.match_mode == "SWA":
+        path, rest = path.rstrip("/"), ""
+    elif greedy := re.fullmatch(r"(.*)/\{([^{}]+)\+\}", path):
+        path, rest = greedy[1], greedy[2]
+    segments = tuple(unquote(segment) for segment in path.split("/")[1:])
+    return _Shape(segments=segments, names=tuple(_NAME.findall("/".join(segments))), rest=rest)
+
+
+def _ends(node: _Node, shape: _Shape) -> dict[str, list[tuple[_Shape, Route]]]:
+    return node.whole if shape.rest is None else node.begin
+
+
+def _add(node: _Node, shape: _Shape, route: Route) -> None:
+    for segment in shape.segments:
+        node = node.child(segment)
+    there = _ends(node, shape).setdefault(route.options.req_method, [])
+    ids = [other.context.trigger_id for _, other in there]
+    trigger_id = route.context.trigger_id
+    there.insert(ids.index(trigger_id) if trigger_id in ids else len(there), (shape, route))
+
+
+def _remove(node: _Node, shape: _Shape, left: Sequence[str], route: Route) -> None:
+    if left:
+        child = node.child(left[0])
+        _remove(child, shape, left[1:], route)
+        if child.empty:
+            node.forget(left[0])
+        return
+    ends, method = _ends(node, shape), route.options.req_method
+    ends[method] = [entry for entry in ends[method] if entry[1] is not route]
+    if not ends[method]:
+        del ends[method]
+
+
+def _find(node: _Node, segments: Sequence[str], place: int, method: str, values: tuple[str, ...]) -> Found | None:
+    """Each node lies at one depth, so that none is looked at twice."""
+    if place == len(segments):
+        if entries := node.whole.get(method) or node.whole.get(ANY):
+            return _found(entries[0], values, "")
+    else:
+        segment = segments[place]
+        child = node.literal.get(segment)
+        if child is not None and (found := _find(child, segments, place + 1, method, values)):
+            return found
+        for pattern, below in node.patterns.values():
+            if (matched := pattern.fullmatch(segment)) is not None and (
+                found := _find(below, segments, place + 1, method, values + matched.groups())
+            ):
+                return found
+    rest = "/".join(segments[place:])
+    for entry in node.begin.get(method) or node.begin.get(ANY) or ():
+        if rest or not entry[0].rest:
+            return _found(entry, values, rest)
+    return None
+
+
+def _found(entry: tuple[_Shape, Route], values: tuple[str, ...], rest: str) -> Found:
+    shape, route = entry
+    parameters: dict[str, Any] = dict(zip(shape.names, values, strict=True))
+    if rest:
+        # What follows the beginning stands under an empty name (spec triggers_runtime, 1.11).
+        parameters[shape.rest or ""] = rest
+    return Found(route=route, parameters=parameters)

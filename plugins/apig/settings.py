@@ -1,0 +1,45 @@
+"""Where the gateways listen, and which apps may call what asks for one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]  #: 0 takes a free one
+MIB = 1 << 20
+
+
+class ListenerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    host: str = "127.0.0.1"
+    port: Port
+    url: str = ""  #: under which clients reach it, a proxy's for example; empty: of host and port
+
+    @property
+    def address(self) -> str:
+        """What stands before the path in the URL of an API; empty if it is not known beforehand."""
+        if self.url or not self.port:
+            return self.url.rstrip("/")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who shows ``secret`` as X-Apig-AppCode."""
+
+    secret: Annotated[str, Meta(min_length=16, max_length=1024)]
+    project: str = ""  #: whose APIs it may call; empty: everyone's
+    apis: tuple[str, ...] = ()  #: by name; empty: all
+
+
+class ApigSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    port: Port = 8090
+    dedicated: ListenerSettings = field(default_factory=lambda: ListenerSettings(port=8091))
+    base64: bool = True  #: bodies of requests come as base64; if not, JSON comes as the text it is
+    body_limit: Annotated[int, Meta(ge=1, le=6 * MIB)] = 6 * MIB
+    behind_proxy: bool = False  #: believe X-Forwarded-For, -Port, -Proto and X-Real-IP of whoever connects
+    apps: dict[str, App] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len({app.secret for app in self.apps.values()}) < len(self.apps):
+            raise ValueError("two of the apps have the same secret")

@@ -1,0 +1,110 @@
+"""The listeners of the gateways, opened when the first API needs them, and the triggers that put APIs there."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import structlog
+from anyio.abc import TaskStatus
+
+from engine import PluginContext, SettingsError, TriggerContext
+from plugins.apig.access import Access
+from plugins.apig.gateway import Gateway
+from plugins.apig.options import ApigOptions
+from plugins.apig.routing import Route
+from plugins.apig.settings import ApigSettings, ListenerSettings
+
+DEDICATED = "DEDICATEDGATEWAY"
+
+log = structlog.get_logger("functiond.apig")
+
+
+class Listener:
+    """One address, and the gateway behind it."""
+
+    def __init__(self, name: str, settings: ListenerSettings, gateway: Gateway) -> None:
+        self._name, self._settings, self.gateway = name, settings, gateway
+        self._wanted = asyncio.Event()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self.port = 0  #: while it listens
+
+    async def opened(self) -> None:
+        """Return once it listens. Raises SettingsError if it cannot."""
+        if not self.port:
+            # Each waits for itself, so that one that is cancelled takes no other along.
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.add(waiter)
+            self._wanted.set()
+            try:
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+
+    async def run(self, context: PluginContext) -> None:
+        """Each time a trigger asks: what cannot be had now may be had when it asks again."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                async with context.routes.listen(self.gateway, self._settings.host, self._settings.port) as self.port:
+                    log.info("gateway serves", gateway=self._name, host=self._settings.host, port=self.port)
+                    self._tell(None)
+                    await anyio.sleep_forever()
+            except SettingsError as error:
+                self._tell(str(error).rpartition(": ")[0])
+            finally:
+                self.port = 0
+
+    def _tell(self, problem: str | None) -> None:
+        for waiter in self._waiting:
+            if waiter.done():
+                continue
+            if problem is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(SettingsError(f"{problem}: choose another {self._name}.port"))
+
+
+class ApigService:
+    def __init__(self, settings: ApigSettings) -> None:
+        access = Access(settings.apps)
+        self._shared = Listener("plugins.apig", settings, Gateway(settings, access))
+        self._dedicated = Listener("plugins.apig.dedicated", settings.dedicated, Gateway(settings, access))
+
+    def listener(self, kind: str) -> Listener:
+        return self._dedicated if kind == DEDICATED else self._shared
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._shared.run, context)
+            tasks.start_soon(self._dedicated.run, context)
+            task_status.started()
+
+
+class ApigTrigger:
+    def __init__(self, options: ApigOptions) -> None:
+        self._options = options
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        service: ApigService = context.plugin.service
+        listener = service.listener(context.kind)
+        with listener.gateway.routes.added(Route(options=self._options, context=context)):
+            await listener.opened()
+            task_status.started()
+            await anyio.sleep_forever()
+
+
+def address(kind: str, options: ApigOptions, settings: ApigSettings) -> str:
+    """The URL of an API; without the host where that is known only once it listens."""
+    listener = settings.dedicated if kind == DEDICATED else settings
+    return _with_domain(listener.address, options.sl_domain) + options.path
+
+
+def _with_domain(base: str, domain: str) -> str:
+    """An API with a domain of its own is found by it only; the port stays."""
+    if not domain or not base:
+        return base
+    scheme, _, place = base.partition("://")
+    _, colon, port = place.rpartition("]")[2].partition(":")
+    return f"{scheme}://{domain}{colon}{port}"

@@ -1,0 +1,39 @@
+"""APIG: a client of the gateway, whose requests carry a key, so that they can be sent again."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from tests.contracts.rigs import base
+from tests.contracts.rigs.webhook import push
+from tests.gateways import API, free_port
+
+
+class Rig(base.Rig):
+    kind = "APIG"
+    pulls = False
+    may_disable = False
+    bad = (
+        ({"path": "orders"}, "path"),
+        ({"auth": "SOME"}, "auth"),
+        ({"func_info": {"timeout": 0}}, "func_info.timeout"),
+        ({"cors": 3}, "cors"),
+    )
+    change = {"name": "other"}
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._port = free_port()
+        self.settings["plugins.apig.port"] = self._port
+
+    def options(self) -> dict[str, Any]:
+        return {**API, "req_method": "POST", "func_info": {"invocation_type": "async"}}
+
+    async def send(self, target: base.Target, number: int) -> bool:
+        headers = {"Idempotency-Key": f"m{number}"}
+        return await push(f"http://127.0.0.1:{self._port}/orders", str(number).encode(), headers)
+
+    def numbers(self, event: Any) -> list[int]:
+        return [int(base64.b64decode(event["body"]))]
