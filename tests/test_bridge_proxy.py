@@ -14,7 +14,8 @@ import pytest
 
 from tests.bridging import DONE, READY, Answer, Bridge, needs_mapping, needs_network
 
-MiB = 1 << 20
+pytestmark = needs_mapping
+
 #: Tells what it was sent, but for some paths.
 SERVER = """
 import http.server, json, os, sys, time
@@ -106,11 +107,9 @@ time.sleep(1000)
 FILES = {"bootstrap": f"exec {sys.executable} -I server.py", "server.py": SERVER}  # no #! line, as people write it
 
 
-@pytest.fixture(params=[pytest.param("network", marks=needs_network), pytest.param("mapped", marks=needs_mapping)])
-def bridge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bridge]:
-    """In a network of its own, or on a port that is given to it."""
-    mapped = request.param == "mapped"
-    with Bridge("http", tmp_path, FILES, network=not mapped, maps_port=mapped) as running:
+@pytest.fixture
+def bridge(tmp_path: Path) -> Iterator[Bridge]:
+    with Bridge("http", tmp_path, FILES, maps_port=True) as running:
         assert running.answer()[:3] == (READY, 0, 0)
         yield running
 
