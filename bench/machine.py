@@ -112,9 +112,18 @@ def cpu_of(pid: int) -> Cpu:
         with suppress(FileNotFoundError, ProcessLookupError):
             seconds = _on_processor(task)
             loop, threads = (loop + seconds, threads) if task.name == str(pid) else (loop, threads + seconds)
-            for child in (task / "children").read_text().split():
-                children += sum(_on_processor(each) for each in Path(f"/proc/{child}/task").iterdir())
+            children += sum(_of_all(child) for child in (task / "children").read_text().split())
     return Cpu(loop=loop, threads=threads, children=children)
+
+
+def _of_all(pid: str) -> float:
+    """Of a process and of all that it started and still lives: instances may be children of a template."""
+    seconds = 0.0
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            seconds += _on_processor(task)
+            seconds += sum(_of_all(child) for child in (task / "children").read_text().split())
+    return seconds
 
 
 def _on_processor(task: Path) -> float:

@@ -69,8 +69,9 @@ def platform_on(folder: Path, **settings: str) -> Iterator[Platform]:
 
 @contextmanager
 def engine_process(data: Path, **settings: str) -> Iterator[int]:
-    """A running engine; gives its port."""
+    """A running engine, whose functions are processes of the host; gives its port."""
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(data)]
+    settings = {"FUNCTIOND_EXECUTOR__ISOLATION": "process", **settings}
     environment = {**os.environ, **settings, "FUNCTIOND_LOG__FORMAT": "json"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) as process:
         assert process.stderr is not None
