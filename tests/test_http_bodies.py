@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from engine.errors import BadEvent, InvalidField
+from engine.errors import BadEvent, InvalidField, NotJson
 from engine.http.api.aliases import AliasBody
-from engine.http.api.decoding import decode
+from engine.http.api.decoding import DEPTH, decode
 from engine.http.api.events import CreateEventBody
 from engine.http.api.function_shapes import ConfigBody, MaxInstanceBody
 from engine.http.api.reserved import ReservedBody
@@ -124,3 +124,30 @@ def example(schema: dict[str, Any]) -> Any:
     if "enum" in schema:
         return schema["enum"][0]
     return schema.get("minimum", "hello" if schema["type"] == "string" else 0)
+
+
+def nested(levels: int, field: str = "a") -> bytes:
+    return b'{"%b":' % field.encode() * levels + b'"[{"' + b"}" * levels
+
+
+@pytest.mark.parametrize("body", [nested(DEPTH + 1), nested(DEPTH + 1, "func_name"), b"[" * 300 + b"]" * 300])
+def test_a_body_is_so_deep_at_most(body: bytes) -> None:
+    assert decode(nested(DEPTH), dict[str, Any])
+
+    with pytest.raises(NotJson, match="nested too deeply"):
+        decode(body, ConfigBody if b"func_name" in body else Any)  # type: ignore[arg-type]
+
+
+def test_brackets_in_texts_are_no_levels() -> None:
+    texts = ['[{"\\'] * DEPTH * 3
+
+    assert decode(json.encode([texts, [[]] * DEPTH * 3]), list[Any])[0] == texts
+
+
+async def test_a_deep_event_of_a_trigger_breaks_nothing(api: Api) -> None:
+    path = f"/v2/{PROJECT}/fgs/triggers/{urn_of()}"
+    body = b'{"trigger_type_code": "KAFKA", "event_data": %b}' % nested(500)
+
+    reply = await api.send("POST", path, body, base="")
+
+    assert (reply.status, reply.json["error_code"]) == (406, "FSS.0406")

@@ -19,6 +19,13 @@ from engine.text import MASK
 
 T = TypeVar("T")
 
+DEPTH = 100  #: levels of lists and objects within each other; what looks through bodies may call itself at each
+
+#: For sound JSON only: a text without an end would be searched again and again.
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
+_TOO_DEEP = f"it is nested too deeply: {DEPTH} levels are allowed"
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _STEP = re.compile(r"\[\.\.\.\]|\[\d+\]|[^.\[\]]+")
@@ -37,15 +44,29 @@ _WORDS: dict[type[inspect.Type], str] = {
 def decode(body: bytes, kind: type[T], error: type[InvalidField] = InvalidField) -> T:
     """JSON as ``kind``. Raises NotJson, and for what does not fit ``error``."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        value = msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as problem:
         # It may be broken further on, which comes first.
         check_json_text(body)
+        _check_depth(body)
         raise _misfit(str(problem), body, kind, error) from None
     except msgspec.DecodeError as problem:
         raise NotJson(str(problem)) from None
     except RecursionError:
-        raise NotJson("it is nested too deeply") from None
+        raise NotJson(_TOO_DEEP) from None
+    _check_depth(body)
+    return value
+
+
+def _check_depth(body: bytes) -> None:
+    """Raises NotJson. What has few brackets, such as a large package, is not looked through."""
+    if body.count(b"{") + body.count(b"[") <= DEPTH:
+        return
+    brackets = _TEXT.sub(b"", body).translate(_BRACKETS, _OTHERS)
+    for _ in range(DEPTH):  # the innermost level goes
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise NotJson(_TOO_DEEP)
 
 
 def _misfit(message: str, body: bytes, kind: Any, error: type[InvalidField]) -> InvalidField:
