@@ -33,6 +33,7 @@ from engine.pressure import watch_pressure
 from engine.protocols import Plugin
 from engine.registry import Registry
 from engine.settings import Settings
+from engine.unpacking import Limits
 from engine.urn import LATEST
 from engine.wiring import Ground, memory_budget, wire
 from engine.wiring import Running as Running
@@ -56,7 +57,7 @@ async def run_engine(
     retention = settings.queue.idempotency_retention
     registry, board = Registry(plugins, settings.plugins), LogBoard()
     with locked(directory):
-        codes = CodeStore(directory / "code", links=registry.code_links)
+        codes = CodeStore(directory / "code", Limits(keep_free=kept.free_space), registry.code_links)
         async with (
             open_storage(directory, idempotency_retention=retention, ballast=kept.ballast) as storage,
             _writing(storage),

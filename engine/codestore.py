@@ -32,7 +32,7 @@ from engine.inline_code import inline_file, template
 from engine.model import CodePackage
 from engine.protocols import CodeLinks
 from engine.store_errors import BadLink
-from engine.unpacking import Limits, fsync_file, fsync_folder, fsync_tree, unpack, write_file
+from engine.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
 
 INLINE_LIMIT = 10 * 1024
 PACKAGE_LIMIT = 50 << 20  #: of a package that comes with a call, and of what a reply can hold
@@ -69,7 +69,7 @@ class CodeStore:
         """Inline source becomes the file that ``handler`` names, in the language of ``runtime``.
 
         ``admit`` sees the package before it is kept, and may refuse it by what it raises. Once this returns, the
-        package is unpacked and on disk. Raises InvalidField, PayloadTooLarge, NotStored, and what links raise.
+        package is unpacked and on disk. Raises InvalidField, PayloadTooLarge, DiskLow, NotStored, and what links raise.
         """
         place = inline_file(handler, runtime, source.filename) if source.kind == "inline" else None
         async with self._new_folder() as new:
@@ -106,6 +106,7 @@ class CodeStore:
         new = self._folder / f".new-{uuid.uuid4().hex}"
         try:
             await self._in_thread(lambda: new.mkdir(parents=True))
+            self._check_free(new)
             yield new
         finally:
             with anyio.CancelScope(shield=True):
@@ -135,6 +136,7 @@ class CodeStore:
                     size += len(block)
                     if size > LINKED_LIMIT:
                         raise CodePackageTooLarge(LINKED_LIMIT)
+                    self._check_free(package.parent)
                     await file.write(block)
         except OSError as error:
             raise _not_stored(error) from error
@@ -159,6 +161,9 @@ class CodeStore:
         fsync_folder(self._folder)
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _check_free(self, folder: Path) -> None:
+        check_free(folder, self._limits.keep_free)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from msgspec import Struct
 
-from engine.errors import InvalidField
+from engine.errors import DiskLow, InvalidField
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _CENTRAL = b"PK\x01\x02"  #: begins each entry of the directory
@@ -33,12 +33,13 @@ class Limits(Struct, frozen=True, kw_only=True):
     unpacked: int = 1_500 << 20  #: bytes in all
     ratio: int = 100  #: unpacked bytes per packed one ...
     ratio_from: int = 16 << 20  #: ... once this many have come out
+    keep_free: int = 0  #: bytes that the disk must have left all the while
 
 
 def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
     """Fill the empty ``folder``. The files are on disk when this returns, the folders may not be.
 
-    Raises InvalidField, OSError.
+    Raises InvalidField, DiskLow, OSError.
     """
     # Counted before the directory is read: an object for each of a million entries is an attack of its own.
     if _count(package, _CENTRAL) > limits.entries:
@@ -46,7 +47,7 @@ def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
     try:
         with zipfile.ZipFile(package) as archive:
             entries = [(_path(info), info) for info in archive.infolist()]
-            budget = _Budget(package.seek(0, os.SEEK_END), limits)
+            budget = _Budget(package.seek(0, os.SEEK_END), limits, folder)
             for path, info in entries:
                 _extract(archive, info, folder / path, budget)
     except _BROKEN as error:
@@ -69,8 +70,8 @@ def _count(package: BinaryIO, mark: bytes) -> int:
 class _Budget:
     """What may still come out of the archive."""
 
-    def __init__(self, packed: int, limits: Limits) -> None:
-        self._packed, self._limits = packed, limits
+    def __init__(self, packed: int, limits: Limits, folder: Path) -> None:
+        self._packed, self._limits, self._folder = packed, limits, folder
         self._spent = 0
 
     def spend(self, size: int) -> None:
@@ -79,6 +80,15 @@ class _Budget:
             raise _refused(f"it unpacks to more than {self._limits.unpacked} bytes")
         if self._spent > max(self._limits.ratio_from, self._limits.ratio * self._packed):
             raise _refused(f"it unpacks to more than {self._limits.ratio} times its size")
+        check_free(self._folder, self._limits.keep_free)
+
+
+def check_free(folder: Path, needed: int) -> None:
+    """Whether the disk of ``folder`` has so many bytes left. Raises DiskLow."""
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if free < needed:
+        raise DiskLow(free, needed)
 
 
 def _path(info: zipfile.ZipInfo) -> Path:

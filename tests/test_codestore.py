@@ -20,6 +20,7 @@ from engine.errors import (
     CodeMissing,
     CodePackageTooLarge,
     CodeQuotaExceeded,
+    DiskLow,
     InlineCodeTooLarge,
     InvalidField,
     NotStored,
@@ -381,3 +382,18 @@ def _claim_size(content: bytes, size: int) -> bytes:
     changed = bytearray(content)
     changed[22:26] = changed[central + 24 : central + 28] = struct.pack("<I", size)
     return bytes(changed)
+
+
+@pytest.mark.parametrize("source", [inline("x"), package(entry("index.py")), linked()])
+async def test_code_does_not_take_what_the_journal_needs_of_the_disk(tmp_path: Path, source: CodeSource) -> None:
+    store = CodeStore(tmp_path / "code", Limits(keep_free=1 << 60), behind_link(entry("index.py")))
+
+    with pytest.raises(DiskLow):
+        await store.add(source, handler=HANDLER)
+
+    assert not list((tmp_path / "code").iterdir())
+
+
+def test_a_package_stops_unpacking_when_the_disk_gets_low(tmp_path: Path) -> None:
+    with pytest.raises(DiskLow):
+        unpack(io.BytesIO(entry("index.py")), tmp_path, Limits(keep_free=1 << 60))
