@@ -135,7 +135,7 @@ def test_a_body_is_so_deep_at_most(body: bytes) -> None:
     assert decode(nested(DEPTH), dict[str, Any])
 
     with pytest.raises(NotJson, match="nested too deeply"):
-        decode(body, ConfigBody if b"func_name" in body else Any)  # type: ignore[arg-type]
+        decode(body, ConfigBody if b"func_name" in body else Any)
 
 
 def test_brackets_in_texts_are_no_levels() -> None:
