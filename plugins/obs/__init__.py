@@ -1,74 +1,25 @@
-"""OBS, the object store: objects that come and go, one call each."""
+"""OBS, the object store: objects that come and go call functions, and outcomes become objects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
-
-from msgspec import Meta, Struct
-
-from engine import InvalidField, Plugin, TriggerRules
-from plugins.fields import Affix
+from engine import Plugin, TriggerRules
 from plugins.obs.code import code_links
+from plugins.obs.destination import ObsDestination, ObsParam
+from plugins.obs.options import ObsOptions, clash, shown
+from plugins.obs.service import ObsHub
+from plugins.obs.source import ObsTrigger
 from plugins.obs.store import ObsService
 
-CREATED = ("Put", "Post", "Copy", "CompleteMultipartUpload")
-REMOVED = ("Delete", "DeleteMarkerCreated")
-GROUPS: Mapping[str, tuple[str, ...]] = {"ObjectCreated": CREATED, "ObjectRemoved": REMOVED}
-Bucket = Annotated[str, Meta(min_length=1, max_length=64, extra={"fixed": True})]
-
-
-class ObsOptions(Struct, frozen=True, kw_only=True):
-    bucket: Bucket
-    events: Annotated[tuple[str, ...], Meta(min_length=1)]
-    prefix: Affix = ""
-    suffix: Affix = ""
-    name: Annotated[str, Meta(max_length=64)] = ""  #: that of the trigger's id if empty
-
-    def __post_init__(self) -> None:
-        wanted: set[str] = set()
-        for event in self.events:
-            members = _members(event)
-            if not wanted.isdisjoint(members):
-                raise InvalidField("events", event, "overlaps with another of the events")
-            wanted.update(members)
-
-    @property
-    def wanted(self) -> frozenset[str]:
-        """Events as records name them, such as ``ObjectCreated:Put``."""
-        return frozenset(name for event in self.events for name in _members(event))
-
-
-def _members(event: str) -> Iterable[str]:
-    """``s3:ObjectCreated:*``, ``ObjectCreated``, ``ObjectCreated:Put`` and ``Put`` are all ways to say it."""
-    group, _, member = event.removeprefix("s3:").partition(":")
-    if group in GROUPS and member in ("", "*"):
-        return [f"{group}:{name}" for name in GROUPS[group]]
-    for known, names in GROUPS.items():
-        if (group == known and member in names) or (not member and group in names):
-            return [f"{known}:{member or group}"]
-    raise InvalidField("events", event, f"known are {', '.join((*GROUPS, *CREATED, *REMOVED))}")
-
-
-def clash(mine: ObsOptions, other: ObsOptions, same_function: bool) -> bool:
-    """A bucket calls one function only, and no object may fit two rules for one event."""
-    if mine.bucket != other.bucket:
-        return False
-    if not same_function:
-        return True
-    overlap = mine.prefix.startswith(other.prefix) or other.prefix.startswith(mine.prefix)
-    overlap = overlap and (mine.suffix.endswith(other.suffix) or other.suffix.endswith(mine.suffix))
-    return overlap and not mine.wanted.isdisjoint(other.wanted)
-
-
-def shown(options: ObsOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
-    return {"name": options.name or trigger_id}
-
+__all__ = ["ObsOptions", "clash", "plugin"]
 
 plugin = Plugin(
     kinds=("OBS",),
     service=ObsService,
+    serve=ObsHub,
     options=ObsOptions,
+    trigger=ObsTrigger,
+    param=ObsParam,
+    destination=ObsDestination,
     code_links=code_links,
-    rules=TriggerRules(vendor=True, may_disable=False, clash=clash, shown=shown),
+    rules=TriggerRules(vendor=True, may_disable=False, overlaps=True, clash=clash, shown=shown),
 )

@@ -100,6 +100,22 @@ class S3Store:
             return _etag(reply)
         raise StoreUnavailable(f"the object was not taken within {self._timeout:g} s")
 
+    async def find(self, bucket: str, key: str) -> StoredObject | None:
+        with anyio.move_on_after(self._timeout):
+            try:
+                with _told(bucket, key):
+                    head = await self._client.head_object(Bucket=bucket, Key=key)
+            except ObjectMissing:
+                return None
+            return _object({**head, "Key": key, "Size": head["ContentLength"]})
+        raise StoreUnavailable(f"nothing was told of an object within {self._timeout:g} s")
+
+    async def delete(self, bucket: str, key: str) -> None:
+        with anyio.move_on_after(self._timeout), _told(bucket, key):
+            await self._client.delete_object(Bucket=bucket, Key=key)
+            return
+        raise StoreUnavailable(f"the object was not deleted within {self._timeout:g} s")
+
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
         """By the older of S3's two ways to list, which is the one that OBS documents."""
         with anyio.move_on_after(self._timeout), _told(bucket, prefix):

@@ -28,6 +28,9 @@ class ObsService(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path_style: bool = False  #: the bucket in the path; else in the host's name, unless that is an address
     timeout: Annotated[float, Meta(gt=0)] = 100.0  #: seconds for a whole object
     folder: str = ""
+    scan: Annotated[float, Meta(ge=0)] = 10.0  #: seconds between lists of a trigger's bucket; 0: the store notifies
+    token: str = ""  #: those who post notifications show it; without, they need the engine's own credentials
+    confirm_hosts: tuple[str, ...] = ()  #: hosts (with port, if any) of topics whose subscriptions are confirmed
 
     def __post_init__(self) -> None:
         if self.endpoint and self.folder:
@@ -72,6 +75,14 @@ class Store(Protocol):
 
     async def write(self, bucket: str, key: str, content: bytes) -> str:
         """Create or replace an object; gives its etag. It is there whole or not at all."""
+        ...
+
+    async def find(self, bucket: str, key: str) -> StoredObject | None:
+        """What there is of one object; its time may be less exact than in a list."""
+        ...
+
+    async def delete(self, bucket: str, key: str) -> None:
+        """Also of what is not there."""
         ...
 
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:

@@ -1,0 +1,47 @@
+"""Destination OBS: each outcome becomes an object, whose name is the same however often it is written.
+
+``expires`` days later the engine deletes it; what it should have deleted while it was down, it deletes when it starts.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from engine import DeliveryContext, Owed
+from plugins.obs.options import Bucket
+
+DAY = 86_400.0
+
+
+class ObsParam(Struct, frozen=True, kw_only=True):
+    bucket: Bucket
+    prefix: Annotated[str, Meta(max_length=900)] = ""
+    expires: Annotated[int, Meta(ge=0, le=365)] = 0  #: days; 0: for ever
+
+
+class _Record(Struct, frozen=True, kw_only=True):
+    class Context(Struct, frozen=True, kw_only=True):
+        request_id: str
+
+    request_context: Context
+
+
+class ObsDestination:
+    def __init__(self, param: ObsParam) -> None:
+        self._param = param
+
+    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+        plugin, bucket, key = context.plugin, self._param.bucket, self._key(owed, record)
+        if self._param.expires:
+            due = plugin.clock.now() + self._param.expires * DAY
+            await plugin.service.expiry.note(plugin, bucket, key, due)
+        async with plugin.service.opener.open() as store:
+            await store.write(bucket, key, record)
+
+    def _key(self, owed: Owed, record: bytes) -> str:
+        request_id = msgspec.json.decode(record, type=_Record).request_context.request_id
+        prefix = self._param.prefix
+        return f"{prefix}{'/' if prefix and not prefix.endswith('/') else ''}{request_id}-{owed.owed_id}.json"

@@ -1,0 +1,139 @@
+"""What all of OBS in one engine shares: the way to the store, the endpoint for notifications, and who listens.
+
+``POST /triggers/obs`` takes notifications for all buckets. Where a bucket is listed or watched, they only say that it
+is time to look; else they are the events. Those of a bucket without a trigger are answered 404, so that a store that
+keeps its notifications comes again while the engine starts.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import anyio
+import msgspec
+import structlog
+from anyio.abc import TaskStatus
+
+from engine import InvalidField, NotFound, PluginContext, PushReply, PushRequest, Unauthorized
+from plugins.http_client import HttpService
+from plugins.obs.expiry import Expiry
+from plugins.obs.notifications import Confirmation, read_notification
+from plugins.obs.opening import StoreOpener
+from plugins.obs.records import Happening
+from plugins.obs.snapshot import forget_others
+from plugins.obs.store import ObsService
+
+log = structlog.get_logger("functiond.plugins.obs")
+
+#: Seconds after which all triggers that there are have begun to listen.
+SETTLED = 60.0
+#: Seconds for a subscription's confirmation.
+PATIENCE = 10.0
+
+
+class Listener(Protocol):
+    """One trigger."""
+
+    @property
+    def bucket(self) -> str: ...
+
+    @property
+    def project(self) -> str: ...
+
+    @property
+    def trigger_id(self) -> str: ...
+
+    async def tell(self, happening: Happening) -> bool:
+        """Whether it wanted to know. Raises what ``accept`` raises."""
+        ...
+
+
+class ObsHub:
+    """The ``PluginService``."""
+
+    def __init__(self, settings: ObsService) -> None:
+        """Raises SettingsError if the store's client is not installed."""
+        self.opener = StoreOpener(settings)
+        self.expiry = Expiry(self.opener)
+        self._settings = settings
+        self._http = HttpService(PATIENCE)
+        self._listeners: dict[str, Listener] = {}
+        self._turns: dict[str, anyio.Lock] = {}
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        with context.routes.mount("", self._answer, signed=not self._settings.token):
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(lambda *, task_status: self._http.run(context, task_status=task_status))
+                tasks.start_soon(self.expiry.run, context)
+                task_status.started()
+                await anyio.sleep(SETTLED)
+                await forget_others(context, self._turns)
+
+    @contextmanager
+    def heard(self, listener: Listener) -> Iterator[None]:
+        """Notifications reach a trigger; where it runs twice while it changes, its newer self."""
+        self._listeners[listener.trigger_id] = listener
+        try:
+            yield
+        finally:
+            if self._listeners[listener.trigger_id] is listener:
+                del self._listeners[listener.trigger_id]
+
+    def turn(self, trigger_id: str) -> anyio.Lock:
+        """Held by the one life of a trigger that looks for changes."""
+        return self._turns.setdefault(trigger_id, anyio.Lock())
+
+    # --- notifications --------------------------------------------------------------------------------------
+
+    async def _answer(self, request: PushRequest) -> PushReply:
+        if self._settings.token and not _shows(request.headers.get(b"authorization", b""), self._settings.token):
+            raise Unauthorized("show plugins.obs.token, as Authorization: Bearer or as password of Basic")
+        if request.method != "POST":
+            return PushReply(status=405, headers=((b"allow", b"POST"),))
+        told = read_notification(request.body)
+        if isinstance(told, Confirmation):
+            await self._confirm(told.url)
+            return PushReply()
+        wanted = [(happening, self._listening(happening.bucket, request.project)) for happening in told]
+        accepted = 0
+        for happening, listeners in wanted:
+            for listener in listeners:
+                accepted += await listener.tell(happening)
+        return PushReply(body=msgspec.json.encode({"accepted": accepted}))
+
+    def _listening(self, bucket: str, project: str) -> list[Listener]:
+        of_bucket = [one for one in self._listeners.values() if one.bucket == bucket]
+        found = [one for one in of_bucket if project in ("", one.project)]
+        if not found:
+            raise NotFound(f"no trigger listens to the bucket {bucket[:100]!r}")
+        return found
+
+    async def _confirm(self, url: str) -> None:
+        """A request to wherever a message says would reach into this network: only named hosts are asked."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or parts.netloc not in self._settings.confirm_hosts:
+            hint = "open it yourself to confirm, or name its host in plugins.obs.confirm_hosts"
+            log.warning("subscription not confirmed", url=url[:1000], hint=hint)
+            raise InvalidField("SubscribeURL", url[:200], hint)
+        client = await self._http.client()
+        reply = await client.get(url)
+        if not reply.is_success:
+            raise InvalidField("SubscribeURL", url[:200], f"it answered {reply.status_code}: subscribe again")
+        log.info("subscription confirmed", host=parts.netloc)
+
+
+def _shows(authorization: bytes, token: str) -> bool:
+    kind, _, value = authorization.strip().partition(b" ")
+    value = value.strip()
+    if kind.lower() == b"basic":
+        try:
+            value = base64.b64decode(value, validate=True).partition(b":")[2]
+        except binascii.Error:
+            return False
+    return kind.lower() in (b"basic", b"bearer") and hmac.compare_digest(value, token.encode())
