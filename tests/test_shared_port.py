@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -22,9 +23,18 @@ from tests.executing import pool
 
 ROOT = Path(__file__).parents[1]
 OWN = Walls(isolation="process", fork_server="off", http_network="own")
+SANDBOXED = Walls(isolation="bubblewrap")
+
+needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
 
-@pytest.fixture(params=[pytest.param(OWN, marks=needs_network), pytest.param(BARE, marks=needs_mapping)])
+@pytest.fixture(
+    params=[
+        pytest.param(OWN, marks=needs_network, id="own"),
+        pytest.param(BARE, marks=needs_mapping, id="mapped"),
+        pytest.param(SANDBOXED, marks=(needs_mapping, needs_bubblewrap, pytest.mark.slow), id="mapped in a sandbox"),
+    ]
+)
 async def apart(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pool]:
     async with pool(tmp_path, "", walls=request.param) as opened:
         assert opened.http_network == ("own" if request.param is OWN else "mapped")

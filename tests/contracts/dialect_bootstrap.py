@@ -8,6 +8,7 @@ import shlex
 import sys
 from typing import Any
 
+from engine.interpreters import own_interpreter
 from tests.contracts.dialect import Dialect
 
 #: What all of them do, given the request id.
@@ -109,7 +110,8 @@ class Handler(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 """
 
-_PYTHON = shlex.quote(sys.executable)
+_PYTHON = shlex.quote(own_interpreter().path)  # which there is in a sandbox, too
+_VIRTUAL_PYTHON = shlex.quote(sys.executable)  # which has Lambda's client
 
 
 def _gateway_event(wish: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +138,7 @@ CUSTOM = Dialect(
 LAMBDA = Dialect(
     runtime="Lambda",
     files={
-        "bootstrap": f"#!/bin/sh\nexec {_PYTHON} -m awslambdaric $_HANDLER\n",
+        "bootstrap": f"#!/bin/sh\nexec {_VIRTUAL_PYTHON} -m awslambdaric $_HANDLER\n",
         "index.py": _LAMBDA,
         "deeds.py": _DEEDS,
     },
