@@ -29,6 +29,7 @@ from engine.urn import LATEST, NAME, FunctionUrn
 
 VARIABLES = 20
 VARIABLES_SIZE = 4_096  #: characters of names and values
+DETAILS_SIZE = 64 << 10  #: bytes as JSON: every version keeps them in memory, and every list shows them
 WEIGHTS = (0.001, 1_000.0)  #: farther apart, shares would be lost in the rounding of the queue's virtual time
 OWN = "functiond"  #: the key in ``details`` of what only this engine knows
 
@@ -64,6 +65,7 @@ def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, ma
     _check_variables("user_data", function.user_data)
     _check_variables("encrypted_user_data", function.encrypted_user_data)
     _check_own(function.details.get(OWN, {}))
+    _check_details(function.details)
 
 
 def check_dependencies(function: Function) -> None:
@@ -196,3 +198,11 @@ def _check_own(own: Any) -> None:
             low, high = WEIGHTS
             hint = f"priority_cap is from 0 to 9, weight from {low:g} to {high:g}"
             raise InvalidField(f"{OWN}.{name}", value, hint)
+
+
+def _check_details(details: dict[str, Any]) -> None:
+    sizes = {name: len(msgspec.json.encode(value)) for name, value in details.items()}
+    if sum(sizes.values()) > DETAILS_SIZE:
+        largest = max(sizes, key=lambda name: sizes[name])
+        hint = f"this and the other fields that are only kept may have {DETAILS_SIZE} bytes together"
+        raise InvalidField(largest, f"{sizes[largest]} bytes", hint)

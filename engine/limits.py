@@ -24,6 +24,11 @@ HANDLER = 128  #: characters
 EVENT_AGES = (1, 86_400)  #: seconds
 RETRIES = (0, 3)
 
+FILE_NAME = 255  #: characters
+LINK = 2_048  #: characters; a key of an object has 1024 bytes
+LABEL = 256  #: characters of what names a log
+PARAM = 8_192  #: characters of a destination's parameters
+
 NAME_RULE = "needs a letter, then up to 59 letters, digits, - and _"
 
 Name = Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=NAME_RULE)]
@@ -33,6 +38,10 @@ Instances = Annotated[int, Meta(ge=INSTANCES[0], le=INSTANCES[1])]
 Requests = Annotated[int, Meta(ge=REQUESTS[0], le=REQUESTS[1])]
 InitializerTimeout = Annotated[int, Meta(ge=INITIALIZER_TIMEOUTS[0], le=INITIALIZER_TIMEOUTS[1])]
 PreStopTimeout = Annotated[int, Meta(ge=PRE_STOP_TIMEOUTS[0], le=PRE_STOP_TIMEOUTS[1])]
+FileName = Annotated[str, Meta(max_length=FILE_NAME)]
+Link = Annotated[str, Meta(max_length=LINK)]
+Label = Annotated[str, Meta(max_length=LABEL)]
+Param = Annotated[str, Meta(max_length=PARAM)]
 Description = Annotated[str, Meta(max_length=DESCRIPTION)]
 EventAge = Annotated[int, Meta(ge=EVENT_AGES[0], le=EVENT_AGES[1])]
 Retries = Annotated[int, Meta(ge=RETRIES[0], le=RETRIES[1])]

@@ -293,6 +293,7 @@ async def test_a_list_can_ask_for_a_package_and_a_part_of_the_name(catalog: Cata
         ("details", {"functiond": {"weight": 1e-300}}),
         ("details", {"functiond": {"weight": 1e300}}),
         ("details", {"functiond": {"wait": 1}}),
+        ("details", {"extend_config": "x" * 40_000, "func_vpc": {"id": "x" * 40_000}}),
     ],
 )
 async def test_a_function_out_of_bounds_is_refused(catalog: Catalog, field: str, value: object) -> None:

@@ -11,9 +11,10 @@ from msgspec import json
 
 from engine.errors import BadEvent, InvalidField, NotJson
 from engine.http.api.aliases import AliasBody
+from engine.http.api.async_settings import AsyncSettingsBody
 from engine.http.api.decoding import DEPTH, decode
 from engine.http.api.events import CreateEventBody
-from engine.http.api.function_shapes import ConfigBody, MaxInstanceBody
+from engine.http.api.function_shapes import CodeBody, ConfigBody, MaxInstanceBody
 from engine.http.api.reserved import ReservedBody
 from engine.http.openapi import make_document
 from engine.http.operations import OPERATIONS
@@ -45,6 +46,14 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         (ConfigBody, {**CONFIG, "strategy_config": 7}, "strategy_config is 7: must be an object"),
         (ConfigBody, {"func_name": "f"}, "runtime is None: it is required"),
         (ConfigBody, [], "body is []: must be an object"),
+        (CodeBody, {"code_type": "obs", "code_url": "x" * 2049}, "...: must be a text of up to 2048 characters"),
+        (CodeBody, {"code_type": "zip", "code_filename": "x" * 256}, "...: must be a text of up to 255 characters"),
+        (
+            AsyncSettingsBody,
+            {"destination_config": {"on_success": {"destination": "OBS", "param": "x" * 8193}}},
+            "destination_config.on_success.param is 'xxx",
+        ),
+        (AsyncSettingsBody, {"log_group_id": "x" * 257}, "...: must be a text of up to 256 characters"),
         (MaxInstanceBody, {"max_instance_num": 1001}, "is 1001: must be a whole number from -1 to 1000"),
         (ReservedBody, {"count": -1}, "count is -1: must be a whole number from 0 to 1000"),
         (

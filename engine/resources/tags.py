@@ -12,7 +12,7 @@ from engine.errors import InvalidField
 from engine.model import Function
 from engine.resources.shelf import Shelf, function_owner
 
-MAX_TAGS = 20  #: on one function
+MAX_TAGS = 20  #: on one function, and as many of the system's
 KEY, VALUE = 128, 255  #: characters
 _TEXT = re.compile(r"[\w .:=+\-@/]*")
 _ID = "tags"
@@ -56,8 +56,9 @@ class Tags:
         async with self._shelf.change():
             old = self.of(function)
             new = TagSet(tags=old.tags | added.tags, sys_tags=old.sys_tags | added.sys_tags)
-            if len(new.tags) > MAX_TAGS:
-                raise InvalidField("tags", f"{len(new.tags)} tags", f"a function may have {MAX_TAGS}")
+            for field, tags in (("tags", new.tags), ("sys_tags", new.sys_tags)):
+                if len(tags) > MAX_TAGS:
+                    raise InvalidField(field, f"{len(tags)} tags", f"a function may have {MAX_TAGS}")
             await self._shelf.put(function_owner(function), _ID, new)
 
     async def remove(self, function: Function, keys: Sequence[str], sys_keys: Sequence[str]) -> None:

@@ -226,6 +226,11 @@ def test_tags_are_refused_as_documented(platform: Platform) -> None:
         tag(platform, urn_of("tight"), **{"k" * 129: "v"})
     with refused(400, "FSS.0400"):
         tag(platform, urn_of("tight"), **{f"k{number}": "v" for number in range(21)})
+    many = [fg.KvItem(key=f"k{number}", value="v") for number in range(21)]
+    with refused(400, "FSS.0400"):
+        body = fg.UpdateFunctionTagsRequestBody(action="create", sys_tags=many)
+        request = fg.CreateTagsRequest(resource_type="functions", resource_id=urn_of("tight"), body=body)
+        platform.client.create_tags(request)
     with refused(404, "FSS.1051"):
         tag(platform, urn_of("untagged"), key="value")
     with refused(404, "FSS.0404"):

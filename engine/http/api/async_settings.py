@@ -12,13 +12,13 @@ from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.http.wire import Reply, json_reply
-from engine.limits import EventAge, Retries
+from engine.limits import EventAge, Label, Param, Retries
 from engine.model import AsyncSettings, DestinationSpec, Function
 
 
 class Destination(Struct, frozen=True, kw_only=True):
-    destination: str = ""
-    param: str = ""
+    destination: Label = ""
+    param: Param = ""
 
 
 class Destinations(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -29,10 +29,10 @@ class Destinations(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class LogTarget(Struct, frozen=True, kw_only=True):
     """Where the status log goes: kept as given."""
 
-    log_group_id: str | UnsetType = UNSET
-    log_group_name: str | UnsetType = UNSET
-    log_stream_id: str | UnsetType = UNSET
-    log_stream_name: str | UnsetType = UNSET
+    log_group_id: Label | UnsetType = UNSET
+    log_group_name: Label | UnsetType = UNSET
+    log_stream_id: Label | UnsetType = UNSET
+    log_stream_name: Label | UnsetType = UNSET
 
 
 class AsyncSettingsBody(LogTarget, frozen=True, kw_only=True):

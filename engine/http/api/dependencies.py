@@ -12,7 +12,7 @@ from engine.errors import BadDependency
 from engine.http.api.paging import page_of
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.http.wire import Reply, json_reply
-from engine.limits import Description
+from engine.limits import Description, Link
 from engine.model import Dependency
 from engine.resources.bundle import Resources
 from engine.resources.dependencies import NewDependency
@@ -26,7 +26,7 @@ class CreateDependencyBody(Struct, frozen=True, kw_only=True):
     runtime: str
     depend_type: Annotated[str, Meta(extra_json_schema={"enum": ["zip", "obs"]})]
     depend_file: str = ""
-    depend_link: str = ""
+    depend_link: Link = ""
     description: Description = ""
 
 

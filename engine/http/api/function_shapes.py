@@ -16,9 +16,11 @@ from engine.http.api.async_settings import SettingsShown
 from engine.http.api.dependencies import DependencyReply
 from engine.limits import (
     Description,
+    FileName,
     Handler,
     InitializerTimeout,
     Instances,
+    Link,
     Memory,
     Name,
     PreStopTimeout,
@@ -38,7 +40,7 @@ CodeType = Annotated[str, Meta(extra_json_schema={"enum": ["inline", "zip", "obs
 
 class FuncCode(Struct, frozen=True, kw_only=True):
     file: str = ""
-    link: str = ""
+    link: Link = ""
 
 
 class Strategy(Struct, frozen=True, kw_only=True):
@@ -100,16 +102,16 @@ class ConfigBody(Kept, frozen=True, kw_only=True):
 class CreateBody(ConfigBody, frozen=True, kw_only=True):
     package: Name
     code_type: CodeType = ""
-    code_filename: str = ""
-    code_url: str = ""
+    code_filename: FileName = ""
+    code_url: Link = ""
     func_code: FuncCode = FuncCode()
 
 
 class CodeBody(Struct, frozen=True, kw_only=True):
     code_type: CodeType
     func_code: FuncCode = FuncCode()  #: documented as needed, but a link says it all
-    code_filename: str = ""
-    code_url: str = ""
+    code_filename: FileName = ""
+    code_url: Link = ""
     depend_version_list: Texts = UNSET
     code_encrypt_kms_key_id: Text = UNSET
 
