@@ -317,7 +317,7 @@ def test_version_2_kills_and_removes_a_whole_group(tmp_path: Path) -> None:
     mount = next((m for m in cgroup_mounts() if (m / "cgroup.controllers").exists()), None)
     if mount is None or not os.access(mount, os.W_OK):
         pytest.skip("no cgroup of version 2 can be written here")
-    bare = Layout(name="bare", settings=(), oom_file="memory.events", anonymous="anon ")
+    bare = Layout(name="bare", settings=(), oom_file="memory.events", door="cgroup.procs", anonymous="anon ")
     group = CgroupEnclosure(bare, {"memory": mount / marker(tmp_path)}, Limits(memory=1, processes=1))
     group.create()
     with subprocess.Popen(["/bin/sh", "-c", "sleep 60 & echo up; sleep 60"], stdout=subprocess.PIPE) as shell:

@@ -15,6 +15,11 @@ class Child(Protocol):
     """It leads a session and a group of its own. Whoever holds the handle calls ``watch``, and ``reap`` when told."""
 
     @property
+    def waits(self) -> bool:
+        """Whether it does nothing before it is let in (``Instance.let_in``)."""
+        ...
+
+    @property
     def pid(self) -> int:
         """As the engine sees it, 0 before ``birth``. Its number cannot be another's before ``reap``."""
         ...
@@ -47,6 +52,8 @@ class Child(Protocol):
 
 class OwnChild:
     """A child of this process."""
+
+    waits = False
 
     def __init__(self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._process, self._loop = process, loop

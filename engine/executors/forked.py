@@ -22,6 +22,8 @@ _LATE = 1.0  #: seconds that the status may come after the death; a stopped temp
 class ForkedChild:
     """Satisfies ``engine.executors.child.Child``."""
 
+    waits = True
+
     def __init__(self, release: Callable[[], None]) -> None:
         """``release`` lets the template reap."""
         self.pid = 0  #: until it is born

@@ -102,6 +102,7 @@ class Host:
         limits = Limits(
             memory=instance.memory,
             processes=self._settings.processes,
+            enters=instance.waits,
             tmp=self._starter.tmp,
             address_space=_family(function) is Family.PYTHON,
         )
@@ -115,6 +116,9 @@ class Host:
             raise enclosure
         instance.enclosure = enclosure
         if instance.end is not None:  # and by now it may even be cleared away
+            return None
+        if instance.waits and not instance.let_in(enclosure.doors()):
+            await instance.gone.wait()
             return None
         self._memory.add(instance, enclosure)
         timeout = function.initializer_timeout if function.initializer_handler else function.timeout

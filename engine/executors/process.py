@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from enum import StrEnum
 from typing import Protocol
@@ -153,6 +154,22 @@ class Instance(asyncio.Protocol):
     async def birth(self) -> None:
         """Returns when its process exists. Raises OSError if it could not be started; then it has ended, too."""
         await self._child.birth()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it does nothing, and reads nothing, before it is let in."""
+        return self._child.waits
+
+    def let_in(self, doors: Sequence[int]) -> bool:
+        """Through these descriptors, which are closed. False if it has ended."""
+        try:
+            socket.send_fds(self._socket, [b"\0"], doors)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        finally:
+            for door in doors:
+                os.close(door)
+        return True
 
     async def connect(self) -> None:
         """Once, before the first request."""

@@ -36,6 +36,7 @@ class Layout(Struct, frozen=True, kw_only=True):
     name: str
     settings: tuple[Setting, ...]
     oom_file: str  #: counts kills in a line ``oom_kill N``
+    door: str  #: takes the number of a process that moves itself
     anonymous: str  #: begins the line of ``memory.stat`` with what is not of files
     alarm: str = ""  #: the file whose value can be watched by ``cgroup.event_control``
 
@@ -48,6 +49,7 @@ V1 = Layout(
         Setting(controller="pids", file="pids.max", value="{processes}"),
     ),
     oom_file="memory.oom_control",
+    door="tasks",
     anonymous="total_rss ",
     alarm="memory.usage_in_bytes",
 )
@@ -60,6 +62,7 @@ V2 = Layout(
         Setting(controller="pids", file="pids.max", value="{processes}"),
     ),
     oom_file="memory.events",
+    door="cgroup.procs",
     anonymous="anon ",
 )
 
@@ -80,7 +83,8 @@ class CgroupIsolation:
         group = CgroupEnclosure(self._layout, folders, limits)
         try:
             group.create()
-            group.admit(pid)
+            if not limits.enters:
+                group.admit(pid)
         except BaseException:
             group.remove()
             raise
@@ -119,6 +123,9 @@ class CgroupEnclosure:
     def admit(self, pid: int) -> None:
         for folder in self._groups():
             write(folder / "cgroup.procs", str(pid))
+
+    def doors(self) -> list[int]:
+        return [os.open(folder / self._layout.door, os.O_WRONLY | os.O_CLOEXEC) for folder in self._groups()]
 
     def alarm(self) -> int | None:
         if not self._layout.alarm:

@@ -19,12 +19,17 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     memory: int  #: MB
     processes: int
+    enters: bool = False  #: whether the process goes into its groups itself, through ``Enclosure.doors``
     tmp: int = 0  #: MB of files that lie in its memory, and may lie there beside ``memory``
     address_space: bool = True  #: whether that tells of its memory; some programs reserve far more than they use
 
 
 class Enclosure(Protocol):
     """What holds one instance and every process that it starts."""
+
+    def doors(self) -> list[int]:
+        """New descriptors; a process enters by writing 0 to each."""
+        ...
 
     @property
     def shared(self) -> bool:

@@ -13,8 +13,8 @@ but what it is. The descriptor is a SOCK_SEQPACKET socket; each packet is one JS
 
 Without ``argv`` the instance is ``python_worker`` in the forked process itself, else that program with the socket's
 number as its last argument; ``paths`` are its working folder and those of its layers. A ``fence`` (python_fence.py) gives
-it namespaces of its own. Behind a whole one the process that is reported is its init, which waits until the engine has
-sent something: by then it is within its limits, and so will be all that it starts.
+it namespaces of its own; behind a whole one the process that is reported is its init. The first byte on its own socket
+brings the descriptors by which it enters its control groups: only then does it go on.
 
 When the engine is gone, so is everything here: the socket's end is the sign. When only the template dies, its
 instances go on (but for those inside a sandbox that dies with it).
@@ -164,8 +164,7 @@ class Template:
         try:
             close(*self.by_fd, *(child.said for child in self.children.values() if not child.closed))
             close(self.control.detach())
-            if request["fence"]:
-                python_fence.enter(request["fence"], fds, saying)
+            python_fence.enter(request["fence"], fds, saying)
             os.setsid()
             self.dress(request, fds)
             if request["argv"]:
