@@ -331,6 +331,8 @@ async def test_the_environment_is_the_documented_one_and_the_users(folder: Path,
         "HOME",
         "TMPDIR",
         "COLOUR",
+        "PRE_STOP_HANDLER",
+        "PRE_STOP_TIMEOUT",
     }
     assert (seen["cwd"], seen["argv"], seen["stdin"]) == (code, [code], "")
 
