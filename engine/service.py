@@ -126,6 +126,7 @@ def api_parts(engine: Running) -> Parts:
         usage=engine.usage,
         redrive=engine.redrive,
         source_state=engine.sources.state,
+        source_settled=engine.sources.settled,
         audit=engine.audit,
         logs=engine.logs,
         transcripts=engine.pool,

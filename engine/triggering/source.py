@@ -36,7 +36,7 @@ class Source:
     def __init__(self, trigger: BoundTrigger, run_once: RunOnce, clock: Clock, policy: RetryPolicy) -> None:
         self._wanted: BoundTrigger | None = trigger
         self._run_once, self._clock, self._policy = run_once, clock, policy
-        self._changed = asyncio.Event()
+        self._changed, self._caught_up = asyncio.Event(), asyncio.Event()
         self._tally = Tally()
         self._life: _Life | None = None
         self._rest = Health(state=STOPPED, since=clock.now())
@@ -44,9 +44,16 @@ class Source:
     def want(self, trigger: BoundTrigger | None) -> None:
         """What is stored now; None once the trigger is gone."""
         self._wanted = trigger
+        self._caught_up.clear()
         self._changed.set()
         if self._life is not None:
             self._life.keeper.settled.set()  # whoever waits for it to start has something new to do
+
+    async def settled(self) -> None:
+        """Return once the source does as was wanted last: it runs or has failed, or has ended."""
+        await self._caught_up.wait()
+        if self._life is not None:
+            await self._life.keeper.settled.wait()
 
     async def run(self) -> None:
         """Until the trigger is gone."""
@@ -55,6 +62,8 @@ class Source:
                 self._changed.clear()
                 wanted = self._wanted
                 await self._follow(wanted, lives)
+                if wanted is self._wanted:
+                    self._caught_up.set()
                 if wanted is None:
                     return
                 await self._changed.wait()

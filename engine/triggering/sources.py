@@ -38,6 +38,8 @@ log = structlog.get_logger("functiond.triggering")
 
 #: Seconds that the services of plugins get to start before the engine goes on without waiting for them.
 START = 5.0
+#: Seconds that whoever changes a trigger waits for its source to follow.
+SETTLE = 1.0
 
 
 class SourcesStatistics(Struct, frozen=True, kw_only=True):
@@ -79,7 +81,7 @@ class Sources:
         self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Until cancelled; started once the services of plugins run, or have failed for the first time."""
+        """Until cancelled; started once the services of plugins and push sources run, or have failed once."""
         self._catalog.watch(self._wake)
         try:
             async with anyio.create_task_group() as tasks:
@@ -88,6 +90,7 @@ class Sources:
                 for trigger in self._triggers.all():
                     self._follow(trigger.id, trigger)
                 self._triggers.watch(self._follow)
+                await self._await_push_sources()
                 task_status.started()
                 await anyio.sleep_forever()
         finally:
@@ -96,6 +99,13 @@ class Sources:
     def state(self, trigger_id: str) -> SourceState | None:
         source = self._sources.get(trigger_id)
         return source.state() if source else None
+
+    async def settled(self, trigger_id: str) -> None:
+        """Return once the source of a trigger does as was last stored of it; or after a while, if it is slow."""
+        source = self._sources.get(trigger_id)
+        if source is not None:
+            with anyio.move_on_after(SETTLE):
+                await source.settled()
 
     def statistics(self) -> SourcesStatistics:
         states = [source.state() for source in self._sources.values()]
@@ -115,6 +125,13 @@ class Sources:
         with anyio.move_on_after(START):
             for keeper in self._services.values():
                 await keeper.settled.wait()
+
+    async def _await_push_sources(self) -> None:
+        """So that who sends once the engine serves finds them."""
+        pushing = [self._sources[one.id] for one in self._triggers.all() if one.plugin.rules.overlaps]
+        with anyio.move_on_after(START):
+            for source in pushing:
+                await source.settled()
 
     def _follow(self, trigger_id: str, trigger: BoundTrigger | None) -> None:
         source = self._sources.get(trigger_id)

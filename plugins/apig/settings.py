@@ -24,6 +24,10 @@ class ListenerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return f"http://{host}:{self.port}"
 
 
+class DedicatedSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    port: Port = 8091
+
+
 class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who shows ``secret`` as X-Apig-AppCode."""
 
@@ -34,7 +38,7 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class ApigSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     port: Port = 8090
-    dedicated: ListenerSettings = field(default_factory=lambda: ListenerSettings(port=8091))
+    dedicated: DedicatedSettings = field(default_factory=DedicatedSettings)
     base64: bool = True  #: bodies of requests come as base64; if not, JSON comes as the text it is
     body_limit: Annotated[int, Meta(ge=1, le=6 * MIB)] = 6 * MIB
     behind_proxy: bool = False  #: believe X-Forwarded-For, -Port, -Proto and X-Real-IP of whoever connects

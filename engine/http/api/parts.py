@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from msgspec import Struct, field
@@ -84,6 +84,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     version: str = ""  #: of the engine
     instances: Callable[[], int] = int  #: how many are alive
     source_state: Callable[[str], SourceState | None] = lambda trigger_id: None  #: of a trigger, by its id
+    source_settled: Callable[[str], Awaitable[None]] | None = None  #: returns once it follows the last change
     async_body_limit: int = 256 << 10
     sync_body_limit: int = 6 << 20
     health: HealthChecks = HealthChecks()

@@ -70,6 +70,7 @@ class TriggerState(Struct, frozen=True, kw_only=True):
 class TriggersApi:
     def __init__(self, parts: Parts) -> None:
         self._triggers, self._source_state = parts.resources.triggers, parts.source_state
+        self._source_settled = parts.source_settled
 
     def resources(self) -> list[Resource]:
         triggers = f"{BASE}/triggers"
@@ -93,7 +94,9 @@ class TriggersApi:
             status=body.trigger_status or "",
             event_type_code=body.event_type_code or "",
         )
-        return json_reply(_reply(await self._triggers.create(urn, draft)), status=201)
+        trigger = await self._triggers.create(urn, draft)
+        await self._settle(trigger)
+        return json_reply(_reply(trigger), status=201)
 
     async def list_all(self, call: Call) -> Reply:
         return json_reply([_reply(trigger) for trigger in self._triggers.list(call.urn)])
@@ -122,15 +125,23 @@ class TriggersApi:
         body = await call.read(UpdateTriggerBody)
         parts = [body.event_data] if isinstance(body.event_data, dict) else body.event_data or []
         trigger = await self._triggers.update(urn, *_which(call), parts, body.trigger_status or "")
+        await self._settle(trigger)
         return json_reply(_reply(trigger))
 
     async def delete(self, call: Call) -> Reply:
+        trigger = self._triggers.show(call.urn, *_which(call))
         await self._triggers.delete(call.urn, *_which(call))
+        await self._settle(trigger)
         return Reply(status=204)
 
     async def delete_all(self, call: Call) -> Reply:
         await self._triggers.delete_all(call.urn)
         return Reply(status=204)
+
+    async def _settle(self, trigger: BoundTrigger) -> None:
+        """Whoever sends to a push source next must find it as it was just changed."""
+        if trigger.plugin.rules.overlaps and self._source_settled is not None:
+            await self._source_settled(trigger.id)
 
     async def list_project(self, call: Call) -> Reply:
         page = page_of(
