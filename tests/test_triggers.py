@@ -19,9 +19,10 @@ from engine.model import Function, Mode
 from engine.protocols import Plugin, StoredResource, TriggerRules
 from engine.registry import Registry, load_plugins
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger
+from engine.resources.trigger_limits import TRIGGERS
 from engine.resources.triggers import TriggerDraft, Triggers
 from engine.testing_resources import MemoryResourceStore
-from engine.trigger_errors import InvalidTrigger, InvocationModeFixed, TriggerExists, UnknownTrigger
+from engine.trigger_errors import InvalidTrigger, InvocationModeFixed, TooManyTriggers, TriggerExists, UnknownTrigger
 from engine.urn import FunctionUrn, parse_urn
 from engine.versions import Versions
 from tests.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded
@@ -198,6 +199,16 @@ async def test_a_trigger_created_while_its_function_goes_is_refused_or_goes_alon
 
     assert list(bench.triggers.all()) == []
     assert len(refused) + sum(trigger is None for _, trigger in bench.told) == 1
+
+
+async def test_a_version_has_ten_triggers_of_all_kinds_together(bench: Bench) -> None:
+    for number in range(TRIGGERS - 1):
+        await bench.create("webhook", address=str(number))
+    await bench.create(**TIMER)
+
+    for kind, data in (("TIMER", {**TIMER, "name": "other"}), ("webhook", {"address": "another"})):
+        with pytest.raises(TooManyTriggers):
+            await bench.create(kind, **data)
 
 
 async def test_of_two_alike_created_at_once_one_is_refused(bench: Bench) -> None:

@@ -8,15 +8,15 @@ from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_rules import same_key
 from engine.trigger_errors import TooManyTriggers, TriggerClash, TriggerExists
 
-PULLING = 10  #: of one version
+TRIGGERS = 10  #: of one version or alias, whatever their kinds (spec triggers_runtime, section 1)
 
 
 def check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
     """Whether ``new`` may join the triggers of its project. Raises TooManyTriggers, TriggerExists, TriggerClash."""
     version = [other for other in others if (other.function_id, other.qualifier) == (new.function_id, new.qualifier)]
     rules = new.plugin.rules
-    if rules.pulls and sum(other.plugin.rules.pulls for other in version) >= PULLING:
-        raise TooManyTriggers(new.kind, PULLING, "a version with triggers that pull")
+    if len(version) >= TRIGGERS:
+        raise TooManyTriggers(new.kind, TRIGGERS, "a version, of all kinds together,")
     if rules.per_project and sum(other.kind == new.kind for other in others) >= rules.per_project:
         raise TooManyTriggers(new.kind, rules.per_project, "a project")
     check_others(new, others)

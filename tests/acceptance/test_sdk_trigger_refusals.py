@@ -136,18 +136,17 @@ def test_other_kinds_are_refused(platform: Platform, function: str, kind: str) -
         add(platform, function, kind, GOOD["TIMER"])
 
 
-def test_a_version_has_ten_triggers_that_pull(platform: Platform) -> None:
-    create(platform, "pulling")
+def test_a_version_has_ten_triggers(platform: Platform) -> None:
+    create(platform, "busy")
     for number in range(9):
-        add(platform, "pulling", "TIMER", {**GOOD["TIMER"], "name": f"timer-{number}"})
-    add(platform, "pulling", "LTS", GOOD["LTS"])
+        add(platform, "busy", "TIMER", {**GOOD["TIMER"], "name": f"timer-{number}"})
+    add(platform, "busy", "LTS", GOOD["LTS"])
 
-    for kind in ("TIMER", "LTS", "DIS", "DDS", "GAUSSMONGO", "KAFKA"):
+    for kind in ("TIMER", "LTS", "DIS", "DDS", "GAUSSMONGO", "KAFKA", "SMN"):
         with refused(403, "FSS.1123"):
-            add(platform, "pulling", kind, {**GOOD[kind], "name": "another", "log_topic_id": "another"})
+            add(platform, "busy", kind, {**GOOD[kind], "name": "another", "log_topic_id": "another"})
 
-    add(platform, "pulling", "SMN", GOOD["SMN"])
-    assert len(listed(platform, "pulling")) == 11
+    assert len(listed(platform, "busy")) == 10
 
 
 def test_a_project_has_ten_triggers_of_the_audit_service(platform: Platform) -> None:
