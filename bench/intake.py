@@ -1,7 +1,8 @@
-"""How many events a second a pull source brings into the journal: each batch, with its cursor, is one transaction.
+"""How many events a second sources bring into the journal.
 
-The source makes its events up, so that only the way from ``accept_batch`` to the disk is measured; what is accepted
-is queued, and not executed meanwhile.
+Of a pull source, each batch, with its cursor, is one transaction. It makes its events up, so that only the way from
+``accept_batch`` to the disk is measured. A gateway is asked over HTTP. What is accepted is queued, and not executed
+meanwhile, but for the calls that wait for it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.intake_apig import FIGURES as APIG
+from bench.intake_apig import apig
 from engine import Event, Plugin, TriggerContext
 from engine.app import Running, run_engine
 from engine.codestore import NO_CODE, CodeSource
@@ -95,13 +98,14 @@ def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
             say(f"intake: batches of {batch}")
             with scratch(options) as directory:
                 found[f"pull {batch}"] = uvloop.run(_measure(Path(directory), batch, options.seconds))
+        found |= apig(options, say)
         yield found
 
 
 SCENARIO = Scenario(
     name="intake",
-    title="events of a pull source, 200 bytes, from accept_batch to disk",
-    figures=tuple(Figure(name=f"pull {batch}", unit="events/s") for batch in BATCHES),
+    title="events of sources, 200 bytes, from the source to disk",
+    figures=(*(Figure(name=f"pull {batch}", unit="events/s") for batch in BATCHES), *APIG),
     rounds=rounds,
-    note="numbers behind a name are events in a batch; one batch is under way at a time",
+    note="pull: numbers behind the name are events in a batch, one batch at a time; apig, API: 64 connections",
 )

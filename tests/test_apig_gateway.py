@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.errors import SettingsError
 from engine.service import make_authenticator
 from engine.signing import sign
 from engine.trigger_seams import EVENT_LIMIT
@@ -273,6 +274,13 @@ async def test_a_trigger_shows_where_its_api_is(tmp_path: Path, kind: str, api: 
         trigger = await place.create(kind, **{**API, **api})
 
         assert trigger.shown["invoke_url"] == shown
+
+
+async def test_two_apps_with_one_secret_are_refused_at_the_start(tmp_path: Path) -> None:
+    apps = {"one": {"secret": CODE}, "two": {"secret": CODE}}
+    with pytest.raises(SettingsError, match="two of the apps have the same secret"):
+        async with house(tmp_path, [plugin], plugins__apig__apps=apps):
+            pass
 
 
 async def test_a_bug_is_told_without_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

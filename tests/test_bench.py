@@ -18,6 +18,7 @@ import pytest
 
 from bench.__main__ import SCENARIOS, find, main
 from bench.harness import Figure, Measured, Options, run, summarise
+from bench.intake_apig import FIGURES, apig
 from bench.load import STAMP, Job, Load, build, percentiles
 from bench.machine import cpu_of, look, wakeups
 from bench.recovery import check_backlog
@@ -94,6 +95,14 @@ def test_dispatch_measures_round_trips(tmp_path: Path) -> None:
 
     assert 0 < found["round trip p50"].median <= found["round trip p99"].median
     assert found["one after another"].median > 0
+
+
+@pytest.mark.slow
+def test_a_gateway_is_measured_beside_the_api(tmp_path: Path) -> None:
+    found = apig(Options(seconds=0.2, directory=str(tmp_path)), lambda message: None)
+
+    assert set(found) == {figure.name for figure in FIGURES}
+    assert all(value > 0 for value in found.values())
 
 
 @pytest.mark.slow

@@ -126,10 +126,11 @@ def _replied(outcome: Outcome) -> GatewayReply:
     if outcome.ok:
         return read_reply(outcome.result)
     if outcome.engine_fault:
-        raise problems.unavailable(outcome.message)
+        raise problems.unavailable("the engine could not run the function")
     if outcome.code == Code.TIMEOUT:
         raise Problem(504, "APIG.0201", f"Backend timeout: {outcome.message}")
-    raise problems.bad_reply(f"the function failed with {outcome.code}: {outcome.message}")
+    # What user code raised is for its owner, who finds it by the request id, and not for any caller.
+    raise problems.bad_reply(f"the function failed (code {outcome.code})")
 
 
 def _accepted(request_id: str) -> GatewayReply:

@@ -47,6 +47,12 @@ class ApigOptions(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not _PATH.fullmatch(self.path) or "{" in _PARAMETER.sub("", self.path):
             raise InvalidField("path", self.path, "must begin with / and be a URL's path, parameters as {name}")
+        names = _PARAMETER.findall(self.path)
+        if "{}" in names or len(set(names)) < len(names):
+            raise InvalidField("path", self.path, "its parameters need names that differ")
+        # More could be told apart only by trying, which takes a hostile request for ever.
+        if any(segment.count("{") > 1 for segment in self.path.split("/")):
+            raise InvalidField("path", self.path, "may have one parameter between two slashes")
 
 
 def mode(options: ApigOptions) -> Mode:

@@ -65,7 +65,7 @@ class _Node:
             return self.literal.setdefault(segment, _Node())
         text = _NAME.sub("{}", segment)
         if text not in self.patterns:
-            pattern = "(.+?)".join(re.escape(part) for part in text.split("{}"))
+            pattern = "(.+)".join(re.escape(part) for part in text.split("{}"))
             self.patterns[text] = (re.compile(pattern, re.DOTALL), _Node())
         return self.patterns[text][1]
 

@@ -50,7 +50,7 @@ def handler(event, context):
     if way == "object":
         return Reply()
     if way == "raise":
-        raise ValueError("no")
+        raise ValueError("a secret")
     if way == "die":
         os._exit(3)
     if way == "slow":
@@ -151,6 +151,7 @@ def test_what_the_function_does_wrong_is_told_as_its_own(shop: str, way: str) ->
     reply = ask(f"{shop}/{way}")
 
     assert (reply.status, reply.json["error_code"]) == (500, "FSS.1202")
+    assert b"secret" not in reply.body
     assert reply.headers["X-CFF-Request-Id"]
 
 
