@@ -42,6 +42,7 @@ from engine.protocols import (
     TriggerRules,
     Undeliverable,
 )
+from engine.signing import sign as sign_request
 from engine.store_errors import BadLink, ObjectMissing, StoreRefused, StoreUnavailable
 from engine.trigger_errors import CursorMoved
 from engine.trigger_seams import (
@@ -120,4 +121,5 @@ __all__ = [
     "Undeliverable",
     "parse_urn",
     "read_cron",
+    "sign_request",
 ]

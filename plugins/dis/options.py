@@ -1,4 +1,4 @@
-"""DIS, the stream service: records of a stream that are read at an interval."""
+"""What a DIS trigger is told: which stream, from where on, and how much at a time (spec triggers_runtime, 1.4)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from engine import InvalidField, Plugin, TriggerRules
+from engine import InvalidField
 from plugins.fields import Text, UpTo10000
 
 LONGEST = {"s": 60, "ms": 60_000}  #: polling intervals
@@ -16,7 +16,7 @@ LONGEST = {"s": 60, "ms": 60_000}  #: polling intervals
 class DisOptions(Struct, frozen=True, kw_only=True):
     stream_name: Text
     sharditerator_type: Literal["TRIM_HORIZON", "LATEST"]
-    polling_interval: Annotated[int, Meta(ge=1)] = 30
+    polling_interval: Annotated[int, Meta(ge=1)] = 30  #: until an empty partition of a real endpoint is read again
     polling_unit: Literal["s", "ms"] = "s"
     batch_size: UpTo10000 = 100
     max_fetch_bytes: Annotated[int, Meta(ge=0, le=4 << 20)] = 1 << 20
@@ -34,9 +34,7 @@ class DisOptions(Struct, frozen=True, kw_only=True):
     def serial(self) -> bool:
         return self.is_serial == "true"
 
-
-plugin = Plugin(
-    kinds=("DIS",),
-    options=DisOptions,
-    rules=TriggerRules(vendor=True, may_disable=False, pulls=True, unique=("stream_name",)),
-)
+    @property
+    def interval(self) -> float:
+        """Seconds."""
+        return self.polling_interval * (1.0 if self.polling_unit == "s" else 0.001)

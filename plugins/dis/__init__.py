@@ -1,0 +1,21 @@
+"""DIS, the stream service: records of a stream call functions, and outcomes become records."""
+
+from __future__ import annotations
+
+from engine import Plugin, TriggerRules
+from plugins.dis.destination import DisDestination, DisParam
+from plugins.dis.options import DisOptions
+from plugins.dis.service import DisService
+from plugins.dis.settings import DisSettings
+from plugins.dis.source import DisTrigger
+
+plugin = Plugin(
+    kinds=("DIS",),
+    service=DisSettings,
+    serve=DisService,
+    options=DisOptions,
+    trigger=DisTrigger,
+    param=DisParam,
+    destination=DisDestination,
+    rules=TriggerRules(vendor=True, may_disable=False, pulls=True, unique=("stream_name",)),
+)

@@ -1,0 +1,191 @@
+"""The API of the embedded streams, at the vendor's own paths: streams, records and cursors.
+
+Refusals have the vendor's codes. What it offers beyond (dump tasks, tags, policies, metrics) is answered with 404.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from engine import PushReply, PushRequest
+from plugins.dis import bodies as b
+from plugins.dis.access import Record, Start
+from plugins.dis.call import Answer, Call, Handler
+from plugins.dis.consumers import ConsumersApi
+from plugins.dis.problems import BAD_REQUEST, DisProblem
+from plugins.dis.shape import Partition, Stream
+from plugins.dis.streams import NewStream, Streams
+
+HEADS = ("v2/streams", "v2/records", "v2/cursors", "v2/apps", "v2/checkpoints", "v2/stream", "v3/streams")
+#: Bytes of a body: what one request may put, in base64, and the rest of it.
+LIMIT = 10 << 20
+MOST_FETCHED = 10 << 20  #: bytes of records in one answer
+
+
+class DisApi:
+    def __init__(self, streams: Streams, consumers: ConsumersApi) -> None:
+        self._streams = streams
+        self._handlers: Mapping[str, Handler] = {
+            "POST v2 streams": self._create,
+            "GET v2 streams": self._list,
+            "GET v2 streams *": self._show,
+            "PUT v2 streams *": self._scale,
+            "PUT v3 streams *": self._update,
+            "DELETE v2 streams *": self._delete,
+            "POST v2 records": self._put,
+            "GET v2 records": self._get,
+            "GET v2 cursors": self._cursor,
+            "POST v2 apps": consumers.create,
+            "GET v2 apps": consumers.list,
+            "GET v2 apps *": consumers.show,
+            "DELETE v2 apps *": consumers.delete,
+            "GET v2 apps * streams *": consumers.progress,
+            "POST v2 checkpoints": consumers.commit,
+            "GET v2 checkpoints": consumers.checkpoint,
+            "DELETE v2 checkpoints": consumers.forget,
+        }
+
+    async def answer(self, request: PushRequest) -> PushReply:
+        _, version, project, *words = request.path.rstrip("/").split("/")
+        if request.project and request.project != project:
+            return _problem(403, DisProblem("DIS.4116", f"these credentials are for project {request.project} only"))
+        # Names stand at every second place behind the first.
+        path = " ".join("*" if place % 2 else word for place, word in enumerate(words))
+        handler = self._handlers.get(f"{request.method} {version} {path}")
+        if handler is None:
+            return _problem(404, DisProblem(BAD_REQUEST, "the embedded streams do not offer this"))
+        try:
+            status, body = await handler(Call(project=project, names=tuple(words[1::2]), request=request))
+        except DisProblem as problem:
+            return _problem(400, problem)
+        return PushReply(status=status, body=b"" if body is None else msgspec.json.encode(body))
+
+    # --- streams --------------------------------------------------------------------------------------------
+
+    async def _create(self, call: Call) -> Answer:
+        body = b.read_body(call.request, b.CreateStream)
+        new = NewStream(
+            name=body.stream_name,
+            partitions=body.partition_count,
+            retention=body.data_duration or 24,
+            stream_type=body.stream_type or "COMMON",
+            data_type=body.data_type or "BLOB",
+        )
+        await self._streams.create(call.project, new)
+        return 201, {}
+
+    async def _list(self, call: Call) -> Answer:
+        query = b.read_query(call.request, b.ListStreams)
+        names = self._streams.names(call.project)
+        left = [name for name in names if name > query.start_stream_name]
+        page = left[: query.limit]
+        return 200, {
+            "total_number": len(names),
+            "stream_names": page,
+            "has_more_streams": len(page) < len(left),
+            "stream_info_list": [_info(self._streams.find(call.project, name)) for name in page],
+        }
+
+    async def _show(self, call: Call) -> Answer:
+        query = b.read_query(call.request, b.ShowStream)
+        stream = self._streams.find(call.project, call.names[0])
+        left = [one for one in stream.partitions if one.id > query.start_partition_id]
+        page = left[: query.limit_partitions]
+        return 200, {
+            **_info(stream),
+            "stream_id": stream.stream_id,
+            "last_modified_time": int(stream.modified_at * 1000),
+            "partitions": [self._partition(stream, one) for one in page],
+            "has_more_partitions": len(page) < len(left),
+            "writable_partition_count": len(stream.open),
+            "readable_partition_count": sum(not self._streams.expired(stream, one) for one in stream.partitions),
+        }
+
+    async def _scale(self, call: Call) -> Answer:
+        target = b.read_body(call.request, b.ScaleStream).target_partition_count
+        before = await self._streams.scale(call.project, call.names[0], target)
+        return 200, {
+            "stream_name": call.names[0],
+            "current_partition_count": before,
+            "target_partition_count": target,
+        }
+
+    async def _update(self, call: Call) -> Answer:
+        body = b.read_body(call.request, b.UpdateStream)
+        await self._streams.change(call.project, call.names[0], retention=body.data_duration, data_type=body.data_type)
+        return 200, {}
+
+    async def _delete(self, call: Call) -> Answer:
+        await self._streams.delete(call.project, call.names[0])
+        return 204, None
+
+    # --- records --------------------------------------------------------------------------------------------
+
+    async def _put(self, call: Call) -> Answer:
+        body = b.read_body(call.request, b.PutRecords)
+        if body.stream_id:
+            stream = self._streams.by_id(call.project, body.stream_id)
+        else:
+            stream = self._streams.find(call.project, body.stream_name or "")
+        results = await self._streams.put_into(stream, body.records)
+        return 200, {"failed_record_count": sum(bool(one.error_code) for one in results), "records": results}
+
+    async def _cursor(self, call: Call) -> Answer:
+        query = b.read_query(call.request, b.ShowCursor)
+        start = Start(type=query.cursor_type, sequence_number=query.starting_sequence_number, timestamp=query.timestamp)
+        cursor = await self._streams.cursor(call.project, query.stream_name, query.partition_id, start)
+        return 200, {"partition_cursor": cursor}
+
+    async def _get(self, call: Call) -> Answer:
+        query = b.read_query(call.request, b.GetRecords)
+        most = min(query.max_fetch_bytes, MOST_FETCHED)
+        page = await self._streams.read(call.project, query.partition_cursor, most)
+        return 200, {
+            "records": [_record(one) for one in page.records],
+            "next_partition_cursor": page.next_partition_cursor,
+        }
+
+    def _partition(self, stream: Stream, partition: Partition) -> dict[str, Any]:
+        first, next_ = self._streams.span(stream, partition)
+        status = "ACTIVE" if partition.open else "EXPIRED" if self._streams.expired(stream, partition) else "DELETED"
+        shown = {
+            "status": status,
+            "partition_id": partition.id,
+            "hash_range": f"[{partition.low} : {partition.high}]",
+            "sequence_number_range": f"[{first} : {next_}]",
+        }
+        parents = ",".join(stream.partitions[number].id for number in partition.parents)
+        return {**shown, "parent_partitions": f"({parents})"} if parents else shown
+
+
+def _info(stream: Stream) -> dict[str, Any]:
+    return {
+        "stream_name": stream.name,
+        "create_time": int(stream.created_at * 1000),
+        "retention_period": stream.retention,
+        "status": "RUNNING",
+        "stream_type": stream.stream_type,
+        "data_type": stream.data_type,
+        "partition_count": len(stream.open),
+        "auto_scale_enabled": False,
+        "tags": [],
+        "sys_tags": [],
+    }
+
+
+def _record(record: Record) -> dict[str, Any]:
+    shown = {
+        "sequence_number": record.sequence_number,
+        "data": record.data,
+        "timestamp": record.timestamp,
+        "timestamp_type": "CreateTime",
+    }
+    return shown if record.partition_key is None else {"partition_key": record.partition_key, **shown}
+
+
+def _problem(status: int, problem: DisProblem) -> PushReply:
+    body = msgspec.json.encode({"errorCode": problem.code, "message": problem.message})
+    return PushReply(status=status, body=body)

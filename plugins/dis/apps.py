@@ -1,0 +1,77 @@
+"""Consumers of embedded streams: apps, and how far each has come."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import anyio
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine import Store
+from plugins.dis.problems import APP_EXISTS, NO_APP, DisProblem
+
+TABLE = "apps"
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True):
+    sequence_number: str
+    metadata: str = ""
+
+
+class App(Struct, frozen=True, kw_only=True):
+    name: str
+    app_id: str
+    created_at: float
+    checkpoints: dict[str, dict[str, Checkpoint]] = {}  #: by stream id and partition id
+
+
+class Apps:
+    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+        self._store, self._now = store, now
+        self._changing = anyio.Lock()
+
+    async def names(self, project: str, after: str) -> list[str]:
+        names, after = list[str](), f"{project}/{after}"
+        while rows := await self._store.scan(TABLE, after=after, until=f"{project}0"):
+            names += [key.partition("/")[2] for key, _ in rows]
+            after = rows[-1][0]
+        return names
+
+    async def find(self, project: str, name: str) -> App:
+        value = await self._store.get(TABLE, f"{project}/{name}")
+        if value is None:
+            raise DisProblem(NO_APP, f"App does not exist. [{name}]")
+        return msgspec.json.decode(value, type=App)
+
+    async def create(self, project: str, name: str) -> None:
+        async with self._changing:
+            if await self._store.get(TABLE, f"{project}/{name}") is not None:
+                raise DisProblem(APP_EXISTS, f"App already exists. [{name}]")
+            await self._keep(project, App(name=name, app_id=uuid.uuid4().hex[:20], created_at=self._now()))
+
+    async def delete(self, project: str, name: str) -> None:
+        async with self._changing:
+            await self.find(project, name)
+            await self._store.write(TABLE, delete=[f"{project}/{name}"])
+
+    async def commit(self, project: str, name: str, stream_id: str, part: str, checkpoint: Checkpoint) -> None:
+        async with self._changing:
+            app = await self.find(project, name)
+            there = app.checkpoints.get(stream_id, {})
+            await self._keep(
+                project, replace(app, checkpoints={**app.checkpoints, stream_id: {**there, part: checkpoint}})
+            )
+
+    async def forget(self, project: str, name: str, stream_id: str, part: str) -> None:
+        """The checkpoint of a partition, or of all if none is named."""
+        async with self._changing:
+            app = await self.find(project, name)
+            left = {one: kept for one, kept in app.checkpoints.get(stream_id, {}).items() if part and one != part}
+            others = {one: kept for one, kept in app.checkpoints.items() if one != stream_id}
+            await self._keep(project, replace(app, checkpoints={**others, stream_id: left} if left else others))
+
+    async def _keep(self, project: str, app: App) -> None:
+        await self._store.write(TABLE, {f"{project}/{app.name}": msgspec.json.encode(app)})

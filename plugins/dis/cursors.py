@@ -1,0 +1,36 @@
+"""What a partition cursor says: which partition, from where on, since when."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import msgspec
+from msgspec import Struct
+
+from plugins.dis.problems import BAD_REQUEST, EXPIRED_CURSOR, DisProblem
+
+#: Seconds that a cursor is good for (spec triggers_runtime, 3.3).
+LIFE = 300.0
+
+
+class Cursor(Struct, frozen=True, array_like=True):
+    stream_id: str
+    number: int  #: of the partition
+    position: int  #: sequence number of what is read next
+    made_at: float
+
+
+def write_cursor(cursor: Cursor) -> str:
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode(cursor)).decode().rstrip("=")
+
+
+def read_cursor(text: str, now: float) -> Cursor:
+    try:
+        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        cursor = msgspec.msgpack.decode(base64.urlsafe_b64decode(padded), type=Cursor)
+    except (UnicodeEncodeError, binascii.Error, msgspec.DecodeError):
+        raise DisProblem(BAD_REQUEST, "partition-cursor is none: ask for one at cursors") from None
+    if now - cursor.made_at > LIFE:
+        raise DisProblem(EXPIRED_CURSOR, f"Expired partition cursor: it is good for {LIFE:.0f} s, ask for a new one")
+    return cursor

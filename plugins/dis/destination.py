@@ -1,0 +1,39 @@
+"""Destination DIS: each outcome is a record of a stream, whose partition key is the request id.
+
+At least once: an outcome that comes twice has the same ``request_context.request_id``.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from engine import DeliveryContext, Owed, parse_urn
+from plugins.dis.access import Entry
+from plugins.dis.problems import DisProblem
+from plugins.fields import Text
+
+
+class DisParam(Struct, frozen=True, kw_only=True):
+    stream_name: Text
+
+
+class _Record(Struct, frozen=True, kw_only=True):
+    class Context(Struct, frozen=True, kw_only=True):
+        request_id: str
+        function_urn: str
+
+    request_context: Context
+
+
+class DisDestination:
+    def __init__(self, param: DisParam) -> None:
+        self._stream = param.stream_name
+
+    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+        said = msgspec.json.decode(record, type=_Record).request_context
+        project = parse_urn(said.function_urn, region="", project="").project
+        access = await context.plugin.service.access()
+        [put] = await access.put(project, self._stream, [Entry(data=record, partition_key=said.request_id)])
+        if put.error_code:
+            raise DisProblem(put.error_code, put.error_message or "")

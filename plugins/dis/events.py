@@ -1,0 +1,43 @@
+"""What a batch of records becomes: events of the documented shape (spec triggers_runtime, 1.4)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine import Event
+from plugins.dis.access import Page, Record
+from plugins.dis.options import DisOptions
+
+#: Bytes of one event's JSON, so that it is accepted: 10,000 records with long keys may have more.
+LARGEST = 5 << 20
+
+
+def events_of(options: DisOptions, partition: str, page: Page) -> list[tuple[Event, str]]:
+    """Events, each with the sequence number of its last record."""
+    return [(_event(options, partition, page, batch), batch[-1].sequence_number) for batch in _batches(options, page)]
+
+
+def _batches(options: DisOptions, page: Page) -> list[list[Record]]:
+    batches, size = [list[Record]()], 0
+    for record in page.records:
+        more = len(record.data) * 4 // 3 + 6 * len(record.partition_key or "") + 100
+        if batches[-1] and (len(batches[-1]) == options.batch_size or size + more > LARGEST):
+            batches.append([])
+            size = 0
+        batches[-1].append(record)
+        size += more
+    return batches
+
+
+def _event(options: DisOptions, partition: str, page: Page, batch: list[Record]) -> Event:
+    records = [
+        {"partition_key": one.partition_key or "", "data": one.data, "sequence_number": one.sequence_number}
+        for one in batch
+    ]
+    message = {
+        "next_partition_cursor": page.next_partition_cursor,
+        "records": records,
+        "millis_behind_latest": "",
+    }
+    shown = {"ShardID": partition, "Message": message, "Tag": "latest", "StreamName": options.stream_name}
+    return Event(payload=msgspec.json.encode(shown))

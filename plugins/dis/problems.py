@@ -1,0 +1,23 @@
+"""What DIS answers when it refuses: codes of the vendor's list, told by the embedded stream and by a real endpoint."""
+
+from __future__ import annotations
+
+OUT_OF_RANGE = "DIS.4224"  #: a sequence number that is not there (any more)
+EXPIRED_CURSOR = "DIS.4225"
+BAD_REQUEST = "DIS.4300"
+NO_STREAM = "DIS.4301"
+NO_PARTITION = "DIS.4302"
+TOO_FAST = "DIS.4303"
+STREAM_EXISTS = "DIS.4307"
+APP_EXISTS = "DIS.4330"
+NO_APP = "DIS.4332"
+
+
+class DisProblem(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        self.code, self.message = code, message
+        super().__init__(f"{code} {message}")
+
+
+def no_stream(name: str, project: str) -> DisProblem:
+    return DisProblem(NO_STREAM, f"Stream does not exist. [{name}][{project}]")

@@ -1,0 +1,57 @@
+"""What runs once for all of DIS: the embedded streams and their API, or the client of an endpoint elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+
+from anyio.abc import TaskStatus
+
+from engine import PluginContext
+from plugins.dis.access import StreamAccess
+from plugins.dis.api import HEADS, LIMIT, DisApi
+from plugins.dis.apps import Apps
+from plugins.dis.consumers import ConsumersApi
+from plugins.dis.remote import RemoteStreams
+from plugins.dis.settings import DisSettings
+from plugins.dis.streams import Streams
+from plugins.http_client import HttpService
+
+
+class DisService:
+    def __init__(self, settings: DisSettings) -> None:
+        self._settings = settings
+        self._ready = asyncio.Event()
+        self._access: StreamAccess | None = None
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        try:
+            if self._settings.endpoint:
+                await self._run_client(context, task_status)
+            else:
+                await self._run_streams(context, task_status)
+        finally:
+            self._ready.clear()
+
+    async def access(self) -> StreamAccess:
+        """Waits while the service starts."""
+        await self._ready.wait()
+        assert self._access is not None
+        return self._access
+
+    async def _run_client(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
+        http = HttpService(self._settings.timeout)
+        self._offer(RemoteStreams(self._settings, http, context.clock))
+        await http.run(context, task_status=task_status)
+
+    async def _run_streams(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
+        streams = Streams(context)
+        await streams.load()
+        api = DisApi(streams, ConsumersApi(Apps(context.store, context.clock.now), streams))
+        with context.routes.claim(*HEADS, handler=api.answer, limit=LIMIT):
+            self._offer(streams)
+            task_status.started()
+            await streams.run()
+
+    def _offer(self, access: StreamAccess) -> None:
+        self._access = access
+        self._ready.set()

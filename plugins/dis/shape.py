@@ -1,0 +1,98 @@
+"""A stream's shape: partitions that share the range of hashes, split and merged as their number is changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+LARGEST = (1 << 63) - 1  #: hash
+
+
+class Partition(Struct, frozen=True, kw_only=True):
+    number: int
+    low: int  #: first hash
+    high: int  #: last hash
+    parents: tuple[int, ...] = ()
+    closed_at: float = 0.0  #: 0 while it takes records
+
+    @property
+    def id(self) -> str:
+        return partition_id(self.number)
+
+    @property
+    def open(self) -> bool:
+        return not self.closed_at
+
+
+class Stream(Struct, frozen=True, kw_only=True):
+    stream_id: str
+    project: str
+    name: str
+    created_at: float
+    modified_at: float
+    retention: int  #: hours
+    stream_type: str
+    data_type: str
+    partitions: tuple[Partition, ...]  #: by number
+
+    @property
+    def open(self) -> tuple[Partition, ...]:
+        return tuple(one for one in self.partitions if one.open)
+
+    def partition(self, text: str) -> Partition | None:
+        """By its id, or its number."""
+        digits = text.removeprefix("shardId-")
+        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 10 else -1
+        return self.partitions[number] if 0 <= number < len(self.partitions) else None
+
+    def holding(self, hashed: int) -> Partition:
+        return next(one for one in self.partitions if one.open and one.low <= hashed <= one.high)
+
+
+def partition_id(number: int) -> str:
+    return f"shardId-{number:010}"
+
+
+def hash_of(key: str) -> int:
+    return int.from_bytes(hashlib.md5(key.encode(), usedforsecurity=False).digest()[:8]) >> 1
+
+
+def evenly(count: int) -> tuple[Partition, ...]:
+    bounds = [(LARGEST + 1) * number // count for number in range(count + 1)]
+    return tuple(Partition(number=n, low=bounds[n], high=bounds[n + 1] - 1) for n in range(count))
+
+
+def scaled(stream: Stream, count: int, now: float) -> Stream:
+    """With so many open partitions: the widest are split in two, or the narrowest neighbours merged.
+
+    A partition is closed at most once on the way: what is made here may be cut or merged again before it exists.
+    """
+    wanted = sorted(stream.open, key=lambda one: one.low)
+    ranges = [(one.low, one.high, {one.number}) for one in wanted]
+    while len(ranges) < count:
+        place = max(range(len(ranges)), key=lambda n: ranges[n][1] - ranges[n][0])
+        low, high, parents = ranges[place]
+        middle = (low + high) // 2
+        ranges[place : place + 1] = [(low, middle, parents), (middle + 1, high, parents)]
+    while len(ranges) > count:
+        place = min(range(len(ranges) - 1), key=lambda n: ranges[n + 1][1] - ranges[n][0])
+        (low, _, left), (_, high, right) = ranges[place : place + 2]
+        ranges[place : place + 2] = [(low, high, left | right)]
+    return replace(stream, modified_at=now, partitions=_with(stream.partitions, ranges, now))
+
+
+def _with(
+    there: tuple[Partition, ...], ranges: Iterable[tuple[int, int, set[int]]], now: float
+) -> tuple[Partition, ...]:
+    kept = {(one.low, one.high) for one in there if one.open}
+    new = [(low, high, parents) for low, high, parents in ranges if (low, high) not in kept]
+    closed = {number for _, _, parents in new for number in parents}
+    old = [replace(one, closed_at=now) if one.number in closed else one for one in there]
+    made = [
+        Partition(number=len(there) + place, low=low, high=high, parents=tuple(sorted(parents)))
+        for place, (low, high, parents) in enumerate(new)
+    ]
+    return (*old, *made)

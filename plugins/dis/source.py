@@ -1,0 +1,154 @@
+"""The source of DIS: each partition of a stream is read in order, by a task of its own.
+
+    stream there → partitions whose parents are drained → read, hand over with the place, read on → drained → children
+
+Serial, a partition is read on only after what its last batch started has ended. A place is a sequence number, so that
+it outlives cursors. Records whose time is over before they are read are lost, as the stream's retention has it; the
+log says so.
+"""
+
+from __future__ import annotations
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup, TaskStatus
+
+from engine import TriggerContext
+from plugins.dis.access import Layout, Page, Part, Start, StreamAccess
+from plugins.dis.events import events_of
+from plugins.dis.options import DisOptions
+from plugins.dis.places import Places
+from plugins.dis.problems import EXPIRED_CURSOR, NO_STREAM, OUT_OF_RANGE, TOO_FAST, DisProblem
+
+log = structlog.get_logger("functiond.dis")
+
+FETCHED = 1 << 20  #: bytes of records in one read, if the options say nothing
+
+
+class DisTrigger:
+    def __init__(self, options: DisOptions) -> None:
+        self._options = options
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        access = await context.plugin.service.access()
+        task_status.started()
+        layout = await self._await_stream(context, access)
+        places = Places(context, layout.stream_id)
+        if self._options.sharditerator_type == "LATEST":
+            await places.begin_late(layout)
+        await _Reading(context, access, self._options, places, layout).run()
+
+    async def _await_stream(self, context: TriggerContext, access: StreamAccess) -> Layout:
+        name = self._options.stream_name
+        while True:
+            made = access.news(context.project, name, "", self._options.interval)
+            try:
+                layout = await access.layout(context.project, name)
+            except DisProblem as problem:
+                if problem.code != NO_STREAM:
+                    raise
+                context.trouble(f"there is no stream {name!r} yet: create it")
+                await made()
+            else:
+                context.trouble("")
+                return layout
+
+
+class _Reading:
+    """One run: which partitions are being read, and how far each has come."""
+
+    def __init__(
+        self, context: TriggerContext, access: StreamAccess, options: DisOptions, places: Places, layout: Layout
+    ) -> None:
+        self._context, self._access, self._options, self._places = context, access, options, places
+        self._layout, self._seen = layout, anyio.current_time()
+        self._begun: set[str] = set()
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as readers:
+            self._begin(readers)
+            await anyio.sleep_forever()
+
+    def _begin(self, readers: TaskGroup) -> None:
+        """Read whatever may be read and is not yet."""
+        parts = {part.id: part for part in self._layout.parts}
+        for part in self._layout.parts:
+            waits = any(parent in parts and not self._over(parts[parent]) for parent in part.parents)
+            if part.id not in self._begun and not waits and not self._over(part):
+                self._begun.add(part.id)
+                readers.start_soon(self._follow, part.id, readers)
+
+    def _over(self, part: Part) -> bool:
+        return part.expired or self._places.of(part.id).drained
+
+    async def _follow(self, partition: str, readers: TaskGroup) -> None:
+        await self._wait_for_last(partition)
+        cursor = await self._cursor(partition)
+        while True:
+            news = self._access.news(
+                self._context.project, self._options.stream_name, partition, self._options.interval
+            )
+            closed = not self._part(partition).open
+            try:
+                page = await self._access.read(self._context.project, cursor, self._options.max_fetch_bytes or FETCHED)
+            except DisProblem as problem:
+                if problem.code == EXPIRED_CURSOR:
+                    cursor = await self._cursor(partition)
+                elif problem.code == TOO_FAST:
+                    await anyio.sleep(self._options.interval)
+                else:
+                    raise
+                continue
+            cursor = page.next_partition_cursor
+            if page.records:
+                await self._take(partition, page)
+            elif closed:  # it was so before the read: nothing more will come
+                await self._places.drain(partition)
+                await self._look()
+                self._begin(readers)
+                return
+            elif not await self._has_closed(partition):
+                await news()
+
+    async def _take(self, partition: str, page: Page) -> None:
+        batches = events_of(self._options, partition, page)
+        if self._options.serial:
+            for event, last in batches:
+                await self._places.move(partition, [event], last, serial=True)
+                await self._wait_for_last(partition)
+        else:
+            await self._places.move(partition, [event for event, _ in batches], batches[-1][1])
+
+    async def _wait_for_last(self, partition: str) -> None:
+        """Also for what the run before this one started."""
+        if self._options.serial and (request_id := self._places.of(partition).request):
+            await self._context.ended(request_id)
+
+    async def _cursor(self, partition: str) -> str:
+        start = self._places.of(partition).start()
+        try:
+            return await self._access.cursor(self._context.project, self._options.stream_name, partition, start)
+        except DisProblem as problem:
+            if problem.code != OUT_OF_RANGE:
+                raise
+        log.warning(
+            "records are lost: the stream kept them too short", trigger=self._context.trigger_id, partition=partition
+        )
+        start = Start(type="TRIM_HORIZON")
+        return await self._access.cursor(self._context.project, self._options.stream_name, partition, start)
+
+    # --- what the stream looks like -------------------------------------------------------------------------
+
+    def _part(self, partition: str) -> Part:
+        found = (part for part in self._layout.parts if part.id == partition)
+        return next(found, Part(id=partition, open=False, expired=True))  # DIS forgets those that have expired
+
+    async def _has_closed(self, partition: str) -> bool:
+        """By a look at the stream, unless the last one is fresh."""
+        if self._part(partition).open and anyio.current_time() - self._seen >= self._access.fresh_for:
+            await self._look()
+        return not self._part(partition).open
+
+    async def _look(self) -> None:
+        self._layout = await self._access.layout(self._context.project, self._options.stream_name)
+        self._seen = anyio.current_time()

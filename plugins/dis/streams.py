@@ -1,0 +1,271 @@
+"""The embedded streams: made, changed, written and read here; what is answered is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine import PluginContext
+from plugins.dis.access import Entry, Layout, Page, Part, Put, Start
+from plugins.dis.cursors import Cursor, read_cursor, write_cursor
+from plugins.dis.problems import BAD_REQUEST, NO_PARTITION, OUT_OF_RANGE, STREAM_EXISTS, DisProblem, no_stream
+from plugins.dis.records import Records
+from plugins.dis.shape import LARGEST, Partition, Stream, evenly, hash_of, partition_id, scaled
+
+TABLE = "streams"
+RECORD_LIMIT = 1 << 20  #: bytes of one record
+PUT_LIMIT = 5 << 20  #: bytes of all records of a request
+MOST_PARTITIONS = 50  #: open ones of a stream
+SWEEP = 3600.0  #: seconds between looks at what has been kept long enough
+
+
+class NewStream(Struct, frozen=True, kw_only=True):
+    name: str
+    partitions: int
+    retention: int  #: hours
+    stream_type: str
+    data_type: str
+
+
+class Streams:
+    """A ``StreamAccess``, and what the API offers beyond it. To be loaded first."""
+
+    fresh_for = 0.0
+
+    def __init__(self, context: PluginContext) -> None:
+        self._store, self._clock, self._sleep_until = context.store, context.clock, context.sleep_until
+        self._records = Records(context.store, context.clock.now)
+        self._streams: dict[tuple[str, str], Stream] = {}  #: by project and name
+        self._by_id: dict[str, Stream] = {}
+        self._changing = anyio.Lock()
+        self._gone: asyncio.Queue[str] = asyncio.Queue()  #: ids of deleted streams that may still have rows
+        self._made = asyncio.Event()  #: of the next stream
+
+    async def load(self) -> None:
+        after = ""
+        while rows := await self._store.scan(TABLE, after=after):
+            after = rows[-1][0]
+            for _, value in rows:
+                await self._know(msgspec.json.decode(value, type=Stream))
+        for stream_id in await self._records.streams():
+            if stream_id not in self._by_id:
+                self._gone.put_nowait(stream_id)
+        await self._expire()
+
+    async def run(self) -> None:
+        """Drop what was kept long enough, and what is left of deleted streams."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._sweep)
+            while True:
+                await self._records.purge(await self._gone.get())
+
+    # --- streams --------------------------------------------------------------------------------------------
+
+    def names(self, project: str) -> list[str]:
+        return sorted(name for owner, name in self._streams if owner == project)
+
+    def find(self, project: str, name: str) -> Stream:
+        stream = self._streams.get((project, name))
+        if stream is None:
+            raise no_stream(name, project)
+        return stream
+
+    def by_id(self, project: str, stream_id: str) -> Stream:
+        stream = self._by_id.get(stream_id)
+        if stream is None or stream.project != project:
+            raise no_stream(stream_id, project)
+        return stream
+
+    async def create(self, project: str, new: NewStream) -> None:
+        async with self._changing:
+            if (project, new.name) in self._streams:
+                raise DisProblem(STREAM_EXISTS, f"Stream already exists. [{new.name}][{project}]")
+            now = self._clock.now()
+            stream = Stream(
+                stream_id=uuid.uuid4().hex[:20],
+                project=project,
+                name=new.name,
+                created_at=now,
+                modified_at=now,
+                retention=new.retention,
+                stream_type=new.stream_type,
+                data_type=new.data_type,
+                partitions=evenly(new.partitions),
+            )
+            await self._keep(stream)
+            await self._know(stream)
+        made, self._made = self._made, asyncio.Event()
+        made.set()
+
+    async def change(self, project: str, name: str, *, retention: int | None, data_type: str | None) -> None:
+        async with self._changing:
+            stream = self.find(project, name)
+            stream = replace(
+                stream,
+                retention=retention or stream.retention,
+                data_type=data_type or stream.data_type,
+                modified_at=self._clock.now(),
+            )
+            await self._keep(stream)
+            self._learn(stream)
+
+    async def scale(self, project: str, name: str, count: int) -> int:
+        """Gives how many partitions were open before."""
+        async with self._changing:
+            old = self.find(project, name)
+            new = scaled(old, count, self._clock.now())
+            await self._keep(new)
+            for partition in new.partitions[len(old.partitions) :]:
+                await self._records.load((new.stream_id, partition.number))
+            self._learn(new)
+        for partition in old.partitions:
+            self._records.tell((old.stream_id, partition.number))
+        return len(old.open)
+
+    async def delete(self, project: str, name: str) -> None:
+        async with self._changing:
+            stream = self.find(project, name)
+            await self._store.write(TABLE, delete=[_key(stream)])
+            del self._streams[project, name], self._by_id[stream.stream_id]
+        for partition in stream.partitions:
+            self._records.forget((stream.stream_id, partition.number))
+        self._gone.put_nowait(stream.stream_id)
+
+    def span(self, stream: Stream, partition: Partition) -> tuple[int, int]:
+        """The first sequence number that may be read, and that of the next record."""
+        return self._records.span((stream.stream_id, partition.number))
+
+    def expired(self, stream: Stream, partition: Partition) -> bool:
+        closed = partition.closed_at
+        return bool(closed) and closed + stream.retention * 3600 < self._clock.now()
+
+    # --- what StreamAccess asks for -------------------------------------------------------------------------
+
+    async def layout(self, project: str, stream: str) -> Layout:
+        found = self.find(project, stream)
+        parts = [
+            Part(
+                id=one.id,
+                open=one.open,
+                expired=self.expired(found, one),
+                parents=tuple(partition_id(number) for number in one.parents),
+            )
+            for one in found.partitions
+        ]
+        return Layout(stream_id=found.stream_id, parts=tuple(parts))
+
+    async def cursor(self, project: str, stream: str, partition_id: str, start: Start) -> str:
+        found = self.find(project, stream)
+        partition = found.partition(partition_id)
+        if partition is None:
+            raise DisProblem(NO_PARTITION, f"Partition does not exist. [{partition_id}]")
+        position = await self._position((found.stream_id, partition.number), start)
+        return self._cursor(found.stream_id, partition.number, position)
+
+    async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
+        """Raises DisProblem for a cursor of another project as for one of a stream that is gone."""
+        known = read_cursor(cursor, self._clock.now())
+        stream = self.by_id(project, known.stream_id)
+        if not 0 <= known.number < len(stream.partitions):
+            raise DisProblem(NO_PARTITION, f"Partition does not exist. [{known.number}]")
+        place = (stream.stream_id, known.number)
+        position = max(known.position, self._records.span(place)[0])
+        records, position = await self._records.read(place, position, max_bytes)
+        return Page(records=records, next_partition_cursor=self._cursor(*place, position))
+
+    async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]:
+        """In the order of the entries. Those that are refused, alone, say why."""
+        return await self.put_into(self.find(project, stream), entries)
+
+    async def put_into(self, stream: Stream, entries: Sequence[Entry]) -> Sequence[Put]:
+        if sum(len(entry.data) for entry in entries) > PUT_LIMIT:
+            raise DisProblem(BAD_REQUEST, f"records may have {PUT_LIMIT} bytes together: send fewer at a time")
+        places = [_partition(stream, entry) for entry in entries]
+        good = [
+            (place.number, entry) for place, entry in zip(places, entries, strict=True) if not isinstance(place, Put)
+        ]
+        sequences = iter(await self._records.append(stream.stream_id, good) if good else ())
+        return [
+            place if isinstance(place, Put) else Put(partition_id=place.id, sequence_number=str(next(sequences)))
+            for place in places
+        ]
+
+    def news(self, project: str, stream: str, partition_id: str, interval: float) -> Callable[[], Awaitable[object]]:
+        found = self._streams.get((project, stream))
+        partition = found.partition(partition_id) if found else None
+        if found is None or partition is None:
+            return self._made.wait
+        return self._records.news((found.stream_id, partition.number)).wait
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _position(self, place: tuple[str, int], start: Start) -> int:
+        earliest, next_ = self._records.span(place)
+        if start.type == "TRIM_HORIZON":
+            return earliest
+        if start.type == "LATEST":
+            return next_
+        if start.type == "AT_TIMESTAMP":
+            return await self._records.seek(place, start.timestamp)
+        text = start.sequence_number
+        position = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
+        position += position >= 0 and start.type == "AFTER_SEQUENCE_NUMBER"
+        if not earliest <= position <= next_:
+            raise DisProblem(OUT_OF_RANGE, f"Sequence_number out of range. [{text}] of [{earliest} : {next_}]")
+        return position
+
+    def _cursor(self, stream_id: str, number: int, position: int) -> str:
+        return write_cursor(Cursor(stream_id, number, position, self._clock.now()))
+
+    async def _keep(self, stream: Stream) -> None:
+        await self._store.write(TABLE, {_key(stream): msgspec.json.encode(stream)})
+
+    def _learn(self, stream: Stream) -> None:
+        self._streams[stream.project, stream.name] = self._by_id[stream.stream_id] = stream
+
+    async def _know(self, stream: Stream) -> None:
+        for partition in stream.partitions:
+            await self._records.load((stream.stream_id, partition.number))
+        self._learn(stream)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._sleep_until(self._clock.now() + SWEEP)
+            await self._expire()
+
+    async def _expire(self) -> None:
+        for stream in list(self._by_id.values()):
+            moment = int((self._clock.now() - stream.retention * 3600) * 1000)
+            for partition in stream.partitions:
+                if stream.stream_id in self._by_id:  # it may be deleted meanwhile
+                    await self._records.expire((stream.stream_id, partition.number), moment)
+
+
+def _key(stream: Stream) -> str:
+    return f"{stream.project}/{stream.name}"
+
+
+def _partition(stream: Stream, entry: Entry) -> Partition | Put:
+    """Where an entry goes, or why it goes nowhere."""
+    if len(entry.data) > RECORD_LIMIT:
+        return Put(error_code=BAD_REQUEST, error_message=f"a record may have {RECORD_LIMIT} bytes")
+    if entry.partition_id:
+        partition = stream.partition(entry.partition_id)
+        if partition is None or not partition.open:
+            return Put(error_code=NO_PARTITION, error_message=f"no open partition: [{entry.partition_id}]")
+        return partition
+    if not entry.explicit_hash_key:
+        hashed = random.randint(0, LARGEST) if entry.partition_key is None else hash_of(entry.partition_key)
+        return stream.holding(hashed)
+    text = entry.explicit_hash_key
+    hashed = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    if not 0 <= hashed <= LARGEST:
+        return Put(error_code=BAD_REQUEST, error_message=f"explicit_hash_key must be 0 to {LARGEST}")
+    return stream.holding(hashed)
