@@ -20,7 +20,7 @@ from engine.errors import InvalidField, NothingToPublish, TooManyVersions, Versi
 from engine.function_rules import publish_alike
 from engine.identity import Identity
 from engine.limits import DESCRIPTION
-from engine.model import Function
+from engine.model import CodePackage, Function
 from engine.protocols import CatalogStore
 from engine.urn import LATEST, FunctionUrn
 
@@ -48,10 +48,12 @@ class Versions:
             check_version_name(name)
         if len(description) > DESCRIPTION:
             raise InvalidField("description", description, f"may have {DESCRIPTION} characters")
+        # Reading a large package takes its time, so it holds up no other change.
+        meant = await self._checked(self._latest(urn).code, digest.lower()) if digest else None
         async with self._catalog.changing():
             latest = self._latest(urn)
-            if digest:
-                await self._check_digest(latest, digest.lower())
+            if meant not in (None, latest.code):
+                raise InvalidField("digest", digest, "the code was changed meanwhile: publish again if you mean that")
             name = self._free(latest, name)
             settings = self._catalog.settings_of(latest.function_id, LATEST)
             version = self._version(latest, name, description)
@@ -114,10 +116,8 @@ class Versions:
             modified_at=now,
         )
 
-    async def _check_digest(self, latest: Function, digest: str) -> None:
-        if digest in (latest.code.digest, latest.code.sha256):
-            return
-        found = await self._codes.md5(latest.code)
-        if digest != found:
+    async def _checked(self, code: CodePackage, digest: str) -> CodePackage:
+        if digest not in (code.digest, code.sha256) and digest != (found := await self._codes.md5(code)):
             hint = f"the code has MD5 {found}: it was changed, or is not what you meant to publish"
             raise InvalidField("digest", digest, hint)
+        return code

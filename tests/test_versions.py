@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,7 +30,7 @@ from engine.errors import (
     VersionTaken,
 )
 from engine.identity import Identity
-from engine.model import Alias, AsyncSettings, Function
+from engine.model import Alias, AsyncSettings, CodePackage, Function
 from engine.protocols import StoredResource
 from engine.testing import ManualClock
 from engine.testing_resources import MemoryResourceStore
@@ -156,6 +157,43 @@ async def test_a_digest_says_which_code_is_meant(house: House) -> None:
     await house.catalog.update(urn(), {"timeout": 9})
 
     assert (await house.versions.publish(urn(), name="v2", digest=latest.code.digest)).version == "v2"
+
+
+class HeldCodes(CodeStore):
+    """Reads a package once it may."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.reads, self.may_read = anyio.Event(), anyio.Event()
+
+    async def md5(self, package: CodePackage) -> str:
+        self.reads.set()
+        await self.may_read.wait()
+        return await super().md5(package)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_changes_do_not_wait_for_a_digest_and_what_they_made_of_the_code_is_not_published(
+    house: House, changed: bool
+) -> None:
+    codes, published = HeldCodes(house.folder), list[str]()
+    versions = Versions(house.catalog, house.store, codes, house.clock, Identity(1))
+    md5 = await CodeStore(house.folder).md5(house.catalog.find(urn()).code)
+
+    async def publish() -> None:
+        with suppress(InvalidField):
+            published.append((await versions.publish(urn(), name="v1", digest=md5)).version)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish)
+            await codes.reads.wait()
+            await house.catalog.update(urn(), {"timeout": 9})
+            if changed:
+                await house.catalog.update_code(urn(), CodeSource(kind="inline", file=encoded("x = 2")), {})
+            codes.may_read.set()
+
+    assert published == ([] if changed else ["v1"])
 
 
 async def test_versions_are_bounded_in_number(house: House) -> None:
