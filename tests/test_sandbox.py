@@ -20,7 +20,7 @@ from engine.errors import SettingsError
 from engine.executors.pool import Pool
 from engine.executors.starter import Sandboxes
 from engine.executors.walls import Walls
-from engine.interpreters import WORKERS
+from engine.interpreters import WORKERS, Interpreters, own_interpreter
 from engine.isolation.bubblewrap import Bubblewrap
 from engine.isolation.leftovers import kill_leftovers
 from engine.isolation.processes import carries, marked
@@ -223,6 +223,16 @@ async def test_data_below_a_folder_that_is_shown_is_covered() -> None:
         shutil.rmtree(data)
 
     assert found == "FileNotFoundError"
+
+
+async def test_of_the_home_that_an_interpreter_lies_in_nothing_else_is_seen(tmp_path: Path) -> None:
+    program, secret = tmp_path / "home" / "bin" / "python3", tmp_path / "home" / "secret"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(own_interpreter().path)
+    secret.write_text("secret")
+
+    async with pool(tmp_path, SOURCE, walls=WALLS, interpreters=Interpreters(python=str(program))) as opened:
+        assert await result(opened, "read", {"path": str(secret)}) == "FileNotFoundError"
 
 
 async def test_no_variable_or_argument_of_the_engine_reaches_a_function(

@@ -68,14 +68,16 @@ class Processes:
         self.own_network = own_network
         self._marker, self._forking = marker, forking
         self._templates: dict[str, Template | None] = {}  #: by interpreter; None: asked for once
+        self._leaving: set[Template] = set()
 
     def seen(self, place: Place) -> Place:
         return place
 
     def prepare(self, python: str) -> None:
         """Begin the template of an interpreter. Raises OSError."""
+        _leave(self._templates.get(python), self._leaving)
         command = [python, "-I", str(TEMPLATE), "{fd}", "full"]
-        self._templates[python] = Template(command, template_environment(self._marker))
+        self._templates[python] = Template(command, template_environment(self._marker), self._leaving.discard)
 
     def start(self, home: Home, place: Place, order: Order) -> Spawned:
         if place.own_network:
@@ -106,7 +108,7 @@ class Processes:
         """Templates stay as long as the engine."""
 
     async def close(self) -> None:
-        await _close([template for template in self._templates.values() if template is not None])
+        await _close([*(template for template in self._templates.values() if template), *self._leaving])
 
     def _template(self, python: str) -> Template | None:
         if python not in self._templates:
@@ -140,7 +142,7 @@ class Sandboxes:
         self._templates: dict[Home, Template] = {}
         self._counts: dict[Home, int] = {}
         self._timers: dict[Home, asyncio.TimerHandle] = {}
-        self._closing: set[Template] = set()
+        self._leaving: set[Template] = set()
 
     def seen(self, place: Place) -> Place:
         layers = tuple(LAYERS / str(number) for number in range(len(place.layers)))
@@ -148,13 +150,16 @@ class Sandboxes:
 
     def start(self, home: Home, place: Place, order: Order) -> Spawned:
         template = self._template(home, place, order)
-        argv = None if _is_python(order) and _can_fork(order) else [_inside(part) for part in order.command]
-        fence = {**self._fence, "network": self._fence["network"] or place.own_network}
-        spawned = spawn(order, None, partial(fork, template, argv, fence))
         if (timer := self._timers.pop(home, None)) is not None:
             timer.cancel()
         self._counts[home] = self._counts.get(home, 0) + 1
-        return spawned
+        argv = None if _is_python(order) and _can_fork(order) else [_inside(part) for part in order.command]
+        fence = {**self._fence, "network": self._fence["network"] or place.own_network}
+        try:
+            return spawn(order, None, partial(fork, template, argv, fence))
+        except BaseException:
+            self.ended(home)
+            raise
 
     def ended(self, home: Home) -> None:
         self._counts[home] -= 1
@@ -165,24 +170,24 @@ class Sandboxes:
     async def close(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
-        await _close([*self._templates.values(), *self._closing])
+        await _close([*self._templates.values(), *self._leaving])
 
     def _template(self, home: Home, place: Place, order: Order) -> Template:
         template = self._templates.get(home)
         if template is None or not template.alive:
+            _leave(template, self._leaving)
             program = order.command[0]
             python = program if _is_python(order) else own_interpreter().path
             command = self._bubblewrap.command(python, place.code, place.layers, [program])
             environment = template_environment(self._marker)
-            template = self._templates[home] = Template([*command, "{fd}"], environment, self._closing.discard)
+            template = self._templates[home] = Template([*command, "{fd}"], environment, self._leaving.discard)
         return template
 
     def _close_one(self, home: Home) -> None:
         del self._timers[home]
         template = self._templates.pop(home)
-        if not template.gone.is_set():
-            self._closing.add(template)
-            template.close()
+        _leave(template, self._leaving)
+        template.close()
 
 
 def fork(
@@ -216,6 +221,12 @@ def _can_fork(order: Order) -> bool:
 def _inside(part: str) -> str:
     path = Path(part)
     return str(RUNTIME / path.relative_to(WORKERS)) if path.is_relative_to(WORKERS) else part
+
+
+def _leave(template: Template | None, leaving: set[Template]) -> None:
+    """It is not used any more, and its end still has to be waited for."""
+    if template is not None and not template.gone.is_set():
+        leaving.add(template)
 
 
 async def _close(templates: list[Template]) -> None:

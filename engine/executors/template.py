@@ -71,7 +71,7 @@ class Template:
     def close(self) -> None:
         """``gone`` is set when it has ended. What it forked should have ended before."""
         self._hang_up()
-        self._process.kill()
+        self._process.kill()  # nothing, if it has ended
 
     def _start(self, command: Sequence[str], environment: Mapping[str, str], fd: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

@@ -59,6 +59,8 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "passwd").write_text(f"root:x:0:0::/:/bin/sh\nsnuser:x:{USER}:{USER}::{TMP}:/bin/sh\n")
         (self.folder / "group").write_text(f"root:x:0:\nsnuser:x:{USER}:\n")
+        for name in ("passwd", "group"):
+            (self.folder / name).chmod(0o644)  # whatever the umask
 
     def command(self, python: str, code: Path, layers: Sequence[Path], programs: Iterable[str] = ()) -> list[str]:
         """Starts a template inside; ``programs`` are other executables that have to be there. Its arguments follow."""
@@ -69,7 +71,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         for name in _CAPABILITIES:
             parts += ["--cap-add", "CAP_" + name]
         mounts = [*_system(), *self._configuration(), *_devices()]
-        mounts += [("--ro-bind", str(folder), str(folder)) for folder in sorted(_homes([python, *programs]))]
+        mounts += [("--ro-bind", str(path), str(path)) for path in sorted(_installations([python, *programs]))]
         mounts += [("--tmpfs", str(folder)) for folder in self._in_view(mounts)]
         mounts += [("--ro-bind", str(WORKERS), str(RUNTIME)), ("--ro-bind", str(code), str(CODE))]
         mounts += [("--ro-bind", str(layer), str(LAYERS / str(n))) for n, layer in enumerate(layers)]
@@ -85,7 +87,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
 
     def _in_view(self, mounts: Iterable[tuple[str, ...]]) -> Iterator[Path]:
         """Those of the hidden folders that lie in something that is mounted."""
-        shown = [Path(mount[1]) for mount in mounts if mount[0] == "--ro-bind"]
+        shown = [Path(mount[1]) for mount in mounts if mount[0].startswith("--ro-bind")]
         for folder in self.hidden:
             if any(folder.is_relative_to(one) for one in shown):
                 yield folder
@@ -140,12 +142,17 @@ def _parents(mounts: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
         yield "--perms", "0755", "--dir", str(folder)
 
 
-def _homes(programs: Iterable[str]) -> set[Path]:
-    """The folders that programs outside /usr need: their installation, and their virtual environment if any."""
-    homes = set()
+def _installations(programs: Iterable[str]) -> set[Path]:
+    """What programs outside /usr need: themselves, their libraries, and the mark of a virtual environment.
+
+    Not the folder that all of it is in: that of ``~/bin/node`` is somebody's home.
+    """
+    found = set()
     for program in programs:
         path = Path(os.path.abspath(program))
-        for folder in {path.parent.parent, path.resolve().parent.parent}:
-            if not folder.is_relative_to("/usr") and folder != Path("/"):
-                homes.add(folder)
-    return homes
+        for file in {path, path.resolve()}:
+            if not file.is_relative_to("/usr"):
+                home = file.parent.parent
+                parts = (file, home / "lib", home / "lib64", home / "pyvenv.cfg")
+                found |= {part for part in parts if part.exists()}
+    return found

@@ -125,7 +125,13 @@ class Template:
             close(said)
             self.become(request, fds, saying)
         close(saying)
-        child = Child(pid, os.pidfd_open(pid), said)
+        try:
+            child = Child(pid, os.pidfd_open(pid), said)
+        except OSError:  # there are too many descriptors
+            close(said)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         self.children[request["id"]] = child
         self.by_fd[child.pidfd] = request["id"]
         self.poll.register(child.pidfd, select.POLLIN)
