@@ -2,7 +2,8 @@
 
 It does where a control group holds memory and nothing else. Where files of a temporary folder count as memory too,
 the group is given room for both, and where there is no group nobody counts: there the instances are looked at, and
-only while they have work: from when the kernel raises an alarm, or else all of them.
+only while they have work: from when the kernel raises an alarm, or else all of them. An alarm comes when there is just
+too little to complain of: from then on what a request does is looked at in quick succession, then less and less often.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from engine.executors.process import End, Instance
 from engine.isolation.limits import Enclosure, Isolation
 
 _INTERVAL = 0.5  #: seconds
+_SOON = 0.01  #: seconds after an alarm, twice as long each time
 
 
 class MemoryWatch:
@@ -26,6 +28,7 @@ class MemoryWatch:
         self._alarms: dict[Instance, int] = {}  #: descriptors
         self._suspects: set[Instance] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._pause = _INTERVAL
         self._closed = False
 
     def add(self, instance: Instance, enclosure: Enclosure) -> None:
@@ -67,24 +70,41 @@ class MemoryWatch:
 
     def _alarmed(self, instance: Instance) -> None:
         os.eventfd_read(self._alarms[instance])
-        self._suspect(instance)
+        # What has raised an alarm may soon have taken all that there is; and if it stays above, none is raised again.
+        instance.on_work = self._suspect
+        self._hurry(instance)
 
     def _suspect(self, instance: Instance) -> None:
+        if self._timer is not None:
+            self._suspects.add(instance)
+        elif instance in self._alarms:
+            self._hurry(instance)
+        else:
+            self._suspects.add(instance)
+            self._schedule(_INTERVAL)
+
+    def _hurry(self, instance: Instance) -> None:
         self._suspects.add(instance)
-        if self._timer is None and not self._closed:
-            # At once: what has raised an alarm may soon have taken all that there is.
-            self._timer = self._loop.call_later(0 if instance in self._alarms else _INTERVAL, self._look)
+        self._pause = _SOON
+        self._schedule(0)
+
+    def _schedule(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._closed:
+            self._timer = self._loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
+        self._timer = None
         self._suspects = {one for one in self._suspects if one.calls and one.end is None}
         if not self._suspects:
-            self._timer = None
             return
         suspects = list(self._suspects)
         enclosures = [one.enclosure for one in suspects]
         looking = self._loop.run_in_executor(self._threads, self._isolation.measure, enclosures)
         looking.add_done_callback(lambda done: self._judge(suspects, done.result()))
-        self._timer = self._loop.call_later(_INTERVAL, self._look)
+        self._schedule(self._pause)
+        self._pause = min(2 * self._pause, _INTERVAL)
 
     def _judge(self, suspects: Sequence[Instance], used: Sequence[int]) -> None:
         for instance, size in zip(suspects, used, strict=True):

@@ -1,0 +1,123 @@
+"""When instances are looked at: the mechanism that measures them, and what they do, is played here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import pytest
+
+from engine.executors import memory_watch
+from engine.executors.memory_watch import MemoryWatch
+from engine.isolation.limits import Enclosure, Isolation
+
+PATIENCE = 30.0  #: seconds after which a test has failed
+LITTLE, MUCH = 1 << 20, 9 << 20
+
+
+class Played:
+    """An instance that may have 8 MB, its enclosure, and a mechanism that finds one size after the other."""
+
+    def __init__(self, *sizes: int, alarms: bool = True) -> None:
+        self.memory, self.shared, self.end = 8, True, None
+        self.out_of_memory, self.calls, self.gone = False, {1: None}, asyncio.Event()
+        self.enclosure = self
+        self.eventfd = os.eventfd(0) if alarms else None
+        self.killed, self.suspected = asyncio.Event(), asyncio.Event()
+        self._sizes, self._on_work = iter(sizes), None
+
+    @property
+    def on_work(self) -> Any:
+        return self._on_work
+
+    @on_work.setter
+    def on_work(self, called: Any) -> None:
+        self._on_work = called
+        self.suspected.set()
+
+    def alarm(self) -> int | None:
+        return self.eventfd
+
+    def measure(self, enclosures: Sequence[Any]) -> Sequence[int]:
+        return [next(one._sizes, LITTLE) for one in enclosures]
+
+    def kill(self, end: Any) -> None:
+        self.end = end
+        self.killed.set()
+
+    def ring(self) -> None:
+        assert self.eventfd is not None
+        os.eventfd_write(self.eventfd, 1)
+
+
+@pytest.fixture(autouse=True)
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The regular look is too far away to help."""
+    monkeypatch.setattr(memory_watch, "_INTERVAL", 3600.0)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def watch(threads: ThreadPoolExecutor) -> Iterator[Callable[..., None]]:
+    """Have these watched by one."""
+    watches: list[tuple[MemoryWatch, Played]] = []
+
+    def begin(*all_played: Played) -> None:
+        made = MemoryWatch(cast(Isolation, all_played[0]), threads)
+        for played in all_played:
+            made.add(cast(Any, played), cast(Enclosure, played))
+            watches.append((made, played))
+
+    yield begin
+    for made, played in watches:
+        made.discard(cast(Any, played))
+        made.close()
+
+
+async def happens(event: asyncio.Event) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await event.wait()
+
+
+async def test_what_grows_beyond_its_limit_after_an_alarm_is_ended_soon(watch: Callable[..., None]) -> None:
+    played = Played(LITTLE, LITTLE, LITTLE, MUCH)
+    watch(played)
+
+    played.ring()
+    await happens(played.killed)
+
+    assert played.out_of_memory
+
+
+async def test_an_alarm_is_heard_while_the_next_look_at_others_is_far_away(watch: Callable[..., None]) -> None:
+    played, other = Played(LITTLE, MUCH), Played(alarms=False)
+    watch(played, other)
+    await happens(other.suspected)
+
+    played.ring()
+    await happens(played.killed)
+
+    assert (played.out_of_memory, other.out_of_memory) == (True, False)
+
+
+async def test_one_that_has_raised_an_alarm_is_looked_at_with_its_next_request(watch: Callable[..., None]) -> None:
+    played = Played(LITTLE, MUCH)
+    watch(played)
+    played.calls.clear()
+    played.ring()
+    await happens(played.suspected)
+    await asyncio.sleep(0)  # it has no request: nothing is to be looked at
+
+    played.calls[2] = None
+    played.on_work(played)
+    await happens(played.killed)
+
+    assert played.out_of_memory
