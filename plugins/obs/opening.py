@@ -29,7 +29,12 @@ class StoreOpener:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
-        """The store, for as long as the block is entered: cheap for one object, cheaper for many."""
+        """The store, for as long as the block is entered: cheap for one object, cheaper for many.
+
+        Raises SettingsError if none is configured.
+        """
+        if not self._service.configured:
+            raise SettingsError("there is no object store: set plugins.obs.endpoint, or plugins.obs.folder")
         if self._service.folder:
             yield FolderStore(self._service.folder)
             return

@@ -92,7 +92,7 @@ class ObsHub:
     # --- notifications --------------------------------------------------------------------------------------
 
     async def _answer(self, request: PushRequest) -> PushReply:
-        if self._settings.token and not _shows(request.headers.get(b"authorization", b""), self._settings.token):
+        if self._settings.token and not shows(request.headers.get(b"authorization", b""), self._settings.token):
             raise Unauthorized("show plugins.obs.token, as Authorization: Bearer or as password of Basic")
         if request.method != "POST":
             return PushReply(status=405, headers=((b"allow", b"POST"),))
@@ -128,7 +128,8 @@ class ObsHub:
         log.info("subscription confirmed", host=parts.netloc)
 
 
-def _shows(authorization: bytes, token: str) -> bool:
+def shows(authorization: bytes, token: str) -> bool:
+    """Stores can send one of two: MinIO a bearer token, Ceph and SNS the user and password of a URL."""
     kind, _, value = authorization.strip().partition(b" ")
     value = value.strip()
     if kind.lower() == b"basic":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from tests.contracts.rigs import obs_folder
 from tests.contracts.rigs.base import Target
