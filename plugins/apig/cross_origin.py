@@ -13,8 +13,10 @@ METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 MAX_AGE = b"3600"  #: seconds that a browser may remember the answer
 
 
-def is_preflight(method: str, headers: Mapping[bytes, bytes]) -> bool:
-    return method == "OPTIONS" and ORIGIN in headers and METHOD in headers
+def asked_method(method: str, headers: Mapping[bytes, bytes]) -> str:
+    """For which method a browser asks leave; empty if it does not."""
+    asks = method == "OPTIONS" and ORIGIN in headers
+    return headers.get(METHOD, b"").decode("latin-1") if asks else ""
 
 
 def preflight(route: Route, headers: Mapping[bytes, bytes]) -> Headers:

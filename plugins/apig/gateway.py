@@ -41,9 +41,13 @@ class Gateway:
         request_id, headers = os.urandom(16).hex(), headers_of(scope)
         route: Route | None = None
         try:
-            found = self._find(scope, headers)
+            found, asks_first = self._find(scope, headers)
             route = found.route
-            reply = await self._answer(found, scope, headers, receive, request_id)
+            if asks_first:
+                reply = GatewayReply(status=204, headers=cross_origin.preflight(route, headers), body=b"")
+            else:
+                body = await read_body(receive, headers, self._settings.body_limit)
+                reply = await self._answer(found, scope, headers, body, request_id)
         except ClientGone:
             return
         except Problem as problem:
@@ -60,47 +64,46 @@ class Gateway:
         lines = reply.headers if route is None else cross_origin.opened(route, reply.headers)
         await respond(scope, send, reply.status, (*lines, (b"x-request-id", request_id.encode())), reply.body)
 
-    def _find(self, scope: Scope, headers: Raw) -> Found:
-        """Raises Problem."""
+    def _find(self, scope: Scope, headers: Raw) -> tuple[Found, bool]:
+        """The API, and whether a browser only asks if it may call it. Raises Problem."""
         method, path = scope["method"], scope["raw_path"].decode("latin-1")
         host = host_of(headers.get(b"host", b"").decode("latin-1"))
         stage = headers[b"x-stage"].decode("latin-1") if b"x-stage" in headers else RELEASE
         found = self.routes.find(host, stage, method, path)
-        if cross_origin.is_preflight(method, headers) and (found is None or found.route.options.req_method != method):
-            asked = headers[cross_origin.METHOD].decode("latin-1")
+        asked = cross_origin.asked_method(method, headers)
+        # An API for the method OPTIONS itself answers browsers as it likes.
+        if asked and (found is None or found.route.options.req_method != method):
             meant = self.routes.find(host, stage, asked, path)
             if meant is not None and meant.route.options.cors:
-                found = meant
+                return meant, True
         if found is None:
             raise problems.no_api()
-        return found
+        return found, False
 
-    async def _answer(
-        self, found: Found, scope: Scope, headers: Raw, receive: Receive, request_id: str
-    ) -> GatewayReply:
-        route = found.route
-        method = scope["method"]
-        if route.options.cors and route.options.req_method != method and cross_origin.is_preflight(method, headers):
-            return GatewayReply(status=204, headers=cross_origin.preflight(route, headers), body=b"")
-        body = await read_body(receive, headers, self._settings.body_limit)
-        await self._access.check(route, scope, headers, body)
-        key = _key(route, headers) if route.context.mode is Mode.ASYNC else ""
+    async def _answer(self, found: Found, scope: Scope, headers: Raw, body: bytes, request_id: str) -> GatewayReply:
+        """Raises Problem, and what the engine raises."""
+        context = found.route.context
+        await self._access.check(found.route, scope, headers, body)
+        if context.mode is Mode.SYNC:
+            payload = self._payload(found, scope, headers, body, request_id)
+            return await _call(found.route, Event(payload=payload, headers=headers))
+        key = _key(context.trigger_id, headers)
+        # A request that is sent again with its key must become the same event.
+        payload = self._payload(found, scope, headers, body, _id_by(key) if key else request_id)
+        return _accepted(await context.accept(Event(payload=payload, headers=headers, idempotency_key=key)))
+
+    def _payload(self, found: Found, scope: Scope, headers: Raw, body: bytes, request_id: str) -> bytes:
         sender = sender_of(scope, headers, trusted=self._settings.behind_proxy)
         asked = Asked(
-            # A request that is sent again with its key must become the same event.
-            request_id=_id_by(key) if key else request_id,
-            method=method,
+            request_id=request_id,
+            method=scope["method"],
             path=scope["raw_path"].decode("latin-1"),
             query=scope["query_string"].decode("latin-1"),
-            headers=_shown(headers, route, sender),
+            headers=_shown(headers, found.route, sender),
             body=body,
             client=sender.address,
         )
-        payload = write_event(found, asked, as_base64=self._settings.base64)
-        event = Event(payload=payload, idempotency_key=key, headers=headers)
-        if route.context.mode is Mode.ASYNC:
-            return _accepted(await route.context.accept(event))
-        return await _call(route, event)
+        return write_event(found, asked, as_base64=self._settings.base64)
 
 
 async def _call(route: Route, event: Event) -> GatewayReply:
@@ -155,11 +158,11 @@ def _id_by(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _key(route: Route, headers: Raw) -> str:
+def _key(trigger_id: str, headers: Raw) -> str:
     """Raises Problem."""
     if KEY not in headers:
         return ""
     text = headers[KEY].decode("latin-1")
     if not (1 <= len(text) <= 200 and text.isascii() and text.isprintable()):
         raise Problem(400, "APIG.0201", "API request error: Idempotency-Key needs 1 to 200 printable ASCII characters")
-    return f"apig:{route.context.trigger_id}:{text}"
+    return f"apig:{trigger_id}:{text}"

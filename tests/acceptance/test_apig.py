@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shlex
+import signal
 import sys
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from tests.acceptance.engine_process import PROJECT as ENGINE_PROJECT
+from tests.acceptance.engine_process import EngineProcess, engine_on
+from tests.acceptance.engine_process import urn_of as engine_urn
 from tests.acceptance.test_sdk import Platform, create, ended, platform_on, urn_of
 from tests.acceptance.test_sdk_bootstrap import deploy
 from tests.acceptance.triggering import add, delete, show, update
@@ -220,3 +226,40 @@ def test_an_api_is_found_again_by_the_next_engine(tmp_path: Path) -> None:
         before = ask(url).status
     with platform_on(tmp_path, FUNCTIOND_PLUGINS__APIG__PORT=port):
         assert (before, ask(url).status) == (200, 200)
+
+
+#: Tells that it runs, and returns when it is told to.
+TOLD = """
+import os
+
+def handler(event, context):
+    with open(os.path.join(event["queryStringParameters"]["at"], "told")) as told:
+        return {"statusCode": 200, "body": told.read()}
+"""
+
+
+def published(engine: EngineProcess, name: str, source: str) -> str:
+    """The URL of a new function's API."""
+    engine.create(name, source)
+    data = {**API, "path": f"/{name}", "match_mode": "SWA", "func_info": {"timeout": 60_000}}
+    body = {"trigger_type_code": "APIG", "event_data": data}
+    made = engine.ask("POST", f"/v2/{ENGINE_PROJECT}/fgs/triggers/{engine_urn(name)}", body)
+    url: str = made.json["event_data"]["invoke_url"]
+    return url
+
+
+def test_who_waits_is_answered_before_the_engine_ends_and_others_are_sent_away(tmp_path: Path) -> None:
+    port = str(free_port())
+    os.mkfifo(tmp_path / "told")
+    with engine_on(tmp_path / "data", FUNCTIOND_PLUGINS__APIG__PORT=port) as engine, ThreadPoolExecutor(1) as pool:
+        waits, probe = [published(engine, name, source) for name, source in (("told", TOLD), ("probe", SOURCE))]
+        waiting = pool.submit(ask, f"{waits}?at={tmp_path}")
+        with open(tmp_path / "told", "w") as told:  # once the function reads
+            engine.signal(signal.SIGTERM)
+            while (refused := ask(f"{probe}/text")).status != 503:
+                pass
+            told.write("told")
+
+        assert (waiting.result(60).status, waiting.result(60).body) == (200, b"told")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert engine.wait() == 0
