@@ -187,5 +187,7 @@ def _record(record: Record) -> dict[str, Any]:
 
 
 def _problem(status: int, problem: DisProblem) -> PushReply:
-    body = msgspec.json.encode({"errorCode": problem.code, "message": problem.message})
+    # The second pair is for the vendor's SDK, which does not understand the first, documented one.
+    told = {"errorCode": problem.code, "message": problem.message}
+    body = msgspec.json.encode({**told, "error_code": problem.code, "error_msg": problem.message})
     return PushReply(status=status, body=body)

@@ -1,0 +1,243 @@
+"""The vendor's SDK for DIS, unmodified, against the streams of an engine that is a process of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkcore.auth.credentials import BasicCredentials
+    from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
+    from huaweicloudsdkdis import v2 as dis
+
+SECRET = "a-secret-of-this-engine"
+FILE = f"""
+[[keys]]
+access = "AK1"
+secret = "{SECRET}"
+project = "{PROJECT}"
+
+[[keys]]
+access = "AK2"
+secret = "{SECRET}"
+project = "another"
+"""
+#: Writes each record that it is called for to a file.
+NOTE = """
+import base64, json
+def handler(event, context):
+    with open({path!r}, 'a') as file:
+        for record in event['Message']['records']:
+            file.write(base64.b64decode(record['data']).decode() + chr(10))
+"""
+
+OFTEN = {"polling_interval": 10, "polling_unit": "ms"}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
+]
+
+
+class Service(Struct):
+    engine: EngineProcess
+    stack: ExitStack
+
+    def client(self, access: str = "AK1", secret: str = SECRET, project: str = PROJECT) -> Any:
+        builder = dis.DisClient.new_builder().with_credentials(BasicCredentials(access, secret, project))
+        made = builder.with_endpoint(f"http://127.0.0.1:{self.engine.port}").build()
+        self.stack.callback(made._http_client._session.close)
+        return made
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """An engine with credentials, so that what the SDK signs is checked. Each test has streams of its own."""
+    folder = tmp_path_factory.mktemp("dis")
+    file = folder / "credentials.toml"
+    file.write_text(FILE)
+    file.chmod(0o600)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        engine_on(folder / "data", FUNCTIOND_AUTH__FILE=str(file)) as engine,
+        ExitStack() as stack,
+    ):
+        patch.setenv("HOME", str(folder))  # the SDK leaves a file there
+        yield Service(engine=engine, stack=stack)
+
+
+def create(client: Any, name: str, partitions: int = 1) -> None:
+    body = dis.CreateStreamReq(stream_name=name, partition_count=partitions, data_duration=24)
+    client.create_stream(dis.CreateStreamRequest(body=body))
+
+
+def put(client: Any, *texts: str, name: str) -> Any:
+    records = [
+        dis.PutRecordsRequestEntry(data=base64.b64encode(text.encode()).decode(), partition_key=text) for text in texts
+    ]
+    return client.send_records(dis.SendRecordsRequest(body=dis.PutRecordsRequest(stream_name=name, records=records)))
+
+
+def texts(client: Any, name: str, part: str = "shardId-0000000000", **cursor: str) -> list[str]:
+    """All from there on, read a little at a time."""
+    asked = dis.ShowCursorRequest(stream_name=name, partition_id=part, **(cursor or {"cursor_type": "TRIM_HORIZON"}))
+    place, found = client.show_cursor(asked).partition_cursor, list[str]()
+    while True:
+        page = client.consume_records(dis.ConsumeRecordsRequest(partition_cursor=place, max_fetch_bytes=1024))
+        if not page.records:
+            return found
+        found += [base64.b64decode(record.data).decode() for record in page.records]
+        place = page.next_partition_cursor
+
+
+def test_what_the_sdk_put_is_there_after_the_engine_was_killed(service: Service) -> None:
+    client = service.client()
+    create(client, "kept")
+    reply = put(client, *map(str, range(100)), name="kept")
+    service.engine.kill()
+    service.engine.start()
+    client = service.client()
+
+    assert reply.failed_record_count == 0
+    assert [record.sequence_number for record in reply.records] == [str(number) for number in range(100)]
+    assert texts(client, "kept") == [str(number) for number in range(100)]
+    assert texts(client, "kept", cursor_type="AFTER_SEQUENCE_NUMBER", starting_sequence_number="97") == ["98", "99"]
+    assert put(client, "next", name="kept").records[0].sequence_number == "100"
+
+
+def test_the_sdk_shows_lists_scales_and_deletes_streams(service: Service) -> None:
+    client = service.client()
+    create(client, "shown", partitions=2)
+    change = dis.UpdatePartitionCountReq(stream_name="shown", target_partition_count=3)
+    client.update_partition_count(dis.UpdatePartitionCountRequest(stream_name="shown", body=change))
+    update = dis.UpdateStreamReq(stream_name="shown", data_duration=48)
+    client.update_stream(dis.UpdateStreamRequest(stream_name="shown", body=update))
+    shown = client.show_stream(dis.ShowStreamRequest(stream_name="shown"))
+    page = client.show_stream(dis.ShowStreamRequest(stream_name="shown", limit_partitions=1))
+    listed = client.list_streams(dis.ListStreamsRequest())
+    client.delete_stream(dis.DeleteStreamRequest(stream_name="shown"))
+
+    assert [part.status for part in shown.partitions] == ["DELETED", "ACTIVE", "ACTIVE", "ACTIVE"]
+    assert (shown.status, shown.retention_period, shown.writable_partition_count) == ("RUNNING", 48, 3)
+    assert shown.partitions[2].parent_partitions == "(shardId-0000000000)"
+    assert (len(page.partitions), page.has_more_partitions) == (1, True)
+    assert "shown" in listed.stream_names
+    with pytest.raises(ClientRequestException) as refused:
+        client.show_stream(dis.ShowStreamRequest(stream_name="shown"))
+    assert (refused.value.status_code, refused.value.error_code) == (400, "DIS.4301")
+
+
+def test_the_sdk_keeps_checkpoints(service: Service) -> None:
+    client = service.client()
+    create(client, "read")
+    put(client, "a", "b", name="read")
+    client.create_app(dis.CreateAppRequest(body=dis.CreateAppReq(app_name="reader")))
+    place = {"app_name": "reader", "stream_name": "read", "partition_id": "shardId-0000000000"}
+    commit = dis.CommitCheckpointReq(**place, checkpoint_type="LAST_READ", sequence_number="1", metadata="m")
+    client.commit_checkpoint(dis.CommitCheckpointRequest(body=commit))
+    kept = client.show_checkpoint(dis.ShowCheckpointRequest(**place, checkpoint_type="LAST_READ"))
+    state = client.show_consumer_state(
+        dis.ShowConsumerStateRequest(app_name="reader", stream_name="read", checkpoint_type="LAST_READ")
+    ).partition_consuming_states[0]
+    apps = client.list_app(dis.ListAppRequest()).apps
+    client.delete_checkpoint(dis.DeleteCheckpointRequest(**place, checkpoint_type="LAST_READ"))
+    client.delete_app(dis.DeleteAppRequest(app_name="reader"))
+
+    assert (kept.sequence_number, kept.metadata) == ("1", "m")
+    assert (state.sequence_number, state.earliest_offset, state.latest_offset) == ("1", 0, 2)
+    assert [(app.app_name, app.commit_checkpoint_stream_names) for app in apps] == [("reader", ["read"])]
+
+
+def test_only_the_keys_of_a_project_reach_its_streams(service: Service) -> None:
+    create(service.client(), "mine")
+
+    for client, status in (
+        (service.client(secret="wrong"), 401),
+        (service.client("AK2"), 403),
+    ):
+        with pytest.raises(ClientRequestException) as refused:
+            client.list_streams(dis.ListStreamsRequest())
+        assert refused.value.status_code == status
+    assert service.client("AK2", project="another").list_streams(dis.ListStreamsRequest()).stream_names == []
+
+
+def test_records_call_a_function_elsewhere_and_outcomes_come_back_as_records(service: Service, tmp_path: Path) -> None:
+    client, path = service.client(), tmp_path / "noted"
+    create(client, "clicks", partitions=2)
+    create(client, "outcomes")
+    put(client, "a", "b", name="clicks")
+    settings = {
+        "FUNCTIOND_PLUGINS__DIS__ENDPOINT": f"http://127.0.0.1:{service.engine.port}",
+        "FUNCTIOND_PLUGINS__DIS__ACCESS_KEY": "AK1",
+        "FUNCTIOND_PLUGINS__DIS__SECRET_KEY": SECRET,
+    }
+    with engine_on(tmp_path / "consumer", **settings) as consumer:
+        consumer.create("note", NOTE.format(path=str(path)))
+        to_stream = {"destination": "DIS", "param": json.dumps({"stream_name": "outcomes"})}
+        consumer.configure("note", destination_config={"on_success": to_stream})
+        options = {
+            "stream_name": "clicks",
+            "sharditerator_type": "TRIM_HORIZON",
+            **OFTEN,
+            "is_serial": "true",
+        }
+        body = {"trigger_type_code": "DIS", "trigger_status": "ACTIVE", "event_data": options}
+        made = consumer.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of('note')}", body)
+        put(client, "c", name="clicks")
+        outcomes = until(lambda: [json.loads(text) for text in texts(client, "outcomes")], carried, 3)
+
+    assert made.status == 201
+    assert sorted(path.read_text().split()) == ["a", "b", "c"]
+    assert {outcome["response_context"]["status_code"] for outcome in outcomes} == {200}
+
+
+def carried(outcomes: list[Any]) -> int:
+    """How many records they are of."""
+    return sum(len(json.loads(outcome["request_payload"])["Message"]["records"]) for outcome in outcomes)
+
+
+def test_no_record_is_missed_or_taken_twice_when_the_engine_is_killed(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("note", "def handler(event, context):\n    return None\n")
+        stream = {"stream_name": "clicks", "partition_count": 2}
+        engine.ask("POST", f"/v2/{PROJECT}/streams", stream)
+        options = {"stream_name": "clicks", "sharditerator_type": "TRIM_HORIZON", **OFTEN, "is_serial": "false"}
+        body = {"trigger_type_code": "DIS", "trigger_status": "ACTIVE", "event_data": options}
+        engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of('note')}", body)
+        for number in range(30):
+            record = {"data": base64.b64encode(b"%d" % number).decode(), "partition_key": str(number)}
+            put = engine.ask("POST", f"/v2/{PROJECT}/records", {"stream_name": "clicks", "records": [record]})
+            assert put.status == 200
+            if number % 12 == 11:
+                engine.kill()
+                engine.start()
+        found = until(lambda: [*numbers(engine)], len, 30)
+
+    assert sorted(found) == list(range(30))
+
+
+def numbers(engine: EngineProcess) -> Iterator[int]:
+    """What was accepted so far."""
+    for [payload] in rows(engine.data, "SELECT body FROM payload"):
+        for record in json.loads(payload)["Message"]["records"]:
+            yield int(base64.b64decode(record["data"]))
+
+
+def until(found: Callable[[], list[Any]], size: Callable[[list[Any]], int], least: int) -> list[Any]:
+    deadline = time.monotonic() + 60
+    while size(seen := found()) < least:
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.02)
+    return seen
