@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pkgutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing
 from importlib import import_module
 from pathlib import Path
@@ -30,7 +30,12 @@ RIGS: list[type[Rig]] = [import_module(f"{rigs.__name__}.{name}").Rig for name i
 NOWHERE = Target(url="", trigger_id="", shown={})
 
 
-@pytest.fixture(params=RIGS, ids=MODULES)
+def _params(chosen: Iterable[type[Rig]]) -> list[Any]:
+    marks = {True: [pytest.mark.slow], False: []}
+    return [pytest.param(one, marks=marks[one.slow], id=one.__module__.rpartition(".")[2]) for one in chosen]
+
+
+@pytest.fixture(params=_params(RIGS))
 async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
     made: Rig = request.param(tmp_path)
     async with made.opened():
@@ -40,7 +45,7 @@ async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R
 def having(**traits: bool) -> pytest.MarkDecorator:
     """Only the sources that are so."""
     chosen = [one for one in RIGS if all(getattr(one, name) is value for name, value in traits.items())]
-    return pytest.mark.parametrize("rig", chosen, ids=[one.kind.lower() for one in chosen], indirect=True)
+    return pytest.mark.parametrize("rig", _params(chosen), indirect=True)
 
 
 class Scene(Struct, kw_only=True):

@@ -22,6 +22,7 @@ class Rig:
     """The outside of one trigger. Made anew for each test; opened before the engine starts."""
 
     kind: ClassVar[str]
+    slow: ClassVar[bool] = False  #: its server takes seconds: on one Python only
     modules: ClassVar[tuple[str, ...]] = ()  #: of plugins, beside the built-in ones
     #: Whether events wait outside for a source that is away; else they are sent, and refused or taken at once.
     pulls: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Kafka, the vendor's or anyone's: records of topics that call a function in batches."""
+"""What a trigger on Kafka is made with, the vendor's managed one or anyone's (spec triggers_runtime, 1.8)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from engine import InvalidField, Plugin, TriggerRules
+from engine import InvalidField
 from plugins.fields import Secret, Text, UpTo1000
 
 Topics = Annotated[tuple[Text, ...], Meta(min_length=1)]
@@ -25,6 +25,11 @@ class KafkaOptions(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _check_login(self.kafka_ssl_enable, self.kafka_user, self.kafka_password)
 
+    @property
+    def cluster(self) -> str:
+        """Its name among the settings' instances, and in cursors."""
+        return self.instance_id
+
 
 class OpenKafkaOptions(Struct, frozen=True, kw_only=True):
     kafka_connect_address: Annotated[str, Meta(min_length=1, max_length=1024)]
@@ -37,24 +42,18 @@ class OpenKafkaOptions(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _check_login(self.kafka_ssl_enable, self.kafka_user, self.kafka_password)
 
+    @property
+    def cluster(self) -> str:
+        return self.kafka_connect_address
+
+    @property
+    def instance_id(self) -> str:
+        """What events say: an open cluster has no id."""
+        return ""
+
 
 def _check_login(secured: bool, user: str, password: str) -> None:
     if secured and not user:
         raise InvalidField("kafka_user", user, "kafka_ssl_enable needs a user and a password")
     if (secured or user) and not password:
         raise InvalidField("kafka_password", "", "a user needs a password")
-
-
-plugin = Plugin(
-    kinds=("KAFKA",),
-    options=KafkaOptions,
-    rules=TriggerRules(vendor=True, starts_disabled=True, pulls=True, unique=("instance_id", "topic_ids")),
-)
-#: Starts disabled like the vendor's own (spec triggers_runtime, 1.8: "both made DISABLED"; the API's list of kinds
-#: that do, functiongraph_api 6, names KAFKA only): nobody has checked yet that the address can be reached. What starts
-#: disabled can be enabled, so it can be disabled again, though the list of those that may be names KAFKA only, too.
-open_plugin = Plugin(
-    kinds=("OPENSOURCEKAFKA",),
-    options=OpenKafkaOptions,
-    rules=TriggerRules(vendor=True, starts_disabled=True, unique=("kafka_connect_address", "topic_ids")),
-)

@@ -1,0 +1,82 @@
+"""Destination KAFKA (ours): the outcome becomes a record of a topic.
+
+Header ``functiond-id`` is the same whenever an outcome is sent again; the key is the request's id.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import anyio
+import msgspec
+from anyio.abc import TaskStatus
+from msgspec import Struct
+
+from engine import DeliveryContext, Owed, PluginContext, Undeliverable
+from plugins.fields import Text
+from plugins.kafka.settings import KafkaSettings, connection, library
+
+ID = "functiond-id"
+#: Bytes of one record: an outcome has what came in, what went out, and some words. The broker may take less.
+RECORD_LIMIT = 16 << 20
+
+
+class KafkaParam(Struct, frozen=True, kw_only=True):
+    instance_id: Text
+    topic: Text
+
+
+class _Record(Struct, frozen=True, kw_only=True):
+    class Context(Struct, frozen=True, kw_only=True):
+        request_id: str
+
+    request_context: Context
+
+
+class Producers:
+    """One for each cluster, opened when it is first asked for, closed with the engine."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._open: dict[str, Any] = {}
+        self._opening: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        task_status.started()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.move_on_after(2, shield=True):
+                for producer in self._open.values():
+                    await producer.stop()
+            self._open.clear()
+
+    async def producer(self, name: str) -> Any:
+        """Raises SettingsError, and the client's errors while the cluster can't be reached."""
+        async with self._opening[name]:
+            if name not in self._open:
+                arguments = connection(self._settings.instance(name))
+                producer = library().AIOKafkaProducer(acks="all", max_request_size=RECORD_LIMIT, **arguments)
+                try:
+                    await producer.start()
+                except BaseException:
+                    with anyio.CancelScope(shield=True):
+                        await producer.stop()
+                    raise
+                self._open[name] = producer
+            return self._open[name]
+
+
+class KafkaDestination:
+    def __init__(self, param: KafkaParam) -> None:
+        self._param = param
+
+    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+        producer = await context.plugin.service.producer(self._param.instance_id)
+        request_id = msgspec.json.decode(record, type=_Record).request_context.request_id
+        headers = [(ID, f"{request_id}-{owed.owed_id}".encode())]
+        try:
+            await producer.send_and_wait(self._param.topic, record, key=request_id.encode(), headers=headers)
+        except library().errors.MessageSizeTooLargeError as error:
+            raise Undeliverable(f"topic {self._param.topic} takes no record of this size: {error}") from None
