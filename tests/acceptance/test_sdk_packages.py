@@ -68,6 +68,17 @@ def test_inline_code_runs_after_its_journey(platform: Platform) -> None:
     assert ended(platform, "inlined2", invoke(platform, "inlined2"))["result"] == "arrived"
 
 
+def test_source_that_is_not_python_does_not_go_out_as_such(platform: Platform) -> None:
+    create(platform, "shell", "#!/bin/sh\n", runtime="Custom", handler="bootstrap")
+
+    with zipfile.ZipFile(io.BytesIO(export(platform, "shell"))) as package:
+        files = {name: package.read(name) for name in package.namelist()}
+    arrived = take_in(platform, "shell2", export(platform, "shell"))
+
+    assert (list(files), files["shell"]) == (["shell.yaml", "shell"], b"#!/bin/sh\n")
+    assert (arrived.runtime, arrived.code_type, arrived.code_filename) == ("Custom", "inline", "bootstrap")
+
+
 def test_an_export_holds_what_was_asked_for(platform: Platform) -> None:
     create(platform, "chosen")
 

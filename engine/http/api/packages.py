@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import PurePath
 from typing import Any, Literal
 
 import anyio.to_thread
@@ -55,8 +56,9 @@ class PackagesApi:
         both = config == code
         content = await self._codes.original(function.code) if code or both else None
         text = msgspec.json.format(self._config(function), indent=2) if config or both else None
-        name, inline = function.name, function.code.kind == "inline"
-        package = await anyio.to_thread.run_sync(lambda: pack(name, config=text, code=content, inline=inline))
+        name = function.name
+        ending = PurePath(function.code.filename).suffix if function.code.kind == "inline" else ".zip"
+        package = await anyio.to_thread.run_sync(lambda: pack(name, config=text, code=content, ending=ending))
         named = (b"content-disposition", f'attachment; filename="{name}.zip"'.encode())
         return Reply(body=package, content_type=b"application/zip", headers=(named,))
 
