@@ -237,6 +237,7 @@ async def test_a_body_may_be_as_large_as_its_mount_says(tmp_path: Path) -> None:
 
         assert [reply.status_code for reply in replies] == [200, 413, 413]
         assert broken.status_code == 500
+        assert ["x-request-id" in reply.headers for reply in (*replies, broken)] == [False, True, True, True]
 
 
 async def chunks(piece: bytes, amount: int) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
@@ -126,6 +127,8 @@ class _App:
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         if reply.body:
             headers.append((b"content-type", reply.content_type))
+        if reply.status >= 400:  # as the API's own errors have it, for the vendor's SDKs
+            headers.append((b"x-request-id", str(uuid.uuid4()).encode()))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
