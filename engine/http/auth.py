@@ -15,7 +15,6 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import lru_cache
 
 import anyio.to_thread
 import structlog
@@ -28,30 +27,13 @@ from engine.errors import CodePackageTooLarge, Forbidden, PayloadTooLarge, Unaut
 from engine.http.api.functions import CODE_BODY_LIMIT
 from engine.http.api.routing import CALLER
 from engine.http.failures import Failures, Subject
-from engine.http.wire import JSON, Headers, read_body
+from engine.http.wire import Headers, read_body
 from engine.serving import Message, Receive, Scope
-from engine.signing import (
-    EMPTY,
-    UNSIGNED,
-    Authorization,
-    canonical_path,
-    canonical_query,
-    canonical_request,
-    hash_of,
-    is_same,
-    read_authorization,
-    read_date,
-    signature,
-)
+from engine.signatures import Signatures, Signed
+from engine.signing import Authorization, hash_of, is_same, read_authorization
 from engine.triggering.routes import PROJECT
 
-SKEW = 900.0  #: seconds that a request's date may be off
-CACHED = 512  #: bytes of a path or query that is remembered in its canonical form
 LARGE = 1 << 20  #: bytes of a body from which on hashing it would hold up others
-
-#: Headers that must be signed if they are there, since they change what the request means.
-_MEANING = frozenset({b"host", b"x-security-token", b"x-sdk-content-sha256", b"idempotency-key"})
-_MEANINGS = (b"x-cff-", b"x-functiond-")
 
 log = structlog.get_logger("functiond")
 
@@ -83,8 +65,7 @@ class Authenticator:
         self.replace(keys, tokens)
         self._clock, self._failures = clock, failures
         self._limits, self._open = dict(body_limits), frozenset(open_paths)
-        self._date = lru_cache(64)(read_date)
-        self._path, self._query = lru_cache(4096)(canonical_path), lru_cache(1024)(canonical_query)
+        self._signatures = Signatures(clock)
 
     def replace(self, keys: Iterable[AccessKey], tokens: Iterable[Token]) -> None:
         """From now on these and no others; a request whose body is still coming is judged by what it began with."""
@@ -153,23 +134,22 @@ class Authenticator:
     ) -> _Holder:
         proof, key, subject = signer
         body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
-        if problem := self._mismatch(scope, headers, body_hash, proof, key):
+        signed = Signed(
+            method=scope["method"].encode(), path=scope["raw_path"], query=scope["query_string"], headers=headers
+        )
+        if problem := self._signatures.mismatch(signed, body_hash, proof, key.secret):
             raise self._failed(subject, problem)
         return key
 
     def _problem(self, proof: Authorization, key: _Holder, headers: Headers) -> str:
         """What is wrong already without the body."""
-        now = self._clock.now()
-        date = self._date(headers.get(b"x-sdk-date", b""))
-        if date is None:
-            return "X-Sdk-Date is needed, such as 20260131T235959Z"
-        if abs(now - date) > SKEW:
-            return f"X-Sdk-Date is {abs(now - date):.0f} s off this engine's clock: up to {SKEW:.0f} s are allowed"
-        if now >= key.expires:
+        if problem := self._signatures.bad_head(headers, proof):
+            return problem
+        if self._clock.now() >= key.expires:
             return "the access key has expired"
         if not _same_token(headers.get(b"x-security-token"), key.token):
             return "X-Security-Token must be that of the access key" if key.token else "the key has no X-Security-Token"
-        return _unsigned(headers, proof.signed)
+        return ""
 
     async def _read(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
         limit = self._limits.get(scope["raw_path"].rpartition(b"/")[2], CODE_BODY_LIMIT)
@@ -179,25 +159,6 @@ class Authenticator:
             if limit != CODE_BODY_LIMIT:
                 raise
             raise CodePackageTooLarge(PACKAGE_LIMIT) from None  # only code makes such a body large
-
-    def _mismatch(self, scope: Scope, headers: Headers, body_hash: bytes, proof: Authorization, key: _Holder) -> str:
-        given = headers.get(b"x-sdk-content-sha256")
-        if problem := _bad_hash(given, headers, body_hash, proof.signed):
-            return problem
-        path, query = scope["raw_path"], scope["query_string"]
-        path = self._path(path) if len(path) <= CACHED else canonical_path(path)
-        query = self._query(query) if len(query) <= CACHED else canonical_query(query)
-        method, date = scope["method"].encode(), headers[b"x-sdk-date"]
-        # Without a body, the vendor's SDK signs the hash of nothing, whatever that header says.
-        hashes = [given, EMPTY] if given and body_hash == EMPTY else [given or body_hash]
-        for one in hashes:
-            canonical = canonical_request(method, path, query, headers, proof.signed, one)
-            if is_same(signature(key.secret, date, canonical), proof.signature):
-                return ""
-        return (
-            "the signature does not match: check the secret key, and that nothing on the way changes method, "
-            "Host, path, query or body"
-        )
 
     def _failed(self, subject: Subject, problem: str) -> Unauthorized:
         self._failures.note(subject)
@@ -224,30 +185,6 @@ def _check_project(path: str, holder: _Holder) -> None:
     parts = path.split("/", 3)
     if parts[:2] == ["", "v2"] and parts[2:3] != [holder.project]:
         raise Forbidden(f"these credentials are for project {holder.project} only")
-
-
-def _unsigned(headers: Headers, signed: tuple[bytes, ...]) -> str:
-    for name in headers:
-        if (name in _MEANING or name.startswith(_MEANINGS)) and name not in signed:
-            return f"the header {name.decode('latin-1')} must be signed"
-    for name in signed:
-        if name not in headers:
-            return f"the header {name.decode('latin-1')} is signed but not there"
-    return ""
-
-
-def _bad_hash(given: bytes | None, headers: Headers, body_hash: bytes, signed: tuple[bytes, ...]) -> str:
-    """What is wrong with X-Sdk-Content-Sha256, if it is there."""
-    if given is None:
-        return ""
-    if given != UNSIGNED:
-        return "" if is_same(given.lower(), body_hash) else "the body does not match X-Sdk-Content-Sha256"
-    if body_hash == EMPTY:
-        return ""
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind in (b"", JSON) or b"content-type" not in signed:
-        return "UNSIGNED-PAYLOAD is for bodies that are not JSON, whose Content-Type is signed"
-    return ""
 
 
 def _same_token(given: bytes | None, token: bytes | None) -> bool:
