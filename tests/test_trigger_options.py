@@ -22,7 +22,7 @@ from engine.resources.trigger_rules import (
 )
 from engine.text import MASK
 from engine.trigger_errors import InvalidTrigger
-from plugins.cts import CtsOptions
+from plugins.cts.options import CtsOptions
 from plugins.obs import ObsOptions, clash
 from tests.acceptance.triggering import GOOD
 

@@ -1,4 +1,4 @@
-"""CTS, the audit service: what somebody did to the project's resources, one call each."""
+"""Which operations a CTS trigger wants, and what may be said so (spec triggers_runtime, 1.6)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from engine import InvalidField, Plugin, TriggerRules
+from engine import InvalidField
 from plugins.fields import Name
 
 SERVICES = 10
@@ -42,10 +42,3 @@ class CtsOptions(Struct, frozen=True, kw_only=True):
 def clash(mine: CtsOptions, other: CtsOptions, same_function: bool) -> bool:
     """Names are those of notifications of the whole project."""
     return mine.name == other.name
-
-
-plugin = Plugin(
-    kinds=("CTS",),
-    options=CtsOptions,
-    rules=TriggerRules(vendor=True, may_disable=False, per_project=10, clash=clash),
-)

@@ -1,0 +1,15 @@
+"""CTS, the audit service: what somebody did to the project's resources, one call each."""
+
+from __future__ import annotations
+
+from engine import Plugin, TriggerRules
+from plugins.cts.options import CtsOptions, clash
+from plugins.cts.source import CtsService, CtsTrigger
+
+plugin = Plugin(
+    kinds=("CTS",),
+    serve=CtsService,
+    options=CtsOptions,
+    trigger=CtsTrigger,
+    rules=TriggerRules(vendor=True, may_disable=False, overlaps=True, per_project=10, clash=clash),
+)

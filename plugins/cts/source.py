@@ -1,0 +1,150 @@
+"""The source of CTS: traces of this engine's own control plane, and those that others push.
+
+Own ones wait in memory for a moment, and as long as the function's backlog is full; they go with a killed engine, and
+beyond ``WAITING`` the newest are passed over, aloud. What is pushed to ``POST /triggers/cts`` is safe once answered;
+it needs the engine's own credentials, where it has any. A trace that comes again by its id calls nothing.
+
+Invocations leave no trace, so that a call made here cannot lead to the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import anyio
+import msgspec
+import structlog
+from anyio.abc import TaskStatus
+from msgspec import Struct
+
+from engine import (
+    Event,
+    IdempotencyConflict,
+    NotFound,
+    PluginContext,
+    PushReply,
+    PushRequest,
+    Trace,
+    TriggerContext,
+)
+from plugins.cts.options import CtsOptions
+from plugins.cts.traces import Wanted, own, payload, read_pushed
+
+WAITING = 1000  #: own traces of one trigger
+TOGETHER = 100  #: of them in one transaction
+
+log = structlog.get_logger("functiond.cts")
+
+
+class CtsTrigger:
+    def __init__(self, options: CtsOptions) -> None:
+        self._wanted = Wanted(options.operations)
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        service: CtsService = context.plugin.service
+        with service.subscribed(self._wanted, context) as inbox:
+            task_status.started()
+            await inbox.empty_into(context)
+
+
+class _Inbox:
+    """Own traces of one trigger on their way. Runs that overlap empty it one after the other."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._filled = asyncio.Event()
+        self._turn = anyio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+        self._filled.set()
+
+    async def empty_into(self, context: TriggerContext) -> None:
+        """Until cancelled; what was not seen to be accepted stays, to be accepted once by its key."""
+        async with self._turn:
+            while True:
+                await self._filled.wait()
+                events = list(islice(self._events, TOGETHER))
+                await context.accept_batch(events)
+                for _ in events:
+                    self._events.popleft()
+                if not self._events:
+                    self._filled.clear()
+
+
+class _Subscriber(Struct, frozen=True, kw_only=True, eq=False):
+    wanted: Wanted
+    context: TriggerContext
+    inbox: _Inbox
+
+    def event(self, trace_id: str, content: bytes) -> Event:
+        return Event(payload=content, idempotency_key=f"cts:{self.context.trigger_id}:{trace_id}")
+
+    def hear(self, trace: Trace) -> None:
+        if trace.project != self.context.project or not self.wanted.has_own(trace):
+            return
+        if len(self.inbox) >= WAITING:
+            log.error("trace passed over: too many wait", trigger=self.context.trigger_id, trace=trace.trace_id)
+        else:
+            self.inbox.put(self.event(trace.trace_id, payload(own(trace))))
+
+
+class CtsService:
+    """The endpoint, and the triggers that listen."""
+
+    def __init__(self, settings: None) -> None:
+        self._subscribers: dict[str, _Subscriber] = {}
+        self._inboxes: dict[str, _Inbox] = {}
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        with context.routes.mount("", self._answer, signed=True):
+            task_status.started()
+            await anyio.sleep_forever()
+
+    @contextmanager
+    def subscribed(self, wanted: Wanted, context: TriggerContext) -> Iterator[_Inbox]:
+        key = context.trigger_id
+        inbox = self._inboxes.setdefault(key, _Inbox())
+        mine = self._subscribers[key] = _Subscriber(wanted=wanted, context=context, inbox=inbox)
+
+        def hear(trace: Trace) -> None:
+            if self._subscribers.get(key) is mine:  # else its successor hears it
+                mine.hear(trace)
+
+        try:
+            with context.plugin.audit.subscribed(hear):
+                yield inbox
+        finally:
+            if self._subscribers.get(key) is mine:
+                del self._subscribers[key]
+                if not inbox:  # else a run that failed is started again
+                    del self._inboxes[key]
+
+    async def _answer(self, request: PushRequest) -> PushReply:
+        if request.method != "POST" or request.path not in ("", "/"):
+            return PushReply(status=405 if request.method != "POST" else 404, headers=((b"allow", b"POST"),))
+        listening = [one for one in self._subscribers.values() if request.project in ("", one.context.project)]
+        if not listening:
+            raise NotFound("no CTS trigger listens: create one")
+        accepted = 0
+        for trace in read_pushed(request.body):
+            content = payload(trace)
+            for one in listening:
+                if one.wanted.has_pushed(trace):
+                    await _accept(one, trace["trace_id"], content)
+                    accepted += 1
+        return PushReply(status=202, body=msgspec.json.encode({"accepted": accepted}))
+
+
+async def _accept(subscriber: _Subscriber, trace_id: str, content: bytes) -> None:
+    try:
+        await subscriber.context.accept(subscriber.event(trace_id, content))
+    except IdempotencyConflict:
+        return  # who gives an id twice means the same trace

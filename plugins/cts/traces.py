@@ -1,0 +1,117 @@
+"""Traces as the audit service writes them: those of this engine, and those that others push."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+
+from engine import InvalidField, Trace
+
+SERVICE = "FunctionGraph"
+#: Traces of one pushed body.
+MOST = 1000
+#: What a trace must tell, to be told apart and chosen.
+_NEEDED = ("trace_id", "service_type", "resource_type", "trace_name")
+_ID_LIMIT = 128
+#: Names that the platform documents for its own traces, where they differ from the operation's in the SDK.
+_NAMES = {
+    "UpdateFunctionCode": "modifyFunctionMetadata",
+    "UpdateFunctionConfig": "modifyFunctionMetadata",
+    "CreateFunctionVersion": "publishFunctionVersion",
+    "CreateFunctionTrigger": "createTrigger",
+    "DeleteFunctionTrigger": "deleteTrigger",
+}
+
+
+class Wanted:
+    """The operations of one trigger. Upper and lower case are the same, and ``*`` stands for anything."""
+
+    def __init__(self, operations: Iterable[str]) -> None:
+        parts = [operation.lower().split(":") for operation in operations]
+        self._operations = [(service, kinds.split(";"), actions.split(";")) for service, kinds, actions in parts]
+
+    def has(self, service: str, kind: str, *names: str) -> bool:
+        return any(
+            fnmatchcase(service.lower(), wanted)
+            and _is_one(kind, kinds)
+            and any(_is_one(name, actions) for name in names)
+            for wanted, kinds, actions in self._operations
+        )
+
+    def has_own(self, trace: Trace) -> bool:
+        """Own operations have the name of the SDK, too."""
+        return self.has(SERVICE, trace.resource_type, trace.operation, name_of(trace.operation))
+
+    def has_pushed(self, trace: dict[str, Any]) -> bool:
+        return self.has(trace["service_type"], trace["resource_type"], trace["trace_name"])
+
+
+def name_of(operation: str) -> str:
+    return _NAMES.get(operation) or operation[:1].lower() + operation[1:]
+
+
+def payload(trace: dict[str, Any]) -> bytes:
+    return msgspec.json.encode({"cts": trace})
+
+
+def own(trace: Trace) -> dict[str, Any]:
+    """Times in milliseconds and the extra fields are those of captured events (spec triggers_runtime, 1.6)."""
+    moment = int(trace.time * 1000)
+    rating = "normal" if trace.code < 400 else "warning" if trace.code < 500 else "incident"
+    return {
+        "time": moment,
+        "record_time": moment,
+        "user": {"name": trace.user, "id": trace.user, "domain": {"name": trace.project, "id": trace.project}},
+        "request": {} if trace.request is None else trace.request,
+        "response": {} if trace.response is None else trace.response,
+        "code": trace.code,
+        "service_type": SERVICE,
+        "resource_type": trace.resource_type,
+        "resource_name": trace.resource_name,
+        "resource_id": trace.resource_id,
+        "trace_name": name_of(trace.operation),
+        "trace_type": "ApiCall",
+        "trace_id": trace.trace_id,
+        "trace_status": rating,
+        "trace_rating": rating,
+        "api_version": "v2",
+        "project_id": trace.project,
+        "domain_id": trace.project,
+        "operation_id": trace.operation,
+        "source_ip": trace.source_ip,
+        "read_only": False,
+    }
+
+
+def read_pushed(body: bytes) -> list[dict[str, Any]]:
+    """One trace, a list, or ``{"traces": […]}`` as the vendor's query answers. Raises InvalidField."""
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidField("body", body[:40].decode("utf-8", "replace"), f"is no JSON: {error}") from None
+    match content:
+        case {"traces": list(traces)} | list(traces):
+            pass
+        case {"cts": one} | one:
+            traces = [one]
+    if len(traces) > MOST:
+        raise InvalidField("traces", f"{len(traces)} of them", f"at most {MOST} may come together")
+    for trace in traces:
+        _check(trace)
+    return traces
+
+
+def _check(trace: object) -> None:
+    if not isinstance(trace, dict):
+        raise InvalidField("traces", trace, "must be objects")
+    for name in _NEEDED:
+        value = trace.get(name)
+        if not isinstance(value, str) or not 0 < len(value) <= _ID_LIMIT:
+            raise InvalidField(name, value, f"must be a text of 1 to {_ID_LIMIT} characters")
+
+
+def _is_one(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)
