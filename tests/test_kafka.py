@@ -17,8 +17,8 @@ from msgspec import Struct
 from engine import SettingsError, Undeliverable
 from engine.model import DestinationSpec, Owed
 from engine.resources.bound_trigger import BoundTrigger
+from plugins.batches import events
 from plugins.kafka import open_plugin, plugin
-from plugins.kafka.batches import events
 from plugins.kafka.destination import RECORD_LIMIT, KafkaDestination, KafkaParam
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.kafka.positions import Found, begin

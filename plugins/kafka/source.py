@@ -16,7 +16,7 @@ import structlog
 from anyio.abc import TaskStatus
 
 from engine import TriggerContext
-from plugins.kafka.batches import events
+from plugins.batches import events
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.kafka.positions import Found, begin, name_of, read, written
 from plugins.kafka.settings import EVENT_LIMIT, KafkaSettings, connection, library

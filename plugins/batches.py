@@ -1,4 +1,4 @@
-"""Records of Kafka as the events that a function gets: several records in each, in their order."""
+"""Messages of a broker as the events that a function gets: several in each, by their topics, in their order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine import Event
 
 
 class Record(Protocol):
-    """What is looked at of the client's records."""
+    """What is looked at of a message."""
 
     @property
     def topic(self) -> str: ...

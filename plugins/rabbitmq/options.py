@@ -1,4 +1,4 @@
-"""RabbitMQ: messages of an exchange that call a function in batches."""
+"""What a trigger on RabbitMQ is made with (spec triggers_runtime, 1.9)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from engine import Plugin, TriggerRules
 from plugins.fields import NeededSecret, Text, UpTo1000
 
 Optional = Annotated[str, Meta(max_length=1024)]
@@ -21,10 +20,3 @@ class RabbitOptions(Struct, frozen=True, kw_only=True):
     access_user: Optional = ""
     connect_address: Optional = ""
     ssl_enable: bool = False
-
-
-plugin = Plugin(
-    kinds=("RABBITMQ",),
-    options=RabbitOptions,
-    rules=TriggerRules(vendor=True, may_disable=False, unique=("instance_id", "vhost", "exchange_name")),
-)
