@@ -16,7 +16,6 @@ from engine.app import Running, drain, run_engine
 from engine.figures import problems, read_figures, reasons_not_ready
 from engine.http.api.parts import HealthChecks, Parts
 from engine.http.auth import Authenticator
-from engine.http.failures import Failures
 from engine.http.guard import Guard
 from engine.http.reload import reloading
 from engine.http.server import create_app
@@ -86,11 +85,15 @@ def make_authenticator(engine: Running) -> Authenticator | None:
     auth, http = engine.settings.auth, engine.settings.http
     if not auth.required:
         return None
-    failures = Failures(engine.clock, limit=auth.failures, window=auth.failure_window)
     limits = {b"invocations-async": http.async_body_limit, b"invocations": http.sync_body_limit}
     open_paths = ("/healthz", "/readyz", "/metrics") if auth.open_metrics else ("/healthz",)
     return Authenticator(
-        auth.keys, auth.tokens, clock=engine.clock, failures=failures, body_limits=limits, open_paths=open_paths
+        auth.keys,
+        auth.tokens,
+        clock=engine.clock,
+        failures=engine.failures,
+        body_limits=limits,
+        open_paths=open_paths,
     )
 
 

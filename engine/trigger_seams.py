@@ -117,13 +117,26 @@ class Routes(Protocol):
 
 
 class Callers(Protocol):
-    """Who holds the engine's own credentials."""
+    """Who sends a request; ``scope`` is ASGI's. Raises Overloaded for an address that has failed too often."""
 
     async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str:
-        """The project of who signed this request, or shows a token. Raises Unauthorized, Overloaded, Unavailable.
+        """The project of who signed this request with a key of the engine's, or shows a token of its.
 
-        ``scope`` is ASGI's. Where the engine has no credentials, nobody is known.
+        Where the engine has no credentials, nobody is known. Raises Unauthorized, Unavailable.
         """
+        ...
+
+    async def signer(
+        self, keys: Mapping[str, bytes], scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes
+    ) -> str:
+        """With which of these keys, secrets by access key, the request is signed (SDK-HMAC-SHA256).
+
+        ``authorization`` must be among the headers. Raises Unauthorized.
+        """
+        ...
+
+    def attempt(self, scope: MutableMapping[str, Any]) -> AbstractContextManager[None]:
+        """For a proof that the plugin itself looks at: Unauthorized, raised in the block, counts as a failure."""
         ...
 
 

@@ -20,6 +20,7 @@ from engine.delivery import Delivery
 from engine.discarder import Discarder
 from engine.dispatcher import Dispatcher
 from engine.executors.pool import Pool
+from engine.failures import Failures
 from engine.intake import DiskGuard, Intake
 from engine.isolation.machine import usable_memory
 from engine.janitor import Janitor, Retention
@@ -64,6 +65,7 @@ class Running(Struct, frozen=True, kw_only=True):
     discarder: Discarder
     audit: AuditTrail
     logs: LogBoard
+    failures: Failures
 
 
 class Ground(Struct, frozen=True, kw_only=True):
@@ -88,12 +90,14 @@ def wire(ground: Ground) -> Running:
     backlog, policy, janitor = Backlog(_limits(settings.queue)), _policy(settings.retry), _janitor(ground)
     audit = AuditTrail()
     intake = _intake(ground, catalog, scheduler, backlog, usage, janitor)
+    failures = Failures(clock, limit=settings.auth.failures, window=settings.auth.failure_window)
     plugins = AllParts(
         ground.registry,
         storage.store,
         clock,
         region=settings.http.region,
         credentials=settings.auth.required,
+        failures=failures,
         audit=audit,
         logs=ground.board,
     )
@@ -158,6 +162,7 @@ def wire(ground: Ground) -> Running:
         discarder=Discarder(storage.journal, scheduler, backlog, clock, on_discard),
         audit=audit,
         logs=ground.board,
+        failures=failures,
     )
 
 

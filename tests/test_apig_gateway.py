@@ -24,11 +24,14 @@ from tests.triggering import House, house, until
 
 ASYNC = {"func_info": {"invocation_type": "async"}}
 CODE, OTHER_CODE, FOREIGN_CODE = "the-code-of-one-app", "the-code-of-another", "the-code-of-a-third"
+APP_SECRET = "the-secret-of-an-app"
 APPS = {
     "plugins__apig__apps": {
-        "one": {"secret": CODE, "apis": ["api"]},
-        "other": {"secret": OTHER_CODE, "apis": ["else"]},
-        "foreign": {"secret": FOREIGN_CODE, "project": "another"},
+        "one": {"code": CODE, "apis": ["api"]},
+        "other": {"code": OTHER_CODE, "apis": ["else"]},
+        "foreign": {"code": FOREIGN_CODE, "project": "another"},
+        "signs": {"key": "APP", "secret": APP_SECRET},
+        "signs-elsewhere": {"key": "APP2", "secret": APP_SECRET, "apis": ["else"]},
     }
 }
 SECRET, TOKEN = "the-secret-of-a-key", "a-token-of-a-project"
@@ -107,18 +110,59 @@ async def test_what_no_api_answers_is_not_found(tmp_path: Path) -> None:
 async def test_an_app_shows_its_code_and_the_function_does_not_see_it(tmp_path: Path) -> None:
     async with gateway(tmp_path, {"auth": "APP"}, **APPS) as at:
         codes = (None, "a-code-of-no-app", OTHER_CODE, FOREIGN_CODE, CODE)
-        replies = [await at.client.get("/orders", headers={"X-Apig-AppCode": code} if code else {}) for code in codes]
+        bearer = {"Authorization": "Bearer of-the-function"}
+        proofs = [{**bearer, "X-Apig-AppCode": code} if code else {} for code in codes]
+        replies = [await at.client.get("/orders", headers=proof) for proof in proofs]
 
         assert [told(reply) for reply in replies[:2]] == [(401, "APIG.0303")] * 2
         assert [told(reply) for reply in replies[2:4]] == [(403, "APIG.0304")] * 2
         assert replies[4].status_code == 202
         [event] = await at.events()
         assert "x-apig-appcode" not in event["headers"]
+        assert event["headers"]["authorization"] == "Bearer of-the-function"
 
 
 def signature(at: Gateway, target: str, body: bytes, access: str = "AK", secret: str = SECRET) -> dict[str, str]:
     headers = {"Host": f"127.0.0.1:{at.client.base_url.port}"}
     return {**headers, **sign("POST", target, headers, body, access=access, secret=secret, moment=time.time())}
+
+
+async def test_an_app_signs_and_the_function_does_not_see_it(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"auth": "APP"}, **APPS) as at:
+        good = signature(at, "/orders?b=2&a=1", b"x", "APP", APP_SECRET)
+        empty = [
+            {"Authorization": "Basic eA=="},
+            signature(at, "/orders", b"", "NOBODY", APP_SECRET),
+            signature(at, "/orders", b"", "APP", APP_SECRET.upper()),
+            signature(at, "/orders", b"", "APP2", APP_SECRET),
+        ]
+        replies = [await at.client.post("/orders", headers=headers) for headers in empty]
+        replies.append(await at.client.post("/orders?b=2&a=1", content=b"y", headers=good))
+        taken = await at.client.post("/orders?b=2&a=1", content=b"x", headers=good)
+
+        assert [told(reply) for reply in replies[:3]] == [(401, "APIG.0303")] * 3
+        assert [told(reply) for reply in replies[3:]] == [(403, "APIG.0304"), (401, "APIG.0303")]
+        assert taken.status_code == 202
+        [event] = await at.events()
+        assert not {"authorization", "x-sdk-date"} & set(event["headers"])
+
+
+async def test_who_fails_too_often_waits_and_others_do_not(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"auth__failures": 3, "plugins__apig__behind_proxy": True}
+    async with gateway(tmp_path, {"auth": "APP"}, **APPS, **settings) as at:
+        right = {"X-Apig-AppCode": CODE}
+        wrong = {"X-Apig-AppCode": "a-code-of-no-app", "X-Forwarded-For": "192.0.2.1"}
+        none = {"X-Forwarded-For": "192.0.2.1"}
+        missing = [await at.client.get("/orders", headers=none) for _ in range(4)]
+        failed = [await at.client.get("/orders", headers=wrong) for _ in range(4)]
+        signed = signature(at, "/orders", b"", "NOBODY", APP_SECRET)
+        also = await at.client.post("/orders", headers={**signed, "X-Forwarded-For": "192.0.2.1"})
+        other = await at.client.get("/orders", headers={**right, "X-Forwarded-For": "192.0.2.2"})
+
+        assert [told(reply) for reply in [*missing, *failed[:3]]] == [(401, "APIG.0303")] * 7
+        assert [told(failed[3]), told(also)] == [(429, "APIG.0308")] * 2
+        assert 0 < int(failed[3].headers["retry-after"]) <= 60
+        assert other.status_code == 202
 
 
 async def test_who_signs_with_a_key_of_the_engine_may_call_an_iam_api(tmp_path: Path) -> None:
@@ -276,10 +320,21 @@ async def test_a_trigger_shows_where_its_api_is(tmp_path: Path, kind: str, api: 
         assert trigger.shown["invoke_url"] == shown
 
 
-async def test_two_apps_with_one_secret_are_refused_at_the_start(tmp_path: Path) -> None:
-    apps = {"one": {"secret": CODE}, "two": {"secret": CODE}}
-    with pytest.raises(SettingsError, match="two of the apps have the same secret"):
-        async with house(tmp_path, [plugin], plugins__apig__apps=apps):
+@pytest.mark.parametrize(
+    ("apps", "told"),
+    [
+        ([{"code": CODE}, {"code": CODE}], "two of the apps have the same code"),
+        ([{"key": "APP", "secret": CODE}, {"key": "APP", "secret": OTHER_CODE}], "two of the apps have the same key"),
+        ([{"secret": CODE}], "an app that signs needs a key and a secret; what X-Apig-AppCode shows is its code"),
+        ([{}], "an app needs a key and a secret, or a code"),
+        ([{"code": "short"}], "length >= 16"),
+    ],
+)
+async def test_apps_that_prove_nothing_or_not_enough_are_refused_at_the_start(
+    tmp_path: Path, apps: list[dict[str, str]], told: str
+) -> None:
+    with pytest.raises(SettingsError, match=told):
+        async with house(tmp_path, [plugin], plugins__apig__apps={f"app{n}": app for n, app in enumerate(apps)}):
             pass
 
 

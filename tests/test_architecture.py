@@ -17,7 +17,7 @@ SURFACE = "engine"  #: what plugins may use
 #: From the ground up: an import goes to a lower floor, or stays inside one folder. A folder stands for all its modules.
 FLOORS = (
     {"errors", "clock", "identity", "urn", "model", "frames", "log_lines", "log_feed", "statistics", "text", "runtimes"}
-    | {"signing", "signatures", "credentials", "trigger_errors", "store_errors", "cron", "audit"}
+    | {"signing", "signatures", "signers", "failures", "credentials", "trigger_errors", "store_errors", "cron", "audit"}
     | {"limits", "code_quota"},  # all of these are nouns, which may know each other
     {"trigger_seams", "interpreters"},
     {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"}

@@ -14,8 +14,8 @@ import structlog.testing
 from engine.audit import Trace
 from engine.credentials import Token
 from engine.errors import InvalidField
+from engine.failures import Failures
 from engine.http.auth import Authenticator
-from engine.http.failures import Failures
 from plugins.cts import plugin as cts
 from plugins.cts.source import WAITING
 from plugins.cts.traces import Wanted, own, read_pushed

@@ -17,8 +17,8 @@ import pytest
 from engine.audit import Trace
 from engine.credentials import AccessKey, Token
 from engine.errors import Forbidden, TooManyFailures
+from engine.failures import SUBJECTS, Failures, network_of
 from engine.http.auth import Authenticator
-from engine.http.failures import SUBJECTS, Failures, network_of
 from engine.http.guard import Guard
 from engine.http.server import create_app
 from engine.serving import listen

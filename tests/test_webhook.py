@@ -16,8 +16,8 @@ import pytest
 from engine import Plugin, PushReply, PushRequest, SettingsError, Unauthorized, Undeliverable
 from engine.credentials import Token
 from engine.errors import InvalidField
+from engine.failures import Failures
 from engine.http.auth import Authenticator
-from engine.http.failures import Failures
 from engine.model import DestinationSpec, Owed
 from engine.serving import listen
 from engine.triggering.routes import Mounts, PluginRoutes

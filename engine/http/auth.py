@@ -16,26 +16,20 @@ import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-import anyio.to_thread
-import structlog
 from msgspec import Struct
 
 from engine.clock import Clock
 from engine.codestore import PACKAGE_LIMIT
 from engine.credentials import AccessKey, Token
 from engine.errors import CodePackageTooLarge, Forbidden, PayloadTooLarge, Unauthorized
+from engine.failures import Failures
 from engine.http.api.functions import CODE_BODY_LIMIT
 from engine.http.api.routing import CALLER
-from engine.http.failures import Failures, Subject
 from engine.http.wire import Headers, read_body
 from engine.serving import Message, Receive, Scope
-from engine.signatures import Signatures, Signed
-from engine.signing import Authorization, hash_of, is_same, read_authorization
+from engine.signers import Claim, Signers, address_of
+from engine.signing import is_same
 from engine.triggering.routes import PROJECT
-
-LARGE = 1 << 20  #: bytes of a body from which on hashing it would hold up others
-
-log = structlog.get_logger("functiond")
 
 
 class _Holder(Struct, frozen=True, kw_only=True):
@@ -63,9 +57,8 @@ class Authenticator:
         open_paths: Iterable[str] = (),
     ) -> None:
         self.replace(keys, tokens)
-        self._clock, self._failures = clock, failures
+        self._clock, self._signers = clock, Signers(clock, failures)
         self._limits, self._open = dict(body_limits), frozenset(open_paths)
-        self._signatures = Signatures(clock)
 
     def replace(self, keys: Iterable[AccessKey], tokens: Iterable[Token]) -> None:
         """From now on these and no others; a request whose body is still coming is judged by what it began with."""
@@ -77,12 +70,12 @@ class Authenticator:
         """What to read the body from. Raises Unauthorized, Forbidden, TooManyFailures, and what reading raises."""
         if scope["path"] in self._open:
             return receive
-        address = scope["client"][0] if scope.get("client") else ""
-        holder = self._by_token(headers, address)
+        holder = self._by_token(scope, headers)
         if holder is None:
-            signer = self._signer(headers, address)
+            claim, holder = self._claim(scope, headers)
             body = await self._read(scope, headers, receive)
-            holder, receive = await self._verify(scope, headers, body, signer), _Replay(body, receive)
+            await self._signers.verify(claim, scope, headers, body)
+            receive = _Replay(body, receive)
         _check_project(scope["path"], holder)
         scope[PROJECT] = holder.project
         scope[CALLER] = holder.name
@@ -90,61 +83,42 @@ class Authenticator:
 
     async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
         """The project of who asks, for a request whose path is not the API's. Raises Unauthorized, TooManyFailures."""
-        address = scope["client"][0] if scope.get("client") else ""
-        holder = self._by_token(headers, address)
-        return (holder or await self._verify(scope, headers, body, self._signer(headers, address))).project
+        holder = self._by_token(scope, headers)
+        if holder is None:
+            claim, holder = self._claim(scope, headers)
+            await self._signers.verify(claim, scope, headers, body)
+        return holder.project
 
-    def _by_token(self, headers: Headers, address: str) -> _Holder | None:
+    def _by_token(self, scope: Scope, headers: Headers) -> _Holder | None:
         """None if the request may still be good by its signature."""
         token = headers.get(b"x-auth-token")
         if token is None:
             return None
-        subject = self._failures.subject(address)
-        self._failures.check(subject)
-        holder = self._tokens.get(_digest(token))
-        if holder is not None and self._clock.now() < holder.expires:
-            return holder
-        if b"authorization" in headers:
-            return None
-        problem = "is not one of this engine's" if holder is None else "has expired"
-        raise self._failed(subject, f"the X-Auth-Token {problem}")
+        with self._signers.attempt(address_of(scope)):
+            holder = self._tokens.get(_digest(token))
+            if holder is not None and self._clock.now() < holder.expires:
+                return holder
+            if b"authorization" in headers:
+                return None
+            problem = "is not one of this engine's" if holder is None else "has expired"
+            raise Unauthorized(f"the X-Auth-Token {problem}")
 
-    def _signer(self, headers: Headers, address: str) -> tuple[Authorization, _Holder, Subject]:
+    def _claim(self, scope: Scope, headers: Headers) -> tuple[Claim, _Holder]:
         """By what the headers say; the signature itself is still to be verified."""
-        value = headers.get(b"authorization")
-        if value is None:
+        if b"authorization" not in headers:
             # Nobody guesses anything by this, so it is not counted.
             raise Unauthorized("credentials are needed: sign the request with an access key, or send X-Auth-Token")
-        proof = read_authorization(value)
-        key = self._keys.get(proof.access) if proof else None
-        subject = self._failures.subject(address, proof.access if proof and key else "")
-        self._failures.check(subject)
-        if proof is None:
-            raise self._failed(
-                subject, "Authorization must be SDK-HMAC-SHA256 Access=..., SignedHeaders=..., Signature=..."
-            )
-        if key is None:
-            raise self._failed(subject, "the access key is not one of this engine's")
-        if problem := self._problem(proof, key, headers):
-            raise self._failed(subject, problem)
-        return proof, key, subject
+        claim = self._signers.claim(headers, address_of(scope), self._secret)
+        holder = self._keys[claim.proof.access]
+        if problem := self._problem(holder, headers):
+            raise self._signers.failed(claim.subject, problem)
+        return claim, holder
 
-    async def _verify(
-        self, scope: Scope, headers: Headers, body: bytes, signer: tuple[Authorization, _Holder, Subject]
-    ) -> _Holder:
-        proof, key, subject = signer
-        body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
-        signed = Signed(
-            method=scope["method"].encode(), path=scope["raw_path"], query=scope["query_string"], headers=headers
-        )
-        if problem := self._signatures.mismatch(signed, body_hash, proof, key.secret):
-            raise self._failed(subject, problem)
-        return key
+    def _secret(self, access: str) -> bytes | None:
+        key = self._keys.get(access)
+        return key.secret if key else None
 
-    def _problem(self, proof: Authorization, key: _Holder, headers: Headers) -> str:
-        """What is wrong already without the body."""
-        if problem := self._signatures.bad_head(headers, proof):
-            return problem
+    def _problem(self, key: _Holder, headers: Headers) -> str:
         if self._clock.now() >= key.expires:
             return "the access key has expired"
         if not _same_token(headers.get(b"x-security-token"), key.token):
@@ -159,11 +133,6 @@ class Authenticator:
             if limit != CODE_BODY_LIMIT:
                 raise
             raise CodePackageTooLarge(PACKAGE_LIMIT) from None  # only code makes such a body large
-
-    def _failed(self, subject: Subject, problem: str) -> Unauthorized:
-        self._failures.note(subject)
-        log.warning("not authenticated", client=subject[0], access=subject[1], problem=problem)
-        return Unauthorized(problem)
 
 
 class _Replay:

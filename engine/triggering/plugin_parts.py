@@ -10,9 +10,11 @@ from msgspec import Struct
 
 from engine.audit import Audit
 from engine.clock import Clock
+from engine.failures import Failures
 from engine.log_feed import LogFeed
 from engine.protocols import Plugin
 from engine.registry import Registry
+from engine.signers import Signers
 from engine.trigger_seams import Callers, PluginService, Routes, Store
 from engine.triggering.callers import BorrowedCallers
 from engine.triggering.routes import Mounts, PluginRoutes
@@ -50,10 +52,12 @@ class AllParts:
         *,
         region: str,
         credentials: bool,
+        failures: Failures,
         audit: Audit,
         logs: LogFeed,
     ) -> None:
-        self.mounts, self.callers = Mounts(), BorrowedCallers(required=credentials)
+        self.mounts = Mounts()
+        self.callers = BorrowedCallers(Signers(clock, failures), required=credentials)
         self._registry = registry
         self._by_table: dict[str, PluginParts] = {}
         for plugin in registry.plugins:

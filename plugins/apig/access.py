@@ -1,21 +1,21 @@
-"""Who may call an API: anyone, an app by its code, or who holds credentials of the engine."""
+"""Who may call an API: anyone, an app by its signature or code, or who holds credentials of the engine."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 
-from engine import Unauthorized
+from engine import Callers, Unauthorized
 from plugins.apig.edge import Scope
 from plugins.apig.problems import Problem
 from plugins.apig.routing import Route
 from plugins.apig.settings import App
 
-CODE = b"x-apig-appcode"
+CODE, SIGNATURE = b"x-apig-appcode", b"authorization"
 #: What proves the caller to the gateway is not for the function to see.
 _PROOFS = {
     "NONE": frozenset[str](),
-    "APP": frozenset({CODE.decode()}),
+    "APP": frozenset({"x-apig-appcode", "x-sdk-date", "x-sdk-content-sha256"}),
     "IAM": frozenset({"authorization", "x-auth-token", "x-security-token", "x-sdk-date", "x-sdk-content-sha256"}),
 }
 
@@ -23,28 +23,45 @@ _PROOFS = {
 class Access:
     def __init__(self, apps: Mapping[str, App]) -> None:
         # By their hashes, so that a search's time says nothing about them.
-        self._apps = {_digest(app.secret.encode()): app for app in apps.values()}
+        self._by_code = {_digest(app.code.encode()): app for app in apps.values() if app.code}
+        self._by_key = {app.key: app for app in apps.values() if app.key}
+        self._secrets = {app.key: app.secret.encode() for app in apps.values() if app.key}
 
     async def check(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> None:
         """Raises Problem, and what the engine raises if it cannot tell now."""
         match route.options.auth:
             case "APP":
-                self._check_app(route, headers.get(CODE))
+                await self._check_app(route, scope, headers, body)
             case "IAM":
                 await _check_identity(route, scope, headers, body)
 
-    def _check_app(self, route: Route, code: bytes | None) -> None:
-        app = self._apps.get(_digest(code)) if code else None
-        if app is None:
-            told = "X-Apig-AppCode is that of no app" if code else "X-Apig-AppCode is needed"
-            raise Problem(401, "APIG.0303", f"Incorrect app authentication information: {told}")
+    async def _check_app(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        try:
+            app = await self._app(route.context.plugin.callers, scope, headers, body)
+        except Unauthorized as error:
+            raise Problem(401, "APIG.0303", f"Incorrect app authentication information: {error}") from None
         if app.project not in ("", route.context.project) or (app.apis and route.options.name not in app.apis):
             raise Problem(403, "APIG.0304", "The app is not authorized to access the API.")
 
+    async def _app(self, callers: Callers, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> App:
+        """Raises Unauthorized."""
+        if CODE in headers:
+            with callers.attempt(scope):
+                app = self._by_code.get(_digest(headers[CODE]))
+                if app is None:
+                    raise Unauthorized("X-Apig-AppCode is that of no app")
+                return app
+        if SIGNATURE not in headers:
+            raise Unauthorized("sign the request with the key and secret of an app, or send X-Apig-AppCode")
+        return self._by_key[await callers.signer(self._secrets, scope, headers, body)]
 
-def proofs(route: Route) -> frozenset[str]:
+
+def proofs(route: Route, headers: Mapping[bytes, bytes]) -> frozenset[str]:
     """Names of headers that the function does not get."""
-    return _PROOFS[route.options.auth]
+    names = _PROOFS[route.options.auth]
+    # Beside the code of an app, what is no signature of one is meant for the function.
+    is_signature = route.options.auth == "APP" and headers.get(SIGNATURE, b"").startswith(b"SDK-HMAC-")
+    return names | {SIGNATURE.decode()} if is_signature else names
 
 
 async def _check_identity(route: Route, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> None:

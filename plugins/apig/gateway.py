@@ -83,17 +83,18 @@ class Gateway:
     async def _answer(self, found: Found, scope: Scope, headers: Raw, body: bytes, request_id: str) -> GatewayReply:
         """Raises Problem, and what the engine raises."""
         context = found.route.context
-        await self._access.check(found.route, scope, headers, body)
+        sender = sender_of(scope, headers, trusted=self._settings.behind_proxy)
+        # Who fails to prove itself too often is not the proxy that all come through.
+        await self._access.check(found.route, {**scope, "client": (sender.address, 0)}, headers, body)
         if context.mode is Mode.SYNC:
-            payload = self._payload(found, scope, headers, body, request_id)
+            payload = self._payload(found, scope, headers, body, sender, request_id)
             return await _call(found.route, Event(payload=payload, headers=headers))
         key = _key(context.trigger_id, headers)
         # A request that is sent again with its key must become the same event.
-        payload = self._payload(found, scope, headers, body, _id_by(key) if key else request_id)
+        payload = self._payload(found, scope, headers, body, sender, _id_by(key) if key else request_id)
         return _accepted(await context.accept(Event(payload=payload, headers=headers, idempotency_key=key)))
 
-    def _payload(self, found: Found, scope: Scope, headers: Raw, body: bytes, request_id: str) -> bytes:
-        sender = sender_of(scope, headers, trusted=self._settings.behind_proxy)
+    def _payload(self, found: Found, scope: Scope, headers: Raw, body: bytes, sender: Sender, request_id: str) -> bytes:
         asked = Asked(
             request_id=request_id,
             method=scope["method"],
@@ -148,7 +149,7 @@ def _told(problem: Problem, request_id: str) -> GatewayReply:
 def _shown(headers: Raw, route: Route, sender: Sender) -> Mapping[str, str]:
     """What the function gets: text, without what proves the caller, and with where the request came from."""
     shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
-    for name in proofs(route):
+    for name in proofs(route, headers):
         shown.pop(name, None)
     shown.update(sender.headers)
     return shown

@@ -7,6 +7,8 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]  #: 0 takes a free one
+#: Short ones can be found by trying.
+Secret = Annotated[str, Meta(min_length=16, max_length=1024, pattern=r"^[!-~]+\Z")]
 MIB = 1 << 20
 
 
@@ -29,11 +31,22 @@ class DedicatedSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unkn
 
 
 class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who shows ``secret`` as X-Apig-AppCode."""
+    """Who signs with ``key`` and ``secret``, or shows ``code`` as X-Apig-AppCode; an app may do both."""
 
-    secret: Annotated[str, Meta(min_length=16, max_length=1024)]
+    key: Annotated[str, Meta(pattern=r"^[!-+\--<>-~]{1,128}\Z")] = ""  #: a comma or = would end it in the header
+    secret: Secret = ""
+    code: Secret = ""
     project: str = ""  #: whose APIs it may call; empty: everyone's
     apis: tuple[str, ...] = ()  #: by name; empty: all
+
+    def __post_init__(self) -> None:
+        if bool(self.key) != bool(self.secret):
+            raise ValueError("an app that signs needs a key and a secret; what X-Apig-AppCode shows is its code")
+        if not (self.key or self.code):
+            raise ValueError("an app needs a key and a secret, or a code, or all of them")
+
+    def __repr__(self) -> str:
+        return f"App(key={self.key!r}, project={self.project!r}, apis={self.apis!r})"
 
 
 class ApigSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,5 +58,7 @@ class ApigSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_f
     apps: dict[str, App] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len({app.secret for app in self.apps.values()}) < len(self.apps):
-            raise ValueError("two of the apps have the same secret")
+        for what in ("key", "code"):
+            given = [value for app in self.apps.values() if (value := getattr(app, what))]
+            if len(set(given)) < len(given):
+                raise ValueError(f"two of the apps have the same {what}")

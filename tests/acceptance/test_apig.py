@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -30,6 +31,9 @@ from tests.gateways import API, free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkcore.auth.credentials import BasicCredentials
+    from huaweicloudsdkcore.sdk_request import SdkRequest
+    from huaweicloudsdkcore.signer.signer import Signer
     from huaweicloudsdkfunctiongraph import v2 as fg
 
 pytestmark = [
@@ -85,6 +89,9 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 """
 
 
+KEY, SECRET = "AppKey", "the-secret-of-an-app"
+
+
 class Reply(NamedTuple):
     status: int
     headers: Message
@@ -109,7 +116,8 @@ def ask(url: str, method: str = "GET", body: bytes | None = None, **headers: str
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    settings = {"FUNCTIOND_PLUGINS__APIG__PORT": str(free_port()), "FUNCTIOND_GRACE": "0"}
+    app = {"FUNCTIOND_PLUGINS__APIG__APPS__SHOP__KEY": KEY, "FUNCTIOND_PLUGINS__APIG__APPS__SHOP__SECRET": SECRET}
+    settings = {"FUNCTIOND_PLUGINS__APIG__PORT": str(free_port()), "FUNCTIOND_GRACE": "0", **app}
     with platform_on(tmp_path_factory.mktemp("apig"), **settings) as running:
         create(running, "shop", SOURCE)
         yield running
@@ -192,6 +200,33 @@ def test_an_api_is_there_and_gone_as_soon_as_it_is_made_and_deleted(platform: Pl
         found.append(ask(url).status)
 
     assert found == [200, 404] * 5
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_an_app_signs_with_the_vendors_signer(platform: Platform, kind: str) -> None:
+    api = {**API, "name": f"app {kind}", "path": f"/{kind}", "match_mode": "SWA", "auth": "APP", "req_method": "POST"}
+    url = urlsplit(url_of(platform, "shop", add(platform, "shop", "APIG", {**api, "path": f"/{kind[0]}"})))
+    signer = Signer(BasicCredentials(KEY, SECRET, "any"))
+    request = signer.sign(
+        SdkRequest(
+            method="POST",
+            schema="http",
+            host=url.netloc,
+            resource_path=f"{url.path}/echo/x%20y",
+            query_params=[("b", "2"), ("a", "é +"), ("b", "1")],
+            header_params={"Content-Type": kind, "X-Stage": "RELEASE"},
+            body="é".encode(),
+        )
+    )
+    place = f"http://{url.netloc}{request.uri}"
+
+    reply = ask(place, "POST", "é".encode(), **request.header_params)
+    other = ask(place.replace("a=", "c="), "POST", "é".encode(), **request.header_params)
+
+    assert (reply.status, other.status, other.json["error_code"]) == (201, 401, "APIG.0303")
+    assert base64.b64decode(reply.json["body"]) == "é".encode()
+    assert reply.json["queryStringParameters"]["a"] == "é +"
+    assert not {"authorization", "x-sdk-date", "x-sdk-content-sha256"} & set(reply.json["headers"])
 
 
 def test_an_api_may_call_an_alias(platform: Platform) -> None:
