@@ -22,6 +22,7 @@ from engine.errors import (
 )
 from engine.log_feed import FunctionLines, LogFeed
 from engine.log_lines import Line
+from engine.log_target import LogTarget, log_target, project_log_target
 from engine.model import (
     Code,
     DestinationSpec,
@@ -91,6 +92,7 @@ __all__ = [
     "Invocation",
     "Line",
     "LogFeed",
+    "LogTarget",
     "Mode",
     "NotFound",
     "ObjectMissing",
@@ -119,7 +121,9 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Undeliverable",
+    "log_target",
     "parse_urn",
+    "project_log_target",
     "read_cron",
     "sign_request",
 ]

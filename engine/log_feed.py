@@ -10,7 +10,7 @@ import structlog
 from msgspec import Struct
 
 from engine.log_lines import Line, decode
-from engine.model import Function
+from engine.model import Function, Invocation
 
 log = structlog.get_logger("functiond.logs")
 
@@ -21,6 +21,8 @@ class FunctionLines(Struct, frozen=True, kw_only=True):
     function: Function
     request_id: str  #: empty: lines of an instance that belong to none of its requests
     lines: tuple[Line, ...]
+    source: str = ""  #: what called it: a trigger type, ``FunctionGraph`` or API
+    hops: int = 0  #: how many functions led to the call
 
 
 Listener = Callable[[FunctionLines], None]
@@ -54,15 +56,27 @@ class LogBoard:
             if not listeners:
                 self._listeners.pop(function_id, None)
 
-    def tell(self, function: Function, request_id: str, lines: bytes) -> None:
-        """Lines as they are kept."""
+    def tell(self, function: Function, invocation: Invocation | None, lines: bytes) -> None:
+        """Lines as they are kept; None for those of the instance itself."""
         if not self._listeners:
             return
         listeners = [*self._listeners.get(function.function_id, ()), *self._listeners.get(0, ())]
         if listeners:
-            told = FunctionLines(function=function, request_id=request_id, lines=tuple(decode(lines)))
+            told = _told(function, invocation, tuple(decode(lines)))
             for listener in listeners:
                 try:
                     listener(told)
                 except Exception:  # the function must not suffer for who listens
                     log.exception("a listener failed", function=function.name)
+
+
+def _told(function: Function, invocation: Invocation | None, lines: tuple[Line, ...]) -> FunctionLines:
+    if invocation is None:
+        return FunctionLines(function=function, request_id="", lines=lines)
+    return FunctionLines(
+        function=function,
+        request_id=invocation.request_id,
+        lines=lines,
+        source=invocation.source,
+        hops=invocation.hops,
+    )

@@ -203,7 +203,7 @@ class Request(Struct, frozen=True, kw_only=True):
     source: str = "API"  #: trigger type, or API
     priority: int = 0  #: 0 to 9, capped by the function's settings
     delay: float = 0.0  #: seconds
-    hops: int = 0  #: how many functions led here by destinations
+    hops: int = 0  #: how many functions led here, by destinations or by lines in their logs
     memory: int = 0  #: MB chosen by the caller, 0 for the function's own
     idempotency_key: str = ""
     headers: Mapping[bytes, bytes] | None = None  #: of HTTP, in lower case: the rules of an alias may look at them

@@ -40,6 +40,7 @@ class Event(Struct, frozen=True, kw_only=True):
     payload: bytes  #: one JSON value
     idempotency_key: str = ""  #: an event with a key that was used within a day is a duplicate, and accepted once
     headers: Mapping[bytes, bytes] | None = None  #: of HTTP, in lower case: the rules of an alias may look at them
+    hops: int = 0  #: how many functions led to it, where its source knows
 
 
 class Store(Protocol):

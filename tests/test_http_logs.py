@@ -11,9 +11,11 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import ByteStream
+from msgspec.structs import replace
 
 from engine.log_feed import Listener, LogBoard
 from engine.log_lines import LOGGER, STDERR, STDOUT, encode
+from tests.executing import invocation
 from tests.http_app import BASE, Api, serve, urn_of
 
 KEPT = encode(1_500, STDOUT, b"one") + encode(2_000, STDERR, b"two")
@@ -55,7 +57,8 @@ async def follow(api: Api, path: str) -> Events:
 def tell(api: Api, request_id: str, text: bytes, stream: int = STDOUT) -> None:
     board = api.parts.logs
     assert isinstance(board, LogBoard)
-    board.tell(api.catalog.find(api.engine.requests[0].function), request_id, encode(3_000, stream, text))
+    run = replace(invocation(), request_id=request_id) if request_id else None
+    board.tell(api.catalog.find(api.engine.requests[0].function), run, encode(3_000, stream, text))
 
 
 async def accepted(api: Api) -> str:

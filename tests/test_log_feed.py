@@ -17,7 +17,7 @@ from engine.model import Mode, Request
 from engine.protocols import Plugin
 from engine.trigger_seams import PluginContext
 from engine.urn import parse_urn
-from tests.executing import function
+from tests.executing import function, invocation
 from tests.http_app import encoded
 from tests.triggering import settings_of
 
@@ -33,11 +33,21 @@ def test_a_listener_hears_one_function_or_all() -> None:
         board.subscribed(lambda told: heard.append(("one", told.lines[0].text)), function_id=1),
         board.subscribed(lambda told: heard.append(("all", told.lines[0].text))),
     ):
-        board.tell(mine, "r", encode(1, STDOUT, b"x"))
-        board.tell(other, "r", encode(1, STDOUT, b"y"))
-    board.tell(mine, "r", encode(1, STDOUT, b"z"))
+        board.tell(mine, None, encode(1, STDOUT, b"x"))
+        board.tell(other, None, encode(1, STDOUT, b"y"))
+    board.tell(mine, None, encode(1, STDOUT, b"z"))
 
     assert heard == [("one", "x"), ("all", "x"), ("all", "y")]
+
+
+def test_a_listener_hears_what_called_the_function() -> None:
+    board, heard = LogBoard(), list[tuple[str, str, int]]()
+    run = invocation(source="LTS", hops=3)
+    with board.subscribed(lambda told: heard.append((told.request_id, told.source, told.hops))):
+        board.tell(function("f"), run, encode(1, STDOUT, b"x"))
+        board.tell(function("f"), None, encode(1, STDOUT, b"of the instance"))
+
+    assert heard == [(run.request_id, "LTS", 3), ("", "", 0)]
 
 
 def test_a_listener_that_fails_harms_nobody() -> None:
@@ -47,7 +57,7 @@ def test_a_listener_that_fails_harms_nobody() -> None:
         raise RuntimeError
 
     with board.subscribed(fail), board.subscribed(heard.append):
-        board.tell(function("f"), "r", encode(1, STDOUT, b"x"))
+        board.tell(function("f"), None, encode(1, STDOUT, b"x"))
 
     assert len(heard) == 1
 

@@ -21,7 +21,7 @@ from engine.executors.reserve import Reserve, key_of
 from engine.executors.shared_port import SharedPort
 from engine.executors.transcript import NOTHING, Transcript
 from engine.isolation.processes import PATIENCE
-from engine.model import Code, Function
+from engine.model import Code, Function, Invocation
 from engine.statistics import Histogram
 
 TRIES = 3  #: instances that one request starts at most (spec triggers_runtime, 4.1)
@@ -51,7 +51,7 @@ class Fleet:
             return Ended(runtime_fault(problem).answer, NOTHING)
 
     async def start(
-        self, command: list[str], key: Key, function: Function, request_id: str, note: Callable[[Call], None]
+        self, command: list[str], key: Key, function: Function, invocation: Invocation, note: Callable[[Call], None]
     ) -> Call | Ended:
         """An instance for a request that found none, its place taken; or what the request ends with instead.
 
@@ -65,7 +65,7 @@ class Fleet:
             begun = self._begin(command, key, function, taken=1)
             if isinstance(begun, Ended):
                 return begun
-            call = Call(begun.instance, request_id, transcript)
+            call = Call(begun.instance, invocation, transcript)
             note(call)
             ended = await self._prepare(begun, call, function, command, last=tries == 0)
             if ended is None:
@@ -82,7 +82,7 @@ class Fleet:
         begun = self._begin(command, key_of(function), function, taken=0)
         if isinstance(begun, Ended):
             return False
-        return await self._prepare(begun, Call(begun.instance, ""), function, command, last=True) is None
+        return await self._prepare(begun, Call(begun.instance, None), function, command, last=True) is None
 
     def port_is_taken(self, function: Function) -> bool:
         """Then another instance must go before one of the function can start."""

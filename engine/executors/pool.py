@@ -202,7 +202,7 @@ class Pool:
                 continue
             elif instance is None:
                 begun = await self.fleet.start(
-                    command, key, function, invocation.request_id, partial(self._running.__setitem__, invocation.key)
+                    command, key, function, invocation, partial(self._running.__setitem__, invocation.key)
                 )
                 if isinstance(begun, Ended):
                     return begun, self._clock.now() - since
@@ -241,7 +241,7 @@ class Pool:
         None: the instance, not a new one, ended before it read it, and nothing has run.
         """
         transcript = start.transcript if start is not None else None
-        call = self._running[invocation.key] = Call(instance, invocation.request_id, transcript)
+        call = self._running[invocation.key] = Call(instance, invocation, transcript)
         try:
             answer = await instance.invoke(call, invocation, function.timeout)
         finally:

@@ -76,11 +76,11 @@ class Owner(Protocol):
 class Call:
     """One request that an instance has; with the ticket of the instance itself, its start."""
 
-    __slots__ = ("guilty", "instance", "request_id", "ticket", "transcript", "unsent", "waiter")
+    __slots__ = ("guilty", "instance", "invocation", "ticket", "transcript", "unsent", "waiter")
 
-    def __init__(self, instance: Instance, request_id: str, transcript: Transcript | None = None) -> None:
+    def __init__(self, instance: Instance, invocation: Invocation | None, transcript: Transcript | None = None) -> None:
         self.instance = instance
-        self.request_id = request_id
+        self.invocation = invocation  #: None if it is started ahead of any
         self.transcript = transcript  #: made with its first line
         self.ticket = ITSELF
         self.waiter: asyncio.Future[Answer | None] | None = None
@@ -292,9 +292,9 @@ class Instance(asyncio.Protocol):
         self._note(call, self._scribe.now(), stream, text)
 
     def _note(self, call: Call | None, at: int, stream: int, text: bytes) -> None:
-        writer, request_id = (self, "") if call is None else (call, call.request_id)
+        writer, invocation = (self, None) if call is None else (call, call.invocation)
         if writer.transcript is None:
-            writer.transcript = self._scribe.begin(request_id)
+            writer.transcript = self._scribe.begin(invocation)
         self._scribe.write(writer.transcript, self._function, at, stream, text)
 
     # --- what the loop calls ---

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from engine.clock import Clock
 from engine.log_feed import LogBoard
 from engine.log_lines import NOTE, encode, last
-from engine.model import Function
+from engine.model import Function, Invocation
 
 _OWN_LIMIT = 64 << 10  #: bytes of lines that belong to no request
 
@@ -30,8 +30,8 @@ NOTHING = Written(b"", 0)
 
 
 class Transcript:
-    def __init__(self, request_id: str, limit: int) -> None:
-        self.request_id = request_id
+    def __init__(self, invocation: Invocation | None, limit: int) -> None:
+        self.invocation = invocation
         self._limit = limit
         self._lines = bytearray()
         self._dropped = 0
@@ -66,10 +66,10 @@ class Scribe:
         """Milliseconds since the epoch, for lines that come without a time."""
         return int(self._clock.now() * 1000)
 
-    def begin(self, request_id: str) -> Transcript:
-        return Transcript(request_id, self._limit if request_id else min(self._limit, _OWN_LIMIT))
+    def begin(self, invocation: Invocation | None) -> Transcript:
+        return Transcript(invocation, self._limit if invocation else min(self._limit, _OWN_LIMIT))
 
     def write(self, transcript: Transcript, function: Function, at: int, stream: int, text: bytes) -> None:
         lines = encode(at, stream, text)
         transcript.add(lines)
-        self._board.tell(function, transcript.request_id, lines)
+        self._board.tell(function, transcript.invocation, lines)

@@ -143,6 +143,7 @@ class SourceContext:
             source=self.kind,
             idempotency_key=event.idempotency_key,
             headers=event.headers,
+            hops=event.hops,
         )
 
     def _count(self, ids: Sequence[str]) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
-
 from msgspec import Struct
 
 from engine.errors import InvalidField, Unsupported
-from engine.http.api.async_settings import StatusLog
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.wire import Reply, json_reply
-from engine.model import Function
+from engine.log_target import log_target
 from engine.resources.tracing import TracingKeys
 from engine.text import MASK
 
@@ -56,7 +53,7 @@ class SwitchesApi:
 
     async def show_logs(self, call: Call) -> Reply:
         """Where its log goes, as its configuration says; names of this engine's own if it says nothing."""
-        return json_reply(_log_target(self._catalog.find(call.urn)))
+        return json_reply(log_target(self._catalog.find(call.urn)))
 
     async def show_snapshot(self, call: Call) -> Reply:
         self._catalog.find(call.urn)
@@ -76,14 +73,3 @@ def _check_action(call: Call, known: tuple[str, ...]) -> str:
     if action not in known:
         raise InvalidField("action", action, f"must be {' or '.join(known)}")
     return action
-
-
-def _log_target(function: Function) -> StatusLog:
-    config = function.details.get("log_config", {})
-    group, stream = (str(uuid.uuid5(uuid.NAMESPACE_URL, f"{function.project}/{part}")) for part in ("logs", "log"))
-    return StatusLog(
-        group_id=str(config.get("group_id") or group),
-        group_name=str(config.get("group_name") or "functiond"),
-        stream_id=str(config.get("stream_id") or stream),
-        stream_name=str(config.get("stream_name") or f"functiond-{function.project}"),
-    )
