@@ -11,15 +11,14 @@ from collections.abc import Sequence
 import msgspec
 
 from engine.alias_rules import check_alias
-from engine.catalog import Catalog
+from engine.catalog import ALIAS, Catalog, alias_resource
 from engine.clock import Clock
 from engine.errors import AliasExists, AliasInUse, TooManyAliases, VersionTaken
 from engine.model import Alias
-from engine.protocols import ResourceStore, StoredResource
+from engine.protocols import ResourceStore
 from engine.urn import FunctionUrn
 
 MAX_ALIASES = 10  #: per function
-KIND = "alias"
 
 
 class Aliases:
@@ -29,7 +28,7 @@ class Aliases:
         self._catalog, self._store, self._clock = catalog, store, clock
 
     async def load(self) -> None:
-        for row in await self._store.load(KIND):
+        for row in await self._store.load(ALIAS):
             function_id = int(row.owner.removeprefix("function:"))
             self._catalog.show_alias(function_id, msgspec.json.decode(row.body, type=Alias))
 
@@ -63,7 +62,8 @@ class Aliases:
             self._catalog.alias_of(function_id, name)
             if self._catalog.bound_to(function_id, f"!{name}"):
                 raise AliasInUse(name)
-            await self._store.delete(KIND, _owner(function_id), name)
+            gone = alias_resource(function_id, name)
+            await self._store.delete(gone.kind, gone.owner, gone.id)
             self._catalog.hide_alias(function_id, name)
             self._catalog.tell(function_id)
 
@@ -75,15 +75,10 @@ class Aliases:
             if other.version == draft.version and other.name != draft.name:
                 raise VersionTaken(draft.version, other.name)
         alias = msgspec.structs.replace(draft, modified_at=self._clock.now())
-        body = msgspec.json.encode(alias)
-        await self._store.put(StoredResource(kind=KIND, owner=_owner(function_id), id=alias.name, body=body))
+        await self._store.put(alias_resource(function_id, alias.name, msgspec.json.encode(alias)))
         self._catalog.show_alias(function_id, alias)
         self._catalog.tell(function_id)
         return alias
 
     def _id(self, urn: FunctionUrn) -> int:
         return self._catalog.find(urn).function_id
-
-
-def _owner(function_id: int) -> str:
-    return f"function:{function_id}"

@@ -32,6 +32,7 @@ from engine.settings_rules import check_settings, function_targets
 from engine.urn import LATEST, FunctionUrn
 
 MAX_FUNCTIONS = 400  #: per project
+ALIAS = "alias"
 
 Watcher = Callable[[int, Function | None], None]
 CheckDestination = Callable[[DestinationSpec], None]
@@ -259,6 +260,11 @@ class Catalog(Directory):
             if settings is not None:
                 found |= function_targets(settings, self._region, name[0])
         return found
+
+
+def alias_resource(function_id: int, name: str, body: bytes = b"") -> StoredResource:
+    """An alias as the store has it."""
+    return StoredResource(kind=ALIAS, owner=f"function:{function_id}", id=name, body=body)
 
 
 def _latest(urn: FunctionUrn) -> FunctionUrn:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from engine.alias_rules import check_version_name
-from engine.catalog import Catalog
+from engine.catalog import Catalog, alias_resource
 from engine.clock import Clock
 from engine.codestore import CodeStore
 from engine.errors import InvalidField, NothingToPublish, TooManyVersions, VersionExists, VersionInUse
@@ -64,19 +64,27 @@ class Versions:
         return version
 
     async def delete(self, urn: FunctionUrn) -> None:
-        """With its settings and what is bound to it, such as triggers. Raises VersionInUse while an alias needs it."""
+        """With its settings and what is bound to it, such as triggers; if an alias names it, that goes as well.
+
+        Raises VersionInUse while another alias needs it.
+        """
         async with self._catalog.changing():
             version = self._catalog.find(urn)
             if version.version == LATEST:
                 hint = "latest cannot be deleted alone: leave the version out to delete the function"
                 raise InvalidField("version", LATEST, hint)
-            for alias in self._catalog.aliases(version.function_id):
-                if version.version in (alias.version, *alias.weights, *alias.strategies):
+            function_id = version.function_id
+            for alias in self._catalog.aliases(function_id):
+                if alias.name != urn.alias and version.version in (alias.version, *alias.weights, *alias.strategies):
                     raise VersionInUse(version.version, alias.name)
-            bound = self._catalog.bound_to(version.function_id, version.version)
-            await self._store.delete_version(version.function_id, version.version, bound)
+            gone = [*self._catalog.bound_to(function_id, version.version)]
+            if urn.alias is not None:
+                gone += [*self._catalog.bound_to(function_id, urn.qualifier), alias_resource(function_id, urn.alias)]
+            await self._store.delete_version(function_id, version.version, gone)
             self._catalog.hide_version(version)
-            self._catalog.tell(version.function_id)
+            if urn.alias is not None:
+                self._catalog.hide_alias(function_id, urn.alias)
+            self._catalog.tell(function_id)
 
     # --- inside ---------------------------------------------------------------------------------------------
 

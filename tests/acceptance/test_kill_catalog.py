@@ -197,7 +197,18 @@ def unname(random: Random) -> Change:
     return Change(_asking("DELETE", name, f"/aliases/{alias}"), lambda state: state[name]["aliases"].pop(alias))
 
 
-SEVERAL_ROWS = (limit, limit, publish, publish, unpublish)
+def unpublish_named(random: Random) -> Change:
+    """By the alias, which goes along; what other aliases need stays, and so does everything."""
+    name, alias = random.choice(NAMES), random.choice(ALIASES)
+
+    def apply(state: State) -> None:
+        version, _ = state[name]["aliases"].pop(alias)
+        del state[name]["versions"][version]
+
+    return Change(_asking("DELETE", name, "", qualifier=f":!{alias}"), apply)
+
+
+SEVERAL_ROWS = (limit, limit, publish, publish, unpublish, unpublish_named)
 CHANGES = (*SEVERAL_ROWS * 4, *(create, update, update, configure, configure, point, name_it, unname) * 2, delete)
 
 

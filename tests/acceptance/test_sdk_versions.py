@@ -454,9 +454,28 @@ def test_a_version_that_an_alias_uses_stays(platform: Platform) -> None:
     create_with_versions(platform, "needed")
     alias(platform, "needed", "prod", "v1", additional_version_weights={"v2": 10})
 
-    for qualifier in (":v1", ":v2", ":!prod"):
+    for qualifier in (":v1", ":v2"):
         with refused(403, "FSS.1094"):
             delete(platform, "needed", qualifier)
+
+
+def test_an_alias_in_a_urn_deletes_its_version_with_the_triggers_of_both(platform: Platform) -> None:
+    create_with_versions(platform, "both")
+    alias(platform, "both", "prod", "v1", additional_version_weights={"v2": 10})
+    for qualifier in ("v1", "!prod", "v2"):
+        data = {"name": "tick", "schedule_type": "Rate", "schedule": "1d"}
+        made = {"trigger_type_code": "TIMER", "event_data": data}
+        assert ask(platform, "POST", f"/triggers/{urn_of('both', f':{qualifier}')}", made)[0] == 201
+
+    assert delete(platform, "both", ":!prod").status_code == 204
+
+    _, _, kept = ask(platform, "GET", "/triggers")
+    assert [one["func_urn"] for one in kept["triggers"] if ":both:" in one["func_urn"]] == [urn_of("both", ":v2")]
+    with refused(404, "FSS.1053"):
+        call(platform, "both", ":!prod")
+    with refused(404, "FSS.1052"):
+        call(platform, "both", ":v1")
+    assert call(platform, "both", ":v2")[0] == "v2"
 
 
 def test_there_are_ten_aliases_at_most(platform: Platform) -> None:
