@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import msgspec
 from msgspec import Struct
 
 from engine.catalog import Catalog
@@ -25,6 +26,11 @@ class TagSet(Struct, frozen=True, kw_only=True):
     sys_tags: dict[str, str] = {}
 
 
+class _Item(Struct, frozen=True, kw_only=True):
+    key: str
+    value: str = ""
+
+
 class TagFilter(Struct, frozen=True, kw_only=True):
     """Which functions are wanted: every key with one of its values (none: any value); ``untagged`` stands alone."""
 
@@ -39,7 +45,9 @@ class Tags:
         self._shelf, self._catalog = shelf, catalog
 
     def of(self, function: Function) -> TagSet:
-        return self._shelf.of(function_owner(function)).get(_ID, TagSet())
+        """Until its tags are changed, those that it was created with."""
+        kept = self._shelf.of(function_owner(function)).get(_ID)
+        return TagSet(tags=_first_tags(function)) if kept is None else kept
 
     def of_project(self, project: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """All values of each key in use, of tags and of system tags."""
@@ -56,9 +64,8 @@ class Tags:
         async with self._shelf.change():
             old = self.of(function)
             new = TagSet(tags=old.tags | added.tags, sys_tags=old.sys_tags | added.sys_tags)
-            for field, tags in (("tags", new.tags), ("sys_tags", new.sys_tags)):
-                if len(tags) > MAX_TAGS:
-                    raise InvalidField(field, f"{len(tags)} tags", f"a function may have {MAX_TAGS}")
+            _check_number("tags", new.tags)
+            _check_number("sys_tags", new.sys_tags)
             await self._shelf.put(function_owner(function), _ID, new)
 
     async def remove(self, function: Function, keys: Sequence[str], sys_keys: Sequence[str]) -> None:
@@ -81,6 +88,34 @@ def check_tag(key: str, value: str) -> None:
         raise InvalidField("tags.key", key, f"needs 1 to {KEY} letters, digits, spaces and _ . : = + - @ /")
     if len(value) > VALUE or not _TEXT.fullmatch(value):
         raise InvalidField("tags.value", value, f"may have {VALUE} letters, digits, spaces and _ . : = + - @ /")
+
+
+def read_tags(text: str) -> dict[str, str]:
+    """Tags as they come with a new function: the text of a JSON object, or of a list of keys and values.
+
+    Raises InvalidField.
+    """
+    try:
+        given = msgspec.json.decode(text or "{}", type=dict[str, str] | list[_Item])
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidField("tags", text, f"must be the text of a JSON object of strings ({error})") from None
+    tags = given if isinstance(given, dict) else {item.key: item.value for item in given}
+    for key, value in tags.items():
+        check_tag(key, value)
+    _check_number("tags", tags)
+    return tags
+
+
+def _first_tags(function: Function) -> dict[str, str]:
+    try:
+        return read_tags(str(function.details.get("tags", "")))
+    except InvalidField:  # earlier engines took any text
+        return {}
+
+
+def _check_number(field: str, tags: Mapping[str, str]) -> None:
+    if len(tags) > MAX_TAGS:
+        raise InvalidField(field, f"{len(tags)} tags", f"a function may have {MAX_TAGS}")
 
 
 def _has(own: Mapping[str, str], wanted: Mapping[str, Sequence[str]]) -> bool:

@@ -200,6 +200,16 @@ def test_tags_are_put_on_a_function_listed_and_taken_off(platform: Platform) -> 
     assert tags_of(platform, urn_of("tagged")) == {"stage": "live"}
 
 
+def test_a_function_comes_with_its_tags(platform: Platform) -> None:
+    create(platform, "born_tagged", tags=json.dumps({"owner": "me", "stage": "test"}))
+    before = tags_of(platform, urn_of("born_tagged"))
+
+    tag(platform, urn_of("born_tagged"), stage="live")
+
+    assert before == {"owner": "me", "stage": "test"}
+    assert tags_of(platform, urn_of("born_tagged")) == {"owner": "me", "stage": "live"}
+
+
 def test_functions_are_found_by_their_tags(platform: Platform) -> None:
     for name, colour in (("red1", "red"), ("red2", "red"), ("blue1", "blue")):
         create(platform, name)

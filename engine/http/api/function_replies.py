@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from engine.http.api.async_settings import settings_shown
 from engine.http.api.dependencies import dependency_reply
-from engine.http.api.function_shapes import FuncCode, FunctionReply, Strategy, cpu_of, variables_text
+from engine.http.api.function_shapes import FuncCode, FunctionReply, Kept, Strategy, cpu_of, variables_text
 from engine.http.api.times import zoned_time
 from engine.model import AsyncSettings, Function
 
@@ -56,7 +57,7 @@ def function_reply(function: Function, region: str, code: FuncCode | UnsetType =
         func_vpc_id=_detail(function, "func_vpc", "vpc_id"),
         collected=function.collected,
         func_code=code,
-        **{"type": "v2", **function.details},
+        **_kept(function),
     )
 
 
@@ -69,6 +70,11 @@ def version_reply(function: Function, region: str, settings: AsyncSettings | Non
         concurrent_num=function.concurrent_num,
         function_async_config=UNSET if settings is None else settings_shown(settings),
     )
+
+
+def _kept(function: Function) -> dict[str, Any]:
+    shown = {name: value for name, value in function.details.items() if name in Kept.__struct_fields__}
+    return {"type": "v2", **shown}
 
 
 def _detail(function: Function, table: str, name: str) -> str:

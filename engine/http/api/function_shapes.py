@@ -28,6 +28,7 @@ from engine.limits import (
     Timeout,
 )
 from engine.model import Function
+from engine.resources.tags import read_tags
 
 Text = str | UnsetType
 Flag = bool | UnsetType
@@ -73,7 +74,6 @@ class Kept(Struct, frozen=True, kw_only=True):
     peering_cidr: Text = UNSET
     restore_hook_handler: Text = UNSET
     restore_hook_timeout: InitializerTimeout | UnsetType = UNSET
-    tags: Text = UNSET
     type: Literal["v1", "v2"] | UnsetType = UNSET
     user_data_encrypt_kms_key_id: Text = UNSET
     xrole: Text = UNSET
@@ -101,6 +101,7 @@ class ConfigBody(Kept, frozen=True, kw_only=True):
 
 class CreateBody(ConfigBody, frozen=True, kw_only=True):
     package: Name
+    tags: Text = UNSET  #: JSON; later they are changed by requests of their own
     code_type: CodeType = ""
     code_filename: FileName = ""
     code_url: Link = ""
@@ -201,7 +202,7 @@ _PLAIN = (
 
 
 def changes_of(body: ConfigBody) -> dict[str, Any]:
-    """The fields of a Function that the body sets; what it leaves out is not there."""
+    """The fields of a Function that the body sets; what it leaves out is not there. Raises InvalidField."""
     changes = {_OWN_NAMES.get(name, name): value for name in _PLAIN if (value := getattr(body, name)) is not UNSET}
     for name in ("user_data", "encrypted_user_data"):
         if (text := getattr(body, name)) is not UNSET:
@@ -210,10 +211,14 @@ def changes_of(body: ConfigBody) -> dict[str, Any]:
         changes["max_instances"] = body.strategy_config.concurrency
         changes["concurrent_num"] = body.strategy_config.concurrent_num
     changes["details"] = details_of(body)
+    if isinstance(body, CreateBody) and isinstance(body.tags, str):
+        read_tags(body.tags)
+        changes["details"]["tags"] = body.tags
     return changes
 
 
 def details_of(body: Struct) -> dict[str, Any]:
+    """What is only kept."""
     values = {name: getattr(body, name, UNSET) for name in Kept.__struct_fields__}
     return {name: value for name, value in values.items() if value is not UNSET}
 
