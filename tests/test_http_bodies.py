@@ -18,6 +18,7 @@ from engine.http.api.function_shapes import CodeBody, ConfigBody, MaxInstanceBod
 from engine.http.api.reserved import ReservedBody
 from engine.http.openapi import make_document
 from engine.http.operations import OPERATIONS
+from engine.text import without_nulls
 from tests.http_app import PROJECT, Api, serve, urn_of
 
 CONFIG = {"func_name": "f", "runtime": "Python3.10", "handler": "index.handler", "memory_size": 128, "timeout": 3}
@@ -74,6 +75,24 @@ def test_what_does_not_fit_is_named_with_its_value_and_what_would_do(kind: Any, 
         decode(json.encode(body), kind)
 
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "nulls"),
+    [
+        (ConfigBody, CONFIG, {"description": None, "strategy_config": None, "func_vpc": None, "tags": None}),
+        (AsyncSettingsBody, {}, {"max_async_retry_attempts": None, "destination_config": {"on_success": None}}),
+        (ReservedBody, {"count": 1}, {"idle_mode": None, "tactics_config": {"cron_configs": [{"name": None}]}}),
+        (AliasBody, {"version": "v1"}, {"description": None, "additional_version_weights": None}),
+    ],
+)
+def test_a_null_is_as_good_as_nothing(kind: Any, body: dict[str, Any], nulls: dict[str, Any]) -> None:
+    assert decode(json.encode(body | nulls), kind) == decode(json.encode(body | without_nulls(nulls)), kind)
+
+
+def test_a_null_is_no_value_for_what_is_required() -> None:
+    with pytest.raises(InvalidField, match="runtime is None: it is required"):
+        decode(json.encode({**CONFIG, "runtime": None, "description": None}), ConfigBody)
 
 
 def test_a_shape_may_have_an_error_of_its_own() -> None:

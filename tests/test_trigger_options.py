@@ -18,9 +18,8 @@ from engine.resources.trigger_rules import (
     merged,
     read_options,
     stored_form,
-    without_nulls,
 )
-from engine.text import MASK
+from engine.text import MASK, without_nulls
 from engine.trigger_errors import InvalidTrigger
 from plugins.cts.options import CtsOptions
 from plugins.obs import ObsOptions, clash

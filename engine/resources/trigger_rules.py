@@ -13,7 +13,7 @@ from msgspec import Struct
 from engine.errors import InvalidField
 from engine.model import Mode
 from engine.protocols import Plugin
-from engine.text import MASK
+from engine.text import MASK, without_nulls
 from engine.trigger_errors import InvalidTrigger, InvocationModeFixed, StatusFixed
 
 EVENT_DATA = "event_data"
@@ -59,15 +59,6 @@ def stored_form(options: Any) -> Data:
     """Options as JSON data, without what is empty."""
     data: Data = msgspec.to_builtins(options)
     return {name: value for name, value in data.items() if value is False or value == 0 or value}
-
-
-def without_nulls(data: Mapping[str, Any]) -> Data:
-    """A null is as good as nothing."""
-    return {
-        name: without_nulls(value) if isinstance(value, dict) else value
-        for name, value in data.items()
-        if value is not None
-    }
 
 
 def merged(plugin: Plugin, old: Data, parts: Iterable[Mapping[str, Any]]) -> Data:

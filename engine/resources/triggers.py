@@ -24,6 +24,7 @@ from engine.registry import Registry
 from engine.resources import trigger_rules as rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bind, bind_unreadable
 from engine.resources.trigger_limits import check_others, check_room
+from engine.text import without_nulls
 from engine.trigger_errors import NoTriggerType, UnknownTrigger, UnknownTriggerType
 from engine.urn import LATEST, FunctionUrn
 
@@ -119,7 +120,7 @@ class Triggers:
                 qualifier=urn.qualifier,
                 active=not plugin.rules.starts_disabled if active is None else active,
                 event_type_code=draft.event_type_code,
-                data=rules.without_nulls(draft.data),
+                data=without_nulls(draft.data),
                 created_at=now,
                 modified_at=now,
             )

@@ -15,7 +15,7 @@ from msgspec import inspect
 from engine.errors import InvalidField, NotJson
 from engine.http.api.secrets import is_secret, without_secrets
 from engine.http.wire import check_json_text
-from engine.text import MASK
+from engine.text import MASK, without_nulls
 
 T = TypeVar("T")
 
@@ -42,20 +42,28 @@ _WORDS: dict[type[inspect.Type], str] = {
 
 
 def decode(body: bytes, kind: type[T], error: type[InvalidField] = InvalidField) -> T:
-    """JSON as ``kind``. Raises NotJson, and for what does not fit ``error``."""
+    """JSON as ``kind``, where a null is as good as nothing. Raises NotJson, and for what does not fit ``error``."""
     try:
         value = msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as problem:
-        # It may be broken further on, which comes first.
-        check_json_text(body)
-        _check_depth(body)
-        raise _misfit(str(problem), body, kind, error) from None
+    except msgspec.ValidationError:
+        value = _decode_again(body, kind, error)
     except msgspec.DecodeError as problem:
         raise NotJson(str(problem)) from None
     except RecursionError:
         raise NotJson(_TOO_DEEP) from None
     _check_depth(body)
     return value
+
+
+def _decode_again(body: bytes, kind: type[T], error: type[InvalidField]) -> T:
+    """What does not fit may do so without its nulls."""
+    check_json_text(body)  # it may be broken further on, which comes first
+    _check_depth(body)
+    given = without_nulls(msgspec.json.decode(body))
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as problem:
+        raise _misfit(str(problem), given, kind, error) from None
 
 
 def _check_depth(body: bytes) -> None:
@@ -69,13 +77,13 @@ def _check_depth(body: bytes) -> None:
         raise NotJson(_TOO_DEEP)
 
 
-def _misfit(message: str, body: bytes, kind: Any, error: type[InvalidField]) -> InvalidField:
+def _misfit(message: str, given: Any, kind: Any, error: type[InvalidField]) -> InvalidField:
     found = _PATH.search(message)
     path, said = (found[1], message[: found.start()]) if found else ("", message)
     if missing := _MISSING.match(said):
         return error(".".join(filter(None, (path, missing[1]))), None, "it is required")
     steps = _STEP.findall(path)
-    value = MASK if is_secret(path) else without_secrets(_value_at(msgspec.json.decode(body), steps))
+    value = MASK if is_secret(path) else without_secrets(_value_at(given, steps))
     return error(path or "body", value, _allowed(kind, steps) or said)
 
 

@@ -71,7 +71,7 @@ class Call:
     ) -> T:
         """The body as ``kind``; if there may be none, ``empty``. Raises NotJson, PayloadTooLarge, and ``error``."""
         self.body = body = await read_body(self._receive, self.headers, limit)
-        if not body and empty is not None:
+        if empty is not None and body in (b"", b"null"):
             return empty
         if not body:
             raise NotJson("it is empty")
