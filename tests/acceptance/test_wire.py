@@ -10,13 +10,14 @@ import json
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
 from msgspec import Struct
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
+from tests.http_app import encoded, zipped
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own
@@ -248,6 +249,95 @@ def test_the_life_of_a_function_as_terraform_sends_it(wire: Wire) -> None:
     assert (shown.json["user_data"], shown.json["strategy_config"]["concurrency"]) == ('{"k":"v"}', 10)
     assert code.json["func_code"]["file"] == body["func_code"]["file"]  # type: ignore[index]
     assert wire.ask("GET", f"{BASE}/{urn}/config").json["error_code"] == "FSS.1051"
+
+
+class Owned(NamedTuple):
+    """What Terraform makes for a function: ``one`` is its path, of fields of the reply that made it."""
+
+    made: tuple[str, str, dict[str, Any]]  #: method, path and body
+    one: str
+    change: dict[str, Any]
+
+
+STACK = "urn:fss:local-1:project1:function:default:stack"
+DESTINATION = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("hello")})}
+OWNED = {
+    "trigger": Owned(
+        ("POST", f"{FGS}/triggers/{STACK}:latest", {"trigger_type_code": "TIMER", "event_data": TIMER}),
+        f"{FGS}/triggers/{STACK}:latest/TIMER/{{trigger_id}}",
+        {"trigger_status": "DISABLED", "event_data": {**TIMER, "schedule": "0 0 1 * * ?"}},
+    ),
+    "alias": Owned(
+        ("POST", f"{BASE}/{STACK}/aliases", {"name": "live", "version": "v1", "description": "first"}),
+        f"{BASE}/{STACK}/aliases/{{name}}",
+        {"version": "v1", "description": "then", "additional_version_weights": {"latest": 20}},
+    ),
+    "settings": Owned(
+        ("PUT", f"{BASE}/{STACK}/async-invoke-config", {"max_async_retry_attempts": 2}),
+        f"{BASE}/{STACK}/async-invoke-config",
+        {"max_async_event_age_in_seconds": 60, "destination_config": {"on_failure": DESTINATION}},
+    ),
+    "event": Owned(
+        ("POST", f"{BASE}/{STACK}/events", {"name": "first", "content": "e30="}),
+        f"{BASE}/{STACK}/events/{{id}}",
+        {"content": "eyJrIjogMX0="},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OWNED)
+def test_what_terraform_makes_it_reads_changes_and_takes_away(wire: Wire, kind: str) -> None:
+    made, one, change = OWNED[kind]
+    if wire.ask("GET", f"{BASE}/{STACK}/config").status == 404:
+        wire.engine.create("stack", ECHO)
+        wire.ask("POST", f"{BASE}/{STACK}/versions", {"version": "v1"})
+
+    created = wire.ask(*made)
+    path = one.format(**created.json)
+    read = wire.ask("GET", path)
+    changed, reread = wire.ask("PUT", path, change), wire.ask("GET", path)
+    deleted, gone = wire.ask("DELETE", path), wire.ask("GET", path)
+
+    assert (created.status, changed.status, deleted.status, gone.status) == (
+        201 if kind == "trigger" else 200,
+        200,
+        204,
+        404,
+    )
+    assert holds(read.json, made[2])
+    assert holds(reread.json, change)
+
+
+def holds(shown: Any, given: Any) -> bool:
+    """Whether a reply has all that was sent, among what the engine adds."""
+    if isinstance(given, dict):
+        return all(name in shown and holds(shown[name], value) for name, value in given.items())
+    return bool(shown == given)
+
+
+def test_versions_dependencies_and_reservations_are_made_and_taken_away_as_terraform_does(wire: Wire) -> None:
+    wire.engine.create("pillar", ECHO)
+    path, package = f"{BASE}/{urn_of('pillar').removesuffix(':latest')}", encoded(zipped(shared__py="VALUE = 1\n"))
+    layer = {"name": "layer", "runtime": "Python3.10", "depend_type": "zip", "depend_file": package}
+
+    first, second = (wire.ask("POST", f"{FGS}/dependencies/version", layer).json for _ in range(2))
+    published = wire.ask("POST", f"{path}/versions", {"version": "v1", "description": "first"})
+    shown = wire.ask("GET", f"{path}/versions").json["versions"][1]
+    reserved = wire.ask("PUT", f"{path}:v1/reservedinstances", {"count": 1, "idle_mode": False}).json
+    held = wire.ask("GET", f"{BASE}/reservedinstanceconfigs?function_urn={path.rpartition('/')[2]}").json
+    released = wire.ask("PUT", f"{path}:v1/reservedinstances", {"count": 0}).json
+    deleted = wire.ask("DELETE", f"{path}:v1")
+    layers = f"{FGS}/dependencies/{first['dep_id']}/version"
+    left = [wire.ask("DELETE", f"{layers}/{one['version']}").status for one in (first, second)]
+
+    assert (published.status, shown["version"], shown["version_description"]) == (200, "v1", "first")
+    assert (reserved["count"], released["count"], held["count"]) == (1, 0, 1)
+    assert holds(held["reserved_instances"][0], {"qualifier_type": "version", "qualifier_name": "v1", "min_count": 1})
+    assert (deleted.status, [one["version"] for one in wire.ask("GET", f"{path}/versions").json["versions"]]) == (
+        204,
+        ["latest"],
+    )
+    assert (second["version"], left, wire.ask("GET", layers).status) == (2, [204, 204], 404)
 
 
 def test_the_rest_of_what_terraform_asks(wire: Wire) -> None:
