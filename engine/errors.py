@@ -9,7 +9,7 @@
     │   │   ├── CodeMissing  BadLink  NoInterpreter
     │   │   ├── BadExtraVersion  BadWeight  SameVersion
     │   │   ├── TooManyVariables  VariablesTooLarge
-    │   │   └── BadEvent  BadDependency  BadMetricQuery  TooManyReserved
+    │   │   └── BadQuery  BadMetricQuery  BadEvent  BadDependency  TooManyReserved
     │   ├── NotJson                   ... the body is not the JSON we need
     │   ├── NothingToPublish
     │   └── PayloadTooLarge
@@ -105,6 +105,10 @@ class TooManyVariables(InvalidField):
 class VariablesTooLarge(InvalidField):
     def __init__(self, field: str, size: int, limit: int) -> None:
         super().__init__(field, f"{size} characters", f"at most {limit} are allowed")
+
+
+class BadQuery(InvalidField):
+    """A parameter of a query, not a field of a body that may have the same name."""
 
 
 class BadEvent(InvalidField):

@@ -203,7 +203,7 @@ async def test_only_force_is_known(api: Api) -> None:
 
     answer = await api.send("POST", f"/{urn_of()}/cancel", {"request_id": request_id, "type": "recursive"})
 
-    assert answer.status == 400
+    assert (answer.status, answer.json["error_code"]) == (400, "FSS.0400")
     assert not api.engine.rows[api.engine.identity.key_of(request_id) or 0].state.final
 
 

@@ -22,6 +22,7 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     e.NoInterpreter: (400, "FSS.1005"),
     e.TooManyVariables: (400, "FSS.1017"),
     e.VariablesTooLarge: (400, "FSS.1018"),
+    e.BadQuery: (400, "FSS.1001"),
     e.BadEvent: (400, "FSS.1074"),
     e.BadDependency: (400, "FSS.1024"),
     e.BadMetricQuery: (400, "FGS.3002"),
@@ -69,10 +70,6 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
 
 #: Codes of an InvalidField, by the field; the others are FSS.0400.
 _FIELDS = {
-    **dict.fromkeys(
-        ("marker", "limit", "maxitems", "status", "query_begin_time", "query_end_time", "requests", "wait"), "FSS.1001"
-    ),
-    **dict.fromkeys(("period", "filter", "option", "type", "start_time", "end_time", "offset"), "FSS.1001"),
     "func_name": "FSS.1002",
     "handler": "FSS.1003",
     "package": "FSS.1004",

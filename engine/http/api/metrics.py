@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from msgspec import UNSET, Struct, UnsetType
 
-from engine.errors import BadMetricQuery, InvalidField
+from engine.errors import BadMetricQuery, BadQuery
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.wire import Reply, json_reply
@@ -124,7 +124,7 @@ class MetricsApi:
             ids = [function.function_id for function in self._catalog.list(project)]
             return json_reply(Statistics(statistics=self._series(ids, _period(call.text("period") or "60"))))
         if wanted != "monthly_report":
-            raise InvalidField("filter", wanted, "must be monitor_data or monthly_report")
+            raise BadQuery("filter", wanted, "must be monitor_data or monthly_report")
         return json_reply(self._months(project, call.text("option") or "0"))
 
     async def compare(self, call: Call) -> Reply:
@@ -132,7 +132,7 @@ class MetricsApi:
         kind, limit = call.text("type") or "failcount", call.number("limit", 10)
         rank = _RANKS.get(kind.lower())
         if rank is None:
-            raise InvalidField("type", kind, f"must be one of {', '.join(_RANKS)}")
+            raise BadQuery("type", kind, f"must be one of {', '.join(_RANKS)}")
         now = self._clock.now()
         end = _moment(call, "end_time", now)
         begin = _moment(call, "start_time", end - DAY)
@@ -166,7 +166,7 @@ class MetricsApi:
 
     def _months(self, project: str, option: str) -> Statistics:
         if option not in MONTHS:
-            raise InvalidField("option", option, f"must be one of {', '.join(MONTHS)}")
+            raise BadQuery("option", option, f"must be one of {', '.join(MONTHS)}")
         nearest, farthest = MONTHS[option]
         dates = _dates(self._clock.now(), nearest, farthest)
         months = [month for month in self._usage.months(project) if month.date in dates]
@@ -203,7 +203,7 @@ def _series(stretches: Sequence[Stretch], reserved: int) -> FunctionSeries:
 
 def _period(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 9) or int(text) < 1:
-        raise InvalidField("period", text, "must be a number of minutes, 1 or more")
+        raise BadQuery("period", text, "must be a number of minutes, 1 or more")
     return min(int(text), MAX_PERIOD)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.codestore import NO_CODE, PACKAGE_LIMIT, CodeSource, decoded
-from engine.errors import InvalidField, InvalidRequest, NamelessConfig, NotJson, PayloadTooLarge
+from engine.errors import BadQuery, InvalidField, InvalidRequest, NamelessConfig, NotJson, PayloadTooLarge
 from engine.function_package import CONFIG_LIMIT, Packed, open_package, pack
 from engine.http.api.decoding import decode
 from engine.http.api.function_replies import function_reply
@@ -117,5 +117,5 @@ def _decoded(text: str) -> bytes:
 def _flag(call: Call, name: str) -> bool:
     text = call.text(name).lower()
     if text not in ("", "true", "false"):
-        raise InvalidField(name, text, "must be true or false")
+        raise BadQuery(name, text, "must be true or false")
     return text == "true"

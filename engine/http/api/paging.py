@@ -46,6 +46,6 @@ def page_of(call: Call, found: Sequence[T], *names: str, most: int = MAX_ITEMS, 
 
 
 def bounds(call: Call, *names: str, most: int, usual: int | None = None) -> tuple[int, int]:
-    """Where to begin, and how many. Raises InvalidField."""
+    """Where to begin, and how many. Raises BadQuery."""
     asked = [call.number(name, 0) for name in names]
     return call.number("marker", 0), min(next(filter(None, asked), usual or most), most)

@@ -6,7 +6,7 @@ import math
 
 from msgspec import UNSET, Struct, UnsetType
 
-from engine.errors import InvalidField, InvalidRequest, UnknownInvocation
+from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
 from engine.http.api.paging import MAX_LIMIT, bounds
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
@@ -93,7 +93,7 @@ class InvocationRecords:
     async def list_active(self, call: Call) -> Reply:
         ids = [part.strip() for part in call.text("requests").split(",") if part.strip()]
         if len(ids) > MAX_IDS:
-            raise InvalidField("requests", call.text("requests"), f"may name {MAX_IDS} request ids")
+            raise BadQuery("requests", call.text("requests"), f"may name {MAX_IDS} request ids")
         return await self._list(call, ids, ACTIVE)
 
     async def _list(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Reply:
@@ -156,7 +156,7 @@ def _states(text: str) -> frozenset[State]:
     try:
         return frozenset(map(State, names)) or frozenset(State)
     except ValueError:
-        raise InvalidField("status", text, f"must be some of {', '.join(State)}") from None
+        raise BadQuery("status", text, f"must be some of {', '.join(State)}") from None
 
 
 def _wait(text: str) -> float:
@@ -165,7 +165,7 @@ def _wait(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= MAX_WAIT:
-        raise InvalidField("wait", text, f"must be seconds, 0 to {MAX_WAIT:g}")
+        raise BadQuery("wait", text, f"must be seconds, 0 to {MAX_WAIT:g}")
     return seconds
 
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from msgspec import Struct
 from starlette.routing import Route, Router
 
-from engine.errors import Forbidden, InvalidField, NotFound, NotJson
+from engine.errors import BadQuery, Forbidden, InvalidField, NotFound, NotJson
 from engine.http.api.decoding import T, decode
 from engine.http.api.errors import problem
 from engine.http.streaming import Stream, stream
@@ -58,7 +58,7 @@ class Call:
         """A query parameter that is a whole number, 0 or more."""
         text = self.text(name) or str(default)
         if not (text.isascii() and text.isdigit() and len(text) <= 18):
-            raise InvalidField(name, text, "must be a whole number, 0 or more")
+            raise BadQuery(name, text, "must be a whole number, 0 or more")
         return int(text)
 
     async def read(

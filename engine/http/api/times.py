@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from engine.errors import InvalidField
+from engine.errors import BadQuery
 
 
 def short_time(moment: float) -> str:
@@ -28,4 +28,4 @@ def read_time(field: str, text: str) -> float:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise InvalidField(field, text, "must be UTC as YYYY-MM-DDTHH:mm:ss") from None
+        raise BadQuery(field, text, "must be UTC as YYYY-MM-DDTHH:mm:ss") from None
