@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import InvalidField, SettingsError
+from engine.misfits import misfit
 from engine.model import DestinationSpec
 from engine.plugin_tables import read_table
 from engine.protocols import CodeLinks, Destination, Plugin
@@ -43,8 +44,10 @@ class Registry:
             raise InvalidField("destination", spec.destination, f"must be one of {', '.join(self.destinations)}")
         try:
             param: Any = msgspec.json.decode(spec.param, type=plugin.param)
-        except msgspec.DecodeError as error:
-            raise InvalidField(f"param of {spec.destination}", spec.param, str(error)) from None
+        except msgspec.ValidationError as error:
+            found = misfit(error, msgspec.json.decode(spec.param), plugin.param)
+            field = f"param.{found.field}" if found.field else "param"
+            raise InvalidField(f"{field} of {spec.destination}", found.value, found.allowed) from None
         return plugin.destination(param)
 
     def check_destination(self, spec: DestinationSpec) -> None:

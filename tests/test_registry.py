@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pytest
 from msgspec import Meta, Struct
 
-from engine import Plugin, SettingsError
+from engine import DeliveryContext, DestinationSpec, InvalidField, Owed, Plugin, SettingsError
 from engine.registry import Registry
 from engine.settings import load_settings
 
@@ -26,6 +26,13 @@ class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class NoLinks:
     def open(self, link: str) -> AbstractAsyncContextManager[Any]:
+        raise NotImplementedError
+
+
+class Nowhere:
+    def __init__(self, param: Shelf) -> None: ...
+
+    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
         raise NotImplementedError
 
 
@@ -70,6 +77,24 @@ def test_a_service_without_a_table_has_its_defaults() -> None:
 def test_settings_that_no_service_knows_are_refused(tables: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Registry([BOXES], tables)
+
+
+@pytest.mark.parametrize(
+    ("param", "told"),
+    [
+        ("{}", "param.boards of SHELF is None: it is required"),
+        ('{"boards": []}', "param.boards of SHELF is []: must be a list of 1 entries or more"),
+        ('{"boards": [1, "x"]}', "param.boards[1] of SHELF is 'x': must be a whole number"),
+        ("[]", "param of SHELF is []: must be an object"),
+    ],
+)
+def test_what_is_wrong_with_a_destination_is_told_as_field_value_and_range(param: str, told: str) -> None:
+    shelves = Plugin(kinds=("SHELF",), param=Shelf, destination=Nowhere)
+
+    with pytest.raises(InvalidField) as caught:
+        Registry([shelves]).check_destination(DestinationSpec(destination="SHELF", param=param))
+
+    assert str(caught.value) == told
 
 
 def test_code_lies_where_the_first_configured_plugin_says() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,14 +10,13 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import InvalidField
+from engine.misfits import misfit
 from engine.model import Mode
 from engine.protocols import Plugin
 from engine.text import MASK, without_nulls
 from engine.trigger_errors import InvalidTrigger, InvocationModeFixed, StatusFixed
 
 EVENT_DATA = "event_data"
-_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
-_MISSING = re.compile(r"Object missing required field `([^`]*)`")
 #: Where clients ask for an invocation mode, in kinds whose options know no such field.
 _MODE_FIELDS = (("invocation_type",), ("invocation_mode",), ("func_info", "invocation_type"))
 #: What lets options change a mode that is fixed.
@@ -35,24 +33,14 @@ def read_options(kind: str, plugin: Plugin, data: Data) -> Any:
     except InvalidField as error:
         raise InvalidTrigger(kind, f"{EVENT_DATA}.{error.field}", error.value, error.allowed) from None
     except msgspec.ValidationError as error:
-        raise _misfit(kind, plugin, data, str(error)) from None
+        raise _misfit(kind, plugin, data, error) from None
 
 
-def _misfit(kind: str, plugin: Plugin, data: Data, message: str) -> InvalidTrigger:
-    found = _PATH.search(message)
-    path, said = (found[1], message[: found.start()]) if found else ("", message)
-    if missing := _MISSING.match(said):
-        return InvalidTrigger(kind, ".".join(filter(None, (EVENT_DATA, path, missing[1]))), None, "it is required")
-    value = MASK if path in marked(plugin, "secret") else _value_at(data, path)
-    return InvalidTrigger(kind, f"{EVENT_DATA}.{path}" if path else EVENT_DATA, value, said)
-
-
-def _value_at(data: Any, path: str) -> Any:
-    for part in re.findall(r"[^.\[\]]+", path):
-        if not isinstance(data, dict) or part not in data:
-            break
-        data = data[part]
-    return data
+def _misfit(kind: str, plugin: Plugin, data: Data, error: msgspec.ValidationError) -> InvalidTrigger:
+    found = misfit(error, data, plugin.options)
+    secret = found.field in marked(plugin, "secret") and found.value is not None
+    field = f"{EVENT_DATA}.{found.field}" if found.field else EVENT_DATA
+    return InvalidTrigger(kind, field, MASK if secret else found.value, found.allowed)
 
 
 def stored_form(options: Any) -> Data:

@@ -1,0 +1,108 @@
+"""What does not fit a shape, read from msgspec's message: which field, which value, and what would do there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct, ValidationError, inspect
+
+_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
+_STEP = re.compile(r"\[\.\.\.\]|\[\d+\]|[^.\[\]]+")
+_WORDS: dict[type[inspect.Type], str] = {
+    inspect.BoolType: "true or false",
+    inspect.IntType: "a whole number",
+    inspect.FloatType: "a number",
+    inspect.StrType: "a text",
+    inspect.ListType: "a list",
+    inspect.VarTupleType: "a list",
+    inspect.DictType: "an object",
+    inspect.StructType: "an object",
+    inspect.NoneType: "null",
+}
+
+
+class Misfit(Struct, frozen=True, kw_only=True):
+    field: str  #: its path; empty for the whole
+    value: Any
+    allowed: str  #: what would do there
+
+
+def misfit(error: ValidationError, data: Any, kind: Any) -> Misfit:
+    """Why ``data`` cannot be a ``kind``."""
+    message = str(error)
+    found = _PATH.search(message)
+    path, said = (found[1], message[: found.start()]) if found else ("", message)
+    if missing := _MISSING.match(said):
+        return Misfit(field=".".join(filter(None, (path, missing[1]))), value=None, allowed="it is required")
+    steps = _STEP.findall(path)
+    return Misfit(field=path, value=_value_at(data, steps), allowed=_allowed(kind, steps) or said)
+
+
+def _value_at(value: Any, steps: list[str]) -> Any:
+    for step in steps:
+        if isinstance(value, list) and step.startswith("["):
+            value = value[int(step[1:-1])]
+        elif isinstance(value, dict) and step in value:
+            value = value[step]
+        else:  # which entry of an object it is, the decoder does not tell
+            break
+    return value
+
+
+def _allowed(kind: Any, steps: list[str]) -> str:
+    """Empty if the shape does not say."""
+    found = [inspect.type_info(kind)]
+    for step in steps:
+        found = [inner for one in _alternatives(found) for inner in _inner(one, step)]
+    return " or ".join(filter(None, map(_told, _alternatives(found))))
+
+
+def _alternatives(types: list[inspect.Type]) -> list[inspect.Type]:
+    flat: list[inspect.Type] = []
+    for one in types:
+        flat += one.types if isinstance(one, inspect.UnionType) else (one,)
+    return flat
+
+
+def _inner(kind: inspect.Type, step: str) -> Iterator[inspect.Type]:
+    if isinstance(kind, inspect.Metadata):
+        yield from _inner(kind.type, step)
+    elif isinstance(kind, inspect.StructType):
+        yield from (field.type for field in kind.fields if field.encode_name == step)
+    elif isinstance(kind, inspect.DictType):
+        yield kind.value_type
+    elif isinstance(kind, inspect.ListType | inspect.VarTupleType):
+        yield kind.item_type
+
+
+def _told(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.Metadata):
+        more = kind.extra_json_schema or {}
+        return str(more.get("description") or _one_of(more.get("enum", ())) or _told(kind.type))
+    if isinstance(kind, inspect.LiteralType):
+        return _one_of(kind.values)
+    word = _WORDS.get(type(kind))
+    return f"must be {word}{_bounds(kind)}" if word else ""
+
+
+def _one_of(values: Any) -> str:
+    return f"must be one of {', '.join(map(str, values))}" if values else ""
+
+
+def _bounds(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.IntType | inspect.FloatType):
+        low, high, of = kind.ge, kind.le, ""
+    elif isinstance(kind, inspect.StrType):
+        low, high, of = kind.min_length, kind.max_length, " characters"
+    elif isinstance(kind, inspect.ListType | inspect.VarTupleType):
+        low, high, of = kind.min_length, kind.max_length, " entries"
+    else:
+        return ""
+    if low is not None and high is not None:
+        return f" from {low} to {high}{of}" if not of else f" of {low} to {high}{of}"
+    if high is not None:
+        return f" up to {high}" if not of else f" of up to {high}{of}"
+    return "" if low is None else f", {low} or more" if not of else f" of {low}{of} or more"
