@@ -115,7 +115,9 @@ async def test_the_triggers_of_a_project_come_in_pages(api: Api) -> None:
     rest = await send(api, "GET", f"/triggers?maxitems=1&trigger_type=TIMER&marker={page.json['next_marker']}")
 
     found = [page.json["triggers"][0], rest.json["triggers"][0]]
+    sources = [one.pop("source") for one in found]
     assert found == [{**first.json, "func_urn": urn_of()}, {**second.json, "func_urn": urn_of("other")}]
+    assert [source["state"] for source in sources] == ["stopped"] * 2
     assert (page.json["count"], rest.json["next_marker"]) == (2, 2)
     assert (await send(api, "GET", "/triggers")).json["count"] == 3
 

@@ -81,6 +81,16 @@ class Client:
         given = {name: value for name, value in query.items() if value not in (None, "")}
         return self.send("GET", path + (f"?{urlencode(given)}" if given else "")).json
 
+    def every(self, path: str, field: str) -> list[dict[str, Any]]:
+        """All that a list of pages holds under ``field``."""
+        found: list[dict[str, Any]] = []
+        count = 1
+        while len(found) < count:
+            page = self.get(path, marker=len(found), maxitems=400)
+            found += page[field]
+            count = page["count"] if page[field] else 0
+        return found
+
     def put(self, path: str, value: object) -> Any:
         return self.send("PUT", path, json.dumps(value).encode()).json
 

@@ -23,6 +23,7 @@ _THERE = {
     "functions": ("functions:functions", "List the functions."),
     "delete": ("functions:delete", "Delete a function."),
     "invoke": ("invoke:invoke", "Call a function, or leave an event for it (--async)."),
+    "triggers": ("triggers:triggers", "List triggers, and how their sources do."),
     "invocations": ("invocations:invocations", "List asynchronous invocations."),
     "show": ("invocations:show", "Show one invocation."),
     "logs": ("logs:logs", "Print what an invocation or a function has written."),

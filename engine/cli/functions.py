@@ -37,13 +37,7 @@ def delete(name: str, /, *, target: Target = HERE) -> None:
 
 
 def all_functions(client: Client) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    count = 1
-    while len(found) < count:
-        page = client.get(marker=len(found), maxitems=400)
-        found += page["functions"]
-        count = page["count"] if page["functions"] else 0
-    return found
+    return client.every("", "functions")
 
 
 def short_name(name: str) -> str:

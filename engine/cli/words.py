@@ -12,6 +12,9 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 
+_COLOURS = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "cyan"}  # of invocations
+_COLOURS |= {"running": "green", "failing": "red"}  # of sources
+
 
 class Words(Console):
     """Outlives whoever reads it: an engine must not end because ``| head`` has seen enough."""
@@ -45,7 +48,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def coloured(text: str) -> str:
     """A cell; states have a colour."""
-    colour = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "cyan"}.get(text.strip())
+    colour = _COLOURS.get(text.strip())
     return f"[{colour}]{escape(text)}[/]" if colour else escape(text)
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
+import httpx
 import pytest
 
 from engine.cli.commands import run as run_command
 from engine.errors import SettingsError
 from engine.journal import JournalBroken
 from tests.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
+from tests.gateways import API
 
 ECHO = "def handler(event, context):\n    print('seen')\n    return {'got': event, 'a': context.getUserData('A')}\n"
 FAIL = "def handler(event, context):\n    raise ValueError('no')\n"
@@ -42,6 +45,11 @@ def deploy(engine: EngineProcess, folder: Path, name: str, source: str, *options
 def read(run: subprocess.CompletedProcess[str]) -> Any:
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
+
+
+def send(engine: EngineProcess, path: str, body: Any, kind: str = "application/json") -> None:
+    headers = {"Content-Type": kind}
+    httpx.post(f"{engine.url}/{path}", content=json.dumps(body), headers=headers, trust_env=False).raise_for_status()
 
 
 def refused(*arguments: str, code: int, url: str = "") -> str:
@@ -160,6 +168,30 @@ def test_an_invocation_is_found_and_cancelled_by_its_id(engine: EngineProcess, t
     assert f"{request_id} FAIL\n" in shown
     assert "4208" in shown
     assert re.search(rf"^{request_id} +slow +FAIL ", listed, re.MULTILINE)
+
+
+def test_triggers_are_listed_with_what_their_sources_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with engine_process(tmp_path, environ={"FUNCTIOND_PLUGINS__APIG__PORT": str(port)}) as engine:
+            for name in ("one", "other"):
+                deploy(engine, tmp_path, name, ECHO)
+            for name, kind, data in (("one", "EVENTGRID", {"channel_id": "c"}), ("other", "APIG", API)):
+                send(engine, f"v2/default/fgs/triggers/{name}", {"trigger_type_code": kind, "event_data": data})
+            event = {"id": "1", "source": "s", "specversion": "1.0", "type": "t"}
+            send(engine, "triggers/eventgrid/c", event, "application/cloudevents+json")
+
+            listed = functiond("triggers", url=engine.url).stdout.splitlines()
+            [one] = read(functiond("triggers", "one", "--json", url=engine.url))
+            unknown = refused("triggers", "none", url=engine.url, code=1)
+
+    assert [line.split()[1:7] for line in listed[1:]] == [
+        ["EVENTGRID", "one", "latest", "running", "1", "0"],
+        ["APIG", "other", "latest", "failing", "0", "0"],
+    ]
+    assert f"cannot listen on 127.0.0.1 port {port}" in listed[2]
+    assert (one["trigger_type_code"], one["source"]["accepted"]) == ("EVENTGRID", 1)
+    assert "FSS.1051" in unknown
 
 
 def test_an_unknown_id_is_told(engine: EngineProcess) -> None:

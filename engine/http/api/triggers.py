@@ -46,16 +46,6 @@ class TriggerReply(Struct, frozen=True, kw_only=True):
     last_updated_time: str
 
 
-class ProjectTrigger(TriggerReply, frozen=True, kw_only=True):
-    func_urn: str
-
-
-class ProjectTriggers(Struct, frozen=True, kw_only=True):
-    triggers: list[ProjectTrigger]
-    count: int
-    next_marker: int
-
-
 class TriggerState(Struct, frozen=True, kw_only=True):
     """What the source of a trigger does, and what came of its events since the engine started."""
 
@@ -65,6 +55,17 @@ class TriggerState(Struct, frozen=True, kw_only=True):
     failures: int  #: in a row
     accepted: int
     refused: int  #: for good
+
+
+class ProjectTrigger(TriggerReply, frozen=True, kw_only=True):
+    func_urn: str
+    source: TriggerState
+
+
+class ProjectTriggers(Struct, frozen=True, kw_only=True):
+    triggers: list[ProjectTrigger]
+    count: int
+    next_marker: int
 
 
 class TriggersApi:
@@ -105,20 +106,7 @@ class TriggersApi:
         return json_reply(_reply(self._triggers.show(call.urn, *_which(call))))
 
     async def show_state(self, call: Call) -> Reply:
-        trigger = self._triggers.show(call.urn, *_which(call))
-        source = self._source_state(trigger.id)
-        if source is None:  # the engine is starting or stopping
-            return json_reply(TriggerState(state=STOPPED, problem="", since="", failures=0, accepted=0, refused=0))
-        return json_reply(
-            TriggerState(
-                state=source.state,
-                problem=source.problem,
-                since=zoned_time(source.since),
-                failures=source.failures,
-                accepted=source.accepted,
-                refused=source.refused,
-            )
-        )
+        return json_reply(self._state(self._triggers.show(call.urn, *_which(call))))
 
     async def update(self, call: Call) -> Reply:
         urn = call.urn
@@ -143,11 +131,24 @@ class TriggersApi:
         if trigger.plugin.rules.overlaps and self._source_settled is not None:
             await self._source_settled(trigger.id)
 
+    def _state(self, trigger: BoundTrigger) -> TriggerState:
+        source = self._source_state(trigger.id)
+        if source is None:  # the engine is starting or stopping
+            return TriggerState(state=STOPPED, problem="", since="", failures=0, accepted=0, refused=0)
+        return TriggerState(
+            state=source.state,
+            problem=source.problem,
+            since=zoned_time(source.since),
+            failures=source.failures,
+            accepted=source.accepted,
+            refused=source.refused,
+        )
+
     async def list_project(self, call: Call) -> Reply:
         page = page_of(
             call, self._triggers.in_project(call.project, call.text("trigger_type")), "maxitems", most=MAX_LIMIT
         )
-        triggers = [_project_trigger(trigger) for trigger in page.items]
+        triggers = [_project_trigger(trigger, self._state(trigger)) for trigger in page.items]
         return json_reply(ProjectTriggers(triggers=triggers, count=page.count, next_marker=page.next_marker))
 
     async def list_kinds(self, call: Call) -> Reply:
@@ -168,8 +169,8 @@ def _reply(trigger: BoundTrigger) -> TriggerReply:
     return TriggerReply(**_fields(trigger))
 
 
-def _project_trigger(trigger: BoundTrigger) -> ProjectTrigger:
-    return ProjectTrigger(func_urn=trigger.function, **_fields(trigger))
+def _project_trigger(trigger: BoundTrigger, state: TriggerState) -> ProjectTrigger:
+    return ProjectTrigger(func_urn=trigger.function, source=state, **_fields(trigger))
 
 
 def _fields(trigger: BoundTrigger) -> Data:

@@ -1,0 +1,51 @@
+"""``functiond triggers``: what calls functions, and how it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.cli.client import path_of
+from engine.cli.functions import short_name
+from engine.cli.target import HERE, Target
+from engine.cli.words import Words, print_json, print_table
+
+COLUMNS = ("TRIGGER ID", "TYPE", "FUNCTION", "VERSION", "STATE", "ACCEPTED", "REFUSED", "PROBLEM")
+
+
+def triggers(name: str | None = None, /, *, target: Target = HERE) -> None:
+    """List triggers, with what their sources do, and how many events came since the engine started.
+
+    Parameters
+    ----------
+    name
+        Name or URN of the function; without it, of all functions.
+    """
+    client = target.client()
+    found = client.of_project.every("/triggers", "triggers")
+    if name:
+        meant = _without_version(client.get(path_of(name, "/config"))["func_urn"])
+        found = [one for one in found if _without_version(one["func_urn"]) == meant]
+    if target.json:
+        print_json(found)
+    elif not found:
+        Words().print("No triggers.", style="dim")
+    else:
+        print_table(COLUMNS, map(_row, found))
+
+
+def _without_version(urn: str) -> list[str]:
+    return urn.split(":")[:7]
+
+
+def _row(trigger: dict[str, Any]) -> tuple[str, ...]:
+    source = trigger["source"]
+    return (
+        trigger["trigger_id"],
+        trigger["trigger_type_code"],
+        short_name(trigger["func_urn"]),
+        trigger["func_urn"].split(":", 7)[-1],
+        source["state"],
+        str(source["accepted"]),
+        str(source["refused"]),
+        source["problem"],
+    )
