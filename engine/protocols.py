@@ -141,9 +141,11 @@ class Window(Protocol):
 
 
 class Selection(Struct, frozen=True, kw_only=True):
-    """Which records a list asks for. Times are of acceptance, in seconds; ``states`` empty means all."""
+    """Which records a list asks for. Times are of acceptance, in seconds; what is empty means all."""
 
     function_id: int
+    version: str = ""
+    alias: str = ""
     states: frozenset[State] = frozenset()
     keys: frozenset[int] | None = None
     begin: float = 0.0

@@ -325,6 +325,8 @@ def _selected(row: Row, selection: Selection) -> bool:
     key = row.invocation.key
     return (
         row.invocation.function_id == selection.function_id
+        and selection.version in ("", row.invocation.version)
+        and selection.alias in ("", row.invocation.alias)
         and (not selection.states or row.state in selection.states)
         and (selection.keys is None or key in selection.keys)
         and key >= key_at(selection.begin)

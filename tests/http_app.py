@@ -199,6 +199,8 @@ class Engine:
 def _matches(row: Record, selection: Selection) -> bool:
     return (
         row.function_id == selection.function_id
+        and selection.version in ("", row.version)
+        and selection.alias in ("", row.alias)
         and (not selection.states or row.state in selection.states)
         and (selection.keys is None or row.key in selection.keys)
         and selection.begin <= row.accepted_at <= selection.end

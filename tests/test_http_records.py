@@ -22,13 +22,14 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         yield api
 
 
-async def invoked(api: Api, name: str = "hello") -> str:
-    request_id: str = (await api.invoke(name, {"k": "é"})).json["request_id"]
+async def invoked(api: Api, name: str = "hello", version: str = ":latest") -> str:
+    sent = await api.send("POST", f"/{urn_of(name, version)}/invocations-async", {"k": "é"})
+    request_id: str = sent.json["request_id"]
     return request_id
 
 
-async def listed(api: Api, query: str = "", kind: str = "async-invocations") -> Answer:
-    return await api.send("GET", f"/{urn_of()}/{kind}?{query}")
+async def listed(api: Api, query: str = "", kind: str = "async-invocations", version: str = ":latest") -> Answer:
+    return await api.send("GET", f"/{urn_of(version=version)}/{kind}?{query}")
 
 
 def ids(answer: Answer) -> list[str]:
@@ -71,6 +72,20 @@ async def test_the_status_filters(api: Api) -> None:
     assert ids(await listed(api, "status=WAIT%2CSUCCESS")) == [waiting, done]
     assert ids(await listed(api, "", "active-async-invocations")) == [waiting]
     assert ids(await listed(api, "status=SUCCESS", "active-async-invocations")) == []
+
+
+async def test_a_list_is_of_the_version_or_alias_in_its_urn(api: Api) -> None:
+    await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
+    await api.send("POST", f"/{urn_of()}/aliases", {"name": "live", "version": "v1"})
+    sent = {one: await invoked(api, version=one) for one in (":latest", ":v1", ":!live")}
+
+    found = {one: ids(await listed(api, version=one)) for one in sent}
+
+    assert found[":latest"] == [sent[":latest"]]
+    assert found[":v1"] == [sent[":v1"], sent[":!live"]]
+    assert found[":!live"] == [sent[":!live"]]
+    assert ids(await listed(api, version="")) == list(sent.values())
+    assert ids(await listed(api, f"request_id={sent[':v1']}")) == [sent[":v1"]]
 
 
 async def test_one_record_can_be_asked_for_and_an_unknown_one_is_an_empty_list(api: Api) -> None:

@@ -96,9 +96,14 @@ class SQLiteRecords:
 
 
 def _condition(selection: Selection, part: str, states: frozenset[State]) -> tuple[str, list[Any]]:
-    where, values = part, [selection.function_id]
+    where = part
+    values: list[Any] = [selection.function_id]
     if states:
         where += f" AND state IN ({','.join(str(STORED[s]) for s in sorted(states))})"
+    for column, value in (("version", selection.version), ("alias", selection.alias)):
+        if value:
+            where += f" AND {column} = ?"
+            values.append(value)
     if selection.keys is not None:
         where += f" AND key IN ({','.join('?' * len(selection.keys))})"
         values += sorted(selection.keys)

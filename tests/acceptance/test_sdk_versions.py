@@ -418,7 +418,7 @@ def test_an_alias_can_be_a_destination(platform: Platform) -> None:
 def arrived(platform: Platform, name: str) -> str:
     """The request id of the first invocation that somebody else causes."""
     for _ in range(600):
-        request = fg.ListAsyncInvocationsRequest(function_urn=urn_of(name))
+        request = fg.ListAsyncInvocationsRequest(function_urn=urn_of(name, ""))
         found = platform.client.list_async_invocations(request).invocations
         if found:
             request_id: str = found[0].request_id

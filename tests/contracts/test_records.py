@@ -71,6 +71,15 @@ async def test_states_can_be_chosen(storage: Storage) -> None:
         assert await listed(seams, states=frozenset({State.WAIT, State.SUCCESS})) == [waiting.key, good.key]
 
 
+async def test_versions_and_aliases_can_be_chosen(storage: Storage) -> None:
+    async with storage() as seams:
+        plain, called = await stored(seams, version="v1"), await stored(seams, version="v2", alias="prod")
+
+        assert await listed(seams, version="v1") == [plain.key]
+        assert await listed(seams, alias="prod") == [called.key]
+        assert await listed(seams, version="v1", alias="prod") == []
+
+
 async def test_keys_can_be_chosen(storage: Storage) -> None:
     async with storage() as seams:
         one = await stored(seams)

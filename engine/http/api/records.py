@@ -97,20 +97,26 @@ class InvocationRecords:
         return await self._list(call, ids, ACTIVE)
 
     async def _list(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Reply:
-        function = self._parts.catalog.find(call.urn)
-        selection = self._selection(call, function, ids, allowed)
+        selection = self._selection(call, ids, allowed)
         empty = not selection.states or selection.keys == frozenset()
         records, count = ([], 0) if empty else await self._parts.records.list(selection)
         items = [_item(record) for record in records]
         return json_reply(InvocationList(invocations=items, count=count, next_marker=selection.offset + len(items)))
 
-    def _selection(self, call: Call, function: Function, ids: list[str], allowed: frozenset[State]) -> Selection:
+    def _selection(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Selection:
+        """Those of the version or alias in the URN, of the whole function if it has none; ids say enough themselves."""
+        urn = call.urn
+        function = self._parts.catalog.find(urn)
+        # A function that has but one version need not be looked through for it.
+        scoped = not ids and urn.qualified and len(self._parts.catalog.versions(function.function_id)) > 1
         begin, end = call.text("query_begin_time"), call.text("query_end_time")
         offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
         since = 0.0 if ids else self._parts.clock.now() - DEFAULT_SPAN
         keys = (self._parts.identity.key_of(request_id) for request_id in ids)
         return Selection(
             function_id=function.function_id,
+            version=urn.qualifier if scoped and urn.alias is None else "",
+            alias=urn.alias or "" if scoped else "",
             states=_states(call.text("status")) & allowed,
             keys=frozenset(key for key in keys if key is not None) if ids else None,
             begin=read_time("query_begin_time", begin) if begin else since,
