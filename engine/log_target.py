@@ -30,5 +30,15 @@ def log_target(function: Function) -> LogTarget:
 
 @lru_cache(1024)
 def project_log_target(project: str) -> LogTarget:
-    group, stream = (str(uuid.uuid5(uuid.NAMESPACE_URL, f"{project}/{part}")) for part in ("logs", "log"))
-    return LogTarget(group_id=group, group_name="functiond", stream_id=stream, stream_name=f"functiond-{project}")
+    return _target(project, "functiond", ("logs", "log"))
+
+
+def status_log_target(project: str) -> LogTarget:
+    """Of the status log of invocations; nothing is written there, since every status is kept here."""
+    return _target(project, "functiond-async-status", ("group", "stream"))
+
+
+def _target(project: str, name: str, parts: tuple[str, str]) -> LogTarget:
+    """Its ids are made of their parts, so that they stay the same."""
+    group, stream = (str(uuid.uuid5(uuid.NAMESPACE_URL, f"{project}/{part}")) for part in parts)
+    return LogTarget(group_id=group, group_name=name, stream_id=stream, stream_name=f"{name}-{project}")

@@ -10,11 +10,11 @@ import sys
 import warnings
 from pathlib import Path
 
+from engine.http.api.families import all_resources
 from engine.http.api.routing import BASE, Handler
 from engine.http.openapi import make_document
 from engine.http.operations import OPERATIONS
 from engine.http.operations_table import ABSENT, EXPLAINED, table
-from engine.http.server import all_resources
 from tests.http_app import serve
 
 with warnings.catch_warnings():

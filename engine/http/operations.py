@@ -29,6 +29,7 @@ from engine.http.api import (
 )
 from engine.http.api import function_shapes as functions
 from engine.http.api.routing import BASE
+from engine.log_target import LogTarget
 
 JSON, ZIP, TEXT = "application/json", "application/zip", "text/plain"
 JSON_LINES = "application/x-ndjson"
@@ -203,7 +204,7 @@ OPERATIONS = (
         "GET",
         f"{_F}/async-status-log-detail",
         None,
-        async_settings.StatusLog,
+        LogTarget,
     ),
     # --- triggers ---
     _op("CreateFunctionTrigger", "POST", _TRIGGERS, triggers.CreateTriggerBody, triggers.TriggerReply, status=201),
@@ -326,7 +327,7 @@ OPERATIONS = (
     _op("ShowTracing", "GET", f"{_ONE}/tracing", None, switches.TracingShape, lacks="APM"),
     _op("UpdateTracing", "PUT", f"{_ONE}/tracing", switches.TracingShape, lacks="APM"),
     _op("EnableLtsLogs", "POST", f"{_F}/enable-lts-logs"),
-    _op("ShowLtsLogDetails", "GET", f"{_ONE}/lts-log-detail", None, async_settings.StatusLog),
+    _op("ShowLtsLogDetails", "GET", f"{_ONE}/lts-log-detail", None, LogTarget),
     _op(
         "ShowFuncSnapshotState", "GET", f"{_ONE}/snapshots/{{action}}", None, switches.SnapshotState, lacks="snapshots"
     ),

@@ -13,22 +13,14 @@ from urllib.parse import unquote_to_bytes
 import structlog
 
 from engine.errors import FunctiondError, InvalidField, ShuttingDown
-from engine.http.api.aliases import AliasesApi
-from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.errors import error_reply, problem
-from engine.http.api.families import families
-from engine.http.api.functions import Functions
-from engine.http.api.health import Health
+from engine.http.api.families import all_resources
 from engine.http.api.invocations import Invocations
-from engine.http.api.logs import LogsApi
 from engine.http.api.parts import Parts
-from engine.http.api.records import InvocationRecords
 from engine.http.api.routing import Resource, make_router, own_urn
-from engine.http.api.versions import VersionsApi
 from engine.http.audit import audited
 from engine.http.auth import Authenticator
 from engine.http.guard import Guard
-from engine.http.openapi import Document
 from engine.http.wire import ClientGone, Headers, Reply, respond
 from engine.serving import App, Receive, Scope, Send
 from engine.triggering.routes import Mounts
@@ -56,21 +48,6 @@ def create_app(
     resources = audited(all_resources(parts), parts.audit, parts.clock)
     router = make_router([*resources, *more], parts.region)
     return HttpServer(invocations, router, guard or Guard(), authenticator, mounts or Mounts(), parts.region)
-
-
-def all_resources(parts: Parts) -> list[Resource]:
-    """All but the two fast requests."""
-    return [
-        *Functions(parts).resources(),
-        *InvocationRecords(parts).resources(),
-        *LogsApi(parts).resources(),
-        *AsyncSettingsApi(parts).resources(),
-        *VersionsApi(parts).resources(),
-        *AliasesApi(parts).resources(),
-        *families(parts),
-        *Health(parts.health).resources(),
-        *Document(parts.version).resources(),
-    ]
 
 
 class HttpServer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
@@ -13,6 +12,7 @@ from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.http.wire import Reply, json_reply
 from engine.limits import EventAge, Label, Param, Retries
+from engine.log_target import status_log_target
 from engine.model import AsyncSettings, DestinationSpec, Function
 
 
@@ -26,7 +26,7 @@ class Destinations(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_failure: Destination | None = None
 
 
-class LogTarget(Struct, frozen=True, kw_only=True):
+class CustomLog(Struct, frozen=True, kw_only=True):
     """Where the status log goes: kept as given."""
 
     log_group_id: Label | UnsetType = UNSET
@@ -35,7 +35,7 @@ class LogTarget(Struct, frozen=True, kw_only=True):
     log_stream_name: Label | UnsetType = UNSET
 
 
-class AsyncSettingsBody(LogTarget, frozen=True, kw_only=True):
+class AsyncSettingsBody(CustomLog, frozen=True, kw_only=True):
     """What PUT takes; it replaces, so what is left out is back at its default."""
 
     max_async_event_age_in_seconds: EventAge = AsyncSettings().max_age
@@ -44,7 +44,7 @@ class AsyncSettingsBody(LogTarget, frozen=True, kw_only=True):
     enable_async_status_log: bool = False
 
 
-class AsyncSettingsReply(LogTarget, frozen=True, kw_only=True):
+class AsyncSettingsReply(CustomLog, frozen=True, kw_only=True):
     func_urn: str
     max_async_event_age_in_seconds: int
     max_async_retry_attempts: int
@@ -68,13 +68,6 @@ class AsyncSettingsList(Struct, frozen=True, kw_only=True):
     async_invoke_configs: list[AsyncSettingsReply]
     count: int
     page_info: PageInfo
-
-
-class StatusLog(Struct, frozen=True, kw_only=True):
-    group_id: str
-    group_name: str
-    stream_id: str
-    stream_name: str
 
 
 class AsyncSettingsApi:
@@ -111,19 +104,10 @@ class AsyncSettingsApi:
 
     async def enable_status_log(self, call: Call) -> Reply:
         """The status of every invocation is always kept here, so there is nothing to switch on."""
-        _ = call.project
         return Reply()
 
     async def show_status_log(self, call: Call) -> Reply:
-        group, stream = (str(uuid.uuid5(uuid.NAMESPACE_URL, f"{call.project}/{part}")) for part in ("group", "stream"))
-        return json_reply(
-            StatusLog(
-                group_id=group,
-                group_name="functiond-async-status",
-                stream_id=stream,
-                stream_name=f"functiond-async-status-{call.project}",
-            )
-        )
+        return json_reply(status_log_target(call.project))
 
     def _reply(self, function: Function, settings: AsyncSettings) -> AsyncSettingsReply:
         return AsyncSettingsReply(
@@ -139,7 +123,7 @@ class AsyncSettingsApi:
 
 
 def _settings(body: AsyncSettingsBody) -> AsyncSettings:
-    given = {name: getattr(body, name) for name in LogTarget.__struct_fields__}
+    given = {name: getattr(body, name) for name in CustomLog.__struct_fields__}
     details: dict[str, Any] = {name: value for name, value in given.items() if value is not UNSET}
     return AsyncSettings(
         max_age=body.max_async_event_age_in_seconds,

@@ -8,7 +8,6 @@ import anyio
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from engine.errors import UnknownInvocation
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time
@@ -46,7 +45,7 @@ class LogsApi:
     async def show(self, call: Call) -> Reply:
         """Its lines as JSON, one a line; with ``Accept: text/event-stream`` as events, until it has ended."""
         function = self._parts.catalog.find(call.urn)
-        record = await self._record(function, call.part("request_id"))
+        record = await self._parts.record(function, call.part("request_id"))
         if _wants_events(call):
             return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function, record))
         return _json_lines(await self._lines(record))
@@ -85,13 +84,6 @@ class LogsApi:
     async def _lines(self, record: Record) -> Iterable[Line]:
         whole = await self._parts.transcripts.log(record.key, record.request_id)
         return decode(record.log if whole is None else whole)
-
-    async def _record(self, function: Function, request_id: str) -> Record:
-        key = self._parts.identity.key_of(request_id)
-        record = await self._parts.records.get(key) if key is not None else None
-        if record is None or record.function_id != function.function_id:
-            raise UnknownInvocation(request_id)
-        return record
 
 
 def _json_lines(lines: Iterable[Line]) -> Reply:

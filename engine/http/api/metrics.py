@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from engine.errors import BadMetricQuery, BadQuery
 from engine.http.api.parts import Parts
-from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.routing import BASE, Call, Resource, whole
 from engine.http.wire import Reply, json_reply
 from engine.usage import Stretch, Tally
 
@@ -147,12 +147,10 @@ class MetricsApi:
 
     async def show_workflows(self, call: Call) -> Reply:
         """An account without workflows has no data of them."""
-        _ = call.project
         if (kind := call.text("metric_type")) not in ("", *WORKFLOW_METRICS):
             raise BadMetricQuery("metric_type", kind, f"must be one of {', '.join(WORKFLOW_METRICS)}")
         for name in ("period", "start_time", "end_time"):
-            if (text := call.text(name)) and not (text.isascii() and text.isdigit()):
-                raise BadMetricQuery(name, text, "must be a whole number")
+            whole(name, call.text(name), 0, BadMetricQuery)
         return json_reply(WorkflowSeries(count=[], duration=[], fail_count=[], running_count=[]))
 
     async def show_workflow(self, call: Call) -> Reply:
@@ -202,9 +200,10 @@ def _series(stretches: Sequence[Stretch], reserved: int) -> FunctionSeries:
 
 
 def _period(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 9) or int(text) < 1:
+    minutes = whole("period", text, 0, BadQuery)
+    if minutes < 1:
         raise BadQuery("period", text, "must be a number of minutes, 1 or more")
-    return min(int(text), MAX_PERIOD)
+    return min(minutes, MAX_PERIOD)
 
 
 def _moment(call: Call, name: str, default: float) -> float:

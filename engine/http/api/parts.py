@@ -12,9 +12,10 @@ from engine.audit import AuditTrail
 from engine.catalog import Catalog
 from engine.clock import Clock
 from engine.codestore import CodeStore
+from engine.errors import UnknownInvocation
 from engine.identity import Identity
 from engine.log_feed import LogBoard, LogFeed
-from engine.model import Function, Outcome, Request
+from engine.model import Function, Outcome, Record, Request
 from engine.protocols import Records
 from engine.redrive import Redrive
 from engine.resources.bundle import Resources
@@ -88,3 +89,11 @@ class Parts(Struct, frozen=True, kw_only=True):
     async_body_limit: int = 256 << 10
     sync_body_limit: int = 6 << 20
     health: HealthChecks = HealthChecks()
+
+    async def record(self, function: Function, request_id: str) -> Record:
+        """An invocation of this function. Raises UnknownInvocation."""
+        key = self.identity.key_of(request_id)
+        record = await self.records.get(key) if key is not None else None
+        if record is None or record.function_id != function.function_id:
+            raise UnknownInvocation(request_id)
+        return record

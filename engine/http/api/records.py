@@ -130,12 +130,10 @@ class InvocationRecords:
         """Ours: ``?wait=<seconds>`` holds the answer back until the invocation has ended."""
         wait = _wait(call.text("wait"))
         function = self._parts.catalog.find(call.urn)
-        record = await self._record(function, call.part("request_id"))
-        if record is None:
-            raise UnknownInvocation(call.part("request_id"))
+        record = await self._parts.record(function, call.part("request_id"))
         if wait and not record.state.final:
             await self._parts.dispatcher.ended(record.key, wait)
-            record = await self._record(function, record.request_id) or record
+            record = await self._parts.records.get(record.key) or record
         return json_reply(_whole(record, function, self._parts.region))
 
     async def cancel(self, call: Call) -> Reply:
@@ -143,18 +141,13 @@ class InvocationRecords:
         body = await call.read(CancelBody)
         if body.type != "force":
             raise InvalidField("type", body.type, "this engine knows force only")
-        record = await self._record(function, body.request_id)
-        if record is None:
-            raise InvalidRequest("Invalid RequestId")
+        try:
+            record = await self._parts.record(function, body.request_id)
+        except UnknownInvocation as problem:
+            raise InvalidRequest(f"Invalid RequestId: {problem}") from None
         if record.code != Code.CANCELLED and not await self._parts.dispatcher.cancel(record.key):
             raise InvalidRequest(f"Invalid RequestId: {body.request_id} has already ended")
         return Reply()
-
-    async def _record(self, function: Function, request_id: str) -> Record | None:
-        """The invocation, if it is this function's."""
-        key = self._parts.identity.key_of(request_id)
-        record = await self._parts.records.get(key) if key is not None else None
-        return record if record and record.function_id == function.function_id else None
 
 
 def _states(text: str) -> frozenset[State]:

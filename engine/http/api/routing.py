@@ -30,6 +30,7 @@ class Call:
     def __init__(self, scope: Scope, receive: Receive, region: str) -> None:
         self._receive, self._region = receive, region
         self.parts: Mapping[str, str] = scope["path_params"]  #: of the path, by their names
+        self.project = check_project(self.parts["project_id"]) if "project_id" in self.parts else ""
         self.method: str = scope["method"]
         self.path = (scope["raw_path"] + b"?" + scope["query_string"]).decode("latin-1").rstrip("?")
         self.address: str = scope["client"][0] if scope.get("client") else ""
@@ -37,10 +38,6 @@ class Call:
         self.body = b""  #: as far as it was read
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self._query: dict[str, str] = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-
-    @property
-    def project(self) -> str:
-        return check_project(self.part("project_id"))
 
     @property
     def urn(self) -> FunctionUrn:
@@ -55,11 +52,8 @@ class Call:
         return self._query.get(name, "")
 
     def number(self, name: str, default: int) -> int:
-        """A query parameter that is a whole number, 0 or more."""
-        text = self.text(name) or str(default)
-        if not (text.isascii() and text.isdigit() and len(text) <= 18):
-            raise BadQuery(name, text, "must be a whole number, 0 or more")
-        return int(text)
+        """A query parameter that is a whole number, 0 or more. Raises BadQuery."""
+        return whole(name, self.text(name), default, BadQuery)
 
     async def read(
         self,
@@ -126,6 +120,14 @@ def check_project(project: str) -> str:
     if not _PROJECT.fullmatch(project):
         raise InvalidField("project_id", project, "needs up to 64 letters, digits, - and _")
     return project
+
+
+def whole(field: str, text: str, default: int, error: type[InvalidField] = InvalidField) -> int:
+    """A number that came as text; ``default`` if there is none. Raises ``error``."""
+    text = text or str(default)
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise error(field, text, "must be a whole number, 0 or more")
+    return int(text)
 
 
 def own_urn(text: str, project: str, region: str) -> FunctionUrn:

@@ -48,7 +48,6 @@ class SwitchesApi:
 
     async def enable_logs(self, call: Call) -> Reply:
         """What functions write is always kept here, so there is nothing to switch on."""
-        _ = call.project
         return Reply()
 
     async def show_logs(self, call: Call) -> Reply:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from engine.errors import InvalidField, NotFound, UnknownFunction
 from engine.http.api.paging import MAX_TAGGED
 from engine.http.api.parts import Parts
-from engine.http.api.routing import Call, Resource, own_urn
+from engine.http.api.routing import Call, Resource, own_urn, whole
 from engine.http.wire import Reply, json_reply
 from engine.model import Function
 from engine.resources.tags import TagFilter, TagSet
@@ -50,7 +50,7 @@ class ProjectTags(Struct, frozen=True, kw_only=True):
 
 class FindBody(Struct, frozen=True, kw_only=True):
     without_any_tag: bool = False
-    limit: str | int = ""
+    limit: str | int = ""  #: the vendor's clients send numbers as text here
     offset: str | int = ""
     action: str = ""
     matches: list[Tag] = []
@@ -115,7 +115,7 @@ class TagsApi:
         if action not in ("filter", "count"):
             raise InvalidField("action", action, "must be filter or count")
         body = await call.read(FindBody)
-        offset, limit = _number("offset", body.offset, 0), _number("limit", body.limit, MAX_TAGGED)
+        offset, limit = whole("offset", str(body.offset), 0), whole("limit", str(body.limit), MAX_TAGGED)
         found = self._tags.find(project, _filter(body))
         page = found[offset : offset + min(limit, MAX_TAGGED)] if action == "filter" else ()
         return json_reply(TaggedResources(resources=[self._resource(one) for one in page], total_count=len(found)))
@@ -159,16 +159,6 @@ def _filter(body: FindBody) -> TagFilter:
         untagged=body.without_any_tag,
         name_part=names[0] if names else "",
     )
-
-
-def _number(field: str, value: str | int, default: int) -> int:
-    """The vendor's clients send numbers as text here."""
-    text = str(value)
-    if text == "":
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise InvalidField(field, value, "must be a whole number, 0 or more")
-    return int(text)
 
 
 def _table(tags: Sequence[Tag]) -> dict[str, str]:

@@ -152,12 +152,10 @@ class TriggersApi:
         return json_reply(ProjectTriggers(triggers=triggers, count=page.count, next_marker=page.next_marker))
 
     async def list_kinds(self, call: Call) -> Reply:
-        _ = call.project
         return json_reply(self._triggers.kinds)
 
     async def show_features(self, call: Call) -> Reply:
         """What the vendor switches on account by account; an account without any has an empty object."""
-        _ = call.project
         return json_reply({})
 
 
