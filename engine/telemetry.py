@@ -95,5 +95,14 @@ def configure_logging(form: str, level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(level=logging.WARNING, handlers=[_OfLibraries()], force=True)
     # It warns of every request that is not HTTP; who sent it was told, and anyone may send one.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+class _OfLibraries(logging.Handler):
+    """What libraries log, as lines like ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        more = {"exc_info": record.exc_info} if record.exc_info else {}
+        structlog.get_logger().log(record.levelno, record.getMessage(), library=record.name, **more)

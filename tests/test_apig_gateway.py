@@ -236,6 +236,14 @@ async def test_a_function_that_is_switched_off_is_asked_later(tmp_path: Path) ->
         assert all("retry-after" in reply.headers for reply in replies)
 
 
+async def test_no_api_waits_longer_than_the_engine_allows(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"func_info": {"timeout": 60_000}}, http__sync_timeout=0.1) as at:
+        reply = await at.client.get("/orders")
+
+        assert told(reply) == (504, "APIG.0201")
+        assert "0.1 s" in reply.text
+
+
 async def test_a_request_with_a_key_is_taken_once(tmp_path: Path) -> None:
     async with gateway(tmp_path, {}) as at:
         headers = {"Idempotency-Key": "k"}

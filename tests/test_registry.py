@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from msgspec import Meta, Struct
 
 from engine import DeliveryContext, DestinationSpec, InvalidField, Owed, Plugin, SettingsError
-from engine.registry import Registry
+from engine.registry import Registry, load_plugins
 from engine.settings import load_settings
 
 
@@ -95,6 +96,21 @@ def test_what_is_wrong_with_a_destination_is_told_as_field_value_and_range(param
         Registry([shelves]).check_destination(DestinationSpec(destination="SHELF", param=param))
 
     assert str(caught.value) == told
+
+
+def test_an_installed_package_brings_plugins_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shelves_of_ours.py").write_text("from engine import Plugin\nplugin = Plugin(kinds=('OURS',))\n")
+    (tmp_path / "shelves-1.dist-info").mkdir()
+    (tmp_path / "shelves-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: shelves\nVersion: 1\n")
+    entry = "[functiond.plugins]\nours = shelves_of_ours:plugin\n"
+    (tmp_path / "shelves-1.dist-info" / "entry_points.txt").write_text(entry)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    kinds = {kind for plugin in load_plugins() for kind in plugin.kinds}
+
+    assert {"OURS", "TIMER"} <= kinds
 
 
 def test_code_lies_where_the_first_configured_plugin_says() -> None:

@@ -1,4 +1,10 @@
+"""Figures as Prometheus reads them, and the log."""
+
 from __future__ import annotations
+
+import json
+import subprocess
+import sys
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -25,3 +31,27 @@ def test_figures_come_out_in_the_format_of_prometheus() -> None:
     assert samples["functiond_depth",] == 7
     assert samples["functiond_wait_bucket", "0.1"] == 1
     assert samples["functiond_wait_bucket", "+Inf"] == samples["functiond_wait_count",] == 2
+
+
+def test_what_libraries_log_are_lines_like_ours() -> None:
+    """In a process of its own, which has one log."""
+    program = """
+import logging
+from engine.telemetry import configure_logging
+
+configure_logging("json", "info")
+logging.getLogger("broker.client").warning("cannot reach %s", "it")
+logging.getLogger("broker.client").info("all is well")
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("broker").exception("broken")
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    lines = [json.loads(line) for line in run.stderr.splitlines()]
+    assert [(line["level"], line["event"], line["library"]) for line in lines] == [
+        ("warning", "cannot reach it", "broker.client"),
+        ("error", "broken", "broker"),
+    ]
+    assert lines[1]["exception"][0]["exc_type"] == "ZeroDivisionError"

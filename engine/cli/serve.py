@@ -58,7 +58,7 @@ def serve(
     config
         TOML file with settings.
     plugin
-        Module with more destinations; can be given several times.
+        Module with more triggers and destinations; can be given several times.
     demo
         Deploy a small function and say how to call it.
     """

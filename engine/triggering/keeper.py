@@ -16,6 +16,7 @@ import structlog
 from msgspec import Struct
 
 from engine.clock import Clock
+from engine.errors import FunctiondError
 from engine.retry import RetryPolicy
 from engine.text import storable
 
@@ -98,7 +99,11 @@ def explain(error: BaseException) -> str:
 
 
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    name, said = type(error).__name__, str(error)
+    # Ours are sentences, and some libraries name the class themselves.
+    if said and (isinstance(error, FunctiondError) or said.startswith(name)):
+        return said
+    return f"{name}: {said}" if said else name
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

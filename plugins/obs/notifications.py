@@ -111,5 +111,5 @@ def _decode(body: bytes) -> Any:
         raise InvalidField("body", _start(body), f"must be JSON ({error})") from None
 
 
-def _start(value: Any) -> str:
-    return repr(value)[:100]
+def _start(value: Any) -> Any:
+    return value[:100].decode("utf-8", "replace") if isinstance(value, bytes) else value
