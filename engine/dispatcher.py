@@ -239,18 +239,18 @@ class Dispatcher:
         try:
             await asyncio.sleep(0)  # if it is on its way to a slot, it arrives now
             if key in self._running:
-                self._scheduler.remember(key)
+                self._scheduler.remember(key, gone=False)
                 return False
             outcome = Outcome(code=Code.CANCELLED, message=_CANCELLED, ended_at=self._clock.now())
             decided = self._journal.cancel(key, outcome, then=self._cancel_decided)
         except BaseException:
-            self._scheduler.remember(key, restore=True)
+            self._scheduler.remember(key, gone=False)
             raise
         return await decided is not None
 
     def _cancel_decided(self, key: int, found: tuple[int, int] | None, stored: bool) -> None:
         """Called by the journal, whatever became of the caller."""
-        self._scheduler.remember(key, restore=not stored)
+        self._scheduler.remember(key, gone=stored)
         if found is not None:
             self._backlog.remove(*found)
             self._codes[Code.CANCELLED] = self._codes.get(Code.CANCELLED, 0) + 1

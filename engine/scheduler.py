@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 from anyio import TASK_STATUS_IGNORED
@@ -32,6 +33,17 @@ FARTHEST = 3600.0
 AFTER_TROUBLE = 1.0
 
 
+class _Absent:
+    """One that is kept out while somebody tries to end it."""
+
+    __slots__ = ("askers", "entry", "gone")
+
+    def __init__(self) -> None:
+        self.askers = 0
+        self.entry: Entry | None = None  #: what was taken out, or came meanwhile
+        self.gone = False
+
+
 class Scheduler:
     def __init__(self, queue: RunQueue, window: Window, clock: Clock) -> None:
         self._queue = queue
@@ -39,7 +51,9 @@ class Scheduler:
         self._clock = clock
         self._idle: deque[asyncio.Future[Entry]] = deque()
         self._held: set[str] = set()
-        self._forgotten: dict[int, Entry | None] = {}  #: and what to restore
+        self._forgotten: dict[int, _Absent] = {}
+        self._reads = False  #: rows are on their way from the disk
+        self._left: list[int] = []  #: gone since these were read
         self._closed: set[int] = set()
         self.on_closed: Callable[[int], None] = lambda function_id: None  #: told of what comes for a closed function
         self._work = asyncio.Event()
@@ -60,7 +74,7 @@ class Scheduler:
         if invocation.delayed and invocation.function_id not in self._closed:
             self._note_due(invocation.due_at)
         elif invocation.key in self._forgotten:
-            self._forgotten[invocation.key] = Entry(invocation, reply)
+            self._forgotten[invocation.key].entry = Entry(invocation, reply)
         else:
             self._enqueue(Entry(invocation, reply))
 
@@ -91,15 +105,23 @@ class Scheduler:
         self._hand_out()
 
     def forget(self, function_id: int, key: int) -> None:
-        """Take a waiting one out and let it not come back until ``remember``."""
-        self._forgotten[key] = self._queue.remove(function_id, key)
+        """Take a waiting one out and let it not come back until ``remember``, to be called once for each of these."""
+        absent = self._forgotten.setdefault(key, _Absent())
+        absent.askers += 1
+        absent.entry = self._queue.remove(function_id, key) or absent.entry
         self._wake_if_hungry()
 
-    def remember(self, key: int, *, restore: bool = False) -> None:
-        """Take it in again; ``restore`` puts back what was taken out, or came meanwhile."""
-        entry = self._forgotten.pop(key, None)
-        if restore and entry is not None:
-            self._enqueue(entry)
+    def remember(self, key: int, *, gone: bool) -> None:
+        """Unless it is ``gone`` for good, put back what was taken out, or came meanwhile."""
+        absent = self._forgotten[key]
+        absent.askers -= 1
+        absent.gone |= gone
+        if absent.gone and self._reads:
+            self._left.append(key)
+        elif not absent.askers:
+            del self._forgotten[key]
+            if absent.entry is not None and not absent.gone:
+                self._enqueue(absent.entry)
 
     def hold(self, reason: str) -> None:
         """Start no asynchronous work until ``resume`` with the same reason."""
@@ -139,12 +161,13 @@ class Scheduler:
     async def _refill(self) -> None:
         while (hungry := self._queue.hungry()) is not None:
             function_id, horizon = hungry
-            try:
-                page = await self._window.ready(function_id, horizon, self._queue.page_rows, self._queue.page_size)
-            except BaseException:
-                self._queue.starve(function_id)
-                raise
-            self._fill(function_id, page)
+            with self._reading():
+                try:
+                    page = await self._window.ready(function_id, horizon, self._queue.page_rows, self._queue.page_size)
+                except BaseException:
+                    self._queue.starve(function_id)
+                    raise
+                self._fill(function_id, page)
 
     def _fill(self, function_id: int, page: Page) -> None:
         if function_id in self._closed:
@@ -152,7 +175,7 @@ class Scheduler:
         entries = []
         for entry in map(Entry, page.invocations):
             if entry.invocation.key in self._forgotten:
-                self._forgotten[entry.invocation.key] = entry
+                self._forgotten[entry.invocation.key].entry = entry
             else:
                 entries.append(entry)
         self._queue.fill(function_id, entries, complete=page.complete)
@@ -161,14 +184,28 @@ class Scheduler:
     async def _promote(self) -> None:
         while self._next_due is not None and self._next_due <= self._clock.now():
             self._next_due = None
-            try:
-                ready, next_due = await self._window.promote(self._clock.now(), PROMOTE_ROWS)
-            except BaseException:
-                self._next_due = self._clock.now()
-                raise
-            for invocation in ready:
-                self.push(invocation)
+            with self._reading():
+                try:
+                    ready, next_due = await self._window.promote(self._clock.now(), PROMOTE_ROWS)
+                except BaseException:
+                    self._next_due = self._clock.now()
+                    raise
+                for invocation in ready:
+                    self.push(invocation)
             self._note_due(next_due)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """A row may end in the very commit that reads it, and its end be told first: till then it is kept out."""
+        self._reads = True
+        try:
+            yield
+        finally:
+            self._reads = False
+            for key in self._left:
+                if key in self._forgotten and not self._forgotten[key].askers:
+                    del self._forgotten[key]
+            self._left.clear()
 
     # --- inside ---------------------------------------------------------------------------------------------
 

@@ -3,16 +3,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
+import pytest
 
 from engine.clock import SystemClock
 from engine.errors import NotStored
 from engine.model import Invocation, Mode
-from engine.protocols import Page, Recovery
+from engine.protocols import Page, Recovery, Window
 from engine.runqueue import RunQueue
 from engine.scheduler import Scheduler
 from tests.builders import waiting
+from tests.contracts.storage import cancelled, storage_of, stored
 
 
 class Disk:
@@ -36,7 +39,7 @@ class Disk:
 
 
 @asynccontextmanager
-async def scheduling(disk: Disk, slots: int = 2) -> AsyncIterator[Scheduler]:
+async def scheduling(disk: Window, slots: int = 2) -> AsyncIterator[Scheduler]:
     queue = RunQueue(slots=slots, sync_slots=0, memory=1000, window_rows=4)
     scheduler = Scheduler(queue, disk, SystemClock())
     async with anyio.create_task_group() as tasks:
@@ -91,6 +94,34 @@ async def test_what_is_forgotten_does_not_come_back_from_disk() -> None:
         scheduler.recover(found(1))
 
         assert [(await scheduler.take()).invocation.key for _ in range(2)] == [701, 702]
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize("turns", range(6))
+async def test_what_is_ended_on_disk_as_it_is_read_is_not_handed_out(tmp_path: Path, delayed: bool, turns: int) -> None:
+    async with storage_of("sqlite", tmp_path)() as seams, asyncio.timeout(10):
+        one, other = await stored(seams, delayed=delayed), await stored(seams, delayed=delayed)
+        async with scheduling(seams.journal) as scheduler:
+            scheduler.recover(found(next_due=0.0) if delayed else found(1))
+            for _ in range(turns):  # in one of these the end and the page are one commit
+                await asyncio.sleep(0)
+            scheduler.forget(1, one.key)
+            await seams.journal.cancel(
+                one.key, cancelled(), then=lambda key, _, on_disk: scheduler.remember(key, gone=on_disk)
+            )
+
+            assert (await scheduler.take()).invocation.key == other.key
+
+
+async def test_who_tries_to_end_it_second_does_not_lose_what_the_first_took_out() -> None:
+    async with scheduling(Disk()) as scheduler, asyncio.timeout(5):
+        scheduler.push(waiting(key=750))
+        scheduler.forget(1, 750)
+        scheduler.forget(1, 750)
+        scheduler.remember(750, gone=False)
+        scheduler.remember(750, gone=False)
+
+        assert (await scheduler.take()).invocation.key == 750
 
 
 async def test_nothing_asynchronous_starts_while_it_is_held() -> None:
@@ -158,6 +189,6 @@ async def test_what_was_forgotten_when_its_function_closed_stays_out() -> None:
         scheduler.forget(1, 1700)
         scheduler.close(1)
 
-        scheduler.remember(1700, restore=True)
+        scheduler.remember(1700, gone=False)
 
         assert (told, scheduler.statistics().waiting_in_memory) == ([1], 0)
