@@ -1,7 +1,10 @@
 """Carries outcomes from the outbox to their destinations: at least once, with a stable id.
 
-A delivery that fails is tried again, exponentially later, until it is ``max_age`` old; what cannot be delivered
+A delivery that fails is tried again, exponentially later, until it is ``MAX_AGE`` old; what cannot be delivered
 stays in the outbox, with its error, to be seen. One border stands around each delivery.
+
+No destination holds up another: each has its own line in the outbox and so many deliveries at a time, and one whose
+last delivery failed is tried with one at a time, until it takes that.
 """
 
 from __future__ import annotations
@@ -34,9 +37,10 @@ from engine.trigger_seams import PluginContext
 log = structlog.get_logger("functiond.delivery")
 
 MAX_HOPS = 16  #: functions in a row that destinations may lead through
-AT_ONCE = 32  #: deliveries under way to one kind of destination: one that hangs does not hold up the others
+AT_ONCE = 32  #: deliveries under way to one destination
+ALL_AT_ONCE = 256  #: and to all together
+PAGE = 4 * ALL_AT_ONCE  #: deliveries looked at
 AFTER_TROUBLE = 1.0  #: seconds
-PAGE = 256  #: deliveries looked at
 LONGEST = 60.0  #: seconds that one may take
 MAX_AGE = 86_400.0  #: seconds that a delivery is tried
 
@@ -80,7 +84,8 @@ class Delivery:
         self._random = random or Random()
         self._work = asyncio.Event()
         self._work.set()  # what the last engine owed
-        self._under_way: dict[int, str] = {}  #: owed id -> kind of destination
+        self._under_way: dict[int, DestinationSpec] = {}  #: by owed id
+        self._failing: set[DestinationSpec] = set()
         self._destinations: dict[DestinationSpec, Destination] = {}
         self._delivered = self._failed = self._given_up = 0
 
@@ -115,18 +120,18 @@ class Delivery:
 
     async def _begin(self, deliveries: TaskGroup) -> float | None:
         """Start what is due and fits; gives when to look again, None to wait for news."""
-        if len(self._under_way) >= PAGE:
+        if len(self._under_way) >= ALL_AT_ONCE:
             return None  # the end of one sets the event
         try:
-            owed, next_due = await self._outbox.owed(self._clock.now(), PAGE)
+            owed, next_due = await self._outbox.owed(self._clock.now(), PAGE, AT_ONCE)
         except Unavailable:
-            return self._clock.now() + 1.0
+            return self._clock.now() + AFTER_TROUBLE
         at_once = Counter(self._under_way.values())
         for one in owed:
-            kind = one.destination.destination
-            if one.owed_id not in self._under_way and at_once[kind] < AT_ONCE:
-                at_once[kind] += 1
-                self._under_way[one.owed_id] = kind
+            room = at_once[one.destination] < (1 if one.destination in self._failing else AT_ONCE)
+            if room and one.owed_id not in self._under_way and len(self._under_way) < ALL_AT_ONCE:
+                at_once[one.destination] += 1
+                self._under_way[one.owed_id] = one.destination
                 deliveries.start_soon(self._deliver, one)
         return next_due
 
@@ -152,6 +157,7 @@ class Delivery:
             await self._destination(owed.destination).deliver(owed, self._document(record), context)
         if limit.cancelled_caught:
             raise TimeoutError(f"the destination took longer than {self._longest:g} s")
+        self._failing.discard(owed.destination)
         if not context.done:
             await self._outbox.delivered(owed)
         self._delivered += 1
@@ -174,7 +180,8 @@ class Delivery:
         # refused, it would starve behind them, in an outbox that nothing holds back.
         self._backlog.add(invocation.function_id, len(invocation.payload))
         try:
-            await self._outbox.delivered(owed, append=invocation)
+            with anyio.CancelScope(shield=True):  # its time may be up, but what is stored must be queued
+                await self._outbox.delivered(owed, append=invocation)
         except BaseException:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
             raise
@@ -186,7 +193,10 @@ class Delivery:
         now = self._clock.now()
         problem = storable(str(error) or type(error).__name__)
         self._failed += 1
-        final = isinstance(error, Undeliverable) or now - since > MAX_AGE
+        hopeless = isinstance(error, Undeliverable)  # this one, not its destination
+        if not hopeless:
+            self._failing.add(owed.destination)
+        final = hopeless or now - since > MAX_AGE
         due_at = None if final else now + self._policy.delay(owed.tries + 1, self._random.random())
         self._given_up += final
         log.warning(

@@ -182,8 +182,11 @@ class Records(Protocol):
 class Outbox(Protocol):
     """Outcomes that destinations have not confirmed yet."""
 
-    async def owed(self, now: float, rows: int) -> tuple[Sequence[Owed], float | None]:
-        """Due ones, and when the next will be due."""
+    async def owed(self, now: float, rows: int, each: int) -> tuple[Sequence[Owed], float | None]:
+        """Due ones, about ``rows`` at most and ``each`` of one destination; and when the next will be due.
+
+        However many one destination is owed, there is something of every other.
+        """
         ...
 
     async def delivered(self, owed: Owed, append: Invocation | None = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 from typing import Any
@@ -262,10 +263,15 @@ class MemoryOutbox:
         self._storage = storage
         self.abandoned: dict[int, Owed] = {}
 
-    async def owed(self, now: float, rows: int) -> tuple[Sequence[Owed], float | None]:
+    async def owed(self, now: float, rows: int, each: int) -> tuple[Sequence[Owed], float | None]:
         waiting = sorted(self._storage.debts.values(), key=lambda owed: owed.due_at)
-        due = [owed for owed in waiting if owed.due_at <= now]
-        return due[:rows], min((owed.due_at for owed in waiting if owed.due_at > now), default=None)
+        each = min(each, max(1, rows // max(1, len({owed.destination for owed in waiting}))))
+        due, counts = [], Counter[DestinationSpec]()
+        for owed in waiting:
+            if owed.due_at <= now and counts[owed.destination] < each:
+                counts[owed.destination] += 1
+                due.append(owed)
+        return due, min((owed.due_at for owed in waiting if owed.due_at > now), default=None)
 
     async def delivered(self, owed: Owed, append: Invocation | None = None) -> None:
         self._storage.debts.pop(owed.owed_id, None)

@@ -7,23 +7,26 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import anyio
+import pytest
 from msgspec import Struct, field
 
 from engine.backlog import Backlog
 from engine.catalog import Catalog
-from engine.delivery import AT_ONCE, MAX_AGE, Delivery
+from engine.delivery import AT_ONCE, MAX_AGE, PAGE, Delivery
 from engine.intake import Intake
-from engine.model import AsyncSettings, DestinationSpec, Function, Owed
+from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, Owed, Request
 from engine.protocols import DeliveryContext, Plugin, Undeliverable
 from engine.registry import Registry
 from engine.retry import RetryPolicy
 from engine.testing import ManualClock, MemoryStorage
 from engine.trigger_seams import PluginContext
-from tests.contracts.storage import Seams, ended
+from engine.urn import FunctionUrn
+from tests.contracts.storage import Seams, ended, made
 from tests.executing import function
 from tests.test_dispatcher import LIMITS
 
 SPEC = DestinationSpec(destination="TEST", param="{}")
+OTHER = DestinationSpec(destination="TEST", param='{"to": "another place"}')
 
 
 class Nothing(Struct):
@@ -36,10 +39,13 @@ class Recorder(Struct):
     seen: list[Owed] = field(default_factory=list)
     records: list[bytes] = field(default_factory=list)
     then: Callable[[Owed], Any] = lambda owed: None
+    accepts: FunctionUrn | None = None  #: the function whose event an outcome becomes
 
     async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
         self.seen.append(owed)
         self.records.append(record)
+        if self.accepts is not None:
+            await context.accept(Request(function=self.accepts, payload=record))
         result = self.then(owed)
         if isinstance(result, Exception):
             raise result
@@ -54,17 +60,35 @@ class Functions:
     def settings_of(self, function_id: int, version: str) -> AsyncSettings | None:
         return None
 
+    def route(self, urn: FunctionUrn) -> Function:
+        return function(urn.name, function_id=9)
+
+
+class Door:
+    """The part of an intake that a delivery asks."""
+
+    def __init__(self, storage: MemoryStorage) -> None:
+        self._storage = storage
+        self.queued: list[Invocation] = []
+
+    def prepare(self, request: Request, function: Function) -> Invocation:
+        return made(cast("Seams", self._storage), function.function_id)
+
+    def queue(self, invocation: Invocation, stored: bool) -> None:
+        self.queued.append(invocation)
+
 
 class Delivering(Struct, kw_only=True):
     storage: MemoryStorage
     delivery: Delivery
     recorder: Recorder
+    door: Door
     clock: ManualClock
 
-    async def owe(self, **fields: Any) -> Owed:
+    async def owe(self, to: DestinationSpec = SPEC, **fields: Any) -> Owed:
         """An outcome that is owed from now on."""
         seams = cast("Seams", self.storage)
-        await ended(seams, at=self.clock.now(), owes=SPEC, **fields)
+        await ended(seams, at=self.clock.now(), owes=to, **fields)
         self.clock.advance(1.0)
         self.delivery.wake()
         return self.storage.debts[self.storage.last_owed_id]
@@ -78,13 +102,14 @@ class Delivering(Struct, kw_only=True):
 @asynccontextmanager
 async def delivering(**settings: Any) -> AsyncIterator[Delivering]:
     storage, recorder, clock = MemoryStorage(), Recorder(), ManualClock()
+    door = Door(storage)
     plugin = Plugin(kinds=("TEST",), param=Nothing, destination=lambda param: recorder)
     delivery = Delivery(
         outbox=storage.outbox,
         records=storage.records,
         registry=Registry([plugin]),
         catalog=cast("Catalog", Functions()),
-        intake=cast("Intake", None),
+        intake=cast("Intake", door),
         backlog=Backlog(LIMITS),
         clock=clock,
         policy=RetryPolicy(),
@@ -95,7 +120,7 @@ async def delivering(**settings: Any) -> AsyncIterator[Delivering]:
     async with anyio.create_task_group() as tasks:
         await tasks.start(delivery.run)
         with anyio.fail_after(20):
-            yield Delivering(storage=storage, delivery=delivery, recorder=recorder, clock=clock)
+            yield Delivering(storage=storage, delivery=delivery, recorder=recorder, door=door, clock=clock)
         tasks.cancel_scope.cancel()
 
 
@@ -167,6 +192,51 @@ async def test_one_slow_destination_does_not_hold_up_the_others() -> None:
         assert list(now.storage.debts) == [first.owed_id]
         slow.set()
         await now.told(6)
+
+
+async def test_one_that_hangs_holds_up_no_other_however_much_it_is_owed() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda owed: None if owed.destination == OTHER else anyio.sleep_forever()
+        for _ in range(PAGE + 1):
+            await now.owe()
+        await until(lambda: len(now.recorder.seen) == AT_ONCE)
+
+        await now.owe(OTHER)
+        await now.told(1)
+        assert now.recorder.seen[-1].destination == OTHER
+
+
+async def test_one_that_fails_is_tried_with_one_at_a_time_until_it_takes_that() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        await now.owe()
+        await now.told(1)
+        gate = asyncio.Event()
+        now.recorder.then = lambda _: gate.wait()
+        for _ in range(5):
+            await now.owe()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert now.delivery.statistics().under_way == 1
+        gate.set()
+
+        await now.told(6)
+
+
+async def test_what_is_stored_when_its_time_is_up_is_queued_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with delivering(longest=0.01) as now:
+        delivered = now.storage.outbox.delivered
+
+        async def late(owed: Owed, append: Invocation | None = None) -> None:
+            await delivered(owed, append)  # whoever waits for a commit may go, and the commit goes on
+            await asyncio.sleep(0.05)
+
+        monkeypatch.setattr(now.storage.outbox, "delivered", late)
+        now.recorder.accepts = FunctionUrn(region="here", project="p", package="default", name="next")
+        await now.owe()
+        await until(lambda: bool(now.door.queued))
+
+        assert now.door.queued[0].key in now.storage.rows
 
 
 async def test_more_than_may_be_under_way_follow_as_others_end() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from msgspec.structs import replace
+
 from engine.model import Owed, State
 from tests.contracts.storage import NOW, SINK, Seams, Storage, ended, failure, made, settled, started
 
@@ -11,7 +13,7 @@ LATER = NOW + 100_000
 
 
 async def owed(seams: Seams) -> list[Owed]:
-    return list((await seams.outbox.owed(LATER, 100))[0])
+    return list((await seams.outbox.owed(LATER, 100, 100))[0])
 
 
 async def test_what_an_end_owes_is_there_with_it(storage: Storage) -> None:
@@ -40,7 +42,7 @@ async def test_only_what_is_due_is_given_earliest_first_and_when_to_look_again(s
             await ended(seams, at=NOW + 32, due_at=NOW + 10, owes=SINK),
         )
 
-        due, next_due = await seams.outbox.owed(NOW + 25, 10)
+        due, next_due = await seams.outbox.owed(NOW + 25, 10, 10)
 
         assert [debt.key for debt in due] == [one.key, two.key]
         assert next_due == late.due_at + 1
@@ -51,7 +53,18 @@ async def test_no_more_is_given_than_asked_for(storage: Storage) -> None:
         for _ in range(3):
             await ended(seams, owes=SINK)
 
-        assert len((await seams.outbox.owed(LATER, 2))[0]) == 2
+        assert len((await seams.outbox.owed(LATER, 2, 100))[0]) == 2
+
+
+async def test_however_many_one_destination_is_owed_there_is_something_of_every_other(storage: Storage) -> None:
+    async with storage() as seams:
+        other = replace(SINK, param='{"func_urn":"urn:y"}')
+        for sink in (*[SINK] * 9, other, replace(SINK, destination="A")):
+            await ended(seams, owes=sink)
+        few, several = (await seams.outbox.owed(LATER, 9, 100))[0], (await seams.outbox.owed(LATER, 100, 5))[0]
+
+        assert [debt.owed_id for debt in few] == [1, 2, 3, 10, 11]
+        assert [debt.owed_id for debt in several] == [1, 2, 3, 4, 5, 10, 11]
 
 
 async def test_what_was_delivered_is_forgotten(storage: Storage) -> None:
@@ -93,7 +106,7 @@ async def test_what_is_given_up_does_not_come_back(storage: Storage) -> None:
         [debt] = await owed(seams)
         await seams.outbox.postpone(debt, None, "never")
 
-        assert await seams.outbox.owed(LATER, 10) == ([], None)
+        assert await seams.outbox.owed(LATER, 10, 10) == ([], None)
 
 
 async def test_what_is_given_up_can_be_seen_by_function_and_in_pages(storage: Storage) -> None:

@@ -191,7 +191,7 @@ async def test_what_is_still_owed_is_not_dropped(storage: Storage) -> None:
     async with storage() as seams:
         one = await ended(seams, at=NOW, owes=SINK)
         assert await purge(seams, NOW + 2 * AGE) == []
-        [owed], _ = await seams.outbox.owed(NOW + 2 * AGE, 10)
+        [owed], _ = await seams.outbox.owed(NOW + 2 * AGE, 10, 10)
 
         await seams.outbox.delivered(owed)
 
@@ -201,7 +201,7 @@ async def test_what_is_still_owed_is_not_dropped(storage: Storage) -> None:
 async def test_an_undeliverable_debt_goes_with_its_invocation(storage: Storage) -> None:
     async with storage() as seams:
         one = await ended(seams, at=NOW, owes=SINK)
-        [owed], _ = await seams.outbox.owed(NOW + AGE, 10)
+        [owed], _ = await seams.outbox.owed(NOW + AGE, 10, 10)
         await seams.outbox.postpone(owed, None, "no")
 
         assert await purge(seams, NOW + 2 * AGE) == [one.request_id]
