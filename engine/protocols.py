@@ -201,6 +201,10 @@ class Outbox(Protocol):
         """Those of these functions, the oldest first, and the count of all."""
         ...
 
+    async def retrying(self, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
+        """Those of these functions that failed and will be tried again after ``now``, the next first."""
+        ...
+
     async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
         """Make given-up ones due again; gives which of them were given up, and are of these functions."""
         ...

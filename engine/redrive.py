@@ -44,6 +44,10 @@ class Redrive:
         """Deliveries of the project's functions, the oldest first, and the count of all."""
         return await self._outbox.given_up(self._functions(project), offset, limit)
 
+    async def retrying(self, project: str, limit: int) -> Sequence[Owed]:
+        """Deliveries that failed and will be tried again, the next first."""
+        return await self._outbox.retrying(self._functions(project), self._clock.now(), limit)
+
     async def deliver(self, project: str, owed_ids: Collection[int]) -> Sequence[int]:
         """Try these deliveries again, for a day from now; gives those that were given up, and are the project's."""
         found = await self._outbox.revive(self._functions(project), owed_ids, self._clock.now())

@@ -291,6 +291,10 @@ class MemoryOutbox:
         found = [owed for _, owed in sorted(self.abandoned.items()) if owed.function_id in functions]
         return found[offset : offset + limit], len(found)
 
+    async def retrying(self, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
+        waiting = sorted(self._storage.debts.values(), key=lambda owed: owed.due_at)
+        return [owed for owed in waiting if owed.due_at > now and owed.tries and owed.function_id in functions][:limit]
+
     async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
         found = [owed for owed in self.abandoned.values() if owed.owed_id in owed_ids and owed.function_id in functions]
         for owed in found:

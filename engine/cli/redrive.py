@@ -1,4 +1,4 @@
-"""``functiond deliveries`` and ``redrive``: what could not be delivered, and sending again what ended badly."""
+"""``functiond deliveries`` and ``redrive``: what cannot be delivered, and sending again what ended badly."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from engine.cli.words import Words, print_json, print_table
 
 
 def deliveries(*, limit: int = 100, target: Target = HERE) -> None:
-    """List the outcomes that could not be delivered, the oldest first.
+    """List the outcomes that could not be delivered: first what was given up, then what is tried again by itself.
 
     Parameters
     ----------
     limit
-        How many at most, up to 500.
+        How many of each at most, up to 500.
     """
-    found = target.client().of_project.get("/deliveries", limit=limit)["deliveries"]
+    page = target.client().of_project.get("/deliveries", limit=limit)
+    found = page["deliveries"] + page["retrying"]
     if target.json:
         print_json(found)
     elif not found:
-        Words().print("Nothing was given up.", style="dim")
+        Words().print("Nothing was given up, and nothing is tried again.", style="dim")
     else:
-        print_table(("DELIVERY", "FUNCTION", "REQUEST ID", "DESTINATION", "TRIES", "ERROR"), map(_row, found))
+        columns = ("DELIVERY", "FUNCTION", "REQUEST ID", "DESTINATION", "TRIES", "NEXT TRY", "ERROR")
+        print_table(columns, map(_row, found))
 
 
 def redrive(
@@ -82,5 +84,6 @@ def _row(item: dict[str, Any]) -> tuple[str, ...]:
         item["request_id"],
         item["destination"],
         str(item["tries"]),
+        item["next_try"] or "given up",
         item["error"],
     )

@@ -41,6 +41,9 @@ class SQLiteOutbox:
     async def given_up(self, functions: Collection[int], offset: int, limit: int) -> tuple[Sequence[Owed], int]:
         return await self._writer.call(lambda db: _given_up(db, functions, offset, limit))
 
+    async def retrying(self, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
+        return await self._writer.call(lambda db: _retrying(db, functions, now, limit))
+
     async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
         return await self._writer.call(lambda db: _revive(db, functions, owed_ids, now))
 
@@ -82,6 +85,12 @@ def _given_up(
     page = (*functions, limit, offset)
     found = db.execute(f"SELECT {_COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?", page).fetchall()
     return [_to_owed(*row) for row in found], db.execute(f"SELECT count(*) {where}", tuple(functions)).fetchone()[0]
+
+
+def _retrying(db: sqlite3.Connection, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
+    where = f"FROM owed INDEXED BY owed_due WHERE due > ? AND tries > 0 AND function_id IN ({_marks(functions)})"
+    rows = db.execute(f"SELECT {_COLUMNS} {where} ORDER BY due LIMIT ?", (now, *functions, limit))
+    return [_to_owed(*row) for row in rows.fetchall()]
 
 
 def _revive(db: sqlite3.Connection, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:

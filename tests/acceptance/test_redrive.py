@@ -59,6 +59,20 @@ def test_a_delivery_that_was_given_up_is_seen_and_sent_again(tmp_path: Path) -> 
         assert engine.ask("GET", "/v2/other/fgs/deliveries").json["count"] == 0
 
 
+def test_a_delivery_that_is_tried_again_is_seen(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_RETRY__BASE="100") as engine:
+        engine.create("one", GOOD)
+        target = {"destination": "DIS", "param": json.dumps({"stream_name": "none"})}
+        engine.configure("one", destination_config={"on_success": target})
+        engine.record("one", engine.accepted("one", {}), wait=30)
+        while not (found := run(engine, "deliveries")):
+            pass  # its first try fails
+
+        assert (found[0]["destination"], found[0]["tries"], bool(found[0]["next_try"])) == ("DIS", 1, True)
+        assert "Stream does not exist" in found[0]["error"]
+        assert given_up(engine)["deliveries"] == []
+
+
 def test_a_failed_invocation_is_sent_again_as_a_new_one(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("one", FAILS_ONCE.format(mark=str(tmp_path / "mark")))

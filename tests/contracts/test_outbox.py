@@ -124,6 +124,22 @@ async def test_what_is_given_up_can_be_seen_by_function_and_in_pages(storage: St
         assert (found[0].error, found[0].tries, found[0].due_at) == ("never", 1, math.inf)
 
 
+async def test_what_failed_and_is_tried_again_can_be_seen_by_function(storage: Storage) -> None:
+    async with storage() as seams:
+        for function_id in (1, 2, 1, 1, 1):
+            await ended(seams, function_id, owes=SINK)
+        first, other, second, gone, _ = await owed(seams)
+        for debt, due_at in ((first, LATER + 2), (other, LATER + 1), (second, LATER + 1), (gone, None)):
+            await seams.outbox.postpone(debt, due_at, "closed")
+
+        found = await seams.outbox.retrying([1], LATER, 10)
+
+        assert [one.owed_id for one in found] == [second.owed_id, first.owed_id]
+        assert (found[0].error, found[0].tries, found[0].due_at) == ("closed", 1, LATER + 1)
+        assert await seams.outbox.retrying([1], LATER, 1) == found[:1]
+        assert await seams.outbox.retrying([1], LATER + 1, 10) == found[1:]
+
+
 async def test_what_is_given_up_can_be_made_due_again_once(storage: Storage) -> None:
     async with storage() as seams:
         await ended(seams, 1, owes=SINK)

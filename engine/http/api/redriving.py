@@ -1,7 +1,8 @@
-"""Ours: deliveries that were given up, and sending again what ended badly."""
+"""Ours: deliveries that fail or were given up, and sending again what ended badly."""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -10,6 +11,7 @@ from engine.errors import InvalidField
 from engine.http.api.paging import MAX_LIMIT, bounds
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.times import zoned_time
 from engine.http.wire import Reply, json_reply
 from engine.model import Owed
 from engine.urn import LATEST
@@ -27,12 +29,14 @@ class DeliveryItem(Struct, frozen=True, kw_only=True):
     param: str
     tries: int
     error: str  #: of the last try
+    next_try: str  #: empty once it is given up
 
 
 class DeliveryList(Struct, frozen=True, kw_only=True):
-    deliveries: list[DeliveryItem]
+    deliveries: list[DeliveryItem]  #: given up
     count: int
     next_marker: int
+    retrying: list[DeliveryItem]  #: failed, and tried again by themselves: the next ones
 
 
 class RedriveDeliveriesBody(Struct, frozen=True, kw_only=True):
@@ -76,7 +80,9 @@ class RedriveApi:
         offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
         found, count = await self._redrive.given_up(call.project, offset, limit)
         items = [self._item(owed) for owed in found]
-        return json_reply(DeliveryList(deliveries=items, count=count, next_marker=offset + len(items)))
+        retrying = [self._item(owed) for owed in await self._redrive.retrying(call.project, limit)]
+        marker = offset + len(items)
+        return json_reply(DeliveryList(deliveries=items, count=count, next_marker=marker, retrying=retrying))
 
     async def redrive_deliveries(self, call: Call) -> Reply:
         project = call.project
@@ -106,4 +112,5 @@ class RedriveApi:
             param=owed.destination.param,
             tries=owed.tries,
             error=owed.error,
+            next_try="" if math.isinf(owed.due_at) else zoned_time(owed.due_at),
         )
