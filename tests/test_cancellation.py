@@ -250,11 +250,12 @@ def prepared(tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(  # once, or at every await from then on; the slow ones take every step, in turn by one or the other
-    ("how", "first", "stride"),
+@pytest.mark.parametrize(
+    ("how", "first", "stride"),  # cancelled once, or at every await from then on
     [
         ("task", 13, 13),
         ("scope", 13, 13),
+        # Together these take every step.
         *(pytest.param(("task", "scope")[n % 2], n, 4, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
     ],
 )
