@@ -404,6 +404,13 @@ async def test_a_sandbox_that_cannot_be_made_is_an_engine_s_fault_that_says_why(
     assert (outcome.code, "passwd" in outcome.message) == (Code.ENGINE, True)
 
 
+async def test_walls_that_cannot_be_raised_are_the_engine_s_fault(opened: Pool) -> None:
+    starter_of(opened)._fence["tmp"] = -1
+    outcome = await opened.execute(function("pid"), invocation())
+
+    assert (outcome.code, "mount: Invalid argument" in outcome.message) == (Code.ENGINE, True)
+
+
 async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:
     async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
         await result(opened, "helper")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.executing import Running, exit_of, function, invocation, is_alive, ma
 SOURCE = (
     BASIC
     + '''
-import base64, json, random, resource, signal
+import base64, json, multiprocessing, random, resource, signal
 
 
 def look(event, context):
@@ -60,6 +61,15 @@ def draw(event, context):
 
 def leave(event, context):
     os._exit(7)
+
+
+def square(number):
+    return number * number
+
+
+def spread(event, context):
+    with multiprocessing.get_context("spawn").Pool(1) as workers:
+        return workers.map(square, [1, 2, 3])
 
 
 def stray(event, context):
@@ -97,6 +107,14 @@ async def ready(opened: Pool) -> None:
     await template_of(opened).ready.wait()
 
 
+def reap_later(opened: Pool) -> Callable[[], object]:
+    """What the engine would do at once when the one instance that there is has died."""
+    (instance,) = opened.fleet.alive
+    reap = instance._child.reap
+    instance._child.reap = lambda: None  # type: ignore[method-assign]
+    return reap
+
+
 def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -122,10 +140,16 @@ async def test_a_forked_instance_finds_what_a_program_of_its_own_would(opened: P
     async with pool(folder, SOURCE, marker="plain-" + marker(tmp_path), interpreters=own()) as plain:
         forked, other = await look(opened), await look(plain)
 
-    instance = other["environment"]["FUNCTIOND_INSTANCE"]
-    told = json.dumps(other).replace(instance, forked["environment"]["FUNCTIOND_INSTANCE"])
+    mine, others = (found["environment"]["FUNCTIOND_INSTANCE"] for found in (forked, other))
+    told = json.dumps(other).replace(others, mine).replace(others[:12], mine[:12])
     assert forked == json.loads(told.replace("plain-", "").replace("/plain", ""))
     assert forked["leads"]
+
+
+async def test_a_forked_instance_can_start_workers_of_its_own(opened: Pool) -> None:
+    outcome = await opened.execute(function("spread", timeout=20), invocation())
+
+    assert outcome.result == b"[1, 4, 9]", outcome
 
 
 async def test_a_time_zone_of_the_function_counts(opened: Pool) -> None:
@@ -206,14 +230,27 @@ async def test_a_template_that_is_stopped_holds_no_dead_instance(opened: Pool, t
     os.kill(pid, signal.SIGKILL)
 
     assert (await running.outcome).message.endswith("the process of the instance ended")
+    os.kill(template_of(opened).pid, signal.SIGCONT)
+    assert parent(await pid_of(opened)) == template_of(opened).pid
+
+
+async def test_a_death_that_is_settled_late_is_not_taken_for_that_of_another(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid, reaped = await running.pid(), reap_later(opened)
+    os.kill(pid, signal.SIGKILL)
+    await running.outcome
+    other = await pid_of(opened)  # by now the numbers of the first one's descriptors are its own
+    reaped()
+
+    await exit_of(pid)
+    assert await pid_of(opened, revision=1) > 0
+    assert is_alive(other)
 
 
 async def test_a_process_id_stays_taken_until_the_engine_gives_it_back(opened: Pool, tmp_path: Path) -> None:
     running = Running(opened, tmp_path)
     pid = await running.pid()
-    (instance,) = opened.fleet.alive
-    reaped = instance._child.reap
-    instance._child.reap = lambda: None  # type: ignore[method-assign]
+    reaped = reap_later(opened)
     os.kill(pid, signal.SIGKILL)
     await running.outcome
 
@@ -239,3 +276,45 @@ async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:
 
     assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
     assert kill_leftovers(marker(tmp_path)) == []
+
+
+async def test_a_fork_that_fails_costs_no_other_instance(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    template = template_of(opened)
+    used = {int(fd) for fd in os.listdir(f"/proc/{template.pid}/fd")}
+    free = [fd for fd in range(1000) if fd not in used]
+    _, most = resource.prlimit(template.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(template.pid, resource.RLIMIT_NOFILE, (free[3], most))  # enough for what is sent, and no more
+    refused = await opened.execute(function("pid"), invocation())
+    resource.prlimit(template.pid, resource.RLIMIT_NOFILE, (most, most))
+
+    assert refused.code == Code.OVERLOAD
+    assert parent(await pid_of(opened, revision=1)) == template.pid
+    assert (await running.finish()).result == str(pid).encode()
+
+
+async def test_what_keeps_a_forked_process_from_its_work_is_the_engines_fault(opened: Pool, tmp_path: Path) -> None:
+    (tmp_path / "code").rename(tmp_path / "gone")
+    outcome = await opened.execute(function("pid", initializer_handler="index.pid"), invocation())
+
+    assert (outcome.code, str(tmp_path / "code") in outcome.message) == (Code.ENGINE, True)
+    assert opened.statistics().started == 1
+
+
+async def test_running_out_of_descriptors_leaves_no_process(opened: Pool, tmp_path: Path) -> None:
+    await pid_of(opened)
+    await opened.retire(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = os.listdir("/proc/self/fd")
+    codes = set()
+    for spare in range(1, 14):  # each number of spare ones fails at another step
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + spare, hard))
+        codes.add((await opened.execute(function("pid", revision=spare), invocation())).code)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await opened.close()
+
+    assert codes <= {Code.OVERLOAD, Code.OK}
+    assert Code.OVERLOAD in codes
+    assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
+    assert len(os.listdir("/proc/self/fd")) <= len(before)

@@ -33,6 +33,11 @@ class Child(Protocol):
         """Until ``gone`` of ``watch`` is called."""
         ...
 
+    @property
+    def failure(self) -> OSError | None:
+        """What kept it from becoming an instance, once it has ended: then it has read nothing and run no user code."""
+        ...
+
     def watch(self, gone: Callable[[], None]) -> None:
         """``gone`` is called once, by the loop, when it has ended."""
         ...
@@ -54,6 +59,7 @@ class OwnChild:
     """A child of this process."""
 
     waits = False
+    failure = None  #: ``spawn`` itself would have raised it
 
     def __init__(self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._process, self._loop = process, loop

@@ -27,7 +27,9 @@ class ForkedChild:
     def __init__(self, release: Callable[[], None]) -> None:
         """``release`` lets the template reap."""
         self.pid = 0  #: until it is born
+        self.exists = False  #: whether the template has it
         self.alive = True
+        self.failure: OSError | None = None
         self._release = release
         self._loop = asyncio.get_running_loop()
         self._birth: asyncio.Future[None] = self._loop.create_future()
@@ -70,8 +72,12 @@ class ForkedChild:
     # --- what the template tells ---
 
     def born(self, pidfd: int) -> None:
-        self.pid, self._pidfd = _pid_of(pidfd), pidfd
+        self.exists, self._pidfd = True, pidfd
         self._loop.add_reader(pidfd, self._died)
+        try:
+            self.pid = _pid_of(pidfd)
+        except OSError as error:  # there is no descriptor to look it up with
+            self._error, self._doomed = error, True
         self._birth.set_result(None)
         if self._doomed:
             self.kill()
@@ -81,8 +87,8 @@ class ForkedChild:
         self._birth.set_result(None)
         self._conclude()
 
-    def told(self, status: int) -> None:
-        self._status = status
+    def told(self, status: int, failure: OSError | None = None) -> None:
+        self._status, self.failure = status, failure
         self._conclude()
 
     def orphaned(self, reason: str) -> None:
@@ -99,7 +105,7 @@ class ForkedChild:
         self.reap()
 
     def _kill_group(self) -> None:
-        if not (self._orphan and self._dead):  # then its number may already be another's
+        if self.pid and not (self._orphan and self._dead):  # then its number may already be another's
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from engine.executors.memory_watch import MemoryWatch
-from engine.executors.process import Call, Instance, Key, Owner
+from engine.executors.process import Call, End, Instance, Key, Owner
 from engine.executors.spawn import Order, Place, environment, setup
 from engine.executors.starter import Starter
 from engine.executors.transcript import Scribe
@@ -94,6 +94,15 @@ class Host:
     async def prepare(self, start: Call, function: Function) -> Answer | None:
         """Limits first, then user code: load it and run its initializer. None if the instance ended. Raises OSError."""
         instance = start.instance
+        answer = await self._prepare(start, function)
+        if answer is None and instance.end is End.DIED:
+            await instance.gone.wait()  # now it is known how
+            if instance.failure is not None:
+                raise instance.failure
+        return answer
+
+    async def _prepare(self, start: Call, function: Function) -> Answer | None:
+        instance = start.instance
         await instance.connect()
         await self._born(instance)
         if instance.end is not None:
@@ -165,7 +174,7 @@ class Host:
             marker=self._settings.marker,
             region=self._settings.region,
             code=self._settings.code_path(function.code).absolute(),  # a child has another working folder
-            tmp=self._settings.tmp.absolute() / instance_id,
+            tmp=self._settings.tmp.absolute() / instance_id[:12],  # a socket's path has 107 bytes
             memory=memory,
             layers=tuple(self._settings.code_path(one.code).absolute() for one in function.dependencies),
             own_network=self.http_network == "own" and _serves_http(function),

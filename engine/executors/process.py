@@ -156,6 +156,11 @@ class Instance(asyncio.Protocol):
         await self._child.birth()
 
     @property
+    def failure(self) -> OSError | None:
+        """What kept its process from becoming an instance; known when it is gone."""
+        return self._child.failure
+
+    @property
     def waits(self) -> bool:
         """Whether it does nothing, and reads nothing, before it is let in."""
         return self._child.waits

@@ -38,6 +38,7 @@ class Template:
         self._loop = asyncio.get_running_loop()
         self._children: dict[int, ForkedChild] = {}
         self._numbers = count(1)
+        self._dead: list[int] = []  #: whose process ids it may free, and has not been told so
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when it ends)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
@@ -85,11 +86,13 @@ class Template:
         )
 
     def _reap(self, number: int) -> None:
-        """That process is known to be dead, and its number may be another's from now on."""
-        del self._children[number]
-        if self.alive:
-            with suppress(OSError):  # if its queue is full, the process id stays taken as long as the template lives
-                self._socket.send(json.dumps({"reap": number}).encode())
+        """That process is known to be dead, or never was; its number may be another's from now on."""
+        if self._children.pop(number).exists:
+            self._dead.append(number)
+        if self._dead and self.alive:
+            with suppress(OSError):  # its queue is full: then with the next
+                self._socket.send(json.dumps({"reap": self._dead}).encode())
+                self._dead.clear()
 
     # --- what the loop calls ---
 
@@ -113,10 +116,11 @@ class Template:
         child = self._children.get(message["id"])
         if child is None:  # its end was seen before the template's word of it came
             return
-        if "error" in message:
-            child.failed(OSError(message["error"], message["reason"]))
-        elif "status" in message:
-            child.told(message["status"])
+        error = OSError(message["error"], message["reason"], message.get("file")) if "error" in message else None
+        if "status" in message:
+            child.told(message["status"], error)
+        elif error is not None:
+            child.failed(error)
         elif fds:
             child.born(fds[0])
         else:

@@ -125,12 +125,24 @@ class CgroupEnclosure:
             write(folder / "cgroup.procs", str(pid))
 
     def doors(self) -> list[int]:
-        return [os.open(folder / self._layout.door, os.O_WRONLY | os.O_CLOEXEC) for folder in self._groups()]
+        opened: list[int] = []
+        try:
+            for folder in self._groups():
+                opened.append(os.open(folder / self._layout.door, os.O_WRONLY | os.O_CLOEXEC))
+        except OSError:
+            for door in opened:
+                os.close(door)
+            raise
+        return opened
 
     def alarm(self) -> int | None:
         if not self._layout.alarm:
             return None
-        folder, alarm = self._folders["memory"], os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        folder = self._folders["memory"]
+        try:
+            alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError:  # there is no descriptor for it
+            return None
         try:
             with open(folder / self._layout.alarm) as watched:
                 write(folder / "cgroup.event_control", f"{alarm} {watched.fileno()} {self._limits.memory << 20}")

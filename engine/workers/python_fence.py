@@ -50,7 +50,7 @@ def fork(fence):
 def enter(fence, fds, saying):
     """In the forked process: put up the fence, if any, and go into its control group when the engine lets it.
 
-    Behind a whole fence it forks once more: what returns is the child of an init.
+    Behind a whole fence it forks once more: what returns is the child of an init, which says how that child ended.
     """
     if is_whole(fence):
         raise_mounts(fence)
@@ -62,7 +62,6 @@ def enter(fence, fds, saying):
         first = os.fork()
         if first:
             become_init(first, fds, saying)
-        os.close(saying)
         drop_rights(fence["user"])
 
 

@@ -5,11 +5,12 @@ Standard library only, Python 3.9 syntax, nothing of the engine. One thread, no 
 but what it is. The descriptor is a SOCK_SEQPACKET socket; each packet is one JSON object.
 
     from the engine   {"id", "argv", "paths", "environment", "fence"} + socket, stdout, stderr   start an instance
-                      {"reap": id}                                   it is known to be dead: free its process id
+                      {"reap": [id, …]}                              they are known to be dead: free their process ids
     to the engine     {"ready": true}                                what was asked before is served from now on
                       {"id", "pid"} + pidfd                          it lives
                       {"id", "error", "reason"}                      it could not be started: an errno
-                      {"id", "status"}                               it died: its exit status, or minus the signal
+                      {"id", "status", "error", "reason", "file"}    it died: its exit status, or minus the signal; and
+                                                                     if it never came to be an instance, what hindered
 
 Without ``argv`` the instance is ``python_worker`` in the forked process itself, else that program with the socket's
 number as its last argument; ``paths`` are its working folder and those of its layers. A ``fence`` (python_fence.py) gives
@@ -20,6 +21,7 @@ When the engine is gone, so is everything here: the socket's end is the sign. Wh
 instances go on (but for those inside a sandbox that dies with it).
 """
 
+import errno
 import gc
 import json
 import os
@@ -36,6 +38,7 @@ import python_worker  # noqa: E402
 del sys.path[0]
 
 LARGEST = 1 << 20  #: bytes of a packet
+LONGEST_WORDS = 4096  #: bytes that a child says about its end
 INSTANCE = "FUNCTIOND_INSTANCE"
 #: What most functions use. Loaded one by one while there is nothing to do, in this order. What is large and used by few
 #: (asyncio, ssl, http) is not: each fork copies the page tables of all of it, 1.3 ms.
@@ -46,14 +49,12 @@ class Child:
     def __init__(self, pid, pidfd, said):
         self.pid, self.pidfd, self.said, self.closed = pid, pidfd, said, False
 
-    def status(self):
-        """It is a zombie now. Its init knows better than the kernel how the instance ended."""
+    def end(self):
+        """It is a zombie now. Its init knows better than the kernel how the instance ended, itself what hindered it."""
         found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         own = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-        if self.said is None:
-            return own
-        text = os.read(self.said, 32)
-        return int(text) if text else own
+        problem, _, status = os.read(self.said, LONGEST_WORDS).decode().rpartition("\n")
+        return {"status": int(status or own), **json.loads(problem or "{}")}
 
     def close(self):
         self.closed = True
@@ -78,9 +79,9 @@ class Template:
             if not events:
                 self.preload()
             for fd, _ in events:
-                if fd != self.control.fileno():
+                if fd in self.by_fd:
                     self.died(fd)
-                elif not self.receive():
+                elif fd == self.control.fileno() and not self.receive():
                     return
 
     def preload(self):
@@ -101,7 +102,8 @@ class Template:
             return False
         request = json.loads(data)
         if "reap" in request:
-            self.reap(request["reap"])
+            for number in request["reap"]:
+                self.reap(number)
             return True
         try:
             self.start(request, fds)
@@ -113,7 +115,9 @@ class Template:
         return True
 
     def start(self, request, fds):
-        said, saying = os.pipe() if python_fence.is_whole(request["fence"]) else (None, None)
+        if len(fds) < 3:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        said, saying = os.pipe()
         try:
             pid = python_fence.fork(request["fence"])
         except OSError:
@@ -137,7 +141,7 @@ class Template:
 
     def reap(self, number):
         child = self.children[number]
-        if child.pidfd in self.by_fd:  # the engine was faster to see that it is dead
+        if not child.closed:  # the engine was faster to see that it is dead
             self.died(child.pidfd)
         del self.children[number]
         os.waitpid(child.pid, 0)
@@ -146,10 +150,10 @@ class Template:
         number = self.by_fd.pop(fd)
         child = self.children[number]
         self.poll.unregister(fd)
-        status = child.status()
+        end = child.end()
         sweep(child.pid)
         child.close()
-        self.send({"id": number, "status": status})
+        self.send({"id": number, **end})
 
     def send(self, message, fds=()):
         try:
@@ -174,12 +178,13 @@ class Template:
             if request["argv"]:
                 execute(request["argv"], fds[0])
             self.forget(request["paths"])
-            sys.modules["__main__"] = python_worker
-            python_worker.run(fds[0])
         except BaseException as error:
-            os.write(2, ("the instance could not start: %s: %s\n" % (type(error).__name__, error)).encode())
-        finally:
+            os.write(saying, problem(error))
             os._exit(1)
+        os.close(saying)  # user code must not have it
+        sys.modules["__main__"] = python_worker
+        python_worker.__spec__ = None  # as of any program; multiprocessing would look for a module of that name
+        python_worker.run(fds[0])
 
     def dress(self, request, fds):
         """What a new program would find: descriptors, environment, folder."""
@@ -208,6 +213,13 @@ def execute(argv, fd):
         signal.signal(number, signal.SIG_DFL)
     os.set_inheritable(fd, True)
     os.execve(argv[0], [*argv, str(fd)], os.environ)
+
+
+def problem(error):
+    """A line for ``Child.end``."""
+    told = {"error": getattr(error, "errno", None) or 0, "file": getattr(error, "filename", None)}
+    told["reason"] = (getattr(error, "strerror", None) or "%s: %s" % (type(error).__name__, error))[:500]
+    return json.dumps(told).encode() + b"\n"
 
 
 def sweep(pid):
