@@ -88,6 +88,8 @@ def _given_up(
 
 
 def _retrying(db: sqlite3.Connection, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
+    if not functions:
+        return []
     where = f"FROM owed INDEXED BY owed_due WHERE due > ? AND tries > 0 AND function_id IN ({_marks(functions)})"
     rows = db.execute(f"SELECT {_COLUMNS} {where} ORDER BY due LIMIT ?", (now, *functions, limit))
     return [_to_owed(*row) for row in rows.fetchall()]

@@ -136,6 +136,7 @@ async def test_what_failed_and_is_tried_again_can_be_seen_by_function(storage: S
 
         assert [one.owed_id for one in found] == [second.owed_id, first.owed_id]
         assert (found[0].error, found[0].tries, found[0].due_at) == ("closed", 1, LATER + 1)
+        assert await seams.outbox.retrying([], LATER, 10) == []
         assert await seams.outbox.retrying([1], LATER, 1) == found[:1]
         assert await seams.outbox.retrying([1], LATER + 1, 10) == found[1:]
 
