@@ -107,6 +107,7 @@ async def _services(running: Running) -> AsyncIterator[None]:
         await services.start(running.delivery.run)
         await services.start(running.janitor.run)
         await services.start(running.resources.reservations.run)
+        await services.start(running.months.run)
         if running.settings.queue.host_idle_gate:
             await services.start(watch_pressure, running.scheduler)
         try:
@@ -134,6 +135,7 @@ async def _recover(running: Running, services: TaskGroup) -> None:
         await running.resources.load()
         running.versions.load()
         await running.aliases.load()
+        await running.months.load()
         recovery = await running.storage.journal.recover()
     except Unavailable as problem:
         raise DataDirectoryUnusable(str(running.storage.path), f"cannot be written: {problem}") from problem

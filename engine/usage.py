@@ -1,7 +1,8 @@
-"""How much each function was used: attempts by the minute for a day, and by the month, since the engine started.
+"""How much each function was used: attempts by the minute for a day, and each project by the month.
 
 An attempt counts in the minute in which it ends. Noting one costs a fraction of a microsecond; memory is bounded, in
-minutes and in functions times minutes, and the oldest go first. Nothing of this is on disk.
+minutes and in functions times minutes, and the oldest go first. Minutes begin anew with the engine; who keeps the
+months on disk gives them back by ``restore``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
+from operator import itemgetter
 
 from msgspec import Struct
 
@@ -67,6 +69,7 @@ class Usage:
 
     def __init__(self, project_of: Callable[[int], str | None]) -> None:
         self._project_of = project_of
+        self.on_use: Callable[[], None] = lambda: None  #: called when a function is first used in a minute
         self._minutes: deque[tuple[int, dict[int, Tally]]] = deque()
         self._now: dict[int, Tally] = {}
         self._next = 0.0  #: when the current minute ends
@@ -129,16 +132,25 @@ class Usage:
 
     def months(self, project: str) -> Sequence[Month]:
         """Oldest first."""
-        sums = {date: copy(tally) for (owner, date), tally in self._months.items() if owner == project}
-        if self._minutes:
-            minute, tallies = self._minutes[-1]  # it goes to its month when it is over
-            for function_id, tally in tallies.items():
-                if self._project_of(function_id) == project:
-                    sums.setdefault(_month(minute), Tally()).add(tally)
         return [
             Month(date=date, count=tally.count, gb_seconds=round(tally.work / _MB_PER_GB, 3))
-            for date, tally in sorted(sums.items())
+            for (owner, date), tally in sorted(self.all_months().items(), key=itemgetter(0))
+            if owner == project
         ]
+
+    def all_months(self) -> dict[tuple[str, str], Tally]:
+        """By project and date, with the running minute."""
+        sums = {key: copy(tally) for key, tally in self._months.items()}
+        minute, tallies = self._minutes[-1] if self._minutes else (0, {})
+        for function_id, tally in tallies.items():
+            project = self._project_of(function_id)
+            if project is not None:
+                sums.setdefault((project, _month(minute)), Tally()).add(tally)
+        return sums
+
+    def restore(self, months: Mapping[tuple[str, str], Tally]) -> None:
+        """Once, before anything is noted."""
+        self._months = dict(months)
 
     def _tally(self, function_id: int, moment: float) -> Tally:
         if moment >= self._next:
@@ -146,12 +158,13 @@ class Usage:
         tally = self._now.get(function_id)
         if tally is None:
             tally = self._now[function_id] = Tally()
+            self.on_use()
         return tally
 
     def _turn(self, moment: float) -> None:
         """A new minute: the last one goes to its month, and what is too old goes altogether."""
         if self._minutes:
-            self._keep_month(*self._minutes[-1])
+            self._keep_months()
             self._kept += len(self._now)
         minute = int(moment // 60)
         self._next, self._now = (minute + 1) * 60.0, {}
@@ -159,15 +172,10 @@ class Usage:
         while self._minutes[0][0] <= minute - MINUTES or (self._kept > TALLIES and len(self._minutes) > 1):
             self._kept -= len(self._minutes.popleft()[1])
 
-    def _keep_month(self, minute: int, tallies: dict[int, Tally]) -> None:
-        date = _month(minute)
-        for function_id, tally in tallies.items():
-            project = self._project_of(function_id)
-            if project is not None:
-                self._months.setdefault((project, date), Tally()).add(tally)
-        dates = sorted({date for _, date in self._months})
-        if len(dates) > MONTHS:
-            self._months = {key: tally for key, tally in self._months.items() if key[1] != dates[0]}
+    def _keep_months(self) -> None:
+        months = self.all_months()
+        dates = sorted({date for _, date in months})[-MONTHS:]
+        self._months = {key: tally for key, tally in months.items() if key[1] in dates}
 
 
 def _month(minute: int) -> str:

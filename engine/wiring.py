@@ -30,6 +30,7 @@ from engine.protocols import Settlement
 from engine.redrive import Redrive
 from engine.registry import Registry
 from engine.resources.bundle import Resources
+from engine.resources.months import Months
 from engine.retry import RetryPolicy, Rules
 from engine.runqueue import RunQueue
 from engine.scheduler import Scheduler
@@ -53,6 +54,7 @@ class Running(Struct, frozen=True, kw_only=True):
     aliases: Aliases
     resources: Resources
     usage: Usage
+    months: Months
     backlog: Backlog
     scheduler: Scheduler
     intake: Intake
@@ -139,6 +141,7 @@ def wire(ground: Ground) -> Running:
         aliases=Aliases(catalog, storage.resources, clock),
         resources=resources,
         usage=usage,
+        months=Months(usage, storage.resources),
         backlog=backlog,
         scheduler=scheduler,
         intake=intake,

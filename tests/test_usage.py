@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import anyio
+
 from engine import usage
 from engine.model import Code, CodePackage, Function, Outcome
+from engine.protocols import StoredResource
+from engine.resources.months import Months
+from engine.testing_resources import MemoryResourceStore
 from engine.usage import Usage
 
 NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200
@@ -103,6 +108,48 @@ def test_a_month_adds_up_its_minutes_and_the_running_one() -> None:
 
     assert (month.date, month.count, month.gb_seconds) == ("2023-11", 2, 1.0)
     assert counted.months("another") == []
+
+
+async def test_months_outlive_the_engine_and_are_written_only_when_they_change() -> None:
+    store, counted = MemoryResourceStore(), used(ended(NOON, 2.0))
+    async with anyio.create_task_group() as tasks:
+        first = Months(counted, store)
+        await first.load()
+        await tasks.start(first.run)
+        counted.note(FUNCTION, ended(NOON + 60, 6.0))
+        tasks.cancel_scope.cancel()
+
+    (row,) = await store.load("usage")
+    again = Usage(lambda function_id: "project")
+    second = Months(again, store)
+    await second.load()
+    again.note(FUNCTION, ended(NOON + 120, 8.0))
+
+    assert (row.owner, row.id) == ("project:project", "2023-11")
+    assert [(month.count, month.gb_seconds) for month in again.months("project")] == [(3, 2.0)]
+
+
+async def test_a_month_is_written_while_the_engine_runs_and_gone_when_it_is_too_old() -> None:
+    counted, written = used(), anyio.Event()
+
+    class Store(MemoryResourceStore):
+        async def put(self, resource: StoredResource) -> None:
+            await super().put(resource)
+            if resource.id == "2024-11":
+                written.set()
+
+    store = Store()
+    async with anyio.create_task_group() as tasks:
+        months = Months(counted, store, pause=0)
+        await months.load()
+        await tasks.start(months.run)
+        for month in range(13):
+            counted.note(FUNCTION, ended(NOON + month * 30.5 * 86_400))
+        counted.note(FUNCTION, ended(NOON + 12 * 30.5 * 86_400 + 60))
+        await written.wait()
+        tasks.cancel_scope.cancel()
+
+    assert [row.id for row in await store.load("usage")][::11] == ["2023-12", "2024-11"]
 
 
 def test_what_a_deleted_function_did_is_in_no_month() -> None:

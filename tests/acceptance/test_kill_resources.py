@@ -68,6 +68,20 @@ def test_all_resources_are_there_after_a_kill(tmp_path: Path) -> None:
         assert record["status"] == "SUCCESS"
 
 
+def test_what_a_project_used_in_a_month_outlives_the_engine(tmp_path: Path) -> None:
+    with engine_on(tmp_path) as engine:
+        fill(engine)
+        engine.record("hello", engine.accepted("hello", {"k": 1}), wait=60)
+        engine.stop()
+        engine.start()
+        engine.record("hello", engine.accepted("hello", {"k": 1}), wait=60)
+
+        path = f"{ROOT}/functions/statistics?filter=monthly_report&option="
+        months = [month for option in "01" for month in ask(engine, "GET", f"{path}{option}")["count"]]
+
+    assert sum(month["value"] for month in months) == 2
+
+
 def test_a_functions_resources_go_with_it_and_those_of_the_project_stay(tmp_path: Path) -> None:
     with engine_on(tmp_path) as engine:
         fill(engine)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from msgspec import UNSET, Struct, UnsetType
 
 from engine.errors import BadMetricQuery, BadQuery
+from engine.http.api.paging import MAX_LIMIT, bounds
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource, whole
 from engine.http.wire import Reply, json_reply
@@ -113,7 +114,7 @@ class MetricsApi:
 
     async def show_instances(self, call: Call) -> Reply:
         series = self._series([self._catalog.find(call.urn).function_id], 60)
-        offset, limit = call.number("marker", 0), call.number("limit", 100) or 100
+        offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
         page = slice(offset, offset + limit)
         reserved = series.reserved_instance_num[page]
         return json_reply(ReservedSeries(instance_num=series.instance_num[page], reserved_instance_num=reserved))
@@ -129,7 +130,7 @@ class MetricsApi:
 
     async def compare(self, call: Call) -> Reply:
         """The functions with the highest values, of the last day unless the query says otherwise."""
-        kind, limit = call.text("type") or "failcount", call.number("limit", 10)
+        kind, (_, limit) = call.text("type") or "failcount", bounds(call, "limit", most=MAX_LIMIT, usual=10)
         rank = _RANKS.get(kind.lower())
         if rank is None:
             raise BadQuery("type", kind, f"must be one of {', '.join(_RANKS)}")
