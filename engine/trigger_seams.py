@@ -232,6 +232,11 @@ class TriggerContext(Protocol):
         ...
 
     @property
+    def deleted(self) -> bool:
+        """Once ``run`` is cancelled: whether the trigger is gone, and what it has left elsewhere is to go with it."""
+        ...
+
+    @property
     def cursors(self) -> Mapping[str, bytes]:
         """How far the source has come, by a name of its choice (a partition); written by ``accept_batch`` only.
 

@@ -55,6 +55,7 @@ class _Started:
 
 class _Context:
     kind, function, project, trigger_id = "TIMER", "urn", "p", "t"
+    deleted = False
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -89,6 +89,17 @@ async def test_sources_stop_with_the_engine_and_start_with_the_next(tmp_path: Pa
         await until(lambda: feed.log == ["+a", "-a", "+a"])
 
 
+async def test_a_source_is_told_whether_its_trigger_is_gone(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        one, _ = await running(place, feed, "a"), await running(place, feed, "b")
+        await place.update(one, name="c")
+        await until(lambda: "+c" in feed.log)
+        await place.delete(one)
+        await until(lambda: "-c" in feed.log)
+
+    assert {name: context.deleted for name, context in feed.contexts.items()} == {"a": False, "b": False, "c": True}
+
+
 async def test_a_deleted_function_takes_its_sources_along(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place:
         await running(place, feed)

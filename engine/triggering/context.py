@@ -63,6 +63,10 @@ class SourceContext:
         self.generation, self.since = trigger.stored.generation, trigger.stored.modified_at
 
     @property
+    def deleted(self) -> bool:
+        return self._keeper.deleted
+
+    @property
     def cursors(self) -> Mapping[str, bytes]:
         return dict(self._positions)
 

@@ -44,6 +44,7 @@ class Keeper:
         self._random = Random()
         self._failures = 0
         self.settled = asyncio.Event()
+        self.deleted = False  #: it is ended because what it runs for is gone
         self.health = Health(state=STARTING, since=clock.now())
 
     async def keep(self, run: Callable[[Keeper], Awaitable[None]]) -> None:

@@ -84,7 +84,7 @@ class Source:
     async def _follow(self, wanted: BoundTrigger | None, lives: TaskGroup) -> None:
         old, self._life = self._life, None
         if old is not None and not _overlaps(wanted):
-            await old.end()
+            await old.end(deleted=wanted is None)
             old = None
         if wanted is None or not wanted.runnable:
             self._rest = Health(state=_resting(wanted), since=self._clock.now())
@@ -116,7 +116,8 @@ class _Life:
         finally:
             self._ended.set()
 
-    async def end(self) -> None:
+    async def end(self, *, deleted: bool = False) -> None:
+        self.keeper.deleted = deleted
         self._scope.cancel()
         await self._ended.wait()
 

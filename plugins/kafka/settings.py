@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from engine import SettingsError
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
+from plugins.tls import client_context
 
 #: Bytes that one event may have (spec triggers_runtime, 1.0): a record that makes a larger one is thrown away.
 EVENT_LIMIT = 6 << 20
@@ -86,8 +87,7 @@ def connection(instance: Instance) -> dict[str, Any]:
         arguments["sasl_plain_username"] = instance.user
         arguments["sasl_plain_password"] = instance.password
     if instance.tls:
-        files = (instance.ca_file or None, instance.cert_file or None, instance.key_file or None)
-        arguments["ssl_context"] = _tls(*files)
+        arguments["ssl_context"] = client_context(instance.ca_file, instance.cert_file, instance.key_file)
     return arguments
 
 
@@ -98,12 +98,3 @@ def library() -> Any:
     except ImportError:
         raise SettingsError("Kafka needs the extra kafka: pip install 'functiond[kafka]'") from None
     return aiokafka
-
-
-def _tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> Any:
-    import ssl
-
-    context = ssl.create_default_context(cafile=ca_file)
-    if cert_file:
-        context.load_cert_chain(cert_file, key_file)
-    return context

@@ -7,8 +7,8 @@ knows is never ahead of what is safe. After a crash the cursors decide, not the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -20,6 +20,7 @@ from plugins.batches import events
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.kafka.positions import Found, begin, name_of, read, written
 from plugins.kafka.settings import EVENT_LIMIT, KafkaSettings, connection, library
+from plugins.patience import patience
 
 log = structlog.get_logger("functiond.plugins.kafka")
 
@@ -223,13 +224,8 @@ class _Reader:
             log.info("offsets not committed", trigger=self._context.trigger_id, problem=str(error))
 
 
-@contextmanager
-def _patience(what: str, seconds: float = PATIENCE) -> Iterator[None]:
-    try:
-        with anyio.fail_after(seconds):
-            yield
-    except TimeoutError:
-        raise ConnectionError(f"the cluster did not {what} within {seconds:.0f} s") from None
+def _patience(what: str, seconds: float = PATIENCE) -> AbstractContextManager[None]:
+    return patience(f"the cluster did not {what}", seconds)
 
 
 def _listener(reader: _Reader) -> Any:

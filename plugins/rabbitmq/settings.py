@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
@@ -11,35 +10,31 @@ from msgspec.structs import replace
 from engine import SettingsError
 from plugins.rabbitmq.options import RabbitOptions
 
-#: Bytes that one event may have (spec triggers_runtime, 1.0).
+#: Bytes that one event may have (spec triggers_runtime, 1.0): a message that makes a larger one is thrown away.
 EVENT_LIMIT = 6 << 20
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A broker: what is set here goes before what a trigger says of it."""
 
-    address: str = ""  #: ``host:port``
-    user: str = ""
-    password: str = ""
+    address: str = ""  #: ``host:port``; of a cluster several, with commas, of which the first that answers is taken
+    user: str = "guest"
+    password: str = "guest"
     tls: bool = False
     ca_file: str = ""  #: whom to believe; without, whom the machine believes
+    cert_file: str = ""  #: of the client, with its key
+    key_file: str = ""
 
-    @property
-    def connection(self) -> dict[str, Any]:
-        """Arguments of the client library. Raises OSError if the file is not there."""
-        host, _, port = self.address.rpartition(":") if ":" in self.address else (self.address, "", "")
-        arguments: dict[str, Any] = {"host": host, "login": self.user or "guest", "password": self.password or "guest"}
-        if self.tls:
-            arguments["ssl"] = True
-            arguments["ssl_context"] = ssl.create_default_context(cafile=self.ca_file or None)
-        return {**arguments, "port": int(port or (5671 if self.tls else 5672))}
+    def __post_init__(self) -> None:
+        if (self.cert_file or self.ca_file) and not self.tls:
+            raise ValueError("ca_file and cert_file do nothing without tls = true")
 
 
 class RabbitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     instances: dict[str, Instance] = field(default_factory=dict)  #: by instance id
     batch_wait: Annotated[float, Meta(ge=0, le=300)] = 0.1  #: seconds that a batch waits for more messages
     batch_bytes: Annotated[int, Meta(ge=1, le=EVENT_LIMIT)] = EVENT_LIMIT  #: of one event, unless one message has more
-    check_every: Annotated[float, Meta(gt=0, le=300)] = 30.0  #: seconds of silence after which the queue is looked at
+    check_every: Annotated[float, Meta(gt=0, le=300)] = 5.0  #: seconds of silence after which the exchange is looked at
 
     def broker(self, options: RabbitOptions) -> Instance:
         """Where a trigger's exchange is. Raises SettingsError."""
@@ -51,16 +46,7 @@ class RabbitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return replace(
             known or Instance(),
             address=options.connect_address,
-            user=options.access_user,
+            user=options.access_user or "guest",
             password=options.access_password,
             tls=options.ssl_enable,
         )
-
-
-def library() -> Any:
-    """The client. Raises SettingsError if it is not installed."""
-    try:
-        import aio_pika
-    except ImportError:
-        raise SettingsError("RabbitMQ needs the extra rabbitmq: pip install 'functiond[rabbitmq]'") from None
-    return aio_pika

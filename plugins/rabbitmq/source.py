@@ -1,13 +1,13 @@
-"""The source of RABBITMQ: a queue of its own, bound to the exchange, acknowledged once its messages are safe here.
+"""The source of RABBITMQ: a queue of the trigger's own, acknowledged once its messages are safe here.
 
-The queue outlives the engine, not the trigger: a week after the last reader has gone the broker drops it.
+The queue is bound to the exchange before the trigger counts as running, keeps what comes while the engine is away, and
+goes with the trigger. Where the broker could not be told of that, it drops the queue a week after its last reader.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -16,14 +16,19 @@ from msgspec import Struct
 
 from engine import TriggerContext
 from plugins.batches import events
-from plugins.rabbitmq.accepted import Accepted, cursor, mark
+from plugins.patience import patience
+from plugins.rabbitmq.accepted import Accepted, mark_of
+from plugins.rabbitmq.connection import PATIENCE, opened
 from plugins.rabbitmq.options import RabbitOptions
-from plugins.rabbitmq.settings import Instance, RabbitSettings, library
+from plugins.rabbitmq.settings import RabbitSettings
 
-#: Milliseconds that the broker keeps a queue that nobody reads.
-EXPIRES = 7 * 24 * 3600 * 1000
-#: Seconds that reaching the broker may take.
-PATIENCE = 15.0
+#: A classic queue, whatever is usual at the broker: it never gives a message up for having come back too often.
+#: Milliseconds that it is kept when nobody reads it.
+ARGUMENTS = {"x-queue-type": "classic", "x-expires": 7 * 24 * 3600 * 1000}
+#: The cursor that says what the queue is bound to.
+EXCHANGE = "exchange"
+#: A fanout exchange looks at no key, and one of topics takes this for all.
+EVERYTHING = "#"
 
 
 class RabbitTrigger:
@@ -32,94 +37,94 @@ class RabbitTrigger:
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
         settings: RabbitSettings = context.plugin.settings
-        async with _connection(settings.broker(self._options), self._options.vhost or "/") as connection:
-            reader = _Reader(self._options, settings, context)
-            await reader.begin(connection)
-            task_status.started()
-            while True:
-                await reader.step()
-
-
-@asynccontextmanager
-async def _connection(broker: Instance, vhost: str) -> AsyncIterator[Any]:
-    connection = await library().connect(virtualhost=vhost, timeout=PATIENCE, **broker.connection)
-    try:
-        yield connection
-    finally:
-        with anyio.move_on_after(2, shield=True):
-            await connection.close()
+        async with opened(settings.broker(self._options), self._options.vhost) as channel:
+            reader = _Reader(self._options, settings, context, channel)
+            try:
+                await reader.begin()
+                task_status.started()
+                while True:
+                    await reader.step()
+            finally:
+                if context.deleted:
+                    await reader.leave()
 
 
 class _Message(Struct, frozen=True, kw_only=True):
     topic: str
     value: bytes
-    mark: str  #: empty: without an id
-    ack: Any
+    mark: bytes  #: empty: without an id
+    tag: int
 
 
 class _Reader:
-    """One run. What came waits in a queue, behind it the end of the connection."""
+    """One run. What came waits in a queue; None in it means that the broker sends no more."""
 
-    def __init__(self, options: RabbitOptions, settings: RabbitSettings, context: TriggerContext) -> None:
-        self._options, self._settings, self._context = options, settings, context
+    def __init__(self, options: RabbitOptions, settings: RabbitSettings, context: TriggerContext, channel: Any) -> None:
+        self._options, self._settings, self._context, self._channel = options, settings, context, channel
+        self._queue = f"functiond-{context.trigger_id}"
         self._accepted = Accepted(context.cursors)
-        self._came: asyncio.Queue[_Message | None] = asyncio.Queue()
-        self._channel: Any = None
-        self._name = f"functiond-{context.trigger_id}-{options.exchange_name}"[:120]
+        self._came: asyncio.Queue[Any] = asyncio.Queue()
+        self._last_tag = 0
 
-    async def begin(self, connection: Any) -> None:
-        connection.close_callbacks.add(self._lost)
-        self._channel = channel = await connection.channel()
-        channel.close_callbacks.add(self._lost)
-        # As many again are on their way while a batch is being written.
-        await channel.set_qos(prefetch_count=2 * self._options.batch_size)
-        exchange = await channel.get_exchange(self._options.exchange_name)
-        queue = await channel.declare_queue(self._name, durable=True, arguments={"x-expires": EXPIRES})
-        await queue.bind(exchange)
-        await queue.consume(self._put)
+    async def begin(self) -> None:
+        exchange, former = self._options.exchange_name, self._context.cursors.get(EXCHANGE, b"").decode()
+        with patience("the broker did not set up the queue", PATIENCE):
+            await self._channel.queue_declare(self._queue, durable=True, arguments=ARGUMENTS)
+            await self._bind()
+            if former not in ("", exchange):  # what has come from there is read
+                await self._channel.queue_unbind(self._queue, former, EVERYTHING)
+            # As many again are on their way while a batch is being written.
+            await self._channel.basic_qos(prefetch_count=2 * self._options.batch_size)
+            self._channel.on_consumer_cancel_callbacks.add(lambda _: self._came.put_nowait(None))
+            await self._channel.basic_consume(self._queue, self._came.put_nowait)
+        if former != exchange:
+            await self._context.accept_batch([], {EXCHANGE: exchange.encode()})
 
     async def step(self) -> None:
         batch: list[_Message] = []
         with anyio.move_on_after(self._settings.check_every):
             batch.append(await self._get())
         if not batch:
-            await self._check()
+            # Who deletes an exchange and makes it again has taken the binding away, and nobody tells.
+            with patience("the broker did not look at the exchange", PATIENCE):
+                await self._bind()
             return
+        size = len(batch[0].value)
         with anyio.move_on_after(self._settings.batch_wait):
-            while len(batch) < self._options.batch_size and self._size(batch) < self._settings.batch_bytes:
+            while len(batch) < self._options.batch_size and size < self._settings.batch_bytes:
                 batch.append(await self._get())
+                size += len(batch[-1].value)
         await self._accept(batch)
+
+    async def leave(self) -> None:
+        """The trigger is gone. What was under way on the channel may have closed it."""
+        with anyio.move_on_after(PATIENCE, shield=True):
+            channel = await self._channel.connection.channel(publisher_confirms=False)
+            await channel.queue_delete(self._queue)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    async def _put(self, message: Any) -> None:
-        known = mark(message.message_id, message.body) if message.message_id else ""
-        topic = self._options.exchange_name
-        self._came.put_nowait(_Message(topic=topic, value=message.body, mark=known, ack=message.ack))
-
-    def _lost(self, *_: Any) -> None:
-        self._came.put_nowait(None)
+    async def _bind(self) -> None:
+        await self._channel.queue_bind(self._queue, self._options.exchange_name, EVERYTHING)
 
     async def _get(self) -> _Message:
         message = await self._came.get()
         if message is None:
-            raise ConnectionError("the broker has closed the connection")
-        return message
+            raise ConnectionError(f"queue {self._queue} was deleted")
+        if message.delivery_tag != self._last_tag + 1:  # the last of a batch is acknowledged with all before it
+            raise ConnectionError(f"message {self._last_tag + 1} did not come")
+        self._last_tag = message.delivery_tag
+        message_id = message.header.properties.message_id
+        return _Message(
+            topic=self._options.exchange_name,
+            value=message.body,
+            mark=mark_of(message_id, message.body) if message_id else b"",
+            tag=message.delivery_tag,
+        )
 
-    def _size(self, batch: list[_Message]) -> int:
-        return sum(len(message.value) for message in batch)
-
-    async def _check(self) -> None:
-        """A queue that someone deletes says nothing. Raises if it is no longer read."""
-        with anyio.fail_after(PATIENCE):
-            found = await self._channel.declare_queue(self._name, passive=True)
-        if not found.declaration_result.consumer_count:
-            raise ConnectionError(f"queue {self._name} is not read any more")
-
-    async def _accept(self, batch: list[_Message]) -> None:
-        fresh = {message.mark or str(place): message for place, message in enumerate(batch)}
-        fresh = {name: message for name, message in fresh.items() if message.mark not in self._accepted}
-        noted = self._accepted.next(message.mark for message in fresh.values() if message.mark)
+    async def _accept(self, batch: Sequence[_Message]) -> None:
+        fresh = self._fresh(batch)
+        cursor = self._accepted.cursor([message.mark for message in fresh if message.mark])
         envelope = {
             "event_version": "v1.0",
             "event_time": int(self._context.plugin.clock.now()),
@@ -127,7 +132,16 @@ class _Reader:
             "region": self._context.plugin.region,
             "instance_id": self._options.instance_id,
         }
-        payloads = events(fresh.values(), envelope, self._settings.batch_bytes)
-        await self._context.accept_batch(payloads, cursor(noted) if noted.marks else None)
-        self._accepted.note(noted)
-        await batch[-1].ack(multiple=True)
+        await self._context.accept_batch(events(fresh, envelope, self._settings.batch_bytes), cursor)
+        self._accepted.note(cursor)
+        await self._channel.basic_ack(batch[-1].tag, multiple=True)
+
+    def _fresh(self, batch: Sequence[_Message]) -> Sequence[_Message]:
+        """Those not accepted yet, each once."""
+        seen: set[bytes] = set()
+        fresh = []
+        for message in batch:
+            if message.mark not in seen and message.mark not in self._accepted:
+                fresh.append(message)
+                seen.update([message.mark] if message.mark else [])
+        return fresh

@@ -212,6 +212,9 @@ async def _kill_twice(rig: Rig) -> None:
         path = f"/v2/project1/fgs/triggers/{urn_of('hello')}"
         body = {"trigger_type_code": rig.kind, "trigger_status": "ACTIVE", "event_data": rig.options()}
         made = engine.ask("POST", path, body).json
+        state = f"{path}/{rig.kind}/{made['trigger_id']}/state"
+        while engine.ask("GET", state).json["state"] != "running":  # noqa: ASYNC110  (a state offers no event)
+            await anyio.sleep(0.01)
         last = 0
         for _ in range(2):
             deadline = anyio.current_time() + 0.1 + 0.4 * chance.random()

@@ -1,0 +1,18 @@
+"""Questions to servers that may never answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+
+
+@contextmanager
+def patience(problem: str, seconds: float) -> Iterator[None]:
+    """Raises ConnectionError, with the problem in words, if the block takes longer."""
+    try:
+        with anyio.fail_after(seconds):
+            yield
+    except TimeoutError:
+        raise ConnectionError(f"{problem} within {seconds:.0f} s") from None

@@ -1,0 +1,84 @@
+"""A channel to a broker: what works on it ends when the broker closes it.
+
+The client is aiormq, on which aio-pika is built: of the latter only what reconnects and wraps messages would be added,
+and here the trigger is what starts again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+
+from engine import SettingsError
+from plugins.patience import patience
+from plugins.rabbitmq.settings import Instance
+from plugins.tls import client_context
+
+#: Seconds that a broker has for an answer.
+PATIENCE = 15.0
+#: Seconds between signs of life. A broker that has shown none for three times as long is taken to be gone.
+HEARTBEAT = 10
+
+
+@asynccontextmanager
+async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
+    """The block is cancelled, and what the broker says is raised, when it closes the channel."""
+    connection = await _connect(broker, vhost)
+    try:
+        with patience("the broker did not open a channel", PATIENCE):
+            channel = await connection.channel(publisher_confirms=False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_closed, channel)
+            yield channel
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.move_on_after(2, shield=True):
+            await connection.close()
+
+
+async def _closed(channel: Any) -> None:
+    """Raises once it is."""
+    closing, over = channel.closing, asyncio.Event()
+    closing.add_done_callback(lambda _: over.set())
+    await over.wait()
+    if not closing.cancelled() and isinstance(error := closing.exception(), Exception):
+        raise error
+    raise ConnectionError("the broker has closed the connection")
+
+
+async def _connect(broker: Instance, vhost: str) -> Any:
+    *others, last = broker.address.split(",")
+    for address in others:
+        try:
+            return await _connect_to(address.strip(), broker, vhost)
+        except OSError:
+            continue
+    return await _connect_to(last.strip(), broker, vhost)
+
+
+async def _connect_to(address: str, broker: Instance, vhost: str) -> Any:
+    client, login = _library(), f"{quote(broker.user, safe='')}:{quote(broker.password, safe='')}"
+    scheme = "amqps" if broker.tls else "amqp"
+    url = f"{scheme}://{login}@{address}/{quote(vhost or '/', safe='')}?heartbeat={HEARTBEAT}"
+    context = client_context(broker.ca_file, broker.cert_file, broker.key_file) if broker.tls else None
+    with patience(f"{address} did not answer", PATIENCE):
+        try:
+            return await client.connect(url, context=context)
+        except client.exceptions.InvalidFrameError:  # all that the client says of a refusal after the login
+            raise ConnectionError(f"{address} lets {broker.user!r} use no vhost {vhost or '/'!r}") from None
+
+
+def _library() -> Any:
+    """The client. Raises SettingsError if it is not installed."""
+    try:
+        import aiormq
+    except ImportError:
+        raise SettingsError("RabbitMQ needs the extra rabbitmq: pip install 'functiond[rabbitmq]'") from None
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it complains of, it raises as well
+    return aiormq

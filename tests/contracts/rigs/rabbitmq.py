@@ -1,0 +1,63 @@
+"""RABBITMQ: an exchange of a broker, whose messages come to the trigger's queue."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import anyio.to_thread
+
+from tests.contracts.rigs import base
+from tests.rabbit_broker import PASSWORD, USER, VHOST, started_broker
+
+
+class Rig(base.Rig):
+    kind = "RABBITMQ"
+    slow = True
+    may_disable = False
+    bad = (
+        ({"instance_id": ""}, "instance_id"),
+        ({"exchange_name": ""}, "exchange_name"),
+        ({"access_password": ""}, "access_password"),
+        ({"batch_size": 0}, "batch_size"),
+    )
+    change = {"batch_size": 2}
+    breakable = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.settings = {"plugins.rabbitmq.batch_wait": 0.0, "retry.longest": 0.5}
+        self._exchange = f"orders-{uuid.uuid4()}"
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Self]:
+        self._broker = await started_broker()
+        await self._broker.create(self._exchange)
+        yield self
+
+    def options(self) -> dict[str, Any]:
+        return {
+            "instance_id": "i",
+            "exchange_name": self._exchange,
+            "vhost": VHOST,
+            "access_user": USER,
+            "access_password": PASSWORD,
+            "connect_address": self._broker.address,
+            "batch_size": 100,
+        }
+
+    async def send(self, target: base.Target, number: int) -> bool:
+        await self._broker.send(self._exchange, str(number).encode())
+        return True
+
+    def numbers(self, event: Any) -> list[int]:
+        return [int(message) for record in event["records"] for message in record["messages"]]
+
+    async def breaks(self) -> None:
+        await anyio.to_thread.run_sync(self._broker.kill)
+
+    async def mends(self) -> None:
+        await anyio.to_thread.run_sync(self._broker.start)
