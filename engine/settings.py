@@ -21,6 +21,7 @@ from msgspec import Meta, Struct, field
 from engine.code_quota import QUOTA
 from engine.credentials import AccessKey, Token, check_private, first_twice, read_credentials
 from engine.errors import SettingsError
+from engine.misfits import misfit
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -190,7 +191,15 @@ def load_settings(
     try:
         return msgspec.convert(table, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsError(str(error)) from None
+        raise SettingsError(_complaint(error, table)) from None
+
+
+def _complaint(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
+    found = misfit(error, table, Settings)
+    if not found.field:  # several that do not go together
+        return str(error)
+    shown = "" if found.field.startswith("auth.") else f" is {found.value!r}"  # those are secrets
+    return f"{found.field}{shown}: {found.allowed}"
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -242,11 +251,18 @@ def _refuse_unknown(table: Mapping[str, Any], section: type[Struct], prefix: str
     known = {f.name: f.type for f in msgspec.structs.fields(section)}
     for name, value in table.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, known, n=1) or _of_sections(section, name)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(sorted(known))}"
             raise SettingsError(f"unknown setting {prefix}{name}: {hint}")
         if _is_section(known[name]) and isinstance(value, Mapping):
             _refuse_unknown(value, known[name], f"{prefix}{name}.")
+
+
+def _of_sections(section: type[Struct], name: str) -> list[str]:
+    """Settings of that very name one floor down."""
+    fields = msgspec.structs.fields(section)
+    inner = [f for f in fields if _is_section(f.type) and name in f.type.__struct_fields__]
+    return [f"{f.name}.{name}" for f in inner]
 
 
 def _is_section(kind: Any) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.commands import run
 from engine.cli.exits import FAILED, USAGE
-from engine.cli.packing import default_handler, default_name, default_runtime, pack
+from engine.cli.packing import default_handler, default_name, default_runtime, missing_entry, pack
 
 
 def files(folder: Path, *names: str) -> Path:
@@ -81,6 +81,23 @@ def test_a_folder_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.Monk
     assert (default_name(Path(".")), default_handler(Path("."))) == ("resize", "index.handler")
 
 
+@pytest.mark.parametrize(
+    ("runtime", "handler", "missing"),
+    [
+        ("Python3.10", "index.handler", ""),
+        ("Python3.10", "parts/other.handler", "parts/other.py"),
+        ("Python3.10", "mod.handler", ""),
+        ("Node.js18.15", "index.handler", "index.js"),
+        ("Custom", "anything", ""),
+        ("no such", "x.handler", ""),
+    ],
+)
+def test_a_package_without_the_file_of_its_handler_is_noticed(
+    tmp_path: Path, runtime: str, handler: str, missing: str
+) -> None:
+    assert missing_entry(pack(files(tmp_path, "index.py", "mod/__init__.py")), runtime, handler) == missing
+
+
 @pytest.mark.parametrize("path", ["none.py", "none", "."])
 def test_what_cannot_be_packed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.chdir(tmp_path)
@@ -107,6 +124,8 @@ def test_a_url_that_is_none_of_ours_is_told(url: str) -> None:
         ("serve --port x", "--port"),
         ("deploy", "PATH requires an argument"),
         ("nothing", "nothing"),
+        ("invoke f --dta 1", "Did you mean --data?"),
+        ("invoke f {}", "did not expect '{}' there"),
         ("invoke f --delay 1", "need --async"),
         ("invoke f --wait", "need --async"),
         ("invoke f --async --timeout 1", "--timeout needs --wait"),

@@ -75,9 +75,11 @@ def test_tables_of_plugins_stay_as_they_are(tmp_path: Path) -> None:
         ("[http]\nprot = 1\n", "unknown setting http.prot: did you mean http.port?"),
         ("[htp]\n", "unknown setting htp: did you mean http?"),
         ("zzz = 1\n", "unknown setting zzz: known: "),
-        ("[http]\nport = 70000\n", r"`int` <= 65535 - at `\$.http.port`"),
-        ("[log]\nformat = 'xml'\n", "Invalid enum value 'xml'"),
-        ("http = 1\n", r"Expected `object`, got `int` - at `\$.http`"),
+        ("port = 1\n", "unknown setting port: did you mean http.port?"),
+        ("[http]\nport = 70000\n", "http.port is 70000: must be a whole number from 0 to 65535"),
+        ("[queue]\nageing = 'x'\n", "queue.ageing is 'x': must be a number, 0 or more"),
+        ("[log]\nformat = 'xml'\n", "log.format is 'xml': must be one of console, json"),
+        ("http = 1\n", "http is 1: must be an object"),
         ("[executor]\nslots = 2\n", "executor.sync_slots must be smaller than executor.slots"),
         ("[http\n", "is not valid TOML: "),
     ],
@@ -98,6 +100,11 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match="is not valid TOML"):
         load_settings(file=file)
+
+
+def test_a_secret_that_does_not_fit_is_not_shown() -> None:
+    with pytest.raises(SettingsError, match=r"^auth\.keys\[0\]: must be an object$"):
+        load_settings(environ={"FUNCTIOND_AUTH__KEYS": "a secret"})
 
 
 @pytest.mark.parametrize("name", ["FUNCTIOND_QUEUE__AGING", "FUNCTIOND_AGEING", "FUNCTIOND_HTTP__PORT__X"])

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 from rich.console import Console
 
 from engine import __version__
@@ -40,7 +40,7 @@ def make_app(asked: Sequence[str]) -> App:
         help="A durable asynchronous function engine: accept now, run when idle.",
         version=__version__,
         error_console=Console(stderr=True, soft_wrap=True, highlight=False),
-        error_formatter=lambda error: f"functiond: {error}",
+        error_formatter=lambda error: f"functiond: {_told(error)}",
     )
     for title, commands in (("The engine", _HERE), ("Using an engine that runs", _THERE)):
         group = Group.create_ordered(title)
@@ -77,6 +77,12 @@ def _run(arguments: Sequence[str]) -> int:
         _say_no_more()
         return 141
     return code if isinstance(code, int) else 0
+
+
+def _told(error: CycloptsError) -> str:
+    if isinstance(error, UnusedCliTokensError):
+        return f"did not expect {' '.join(error.unused_tokens or ())!r} there: --help after the command tells what goes"
+    return str(error)
 
 
 def _say_no_more() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.cli.client import Client, path_of
 from engine.cli.deploy_options import Asynchronous, Configuration
-from engine.cli.packing import default_handler, default_name, default_runtime, pack
+from engine.cli.packing import default_handler, default_name, default_runtime, missing_entry, pack
 from engine.cli.target import HERE, Target
 from engine.cli.words import Words, print_json
 
@@ -47,6 +47,9 @@ def deploy(
         shown = _create(client, name, package, {**NEW, **guessed, **config})
     else:
         shown = _update(client, name, package, old, config)
+    if missing := missing_entry(package, shown["runtime"], shown["handler"]):
+        note = f"the package has no {missing} for the handler {shown['handler']}: --handler names another"
+        print(f"functiond: {note}", file=sys.stderr)
     settings = asynchronous.apply(client, name)
     if target.json:
         print_json({**shown, "async_invoke_config": settings})

@@ -65,7 +65,8 @@ def invocations(
     if target.json:
         print_json(found)
     elif not found:
-        Words().print(f"No invocations in the last {hours:g} hours.", style="dim")
+        back = "hour" if hours == 1 else f"{hours:g} hours"
+        Words().print(f"No invocations in the last {back}.", style="dim")
     else:
         print_table(("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), map(_row, found))
 

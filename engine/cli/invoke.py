@@ -8,7 +8,7 @@ import sys
 import time
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -24,9 +24,9 @@ Flag = Parameter(negative="", show_default=False)
 
 def invoke(
     name: str,
-    event: Annotated[Literal["-"] | None, Parameter(allow_leading_hyphen=True, show_choices=False)] = None,
     /,
     *,
+    standard_input: Annotated[bool, Parameter(name="-", negative="", show_default=False)] = False,
     data: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     asynchronous: Annotated[bool, Parameter(name="--async", negative="", show_default=False)] = False,
@@ -44,8 +44,8 @@ def invoke(
     ----------
     name
         Name or URN of the function.
-    event
-        `-` reads the event from standard input.
+    standard_input
+        Read the event from standard input.
     data
         The event, which is JSON. [default: {}]
     file
@@ -71,7 +71,7 @@ def invoke(
         raise UsageError("--timeout needs --wait")
     if not asynchronous and (headers or wait):
         raise UsageError("--wait, --priority, --delay and --idempotency-key need --async")
-    body = _event(event, data, file)
+    body = _event(standard_input, data, file)
     client = target.client()
     if asynchronous:
         bound = inf if timeout is None else timeout
@@ -79,12 +79,12 @@ def invoke(
     return _call(client, name, body, log, target.json)
 
 
-def _event(source: str | None, data: str | None, file: Path | None) -> bytes:
-    if sum(given is not None for given in (source, data, file)) > 1:
+def _event(standard_input: bool, data: str | None, file: Path | None) -> bytes:
+    if standard_input + (data is not None) + (file is not None) > 1:
         raise UsageError("give the event once: as --data, as --file, or as - for standard input")
     if data is not None:
         return data.encode()
-    if source == "-" or file == Path("-"):
+    if standard_input or file == Path("-"):
         return sys.stdin.buffer.read()
     try:
         return file.read_bytes() if file else b"{}"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.cli.client import UsageError
+from engine.runtimes import Family, find_runtime
 
 LEFT_OUT = frozenset({"__pycache__", ".git", ".hg", ".svn", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
 _NODE = (".js", ".mjs", ".cjs")
@@ -43,6 +44,21 @@ def default_runtime(path: Path) -> str:
     """Of a file by its ending, of a folder by its ``index``; Python where nothing tells."""
     found = path.suffix in _NODE or any((path / f"index{suffix}").is_file() for suffix in _NODE)
     return "Node.js18.15" if found else "Python3.10"
+
+
+def missing_entry(package: bytes, runtime: str, handler: str) -> str:
+    """The file that the handler needs and the package lacks; empty if it is there, or nothing tells."""
+    found = find_runtime(runtime)
+    module = handler.rpartition(".")[0]
+    endings = {Family.PYTHON: (".py", "/__init__.py", ".pyc", ".so"), Family.NODE: _NODE}
+    if found is None or found.family not in endings or not module:
+        return ""
+    try:
+        names = zipfile.ZipFile(io.BytesIO(package)).namelist()
+    except zipfile.BadZipFile:
+        return ""  # the engine says so
+    entries = tuple(f"{module}{ending}" for ending in endings[found.family])
+    return "" if any(name in entries for name in names) else entries[0]
 
 
 def _files(folder: Path) -> Iterator[Path]:
