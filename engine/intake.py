@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from msgspec import Struct
@@ -106,7 +107,7 @@ class Intake:
     async def accept_batch(self, requests: Sequence[Request], move: CursorMove | None = None) -> Sequence[str]:
         """Promise to run all of them, and move the cursors of the trigger they come from: all or nothing.
 
-        They are for one function. Gives the request ids as ``Cursors.append`` does.
+        Gives the request ids as ``Cursors.append`` does.
         """
         try:
             return await self._accept_batch(requests, move)
@@ -187,17 +188,19 @@ class Intake:
     async def _accept_batch(self, requests: Sequence[Request], move: CursorMove | None) -> Sequence[str]:
         if self._closed:
             raise ShuttingDown
-        size = sum(len(request.payload) for request in requests)
         made = [(self.prepare(request, self._check(request)), request.idempotency_key) for request in requests]
         if made:
-            self._disk.check(size)
-            self._backlog.admit_batch(made[0][0].function_id, len(made), size, requests[0].function.name)
-        try:
+            self._disk.check(sum(len(request.payload) for request in requests))
+        with ExitStack() as undo:
+            shares: dict[int, list[Request]] = {}
+            for (invocation, _), request in zip(made, requests, strict=True):
+                shares.setdefault(invocation.function_id, []).append(request)
+            for function_id, share in shares.items():
+                rows, size = len(share), sum(len(request.payload) for request in share)
+                self._backlog.admit_batch(function_id, rows, size, share[0].function.name)
+                undo.callback(self._backlog.remove, function_id, size, rows=rows)
             stored = self._cursors.append(made, move, then=self.queue)
-        except BaseException:
-            if made:
-                self._backlog.remove(made[0][0].function_id, size, rows=len(made))
-            raise
+            undo.pop_all()
         return await stored
 
     async def _call(self, request: Request) -> tuple[str, Function, Outcome]:

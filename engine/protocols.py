@@ -356,6 +356,8 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     overlaps: bool = False
     #: What a reply has beside the options: options, trigger id, URN.
     shown: Callable[[Any, str, str], Mapping[str, Any]] | None = None
+    #: The same of what only its running service knows: the service, options, trigger id, URN.
+    standing: Callable[[Any, Any, str, str], Mapping[str, Any]] | None = None
     #: Where a trigger is reached, if it is known: its kind, options, and the settings of the plugin's service. Replies
     #: show it as ``invoke_url``.
     address: Callable[[str, Any, Any], str] | None = None

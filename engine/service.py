@@ -130,6 +130,7 @@ def api_parts(engine: Running) -> Parts:
         redrive=engine.redrive,
         source_state=engine.sources.state,
         source_settled=engine.sources.settled,
+        standing=engine.plugins.standing,
         audit=engine.audit,
         logs=engine.logs,
         transcripts=engine.pool,

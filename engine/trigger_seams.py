@@ -251,6 +251,14 @@ class TriggerContext(Protocol):
         """
         ...
 
+    async def accept_with(self, event: Event, others: Sequence[tuple[TriggerContext, Event]]) -> Sequence[str]:
+        """As ``accept``, together with events for other triggers of the plugin: one transaction, all of it or nothing.
+
+        Gives the request ids, in this order: of a duplicate the earlier one, and an empty one for a key that was used
+        with another payload.
+        """
+        ...
+
     async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
         """For pull sources: invoke once for each event and move the cursors, all in one transaction.
 

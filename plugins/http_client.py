@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 class HttpService:
     """A ``PluginService`` to be used as it is, or within another's ``run``."""
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
+    def __init__(self, timeout: float, ca_file: str = "") -> None:
+        """``ca_file`` has certificates of authorities to be trusted beside the usual ones. Raises SettingsError."""
+        if ca_file:
+            try:
+                ssl.create_default_context(cafile=ca_file)
+            except OSError as error:
+                raise SettingsError(f"ca_file {ca_file} cannot be used: {error}") from None
+        self._timeout, self._ca_file = timeout, ca_file
         self._asked, self._open = asyncio.Event(), asyncio.Event()
         self._client: httpx.AsyncClient | None = None
 
@@ -27,7 +34,12 @@ class HttpService:
         task_status.started()
         await self._asked.wait()
         # What a sender means is its own matter: no redirect leads elsewhere, no proxy of the environment comes between.
-        async with _httpx().AsyncClient(timeout=self._timeout, follow_redirects=False, trust_env=False) as client:
+        trust = _httpx().create_ssl_context(trust_env=False)
+        if self._ca_file:
+            trust.load_verify_locations(self._ca_file)
+        async with _httpx().AsyncClient(
+            timeout=self._timeout, verify=trust, follow_redirects=False, trust_env=False
+        ) as client:
             self._client = client
             self._open.set()
             try:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from engine import Event, Mode, Outcome, PluginContext, Trigger
+from engine import Event, Mode, Outcome, PluginContext, Trigger, TriggerContext
 from engine.testing import ManualClock
 
 
@@ -67,6 +67,9 @@ class _Context:
         return dict(self._world.cursors)
 
     async def accept(self, event: Event) -> str:
+        raise AssertionError("it pulls")
+
+    async def accept_with(self, event: Event, others: Sequence[tuple[TriggerContext, Event]]) -> Sequence[str]:
         raise AssertionError("it pulls")
 
     async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:

@@ -16,7 +16,7 @@ from engine.intake import Intake
 from engine.model import Mode, Outcome, Request
 from engine.protocols import CursorMove, Cursors
 from engine.resources.bound_trigger import BoundTrigger
-from engine.trigger_seams import EVENT_LIMIT, Event
+from engine.trigger_seams import EVENT_LIMIT, Event, TriggerContext
 from engine.triggering.keeper import Keeper
 from engine.triggering.plugin_parts import PluginParts
 from engine.urn import FunctionUrn, parse_urn
@@ -75,6 +75,18 @@ class SourceContext:
         request_id = await self._doors.intake.accept(self._request(event))
         self._tally.accepted += 1
         return request_id
+
+    async def accept_with(self, event: Event, others: Sequence[tuple[TriggerContext, Event]]) -> Sequence[str]:
+        pairs: list[tuple[SourceContext, Event]] = [(self, event)]
+        for context, other in others:
+            assert isinstance(context, SourceContext)
+            pairs.append((context, other))
+        for _, one in pairs:
+            _check_size(one)
+        ids = await self._doors.intake.accept_batch([context._request(one) for context, one in pairs])
+        for (context, _), request_id in zip(pairs, ids, strict=True):
+            context._tally.accepted += bool(request_id)
+        return ids
 
     async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
         ids = [""] * len(events)

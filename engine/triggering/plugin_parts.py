@@ -14,6 +14,7 @@ from engine.failures import Failures
 from engine.log_feed import LogFeed
 from engine.protocols import Plugin
 from engine.registry import Registry
+from engine.resources.bound_trigger import BoundTrigger
 from engine.signers import Signers
 from engine.trigger_seams import Callers, PluginService, Routes, Store
 from engine.triggering.callers import BorrowedCallers
@@ -82,6 +83,13 @@ class AllParts:
         plugin = self._registry.plugin(kind)
         assert plugin is not None
         return self.of(plugin)
+
+    def standing(self, trigger: BoundTrigger) -> Mapping[str, Any]:
+        """What the running service of a trigger's plugin tells of it."""
+        told, parts = trigger.plugin.rules.standing, self._by_table.get(trigger.plugin.table)
+        if told is None or parts is None or trigger.options is None:
+            return {}
+        return told(parts.service, trigger.options, trigger.id, trigger.function)
 
     def services(self) -> Mapping[str, PluginParts]:
         """Of the plugins that run something."""

@@ -13,11 +13,11 @@ import msgspec
 from engine import PushReply, PushRequest
 from plugins.dis import bodies as b
 from plugins.dis.access import Record, Start
-from plugins.dis.call import Answer, Call, Handler
 from plugins.dis.consumers import ConsumersApi
 from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.shape import Partition, Stream
 from plugins.dis.streams import NewStream, Streams
+from plugins.vendor_api import Answer, Call, Handler, read_call
 
 HEADS = ("v2/streams", "v2/records", "v2/cursors", "v2/apps", "v2/checkpoints", "v2/stream", "v3/streams")
 #: Bytes of a body: what one request may put, in base64, and the rest of it.
@@ -49,16 +49,14 @@ class DisApi:
         }
 
     async def answer(self, request: PushRequest) -> PushReply:
-        _, version, project, *words = request.path.rstrip("/").split("/")
-        if request.project and request.project != project:
+        name, call = read_call(request)
+        if request.project and request.project != call.project:
             return _problem(403, DisProblem("DIS.4116", f"these credentials are for project {request.project} only"))
-        # Names stand at every second place behind the first.
-        path = " ".join("*" if place % 2 else word for place, word in enumerate(words))
-        handler = self._handlers.get(f"{request.method} {version} {path}")
+        handler = self._handlers.get(name)
         if handler is None:
             return _problem(404, DisProblem(BAD_REQUEST, "the embedded streams do not offer this"))
         try:
-            status, body = await handler(Call(project=project, names=tuple(words[1::2]), request=request))
+            status, body = await handler(call)
         except DisProblem as problem:
             return _problem(400, problem)
         return PushReply(status=status, body=b"" if body is None else msgspec.json.encode(body))

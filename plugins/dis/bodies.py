@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import parse_qsl
 
-import msgspec
 from msgspec import Meta, Struct
 
 from engine import PushRequest
+from plugins import vendor_api
 from plugins.dis.access import CursorType, Entry
 from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.streams import MOST_PARTITIONS
@@ -106,17 +104,12 @@ class NameCheckpoint(Struct, frozen=True, kw_only=True):
 
 
 def read_body(request: PushRequest, type_: type[T]) -> T:
-    """Raises DisProblem."""
-    try:
-        return msgspec.json.decode(request.body, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DisProblem(BAD_REQUEST, f"Request error. {error}") from None
+    return vendor_api.read_body(request, type_, _refuse)
 
 
 def read_query(request: PushRequest, type_: type[T]) -> T:
-    """Raises DisProblem."""
-    given: Mapping[str, str] = dict(parse_qsl(request.query))
-    try:
-        return msgspec.convert(given, type_, strict=False)
-    except msgspec.ValidationError as error:
-        raise DisProblem(BAD_REQUEST, f"Request error. {error}") from None
+    return vendor_api.read_query(request, type_, _refuse)
+
+
+def _refuse(problem: str) -> DisProblem:
+    return DisProblem(BAD_REQUEST, f"Request error. {problem}")

@@ -6,9 +6,9 @@ from typing import Any
 
 from plugins.dis import bodies as b
 from plugins.dis.apps import App, Apps, Checkpoint
-from plugins.dis.call import Answer, Call
 from plugins.dis.problems import BAD_REQUEST, NO_PARTITION, DisProblem
 from plugins.dis.streams import Streams
+from plugins.vendor_api import Answer, Call
 
 
 class ConsumersApi:

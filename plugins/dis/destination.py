@@ -5,25 +5,17 @@ At least once: an outcome that comes twice has the same ``request_context.reques
 
 from __future__ import annotations
 
-import msgspec
 from msgspec import Struct
 
 from engine import DeliveryContext, Owed, parse_urn
 from plugins.dis.access import Entry
 from plugins.dis.problems import DisProblem
 from plugins.fields import Text
+from plugins.outcomes import context_of
 
 
 class DisParam(Struct, frozen=True, kw_only=True):
     stream_name: Text
-
-
-class _Record(Struct, frozen=True, kw_only=True):
-    class Context(Struct, frozen=True, kw_only=True):
-        request_id: str
-        function_urn: str
-
-    request_context: Context
 
 
 class DisDestination:
@@ -31,7 +23,7 @@ class DisDestination:
         self._stream = param.stream_name
 
     async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
-        said = msgspec.json.decode(record, type=_Record).request_context
+        said = context_of(record)
         project = parse_urn(said.function_urn, region="", project="").project
         access = await context.plugin.service.access()
         [put] = await access.put(project, self._stream, [Entry(data=record, partition_key=said.request_id)])

@@ -6,16 +6,17 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote
 
 import anyio
 import msgspec
 from msgspec import Struct
 
-from engine import Clock, sign_request
+from engine import Clock
 from plugins.dis.access import Entry, Layout, Page, Part, Put, Start
 from plugins.dis.problems import DisProblem
 from plugins.dis.settings import DisSettings
+from plugins.endpoint import Endpoint
 from plugins.http_client import HttpService
 
 T = TypeVar("T")
@@ -54,8 +55,7 @@ class RemoteStreams:
     fresh_for = 30.0
 
     def __init__(self, settings: DisSettings, http: HttpService, clock: Clock) -> None:
-        self._settings, self._http, self._clock = settings, http, clock
-        self._host = urlsplit(settings.endpoint).netloc
+        self._endpoint, self._url = Endpoint(settings, http, clock), settings.endpoint
 
     async def layout(self, project: str, stream: str) -> Layout:
         parts, after, more, stream_id = list[Part](), "", True, ""
@@ -96,26 +96,10 @@ class RemoteStreams:
         query: Mapping[str, str] | None = None,
         body: Any = None,
     ) -> T:
-        settings, content = self._settings, b"" if body is None else msgspec.json.encode(body)
-        target = f"/v2/{settings.project_id or project}/{path}"
-        if query:
-            target += "?" + urlencode(query, quote_via=quote)
-        headers = {
-            "Host": self._host,
-            "Content-Type": "application/json",
-            "X-Project-Id": settings.project_id or project,
-        }
-        if settings.access_key:
-            access, secret = settings.access_key, settings.secret_key
-            headers |= sign_request(
-                method, target, headers, content, access=access, secret=secret, moment=self._clock.now()
-            )
-        client = await self._http.client()
-        url = settings.endpoint.rstrip("/") + target
-        reply = await client.request(method, url, content=content, headers=headers)
+        reply = await self._endpoint.ask(method, project, path, query=query, body=body)
         if reply.is_success:
             return msgspec.json.decode(reply.content, type=answer)
-        raise _refusal(reply.status_code, reply.content, f"{method} {settings.endpoint} /{path.partition('/')[0]}")
+        raise _refusal(reply.status_code, reply.content, f"{method} {self._url} /{path.partition('/')[0]}")
 
 
 def _part(partition: _Partition) -> Part:

@@ -9,13 +9,13 @@ from collections import defaultdict
 from typing import Any
 
 import anyio
-import msgspec
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine import DeliveryContext, Owed, PluginContext, Undeliverable
 from plugins.fields import Text
 from plugins.kafka.settings import KafkaSettings, connection, library
+from plugins.outcomes import context_of
 
 ID = "functiond-id"
 #: Bytes of one record: an outcome has what came in, what went out, and some words. The broker may take less.
@@ -25,13 +25,6 @@ RECORD_LIMIT = 16 << 20
 class KafkaParam(Struct, frozen=True, kw_only=True):
     instance_id: Text
     topic: Text
-
-
-class _Record(Struct, frozen=True, kw_only=True):
-    class Context(Struct, frozen=True, kw_only=True):
-        request_id: str
-
-    request_context: Context
 
 
 class Producers:
@@ -74,7 +67,7 @@ class KafkaDestination:
 
     async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
         producer = await context.plugin.service.producer(self._param.instance_id)
-        request_id = msgspec.json.decode(record, type=_Record).request_context.request_id
+        request_id = context_of(record).request_id
         headers = [(ID, f"{request_id}-{owed.owed_id}".encode())]
         try:
             await producer.send_and_wait(self._param.topic, record, key=request_id.encode(), headers=headers)

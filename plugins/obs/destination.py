@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
 from engine import DeliveryContext, Owed
 from plugins.obs.options import Bucket
+from plugins.outcomes import context_of
 
 DAY = 86_400.0
 
@@ -20,13 +20,6 @@ class ObsParam(Struct, frozen=True, kw_only=True):
     bucket: Bucket
     prefix: Annotated[str, Meta(max_length=900)] = ""
     expires: Annotated[int, Meta(ge=0, le=365)] = 0  #: days; 0: for ever
-
-
-class _Record(Struct, frozen=True, kw_only=True):
-    class Context(Struct, frozen=True, kw_only=True):
-        request_id: str
-
-    request_context: Context
 
 
 class ObsDestination:
@@ -42,6 +35,6 @@ class ObsDestination:
             await store.write(bucket, key, record)
 
     def _key(self, owed: Owed, record: bytes) -> str:
-        request_id = msgspec.json.decode(record, type=_Record).request_context.request_id
+        request_id = context_of(record).request_id
         prefix = self._param.prefix
         return f"{prefix}{'/' if prefix and not prefix.endswith('/') else ''}{request_id}-{owed.owed_id}.json"

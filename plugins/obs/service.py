@@ -13,14 +13,13 @@ import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import anyio
 import msgspec
-import structlog
 from anyio.abc import TaskStatus
 
-from engine import InvalidField, NotFound, PluginContext, PushReply, PushRequest, Unauthorized
+from engine import NotFound, PluginContext, PushReply, PushRequest, Unauthorized
+from plugins.fetching import PATIENCE, Fetcher, confirm
 from plugins.http_client import HttpService
 from plugins.obs.expiry import Expiry
 from plugins.obs.notifications import Confirmation, read_notification
@@ -29,12 +28,8 @@ from plugins.obs.records import Happening
 from plugins.obs.snapshot import forget_others
 from plugins.obs.store import ObsService
 
-log = structlog.get_logger("functiond.plugins.obs")
-
 #: Seconds after which all triggers that there are have begun to listen.
 SETTLED = 60.0
-#: Seconds for a subscription's confirmation.
-PATIENCE = 10.0
 
 
 class Listener(Protocol):
@@ -63,6 +58,7 @@ class ObsHub:
         self.expiry = Expiry(self.opener)
         self._settings = settings
         self._http = HttpService(PATIENCE)
+        self._fetcher = Fetcher(self._http, (), settings.confirm_hosts)
         self._listeners: dict[str, Listener] = {}
         self._turns: dict[str, anyio.Lock] = {}
 
@@ -98,7 +94,7 @@ class ObsHub:
             return PushReply(status=405, headers=((b"allow", b"POST"),))
         told = read_notification(request.body)
         if isinstance(told, Confirmation):
-            await self._confirm(told.url)
+            await confirm(self._fetcher, told.url, "plugins.obs.confirm_hosts")
             return PushReply()
         wanted = [(happening, self._listening(happening.bucket, request.project)) for happening in told]
         accepted = 0
@@ -113,19 +109,6 @@ class ObsHub:
         if not found:
             raise NotFound(f"no trigger listens to the bucket {bucket[:100]!r}")
         return found
-
-    async def _confirm(self, url: str) -> None:
-        """A request to wherever a message says would reach into this network: only named hosts are asked."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or parts.netloc not in self._settings.confirm_hosts:
-            hint = "open it yourself to confirm, or name its host in plugins.obs.confirm_hosts"
-            log.warning("subscription not confirmed", url=url[:1000], hint=hint)
-            raise InvalidField("SubscribeURL", url[:200], hint)
-        client = await self._http.client()
-        reply = await client.get(url)
-        if not reply.is_success:
-            raise InvalidField("SubscribeURL", url[:200], f"it answered {reply.status_code}: subscribe again")
-        log.info("subscription confirmed", host=parts.netloc)
 
 
 def shows(authorization: bytes, token: str) -> bool:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import msgspec
 from msgspec import Meta, Struct, field
 
 from engine import DeliveryContext, Owed, SettingsError, Undeliverable
+from plugins.outcomes import context_of
 from plugins.webhook.signatures import key_of, sign
 
 GONE = 410
@@ -36,13 +36,6 @@ class WebhookParam(Struct, frozen=True, kw_only=True):
             raise ValueError("url must be a whole one, http:// or https://")
 
 
-class _Record(Struct, frozen=True, kw_only=True):
-    class Context(Struct, frozen=True, kw_only=True):
-        request_id: str
-
-    request_context: Context
-
-
 class WebhookDestination:
     def __init__(self, param: WebhookParam) -> None:
         self._param = param
@@ -56,7 +49,7 @@ class WebhookDestination:
             raise ConnectionError(f"{self._param.url} answered {reply.status_code}")
 
     def _headers(self, owed: Owed, record: bytes, context: DeliveryContext) -> dict[str, str]:
-        request_id = msgspec.json.decode(record, type=_Record).request_context.request_id
+        request_id = context_of(record).request_id
         message_id, now = f"{request_id}-{owed.owed_id}", int(context.plugin.clock.now())
         headers = {"content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(now)}
         if self._param.secret:

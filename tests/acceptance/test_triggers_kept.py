@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, Reply, engine_on, urn_of
+from tests.acceptance.triggering import GOOD
 
 FGS = f"/v2/{PROJECT}/fgs/triggers"
 SOURCE = "def handler(event, context):\n    return event\n"
@@ -61,12 +62,12 @@ def test_a_deleted_function_leaves_no_trigger_behind(engine: EngineProcess) -> N
 
 
 def test_the_log_says_what_has_no_source_and_which_keys_were_passed_over(engine: EngineProcess) -> None:
-    trigger = create(engine, "SMN", {"topic_urn": "urn:smn:x", "invented": "quiet"}).json["trigger_id"]
+    trigger = create(engine, "DMS", {**GOOD["DMS"], "invented": "quiet"}).json["trigger_id"]
 
     engine.stop()
 
     (passed,) = said(engine, "keys passed over")
     (missing,) = said(engine, "no source yet")
-    assert (passed["trigger"], passed["kind"], passed["keys"]) == (trigger, "SMN", ["invented"])
+    assert (passed["trigger"], passed["kind"], passed["keys"]) == (trigger, "DMS", ["invented"])
     assert (missing["trigger"], missing["level"]) == (trigger, "warning")
     assert "quiet" not in "".join(engine.log)

@@ -18,6 +18,7 @@ from engine.log_feed import LogBoard, LogFeed
 from engine.model import Function, Outcome, Record, Request
 from engine.protocols import Records
 from engine.redrive import Redrive
+from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.bundle import Resources
 from engine.triggering.source import SourceState
 from engine.usage import Usage
@@ -85,6 +86,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     version: str = ""  #: of the engine
     instances: Callable[[], int] = int  #: how many are alive
     source_state: Callable[[str], SourceState | None] = lambda trigger_id: None  #: of a trigger, by its id
+    standing: Callable[[BoundTrigger], Mapping[str, Any]] = lambda trigger: {}  #: what its running service tells of it
     source_settled: Callable[[str], Awaitable[None]] | None = None  #: returns once it follows the last change
     async_body_limit: int = 256 << 10
     sync_body_limit: int = 6 << 20

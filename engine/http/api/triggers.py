@@ -71,7 +71,7 @@ class ProjectTriggers(Struct, frozen=True, kw_only=True):
 class TriggersApi:
     def __init__(self, parts: Parts) -> None:
         self._triggers, self._source_state = parts.resources.triggers, parts.source_state
-        self._source_settled = parts.source_settled
+        self._source_settled, self._standing = parts.source_settled, parts.standing
 
     def resources(self) -> list[Resource]:
         triggers = f"{BASE}/triggers"
@@ -97,13 +97,13 @@ class TriggersApi:
         )
         trigger = await self._triggers.create(urn, draft)
         await self._settle(trigger)
-        return json_reply(_reply(trigger), status=201)
+        return json_reply(self._reply(trigger), status=201)
 
     async def list_all(self, call: Call) -> Reply:
-        return json_reply([_reply(trigger) for trigger in self._triggers.list(call.urn)])
+        return json_reply([self._reply(trigger) for trigger in self._triggers.list(call.urn)])
 
     async def show(self, call: Call) -> Reply:
-        return json_reply(_reply(self._triggers.show(call.urn, *_which(call))))
+        return json_reply(self._reply(self._triggers.show(call.urn, *_which(call))))
 
     async def show_state(self, call: Call) -> Reply:
         return json_reply(self._state(self._triggers.show(call.urn, *_which(call))))
@@ -114,7 +114,7 @@ class TriggersApi:
         parts = [body.event_data] if isinstance(body.event_data, dict) else body.event_data or []
         trigger = await self._triggers.update(urn, *_which(call), parts, body.trigger_status or "")
         await self._settle(trigger)
-        return json_reply(_reply(trigger))
+        return json_reply(self._reply(trigger))
 
     async def delete(self, call: Call) -> Reply:
         trigger = self._triggers.show(call.urn, *_which(call))
@@ -148,7 +148,7 @@ class TriggersApi:
         page = page_of(
             call, self._triggers.in_project(call.project, call.text("trigger_type")), "maxitems", most=MAX_LIMIT
         )
-        triggers = [_project_trigger(trigger, self._state(trigger)) for trigger in page.items]
+        triggers = [self._project_trigger(trigger) for trigger in page.items]
         return json_reply(ProjectTriggers(triggers=triggers, count=page.count, next_marker=page.next_marker))
 
     async def list_kinds(self, call: Call) -> Reply:
@@ -158,26 +158,23 @@ class TriggersApi:
         """What the vendor switches on account by account; an account without any has an empty object."""
         return json_reply({})
 
+    def _reply(self, trigger: BoundTrigger) -> TriggerReply:
+        return TriggerReply(**self._fields(trigger))
+
+    def _project_trigger(self, trigger: BoundTrigger) -> ProjectTrigger:
+        return ProjectTrigger(func_urn=trigger.function, source=self._state(trigger), **self._fields(trigger))
+
+    def _fields(self, trigger: BoundTrigger) -> Data:
+        stored = trigger.stored
+        return {
+            "trigger_id": stored.id,
+            "trigger_type_code": stored.kind,
+            "trigger_status": "ACTIVE" if stored.active else "DISABLED",
+            "event_data": {**trigger.shown, **self._standing(trigger)},
+            "created_time": zoned_time(stored.created_at),
+            "last_updated_time": zoned_time(stored.modified_at),
+        }
+
 
 def _which(call: Call) -> tuple[str, str]:
     return call.part("trigger_type_code"), call.part("trigger_id")
-
-
-def _reply(trigger: BoundTrigger) -> TriggerReply:
-    return TriggerReply(**_fields(trigger))
-
-
-def _project_trigger(trigger: BoundTrigger, state: TriggerState) -> ProjectTrigger:
-    return ProjectTrigger(func_urn=trigger.function, source=state, **_fields(trigger))
-
-
-def _fields(trigger: BoundTrigger) -> Data:
-    stored = trigger.stored
-    return {
-        "trigger_id": stored.id,
-        "trigger_type_code": stored.kind,
-        "trigger_status": "ACTIVE" if stored.active else "DISABLED",
-        "event_data": trigger.shown,
-        "created_time": zoned_time(stored.created_at),
-        "last_updated_time": zoned_time(stored.modified_at),
-    }

@@ -1,0 +1,23 @@
+"""SMN, the message service: messages of a topic call functions, and outcomes become messages."""
+
+from __future__ import annotations
+
+from engine import Plugin, TriggerRules
+from plugins.smn.destination import SmnDestination, SmnParam
+from plugins.smn.options import SmnOptions, shown
+from plugins.smn.service import SmnService, standing
+from plugins.smn.settings import SmnSettings
+from plugins.smn.source import SmnTrigger
+
+plugin = Plugin(
+    kinds=("SMN",),
+    service=SmnSettings,
+    serve=SmnService,
+    options=SmnOptions,
+    trigger=SmnTrigger,
+    param=SmnParam,
+    destination=SmnDestination,
+    rules=TriggerRules(
+        vendor=True, may_disable=False, overlaps=True, unique=("topic_urn",), shown=shown, standing=standing
+    ),
+)

@@ -1,0 +1,169 @@
+"""The API of the embedded topics, at the vendor's own paths.
+
+Subscribers are functions, by their triggers: those for addresses of people and HTTP are refused, as are templates,
+tags, policies and the like. A publication with an ``Idempotency-Key`` may be sent again: it calls nothing twice.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from engine import PushReply, PushRequest
+from plugins import vendor_api
+from plugins.smn import bodies as b
+from plugins.smn.listeners import Listener
+from plugins.smn.message import timestamp_of
+from plugins.smn.problems import SmnProblem, bad_request
+from plugins.smn.topics import Topic, Topics
+from plugins.vendor_api import Answer, Call, Handler, read_call
+
+T = TypeVar("T")
+
+HEAD = "v2/notifications"
+#: Bytes of a body: the longest message, escaped, and the rest of it.
+LIMIT = 2 << 20
+CONFIRMED = 1
+
+
+class SmnApi:
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+        self._handlers: Mapping[str, Handler] = {
+            "POST v2 topics": self._create,
+            "GET v2 topics": self._list,
+            "GET v2 topics *": self._show,
+            "PUT v2 topics *": self._update,
+            "DELETE v2 topics *": self._delete,
+            "POST v2 topics * publish": self._publish,
+            "POST v2 topics * subscriptions": self._subscribe,
+            "GET v2 topics * subscriptions": self._list_of_topic,
+            "GET v2 subscriptions": self._list_all,
+            "DELETE v2 subscriptions *": self._unsubscribe,
+        }
+
+    async def answer(self, request: PushRequest) -> PushReply:
+        name, call = read_call(request, skip=1)
+        request_id = uuid.uuid4().hex
+        try:
+            if request.project and request.project != call.project:
+                raise SmnProblem(403, "SMN.0001", f"these credentials are for project {request.project} only")
+            handler = self._handlers.get(name)
+            if handler is None:
+                raise SmnProblem(404, "SMN.0001", "the embedded topics do not offer this")
+            status, body = await handler(call)
+        except SmnProblem as problem:
+            status, body = problem.status, {"code": problem.code, "message": problem.message}
+        return PushReply(status=status, body=msgspec.json.encode({"request_id": request_id, **body}))
+
+    # --- topics ---------------------------------------------------------------------------------------------
+
+    async def _create(self, call: Call) -> Answer:
+        body = _body(call, b.CreateTopic, "SMN.0002")
+        topic, new = await self._topics.create(call.project, body.name, body.display_name or "")
+        return 201 if new else 200, {"topic_urn": self._topics.urn(topic)}
+
+    async def _list(self, call: Call) -> Answer:
+        query = _query(call, b.ListTopics)
+        found = [
+            topic
+            for topic in self._topics.of_project(call.project)
+            if query.name in ("", topic.name)
+            and query.topic_id in ("", topic.topic_id)
+            and query.fuzzy_name in topic.name
+            and query.fuzzy_display_name in topic.display_name
+        ]
+        page = found[query.offset : query.offset + query.limit]
+        return 200, {"topic_count": len(found), "topics": [self._shown(topic) for topic in page]}
+
+    async def _show(self, call: Call) -> Answer:
+        return 200, self._shown(self._topics.find(call.project, call.names[0]))
+
+    async def _update(self, call: Call) -> Answer:
+        body = _body(call, b.UpdateTopic, "SMN.0003")
+        await self._topics.rename(call.project, call.names[0], body.display_name)
+        return 200, {}
+
+    async def _delete(self, call: Call) -> Answer:
+        await self._topics.delete(call.project, call.names[0])
+        return 200, {}
+
+    async def _publish(self, call: Call) -> Answer:
+        body = _body(call, b.Publish, "SMN.0009")
+        body.check()
+        message_id = await self._topics.publish(
+            call.project,
+            call.names[0],
+            body.text(),
+            subject=body.subject or "",
+            attributes=body.attributes(),
+            key=call.request.headers.get(b"idempotency-key", b"").decode("latin-1"),
+            calls=body.calls,
+        )
+        return 200, {"message_id": message_id}
+
+    # --- subscriptions --------------------------------------------------------------------------------------
+
+    async def _subscribe(self, call: Call) -> Answer:
+        self._topics.find(call.project, call.names[0])
+        hint = "Functions subscribe by an SMN trigger; other subscribers are not served: use the destination WEBHOOK"
+        raise bad_request(f"Parameter: Protocol is invalid. {hint}", "SMN.0011")
+
+    async def _unsubscribe(self, call: Call) -> Answer:
+        raise bad_request(
+            "Parameter: SubscriptionUrn is invalid. Delete the SMN trigger that it stands for", "SMN.0014"
+        )
+
+    async def _list_of_topic(self, call: Call) -> Answer:
+        return self._page(call, [self._topics.find(call.project, call.names[0])])
+
+    async def _list_all(self, call: Call) -> Answer:
+        return self._page(call, self._topics.of_project(call.project))
+
+    def _page(self, call: Call, topics: Sequence[Topic]) -> Answer:
+        query = _query(call, b.ListSubscriptions)
+        found = [(topic, one) for topic in topics for one in self._topics.subscribers(topic)]
+        page = found[query.offset : query.offset + query.limit]
+        return 200, {"subscription_count": len(found), "subscriptions": [self._subscription(*one) for one in page]}
+
+    # --- shapes ---------------------------------------------------------------------------------------------
+
+    def _shown(self, topic: Topic) -> dict[str, Any]:
+        return {
+            "topic_urn": self._topics.urn(topic),
+            "topic_id": topic.topic_id,
+            "name": topic.name,
+            "display_name": topic.display_name,
+            "push_policy": 0,
+            "enterprise_project_id": "0",
+            "create_time": timestamp_of(topic.created_at),
+            "update_time": timestamp_of(topic.modified_at),
+        }
+
+    def _subscription(self, topic: Topic, listener: Listener) -> dict[str, Any]:
+        urn = self._topics.urn(topic)
+        return {
+            "topic_urn": urn,
+            "subscription_urn": f"{urn}:{listener.context.trigger_id.replace('-', '')}",
+            "protocol": b.PROTOCOLS[0],
+            "endpoint": listener.context.function,
+            "owner": topic.project,
+            "remark": "",
+            "status": CONFIRMED,
+            "filter_polices": [],
+        }
+
+
+def _body(call: Call, type_: type[T], code: str) -> T:
+    return vendor_api.read_body(call.request, type_, lambda problem: bad_request(f"Request error. {problem}", code))
+
+
+def _query(call: Call, type_: type[T]) -> T:
+    return vendor_api.read_query(
+        call.request,
+        type_,
+        lambda problem: bad_request(f"Parameter: Offset or limit is invalid. {problem}", "SMN.0015"),
+    )

@@ -1,0 +1,17 @@
+"""What SMN answers when it refuses: a status, and a code of the vendor's list."""
+
+from __future__ import annotations
+
+
+class SmnProblem(Exception):
+    def __init__(self, status: int, code: str, message: str) -> None:
+        self.status, self.code, self.message = status, code, message
+        super().__init__(f"{code} {message}")
+
+
+def bad_request(message: str, code: str = "SMN.0005") -> SmnProblem:
+    return SmnProblem(400, code, message)
+
+
+def no_topic(urn: str) -> SmnProblem:
+    return SmnProblem(404, "SMN.0006", f"Topic not found. [{urn[:300]}]")

@@ -1,0 +1,102 @@
+"""What runs once for all of SMN: the embedded topics and their API, or the client of an endpoint elsewhere; and what
+tells whether pushed messages may be believed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+from anyio.abc import TaskStatus
+
+from engine import Forbidden, PluginContext, parse_urn
+from plugins.endpoint import Endpoint
+from plugins.fetching import Fetcher, confirm
+from plugins.http_client import HttpService
+from plugins.smn.api import HEAD, LIMIT, SmnApi
+from plugins.smn.listeners import CONFIRMED, UNCONFIRMED, Listeners
+from plugins.smn.options import SmnOptions
+from plugins.smn.pushed import Pushed
+from plugins.smn.settings import SmnSettings
+from plugins.smn.signatures import Verifier, check_library
+from plugins.smn.topics import Topics
+
+#: Seconds after which all triggers that there are have begun to listen.
+SETTLED = 60.0
+
+
+class SmnService:
+    def __init__(self, settings: SmnSettings, fetch: Callable[[str], Awaitable[bytes]] | None = None) -> None:
+        """``fetch`` gets certificates in another way than from where their URLs say.
+
+        Raises SettingsError if pushes are to be believed and what checks them is not installed.
+        """
+        self.listeners = Listeners()
+        self._settings, self._http = settings, HttpService(settings.timeout, settings.ca_file)
+        self._believes = bool(settings.hosts or settings.private_hosts or fetch)
+        if self._believes:
+            check_library()
+        self._fetcher = Fetcher(self._http, settings.hosts, settings.private_hosts)
+        self._fetch = fetch or self._fetcher.get
+        self._ready = asyncio.Event()
+        self._topics: Topics | None = None
+        self._verifier: Verifier | None = None
+        self._endpoint: Endpoint | None = None
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        await self.listeners.load(context.store)
+        self._verifier = Verifier(self._fetch, context.clock.now)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(lambda *, task_status: self._http.run(context, task_status=task_status))
+            try:
+                await self._serve(context, task_status)
+            finally:
+                self._ready.clear()
+
+    async def publisher(self) -> Topics | Endpoint:
+        """The embedded topics, or where others are. Waits while the service starts."""
+        await self._ready.wait()
+        found = self._topics or self._endpoint
+        assert found is not None
+        return found
+
+    async def verify(self, pushed: Pushed) -> None:
+        """Raises Forbidden, Unauthorized, Unavailable."""
+        await self._ready.wait()
+        assert self._verifier is not None
+        if not self._believes:
+            raise Forbidden("nobody's pushes are believed here: name hosts of certificates in plugins.smn.hosts")
+        await self._verifier.check(pushed)
+
+    async def confirm(self, url: str) -> None:
+        """Raises InvalidField, Unavailable."""
+        await confirm(self._fetcher, url, "plugins.smn.hosts")
+
+    def status(self, topic_urn: str, trigger_id: str, project: str) -> str:
+        """Functions need not confirm that they want the messages of the engine's own topics."""
+        own = self._topics is not None and self._topics.has(project, topic_urn)
+        return CONFIRMED if own or self.listeners.is_confirmed(trigger_id) else UNCONFIRMED
+
+    async def _serve(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
+        if self._settings.endpoint:
+            self._endpoint = Endpoint(self._settings, self._http, context.clock)
+            await self._settle(context, task_status)
+        else:
+            topics = Topics(context, self.listeners)
+            await topics.load()
+            self._topics = topics
+            with context.routes.claim(HEAD, handler=SmnApi(topics).answer, limit=LIMIT):
+                await self._settle(context, task_status)
+
+    async def _settle(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
+        self._ready.set()
+        task_status.started()
+        await anyio.sleep(SETTLED)
+        await self.listeners.forget_others(context.store)
+        await anyio.sleep_forever()
+
+
+def standing(service: SmnService, options: SmnOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
+    project = parse_urn(urn, region="", project="").project
+    return {"subscription_status": service.status(options.topic_urn, trigger_id, project)}

@@ -1,0 +1,76 @@
+"""The source of SMN: one call for each message of a topic.
+
+Messages of the engine's own topics come by their API. Topics elsewhere, of SMN or of SNS, push to the trigger's
+``path``: a message counts if its signature does, its topic is the trigger's, and it is less than a day old, for
+so long the engine knows which it has seen.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import anyio
+import msgspec
+import structlog
+from anyio.abc import TaskStatus
+
+from engine import Event, Forbidden, IdempotencyConflict, PushReply, PushRequest, TriggerContext
+from plugins.smn.listeners import Listener
+from plugins.smn.message import moment
+from plugins.smn.options import SmnOptions
+from plugins.smn.pushed import Pushed, read_push
+from plugins.smn.service import SmnService
+
+OLDEST = 86_400.0  #: seconds
+LIMIT = 2 << 20  #: bytes of what is pushed
+
+log = structlog.get_logger("functiond.smn")
+
+
+class SmnTrigger:
+    def __init__(self, options: SmnOptions) -> None:
+        self._topic = options.topic_urn
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        service: SmnService = context.plugin.service
+        listener = Listener(topic_urn=self._topic, context=context)
+
+        async def answer(request: PushRequest) -> PushReply:
+            if request.method != "POST":
+                return PushReply(status=405, headers=((b"allow", b"POST"),))
+            pushed = read_push(request.body)
+            await self._check(pushed, service, context)
+            return await _take(pushed, service, listener)
+
+        with (
+            service.listeners.heard(listener),
+            context.plugin.routes.mount(f"/{context.trigger_id}", answer, limit=LIMIT),
+        ):
+            task_status.started()
+            await anyio.sleep_forever()
+
+    async def _check(self, pushed: Pushed, service: SmnService, context: TriggerContext) -> None:
+        if pushed.message.topic_urn != self._topic:
+            raise Forbidden("the message is of another topic than this trigger's")
+        if context.plugin.clock.now() - moment(pushed.message.timestamp) > OLDEST:
+            raise Forbidden("the message is older than a day: it may have been taken before")
+        await service.verify(pushed)
+
+
+async def _take(pushed: Pushed, service: SmnService, listener: Listener) -> PushReply:
+    context = listener.context
+    if pushed.kind == "SubscriptionConfirmation":
+        await service.confirm(pushed.subscribe_url)
+    if pushed.kind == "UnsubscribeConfirmation":
+        log.warning("unsubscribed", trigger=context.trigger_id, topic=listener.topic_urn)
+    await service.listeners.note(context.plugin.store, context.trigger_id, pushed.kind != "UnsubscribeConfirmation")
+    if pushed.kind != "Notification":
+        return PushReply()
+    return await _accept(context, listener.event(pushed.message))
+
+
+async def _accept(context: TriggerContext, event: Event) -> PushReply:
+    with suppress(IdempotencyConflict):  # who gives an id twice means the same message
+        request_id = await context.accept(event)
+        return PushReply(body=msgspec.json.encode({"request_id": request_id}))
+    return PushReply(body=b'{"duplicate":true}')

@@ -1,0 +1,138 @@
+"""The embedded topics: made, changed and published to here. A message is answered once all its calls are on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine import PluginContext
+from plugins.smn.listeners import Listener, Listeners, Place, place_of
+from plugins.smn.message import Message, timestamp_of
+from plugins.smn.problems import SmnProblem, bad_request, no_topic
+
+TABLE = "topics"
+MOST = 3000  #: of a project
+
+
+class Topic(Struct, frozen=True, kw_only=True):
+    project: str
+    name: str
+    topic_id: str
+    display_name: str = ""
+    created_at: float
+    modified_at: float
+
+
+class Topics:
+    """To be loaded first."""
+
+    def __init__(self, context: PluginContext, listeners: Listeners) -> None:
+        self._store, self._clock, self._region = context.store, context.clock, context.region
+        self._listeners = listeners
+        self._topics: dict[Place, Topic] = {}  #: by project and name
+        self._changing = anyio.Lock()
+
+    async def load(self) -> None:
+        after = ""
+        while rows := await self._store.scan(TABLE, after=after):
+            after = rows[-1][0]
+            for _, value in rows:
+                topic = msgspec.json.decode(value, type=Topic)
+                self._topics[topic.project, topic.name] = topic
+
+    def urn(self, topic: Topic) -> str:
+        return f"urn:smn:{self._region}:{topic.project}:{topic.name}"
+
+    def of_project(self, project: str) -> Sequence[Topic]:
+        """The newest first."""
+        own = [topic for (owner, _), topic in self._topics.items() if owner == project]
+        return sorted(own, key=lambda topic: (-topic.created_at, topic.name))
+
+    def has(self, project: str, urn: str) -> bool:
+        place = place_of(urn)
+        return place[:1] == (project,) and place in self._topics
+
+    def find(self, project: str, urn: str) -> Topic:
+        """A URN's region is taken as it comes. Raises SmnProblem."""
+        place = place_of(urn)
+        if not place:
+            raise bad_request(f"Parameter: TopicUrn is invalid. [{urn[:300]}]")
+        if not self.has(project, urn):
+            raise no_topic(urn)
+        return self._topics[place]
+
+    def subscribers(self, topic: Topic) -> Sequence[Listener]:
+        return self._listeners.of_topic((topic.project, topic.name))
+
+    async def create(self, project: str, name: str, display_name: str) -> tuple[Topic, bool]:
+        """The topic of that name, and whether it is new."""
+        async with self._changing:
+            if found := self._topics.get((project, name)):
+                return found, False
+            if len(self.of_project(project)) >= MOST:
+                raise SmnProblem(403, "SMN.0004", f"Exceeded topic limit. A project may have {MOST}")
+            now = self._clock.now()
+            topic = Topic(
+                project=project,
+                name=name,
+                topic_id=uuid.uuid4().hex,
+                display_name=display_name,
+                created_at=now,
+                modified_at=now,
+            )
+            await self._keep(topic)
+            return topic, True
+
+    async def rename(self, project: str, urn: str, display_name: str) -> None:
+        async with self._changing:
+            topic = self.find(project, urn)
+            await self._keep(replace(topic, display_name=display_name, modified_at=self._clock.now()))
+
+    async def delete(self, project: str, urn: str) -> None:
+        async with self._changing:
+            topic = self.find(project, urn)
+            await self._store.write(TABLE, delete=[f"{topic.project}/{topic.name}"])
+            del self._topics[topic.project, topic.name]
+
+    async def publish(
+        self,
+        project: str,
+        urn: str,
+        message: str,
+        *,
+        subject: str = "",
+        attributes: Mapping[str, Any] | None = None,
+        key: str = "",
+        calls: bool = True,
+    ) -> str:
+        """Call all functions of the topic, or none; gives the message's id.
+
+        The same ``key`` is the same message, and calls nothing twice. Without ``calls``, it is for others than
+        functions. Raises SmnProblem, and what ``accept`` of triggers raises.
+        """
+        topic = self.find(project, urn)
+        own = self.urn(topic)
+        sent = Message(
+            topic_urn=own,
+            message_id=hashlib.sha256(f"{own}/{key}".encode()).hexdigest()[:32] if key else uuid.uuid4().hex,
+            message=message,
+            timestamp=timestamp_of(self._clock.now()),
+            subject=subject,
+            attributes=attributes,
+        )
+        pairs = [(one.context, one.event(sent)) for one in self.subscribers(topic) if calls]
+        if pairs:
+            (first, event), *others = pairs
+            await first.accept_with(event, others)
+        return sent.message_id
+
+    async def _keep(self, topic: Topic) -> None:
+        await self._store.write(TABLE, {f"{topic.project}/{topic.name}": msgspec.json.encode(topic)})
+        self._topics[topic.project, topic.name] = topic

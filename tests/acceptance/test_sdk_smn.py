@@ -1,0 +1,172 @@
+"""The vendor's SDK for SMN, unmodified, against the topics of an engine that is a process of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from tests.acceptance.engine_process import PROJECT, REGION, EngineProcess, engine_on, urn_of
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkcore.auth.credentials import BasicCredentials
+    from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
+    from huaweicloudsdksmn import v2 as smn
+
+SECRET = "a-secret-of-this-engine"
+FILE = f"""
+[[keys]]
+access = "AK1"
+secret = "{SECRET}"
+project = "{PROJECT}"
+
+[[keys]]
+access = "AK2"
+secret = "{SECRET}"
+project = "another"
+"""
+#: Writes each message that it is called with to a file, once there is a gate.
+NOTE = """
+import os, time
+def handler(event, context):
+    while not os.path.exists({gate!r}):
+        time.sleep(0.01)
+    with open({path!r}, 'a') as file:
+        for record in event['record']:
+            file.write(record['smn']['message'] + chr(10))
+"""
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
+]
+
+
+class Service(Struct):
+    engine: EngineProcess
+    stack: ExitStack
+    folder: Path
+
+    def client(self, access: str = "AK1", secret: str = SECRET, project: str = PROJECT) -> Any:
+        builder = smn.SmnClient.new_builder().with_credentials(BasicCredentials(access, secret, project))
+        made = builder.with_endpoint(f"http://127.0.0.1:{self.engine.port}").build()
+        self.stack.callback(made._http_client._session.close)
+        return made
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setenv("HOME", str(tmp_path))  # the SDK leaves a file there
+    with engine_on(tmp_path / "data") as engine, ExitStack() as stack:
+        yield Service(engine=engine, stack=stack, folder=tmp_path)
+
+
+def create(client: Any, name: str) -> str:
+    body = smn.CreateTopicRequestBody(name=name, display_name=f"{name}'s")
+    urn: str = client.create_topic(smn.CreateTopicRequest(body=body)).topic_urn
+    return urn
+
+
+def publish(client: Any, urn: str, message: str) -> Any:
+    body = smn.PublishMessageRequestBody(subject="of a test", message=message, time_to_live="3600")
+    return client.publish_message(smn.PublishMessageRequest(topic_urn=urn, body=body))
+
+
+def subscribe(engine: EngineProcess, function: str, urn: str) -> Any:
+    body = {"trigger_type_code": "SMN", "event_data": {"topic_urn": urn}}
+    made = engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of(function)}", body)
+    assert made.status == 201, made
+    return made.json["event_data"]
+
+
+def lines(path: Path, least: int) -> list[str]:
+    """What functions have noted, once it is so much."""
+    deadline = time.monotonic() + 60
+    while len(seen := path.read_text().split("\n")[:-1] if path.exists() else []) < least:
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.02)
+    return seen
+
+
+def test_what_the_sdk_published_runs_once_after_the_engine_was_killed(service: Service) -> None:
+    gate, path = service.folder / "gate", service.folder / "noted"
+    service.engine.create("note", NOTE.format(gate=str(gate), path=str(path)), strategy_config={"concurrency": 1})
+    urn = create(service.client(), "orders")
+    told = subscribe(service.engine, "note", urn)
+    client = service.client()
+    published = [publish(client, urn, f"message {number}") for number in range(20)]
+    service.engine.kill(children=True)  # nothing has run: the first waits at the gate, and the others for it
+    gate.touch()
+    service.engine.start()
+    noted = lines(path, 20)
+    publish(service.client(), urn, "the next")
+
+    assert told["subscription_status"] == "Confirmed"
+    assert len({one.message_id for one in published} | {one.request_id for one in published}) == 40
+    assert sorted(noted) == sorted(f"message {number}" for number in range(20))
+    assert lines(path, 21)[-1] == "the next"
+
+
+def test_the_sdk_lists_shows_renames_and_deletes_topics(service: Service) -> None:
+    client = service.client()
+    urns = [create(client, name) for name in ("a", "b", "c")]
+    again = create(client, "a")
+    change = smn.UpdateTopicRequestBody(display_name="renamed")
+    client.update_topic(smn.UpdateTopicRequest(topic_urn=urns[0], body=change))
+    shown = client.list_topic_details(smn.ListTopicDetailsRequest(topic_urn=urns[0]))
+    page = client.list_topics(smn.ListTopicsRequest(offset=1, limit=1))
+    found = client.list_topics(smn.ListTopicsRequest(fuzzy_display_name="name"))
+    client.delete_topic(smn.DeleteTopicRequest(topic_urn=urns[1]))
+    subscriptions = client.list_subscriptions_by_topic(smn.ListSubscriptionsByTopicRequest(topic_urn=urns[0]))
+
+    assert urns == [f"urn:smn:{REGION}:{PROJECT}:{name}" for name in ("a", "b", "c")]
+    assert (again, shown.name, shown.display_name, shown.topic_urn) == (urns[0], "a", "renamed", urns[0])
+    assert (page.topic_count, [topic.name for topic in page.topics]) == (3, ["b"])
+    assert ([topic.name for topic in found.topics], subscriptions.subscription_count) == (["a"], 0)
+    for refused, code in (
+        (lambda: publish(client, urns[1], "x"), "SMN.0006"),
+        (lambda: add_subscription(client, urns[0]), "SMN.0011"),
+    ):
+        with pytest.raises(ClientRequestException) as problem:
+            refused()
+        assert problem.value.error_code == code
+
+
+def add_subscription(client: Any, urn: str) -> None:
+    body = smn.AddSubscriptionRequestBody(protocol="https", endpoint="https://hooks.example")
+    client.add_subscription(smn.AddSubscriptionRequest(topic_urn=urn, body=body))
+
+
+def test_outcomes_are_published_to_a_topic_elsewhere_by_who_has_its_keys(service: Service) -> None:
+    file, path, gate = service.folder / "credentials.toml", service.folder / "noted", service.folder
+    file.write_text(FILE)
+    file.chmod(0o600)
+    service.engine.create("note", NOTE.format(gate=str(gate), path=str(path)))
+    urn = create(service.client(), "outcomes")
+    subscribe(service.engine, "note", urn)
+    service.engine.close()
+    settings = {"FUNCTIOND_PLUGINS__SMN__ACCESS_KEY": "AK1", "FUNCTIOND_PLUGINS__SMN__SECRET_KEY": SECRET}
+    with engine_on(service.folder / "data", FUNCTIOND_AUTH__FILE=str(file)) as there:
+        settings["FUNCTIOND_PLUGINS__SMN__ENDPOINT"] = f"http://127.0.0.1:{there.port}"
+        with engine_on(service.folder / "here", **settings) as here:
+            here.create("work", "def handler(event, context):\n    return event['n'] * 2\n")
+            to_topic = {"destination": "SMN", "param": json.dumps({"topic_urn": urn})}
+            here.configure("work", destination_config={"on_success": to_topic})
+            for number in range(3):
+                here.accepted("work", {"n": number})
+            outcomes = [json.loads(line) for line in lines(path, 3)]
+        service.engine = there
+        for client, status in ((service.client(secret="wrong"), 401), (service.client("AK2"), 403)):
+            with pytest.raises(ClientRequestException) as refused:
+                client.list_topics(smn.ListTopicsRequest())
+            assert refused.value.status_code == status
+
+    assert sorted(outcome["response_payload"] for outcome in outcomes) == ["0", "2", "4"]

@@ -1,0 +1,40 @@
+"""SMN: a topic elsewhere, which pushes signed messages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+from anyio.from_thread import start_blocking_portal
+
+from tests.contracts.rigs import base
+from tests.contracts.rigs.webhook import push
+from tests.topics import TOPIC, Signer, encoded, serving
+
+
+class Rig(base.Rig):
+    kind = "SMN"
+    pulls = False
+    may_disable = False
+    bad = (({"topic_urn": ""}, "topic_urn"), ({"topic_urn": "x" * 256}, "topic_urn"))
+    change = {"topic_urn": TOPIC}
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Self]:
+        self._signer, self._signed = Signer(), dict[int, bytes]()
+        # In a thread of its own: the fixture that enters this leaves it in another task.
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(serving(self._signer)):
+            self.settings["plugins.smn.private_hosts"] = self._signer.host
+            yield self
+
+    def options(self) -> dict[str, Any]:
+        return {"topic_urn": TOPIC}
+
+    async def send(self, target: base.Target, number: int) -> bool:
+        if number not in self._signed:  # what is pushed again is the same to the last bit
+            self._signed[number] = encoded(self._signer.notification(number))
+        return await push(target.url + target.shown["path"], self._signed[number], {})
+
+    def numbers(self, event: Any) -> list[int]:
+        return [int(event["record"][0]["smn"]["message"].split()[1])]
