@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
 
     runtime: str
     files: dict[str, str]  #: by path; those without a suffix are made executable
+    packages: tuple[Path, ...] = ()  #: folders and files that are part of the code, as an installer leaves them
     handler: str = "index.handler"
     initializer: str = "index.initialise"
     lacks: frozenset[str] = frozenset()  #: what there is no way to do in this family
@@ -44,6 +46,9 @@ class Dialect(Struct, frozen=True, kw_only=True):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
             file.chmod(0o644 if file.suffix else 0o755)
+        for package in self.packages:
+            copy = shutil.copytree if package.is_dir() else shutil.copy
+            copy(package, folder / package.name)
 
     def function(self, **fields: Any) -> Function:
         return function(self.handler, runtime=self.runtime, **fields)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import Any
+
+import awslambdaric
 
 from engine.interpreters import own_interpreter
 from tests.contracts.dialect import Dialect
@@ -36,7 +39,7 @@ def deed(wish, request_id):
         print("!", value, file=sys.stderr, flush=True)
         return ""
     if do == "pid":
-        return str(os.getpid())
+        return "%d %s" % (os.getpid(), os.environ["FUNCTIOND_INSTANCE"])  # in a sandbox all have the same process id
     if do == "who":
         return request_id
     if do == "data":
@@ -111,7 +114,8 @@ ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 """
 
 _PYTHON = shlex.quote(own_interpreter().path)  # which there is in a sandbox, too
-_VIRTUAL_PYTHON = shlex.quote(sys.executable)  # which has Lambda's client
+_SITE = Path(awslambdaric.__file__).parents[1]
+_LAMBDA_CLIENT = ("awslambdaric", "simplejson", "snapshot_restore_py.py", f"runtime_client{EXTENSION_SUFFIXES[0]}")
 
 
 def _gateway_event(wish: dict[str, Any]) -> dict[str, Any]:
@@ -138,10 +142,11 @@ CUSTOM = Dialect(
 LAMBDA = Dialect(
     runtime="Lambda",
     files={
-        "bootstrap": f"#!/bin/sh\nexec {_VIRTUAL_PYTHON} -m awslambdaric $_HANDLER\n",
+        "bootstrap": f"#!/bin/sh\nexec {_PYTHON} -m awslambdaric $_HANDLER\n",
         "index.py": _LAMBDA,
         "deeds.py": _DEEDS,
     },
+    packages=tuple(_SITE / name for name in _LAMBDA_CLIENT),
     lacks=frozenset({"bad", "meet"}),
     result=_text_of,
 )

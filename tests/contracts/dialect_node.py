@@ -15,7 +15,7 @@ const acts = {
   fail: () => { throw new RangeError('no order'); },
   bad: () => { const ring = {}; return Object.assign(ring, { ring }); },
   say: (value) => { console.log(value); console.error('!', value); },
-  pid: () => process.pid,
+  pid: () => [process.pid, process.env.FUNCTIOND_INSTANCE],
   who: (value, context) => context.getRequestID(),
   data: (value, context) => context.getUserData(value),
   hang: () => new Promise(() => {}),

@@ -183,3 +183,32 @@ async def test_requests_of_one_instance_overlap_where_the_function_allows_it(run
 
     assert [outcome.code for outcome in both] == [Code.OK, Code.OK]
     assert run.pool.statistics().started == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param((one, SANDBOXED), marks=(SANDBOX_HERE, NODE_HERE) if one is NODE else SANDBOX_HERE, id=one.runtime)
+        for one in DIALECTS
+        if one is not PYTHON
+    ],
+    indirect=True,
+)
+async def test_what_is_not_python_lives_in_a_sandbox_as_well(run: Runner) -> None:
+    assert json.loads(await run.give("echo", {"a": "é"})) == {"a": "é"}
+    assert await run.give("data", "COLOUR", user_data={"COLOUR": "rot"}) == "rot"
+    assert {(line.stream, line.text) for line in decode((await run("say", "eins")).log)} == {
+        ("stdout", "eins"),
+        ("stderr", "! eins"),
+    }
+
+    first = await run.give("pid")
+    wish = run.dialect.wish("hang")
+    running = asyncio.ensure_future(run.pool.execute(run.dialect.function(), wish))
+    await asyncio.sleep(0)
+    assert run.pool.cancel(wish.key)
+    assert (await running).code == Code.CANCELLED
+    second = await run.give("pid")
+    assert (await run("leave")).code == Code.USER_EXCEPTION
+    assert len({first, second, await run.give("pid")}) == 3
