@@ -27,7 +27,7 @@ from engine.isolation.processes import carries, marked
 from engine.model import Code, CodePackage, Dependency
 from tests.executing import SOURCE as BASIC
 from tests.executing import exit_of, function, invocation, is_alive, marker, pid_of, pool
-from tests.test_isolation import need_cgroup
+from tests.test_isolation import groups, need_cgroup
 
 SOURCE = (
     BASIC
@@ -449,6 +449,8 @@ async def test_after_kill_9_of_the_engine_nothing_of_it_runs(tmp_path: Path) -> 
     for pid in left:
         await exit_of(pid)
     assert not [pid for pid in left if is_alive(pid)]
+    assert kill_leftovers(marker(tmp_path)) == []
+    assert groups(tmp_path) == []
 
 
 # --- choosing ---
@@ -462,6 +464,7 @@ async def test_a_sandbox_that_is_asked_for_and_not_there_is_refused(
     with pytest.raises(SettingsError, match=r"bubblewrap is not installed"):
         async with pool(tmp_path, SOURCE, walls=WALLS):
             pass
+    assert groups(tmp_path) == []
 
 
 async def test_where_there_is_none_processes_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

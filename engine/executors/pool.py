@@ -79,6 +79,7 @@ async def open_pool(
     SettingsError if ``walls`` ask for what this machine has not.
     """
     await to_thread.run_sync(kill_leftovers, marker, tmp)
+    starter = await open_starter(walls, marker, tmp)
     if isolation is None:
         isolation = await to_thread.run_sync(detect_isolation, marker)
     settings = HostSettings(
@@ -91,7 +92,7 @@ async def open_pool(
     clock = clock or SystemClock()
     host = Host(
         settings,
-        starter=await open_starter(walls, marker, tmp),
+        starter=starter,
         isolation=isolation,
         interpreters=interpreters or Interpreters(),
         scribe=Scribe(limit=log_size, clock=clock, board=board or LogBoard()),
