@@ -25,7 +25,8 @@ class BadLink(InvalidField):
 
 class ObjectMissing(NotFound):
     def __init__(self, bucket: str, key: str, missing: str = "object") -> None:
-        super().__init__(f"the object store has no such {missing}: bucket {bucket}, key {key}")
+        place = f"bucket {bucket}, key {key}" if key else f"bucket {bucket}"
+        super().__init__(f"the object store has no such {missing}: {place}")
 
 
 class StoreRefused(Forbidden):

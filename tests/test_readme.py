@@ -67,12 +67,24 @@ def test_every_option_in_the_table_of_commands_exists() -> None:
 def test_the_curl_lines_work(demo: EngineProcess) -> None:
     accepted, result = [
         subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout
-        for line in block("sh", "curl").replace(DEFAULT_URL, demo.url).splitlines()
+        for line in block("sh", "invocations-async").replace(DEFAULT_URL, demo.url).splitlines()
     ]
 
     assert accepted.startswith("HTTP/1.1 202 ")
     assert "request_id" in json.loads(accepted.splitlines()[-1])
     assert json.loads(result) == {"hello": "you"}
+
+
+def test_the_triggers_are_made_as_they_stand(demo: EngineProcess) -> None:
+    line = block("sh", "fgs/triggers/").replace(DEFAULT_URL, demo.url)
+    timer = json.loads(subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout)
+    api = httpx.post(
+        f"{demo.url}/v2/default/fgs/triggers/hello", json=json.loads(block("json", "APIG")), trust_env=False
+    )
+    listed = {one["trigger_id"] for one in json.loads(functiond("triggers", "--json", url=demo.url).stdout)}
+
+    assert (timer["trigger_type_code"], api.status_code) == ("TIMER", 201), api.text
+    assert listed == {timer["trigger_id"], api.json()["trigger_id"]}
 
 
 def test_the_sdk_snippet_works(demo: EngineProcess, tmp_path: Path) -> None:
