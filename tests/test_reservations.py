@@ -14,7 +14,7 @@ from engine.executors.reserve import Reserve
 from engine.model import Function
 from engine.resources.tactics import CronConfig, Reservation, Tactics
 from engine.urn import parse_urn
-from tests.http_app import PROJECT, REGION, Api, serve
+from tests.http_app import PROJECT, REGION, Api, serve, urn_of
 
 
 class Warmer:
@@ -29,6 +29,13 @@ class Warmer:
         self.asked.append(function.name)
         self.told.set()
         return self.works
+
+
+class Endless(Warmer):
+    async def warm(self, function: Function) -> bool:
+        await super().warm(function)
+        await anyio.sleep_forever()
+        return True
 
 
 @asynccontextmanager
@@ -112,6 +119,22 @@ async def test_what_crons_may_ask_for_counts_as_reserved(tmp_path: Path) -> None
 
         with pytest.raises(TooManyReserved, match="has 80 elsewhere"):
             await put(api, 0, "other", CronConfig(cron=noon, count=11))
+
+
+async def test_a_reservation_is_not_for_another_version_of_its_name(tmp_path: Path) -> None:
+    warmer = Endless(works=True)
+    async with reserving(tmp_path, warmer) as api:
+        version = urn_of(version=":v1")
+        await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
+        await put(api, 2, version)
+        await warmer.told.wait()  # and so nobody looks after orphans
+
+        await api.send("DELETE", f"/{version}")
+        await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
+
+        assert api.parts.resources.reservations.find(PROJECT) == []
+        await put(api, 1, version)
+        assert [one.count for one in api.parts.resources.reservations.find(PROJECT)] == [1]
 
 
 async def test_a_reservation_that_never_comes_to_anything_is_none(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ class Reservations:
             owner = function_owner(function)
             old = self._shelf.of(owner).get(urn.qualifier)
             if reservation.largest:
-                await self._shelf.put(owner, urn.qualifier, reservation.put_at(self._clock.now(), old))
+                born = function.born if urn.alias is None else 0
+                wanted = msgspec.structs.replace(reservation.put_at(self._clock.now(), old), born=born)
+                await self._shelf.put(owner, urn.qualifier, wanted)
             elif old is not None:
                 await self._shelf.delete(owner, urn.qualifier)
         self.look()
@@ -152,7 +154,7 @@ class Reservations:
     def _all(self) -> list[Reserved]:
         found, now, before, self._held = [], self._clock.now(), self._held, {}
         for owner, qualifier, one in self._shelf.all():
-            function = self._function(owner, qualifier)
+            function = self._function(owner, qualifier, one)
             if function is not None:
                 known, held = before.get((owner, qualifier), (None, None))
                 if held is None or known is not one or not held.covers(now):
@@ -161,21 +163,22 @@ class Reservations:
                 found.append(Reserved(function=function, qualifier=qualifier, reservation=one, count=held.count))
         return found
 
-    def _function(self, owner: str, qualifier: str) -> Function | None:
+    def _function(self, owner: str, qualifier: str, reservation: Reservation) -> Function | None:
         """None if the version or alias has gone."""
         latest = self._catalog.resolve(owning_function(owner) or 0, LATEST)
         if latest is None:
             return None
         try:
-            return self._catalog.find(msgspec.structs.replace(latest.urn(""), qualifier=qualifier))
+            found = self._catalog.find(msgspec.structs.replace(latest.urn(""), qualifier=qualifier))
         except NotFound:
             return None
+        return found if reservation.born in (0, found.born) else None
 
     async def _drop_orphans(self) -> None:
-        gone = [(owner, id) for owner, id, _ in self._shelf.all() if self._function(owner, id) is None]
-        for owner, id in gone:
-            async with self._shelf.change():
-                await self._shelf.delete(owner, id)
+        async with self._shelf.change():
+            for owner, id, one in list(self._shelf.all()):
+                if self._function(owner, id, one) is None:
+                    await self._shelf.delete(owner, id)
 
     def _check(self, function: Function, qualifier: str, count: int) -> None:
         if 0 <= function.max_instances < count:
