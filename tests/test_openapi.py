@@ -80,6 +80,15 @@ def test_the_document_names_only_schemas_that_it_has() -> None:
     assert named <= set(document["components"]["schemas"])
 
 
+def test_the_document_tells_how_requests_are_authenticated() -> None:
+    document = make_document(OPERATIONS, "1.0")
+
+    schemes = {one["name"] for one in document["components"]["securitySchemes"].values()}
+
+    assert schemes == {"X-Auth-Token", "Authorization"}
+    assert {name for way in document["security"] for name in way} == set(document["components"]["securitySchemes"])
+
+
 def test_the_table_is_printed_for_the_readme() -> None:
     command = [sys.executable, "-m", "engine.http.operations_table"]
 

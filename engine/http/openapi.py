@@ -62,6 +62,18 @@ _HEADERS = {
 }
 
 
+#: What an engine with credentials asks for, in one of these ways.
+_SECURITY = {
+    "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "SDK-HMAC-SHA256 Access=..., SignedHeaders=..., Signature=..., and X-Sdk-Date",
+    },
+}
+
+
 class Document:
     """Serves the document; it is made when it is first asked for."""
 
@@ -95,7 +107,8 @@ def make_document(operations: Iterable[Operation], version: str) -> dict[str, An
             "description": "Accept now, run when idle: the FunctionGraph v2 API of one machine.",
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": _SECURITY},
+        "security": [*({name: []} for name in _SECURITY), {}],
     }
 
 
