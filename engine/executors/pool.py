@@ -154,6 +154,10 @@ class Pool:
         now = b"".join(transcript.written().whole() for transcript in living if transcript is not None)
         return await to_thread.run_sync(self.files.read_instances, function_id) + now
 
+    def alive(self, functions: Collection[int]) -> int:
+        """How many instances these functions have."""
+        return sum(instance.key[0] in functions for instance in self.fleet.alive)
+
     async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
         await self.fleet.retire(function_id, keep)
 

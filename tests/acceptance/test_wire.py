@@ -159,6 +159,17 @@ def test_the_sdk_reads_the_same_request_id_code_and_message(wire: Wire) -> None:
     assert re.fullmatch(r"[0-9a-f-]{36}", caught.value.request_id)
 
 
+def test_quotas_are_of_the_own_project(wire: Wire) -> None:
+    wire.ask("POST", f"{BASE}/hello/invocations", {"k": 1})
+
+    shown = [wire.ask("GET", f"/v2/{project}/fgs/quotas").json["quotas"]["resources"] for project in (PROJECT, "other")]
+    own, others = ({one["type"]: one["used"] for one in resources} for resources in shown)
+
+    assert own["fgs_on_demand_instance_limit"] >= 1
+    assert own["fgs_func_num"] >= 1
+    assert set(others.values()) == {0}
+
+
 def test_what_is_deleted_is_answered_by_204_without_a_body(wire: Wire) -> None:
     wire.engine.create("doomed", ECHO)
     path, urn = f"{BASE}/{urn_of('doomed')}", urn_of("doomed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from msgspec import Struct, field
@@ -84,7 +84,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     transcripts: Transcripts
     audit: AuditTrail = field(default_factory=AuditTrail)
     version: str = ""  #: of the engine
-    instances: Callable[[], int] = int  #: how many are alive
+    instances: Callable[[Collection[int]], int] = lambda functions: 0  #: how many of these are alive
     source_state: Callable[[str], SourceState | None] = lambda trigger_id: None  #: of a trigger, by its id
     standing: Callable[[BoundTrigger], Mapping[str, Any]] = lambda trigger: {}  #: what its running service tells of it
     source_settled: Callable[[str], Awaitable[None]] | None = None  #: returns once it follows the last change

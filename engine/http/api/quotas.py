@@ -38,14 +38,14 @@ class QuotasApi:
 
     async def show(self, call: Call) -> Reply:
         project = call.project
-        functions = len(self._catalog.list(project))
+        functions = {function.function_id for function in self._catalog.list(project)}
         reserved = sum(one.count for one in self._resources.reservations.find(project))
         code = self._catalog.quota
         found = [
-            Quota(type="fgs_func_num", quota=MAX_FUNCTIONS, used=functions),
+            Quota(type="fgs_func_num", quota=MAX_FUNCTIONS, used=len(functions)),
             Quota(type="fgs_func_code_size", quota=code.limit // MB, used=-(-code.used(project) // MB), unit="MB"),
             Quota(type="fgs_func_occurs", quota=MAX_PER_PROJECT, used=reserved),
-            Quota(type="fgs_on_demand_instance_limit", quota=INSTANCES[1], used=self._instances()),
+            Quota(type="fgs_on_demand_instance_limit", quota=INSTANCES[1], used=self._instances(functions)),
             Quota(type="fgs_workflow_num", quota=0, used=0),
         ]
         return json_reply(Quotas(quotas=QuotaList(resources=found)))
