@@ -41,7 +41,7 @@
     │   ├── DiskLow
     │   ├── NotStored                 certainly not on disk
     │   └── OutcomeUnknown            may or may not be on disk
-    └── CallTimedOut                  a synchronous caller stopped waiting; the run goes on
+    └── CallTimedOut                  a synchronous caller stopped waiting; a run that has begun goes on
 
 What *user code* does wrong is never one of these: it is an ``Outcome``.
 An error carries its data as attributes and writes its own message; HTTP maps class to status in one table.
@@ -389,6 +389,9 @@ class OutcomeUnknown(Unavailable):
 
 
 class CallTimedOut(FunctiondError):
-    def __init__(self, seconds: float, request_id: str = "") -> None:
-        self.seconds, self.request_id = seconds, request_id
-        super().__init__(f"no result within {seconds:g} s; the run goes on. Invoke asynchronously to learn its end")
+    def __init__(self, seconds: float, request_id: str = "", *, begun: bool = True) -> None:
+        self.seconds, self.request_id, self.begun = seconds, request_id, begun
+        advice = "the run goes on. Invoke asynchronously to learn its end"
+        if not begun:
+            advice = "its turn did not come, and it will not run. Call again, or invoke asynchronously to let it wait"
+        super().__init__(f"no result within {seconds:g} s; {advice}")

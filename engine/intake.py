@@ -117,7 +117,10 @@ class Intake:
             raise
 
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
-        """Run it and wait for its end; gives also the version that ran. Raises CallTimedOut while the run goes on."""
+        """Run it and wait for its end; gives also the version that ran.
+
+        Raises CallTimedOut: then a run that has begun goes on, and one that has not never will.
+        """
         try:
             return await self._call(request)
         except Exception as error:
@@ -215,7 +218,18 @@ class Intake:
                 # Shielded: neither the timeout nor a caller who goes away ends the run.
                 return invocation.request_id, function, await asyncio.shield(reply)
         except TimeoutError:
-            raise CallTimedOut(self._sync_timeout, invocation.request_id) from None
+            begun = not self._withdraw(invocation)
+            raise CallTimedOut(self._sync_timeout, invocation.request_id, begun=begun) from None
+        except asyncio.CancelledError:
+            self._withdraw(invocation)
+            raise
+
+    def _withdraw(self, invocation: Invocation) -> bool:
+        """True if it still waited: what nobody waits for any more must not keep others out."""
+        waited = self._scheduler.withdraw(invocation.function_id, invocation.key)
+        if waited:
+            self._backlog.remove_sync(len(invocation.payload))
+        return waited
 
     def _check(self, request: Request) -> Function:
         if self._closed:

@@ -104,6 +104,10 @@ class Scheduler:
         self._queue.release(entry, seconds)
         self._hand_out()
 
+    def withdraw(self, function_id: int, key: int) -> bool:
+        """Take a synchronous call out for good; False if it is not waiting any more."""
+        return self._queue.remove(function_id, key) is not None
+
     def forget(self, function_id: int, key: int) -> None:
         """Take a waiting one out and let it not come back until ``remember``, to be called once for each of these."""
         absent = self._forgotten.setdefault(key, _Absent())

@@ -60,9 +60,13 @@ async def serve(
                 log.info("serving", url=url, port=port, seconds=round(time.perf_counter() - began, 3))
                 ready(engine, url)
                 async for number in signals:
-                    log.info("stopping", signal=signal.Signals(number).name)
+                    running = engine.scheduler.statistics().running
+                    log.info(
+                        "stopping", signal=signal.Signals(number).name, running=running, grace=engine.settings.grace
+                    )
                     break
                 await _drain(engine, signals)  # callers hear 503 meanwhile, and those who wait for a result get it
+        log.info("stopped")
 
 
 async def _drain(engine: Running, signals: AsyncIterator[signal.Signals]) -> None:

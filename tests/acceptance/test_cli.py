@@ -255,7 +255,7 @@ def test_json_logs_are_all_that_is_on_standard_error(tmp_path: Path) -> None:
         said = engine.said.read()
 
     assert said == ""
-    assert {json.loads(line)["event"] for line in engine.log} >= {"serving", "stopping"}
+    assert {json.loads(line)["event"] for line in engine.log} >= {"serving", "stopping", "stopped"}
 
 
 def test_a_data_directory_in_use_is_told_with_its_owner(tmp_path: Path) -> None:

@@ -174,6 +174,26 @@ def test_a_synchronous_caller_hears_504_in_time_and_the_run_goes_on(tmp_path: Pa
         assert engine.metric("functiond_synchronous_calls") == 0
 
 
+def test_a_synchronous_call_whose_turn_has_not_come_by_then_never_runs(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    source = HELD.replace('return "ended"', f'open({str(ran)!r}, "a").write("x")')
+    settings = {"FUNCTIOND_HTTP__SYNC_TIMEOUT": "1", "FUNCTIOND_EXECUTOR__SLOTS": "2"}
+    with (
+        engine_on(tmp_path / "data", FUNCTIOND_EXECUTOR__SYNC_SLOTS="1", **settings) as engine,
+        ThreadPoolExecutor(3) as callers,
+    ):
+        engine.create("late", source, user_data=f'{{"gate": "{tmp_path / "gate"}"}}')
+        replies = list(callers.map(lambda name: call(engine, name), ["late"] * 3))
+        left = engine.metric("functiond_synchronous_calls")
+        open_gate(tmp_path)
+        while engine.metric("functiond_running"):
+            sleep(0.02)
+
+        assert [reply.status for reply in replies] == [504] * 3
+        assert ["will not run" in reply.json["error_msg"] for reply in replies].count(True) == 1
+        assert (left, ran.read_text()) == (2, "xx")
+
+
 def test_asynchronous_work_leaves_a_slot_for_synchronous_callers(tmp_path: Path) -> None:
     with held_engine(tmp_path) as engine:
         engine.create("echo", ECHO)

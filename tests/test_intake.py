@@ -1,7 +1,8 @@
-"""What a request for a version or an alias becomes when it is accepted."""
+"""What a request becomes when it is accepted, above all one for a version or an alias."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from msgspec import Struct
 from engine.backlog import Backlog, Limits
 from engine.errors import FunctionDisabled
 from engine.intake import DiskGuard, Intake
-from engine.model import Alias, Invocation, Request, Rule, Strategy
+from engine.model import Alias, Invocation, Mode, Request, Rule, Strategy
 from engine.runqueue import RunQueue
 from engine.scheduler import Scheduler
 from engine.testing import ManualClock, MemoryCursors, MemoryStorage
@@ -28,6 +29,8 @@ class Door(Struct):
     house: House
     intake: Intake
     storage: MemoryStorage
+    scheduler: Scheduler
+    backlog: Backlog
 
     async def accept(self, qualifier: str = "", **headers: bytes) -> Invocation:
         """As the journal keeps it."""
@@ -44,19 +47,33 @@ async def door(tmp_path: Path) -> Door:
     await house.catalog.create(FUNCTION, INLINE)
     await house.publish("v1")
     await house.publish("v2")
+    scheduler, backlog = (
+        Scheduler(RunQueue(slots=1, sync_slots=0, memory=1000), storage.journal, clock),
+        Backlog(LIMITS),
+    )
     intake = Intake(
         catalog=house.catalog,
         journal=storage.journal,
         cursors=MemoryCursors(storage, MemoryResourceStore()),
-        scheduler=Scheduler(RunQueue(slots=1, sync_slots=0, memory=1000), storage.journal, clock),
-        backlog=Backlog(LIMITS),
+        scheduler=scheduler,
+        backlog=backlog,
         identity=storage.identity,
         clock=clock,
         disk=DiskGuard(tmp_path, 0, clock),
         ageing=1.0,
         sync_timeout=1.0,
     )
-    return Door(house, intake, storage)
+    return Door(house, intake, storage, scheduler, backlog)
+
+
+async def test_a_call_that_nobody_waits_for_any_more_leaves_the_queue(door: Door) -> None:
+    calling = asyncio.ensure_future(door.intake.call(Request(function=urn(""), payload=b"{}", mode=Mode.SYNC)))
+    await asyncio.sleep(0)
+    assert (door.scheduler.statistics().waiting_in_memory, door.backlog.sync_rows) == (1, 1)
+    calling.cancel()
+    await asyncio.wait([calling])
+
+    assert (door.scheduler.statistics().waiting_in_memory, door.backlog.sync_rows) == (0, 0)
 
 
 async def test_latest_is_kept_as_latest(door: Door) -> None:
