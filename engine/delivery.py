@@ -168,13 +168,11 @@ class Delivery:
 
     async def accept(self, request: Request, owed: Owed, record: Record) -> str:
         """A delivery that becomes an invocation: append and delivered are one transaction."""
-        if record.hops >= MAX_HOPS:
-            raise Undeliverable(f"destinations led through {MAX_HOPS} functions already: this looks like a loop")
+        request = msgspec.structs.replace(request, hops=_next_hop(record))
         try:
             function = self._catalog.route(request.function)
         except NotFound as error:
             raise Undeliverable(str(error)) from error
-        request = msgspec.structs.replace(request, hops=record.hops + 1)
         invocation = self._intake.prepare(request, function)
         # Whatever the limits: it was promised with the invocation that owes it. Counted, it holds back new requests;
         # refused, it would starve behind them, in an outbox that nothing holds back.
@@ -243,6 +241,13 @@ class Delivery:
         return msgspec.json.encode(document)
 
 
+def _next_hop(record: Record) -> int:
+    """How many functions lead to what an outcome calls. Raises Undeliverable."""
+    if record.hops >= MAX_HOPS:
+        raise Undeliverable(f"destinations led through {MAX_HOPS} functions already: this looks like a loop")
+    return record.hops + 1
+
+
 class _Context:
     """What a destination may use while it delivers one outcome."""
 
@@ -253,6 +258,9 @@ class _Context:
     @property
     def plugin(self) -> PluginContext:
         return self._delivery.plugin(self._owed.destination)
+
+    def hop(self) -> int:
+        return _next_hop(self._record)
 
     async def accept(self, request: Request) -> str:
         request_id = await self._delivery.accept(request, self._owed, self._record)

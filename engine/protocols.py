@@ -307,6 +307,10 @@ class DeliveryContext(Protocol):
         """What all parts of its plugin may use."""
         ...
 
+    def hop(self) -> int:
+        """The ``hops`` of events that the outcome becomes here. Raises Undeliverable for what looks like a loop."""
+        ...
+
     async def accept(self, request: Request) -> str:
         """Turn the delivery into an invocation here, in one transaction with its being delivered."""
         ...

@@ -303,6 +303,9 @@ async def deliver(place: House, topic: str, record: bytes) -> None:
     class Context:
         plugin = place.engine.plugins.speaking_for("KAFKA")
 
+        def hop(self) -> int:
+            raise AssertionError
+
         async def accept(self, request: Any) -> str:
             raise AssertionError
 

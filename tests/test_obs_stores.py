@@ -200,5 +200,8 @@ class Delivering:
     def __init__(self, place: House) -> None:
         self.plugin = place.engine.plugins.of(obs)
 
+    def hop(self) -> int:
+        raise NotImplementedError
+
     async def accept(self, request: Any) -> str:
         raise NotImplementedError

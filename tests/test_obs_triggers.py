@@ -40,6 +40,9 @@ class Delivering(Struct, frozen=True):
 
     plugin: PluginContext
 
+    def hop(self) -> int:
+        raise NotImplementedError
+
     async def accept(self, request: Request) -> str:
         raise NotImplementedError
 

@@ -31,6 +31,9 @@ class Delivering:
     def __init__(self, place: House) -> None:
         self.plugin = place.engine.plugins.of(smn)
 
+    def hop(self) -> int:
+        return 1
+
     async def accept(self, request: Any) -> str:
         raise NotImplementedError
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine import Forbidden, SettingsError, Unavailable
+from engine import Forbidden, SettingsError, Unauthorized, Unavailable
 from engine.resources.bound_trigger import BoundTrigger
 from plugins.fetching import Fetcher
 from plugins.http_client import HttpService
@@ -34,6 +34,9 @@ from tests.http_app import PROJECT
 from tests.moto_server import moto_server
 from tests.topics import ARN, TOPIC, Served, Signer, encoded, serving
 from tests.triggering import URN, House, door, house, until
+
+#: What LocalStack 4.4.0, as SNS, pushed once: subscriptions and messages, by both versions of signatures.
+SENT = json.loads((Path(__file__).parent / "sns_messages.json").read_text())
 
 
 class Scene(Struct, kw_only=True):
@@ -183,6 +186,22 @@ async def test_a_confirmation_outlives_the_engine(tmp_path: Path) -> None:
         [shown] = (await client.get(f"/v2/{PROJECT}/fgs/triggers/{URN}")).json()
 
         assert shown["event_data"]["subscription_status"] == "Confirmed"
+
+
+@pytest.mark.parametrize("message", SENT["messages"], ids=lambda one: f"{one['Type']} {one['SignatureVersion']}")
+async def test_what_localstack_has_signed_is_believed_if_nothing_is_changed(message: dict[str, str]) -> None:
+    async def fetch(url: str) -> bytes:
+        return str(SENT["certificate"]).encode()
+
+    verifier = Verifier(fetch, lambda: 0.0)
+    signed = {
+        name: value for name, value in message.items() if "Signature" not in name and name[:2] not in ("Si", "Un")
+    }
+    await verifier.check(read_push(encoded(message)))
+    for name, value in signed.items():
+        changed = {"Type": "UnsubscribeConfirmation", "Timestamp": "2026-03-01T06:30:00Z"}.get(name, f"{value}x")
+        with pytest.raises(Unauthorized):
+            await verifier.check(read_push(encoded({**message, name: changed})))
 
 
 async def test_certificates_are_kept_for_a_while_and_not_too_many() -> None:

@@ -320,6 +320,9 @@ async def deliver(place: House, port: int, secret: str = "main") -> None:
     class Context:
         plugin = place.engine.plugins.speaking_for("WEBHOOK")
 
+        def hop(self) -> int:
+            raise AssertionError
+
         async def accept(self, request: Any) -> str:
             raise AssertionError
 

@@ -32,7 +32,7 @@ class SmnDestination:
         subject, key = f"{owed.condition} of {said.function_urn}", f"{said.request_id}-{owed.owed_id}"
         publisher = await service.publisher()
         if not isinstance(publisher, Endpoint):
-            await publisher.publish(project, self._topic, record.decode(), subject=subject, key=key)
+            await publisher.publish(project, self._topic, record.decode(), subject=subject, key=key, hops=context.hop())
             return
         path = f"notifications/topics/{quote(self._topic, safe=':')}/publish"
         body = {"subject": subject, "message": record.decode()}

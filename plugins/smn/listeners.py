@@ -29,10 +29,10 @@ class Listener(Struct, frozen=True, kw_only=True, eq=False):
     topic_urn: str
     context: TriggerContext
 
-    def event(self, message: Message) -> Event:
+    def event(self, message: Message, hops: int = 0) -> Event:
         """A message that comes again calls the function once."""
         key = f"smn:{self.context.trigger_id}:{message.message_id}"
-        return Event(payload=event_json(message, self.context.function), idempotency_key=key)
+        return Event(payload=event_json(message, self.context.function), idempotency_key=key, hops=hops)
 
 
 class Listeners:

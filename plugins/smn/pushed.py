@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
-from typing import Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -16,9 +16,9 @@ from msgspec import Struct
 from engine import InvalidField
 from plugins.smn.message import Message, moment
 
-T = TypeVar("T")
-
 Kind = Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"]
+#: By which a message was signed; empty: by that of the certificate.
+Digest = Literal["", "sha1", "sha256"]
 
 
 class Pushed(Struct, frozen=True, kw_only=True):
@@ -30,118 +30,102 @@ class Pushed(Struct, frozen=True, kw_only=True):
     signed: bytes  #: the text that was signed
     signature: bytes
     certificate_url: str
-    digest: Literal["", "sha1", "sha256"]  #: by which it was signed; empty: by that of the certificate
+    digest: Digest
 
 
-class _Smn(Struct, frozen=True, kw_only=True):
+class _Push(Struct, frozen=True, kw_only=True):
     type: Kind
     message_id: str
     message: str
     topic_urn: str
     timestamp: str
     signature: str
+    signature_version: str
     signing_cert_url: str
-    signature_version: Literal["v1", "V1"] = "v1"
     subject: str | None = None
     subscribe_url: str | None = None
+    token: str | None = None  #: of SNS
 
 
-class _Sns(Struct, frozen=True, kw_only=True, rename="pascal"):
-    type: Kind
-    message_id: str
-    message: str
-    topic_arn: str
-    timestamp: str
-    signature: str
-    signing_cert_url: str = msgspec.field(name="SigningCertURL")
-    signature_version: Literal["1", "2"]
-    subject: str | None = None
-    subscribe_url: str | None = msgspec.field(name="SubscribeURL", default=None)
-    token: str | None = None
+class _Dialect(Struct, frozen=True, kw_only=True):
+    names: Mapping[str, str]  #: of a message's fields, as the sender has them, and ours
+    digests: Mapping[str, Digest]  #: by the version of the signature
 
 
-class _Dialect(Struct, frozen=True):
-    TopicArn: str = ""
+_SMN = _Dialect(names={name: name for name in _Push.__struct_fields__ if name != "token"}, digests={"v1": "", "V1": ""})
+_SNS = _Dialect(
+    names={
+        "Type": "type",
+        "MessageId": "message_id",
+        "Message": "message",
+        "TopicArn": "topic_urn",
+        "Timestamp": "timestamp",
+        "Signature": "signature",
+        "SignatureVersion": "signature_version",
+        "SigningCertURL": "signing_cert_url",
+        "Subject": "subject",
+        "SubscribeURL": "subscribe_url",
+        "Token": "token",
+    },
+    digests={"1": "sha1", "2": "sha256"},
+)
+#: What is signed of a notification, and of the two confirmations.
+_NOTE = frozenset({"message", "message_id", "subject", "timestamp", "topic_urn", "type"})
+_CONFIRMATION = frozenset({"message", "message_id", "subscribe_url", "timestamp", "token", "topic_urn", "type"})
 
 
 def read_push(body: bytes) -> Pushed:
     """Raises InvalidField."""
-    return _read_sns(_decode(body, _Sns)) if _decode(body, _Dialect).TopicArn else _read_smn(_decode(body, _Smn))
-
-
-def _read_smn(push: _Smn) -> Pushed:
-    message = Message(
-        topic_urn=push.topic_urn,
-        message_id=push.message_id,
-        message=push.message,
-        timestamp=push.timestamp,
-        subject=push.subject or "",
-    )
-    note = push.type == "Notification"
-    pairs = [
-        ("message", push.message),
-        ("message_id", push.message_id),
-        *([] if note else [("subscribe_url", push.subscribe_url or "")]),
-        *([("subject", push.subject)] if note and push.subject else []),
-        ("timestamp", push.timestamp),
-        ("topic_urn", push.topic_urn),
-        ("type", push.type),
-    ]
-    return _pushed(push, message, pairs, "")
-
-
-def _read_sns(push: _Sns) -> Pushed:
-    message = Message(
-        topic_urn=push.topic_arn,
-        message_id=push.message_id,
-        message=push.message,
-        timestamp=push.timestamp,
-        subject=push.subject or "",
-    )
-    note = push.type == "Notification"
-    pairs = [
-        ("Message", push.message),
-        ("MessageId", push.message_id),
-        *([("Subject", push.subject)] if note and push.subject is not None else []),
-        *([] if note else [("SubscribeURL", push.subscribe_url or "")]),
-        ("Timestamp", push.timestamp),
-        *([] if note else [("Token", push.token or "")]),
-        ("TopicArn", push.topic_arn),
-        ("Type", push.type),
-    ]
-    return _pushed(push, message, pairs, "sha256" if push.signature_version == "2" else "sha1")
-
-
-def _pushed(
-    push: _Smn | _Sns, message: Message, pairs: Iterable[tuple[str, str]], digest: Literal["", "sha1", "sha256"]
-) -> Pushed:
-    # Lines stand for names and values by turns: a break within a value would let it pass for another text.
-    for name, value in pairs:
-        if name.lower() != "message" and not value.isprintable():
-            raise InvalidField(name, value, "must be one line")
     try:
-        moment(message.timestamp)
+        told = msgspec.json.decode(body, type=dict[str, Any])
+        dialect = _SNS if "TopicArn" in told else _SMN
+        found = {ours: told[name] for name, ours in dialect.names.items() if name in told}
+        push = msgspec.convert(found, _Push)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        start = body[:80].decode(errors="replace")
+        raise InvalidField("body", start, f"must be a message of a topic ({error})") from None
+    return _pushed(push, dialect)
+
+
+def _pushed(push: _Push, dialect: _Dialect) -> Pushed:
+    digest = dialect.digests.get(push.signature_version)
+    if digest is None:
+        raise InvalidField("signature_version", push.signature_version, f"known are {', '.join(dialect.digests)}")
+    try:
+        moment(push.timestamp)
     except (ValueError, OverflowError):
-        raise InvalidField("timestamp", message.timestamp, "must look like 2026-03-01T06:30:00Z") from None
+        raise InvalidField("timestamp", push.timestamp, "must look like 2026-03-01T06:30:00Z") from None
     try:
         signature = base64.b64decode(push.signature, validate=True)
     except binascii.Error:
         raise InvalidField("signature", push.signature[:100], "must be base64") from None
     return Pushed(
         kind=push.type,
-        message=message,
+        message=Message(
+            topic_urn=push.topic_urn,
+            message_id=push.message_id,
+            message=push.message,
+            timestamp=push.timestamp,
+            subject=push.subject or "",
+        ),
         subscribe_url=push.subscribe_url or "",
-        signed="".join(f"{name}\n{value}\n" for name, value in pairs).encode(),
+        signed=_signed(push, dialect),
         signature=signature,
         certificate_url=push.signing_cert_url,
         digest=digest,
     )
 
 
-def _decode(body: bytes, type_: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=type_)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidField(
-            "body", body[:80].decode(errors="replace"), f"must be a message of a topic ({error})"
-        ) from None
+def _signed(push: _Push, dialect: _Dialect) -> bytes:
+    """Names and values by turns, a line each, in the order of the sender's names; without what is empty."""
+    wanted = _NOTE if push.type == "Notification" else _CONFIRMATION
+    pairs = [
+        (name, value)
+        for name, ours in sorted(dialect.names.items())
+        if ours in wanted and (value := getattr(push, ours))
+    ]
+    for name, value in pairs:
+        # A line break within another value would let a text pass for that of another message.
+        if name.lower() != "message" and "\n" in value:
+            raise InvalidField(name, value, "must be one line")
+    return "".join(f"{name}\n{value}\n" for name, value in pairs).encode()

@@ -111,11 +111,12 @@ class Topics:
         attributes: Mapping[str, Any] | None = None,
         key: str = "",
         calls: bool = True,
+        hops: int = 0,
     ) -> str:
         """Call all functions of the topic, or none; gives the message's id.
 
         The same ``key`` is the same message, and calls nothing twice. Without ``calls``, it is for others than
-        functions. Raises SmnProblem, and what ``accept`` of triggers raises.
+        functions; ``hops`` of them led to it. Raises SmnProblem, and what ``accept`` of triggers raises.
         """
         topic = self.find(project, urn)
         own = self.urn(topic)
@@ -127,7 +128,7 @@ class Topics:
             subject=subject,
             attributes=attributes,
         )
-        pairs = [(one.context, one.event(sent)) for one in self.subscribers(topic) if calls]
+        pairs = [(one.context, one.event(sent, hops)) for one in self.subscribers(topic) if calls]
         if pairs:
             (first, event), *others = pairs
             await first.accept_with(event, others)

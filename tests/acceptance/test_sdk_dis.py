@@ -15,25 +15,13 @@ import pytest
 from msgspec import Struct
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
+from tests.acceptance.two_keys import SECRET, key_file, sdk_client
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own
-    from huaweicloudsdkcore.auth.credentials import BasicCredentials
     from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
     from huaweicloudsdkdis import v2 as dis
 
-SECRET = "a-secret-of-this-engine"
-FILE = f"""
-[[keys]]
-access = "AK1"
-secret = "{SECRET}"
-project = "{PROJECT}"
-
-[[keys]]
-access = "AK2"
-secret = "{SECRET}"
-project = "another"
-"""
 #: Writes each record that it is called for to a file.
 NOTE = """
 import base64, json
@@ -55,23 +43,17 @@ class Service(Struct):
     engine: EngineProcess
     stack: ExitStack
 
-    def client(self, access: str = "AK1", secret: str = SECRET, project: str = PROJECT) -> Any:
-        builder = dis.DisClient.new_builder().with_credentials(BasicCredentials(access, secret, project))
-        made = builder.with_endpoint(f"http://127.0.0.1:{self.engine.port}").build()
-        self.stack.callback(made._http_client._session.close)
-        return made
+    def client(self, **key: str) -> Any:
+        return sdk_client(dis.DisClient, self.engine.port, self.stack, **key)
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """An engine with credentials, so that what the SDK signs is checked. Each test has streams of its own."""
     folder = tmp_path_factory.mktemp("dis")
-    file = folder / "credentials.toml"
-    file.write_text(FILE)
-    file.chmod(0o600)
     with (
         pytest.MonkeyPatch.context() as patch,
-        engine_on(folder / "data", FUNCTIOND_AUTH__FILE=str(file)) as engine,
+        engine_on(folder / "data", FUNCTIOND_AUTH__FILE=str(key_file(folder))) as engine,
         ExitStack() as stack,
     ):
         patch.setenv("HOME", str(folder))  # the SDK leaves a file there
@@ -165,12 +147,12 @@ def test_only_the_keys_of_a_project_reach_its_streams(service: Service) -> None:
 
     for client, status in (
         (service.client(secret="wrong"), 401),
-        (service.client("AK2"), 403),
+        (service.client(access="AK2"), 403),
     ):
         with pytest.raises(ClientRequestException) as refused:
             client.list_streams(dis.ListStreamsRequest())
         assert refused.value.status_code == status
-    assert service.client("AK2", project="another").list_streams(dis.ListStreamsRequest()).stream_names == []
+    assert service.client(access="AK2", project="another").list_streams(dis.ListStreamsRequest()).stream_names == []
 
 
 def test_records_call_a_function_elsewhere_and_outcomes_come_back_as_records(service: Service, tmp_path: Path) -> None:

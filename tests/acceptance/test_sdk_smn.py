@@ -14,25 +14,13 @@ import pytest
 from msgspec import Struct
 
 from tests.acceptance.engine_process import PROJECT, REGION, EngineProcess, engine_on, urn_of
+from tests.acceptance.two_keys import SECRET, key_file, sdk_client
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own
-    from huaweicloudsdkcore.auth.credentials import BasicCredentials
     from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
     from huaweicloudsdksmn import v2 as smn
 
-SECRET = "a-secret-of-this-engine"
-FILE = f"""
-[[keys]]
-access = "AK1"
-secret = "{SECRET}"
-project = "{PROJECT}"
-
-[[keys]]
-access = "AK2"
-secret = "{SECRET}"
-project = "another"
-"""
 #: Writes each message that it is called with to a file, once there is a gate.
 NOTE = """
 import os, time
@@ -55,11 +43,8 @@ class Service(Struct):
     stack: ExitStack
     folder: Path
 
-    def client(self, access: str = "AK1", secret: str = SECRET, project: str = PROJECT) -> Any:
-        builder = smn.SmnClient.new_builder().with_credentials(BasicCredentials(access, secret, project))
-        made = builder.with_endpoint(f"http://127.0.0.1:{self.engine.port}").build()
-        self.stack.callback(made._http_client._session.close)
-        return made
+    def client(self, **key: str) -> Any:
+        return sdk_client(smn.SmnClient, self.engine.port, self.stack, **key)
 
 
 @pytest.fixture
@@ -145,16 +130,31 @@ def add_subscription(client: Any, urn: str) -> None:
     client.add_subscription(smn.AddSubscriptionRequest(topic_urn=urn, body=body))
 
 
+def test_a_function_that_calls_itself_by_a_topic_ends_after_a_while(service: Service) -> None:
+    engine, path = service.engine, service.folder / "noted"
+    engine.create("again", NOTE.format(gate=str(service.folder), path=str(path)))
+    urn = create(service.client(), "rounds")
+    subscribe(engine, "again", urn)
+    to_topic = {"destination": "SMN", "param": json.dumps({"topic_urn": urn})}
+    engine.configure("again", destination_config={"on_success": to_topic})
+    publish(service.client(), urn, "the first")
+    deadline = time.monotonic() + 60
+    while not (given_up := engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["deliveries"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    assert len(lines(path, 17)) == 17
+    assert "loop" in given_up[0]["error"]
+
+
 def test_outcomes_are_published_to_a_topic_elsewhere_by_who_has_its_keys(service: Service) -> None:
-    file, path, gate = service.folder / "credentials.toml", service.folder / "noted", service.folder
-    file.write_text(FILE)
-    file.chmod(0o600)
-    service.engine.create("note", NOTE.format(gate=str(gate), path=str(path)))
+    path = service.folder / "noted"
+    service.engine.create("note", NOTE.format(gate=str(service.folder), path=str(path)))
     urn = create(service.client(), "outcomes")
     subscribe(service.engine, "note", urn)
     service.engine.close()
     settings = {"FUNCTIOND_PLUGINS__SMN__ACCESS_KEY": "AK1", "FUNCTIOND_PLUGINS__SMN__SECRET_KEY": SECRET}
-    with engine_on(service.folder / "data", FUNCTIOND_AUTH__FILE=str(file)) as there:
+    with engine_on(service.folder / "data", FUNCTIOND_AUTH__FILE=str(key_file(service.folder))) as there:
         settings["FUNCTIOND_PLUGINS__SMN__ENDPOINT"] = f"http://127.0.0.1:{there.port}"
         with engine_on(service.folder / "here", **settings) as here:
             here.create("work", "def handler(event, context):\n    return event['n'] * 2\n")
@@ -164,7 +164,7 @@ def test_outcomes_are_published_to_a_topic_elsewhere_by_who_has_its_keys(service
                 here.accepted("work", {"n": number})
             outcomes = [json.loads(line) for line in lines(path, 3)]
         service.engine = there
-        for client, status in ((service.client(secret="wrong"), 401), (service.client("AK2"), 403)):
+        for client, status in ((service.client(secret="wrong"), 401), (service.client(access="AK2"), 403)):
             with pytest.raises(ClientRequestException) as refused:
                 client.list_topics(smn.ListTopicsRequest())
             assert refused.value.status_code == status
