@@ -1,0 +1,153 @@
+"""One walk through every operation of the vendor's SDK: each is answered with the status that is documented for it.
+
+What the replies hold is for the tests of each family to say.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine.http.operations import OPERATIONS
+from tests.acceptance.test_sdk_errors import BODIES, FUNCTION, TIMER, Platform, ask, platform
+from tests.http_app import encoded, urn_of, zipped
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkfunctiongraph import v2 as fg
+
+__all__ = ["platform"]  # a fixture
+
+WHOLE, LATEST = urn_of("whole", ""), urn_of("whole")
+#: There are no workflows here.
+NEVER = {"ShowWorkFlowMetric"}
+
+Do = Callable[..., Any]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
+]
+
+
+def test_every_operation_is_answered_with_its_documented_status(platform: Platform) -> None:
+    done: dict[str, int] = {}
+
+    def do(name: str, **changes: object) -> Any:
+        reply = ask(platform.client, name, **{"function_urn": LATEST, "resource_id": WHOLE, **changes})
+        done[name] = reply.status_code
+        return reply
+
+    make(do)
+    invoke(do, delayed(platform))
+    configure(do)
+    keep(do)
+    count(do)
+    unmake(do)
+
+    assert done == {one.name: one.status for one in OPERATIONS if not one.own and one.name not in NEVER}
+
+
+def delayed(platform: Platform) -> str:
+    """The id of an invocation that waits for a while."""
+    request = fg.AsyncInvokeFunctionRequest(function_urn=LATEST, body={})
+    invoker = platform.client.async_invoke_function_invoker(request).add_header("X-Functiond-Delay", "3600")
+    request_id: str = invoker.invoke().request_id
+    return request_id
+
+
+def make(do: Do) -> None:
+    do("CreateFunction", body={**FUNCTION, "func_name": "whole"})
+    do("ListFunctions", func_name="whole")
+    do("ShowFunctionConfig")
+    do("ShowFunctionCode")
+    do("UpdateFunctionConfig", body={**FUNCTION, "func_name": "whole", "timeout": 4})
+    do("UpdateFunctionCode")
+    do("UpdateFunctionMaxInstanceConfig", body={"max_instance_num": 5})
+    do("UpdateFunctionCollectState", func_urn=LATEST)
+    do("CreateFunctionVersion")
+    do("ListFunctionVersions")
+    do("CreateVersionAlias", body={"name": "live", "version": "v1"})
+    do("ListVersionAliases")
+    do("ShowVersionAlias")
+    do("UpdateVersionAlias", body={"version": "v1", "additional_version_weights": {"latest": 10}})
+    exported = do("ExportFunction", config=True, code=True).raw_content
+    assert zipfile.ZipFile(io.BytesIO(exported)).testzip() is None
+    do("ImportFunction", body={**body("ImportFunction"), "func_name": "again", "file_code": encoded(exported)})
+
+
+def invoke(do: Do, waiting: str) -> None:
+    do("InvokeFunction", x_cff_request_version="v1")
+    do("AsyncInvokeFunction")
+    do("ListAsyncInvocations")
+    do("ListActiveAsyncInvocations")
+    do("CancelAsyncInvocation", body={"request_id": waiting, "type": "force"})
+
+
+def configure(do: Do) -> None:
+    do("UpdateFunctionAsyncInvokeConfig")
+    do("ShowFunctionAsyncInvokeConfig")
+    do("ListFunctionAsyncInvokeConfig")
+    do("DeleteFunctionAsyncInvokeConfig")
+    do("EnableAsyncStatusLog")
+    do("ShowProjectAsyncStatusLogInfo")
+    trigger = do("CreateFunctionTrigger").trigger_id
+    do("ListFunctionTriggers")
+    do("ShowFunctionTrigger", trigger_id=trigger)
+    do("UpdateTrigger", trigger_id=trigger, body={"event_data": [{**TIMER, "schedule": "2m"}]})
+    do("DeleteFunctionTrigger", trigger_id=trigger)
+    do("BatchDeleteFunctionTriggers")
+    do("UpdateFunctionReservedInstancesCount")
+    do("ListFunctionReservedInstances")
+    do("ListReservedInstanceConfigs")
+
+
+def keep(do: Do) -> None:
+    event = do("CreateEvent").id
+    do("ListEvents")
+    do("ShowEvent", event_id=event)
+    do("UpdateEvent", event_id=event)
+    do("DeleteEvent", event_id=event)
+    package = encoded(zipped(shared__py="VALUE = 1\n"))
+    layer = do("CreateDependencyVersion", body={**body("CreateDependencyVersion"), "depend_file": package}).dep_id
+    do("ListDependencies")
+    do("ListDependencyVersion", depend_id=layer)
+    do("ShowDependencyVersion", depend_id=layer)
+    do("DeleteDependencyVersion", depend_id=layer)
+    do("CreateTags")
+    do("ListFunctionTags")
+    do("ShowProjectTagsList")
+    do("ShowResInstanceInfo")
+    do("DeleteTags")
+
+
+def count(do: Do) -> None:
+    for name in ("ListFunctionStatistics", "ShowFunctionMetrics", "ShowFuncReservedInstanceMetrics"):
+        do(name, func_urn=LATEST)
+    do("ListStatistics")
+    do("ListFunctionAsMetric")
+    do("ShowTenantMetric", period="60", metric_type="totalCount")
+    do("ListQuotas")
+    do("UpdateTracing", body={"tracing_ak": "access", "tracing_sk": "secret"})
+    do("ShowTracing")
+    do("EnableLtsLogs")
+    do("ShowLtsLogDetails")
+    do("ShowFuncSnapshotState")
+    do("UpdateFuncSnapshot")
+
+
+def unmake(do: Do) -> None:
+    do("DeleteVersionAlias")
+    do("DeleteFunction", function_urn=urn_of("whole", ":v1"))
+    do("DeleteFunction", function_urn=WHOLE)
+
+
+def body(operation: str) -> dict[str, Any]:
+    given = BODIES[operation]
+    assert isinstance(given, dict)
+    return given
