@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from engine.codestore import NO_CODE
 from engine.errors import InvalidField
 from engine.http.api.async_settings import SettingsShown
 from engine.http.api.dependencies import DependencyReply
@@ -211,10 +212,16 @@ def changes_of(body: ConfigBody) -> dict[str, Any]:
         changes["max_instances"] = body.strategy_config.concurrency
         changes["concurrent_num"] = body.strategy_config.concurrent_num
     changes["details"] = details_of(body)
-    if isinstance(body, CreateBody) and isinstance(body.tags, str):
+    return changes
+
+
+def draft_of(body: CreateBody, project: str) -> Function:
+    """The function that a body asks for, without its id and code. Raises InvalidField."""
+    changes = changes_of(body)
+    if body.tags is not UNSET:
         read_tags(body.tags)
         changes["details"]["tags"] = body.tags
-    return changes
+    return Function(function_id=0, project=project, package=body.package, name=body.func_name, code=NO_CODE, **changes)
 
 
 def details_of(body: Struct) -> dict[str, Any]:

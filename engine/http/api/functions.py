@@ -7,7 +7,7 @@ import base64
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from engine.codestore import NO_CODE, PACKAGE_LIMIT, CodeSource
+from engine.codestore import PACKAGE_LIMIT, CodeSource
 from engine.errors import CodeMissing, CodePackageTooLarge, InvalidField, PayloadTooLarge
 from engine.http.api.decoding import T
 from engine.http.api.function_replies import function_reply
@@ -21,6 +21,7 @@ from engine.http.api.function_shapes import (
     MaxInstanceBody,
     changes_of,
     details_of,
+    draft_of,
 )
 from engine.http.api.paging import page_of
 from engine.http.api.parts import Parts
@@ -49,19 +50,10 @@ class Functions:
         ]
 
     async def create(self, call: Call) -> Reply:
-        project = call.project
         body = await self._read_code(call, CreateBody)
         if not body.code_type:
             raise InvalidField("code_type", "", "this engine takes inline, zip and obs")
-        draft = Function(
-            function_id=0,
-            project=project,
-            package=body.package,
-            name=body.func_name,
-            code=NO_CODE,
-            **changes_of(body),
-        )
-        function = await self._catalog.create(draft, _source(body))
+        function = await self._catalog.create(draft_of(body, call.project), _source(body))
         return json_reply(self._with_reserved(function))
 
     async def list_all(self, call: Call) -> Reply:

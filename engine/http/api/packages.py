@@ -9,13 +9,14 @@ from typing import Any, Literal
 import anyio.to_thread
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from engine.codestore import NO_CODE, PACKAGE_LIMIT, CodeSource, decoded
+from engine.codestore import PACKAGE_LIMIT, CodeSource, decoded
 from engine.errors import BadQuery, InvalidField, InvalidRequest, NamelessConfig, NotJson, PayloadTooLarge
 from engine.function_package import CONFIG_LIMIT, Packed, open_package, pack
 from engine.http.api.decoding import decode
 from engine.http.api.function_replies import function_reply
-from engine.http.api.function_shapes import CreateBody, changes_of
+from engine.http.api.function_shapes import CreateBody, draft_of
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.http.wire import Reply, json_reply
@@ -63,17 +64,10 @@ class PackagesApi:
         return Reply(body=package, content_type=b"application/zip", headers=(named,))
 
     async def take_in(self, call: Call) -> Reply:
-        project, body = call.project, await self._read(call)
+        body = await self._read(call)
         packed = await anyio.to_thread.run_sync(lambda: open_package(_decoded(body.file_code)))
         config = _config_of(packed, body)
-        draft = Function(
-            function_id=0,
-            project=project,
-            package=body.package,
-            name=body.func_name,
-            code=NO_CODE,
-            **changes_of(config),
-        )
+        draft = draft_of(replace(config, func_name=body.func_name, package=body.package), call.project)
         text = base64.b64encode(packed.code).decode()
         kind = "zip" if config.code_type == "obs" else config.code_type  # it came along, wherever it was first
         source = CodeSource(kind=kind, file=text, filename=config.code_filename)
