@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import shutil
@@ -387,6 +388,17 @@ async def test_a_sandbox_without_instances_is_closed(opened: Pool) -> None:
     assert sandboxes(opened) == []
 
 
+async def test_a_sandbox_that_is_closed_leaves_no_orphan(tmp_path: Path) -> None:
+    become_subreaper(True)
+    try:
+        before = children()
+        async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
+            await pid_of(opened)
+        assert children() == before
+    finally:
+        become_subreaper(False)
+
+
 async def test_a_sandbox_that_dies_takes_its_instances_along_and_a_new_one_comes(opened: Pool) -> None:
     await pid_of(opened)
     (template,) = starter_of(opened)._templates.values()
@@ -501,6 +513,15 @@ def starter_of(opened: Pool) -> Sandboxes:
 
 def sandboxes(opened: Pool) -> list[int]:
     return [template.pid for template in starter_of(opened)._templates.values()]
+
+
+def become_subreaper(wanted: bool) -> None:
+    """Whether orphans of what this process has started become its children."""
+    assert ctypes.CDLL(None).prctl(36, int(wanted), 0, 0, 0) == 0
+
+
+def children() -> str:
+    return "".join(file.read_text() for file in Path("/proc/self/task").glob("*/children"))
 
 
 def functions(folder: Path) -> list[int]:

@@ -19,6 +19,7 @@ from engine.executors.forked import ForkedChild
 
 _LARGEST = 1 << 16  #: bytes of a packet
 _BATCH = 64  #: packets at a time, so that the loop does other things too
+_PARTING = 1.0  #: seconds that it may take to end when it is told to
 _LAST_WORDS = 2000  #: bytes of what it said on its end
 
 
@@ -38,6 +39,7 @@ class Template:
         self._loop = asyncio.get_running_loop()
         self._children: dict[int, ForkedChild] = {}
         self._numbers = count(1)
+        self._killing: asyncio.TimerHandle | None = None
         self._dead: list[int] = []  #: whose process ids it may free, and has not been told so
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when it ends)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -72,7 +74,9 @@ class Template:
     def close(self) -> None:
         """``gone`` is set when it has ended. What it forked should have ended before."""
         self._hang_up()
-        self._process.kill()  # nothing, if it has ended
+        if not self.gone.is_set():
+            # By itself: of a sandbox that is killed, the inner half is left as a zombie to whoever reaps orphans here.
+            self._killing = self._loop.call_later(_PARTING, self._process.kill)
 
     def _start(self, command: Sequence[str], environment: Mapping[str, str], fd: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -137,6 +141,8 @@ class Template:
         if self.alive:
             self._read()  # what it said before
         self._hang_up()
+        if self._killing is not None:
+            self._killing.cancel()
         self._process.reap()
         self._stderr.close()
         self.gone.set()

@@ -64,7 +64,8 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
 
     def command(self, python: str, code: Path, layers: Sequence[Path], programs: Iterable[str] = ()) -> list[str]:
         """Starts a template inside; ``programs`` are other executables that have to be there. Its arguments follow."""
-        parts = [self.program, "--die-with-parent", *(f"--unshare-{space}" for space in _SPACES)]
+        # As the first process, which bubblewrap waits for; an init of its own it leaves as a zombie to the host.
+        parts = [self.program, "--die-with-parent", "--as-pid-1", *(f"--unshare-{space}" for space in _SPACES)]
         if not self.privileged:
             parts += ["--unshare-user", "--uid", str(USER), "--gid", str(USER)]
         parts += ["--cap-drop", "ALL"]
