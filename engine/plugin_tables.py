@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct, inspect
 
 from engine.errors import SettingsError
+from engine.misfits import misfit
 
 
 def read_table(name: str, table: Any, kind: type[Struct]) -> Any:
@@ -15,7 +16,8 @@ def read_table(name: str, table: Any, kind: type[Struct]) -> Any:
     try:
         return msgspec.convert(_with_lists(table, inspect.type_info(kind)), kind, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"plugins.{name}: {error}") from None
+        found = misfit(error, table, kind)  # whose value may be a secret
+        raise SettingsError(f"{'.'.join(filter(None, ('plugins', name, found.field)))}: {found.allowed}") from None
 
 
 def _with_lists(value: Any, kind: inspect.Type) -> Any:

@@ -198,7 +198,7 @@ def _complaint(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
     found = misfit(error, table, Settings)
     if not found.field:  # several that do not go together
         return str(error)
-    shown = "" if found.field.startswith("auth.") else f" is {found.value!r}"  # those are secrets
+    shown = "" if found.field.partition(".")[0] == "auth" else f" is {found.value!r}"  # those are secrets
     return f"{found.field}{shown}: {found.allowed}"
 
 
@@ -219,7 +219,7 @@ def _holds_secret(table: Any) -> bool:
     """By the names: what a plugin's settings mean is not known yet."""
     if not isinstance(table, dict):
         return False
-    named = any(isinstance(table[name], str) and re.search("secret|password", name) for name in table)
+    named = any(isinstance(table[name], str) and re.search("secret|password|token|app_code", name) for name in table)
     return named or any(_holds_secret(value) for value in table.values())
 
 

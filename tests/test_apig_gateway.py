@@ -27,9 +27,9 @@ CODE, OTHER_CODE, FOREIGN_CODE = "the-code-of-one-app", "the-code-of-another", "
 APP_SECRET = "the-secret-of-an-app"
 APPS = {
     "plugins__apig__apps": {
-        "one": {"code": CODE, "apis": ["api"]},
-        "other": {"code": OTHER_CODE, "apis": ["else"]},
-        "foreign": {"code": FOREIGN_CODE, "project": "another"},
+        "one": {"app_code": CODE, "apis": ["api"]},
+        "other": {"app_code": OTHER_CODE, "apis": ["else"]},
+        "foreign": {"app_code": FOREIGN_CODE, "project": "another"},
         "signs": {"key": "APP", "secret": APP_SECRET},
         "signs-elsewhere": {"key": "APP2", "secret": APP_SECRET, "apis": ["else"]},
     }
@@ -331,11 +331,11 @@ async def test_a_trigger_shows_where_its_api_is(tmp_path: Path, kind: str, api: 
 @pytest.mark.parametrize(
     ("apps", "told"),
     [
-        ([{"code": CODE}, {"code": CODE}], "two of the apps have the same code"),
+        ([{"app_code": CODE}, {"app_code": CODE}], "two of the apps have the same app_code"),
         ([{"key": "APP", "secret": CODE}, {"key": "APP", "secret": OTHER_CODE}], "two of the apps have the same key"),
-        ([{"secret": CODE}], "an app that signs needs a key and a secret; what X-Apig-AppCode shows is its code"),
-        ([{}], "an app needs a key and a secret, or a code"),
-        ([{"code": "short"}], "length >= 16"),
+        ([{"secret": CODE}], "an app that signs needs a key and a secret; what X-Apig-AppCode shows is its app_code"),
+        ([{}], "an app needs a key and a secret, or an app_code"),
+        ([{"app_code": "short"}], "app_code: must be a text of 16 to 1024 characters"),
     ],
 )
 async def test_apps_that_prove_nothing_or_not_enough_are_refused_at_the_start(

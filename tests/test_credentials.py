@@ -82,6 +82,14 @@ def test_settings_that_hold_keys_are_as_private(tmp_path: Path) -> None:
     assert load_settings(file=file).auth.required
 
 
+@pytest.mark.parametrize(
+    "line", ["apps.a.app_code = 'c'", "apps.a.secret = 's'", "token = 't'", "kafka_password = 'p'"]
+)
+def test_settings_that_hold_a_secret_of_a_plugin_are_as_private(tmp_path: Path, line: str) -> None:
+    with pytest.raises(SettingsError, match="chmod 600"):
+        load_settings(file=private(tmp_path, f"[plugins.some]\n{line}\n", 0o644))
+
+
 def test_settings_without_keys_may_be_read_by_all(tmp_path: Path) -> None:
     keys = private(tmp_path, KEYS)
 
@@ -129,9 +137,9 @@ def test_with_credentials_any_address_is_taken(tmp_path: Path, host: str) -> Non
 def test_keys_that_are_no_tables_are_told(tmp_path: Path) -> None:
     settings = private(tmp_path, f"[auth]\nfile = '{private(tmp_path, KEYS)}'\nkeys = 1\n", name="functiond.toml")
 
-    with pytest.raises(SettingsError, match=r"at `\$.auth.keys`"):
+    with pytest.raises(SettingsError, match=r"auth\.keys: must be a list"):
         load_settings(file=settings)
-    with pytest.raises(SettingsError, match=r"at `\$.auth.file`"):
+    with pytest.raises(SettingsError, match=r"auth\.file: must be a text"):
         load_settings(overrides={"auth.file": 5})
 
 

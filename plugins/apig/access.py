@@ -23,7 +23,7 @@ _PROOFS = {
 class Access:
     def __init__(self, apps: Mapping[str, App]) -> None:
         # By their hashes, so that a search's time says nothing about them.
-        self._by_code = {_digest(app.code.encode()): app for app in apps.values() if app.code}
+        self._by_code = {_digest(app.app_code.encode()): app for app in apps.values() if app.app_code}
         self._by_key = {app.key: app for app in apps.values() if app.key}
         self._secrets = {app.key: app.secret.encode() for app in apps.values() if app.key}
 

@@ -31,19 +31,19 @@ class DedicatedSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unkn
 
 
 class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who signs with ``key`` and ``secret``, or shows ``code`` as X-Apig-AppCode; an app may do both."""
+    """Who signs with ``key`` and ``secret``, or shows ``app_code`` as X-Apig-AppCode; an app may do both."""
 
     key: Annotated[str, Meta(pattern=r"^[!-+\--<>-~]{1,128}\Z")] = ""  #: a comma or = would end it in the header
     secret: Secret = ""
-    code: Secret = ""
+    app_code: Secret = ""
     project: str = ""  #: whose APIs it may call; empty: everyone's
     apis: tuple[str, ...] = ()  #: by name; empty: all
 
     def __post_init__(self) -> None:
         if bool(self.key) != bool(self.secret):
-            raise ValueError("an app that signs needs a key and a secret; what X-Apig-AppCode shows is its code")
-        if not (self.key or self.code):
-            raise ValueError("an app needs a key and a secret, or a code, or all of them")
+            raise ValueError("an app that signs needs a key and a secret; what X-Apig-AppCode shows is its app_code")
+        if not (self.key or self.app_code):
+            raise ValueError("an app needs a key and a secret, or an app_code, or all of them")
 
     def __repr__(self) -> str:
         return f"App(key={self.key!r}, project={self.project!r}, apis={self.apis!r})"
@@ -58,7 +58,7 @@ class ApigSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_f
     apps: dict[str, App] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what in ("key", "code"):
+        for what in ("key", "app_code"):
             given = [value for app in self.apps.values() if (value := getattr(app, what))]
             if len(set(given)) < len(given):
                 raise ValueError(f"two of the apps have the same {what}")
