@@ -1,8 +1,8 @@
 """How many events a second sources bring into the journal.
 
 Of a pull source, each batch, with its cursor, is one transaction. It makes its events up, so that only the way from
-``accept_batch`` to the disk is measured. A gateway is asked over HTTP. What is accepted is queued, and not executed
-meanwhile, but for the calls that wait for it.
+``accept_batch`` to the disk is measured. Gateways, topics and whoever tells of objects are asked over HTTP. What is
+accepted is queued, and not executed meanwhile, but for the calls that wait for it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from msgspec import Struct
 from bench.harness import Figure, Options, Round, Say, Scenario, scratch
 from bench.intake_apig import FIGURES as APIG
 from bench.intake_apig import apig
+from bench.intake_obs import FIGURES as OBS
+from bench.intake_obs import obs
+from bench.intake_smn import FIGURES as SMN
+from bench.intake_smn import smn
 from engine import Event, Plugin, TriggerContext
 from engine.app import Running, run_engine
 from engine.codestore import NO_CODE, CodeSource
@@ -98,14 +102,14 @@ def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
             say(f"intake: batches of {batch}")
             with scratch(options) as directory:
                 found[f"pull {batch}"] = uvloop.run(_measure(Path(directory), batch, options.seconds))
-        found |= apig(options, say)
+        found |= {**apig(options, say), **obs(options, say), **smn(options, say)}
         yield found
 
 
 SCENARIO = Scenario(
     name="intake",
     title="events of sources, 200 bytes, from the source to disk",
-    figures=(*(Figure(name=f"pull {batch}", unit="events/s") for batch in BATCHES), *APIG),
+    figures=(*(Figure(name=f"pull {batch}", unit="events/s") for batch in BATCHES), *APIG, *OBS, *SMN),
     rounds=rounds,
-    note="pull: numbers behind the name are events in a batch, one batch at a time; apig, API: 64 connections",
+    note="pull: numbers behind the name are events in a batch, one batch at a time; over HTTP: 64 connections",
 )

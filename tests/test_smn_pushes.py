@@ -179,13 +179,18 @@ async def test_only_named_hosts_are_asked_to_confirm(tmp_path: Path) -> None:
         assert (one.served.asked, await one.standing()) == (["/cert.pem"], "Unconfirmed")
 
 
-async def test_a_confirmation_outlives_the_engine(tmp_path: Path) -> None:
+async def test_a_confirmation_outlives_the_engine_but_not_its_trigger(tmp_path: Path) -> None:
     async with scene(tmp_path) as one:
         await one.push(one.signer.notification())
     async with house(tmp_path, [smn]) as place, door(place) as client:
         [shown] = (await client.get(f"/v2/{PROJECT}/fgs/triggers/{URN}")).json()
 
         assert shown["event_data"]["subscription_status"] == "Confirmed"
+
+        parts = place.engine.plugins.of(smn)
+        await parts.service.listeners.note(parts.store, "gone", True)
+        await parts.service.listeners.forget_others(parts.store)
+        assert [key for key, _ in await parts.store.scan("subscriptions")] == [shown["trigger_id"]]
 
 
 @pytest.mark.parametrize("message", SENT["messages"], ids=lambda one: f"{one['Type']} {one['SignatureVersion']}")
