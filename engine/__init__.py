@@ -22,7 +22,7 @@ from engine.errors import (
 )
 from engine.log_feed import FunctionLines, LogFeed
 from engine.log_lines import Line
-from engine.log_target import LogTarget, log_target, project_log_target
+from engine.log_target import LogTarget, log_target_of, project_log_target
 from engine.model import (
     Code,
     DestinationSpec,
@@ -121,7 +121,7 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Undeliverable",
-    "log_target",
+    "log_target_of",
     "parse_urn",
     "project_log_target",
     "read_cron",

@@ -17,7 +17,7 @@ class LogTarget(Struct, frozen=True, kw_only=True):
     stream_name: str
 
 
-def log_target(function: Function) -> LogTarget:
+def log_target_of(function: Function) -> LogTarget:
     """As its configuration says, which may name a part only; the project's own where it says nothing."""
     usual, config = project_log_target(function.project), function.details.get("log_config", {})
     return LogTarget(

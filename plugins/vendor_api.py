@@ -26,15 +26,21 @@ Handler = Callable[[Call], Awaitable[Answer]]
 Refuse = Callable[[str], Exception]
 
 
-def read_call(request: PushRequest, skip: int = 0) -> tuple[str, Call]:
-    """A call, and what a table of handlers knows it by, such as ``GET v2 streams *``.
+async def dispatch(
+    handlers: Mapping[str, Handler], request: PushRequest, refuse: Callable[[int, str], Exception], skip: int = 0
+) -> Answer:
+    """The answer of the handler that the table knows by, say, ``GET v2 streams *``.
 
     ``skip`` words that all paths have behind the project are left out; names stand at every second place of the rest.
+    ``refuse`` makes the service's own error, with a status.
     """
-    _, version, project, *words = request.path.rstrip("/").split("/")
-    words = words[skip:]
-    path = " ".join("*" if place % 2 else word for place, word in enumerate(words))
-    return f"{request.method} {version} {path}", Call(project=project, names=tuple(words[1::2]), request=request)
+    name, call = _read_call(request, skip)
+    if request.project and request.project != call.project:
+        raise refuse(403, f"these credentials are for project {request.project} only")
+    handler = handlers.get(name)
+    if handler is None:
+        raise refuse(404, "the embedded service does not offer this")
+    return await handler(call)
 
 
 def read_body(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
@@ -50,3 +56,10 @@ def read_query(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
         return msgspec.convert(given, type_, strict=False)
     except msgspec.ValidationError as error:
         raise refuse(str(error)) from None
+
+
+def _read_call(request: PushRequest, skip: int) -> tuple[str, Call]:
+    _, version, project, *words = request.path.rstrip("/").split("/")
+    words = words[skip:]
+    path = " ".join("*" if place % 2 else word for place, word in enumerate(words))
+    return f"{request.method} {version} {path}", Call(project=project, names=tuple(words[1::2]), request=request)

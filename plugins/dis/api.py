@@ -17,7 +17,7 @@ from plugins.dis.consumers import ConsumersApi
 from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.shape import Partition, Stream
 from plugins.dis.streams import NewStream, Streams
-from plugins.vendor_api import Answer, Call, Handler, read_call
+from plugins.vendor_api import Answer, Call, Handler, dispatch
 
 HEADS = ("v2/streams", "v2/records", "v2/cursors", "v2/apps", "v2/checkpoints", "v2/stream", "v3/streams")
 #: Bytes of a body: what one request may put, in base64, and the rest of it.
@@ -49,16 +49,10 @@ class DisApi:
         }
 
     async def answer(self, request: PushRequest) -> PushReply:
-        name, call = read_call(request)
-        if request.project and request.project != call.project:
-            return _problem(403, DisProblem("DIS.4116", f"these credentials are for project {request.project} only"))
-        handler = self._handlers.get(name)
-        if handler is None:
-            return _problem(404, DisProblem(BAD_REQUEST, "the embedded streams do not offer this"))
         try:
-            status, body = await handler(call)
+            status, body = await dispatch(self._handlers, request, _refuse)
         except DisProblem as problem:
-            return _problem(400, problem)
+            return _problem(problem)
         return PushReply(status=status, body=b"" if body is None else msgspec.json.encode(body))
 
     # --- streams --------------------------------------------------------------------------------------------
@@ -184,8 +178,12 @@ def _record(record: Record) -> dict[str, Any]:
     return shown if record.partition_key is None else {"partition_key": record.partition_key, **shown}
 
 
-def _problem(status: int, problem: DisProblem) -> PushReply:
+def _refuse(status: int, problem: str) -> DisProblem:
+    return DisProblem("DIS.4116" if status == 403 else BAD_REQUEST, problem, status)
+
+
+def _problem(problem: DisProblem) -> PushReply:
     # The second pair is for the vendor's SDK, which does not understand the first, documented one.
     told = {"errorCode": problem.code, "message": problem.message}
     body = msgspec.json.encode({**told, "error_code": problem.code, "error_msg": problem.message})
-    return PushReply(status=status, body=body)
+    return PushReply(status=problem.status, body=body)

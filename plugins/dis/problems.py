@@ -14,8 +14,8 @@ NO_APP = "DIS.4332"
 
 
 class DisProblem(Exception):
-    def __init__(self, code: str, message: str) -> None:
-        self.code, self.message = code, message
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        self.code, self.message, self.status = code, message, status
         super().__init__(f"{code} {message}")
 
 

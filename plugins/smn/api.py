@@ -19,7 +19,7 @@ from plugins.smn.listeners import Listener
 from plugins.smn.message import timestamp_of
 from plugins.smn.problems import SmnProblem, bad_request
 from plugins.smn.topics import Topic, Topics
-from plugins.vendor_api import Answer, Call, Handler, read_call
+from plugins.vendor_api import Answer, Call, Handler, dispatch
 
 T = TypeVar("T")
 
@@ -46,15 +46,9 @@ class SmnApi:
         }
 
     async def answer(self, request: PushRequest) -> PushReply:
-        name, call = read_call(request, skip=1)
         request_id = uuid.uuid4().hex
         try:
-            if request.project and request.project != call.project:
-                raise SmnProblem(403, "SMN.0001", f"these credentials are for project {request.project} only")
-            handler = self._handlers.get(name)
-            if handler is None:
-                raise SmnProblem(404, "SMN.0001", "the embedded topics do not offer this")
-            status, body = await handler(call)
+            status, body = await dispatch(self._handlers, request, _refuse, skip=1)
         except SmnProblem as problem:
             status, body = problem.status, {"code": problem.code, "message": problem.message}
         return PushReply(status=status, body=msgspec.json.encode({"request_id": request_id, **body}))
@@ -155,6 +149,10 @@ class SmnApi:
             "status": CONFIRMED,
             "filter_polices": [],
         }
+
+
+def _refuse(status: int, problem: str) -> SmnProblem:
+    return SmnProblem(status, "SMN.0001", problem)
 
 
 def _body(call: Call, type_: type[T], code: str) -> T:

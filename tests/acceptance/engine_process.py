@@ -50,6 +50,7 @@ class EngineProcess:
         self.data = data
         self.program = ["-m", "engine"]  #: what the interpreter runs
         self.log: list[str] = []
+        self.headers: dict[str, str] = {}  #: sent with every request
         self.port = 0
         self._settings = {**QUICK, **settings}
         self._process: subprocess.Popen[str] | None = None
@@ -138,7 +139,7 @@ class EngineProcess:
     ) -> Reply:
         """One request on a connection of its own. ``body`` is sent as JSON, bytes as they are."""
         content = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
-        sent = {"Content-Type": "application/json", **(headers or {})}
+        sent = {"Content-Type": "application/json", **self.headers, **(headers or {})}
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)) as connection:
             connection.request(method, path, content, sent)
             reply = connection.getresponse()

@@ -7,15 +7,13 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import Struct
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
-from tests.acceptance.two_keys import SECRET, key_file, sdk_client
+from tests.acceptance.two_keys import SECRET, Guarded, guarded
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own
@@ -39,25 +37,11 @@ pytestmark = [
 ]
 
 
-class Service(Struct):
-    engine: EngineProcess
-    stack: ExitStack
-
-    def client(self, **key: str) -> Any:
-        return sdk_client(dis.DisClient, self.engine.port, self.stack, **key)
-
-
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """An engine with credentials, so that what the SDK signs is checked. Each test has streams of its own."""
-    folder = tmp_path_factory.mktemp("dis")
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        engine_on(folder / "data", FUNCTIOND_AUTH__FILE=str(key_file(folder))) as engine,
-        ExitStack() as stack,
-    ):
-        patch.setenv("HOME", str(folder))  # the SDK leaves a file there
-        yield Service(engine=engine, stack=stack)
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """Each test has streams of its own."""
+    with guarded(tmp_path_factory.mktemp("dis"), dis.DisClient) as made:
+        yield made
 
 
 def create(client: Any, name: str, partitions: int = 1) -> None:
@@ -84,7 +68,7 @@ def texts(client: Any, name: str, part: str = "shardId-0000000000", **cursor: st
         place = page.next_partition_cursor
 
 
-def test_what_the_sdk_put_is_there_after_the_engine_was_killed(service: Service) -> None:
+def test_what_the_sdk_put_is_there_after_the_engine_was_killed(service: Guarded) -> None:
     client = service.client()
     create(client, "kept")
     reply = put(client, *map(str, range(100)), name="kept")
@@ -99,7 +83,7 @@ def test_what_the_sdk_put_is_there_after_the_engine_was_killed(service: Service)
     assert put(client, "next", name="kept").records[0].sequence_number == "100"
 
 
-def test_the_sdk_shows_lists_scales_and_deletes_streams(service: Service) -> None:
+def test_the_sdk_shows_lists_scales_and_deletes_streams(service: Guarded) -> None:
     client = service.client()
     create(client, "shown", partitions=2)
     change = dis.UpdatePartitionCountReq(stream_name="shown", target_partition_count=3)
@@ -121,7 +105,7 @@ def test_the_sdk_shows_lists_scales_and_deletes_streams(service: Service) -> Non
     assert (refused.value.status_code, refused.value.error_code) == (400, "DIS.4301")
 
 
-def test_the_sdk_keeps_checkpoints(service: Service) -> None:
+def test_the_sdk_keeps_checkpoints(service: Guarded) -> None:
     client = service.client()
     create(client, "read")
     put(client, "a", "b", name="read")
@@ -142,7 +126,7 @@ def test_the_sdk_keeps_checkpoints(service: Service) -> None:
     assert [(app.app_name, app.commit_checkpoint_stream_names) for app in apps] == [("reader", ["read"])]
 
 
-def test_only_the_keys_of_a_project_reach_its_streams(service: Service) -> None:
+def test_only_the_keys_of_a_project_reach_its_streams(service: Guarded) -> None:
     create(service.client(), "mine")
 
     for client, status in (
@@ -155,7 +139,7 @@ def test_only_the_keys_of_a_project_reach_its_streams(service: Service) -> None:
     assert service.client(access="AK2", project="another").list_streams(dis.ListStreamsRequest()).stream_names == []
 
 
-def test_records_call_a_function_elsewhere_and_outcomes_come_back_as_records(service: Service, tmp_path: Path) -> None:
+def test_records_call_a_function_elsewhere_and_outcomes_come_back_as_records(service: Guarded, tmp_path: Path) -> None:
     client, path = service.client(), tmp_path / "noted"
     create(client, "clicks", partitions=2)
     create(client, "outcomes")

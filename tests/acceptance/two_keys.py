@@ -1,27 +1,37 @@
-"""Credentials for two projects, and clients of the vendor's SDKs that show them."""
+"""Credentials for two projects, an engine that asks for them, and clients of the vendor's SDKs that show them."""
 
 from __future__ import annotations
 
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.engine_process import PROJECT
+import pytest
+from msgspec import Struct
+
+from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own
     from huaweicloudsdkcore.auth.credentials import BasicCredentials
 
 SECRET = "a-secret-of-this-engine"
+TOKEN = "a-token-of-this-engine"
+OTHERS_TOKEN = "a-token-of-another-project"
 
 
 def key_file(folder: Path) -> Path:
-    """AK1 is for the tests' project, AK2 for another."""
+    """AK1 and a token are for the tests' project, AK2 and another token for another."""
     file = folder / "credentials.toml"
-    keys = (("AK1", PROJECT), ("AK2", "another"))
+    keys = (("AK1", TOKEN, PROJECT), ("AK2", OTHERS_TOKEN, "another"))
     file.write_text(
-        "\n".join(f'[[keys]]\naccess = "{key}"\nsecret = "{SECRET}"\nproject = "{project}"' for key, project in keys)
+        "\n".join(
+            f'[[keys]]\naccess = "{key}"\nsecret = "{SECRET}"\nproject = "{project}"\n'
+            f'[[tokens]]\ntoken = "{token}"\nproject = "{project}"'
+            for key, token, project in keys
+        )
     )
     file.chmod(0o600)
     return file
@@ -35,3 +45,25 @@ def sdk_client(
     made = builder.with_endpoint(f"http://127.0.0.1:{port}").build()
     stack.callback(made._http_client._session.close)
     return made
+
+
+class Guarded(Struct):
+    engine: EngineProcess  #: asked with the token of the tests' project, unless told otherwise
+    kind: Any  #: the class of the SDK's client
+    stack: ExitStack
+
+    def client(self, **key: str) -> Any:
+        return sdk_client(self.kind, self.engine.port, self.stack, **key)
+
+
+@contextmanager
+def guarded(folder: Path, kind: Any, **settings: str) -> Iterator[Guarded]:
+    """An engine with credentials, so that what the SDK signs is checked."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        engine_on(folder / "data", FUNCTIOND_AUTH__FILE=str(key_file(folder)), **settings) as engine,
+        ExitStack() as stack,
+    ):
+        patch.setenv("HOME", str(folder))  # the SDK leaves a file there
+        engine.headers["X-Auth-Token"] = TOKEN
+        yield Guarded(engine=engine, kind=kind, stack=stack)

@@ -20,7 +20,7 @@ from msgspec import Struct
 from engine.errors import InvalidField
 from engine.registry import load_plugins
 from engine.resources.bound_trigger import BoundTrigger
-from tests.acceptance.engine_process import EngineProcess, rows, urn_of
+from tests.acceptance.engine_process import PROJECT, EngineProcess, rows, urn_of
 from tests.contracts import rigs
 from tests.contracts.rigs.base import Rig, Target
 from tests.triggering import House, door, house
@@ -206,10 +206,11 @@ async def _kill_twice(rig: Rig) -> None:
     settings = {f"FUNCTIOND_{name.replace('.', '__').upper()}": str(value) for name, value in rig.settings.items()}
     engine = EngineProcess(rig.folder / "data", FUNCTIOND_PLUGIN=",".join(rig.modules), **settings)
     chance, sent = Random(7), itertools.count(1)
+    rig.project = PROJECT
     with closing(engine):
         engine.start()
         engine.create("hello", "def handler(event, context):\n    return None\n")
-        path = f"/v2/project1/fgs/triggers/{urn_of('hello')}"
+        path = f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}"
         body = {"trigger_type_code": rig.kind, "trigger_status": "ACTIVE", "event_data": rig.options()}
         made = engine.ask("POST", path, body).json
         state = f"{path}/{rig.kind}/{made['trigger_id']}/state"

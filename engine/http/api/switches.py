@@ -8,7 +8,7 @@ from engine.errors import InvalidField, Unsupported
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.wire import Reply, json_reply
-from engine.log_target import log_target
+from engine.log_target import log_target_of
 from engine.resources.tracing import TracingKeys
 from engine.text import MASK
 
@@ -52,7 +52,7 @@ class SwitchesApi:
 
     async def show_logs(self, call: Call) -> Reply:
         """Where its log goes, as its configuration says; names of this engine's own if it says nothing."""
-        return json_reply(log_target(self._catalog.find(call.urn)))
+        return json_reply(log_target_of(self._catalog.find(call.urn)))
 
     async def show_snapshot(self, call: Call) -> Reply:
         self._catalog.find(call.urn)

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Self
 
 from msgspec import Struct
 
+from tests.http_app import PROJECT
+
 
 class Target(Struct, frozen=True, kw_only=True):
     """A trigger of an engine that runs."""
@@ -35,6 +37,7 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.settings: dict[str, Any] = {}  #: of the engine, by dotted names
+        self.project = PROJECT  #: of the trigger
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:

@@ -1,0 +1,18 @@
+"""LTS, the log service: lines that others send and functions write, which call functions in batches."""
+
+from __future__ import annotations
+
+from engine import Plugin, TriggerRules
+from plugins.lts.options import LtsOptions
+from plugins.lts.service import LtsService
+from plugins.lts.settings import LtsSettings
+from plugins.lts.source import LtsTrigger
+
+plugin = Plugin(
+    kinds=("LTS",),
+    service=LtsSettings,
+    serve=LtsService,
+    options=LtsOptions,
+    trigger=LtsTrigger,
+    rules=TriggerRules(vendor=True, pulls=True, unique=("log_group_id", "log_topic_id")),
+)

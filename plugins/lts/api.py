@@ -1,0 +1,136 @@
+"""The API of log groups and streams, at the vendor's own paths.
+
+Refusals have the vendor's codes. What it offers beyond (search, alarms, transfers, consumer groups) is refused, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine import PushReply, PushRequest
+from plugins.lts import bodies as b
+from plugins.lts.groups import Group, Groups, LogStream, stream_name
+from plugins.lts.lines import Lines
+from plugins.lts.replies import answered
+from plugins.vendor_api import Answer, Call, Handler
+
+HEADS = ("v2/groups", "v2/log-streams")
+
+
+class GroupsApi:
+    def __init__(self, groups: Groups, lines: Lines) -> None:
+        self._groups, self._lines = groups, lines
+        self._handlers: Mapping[str, Handler] = {
+            "POST v2 groups": self._create_group,
+            "GET v2 groups": self._list_groups,
+            "POST v2 groups *": self._change_group,
+            "DELETE v2 groups *": self._delete_group,
+            "POST v2 groups * streams": self._create_stream,
+            "GET v2 groups * streams": self._list_streams,
+            "DELETE v2 groups * streams *": self._delete_stream,
+            "PUT v2 groups * streams-ttl *": self._change_stream,
+            "GET v2 log-streams": self._find_streams,
+        }
+
+    async def answer(self, request: PushRequest) -> PushReply:
+        return await answered(self._handlers, request)
+
+    # --- groups ---------------------------------------------------------------------------------------------
+
+    async def _create_group(self, call: Call) -> Answer:
+        body = b.read_body(call.request, b.CreateGroup)
+        group = Group(
+            id="",
+            name=body.log_group_name,
+            created_at=0.0,
+            days=body.ttl_in_days,
+            alias=body.log_group_name_alias or "",
+            tags=_tags(body.tags),
+        )
+        return 201, {"log_group_id": (await self._groups.create(call.project, group)).id}
+
+    async def _list_groups(self, call: Call) -> Answer:
+        return 200, {"log_groups": [_group(group) for group in self._groups.all(call.project)]}
+
+    async def _change_group(self, call: Call) -> Answer:
+        [group_id], days = call.names, b.read_body(call.request, b.Change).ttl_in_days
+        return 200, _group(await self._groups.change(call.project, group_id, days))
+
+    async def _delete_group(self, call: Call) -> Answer:
+        group = await self._groups.delete(call.project, *call.names)
+        for stream in group.streams:
+            await self._lines.drop(stream_name(call.project, group.id, stream.id))
+        return 204, None
+
+    # --- streams --------------------------------------------------------------------------------------------
+
+    async def _create_stream(self, call: Call) -> Answer:
+        [group_id], body = call.names, b.read_body(call.request, b.CreateStream)
+        stream = LogStream(
+            id="",
+            name=body.log_stream_name,
+            created_at=0.0,
+            days=body.ttl_in_days,
+            alias=body.log_stream_name_alias or "",
+            tags=_tags(body.tags),
+        )
+        return 201, {"log_stream_id": (await self._groups.create_stream(call.project, group_id, stream)).id}
+
+    async def _list_streams(self, call: Call) -> Answer:
+        group = self._groups.find(call.project, *call.names)
+        return 200, {"log_streams": [_stream(group, stream) for stream in group.streams]}
+
+    async def _find_streams(self, call: Call) -> Answer:
+        query = b.read_query(call.request, b.FindStreams)
+        found = [
+            {**_stream(group, stream), "log_group_id": group.id}
+            for group in self._groups.all(call.project)
+            for stream in group.streams
+            if query.log_group_name in ("", group.name) and query.log_stream_name in ("", stream.name)
+        ]
+        return 200, {"log_streams": found}
+
+    async def _change_stream(self, call: Call) -> Answer:
+        [group_id, stream_id], days = call.names, b.read_body(call.request, b.Change).ttl_in_days
+        stream = await self._groups.change_stream(call.project, group_id, stream_id, days)
+        return 200, {
+            "log_topic_id": stream.id,
+            "log_topic_name": stream.name,
+            "creation_time": int(stream.created_at * 1000),
+            "ttl_in_days": days,
+        }
+
+    async def _delete_stream(self, call: Call) -> Answer:
+        await self._groups.delete_stream(call.project, *call.names)
+        await self._lines.drop(stream_name(call.project, *call.names))
+        return 204, None
+
+
+def _tags(tags: Sequence[b.Tag] | None) -> dict[str, str]:
+    return {tag.key: tag.value or "" for tag in tags or ()}
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "log_group_id": group.id,
+        "log_group_name": group.name,
+        "log_group_name_alias": group.alias,
+        "creation_time": int(group.created_at * 1000),
+        "ttl_in_days": group.days,
+        "tag": group.tags,
+    }
+
+
+def _stream(group: Group, stream: LogStream) -> dict[str, Any]:
+    return {
+        "log_stream_id": stream.id,
+        "log_stream_name": stream.name,
+        "log_stream_name_alias": stream.alias,
+        "creation_time": int(stream.created_at * 1000),
+        "ttl_in_days": group.days_of(stream),
+        "tag": stream.tags,
+        "filter_count": 0,
+        "is_favorite": False,
+        "whether_log_storage": True,
+    }

@@ -1,0 +1,150 @@
+"""Bodies and queries that the log service takes (spec triggers_runtime, 3.4; the vendor's SDK, huaweicloudsdklts)."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from engine import PushRequest
+from plugins import vendor_api
+from plugins.lts.problems import BAD_REQUEST, LtsProblem
+
+T = TypeVar("T")
+
+LIMIT = 5 << 20  #: bytes of a body, as it comes and unpacked
+MOST = 10_000  #: lines of a body: more small ones would hold up others
+LABELS = 8 << 10  #: bytes of labels, which are told with each line
+
+ResourceName = Annotated[str, Meta(pattern=r"^[^\s./][^/]{0,63}\Z")]
+Days = Annotated[int, Meta(ge=1, le=365)]
+Message = Annotated[str, Meta(max_length=1 << 20)]
+Nanoseconds = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | Annotated[str, Meta(pattern=r"^[0-9]{1,19}\Z")]
+
+
+class Tag(Struct, frozen=True, kw_only=True):
+    key: Annotated[str, Meta(min_length=1, max_length=128)]
+    value: Annotated[str, Meta(max_length=255)] | None = None
+
+
+class CreateGroup(Struct, frozen=True, kw_only=True):
+    log_group_name: ResourceName
+    ttl_in_days: Days
+    log_group_name_alias: Annotated[str, Meta(max_length=64)] | None = None
+    tags: Annotated[list[Tag], Meta(max_length=20)] | None = None
+
+
+class CreateStream(Struct, frozen=True, kw_only=True):
+    log_stream_name: ResourceName
+    ttl_in_days: Days | None = None
+    log_stream_name_alias: Annotated[str, Meta(max_length=64)] | None = None
+    tags: Annotated[list[Tag], Meta(max_length=20)] | None = None
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    ttl_in_days: Days
+
+
+class FindStreams(Struct, frozen=True, kw_only=True):
+    log_group_name: str = ""
+    log_stream_name: str = ""
+
+
+class Contents(Struct, frozen=True, kw_only=True):
+    """Lines whose times follow each other."""
+
+    log_time_ns: Nanoseconds
+    contents: Annotated[list[Message], Meta(min_length=1, max_length=MOST)]
+    labels: dict[str, Any] | None = None
+
+    def timed(self) -> list[tuple[int, str]]:
+        """Nanoseconds and text of each."""
+        first = int(self.log_time_ns)
+        return [(first + place, text) for place, text in enumerate(self.contents)]
+
+
+class TimedLine(Struct, frozen=True, kw_only=True):
+    log_time_ns: Nanoseconds
+    log: Message
+
+
+class TimedContents(Struct, frozen=True, kw_only=True):
+    """Lines with times of their own."""
+
+    contents: Annotated[list[TimedLine], Meta(min_length=1, max_length=MOST)]
+    labels: dict[str, Any] | None = None
+
+    def timed(self) -> list[tuple[int, str]]:
+        return [(int(line.log_time_ns), line.log) for line in self.contents]
+
+
+def read_body(request: PushRequest, type_: type[T]) -> T:
+    """Raises LtsProblem."""
+    body = unpacked(request.body, request.headers.get(b"content-encoding", b"").lower())
+    return vendor_api.read_body(replace(request, body=body), type_, _invalid)
+
+
+def read_query(request: PushRequest, type_: type[T]) -> T:
+    """Raises LtsProblem."""
+    return vendor_api.read_query(request, type_, _invalid)
+
+
+def checked_labels(labels: dict[str, Any] | None) -> dict[str, Any]:
+    if labels and len(msgspec.json.encode(labels)) > LABELS:
+        raise _bad(f"labels may have {LABELS} bytes")
+    return labels or {}
+
+
+def unpacked(body: bytes, encoding: bytes) -> bytes:
+    """Raises LtsProblem, also for what would become too large."""
+    if encoding in (b"", b"identity"):
+        return body
+    if encoding == b"gzip":
+        return _gunzipped(body)
+    if encoding == b"snappy":
+        return _unsnapped(body)
+    raise _bad(f"Content-Encoding may be gzip or snappy, not {encoding.decode('latin-1')}")
+
+
+def _gunzipped(body: bytes) -> bytes:
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        plain = unpacking.decompress(body, LIMIT + 1)
+    except zlib.error as error:
+        raise _bad(f"The body is no gzip: {error}") from None
+    if len(plain) > LIMIT:
+        raise _too_large()
+    if not unpacking.eof or unpacking.unused_data:
+        raise _bad("The body is no gzip: it ends too early or goes on behind its end")
+    return plain
+
+
+def _unsnapped(body: bytes) -> bytes:
+    """Of the block format, which the vendor's SDKs send."""
+    try:
+        from cramjam import DecompressionError, snappy
+    except ImportError:
+        raise _bad(
+            "snappy needs the extra lts where the engine runs (pip install 'functiond[lts]'): send gzip"
+        ) from None
+    try:
+        if snappy.decompress_raw_len(body) > LIMIT:
+            raise _too_large()
+        return bytes(snappy.decompress_raw(body))
+    except DecompressionError as error:
+        raise _bad(f"The body is no snappy block: {error}") from None
+
+
+def _too_large() -> LtsProblem:
+    return _bad(f"A body may have {LIMIT} bytes when it is unpacked: send fewer lines at a time")
+
+
+def _invalid(problem: str) -> LtsProblem:
+    return _bad(f"Failed to validate the request: {problem}")
+
+
+def _bad(message: str) -> LtsProblem:
+    return LtsProblem(BAD_REQUEST, message)

@@ -1,0 +1,170 @@
+"""Log groups and their streams: made over the API, and of each project one more, where its functions write."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from urllib.parse import quote
+
+import anyio
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine import Store, project_log_target
+from plugins.lts import problems as p
+from plugins.lts.problems import LtsProblem
+
+TABLE = "groups"
+MOST = 100  #: groups of a project, and streams of a group
+
+
+class LogStream(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    created_at: float
+    days: int | None = None  #: that lines are kept; None: as in its group
+    alias: str = ""
+    tags: dict[str, str] = {}
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    created_at: float
+    days: int
+    alias: str = ""
+    tags: dict[str, str] = {}
+    streams: tuple[LogStream, ...] = ()
+
+    def days_of(self, stream: LogStream) -> int:
+        return self.days if stream.days is None else stream.days
+
+
+def stream_name(project: str, group_id: str, stream_id: str) -> str:
+    """Of a stream, by which its lines are kept: functions may name ids that nobody has made."""
+    return "/".join(quote(part, safe="") for part in (project, group_id, stream_id))
+
+
+class Groups:
+    """To be loaded first. ``usual_days`` is for streams that nobody has made."""
+
+    def __init__(self, store: Store, now: Callable[[], float], usual_days: int) -> None:
+        self._store, self._now, self._usual_days = store, now, usual_days
+        self._groups: dict[str, dict[str, Group]] = {}  #: by project and id
+        self._days: dict[str, int] = {}  #: by the names of streams
+        self._changing = anyio.Lock()
+
+    async def load(self) -> None:
+        after = ""
+        while rows := await self._store.scan(TABLE, after=after):
+            after = rows[-1][0]
+            for key, value in rows:
+                self._know(key.rpartition("/")[0], msgspec.json.decode(value, type=Group))
+
+    # --- looking --------------------------------------------------------------------------------------------
+
+    def all(self, project: str) -> Sequence[Group]:
+        return [self._own(project), *self._groups.get(project, {}).values()]
+
+    def find(self, project: str, group_id: str) -> Group:
+        for group in self.all(project):
+            if group.id == group_id:
+                return group
+        raise LtsProblem(p.NO_GROUP, f"The log group does not exist: {group_id}")
+
+    def stream(self, project: str, group_id: str, stream_id: str) -> LogStream:
+        for stream in self.find(project, group_id).streams:
+            if stream.id == stream_id:
+                return stream
+        raise LtsProblem(p.NO_STREAM, f"The log stream does not exist: {stream_id}")
+
+    def has(self, project: str, group_id: str, stream_id: str) -> bool:
+        try:
+            return bool(self.stream(project, group_id, stream_id))
+        except LtsProblem:
+            return False
+
+    def days(self, stream: str) -> int:
+        """How long the lines of a stream are kept, by its name."""
+        return self._days.get(stream, self._usual_days)
+
+    # --- changing -------------------------------------------------------------------------------------------
+
+    async def create(self, project: str, group: Group) -> Group:
+        """As given, with an id."""
+        async with self._changing:
+            there = self.all(project)
+            if group.name in {one.name for one in there}:
+                raise LtsProblem(p.GROUP_EXISTS, f"The log group name exists already: {group.name}")
+            if len(there) > MOST:
+                raise LtsProblem(p.TOO_MANY_GROUPS, f"A project may have {MOST} log groups")
+            return await self._keep(project, replace(group, id=str(uuid.uuid4()), created_at=self._now()))
+
+    async def change(self, project: str, group_id: str, days: int) -> Group:
+        async with self._changing:
+            return await self._keep(project, replace(self._made(project, group_id), days=days))
+
+    async def delete(self, project: str, group_id: str) -> Group:
+        async with self._changing:
+            group = self._made(project, group_id)
+            await self._store.write(TABLE, delete=[f"{project}/{group_id}"])
+            del self._groups[project][group_id]
+            self._forget(project, group, group.streams)
+            return group
+
+    async def create_stream(self, project: str, group_id: str, stream: LogStream) -> LogStream:
+        """As given, with an id."""
+        async with self._changing:
+            group = self._made(project, group_id)
+            if stream.name in {one.name for one in group.streams}:
+                raise LtsProblem(p.STREAM_EXISTS, f"The log stream name exists already: {stream.name}")
+            if len(group.streams) >= MOST:
+                raise LtsProblem(p.TOO_MANY_STREAMS, f"A log group may have {MOST} log streams")
+            stream = replace(stream, id=str(uuid.uuid4()), created_at=self._now())
+            await self._keep(project, replace(group, streams=(*group.streams, stream)))
+            return stream
+
+    async def change_stream(self, project: str, group_id: str, stream_id: str, days: int) -> LogStream:
+        async with self._changing:
+            group = self._made(project, group_id)
+            changed = replace(self.stream(project, group_id, stream_id), days=days)
+            streams = tuple(changed if one.id == stream_id else one for one in group.streams)
+            await self._keep(project, replace(group, streams=streams))
+            return changed
+
+    async def delete_stream(self, project: str, group_id: str, stream_id: str) -> None:
+        async with self._changing:
+            group, gone = self._made(project, group_id), self.stream(project, group_id, stream_id)
+            await self._keep(project, replace(group, streams=tuple(one for one in group.streams if one != gone)))
+            self._forget(project, group, (gone,))
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _own(self, project: str) -> Group:
+        target = project_log_target(project)
+        stream = LogStream(id=target.stream_id, name=target.stream_name, created_at=0.0)
+        return Group(
+            id=target.group_id, name=target.group_name, created_at=0.0, days=self._usual_days, streams=(stream,)
+        )
+
+    def _made(self, project: str, group_id: str) -> Group:
+        self.find(project, group_id)
+        made = self._groups.get(project, {}).get(group_id)
+        if made is None:
+            raise LtsProblem(p.BAD_REQUEST, "This log group is where functions write: it stays as it is")
+        return made
+
+    async def _keep(self, project: str, group: Group) -> Group:
+        await self._store.write(TABLE, {f"{project}/{group.id}": msgspec.json.encode(group)})
+        self._know(project, group)
+        return group
+
+    def _know(self, project: str, group: Group) -> None:
+        self._groups.setdefault(project, {})[group.id] = group
+        for stream in group.streams:
+            self._days[stream_name(project, group.id, stream.id)] = group.days_of(stream)
+
+    def _forget(self, project: str, group: Group, streams: Sequence[LogStream]) -> None:
+        for stream in streams:
+            self._days.pop(stream_name(project, group.id, stream.id), None)

@@ -1,0 +1,29 @@
+"""How the log service answers, and how it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from engine import PushReply, PushRequest
+from plugins.lts.problems import BAD_REQUEST, FOREIGN, LtsProblem
+from plugins.vendor_api import Handler, dispatch
+
+
+async def answered(handlers: Mapping[str, Handler], request: PushRequest, skip: int = 0) -> PushReply:
+    try:
+        status, body = await dispatch(handlers, request, _refuse, skip)
+    except LtsProblem as problem:
+        return _problem(problem)
+    return PushReply(status=status, body=b"" if body is None else msgspec.json.encode(body))
+
+
+def _refuse(status: int, problem: str) -> LtsProblem:
+    return LtsProblem(FOREIGN if status == 403 else BAD_REQUEST, problem, status)
+
+
+def _problem(problem: LtsProblem) -> PushReply:
+    # The first is how what takes lines says it, the others how the rest does.
+    told = {"errorCode": problem.code, "error_code": problem.code, "error_msg": problem.message}
+    return PushReply(status=problem.status, body=msgspec.json.encode(told))

@@ -1,0 +1,68 @@
+"""Lines that are sent: checked, made into items, and on disk when they are answered (spec triggers_runtime, 3.4)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine import PushReply, PushRequest
+from plugins.lts import bodies as b
+from plugins.lts.groups import Groups, stream_name
+from plugins.lts.items import Item, encoded
+from plugins.lts.lines import Lines, Written
+from plugins.lts.replies import answered
+from plugins.vendor_api import Answer, Call, Handler
+
+HEAD = "v2/lts"
+#: What a sender may say of itself by labels, each in one of these spellings.
+_HOST, _IP, _PATH = ("host_name", "hostName"), ("ip", "hostIP", "host_ip"), ("path", "pathFile", "path_file")
+_LONGEST = 1024  #: characters of one of these
+_TAKEN = {"errorCode": "SVCSTG.ALS.200.200", "error_msg": "Report success.", "result": None}
+
+
+class ReportsApi:
+    def __init__(self, groups: Groups, lines: Lines, *, labels: bool) -> None:
+        self._groups, self._lines, self._labels = groups, lines, labels
+        self._handlers: Mapping[str, Handler] = {
+            "POST v2 groups * streams * tenant *": self._take,  # the last is ``contents``, of both
+            "POST v2 groups * streams * tenant * high-accuracy": self._take_timed,
+        }
+
+    async def answer(self, request: PushRequest) -> PushReply:
+        return await answered(self._handlers, request, skip=1)
+
+    async def _take(self, call: Call) -> Answer:
+        return await self._keep(call, b.read_body(call.request, b.Contents))
+
+    async def _take_timed(self, call: Call) -> Answer:
+        return await self._keep(call, b.read_body(call.request, b.TimedContents))
+
+    async def _keep(self, call: Call, body: b.Contents | b.TimedContents) -> Answer:
+        group_id, stream_id, _ = call.names
+        self._groups.stream(call.project, group_id, stream_id)
+        items = list(encoded(self._items(body, call.request.client)))
+        await self._lines.append([Written(stream=stream_name(call.project, group_id, stream_id), items=items)])
+        return 200, _TAKEN
+
+    def _items(self, body: b.Contents | b.TimedContents, client: str) -> list[Item]:
+        labels, uid = b.checked_labels(body.labels), str(uuid.uuid4())
+        host, ip, path = (_label(labels, names) for names in (_HOST, _IP, _PATH))
+        return [
+            Item(
+                message=text,
+                time=moment // 1_000_000,
+                host_name=host,
+                ip=ip or client,
+                path=path,
+                log_uid=uid,
+                line_no=number,
+                labels=labels if self._labels else {},
+            )
+            for number, (moment, text) in enumerate(body.timed(), 1)
+        ]
+
+
+def _label(labels: Mapping[str, Any], names: Sequence[str]) -> str:
+    found = next((labels[name] for name in names if name in labels), "")
+    return found[:_LONGEST] if isinstance(found, str) else ""

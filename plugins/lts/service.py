@@ -1,0 +1,95 @@
+"""What runs once for all of LTS: the log streams, their API, and the ear for what functions write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import anyio
+from anyio.abc import TaskStatus
+
+from engine import PluginContext
+from plugins.lts.api import HEADS, GroupsApi
+from plugins.lts.bodies import LIMIT
+from plugins.lts.function_log import FunctionLog
+from plugins.lts.groups import Groups
+from plugins.lts.lines import Lines
+from plugins.lts.readers import Reader, Readers
+from plugins.lts.reports import HEAD, ReportsApi
+from plugins.lts.settings import LtsSettings
+
+#: Seconds after which all triggers that there are have said where they stand, so that room may be made.
+SETTLED = 60.0
+SWEEP = 3600.0  #: seconds between looks at what has been kept long enough
+CALM = 5.0  #: seconds between two times that room is made
+
+DAY = 86_400
+
+
+class LtsService:
+    """To be used once it is ``ready``."""
+
+    lines: Lines
+    groups: Groups
+
+    def __init__(self, settings: LtsSettings) -> None:
+        self._settings = settings
+        self.ready = asyncio.Event()
+        self._hearing = ExitStack()
+        self._listening = 0  #: triggers
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        if not self.ready.is_set():  # else it failed before, and triggers go on with what there is
+            await self._open(context)
+        groups = GroupsApi(self.groups, self.lines)
+        reports = ReportsApi(self.groups, self.lines, labels=self._settings.labels)
+        async with anyio.create_task_group() as tasks:
+            with (
+                context.routes.claim(*HEADS, handler=groups.answer, limit=LIMIT),
+                context.routes.claim(HEAD, handler=reports.answer, limit=LIMIT),
+            ):
+                tasks.start_soon(self._function_log.run)
+                tasks.start_soon(self._expire_often, context)
+                self.ready.set()
+                task_status.started()
+                await context.sleep_until(context.clock.now() + SETTLED)
+                await self._make_room_often()
+
+    @contextmanager
+    def reading(self, context: PluginContext, trigger_id: str, stream: str, function: str) -> Iterator[Reader]:
+        """Within this, a trigger reads a stream, and functions are heard."""
+        if not self._listening:
+            self._hearing.enter_context(context.logs.subscribed(self._function_log.hear))
+        self._listening += 1
+        try:
+            with self._readers.reading(trigger_id, stream, function) as reader:
+                yield reader
+        finally:
+            self._listening -= 1
+            if not self._listening:
+                self._hearing.close()
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _open(self, context: PluginContext) -> None:
+        settings, now = self._settings, context.clock.now
+        self.groups = Groups(context.store, now, settings.retention)
+        await self.groups.load()
+        self.lines = Lines(context.store, now, settings.size)
+        await self.lines.load()
+        self._readers = Readers(now)
+        self._function_log = FunctionLog(self.lines, self._readers.listens, now, context.region, labels=settings.labels)
+
+    async def _expire_often(self, context: PluginContext) -> None:
+        while True:
+            for stream in self.lines.streams:
+                oldest = context.clock.now() - self.groups.days(stream) * DAY
+                await self.lines.expire(stream, int(oldest * 1000))
+            await context.sleep_until(context.clock.now() + SWEEP)
+
+    async def _make_room_often(self) -> None:
+        while True:
+            await self.lines.pressed.wait()
+            await self.lines.make_room(self._readers.needed)
+            await anyio.sleep(CALM)

@@ -1,0 +1,96 @@
+"""The source of LTS: lines of one stream, gathered by size and time, from where the trigger's cursor stands.
+
+What is sent is on disk when it is answered, and the cursor moves with the requests made from it: each line reaches the
+function once, also when the engine is killed. A new trigger takes what comes from when it was made. While it is
+disabled its lines are kept, as long as the stream keeps them and room is left; when lines are lost, the log says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+import structlog
+from anyio.abc import TaskStatus
+
+from engine import TriggerContext, parse_urn
+from plugins.lts.events import Envelope
+from plugins.lts.groups import stream_name
+from plugins.lts.lines import Lines, Row
+from plugins.lts.options import LtsOptions
+from plugins.lts.readers import Reader
+from plugins.lts.service import LtsService
+from plugins.lts.settings import LtsSettings
+
+log = structlog.get_logger("functiond.lts")
+
+TOGETHER = 1 << 20  #: bytes of lines in one transaction
+
+
+class LtsTrigger:
+    def __init__(self, options: LtsOptions) -> None:
+        self._options = options
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        service: LtsService = context.plugin.service
+        await service.ready.wait()
+        group, topic = self._options.log_group_id, self._options.log_topic_id
+        urn = parse_urn(context.function, region=context.plugin.region, project=context.project)
+        stream = stream_name(context.project, group, topic)
+        await service.lines.know(stream)
+        with service.reading(context.plugin, context.trigger_id, stream, f"{urn.package}:{urn.name}") as reader:
+            envelope = Envelope(
+                owner=context.project,
+                log_group_id=group,
+                log_topic_id=topic,
+                as_text=context.plugin.settings.logs == "string",
+            )
+            reading = _Reading(context, service.lines, reader, envelope)
+            await reading.begin()
+            task_status.started()
+            if not service.groups.has(context.project, group, topic):
+                context.trouble("nobody has made this log stream: only functions whose log_config names it write there")
+            await reading.follow()
+
+
+class _Reading:
+    """One run."""
+
+    def __init__(self, context: TriggerContext, lines: Lines, reader: Reader, envelope: Envelope) -> None:
+        self._context, self._lines, self._reader, self._envelope = context, lines, reader, envelope
+        self._settings: LtsSettings = context.plugin.settings
+        self._end = 0  #: where what was read ends, in bytes
+
+    async def begin(self) -> None:
+        kept = self._context.cursors.get(self._reader.stream)
+        if kept is not None:
+            _, next_ = self._lines.span(self._reader.stream)
+            self._reader.position = min(int(kept), next_)  # beyond the end if the stream was emptied
+        else:
+            since = int(self._context.since * 1000)
+            await self._take([], await self._lines.seek(self._reader.stream, since))
+
+    async def follow(self) -> None:
+        """Until cancelled."""
+        stream = self._reader.stream
+        while True:
+            await self._lines.grown(stream, self._end + 1)
+            with anyio.move_on_after(self._settings.batch_wait):
+                await self._lines.grown(stream, self._end + self._settings.batch_size)
+            end, position = self._lines.end(stream), self._kept()
+            rows, position = await self._lines.read(stream, position, TOGETHER)
+            if rows:
+                await self._take(rows, position)
+            self._end = rows[-1].end if rows else end
+
+    async def _take(self, rows: Sequence[Row], position: int) -> None:
+        others = [row for row in rows if row.function != self._reader.function]
+        await self._context.accept_batch(list(self._envelope.events(others)), {self._reader.stream: b"%d" % position})
+        self._reader.position = position
+
+    def _kept(self) -> int:
+        """Where to read on."""
+        earliest, _ = self._lines.span(self._reader.stream)
+        if self._reader.position < earliest:
+            log.warning("lines are lost: they were kept too short", trigger=self._context.trigger_id)
+        return max(self._reader.position, earliest)

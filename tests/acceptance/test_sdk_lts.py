@@ -1,0 +1,130 @@
+"""The vendor's SDK for LTS, unmodified, and what real functions write, at an engine that is a process of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.acceptance.engine_process import PROJECT, Reply, urn_of
+from tests.acceptance.two_keys import OTHERS_TOKEN, Guarded, guarded
+from tests.logs import messages
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own
+    from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
+    from huaweicloudsdklts import v2 as lts
+
+#: Says what it is told to, or tells what it has heard others say.
+SPEAKER = """
+import base64, json
+def handler(event, context):
+    if "lts" not in event:
+        print("said", event["n"])
+        return
+    for line in json.loads(json.loads(base64.b64decode(event["lts"]["data"]))["logs"]):
+        print("heard", line["message"])
+"""
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("lts")
+    with guarded(folder, lts.LtsClient, FUNCTIOND_PLUGINS__LTS__BATCH_WAIT="0.05") as made:
+        yield made
+
+
+def ask(service: Guarded, method: str, path: str, body: object = None, **headers: str) -> Reply:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return service.engine.ask(method, f"/v2/{PROJECT}/{path}", body, headers=named)
+
+
+def listen(service: Guarded, name: str, group: str, stream: str) -> None:
+    body = {"trigger_type_code": "LTS", "event_data": {"log_group_id": group, "log_topic_id": stream}}
+    made = ask(service, "POST", f"fgs/triggers/{urn_of(name)}", body)
+    assert made.status == 201, made
+    path = f"fgs/triggers/{urn_of(name)}/LTS/{made.json['trigger_id']}/state"
+    until(lambda: ask(service, "GET", path).json["state"] == "running")
+
+
+def heard(service: Guarded, name: str) -> list[str]:
+    """What a function was told and has come to an end with, the oldest first."""
+    path = f"fgs/functions/{urn_of(name)}/async-invocations"
+    found = ask(service, "GET", f"{path}?status=SUCCESS").json["invocations"]
+    whole = [ask(service, "GET", f"{path}/{one['request_id']}").json for one in reversed(found)]
+    return messages([json.loads(one["payload"]) for one in whole if one["source"] == "LTS"])
+
+
+def create(client: Any, group: str, stream: str) -> tuple[str, str]:
+    """Gives both ids."""
+    body = lts.CreateLogGroupParams(log_group_name=group, ttl_in_days=3)
+    group_id = client.create_log_group(lts.CreateLogGroupRequest(body=body)).log_group_id
+    params = lts.CreateLogStreamParams(log_stream_name=stream)
+    request = lts.CreateLogStreamRequest(log_group_id=group_id, body=params)
+    return group_id, client.create_log_stream(request).log_stream_id
+
+
+def test_the_sdk_makes_lists_changes_and_deletes_groups_and_streams(service: Guarded) -> None:
+    group, stream = create(service.client(), "shown", "web")
+    service.engine.kill()
+    service.engine.start()
+    client = service.client()
+    body = lts.UpdateLogGroupParams(ttl_in_days=9)
+    changed = client.update_log_group(lts.UpdateLogGroupRequest(log_group_id=group, body=body))
+    groups = client.list_log_groups(lts.ListLogGroupsRequest()).log_groups
+    streams = client.list_log_stream(lts.ListLogStreamRequest(log_group_id=group)).log_streams
+    found = client.list_log_streams(lts.ListLogStreamsRequest(log_group_name="shown")).log_streams
+    client.delete_log_stream(lts.DeleteLogStreamRequest(log_group_id=group, log_stream_id=stream))
+    client.delete_log_group(lts.DeleteLogGroupRequest(log_group_id=group))
+
+    assert changed.ttl_in_days == 9
+    assert group in [one.log_group_id for one in groups]
+    assert [(one.log_stream_id, one.log_stream_name, one.ttl_in_days) for one in streams] == [(stream, "web", 9)]
+    assert [(one.log_group_id, one.log_stream_id) for one in found] == [(group, stream)]
+    with pytest.raises(ClientRequestException) as refused:
+        client.list_log_stream(lts.ListLogStreamRequest(log_group_id=group))
+    assert (refused.value.status_code, refused.value.error_code) == (400, "LTS.0201")
+
+
+def test_lines_that_are_sent_call_the_function_of_their_project_only(service: Guarded) -> None:
+    group, stream = create(service.client(), "sent", "web")
+    service.engine.create("listener", SPEAKER)
+    listen(service, "listener", group, stream)
+    path, body = f"lts/groups/{group}/streams/{stream}/tenant/contents", {"log_time_ns": 1, "contents": ["a", "b"]}
+    refused = [ask(service, "POST", path, body, X_Auth_Token=token).status for token in ("wrong", OTHERS_TOKEN)]
+    sent = ask(service, "POST", path, body)
+    until(lambda: len(heard(service, "listener")) == 2)
+
+    assert refused == [401, 403]
+    assert sent.json["errorCode"] == "SVCSTG.ALS.200.200"
+    assert heard(service, "listener") == ["a", "b"]
+
+
+def test_functions_that_read_each_other_s_lines_do_not_go_round(service: Guarded) -> None:
+    for name in ("one", "two"):
+        service.engine.create(name, SPEAKER)
+        target = ask(service, "GET", f"fgs/functions/{urn_of(name)}/lts-log-detail").json
+        listen(service, name, target["group_id"], target["stream_id"])
+    for number, (speaker, listener) in enumerate((("one", "two"), ("two", "one"), ("one", "two"))):
+        before = len(heard(service, listener))
+        called = ask(service, "POST", f"fgs/functions/{urn_of(speaker)}/invocations-async", {"n": number})
+        assert called.status == 202, called
+        until(lambda before=before, listener=listener: len(heard(service, listener)) > before)
+
+    assert (heard(service, "one"), heard(service, "two")) == (["said 1"], ["said 0", "said 2"])
+
+
+def until(true: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
