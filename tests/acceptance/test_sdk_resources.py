@@ -266,12 +266,16 @@ def test_reserved_instances_are_alive_before_there_is_work_and_replaced_when_the
     with os.fdopen(os.open(fifo, os.O_RDWR), buffering=1) as born:
         reply = reserve(platform, "warm", 2)
         pids = {born.readline().strip(), born.readline().strip()}
+        shown = platform.client.show_func_reserved_instance_metrics(
+            fg.ShowFuncReservedInstanceMetricsRequest(func_urn=urn_of("warm"))
+        )
         served = ended(platform, "warm", invoke(platform, "warm"))["result"]
         os.kill(int(served), signal.SIGKILL)
         replaced = born.readline().strip()
         reserve(platform, "warm", 0)
 
     assert reply.count == 2
+    assert (shown.reserved_instance_num[-1].value, shown.instance_num[-1].value) == (2, 0)
     assert served in pids
     assert replaced not in pids
 

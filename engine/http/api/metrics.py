@@ -1,6 +1,7 @@
 """Series of what functions did (spec functiongraph_api, section 7); -1 where nothing happened.
 
-Concurrency is the mean of a stretch, rounded up: seconds of attempts by seconds of time.
+Concurrency is the mean of a stretch, rounded up: seconds of attempts by seconds of time. As many instances are taken
+to have been there; how many there are now is counted.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from engine.errors import BadMetricQuery, BadQuery
 from engine.http.api.paging import MAX_LIMIT, bounds
@@ -94,7 +96,7 @@ _RANKS: dict[str, Callable[[Tally], float]] = {
 class MetricsApi:
     def __init__(self, parts: Parts) -> None:
         self._usage, self._catalog, self._clock, self._region = parts.usage, parts.catalog, parts.clock, parts.region
-        self._reservations = parts.resources.reservations
+        self._reservations, self._instances = parts.resources.reservations, parts.instances
 
     def resources(self) -> list[Resource]:
         function = f"{BASE}/functions/{{function_urn}}"
@@ -161,7 +163,7 @@ class MetricsApi:
         end = self._clock.now()
         stretches = self._usage.stretches(functions, end - (minutes - 1) * 60, end)
         reserved = sum(self._reservations.count(function_id) for function_id in functions)
-        return _series(stretches, reserved)
+        return _series(stretches, reserved, max(0, self._instances(functions) - reserved))
 
     def _months(self, project: str, option: str) -> Statistics:
         if option not in MONTHS:
@@ -176,7 +178,7 @@ class MetricsApi:
         )
 
 
-def _series(stretches: Sequence[Stretch], reserved: int) -> FunctionSeries:
+def _series(stretches: Sequence[Stretch], reserved: int, elastic: int) -> FunctionSeries:
     def values(value: Callable[[Tally], float]) -> list[SlaValue]:
         return [
             SlaValue(timestamp=int(one.begin * 1000), value=NO_DATA if one.tally is None else value(one.tally))
@@ -185,6 +187,7 @@ def _series(stretches: Sequence[Stretch], reserved: int) -> FunctionSeries:
 
     minutes = stretches[0].minutes
     busy = values(lambda tally: math.ceil(tally.seconds / (60 * minutes)))
+    held = values(lambda tally: reserved)
     return FunctionSeries(
         count=values(lambda tally: tally.count),
         fail_count=values(lambda tally: tally.errors),
@@ -195,8 +198,8 @@ def _series(stretches: Sequence[Stretch], reserved: int) -> FunctionSeries:
         max_duration=values(lambda tally: tally.longest * 1000 if tally.count else NO_DATA),
         min_duration=values(lambda tally: tally.shortest * 1000 if tally.count else NO_DATA),
         concurrency_num=busy,
-        instance_num=busy,
-        reserved_instance_num=values(lambda tally: reserved),
+        instance_num=[*busy[:-1], replace(busy[-1], value=max(busy[-1].value, elastic))],
+        reserved_instance_num=[*held[:-1], replace(held[-1], value=reserved)],
     )
 
 

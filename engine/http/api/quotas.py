@@ -40,12 +40,13 @@ class QuotasApi:
         project = call.project
         functions = {function.function_id for function in self._catalog.list(project)}
         reserved = sum(one.count for one in self._resources.reservations.find(project))
+        on_demand = max(0, self._instances(functions) - reserved)
         code = self._catalog.quota
         found = [
             Quota(type="fgs_func_num", quota=MAX_FUNCTIONS, used=len(functions)),
             Quota(type="fgs_func_code_size", quota=code.limit // MB, used=-(-code.used(project) // MB), unit="MB"),
             Quota(type="fgs_func_occurs", quota=MAX_PER_PROJECT, used=reserved),
-            Quota(type="fgs_on_demand_instance_limit", quota=INSTANCES[1], used=self._instances(functions)),
+            Quota(type="fgs_on_demand_instance_limit", quota=INSTANCES[1], used=on_demand),
             Quota(type="fgs_workflow_num", quota=0, used=0),
         ]
         return json_reply(Quotas(quotas=QuotaList(resources=found)))
