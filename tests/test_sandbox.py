@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from engine.errors import SettingsError
 from engine.executors.pool import Pool
@@ -414,6 +415,15 @@ async def test_a_sandbox_that_cannot_be_made_is_an_engine_s_fault_that_says_why(
     outcome = await opened.execute(function("pid"), invocation())
 
     assert (outcome.code, "passwd" in outcome.message) == (Code.ENGINE, True)
+
+
+async def test_a_bubblewrap_that_is_gone_is_told_with_what_to_do(opened: Pool) -> None:
+    starter = starter_of(opened)
+    starter._bubblewrap = replace(starter._bubblewrap, program="/nowhere/bwrap")
+    outcome = await opened.execute(function("pid"), invocation())
+
+    assert outcome.code == Code.ENGINE
+    assert "No such file or directory (/nowhere/bwrap); it ran before: install it again" in outcome.message
 
 
 async def test_walls_that_cannot_be_raised_are_the_engine_s_fault(opened: Pool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 from typing import NamedTuple
 
@@ -97,7 +98,7 @@ def launch_fault(error: OSError, command: str) -> Fault:
     reason = error.strerror or str(error)
     if error.errno in _EXHAUSTED:
         return Fault(Code.OVERLOAD, f"no new instance can start now: {reason}; it will be tried again")
-    if error.filename == command:
+    if error.filename == command or os.path.basename(error.filename or "") == "bwrap":
         advice = "it ran before: install it again, or restart the engine to have another one looked for"
     else:
         advice = "see that the data directory is whole and belongs to the engine, then deploy the function again"
