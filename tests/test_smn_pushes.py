@@ -188,8 +188,10 @@ async def test_a_confirmation_outlives_the_engine_but_not_its_trigger(tmp_path: 
         assert shown["event_data"]["subscription_status"] == "Confirmed"
 
         parts = place.engine.plugins.of(smn)
-        await parts.service.listeners.note(parts.store, "gone", True)
-        await parts.service.listeners.forget_others(parts.store)
+        service = parts.service
+        assert isinstance(service, SmnService)
+        await service.listeners.note(parts.store, "gone", True)
+        await service.listeners.forget_others(parts.store)
         assert [key for key, _ in await parts.store.scan("subscriptions")] == [shown["trigger_id"]]
 
 
