@@ -97,6 +97,16 @@ class Broker:
                 about = Basic.Properties(delivery_mode=2, message_id=body.decode()[:100] if ids else None)
                 await channel.basic_publish(body, exchange=exchange, routing_key="k", properties=about)
 
+    async def pour(self, exchange: str, body: bytes, count: int) -> None:
+        """So many alike, each with an id, as fast as it goes."""
+        connection = await aiormq.connect(self.url())
+        channel = await connection.channel(publisher_confirms=False)
+        for number in range(count):
+            about = Basic.Properties(delivery_mode=2, message_id=str(number))
+            await channel.basic_publish(body, exchange=exchange, properties=about)
+        await channel.exchange_declare(exchange, passive=True)  # answered once all of them are there
+        await connection.close()
+
     async def queue(self, name: str) -> tuple[int, int] | None:
         """How many messages of it wait to be sent, and how many consumers it has; None if it is not there."""
         async with self.channel() as channel:

@@ -18,7 +18,7 @@ import pytest
 
 from bench.__main__ import SCENARIOS, find, main
 from bench.harness import Figure, Measured, Options, run, summarise
-from bench.intake_apig import FIGURES, apig
+from bench.intake import SOURCES
 from bench.load import STAMP, Job, Load, build, percentiles
 from bench.machine import cpu_of, look, wakeups
 from bench.recovery import check_backlog
@@ -98,10 +98,14 @@ def test_dispatch_measures_round_trips(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_gateway_is_measured_beside_the_api(tmp_path: Path) -> None:
-    found = apig(Options(seconds=0.2, directory=str(tmp_path)), lambda message: None)
+@pytest.mark.parametrize("name", SOURCES)
+def test_each_source_is_measured(tmp_path: Path, name: str) -> None:
+    if why := SOURCES[name].absent():
+        pytest.skip(f"no {name}: {why}")
 
-    assert set(found) == {figure.name for figure in FIGURES}
+    found = SOURCES[name].measure(Options(seconds=0.2, scale=0.01, directory=str(tmp_path)))
+
+    assert set(found) == {figure.name for figure in SOURCES[name].figures}
     assert all(value > 0 for value in found.values())
 
 

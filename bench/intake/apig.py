@@ -5,46 +5,31 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from bench.harness import Figure, Options, Round, Say, scratch
-from bench.load import Job
-from bench.machine import cpu_of
-from bench.server import HELD, PROJECT, Engine, engine, load
+from bench.harness import Figure, Options, Round, scratch
+from bench.intake.source import TEXT, Source, figures, flood
+from bench.server import HELD, PROJECT, Engine, engine
 
-CONNECTIONS = 64
-BODY = '{"k": "' + "x" * 191 + '"}'
+BODY = f'{{"k": "{TEXT}"}}'
 HELLO = "def handler(event, context):\n    return {'statusCode': 200, 'headers': {'a': 'b'}, 'body': 'hello'}\n"
 
-FIGURES = (
-    Figure(name="apig async", unit="events/s"),
-    Figure(name="API async", unit="events/s"),
-    Figure(name="apig async loop", unit="µs CPU/event"),
-    Figure(name="API async loop", unit="µs CPU/event"),
-    Figure(name="apig sync", unit="calls/s"),
-    Figure(name="API sync", unit="calls/s"),
-    Figure(name="apig sync loop", unit="µs CPU/call"),
-    Figure(name="API sync loop", unit="µs CPU/call"),
+CALLS = tuple(
+    figure
+    for name in ("apig sync", "API sync")
+    for figure in (Figure(name=name, unit="calls/s"), Figure(name=f"{name} loop", unit="µs CPU/call"))
 )
 
 
-def apig(options: Options, say: Say) -> Round:
+def measure(options: Options) -> Round:
     found: Round = {}
     gateway = _free_port()
     environment = {"FUNCTIOND_PLUGINS__APIG__PORT": str(gateway)}
     with scratch(options) as directory, engine(directory, profile=options.profile, **environment) as server:
         held, hello = server.deploy("held", HELD, instances=1), server.deploy("hello", HELLO)
         for mode, path, call in (("async", held, "invocations-async"), ("sync", hello, "invocations")):
-            say(f"intake: {mode} requests to a gateway, and to the API")
             _publish(server, path, mode)
-            found |= _cell(server, f"apig {mode}", gateway, f"/{mode}/orders/7?a=1", options)
-            found |= _cell(server, f"API {mode}", server.port, f"{path}/{call}", options)
+            found |= flood(server, f"apig {mode}", gateway, f"/{mode}/orders/7?a=1", BODY, options)[0]
+            found |= flood(server, f"API {mode}", server.port, f"{path}/{call}", BODY, options)[0]
     return found
-
-
-def _cell(server: Engine, name: str, port: int, path: str, options: Options) -> Round:
-    before = cpu_of(server.pid)
-    report = load(Job(port=port, path=path, body=BODY, connections=CONNECTIONS, seconds=options.seconds))
-    used = cpu_of(server.pid).since(before)
-    return {name: report.rate, f"{name} loop": used.loop / report.requests * 1e6}
 
 
 def _publish(server: Engine, function: str, mode: str) -> None:
@@ -70,3 +55,10 @@ def _free_port() -> int:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
         return port
+
+
+SOURCE = Source(
+    what="requests to a gateway, and to the API",
+    figures=(*figures("apig async"), *figures("API async"), *CALLS),
+    measure=measure,
+)

@@ -1,0 +1,16 @@
+"""Traces that others push."""
+
+from __future__ import annotations
+
+import json
+
+from bench.intake.source import TEXT, Source, figures, posted
+from bench.load import STAMP
+
+TRACE = {"trace_id": STAMP, "service_type": "ECS", "resource_type": "ecs", "trace_name": "stop", "request": TEXT}
+
+SOURCE = Source(
+    what="traces that are pushed",
+    figures=figures("cts"),
+    measure=posted("cts", "CTS", {"name": "n", "operations": ["ECS:ecs:stop"]}, "/triggers/cts", json.dumps(TRACE)),
+)

@@ -1,0 +1,50 @@
+"""An engine in this process, for sources that a test program can't reach from outside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from engine import Plugin
+from engine.app import Running, run_engine
+from engine.clock import Clock
+from engine.codestore import NO_CODE, CodeSource
+from engine.model import Function
+from engine.resources.triggers import TriggerDraft
+from engine.settings import load_settings
+from engine.urn import parse_urn
+
+SOURCE_CODE = b"def handler(event, context):\n    return event\n"
+
+
+@asynccontextmanager
+async def running(
+    directory: Path, plugins: Iterable[Plugin] = (), *, clock: Clock | None = None, **settings: Any
+) -> AsyncIterator[Running]:
+    """It executes nothing."""
+    named = {name.replace("__", "."): value for name, value in settings.items()}
+    whole = load_settings(overrides={"storage.data_dir": str(directory), "grace": 0, **named})
+    async with run_engine(whole, plugins=plugins, clock=clock) as engine:
+        engine.scheduler.hold("only what comes in is measured")
+        yield engine
+
+
+async def create(engine: Running, kind: str, data: dict[str, Any]) -> None:
+    """A function, and a trigger of it."""
+    function = Function(
+        function_id=0,
+        project="default",
+        package="default",
+        name="held",
+        runtime="Python3.10",
+        handler="index.handler",
+        timeout=3,
+        memory_size=128,
+        code=NO_CODE,
+    )
+    await engine.catalog.create(function, CodeSource(kind="inline", file=base64.b64encode(SOURCE_CODE).decode()))
+    urn = parse_urn("held", region=engine.settings.http.region, project="default")
+    await engine.resources.triggers.create(urn, TriggerDraft(kind=kind, data=data))

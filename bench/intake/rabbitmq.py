@@ -1,0 +1,44 @@
+"""Messages that have come to a trigger's queue, at a real broker, while the engine was away."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import anyio
+
+from bench.harness import Options, Round, scratch
+from bench.intake.source import TEXT, TOGETHER, Listening, Source, Watch, figures, wait_for_messages
+from bench.server import engine
+
+MESSAGES = 20_000
+
+
+def absent() -> str:
+    if not all(find_spec(name) for name in ("aiormq", "cryptography", "pytest")):
+        return "pip install -e '.[dev]' brings its client"
+    from tests.rabbit_broker import PROGRAM
+
+    return "" if Path(PROGRAM).exists() else "apt-get install rabbitmq-server"
+
+
+def measure(options: Options) -> Round:
+    from tests.rabbit_broker import PASSWORD, USER, VHOST, rabbit_broker
+
+    broker, messages = rabbit_broker(), options.scaled(MESSAGES)
+    with scratch(options) as directory:
+        exchange = directory.name
+        anyio.run(broker.create, exchange)
+        login = {"access_user": USER, "access_password": PASSWORD, "vhost": VHOST, "connect_address": broker.address}
+        with engine(directory) as server:
+            Listening(
+                server, "RABBITMQ", {"instance_id": "i", "exchange_name": exchange, "batch_size": TOGETHER, **login}
+            )
+        anyio.run(broker.pour, exchange, TEXT.encode(), messages)
+        with engine(directory, profile=options.profile) as server:
+            watch = Watch(server)
+            wait_for_messages(directory, messages, "$.records[0].messages")
+            return watch.figures("rabbitmq", messages)
+
+
+SOURCE = Source(what="messages of RabbitMQ", figures=figures("rabbitmq"), measure=measure, absent=absent)

@@ -1,0 +1,139 @@
+"""What every source of the scenario is, and the ways that several are measured: posted to, or drained."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from bench.harness import Figure, Options, Round, scratch
+from bench.load import Job
+from bench.machine import cpu_of
+from bench.server import HELD, PROJECT, Engine, ServerFailed, engine, load
+
+CONNECTIONS = 64
+#: What an event has beside its envelope.
+TEXT = "x" * 191
+#: Seconds until all that was sent must be in the journal.
+PATIENCE = 120.0
+#: Messages in one event at the most, of sources that make one of many.
+TOGETHER = 100
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    what: str  #: for people who wait
+    figures: tuple[Figure, ...]
+    measure: Callable[[Options], Round]
+    absent: Callable[[], str] = lambda: ""  #: why it can't be measured here
+
+
+def figures(name: str) -> tuple[Figure, ...]:
+    return (Figure(name=name, unit="events/s"), Figure(name=f"{name} loop", unit="µs CPU/event"))
+
+
+class Listening:
+    """A trigger whose source runs, on a function that executes nothing to speak of."""
+
+    def __init__(self, server: Engine, kind: str, data: Mapping[str, Any]) -> None:
+        urn = server.deploy("held", HELD, instances=1).rpartition("/")[2]
+        body = {"trigger_type_code": kind, "trigger_status": "ACTIVE", "event_data": data}
+        path = f"/v2/{PROJECT}/fgs/triggers/{urn}"
+        self._server, self._state = server, f"{path}/{kind}/{server.call('POST', path, body)['trigger_id']}/state"
+        self.trigger_id = self._state.split("/")[-2]
+        _until(lambda: server.call("GET", self._state)["state"] == "running", f"the source of {kind} did not run")
+
+    def accepted(self, events: int) -> None:
+        """Return once there were so many."""
+        _until(lambda: self._server.call("GET", self._state)["accepted"] >= events, f"{events} events did not come")
+
+
+class Watch:
+    """Time, and work of an engine's loop, from now on."""
+
+    def __init__(self, server: Engine) -> None:
+        self._server, self._used, self._began = server, cpu_of(server.pid), time.perf_counter()
+
+    def figures(self, name: str, events: int) -> Round:
+        passed, used = time.perf_counter() - self._began, cpu_of(self._server.pid).since(self._used)
+        return {name: events / passed, f"{name} loop": used.loop / events * 1e6}
+
+
+def posted(
+    name: str,
+    kind: str,
+    data: Mapping[str, Any],
+    path: str,
+    body: str,
+    headers: Mapping[str, str] | None = None,
+    before: Callable[[Engine], object] = lambda server: None,
+) -> Callable[[Options], Round]:
+    """Measures what is posted to a path, in which ``{trigger}`` is the trigger's id. ``before`` makes what is there."""
+
+    def measure(options: Options) -> Round:
+        with scratch(options) as directory, engine(directory, profile=options.profile) as server:
+            before(server)
+            trigger = Listening(server, kind, data)
+            where = path.format(trigger=trigger.trigger_id)
+            found, requests = flood(server, name, server.port, where, body, options, headers)
+            trigger.accepted(requests)
+            return found
+
+    return measure
+
+
+def flood(
+    server: Engine,
+    name: str,
+    port: int,
+    path: str,
+    body: str,
+    options: Options,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[Round, int]:
+    """As many requests as are answered; gives their number, too."""
+    before = cpu_of(server.pid)
+    job = Job(
+        port=port,
+        path=path,
+        body=body,
+        headers=dict(headers or {}),
+        connections=CONNECTIONS,
+        seconds=options.seconds,
+    )
+    report = load(job)
+    used = cpu_of(server.pid).since(before)
+    return {name: report.rate, f"{name} loop": used.loop / report.requests * 1e6}, report.requests
+
+
+def wait_for_messages(data: Path, messages: int, place: str) -> None:
+    """Return once the journal has so many; ``place`` is that of the array of messages in an event."""
+    key = found = 0
+
+    def all_there() -> bool:
+        nonlocal key, found
+        last, more = _messages(data, key, place)
+        key, found = max(key, last), found + more
+        return found >= messages
+
+    _until(all_there, f"{messages} messages did not come")
+
+
+def _messages(data: Path, after: int, place: str) -> tuple[int, int]:
+    with closing(sqlite3.connect(f"file:{data}/journal.db?mode=ro", uri=True, timeout=10)) as database:
+        length = "json_array_length(CAST(body AS TEXT), ?)"
+        statement = f"SELECT coalesce(max(key), 0), coalesce(sum({length}), 0) FROM payload WHERE key > ?"
+        last, found = database.execute(statement, (place, after)).fetchone()
+        return last, found
+
+
+def _until(true: Callable[[], bool], problem: str) -> None:
+    deadline = time.perf_counter() + PATIENCE
+    while not true():
+        if time.perf_counter() > deadline:
+            raise ServerFailed(f"{problem} in {PATIENCE:g} s")
+        time.sleep(0.02)
