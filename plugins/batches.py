@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from engine import Event
+from engine import Event, TriggerContext
 
 
 class Record(Protocol):
@@ -20,12 +20,23 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
 
 
-def events(records: Iterable[Record], envelope: Mapping[str, Any], limit: int) -> list[Event]:
+def envelope(context: TriggerContext, trigger_type: str, instance_id: str) -> dict[str, Any]:
+    """What stands around the records of an event."""
+    return {
+        "event_version": "v1.0",
+        "event_time": int(context.plugin.clock.now()),
+        "trigger_type": trigger_type,
+        "region": context.plugin.region,
+        "instance_id": instance_id,
+    }
+
+
+def events(records: Iterable[Record], around: Mapping[str, Any], limit: int) -> list[Event]:
     """As few events as hold the records, each of at most ``limit`` bytes unless a single record needs more.
 
     Values are text (spec triggers_runtime, 1.8): bytes that are none become U+FFFD, and no value the empty string.
     """
-    head = msgspec.json.encode(envelope)[:-1] + b',"records":['
+    head = msgspec.json.encode(around)[:-1] + b',"records":['
     return [Event(payload=_payload(head, messages)) for messages in _parts(records, limit - len(head) - 2)]
 
 

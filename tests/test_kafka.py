@@ -25,7 +25,7 @@ from plugins.kafka.positions import Found, begin
 from plugins.kafka.settings import EVENT_LIMIT, Instance, KafkaSettings, connection
 from tests.kafka_broker import Broker, kafka_broker
 from tests.s3_server import S3Server, s3_server
-from tests.triggering import House, house, until
+from tests.triggering import House, house, messages, until
 
 EARLIEST: dict[str, Any] = {"plugins__kafka__start": "earliest"}
 
@@ -152,15 +152,6 @@ async def reading(place: House, broker: Broker, kind: str = "KAFKA", **changes: 
     trigger = await place.update(trigger, status="ACTIVE")
     await until(lambda: place.state(trigger).state == "running")
     return trigger
-
-
-async def messages(place: House, count: int) -> list[str]:
-    """All that were accepted, once there are so many."""
-    while True:
-        found = [m for event in await place.events() for record in event["records"] for m in record["messages"]]
-        if len(found) >= count:
-            return found
-        await anyio.sleep(0.01)
 
 
 async def committed(broker: Broker, group: str, partition: int) -> int | None:

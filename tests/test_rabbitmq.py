@@ -20,7 +20,7 @@ from plugins.rabbitmq.connection import opened
 from plugins.rabbitmq.options import RabbitOptions
 from plugins.rabbitmq.settings import EVENT_LIMIT, Instance, RabbitSettings
 from tests.rabbit_broker import PASSWORD, USER, VHOST, Broker, started_broker
-from tests.triggering import House, house, until
+from tests.triggering import House, house, messages, until
 
 #: What is in the way is looked for, and tried again, all the time.
 QUICK: dict[str, Any] = {"plugins__rabbitmq__check_every": 0.1, "retry__longest": 0.2}
@@ -132,15 +132,6 @@ async def reading(place: House, broker: Broker, exchange: str, **changes: Any) -
 
 async def runs(place: House, trigger: BoundTrigger) -> None:
     await until(lambda: place.state(trigger).state == "running")
-
-
-async def messages(place: House, count: int) -> list[str]:
-    """All that were accepted, once there are so many."""
-    while True:
-        found = [m for event in await place.events() for record in event["records"] for m in record["messages"]]
-        if len(found) >= count:
-            return found
-        await anyio.sleep(0.01)
 
 
 async def has(broker: Broker, trigger: BoundTrigger, *, ready: int | None) -> None:

@@ -104,6 +104,15 @@ def _hello() -> Function:
     )
 
 
+async def messages(place: House, count: int) -> list[str]:
+    """All messages of brokers that were accepted, once there are so many."""
+    while True:
+        found = [m for event in await place.events() for record in event["records"] for m in record["messages"]]
+        if len(found) >= count:
+            return found
+        await anyio.sleep(0.01)
+
+
 async def until(true: Callable[[], bool]) -> None:
     """Turn the loop over until something is true; ``house`` bounds it in time."""
     while not true():  # noqa: ASYNC110  (what is looked at offers no event)

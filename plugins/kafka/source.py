@@ -16,7 +16,7 @@ import structlog
 from anyio.abc import TaskStatus
 
 from engine import TriggerContext
-from plugins.batches import events
+from plugins.batches import envelope, events
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.kafka.positions import Found, begin, name_of, read, written
 from plugins.kafka.settings import EVENT_LIMIT, KafkaSettings, connection, library
@@ -201,16 +201,10 @@ class _Reader:
 
     async def _accept(self, gathered: dict[Any, list[Any]]) -> None:
         offsets = {one: records[-1].offset + 1 for one, records in gathered.items()}
-        envelope = {
-            "event_version": "v1.0",
-            "event_time": int(self._context.plugin.clock.now()),
-            "trigger_type": "KAFKA",
-            "region": self._context.plugin.region,
-            "instance_id": self._options.instance_id,
-        }
+        head = envelope(self._context, "KAFKA", self._options.instance_id)
         records = (record for some in gathered.values() for record in some)
         await self._context.accept_batch(
-            events(records, envelope, self._settings.batch_bytes),
+            events(records, head, self._settings.batch_bytes),
             {name_of(*one): written(self._options.cluster, offset) for one, offset in offsets.items()},
         )
         await self._commit(offsets)

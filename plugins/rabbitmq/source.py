@@ -15,7 +15,7 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine import TriggerContext
-from plugins.batches import events
+from plugins.batches import envelope, events
 from plugins.patience import patience
 from plugins.rabbitmq.accepted import Accepted, mark_of
 from plugins.rabbitmq.connection import PATIENCE, opened
@@ -125,14 +125,8 @@ class _Reader:
     async def _accept(self, batch: Sequence[_Message]) -> None:
         fresh = self._fresh(batch)
         cursor = self._accepted.cursor([message.mark for message in fresh if message.mark])
-        envelope = {
-            "event_version": "v1.0",
-            "event_time": int(self._context.plugin.clock.now()),
-            "trigger_type": "RABBITMQ",
-            "region": self._context.plugin.region,
-            "instance_id": self._options.instance_id,
-        }
-        await self._context.accept_batch(events(fresh, envelope, self._settings.batch_bytes), cursor)
+        head = envelope(self._context, "RABBITMQ", self._options.instance_id)
+        await self._context.accept_batch(events(fresh, head, self._settings.batch_bytes), cursor)
         self._accepted.note(cursor)
         await self._channel.basic_ack(batch[-1].tag, multiple=True)
 
