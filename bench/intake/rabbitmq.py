@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from bench.harness import Options, Round, scratch
-from bench.intake.source import TEXT, TOGETHER, Listening, Source, Watch, figures, wait_for_messages
+from bench.intake.source import TEXT, TOGETHER, Listening, Source, Watch, figures, in_records, wait_for_messages
 from bench.server import engine
 
 MESSAGES = 20_000
@@ -37,7 +37,7 @@ def measure(options: Options) -> Round:
         anyio.run(broker.pour, exchange, TEXT.encode(), messages)
         with engine(directory, profile=options.profile) as server:
             watch = Watch(server)
-            wait_for_messages(directory, messages, "$.records[0].messages")
+            wait_for_messages(directory, messages, in_records)
             return watch.figures("rabbitmq", messages)
 
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from bench.harness import Figure, Options, Round, scratch
@@ -23,6 +24,10 @@ TEXT = "x" * 191
 PATIENCE = 120.0
 #: Messages in one event at the most, of sources that make one of many.
 TOGETHER = 100
+#: Messages in a request to a stream.
+PUT = 10
+
+Count = Callable[[Any], int]  #: how many messages an event has
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -110,25 +115,36 @@ def flood(
     return {name: report.rate, f"{name} loop": used.loop / report.requests * 1e6}, report.requests
 
 
-def wait_for_messages(data: Path, messages: int, place: str) -> None:
-    """Return once the journal has so many; ``place`` is that of the array of messages in an event."""
-    key = found = 0
+def streamed(server: Engine, data: Path, name: str, path: str, body: str, requests: int, count: Count) -> Round:
+    """So many requests, of ``PUT`` messages each, until all of these are in the journal."""
+    watch = Watch(server)
+    load(Job(port=server.port, path=path, body=body, connections=CONNECTIONS, seconds=PATIENCE, count=requests))
+    wait_for_messages(data, requests * PUT, count)
+    return watch.figures(name, requests * PUT)
+
+
+def wait_for_messages(data: Path, messages: int, count: Count) -> None:
+    """Return once the journal's events have so many."""
+    last = found = 0
 
     def all_there() -> bool:
-        nonlocal key, found
-        last, more = _messages(data, key, place)
-        key, found = max(key, last), found + more
+        nonlocal last, found
+        for key, event in _events(data, last):
+            last, found = key, found + count(msgspec.json.decode(event))
         return found >= messages
 
     _until(all_there, f"{messages} messages did not come")
 
 
-def _messages(data: Path, after: int, place: str) -> tuple[int, int]:
+def in_records(event: Any) -> int:
+    """As events of brokers have them."""
+    return sum(len(record["messages"]) for record in event["records"])
+
+
+def _events(data: Path, after: int) -> list[tuple[int, bytes]]:
+    """All behind a key, in their order."""
     with closing(sqlite3.connect(f"file:{data}/journal.db?mode=ro", uri=True, timeout=10)) as database:
-        length = "json_array_length(CAST(body AS TEXT), ?)"
-        statement = f"SELECT coalesce(max(key), 0), coalesce(sum({length}), 0) FROM payload WHERE key > ?"
-        last, found = database.execute(statement, (place, after)).fetchone()
-        return last, found
+        return database.execute("SELECT key, body FROM payload WHERE key > ? ORDER BY key", (after,)).fetchall()
 
 
 def _until(true: Callable[[], bool], problem: str) -> None:
