@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+import structlog.testing
 from cramjam import snappy
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from plugins.lts import bodies, items, service
 from plugins.lts import plugin as lts
 from plugins.lts.items import PIECE, Item
 from plugins.lts.problems import LtsProblem
+from plugins.lts.readers import PATIENCE, Readers
 from plugins.lts.settings import MIB
 from tests.http_app import PROJECT
 from tests.logs import Lts, messages, told
@@ -278,10 +280,10 @@ async def test_lines_that_no_room_is_left_for_are_refused_until_a_function_takes
 ) -> None:
     monkeypatch.setattr(service, "SETTLED", 0.0)
     monkeypatch.setattr(service, "CALM", 0.0)
-    line = "x" * 400_000
-    async with scene(tmp_path, plugins__lts__size=MIB, queue__function_rows=6) as one:
+    line = "x" * 1_000_000
+    async with scene(tmp_path, plugins__lts__size=16 * MIB, queue__function_rows=1) as one:
         trigger = await one.trigger()
-        replies = [await one.client.try_to_send(line) for _ in range(4)]
+        replies = [await one.client.try_to_send(line) for _ in range(19)]
         await until(lambda: "backlog" in one.place.state(trigger).problem)
         full = replies[-1]
         for key in await one.place.keys():
@@ -308,3 +310,37 @@ async def test_what_is_older_than_its_stream_keeps_it_goes(tmp_path: Path) -> No
             await anyio.sleep(0.005)
 
         assert await one.rows() == 1
+
+
+async def test_lines_that_were_kept_too_short_are_lost_aloud(tmp_path: Path) -> None:
+    clock = ManualClock(1_800_000_000.0)
+    async with scene(tmp_path, clock=clock) as one:
+        trigger = await one.trigger()
+        client = one.client
+        await client.send("a")
+        await one.has("a")
+        await one.place.update(trigger, status="DISABLED")
+        await client.send("b")
+        clock.advance(8 * DAY)
+        await client.send("c")
+    async with scene(tmp_path, made=True, clock=clock) as one:
+        while await one.rows() > 1:  # noqa: ASYNC110  (nothing tells of it)
+            await anyio.sleep(0.005)
+        with structlog.testing.capture_logs() as logs:
+            await one.place.update(trigger, status="ACTIVE")
+            await one.has("a", "c")
+
+        assert [line["trigger"] for line in logs if "lines are lost" in line["event"]] == [trigger.id]
+
+
+def test_lines_are_kept_for_the_slowest_trigger_and_for_a_while_if_it_stops() -> None:
+    clock = ManualClock(0.0)
+    readers = Readers(clock.now)
+    with readers.reading("fast", "s", "f") as fast:
+        with readers.reading("slow", "s", "g") as slow:
+            fast.position, slow.position = 9, 3
+            both = readers.needed("s")
+        stopped = readers.needed("s")
+        clock.advance(PATIENCE)
+
+        assert (both, stopped, readers.needed("s"), readers.needed("another")) == (3, 3, 9, None)

@@ -95,6 +95,15 @@ async def test_lines_go_where_the_configuration_of_their_function_says(tmp_path:
         await one.has("here")
 
 
+async def test_custom_tags_are_the_labels_of_lines(tmp_path: Path) -> None:
+    async with scene(tmp_path, plugins__lts__labels=True) as one:
+        await one.listen()
+        one.write("x", writer(details={"lts_custom_tag": {"team": "a"}}))
+        [event] = await one.has("x")
+
+        assert items(event)[0]["labels"] == {"team": "a"}
+
+
 async def test_no_function_is_called_in_a_circle(tmp_path: Path) -> None:
     """Each of these would lead back to where it came from, or may."""
     async with scene(tmp_path) as one:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import zlib
 from typing import Annotated, Any, TypeVar
 
-import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from engine import PushRequest
 from plugins import vendor_api
+from plugins.lts.items import LABELS, are_short
 from plugins.lts.problems import BAD_REQUEST, LtsProblem
 
 T = TypeVar("T")
 
 LIMIT = 5 << 20  #: bytes of a body, as it comes and unpacked
 MOST = 10_000  #: lines of a body: more small ones would hold up others
-LABELS = 8 << 10  #: bytes of labels, which are told with each line
 
 ResourceName = Annotated[str, Meta(pattern=r"^[^\s./][^/]{0,63}\Z")]
 Days = Annotated[int, Meta(ge=1, le=365)]
@@ -93,7 +92,7 @@ def read_query(request: PushRequest, type_: type[T]) -> T:
 
 
 def checked_labels(labels: dict[str, Any] | None) -> dict[str, Any]:
-    if labels and len(msgspec.json.encode(labels)) > LABELS:
+    if labels and not are_short(labels):
         raise _bad(f"labels may have {LABELS} bytes")
     return labels or {}
 

@@ -20,7 +20,7 @@ import structlog
 
 from engine import FunctionLines, Overloaded, Unavailable, log_target_of
 from plugins.lts.groups import stream_name
-from plugins.lts.items import Item, encoded
+from plugins.lts.items import Item, are_short, encoded
 from plugins.lts.lines import Lines, Written
 
 WAITING = 4 << 20  #: bytes of items
@@ -92,7 +92,7 @@ class FunctionLog:
 
     def _items(self, told: FunctionLines) -> Iterator[Item]:
         function = told.function
-        labels = {"request_id": told.request_id, **function.details.get("lts_custom_tag", {})} if self._labels else {}
+        tags = function.details.get("lts_custom_tag", {})
         for line in told.lines:
             yield Item(
                 message=line.text,
@@ -102,7 +102,7 @@ class FunctionLog:
                 path=str(function.urn(self._region)),
                 log_uid=told.request_id,
                 line_no=next(self._numbers),
-                labels=labels,
+                labels=tags if self._labels and are_short(tags) else {},
             )
 
 

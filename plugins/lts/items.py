@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 #: Bytes of ``logs`` in one event: 75 KB, in the stricter reading.
 PIECE = 75_000
+LABELS = 2048  #: bytes of labels, which may be told with each line
 
 
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -21,6 +22,10 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
     log_uid: str  #: of the request that sent it, or of the invocation that wrote it
     line_no: int
     labels: dict[str, Any] = {}
+
+
+def are_short(labels: Mapping[str, Any]) -> bool:
+    return len(msgspec.json.encode(labels)) <= LABELS
 
 
 def encoded(items: Iterable[Item]) -> Iterator[bytes]:

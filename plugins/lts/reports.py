@@ -17,7 +17,7 @@ from plugins.vendor_api import Answer, Call, Handler
 HEAD = "v2/lts"
 #: What a sender may say of itself by labels, each in one of these spellings.
 _HOST, _IP, _PATH = ("host_name", "hostName"), ("ip", "hostIP", "host_ip"), ("path", "pathFile", "path_file")
-_LONGEST = 1024  #: characters of one of these
+_LONGEST = 255  #: characters of one of these
 _TAKEN = {"errorCode": "SVCSTG.ALS.200.200", "error_msg": "Report success.", "result": None}
 
 
