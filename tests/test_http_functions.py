@@ -178,6 +178,17 @@ async def test_a_deleted_function_is_gone(api: Api) -> None:
     assert (shown.status, shown.json["error_code"]) == (404, "FSS.1051")
 
 
+@pytest.mark.parametrize("name", ["import", "statistics"])
+async def test_a_function_may_be_called_like_a_part_of_a_path(api: Api, name: str) -> None:
+    await api.create(name)
+
+    deleted = await api.send("DELETE", f"/{name}")
+    not_meant = await api.send("PUT", f"/{name}", {})
+
+    assert deleted.status == 204
+    assert (not_meant.status, not_meant.json["error_code"]) == (405, "FSS.0405")
+
+
 async def test_latest_alone_cannot_be_deleted(api: Api) -> None:
     await api.create()
 

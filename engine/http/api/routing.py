@@ -86,8 +86,16 @@ class Resource(Struct, frozen=True, kw_only=True):
 
 def make_router(resources: Iterable[Resource], region: str) -> App:
     """An ASGI application whose errors are for the caller to catch: nothing has been sent by then."""
-    routes = [Route(resource.path, _Endpoint(resource, region)) for resource in sorted(resources, key=_precedence)]
+    ordered = sorted(resources, key=_precedence)
+    routes = [_Route(one.path, _Endpoint(one, region), methods=list(one.methods)) for one in ordered]
     return Router(routes, redirect_slashes=False, default=_unknown)
+
+
+class _Route(Route):
+    """Where the method is another, a later path may still have it: functions may be called ``import``."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
 
 
 class _Endpoint:
