@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from engine import PushRequest, project_log_target
+from engine import PushRequest, Unavailable, project_log_target
 from engine.resources.bound_trigger import BoundTrigger
 from engine.testing import ManualClock
+from engine.testing_triggers import MemoryStore
 from plugins.lts import bodies, items, service
 from plugins.lts import plugin as lts
 from plugins.lts.items import PIECE, Item
+from plugins.lts.lines import Lines, Written
 from plugins.lts.problems import LtsProblem
 from plugins.lts.readers import PATIENCE, Readers
 from plugins.lts.settings import MIB
@@ -344,3 +346,24 @@ def test_lines_are_kept_for_the_slowest_trigger_and_for_a_while_if_it_stops() ->
         clock.advance(PATIENCE)
 
         assert (both, stopped, readers.needed("s"), readers.needed("another")) == (3, 3, 9, None)
+
+
+class FailingStore(MemoryStore):
+    fails = True
+
+    async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
+        if self.fails:
+            raise Unavailable("the disk refuses")
+        await super().write(table, put, delete)
+
+
+async def test_what_the_disk_refuses_takes_no_room() -> None:
+    store, size = FailingStore(), 5 * MIB
+    lines = Lines(store, ManualClock(0.0).now, 16 * MIB)
+    for _ in range(9):
+        with pytest.raises(Unavailable):
+            await lines.append([Written(stream="s", items=[b"x" * size])])
+    store.fails = False
+    await lines.append([Written(stream="s", items=[b"x" * size])])
+
+    assert (lines.size, lines.end("s"), len(await store.scan("lines"))) == (size, size, 1)

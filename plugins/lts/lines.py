@@ -46,11 +46,11 @@ class Lines:
     def __init__(self, store: Store, now: Callable[[], float], limit: int) -> None:
         self._logs = RowLogs(store, TABLE, Row, now)
         self._limit = limit
-        self._begins: dict[
-            str, int
-        ] = {}  #: where what is kept of a stream begins, in the bytes that ``Row.end`` counts
-        self._ends: dict[str, int] = {}  #: where the next row begins
+        # By streams, in the bytes that ``Row.end`` counts:
+        self._begins: dict[str, int] = {}  #: where what is kept begins
         self._seen: dict[str, int] = {}  #: where what is on disk ends
+        self._ends: dict[str, int] = {}  #: where the next row begins, behind those on their way to disk
+        self._coming = 0  #: bytes of these
         self._loading = anyio.Lock()
         self.pressed = asyncio.Event()  #: set when more than half of the room is in use
 
@@ -72,7 +72,7 @@ class Lines:
 
     @property
     def size(self) -> int:
-        return sum(self._ends.values()) - sum(self._begins.values())
+        return sum(self._seen.values()) - sum(self._begins.values()) + self._coming
 
     def end(self, stream: str) -> int:
         """Where what can be read ends, in bytes."""
@@ -86,11 +86,17 @@ class Lines:
         """All in one transaction. Raises Overloaded if there is no room."""
         for one in written:
             await self.know(one.stream)
-        self._admit(sum(len(item) for one in written for item in one.items))
+        size = sum(len(item) for one in written for item in one.items)
+        self._admit(size)
         rows = [(one.stream, self._row(one, items)) for one in written for items in _chunks(one.items)]
-        await self._logs.append(rows)
-        for stream, row in rows:
-            self._seen[stream] = row.end
+        self._coming += size
+        try:
+            await self._logs.append(rows)
+            self._seen.update((stream, row.end) for stream, row in rows)
+        finally:
+            self._coming -= size
+            if not self._coming:  # what failed leaves no gap
+                self._ends.update((stream, self._seen[stream]) for stream, _ in rows)
         if self.size > self._limit // 2:
             self.pressed.set()
 
@@ -122,7 +128,7 @@ class Lines:
         """All that is kept of it."""
         await self.know(stream)
         await self._logs.purge(stream)
-        self._begins[stream] = self._ends[stream]
+        self._begins[stream] = self._seen[stream]
 
     def _admit(self, size: int) -> None:
         used = self.size
