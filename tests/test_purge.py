@@ -29,17 +29,25 @@ async def storing(folder: Path) -> AsyncIterator[Storage]:
                 opened.writer.close()
 
 
-async def finished(storage: Storage, number: int, *, size: int = 10, token: str = "") -> list[Invocation]:
-    ended = []
+async def appended(storage: Storage, number: int, *, size: int = 10, token: str = "") -> list[Invocation]:
+    waiting = []
     for _ in range(number):
         key = storage.identity.next_key(NOW)
         request_id = storage.identity.request_id(key)
-        ended.append(Invocation(key=key, request_id=request_id, function_id=1, payload=b"x" * size))
-    await asyncio.gather(*(storage.journal.append(i, token=token and f"{token}{i.key}") for i in ended))
-    for i in ended:
+        waiting.append(Invocation(key=key, request_id=request_id, function_id=1, payload=b"x" * size))
+    await asyncio.gather(*(storage.journal.append(i, token=token and f"{token}{i.key}") for i in waiting))
+    return waiting
+
+
+async def finished(storage: Storage, number: int, *, size: int = 10, token: str = "") -> list[Invocation]:
+    return settle(storage, await appended(storage, number, size=size, token=token))
+
+
+def settle(storage: Storage, invocations: list[Invocation]) -> list[Invocation]:
+    for i in invocations:
         outcome = Outcome(started_at=NOW, ended_at=NOW)
         storage.journal.settle(Settlement(invocation=i, state=State.SUCCESS, outcome=outcome))
-    return ended
+    return invocations
 
 
 async def purge(storage: Storage, now: float, *, rows: int = 1_000_000, size: int = 1 << 40) -> Purged:
@@ -85,6 +93,29 @@ async def test_what_waits_stays_however_old(tmp_path: Path) -> None:
 
         assert await purged_whole(storage, NOW + 100 * DAY) == 0
         assert await storage.records.get(key) is not None
+
+
+async def test_what_waits_in_front_is_not_gone_through_again_for_each_that_is_too_many(tmp_path: Path) -> None:
+    async with storing(tmp_path) as storage:
+        await appended(storage, 3 * STEP_ROWS)
+        await finished(storage, 10)
+        assert await purged_whole(storage, NOW, rows=4) == 6
+        await finished(storage, 2)
+
+        step = await purge(storage, NOW, rows=4)
+
+        assert len(step.request_ids) == 2
+
+
+async def test_what_has_ended_in_front_meanwhile_goes_too(tmp_path: Path) -> None:
+    async with storing(tmp_path) as storage:
+        waiting = await appended(storage, 1)
+        await finished(storage, 2 * STEP_ROWS)
+        assert await purged_whole(storage, NOW, rows=STEP_ROWS) == STEP_ROWS
+        settle(storage, waiting)
+
+        assert await purged_whole(storage, NOW, rows=1) == STEP_ROWS
+        assert await purged_whole(storage, NOW, rows=0) == 1
 
 
 async def test_a_step_is_bounded_in_bytes_and_writes_little(tmp_path: Path) -> None:

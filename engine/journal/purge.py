@@ -31,16 +31,29 @@ class Walk(Struct):
 
 
 class Purge:
+    """While more is kept than the caps allow, it walks on from where it last stopped doing so: a long backlog in front
+    of what has ended is not gone through again for every few rows. For the age it begins in front each round.
+    """
+
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._purged_to = 0  #: everything below was looked at in this round
+        self._aged_to = self._capped_to = 0  #: everything below was looked at
 
     def step(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> Purged:
         """Walks in the order of acceptance, and begins anew when it reaches rows too young to be dropped."""
         tokens, next_token = _forget_tokens(db, now)
-        walk = self._walk(db, now - age, rows, size)
+        kept_rows, kept_size = db.execute("SELECT rows, size FROM tally WHERE function_id = 0").fetchone() or (0, 0)
+        if kept_rows > rows or kept_size > size:
+            walk = Walk(drop=[], kept_rows=kept_rows, kept_size=kept_size, reached=self._capped_to)
+            _walk_by_caps(db, walk, rows, size)
+            from_middle, self._capped_to = self._capped_to > 0, 0 if walk.complete else walk.reached
+            if from_middle:
+                walk.complete = False  # more may have ended in front
+        else:
+            walk = Walk(drop=[], kept_rows=kept_rows, kept_size=kept_size, reached=self._aged_to)
+            _walk_by_age(db, walk, now - age)
+            self._aged_to = 0 if walk.complete else walk.reached
         _drop(db, walk)
-        self._purged_to = 0 if walk.complete else walk.reached
         crowded = _give_back(db)
         due = min(walk.oldest + age, next_token)
         return Purged(
@@ -50,38 +63,53 @@ class Purge:
             next_due=None if due == math.inf else due,
         )
 
-    def _walk(self, db: sqlite3.Connection, cutoff: float, rows: int, size: int) -> Walk:
-        kept = db.execute("SELECT rows, size FROM tally WHERE function_id = 0").fetchone() or (0, 0)
-        walk = Walk(drop=[], kept_rows=kept[0], kept_size=kept[1], reached=self._purged_to)
-        found = db.execute(
-            "SELECT key, state, ended, size, (SELECT length(body) + length(log) FROM result WHERE key = i.key),"
-            " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL)"
-            " FROM invocation i WHERE key > ? ORDER BY key LIMIT ?",
-            (self._purged_to, STEP_ROWS),
-        ).fetchall()
-        walk.complete = len(found) < STEP_ROWS
-        for key, state, ended, payload, result, owes in found:
-            over = walk.kept_rows > rows or walk.kept_size > size
-            if not over and key > key_at(cutoff):
-                walk.complete = True  # nothing behind can have ended earlier than it was accepted
-                walk.oldest = min(walk.oldest, accepted_at(key))
-                break
-            walk.reached = key
-            if state >= 3 and not owes and (over or ended <= cutoff):
-                _take(walk, key, payload + (result or 0))
-                if walk.dropped_size > STEP_SIZE:
-                    walk.complete = False
-                    break
-            elif state >= 3:
-                walk.oldest = min(walk.oldest, ended)
-        return walk
+
+def _walk_by_age(db: sqlite3.Connection, walk: Walk, cutoff: float) -> None:
+    for key, ended, size, owes in _rows_behind(db, walk):
+        if key > key_at(cutoff):
+            walk.complete = True  # nothing behind can have ended earlier than it was accepted
+            walk.oldest = min(walk.oldest, accepted_at(key))
+            return
+        walk.reached = key
+        if ended is None:
+            continue
+        if ended > cutoff or owes:
+            walk.oldest = min(walk.oldest, ended)
+        elif _take(walk, key, size):
+            return
 
 
-def _take(walk: Walk, key: int, size: int) -> None:
+def _walk_by_caps(db: sqlite3.Connection, walk: Walk, rows: int, size: int) -> None:
+    for key, ended, row_size, owes in _rows_behind(db, walk):
+        if walk.kept_rows <= rows and walk.kept_size <= size:
+            walk.complete = False  # the ages are still to be looked at
+            return
+        walk.reached = key
+        if ended is not None and not owes and _take(walk, key, row_size):
+            return
+
+
+def _rows_behind(db: sqlite3.Connection, walk: Walk) -> list[tuple[int, float | None, int, int]]:
+    """The next rows: key, when it ended, bytes, whether it is owed to a destination."""
+    found = db.execute(
+        "SELECT key, ended, size + coalesce((SELECT length(body) + length(log) FROM result WHERE key = i.key), 0),"
+        " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL)"
+        " FROM invocation i WHERE key > ? ORDER BY key LIMIT ?",
+        (walk.reached, STEP_ROWS),
+    ).fetchall()
+    walk.complete = len(found) < STEP_ROWS
+    return found
+
+
+def _take(walk: Walk, key: int, size: int) -> bool:
+    """To be dropped; True if that is enough for one step."""
     walk.drop.append(key)
     walk.kept_rows -= 1
     walk.kept_size -= size
     walk.dropped_size += size
+    if walk.dropped_size > STEP_SIZE:
+        walk.complete = False
+    return walk.dropped_size > STEP_SIZE
 
 
 def _drop(db: sqlite3.Connection, walk: Walk) -> None:
