@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +32,9 @@ class Disk(Struct):
     code: int = 0
     times: int = 0  #: how often; negative for ever
     met: int = 0
+    busy: threading.Event = field(default_factory=threading.Event)  #: set once it takes its time
+    answer: threading.Event | None = None  #: for which COMMIT waits then
+    patient: bool = True  #: it came soon enough
 
     def fail(self, code: int, statement: str = "COMMIT", *, times: int = -1) -> None:
         self.statement, self.code, self.times = statement, code, times
@@ -39,6 +43,9 @@ class Disk(Struct):
         self.times = 0
 
     def check(self, sql: str) -> None:
+        if self.answer is not None and sql == "COMMIT":
+            self.busy.set()
+            self.patient = self.answer.wait(5)
         if self.times and sql.startswith(self.statement):
             self.times -= 1
             self.met += 1
@@ -138,6 +145,22 @@ async def test_what_came_in_one_breath_is_one_commit(tmp_path: Path) -> None:
         await asyncio.gather(*(opened.journal.append(opened.made()) for _ in range(20)))
 
         assert opened.writer.statistics().commit_seconds.count == 1
+
+
+async def test_a_disk_that_takes_its_time_does_not_hold_up_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with writing(tmp_path) as now:
+        now.disk.answer = threading.Event()
+        stored = now.journal.append(now.made())
+        while not now.disk.busy.is_set():  # noqa: ASYNC110  (set by a thread)
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr("engine.journal.writer.COURTESY", 15.0)  # to stand aside so long would be seen
+        await asyncio.sleep(0.02)
+        now.disk.answer.set()
+
+        assert await stored
+        assert now.disk.patient
 
 
 async def test_what_was_submitted_before_close_is_stored_and_nothing_after(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ class Batch(list[Submission]):
         super().__init__(items)
         self.trouble: Trouble | None = None
         self.finished = threading.Event()
+        self.syncing = False  #: the thread waits for the disk now, and needs nothing of the loop's till that answers
 
 
 class WritingConnection(sqlite3.Connection):
@@ -151,7 +152,7 @@ class WritingConnection(sqlite3.Connection):
             for submission in batch:
                 if submission.call is not None:
                     self._run_alone(submission)
-            committing = True
+            committing = batch.syncing = True
             self.execute("COMMIT")
         except Exception as error:  # also what Python refuses to bind: it must not leave the transaction open
             self.rollback()
@@ -166,7 +167,7 @@ class WritingConnection(sqlite3.Connection):
             self.execute("BEGIN IMMEDIATE")
             for submission in batch:
                 self._run_alone(submission)
-            committing = True
+            committing = batch.syncing = True
             self.execute("COMMIT")
         except Exception as error:
             self.rollback()

@@ -32,8 +32,9 @@ from engine.statistics import SIZES, Distribution, Histogram
 T = TypeVar("T")
 log = structlog.get_logger("functiond.journal")
 
-#: How long a busy loop lets the writer's thread starve before it stands aside, and for how long (seconds).
-COURTESY_AFTER, COURTESY = 0.001, 0.005
+#: How long a busy loop lets the writer's thread starve before it stands aside, and for how long (seconds); and for how
+#: long while the thread may be waiting for the disk, which must not hold up the loop as well.
+COURTESY_AFTER, COURTESY, NOD = 0.001, 0.005, 0.0001
 
 
 class JournalBroken(Exception):
@@ -150,7 +151,7 @@ class Writer:
         self._courtesy = asyncio.get_running_loop().call_later(COURTESY_AFTER, self._stand_aside, batch)
 
     def _stand_aside(self, batch: Batch) -> None:
-        if not batch.finished.wait(COURTESY):
+        if not batch.finished.wait(NOD if batch.syncing else COURTESY):
             self._stand_aside_later(batch)
 
     # --- when the disk fails --------------------------------------------------------------------------------
