@@ -358,8 +358,8 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     mode_option: str = ""  #: the option by which they do
     #: After a change the new source starts before the old one stops: for push sources, which answer all the time.
     overlaps: bool = False
-    #: What a reply has beside the options: options, trigger id, URN.
-    shown: Callable[[Any, str, str], Mapping[str, Any]] | None = None
+    #: What a reply has beside the options: options, trigger id, URN, settings of the plugin's service.
+    shown: Callable[[Any, str, str, Any], Mapping[str, Any]] | None = None
     #: The same of what only its running service knows: the service, options, trigger id, URN.
     standing: Callable[[Any, Any, str, str], Mapping[str, Any]] | None = None
     #: Where a trigger is reached, if it is known: its kind, options, and the settings of the plugin's service. Replies

@@ -14,3 +14,7 @@ UpTo10000 = Annotated[int, Meta(ge=1, le=10_000)]
 #: Taken, kept, and shown to nobody.
 Secret = Annotated[str, Meta(max_length=1024, extra={"secret": True})]
 NeededSecret = Annotated[str, Meta(min_length=1, max_length=1024, extra={"secret": True})]
+
+#: Bytes that one event of a source that makes batches may have (spec triggers_runtime, 1.0): what makes a larger one is
+#: thrown away.
+EVENT_LIMIT = 6 << 20

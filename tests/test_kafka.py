@@ -18,11 +18,12 @@ from engine import SettingsError, Undeliverable
 from engine.model import DestinationSpec, Owed
 from engine.resources.bound_trigger import BoundTrigger
 from plugins.batches import events
+from plugins.fields import EVENT_LIMIT
 from plugins.kafka import open_plugin, plugin
 from plugins.kafka.destination import RECORD_LIMIT, KafkaDestination, KafkaParam
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.kafka.positions import Found, begin
-from plugins.kafka.settings import EVENT_LIMIT, Instance, KafkaSettings, connection
+from plugins.kafka.settings import Instance, KafkaSettings, connection
 from tests.kafka_broker import Broker, kafka_broker
 from tests.s3_server import S3Server, s3_server
 from tests.triggering import House, house, messages, until

@@ -14,11 +14,12 @@ import pytest
 
 from engine import SettingsError
 from engine.resources.bound_trigger import BoundTrigger
+from plugins.fields import EVENT_LIMIT
 from plugins.rabbitmq import plugin
 from plugins.rabbitmq.accepted import FULL, MARK, ROWS, Accepted, mark_of
 from plugins.rabbitmq.connection import opened
 from plugins.rabbitmq.options import RabbitOptions
-from plugins.rabbitmq.settings import EVENT_LIMIT, Instance, RabbitSettings
+from plugins.rabbitmq.settings import Instance, RabbitSettings
 from tests.rabbit_broker import PASSWORD, USER, VHOST, Broker, started_broker
 from tests.triggering import House, house, messages, until
 

@@ -99,7 +99,7 @@ def _bound(
     hidden: rules.Data = dict.fromkeys(stored.data, MASK)
     shown = rules.masked(plugin, stored.data) if plugin else hidden
     if plugin and plugin.rules.shown and options is not None:
-        shown |= plugin.rules.shown(options, stored.id, urn)
+        shown |= plugin.rules.shown(options, stored.id, urn, service)
     if plugin and plugin.rules.address and options is not None:
         shown |= {"invoke_url": plugin.rules.address(stored.kind, options, service)}
     return BoundTrigger(

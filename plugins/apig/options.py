@@ -66,7 +66,7 @@ def clash(mine: ApigOptions, other: ApigOptions, same_function: bool) -> bool:
     return place == there and ("ANY" in (mine.req_method, other.req_method) or mine.req_method == other.req_method)
 
 
-def shown(options: ApigOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
+def shown(options: ApigOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
     backend = {
         "function_urn": urn,
         "invocation_type": options.func_info.invocation_type,

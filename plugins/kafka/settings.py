@@ -8,11 +8,9 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from engine import SettingsError
+from plugins.fields import EVENT_LIMIT
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.tls import client_context
-
-#: Bytes that one event may have (spec triggers_runtime, 1.0): a record that makes a larger one is thrown away.
-EVENT_LIMIT = 6 << 20
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,9 +17,10 @@ from anyio.abc import TaskStatus
 
 from engine import TriggerContext
 from plugins.batches import envelope, events
+from plugins.fields import EVENT_LIMIT
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.kafka.positions import Found, begin, name_of, read, written
-from plugins.kafka.settings import EVENT_LIMIT, KafkaSettings, connection, library
+from plugins.kafka.settings import KafkaSettings, connection, library
 from plugins.patience import patience
 
 log = structlog.get_logger("functiond.plugins.kafka")

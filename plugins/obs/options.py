@@ -59,5 +59,5 @@ def clash(mine: ObsOptions, other: ObsOptions, same_function: bool) -> bool:
     return overlap and not mine.wanted.isdisjoint(other.wanted)
 
 
-def shown(options: ObsOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
+def shown(options: ObsOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
     return {"name": options.name or trigger_id}

@@ -8,10 +8,8 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from engine import SettingsError
+from plugins.fields import EVENT_LIMIT
 from plugins.rabbitmq.options import RabbitOptions
-
-#: Bytes that one event may have (spec triggers_runtime, 1.0): a message that makes a larger one is thrown away.
-EVENT_LIMIT = 6 << 20
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,6 +14,6 @@ class SmnOptions(Struct, frozen=True, kw_only=True):
     topic_urn: Text  #: also the ARN of a topic of SNS
 
 
-def shown(options: SmnOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
+def shown(options: SmnOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
     """Where topics elsewhere push to: who knows it is the only one whose subscription counts."""
     return {"path": f"/triggers/smn/{trigger_id}"}

@@ -15,7 +15,7 @@ def serve(settings: WebhookSettings) -> HttpService:
     return HttpService(settings.timeout)
 
 
-def shown(options: WebhookOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
+def shown(options: WebhookOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
     return {"path": f"/triggers/webhook/{trigger_id}"}
 
 

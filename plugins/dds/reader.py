@@ -1,0 +1,147 @@
+"""Reads a collection's changes on from its cursor. Each batch and the cursor behind it are one transaction.
+
+begin ──▶ stream ──▶ batch ──▶ batch … ──▶ the collection is gone, or the server has forgotten where we were
+            ▲                                        │ restart: the cursor says so    │ stop: wait for a change
+            └────────────────────────────────────────┘                                ▼ of the trigger
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+import anyio
+from anyio.abc import TaskStatus
+from bson.raw_bson import RawBSONDocument
+from msgspec.structs import replace
+from pymongo.asynchronous.change_stream import AsyncChangeStream
+from pymongo.errors import OperationFailure
+
+from engine import TriggerContext
+from plugins.dds.client import LOST, TOO_LARGE, Database, open_database, reachable
+from plugins.dds.feed import Feed, Seen
+from plugins.dds.options import DdsOptions
+from plugins.dds.position import Position, first_of, next_of, read, written
+from plugins.dds.records import Change, Teller, change_of, extended_json
+from plugins.dds.settings import DdsSettings
+
+GONE = "is gone"
+#: What becomes of a collection before its stream ends.
+FATES = {"drop": "was dropped", "rename": "was renamed", "dropDatabase": "was dropped with its database"}
+
+
+class Stopped(Exception):
+    """Nobody may read on before the trigger is changed."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}; change the trigger to go on")
+
+
+class Reader:
+    """One run."""
+
+    def __init__(self, options: DdsOptions, context: TriggerContext) -> None:
+        self._options, self._context = options, context
+        self._settings: DdsSettings = context.plugin.settings
+        self._position = read(context.cursors, f"{options.instance_id}/{options.collection}")
+        self._kept_at = anyio.current_time()
+        self._fate = GONE
+        self._teller = Teller(
+            kind=context.kind,
+            region=context.plugin.region,
+            source_id=context.trigger_id,
+            database=options.db_name,
+            collection=options.collection_name,
+            limit=self._settings.batch_bytes,
+        )
+
+    async def run(self, task_status: TaskStatus[None]) -> None:
+        server = self._settings.server(self._options, self._context.kind.lower())
+        async with open_database(server, self._options, self._settings) as database:
+            await self._begin(database)
+            problem, started = "", False
+            while True:
+                try:
+                    async with database.stream(self._position) as stream:
+                        if not started:
+                            task_status.started()
+                            started = True
+                        if problem:
+                            self._context.trouble(problem)
+                        problem = await self._follow(stream)
+                except OperationFailure as error:
+                    problem = await self._lost(database, error)
+
+    # --- where to begin -------------------------------------------------------------------------------------
+
+    async def _begin(self, database: Database) -> None:
+        """Raises Stopped. Once this returns, the cursor on disk says where the stream begins."""
+        position = self._position
+        if self._settings.on_lost == "stop" and position.stopped(self._context.generation):
+            raise Stopped(position.problem)
+        if position.known:
+            return
+        now = await database.now()
+        waited = self._context.plugin.clock.now() - self._context.since
+        await self._keep(next_of(position.place, now) if position.problem else first_of(position.place, now, waited))
+
+    async def _lost(self, database: Database, error: OperationFailure) -> str:
+        """What is to be said, once the cursor stands at what comes from now on. Raises Stopped, and other errors."""
+        if error.code not in LOST and error.code != TOO_LARGE:
+            raise error
+        why = "one is too large" if error.code == TOO_LARGE else "the server has forgotten where the last was"
+        problem = f"changes of {self._options.collection} after the last that was read are lost: {why} ({error.code})"
+        if self._settings.on_lost == "stop":
+            await self._stop(Position(place=self._position.place), problem)
+        await self._keep(next_of(self._position.place, await database.now()))
+        return problem
+
+    async def _stop(self, position: Position, problem: str, changes: Sequence[Change] = ()) -> NoReturn:
+        await self._keep(replace(position, problem=problem, generation=self._context.generation), changes)
+        raise Stopped(problem)
+
+    # --- batches --------------------------------------------------------------------------------------------
+
+    async def _follow(self, stream: AsyncChangeStream[RawBSONDocument]) -> str:
+        """To the collection's end; gives what is to be said of it. Raises Stopped, and what ends a stream else."""
+        settings, problem = self._settings, ""
+        feed = Feed(stream, most=self._options.batch_size, size=settings.batch_bytes, wait=settings.batch_wait)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feed.run)
+            while batch := await feed.batch():
+                problem = await self._accept(batch)
+            tasks.cancel_scope.cancel()
+        if feed.failure is not None:
+            with reachable():
+                raise feed.failure
+        if not problem:
+            raise ConnectionError("the server has ended the stream")
+        return problem
+
+    async def _accept(self, batch: Sequence[Seen]) -> str:
+        """Gives what is to be said, if this was the collection's end. Raises Stopped."""
+        changes = [change_of(seen.raw) for seen in batch if seen.raw]
+        since = self._position.since
+        fresh = [change for change in changes if change.made_at >= since]
+        self._fate = next((FATES[one.operation] for one in changes if one.operation in FATES), self._fate)
+        position, token = self._position, batch[-1].token
+        if token:
+            position = Position(place=position.place, token=extended_json(token), since=0.0 if fresh else since)
+        if changes and changes[-1].operation == "invalidate":
+            return await self._pass_end(replace(position, token=changes[-1].token, invalid=True), fresh)
+        due = anyio.current_time() - self._kept_at >= self._settings.keep_every
+        if changes or (due and position != self._position):
+            await self._keep(position, fresh)
+        return ""
+
+    async def _pass_end(self, end: Position, changes: Sequence[Change]) -> str:
+        problem, self._fate = f"collection {self._options.collection} {self._fate}", GONE
+        if self._settings.on_lost == "stop":
+            await self._stop(end, problem, changes)
+        await self._keep(end, changes)
+        return f"{problem}; what comes under its name is read on"
+
+    async def _keep(self, position: Position, changes: Sequence[Change] = ()) -> None:
+        told = [one for one in changes if one.operation in self._settings.operations]
+        await self._context.accept_batch(self._teller.events(told), written(position))
+        self._position, self._kept_at = position, anyio.current_time()

@@ -1,0 +1,121 @@
+"""Changes of documents as the events that a function gets (spec triggers_runtime, 1.7).
+
+The client library is imported here, so import this where a source runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import bson
+import msgspec
+from bson import json_util
+from bson.codec_options import CodecOptions, DatetimeConversion
+from msgspec import Struct
+
+from engine import Event
+
+#: Whatever a server holds can be read: moments that Python has no date for, text that is not quite UTF-8.
+READABLE: CodecOptions[Mapping[str, Any]] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
+)
+#: What each kind of trigger calls its source.
+SOURCES = {"DDS": "dds", "GAUSSMONGO": "gauss_mongo"}
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """One of a change stream (3.6)."""
+
+    document: Mapping[str, Any]
+    size: int  #: bytes, as BSON
+
+    @property
+    def operation(self) -> str:
+        name: str = self.document["operationType"]
+        return name
+
+    @property
+    def made_at(self) -> float:
+        """As far as the server tells it: MongoDB 6 and later do."""
+        at = self.document.get("wallTime")
+        return at.replace(tzinfo=UTC).timestamp() if isinstance(at, datetime) else math.inf
+
+    @property
+    def token(self) -> str:
+        return extended_json(self.document["_id"])
+
+
+def change_of(raw: bytes) -> Change:
+    return Change(document=bson.decode(raw, READABLE), size=len(raw))
+
+
+def extended_json(value: Mapping[str, Any]) -> str:
+    return json_util.dumps(value, json_options=json_util.RELAXED_JSON_OPTIONS, ensure_ascii=False)
+
+
+class Teller(Struct, frozen=True, kw_only=True):
+    """Puts changes into words."""
+
+    kind: str
+    region: str
+    source_id: str  #: uuid
+    database: str
+    collection: str
+    limit: int  #: bytes of an event, unless one change needs more
+
+    def events(self, changes: Iterable[Change]) -> list[Event]:
+        """As few as hold the changes, in their order."""
+        return [Event(payload=payload) for payload in self._payloads((self._record(one), one.token) for one in changes)]
+
+    def _payloads(self, records: Iterable[tuple[bytes, str]]) -> Iterator[bytes]:
+        gathered: list[bytes] = []
+        size, end = len(_HEAD), b""
+        for record, token in records:
+            last, end = end, self._end(token)
+            size += len(record) + 1
+            if gathered and size + len(end) > self.limit:
+                yield _payload(gathered, last)
+                gathered, size = [], len(_HEAD) + len(record)
+            gathered.append(record)
+        if gathered:
+            yield _payload(gathered, end)
+
+    def _end(self, token: str) -> bytes:
+        """GeminiDB tells how far an event goes."""
+        return b"]}" if self.kind == "DDS" else b'],"vernier":%b}' % msgspec.json.encode(token)
+
+    def _record(self, change: Change) -> bytes:
+        source = SOURCES[self.kind]
+        return msgspec.json.encode(
+            {
+                "event_source": source,
+                "event_name": change.operation,
+                "region": self.region,
+                "event_version": "1.0",
+                source: {
+                    "size_bytes": str(change.size),
+                    "token": change.token,
+                    "full_document": extended_json(_left(change.document)),
+                    "ns": json.dumps(
+                        change.document.get("ns") or {"db": self.database, "coll": self.collection}, ensure_ascii=False
+                    ),
+                },
+                "event_source_id": self.source_id,
+            }
+        )
+
+
+_HEAD = b'{"records":['
+
+
+def _payload(records: Iterable[bytes], end: bytes) -> bytes:
+    return _HEAD + b",".join(records) + end
+
+
+def _left(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The document; of one that is deleted, or was before it could be looked up, its key; of a collection, nothing."""
+    return document.get("fullDocument") or document.get("documentKey") or {}

@@ -1,0 +1,31 @@
+"""The source of DDS and GAUSSMONGO: follows a collection's change stream from where its cursor stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+from anyio.abc import TaskStatus
+
+from engine import TriggerContext
+from plugins.dds.options import DdsOptions
+from plugins.dds.settings import check_client
+
+if TYPE_CHECKING:
+    from plugins.dds.reader import Reader
+
+
+class DdsTrigger:
+    def __init__(self, options: DdsOptions) -> None:
+        self._options = options
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        check_client()
+        reader = await anyio.to_thread.run_sync(_load)
+        await reader(self._options, context).run(task_status)
+
+
+def _load() -> type[Reader]:
+    from plugins.dds.reader import Reader  # only now: the client takes half a second to import
+
+    return Reader
