@@ -32,9 +32,10 @@ from engine.statistics import SIZES, Distribution, Histogram
 T = TypeVar("T")
 log = structlog.get_logger("functiond.journal")
 
-#: How long a busy loop lets the writer's thread starve before it stands aside, and for how long (seconds); and for how
-#: long while the thread may be waiting for the disk, which must not hold up the loop as well.
-COURTESY_AFTER, COURTESY, NOD = 0.001, 0.005, 0.0001
+#: How long a busy loop lets the writer's thread starve before it stands aside, and for how long (seconds).
+COURTESY_AFTER, COURTESY = 0.001, 0.005
+#: Likewise while the thread waits for the disk: once as long as a fast one takes; a slow one must not hold up the loop.
+FIRST_NOD, NOD = 0.001, 0.0001
 
 
 class JournalBroken(Exception):
@@ -134,7 +135,7 @@ class Writer:
             await self._mend(batch)
 
     async def _commit(self, batch: Batch) -> None:
-        self._began = perf_counter()
+        self._began, self._nod = perf_counter(), FIRST_NOD
         self._stand_aside_later(batch)
         try:
             await self._database.executemany("", cast("Any", batch))  # see WritingConnection
@@ -151,7 +152,10 @@ class Writer:
         self._courtesy = asyncio.get_running_loop().call_later(COURTESY_AFTER, self._stand_aside, batch)
 
     def _stand_aside(self, batch: Batch) -> None:
-        if not batch.finished.wait(NOD if batch.syncing else COURTESY):
+        seconds = COURTESY
+        if batch.syncing:
+            seconds, self._nod = self._nod, NOD
+        if not batch.finished.wait(seconds):
             self._stand_aside_later(batch)
 
     # --- when the disk fails --------------------------------------------------------------------------------
