@@ -62,6 +62,7 @@ class QueueStatistics(Struct, frozen=True, kw_only=True):
     waiting_in_memory: int
     window_bytes: int
     oldest_due_at: float | None  #: of the heads
+    functions: int  #: that are known here
 
 
 class Lane:
@@ -99,6 +100,7 @@ class RunQueue:
         self._held = 0  #: payload bytes in all asynchronous windows
         self._alone = False
         self._hungry: set[int] = set()
+        self._gone: set[int] = set()
 
     # --- what a function may use ----------------------------------------------------------------------------
 
@@ -156,6 +158,8 @@ class RunQueue:
         if self._suspect(invocation):
             self._alone = False
         self._requeue(invocation.function_id)
+        if invocation.function_id in self._gone:
+            self._clear(invocation.function_id)
 
     def remove(self, function_id: int, key: int) -> Entry | None:
         """Take a waiting one out, if it is in memory."""
@@ -170,11 +174,13 @@ class RunQueue:
         return None
 
     def drop(self, function_id: int) -> None:
-        """Let go of a function's asynchronous entries, and read none of them from the disk any more."""
+        """The function is gone: let go of its asynchronous entries, and read none of them from the disk any more."""
         line = self._async.lines.pop(function_id, None)
         if line is not None:
             self._held -= line.size
         self._hungry.discard(function_id)
+        self._gone.add(function_id)
+        self._clear(function_id)
 
     # --- the window over the disk ---------------------------------------------------------------------------
 
@@ -224,6 +230,7 @@ class RunQueue:
             waiting_in_memory=sum(len(line) for line in lines),
             window_bytes=self._held,
             oldest_due_at=min(due) if due else None,
+            functions=len(self._shares),
         )
 
     # --- choosing -------------------------------------------------------------------------------------------
@@ -231,8 +238,8 @@ class RunQueue:
     def _choose(self, lane: Lane) -> Entry | None:
         while lane.order:
             virtual, function_id = lane.order[0]
-            share, line = self._shares[function_id], lane.lines.get(function_id)
-            if not line or share.full:
+            share, line = self._shares.get(function_id), lane.lines.get(function_id)
+            if share is None or not line or share.full:
                 heappop(lane.order)
                 lane.queued.discard(function_id)
             elif virtual != share.virtual:
@@ -308,6 +315,14 @@ class RunQueue:
         if line is None:
             line = lines[function_id] = Line()
         return line
+
+    def _clear(self, function_id: int) -> None:
+        """Keep nothing of a function that is gone, once no run and no call of it is left."""
+        share = self._shares.get(function_id)
+        if (share is None or not share.running) and not self._sync.lines.get(function_id):
+            self._shares.pop(function_id, None)
+            for lane in (self._sync, self._async):
+                lane.lines.pop(function_id, None)
 
     def _requeue(self, function_id: int) -> None:
         self._enqueue(self._sync, function_id)

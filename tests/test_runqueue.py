@@ -181,6 +181,22 @@ def test_a_run_of_chosen_memory_shares_no_instance() -> None:
     assert q.statistics().memory == 0
 
 
+def test_nothing_is_kept_of_a_function_that_is_gone_once_its_last_run_has_ended() -> None:
+    q = queue(slots=2)
+    for one in (call(1), entry(1), entry(1), entry(1)):
+        q.push(one)
+    runs = [one for one in (q.pop(), q.pop()) if one is not None]
+    q.drop(1)
+    q.push(entry(2, key=77))
+    assert q.statistics().functions == 2
+    for run in runs:
+        q.release(run, 1.0)
+
+    assert q.statistics().functions == 1
+    assert popped_keys(q, 1) == [77]
+    assert q.pop() is None
+
+
 @given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=20))
 def test_memory_is_given_back_however_many_places_an_instance_had_meanwhile(steps: list[tuple[int, bool]]) -> None:
     q = queue(slots=20)
