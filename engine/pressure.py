@@ -45,12 +45,18 @@ async def watch_pressure(gate: Gate, *, task_status: TaskStatus[None] = TASK_STA
     except OSError as error:
         problem = f"queue.host_idle_gate needs {_FILE} (Linux with PSI): {error.strerror}"
         raise SettingsError(problem) from None
-    loop, busy = asyncio.get_running_loop(), asyncio.Event()
-    events = select.epoll()
-    events.register(pressure, select.EPOLLPRI)
+    try:
+        with select.epoll() as news:
+            news.register(pressure, select.EPOLLPRI)
+            await follow(news, gate, task_status)
+    finally:
+        os.close(pressure)
 
-    # Being found ready is the news, and uses it up: there is nothing to read.
-    loop.add_reader(events.fileno(), busy.set)
+
+async def follow(news: select.epoll, gate: Gate, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+    """Hold the gate from each piece of news until there has been none for a while. That it is ready uses it up."""
+    loop, busy = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(news.fileno(), busy.set)
     try:
         task_status.started()
         while True:
@@ -61,6 +67,4 @@ async def watch_pressure(gate: Gate, *, task_status: TaskStatus[None] = TASK_STA
                 await asyncio.sleep(QUIET)  # a timer that runs only while the host is busy
             gate.resume(REASON)
     finally:
-        loop.remove_reader(events.fileno())
-        events.close()
-        os.close(pressure)
+        loop.remove_reader(news.fileno())

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from engine import pressure
 from engine.pressure import REASON, watch_pressure
 
 
@@ -48,10 +51,29 @@ def burning(processes: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(not Path("/proc/pressure/cpu").exists(), reason="the kernel has no pressure-stall information")
-async def test_the_gate_is_held_while_the_processors_are_busy_and_opens_again() -> None:
+async def test_the_gate_is_held_while_the_processors_are_busy() -> None:
     async with asyncio.timeout(90), watching() as gate:
         with burning(3 * (os.cpu_count() or 1)):
             await gate.held.wait()
-        await gate.open.wait()
 
         assert set(gate.reasons) == {REASON}
+
+
+async def test_the_gate_opens_again_when_there_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pressure, "QUIET", 0.01)
+    gate = Gate()
+    kernel, teller = socket.socketpair()
+    with kernel, teller, select.epoll() as news:
+        news.register(kernel, select.EPOLLIN)
+        async with asyncio.timeout(30), anyio.create_task_group() as tasks:
+            await tasks.start(pressure.follow, news, gate)
+            for _ in range(2):
+                gate.held, gate.open = asyncio.Event(), asyncio.Event()
+                teller.send(b"busy")
+                await gate.held.wait()
+                assert not gate.open.is_set()
+                kernel.recv(4)
+                await gate.open.wait()
+            tasks.cancel_scope.cancel()
+
+    assert gate.reasons == [REASON, REASON]

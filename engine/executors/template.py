@@ -67,16 +67,15 @@ class Template:
         if not self.alive:
             raise BrokenPipeError("the template has ended")
         number = next(self._numbers)
-        socket.send_fds(self._socket, [json.dumps({"id": number, **request}).encode()], fds)
+        # When it is ending at this very moment, the child will hear why.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._socket, [json.dumps({"id": number, **request}).encode()], fds)
         child = self._children[number] = ForkedChild(lambda: self._reap(number))
         return child
 
     def close(self) -> None:
         """``gone`` is set when it has ended. What it forked should have ended before."""
         self._hang_up()
-        if not self.gone.is_set():
-            # By itself: of a sandbox that is killed, the inner half is left as a zombie to whoever reaps orphans here.
-            self._killing = self._loop.call_later(_PARTING, self._process.kill)
 
     def _start(self, command: Sequence[str], environment: Mapping[str, str], fd: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -134,8 +133,9 @@ class Template:
         if self.alive:
             self._loop.remove_reader(self._socket)
             self._socket.close()
-            for child in list(self._children.values()):
-                child.orphaned(self._last_words())
+            # By itself: it may still be saying why, and of a sandbox that is killed, the inner half is left as a zombie
+            # to whoever reaps orphans here.
+            self._killing = self._loop.call_later(_PARTING, self._process.kill)
 
     def _died(self) -> None:
         if self.alive:
@@ -143,6 +143,8 @@ class Template:
         self._hang_up()
         if self._killing is not None:
             self._killing.cancel()
+        for child in list(self._children.values()):
+            child.orphaned(self._last_words())
         self._process.reap()
         self._stderr.close()
         self.gone.set()
