@@ -318,3 +318,14 @@ async def test_running_out_of_descriptors_leaves_no_process(opened: Pool, tmp_pa
     assert Code.OVERLOAD in codes
     assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
     assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+async def test_a_template_that_ends_says_why_also_when_it_has_hung_up_before() -> None:
+    dying = "import os, sys, time; os.close(int(sys.argv[1])); time.sleep(0.2); sys.exit('no room for it')"
+    template = Template([own_interpreter().path, "-c", dying, "{fd}"], {})
+    child = template.fork({}, [])
+
+    with pytest.raises(OSError, match="no room for it"):
+        await child.birth()
+    await template.gone.wait()
+    child.reap()
