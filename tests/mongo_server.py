@@ -87,8 +87,9 @@ def _program() -> Path:
 
 
 def _install(home: Path) -> None:
-    commands = f"{sys.executable} -m venv --clear {home}", f"{home}/bin/pip install -q {PACKAGE}"
-    for command in map(str.split, commands):
-        done = subprocess.run(command, capture_output=True, text=True)
+    make, fill = ("-m", "venv", "--clear", home), ("-m", "pip", "install", "-q", PACKAGE)
+    for python, command in ((sys.executable, make), (home / "bin" / "python", fill)):
+        done = subprocess.run([python, *command], capture_output=True, text=True)
         if done.returncode:
-            pytest.skip(f"there is no MongoDB server to try: {PACKAGE} cannot be installed in {home}: {done.stderr}")
+            why = (done.stderr or done.stdout).strip().rpartition("\n")[2]
+            pytest.skip(f"there is no MongoDB server to try: {PACKAGE} cannot be installed in {home}: {why}")

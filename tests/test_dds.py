@@ -16,6 +16,7 @@ from bson import Binary, Decimal128, Int64, ObjectId, Timestamp
 import plugins.dds.settings
 from engine import SettingsError
 from engine.resources.bound_trigger import BoundTrigger
+from engine.testing import ManualClock
 from plugins.dds import gauss_plugin, plugin
 from plugins.dds.options import DdsOptions
 from plugins.dds.position import NAME, Now, Position, first_of, read, written
@@ -297,6 +298,18 @@ async def test_what_comes_while_the_server_could_not_be_reached_at_first_is_told
         await server.insert(1)
 
         assert await numbers(place, 1) == [1]
+
+
+@pytest.mark.slow
+async def test_what_changed_in_the_second_before_the_trigger_is_not_told(tmp_path: Path, server: MongoServer) -> None:
+    clock = ManualClock()  # to which no time passes: the trigger is enabled when the server is asked
+    async with house(tmp_path / "data", [plugin], clock=clock, **QUICK) as place:
+        await server.insert(1, 2)
+        trigger = await watching(place, server)
+        await is_in(place, trigger, "running")
+        await server.insert(3)
+
+        assert await numbers(place, 1) == [3]
 
 
 @pytest.mark.slow
