@@ -74,22 +74,27 @@ async def mongo_server(folder: Path) -> AsyncIterator[MongoServer]:
         await server.kill()
 
 
+def home() -> Path:
+    """Where its environment is, or will be."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "functiond-tests" / PACKAGE
+
+
 def _program() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "functiond-tests"
-    cache.mkdir(parents=True, exist_ok=True)
-    home = cache / PACKAGE
-    with open(cache / "lock", "w") as lock:
+    place = home()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with open(place.parent / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ((home / "ready").exists() and (home / "bin" / "python").exists()):  # its interpreter may be gone
-            _install(home)
-            (home / "ready").touch()
-    return home / "bin" / "secantusd-py"
+        if not ((place / "ready").exists() and (place / "bin" / "python").exists()):  # its interpreter may be gone
+            _install(place)
+            (place / "ready").touch()
+    return place / "bin" / "secantusd-py"
 
 
-def _install(home: Path) -> None:
-    make, fill = ("-m", "venv", "--clear", home), ("-m", "pip", "install", "-q", PACKAGE)
-    for python, command in ((sys.executable, make), (home / "bin" / "python", fill)):
+def _install(place: Path) -> None:
+    make, fill = ("-m", "venv", "--clear", place), ("-m", "pip", "install", "-q", PACKAGE)
+    for python, command in ((sys.executable, make), (place / "bin" / "python", fill)):
         done = subprocess.run([python, *command], capture_output=True, text=True)
         if done.returncode:
             why = (done.stderr or done.stdout).strip().rpartition("\n")[2]
-            pytest.skip(f"there is no MongoDB server to try: {PACKAGE} cannot be installed in {home}: {why}")
+            pytest.skip(f"there is no MongoDB server to try: {PACKAGE} cannot be installed in {place}: {why}")

@@ -13,7 +13,7 @@ from bench.harness import Options, Round, Say, Scenario
 from bench.intake.source import Source
 from engine.telemetry import configure_logging
 
-NAMES = ("pull", "timer", "obs", "dis", "lts", "kafka", "rabbitmq", "smn", "cts", "eventgrid", "webhook", "apig")
+NAMES = ("pull", "timer", "obs", "dis", "lts", "kafka", "rabbitmq", "dds", "smn", "cts", "eventgrid", "webhook", "apig")
 SOURCES: dict[str, Source] = {name: import_module(f"bench.intake.{name}").SOURCE for name in NAMES}
 ABSENT = {name: why for name, source in SOURCES.items() if (why := source.absent())}
 
@@ -37,7 +37,7 @@ SCENARIO = Scenario(
     note="; ".join(
         (
             "pull: made up, so many in a batch",
-            "dis, kafka, rabbitmq: messages, 100 in an event; lts: lines, 75 KB in an event",
+            "dis, kafka, rabbitmq, dds: messages or changes, 100 in an event; lts: lines, 75 KB in an event",
             "what is posted: 64 connections",
             *(f"{name} is left out: {why}" for name, why in ABSENT.items()),
         )

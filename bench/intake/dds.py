@@ -1,0 +1,57 @@
+"""Changes that a collection of a real server has kept while the engine was away."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from bench.harness import Options, Round, scratch
+from bench.intake.source import TEXT, TOGETHER, Listening, Source, Watch, figures, wait_for_messages
+from bench.server import engine
+
+CHANGES = 20_000
+
+
+def absent() -> str:
+    if not all(find_spec(name) for name in ("pymongo", "pytest")):
+        return "pip install -e '.[dev]' brings its client"
+    from tests.mongo_server import home
+
+    return "" if home().is_dir() else "python -m pytest tests/test_dds.py brings a server"
+
+
+def measure(options: Options) -> Round:
+    return anyio.run(_measure, options)
+
+
+async def _measure(options: Options) -> Round:
+    from tests.mongo_server import COLLECTION, DATABASE, PASSWORD, mongo_server
+
+    with scratch(options) as directory:
+        async with mongo_server(directory / "mongo") as server, server.client() as client:
+            place = {"db_name": DATABASE, "collection_name": COLLECTION, "instance_addrs": [server.address]}
+            data = {"instance_id": "i", "db_password": PASSWORD, "batch_size": TOGETHER, **place}
+
+            def begin() -> None:
+                with engine(directory / "data") as first:
+                    Listening(first, "DDS", data)
+
+            def drain() -> Round:
+                with engine(directory / "data", profile=options.profile) as second:
+                    watch = Watch(second)
+                    wait_for_messages(directory / "data", options.scaled(CHANGES), _records)
+                    return watch.figures("dds", options.scaled(CHANGES))
+
+            await anyio.to_thread.run_sync(begin)
+            await client[DATABASE][COLLECTION].insert_many([{"text": TEXT} for _ in range(options.scaled(CHANGES))])
+            return await anyio.to_thread.run_sync(drain)
+
+
+def _records(event: Any) -> int:
+    return len(event["records"])
+
+
+SOURCE = Source(what="changes of documents", figures=figures("dds"), measure=measure, absent=absent)
