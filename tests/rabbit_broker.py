@@ -103,14 +103,13 @@ class Broker:
         await channel.exchange_declare(exchange, passive=True)  # answered once all of them are there
         await connection.close()
 
-    async def queue(self, name: str) -> tuple[int, int] | None:
-        """How many messages of it wait to be sent, and how many consumers it has; None if it is not there."""
+    async def ready(self, queue: str) -> int | None:
+        """How many messages of it wait to be sent; None if it is not there."""
         async with self.channel() as channel:
             try:
-                found = await channel.queue_declare(name, passive=True)
+                return (await channel.queue_declare(queue, passive=True)).message_count
             except aiormq.exceptions.ChannelNotFoundEntity:
                 return None
-            return found.message_count or 0, found.consumer_count or 0
 
     async def delete_queue(self, name: str) -> None:
         async with self.channel() as channel:

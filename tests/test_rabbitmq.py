@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import pytest
 from engine import SettingsError
 from engine.resources.bound_trigger import BoundTrigger
 from plugins.fields import EVENT_LIMIT
+from plugins.patience import patience
 from plugins.rabbitmq import plugin
 from plugins.rabbitmq.accepted import FULL, MARK, ROWS, Accepted, mark_of
 from plugins.rabbitmq.connection import opened
@@ -25,6 +30,11 @@ from tests.triggering import House, house, messages, until
 
 #: What is in the way is looked for, and tried again, all the time.
 QUICK: dict[str, Any] = {"plugins__rabbitmq__check_every": 0.1, "retry__longest": 0.2}
+
+
+@pytest.fixture
+async def broker() -> Broker:
+    return await started_broker()
 
 
 def options(**changes: Any) -> RabbitOptions:
@@ -101,12 +111,38 @@ async def test_a_broker_that_is_away_is_named() -> None:
             pass
 
 
+@pytest.mark.slow
+async def test_a_broker_that_falls_silent_is_told(broker: Broker) -> None:
+    async with silenced(broker) as (address, silence):
+        with pytest.RaisesGroup(pytest.RaisesExc(ConnectionError, match="the broker said nothing within")):
+            async with opened(Instance(address=address, user=USER, password=PASSWORD), VHOST) as channel:
+                silence.set()
+                with patience("the broker said nothing", 0.2):
+                    await channel.queue_declare("q")
+
+
+@asynccontextmanager
+async def silenced(broker: Broker) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A way to the broker, on which it hears nothing more once the event is set."""
+    silence = asyncio.Event()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, mute: bool) -> None:
+        while data := await reader.read(1 << 16):
+            if not (mute and silence.is_set()):
+                writer.write(data)
+        writer.close()
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, onward = await asyncio.open_connection("127.0.0.1", broker.port)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(carry, there, writer, mute=False))
+            await carry(reader, onward, mute=True)
+
+    async with await asyncio.start_server(join, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", silence
+
+
 # --- the source ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def broker() -> Broker:
-    return await started_broker()
 
 
 @pytest.fixture
@@ -137,8 +173,8 @@ async def runs(place: House, trigger: BoundTrigger) -> None:
 
 async def has(broker: Broker, trigger: BoundTrigger, *, ready: int | None) -> None:
     """Return once so many messages of the trigger's queue wait to be sent; None: once it is gone."""
-    while (found := await broker.queue(queue_of(trigger))) != ((ready, 1) if ready is not None else None):
-        assert found is None or ready is None or found[0] >= ready, f"{found[0]} is less than {ready}"
+    while (found := await broker.ready(queue_of(trigger))) != ready:
+        assert found is None or ready is None or found > ready, f"{found} is less than {ready}"
         await anyio.sleep(0.02)
 
 
@@ -201,6 +237,14 @@ async def test_a_topic_exchange_gives_all_its_messages(tmp_path: Path, broker: B
         await broker.send(exchange, b"1")
 
         assert await messages(place, 1) == ["1"]
+
+
+@pytest.mark.slow
+async def test_a_direct_exchange_is_refused(tmp_path: Path, broker: Broker) -> None:
+    async with house(tmp_path, [plugin]) as place:
+        trigger = await bound(place, broker, await created(broker, "direct"))
+
+        await until(lambda: "is a direct exchange" in place.state(trigger).problem)
 
 
 @pytest.mark.slow
@@ -279,7 +323,7 @@ async def test_a_queue_that_someone_deletes_is_made_again(tmp_path: Path, broker
     async with house(tmp_path, [plugin], **QUICK) as place:
         trigger = await reading(place, broker, exchange)
         await broker.delete_queue(queue_of(trigger))
-        await until(lambda: "was deleted" in place.state(trigger).problem)
+        await until(lambda: place.state(trigger).failures == 1)
         await runs(place, trigger)
         await broker.send(exchange, b"1")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -38,8 +38,19 @@ async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
             yield channel
             tasks.cancel_scope.cancel()
     finally:
-        with anyio.move_on_after(2, shield=True):
+        with anyio.move_on_after(2, shield=True), suppress(asyncio.CancelledError):  # so it ends what waits for it
             await connection.close()
+
+
+async def is_direct(channel: Any, exchange: str) -> bool:
+    """Whether the broker says so of an exchange that is there, as it does when asked to make it a fanout one."""
+    asking = await channel.connection.channel(publisher_confirms=False)  # a refusal closes it
+    try:
+        await asking.exchange_declare(exchange, exchange_type="fanout", durable=True)
+    except _library().exceptions.AMQPChannelError as refusal:
+        return "current is 'direct'" in str(refusal)
+    await asking.close()
+    return False
 
 
 async def _closed(channel: Any) -> None:

@@ -18,11 +18,11 @@ from engine import TriggerContext
 from plugins.batches import envelope, events
 from plugins.patience import patience
 from plugins.rabbitmq.accepted import Accepted, mark_of
-from plugins.rabbitmq.connection import PATIENCE, opened
+from plugins.rabbitmq.connection import PATIENCE, is_direct, opened
 from plugins.rabbitmq.options import RabbitOptions
 from plugins.rabbitmq.settings import RabbitSettings
 
-#: A classic queue, whatever is usual at the broker: it never gives a message up for having come back too often.
+#: A classic queue, whatever is usual at the broker: a quorum queue throws away what has come back 20 times.
 #: Milliseconds that it is kept when nobody reads it.
 ARGUMENTS = {"x-queue-type": "classic", "x-expires": 7 * 24 * 3600 * 1000}
 #: The cursor that says what the queue is bound to.
@@ -71,6 +71,8 @@ class _Reader:
         with patience("the broker did not set up the queue", PATIENCE):
             await self._channel.queue_declare(self._queue, durable=True, arguments=ARGUMENTS)
             await self._bind()
+            if await is_direct(self._channel, exchange):
+                raise ValueError(f"{exchange} is a direct exchange: only fanout and topic ones give all messages")
             if former not in ("", exchange):  # what has come from there is read
                 await self._channel.queue_unbind(self._queue, former, EVERYTHING)
             # As many again are on their way while a batch is being written.
