@@ -10,16 +10,15 @@ queue.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from msgspec import Struct
 
 from engine.backlog import Backlog
 from engine.catalog import Catalog, priority_cap
 from engine.clock import Clock
+from engine.disk_guard import DiskGuard
 from engine.errors import CallTimedOut, DiskLow, FunctionDisabled, InvalidField, Overloaded, ShuttingDown, Unavailable
 from engine.identity import Identity
 from engine.model import Function, Invocation, Outcome, Request
@@ -27,43 +26,11 @@ from engine.protocols import CursorMove, Cursors, Journal
 from engine.scheduler import Scheduler
 from engine.urn import LATEST, FunctionUrn
 
-#: Seconds between two looks at the free space.
-LOOK_EVERY = 0.25
-#: Bytes that a request may cost on disk beside its payload, until its end: pages are written whole, and twice.
-ROW = 1 << 16
-
 
 class IntakeStatistics(Struct, frozen=True, kw_only=True):
     accepted: dict[str, int]  #: by source
     called: int
     refused: dict[str, int]  #: by kind of error
-
-
-class DiskGuard:
-    """Refuses new work while the disk has less than ``needed`` bytes free, and says so to ``on_low``.
-
-    Between two looks what was let in counts as written, so that no burst can pass the mark unseen.
-    """
-
-    def __init__(self, path: Path, needed: int, clock: Clock, on_low: Callable[[], None] = lambda: None) -> None:
-        self._path, self._needed, self._clock, self._on_low = path, needed, clock, on_low
-        self._looked_at = float("-inf")
-        self._free = needed
-
-    def check(self, size: int = 0) -> None:
-        """Let ``size`` bytes of payload in. Raises DiskLow."""
-        now = self._clock.now()
-        self._free -= size + ROW
-        if self._free < self._needed or not 0 <= now - self._looked_at < LOOK_EVERY:
-            self._look(now)
-        if self._free < self._needed:
-            raise DiskLow(self._free, self._needed)
-
-    def _look(self, now: float) -> None:
-        found = os.statvfs(self._path)
-        self._free, self._looked_at = found.f_bavail * found.f_frsize, now
-        if self._free < self._needed:
-            self._on_low()
 
 
 class Intake:

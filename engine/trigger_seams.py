@@ -55,7 +55,10 @@ class Store(Protocol):
         ...
 
     async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
-        """All of it in one transaction, and on disk once this returns. Raises NotStored, OutcomeUnknown."""
+        """All of it in one transaction, and on disk once this returns. Raises NotStored, OutcomeUnknown.
+
+        What is put may also be refused with DiskLow, as new work is.
+        """
         ...
 
     async def purge(self, table: str, until: str, *, after: str = "", limit: int = 1000) -> int:

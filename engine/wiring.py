@@ -18,10 +18,11 @@ from engine.code_quota import CodeQuota
 from engine.codestore import CodeStore
 from engine.delivery import Delivery
 from engine.discarder import Discarder
+from engine.disk_guard import DiskGuard
 from engine.dispatcher import Dispatcher
 from engine.executors.pool import Pool
 from engine.failures import Failures
-from engine.intake import DiskGuard, Intake
+from engine.intake import Intake
 from engine.isolation.machine import usable_memory
 from engine.janitor import Janitor, Retention
 from engine.journal import Storage
@@ -35,6 +36,7 @@ from engine.retry import RetryPolicy, Rules
 from engine.runqueue import RunQueue
 from engine.scheduler import Scheduler
 from engine.settings import QueueSettings, RetrySettings, Settings
+from engine.triggering.guarded_store import GuardedStore
 from engine.triggering.plugin_parts import AllParts
 from engine.triggering.sources import Sources
 from engine.usage import Usage
@@ -91,11 +93,12 @@ def wire(ground: Ground) -> Running:
     scheduler = Scheduler(queue, storage.journal, clock)
     backlog, policy, janitor = Backlog(_limits(settings.queue)), _policy(settings.retry), _janitor(ground)
     audit = AuditTrail()
-    intake = _intake(ground, catalog, scheduler, backlog, usage, janitor)
+    disk = DiskGuard(storage.path, settings.storage.free_space, clock, on_low=janitor.hurry)
+    intake = _intake(ground, catalog, scheduler, backlog, usage, disk)
     failures = Failures(clock, limit=settings.auth.failures, window=settings.auth.failure_window)
     plugins = AllParts(
         ground.registry,
-        storage.store,
+        lambda table: GuardedStore(storage.store(table), disk),
         clock,
         region=settings.http.region,
         credentials=settings.auth.required,
@@ -191,7 +194,7 @@ def _janitor(ground: Ground) -> Janitor:
 
 
 def _intake(
-    ground: Ground, catalog: Catalog, scheduler: Scheduler, backlog: Backlog, usage: Usage, janitor: Janitor
+    ground: Ground, catalog: Catalog, scheduler: Scheduler, backlog: Backlog, usage: Usage, disk: DiskGuard
 ) -> Intake:
     settings, clock, storage = ground.settings, ground.clock, ground.storage
     return Intake(
@@ -202,7 +205,7 @@ def _intake(
         backlog=backlog,
         identity=storage.identity,
         clock=clock,
-        disk=DiskGuard(storage.path, settings.storage.free_space, clock, on_low=janitor.hurry),
+        disk=disk,
         ageing=settings.queue.ageing,
         sync_timeout=settings.http.sync_timeout,
         on_overload=lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()),

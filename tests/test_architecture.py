@@ -18,7 +18,13 @@ SURFACE = "engine"  #: what plugins may use
 FLOORS = (
     {"errors", "clock", "identity", "urn", "model", "frames", "log_lines", "log_feed", "statistics", "text", "runtimes"}
     | {"signing", "signatures", "signers", "failures", "credentials", "trigger_errors", "store_errors", "cron", "audit"}
-    | {"limits", "code_quota", "log_target", "misfits"},  # all of these are nouns, which may know each other
+    | {
+        "limits",
+        "code_quota",
+        "disk_guard",
+        "log_target",
+        "misfits",
+    },  # all of these are nouns, which may know each other
     {"trigger_seams", "interpreters"},
     {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"}
     | {"plugin_tables"},

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from msgspec import Struct
 
 from engine.resources.bound_trigger import BoundTrigger
 from engine.testing import ManualClock
 from plugins.dis import plugin as dis
+from plugins.row_log import RowLogs
 from tests.streams import Dis, encoded
 from tests.triggering import House, door, house, until
 
@@ -240,3 +242,29 @@ async def test_an_embedded_stream_belongs_to_a_project(tmp_path: Path) -> None:
         await one.trigger()
 
         await one.has("ours")
+
+
+async def test_triggers_read_on_when_the_service_of_streams_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = anyio.Event()
+
+    async def fail_once(*_: object) -> None:
+        monkeypatch.undo()
+        failed.set()
+        raise RuntimeError("the disk is odd")
+
+    async with scene(tmp_path) as one:
+        await one.client.create()
+        await one.client.create("other")
+        await one.trigger()
+        await one.client.put("before")
+        await one.has("before")
+        monkeypatch.setattr(RowLogs, "purge", fail_once)
+        await one.client.ask("DELETE", "streams/other")
+        await failed.wait()
+        while (await one.client.ask("GET", "streams/clicks")).status_code != 200:  # noqa: ASYNC110  (no event tells)
+            await anyio.sleep(0.005)
+        await one.client.put("after")
+
+        await one.has("before", "after")

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from engine.disk_guard import LOOK_EVERY, ROW, DiskGuard
 from engine.errors import DiskLow
-from engine.intake import LOOK_EVERY, ROW, DiskGuard
-from engine.testing import ManualClock
+from engine.testing import ManualClock, MemoryStore
+from engine.triggering.guarded_store import GuardedStore
 
 ROOM = 1 << 30
 
@@ -63,3 +64,17 @@ def test_a_burst_that_could_pass_the_mark_is_not_let_through_unseen(disk: Disk, 
     with pytest.raises(DiskLow):
         guard.check(ROOM // 4 - ROW)
     assert disk.asked == 2
+
+
+async def test_plugins_may_put_no_more_than_there_is_room_for_but_always_make_room(disk: Disk, tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = GuardedStore(MemoryStore(), DiskGuard(tmp_path, ROOM, clock))
+    await store.write("records", {"a": b"1", "b": b"2", "c": b"3"})
+    disk.free = ROOM - 1
+    clock.advance(LOOK_EVERY)
+
+    with pytest.raises(DiskLow):
+        await store.write("records", {"d": b"4"})
+    await store.write("records", delete=["a"])
+    assert await store.purge("records", "c") == 1
+    assert await store.scan("records") == [("c", b"3")]

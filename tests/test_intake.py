@@ -9,8 +9,9 @@ import pytest
 from msgspec import Struct
 
 from engine.backlog import Backlog, Limits
+from engine.disk_guard import DiskGuard
 from engine.errors import FunctionDisabled
-from engine.intake import DiskGuard, Intake
+from engine.intake import Intake
 from engine.model import Alias, Invocation, Mode, Request, Rule, Strategy
 from engine.runqueue import RunQueue
 from engine.scheduler import Scheduler

@@ -22,6 +22,7 @@ class DisService:
         self._settings = settings
         self._ready = asyncio.Event()
         self._access: StreamAccess | None = None
+        self._streams: Streams | None = None
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         try:
@@ -44,8 +45,11 @@ class DisService:
         await http.run(context, task_status=task_status)
 
     async def _run_streams(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
-        streams = Streams(context)
-        await streams.load()
+        if self._streams is None:  # else it failed before, and triggers go on with what there is
+            streams = Streams(context)
+            await streams.load()
+            self._streams = streams
+        streams = self._streams
         api = DisApi(streams, ConsumersApi(Apps(context.store, context.clock.now), streams))
         with context.routes.claim(*HEADS, handler=api.answer, limit=LIMIT):
             self._offer(streams)
