@@ -15,8 +15,8 @@ import uvloop
 
 from engine.clock import SystemClock
 from engine.journal import locked, open_storage
-from engine.runqueue import RunQueue
-from engine.scheduler import Scheduler
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.scheduler import Scheduler
 
 
 async def measure(directory: Path, function_id: int, count: int) -> dict[str, float]:

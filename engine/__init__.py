@@ -4,6 +4,7 @@ What is exported here is all that a plugin may use.
 """
 
 from engine.audit import Audit, Trace
+from engine.auth.signing import sign as sign_request
 from engine.clock import Clock
 from engine.cron import Cron, read_cron
 from engine.errors import (
@@ -43,7 +44,6 @@ from engine.protocols import (
     TriggerRules,
     Undeliverable,
 )
-from engine.signing import sign as sign_request
 from engine.store_errors import BadLink, ObjectMissing, StoreRefused, StoreUnavailable
 from engine.trigger_errors import CursorMoved
 from engine.trigger_seams import (

@@ -18,22 +18,22 @@ import structlog
 from anyio.abc import TaskGroup
 from msgspec import convert
 
-from engine.catalog import weight
 from engine.clock import Clock, SystemClock
-from engine.codestore import CodeStore
+from engine.code.store import CodeStore
+from engine.code.unpacking import Limits
 from engine.errors import DataDirectoryUnusable, Unavailable
 from engine.executors.pool import open_pool
 from engine.executors.walls import Walls
-from engine.function_rules import request_limit
+from engine.functions.catalog import weight
+from engine.functions.function_rules import request_limit
 from engine.interpreters import Interpreters
 from engine.journal import Storage, locked, open_storage
 from engine.log_feed import LogBoard
 from engine.model import Function
-from engine.pressure import watch_pressure
 from engine.protocols import Plugin
 from engine.registry import Registry
+from engine.scheduling.pressure import watch_pressure
 from engine.settings import Settings
-from engine.unpacking import Limits
 from engine.urn import LATEST
 from engine.wiring import Ground, memory_budget, wire
 from engine.wiring import Running as Running

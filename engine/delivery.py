@@ -22,15 +22,15 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
-from engine.backlog import Backlog
-from engine.catalog import Catalog
 from engine.clock import Clock, rfc3339
 from engine.errors import NotFound, Unavailable
+from engine.functions.catalog import Catalog
 from engine.intake import Intake
 from engine.model import Code, DestinationSpec, Owed, Record, Request, State
 from engine.protocols import Destination, Outbox, Records, Undeliverable
 from engine.registry import Registry
 from engine.retry import RetryPolicy
+from engine.scheduling.backlog import Backlog
 from engine.text import storable
 from engine.trigger_seams import PluginContext
 

@@ -16,13 +16,13 @@ import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
-from engine.backlog import Backlog
 from engine.clock import Clock
 from engine.errors import Unavailable
-from engine.line import BEGINNING
 from engine.model import Code, Outcome
 from engine.protocols import Journal
-from engine.scheduler import Scheduler
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.line import BEGINNING
+from engine.scheduling.scheduler import Scheduler
 
 log = structlog.get_logger("functiond.discarder")
 

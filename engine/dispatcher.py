@@ -17,14 +17,14 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine.backlog import Backlog
-from engine.catalog import Catalog
 from engine.clock import Clock, rfc3339
-from engine.line import Entry
+from engine.functions.catalog import Catalog
 from engine.model import AsyncSettings, Code, DestinationSpec, Function, Invocation, Mode, Outcome, State
 from engine.protocols import Executor, Journal, Records, Settlement
 from engine.retry import RetryPolicy
-from engine.scheduler import Scheduler
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.line import Entry
+from engine.scheduling.scheduler import Scheduler
 from engine.statistics import Distribution, Histogram
 from engine.text import storable
 from engine.urn import LATEST

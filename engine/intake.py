@@ -15,15 +15,15 @@ from contextlib import ExitStack
 
 from msgspec import Struct
 
-from engine.backlog import Backlog
-from engine.catalog import Catalog, priority_cap
 from engine.clock import Clock
 from engine.disk_guard import DiskGuard
 from engine.errors import CallTimedOut, DiskLow, FunctionDisabled, InvalidField, Overloaded, ShuttingDown, Unavailable
+from engine.functions.catalog import Catalog, priority_cap
 from engine.identity import Identity
 from engine.model import Function, Invocation, Outcome, Request
 from engine.protocols import CursorMove, Cursors, Journal
-from engine.scheduler import Scheduler
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.scheduler import Scheduler
 from engine.urn import LATEST, FunctionUrn
 
 

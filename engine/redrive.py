@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from engine.catalog import Catalog
 from engine.clock import Clock
 from engine.errors import InvalidField, UnknownInvocation
+from engine.functions.catalog import Catalog
 from engine.identity import Identity
 from engine.model import Owed, Record, Request, State
 from engine.protocols import Outbox, Records

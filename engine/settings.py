@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from engine.auth.credentials import AccessKey, Token, check_private, first_twice, read_credentials
 from engine.code_quota import QUOTA
-from engine.credentials import AccessKey, Token, check_private, first_twice, read_credentials
 from engine.errors import SettingsError
 from engine.misfits import misfit
 

@@ -9,19 +9,19 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from engine.aliases import Aliases
 from engine.audit import AuditTrail
-from engine.backlog import Backlog, Limits
-from engine.catalog import Catalog, listed
+from engine.auth.failures import Failures
 from engine.clock import Clock
+from engine.code.store import CodeStore
 from engine.code_quota import CodeQuota
-from engine.codestore import CodeStore
 from engine.delivery import Delivery
 from engine.discarder import Discarder
 from engine.disk_guard import DiskGuard
 from engine.dispatcher import Dispatcher
 from engine.executors.pool import Pool
-from engine.failures import Failures
+from engine.functions.aliases import Aliases
+from engine.functions.catalog import Catalog, listed
+from engine.functions.versions import Versions
 from engine.intake import Intake
 from engine.isolation.machine import usable_memory
 from engine.janitor import Janitor, Retention
@@ -33,14 +33,14 @@ from engine.registry import Registry
 from engine.resources.bundle import Resources
 from engine.resources.months import Months
 from engine.retry import RetryPolicy, Rules
-from engine.runqueue import RunQueue
-from engine.scheduler import Scheduler
+from engine.scheduling.backlog import Backlog, Limits
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.scheduler import Scheduler
 from engine.settings import QueueSettings, RetrySettings, Settings
 from engine.triggering.guarded_store import GuardedStore
 from engine.triggering.plugin_parts import AllParts
 from engine.triggering.sources import Sources
 from engine.usage import Usage
-from engine.versions import Versions
 
 
 class Running(Struct, frozen=True, kw_only=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from engine.line import Entry
 from engine.model import Invocation, Mode
+from engine.scheduling.line import Entry
 
 _keys = count(1)
 

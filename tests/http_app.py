@@ -18,10 +18,11 @@ import anyio.to_thread
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from engine.aliases import Aliases
-from engine.catalog import Catalog, listed
 from engine.clock import SystemClock
-from engine.codestore import CodeStore
+from engine.code.store import CodeStore
+from engine.functions.aliases import Aliases
+from engine.functions.catalog import Catalog, listed
+from engine.functions.versions import Versions
 from engine.http.api.parts import HealthChecks, Parts
 from engine.http.server import create_app
 from engine.identity import Identity
@@ -32,9 +33,8 @@ from engine.registry import Registry, load_plugins
 from engine.resources.bundle import Resources
 from engine.serving import listen
 from engine.testing import MemoryStorage
-from engine.testing_resources import MemoryResourceStore
+from engine.testing.resources import MemoryResourceStore
 from engine.usage import Usage
-from engine.versions import Versions
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
 REGION = "local-1"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine.alias_rules import check_alias, check_version_name, choose_version
 from engine.errors import BadExtraVersion, BadWeight, InvalidField, SameVersion, UnknownVersion
+from engine.functions.alias_rules import check_alias, check_version_name, choose_version
 from engine.model import Alias, Rule, Strategy
 
 VERSIONS = frozenset({"latest", "v1", "v2", "v3"})

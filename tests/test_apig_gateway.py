@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.auth.signing import sign
 from engine.errors import SettingsError
 from engine.service import make_authenticator
-from engine.signing import sign
 from engine.trigger_seams import EVENT_LIMIT
 from plugins.apig import plugin
 from tests.gateways import API

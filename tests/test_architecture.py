@@ -16,25 +16,17 @@ SURFACE = "engine"  #: what plugins may use
 
 #: From the ground up: an import goes to a lower floor, or stays inside one folder. A folder stands for all its modules.
 FLOORS = (
+    # Nouns, which may know each other:
     {"errors", "clock", "identity", "urn", "model", "frames", "log_lines", "log_feed", "statistics", "text", "runtimes"}
-    | {"signing", "signatures", "signers", "failures", "credentials", "trigger_errors", "store_errors", "cron", "audit"}
-    | {
-        "limits",
-        "code_quota",
-        "disk_guard",
-        "log_target",
-        "misfits",
-    },  # all of these are nouns, which may know each other
+    | {"trigger_errors", "store_errors", "cron", "audit", "auth", "limits", "code_quota", "disk_guard", "log_target"}
+    | {"misfits"},
     {"trigger_seams", "interpreters"},
-    {"protocols", "settings", "retry", "line", "backlog", "usage", "function_rules", "settings_rules", "alias_rules"}
-    | {"plugin_tables"},
-    {"testing_catalog"},
-    {SURFACE, "serving", "telemetry", "pressure", "unpacking", "inline_code", "isolation"}
-    | {"testing_executor", "testing_storage", "testing_resources", "testing_links"},
-    {"registry", "runqueue", "codestore", "directory", "journal", "executors", "testing_triggers"},
+    {"protocols", "settings", "retry", "usage", "plugin_tables"},
+    {SURFACE, "serving", "telemetry", "isolation"},
+    {"registry", "code", "journal", "executors"},
     {"testing"},
-    {"scheduler", "catalog", "function_package", "janitor"},
-    {"intake", "dispatcher", "discarder", "resources", "versions", "aliases"},
+    {"scheduling", "functions", "janitor"},
+    {"intake", "dispatcher", "discarder", "resources"},
     {"delivery", "triggering", "redrive"},
     {"wiring"},
     {"app"},

@@ -3,8 +3,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from engine.backlog import Backlog, Limits
 from engine.errors import BacklogFull, SynchronousCallsFull
+from engine.scheduling.backlog import Backlog, Limits
 
 LIMITS = Limits(rows=3, size=100, function_rows=2, function_size=60, sync_rows=1, sync_size=50)
 

@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import InvalidField
 from engine.executors.pool import Pool
-from engine.function_rules import check_function, listed
+from engine.functions.function_rules import check_function, listed
 from engine.model import Code, Outcome
 from tests.contracts.dialect import Dialect
 from tests.contracts.dialect_bootstrap import CUSTOM, HTTP

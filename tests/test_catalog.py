@@ -11,9 +11,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from engine.catalog import MAX_FUNCTIONS, Catalog, listed, priority_cap, weight
 from engine.clock import SystemClock
-from engine.codestore import NO_CODE, CodeSource, CodeStore
+from engine.code.store import NO_CODE, CodeSource, CodeStore
 from engine.errors import (
     FunctionExists,
     InvalidField,
@@ -26,6 +25,7 @@ from engine.errors import (
     UnknownVersion,
     VariablesTooLarge,
 )
+from engine.functions.catalog import MAX_FUNCTIONS, Catalog, listed, priority_cap, weight
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.urn import FunctionUrn, parse_urn
 from tests.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded, zipped

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.catalog import Catalog
 from engine.clock import SystemClock
-from engine.codestore import CodeSource, CodeStore
+from engine.code.store import CodeSource, CodeStore
 from engine.errors import InvalidField, NoInterpreter
+from engine.functions.catalog import Catalog
 from tests.http_app import PROJECT, REGION, MemoryCatalogStore
 from tests.test_catalog import INLINE, draft, urn
 

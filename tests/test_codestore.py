@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.codestore import INLINE_LIMIT, PACKAGE_LIMIT, CodeSource, CodeStore
+from engine.code.store import INLINE_LIMIT, PACKAGE_LIMIT, CodeSource, CodeStore
+from engine.code.unpacking import Limits, unpack
 from engine.errors import (
     CodeMissing,
     CodePackageTooLarge,
@@ -27,8 +28,7 @@ from engine.errors import (
 )
 from engine.model import CodePackage
 from engine.store_errors import BadLink, ObjectMissing
-from engine.testing_links import MemoryLinks
-from engine.unpacking import Limits, unpack
+from engine.testing.links import MemoryLinks
 from tests.http_app import encoded, zipped
 
 HANDLER = "index.handler"
@@ -205,7 +205,7 @@ def test_a_ratio_no_code_has_is_refused(tmp_path: Path) -> None:
 def test_too_many_entries_are_refused_before_the_directory_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr("engine.unpacking._BLOCK", block)  # the entries' marks lie across the blocks, too
+    monkeypatch.setattr("engine.code.unpacking._BLOCK", block)  # the entries' marks lie across the blocks, too
     content = zipped(**{f"f{number}": "" for number in range(20)})
 
     with pytest.raises(InvalidField, match="more than 19 entries"):
@@ -302,8 +302,8 @@ async def test_a_package_behind_a_link_may_be_larger_than_an_upload_but_not_endl
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = entry("large", bytes(1000))
-    monkeypatch.setattr("engine.codestore.PACKAGE_LIMIT", 1000)
-    monkeypatch.setattr("engine.codestore.LINKED_LIMIT", len(content))
+    monkeypatch.setattr("engine.code.store.PACKAGE_LIMIT", 1000)
+    monkeypatch.setattr("engine.code.store.LINKED_LIMIT", len(content))
 
     store = CodeStore(tmp_path / "code", links=behind_link(content))
     code = await store.add(linked(), handler=HANDLER)

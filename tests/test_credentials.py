@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.credentials import AccessKey, Token
+from engine.auth.credentials import AccessKey, Token
 from engine.errors import SettingsError
 from engine.settings import Settings, load_settings
 

@@ -12,9 +12,9 @@ import pytest
 import structlog.testing
 
 from engine.audit import Trace
-from engine.credentials import Token
+from engine.auth.credentials import Token
+from engine.auth.failures import Failures
 from engine.errors import InvalidField
-from engine.failures import Failures
 from engine.http.auth import Authenticator
 from plugins.cts import plugin as cts
 from plugins.cts.source import WAITING

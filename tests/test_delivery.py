@@ -10,14 +10,14 @@ import anyio
 import pytest
 from msgspec import Struct, field
 
-from engine.backlog import Backlog
-from engine.catalog import Catalog
 from engine.delivery import AT_ONCE, MAX_AGE, PAGE, Delivery
+from engine.functions.catalog import Catalog
 from engine.intake import Intake
 from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, Owed, Request
 from engine.protocols import DeliveryContext, Plugin, Undeliverable
 from engine.registry import Registry
 from engine.retry import RetryPolicy
+from engine.scheduling.backlog import Backlog
 from engine.testing import ManualClock, MemoryStorage
 from engine.trigger_seams import PluginContext
 from engine.urn import FunctionUrn

@@ -12,14 +12,14 @@ import pytest
 from msgspec import Struct, field
 
 from engine import discarder
-from engine.backlog import Backlog
 from engine.clock import SystemClock
 from engine.discarder import Discarder
 from engine.errors import NotStored
 from engine.model import Invocation, Outcome, State
 from engine.protocols import Discarded
-from engine.runqueue import RunQueue
-from engine.scheduler import Scheduler
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.scheduler import Scheduler
 from engine.testing import MemoryStorage
 from tests.builders import waiting
 from tests.test_dispatcher import LIMITS

@@ -9,16 +9,16 @@ import anyio
 import pytest
 from msgspec import Struct, field
 
-from engine.backlog import Backlog, Limits
-from engine.catalog import Catalog
 from engine.clock import SystemClock
 from engine.dispatcher import Dispatcher
 from engine.errors import NotStored
+from engine.functions.catalog import Catalog
 from engine.model import AsyncSettings, Code, Function, Invocation, Outcome, State
 from engine.protocols import Settlement
 from engine.retry import RetryPolicy
-from engine.runqueue import RunQueue
-from engine.scheduler import Scheduler
+from engine.scheduling.backlog import Backlog, Limits
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.scheduler import Scheduler
 from engine.testing import InlineContext, InlineExecutor, MemoryStorage
 from tests.executing import function
 

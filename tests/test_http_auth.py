@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from engine.audit import Trace
-from engine.credentials import AccessKey, Token
+from engine.auth.credentials import AccessKey, Token
+from engine.auth.failures import SUBJECTS, Failures, network_of
+from engine.auth.signing import hash_of, sign
 from engine.errors import Forbidden, TooManyFailures
-from engine.failures import SUBJECTS, Failures, network_of
 from engine.http.auth import Authenticator
 from engine.http.guard import Guard
 from engine.http.server import create_app
 from engine.serving import listen
-from engine.signing import hash_of, sign
 from engine.testing import ManualClock
 from tests.http_app import BASE, PROJECT, SOURCE, Answer, Api, encoded, serve, urn_of, zipped
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from engine.backlog import Backlog, Limits
 from engine.disk_guard import DiskGuard
 from engine.errors import FunctionDisabled
 from engine.intake import Intake
 from engine.model import Alias, Invocation, Mode, Request, Rule, Strategy
-from engine.runqueue import RunQueue
-from engine.scheduler import Scheduler
+from engine.scheduling.backlog import Backlog, Limits
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.scheduler import Scheduler
 from engine.testing import ManualClock, MemoryCursors, MemoryStorage
-from engine.testing_resources import MemoryResourceStore
+from engine.testing.resources import MemoryResourceStore
 from tests.http_app import MemoryCatalogStore
 from tests.test_versions import DRAFT as FUNCTION
 from tests.test_versions import INLINE, House, ResourceStore, opened, urn

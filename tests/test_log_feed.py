@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine.app import run_engine
-from engine.codestore import NO_CODE, CodeSource
+from engine.code.store import NO_CODE, CodeSource
 from engine.http.log_queue import LogQueue
 from engine.log_feed import FunctionLines, LogBoard
 from engine.log_lines import STDOUT, Line, encode

@@ -13,8 +13,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from engine import pressure
-from engine.pressure import REASON, watch_pressure
+from engine.scheduling import pressure
+from engine.scheduling.pressure import REASON, watch_pressure
 
 
 class Gate:

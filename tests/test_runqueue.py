@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from engine.line import Entry
 from engine.model import Mode
-from engine.runqueue import RunQueue
+from engine.scheduling.line import Entry
+from engine.scheduling.runqueue import RunQueue
 from tests.builders import call, entry, waiting
 
 

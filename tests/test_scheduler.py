@@ -12,8 +12,8 @@ from engine.clock import SystemClock
 from engine.errors import NotStored
 from engine.model import Invocation, Mode
 from engine.protocols import Page, Recovery, Window
-from engine.runqueue import RunQueue
-from engine.scheduler import Scheduler
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.scheduler import Scheduler
 from tests.builders import waiting
 from tests.contracts.storage import cancelled, storage_of, stored
 

@@ -14,7 +14,7 @@ import pytest
 
 from engine.executors.pool import Pool
 from engine.executors.walls import BARE, Walls
-from engine.function_rules import request_limit
+from engine.functions.function_rules import request_limit
 from engine.model import Code
 from tests.bridging import enter_network, needs_mapping, needs_network
 from tests.contracts.dialect import Dialect

@@ -12,7 +12,7 @@ from msgspec import Struct
 from engine.errors import NotStored
 from engine.protocols import StoredResource
 from engine.resources.shelf import Shelf
-from engine.testing_resources import MemoryResourceStore
+from engine.testing.resources import MemoryResourceStore
 
 OWNER = "function:1"
 

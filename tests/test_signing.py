@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.signing import (
+from engine.auth.signing import (
     canonical_path,
     canonical_query,
     canonical_request,

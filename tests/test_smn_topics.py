@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from engine.codestore import CodeSource
+from engine.code.store import CodeSource
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import TriggerDraft
 from engine.testing import ManualClock

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from msgspec import Meta, Struct
 
-from engine.catalog import Catalog
 from engine.clock import SystemClock
-from engine.codestore import NO_CODE, CodeSource, CodeStore
+from engine.code.store import NO_CODE, CodeSource, CodeStore
 from engine.errors import InvalidField, NotStored, UnknownFunction, UnknownVersion
+from engine.functions.catalog import Catalog
+from engine.functions.versions import Versions
 from engine.identity import Identity
 from engine.model import Function, Mode
 from engine.protocols import Plugin, StoredResource, TriggerRules
@@ -21,10 +22,9 @@ from engine.registry import Registry, load_plugins
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger
 from engine.resources.trigger_limits import TRIGGERS
 from engine.resources.triggers import TriggerDraft, Triggers
-from engine.testing_resources import MemoryResourceStore
+from engine.testing.resources import MemoryResourceStore
 from engine.trigger_errors import InvalidTrigger, InvocationModeFixed, TooManyTriggers, TriggerExists, UnknownTrigger
 from engine.urn import FunctionUrn, parse_urn
-from engine.versions import Versions
 from tests.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded
 
 TIMER: dict[str, Any] = {"name": "nightly", "schedule_type": "Rate", "schedule": "3m"}

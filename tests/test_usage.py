@@ -8,7 +8,7 @@ from engine import usage
 from engine.model import Code, CodePackage, Function, Outcome
 from engine.protocols import StoredResource
 from engine.resources.months import Months
-from engine.testing_resources import MemoryResourceStore
+from engine.testing.resources import MemoryResourceStore
 from engine.usage import Usage
 
 NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200

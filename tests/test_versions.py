@@ -12,9 +12,7 @@ import anyio
 import pytest
 from msgspec import Struct
 
-from engine.aliases import MAX_ALIASES, Aliases
-from engine.catalog import Catalog
-from engine.codestore import NO_CODE, CodeSource, CodeStore
+from engine.code.store import NO_CODE, CodeSource, CodeStore
 from engine.errors import (
     AliasExists,
     AliasInUse,
@@ -29,13 +27,15 @@ from engine.errors import (
     VersionInUse,
     VersionTaken,
 )
+from engine.functions.aliases import MAX_ALIASES, Aliases
+from engine.functions.catalog import Catalog
+from engine.functions.versions import MAX_VERSIONS, Versions
 from engine.identity import Identity
 from engine.model import Alias, AsyncSettings, CodePackage, Function
 from engine.protocols import StoredResource
 from engine.testing import ManualClock
-from engine.testing_resources import MemoryResourceStore
+from engine.testing.resources import MemoryResourceStore
 from engine.urn import FunctionUrn, parse_urn
-from engine.versions import MAX_VERSIONS, Versions
 from tests.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded
 
 INLINE = CodeSource(kind="inline", file=encoded(SOURCE))

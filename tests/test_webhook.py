@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from engine import Plugin, PushReply, PushRequest, SettingsError, Unauthorized, Undeliverable
-from engine.credentials import Token
+from engine.auth.credentials import Token
+from engine.auth.failures import Failures
 from engine.errors import InvalidField
-from engine.failures import Failures
 from engine.http.auth import Authenticator
 from engine.model import DestinationSpec, Owed
 from engine.serving import listen

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from engine.app import Running, run_engine
 from engine.clock import Clock
-from engine.codestore import NO_CODE, CodeSource
+from engine.code.store import NO_CODE, CodeSource
 from engine.http.auth import Authenticator
 from engine.http.server import create_app
 from engine.model import Function, State

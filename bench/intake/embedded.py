@@ -11,7 +11,7 @@ from typing import Any
 from engine import Plugin
 from engine.app import Running, run_engine
 from engine.clock import Clock
-from engine.codestore import NO_CODE, CodeSource
+from engine.code.store import NO_CODE, CodeSource
 from engine.model import Function
 from engine.resources.triggers import TriggerDraft
 from engine.settings import load_settings

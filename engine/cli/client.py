@@ -14,8 +14,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from msgspec import Struct
 
+from engine.auth.signing import sign
 from engine.errors import FunctiondError
-from engine.signing import sign
 
 CONNECT = 5.0  #: seconds; how long the answer may take is the engine's affair
 

@@ -6,7 +6,7 @@ import base64
 
 from engine.app import Running
 from engine.cli.words import Words, program
-from engine.codestore import NO_CODE, CodeSource
+from engine.code.store import NO_CODE, CodeSource
 from engine.errors import FunctiondError, FunctionExists
 from engine.model import Function
 

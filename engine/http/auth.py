@@ -18,17 +18,17 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from engine.auth.credentials import AccessKey, Token
+from engine.auth.failures import Failures
+from engine.auth.signers import Claim, Signers, address_of
+from engine.auth.signing import is_same
 from engine.clock import Clock
-from engine.codestore import PACKAGE_LIMIT
-from engine.credentials import AccessKey, Token
+from engine.code.store import PACKAGE_LIMIT
 from engine.errors import CodePackageTooLarge, Forbidden, PayloadTooLarge, Unauthorized
-from engine.failures import Failures
 from engine.http.api.functions import CODE_BODY_LIMIT
 from engine.http.api.routing import CALLER
 from engine.http.wire import Headers, read_body
 from engine.serving import Message, Receive, Scope
-from engine.signers import Claim, Signers, address_of
-from engine.signing import is_same
 from engine.triggering.routes import PROJECT
 
 

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from engine.catalog import Catalog
 from engine.clock import Clock
-from engine.codestore import CodeStore
+from engine.code.store import CodeStore
+from engine.functions.catalog import Catalog
 from engine.model import Dependency, Function
 from engine.protocols import ResourceStore
 from engine.registry import Registry

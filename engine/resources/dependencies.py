@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from engine.catalog import Catalog
 from engine.clock import Clock
-from engine.codestore import Admit, CodeSource, CodeStore
+from engine.code.store import Admit, CodeSource, CodeStore
 from engine.errors import (
     BadDependency,
     DependencyExists,
@@ -22,6 +21,7 @@ from engine.errors import (
     TooManyDependencies,
     UnknownDependency,
 )
+from engine.functions.catalog import Catalog
 from engine.model import CodePackage, Dependency
 from engine.resources.dependency_rules import MAX_PER_FUNCTION, MAX_PER_PROJECT, check_dependency
 from engine.resources.shelf import Shelf, project_owner

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from engine.catalog import Catalog
 from engine.clock import Clock
 from engine.errors import BadEvent, EventExists, EventTooLarge, TooManyEvents, UnknownEvent
+from engine.functions.catalog import Catalog
 from engine.resources.shelf import Shelf, function_owner
 from engine.urn import FunctionUrn
 

@@ -19,10 +19,10 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine.catalog import Catalog
 from engine.clock import Clock
 from engine.errors import NotFound, TooManyReserved
 from engine.executors.reserve import Reserve
+from engine.functions.catalog import Catalog
 from engine.model import Function
 from engine.resources.shelf import Shelf, function_owner, owning_function
 from engine.resources.tactics import Held, Reservation, check_tactics

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
-from engine.catalog import Catalog
 from engine.errors import InvalidField
+from engine.functions.catalog import Catalog
 from engine.model import Function
 from engine.resources.shelf import Shelf, function_owner
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from engine.catalog import Catalog
 from engine.errors import InvalidField
+from engine.functions.catalog import Catalog
 from engine.resources.shelf import Shelf, function_owner
 from engine.text import MASK
 from engine.urn import FunctionUrn

@@ -15,9 +15,9 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from engine.catalog import Catalog
 from engine.clock import Clock
 from engine.errors import FunctiondError
+from engine.functions.catalog import Catalog
 from engine.model import Function
 from engine.protocols import Plugin, ResourceStore, StoredResource
 from engine.registry import Registry

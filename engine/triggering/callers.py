@@ -9,8 +9,8 @@ from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from engine.auth.signers import Signers, address_of
 from engine.errors import Unauthorized, Unavailable
-from engine.signers import Signers, address_of
 
 
 class Door(Protocol):

@@ -8,7 +8,6 @@ import anyio
 import structlog
 from msgspec import Struct
 
-from engine.backlog import Backlog
 from engine.dispatcher import Dispatcher
 from engine.errors import BacklogFull, FunctionDisabled, OutcomeUnknown, PayloadTooLarge, ShuttingDown, Unavailable
 from engine.identity import Identity
@@ -16,6 +15,7 @@ from engine.intake import Intake
 from engine.model import Mode, Outcome, Request
 from engine.protocols import CursorMove, Cursors
 from engine.resources.bound_trigger import BoundTrigger
+from engine.scheduling.backlog import Backlog
 from engine.trigger_seams import EVENT_LIMIT, Event, TriggerContext
 from engine.triggering.keeper import Keeper
 from engine.triggering.plugin_parts import PluginParts

@@ -9,13 +9,13 @@ import anyio
 from msgspec import Struct
 
 from engine.audit import Audit
+from engine.auth.failures import Failures
+from engine.auth.signers import Signers
 from engine.clock import Clock
-from engine.failures import Failures
 from engine.log_feed import LogFeed
 from engine.protocols import Plugin
 from engine.registry import Registry
 from engine.resources.bound_trigger import BoundTrigger
-from engine.signers import Signers
 from engine.trigger_seams import Callers, PluginService, Routes, Store
 from engine.triggering.callers import BorrowedCallers
 from engine.triggering.routes import Mounts, PluginRoutes

@@ -17,10 +17,9 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
-from engine.backlog import Backlog
-from engine.catalog import Catalog
 from engine.clock import Clock
 from engine.dispatcher import Dispatcher
+from engine.functions.catalog import Catalog
 from engine.identity import Identity
 from engine.intake import Intake
 from engine.model import Function
@@ -28,6 +27,7 @@ from engine.protocols import Cursors
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import Triggers
 from engine.retry import RetryPolicy
+from engine.scheduling.backlog import Backlog
 from engine.triggering.context import Doors, SourceContext, Tally
 from engine.triggering.keeper import Health, Keeper
 from engine.triggering.plugin_parts import AllParts, PluginParts

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from engine.signing import sign, write_date
+from engine.auth.signing import sign, write_date
 from tests.acceptance.engine_process import EngineProcess, engine_on
 from tests.engine_process import functiond
 from tests.http_app import PROJECT, urn_of

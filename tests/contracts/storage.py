@@ -19,7 +19,7 @@ from engine.journal import locked, open_storage
 from engine.model import Code, DestinationSpec, Invocation, Outcome, State
 from engine.protocols import CatalogStore, Cursors, Journal, Outbox, Records, ResourceStore, Settlement, Window
 from engine.testing import MemoryCursors, MemoryStorage, MemoryStore
-from engine.testing_resources import MemoryResourceStore
+from engine.testing.resources import MemoryResourceStore
 from engine.trigger_seams import Store
 
 NOW = 1_700_000_000.0

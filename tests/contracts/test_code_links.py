@@ -8,7 +8,7 @@ import pytest
 
 from engine.protocols import CodeLinks
 from engine.store_errors import BadLink, ObjectMissing
-from engine.testing_links import MemoryLinks
+from engine.testing.links import MemoryLinks
 from plugins.obs.code import ObsLinks
 from plugins.obs.store import ObsService
 

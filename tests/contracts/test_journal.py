@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from engine.errors import IdempotencyConflict
-from engine.line import BEGINNING
 from engine.model import Code, Invocation, Outcome, State
 from engine.protocols import Discarded
+from engine.scheduling.line import BEGINNING
 from tests.contracts.storage import (
     NOW,
     Seams,

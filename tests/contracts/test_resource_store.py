@@ -11,7 +11,7 @@ import pytest
 
 from engine.journal import locked, open_storage
 from engine.protocols import ResourceStore, StoredResource
-from engine.testing_resources import MemoryResourceStore
+from engine.testing.resources import MemoryResourceStore
 
 Opened = Callable[[], AbstractAsyncContextManager[ResourceStore]]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from engine.line import Entry
 from engine.model import Invocation
-from engine.runqueue import RunQueue
+from engine.scheduling.line import Entry
+from engine.scheduling.runqueue import RunQueue
 from tests.contracts.storage import NOW, Seams, Storage, cancelled, ended, made, started, stored
 
 BEGINNING = (float("-inf"), 0)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from engine.codestore import PACKAGE_LIMIT
+from engine.code.store import PACKAGE_LIMIT
 from engine.errors import BadDependency
 from engine.http.api.paging import page_of
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from engine.codestore import NO_CODE
+from engine.code.store import NO_CODE
 from engine.errors import InvalidField
 from engine.http.api.async_settings import SettingsShown
 from engine.http.api.dependencies import DependencyReply

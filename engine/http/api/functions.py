@@ -7,7 +7,7 @@ import base64
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from engine.codestore import PACKAGE_LIMIT, CodeSource
+from engine.code.store import PACKAGE_LIMIT, CodeSource
 from engine.errors import CodeMissing, CodePackageTooLarge, InvalidField, PayloadTooLarge
 from engine.http.api.decoding import T
 from engine.http.api.function_replies import function_reply

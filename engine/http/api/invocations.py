@@ -12,8 +12,8 @@ import math
 import msgspec
 from msgspec import Struct
 
-from engine.catalog import Catalog
 from engine.errors import InvalidField
+from engine.functions.catalog import Catalog
 from engine.http.api.errors import problem
 from engine.http.api.parts import Intake
 from engine.http.wire import JSON, Headers, Reply, check_json, json_reply, read_body

@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.codestore import PACKAGE_LIMIT, CodeSource, decoded
+from engine.code.function_package import CONFIG_LIMIT, Packed, open_package, pack
+from engine.code.store import PACKAGE_LIMIT, CodeSource, decoded
 from engine.errors import BadQuery, InvalidField, InvalidRequest, NamelessConfig, NotJson, PayloadTooLarge
-from engine.function_package import CONFIG_LIMIT, Packed, open_package, pack
 from engine.http.api.decoding import decode
 from engine.http.api.function_replies import function_reply
 from engine.http.api.function_shapes import CreateBody, draft_of

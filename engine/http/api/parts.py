@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
-from engine.aliases import Aliases
 from engine.audit import AuditTrail
-from engine.catalog import Catalog
 from engine.clock import Clock
-from engine.codestore import CodeStore
+from engine.code.store import CodeStore
 from engine.errors import UnknownInvocation
+from engine.functions.aliases import Aliases
+from engine.functions.catalog import Catalog
+from engine.functions.versions import Versions
 from engine.identity import Identity
 from engine.log_feed import LogBoard, LogFeed
 from engine.model import Function, Outcome, Record, Request
@@ -22,7 +23,6 @@ from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.bundle import Resources
 from engine.triggering.source import SourceState
 from engine.usage import Usage
-from engine.versions import Versions
 
 
 class Intake(Protocol):

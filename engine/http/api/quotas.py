@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from engine.catalog import MAX_FUNCTIONS
+from engine.functions.catalog import MAX_FUNCTIONS
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.wire import Reply, json_reply

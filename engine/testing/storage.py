@@ -21,7 +21,7 @@ from engine.identity import Identity, key_at
 from engine.model import Attempt, DestinationSpec, Invocation, Outcome, Owed, Record, State
 from engine.protocols import Discarded, Page, Purged, Recovery, Selection, Settlement
 from engine.retry import MAX_DEATHS
-from engine.testing_catalog import MemoryCatalogStore
+from engine.testing.catalog import MemoryCatalogStore
 
 
 class Row(Struct, kw_only=True):

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from engine.codestore import PACKAGE_LIMIT
+from engine.code.store import PACKAGE_LIMIT
+from engine.code.unpacking import Limits, unpack
 from engine.errors import InvalidField
-from engine.unpacking import Limits, unpack
 
 CONFIG_LIMIT = 1 << 20
 _CONFIGS = (".yaml", ".yml")

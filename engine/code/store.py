@@ -27,12 +27,12 @@ import anyio
 import anyio.to_thread
 from msgspec import Struct
 
+from engine.code.inline import inline_file, template
+from engine.code.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
 from engine.errors import CodeMissing, CodePackageTooLarge, InlineCodeTooLarge, InvalidField, NotStored
-from engine.inline_code import inline_file, template
 from engine.model import CodePackage
 from engine.protocols import CodeLinks
 from engine.store_errors import BadLink
-from engine.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
 
 INLINE_LIMIT = 10 * 1024
 PACKAGE_LIMIT = 50 << 20  #: of a package that comes with a call, and of what a reply can hold

@@ -18,10 +18,10 @@ from anyio.abc import TaskStatus
 
 from engine.clock import Clock
 from engine.errors import Unavailable
-from engine.line import Entry
 from engine.model import Invocation, Mode, Outcome
 from engine.protocols import Page, Recovery, Window
-from engine.runqueue import QueueStatistics, RunQueue
+from engine.scheduling.line import Entry
+from engine.scheduling.runqueue import QueueStatistics, RunQueue
 
 log = structlog.get_logger("functiond.scheduler")
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from engine.testing_catalog import MemoryCatalogStore
-from engine.testing_executor import InlineContext, InlineExecutor
-from engine.testing_storage import (
+from engine.testing.catalog import MemoryCatalogStore
+from engine.testing.executor import InlineContext, InlineExecutor
+from engine.testing.storage import (
     MemoryJournal,
     MemoryOutbox,
     MemoryRecords,
     MemoryStorage,
 )
-from engine.testing_triggers import MemoryCursors, MemoryStore
+from engine.testing.triggers import MemoryCursors, MemoryStore
 
 __all__ = [
     "InlineContext",

@@ -10,8 +10,8 @@ import msgspec
 from engine.errors import IdempotencyConflict
 from engine.model import Invocation
 from engine.protocols import CursorMove
-from engine.testing_resources import MemoryResourceStore
-from engine.testing_storage import MemoryStorage, at_the_next_turn
+from engine.testing.resources import MemoryResourceStore
+from engine.testing.storage import MemoryStorage, at_the_next_turn
 from engine.trigger_errors import CursorMoved
 
 

@@ -7,8 +7,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from engine.clock import Clock
-from engine.signing import (
+from engine.auth.signing import (
     EMPTY,
     UNSIGNED,
     Authorization,
@@ -19,6 +18,7 @@ from engine.signing import (
     read_date,
     signature,
 )
+from engine.clock import Clock
 
 SKEW = 900.0  #: seconds that a request's date may be off
 CACHED = 512  #: bytes of a path or query that is remembered in its canonical form

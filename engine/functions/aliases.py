@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine.alias_rules import check_alias
-from engine.catalog import ALIAS, Catalog, alias_resource
 from engine.clock import Clock
 from engine.errors import AliasExists, AliasInUse, TooManyAliases, VersionTaken
+from engine.functions.alias_rules import check_alias
+from engine.functions.catalog import ALIAS, Catalog, alias_resource
 from engine.model import Alias
 from engine.protocols import ResourceStore
 from engine.urn import FunctionUrn

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from engine.alias_rules import check_version_name
-from engine.catalog import Catalog, alias_resource
 from engine.clock import Clock
-from engine.codestore import CodeStore
+from engine.code.store import CodeStore
 from engine.errors import InvalidField, NothingToPublish, TooManyVersions, VersionExists, VersionInUse
-from engine.function_rules import publish_alike
+from engine.functions.alias_rules import check_version_name
+from engine.functions.catalog import Catalog, alias_resource
+from engine.functions.function_rules import publish_alike
 from engine.identity import Identity
 from engine.limits import DESCRIPTION
 from engine.model import CodePackage, Function

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from engine.alias_rules import Headers, choose_version
 from engine.errors import NoAsyncSettings, UnknownAlias, UnknownFunction, UnknownVersion
+from engine.functions.alias_rules import Headers, choose_version
 from engine.model import Alias, AsyncSettings, Function
 from engine.urn import LATEST, FunctionUrn
 

@@ -10,11 +10,11 @@ import anyio.to_thread
 import structlog
 from msgspec import Struct
 
+from engine.auth.failures import Failures, Subject
+from engine.auth.signatures import Headers, Signatures, Signed
+from engine.auth.signing import Authorization, hash_of, read_authorization
 from engine.clock import Clock
 from engine.errors import Unauthorized
-from engine.failures import Failures, Subject
-from engine.signatures import Headers, Signatures, Signed
-from engine.signing import Authorization, hash_of, read_authorization
 
 LARGE = 1 << 20  #: bytes of a body from which on hashing it would hold up others
 

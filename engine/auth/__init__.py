@@ -1,0 +1,1 @@
+"""Who asks: keys, tokens and signatures, whichever door they come to."""

@@ -1,0 +1,1 @@
+"""Code packages: unpacked, stored once, packed again."""

@@ -1,0 +1,1 @@
+"""What can be invoked: functions, their versions and aliases, and what each may be."""

@@ -1,0 +1,1 @@
+"""What waits, which of it is next, and when."""
