@@ -334,7 +334,7 @@ async def test_a_service_of_a_plugin_runs_before_its_triggers_and_is_theirs(tmp_
 
 async def test_a_service_that_fails_is_started_again(tmp_path: Path, feed: Feed) -> None:
     lamp = Lamp(OSError("address in use"))
-    async with house(tmp_path, [with_service(feed, lamp)], retry__base=0.2) as place:
+    async with house(tmp_path, [with_service(feed, lamp)], retry__base=3.0) as place:
         failed = place.engine.sources.statistics().services["feed"]
         await until(lambda: lamp.on)
 
