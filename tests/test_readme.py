@@ -87,6 +87,46 @@ def test_the_triggers_are_made_as_they_stand(demo: EngineProcess) -> None:
     assert listed == {timer["trigger_id"], api.json()["trigger_id"]}
 
 
+def test_each_kind_of_trigger_is_made_from_what_its_row_says(demo: EngineProcess) -> None:
+    rows = re.findall(r"^\| ([A-Z]{3}.*?) \|.*\| `(\{.*\})` \|$", section("Triggers"), re.MULTILINE)
+    kinds = [(kind, event_data) for cell, event_data in rows for kind in re.findall(r"\b[A-Z]{3,}\b", cell)]
+    offered = httpx.get(f"{demo.url}/v2/default/fgs/triggertypes", trust_env=False)
+    refused = []
+    for kind, event_data in kinds:
+        body = {"trigger_type_code": kind, "event_data": json.loads(event_data)}
+        made = httpx.post(f"{demo.url}/v2/default/fgs/triggers/hello", json=body, trust_env=False)
+        if made.status_code == 201:
+            functiond_deleted(demo, kind, made.json()["trigger_id"])
+        else:
+            refused.append((kind, made.text))
+
+    assert refused == []
+    assert {kind for kind, _ in kinds} | {"APIG", "DEDICATEDGATEWAY", "APIC"} == set(offered.json())
+
+
+def functiond_deleted(demo: EngineProcess, kind: str, trigger_id: str) -> None:
+    url = f"{demo.url}/v2/default/fgs/triggers/hello/{kind}/{trigger_id}"
+    httpx.delete(url, trust_env=False).raise_for_status()
+
+
+def test_what_can_be_tried_without_another_server_is_taken(demo: EngineProcess) -> None:
+    lines = block("sh", "notifications/topics").replace(DEFAULT_URL, demo.url).splitlines()
+    event = {"trigger_type_code": "EVENTGRID", "event_data": {"channel_id": "mine"}}
+    made = httpx.post(f"{demo.url}/v2/default/fgs/triggers/hello", json=event, trust_env=False)
+    for line in lines:
+        subprocess.run(["bash", "-c", line.replace("curl ", "curl -sS --fail-with-body ")], check=True)
+    functiond_deleted(demo, "EVENTGRID", made.json()["trigger_id"])
+
+    assert len(lines) == 5
+
+
+def test_destinations_are_set_as_it_stands(demo: EngineProcess) -> None:
+    line = block("sh", "async-invoke-config").replace(DEFAULT_URL, demo.url)
+    answer = json.loads(subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout)
+
+    assert answer["destination_config"]["on_failure"]["destination"] == "SMN"
+
+
 def test_the_sdk_snippet_works(demo: EngineProcess, tmp_path: Path) -> None:
     program = block("python", "huaweicloudsdk").replace(DEFAULT_URL, demo.url)
 
