@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from engine.errors import TooManyReserved
+from engine.errors import NotStored, TooManyReserved
 from engine.executors.reserve import Reserve
 from engine.model import Function
 from engine.resources.tactics import CronConfig, Reservation, Tactics
@@ -135,6 +135,27 @@ async def test_a_reservation_is_not_for_another_version_of_its_name(tmp_path: Pa
         assert api.parts.resources.reservations.find(PROJECT) == []
         await put(api, 1, version)
         assert [one.count for one in api.parts.resources.reservations.find(PROJECT)] == [1]
+
+
+async def test_what_cannot_be_deleted_does_not_end_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warmer = Warmer(works=True)
+    async with reserving(tmp_path, warmer) as api:
+        reservations, version = api.parts.resources.reservations, urn_of(version=":v1")
+        await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
+        await put(api, 1, version)
+        await warmer.told.wait()
+        warmer.told = anyio.Event()
+        monkeypatch.setattr(reservations._shelf._store, "delete", full)
+
+        await api.send("DELETE", f"/{version}")
+        await put(api, 2)
+        await warmer.told.wait()
+
+        assert [one.count for one in reservations.find(PROJECT)] == [2]
+
+
+async def full(*resource: str) -> None:
+    raise NotStored("the disk is full")
 
 
 async def test_a_reservation_that_never_comes_to_anything_is_none(tmp_path: Path) -> None:

@@ -197,6 +197,18 @@ def test_nothing_is_kept_of_a_function_that_is_gone_once_its_last_run_has_ended(
     assert q.pop() is None
 
 
+def test_nothing_is_kept_of_a_function_that_is_gone_once_its_last_call_is_withdrawn() -> None:
+    q = queue(slots=2)
+    waits = call(1)
+    q.configure(1, weight=1, limit=1, memory=1)
+    q.push(waits)
+    q.drop(1)
+
+    assert q.statistics().functions == 1
+    assert q.remove(1, waits.invocation.key) is waits
+    assert q.statistics().functions == 0
+
+
 @given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=20))
 def test_memory_is_given_back_however_many_places_an_instance_had_meanwhile(steps: list[tuple[int, bool]]) -> None:
     q = queue(slots=20)

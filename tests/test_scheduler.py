@@ -38,6 +38,20 @@ class Disk:
         return due, min((i.due_at for i in self.delayed), default=None)
 
 
+class SlowDisk(Disk):
+    """Its page was read when it is asked for, and comes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked_for, self.gives = asyncio.Event(), asyncio.Event()
+
+    async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
+        page = await super().ready(function_id, after, rows, size)
+        self.asked_for.set()
+        await self.gives.wait()
+        return page
+
+
 @asynccontextmanager
 async def scheduling(disk: Window, slots: int = 2) -> AsyncIterator[Scheduler]:
     queue = RunQueue(slots=slots, sync_slots=0, memory=1000, window_rows=4)
@@ -122,6 +136,20 @@ async def test_who_tries_to_end_it_second_does_not_lose_what_the_first_took_out(
         scheduler.remember(750, gone=False)
 
         assert (await scheduler.take()).invocation.key == 750
+
+
+async def test_what_came_while_a_page_was_read_is_not_lost_if_it_cannot_be_ended() -> None:
+    disk = SlowDisk()
+    async with scheduling(disk) as scheduler, asyncio.timeout(5):
+        scheduler.recover(found(1))
+        await disk.asked_for.wait()
+        scheduler.push(waiting(key=760))  # no page under way holds it
+        scheduler.forget(1, 760)
+        disk.gives.set()
+        await asyncio.sleep(0)
+        scheduler.remember(760, gone=False)
+
+        assert (await scheduler.take()).invocation.key == 760
 
 
 async def test_nothing_asynchronous_starts_while_it_is_held() -> None:

@@ -20,7 +20,7 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.clock import Clock
-from engine.errors import NotFound, TooManyReserved
+from engine.errors import NotFound, TooManyReserved, Unavailable
 from engine.executors.reserve import Reserve
 from engine.functions.catalog import Catalog
 from engine.model import Function
@@ -175,10 +175,13 @@ class Reservations:
         return found if reservation.born in (0, found.born) else None
 
     async def _drop_orphans(self) -> None:
-        async with self._shelf.change():
-            for owner, id, one in list(self._shelf.all()):
-                if self._function(owner, id, one) is None:
-                    await self._shelf.delete(owner, id)
+        try:
+            async with self._shelf.change():
+                for owner, id, one in list(self._shelf.all()):
+                    if self._function(owner, id, one) is None:
+                        await self._shelf.delete(owner, id)
+        except Unavailable as problem:  # they count for nothing; the next look tries again
+            log.warning("orphaned reservations not deleted", problem=str(problem))
 
     def _check(self, function: Function, qualifier: str, count: int) -> None:
         if 0 <= function.max_instances < count:

@@ -67,11 +67,14 @@ class Line:
         return entry
 
     def remove(self, key: int) -> Entry | None:
-        self._arrivals = [e for e in self._arrivals if e.invocation.key != key]
         entry = self._members.pop(key, None)
         if entry is not None:
             self.size -= entry.size
-        return entry
+            return entry
+        arrived = next((one for one in self._arrivals if one.invocation.key == key), None)
+        if arrived is not None:
+            self._arrivals.remove(arrived)
+        return arrived
 
     def trim(self, rows: int, size: int) -> None:
         """Let go of the end, down to ``rows`` entries of about ``size`` bytes; the first always stays."""

@@ -165,12 +165,18 @@ class RunQueue:
         """Take a waiting one out, if it is in memory."""
         for lane in (self._sync, self._async):
             line = lane.lines.get(function_id)
-            entry = line.remove(key) if line is not None else None
-            if entry is not None:
-                if lane is self._async:
-                    self._held -= entry.size
-                    self._note_hunger(function_id)
-                return entry
+            if line is None:
+                continue
+            before = line.size
+            entry = line.remove(key)
+            if entry is None:
+                continue
+            if lane is self._async:
+                self._held -= before - line.size
+                self._note_hunger(function_id)
+            if function_id in self._gone:
+                self._clear(function_id)
+            return entry
         return None
 
     def drop(self, function_id: int) -> None:
