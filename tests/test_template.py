@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from engine.isolation.processes import marked
 from engine.model import Code
 from tests.executing import SOURCE as BASIC
 from tests.executing import Running, exit_of, function, invocation, is_alive, marker, pid_of, pool
+from tests.triggering import until
 
 SOURCE = (
     BASIC
@@ -121,6 +124,10 @@ def state(pid: int) -> str:
 
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def children(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
 
 
 async def look(opened: Pool, **fields: Any) -> dict[str, Any]:
@@ -318,6 +325,30 @@ async def test_running_out_of_descriptors_leaves_no_process(opened: Pool, tmp_pa
     assert Code.OVERLOAD in codes
     assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
     assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+async def test_a_process_whose_descriptor_does_not_come_through_leaves_no_zombie(opened: Pool, tmp_path: Path) -> None:
+    template = template_of(opened)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        request: dict[str, Any] = {"argv": None, "paths": [str(tmp_path)], "environment": {}, "fence": None}
+        child = template.fork(request, [theirs.fileno()] * 3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), hard))
+    with pytest.raises(OSError, match="Too many open files"):
+        await child.birth()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    child.reap()
+
+    async with asyncio.timeout(10):
+        await until(lambda: not children(template.pid))
+
+
+def lowest_free() -> int:
+    """The lowest descriptor that is free."""
+    fd = os.dup(0)
+    os.close(fd)
+    return fd
 
 
 async def test_a_template_that_ends_says_why_also_when_it_has_hung_up_before() -> None:

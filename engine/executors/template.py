@@ -41,6 +41,7 @@ class Template:
         self._numbers = count(1)
         self._killing: asyncio.TimerHandle | None = None
         self._dead: list[int] = []  #: whose process ids it may free, and has not been told so
+        self._strays: set[int] = set()  #: which it has, and whose pidfds did not come through
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when it ends)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
@@ -91,8 +92,11 @@ class Template:
     def _reap(self, number: int) -> None:
         """That process is known to be dead, or never was; its number may be another's from now on."""
         if self._children.pop(number).exists:
-            self._dead.append(number)
-        if self._dead and self.alive:
+            self._free(number)
+
+    def _free(self, number: int) -> None:
+        self._dead.append(number)
+        if self.alive:
             with suppress(OSError):  # its queue is full: then with the next
                 self._socket.send(json.dumps({"reap": self._dead}).encode())
                 self._dead.clear()
@@ -116,8 +120,12 @@ class Template:
         if "ready" in message:
             self.ready.set()
             return
-        child = self._children.get(message["id"])
-        if child is None:  # its end was seen before the template's word of it came
+        number = message["id"]
+        child = self._children.get(number)
+        if child is None:  # its end was seen before the template's word of it came, or nothing else ever
+            if number in self._strays:
+                self._strays.discard(number)
+                self._free(number)
             return
         error = OSError(message["error"], message["reason"], message.get("file")) if "error" in message else None
         if "status" in message:
@@ -126,7 +134,8 @@ class Template:
             child.failed(error)
         elif fds:
             child.born(fds[0])
-        else:
+        else:  # it ends when its own socket is closed
+            self._strays.add(number)
             child.failed(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
 
     def _hang_up(self) -> None:
