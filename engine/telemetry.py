@@ -101,8 +101,13 @@ def configure_logging(form: str, level: str) -> None:
 
 
 class _OfLibraries(logging.Handler):
-    """What libraries log, as lines like ours."""
+    """What libraries log, as lines like ours: whatever it is, it must not fail where they log it."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # its arguments do not fit it
+            message = str(record.msg)
         more = {"exc_info": record.exc_info} if record.exc_info else {}
-        structlog.get_logger().log(record.levelno, record.getMessage(), library=record.name, **more)
+        level = min(record.levelno // 10 * 10, logging.CRITICAL)  # libraries may have levels of their own in between
+        structlog.get_logger().log(level, message, library=record.name, **more)

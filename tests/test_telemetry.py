@@ -42,6 +42,8 @@ from engine.telemetry import configure_logging
 configure_logging("json", "info")
 logging.getLogger("broker.client").warning("cannot reach %s", "it")
 logging.getLogger("broker.client").info("all is well")
+logging.getLogger("broker.client").log(35, "of a level of its own")
+logging.getLogger("broker.client").error("%d of it", "some")
 try:
     1 / 0
 except ZeroDivisionError:
@@ -52,6 +54,8 @@ except ZeroDivisionError:
     lines = [json.loads(line) for line in run.stderr.splitlines()]
     assert [(line["level"], line["event"], line["library"]) for line in lines] == [
         ("warning", "cannot reach it", "broker.client"),
+        ("warning", "of a level of its own", "broker.client"),
+        ("error", "%d of it", "broker.client"),
         ("error", "broken", "broker"),
     ]
-    assert lines[1]["exception"][0]["exc_type"] == "ZeroDivisionError"
+    assert lines[3]["exception"][0]["exc_type"] == "ZeroDivisionError"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Meta, Struct
 
 from engine.protocols import Plugin
 from engine.registry import Registry, load_plugins
@@ -30,6 +31,23 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
 anything = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
 )
+
+
+class Login(Struct, frozen=True, kw_only=True):
+    password: Annotated[str, Meta(extra={"secret": True})] = ""
+    user: str = ""
+
+    def __post_init__(self) -> None:
+        if self.password and not self.user:
+            raise ValueError("a password needs a user")
+
+
+def test_what_does_not_go_together_is_told_without_its_secrets() -> None:
+    plugin = Plugin(kinds=("OWN",), options=Login)
+
+    with pytest.raises(InvalidTrigger, match=r"^event_data is .*a password needs a user") as told:
+        read_options("OWN", plugin, {"password": "tiger"})
+    assert "tiger" not in str(told.value)
 
 
 def plugin_of(kind: str) -> Plugin:

@@ -37,10 +37,9 @@ def read_options(kind: str, plugin: Plugin, data: Data) -> Any:
 
 
 def _misfit(kind: str, plugin: Plugin, data: Data, error: msgspec.ValidationError) -> InvalidTrigger:
-    found = misfit(error, data, plugin.options)
-    secret = found.field in marked(plugin, "secret") and found.value is not None
+    found = misfit(error, masked(plugin, data), plugin.options)
     field = f"{EVENT_DATA}.{found.field}" if found.field else EVENT_DATA
-    return InvalidTrigger(kind, field, MASK if secret else found.value, found.allowed)
+    return InvalidTrigger(kind, field, found.value, found.allowed)
 
 
 def stored_form(options: Any) -> Data:
