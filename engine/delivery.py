@@ -3,8 +3,9 @@
 A delivery that fails is tried again, exponentially later, until it is ``MAX_AGE`` old; what cannot be delivered
 stays in the outbox, with its error, to be seen. One border stands around each delivery.
 
-No destination holds up another: each has its own line in the outbox and so many deliveries at a time, and one whose
-last delivery failed is tried with one at a time, until it takes that.
+No destination holds up another: each has its own line in the outbox and so many deliveries at a time, and only one
+if its last delivery failed, until it takes that, or if half of all that may be under way are: where many hang, the
+other half is for those that do not.
 """
 
 from __future__ import annotations
@@ -128,12 +129,16 @@ class Delivery:
             return self._clock.now() + AFTER_TROUBLE
         at_once = Counter(self._under_way.values())
         for one in owed:
-            room = at_once[one.destination] < (1 if one.destination in self._failing else AT_ONCE)
+            room = at_once[one.destination] < self._most(one.destination)
             if room and one.owed_id not in self._under_way and len(self._under_way) < ALL_AT_ONCE:
                 at_once[one.destination] += 1
                 self._under_way[one.owed_id] = one.destination
                 deliveries.start_soon(self._deliver, one)
         return next_due
+
+    def _most(self, destination: DestinationSpec) -> int:
+        """How many deliveries to it may be under way now."""
+        return 1 if destination in self._failing or len(self._under_way) >= ALL_AT_ONCE // 2 else AT_ONCE
 
     async def _deliver(self, owed: Owed) -> None:
         since = self._clock.now()

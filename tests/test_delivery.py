@@ -10,7 +10,7 @@ import anyio
 import pytest
 from msgspec import Struct, field
 
-from engine.delivery import AT_ONCE, MAX_AGE, PAGE, Delivery
+from engine.delivery import ALL_AT_ONCE, AT_ONCE, MAX_AGE, PAGE, Delivery
 from engine.functions.catalog import Catalog
 from engine.intake import Intake
 from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, Owed, Request
@@ -200,6 +200,19 @@ async def test_one_that_hangs_holds_up_no_other_however_much_it_is_owed() -> Non
         for _ in range(PAGE + 1):
             await now.owe()
         await until(lambda: len(now.recorder.seen) == AT_ONCE)
+
+        await now.owe(OTHER)
+        await now.told(1)
+        assert now.recorder.seen[-1].destination == OTHER
+
+
+async def test_many_that_hang_hold_up_no_other() -> None:
+    hanging = [DestinationSpec(destination="TEST", param=f'{{"to": "{n}"}}') for n in range(ALL_AT_ONCE // AT_ONCE)]
+    async with delivering() as now:
+        now.recorder.then = lambda owed: None if owed.destination == OTHER else anyio.sleep_forever()
+        for to in hanging * (AT_ONCE + 1):
+            await now.owe(to)
+        await until(lambda: len(now.recorder.seen) >= ALL_AT_ONCE // 2)
 
         await now.owe(OTHER)
         await now.told(1)
