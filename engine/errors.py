@@ -80,7 +80,7 @@ class InvalidField(InvalidRequest):
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
-        shown = repr(value)
+        shown = "missing" if value is None else repr(value)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         super().__init__(f"{field} is {shown}: {allowed}")
 

@@ -41,7 +41,7 @@ PreStopTimeout = Annotated[int, Meta(ge=PRE_STOP_TIMEOUTS[0], le=PRE_STOP_TIMEOU
 FileName = Annotated[str, Meta(max_length=FILE_NAME)]
 Link = Annotated[str, Meta(max_length=LINK)]
 Label = Annotated[str, Meta(max_length=LABEL)]
-Param = Annotated[str, Meta(max_length=PARAM)]
+Param = Annotated[str, Meta(max_length=PARAM, description=f"must be a text of JSON, of up to {PARAM} characters")]
 Description = Annotated[str, Meta(max_length=DESCRIPTION)]
 EventAge = Annotated[int, Meta(ge=EVENT_AGES[0], le=EVENT_AGES[1])]
 Retries = Annotated[int, Meta(ge=RETRIES[0], le=RETRIES[1])]

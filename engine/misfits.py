@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from msgspec import Struct, ValidationError, inspect
 
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
 _STEP = re.compile(r"\[\.\.\.\]|\[\d+\]|[^.\[\]]+")
 _WORDS: dict[type[inspect.Type], str] = {
     inspect.BoolType: "true or false",
@@ -35,12 +37,34 @@ def misfit(error: ValidationError, data: Any, kind: Any) -> Misfit:
     message = str(error)
     found = _PATH.search(message)
     path, said = (found[1], message[: found.start()]) if found else ("", message)
-    if missing := _MISSING.match(said):
-        return Misfit(field=".".join(filter(None, (path, missing[1]))), value=None, allowed="it is required")
     steps = _STEP.findall(path)
+    if missing := _MISSING.match(said):
+        allowed = _required(_fields(kind, steps), _value_at(data, steps), missing[1])
+        return Misfit(field=_joined(path, missing[1]), value=None, allowed=allowed)
+    if unknown := _UNKNOWN.match(said):
+        value = _value_at(data, [*steps, unknown[1]])
+        return Misfit(field=_joined(path, unknown[1]), value=value, allowed=_known(_fields(kind, steps), unknown[1]))
     # What a struct's own check says is not in its shape.
     allowed = _allowed(kind, steps) if said.startswith(("Expected", "Invalid")) else ""
     return Misfit(field=path, value=_value_at(data, steps), allowed=allowed or said)
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _required(fields: list[inspect.Field], given: Any, first: str) -> str:
+    """All that is missing, where the decoder stops at the first."""
+    there = {first, *(given if isinstance(given, dict) else ())}
+    more = [field.encode_name for field in fields if field.required and field.encode_name not in there]
+    return f"it is required, and so {'is' if len(more) == 1 else 'are'} {', '.join(more)}" if more else "it is required"
+
+
+def _known(fields: list[inspect.Field], name: str) -> str:
+    names = [field.encode_name for field in fields]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+    return f"no such key: {hint}"
 
 
 def _value_at(value: Any, steps: list[str]) -> Any:
@@ -56,10 +80,20 @@ def _value_at(value: Any, steps: list[str]) -> Any:
 
 def _allowed(kind: Any, steps: list[str]) -> str:
     """Empty if the shape does not say."""
+    return " or ".join(filter(None, map(_told, _types(kind, steps))))
+
+
+def _fields(kind: Any, steps: list[str]) -> list[inspect.Field]:
+    """Those of the one object that may be there; none if it may be several."""
+    shapes = [one.fields for one in _types(kind, steps) if isinstance(one, inspect.StructType)]
+    return list(shapes[0]) if len(shapes) == 1 else []
+
+
+def _types(kind: Any, steps: list[str]) -> list[inspect.Type]:
     found = [inspect.type_info(kind)]
     for step in steps:
         found = [inner for one in _alternatives(found) for inner in _inner(one, step)]
-    return " or ".join(filter(None, map(_told, _alternatives(found))))
+    return _alternatives(found)
 
 
 def _alternatives(types: list[inspect.Type]) -> list[inspect.Type]:

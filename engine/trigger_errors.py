@@ -81,4 +81,4 @@ class TriggerClash(Conflict):
 class TooManyTriggers(Forbidden):
     def __init__(self, kind: str, limit: int, scope: str) -> None:
         self.kind, self.limit = kind, limit
-        super().__init__(f"{scope} may have {limit} of them, and has (trigger type {kind})")
+        super().__init__(f"{scope} may have {limit} triggers, and has them: delete one first (trigger type {kind})")

@@ -60,5 +60,5 @@ def _httpx() -> ModuleType:
     try:
         import httpx
     except ImportError:
-        raise SettingsError("sending over HTTP needs the extra http: pip install 'functiond[http]'") from None
+        raise SettingsError("sending over HTTP needs the extra http: pip install '.[http]' in the clone") from None
     return httpx

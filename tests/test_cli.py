@@ -131,6 +131,8 @@ def test_a_url_that_is_none_of_ours_is_told(url: str) -> None:
         ("invoke f --async --timeout 1", "--timeout needs --wait"),
         ("invoke f - --data 1", "give the event once"),
         ("invoke f --file /nowhere", "cannot read /nowhere"),
+        ("redrive", "or say --all"),
+        ("redrive --all --function f", "leave --function out"),
         ("functions --url ftp://x", "must look like"),
         ("deploy /nowhere", "cannot read /nowhere"),
     ],

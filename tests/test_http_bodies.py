@@ -45,7 +45,17 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         (ConfigBody, {**CONFIG, "user_data": {"door": "s3same"}}, "user_data is '******': must be a text"),
         (ConfigBody, {**CONFIG, "strategy_config": {"concurrency": -2}}, "strategy_config.concurrency is -2: "),
         (ConfigBody, {**CONFIG, "strategy_config": 7}, "strategy_config is 7: must be an object"),
-        (ConfigBody, {"func_name": "f"}, "runtime is None: it is required"),
+        (ConfigBody, {"func_name": "f"}, "runtime is missing: it is required"),
+        (
+            ConfigBody,
+            {"func_name": "f", "timeout": 3, "memory_size": 128},
+            "runtime is missing: it is required, and so is handler",
+        ),
+        (
+            AsyncSettingsBody,
+            {"destination_config": {"on_success": {"destination": "SMN", "param": {"topic_urn": "t"}}}},
+            "param is {'topic_urn': 't'}: must be a text of JSON, of up to 8192 characters",
+        ),
         (ConfigBody, [], "body is []: must be an object"),
         (CodeBody, {"code_type": "obs", "code_url": "x" * 2049}, "...: must be a text of up to 2048 characters"),
         (CodeBody, {"code_type": "zip", "code_filename": "x" * 256}, "...: must be a text of up to 255 characters"),
@@ -91,7 +101,7 @@ def test_a_null_is_as_good_as_nothing(kind: Any, body: dict[str, Any], nulls: di
 
 
 def test_a_null_is_no_value_for_what_is_required() -> None:
-    with pytest.raises(InvalidField, match="runtime is None: it is required"):
+    with pytest.raises(InvalidField, match="runtime is missing: it is required"):
         decode(json.encode({**CONFIG, "runtime": None, "description": None}), ConfigBody)
 
 

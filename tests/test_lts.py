@@ -234,7 +234,7 @@ def test_what_cannot_be_read_is_refused_with_a_reason(encoding: str, body: bytes
 
 def test_snappy_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cramjam", None)
-    with pytest.raises(LtsProblem, match=r"functiond\[lts\]"):
+    with pytest.raises(LtsProblem, match=r"pip install '.\[lts\]'"):
         bodies.unpacked(b"x", b"snappy")
 
 

@@ -171,6 +171,16 @@ async def test_notifications_call_what_they_fit_once(tmp_path: Path) -> None:
         assert len(await place.events()) == 1
 
 
+async def test_a_trigger_that_only_notifications_reach_says_so_until_one_comes(tmp_path: Path) -> None:
+    async with house(tmp_path, [obs]) as place, door(place) as client:
+        trigger = await place.create("OBS", bucket="photos", events=["Put"])
+        await until(lambda: "notifications" in place.state(trigger).problem)
+
+        await client.post("/triggers/obs", content=body(record("a")))
+
+        assert place.state(trigger).problem == ""
+
+
 async def test_one_of_a_bucket_that_nobody_listens_to_must_come_again(tmp_path: Path) -> None:
     async with house(tmp_path, [obs]) as place, door(place) as client:
         await listening(place, events=["ObjectCreated"])

@@ -100,7 +100,7 @@ def test_an_authority_means_nothing_without_tls() -> None:
 async def test_without_the_client_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiormq", None)
 
-    with pytest.raises(SettingsError, match=r"functiond\[rabbitmq\]"):
+    with pytest.raises(SettingsError, match=r"pip install '.\[rabbitmq\]'"):
         async with opened(Instance(address="127.0.0.1:9"), ""):
             pass
 

@@ -305,7 +305,7 @@ def test_what_is_missing_to_check_signatures_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "cryptography", None)
 
     SmnService(SmnSettings())
-    with pytest.raises(SettingsError, match=r"pip install 'functiond\[smn\]'"):
+    with pytest.raises(SettingsError, match=r"pip install '.\[smn\]'"):
         SmnService(SmnSettings(hosts=("smn.example",)))
     with pytest.raises(SettingsError, match="ca_file"):
         SmnService(SmnSettings(ca_file=str(tmp_path / "none.pem")))

@@ -370,7 +370,7 @@ async def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatc
     async with house(tmp_path, [webhook]) as place:
         monkeypatch.setitem(sys.modules, "httpx", None)
 
-        with pytest.raises(SettingsError, match=r"functiond\[http\]"):
+        with pytest.raises(SettingsError, match=r"pip install '.\[http\]'"):
             await deliver(place, 9, secret="")
 
 

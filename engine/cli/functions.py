@@ -55,5 +55,5 @@ def _row(function: dict[str, Any]) -> tuple[str, ...]:
         function["handler"],
         f"{function['memory_size']} MB",
         f"{function['timeout']} s",
-        function["last_modified"],
+        function["last_modified"].replace("T", " "),
     )

@@ -24,7 +24,7 @@ def handler(event, context):
 def greet(engine: Running, url: str) -> None:
     words = Words()
     functions = {function.function_id for function in engine.catalog.all()}
-    words.print(f"[bold green]functiond[/] serves [bold]{url}[/], keeps [bold]{engine.storage.path}[/]")
+    words.print(f"[bold green]functiond[/] serves [bold]{url}[/], keeps its data in [bold]{engine.storage.path}[/]")
     if functions:
         words.print(f"{len(functions)} functions, {engine.backlog.rows} invocations waiting")
     else:
@@ -43,7 +43,7 @@ async def greet_demo(engine: Running, url: str) -> None:
     except FunctiondError as error:
         words.print(f"The demo function cannot be deployed: {error}", style="red", markup=False)
         return
-    words.print(f"[bold green]functiond[/] serves [bold]{url}[/], keeps [bold]{engine.storage.path}[/]")
+    words.print(f"[bold green]functiond[/] serves [bold]{url}[/], keeps its data in [bold]{engine.storage.path}[/]")
     if auth.required:
         _tell_signed(words, url, project)
         return

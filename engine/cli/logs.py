@@ -74,7 +74,12 @@ def _events(client: Client, path: str) -> Iterator[dict[str, Any]]:
 
 
 def _print(line: dict[str, Any], *, whole: bool) -> None:
-    print(
-        json.dumps(line, ensure_ascii=False) if whole else f"{line['time'] or ''} {line['stream']:<6} {line['text']}",
-        flush=True,
-    )
+    print(json.dumps(line, ensure_ascii=False) if whole else _shown(line), flush=True)
+
+
+def _shown(line: dict[str, Any]) -> str:
+    """A function's logger writes the time, to the millisecond, before its words: once is enough."""
+    time, text = line["time"] or "", line["text"]
+    stamp, _, rest = text.partition(" ")
+    own = line["stream"] == "logger" and stamp.endswith("Z") and len(stamp) == len("2026-01-01T00:00:00.000Z")
+    return f"{stamp if own else time} {line['stream']:<6} {rest if own else text}"

@@ -52,6 +52,8 @@ def redrive(
     """
     if all is bool(ids):
         raise UsageError("name deliveries or request ids, or say --all")
+    if all and function:
+        raise UsageError("--all sends the deliveries of all functions again: leave --function out, or name request ids")
     client, done = target.client(), list[dict[str, Any]]()
     numbers = [int(one) for one in ids if one.isascii() and one.isdigit()]
     if numbers or all:
@@ -65,10 +67,10 @@ def redrive(
         print_json(done)
         return
     for one in done:
-        sent = one.get("new_request_id", "")
-        Words().print(f"[bold green]sent again[/] {one.get('delivery_id', one.get('request_id'))} {sent}".rstrip())
+        sent = f" as {one['new_request_id']}" if "new_request_id" in one else ""
+        Words().print(f"[bold green]sent again[/] {one.get('delivery_id', one.get('request_id'))}{sent}")
     if not done:
-        Words().print("Nothing to send again: it was not given up, or somebody was quicker.", style="dim")
+        Words().print("Nothing to send again: there is none that was given up; others are still tried.", style="dim")
 
 
 def _send(client: Client, path: str, body: dict[str, Any]) -> list[Any]:

@@ -9,7 +9,7 @@ from engine.cli.functions import short_name
 from engine.cli.target import HERE, Target
 from engine.cli.words import Words, print_json, print_table
 
-COLUMNS = ("TRIGGER ID", "TYPE", "FUNCTION", "VERSION", "STATE", "ACCEPTED", "REFUSED", "PROBLEM")
+COLUMNS = ("TRIGGER ID", "TYPE", "FUNCTION", "STATE", "ACCEPTED", "REFUSED", "PROBLEM")
 
 
 def triggers(name: str | None = None, /, *, target: Target = HERE) -> None:
@@ -38,12 +38,11 @@ def _without_version(urn: str) -> list[str]:
 
 
 def _row(trigger: dict[str, Any]) -> tuple[str, ...]:
-    source = trigger["source"]
+    source, version = trigger["source"], trigger["func_urn"].split(":", 7)[-1]
     return (
         trigger["trigger_id"],
         trigger["trigger_type_code"],
-        short_name(trigger["func_urn"]),
-        trigger["func_urn"].split(":", 7)[-1],
+        short_name(trigger["func_urn"]) + ("" if version == "latest" else f":{version}"),
         source["state"],
         str(source["accepted"]),
         str(source["refused"]),

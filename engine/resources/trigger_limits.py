@@ -16,9 +16,9 @@ def check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
     version = [other for other in others if (other.function_id, other.qualifier) == (new.function_id, new.qualifier)]
     rules = new.plugin.rules
     if len(version) >= TRIGGERS:
-        raise TooManyTriggers(new.kind, TRIGGERS, "a version, of all kinds together,")
+        raise TooManyTriggers(new.kind, TRIGGERS, "a version or alias, of all kinds together,")
     if rules.per_project and sum(other.kind == new.kind for other in others) >= rules.per_project:
-        raise TooManyTriggers(new.kind, rules.per_project, "a project")
+        raise TooManyTriggers(new.kind, rules.per_project, f"a project, of type {new.kind},")
     check_others(new, others)
 
 

@@ -76,4 +76,4 @@ class DdsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 def check_client() -> None:
     """Raises SettingsError if the client is not installed."""
     if find_spec("pymongo") is None:
-        raise SettingsError("document databases need the extra dds: pip install 'functiond[dds]'")
+        raise SettingsError("document databases need the extra dds: pip install '.[dds]' in the clone")

@@ -94,5 +94,5 @@ def library() -> Any:
     try:
         import aiokafka
     except ImportError:
-        raise SettingsError("Kafka needs the extra kafka: pip install 'functiond[kafka]'") from None
+        raise SettingsError("Kafka needs the extra kafka: pip install '.[kafka]' in the clone") from None
     return aiokafka

@@ -127,7 +127,7 @@ def _unsnapped(body: bytes) -> bytes:
         from cramjam import DecompressionError, snappy
     except ImportError:
         raise _bad(
-            "snappy needs the extra lts where the engine runs (pip install 'functiond[lts]'): send gzip"
+            "snappy needs the extra lts where the engine runs (pip install '.[lts]' in the clone): send gzip"
         ) from None
     try:
         if snappy.decompress_raw_len(body) > LIMIT:

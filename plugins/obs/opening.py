@@ -21,7 +21,7 @@ class StoreOpener:
         """Raises SettingsError if an endpoint is set and its client is not installed."""
         if service.endpoint and find_spec("aiobotocore") is None:
             raise SettingsError(
-                "plugins.obs.endpoint needs a client that is not installed: pip install 'functiond[obs]', "
+                "plugins.obs.endpoint needs a client that is not installed: pip install '.[obs]' in the clone, "
                 "or keep objects in plugins.obs.folder"
             )
         self._service = service

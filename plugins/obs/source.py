@@ -25,6 +25,7 @@ from plugins.obs.store import ObsService, Store
 from plugins.obs.watch import watched
 
 TOLD_BY_LISTS = frozenset({"ObjectCreated:Put", "ObjectCreated:CompleteMultipartUpload", "ObjectRemoved:Delete"})
+UNHEARD = "neither plugins.obs.folder nor .endpoint is set: it waits for notifications that are posted to /triggers/obs"
 
 
 class ObsTrigger:
@@ -37,6 +38,8 @@ class ObsTrigger:
         if not settings.folder and not (settings.endpoint and settings.scan):
             with hub.heard(_Notified(self._options, context)):
                 task_status.started()
+                if not settings.endpoint:
+                    context.trouble(UNHEARD)
                 await anyio.sleep_forever()
         if self._options.wanted.isdisjoint(TOLD_BY_LISTS):
             raise SettingsError("only notifications tell such events: set plugins.obs.scan = 0, and no folder")
@@ -56,6 +59,7 @@ class _Notified:
 
     async def tell(self, happening: Happening) -> bool:
         options, context = self._options, self._context
+        context.trouble("")
         key = happening.key
         fits = key.startswith(options.prefix) and key.endswith(options.suffix) and happening.event in options.wanted
         if fits:

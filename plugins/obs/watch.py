@@ -37,7 +37,7 @@ async def watched(root: Path) -> AsyncIterator[FolderWatch]:
     try:
         from asyncinotify import Inotify
     except ImportError:
-        raise SettingsError("OBS triggers on a folder need a library: pip install 'functiond[obs]'") from None
+        raise SettingsError("OBS triggers on a folder need a library: pip install '.[obs]' in the clone") from None
     with Inotify(cache_size=100) as inotify:
         watch = FolderWatch(root, inotify)
         await anyio.to_thread.run_sync(watch.add, root)

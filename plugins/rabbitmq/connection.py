@@ -90,6 +90,6 @@ def _library() -> Any:
     try:
         import aiormq
     except ImportError:
-        raise SettingsError("RabbitMQ needs the extra rabbitmq: pip install 'functiond[rabbitmq]'") from None
+        raise SettingsError("RabbitMQ needs the extra rabbitmq: pip install '.[rabbitmq]' in the clone") from None
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it complains of, it raises as well
     return aiormq

@@ -76,7 +76,7 @@ def check_library() -> None:
         import cryptography  # noqa: F401  (whether it is there)
         import httpx  # noqa: F401
     except ImportError as error:
-        hint = "to believe pushed messages needs the extra smn: pip install 'functiond[smn]'"
+        hint = "to believe pushed messages needs the extra smn: pip install '.[smn]' in the clone"
         raise SettingsError(f"plugins.smn.hosts: {hint} ({error})") from None
 
 

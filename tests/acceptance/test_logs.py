@@ -69,6 +69,16 @@ def test_the_log_of_a_function_is_that_of_its_last_invocations(engine: EnginePro
     assert [line.split(maxsplit=2)[1:] for line in run.stdout.splitlines()] == [["stdout", "a"], ["stdout", "b"]]
 
 
+def test_a_line_of_the_logger_is_shown_with_its_time_once(engine: EngineProcess) -> None:
+    request_id = engine.accepted("talks", {})
+    engine.record("talks", request_id, wait=30)
+
+    shown = functiond("logs", request_id, environ=there(engine)).stdout.splitlines()
+
+    [logged] = [line for line in shown if "logged" in line]
+    assert logged.split(maxsplit=1)[1] == f"logger {request_id} INFO logged"
+
+
 def test_two_requests_of_one_instance_have_each_their_lines_live(engine: EngineProcess, tmp_path: Path) -> None:
     engine.create("held", HELD, strategy_config={"concurrency": 1, "concurrent_num": 2})
     gates = {name: tmp_path / name for name in ("one", "two")}
