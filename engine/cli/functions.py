@@ -40,6 +40,11 @@ def all_functions(client: Client) -> list[dict[str, Any]]:
     return client.every("", "functions")
 
 
+def all_names(client: Client) -> list[str]:
+    """URNs without a version, which mean all versions where invocations are looked for."""
+    return [":".join(one["func_urn"].split(":")[:7]) for one in all_functions(client)]
+
+
 def short_name(name: str) -> str:
     """A function of the package default goes by its name, others by package:name."""
     fields = name.split(":")

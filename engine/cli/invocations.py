@@ -10,7 +10,7 @@ from urllib.parse import quote
 from cyclopts import Parameter
 
 from engine.cli.client import Client, path_of
-from engine.cli.functions import all_functions, short_name
+from engine.cli.functions import all_names, short_name
 from engine.cli.target import HERE, Target
 from engine.cli.words import Words, coloured, print_json, print_table
 from engine.errors import UnknownInvocation
@@ -53,7 +53,7 @@ def invocations(
         How far back to look.
     """
     client = target.client()
-    names = [name] if name else [function["func_urn"] for function in all_functions(client)]
+    names = [name] if name else all_names(client)
     begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - hours * 3600))
     found: list[dict[str, Any]] = []
     for one in names:
@@ -123,7 +123,7 @@ def cancel(request_id: str, /, *, function: str | None = None, target: Target = 
 
 def find_invocation(client: Client, request_id: str, function: str | None) -> tuple[str, dict[str, Any]]:
     """The invocation and its function. Raises UnknownInvocation."""
-    names = [function] if function else [one["func_urn"] for one in all_functions(client)]
+    names = [function] if function else all_names(client)
     for name in names:
         read = client.get if function else client.find
         record = read(path_of(name, f"/async-invocations/{quote(request_id, safe='')}"))

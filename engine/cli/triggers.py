@@ -42,7 +42,7 @@ def _row(trigger: dict[str, Any]) -> tuple[str, ...]:
     return (
         trigger["trigger_id"],
         trigger["trigger_type_code"],
-        short_name(trigger["func_urn"]) + ("" if version == "latest" else f":{version}"),
+        short_name(trigger["func_urn"]) + ("" if version == "latest" else f" ({version})"),
         source["state"],
         str(source["accepted"]),
         str(source["refused"]),

@@ -194,6 +194,18 @@ def test_triggers_are_listed_with_what_their_sources_do(tmp_path: Path) -> None:
     assert "FSS.1051" in unknown
 
 
+def test_invocations_of_versions_are_found_as_well(engine: EngineProcess, tmp_path: Path) -> None:
+    version = f"{deploy(engine, tmp_path, 'versioned', ECHO)['func_urn'].removesuffix(':latest')}:v1"
+    send(engine, "v2/default/fgs/functions/versioned/versions", {"version": "v1"})
+    request_id = functiond("invoke", version, "--async", url=engine.url).stdout.strip()
+
+    listed = read(functiond("invocations", "--limit", "500", "--json", url=engine.url))
+    shown = read(functiond("show", request_id, "--json", url=engine.url))
+
+    assert request_id in {one["request_id"] for one in listed}
+    assert shown["function_urn"] == version
+
+
 def test_an_unknown_id_is_told(engine: EngineProcess) -> None:
     assert "no invocation a b" in refused("show", "a b", url=engine.url, code=1)
 

@@ -121,7 +121,7 @@ def _precedence(resource: Resource) -> list[bool]:
 
 
 async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
-    raise NotFound(f"no such resource: {scope['path'][:200]} (/openapi.json lists all there are)")
+    raise NotFound(f"no such resource: {scope['path'][:200]} (/openapi.json lists the operations)")
 
 
 def check_project(project: str) -> str:
