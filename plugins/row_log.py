@@ -39,6 +39,7 @@ class _Tail(Struct, kw_only=True, eq=False):
     """What is known of a log without reading it."""
 
     next: int = 0  #: sequence number
+    newest: int = -1  #: that of the last row that is certainly on disk
     earliest: int = 0  #: what may be read begins here
     last: int = 0  #: milliseconds
     news: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
@@ -70,7 +71,7 @@ class RowLogs(Generic[R]):
         tail = self._tails[name] = _Tail()
         if last is None or first is None:
             return None
-        tail.next, tail.earliest, tail.last = last[0] + 1, first[0], last[1].at
+        tail.newest, tail.next, tail.earliest, tail.last = last[0], last[0] + 1, first[0], last[1].at
         return first[1], last[1]
 
     def knows(self, name: str) -> bool:
@@ -95,15 +96,18 @@ class RowLogs(Generic[R]):
 
     async def append(self, rows: Iterable[tuple[str, R]]) -> Sequence[int]:
         """Rows and their logs; gives their sequence numbers. They are on disk once this returns."""
-        put, sequences, tails, now = dict[str, bytes](), list[int](), dict[str, _Tail](), int(self._now() * 1000)
+        put, sequences, now = dict[str, bytes](), list[int](), int(self._now() * 1000)
+        last = dict[str, tuple[_Tail, int]]()
         for name, row in rows:
-            tail = tails[name] = self._tails[name]
+            tail = self._tails[name]
             tail.last = max(tail.last, now)
             put[_key(name, tail.next)] = msgspec.msgpack.encode(replace(row, at=tail.last))  # type: ignore[type-var]
             sequences.append(tail.next)
+            last[name] = tail, tail.next
             tail.next += 1
         await self._store.write(self._table, put)
-        for tail in tails.values():
+        for tail, newest in last.values():
+            tail.newest = max(tail.newest, newest)
             tail.tell()
         return sequences
 
@@ -139,8 +143,8 @@ class RowLogs(Generic[R]):
         """What lies before is not read any more."""
         tail = self._tails[name]
         tail.earliest = max(tail.earliest, sequence)
-        if tail.next:
-            await self._purge(f"{name}/", _key(name, min(tail.earliest, tail.next - 1)))
+        if tail.newest >= 0:  # the numbers behind it may be those of rows that were refused
+            await self._purge(f"{name}/", _key(name, min(tail.earliest, tail.newest)))
 
     async def purge(self, name: str) -> None:
         """All rows, also of the logs whose names go on from this one behind a ``/``."""
