@@ -1,7 +1,7 @@
 """The engine: its nesting is the lifecycle of the parts that ``wiring`` puts together.
 
     data directory locked → storage open → writer runs → leftovers of a dead engine killed → pool open
-      → what it left in the journal recovered → scheduler, dispatcher, delivery, janitor run → doors open
+      → what it left in the journal recovered → scheduler, dispatcher, janitor run → sources, delivery run → doors open
 
 Leaving goes the other way: intake refuses, running work drains within the grace period, the rest goes back to WAIT,
 the journal closes last.
@@ -9,9 +9,10 @@ the journal closes last.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import structlog
@@ -104,29 +105,33 @@ async def _services(running: Running) -> AsyncIterator[None]:
         await _recover(running, services)
         await services.start(running.scheduler.run)
         await services.start(running.discarder.run)
-        await services.start(running.delivery.run)
         await services.start(running.janitor.run)
         await services.start(running.resources.reservations.run)
         await services.start(running.months.run)
         if running.settings.queue.host_idle_gate:
             await services.start(watch_pressure, running.scheduler)
         try:
-            async with anyio.create_task_group() as slots:
-                await slots.start(running.dispatcher.run)
+            # Delivery within the sources: what goes to a topic of our own is lost on triggers that do not listen.
+            async with _going(running.dispatcher.run), _going(running.sources.run), _going(running.delivery.run):
                 try:
-                    async with anyio.create_task_group() as sources:
-                        await sources.start(running.sources.run)
-                        try:
-                            yield
-                        finally:
-                            await drain(running)
-                            sources.cancel_scope.cancel()
+                    yield
                 finally:
-                    slots.cancel_scope.cancel()
+                    await drain(running)
         finally:
             with anyio.CancelScope(shield=True):
                 await _release(running)
             services.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _going(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """A service runs while the block is entered."""
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(run)
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
 
 
 async def _recover(running: Running, services: TaskGroup) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import anyio
 import httpx
 import pytest
+from anyio.abc import TaskStatus
+from msgspec.structs import replace
 
+from engine import Plugin, PluginContext
 from engine.http.server import create_app
 from engine.model import DestinationSpec, Owed
 from engine.service import api_parts
@@ -16,6 +20,7 @@ from engine.serving import listen
 from plugins.smn import plugin as smn
 from plugins.smn.destination import SmnDestination, SmnParam
 from plugins.smn.problems import SmnProblem
+from tests.contracts.storage import Seams, ended
 from tests.http_app import PROJECT, REGION
 from tests.triggering import URN, House, door, house, until
 
@@ -56,6 +61,27 @@ async def test_an_outcome_that_is_delivered_twice_is_one_message(tmp_path: Path)
         [event] = await place.events()
 
         assert event["record"][0]["smn"]["message"] == RECORD.decode()
+        assert event["record"][0]["smn"]["subject"] == f"success of {URN}"
+
+
+class Slow:
+    """A service that takes its time to start."""
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        await anyio.sleep(0.3)
+        task_status.started()
+        await anyio.sleep_forever()
+
+
+async def test_what_the_last_engine_owed_is_delivered_once_the_triggers_listen(tmp_path: Path) -> None:
+    slow = Plugin(kinds=("SLOW",), serve=lambda settings: Slow())
+    async with house(tmp_path, [smn]) as place, door(place) as client:
+        await listening(place, client)
+        await ended(cast("Seams", place.engine.storage), owes=replace(SPEC, param=json.dumps({"topic_urn": TOPIC})))
+    async with house(tmp_path, [smn, slow]) as place:
+        await until(lambda: place.engine.delivery.statistics().delivered == 1)
+        _, event = await place.events()
+
         assert event["record"][0]["smn"]["subject"] == f"success of {URN}"
 
 
