@@ -328,6 +328,8 @@ class Unauthorized(FunctiondError):
 
 
 class FunctionDisabled(FunctiondError):
+    retry_after = 60  #: seconds: somebody has to switch it on
+
     def __init__(self, name: str) -> None:
         super().__init__(f"Function Disabled: {name} has its maximum number of instances set to 0")
 

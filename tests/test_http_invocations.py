@@ -101,7 +101,7 @@ async def test_a_caller_may_choose_memory_where_the_function_allows_it(api: Api,
     ("refusal", "status", "code", "retry_after"),
     [
         (BacklogFull("hello", 5, "invocations"), 429, "FSS.0429", "5"),
-        (FunctionDisabled("hello"), 429, "FSS.0429", None),
+        (FunctionDisabled("hello"), 429, "FSS.0429", "60"),
         (IdempotencyConflict("k"), 409, "FSS.0409", None),
     ],
 )

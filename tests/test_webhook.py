@@ -132,6 +132,17 @@ async def test_a_full_backlog_sends_pushers_away_for_a_while(tmp_path: Path) -> 
         assert (reply.status_code, "retry-after" in reply.headers) == (503, True)
 
 
+async def test_who_posts_for_a_function_that_is_switched_off_hears_when_to_come_again(tmp_path: Path) -> None:
+    async with house(tmp_path, [webhook]) as place, door(place) as client:
+        trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
+        await until(lambda: place.state(trigger).state == "running")
+        await place.engine.catalog.limit(place.urn, 0)
+
+        reply = await client.post(trigger.shown["path"], content=b"1", headers=signed(place, b"1"))
+
+        assert (reply.status_code, reply.headers["retry-after"]) == (429, "60")
+
+
 async def test_a_deleted_trigger_answers_no_more(tmp_path: Path) -> None:
     async with house(tmp_path, [webhook]) as place, door(place) as client:
         trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)

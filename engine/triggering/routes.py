@@ -164,7 +164,7 @@ async def _read(receive: Receive, declared: bytes, limit: int) -> bytes | None:
 
 def _refusal(error: e.FunctiondError) -> PushReply:
     status, code = next(((s, c) for kind, s, c in _STATUS if isinstance(error, kind)), (500, "FSS.0500"))
-    retry = isinstance(error, e.Overloaded | e.Unavailable)
+    retry = isinstance(error, e.Overloaded | e.Unavailable | e.FunctionDisabled)
     headers = ((b"retry-after", b"%d" % error.retry_after),) if retry else ()  # type: ignore[attr-defined]
     return _problem(status, code, str(error), headers)
 

@@ -61,10 +61,8 @@ def refused(error: FunctiondError) -> Problem:
     match error:
         case PayloadTooLarge():
             return Problem(413, "APIG.0201", f"Request entity too large: {error}")
-        case Overloaded():
+        case Overloaded() | FunctionDisabled():
             return Problem(429, "APIG.0308", str(error), _later(error.retry_after))
-        case FunctionDisabled():
-            return Problem(429, "APIG.0308", str(error), _later(1))
         case Unavailable():
             return Problem(503, "APIG.0201", f"Backend unavailable: {error}", _later(error.retry_after))
         case CallTimedOut():

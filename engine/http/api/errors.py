@@ -106,7 +106,7 @@ def error_reply(error: e.FunctiondError) -> Reply:
     """What the caller gets to see of it."""
     status, code = _status(error)
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    if isinstance(error, e.Overloaded | e.Unavailable):
+    if isinstance(error, e.Overloaded | e.Unavailable | e.FunctionDisabled):
         headers = ((b"retry-after", b"%d" % error.retry_after),)
     if isinstance(error, e.Unauthorized):
         headers = ((b"www-authenticate", b"SDK-HMAC-SHA256"),)
