@@ -92,6 +92,12 @@ def test_an_instance_that_nobody_knows_is_named() -> None:
         RabbitSettings().broker(options())
 
 
+@pytest.mark.parametrize("address", ["a:1/?no_verify_ssl=1&cafile=/etc/passwd#", "u:p@a:1", "a:1\n"])
+def test_a_trigger_names_a_host_and_no_more_of_a_url(address: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match="connect_address"):
+        options(connect_address=address)
+
+
 def test_an_authority_means_nothing_without_tls() -> None:
     with pytest.raises(ValueError, match="tls = true"):
         Instance(address="a:1", ca_file="/ca.pem")

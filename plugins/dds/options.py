@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from engine import InvalidField
-from plugins.fields import NeededSecret, Text, UpTo10000
+from plugins.fields import Address, NeededSecret, Text, UpTo10000
 
 OWN_DATABASES = ("admin", "local", "config")  #: of the server itself
-
-#: ``host:port``, and nothing more: the client library would take whole URLs, whose options may name files.
-Address = Annotated[str, Meta(max_length=255, pattern=r"^[A-Za-z0-9._:\[\]-]+$")]
 
 
 class DdsOptions(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from plugins.fields import NeededSecret, Text, UpTo1000
+from plugins.fields import Addresses, NeededSecret, Text, UpTo1000
 
 Optional = Annotated[str, Meta(max_length=1024)]
 
@@ -18,5 +18,5 @@ class RabbitOptions(Struct, frozen=True, kw_only=True):
     batch_size: UpTo1000
     vhost: Optional = ""
     access_user: Optional = ""
-    connect_address: Optional = ""
+    connect_address: Addresses = ""
     ssl_enable: bool = False
