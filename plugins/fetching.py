@@ -20,6 +20,7 @@ from plugins.http_client import HttpService
 
 log = structlog.get_logger("functiond.plugins")
 
+LONGEST = 2000  #: characters of a URL
 LIMIT = 64 << 10  #: bytes of an answer
 PATIENCE = 10.0  #: seconds for all of it
 
@@ -45,6 +46,8 @@ class Fetcher:
             _ = parts.port
         except ValueError:
             raise Forbidden("no good URL") from None
+        if len(url) > LONGEST or not (url.isascii() and url.isprintable()):
+            raise Forbidden("no good URL")  # urlsplit takes what the client would choke on
         if parts.netloc in self._private_hosts and parts.scheme in ("http", "https"):
             return parts
         if parts.netloc not in self._hosts:

@@ -293,6 +293,8 @@ async def test_a_host_is_known_by_its_certificate_at_the_address_that_was_looked
         ("93.184.215.14", "https://93.184.215.14:8443/"),
         ("93.184.215.14", "https://x@93.184.215.14/"),
         ("93.184.215.14", "ftp://93.184.215.14/"),
+        ("93.184.215.14", "https://93.184.215.14/\x01"),
+        ("93.184.215.14", f"https://93.184.215.14/{'x' * 70_000}"),
     ],
 )
 async def test_a_host_that_ought_to_be_public_is_not_asked_in_this_network(host: str, url: str) -> None:

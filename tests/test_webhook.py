@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
@@ -356,6 +357,19 @@ async def test_an_outcome_goes_out_signed_and_under_one_id(tmp_path: Path) -> No
     [one, two] = receiver.came
     assert check_standard(KEY, one.headers, one.body, place.engine.clock.now()) == "r-5"
     assert two.headers[b"webhook-id"] == b"r-5"
+
+
+async def test_what_a_receiver_answers_beyond_its_status_is_not_waited_for(tmp_path: Path) -> None:
+    delivered = anyio.Event()
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await delivered.wait()
+
+    async with house(tmp_path, [webhook], plugins__webhook__timeout=2.0) as place, listen(answer, "127.0.0.1", 0) as port:
+        await deliver(place, port, secret="")
+        delivered.set()
 
 
 @pytest.mark.parametrize(("status", "error"), [(500, ConnectionError), (302, ConnectionError), (410, Undeliverable)])

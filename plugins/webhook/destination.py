@@ -42,11 +42,12 @@ class WebhookDestination:
 
     async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
         client = await context.plugin.service.client()
-        reply = await client.post(self._param.url, content=record, headers=self._headers(owed, record, context))
-        if reply.status_code == GONE:
-            raise Undeliverable(f"{self._param.url} answered 410: it wants no more")
-        if not reply.is_success:
-            raise ConnectionError(f"{self._param.url} answered {reply.status_code}")
+        url, headers = self._param.url, self._headers(owed, record, context)
+        async with client.stream("POST", url, content=record, headers=headers) as reply:  # its body may be endless
+            if reply.status_code == GONE:
+                raise Undeliverable(f"{url} answered 410: it wants no more")
+            if not reply.is_success:
+                raise ConnectionError(f"{url} answered {reply.status_code}")
 
     def _headers(self, owed: Owed, record: bytes, context: DeliveryContext) -> dict[str, str]:
         request_id = context_of(record).request_id
