@@ -13,20 +13,23 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from engine import Plugin, PushReply, PushRequest, SettingsError, Unauthorized, Undeliverable
 from engine.auth.credentials import Token
 from engine.auth.failures import Failures
+from engine.code.store import CodeSource
 from engine.errors import InvalidField
 from engine.http.auth import Authenticator
 from engine.model import DestinationSpec, Owed
+from engine.resources.triggers import TriggerDraft
 from engine.serving import listen
 from engine.triggering.routes import Mounts, PluginRoutes
 from plugins.eventgrid import plugin as eventgrid
 from plugins.webhook import plugin as webhook
 from plugins.webhook.destination import WebhookDestination, WebhookParam
 from plugins.webhook.signatures import check_standard, sign
-from tests.http_app import PROJECT
+from tests.http_app import PROJECT, SOURCE, encoded
 from tests.triggering import House, door, house, until
 
 SECRET = "whsec_" + base64.b64encode(b"a key of some length").decode()
@@ -211,6 +214,26 @@ async def test_an_event_goes_to_those_who_asked_for_its_like(tmp_path: Path) -> 
         assert place.state(trigger).accepted == 1
 
 
+async def test_a_function_that_is_switched_off_keeps_no_event_from_others(tmp_path: Path) -> None:
+    async with house(tmp_path, [eventgrid]) as place, door(place) as client:
+        catalog, off = place.engine.catalog, replace(place.urn, name="off")
+        hello = catalog.route(place.urn)
+        await catalog.create(replace(hello, name="off"), CodeSource(kind="inline", file=encoded(SOURCE)))
+        draft = TriggerDraft(kind="EVENTGRID", data={"channel_id": "c"})
+        await place.engine.resources.triggers.create(off, draft)
+        await place.create("EVENTGRID", channel_id="c")
+        await until(lambda: place.engine.sources.statistics().states == {"running": 2})
+        await catalog.limit(off, 0)
+
+        refused = await post(client, EVENT)
+        meanwhile = await place.events()
+        await catalog.limit(off, 5)
+        again = await post(client, EVENT)
+
+        assert (refused.status_code, refused.headers["retry-after"], len(meanwhile)) == (429, "60", 1)
+        assert (again.json(), await place.events()) == ({"accepted": 2}, meanwhile)
+
+
 @pytest.mark.parametrize("change", [{"id": ""}, {"source": None}, {"specversion": "0.3"}, {"type": 5}])
 async def test_what_is_no_cloudevent_is_refused_with_the_attribute(tmp_path: Path, change: dict[str, Any]) -> None:
     async with house(tmp_path, [eventgrid]) as place, door(place) as client:
@@ -367,7 +390,10 @@ async def test_what_a_receiver_answers_beyond_its_status_is_not_waited_for(tmp_p
         await send({"type": "http.response.body", "body": b"x", "more_body": True})
         await delivered.wait()
 
-    async with house(tmp_path, [webhook], plugins__webhook__timeout=2.0) as place, listen(answer, "127.0.0.1", 0) as port:
+    async with (
+        house(tmp_path, [webhook], plugins__webhook__timeout=2.0) as place,
+        listen(answer, "127.0.0.1", 0) as port,
+    ):
         await deliver(place, port, secret="")
         delivered.set()
 

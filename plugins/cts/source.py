@@ -23,7 +23,6 @@ from msgspec import Struct
 
 from engine import (
     Event,
-    IdempotencyConflict,
     NotFound,
     PluginContext,
     PushReply,
@@ -33,6 +32,7 @@ from engine import (
 )
 from plugins.cts.options import CtsOptions
 from plugins.cts.traces import Wanted, own, payload, read_pushed
+from plugins.pushing import accept_each
 
 WAITING = 1000  #: own traces of one trigger
 TOGETHER = 100  #: of them in one transaction
@@ -133,18 +133,10 @@ class CtsService:
         listening = [one for one in self._subscribers.values() if request.project in ("", one.context.project)]
         if not listening:
             raise NotFound("no CTS trigger listens: create one")
-        accepted = 0
-        for trace in read_pushed(request.body):
-            content = payload(trace)
-            for one in listening:
-                if one.wanted.has_pushed(trace):
-                    await _accept(one, trace["trace_id"], content)
-                    accepted += 1
+        accepted = await accept_each(
+            (one.context, one.event(trace["trace_id"], payload(trace)))
+            for trace in read_pushed(request.body)
+            for one in listening
+            if one.wanted.has_pushed(trace)
+        )
         return PushReply(status=202, body=msgspec.json.encode({"accepted": accepted}))
-
-
-async def _accept(subscriber: _Subscriber, trace_id: str, content: bytes) -> None:
-    try:
-        await subscriber.context.accept(subscriber.event(trace_id, content))
-    except IdempotencyConflict:
-        return  # who gives an id twice means the same trace

@@ -15,9 +15,10 @@ import anyio
 import msgspec
 from anyio.abc import TaskStatus
 
-from engine import Event, IdempotencyConflict, NotFound, PluginContext, PushReply, PushRequest, TriggerContext
+from engine import Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext
 from plugins.eventgrid.cloudevents import CloudEvent, read_events
 from plugins.eventgrid.options import EventGridOptions
+from plugins.pushing import accept_each
 
 #: What the grid adds where a sender left it off (spec triggers_runtime, 1.12).
 _COMMON = {"datacontenttype": "application/json", "dataschema": "", "subject": ""}
@@ -42,8 +43,11 @@ class EventGridTrigger:
             and key.endswith(options.suffix)
         )
 
-    def payload(self, event: CloudEvent) -> bytes:
-        return msgspec.json.encode(_encoded(event) if self.options.encode_key else event)
+    def event(self, told: CloudEvent, trigger_id: str) -> Event:
+        """An event that comes again calls the function once."""
+        key, whole = f"eventgrid:{trigger_id}:{told['source']}:{told['id']}", {**_COMMON, **told}
+        payload = msgspec.json.encode(_encoded(whole) if self.options.encode_key else whole)
+        return Event(payload=payload, idempotency_key=key)
 
 
 class EventGridService:
@@ -77,21 +81,13 @@ class EventGridService:
         ]
         if not listening:
             raise NotFound(f"no trigger listens to the channel {channel[:100]!r}")
-        accepted = 0
-        for event in read_events(request):
-            for trigger, context in listening:
-                if trigger.wants(event):
-                    await _accept(context, event, trigger.payload({**_COMMON, **event}))
-                    accepted += 1
+        accepted = await accept_each(
+            (context, trigger.event(event, context.trigger_id))
+            for event in read_events(request)
+            for trigger, context in listening
+            if trigger.wants(event)
+        )
         return PushReply(status=202, body=msgspec.json.encode({"accepted": accepted}))
-
-
-async def _accept(context: TriggerContext, event: CloudEvent, payload: bytes) -> None:
-    key = f"eventgrid:{context.trigger_id}:{event['source']}:{event['id']}"
-    try:
-        await context.accept(Event(payload=payload, idempotency_key=key))
-    except IdempotencyConflict:
-        return  # a source that gives an id twice means the same event
 
 
 def _object_of(event: CloudEvent) -> tuple[str, str]:

@@ -18,7 +18,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskStatus
 
-from engine import NotFound, PluginContext, PushReply, PushRequest, Unauthorized
+from engine import Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext, Unauthorized
 from plugins.fetching import PATIENCE, Fetcher, confirm
 from plugins.http_client import HttpService
 from plugins.obs.expiry import Expiry
@@ -27,6 +27,7 @@ from plugins.obs.opening import StoreOpener
 from plugins.obs.records import Happening
 from plugins.obs.snapshot import forget_others
 from plugins.obs.store import ObsService
+from plugins.pushing import accept_each
 
 #: Seconds after which all triggers that there are have begun to listen.
 SETTLED = 60.0
@@ -44,8 +45,8 @@ class Listener(Protocol):
     @property
     def trigger_id(self) -> str: ...
 
-    async def tell(self, happening: Happening) -> bool:
-        """Whether it wanted to know. Raises what ``accept`` raises."""
+    def tell(self, happening: Happening) -> tuple[TriggerContext, Event] | None:
+        """What its function is to be called with; None if that is not for a notification to say."""
         ...
 
 
@@ -97,10 +98,8 @@ class ObsHub:
             await confirm(self._fetcher, told.url, "plugins.obs.confirm_hosts")
             return PushReply()
         wanted = [(happening, self._listening(happening.bucket, request.project)) for happening in told]
-        accepted = 0
-        for happening, listeners in wanted:
-            for listener in listeners:
-                accepted += await listener.tell(happening)
+        told_on = (one.tell(happening) for happening, listeners in wanted for one in listeners)
+        accepted = await accept_each(pair for pair in told_on if pair is not None)
         return PushReply(body=msgspec.json.encode({"accepted": accepted}))
 
     def _listening(self, bucket: str, project: str) -> list[Listener]:

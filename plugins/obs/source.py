@@ -9,12 +9,11 @@ several times between two looks is one event.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import anyio
 from anyio.abc import TaskStatus
 
-from engine import Event, IdempotencyConflict, SettingsError, TriggerContext
+from engine import Event, SettingsError, TriggerContext
 from plugins.obs.differences import Differences
 from plugins.obs.folder import FolderStore
 from plugins.obs.options import ObsOptions
@@ -57,16 +56,13 @@ class _Notified:
         self._options, self._context = options, context
         self.bucket, self.project, self.trigger_id = options.bucket, context.project, context.trigger_id
 
-    async def tell(self, happening: Happening) -> bool:
-        options, context = self._options, self._context
+    def tell(self, happening: Happening) -> tuple[TriggerContext, Event] | None:
+        options, context, key = self._options, self._context, happening.key
         context.trouble("")
-        key = happening.key
-        fits = key.startswith(options.prefix) and key.endswith(options.suffix) and happening.event in options.wanted
-        if fits:
-            payload = event_json(happening, options.name or self.trigger_id, context.plugin.region)
-            with suppress(IdempotencyConflict):  # told before, to the trigger as it was then
-                await context.accept(Event(payload=payload, idempotency_key=f"obs:{self.trigger_id}:{happening.id}"))
-        return fits
+        if not (key.startswith(options.prefix) and key.endswith(options.suffix) and happening.event in options.wanted):
+            return None
+        payload = event_json(happening, options.name or self.trigger_id, context.plugin.region)
+        return context, Event(payload=payload, idempotency_key=f"obs:{self.trigger_id}:{happening.id}")
 
 
 class _Looking:
@@ -77,9 +73,8 @@ class _Looking:
         self.bucket, self.project, self.trigger_id = options.bucket, context.project, context.trigger_id
         self._told = asyncio.Event()
 
-    async def tell(self, happening: Happening) -> bool:
+    def tell(self, happening: Happening) -> None:
         self._told.set()
-        return False
 
     async def run(self, store: Store, scan: float) -> None:
         context, options = self._context, self._options

@@ -1,0 +1,41 @@
+"""Events that a sender pushes for several triggers together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from engine import (
+    Event,
+    FunctiondError,
+    FunctionDisabled,
+    IdempotencyConflict,
+    NotFound,
+    Overloaded,
+    PayloadTooLarge,
+    TriggerContext,
+)
+
+
+async def accept_each(pairs: Iterable[tuple[TriggerContext, Event]]) -> int:
+    """Each on its own: what one function refuses keeps nothing from the others. Gives how many were accepted.
+
+    Events have keys: who gives an id twice means the same event. So the sender, who hears of a refusal at the end,
+    may send all of them again; of several refusals it hears of one that goes away.
+    """
+    accepted = 0
+    later: FunctiondError | None = None
+    never: FunctiondError | None = None
+    for context, event in pairs:
+        try:
+            with suppress(IdempotencyConflict):
+                await context.accept(event)
+        except (FunctionDisabled, Overloaded) as refusal:
+            later = later or refusal
+        except (NotFound, PayloadTooLarge) as refusal:
+            never = never or refusal
+        else:
+            accepted += 1
+    if (refused := later or never) is not None:
+        raise refused
+    return accepted
