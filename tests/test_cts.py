@@ -152,6 +152,10 @@ async def test_own_traces_wait_for_room_up_to_a_bound(tmp_path: Path) -> None:
 
         passed_over = [line["trace"] for line in logs if "passed over" in line["event"]]
         assert passed_over == [str(WAITING), str(WAITING + 1)]
+        await place.delete(trigger)
+        await until(lambda: place.engine.sources.state(trigger.id) is None)
+        service: Any = place.engine.plugins.of(cts).service
+        assert service._inboxes == {}
 
 
 async def test_the_same_trace_pushed_twice_calls_once(tmp_path: Path) -> None:

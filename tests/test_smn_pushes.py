@@ -6,6 +6,7 @@ import base64
 import json
 import ssl
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,9 +24,11 @@ from msgspec.structs import replace
 
 from engine import Forbidden, SettingsError, Unauthorized, Unavailable
 from engine.resources.bound_trigger import BoundTrigger
+from engine.testing import ManualClock
 from plugins.fetching import Fetcher
 from plugins.http_client import HttpService
 from plugins.smn import plugin as smn
+from plugins.smn.message import timestamp_of
 from plugins.smn.pushed import read_push
 from plugins.smn.service import SmnService
 from plugins.smn.settings import SmnSettings
@@ -112,7 +115,8 @@ CHANGES: list[tuple[dict[str, str], int]] = [
     ({"message": "message 2"}, 401),
     ({"message_id": "id2"}, 401),
     ({"subject": "added"}, 401),
-    ({"timestamp": "2099-03-01T06:30:00Z"}, 401),
+    ({"timestamp": timestamp_of(time.time() - 3600)}, 401),
+    ({"timestamp": "2099-03-01T06:30:00Z"}, 403),
     ({"timestamp": "2020-03-01T06:30:00Z"}, 403),
     ({"timestamp": "soon"}, 400),
     ({"topic_urn": "urn:smn:far-1:theirs:other"}, 403),
@@ -134,6 +138,16 @@ async def test_a_message_that_was_changed_is_refused(tmp_path: Path) -> None:
 
         assert list(zip(CHANGES, statuses, strict=True)) == [((changed, due), due) for changed, due in CHANGES]
         assert (await one.taken(), await one.statuses(message)) == ([], [200])
+
+
+@pytest.mark.parametrize(("late", "status"), [(0, 200), (86_400, 403), (-86_400, 403)])
+async def test_a_message_counts_only_while_it_is_known_whether_it_was_seen(
+    tmp_path: Path, late: int, status: int
+) -> None:
+    async with scene(tmp_path, clock=ManualClock(time.time() + late)) as one:
+        statuses = await one.statuses(one.signer.notification())
+
+        assert (statuses, len(await one.taken())) == ([status], int(status == 200))
 
 
 async def test_what_is_no_certificate_convinces_nobody(tmp_path: Path) -> None:

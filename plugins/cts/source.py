@@ -124,7 +124,7 @@ class CtsService:
         finally:
             if self._subscribers.get(key) is mine:
                 del self._subscribers[key]
-                if not inbox:  # else a run that failed is started again
+                if not inbox or context.deleted:  # else a run that failed is started again
                     del self._inboxes[key]
 
     async def _answer(self, request: PushRequest) -> PushReply:

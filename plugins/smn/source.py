@@ -21,7 +21,9 @@ from plugins.smn.options import SmnOptions
 from plugins.smn.pushed import Pushed, read_push
 from plugins.smn.service import SmnService
 
-OLDEST = 86_400.0  #: seconds
+SKEW = 900.0  #: seconds that a sender's clock may be ahead
+#: Seconds. Together with that, no longer than the engine knows which messages it has seen.
+OLDEST = 86_400.0 - SKEW
 LIMIT = 2 << 20  #: bytes of what is pushed
 
 log = structlog.get_logger("functiond.smn")
@@ -52,8 +54,11 @@ class SmnTrigger:
     async def _check(self, pushed: Pushed, service: SmnService, context: TriggerContext) -> None:
         if pushed.message.topic_urn != self._topic:
             raise Forbidden("the message is of another topic than this trigger's")
-        if context.plugin.clock.now() - moment(pushed.message.timestamp) > OLDEST:
-            raise Forbidden("the message is older than a day: it may have been taken before")
+        age = context.plugin.clock.now() - moment(pushed.message.timestamp)
+        if age > OLDEST:
+            raise Forbidden("the message is about a day old or older: it may have been taken before")
+        if age < -SKEW:
+            raise Forbidden(f"the message is from {-age:.0f} s in the future: check the clocks of both sides")
         await service.verify(pushed)
 
 
