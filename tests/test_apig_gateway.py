@@ -14,12 +14,13 @@ import httpx
 import pytest
 
 from engine.auth.signing import sign
+from engine.code.store import CodeSource
 from engine.errors import SettingsError
 from engine.service import make_authenticator
 from engine.trigger_seams import EVENT_LIMIT
 from plugins.apig import plugin
 from tests.gateways import API
-from tests.http_app import PROJECT
+from tests.http_app import PROJECT, encoded
 from tests.triggering import House, house, until
 
 ASYNC = {"func_info": {"invocation_type": "async"}}
@@ -238,6 +239,10 @@ async def test_a_function_that_is_switched_off_is_asked_later(tmp_path: Path) ->
 
 async def test_no_api_waits_longer_than_the_engine_allows(tmp_path: Path) -> None:
     async with gateway(tmp_path, {"func_info": {"timeout": 60_000}}, http__sync_timeout=0.1) as at:
+        slow = CodeSource(
+            kind="inline", file=encoded("import time\ndef handler(event, context):\n    time.sleep(60)\n")
+        )
+        await at.place.engine.catalog.update_code(at.place.urn, slow, {})
         reply = await at.client.get("/orders")
 
         assert told(reply) == (504, "APIG.0201")
