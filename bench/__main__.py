@@ -19,7 +19,7 @@ from bench.machine import look
 from bench.server import ServerFailed
 
 WIDTH = 120  #: of tables in a file
-SCENARIOS = ("accept", "intake", "end_to_end", "latency", "recovery", "backlog", "idle")
+SCENARIOS = ("accept", "intake", "end_to_end", "latency", "recovery", "backlog", "idle", "cold_start", "dispatch")
 
 
 def find(name: str) -> Scenario:

@@ -96,16 +96,7 @@ def wire(ground: Ground) -> Running:
     disk = DiskGuard(storage.path, settings.storage.free_space, clock, on_low=janitor.hurry)
     intake = _intake(ground, catalog, scheduler, backlog, usage, disk)
     failures = Failures(clock, limit=settings.auth.failures, window=settings.auth.failure_window)
-    plugins = AllParts(
-        ground.registry,
-        lambda table: GuardedStore(storage.store(table), disk),
-        clock,
-        region=settings.http.region,
-        credentials=settings.auth.required,
-        failures=failures,
-        audit=audit,
-        logs=ground.board,
-    )
+    plugins = _plugins(ground, disk, failures, audit)
     delivery = _delivery(ground, catalog, intake, backlog, policy, plugins)
 
     def on_end(settlement: Settlement) -> None:
@@ -151,18 +142,7 @@ def wire(ground: Ground) -> Running:
         dispatcher=dispatcher,
         delivery=delivery,
         plugins=plugins,
-        sources=Sources(
-            triggers=resources.triggers,
-            parts=plugins,
-            intake=intake,
-            cursors=storage.cursors,
-            backlog=backlog,
-            identity=storage.identity,
-            dispatcher=dispatcher,
-            catalog=catalog,
-            clock=clock,
-            policy=policy,
-        ),
+        sources=_sources(ground, resources, plugins, catalog, intake, backlog, dispatcher, policy),
         redrive=_redrive(ground, catalog, intake, delivery),
         janitor=janitor,
         discarder=Discarder(storage.journal, scheduler, backlog, clock, on_discard),
@@ -209,6 +189,44 @@ def _intake(
         ageing=settings.queue.ageing,
         sync_timeout=settings.http.sync_timeout,
         on_overload=lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()),
+    )
+
+
+def _plugins(ground: Ground, disk: DiskGuard, failures: Failures, audit: AuditTrail) -> AllParts:
+    settings, storage = ground.settings, ground.storage
+    return AllParts(
+        ground.registry,
+        lambda table: GuardedStore(storage.store(table), disk),
+        ground.clock,
+        region=settings.http.region,
+        credentials=settings.auth.required,
+        failures=failures,
+        audit=audit,
+        logs=ground.board,
+    )
+
+
+def _sources(
+    ground: Ground,
+    resources: Resources,
+    plugins: AllParts,
+    catalog: Catalog,
+    intake: Intake,
+    backlog: Backlog,
+    dispatcher: Dispatcher,
+    policy: RetryPolicy,
+) -> Sources:
+    return Sources(
+        triggers=resources.triggers,
+        parts=plugins,
+        intake=intake,
+        cursors=ground.storage.cursors,
+        backlog=backlog,
+        identity=ground.storage.identity,
+        dispatcher=dispatcher,
+        catalog=catalog,
+        clock=ground.clock,
+        policy=policy,
     )
 
 

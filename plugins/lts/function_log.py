@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, groupby
 
 import anyio
 import structlog
@@ -108,17 +108,6 @@ class FunctionLog:
 
 def _merged(written: list[Written]) -> Iterator[Written]:
     """Fewer, in their order: what one function wrote one after the other is together."""
-    some = list[Written]()
-    for one in written:
-        if some and (one.stream, one.function, one.hops) != (some[0].stream, some[0].function, some[0].hops):
-            yield _together(some)
-            some = []
-        some.append(one)
-    if some:
-        yield _together(some)
-
-
-def _together(written: list[Written]) -> Written:
-    first = written[0]
-    items = [item for one in written for item in one.items]
-    return Written(stream=first.stream, items=items, function=first.function, hops=first.hops)
+    for (stream, function, hops), some in groupby(written, key=lambda one: (one.stream, one.function, one.hops)):
+        items = [item for one in some for item in one.items]
+        yield Written(stream=stream, items=items, function=function, hops=hops)

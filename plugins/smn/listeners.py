@@ -44,13 +44,16 @@ class Listeners:
     @contextmanager
     def heard(self, listener: Listener) -> Iterator[None]:
         """Messages reach a trigger; where it runs twice while it changes, its newer self."""
-        key, of_topic = listener.context.trigger_id, self._by_place.setdefault(place_of(listener.topic_urn), [])
+        key, place = listener.context.trigger_id, place_of(listener.topic_urn)
+        of_topic = self._by_place.setdefault(place, [])
         self._running[key] = listener
         of_topic.append(listener)
         try:
             yield
         finally:
             of_topic.remove(listener)
+            if not of_topic:
+                del self._by_place[place]
             if self._running[key] is listener:
                 del self._running[key]
 
