@@ -10,6 +10,7 @@ import sys
 from collections.abc import Generator
 
 from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.instances import RESULT
 from bench.server import ServerFailed
 
 COUNT = 100
@@ -34,9 +35,9 @@ def ask(options: Options, walls: str, count: int) -> dict[str, list[float]]:
     with scratch(options) as directory:
         command = [sys.executable, "-m", "bench.instances", str(directory), walls, str(count)]
         done = subprocess.run(command, capture_output=True, timeout=300)
-    if done.returncode:
-        raise ServerFailed(f"{walls} could not be measured: {done.stderr.decode()[-1000:]}")
-    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+        if done.returncode:
+            raise ServerFailed(f"{walls} could not be measured: {done.stderr.decode()[-1000:]}")
+        found: dict[str, list[float]] = json.loads((directory / RESULT).read_bytes())
     return found
 
 

@@ -1,7 +1,8 @@
 """What instances cost, measured at the pool itself: no HTTP, no journal.
 
-Run as ``python -m bench.instances DIRECTORY WALLS COUNT``, in a process of its own; prints seconds as JSON. ``WALLS``
-is ``spawn``, ``fork`` or ``bubblewrap`` for cold starts, ``dispatch`` for round trips to a warm child.
+Run as ``python -m bench.instances DIRECTORY WALLS COUNT``, in a process of its own; leaves seconds as JSON in the
+directory's ``RESULT``, apart from what is logged. ``WALLS`` is ``spawn``, ``fork`` or ``bubblewrap`` for cold starts,
+``dispatch`` for round trips to a warm child.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ WALLS = {
     "bubblewrap": Walls(isolation="bubblewrap"),
     "dispatch": BARE,
 }
+RESULT = "seconds.json"
 _WARMING = 3  #: instances until all that is loaded once is loaded
 
 
@@ -82,8 +84,8 @@ def _invocation() -> Invocation:
 
 
 def main() -> None:
-    directory, walls, count = sys.argv[1:4]
-    print(json.dumps(uvloop.run(measure(Path(directory), walls, int(count)))))
+    directory, walls, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    (directory / RESULT).write_text(json.dumps(uvloop.run(measure(directory, walls, count))))
 
 
 if __name__ == "__main__":
