@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 
 from engine.errors import SettingsError
 from engine.executors.pool import Pool
+from engine.executors.process import Instance
 from engine.executors.starter import Sandboxes
 from engine.executors.walls import Walls
 from engine.interpreters import WORKERS, Interpreters, own_interpreter
@@ -430,7 +432,37 @@ async def test_walls_that_cannot_be_raised_are_the_engine_s_fault(opened: Pool) 
     starter_of(opened)._fence["tmp"] = -1
     outcome = await opened.execute(function("pid"), invocation())
 
-    assert (outcome.code, "mount: Invalid argument" in outcome.message) == (Code.ENGINE, True)
+    assert outcome.code == Code.ENGINE
+    assert "mount: Invalid argument" in outcome.message
+
+
+async def test_so_they_are_though_the_socket_is_closed_before_its_end_is_known(
+    opened: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starter, loop = starter_of(opened), asyncio.get_running_loop()
+    starter._fence["tmp"] = -1
+    isolation = opened.fleet._host._isolation
+    enclose, let_in = isolation.enclose, Instance.let_in
+
+    def enclose_late(*args: Any) -> Any:
+        (template,) = starter._templates.values()
+        loop.call_soon_threadsafe(loop.remove_reader, template._socket)
+        enclosure = enclose(*args)
+        while any(instance._connected for instance in opened.fleet.present):
+            time.sleep(0.001)
+        return enclosure
+
+    def let_in_then_listen(instance: Instance, doors: Sequence[int]) -> bool:
+        (template,) = starter._templates.values()
+        loop.add_reader(template._socket, template._read)
+        return let_in(instance, doors)
+
+    monkeypatch.setattr(isolation, "enclose", enclose_late)
+    monkeypatch.setattr(Instance, "let_in", let_in_then_listen)
+    outcome = await opened.execute(function("pid"), invocation())
+
+    assert outcome.code == Code.ENGINE
+    assert "mount: Invalid argument" in outcome.message
 
 
 async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:

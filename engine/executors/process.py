@@ -168,13 +168,14 @@ class Instance(asyncio.Protocol):
     def let_in(self, doors: Sequence[int]) -> bool:
         """Through these descriptors, which are closed. False if it has ended."""
         try:
-            socket.send_fds(self._socket, [b"\0"], doors)
+            if self._connected:  # else its end of the socket is closed: it is ending, and how is yet to be told
+                socket.send_fds(self._socket, [b"\0"], doors)
+            return self._connected
         except (BrokenPipeError, ConnectionResetError):
             return False
         finally:
             for door in doors:
                 os.close(door)
-        return True
 
     async def connect(self) -> None:
         """Once, before the first request."""
