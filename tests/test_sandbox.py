@@ -412,6 +412,24 @@ async def test_a_sandbox_that_dies_takes_its_instances_along_and_a_new_one_comes
     assert await pid_of(opened) == 2
 
 
+async def test_a_sandbox_that_is_stopped_is_left_to_its_instances_and_a_new_one_comes(
+    opened: Pool, tmp_path: Path
+) -> None:
+    await pid_of(opened)
+    ((home, stopped),) = starter_of(opened)._templates.items()
+    stopped._patience = 0.1
+    for pid in functions(tmp_path):
+        if carries(pid, "FUNCTIOND_INSTANCE", "0" * 32):
+            os.kill(pid, signal.SIGSTOP)
+
+    assert not await opened.warm(function("pid"))
+    assert await pid_of(opened) == 2
+    assert await opened.warm(function("pid"))
+    assert starter_of(opened)._templates[home] is not stopped
+    await opened.retire(1)
+    await stopped.gone.wait()
+
+
 async def test_a_sandbox_that_cannot_be_made_is_an_engine_s_fault_that_says_why(opened: Pool, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "tmp" / "sandbox")
     outcome = await opened.execute(function("pid"), invocation())

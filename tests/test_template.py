@@ -241,6 +241,23 @@ async def test_a_template_that_is_stopped_holds_no_dead_instance(opened: Pool, t
     assert parent(await pid_of(opened)) == template_of(opened).pid
 
 
+async def test_a_template_that_is_stopped_delays_one_start_and_is_given_up(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid, stopped = await running.pid(), template_of(opened)
+    stopped._patience = 0.1
+    os.kill(stopped.pid, signal.SIGSTOP)
+    late = await opened.execute(function("pid"), invocation())
+    await pid_of(opened)  # starts the next one
+    await ready(opened)
+
+    assert late.engine_fault
+    assert late.message.endswith("has been silent for 0.1 s and is given up; it will be tried again")
+    assert parent(await pid_of(opened, revision=1)) == template_of(opened).pid != stopped.pid
+    assert (await running.finish()).result == str(pid).encode()
+    await opened.retire(1)
+    await stopped.gone.wait()
+
+
 async def test_a_death_that_is_settled_late_is_not_taken_for_that_of_another(opened: Pool, tmp_path: Path) -> None:
     running = Running(opened, tmp_path)
     pid, reaped = await running.pid(), reap_later(opened)

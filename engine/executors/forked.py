@@ -24,8 +24,8 @@ class ForkedChild:
 
     waits = True
 
-    def __init__(self, release: Callable[[], None]) -> None:
-        """``release`` lets the template reap."""
+    def __init__(self, release: Callable[[], None], patience: float, late: Callable[[], None]) -> None:
+        """``release`` lets the template reap; ``late`` is called if it is not born within so many seconds."""
         self.pid = 0  #: until it is born
         self.exists = False  #: whether the template has it
         self.alive = True
@@ -37,6 +37,7 @@ class ForkedChild:
         self._gone: Callable[[], None] = lambda: None
         self._status: int | None = None
         self._pidfd = -1
+        self._overdue = self._loop.call_later(patience, late)
         self._timer: asyncio.TimerHandle | None = None
         self._doomed = self._dead = self._orphan = self._reaped = False
 
@@ -72,6 +73,7 @@ class ForkedChild:
     # --- what the template tells ---
 
     def born(self, pidfd: int) -> None:
+        self._overdue.cancel()
         self.exists, self._pidfd = True, pidfd
         self._loop.add_reader(pidfd, self._died)
         try:
@@ -83,6 +85,7 @@ class ForkedChild:
             self.kill()
 
     def failed(self, error: OSError) -> None:
+        self._overdue.cancel()
         self._error = error
         self._birth.set_result(None)
         self._conclude()

@@ -7,8 +7,6 @@ threads, those for new instances apart from those that clear away, so that neith
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +28,6 @@ from engine.model import CodePackage, Function
 from engine.runtimes import Family, find_runtime
 
 _STARTERS, _CLEANERS = 2, 2  #: threads
-_BIRTH = 30.0  #: seconds that a process may take to exist
 
 
 class HostSettings(Struct, frozen=True, kw_only=True):
@@ -104,7 +101,7 @@ class Host:
     async def _prepare(self, start: Call, function: Function) -> Answer | None:
         instance = start.instance
         await instance.connect()
-        await self._born(instance)
+        await instance.birth()
         if instance.end is not None:
             return None
         place = self._places[instance]
@@ -153,13 +150,6 @@ class Host:
         self._starters.shutdown()
         self._cleaners.shutdown()
         self._isolation.close()
-
-    async def _born(self, instance: Instance) -> None:
-        try:
-            async with asyncio.timeout(_BIRTH):
-                await instance.birth()
-        except TimeoutError:
-            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
     def _enclose(self, instance_id: str, pid: int, limits: Limits) -> Enclosure | OSError:
         try:

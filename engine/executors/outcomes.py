@@ -14,9 +14,18 @@ from engine.executors.transcript import Written
 from engine.frames import DONE, Answer
 from engine.model import Code, Function
 
-#: The host has no room now; anything else that keeps a process from starting needs a change by someone.
+#: The host has no room or no time now; anything else that keeps a process from starting needs a change by someone.
 _EXHAUSTED = frozenset(
-    {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EADDRINUSE}
+    {
+        errno.EAGAIN,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EADDRINUSE,
+        errno.ETIMEDOUT,
+    }
 )
 
 #: A failed start for which new instances are tried (spec triggers_runtime 4.1).

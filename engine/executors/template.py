@@ -20,11 +20,16 @@ from engine.executors.forked import ForkedChild
 _LARGEST = 1 << 16  #: bytes of a packet
 _BATCH = 64  #: packets at a time, so that the loop does other things too
 _PARTING = 1.0  #: seconds that it may take to end when it is told to
+_BIRTH = 30.0  #: seconds that a process may take to exist
 _LAST_WORDS = 2000  #: bytes of what it said on its end
 
 
 class Template:
-    """Lives until ``close`` or until it dies by itself; what it forked may well go on then."""
+    """Lives until ``close`` or until it dies by itself; what it forked may well go on then.
+
+    One that lets a birth wait too long, perhaps since it is stopped, is given up: it counts as dead, but is not killed
+    before the last that it forked has gone, since a sandbox takes them along.
+    """
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], ended: Callable[[Template], None] = lambda _: None
@@ -39,6 +44,7 @@ class Template:
         self._loop = asyncio.get_running_loop()
         self._children: dict[int, ForkedChild] = {}
         self._numbers = count(1)
+        self._patience, self._given_up = _BIRTH, False
         self._killing: asyncio.TimerHandle | None = None
         self._dead: list[int] = []  #: whose process ids it may free, and has not been told so
         self._strays: set[int] = set()  #: which it has, and whose pidfds did not come through
@@ -57,7 +63,8 @@ class Template:
 
     @property
     def alive(self) -> bool:
-        return self._socket.fileno() >= 0
+        """Whether it can be asked for instances."""
+        return self._connected and not self._given_up
 
     @property
     def pid(self) -> int:
@@ -71,12 +78,16 @@ class Template:
         # When it is ending at this very moment, the child will hear why.
         with suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._socket, [json.dumps({"id": number, **request}).encode()], fds)
-        child = self._children[number] = ForkedChild(lambda: self._reap(number))
+        child = self._children[number] = ForkedChild(lambda: self._reap(number), self._patience, self._give_up)
         return child
 
     def close(self) -> None:
         """``gone`` is set when it has ended. What it forked should have ended before."""
         self._hang_up()
+
+    @property
+    def _connected(self) -> bool:
+        return self._socket.fileno() >= 0
 
     def _start(self, command: Sequence[str], environment: Mapping[str, str], fd: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -93,10 +104,12 @@ class Template:
         """That process is known to be dead, or never was; its number may be another's from now on."""
         if self._children.pop(number).exists:
             self._free(number)
+        if self._given_up and not self._children:
+            self._process.kill()
 
     def _free(self, number: int) -> None:
         self._dead.append(number)
-        if self.alive:
+        if self._connected:
             with suppress(OSError):  # its queue is full: then with the next
                 self._socket.send(json.dumps({"reap": self._dead}).encode())
                 self._dead.clear()
@@ -123,6 +136,8 @@ class Template:
         number = message["id"]
         child = self._children.get(number)
         if child is None:  # its end was seen before the template's word of it came, or nothing else ever
+            for fd in fds:
+                os.close(fd)
             if number in self._strays:
                 self._strays.discard(number)
                 self._free(number)
@@ -138,8 +153,14 @@ class Template:
             self._strays.add(number)
             child.failed(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
 
+    def _give_up(self) -> None:
+        self._given_up = True
+        reason = f"the process that forks them has been silent for {self._patience:g} s and is given up"
+        for child in [child for child in self._children.values() if not child.exists]:
+            child.failed(OSError(errno.ETIMEDOUT, reason))
+
     def _hang_up(self) -> None:
-        if self.alive:
+        if self._connected:
             self._loop.remove_reader(self._socket)
             self._socket.close()
             # By itself: it may still be saying why, and of a sandbox that is killed, the inner half is left as a zombie
@@ -147,7 +168,7 @@ class Template:
             self._killing = self._loop.call_later(_PARTING, self._process.kill)
 
     def _died(self) -> None:
-        if self.alive:
+        if self._connected:
             self._read()  # what it said before
         self._hang_up()
         if self._killing is not None:
