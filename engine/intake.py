@@ -202,7 +202,7 @@ class Intake:
         if self._closed:
             raise ShuttingDown
         function = self._catalog.route(request.function, request.headers)
-        if function.max_instances == 0:
+        if function.max_instances == 0 and not request.patient:
             raise FunctionDisabled(function.name)
         if not 0 <= request.priority <= 9:
             raise InvalidField("priority", request.priority, "must be 0 to 9")

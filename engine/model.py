@@ -207,6 +207,7 @@ class Request(Struct, frozen=True, kw_only=True):
     memory: int = 0  #: MB chosen by the caller, 0 for the function's own
     idempotency_key: str = ""
     headers: Mapping[bytes, bytes] | None = None  #: of HTTP, in lower case: the rules of an alias may look at them
+    patient: bool = False  #: taken also for a function that is switched off, to run once it is on again
 
 
 class Invocation(Struct, frozen=True, kw_only=True):

@@ -257,8 +257,9 @@ class TriggerContext(Protocol):
     async def accept_with(self, event: Event, others: Sequence[tuple[TriggerContext, Event]]) -> Sequence[str]:
         """As ``accept``, together with events for other triggers of the plugin: one transaction, all of it or nothing.
 
-        Gives the request ids, in this order: of a duplicate the earlier one, and an empty one for a key that was used
-        with another payload.
+        A function that is switched off keeps nothing from the others: its event waits until it is on again. Gives the
+        request ids, in this order: of a duplicate the earlier one, and an empty one for a key that was used with
+        another payload.
         """
         ...
 

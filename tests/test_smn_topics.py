@@ -13,15 +13,18 @@ import pytest
 from msgspec import Struct
 
 from engine.code.store import CodeSource
+from engine.model import Record, State
+from engine.protocols import Selection
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import TriggerDraft
 from engine.testing import ManualClock
 from engine.urn import parse_urn
 from plugins.smn import plugin as smn
 from tests.http_app import PROJECT, REGION, SOURCE, encoded
-from tests.triggering import URN, House, door, house, until
+from tests.triggering import HELD, URN, House, door, house, until
 
 TOPIC = f"urn:smn:{REGION}:{PROJECT}:orders"
+HELLO_ID, OTHER_ID = 1, 2
 MOMENT = 1_772_346_600.0  # 2026-03-01T06:30:00Z
 
 
@@ -47,6 +50,16 @@ class Scene(Struct, kw_only=True):
 
     async def messages(self) -> list[str]:
         return [record["smn"]["message"] for event in await self.place.events() for record in event["record"]]
+
+    async def record(self, function_id: int) -> Record:
+        """The one of this function."""
+        selection = Selection(function_id=function_id, states=frozenset(State))
+        [found], _ = await self.place.engine.storage.records.list(selection)
+        return found
+
+    async def ended(self, function_id: int) -> Record:
+        await self.place.engine.dispatcher.ended((await self.record(function_id)).key, None)
+        return await self.record(function_id)
 
 
 @asynccontextmanager
@@ -113,6 +126,25 @@ async def test_a_message_calls_every_function_of_its_topic_or_none(tmp_path: Pat
 
         assert (refused.status_code, int(refused.headers["retry-after"]) > 0, rows) == (429, True, 1)
         assert (taken.status_code, one.place.engine.backlog.rows) == (200, 2)
+
+
+async def test_a_function_that_is_switched_off_gets_its_message_when_it_is_on_again_and_holds_up_no_other(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as one:
+        await another_function(one.place)
+        for function in ("other", "hello"):
+            await one.trigger(function)
+        await one.place.engine.catalog.limit(one.place.urn, 0)
+        reply = await one.publish("for both")
+        one.place.engine.scheduler.resume(HELD)
+        ran = await one.ended(OTHER_ID)
+        waiting = await one.record(HELLO_ID)
+        await one.place.engine.catalog.limit(one.place.urn, 1)
+        late = await one.ended(HELLO_ID)
+
+        assert (reply.status_code, ran.state, waiting.state) == (200, State.SUCCESS, State.WAIT)
+        assert (late.key, late.state) == (waiting.key, State.SUCCESS)
 
 
 async def test_a_publication_that_is_sent_again_calls_once(tmp_path: Path) -> None:

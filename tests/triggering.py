@@ -31,6 +31,7 @@ from tests.http_app import PROJECT, REGION, SOURCE, encoded
 URN = f"urn:fss:{REGION}:{PROJECT}:function:default:hello:latest"
 #: Nothing is kept back of the disk, and what fails is tried again soon.
 QUICK = {"storage.free_space": 0, "storage.ballast": 0, "retry.base": 0.01, "retry.jitter": 0.0, "grace": 0.0}
+HELD = "tests count what waits"
 
 
 class House(Struct, kw_only=True):
@@ -78,7 +79,7 @@ async def house(
 ) -> AsyncIterator[House]:
     """Opened again on the same folder, it is the next engine. Setting names are given with two underscores."""
     async with run_engine(settings_of(folder, **settings), plugins=plugins, clock=clock) as engine:
-        engine.scheduler.hold("tests count what waits")
+        engine.scheduler.hold(HELD)
         if not engine.catalog.list(PROJECT):
             await engine.catalog.create(_hello(), CodeSource(kind="inline", file=encoded(SOURCE)))
         with anyio.fail_after(60):

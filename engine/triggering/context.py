@@ -83,7 +83,7 @@ class SourceContext:
             pairs.append((context, other))
         for _, one in pairs:
             _check_size(one)
-        ids = await self._doors.intake.accept_batch([context._request(one) for context, one in pairs])
+        ids = await self._doors.intake.accept_batch([context._request(one, patient=True) for context, one in pairs])
         for (context, _), request_id in zip(pairs, ids, strict=True):
             context._tally.accepted += bool(request_id)
         return ids
@@ -151,7 +151,7 @@ class SourceContext:
             positions=positions,
         )
 
-    def _request(self, event: Event, mode: Mode = Mode.ASYNC) -> Request:
+    def _request(self, event: Event, mode: Mode = Mode.ASYNC, *, patient: bool = False) -> Request:
         return Request(
             function=self._urn,
             payload=event.payload,
@@ -160,6 +160,7 @@ class SourceContext:
             idempotency_key=event.idempotency_key,
             headers=event.headers,
             hops=event.hops,
+            patient=patient,
         )
 
     def _count(self, ids: Sequence[str]) -> None:
