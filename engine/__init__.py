@@ -60,6 +60,7 @@ from engine.trigger_seams import (
     Store,
     Trigger,
     TriggerContext,
+    TriggerDoor,
 )
 from engine.urn import FunctionUrn, parse_urn
 
@@ -117,6 +118,7 @@ __all__ = [
     "Trace",
     "Trigger",
     "TriggerContext",
+    "TriggerDoor",
     "TriggerRules",
     "Unauthorized",
     "Unavailable",

@@ -6,7 +6,7 @@ Each has a real implementation, a double in ``engine.testing``, and one contract
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -23,7 +23,7 @@ from engine.model import (
     Request,
     State,
 )
-from engine.trigger_seams import PluginContext, PluginService, Trigger
+from engine.trigger_seams import PluginContext, PluginService, Trigger, TriggerDoor
 
 # --- execution ----------------------------------------------------------------------------------------------
 
@@ -362,6 +362,8 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     shown: Callable[[Any, str, str, Any], Mapping[str, Any]] | None = None
     #: The same of what only its running service knows: the service, options, trigger id, URN.
     standing: Callable[[Any, Any, str, str], Mapping[str, Any]] | None = None
+    #: Entered while a trigger is stored and enabled, whether its source runs or not: the service, options, its door.
+    known: Callable[[Any, Any, TriggerDoor], AbstractContextManager[None]] | None = None
     #: Where a trigger is reached, if it is known: its kind, options, and the settings of the plugin's service. Replies
     #: show it as ``invoke_url``.
     address: Callable[[str, Any, Any], str] | None = None

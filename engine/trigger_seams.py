@@ -195,8 +195,8 @@ class PluginService(Protocol):
         ...
 
 
-class TriggerContext(Protocol):
-    """What a running trigger gets."""
+class TriggerDoor(Protocol):
+    """Where the events of one trigger come in, from when it is stored: its source need not run yet."""
 
     @property
     def plugin(self) -> PluginContext:
@@ -224,6 +224,30 @@ class TriggerContext(Protocol):
         """How the function is to be called: with ``accept`` or, in mode SYNC, with ``call``."""
         ...
 
+    async def accept(self, event: Event) -> str:
+        """For push sources: invoke the function asynchronously; gives the request id once it is safe.
+
+        Raises Overloaded and Unavailable, for the sender to come again, and what is wrong with the event itself.
+        """
+        ...
+
+    async def accept_with(self, event: Event, others: Sequence[tuple[TriggerDoor, Event]]) -> Sequence[str]:
+        """As ``accept``, together with events for other triggers of the plugin: one transaction, all of it or nothing.
+
+        A function that is switched off keeps nothing from the others: its event waits until it is on again. Gives the
+        request ids, in this order: of a duplicate the earlier one, and an empty one for a key that was used with
+        another payload.
+        """
+        ...
+
+    async def call(self, event: Event) -> tuple[str, Outcome]:
+        """Invoke it and wait for its end. Raises CallTimedOut, as ``accept`` does otherwise."""
+        ...
+
+
+class TriggerContext(TriggerDoor, Protocol):
+    """What a running trigger gets."""
+
     @property
     def generation(self) -> int:
         """Grows with every change of the trigger: enabled, disabled, or with other options."""
@@ -247,22 +271,6 @@ class TriggerContext(Protocol):
         """
         ...
 
-    async def accept(self, event: Event) -> str:
-        """For push sources: invoke the function asynchronously; gives the request id once it is safe.
-
-        Raises Overloaded and Unavailable, for the sender to come again, and what is wrong with the event itself.
-        """
-        ...
-
-    async def accept_with(self, event: Event, others: Sequence[tuple[TriggerContext, Event]]) -> Sequence[str]:
-        """As ``accept``, together with events for other triggers of the plugin: one transaction, all of it or nothing.
-
-        A function that is switched off keeps nothing from the others: its event waits until it is on again. Gives the
-        request ids, in this order: of a duplicate the earlier one, and an empty one for a key that was used with
-        another payload.
-        """
-        ...
-
     async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
         """For pull sources: invoke once for each event and move the cursors, all in one transaction.
 
@@ -270,10 +278,6 @@ class TriggerContext(Protocol):
         one, and an empty one for what is refused for good (too large, a key used with another payload), which the
         cursors pass. Raises CursorMoved when the trigger has been changed, or the cursors are not what they were.
         """
-        ...
-
-    async def call(self, event: Event) -> tuple[str, Outcome]:
-        """Invoke it and wait for its end. Raises CallTimedOut, as ``accept`` does otherwise."""
         ...
 
     async def enabled(self) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from engine import Event, Mode, Outcome, PluginContext, Trigger, TriggerContext
+from engine import Event, Mode, Outcome, PluginContext, Trigger, TriggerDoor
 from engine.testing import ManualClock
 
 
@@ -69,7 +69,7 @@ class _Context:
     async def accept(self, event: Event) -> str:
         raise AssertionError("it pulls")
 
-    async def accept_with(self, event: Event, others: Sequence[tuple[TriggerContext, Event]]) -> Sequence[str]:
+    async def accept_with(self, event: Event, others: Sequence[tuple[TriggerDoor, Event]]) -> Sequence[str]:
         raise AssertionError("it pulls")
 
     async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:

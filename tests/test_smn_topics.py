@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import msgspec
 import pytest
+from anyio.abc import TaskStatus
 from msgspec import Struct
 
+from engine import Plugin, TriggerContext
 from engine.code.store import CodeSource
 from engine.model import Record, State
 from engine.protocols import Selection
@@ -20,6 +23,7 @@ from engine.resources.triggers import TriggerDraft
 from engine.testing import ManualClock
 from engine.urn import parse_urn
 from plugins.smn import plugin as smn
+from plugins.smn.options import SmnOptions
 from tests.http_app import PROJECT, REGION, SOURCE, encoded
 from tests.triggering import HELD, URN, House, door, house, until
 
@@ -63,12 +67,19 @@ class Scene(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def scene(folder: Path, **more: Any) -> AsyncIterator[Scene]:
+async def scene(folder: Path, plugin: Plugin = smn, **more: Any) -> AsyncIterator[Scene]:
     """With the topic, and the trigger of an earlier engine, if there was one."""
-    async with house(folder, [smn], **more) as place, door(place) as client:
+    async with house(folder, [plugin], **more) as place, door(place) as client:
         made = Scene(place=place, client=client)
         await made.ask("POST", "topics", {"name": "orders"})
         yield made
+
+
+class NeverStarts:
+    def __init__(self, options: SmnOptions) -> None: ...
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        await anyio.sleep_forever()
 
 
 async def another_function(place: House) -> None:
@@ -145,6 +156,20 @@ async def test_a_function_that_is_switched_off_gets_its_message_when_it_is_on_ag
 
         assert (reply.status_code, ran.state, waiting.state) == (200, State.SUCCESS, State.WAIT)
         assert (late.key, late.state) == (waiting.key, State.SUCCESS)
+
+
+async def test_a_trigger_gets_messages_from_when_it_is_stored_and_whether_its_source_runs_or_not(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, plugin=msgspec.structs.replace(smn, trigger=NeverStarts)) as one:
+        trigger = await one.place.create("SMN", topic_urn=TOPIC.replace("orders", "others"))
+        await one.publish("not for it")
+        await one.place.update(trigger, topic_urn=TOPIC)
+        await one.publish("while it starts")
+        await one.place.delete(trigger)
+        await one.publish("late")
+
+        assert await one.messages() == ["while it starts"]
 
 
 async def test_a_publication_that_is_sent_again_calls_once(tmp_path: Path) -> None:

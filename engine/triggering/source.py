@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack
 
 import anyio
 from anyio.abc import TaskGroup
@@ -12,13 +13,15 @@ from msgspec import Struct
 from engine.clock import Clock
 from engine.resources.bound_trigger import BoundTrigger
 from engine.retry import RetryPolicy
-from engine.triggering.context import Tally
+from engine.triggering.door import Tally
 from engine.triggering.keeper import STOPPED, Health, Keeper
 
 DISABLED, NO_SOURCE = "disabled", "no source"
 
 #: Runs a trigger's source once, to its end or failure.
 RunOnce = Callable[[BoundTrigger, Keeper, Tally], Awaitable[None]]
+#: Entered while a trigger is to run, from when that is stored.
+Known = Callable[[BoundTrigger, Tally], AbstractContextManager[None]]
 
 
 class SourceState(Struct, frozen=True, kw_only=True):
@@ -33,17 +36,22 @@ class SourceState(Struct, frozen=True, kw_only=True):
 
 
 class Source:
-    def __init__(self, trigger: BoundTrigger, run_once: RunOnce, clock: Clock, policy: RetryPolicy) -> None:
+    def __init__(
+        self, trigger: BoundTrigger, run_once: RunOnce, known: Known, clock: Clock, policy: RetryPolicy
+    ) -> None:
         self._wanted: BoundTrigger | None = trigger
-        self._run_once, self._clock, self._policy = run_once, clock, policy
+        self._run_once, self._known, self._clock, self._policy = run_once, known, clock, policy
         self._changed, self._caught_up = asyncio.Event(), asyncio.Event()
         self._tally = Tally()
         self._life: _Life | None = None
         self._rest = Health(state=STOPPED, since=clock.now())
+        self._presence = ExitStack()
+        self._appear(trigger)
 
     def want(self, trigger: BoundTrigger | None) -> None:
         """What is stored now; None once the trigger is gone."""
         self._wanted = trigger
+        self._appear(trigger)
         self._caught_up.clear()
         self._changed.set()
         if self._life is not None:
@@ -80,6 +88,11 @@ class Source:
         )
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _appear(self, trigger: BoundTrigger | None) -> None:
+        self._presence.close()
+        if trigger is not None and trigger.runnable:
+            self._presence.enter_context(self._known(trigger, self._tally))
 
     async def _follow(self, wanted: BoundTrigger | None, lives: TaskGroup) -> None:
         old, self._life = self._life, None

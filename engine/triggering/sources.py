@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import anyio
 import structlog
@@ -28,7 +29,8 @@ from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import Triggers
 from engine.retry import RetryPolicy
 from engine.scheduling.backlog import Backlog
-from engine.triggering.context import Doors, SourceContext, Tally
+from engine.triggering.context import SourceContext
+from engine.triggering.door import Door, Doors, Tally
 from engine.triggering.keeper import Health, Keeper
 from engine.triggering.plugin_parts import AllParts, PluginParts
 from engine.triggering.source import Source, SourceState
@@ -138,7 +140,7 @@ class Sources:
         if source is not None:
             source.want(trigger)
         elif trigger is not None and self._tasks is not None:
-            source = self._sources[trigger_id] = Source(trigger, self._run_once, self._clock, self._policy)
+            source = self._sources[trigger_id] = Source(trigger, self._run_once, self._known, self._clock, self._policy)
             self._tasks.start_soon(self._run_source, trigger_id, source)
 
     async def _run_source(self, trigger_id: str, source: Source) -> None:
@@ -153,6 +155,12 @@ class Sources:
         parts = self._parts.of(trigger.plugin)
         context = SourceContext(trigger, parts, self._doors, keeper, tally, positions)
         await trigger.plugin.trigger(trigger.options).run(context, task_status=keeper)
+
+    def _known(self, trigger: BoundTrigger, tally: Tally) -> AbstractContextManager[None]:
+        known, parts = trigger.plugin.rules.known, self._parts.of(trigger.plugin)
+        if known is None:
+            return nullcontext()
+        return known(parts.service, trigger.options, Door(trigger, parts, self._doors, tally))
 
     async def _enabled(self, function_id: int) -> bool:
         waited = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine import Plugin, TriggerRules
 from plugins.smn.destination import SmnDestination, SmnParam
 from plugins.smn.options import SmnOptions, shown
-from plugins.smn.service import SmnService, standing
+from plugins.smn.service import SmnService, known, standing
 from plugins.smn.settings import SmnSettings
 from plugins.smn.source import SmnTrigger
 
@@ -18,6 +18,12 @@ plugin = Plugin(
     param=SmnParam,
     destination=SmnDestination,
     rules=TriggerRules(
-        vendor=True, may_disable=False, overlaps=True, unique=("topic_urn",), shown=shown, standing=standing
+        vendor=True,
+        may_disable=False,
+        overlaps=True,
+        unique=("topic_urn",),
+        shown=shown,
+        standing=standing,
+        known=known,
     ),
 )

@@ -141,9 +141,9 @@ class SmnApi:
         urn = self._topics.urn(topic)
         return {
             "topic_urn": urn,
-            "subscription_urn": f"{urn}:{listener.context.trigger_id.replace('-', '')}",
+            "subscription_urn": f"{urn}:{listener.door.trigger_id.replace('-', '')}",
             "protocol": b.PROTOCOLS[0],
-            "endpoint": listener.context.function,
+            "endpoint": listener.door.function,
             "owner": topic.project,
             "remark": "",
             "status": CONFIRMED,

@@ -1,4 +1,4 @@
-"""The triggers that run: which functions a message is for, and whether their subscriptions are confirmed."""
+"""The triggers that there are: which functions a message is for, and whether their subscriptions are confirmed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
-from engine import Event, Store, TriggerContext
+from engine import Event, Store, TriggerDoor
 from plugins.smn.message import Message, event_json
 
 TABLE = "subscriptions"
@@ -27,26 +27,26 @@ class Listener(Struct, frozen=True, kw_only=True, eq=False):
     """One trigger."""
 
     topic_urn: str
-    context: TriggerContext
+    door: TriggerDoor
 
     def event(self, message: Message, hops: int = 0) -> Event:
         """A message that comes again calls the function once."""
-        key = f"smn:{self.context.trigger_id}:{message.message_id}"
-        return Event(payload=event_json(message, self.context.function), idempotency_key=key, hops=hops)
+        key = f"smn:{self.door.trigger_id}:{message.message_id}"
+        return Event(payload=event_json(message, self.door.function), idempotency_key=key, hops=hops)
 
 
 class Listeners:
     def __init__(self) -> None:
-        self._running: dict[str, Listener] = {}
+        self._known: set[str] = set()  #: ids of triggers
         self._by_place: dict[Place, list[Listener]] = {}
         self._confirmed: set[str] = set()  #: ids of triggers that topics elsewhere push to
 
     @contextmanager
     def heard(self, listener: Listener) -> Iterator[None]:
-        """Messages reach a trigger; where it runs twice while it changes, its newer self."""
-        key, place = listener.context.trigger_id, place_of(listener.topic_urn)
+        """Messages reach a trigger."""
+        key, place = listener.door.trigger_id, place_of(listener.topic_urn)
         of_topic = self._by_place.setdefault(place, [])
-        self._running[key] = listener
+        self._known.add(key)
         of_topic.append(listener)
         try:
             yield
@@ -54,16 +54,11 @@ class Listeners:
             of_topic.remove(listener)
             if not of_topic:
                 del self._by_place[place]
-            if self._running[key] is listener:
-                del self._running[key]
+            self._known.discard(key)
 
     def of_topic(self, place: Place) -> Sequence[Listener]:
         """Those of the topic's own project."""
-        return [
-            one
-            for one in self._by_place.get(place, ())
-            if one.context.project == place[0] and self._running[one.context.trigger_id] is one
-        ]
+        return [one for one in self._by_place.get(place, ()) if one.door.project == place[0]]
 
     # --- subscriptions to topics elsewhere ------------------------------------------------------------------
 
@@ -87,6 +82,6 @@ class Listeners:
             self._confirmed.discard(trigger_id)
 
     async def forget_others(self, store: Store) -> None:
-        """Triggers that do not run any more are gone."""
-        for trigger_id in sorted(self._confirmed - self._running.keys()):
+        """What is not known of by now is gone."""
+        for trigger_id in sorted(self._confirmed - self._known):
             await self.note(store, trigger_id, False)

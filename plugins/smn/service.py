@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
 
-from engine import Forbidden, PluginContext, parse_urn
+from engine import Forbidden, PluginContext, TriggerDoor, parse_urn
 from plugins.endpoint import Endpoint
 from plugins.fetching import Fetcher, confirm
 from plugins.http_client import HttpService
 from plugins.smn.api import HEAD, LIMIT, SmnApi
-from plugins.smn.listeners import CONFIRMED, UNCONFIRMED, Listeners
+from plugins.smn.listeners import CONFIRMED, UNCONFIRMED, Listener, Listeners
 from plugins.smn.options import SmnOptions
 from plugins.smn.pushed import Pushed
 from plugins.smn.settings import SmnSettings
@@ -95,6 +96,10 @@ class SmnService:
         await anyio.sleep(SETTLED)
         await self.listeners.forget_others(context.store)
         await anyio.sleep_forever()
+
+
+def known(service: SmnService, options: SmnOptions, door: TriggerDoor) -> AbstractContextManager[None]:
+    return service.listeners.heard(Listener(topic_urn=options.topic_urn, door=door))
 
 
 def standing(service: SmnService, options: SmnOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:

@@ -35,19 +35,16 @@ class SmnTrigger:
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
         service: SmnService = context.plugin.service
-        listener = Listener(topic_urn=self._topic, context=context)
+        listener = Listener(topic_urn=self._topic, door=context)
 
         async def answer(request: PushRequest) -> PushReply:
             if request.method != "POST":
                 return PushReply(status=405, headers=((b"allow", b"POST"),))
             pushed = read_push(request.body)
             await self._check(pushed, service, context)
-            return await _take(pushed, service, listener)
+            return await _take(pushed, service, listener, context)
 
-        with (
-            service.listeners.heard(listener),
-            context.plugin.routes.mount(f"/{context.trigger_id}", answer, limit=LIMIT),
-        ):
+        with context.plugin.routes.mount(f"/{context.trigger_id}", answer, limit=LIMIT):
             task_status.started()
             await anyio.sleep_forever()
 
@@ -62,8 +59,7 @@ class SmnTrigger:
         await service.verify(pushed)
 
 
-async def _take(pushed: Pushed, service: SmnService, listener: Listener) -> PushReply:
-    context = listener.context
+async def _take(pushed: Pushed, service: SmnService, listener: Listener, context: TriggerContext) -> PushReply:
     if pushed.kind == "SubscriptionConfirmation":
         await service.confirm(pushed.subscribe_url)
     if pushed.kind == "UnsubscribeConfirmation":
