@@ -150,6 +150,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     keys: frozenset[int] | None = None
     begin: float = 0.0
     end: float = float("inf")
+    below: int | None = None  #: only keys under this one
     offset: int = 0
     limit: int = 100
 

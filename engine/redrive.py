@@ -1,25 +1,50 @@
-"""What ended badly is sent again: deliveries that were given up, and asynchronous invocations that failed."""
+"""What ended badly is sent again: deliveries that were given up, and asynchronous invocations that failed.
+
+All failed invocations of a function are sent again in steps, from the newest to the oldest, so that the same walk does
+not meet what fails once more meanwhile. Each step is short, and accepts as anyone's requests are accepted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from engine.clock import Clock
-from engine.errors import InvalidField, UnknownInvocation
+from engine.errors import (
+    FunctiondError,
+    FunctionDisabled,
+    InvalidField,
+    Overloaded,
+    Unavailable,
+    UnknownInvocation,
+)
 from engine.functions.catalog import Catalog
+from engine.functions.scope import selection_of
 from engine.identity import Identity
-from engine.model import Owed, Record, Request, State
+from engine.model import Code, Owed, Record, Request, State
 from engine.protocols import Outbox, Records
 from engine.urn import FunctionUrn, parse_urn
 
 #: Deliveries taken up in one transaction when all are meant.
 TOGETHER = 500
 SOURCE = "REDRIVE"
+FAILED = frozenset({State.FAIL, State.DISCARD})
 
 
 class Accepting(Protocol):
     async def accept(self, request: Request) -> str: ...
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """What one step through the failed invocations of a function has done."""
+
+    sent: Sequence[tuple[str, str]]  #: request ids: the failed one's, the new one's
+    refused: Sequence[tuple[str, str]]  #: request id, and why it can never be sent again
+    count: int  #: of those that were left to be looked at before this step
+    below: int | None  #: where the next step goes on; None: this was the last
 
 
 class Redrive:
@@ -78,9 +103,32 @@ class Redrive:
         record = await self._records.get(key) if key is not None else None
         if record is None or record.function_id != function.function_id:
             raise UnknownInvocation(request_id)
-        if record.state not in (State.FAIL, State.DISCARD):
+        if record.state not in FAILED:
             raise InvalidField("request_ids", request_id, f"is {record.state}: only FAIL and DISCARD are sent again")
         return await self._intake.accept(self._request(urn, record))
+
+    async def invoke_failed(self, urn: FunctionUrn, *, begin: float, end: float, below: int | None, limit: int) -> Step:
+        """``invoke`` up to ``limit`` that failed or were discarded, the newest first; cancelled ones are passed over.
+
+        They are of the version or alias in the URN, accepted from ``begin`` to ``end``, with keys under ``below``.
+        A step ends early when no more can be accepted; that is raised if not even one could be.
+        """
+        scope = replace(selection_of(self._catalog, urn), states=FAILED, begin=begin, end=end, below=below, limit=limit)
+        found, count = await self._records.list(scope)
+        sent: list[tuple[str, str]] = []
+        refused: list[tuple[str, str]] = []
+        for listed in found:
+            try:
+                if listed.code != Code.CANCELLED and (record := await self._records.get(listed.key)) is not None:
+                    sent.append((record.request_id, await self._intake.accept(self._request(urn, record))))
+            except (Overloaded, Unavailable, FunctionDisabled):
+                if below == scope.below:
+                    raise
+                return Step(sent=sent, refused=refused, count=count, below=below)
+            except FunctiondError as error:
+                refused.append((listed.request_id, str(error)))
+            below = listed.key
+        return Step(sent=sent, refused=refused, count=count, below=below if count > len(found) else None)
 
     # --- inside ---------------------------------------------------------------------------------------------
 

@@ -133,6 +133,7 @@ def test_a_url_that_is_none_of_ours_is_told(url: str) -> None:
         ("invoke f --file /nowhere", "cannot read /nowhere"),
         ("redrive", "or say --all"),
         ("redrive --all --function f", "leave --function out"),
+        ("redrive --failed", "name the one whose invocations"),
         ("functions --url ftp://x", "must look like"),
         ("deploy /nowhere", "cannot read /nowhere"),
     ],

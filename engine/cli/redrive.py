@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -12,6 +15,8 @@ from engine.cli.functions import short_name
 from engine.cli.invocations import find_invocation
 from engine.cli.target import HERE, Target
 from engine.cli.words import Words, print_json, print_table
+
+STEP = 100  #: invocations sent again by one request
 
 
 def deliveries(*, limit: int = 100, target: Target = HERE) -> None:
@@ -36,7 +41,10 @@ def deliveries(*, limit: int = 100, target: Target = HERE) -> None:
 def redrive(
     *ids: str,
     all: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    failed: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     function: str | None = None,
+    hours: float = 24.0,
+    limit: int | None = None,
     target: Target = HERE,
 ) -> None:
     """Send again what ended badly: deliveries that were given up, or invocations that failed.
@@ -47,36 +55,70 @@ def redrive(
         Numbers of deliveries, or request ids of invocations that ended as FAIL or DISCARD.
     all
         All deliveries that were given up.
+    failed
+        All invocations of --function that failed or were discarded, the newest first; not those that were cancelled.
     function
-        Name or URN of the invocations' function; without it, all are looked through.
+        Name or URN of the invocations' function; without it, all are looked through for a request id.
+    hours
+        How far --failed goes back. Who says it again within a day sends nothing twice.
+    limit
+        How many --failed sends again, at most.
     """
-    if all is bool(ids):
-        raise UsageError("name deliveries or request ids, or say --all")
+    if bool(ids) + all + failed != 1:
+        raise UsageError("name deliveries or request ids, or say --all, or --failed with --function")
     if all and function:
-        raise UsageError("--all sends the deliveries of all functions again: leave --function out, or name request ids")
-    client, done = target.client(), list[dict[str, Any]]()
+        raise UsageError("--all sends the deliveries of all functions again: leave --function out, or say --failed")
+    if failed and not function:
+        raise UsageError("--failed needs --function: name the one whose invocations are to be sent again")
+    client = target.client()
+    done = _failed(client, function, hours, limit) if failed and function else _named(client, ids, all, function)
+    if target.json:
+        print_json(list(done))
+        return
+    nothing = True
+    for one in done:
+        nothing = False
+        _tell(one)
+    if nothing:
+        ended = f"failed in the last {hours:g} hours" if failed else "was given up; others are still tried"
+        Words().print(f"Nothing to send again: there is none that {ended}.", style="dim")
+
+
+def _named(client: Client, ids: Sequence[str], all: bool, function: str | None) -> Iterator[dict[str, Any]]:
     numbers = [int(one) for one in ids if one.isascii() and one.isdigit()]
     if numbers or all:
         body: dict[str, Any] = {"all": True} if all else {"delivery_ids": numbers}
-        done += [{"delivery_id": one} for one in _send(client, "/deliveries/redrive", body)]
+        answer = client.of_project.send("POST", "/deliveries/redrive", json.dumps(body).encode())
+        yield from ({"delivery_id": one} for one in answer.json["redriven"])
     for request_id in (one for one in ids if not (one.isascii() and one.isdigit())):
         name, _ = find_invocation(client, request_id, function)
-        path = f"/functions{path_of(name, '/async-invocations/redrive')}"
-        done += _send(client, path, {"request_ids": [request_id]})
-    if target.json:
-        print_json(done)
+        yield from _send(client, name, {"request_ids": [request_id]})["redriven"]
+
+
+def _failed(client: Client, function: str, hours: float, limit: int | None) -> Iterator[dict[str, Any]]:
+    """In steps; also what can never be sent again, with the reason."""
+    begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - hours * 3600))
+    body, left = {"failed": True, "query_begin_time": begin}, inf if limit is None else limit
+    while left > 0:
+        step = _send(client, function, {**body, "limit": min(STEP, left)})
+        for one in step["redriven"] + step["refused"]:
+            left -= 1
+            yield one
+        if not step["next_marker"]:
+            return
+        body["marker"] = step["next_marker"]
+
+
+def _send(client: Client, function: str, body: dict[str, Any]) -> Any:
+    return client.send("POST", path_of(function, "/async-invocations/redrive"), json.dumps(body).encode()).json
+
+
+def _tell(one: dict[str, Any]) -> None:
+    if "error_message" in one:
+        Words().print(f"not sent {one['request_id']}: {one['error_message']}", style="yellow", markup=False)
         return
-    for one in done:
-        sent = f" as {one['new_request_id']}" if "new_request_id" in one else ""
-        Words().print(f"[bold green]sent again[/] {one.get('delivery_id', one.get('request_id'))}{sent}")
-    if not done:
-        Words().print("Nothing to send again: there is none that was given up; others are still tried.", style="dim")
-
-
-def _send(client: Client, path: str, body: dict[str, Any]) -> list[Any]:
-    answer = client.of_project.send("POST", path, json.dumps(body).encode())
-    redriven: list[Any] = answer.json["redriven"]
-    return redriven
+    sent = f" as {one['new_request_id']}" if "new_request_id" in one else ""
+    Words().print(f"[bold green]sent again[/] {one.get('delivery_id', one.get('request_id'))}{sent}")
 
 
 def _row(item: dict[str, Any]) -> tuple[str, ...]:

@@ -113,6 +113,9 @@ def _condition(selection: Selection, part: str, states: frozenset[State]) -> tup
     if selection.end != float("inf"):
         where += " AND key < ?"
         values.append(key_at(selection.end))
+    if selection.below is not None:
+        where += " AND key < ?"
+        values.append(selection.below)
     return where, values
 
 

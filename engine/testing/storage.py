@@ -341,6 +341,7 @@ def _selected(row: Row, selection: Selection) -> bool:
         and (selection.keys is None or key in selection.keys)
         and key >= key_at(selection.begin)
         and (selection.end == float("inf") or key < key_at(selection.end))
+        and (selection.below is None or key < selection.below)
     )
 
 

@@ -19,6 +19,11 @@ def handler(event, context):
         raise RuntimeError("not yet")
     return event
 """
+FAILS_UNTIL = """
+import os
+def handler(event, context):
+    assert os.path.exists({mark!r})
+"""
 GOOD = "def handler(event, context):\n    return event\n"
 
 
@@ -88,6 +93,35 @@ def test_a_failed_invocation_is_sent_again_as_a_new_one(tmp_path: Path) -> None:
         assert engine.record("one", first)["status"] == "FAIL"
 
 
+def test_all_failed_invocations_of_a_function_are_sent_again_in_steps_and_none_twice(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        engine.create("one", FAILS_UNTIL.format(mark=str(tmp_path / "mark")))
+        a, b, c = [engine.accepted("one", {"n": n}) for n in range(3)]
+        assert [engine.record("one", one, wait=30)["status"] for one in (a, b, c)] == ["FAIL"] * 3
+        cancelled = engine.accepted("one", X_Functiond_Delay="600")
+        engine.cancel("one", cancelled)
+        path = f"{FGS}/functions/{urn_of('one')}/async-invocations/redrive"
+
+        first = engine.ask("POST", path, {"failed": True, "limit": 2}).json
+        sent = {one["request_id"]: one["new_request_id"] for one in first["redriven"]}
+        engine.record("one", sent[c], wait=30)  # which has failed again
+        rest = engine.ask("POST", path, {"failed": True, "marker": first["next_marker"]}).json
+        sent |= {one["request_id"]: one["new_request_id"] for one in rest["redriven"]}
+        assert [engine.record("one", sent[one], wait=30)["status"] for one in (b, a)] == ["FAIL"] * 2
+        (tmp_path / "mark").touch()
+        limited = run(engine, "redrive", "--failed", "--function", "one", "--limit", "1")
+        again = {
+            one["request_id"]: one["new_request_id"] for one in run(engine, "redrive", "--failed", "--function", "one")
+        }
+
+        assert (first["count"], first["refused"], first["next_marker"], list(sent)) == (4, [], c, [c, b, a])
+        assert (rest["count"], rest["next_marker"]) == (2, "")
+        assert (list(again), {one: again[one] for one in sent}) == ([sent[a], sent[b], sent[c], c, b, a], sent)
+        assert limited == [{"request_id": sent[a], "new_request_id": again[sent[a]]}]
+        assert {engine.record("one", again[sent[one]], wait=30)["status"] for one in sent} == {"SUCCESS"}
+        assert len(rows(engine.data, "SELECT key FROM invocation")) == 10
+
+
 def test_what_went_well_or_is_not_there_is_not_sent_again(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("one", GOOD)
@@ -98,7 +132,10 @@ def test_what_went_well_or_is_not_there_is_not_sent_again(tmp_path: Path) -> Non
         well = engine.ask("POST", path, {"request_ids": [done]})
         unknown = engine.ask("POST", path, {"request_ids": ["8d8f6e0e-0000-4000-8000-000000000000"]})
         neither = engine.ask("POST", f"{FGS}/deliveries/redrive", {})
+        both = engine.ask("POST", path, {"request_ids": [done], "failed": True})
+        lost = engine.ask("POST", path, {"failed": True, "marker": "2"})
+        none = run(engine, "redrive", "--failed", "--function", "one")
 
         assert (well.status, "SUCCESS" in well.json["error_msg"]) == (400, True)
-        assert (unknown.status, neither.status) == (404, 400)
+        assert (unknown.status, neither.status, both.status, lost.status, none) == (404, 400, 400, 400, [])
         assert functiond("redrive", url="http://127.0.0.1:1").returncode == 2

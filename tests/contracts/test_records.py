@@ -97,6 +97,14 @@ async def test_a_span_of_acceptance_holds_its_begin_and_not_its_end(storage: Sto
         assert await listed(seams, end=NOW + 2) == [one.key]
 
 
+async def test_keys_under_one_can_be_chosen(storage: Storage) -> None:
+    async with storage() as seams:
+        one, two, three = [await ended(seams) for _ in range(3)]
+
+        assert await listed(seams, below=three.key) == [two.key, one.key]
+        assert await listed(seams, below=one.key) == []
+
+
 async def test_pages_join_over_all_parts_and_the_count_is_of_all(storage: Storage) -> None:
     async with storage() as seams:
         for _ in range(2):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
+from engine.functions.scope import selection_of
 from engine.http.api.paging import MAX_LIMIT, bounds
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
-from engine.http.api.times import exact_time, read_time, short_time
+from engine.http.api.times import exact_time, read_end, read_time, short_time
 from engine.http.wire import Reply, json_reply
 from engine.log_lines import plain
 from engine.model import Attempt, Code, Function, Record, State
@@ -105,23 +107,18 @@ class InvocationRecords:
 
     def _selection(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Selection:
         """Those of the version or alias in the URN, of the whole function if it has none; ids say enough themselves."""
-        urn = call.urn
-        function = self._parts.catalog.find(urn)
-        # A function that has but one version need not be looked through for it.
-        scoped = not ids and urn.qualified and len(self._parts.catalog.versions(function.function_id)) > 1
+        catalog, urn = self._parts.catalog, call.urn
+        scope = Selection(function_id=catalog.find(urn).function_id) if ids else selection_of(catalog, urn)
         begin, end = call.text("query_begin_time"), call.text("query_end_time")
         offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
         since = 0.0 if ids else self._parts.clock.now() - DEFAULT_SPAN
         keys = (self._parts.identity.key_of(request_id) for request_id in ids)
-        return Selection(
-            function_id=function.function_id,
-            version=urn.qualifier if scoped and urn.alias is None else "",
-            alias=urn.alias or "" if scoped else "",
+        return replace(
+            scope,
             states=_states(call.text("status")) & allowed,
             keys=frozenset(key for key in keys if key is not None) if ids else None,
             begin=read_time("query_begin_time", begin) if begin else since,
-            # A second is meant whole, the last one too.
-            end=read_time("query_end_time", end) + 0.9995 if end else math.inf,
+            end=read_end("query_end_time", end) if end else math.inf,
             offset=offset,
             limit=limit,
         )

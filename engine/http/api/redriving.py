@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.errors import InvalidField
 from engine.http.api.paging import MAX_LIMIT, bounds
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
-from engine.http.api.times import zoned_time
+from engine.http.api.times import read_end, read_time, zoned_time
 from engine.http.wire import Reply, json_reply
 from engine.model import Owed
-from engine.urn import LATEST
+from engine.urn import LATEST, FunctionUrn
 
 Ids = Annotated[list[int], Meta(max_length=500)]
-RequestIds = Annotated[list[str], Meta(min_length=1, max_length=100)]
+TOGETHER = 100  #: invocations sent again by one request
+RequestIds = Annotated[list[str], Meta(max_length=TOGETHER)]
+Limit = Annotated[int, Meta(ge=1, le=TOGETHER)]
+#: Seconds that a walk goes back if no times are asked for: as long as who asks twice is answered the same.
+SPAN = 86_400.0
 
 
 class DeliveryItem(Struct, frozen=True, kw_only=True):
@@ -51,7 +55,14 @@ class RedrivenDeliveries(Struct, frozen=True, kw_only=True):
 
 
 class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
-    request_ids: RequestIds
+    """Some, by their ids, or one step through all that failed or were discarded; cancelled ones are passed over."""
+
+    request_ids: RequestIds = []
+    failed: bool = False
+    limit: Limit = TOGETHER  #: of a step
+    marker: str = ""  #: where to go on: ``next_marker`` of the step before
+    query_begin_time: str = ""  #: of acceptance, as in lists; a day ago if empty
+    query_end_time: str = ""
 
 
 class RedrivenInvocation(Struct, frozen=True, kw_only=True):
@@ -59,14 +70,24 @@ class RedrivenInvocation(Struct, frozen=True, kw_only=True):
     new_request_id: str
 
 
+class RefusedInvocation(Struct, frozen=True, kw_only=True):
+    request_id: str
+    error_message: str
+
+
 class RedrivenInvocations(Struct, frozen=True, kw_only=True):
+    """Of a step also what is below; the newest come first, as many as there is room for."""
+
     redriven: list[RedrivenInvocation]
+    refused: list[RefusedInvocation] | UnsetType = UNSET  #: which can never be sent again
+    count: int | UnsetType = UNSET  #: of those that were left before this step
+    next_marker: str | UnsetType = UNSET  #: empty once none are left
 
 
 class RedriveApi:
     def __init__(self, parts: Parts) -> None:
         self._redrive, self._identity = parts.redrive, parts.identity
-        self._catalog, self._region = parts.catalog, parts.region
+        self._catalog, self._region, self._clock = parts.catalog, parts.region, parts.clock
 
     def resources(self) -> list[Resource]:
         invocations = f"{BASE}/functions/{{function_urn}}/async-invocations"
@@ -95,11 +116,34 @@ class RedriveApi:
     async def redrive_invocations(self, call: Call) -> Reply:
         urn = call.urn
         body = await call.read(RedriveInvocationsBody)
+        if body.failed is bool(body.request_ids):
+            raise InvalidField("request_ids", body.request_ids, "name some, or say failed: true")
+        if body.failed:
+            return json_reply(await self._step(urn, body))
         done = [
             RedrivenInvocation(request_id=request_id, new_request_id=await self._redrive.invoke(urn, request_id))
             for request_id in body.request_ids
         ]
         return json_reply(RedrivenInvocations(redriven=done))
+
+    async def _step(self, urn: FunctionUrn, body: RedriveInvocationsBody) -> RedrivenInvocations:
+        begin, end = body.query_begin_time, body.query_end_time
+        below = self._identity.key_of(body.marker) if body.marker else None
+        if body.marker and below is None:
+            raise InvalidField("marker", body.marker, "must be the next_marker of the step before, or empty")
+        step = await self._redrive.invoke_failed(
+            urn,
+            begin=read_time("query_begin_time", begin) if begin else self._clock.now() - SPAN,
+            end=read_end("query_end_time", end) if end else math.inf,
+            below=below,
+            limit=body.limit,
+        )
+        return RedrivenInvocations(
+            redriven=[RedrivenInvocation(request_id=old, new_request_id=new) for old, new in step.sent],
+            refused=[RefusedInvocation(request_id=one, error_message=why) for one, why in step.refused],
+            count=step.count,
+            next_marker="" if step.below is None else self._identity.request_id(step.below),
+        )
 
     def _item(self, owed: Owed) -> DeliveryItem:
         function = self._catalog.resolve(owed.function_id, LATEST)

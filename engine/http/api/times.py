@@ -29,3 +29,8 @@ def read_time(field: str, text: str) -> float:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         raise BadQuery(field, text, "must be UTC as YYYY-MM-DDTHH:mm:ss") from None
+
+
+def read_end(field: str, text: str) -> float:
+    """The same, as the end of a span: a second is meant whole, the last one too."""
+    return read_time(field, text) + 0.9995
