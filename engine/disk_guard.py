@@ -15,6 +15,12 @@ LOOK_EVERY = 0.25
 ROW = 1 << 16
 
 
+def free_space(path: Path) -> int:
+    """Bytes that are left to us where ``path`` lies."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
 class DiskGuard:
     """Refuses new work while the disk has less than ``needed`` bytes free, and says so to ``on_low``.
 
@@ -36,7 +42,6 @@ class DiskGuard:
             raise DiskLow(self._free, self._needed)
 
     def _look(self, now: float) -> None:
-        found = os.statvfs(self._path)
-        self._free, self._looked_at = found.f_bavail * found.f_frsize, now
+        self._free, self._looked_at = free_space(self._path), now
         if self._free < self._needed:
             self._on_low()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine.app import Running
+from engine.disk_guard import free_space
 from engine.telemetry import Figure, count, gauge, histogram
 from engine.triggering.keeper import RUNNING
 
@@ -110,4 +111,6 @@ def _journal(engine: Running) -> Iterator[Figure]:
     )
     yield gauge("commit_in_flight_seconds", "Age of the commit under way", writer.in_flight_seconds)
     yield gauge("journal_trouble", "1 while the disk refuses", 1.0 if writer.trouble else 0.0)
+    yield gauge("disk_free_bytes", "Bytes left on the disk of the data directory", free_space(engine.storage.path))
+    yield gauge("disk_kept_bytes", "Bytes left below which new work is refused", engine.settings.storage.free_space)
     yield count("purged", "Finished invocations dropped after their retention", engine.janitor.purged)

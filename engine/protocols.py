@@ -143,7 +143,8 @@ class Window(Protocol):
 class Selection(Struct, frozen=True, kw_only=True):
     """Which records a list asks for. Times are of acceptance, in seconds; what is empty means all."""
 
-    function_id: int
+    function_id: int = 0
+    functions: frozenset[int] = frozenset()  #: of any of these instead, whatever their state the newest first
     version: str = ""
     alias: str = ""
     states: frozenset[State] = frozenset()
@@ -151,6 +152,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     begin: float = 0.0
     end: float = float("inf")
     below: int | None = None  #: only keys under this one
+    within: int = 0  #: rows of each part that are looked at, and counted, at most; 0: all
     offset: int = 0
     limit: int = 100
 
@@ -204,6 +206,10 @@ class Outbox(Protocol):
 
     async def retrying(self, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
         """Those of these functions that failed and will be tried again after ``now``, the next first."""
+        ...
+
+    async def owed_for(self, key: int) -> Sequence[Owed]:
+        """All that an invocation owes, given up or not."""
         ...
 
     async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:

@@ -73,6 +73,10 @@ class Redrive:
         """Deliveries that failed and will be tried again, the next first."""
         return await self._outbox.retrying(self._functions(project), self._clock.now(), limit)
 
+    async def owed_for(self, record: Record) -> Sequence[Owed]:
+        """What destinations are still owed for an invocation, or never got."""
+        return await self._outbox.owed_for(record.key)
+
     async def deliver(self, project: str, owed_ids: Collection[int]) -> Sequence[int]:
         """Try these deliveries again, for a day from now; gives those that were given up, and are the project's."""
         found = await self._outbox.revive(self._functions(project), owed_ids, self._clock.now())

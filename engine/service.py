@@ -7,6 +7,7 @@ import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 import anyio
 import structlog
@@ -16,11 +17,14 @@ from engine.app import Running, drain, run_engine
 from engine.figures import problems, read_figures, reasons_not_ready
 from engine.http.api.parts import HealthChecks, Parts
 from engine.http.auth import Authenticator
+from engine.http.console import paths as console_paths
+from engine.http.console.parts import ConsoleParts
+from engine.http.console.site import Console
 from engine.http.guard import Guard
 from engine.http.reload import reloading
 from engine.http.server import create_app
 from engine.protocols import Plugin
-from engine.serving import listen
+from engine.serving import App, listen
 from engine.settings import AuthSettings, Settings, is_loopback
 from engine.telemetry import Telemetry
 
@@ -50,7 +54,7 @@ async def serve(
             host = settings.http.host
             authenticator = engine.plugins.callers.lent = make_authenticator(engine)
             guard, mounts = Guard(loopback=is_loopback(host)), engine.plugins.mounts
-            app = create_app(api_parts(engine), guard=guard, authenticator=authenticator, mounts=mounts)
+            app = _make_app(engine, guard=guard, authenticator=authenticator, mounts=mounts)
             async with (
                 reloading(authenticator, read_auth),
                 listen(app, host, settings.http.port, grace=LAST_WORDS) as port,
@@ -67,6 +71,22 @@ async def serve(
                     break
                 await _drain(engine, signals)  # callers hear 503 meanwhile, and those who wait for a result get it
         log.info("stopped")
+
+
+def _make_app(engine: Running, **more: Any) -> App:
+    parts = api_parts(engine)
+    if not engine.settings.http.console:
+        return create_app(parts, **more)
+    console = Console(
+        ConsoleParts(
+            api=parts,
+            figures=lambda: read_figures(engine),
+            unended=lambda function_id: engine.backlog.of(function_id)[0],
+            running=engine.scheduler.running,
+            services=lambda: engine.sources.statistics().services,
+        )
+    )
+    return create_app(parts, more=console.resources(), refuse=console.refuse, **more)
 
 
 async def _drain(engine: Running, signals: AsyncIterator[signal.Signals]) -> None:
@@ -90,14 +110,15 @@ def make_authenticator(engine: Running) -> Authenticator | None:
     if not auth.required:
         return None
     limits = {b"invocations-async": http.async_body_limit, b"invocations": http.sync_body_limit}
-    open_paths = ("/healthz", "/readyz", "/metrics") if auth.open_metrics else ("/healthz",)
+    figures = ("/readyz", "/metrics") if auth.open_metrics else ()
+    pages = console_paths.OPEN if http.console else ()
     return Authenticator(
         auth.keys,
         auth.tokens,
         clock=engine.clock,
         failures=engine.failures,
         body_limits=limits,
-        open_paths=open_paths,
+        open_paths=("/healthz", *figures, *pages),
     )
 
 

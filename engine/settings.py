@@ -57,6 +57,7 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     sync_body_limit: Positive = 6 * MIB
     async_body_limit: Positive = 256 * KIB
     region: str = "local-1"
+    console: bool = True  #: pages for people, below /console/
 
 
 class AuthSettings(Section, frozen=True, kw_only=True):

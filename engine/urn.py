@@ -64,3 +64,11 @@ def parse_urn(text: str, *, region: str, project: str) -> FunctionUrn:
         qualifier=rest[0] if rest else LATEST,
         qualified=bool(rest),
     )
+
+
+def short_name(urn: str) -> str:
+    """What people call a function: one of the package default by its name, others by package:name."""
+    fields = urn.split(":")
+    if len(fields) < 7:
+        return urn
+    return fields[6] if fields[5] == "default" else ":".join(fields[5:7])

@@ -118,7 +118,7 @@ async def test_a_source_that_fails_starts_again_and_tells_why(tmp_path: Path, fe
         await until(lambda: place.state(trigger).state == "running")
 
         assert (failed.problem, failed.failures) == ("OSError: refused by the broker", 1)
-        assert place.state(trigger).problem == ""
+        assert (place.state(trigger).problem, place.state(trigger).next_try) == ("", 0.0)
         assert place.engine.sources.statistics().states == {"running": 1}
 
 
@@ -133,6 +133,7 @@ async def test_the_api_and_the_figures_tell_how_a_source_does(tmp_path: Path, fe
 
         assert (told["state"], told["problem"], told["failures"]) == ("failing", "OSError: refused by the broker", 1)
         assert (told["accepted"], told["refused"]) == (0, 0)
+        assert told["next_try"] > told["since"]
         assert 'functiond_triggers{state="failing"} 1.0' in figures
 
 

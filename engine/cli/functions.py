@@ -7,6 +7,7 @@ from typing import Any
 from engine.cli.client import Client, path_of
 from engine.cli.target import HERE, Target
 from engine.cli.words import Words, print_json, print_table
+from engine.urn import short_name
 
 
 def functions(*, target: Target = HERE) -> None:
@@ -43,14 +44,6 @@ def all_functions(client: Client) -> list[dict[str, Any]]:
 def all_names(client: Client) -> list[str]:
     """URNs without a version, which mean all versions where invocations are looked for."""
     return [":".join(one["func_urn"].split(":")[:7]) for one in all_functions(client)]
-
-
-def short_name(name: str) -> str:
-    """A function of the package default goes by its name, others by package:name."""
-    fields = name.split(":")
-    if len(fields) < 7:
-        return name
-    return fields[6] if fields[5] == "default" else ":".join(fields[5:7])
 
 
 def _row(function: dict[str, Any]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def handler(event, context):
 def greet(engine: Running, url: str) -> None:
     words = Words()
     functions = {function.function_id for function in engine.catalog.all()}
-    words.print(f"[bold green]functiond[/] serves [bold]{url}[/], keeps its data in [bold]{engine.storage.path}[/]")
+    _tell_place(words, engine, url)
     if functions:
         words.print(f"{len(functions)} functions, {engine.backlog.rows} invocations waiting")
     else:
@@ -43,7 +43,7 @@ async def greet_demo(engine: Running, url: str) -> None:
     except FunctiondError as error:
         words.print(f"The demo function cannot be deployed: {error}", style="red", markup=False)
         return
-    words.print(f"[bold green]functiond[/] serves [bold]{url}[/], keeps its data in [bold]{engine.storage.path}[/]")
+    _tell_place(words, engine, url)
     if auth.required:
         _tell_signed(words, url, project)
         return
@@ -55,6 +55,12 @@ async def greet_demo(engine: Running, url: str) -> None:
     words.print("Or call it and wait for what it returns:")
     words.paste(_curl(f"{target}/invocations"))
     _tell_end(words)
+
+
+def _tell_place(words: Words, engine: Running, url: str) -> None:
+    words.print(f"[bold green]functiond[/] serves [bold]{url}[/], keeps its data in [bold]{engine.storage.path}[/]")
+    if engine.settings.http.console:
+        words.print(f"See what it does at [bold]{url}/console/[/]")
 
 
 def _tell_signed(words: Words, url: str, project: str) -> None:

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from engine.cli.client import Client, UsageError, path_of
-from engine.cli.functions import short_name
 from engine.cli.invocations import find_invocation
 from engine.cli.target import HERE, Target
 from engine.cli.words import Words, print_json, print_table
+from engine.urn import short_name
 
 STEP = 100  #: invocations sent again by one request
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from engine.cli.client import path_of
-from engine.cli.functions import short_name
 from engine.cli.target import HERE, Target
 from engine.cli.words import Words, print_json, print_table
+from engine.urn import short_name
 
-COLUMNS = ("TRIGGER ID", "TYPE", "FUNCTION", "STATE", "ACCEPTED", "REFUSED", "PROBLEM")
+COLUMNS = ("TRIGGER ID", "TYPE", "FUNCTION", "STATE", "ACCEPTED", "REFUSED", "NEXT TRY", "PROBLEM")
 
 
 def triggers(name: str | None = None, /, *, target: Target = HERE) -> None:
@@ -46,5 +46,6 @@ def _row(trigger: dict[str, Any]) -> tuple[str, ...]:
         source["state"],
         str(source["accepted"]),
         str(source["refused"]),
+        source["next_try"].replace("T", " "),
         source["problem"],
     )

@@ -7,10 +7,15 @@ Within these 15 minutes, who has seen a signed request can send the very same on
 and two equal requests of one second are signed alike, so they cannot be told from a replay: refusing them would
 refuse clients that are right to repeat themselves. What helps: nobody but a TLS proxy of yours sees the requests
 (it must leave Host and path as they are), and an Idempotency-Key, which is signed too, makes the copy harmless.
+
+Pages of the console, which change nothing, also take a token as the password of HTTP Basic (RFC 7617), since that is
+what browsers ask people for. The API does not: browsers send it by themselves, whoever made them ask.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
@@ -27,6 +32,7 @@ from engine.code.store import PACKAGE_LIMIT
 from engine.errors import CodePackageTooLarge, Forbidden, PayloadTooLarge, Unauthorized
 from engine.http.api.functions import CODE_BODY_LIMIT
 from engine.http.api.routing import CALLER
+from engine.http.console.paths import is_page
 from engine.http.wire import Headers, read_body
 from engine.serving import Message, Receive, Scope
 from engine.triggering.routes import PROJECT
@@ -70,7 +76,7 @@ class Authenticator:
         """What to read the body from. Raises Unauthorized, Forbidden, TooManyFailures, and what reading raises."""
         if scope["path"] in self._open:
             return receive
-        holder = self._by_token(scope, headers)
+        holder = self._by_token(scope, headers, basic=is_page(scope["path"]))
         if holder is None:
             claim, holder = self._claim(scope, headers)
             body = await self._read(scope, headers, receive)
@@ -89,19 +95,21 @@ class Authenticator:
             await self._signers.verify(claim, scope, headers, body)
         return holder.project
 
-    def _by_token(self, scope: Scope, headers: Headers) -> _Holder | None:
-        """None if the request may still be good by its signature."""
-        token = headers.get(b"x-auth-token")
+    def _by_token(self, scope: Scope, headers: Headers, *, basic: bool = False) -> _Holder | None:
+        """None if the request may still be good by its signature; with ``basic``, the token may be a password."""
+        token, name = headers.get(b"x-auth-token"), "X-Auth-Token"
+        if token is None and basic:
+            token, name = _password(headers), "password"
         if token is None:
             return None
         with self._signers.attempt(address_of(scope)):
             holder = self._tokens.get(_digest(token))
             if holder is not None and self._clock.now() < holder.expires:
                 return holder
-            if b"authorization" in headers:
+            if b"x-auth-token" in headers and b"authorization" in headers:
                 return None
             problem = "is not one of this engine's" if holder is None else "has expired"
-            raise Unauthorized(f"the X-Auth-Token {problem}")
+            raise Unauthorized(f"the {name} {problem}")
 
     def _claim(self, scope: Scope, headers: Headers) -> tuple[Claim, _Holder]:
         """By what the headers say; the signature itself is still to be verified."""
@@ -151,9 +159,21 @@ def _check_project(path: str, holder: _Holder) -> None:
     """By the path as the router reads it, which is decoded."""
     if path.startswith(holder.prefix):
         return
-    parts = path.split("/", 3)
-    if parts[:2] == ["", "v2"] and parts[2:3] != [holder.project]:
+    parts = path.split("/", 4)
+    named = parts[2:3] if parts[1:2] == ["v2"] else parts[3:4] if parts[1:3] == ["console", "projects"] else []
+    if named and named != [holder.project]:
         raise Forbidden(f"these credentials are for project {holder.project} only")
+
+
+def _password(headers: Headers) -> bytes | None:
+    """That of HTTP Basic; None if something else is shown, or nothing. Raises no error: nonsense is no password."""
+    scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        return base64.b64decode(text.strip(), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def _same_token(given: bytes | None, token: bytes | None) -> bool:

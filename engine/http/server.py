@@ -6,7 +6,7 @@ Whatever goes wrong becomes one reply in the API's shape here, and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -30,6 +30,9 @@ MAX_TARGET = 1200  #: bytes; no URN needs more, even with every byte percent-enc
 
 log = structlog.get_logger()
 
+#: What is answered to a request that went wrong.
+Refuse = Callable[[Scope, FunctiondError], Awaitable[Reply]]
+
 
 def create_app(
     parts: Parts,
@@ -38,16 +41,22 @@ def create_app(
     authenticator: Authenticator | None = None,
     mounts: Mounts | None = None,
     more: Iterable[Resource] = (),
+    refuse: Refuse | None = None,
 ) -> App:
     """The whole API, open without ``authenticator``, and what plugins mount.
 
-    ``more`` are resources of parts that this module does not know.
+    ``more`` are resources of parts that this module does not know; ``refuse`` may answer what goes wrong with these.
     """
     limits = {"async_limit": parts.async_body_limit, "sync_limit": parts.sync_body_limit}
     invocations = Invocations(parts.intake, parts.catalog, **limits)
     resources = audited(all_resources(parts), parts.audit, parts.clock)
     router = make_router([*resources, *more], parts.region)
-    return HttpServer(invocations, router, guard or Guard(), authenticator, mounts or Mounts(), parts.region)
+    guard, mounts, refuse = guard or Guard(), mounts or Mounts(), refuse or _refuse
+    return HttpServer(invocations, router, guard, authenticator, mounts, parts.region, refuse)
+
+
+async def _refuse(scope: Scope, error: FunctiondError) -> Reply:
+    return error_reply(error)
 
 
 class HttpServer:
@@ -59,9 +68,10 @@ class HttpServer:
         authenticator: Authenticator | None,
         mounts: Mounts,
         region: str,
+        refuse: Refuse,
     ) -> None:
         self._invocations, self._router, self._guard, self._region = invocations, router, guard, region
-        self._authenticator, self._mounts = authenticator, mounts
+        self._authenticator, self._mounts, self._refuse = authenticator, mounts, refuse
         self._target = lru_cache(4096)(self._read_target)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +89,7 @@ class HttpServer:
                 await self._router(scope, receive, send)
                 return
         except FunctiondError as error:
-            reply = error_reply(error)
+            reply = await self._refuse(scope, error)
         except ClientGone:
             return
         except asyncio.CancelledError:

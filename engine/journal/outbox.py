@@ -44,6 +44,10 @@ class SQLiteOutbox:
     async def retrying(self, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
         return await self._writer.call(lambda db: _retrying(db, functions, now, limit))
 
+    async def owed_for(self, key: int) -> Sequence[Owed]:
+        sql = f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
+        return await self._writer.call(lambda db: [_to_owed(*row) for row in db.execute(sql, (key,))])
+
     async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
         return await self._writer.call(lambda db: _revive(db, functions, owed_ids, now))
 

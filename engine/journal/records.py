@@ -13,7 +13,7 @@ from anyio import CapacityLimiter
 from engine.identity import Identity, key_at
 from engine.journal.connection import connected
 from engine.journal.purge import Purge
-from engine.journal.rows import LISTED, STORED, to_record
+from engine.journal.rows import LISTED, SHOWN, to_record
 from engine.journal.writer import Writer
 from engine.model import Attempt, Record, State
 from engine.protocols import Purged, Selection
@@ -21,8 +21,10 @@ from engine.protocols import Purged, Selection
 #: Reading connections at a time: each is a thread.
 READERS = 8
 
-#: The parts of a list, each along an index: what runs, what waits for its time, what waits for its turn, what ended.
-_PARTS: tuple[tuple[frozenset[State], str, str], ...] = (
+_Part = tuple[frozenset[State], str, str]  #: which states, where they are, in which order
+
+#: The parts of a function's list, each along an index: what runs, waits for its turn, waits for its time, has ended.
+_PARTS: tuple[_Part, ...] = (
     (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2 AND function_id = ?", "key"),
     (frozenset({State.WAIT}), "INDEXED BY ready WHERE state = 0 AND function_id = ?", "rank, key"),
     (frozenset({State.WAIT}), "INDEXED BY delayed WHERE state = 1 AND function_id = ?", "due"),
@@ -32,6 +34,12 @@ _PARTS: tuple[tuple[frozenset[State], str, str], ...] = (
         "key DESC",
     ),
 )
+#: Of several functions: no index has these in the order of their acceptance, so the table itself is walked.
+_WALK: _Part = (frozenset(State), "NOT INDEXED WHERE key > 0", "key DESC")
+#: But those that run are few, and may be the oldest of all.
+_RUNNING: _Part = (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2", "key DESC")
+
+_NUMBERS = {state: [number for number, shown in enumerate(SHOWN) if shown is state] for state in State}
 
 
 class SQLiteRecords:
@@ -47,15 +55,15 @@ class SQLiteRecords:
         total, skip = 0, selection.offset
         async with self._reader() as db:
             await db.execute("BEGIN")  # one view for all parts: what moves meanwhile is in exactly one of them
-            for states, part, order in _PARTS:
+            for states, part, order in _parts(selection):
                 wanted = selection.states & states if selection.states else states
                 if not wanted:
                     continue
-                where, values = _condition(selection, part, wanted if wanted != states else frozenset())
-                count = (await _all(db, f"SELECT count(*) FROM invocation {where}", values))[0][0]
+                source, values = _source(selection, part, order, wanted if wanted != states else frozenset())
+                count = (await _all(db, f"SELECT count(*) FROM {source}", values))[0][0]
                 room = selection.limit - len(found)
                 if room > 0 and count > skip:
-                    page = f"SELECT {LISTED} FROM invocation {where} ORDER BY {order} LIMIT ? OFFSET ?"
+                    page = f"SELECT {LISTED} FROM {source} ORDER BY {order} LIMIT ? OFFSET ?"
                     rows = await _all(db, page, [*values, room, skip])
                     found.extend(to_record(row, self._identity) for row in rows)
                 skip = max(0, skip - count)
@@ -95,28 +103,45 @@ class SQLiteRecords:
             yield database
 
 
-def _condition(selection: Selection, part: str, states: frozenset[State]) -> tuple[str, list[Any]]:
-    where = part
-    values: list[Any] = [selection.function_id]
-    if states:
-        where += f" AND state IN ({','.join(str(STORED[s]) for s in sorted(states))})"
-    for column, value in (("version", selection.version), ("alias", selection.alias)):
-        if value:
-            where += f" AND {column} = ?"
-            values.append(value)
-    if selection.keys is not None:
-        where += f" AND key IN ({','.join('?' * len(selection.keys))})"
-        values += sorted(selection.keys)
+def _parts(selection: Selection) -> tuple[_Part, ...]:
+    if not selection.functions:
+        return _PARTS
+    return (_RUNNING if selection.states == _RUNNING[0] else _WALK,)
+
+
+def _source(selection: Selection, part: str, order: str, states: frozenset[State]) -> tuple[str, list[Any]]:
+    """What to select from: the rows of a part that are meant, or those of its first ``within`` that are."""
+    span, values = "", [] if selection.functions else [selection.function_id]
     if selection.begin > 0:
-        where += " AND key >= ?"
+        span += " AND key >= ?"
         values.append(key_at(selection.begin))
     if selection.end != float("inf"):
-        where += " AND key < ?"
+        span += " AND key < ?"
         values.append(key_at(selection.end))
     if selection.below is not None:
-        where += " AND key < ?"
+        span += " AND key < ?"
         values.append(selection.below)
-    return where, values
+    filters, more = _filters(selection, states)
+    values += more
+    if not selection.within:
+        return f"invocation {part}{span}{filters}", values
+    first = f"SELECT rank, {LISTED} FROM invocation {part}{span} ORDER BY {order} LIMIT {selection.within:d}"
+    return f"({first}) WHERE true{filters}", values
+
+
+def _filters(selection: Selection, states: frozenset[State]) -> tuple[str, list[Any]]:
+    text, values = "", list[Any]()
+    if states:
+        text += f" AND state IN ({','.join(str(number) for s in sorted(states) for number in _NUMBERS[s])})"
+    for column, value in (("version", selection.version), ("alias", selection.alias)):
+        if value:
+            text += f" AND {column} = ?"
+            values.append(value)
+    for column, those in (("key", selection.keys), ("function_id", selection.functions or None)):
+        if those is not None:
+            text += f" AND {column} IN ({','.join('?' * len(those))})"
+            values += sorted(those)
+    return text, values
 
 
 async def _all(db: aiosqlite.Connection, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:

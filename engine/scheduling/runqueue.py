@@ -226,6 +226,10 @@ class RunQueue:
     def page_size(self) -> int:
         return self._size
 
+    def running(self, function_id: int) -> int:
+        share = self._shares.get(function_id)
+        return share.running if share else 0
+
     def statistics(self) -> QueueStatistics:
         lines = [line for lane in (self._sync, self._async) for line in lane.lines.values() if len(line)]
         due = [line.head().invocation.due_at for line in lines]

@@ -139,6 +139,10 @@ class Scheduler:
     def held(self) -> frozenset[str]:
         return frozenset(self._held)
 
+    def running(self, function_id: int) -> int:
+        """Runs of a function, synchronous calls among them."""
+        return self._queue.running(function_id)
+
     def statistics(self) -> QueueStatistics:
         return self._queue.statistics()
 

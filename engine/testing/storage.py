@@ -226,7 +226,12 @@ class MemoryRecords:
         self._storage = storage
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
-        rows = sorted((row for row in self._storage.rows.values() if _selected(row, selection)), key=_place)
+        place = _newest if selection.functions else _place
+        looked_at, rows = Counter[float](), list[Row]()
+        for row in sorted((row for row in self._storage.rows.values() if _spanned(row, selection)), key=place):
+            looked_at[part := place(row)[0]] += 1
+            if _selected(row, selection) and looked_at[part] <= (selection.within or math.inf):
+                rows.append(row)
         page = islice(rows, selection.offset, selection.offset + selection.limit)
         return [replace(_record(row), payload=b"", result=b"", log=b"", attempts=()) for row in page], len(rows)
 
@@ -295,6 +300,10 @@ class MemoryOutbox:
         waiting = sorted(self._storage.debts.values(), key=lambda owed: owed.due_at)
         return [owed for owed in waiting if owed.due_at > now and owed.tries and owed.function_id in functions][:limit]
 
+    async def owed_for(self, key: int) -> Sequence[Owed]:
+        owed = {**self._storage.debts, **self.abandoned}
+        return [one for _, one in sorted(owed.items()) if one.key == key]
+
     async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
         found = [owed for owed in self.abandoned.values() if owed.owed_id in owed_ids and owed.function_id in functions]
         for owed in found:
@@ -331,17 +340,20 @@ def _attempt(number: int, outcome: Outcome) -> Attempt:
     )
 
 
+def _spanned(row: Row, selection: Selection) -> bool:
+    key, own = row.invocation.key, row.invocation.function_id == selection.function_id
+    ends = math.inf if selection.end == math.inf else key_at(selection.end)
+    ends = ends if selection.below is None else min(ends, selection.below)
+    return bool(own or selection.functions) and key_at(selection.begin) <= key < ends
+
+
 def _selected(row: Row, selection: Selection) -> bool:
-    key = row.invocation.key
     return (
-        row.invocation.function_id == selection.function_id
+        (not selection.functions or row.invocation.function_id in selection.functions)
         and selection.version in ("", row.invocation.version)
         and selection.alias in ("", row.invocation.alias)
         and (not selection.states or row.state in selection.states)
-        and (selection.keys is None or key in selection.keys)
-        and key >= key_at(selection.begin)
-        and (selection.end == float("inf") or key < key_at(selection.end))
-        and (selection.below is None or key < selection.below)
+        and (selection.keys is None or row.invocation.key in selection.keys)
     )
 
 
@@ -353,6 +365,10 @@ def _place(row: Row) -> tuple[float, ...]:
     if row.ready:
         return (1, *invocation.rank_key)
     return (2, invocation.due_at) if row.delayed else (3, -invocation.key)
+
+
+def _newest(row: Row) -> tuple[float, ...]:
+    return (0, -row.invocation.key)
 
 
 def _record(row: Row) -> Record:

@@ -34,6 +34,7 @@ class Health(Struct, frozen=True, kw_only=True):
     problem: str = ""  #: what it last failed with, or what it says is wrong
     since: float = 0.0  #: when this began
     failures: int = 0  #: in a row
+    next_try: float = 0.0  #: when it is started again, if it is failing
 
 
 class Keeper:
@@ -64,7 +65,7 @@ class Keeper:
             self._failures = 1 if self._clock.now() - began > STEADY else self._failures + 1
             wait = self._policy.delay(self._failures, self._random.random())
             log.warning("service failed", **self._named, problem=problem, again_in=round(wait, 3))
-            self._show(FAILING, problem)
+            self._show(FAILING, problem, self._clock.now() + wait)
             self.settled.set()
             await anyio.sleep(wait)
 
@@ -84,8 +85,9 @@ class Keeper:
         if problem != self.health.problem:
             self._show(self.health.state, problem)
 
-    def _show(self, state: str, problem: str) -> None:
-        self.health = Health(state=state, problem=storable(problem), since=self._clock.now(), failures=self._failures)
+    def _show(self, state: str, problem: str, next_try: float = 0.0) -> None:
+        now, failures = self._clock.now(), self._failures
+        self.health = Health(state=state, problem=storable(problem), since=now, failures=failures, next_try=next_try)
 
 
 def _is_cancelled() -> bool:

@@ -31,6 +31,7 @@ class SourceState(Struct, frozen=True, kw_only=True):
     problem: str
     since: float  #: when that began
     failures: int  #: in a row
+    next_try: float = 0.0  #: when a failing one is started again
     accepted: int
     refused: int  #: events refused for good: too large, or a key used with another payload
 
@@ -83,6 +84,7 @@ class Source:
             problem=health.problem,
             since=health.since,
             failures=health.failures,
+            next_try=health.next_try,
             accepted=self._tally.accepted,
             refused=self._tally.refused,
         )

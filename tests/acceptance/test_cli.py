@@ -246,10 +246,12 @@ def test_the_lines_of_the_demo_work_as_they_are_printed(tmp_path: Path) -> None:
 
 def test_an_engine_without_functions_says_how_to_deploy(tmp_path: Path) -> None:
     with said_by_engine(tmp_path) as said:
-        words = [said.readline() for _ in range(3)]
+        words = [said.readline() for _ in range(4)]
 
     assert "functiond serves http://127.0.0.1:" in words[0]
-    assert " deploy FOLDER --handler index.handler --url http://127.0.0.1:" in words[2]
+    assert words[1].startswith("See what it does at http://127.0.0.1:")
+    assert words[1].endswith("/console/\n")
+    assert " deploy FOLDER --handler index.handler --url http://127.0.0.1:" in words[3]
 
 
 def test_settings_come_from_the_file_that_the_environment_names(tmp_path: Path) -> None:

@@ -48,6 +48,19 @@ async def test_only_what_is_due_is_given_earliest_first_and_when_to_look_again(s
         assert next_due == late.due_at + 1
 
 
+async def test_what_one_invocation_owes_is_found_also_when_it_was_given_up(storage: Storage) -> None:
+    async with storage() as seams:
+        one, other = await ended(seams, owes=SINK), await ended(seams, owes=SINK)
+        [debt] = [debt for debt in await owed(seams) if debt.key == one.key]
+        await seams.outbox.postpone(debt, None, "gone")
+
+        given_up, waiting = [await seams.outbox.owed_for(key) for key in (one.key, other.key)]
+
+        assert [(debt.key, debt.error, debt.due_at) for debt in given_up] == [(one.key, "gone", math.inf)]
+        assert [debt.key for debt in waiting] == [other.key]
+        assert await seams.outbox.owed_for(99) == []
+
+
 async def test_no_more_is_given_than_asked_for(storage: Storage) -> None:
     async with storage() as seams:
         for _ in range(3):

@@ -120,6 +120,31 @@ async def test_pages_join_over_all_parts_and_the_count_is_of_all(storage: Storag
         assert total == 6
 
 
+async def test_those_of_several_functions_come_newest_first_whatever_their_state(storage: Storage) -> None:
+    async with storage() as seams:
+        running, old, other = await started(seams), await ended(seams, 2), await ended(seams, 3)
+        delayed, new = await stored(seams, 2, delayed=True), await ended(seams)
+        both = frozenset({1, 2})
+
+        assert await listed(seams, functions=both) == [one.key for one in (new, delayed, old, running)]
+        assert await listed(seams, functions=both, states=frozenset({State.WAIT})) == [delayed.key]
+        assert await listed(seams, functions=both, states=frozenset({State.RUNNING})) == [running.key]
+        assert await listed(seams, functions=frozenset({3}), within=3) == [other.key]
+        assert await listed(seams, functions=frozenset({3}), within=2) == []
+
+
+async def test_no_more_rows_of_a_part_are_looked_at_than_is_said(storage: Storage) -> None:
+    async with storage() as seams:
+        bad = await started(seams)
+        await settled(seams, bad, failure(bad))
+        old, new, waiting = await ended(seams), await ended(seams), await stored(seams)
+
+        assert await listed(seams, within=2) == [waiting.key, new.key, old.key]
+        assert await listed(seams, within=2, states=frozenset({State.FAIL})) == []
+        assert await listed(seams, within=3, states=frozenset({State.FAIL})) == [bad.key]
+        assert (await seams.records.list(Selection(function_id=1, within=1, limit=1)))[1] == 2
+
+
 async def test_whatever_moves_meanwhile_is_in_a_list_exactly_once(storage: Storage) -> None:
     async with storage() as seams:
         rows = [await stored(seams) for _ in range(60)]

@@ -115,7 +115,7 @@ class InvocationRecords:
         keys = (self._parts.identity.key_of(request_id) for request_id in ids)
         return replace(
             scope,
-            states=_states(call.text("status")) & allowed,
+            states=read_states(call.text("status")) & allowed,
             keys=frozenset(key for key in keys if key is not None) if ids else None,
             begin=read_time("query_begin_time", begin) if begin else since,
             end=read_end("query_end_time", end) if end else math.inf,
@@ -147,7 +147,8 @@ class InvocationRecords:
         return Reply()
 
 
-def _states(text: str) -> frozenset[State]:
+def read_states(text: str) -> frozenset[State]:
+    """All of them if none is named. Raises BadQuery."""
     names = [part.strip() for part in text.split(",") if part.strip()]
     try:
         return frozenset(map(State, names)) or frozenset(State)

@@ -100,8 +100,8 @@ class RedriveApi:
     async def list_deliveries(self, call: Call) -> Reply:
         offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
         found, count = await self._redrive.given_up(call.project, offset, limit)
-        items = [self._item(owed) for owed in found]
-        retrying = [self._item(owed) for owed in await self._redrive.retrying(call.project, limit)]
+        items = [self.item(owed) for owed in found]
+        retrying = [self.item(owed) for owed in await self._redrive.retrying(call.project, limit)]
         marker = offset + len(items)
         return json_reply(DeliveryList(deliveries=items, count=count, next_marker=marker, retrying=retrying))
 
@@ -145,7 +145,8 @@ class RedriveApi:
             next_marker="" if step.below is None else self._identity.request_id(step.below),
         )
 
-    def _item(self, owed: Owed) -> DeliveryItem:
+    def item(self, owed: Owed) -> DeliveryItem:
+        """As lists show it."""
         function = self._catalog.resolve(owed.function_id, LATEST)
         return DeliveryItem(
             delivery_id=owed.owed_id,

@@ -15,6 +15,7 @@ from engine.http.api.errors import problem
 from engine.http.streaming import Stream, stream
 from engine.http.wire import Reply, check_json_type, check_utf8, read_body, respond
 from engine.serving import App, Receive, Scope, Send
+from engine.triggering.routes import PROJECT
 from engine.urn import FunctionUrn, parse_urn
 
 BODY_LIMIT = 1 << 20  #: bytes of a body that carries no code
@@ -35,6 +36,7 @@ class Call:
         self.path = (scope["raw_path"] + b"?" + scope["query_string"]).decode("latin-1").rstrip("?")
         self.address: str = scope["client"][0] if scope.get("client") else ""
         self.caller: str = scope.get(CALLER, "")
+        self.own: str = scope.get(PROJECT, "")  #: the project of its credentials; empty where none are needed
         self.body = b""  #: as far as it was read
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self._query: dict[str, str] = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))

@@ -53,6 +53,7 @@ class TriggerState(Struct, frozen=True, kw_only=True):
     problem: str  #: empty when all is well
     since: str
     failures: int  #: in a row
+    next_try: str = ""  #: when a failing one is started again
     accepted: int
     refused: int  #: for good
 
@@ -140,6 +141,7 @@ class TriggersApi:
             problem=source.problem,
             since=zoned_time(source.since),
             failures=source.failures,
+            next_try=zoned_time(source.next_try) if source.next_try else "",
             accepted=source.accepted,
             refused=source.refused,
         )
@@ -148,7 +150,7 @@ class TriggersApi:
         page = page_of(
             call, self._triggers.in_project(call.project, call.text("trigger_type")), "maxitems", most=MAX_LIMIT
         )
-        triggers = [self._project_trigger(trigger) for trigger in page.items]
+        triggers = [self.project_trigger(trigger) for trigger in page.items]
         return json_reply(ProjectTriggers(triggers=triggers, count=page.count, next_marker=page.next_marker))
 
     async def list_kinds(self, call: Call) -> Reply:
@@ -161,7 +163,8 @@ class TriggersApi:
     def _reply(self, trigger: BoundTrigger) -> TriggerReply:
         return TriggerReply(**self._fields(trigger))
 
-    def _project_trigger(self, trigger: BoundTrigger) -> ProjectTrigger:
+    def project_trigger(self, trigger: BoundTrigger) -> ProjectTrigger:
+        """As lists of a project show it."""
         return ProjectTrigger(func_urn=trigger.function, source=self._state(trigger), **self._fields(trigger))
 
     def _fields(self, trigger: BoundTrigger) -> Data:

@@ -1,0 +1,35 @@
+"""Outcomes that could not be delivered: what was given up, and what is tried again by itself."""
+
+from __future__ import annotations
+
+from engine.http.api.paging import bounds
+from engine.http.api.parts import Parts
+from engine.http.api.redriving import RedriveApi
+from engine.http.api.routing import Call
+from engine.http.console.pages import Pages
+from engine.http.console.projects import projects_for
+from engine.http.wire import Reply
+
+ROWS = 50
+
+
+class DeliveriesPage:
+    def __init__(self, parts: Parts, pages: Pages) -> None:
+        self._catalog, self._redrive, self._pages = parts.catalog, parts.redrive, pages
+        self._item = RedriveApi(parts).item
+
+    async def show(self, call: Call) -> Reply:
+        offset, limit = bounds(call, "limit", most=ROWS)
+        given_up, count = await self._redrive.given_up(call.project, offset, limit)
+        return await self._pages.show(
+            call,
+            "deliveries.html",
+            projects=projects_for(call, self._catalog),
+            given_up=[self._item(owed) for owed in given_up],
+            retrying=[self._item(owed) for owed in await self._redrive.retrying(call.project, limit)],
+            most=limit,
+            count=count,
+            offset=offset,
+            next_marker=offset + len(given_up),
+            previous_marker=max(0, offset - limit),
+        )

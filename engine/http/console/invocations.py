@@ -1,0 +1,102 @@
+"""Asynchronous invocations: those of a project or of one function, and all that is known of one.
+
+A page looks at so many of the newest rows and no further, however much is kept.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from engine.errors import UnknownInvocation
+from engine.functions.scope import selection_of
+from engine.http.api.paging import bounds
+from engine.http.api.parts import Parts
+from engine.http.api.records import read_states
+from engine.http.api.redriving import RedriveApi
+from engine.http.api.routing import Call, own_urn
+from engine.http.console.pages import Pages
+from engine.http.console.projects import projects_for
+from engine.http.wire import Reply
+from engine.log_lines import Line, decode, last
+from engine.model import Record, State
+from engine.protocols import Selection
+from engine.urn import LATEST
+
+ROWS = 50
+WITHIN = 10_000  #: rows that a page looks at, at most
+TEXT = 16 << 10  #: bytes of an event, and of a result, that are shown
+LOG = 64 << 10  #: bytes of a log that are shown: its end
+
+
+class InvocationsPage:
+    def __init__(self, parts: Parts, pages: Pages) -> None:
+        self._parts, self._pages, self._deliveries = parts, pages, RedriveApi(parts)
+
+    async def show_all(self, call: Call) -> Reply:
+        functions = {one.function_id: one for one in self._parts.catalog.list(call.project)}
+        offset, limit = bounds(call, "limit", most=ROWS)
+        states = read_states(call.text("status"))
+        selection = replace(
+            self._scope(call, frozenset(functions)), states=states, within=WITHIN, offset=offset, limit=limit
+        )
+        records, count = await self._parts.records.list(selection) if functions else ([], 0)
+        return await self._pages.show(
+            call,
+            "invocations.html",
+            projects=projects_for(call, self._parts.catalog),
+            functions=functions,
+            function=call.text("function"),
+            status=call.text("status"),
+            states=list(State),
+            records=records,
+            count=count,
+            within=WITHIN,
+            offset=offset,
+            next_marker=offset + len(records),
+            previous_marker=max(0, offset - limit),
+        )
+
+    async def show(self, call: Call) -> Reply:
+        record = await self._record(call)
+        function = self._parts.catalog.resolve(record.function_id, LATEST)
+        log, cut = await self._log(record)
+        owed = [self._deliveries.item(one) for one in await self._parts.redrive.owed_for(record)]
+        return await self._pages.show(
+            call,
+            "invocation.html",
+            projects=projects_for(call, self._parts.catalog),
+            live=not record.state.final or any(one.next_try for one in owed),
+            record=record,
+            function=function,
+            payload=_text(record.payload),
+            result=_text(record.result),
+            log=log,
+            log_cut=cut,
+            owed=owed,
+        )
+
+    def _scope(self, call: Call, functions: frozenset[int]) -> Selection:
+        name = call.text("function")
+        if not name:
+            return Selection(functions=functions)
+        return selection_of(self._parts.catalog, own_urn(name, call.project, self._parts.region))
+
+    async def _record(self, call: Call) -> Record:
+        """Raises UnknownInvocation, also for one of another project."""
+        request_id = call.part("request_id")
+        key = self._parts.identity.key_of(request_id)
+        record = await self._parts.records.get(key) if key is not None else None
+        if record is None or self._parts.catalog.project_of(record.function_id) != call.project:
+            raise UnknownInvocation(request_id)
+        return record
+
+    async def _log(self, record: Record) -> tuple[list[Line], bool]:
+        """Its last lines, and whether there are more before them."""
+        whole = await self._parts.transcripts.log(record.key, record.request_id)
+        log = record.log if whole is None else whole
+        return list(decode(last(log, LOG))), len(log) > LOG
+
+
+def _text(body: bytes) -> tuple[str, int]:
+    """Its beginning, and how many bytes are left out."""
+    return body[:TEXT].decode("utf-8", "replace"), max(0, len(body) - TEXT)

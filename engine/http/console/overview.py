@@ -1,0 +1,36 @@
+"""The first page: whether the engine takes work, and what it does. All of it stands in /metrics and /readyz, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from engine.http.api.routing import Call
+from engine.http.console.pages import Pages
+from engine.http.console.parts import ConsoleParts
+from engine.http.console.projects import projects_for
+from engine.http.wire import Reply
+from engine.telemetry import Figure
+
+
+class OverviewPage:
+    def __init__(self, parts: ConsoleParts, pages: Pages) -> None:
+        self._parts, self._pages = parts, pages
+
+    async def show(self, call: Call) -> Reply:
+        api, figures = self._parts.api, {figure.name: figure for figure in self._parts.figures()}
+        return await self._pages.show(
+            call,
+            "overview.html",
+            projects=projects_for(call, api.catalog),
+            reasons=api.health.ready(),
+            about=api.health.about(),
+            value={name: figure.values[""] for name, figure in figures.items() if "" in figure.values},
+            values={name: _present(figure) for name, figure in figures.items() if figure.label},
+            times={name: figure.distribution for name, figure in figures.items() if figure.distribution},
+        )
+
+
+def _present(figure: Figure) -> Mapping[str, float]:
+    """By label, the largest first; what is nothing is left out."""
+    found = {label: value for label, value in figure.values.items() if value}
+    return dict(sorted(found.items(), key=lambda one: -one[1]))

@@ -1,0 +1,92 @@
+"""Data become pages here: templates, what all pages have around them, and what browsers are told of them.
+
+The templates are compiled when the first page is asked for, beside the loop: an engine that nobody looks at does not
+pay for them, and nobody waits for who does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from engine.clock import Clock
+from engine.http.api.routing import Call
+from engine.http.console import words
+from engine.http.console.paths import HOME, STATIC
+from engine.http.wire import Reply
+from engine.urn import short_name
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+HTML = b"text/html; charset=utf-8"
+#: Nothing but what the engine itself serves, nothing inline, and no page around these.
+POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = (
+    (b"content-security-policy", POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+SECTIONS = ("functions", "invocations", "triggers", "deliveries")
+
+
+class Pages:
+    def __init__(self, clock: Clock, version: str) -> None:
+        self._clock, self._version = clock, version
+        self._environment: Environment | None = None
+
+    async def show(
+        self, call: Call, template: str, *, projects: Sequence[str], live: bool = True, **data: Any
+    ) -> Reply:
+        """A page; ``live`` ones are fetched again while they are looked at."""
+        shown = {
+            "project": call.project or projects[0],
+            "projects": projects,
+            "section": template.partition(".")[0],
+            "sections": SECTIONS,
+            "live": live,
+        }
+        return await self._reply(template, 200, (), shown | data)
+
+    async def problem(self, status: int, title: str, said: str, headers: Headers = ()) -> Reply:
+        return await self._reply("problem.html", status, headers, {"status": status, "title": title, "said": said})
+
+    async def _reply(self, template: str, status: int, headers: Headers, data: Mapping[str, Any]) -> Reply:
+        if self._environment is None:
+            self._environment = await anyio.to_thread.run_sync(_compiled, self._version)
+        text = self._environment.get_template(template).render(data, now=self._clock.now())
+        return Reply(status=status, body=text.encode(), headers=(*HEADERS, *headers), content_type=HTML)
+
+
+def _compiled(version: str) -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("engine.http.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals |= {"home": HOME, "static": STATIC, "version": version, "quantile": words.quantile}
+    environment.filters |= {
+        "number": words.number,
+        "span": words.span,
+        "size": words.size,
+        "clock_time": words.clock_time,
+        "short_name": short_name,
+    }
+    for name in environment.list_templates():
+        environment.get_template(name)
+    return environment

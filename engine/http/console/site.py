@@ -1,0 +1,79 @@
+"""The console as resources of the engine's HTTP door: its pages, the files beside them, and what is no page."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+from engine.errors import FunctiondError, NotFound, Unauthorized
+from engine.http.api.errors import error_reply
+from engine.http.api.routing import Call, Handler, Resource
+from engine.http.console.deliveries import DeliveriesPage
+from engine.http.console.functions import FunctionsPage
+from engine.http.console.invocations import InvocationsPage
+from engine.http.console.overview import OverviewPage
+from engine.http.console.pages import HEADERS, Pages
+from engine.http.console.parts import ConsoleParts
+from engine.http.console.paths import FILES, HOME, PROJECT, STATIC, is_page
+from engine.http.console.triggers import TriggersPage
+from engine.http.wire import Reply
+from engine.serving import Scope
+
+_CHALLENGE = (b"www-authenticate", b'Basic realm="functiond", charset="UTF-8"')
+_SIGN_IN = "Sign in with one of the engine's tokens as the password; any user name will do."
+_TITLES = {400: "That cannot be", 401: "Who is there?", 403: "Not yours to see", 404: "Nothing is here"}
+
+
+class Console:
+    def __init__(self, parts: ConsoleParts) -> None:
+        self._pages = pages = Pages(parts.api.clock, parts.api.version)
+        invocations = InvocationsPage(parts.api, pages)
+        self._shown: dict[str, Handler] = {
+            HOME: OverviewPage(parts, pages).show,
+            f"{PROJECT}/functions": FunctionsPage(parts, pages).show,
+            f"{PROJECT}/invocations": invocations.show_all,
+            f"{PROJECT}/invocations/{{request_id}}": invocations.show,
+            f"{PROJECT}/triggers": TriggersPage(parts, pages).show,
+            f"{PROJECT}/deliveries": DeliveriesPage(parts.api, pages).show,
+            f"{HOME}{{rest:path}}": _nowhere,
+            HOME.rstrip("/"): _home,
+            "/": _home,
+            **{STATIC + name: _File(name).show for name in FILES},
+        }
+
+    def resources(self) -> list[Resource]:
+        return [Resource(path=path, methods={"GET": show, "HEAD": show}) for path, show in self._shown.items()]
+
+    async def refuse(self, scope: Scope, error: FunctiondError) -> Reply:
+        """What went wrong, as a page for who asked for one, else in the API's shape."""
+        reply = error_reply(error)
+        if not is_page(scope["path"]):
+            return reply
+        if isinstance(error, Unauthorized):
+            return await self._pages.problem(401, _TITLES[401], f"{_SIGN_IN} ({error})", (_CHALLENGE,))
+        retry = tuple(header for header in reply.headers if header[0] == b"retry-after")
+        return await self._pages.problem(reply.status, _TITLES.get(reply.status, "Not now"), str(error), retry)
+
+
+class _File:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def show(self, call: Call) -> Reply:
+        return Reply(body=_read(self._name), headers=HEADERS, content_type=FILES[self._name])
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (files("engine.http.console") / "static" / name).read_bytes()
+
+
+async def _home(call: Call) -> Reply:
+    """People are shown the way; programs find nothing at the root, as ever."""
+    if call.path == "/" and b"text/html" not in call.headers.get(b"accept", b""):
+        raise NotFound("no such resource: / (/openapi.json lists the operations)")
+    return Reply(status=307, headers=(*HEADERS, (b"location", HOME.encode())))
+
+
+async def _nowhere(call: Call) -> Reply:
+    raise NotFound(f"There is no page {call.path[:200]}. What was here may be gone, or never was.")

@@ -1,0 +1,37 @@
+"""The triggers of a project: what their sources do, why they fail, and when these are started again."""
+
+from __future__ import annotations
+
+from engine.http.api.paging import page_of
+from engine.http.api.routing import Call, own_urn
+from engine.http.api.triggers import TriggersApi
+from engine.http.console.pages import Pages
+from engine.http.console.parts import ConsoleParts
+from engine.http.console.projects import projects_for
+from engine.http.wire import Reply
+from engine.triggering.keeper import RUNNING
+
+ROWS = 100
+
+
+class TriggersPage:
+    def __init__(self, parts: ConsoleParts, pages: Pages) -> None:
+        self._parts, self._pages, self._shown = parts, pages, TriggersApi(parts.api)
+
+    async def show(self, call: Call) -> Reply:
+        api, name = self._parts.api, call.text("function")
+        found = api.resources.triggers.in_project(call.project)
+        if name:
+            function = api.catalog.find(own_urn(name, call.project, api.region))
+            found = [trigger for trigger in found if trigger.function_id == function.function_id]
+        page = page_of(call, found, "limit", most=ROWS)
+        services = {table: health for table, health in self._parts.services().items() if health.state != RUNNING}
+        return await self._pages.show(
+            call,
+            "triggers.html",
+            projects=projects_for(call, api.catalog),
+            function=name,
+            page=page,
+            rows=[(trigger, self._shown.project_trigger(trigger)) for trigger in page.items],
+            services=services,
+        )

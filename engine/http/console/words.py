@@ -1,0 +1,51 @@
+"""Values as people read them: the console's words for amounts, times and sizes."""
+
+from __future__ import annotations
+
+import math
+
+from engine.http.api.times import exact_time
+from engine.statistics import Distribution
+
+_SPANS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"), (0.001, "ms"), (0.000_001, "µs"))
+_SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def span(seconds: float) -> str:
+    """``1.5 ms``, ``12 s``, ``3 d``: two figures tell what matters."""
+    if math.isinf(seconds):
+        return "longer"
+    for unit, name in _SPANS:
+        if seconds >= unit:
+            return f"{_two_figures(seconds / unit)} {name}"
+    return "0 s"
+
+
+def size(value: float) -> str:
+    for unit, name in _SIZES:
+        if value >= unit:
+            return f"{_two_figures(value / unit)} {name}"
+    return f"{value:.0f} bytes"
+
+
+def clock_time(moment: float | None) -> str:
+    """UTC, to the millisecond, as the command line has it."""
+    return "" if not moment or math.isinf(moment) else exact_time(moment).replace("T", " ").rstrip("Z")
+
+
+def quantile(distribution: Distribution, share: float) -> float | None:
+    """What this share of the observations does not exceed, as far as the buckets tell; None if there are none."""
+    wanted, seen = distribution.count * share, 0
+    for bound, count in zip((*distribution.bounds, math.inf), distribution.counts, strict=True):
+        seen += count
+        if count and seen >= wanted:
+            return bound
+    return None
+
+
+def _two_figures(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0") if value < 9.95 else f"{value:,.0f}"

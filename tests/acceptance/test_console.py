@@ -1,0 +1,290 @@
+"""The console of a real engine: what its pages show of work that was really done."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.browsing import foreign, visit
+from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, urn_of
+
+HOME = "/console/"
+HERE = f"{HOME}projects/{PROJECT}"
+EVIL = "<script>alert(1)</script>"
+GOOD = "def handler(event, context):\n    return event\n"
+BAD = f"""
+def handler(event, context):
+    context.getLogger().info("trying %s", event)
+    print("{EVIL}")
+    raise OSError("{EVIL}")
+"""
+SLOW = "import time\ndef handler(event, context):\n    time.sleep(600)\n"
+NOWHERE = {"destination": "SMN", "param": json.dumps({"topic_urn": f"urn:smn:local-1:{PROJECT}:gone"})}
+PAGES = ["/functions", "/invocations", "/triggers", "/deliveries"]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """With a function that works, one that fails and owes, one that takes long, and a trigger whose port is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        data = tmp_path_factory.mktemp("console") / "data"
+        with engine_on(data, FUNCTIOND_PLUGINS__APIG__PORT=port, FUNCTIOND_RETRY__LONGEST="3600") as engine:
+            engine.create("good", GOOD, description=EVIL)
+            engine.create("bad", BAD)
+            engine.create("slow", SLOW, timeout=600, package="batch")
+            engine.configure("bad", max_async_retry_attempts=1, destination_config={"on_failure": NOWHERE})
+            add_trigger(engine, "good", "APIG", API)
+            yield engine
+
+
+API = {
+    "name": "api",
+    "type": 1,
+    "path": "/orders",
+    "protocol": "HTTP",
+    "req_method": "GET",
+    "group_id": "g",
+    "match_mode": "NORMAL",
+    "env_name": "RELEASE",
+    "env_id": "e",
+    "auth": "NONE",
+    "func_info": {"timeout": 5000},
+}
+
+
+def add_trigger(engine: EngineProcess, name: str, kind: str, data: object) -> None:
+    body = {"trigger_type_code": kind, "event_data": data}
+    reply = engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of(name)}", body)
+    assert reply.status == 201, reply
+
+
+@pytest.fixture(scope="module")
+def done(engine: EngineProcess) -> list[str]:
+    """Invocations of ``good``, which have ended."""
+    ids = [engine.accepted("good", {"n": n}) for n in range(4)]
+    assert [engine.record("good", one, wait=30)["status"] for one in ids] == ["SUCCESS"] * 4
+    return ids
+
+
+@pytest.fixture(scope="module")
+def failed(engine: EngineProcess) -> str:
+    request_id = engine.accepted("bad", {"said": EVIL})
+    assert engine.record("bad", request_id, wait=30)["status"] == "FAIL"
+    return request_id
+
+
+def test_the_first_page_tells_that_work_is_taken_and_what_became_of_it(
+    engine: EngineProcess, done: list[str], failed: str
+) -> None:
+    text = visit(engine, HOME).text
+
+    assert "Ready New work is taken" in text
+    assert "Isolation process" in text
+    assert "SUCCESS 4 FAIL 1 DISCARD 0" in text
+    assert "API 5" in text
+    assert "failing 1" in text
+    assert "Disk room" in text
+
+
+def test_the_first_page_tells_why_no_work_is_taken(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_STORAGE__FREE_SPACE=str(1 << 60)) as engine:
+        text = visit(engine, HOME).text
+
+    assert "Not ready intake : the disk has" in text
+    assert "new work is refused below 1,073,741,824 GiB" in text
+
+
+def test_a_function_has_its_versions_aliases_and_links(engine: EngineProcess) -> None:
+    base = f"/v2/{PROJECT}/fgs/functions/good"
+    engine.ask("POST", f"{base}/versions", {"version": "v1"})
+    engine.ask("POST", f"{base}/aliases", {"name": "prod", "version": "v1"})
+
+    page = visit(engine, f"{HERE}/functions")
+
+    rows = {row["Function"].split()[0]: row for row in page.rows}
+    assert rows["good"]["Versions and aliases"] == "latest, v1 prod → v1"
+    assert rows["good"]["See"] == "invocations 1 trigger"
+    assert rows["bad"]["Versions and aliases"].endswith("1 retry, up to 1 h old; failure to SMN")
+    assert rows["batch:slow"]["Runtime"].startswith("Python3.10 index.handler")
+    assert page.links("invocations?function=batch%3Aslow")
+
+
+def test_what_waits_and_runs_is_counted_by_function(engine: EngineProcess) -> None:
+    urn = urn_of("slow").replace(":default:", ":batch:")
+    engine.ask("PUT", f"/v2/{PROJECT}/fgs/functions/{urn}/config-max-instance", {"max_instance_num": 1})
+    ids = [engine.ask("POST", f"/v2/{PROJECT}/fgs/functions/{urn}/invocations-async", {}).json for _ in range(3)]
+    until_metric(engine, 'functiond_instances{state="busy"}')
+
+    rows = {row["Function"].split()[0]: row for row in visit(engine, f"{HERE}/functions").rows}
+    listed = visit(engine, f"{HERE}/invocations?function=batch:slow")
+    running = visit(engine, f"{HERE}/invocations?status=RUNNING")
+
+    for one in ids:
+        body = {"request_id": one["request_id"], "type": "force"}
+        engine.ask("POST", f"/v2/{PROJECT}/fgs/functions/{urn}/cancel", body)
+    assert (rows["batch:slow"]["Waiting"], rows["batch:slow"]["Running"]) == ("2", "1")
+    assert listed.column("Status") == ["RUNNING", "WAIT", "WAIT"]
+    assert running.column("Function") == ["batch:slow"]
+
+
+def until_metric(engine: EngineProcess, name: str) -> None:
+    while engine.metric(name) < 1:
+        pass  # each look is a request
+
+
+def test_invocations_come_newest_first_and_can_be_chosen(engine: EngineProcess, done: list[str], failed: str) -> None:
+    every = visit(engine, f"{HERE}/invocations")
+    good = visit(engine, f"{HERE}/invocations?function=good&status=SUCCESS")
+    bad = visit(engine, f"{HERE}/invocations?status=FAIL&function=bad")
+    none = visit(engine, f"{HERE}/invocations?status=DISCARD")
+
+    shown = [one for one in every.column("Request id") if one in {*done, failed}]
+    assert shown == sorted([*done, failed], reverse=True)
+    assert good.column("Request id") == done[::-1]
+    assert [bad.column(name) for name in ("Request id", "Status", "Attempts")] == [[failed], ["FAIL"], ["2"]]
+    assert bad.column("Error")[0].startswith("4002 ")
+    assert (none.rows, "No invocations with status DISCARD" in none.text) == ([], True)
+
+
+def test_a_list_is_read_page_by_page(engine: EngineProcess, done: list[str]) -> None:
+    path, read = f"{HERE}/invocations?function=good&limit=3", list[str]()
+    page = visit(engine, path)
+    read += page.column("Request id")
+    [older] = page.links("marker=")
+    page = visit(engine, f"{HERE}/invocations{older}&limit=3")
+
+    assert read + page.column("Request id") == done[::-1]
+    assert "4 to 4 of 4" in page.text
+    assert page.links("marker=0")
+
+
+def test_all_that_is_known_of_one_invocation_is_on_its_page(engine: EngineProcess, failed: str) -> None:
+    page = visit(engine, f"{HERE}/invocations/{failed}")
+
+    attempts = [row for row in page.rows if "Attempt" in row]
+    [owed] = [row for row in page.rows if "Destination" in row]
+    assert [row["Attempt"] for row in attempts] == ["1", "2"]
+    assert all(row["Error"].startswith("4002 ") for row in attempts)
+    assert owed["Destination"].startswith('SMN {"topic_urn"')
+    assert f"{failed} FAIL" in page.text
+    assert f'Event {{"said": "{EVIL}"}}' in page.text
+    assert '"errorType": "OSError"' in page.text
+    assert f"stdout {EVIL}" in page.text
+    assert "logger" in page.text
+
+
+def test_what_is_owed_and_fails_is_listed_with_why_and_when_again(engine: EngineProcess, failed: str) -> None:
+    until_metric(engine, "functiond_delivery_failures")
+
+    [row] = visit(engine, f"{HERE}/deliveries").rows
+
+    told = engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["retrying"]
+    assert row["Request id"] == failed
+    assert "Topic not found" in row["Error"]
+    assert row["Next try"] == told[0]["next_try"].replace("T", " ").rstrip("Z")
+
+
+def test_a_trigger_that_fails_shows_why_and_when_it_is_tried_again(engine: EngineProcess) -> None:
+    [row] = visit(engine, f"{HERE}/triggers?function=good").rows
+
+    [told] = engine.ask("GET", f"/v2/{PROJECT}/fgs/triggers").json["triggers"]
+    assert row["Trigger"].startswith("APIG ")
+    assert row["Source"].startswith("failing ")
+    assert "address already in use" in row["Problem"]
+    assert "next try 2" in row["Problem"]
+    assert told["source"]["next_try"] > told["source"]["since"]
+
+
+def test_secrets_of_triggers_are_on_no_page(engine: EngineProcess) -> None:
+    secret = "a-secret-that-nobody-shows"
+    add_trigger(engine, "bad", "WEBHOOK", {"name": "pushes", "secret": secret, "scheme": "github"})
+
+    page = visit(engine, f"{HERE}/triggers?function=bad")
+
+    assert "pushes" in page.text
+    assert secret not in page.reply.body.decode()
+
+
+def test_what_others_wrote_is_text_on_every_page(engine: EngineProcess, failed: str) -> None:
+    paths = [HOME, *(HERE + page for page in PAGES), f"{HERE}/invocations/{failed}", f"{HOME}{EVIL}"]
+    asked = f"{HERE}/invocations?function=%3Cscript%3Ealert(1)%3C/script%3E"
+    pages = [visit(engine, path.replace("<", "%3C").replace(">", "%3E")) for path in [*paths, asked]]
+
+    assert [list(foreign(page)) for page in pages] == [[]] * len(pages)
+    assert [tag for page in pages for tag, _ in page.tags].count("script") == len(pages)
+    assert sum(EVIL in page.text for page in pages) >= 4
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", [HOME, *(HERE + page for page in PAGES), f"{HOME}static/console.js", f"{HOME}gone"])
+def test_browsers_are_told_to_trust_nothing_else(engine: EngineProcess, path: str, method: str) -> None:
+    reply = engine.ask(method, path)
+
+    policy = reply.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert {name: reply.headers[name] for name in HARD} == HARD
+    assert (reply.body == b"") is (method == "HEAD")
+    assert int(reply.headers["content-length"]) > 0
+
+
+HARD = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+def test_nothing_can_be_sent_to_the_console(engine: EngineProcess) -> None:
+    assert [engine.ask(method, HOME, {}).status for method in ("POST", "PUT", "DELETE")] == [405] * 3
+
+
+def test_people_are_shown_the_way_and_programs_find_nothing(engine: EngineProcess) -> None:
+    shown = [engine.ask("GET", path, headers={"Accept": "text/html,*/*"}) for path in ("/", "/console")]
+    refused = engine.ask("GET", "/", headers={"Accept": "*/*"})
+
+    assert [(reply.status, reply.headers["location"]) for reply in shown] == [(307, HOME)] * 2
+    assert (refused.status, refused.json["error_code"]) == (404, "FSS.0404")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"{HOME}nowhere", 404),
+        (f"{HERE}/invocations/00000000-0000-7000-8000-000000000000", 404),
+        (f"{HERE}/invocations?function=nobody", 404),
+        (f"{HERE}/invocations?status=DONE", 400),
+        (f"{HERE}/invocations?marker=x", 400),
+        (f"{HOME}projects/no%20project/functions", 400),
+    ],
+)
+def test_what_is_not_there_is_told_on_a_page(engine: EngineProcess, path: str, status: int) -> None:
+    page = visit(engine, path)
+
+    assert page.reply.status == status
+    assert page.text.count(str(status)) == 1
+    assert "To the overview" in page.text
+
+
+def test_an_invocation_is_shown_in_its_own_project_only(engine: EngineProcess, failed: str) -> None:
+    assert visit(engine, f"{HOME}projects/another/invocations/{failed}").reply.status == 404
+
+
+@pytest.mark.parametrize("header", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
+def test_foreign_pages_are_kept_out(engine: EngineProcess, header: dict[str, str]) -> None:
+    page = visit(engine, HOME, **header)
+
+    assert (page.reply.status, "evil.example" in page.text) == (403, True)
+
+
+def test_it_can_be_switched_off(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_HTTP__CONSOLE="false") as engine:
+        replies = [engine.ask("GET", path, headers={"Accept": "text/html"}) for path in ("/", HOME)]
+
+    assert [(reply.status, reply.json["error_code"]) for reply in replies] == [(404, "FSS.0404")] * 2
