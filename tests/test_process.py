@@ -19,7 +19,7 @@ from engine.isolation.processes import marked
 from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
 from engine.log_lines import plain
 from engine.model import Code
-from tests.executing import SOURCE, Running, exit_of, function, invocation, marker, pid_of, pool
+from tests.executing import SOURCE, Running, exit_of, function, invocation, marker, pid_of, pool, stop
 
 
 @pytest.fixture
@@ -53,9 +53,10 @@ async def test_a_killed_instance_is_a_failure_and_not_used_again(opened: Pool, t
 
 
 async def test_a_stopped_instance_ends_by_the_timeout(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path, function("wait", timeout=1))
+    await opened.warm(function("wait", revision=1))
+    running = Running(opened, tmp_path, function("wait", timeout=2, revision=1))
     pid = await running.pid()
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
 
     assert (await running.outcome).code == Code.TIMEOUT
     await exit_of(pid)
@@ -127,7 +128,7 @@ async def test_a_forged_answer_ends_the_instance(opened: Pool) -> None:
 
 async def test_a_request_that_a_dead_instance_did_not_read_runs_on_a_new_one(opened: Pool) -> None:
     warm = await pid_of(opened)
-    os.kill(warm, signal.SIGSTOP)
+    stop(warm)
     call = asyncio.ensure_future(opened.execute(function("pid"), invocation()))
     await asyncio.sleep(0)
     os.kill(warm, signal.SIGKILL)
@@ -142,7 +143,7 @@ async def test_a_large_request_that_a_dead_instance_read_in_part_runs_on_a_new_o
     asked, large = function("size"), json.dumps("x" * (4 << 20))
     await opened.execute(asked, invocation('""'))
     (warm,) = _children(opened)
-    os.kill(warm, signal.SIGSTOP)
+    stop(warm)
     call = asyncio.ensure_future(opened.execute(asked, invocation(large)))
     await asyncio.sleep(0)
     os.kill(warm, signal.SIGKILL)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import resource
 import signal
 import socket
+import sys
+import termios
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from engine.isolation.leftovers import kill_leftovers
 from engine.isolation.processes import marked
 from engine.model import Code
 from tests.executing import SOURCE as BASIC
-from tests.executing import Running, exit_of, function, invocation, is_alive, marker, pid_of, pool
+from tests.executing import Running, exit_of, function, invocation, is_alive, marker, pid_of, pool, stop
 from tests.triggering import until
 
 SOURCE = (
@@ -154,7 +157,7 @@ async def test_a_forked_instance_finds_what_a_program_of_its_own_would(opened: P
 
 
 async def test_a_forked_instance_can_start_workers_of_its_own(opened: Pool) -> None:
-    outcome = await opened.execute(function("spread", timeout=20), invocation())
+    outcome = await opened.execute(function("spread", timeout=60), invocation())
 
     assert outcome.result == b"[1, 4, 9]", outcome
 
@@ -230,10 +233,13 @@ async def test_an_instance_whose_template_is_gone_can_be_cancelled(opened: Pool,
     await exit_of(pid)
 
 
-async def test_a_template_that_is_stopped_holds_no_dead_instance(opened: Pool, tmp_path: Path) -> None:
+async def test_a_template_that_is_stopped_holds_no_dead_instance(
+    opened: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.executors.forked._LATE", 0.05)
     running = Running(opened, tmp_path)
     pid = await running.pid()
-    os.kill(template_of(opened).pid, signal.SIGSTOP)
+    stop(template_of(opened).pid)
     os.kill(pid, signal.SIGKILL)
 
     assert (await running.outcome).message.endswith("the process of the instance ended")
@@ -306,6 +312,7 @@ async def test_a_fork_that_fails_costs_no_other_instance(opened: Pool, tmp_path:
     running = Running(opened, tmp_path)
     pid = await running.pid()
     template = template_of(opened)
+    await until(lambda: state(template.pid) == "S")  # it has loaded all that it will
     used = {int(fd) for fd in os.listdir(f"/proc/{template.pid}/fd")}
     free = [fd for fd in range(1000) if fd not in used]
     _, most = resource.prlimit(template.pid, resource.RLIMIT_NOFILE)
@@ -344,12 +351,19 @@ async def test_running_out_of_descriptors_leaves_no_process(opened: Pool, tmp_pa
     assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
-async def test_a_process_whose_descriptor_does_not_come_through_leaves_no_zombie(opened: Pool, tmp_path: Path) -> None:
-    template = template_of(opened)
+@pytest.mark.parametrize("dead", [False, True])
+async def test_a_process_whose_descriptor_does_not_come_through_leaves_no_zombie(
+    opened: Pool, tmp_path: Path, dead: bool
+) -> None:
+    template, loop = template_of(opened), asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         request: dict[str, Any] = {"argv": None, "paths": [str(tmp_path)], "environment": {}, "fence": None}
         child = template.fork(request, [theirs.fileno()] * 3)
+    if dead:  # by the time that its birth is heard of
+        loop.remove_reader(template._socket)
+        await until(lambda: packets(template) > 1)
+        loop.add_reader(template._socket, template._read)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), hard))
     with pytest.raises(OSError, match="Too many open files"):
@@ -357,8 +371,17 @@ async def test_a_process_whose_descriptor_does_not_come_through_leaves_no_zombie
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     child.reap()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await until(lambda: not children(template.pid))
+
+
+def packets(template: Template) -> int:
+    """How many the template has sent that nobody has read; more than two count as two."""
+    size = bytearray(4)
+    fcntl.ioctl(template._socket, termios.FIONREAD, size)
+    if not any(size):
+        return 0
+    return 1 + (int.from_bytes(size, sys.byteorder) > len(template._socket.recv(1 << 16, socket.MSG_PEEK)))
 
 
 def lowest_free() -> int:

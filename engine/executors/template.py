@@ -19,7 +19,7 @@ from engine.executors.forked import ForkedChild
 
 _LARGEST = 1 << 16  #: bytes of a packet
 _BATCH = 64  #: packets at a time, so that the loop does other things too
-_PARTING = 1.0  #: seconds that it may take to end when it is told to
+_PARTING = 5.0  #: seconds that it may take to end when it is told to
 _BIRTH = 30.0  #: seconds that a process may take to exist
 _LAST_WORDS = 2000  #: bytes of what it said on its end
 
@@ -134,13 +134,14 @@ class Template:
             self.ready.set()
             return
         number = message["id"]
+        if number in self._strays:  # nothing but its end can be told of it
+            self._strays.discard(number)
+            self._free(number)
+            return
         child = self._children.get(number)
-        if child is None:  # its end was seen before the template's word of it came, or nothing else ever
+        if child is None:  # its end was seen before the template's word of it came
             for fd in fds:
                 os.close(fd)
-            if number in self._strays:
-                self._strays.discard(number)
-                self._free(number)
             return
         error = OSError(message["error"], message["reason"], message.get("file")) if "error" in message else None
         if "status" in message:

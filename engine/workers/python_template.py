@@ -88,7 +88,7 @@ class Template:
         name = self.waiting.pop(0)
         try:
             __import__(name)
-        except ImportError:
+        except (ImportError, OSError):  # there may be too few descriptors just now
             pass
         gc.freeze()
 
