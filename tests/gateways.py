@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 #: What every API has, in the shortest form.
@@ -19,11 +18,3 @@ API: dict[str, Any] = {
     "auth": "NONE",
     "func_info": {"timeout": 5000},
 }
-
-
-def free_port() -> int:
-    """One that the next engine on a folder can have again."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

@@ -14,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from tests.gateways import free_port
+from tests.ports import free_port
 from tests.s3_server import ACCESS, SECRET, S3Server
 from tests.server_process import ServerProcess
 
@@ -54,7 +54,7 @@ class Broker(ServerProcess):
         consumer = AIOKafkaConsumer(topic, bootstrap_servers=self.address, auto_offset_reset="earliest")
         await consumer.start()
         try:
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 return [await consumer.getone() for _ in range(count)]
         finally:
             await consumer.stop()

@@ -20,7 +20,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from plugins.dds.settings import USER
-from tests.gateways import free_port
+from tests.ports import free_port
 from tests.server_process import ServerProcess
 
 PACKAGE = "secantusdb==0.7.0b3"

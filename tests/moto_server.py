@@ -13,7 +13,7 @@ from threading import Thread
 
 import pytest
 
-from tests.s3_server import free_ports
+from tests.ports import free_ports
 
 
 @contextmanager

@@ -26,7 +26,7 @@ import pytest
 from pamqp.commands import Basic
 
 from tests.certificates import write_certificate
-from tests.gateways import free_port
+from tests.ports import free_port
 
 #: Debian's, as the script of that name starts it, but as whoever runs the tests.
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from msgspec import Struct
 
 from plugins.obs.store import ObsService
+from tests.ports import free_ports
 
 ACCESS, SECRET = "a-key", "the-secret-of-a-key"
 _PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port", "webdav.port")
@@ -73,11 +73,3 @@ def s3_server(folder: Path, ports: Sequence[int] = ()) -> Iterator[S3Server]:
 
 def free_s3_ports() -> list[int]:
     return free_ports(2 * len(_PORTS))
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -17,7 +17,8 @@ from plugins.obs import plugin
 from plugins.obs.code import code_links
 from plugins.obs.opening import StoreOpener
 from plugins.obs.store import ObsService, Store
-from tests.s3_server import ACCESS, SECRET, S3Server, free_ports, s3_server
+from tests.ports import free_ports
+from tests.s3_server import ACCESS, SECRET, S3Server, s3_server
 
 
 @pytest.fixture(scope="module")

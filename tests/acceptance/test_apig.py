@@ -27,7 +27,8 @@ from tests.acceptance.test_sdk import Platform, create, ended, platform_on, urn_
 from tests.acceptance.test_sdk_bootstrap import deploy
 from tests.acceptance.triggering import add, delete, show, update
 from tests.bridging import needs_mapping
-from tests.gateways import API, free_port
+from tests.gateways import API
+from tests.ports import free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

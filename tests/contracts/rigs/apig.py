@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.contracts.rigs import base
 from tests.contracts.rigs.webhook import push
-from tests.gateways import API, free_port
+from tests.gateways import API
+from tests.ports import free_port
 
 
 class Rig(base.Rig):
