@@ -29,7 +29,7 @@ OLDEST = {Family.PYTHON: (3, 9), Family.NODE: (18, 0)}  #: that the workers are 
 WORKERS = Path(__file__).parent / "workers"
 BRIDGE = WORKERS / "bridge_worker.py"  #: for functions that bring their own ``bootstrap``
 
-_PATIENCE = 10.0  #: seconds that an interpreter may take to tell its version
+_PATIENCE = 30.0  #: seconds that an interpreter may take to tell its version
 _PYTHON_NAME = re.compile(r"python(3)\.(\d{1,2})")
 #: Each prints, a line each, the version, the program that really runs, and the one below its virtual environment.
 _QUESTIONS = {

@@ -16,7 +16,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-_LATE = 1.0  #: seconds that the status may come after the death; a stopped template must not hold an instance
+_LATE = 5.0  #: seconds that the status may come after the death; a stopped template must not hold an instance
 
 
 class ForkedChild:

@@ -31,7 +31,7 @@ from engine.model import Code, Function, Invocation
 Key = tuple[int, str, int, int]  #: function_id, version, revision, memory: what an instance can serve
 
 _TICKETS = 1 << 32
-_PARTING = 0.2  #: seconds from the end of the connection to that of the process
+_PARTING = 2.0  #: seconds from the end of the connection to that of the process, and to the word of how it ended
 _REST = 256  #: reads of what an ended instance left in its socket
 
 

@@ -15,7 +15,7 @@ from bridge_ports import PORT, PortMap
 
 RETRY = 0.01  #: seconds between attempts to connect while the server starts; there is no event to wait for
 LETTING_GO = 1.0  #: seconds that the server of an instance which has just ended may still hold the port
-PARTING = 0.1  #: seconds for bootstrap's end to be seen, which tells more than the end of a connection
+PARTING = 0.5  #: seconds for bootstrap's end to be seen, which tells more than the end of a connection
 SAFE_TO_REPEAT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 
 
