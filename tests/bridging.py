@@ -24,7 +24,7 @@ from engine.isolation.ports import can_map_ports
 WORKER = Path(__file__).parents[1] / "engine" / "workers" / "bridge_worker.py"
 SETUP, INVOKE, STOP = 1, 2, 3
 READY, DONE = 1, 2
-PATIENCE = 30.0  #: seconds after which a test has failed; none waits for it to pass
+PATIENCE = 60.0  #: seconds after which a test has failed; none waits for it to pass
 
 #: A bootstrap that leaves the runtime API to the test.
 TELL_ADDRESS = '#!/bin/sh\necho "$RUNTIME_API_ADDR$AWS_LAMBDA_RUNTIME_API"\nexec sleep 1000\n'

@@ -28,7 +28,7 @@ from engine.frames import (
 )
 from engine.interpreters import WORKERS, Interpreters
 
-PATIENCE = 30.0  #: seconds after which a test has failed; none waits for it to pass
+PATIENCE = 60.0  #: seconds after which a test has failed; none waits for it to pass
 SETUP: dict[str, Any] = {
     "instance": "i1",
     "layers": [],

@@ -22,7 +22,7 @@ class ServerProcess:
         """Once this returns, its port takes connections."""
         process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL, env=env, cwd=cwd)
         self._process = process
-        with anyio.fail_after(20):
+        with anyio.fail_after(90):
             while not await _answers(port):
                 assert process.returncode is None, f"{command[0]} did not start"
                 await anyio.sleep(0.02)

@@ -94,7 +94,7 @@ async def script(running: Running, story: Story) -> None:
         story.cancelled.append(far)
     for key in story.acked:
         if key != far:
-            await running.dispatcher.ended(key, 10)
+            await running.dispatcher.ended(key, 60)
     story.complete = True
 
 
@@ -165,7 +165,7 @@ def live(directory: Path, patch: pytest.MonkeyPatch, how: str, steps: int) -> St
         task = asyncio.ensure_future(life())
         if how == "task":
             loop.cancel = task.cancel
-        done, _ = await asyncio.wait([task], timeout=20)
+        done, _ = await asyncio.wait([task], timeout=60)
         assert done, f"cancelled at step {steps}, the engine does not end"
         await database_threads_end()
         if not task.cancelled():
@@ -180,7 +180,7 @@ async def database_threads_end() -> None:
     """One whose opening was cancelled ends by itself, and tells the loop, which must be there to hear it."""
     for thread in threading.enumerate():
         if "_connection_worker_thread" in thread.name:
-            await asyncio.to_thread(thread.join, 10)
+            await asyncio.to_thread(thread.join, 60)
             assert not thread.is_alive(), "a thread of a database is left behind"
 
 
@@ -191,7 +191,7 @@ def live_on(directory: Path, patch: pytest.MonkeyPatch, story: Story) -> None:
         async with an_engine(directory, story, patch) as running:
             while rows := read(directory, UNENDED):
                 for key, _ in rows:
-                    await running.dispatcher.ended(key, 10)
+                    await running.dispatcher.ended(key, 60)
                 await asyncio.sleep(0.001)  # what a debt becomes has an id that nobody was told
 
     with asyncio.Runner() as runner:

@@ -28,7 +28,7 @@ def handler(event, context):
     if event["do"] == "leave":
         os._exit(3)
     if event["do"] == "hang":
-        time.sleep(60)
+        time.sleep(600)
     return event["do"]
 """
 ENDS = {"answer": Code.OK, "leave": Code.USER_EXCEPTION, "hang": Code.TIMEOUT, "cancel": Code.CANCELLED}
@@ -37,8 +37,9 @@ ENDS = {"answer": Code.OK, "leave": Code.USER_EXCEPTION, "hang": Code.TIMEOUT, "
 async def end(opened: Pool, way: str, helped: bool, patience: float) -> int | None:
     """How a call ends that is to end in this way."""
     given_up = way in ("cancel", "abandon")
+    limit = 1 if way == "hang" else 60
     call = invocation(json.dumps({"do": "hang" if given_up else way, "with": helped}))
-    running = asyncio.ensure_future(opened.execute(function("handler", timeout=1), call))
+    running = asyncio.ensure_future(opened.execute(function("handler", timeout=limit), call))
     if given_up:
         await asyncio.wait([running], timeout=patience)
     if way == "cancel":

@@ -119,7 +119,7 @@ async def delivering(**settings: Any) -> AsyncIterator[Delivering]:
     )
     async with anyio.create_task_group() as tasks:
         await tasks.start(delivery.run)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             yield Delivering(storage=storage, delivery=delivery, recorder=recorder, door=door, clock=clock)
         tasks.cancel_scope.cancel()
 
@@ -237,12 +237,12 @@ async def test_one_that_fails_is_tried_with_one_at_a_time_until_it_takes_that() 
 
 
 async def test_what_is_stored_when_its_time_is_up_is_queued_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with delivering(longest=0.01) as now:
+    async with delivering(longest=0.3) as now:
         delivered = now.storage.outbox.delivered
 
         async def late(owed: Owed, append: Invocation | None = None) -> None:
             await delivered(owed, append)  # whoever waits for a commit may go, and the commit goes on
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.6)
 
         monkeypatch.setattr(now.storage.outbox, "delivered", late)
         now.recorder.accepts = FunctionUrn(region="here", project="p", package="default", name="next")

@@ -109,7 +109,7 @@ async def dispatching(*, slots: int = 1) -> AsyncIterator[Dispatching]:
     async with anyio.create_task_group() as tasks:
         await tasks.start(scheduler.run)
         await tasks.start(dispatcher.run)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             yield Dispatching(
                 storage=storage,
                 scheduler=scheduler,

@@ -14,7 +14,7 @@ from engine.executors import memory_watch
 from engine.executors.memory_watch import MemoryWatch
 from engine.isolation.limits import Enclosure, Isolation
 
-PATIENCE = 30.0  #: seconds after which a test has failed
+PATIENCE = 60.0  #: seconds after which a test has failed
 LITTLE, MUCH = 1 << 20, 9 << 20
 
 

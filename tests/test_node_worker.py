@@ -446,8 +446,9 @@ async def test_a_cancelled_function_is_gone(tmp_path: Path, opened: Pool) -> Non
     await exit_of(pid)
 
 
-async def test_an_endless_function_times_out_with_its_lines(run: Any) -> None:
-    outcome = await run(node("endless", timeout=1))
+async def test_an_endless_function_times_out_with_its_lines(run: Any, opened: Pool) -> None:
+    await opened.warm(node("endless", revision=1))
+    outcome = await run(node("endless", timeout=2, revision=1))
 
     assert (outcome.code, lines(outcome)) == (Code.TIMEOUT, [("stdout", "so far")])
 

@@ -65,7 +65,7 @@ async def test_the_gate_opens_again_when_there_is_no_news(monkeypatch: pytest.Mo
     kernel, teller = socket.socketpair()
     with kernel, teller, select.epoll() as news:
         news.register(kernel, select.EPOLLIN)
-        async with asyncio.timeout(30), anyio.create_task_group() as tasks:
+        async with asyncio.timeout(60), anyio.create_task_group() as tasks:
             await tasks.start(pressure.follow, news, gate)
             for _ in range(2):
                 gate.held, gate.open = asyncio.Event(), asyncio.Event()

@@ -169,7 +169,8 @@ async def test_the_initializer_runs_once_for_each_instance(run: Any) -> None:
     ],
 )
 async def test_a_failed_initializer_is_an_outcome(run: Any, name: str, code: Code, text: str) -> None:
-    outcome = await run(function("starts", initializer_handler=f"index.{name}", initializer_timeout=1))
+    limit = 1 if code == Code.INIT_TIMEOUT else 60
+    outcome = await run(function("starts", initializer_handler=f"index.{name}", initializer_timeout=limit))
 
     assert outcome.code == code
     assert text in outcome.message

@@ -67,7 +67,7 @@ def found(*functions: int, next_due: float | None = None) -> Recovery:
 
 
 async def test_whoever_waits_gets_what_is_pushed() -> None:
-    async with scheduling(Disk()) as scheduler, asyncio.timeout(5):
+    async with scheduling(Disk()) as scheduler, asyncio.timeout(60):
         taker = asyncio.ensure_future(scheduler.take())
         await asyncio.sleep(0)
 
@@ -78,7 +78,7 @@ async def test_whoever_waits_gets_what_is_pushed() -> None:
 
 async def test_a_backlog_larger_than_the_window_comes_page_by_page_in_order() -> None:
     rows = [waiting(key=1000 + n, rank=float(n)) for n in range(30)]
-    async with scheduling(Disk(*rows), slots=1) as scheduler, asyncio.timeout(5):
+    async with scheduling(Disk(*rows), slots=1) as scheduler, asyncio.timeout(60):
         scheduler.recover(found(1))
         keys = []
         for _ in rows:
@@ -92,7 +92,7 @@ async def test_a_backlog_larger_than_the_window_comes_page_by_page_in_order() ->
 async def test_a_delayed_one_comes_when_it_is_due() -> None:
     now = SystemClock().now()
     late = waiting(key=601, due_at=now + 0.05)
-    async with scheduling(Disk(delayed=(late,))) as scheduler, asyncio.timeout(5):
+    async with scheduling(Disk(delayed=(late,))) as scheduler, asyncio.timeout(60):
         scheduler.push(waiting(key=601, due_at=late.due_at, delayed=True))
 
         entry = await scheduler.take()
@@ -103,7 +103,7 @@ async def test_a_delayed_one_comes_when_it_is_due() -> None:
 
 async def test_what_is_forgotten_does_not_come_back_from_disk() -> None:
     rows = [waiting(key=700 + n, rank=float(n)) for n in range(3)]
-    async with scheduling(Disk(*rows), slots=3) as scheduler, asyncio.timeout(5):
+    async with scheduling(Disk(*rows), slots=3) as scheduler, asyncio.timeout(60):
         scheduler.forget(1, 700)
         scheduler.recover(found(1))
 
@@ -113,7 +113,7 @@ async def test_what_is_forgotten_does_not_come_back_from_disk() -> None:
 @pytest.mark.parametrize("delayed", [False, True])
 @pytest.mark.parametrize("turns", range(6))
 async def test_what_is_ended_on_disk_as_it_is_read_is_not_handed_out(tmp_path: Path, delayed: bool, turns: int) -> None:
-    async with storage_of("sqlite", tmp_path)() as seams, asyncio.timeout(10):
+    async with storage_of("sqlite", tmp_path)() as seams, asyncio.timeout(60):
         one, other = await stored(seams, delayed=delayed), await stored(seams, delayed=delayed)
         async with scheduling(seams.journal) as scheduler:
             scheduler.recover(found(next_due=0.0) if delayed else found(1))
@@ -128,7 +128,7 @@ async def test_what_is_ended_on_disk_as_it_is_read_is_not_handed_out(tmp_path: P
 
 
 async def test_who_tries_to_end_it_second_does_not_lose_what_the_first_took_out() -> None:
-    async with scheduling(Disk()) as scheduler, asyncio.timeout(5):
+    async with scheduling(Disk()) as scheduler, asyncio.timeout(60):
         scheduler.push(waiting(key=750))
         scheduler.forget(1, 750)
         scheduler.forget(1, 750)
@@ -140,7 +140,7 @@ async def test_who_tries_to_end_it_second_does_not_lose_what_the_first_took_out(
 
 async def test_what_came_while_a_page_was_read_is_not_lost_if_it_cannot_be_ended() -> None:
     disk = SlowDisk()
-    async with scheduling(disk) as scheduler, asyncio.timeout(5):
+    async with scheduling(disk) as scheduler, asyncio.timeout(60):
         scheduler.recover(found(1))
         await disk.asked_for.wait()
         scheduler.push(waiting(key=760))  # no page under way holds it
@@ -153,7 +153,7 @@ async def test_what_came_while_a_page_was_read_is_not_lost_if_it_cannot_be_ended
 
 
 async def test_nothing_asynchronous_starts_while_it_is_held() -> None:
-    async with scheduling(Disk()) as scheduler, asyncio.timeout(5):
+    async with scheduling(Disk()) as scheduler, asyncio.timeout(60):
         scheduler.hold("a reason")
         scheduler.push(waiting(key=801))
         taker = asyncio.ensure_future(scheduler.take())
@@ -167,7 +167,7 @@ async def test_nothing_asynchronous_starts_while_it_is_held() -> None:
 
 
 async def test_a_taker_that_is_cancelled_in_the_last_moment_loses_nothing() -> None:
-    async with scheduling(Disk()) as scheduler, asyncio.timeout(5):
+    async with scheduling(Disk()) as scheduler, asyncio.timeout(60):
         taker = asyncio.ensure_future(scheduler.take())
         await asyncio.sleep(0)
         scheduler.push(waiting(key=901))
@@ -178,7 +178,7 @@ async def test_a_taker_that_is_cancelled_in_the_last_moment_loses_nothing() -> N
 
 
 async def test_a_page_that_the_disk_did_not_give_is_asked_for_again() -> None:
-    async with scheduling(Disk(waiting(key=951), fails=1)) as scheduler, asyncio.timeout(10):
+    async with scheduling(Disk(waiting(key=951), fails=1)) as scheduler, asyncio.timeout(60):
         scheduler.recover(found(1))
 
         assert (await scheduler.take()).invocation.key == 951
@@ -187,7 +187,7 @@ async def test_a_page_that_the_disk_did_not_give_is_asked_for_again() -> None:
 async def test_nothing_of_a_closed_function_is_handed_out_wherever_it_comes_from() -> None:
     rows = [waiting(key=1100 + n, rank=float(n)) for n in range(9)]
     disk = Disk(*rows, delayed=(waiting(key=1200),))
-    async with scheduling(disk, slots=20) as scheduler, asyncio.timeout(5):
+    async with scheduling(disk, slots=20) as scheduler, asyncio.timeout(60):
         told: asyncio.Queue[int] = asyncio.Queue()
         scheduler.on_closed = told.put_nowait
         scheduler.recover(found(1, next_due=0.0))
@@ -202,7 +202,7 @@ async def test_nothing_of_a_closed_function_is_handed_out_wherever_it_comes_from
 
 
 async def test_a_synchronous_call_of_a_closed_function_has_its_turn() -> None:
-    async with scheduling(Disk()) as scheduler, asyncio.timeout(5):
+    async with scheduling(Disk()) as scheduler, asyncio.timeout(60):
         scheduler.close(1)
         scheduler.push(waiting(key=1600, mode=Mode.SYNC))
 

@@ -165,8 +165,9 @@ async def test_an_answer_that_is_there_counts_although_a_neighbour_is_cancelled(
 
 
 async def test_the_timeout_of_one_costs_the_others_no_retry(opened: Pool, tmp_path: Path) -> None:
-    first = Running(opened, tmp_path, shared(timeout=1))
-    second = Running(opened, tmp_path, shared(timeout=1))
+    await opened.warm(shared(revision=1))
+    first = Running(opened, tmp_path, shared(timeout=1, revision=1))
+    second = Running(opened, tmp_path, shared(timeout=1, revision=1))
     outcomes = [await first.outcome, await second.outcome]
 
     assert [outcome.code for outcome in outcomes] == [Code.TIMEOUT, Code.ENGINE]
@@ -273,7 +274,7 @@ async def test_an_instance_without_work_says_its_last_words(opened: Pool, tmp_pa
 
 
 async def test_last_words_without_end_are_cut_off(opened: Pool, tmp_path: Path) -> None:
-    pid = await pid_of(opened, pre_stop_handler="index.endless", pre_stop_timeout=1)
+    pid = await pid_of(opened, pre_stop_handler="index.endless", pre_stop_timeout=3)
 
     await opened.drain()
 

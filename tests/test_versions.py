@@ -184,7 +184,7 @@ async def test_changes_do_not_wait_for_a_digest_and_what_they_made_of_the_code_i
         with suppress(InvalidField):
             published.append((await versions.publish(urn(), name="v1", digest=md5)).version)
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(publish)
             await codes.reads.wait()

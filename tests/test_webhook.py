@@ -391,7 +391,7 @@ async def test_what_a_receiver_answers_beyond_its_status_is_not_waited_for(tmp_p
         await delivered.wait()
 
     async with (
-        house(tmp_path, [webhook], plugins__webhook__timeout=2.0) as place,
+        house(tmp_path, [webhook], plugins__webhook__timeout=30.0) as place,
         listen(answer, "127.0.0.1", 0) as port,
     ):
         await deliver(place, port, secret="")

@@ -109,7 +109,7 @@ async def writing(tmp_path: Path, *, patience: float = 30.0) -> AsyncIterator[Op
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(opened.run)
             try:
-                with anyio.fail_after(20):
+                with anyio.fail_after(60):
                     yield opened
             finally:
                 disk.heal()

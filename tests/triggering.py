@@ -82,7 +82,7 @@ async def house(
         engine.scheduler.hold(HELD)
         if not engine.catalog.list(PROJECT):
             await engine.catalog.create(_hello(), CodeSource(kind="inline", file=encoded(SOURCE)))
-        with anyio.fail_after(60):
+        with anyio.fail_after(200):
             yield House(engine=engine)
 
 

@@ -151,7 +151,7 @@ class EngineProcess:
             "package": "default",
             "runtime": "Python3.10",
             "handler": "index.handler",
-            "timeout": 30,
+            "timeout": 300,
             "memory_size": 128,
             "code_type": "inline",
             "func_code": {"file": base64.b64encode(source.encode()).decode()},
@@ -178,7 +178,8 @@ class EngineProcess:
 
     def record(self, name: str, request_id: str, wait: float = 0) -> Any:
         """All that is known of an invocation; with ``wait``, once it has ended."""
-        reply = self.ask("GET", f"{BASE}/{urn_of(name)}/async-invocations/{request_id}?wait={wait:g}")
+        path = f"{BASE}/{urn_of(name)}/async-invocations/{request_id}?wait={wait:g}"
+        reply = self.ask("GET", path, timeout=60 + wait)
         assert reply.status == 200, reply
         return reply.json
 

@@ -104,7 +104,7 @@ both = pytest.mark.parametrize("kind", ["tmpfs", "limit"])
 def send_until(engine: EngineProcess, status: int, name: str = "echo") -> tuple[list[str], int]:
     """Send until this status comes; gives the ids of what was accepted meanwhile, and the Retry-After."""
     accepted: list[str] = []
-    deadline = monotonic() + 30
+    deadline = monotonic() + 60
     while monotonic() < deadline:
         reply = engine.send(name, {"pad": "x" * 2000})
         if reply.status == 202:

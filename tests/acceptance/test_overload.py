@@ -46,7 +46,7 @@ def call(engine: EngineProcess, name: str, event: object = None) -> Reply:
 
 def sync_calls(engine: EngineProcess, count: int) -> None:
     """Wait until so many synchronous calls wait or run."""
-    deadline = monotonic() + 30
+    deadline = monotonic() + 60
     while engine.metric("functiond_synchronous_calls") < count:
         assert monotonic() < deadline
         sleep(0.02)  # a figure tells nobody when it changes

@@ -32,7 +32,7 @@ import time
 def handler(event, context):
     with open(event["runs"], "a") as file:
         file.write(context.getRequestID() + "\\n")
-    time.sleep(60)
+    time.sleep(600)
 """
 #: Kills the engine, which is one of its parents.
 KILLER = """
@@ -63,7 +63,7 @@ def hold(engine: EngineProcess, tmp_path: Path) -> str:
 
 def begun(tmp_path: Path, count: int) -> list[str]:
     """Wait until so many runs have begun; gives their request ids."""
-    deadline = monotonic() + 30
+    deadline = monotonic() + 60
     runs: list[str] = []
     while len(runs) < count:
         assert monotonic() < deadline, f"only {len(runs)} runs began"
@@ -80,7 +80,7 @@ def test_a_second_engine_on_the_directory_is_refused_and_told_who_has_it(engine:
         [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(engine.data)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
@@ -111,7 +111,7 @@ def test_an_idle_engine_stops_at_once(engine: EngineProcess) -> None:
     began = monotonic()
 
     assert engine.stop() == 0
-    assert monotonic() - began < 10
+    assert monotonic() - began < 30
 
 
 def test_what_runs_may_end_within_the_grace_period(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_what_does_not_end_in_time_waits_and_runs_again_without_a_death(engine: 
     began = monotonic()
 
     assert engine.stop() == 0
-    assert monotonic() - began < 10  # the grace period is one second
+    assert monotonic() - began < 30  # the grace period is one second
     assert not [pid for pid in children if is_alive(pid)]
     assert rows(engine.data, "SELECT state, deaths FROM invocation") == [(0, 0)]
     (tmp_path / "gate").touch()

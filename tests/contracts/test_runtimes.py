@@ -124,11 +124,11 @@ async def test_what_cannot_be_written_as_json_is_no_result(run: Runner) -> None:
 
 
 async def test_a_request_that_takes_too_long_is_ended_with_its_instance(run: Runner) -> None:
-    before = await run.give("pid", timeout=1, revision=1)
+    before = await run.give("pid", revision=1)
     outcome = await run("hang", timeout=1, revision=1)
 
     assert (outcome.code, "1 s" in outcome.message) == (Code.TIMEOUT, True)
-    assert await run.give("pid", timeout=1, revision=1) != before
+    assert await run.give("pid", revision=1) != before
 
 
 async def test_a_request_can_be_cancelled_with_its_instance(run: Runner) -> None:
