@@ -36,6 +36,7 @@ from engine.model import (
     Request,
     State,
 )
+from engine.operation import Operation
 from engine.protocols import (
     CodeLinks,
     DeliveryContext,
@@ -97,6 +98,7 @@ __all__ = [
     "Mode",
     "NotFound",
     "ObjectMissing",
+    "Operation",
     "Outcome",
     "Overloaded",
     "Owed",

@@ -160,6 +160,7 @@ def api_parts(engine: Running) -> Parts:
         logs=engine.logs,
         transcripts=engine.pool,
         version=__version__,
+        mounted=engine.plugins.mounts.operations,
         instances=engine.pool.alive,
         async_body_limit=engine.settings.http.async_body_limit,
         sync_body_limit=engine.settings.http.sync_body_limit,

@@ -17,6 +17,7 @@ from engine.audit import Audit
 from engine.clock import Clock
 from engine.log_feed import LogFeed
 from engine.model import Mode, Outcome
+from engine.operation import Operation
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -103,11 +104,14 @@ class Routes(Protocol):
         """
         ...
 
-    def claim(self, *heads: str, handler: PushHandler, limit: int = EVENT_LIMIT) -> AbstractContextManager[None]:
+    def claim(
+        self, *heads: str, handler: PushHandler, operations: Sequence[Operation] = (), limit: int = EVENT_LIMIT
+    ) -> AbstractContextManager[None]:
         """Answer paths of the vendor's own API, where its SDK asks for them, while the block is entered.
 
         A head is the version and what comes behind the project: ``v2/streams`` is ``/v2/<project>/streams`` and all
         below. Requests need the engine's own credentials, if it asks for any; their ``path`` is the whole one.
+        ``operations`` tell the API's document what is served there.
         """
         ...
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import fields
 
-from engine import PushRequest
+from engine import Operation, PushRequest
 
 T = TypeVar("T")
 
@@ -26,21 +27,41 @@ Handler = Callable[[Call], Awaitable[Answer]]
 Refuse = Callable[[str], Exception]
 
 
-async def dispatch(
-    handlers: Mapping[str, Handler], request: PushRequest, refuse: Callable[[int, str], Exception], skip: int = 0
-) -> Answer:
-    """The answer of the handler that the table knows by, say, ``GET v2 streams *``.
+class Offer(NamedTuple):
+    """One operation of a service. The document has what its handler reads: the types of its body and its query."""
 
-    ``skip`` words that all paths have behind the project are left out; names stand at every second place of the rest.
-    ``refuse`` makes the service's own error, with a status.
+    handler: Handler
+    name: str
+    body: type[Struct] | None = None
+    query: type[Struct] | None = None
+    status: int = 200
+    headers: tuple[str, ...] = ()
+
+
+class Table:
+    """All that a service offers, by, say, ``GET v2 streams {stream_name}``: the project stands behind the version.
+
+    ``skip`` words that all paths have there are left out; names stand at every second place of the rest.
     """
-    name, call = _read_call(request, skip)
-    if request.project and request.project != call.project:
-        raise refuse(403, f"these credentials are for project {request.project} only")
-    handler = handlers.get(name)
-    if handler is None:
-        raise refuse(404, "the embedded service does not offer this")
-    return await handler(call)
+
+    def __init__(self, offers: Mapping[str, Offer], skip: int = 0) -> None:
+        self.offers, self._skip = offers, skip
+        self.operations = [_operation(place, offer) for place, offer in offers.items()]
+        self._handlers: dict[str, Handler] = {}
+        for place, offer in offers.items():
+            method, version, *words = place.split()
+            self._handlers[_name(method, version, words[skip:])] = offer.handler
+
+    async def answer(self, request: PushRequest, refuse: Callable[[int, str], Exception]) -> Answer:
+        """``refuse`` makes the service's own error, with a status."""
+        _, version, project, *words = request.path.rstrip("/").split("/")
+        words = words[self._skip :]
+        if request.project and request.project != project:
+            raise refuse(403, f"these credentials are for project {request.project} only")
+        handler = self._handlers.get(_name(request.method, version, words))
+        if handler is None:
+            raise refuse(404, "the embedded service does not offer this")
+        return await handler(Call(project=project, names=tuple(words[1::2]), request=request))
 
 
 def read_body(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
@@ -58,8 +79,20 @@ def read_query(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
         raise refuse(str(error)) from None
 
 
-def _read_call(request: PushRequest, skip: int) -> tuple[str, Call]:
-    _, version, project, *words = request.path.rstrip("/").split("/")
-    words = words[skip:]
-    path = " ".join("*" if place % 2 else word for place, word in enumerate(words))
-    return f"{request.method} {version} {path}", Call(project=project, names=tuple(words[1::2]), request=request)
+def _name(method: str, version: str, words: Sequence[str]) -> str:
+    return " ".join([method, version, *("*" if place % 2 else word for place, word in enumerate(words))])
+
+
+def _operation(place: str, offer: Offer) -> Operation:
+    method, version, *words = place.split()
+    return Operation(
+        name=offer.name,
+        method=method,
+        path="/".join(["", version, "{project_id}", *words]),
+        body=offer.body,
+        query=tuple(field.encode_name for field in fields(offer.query)) if offer.query else (),
+        headers=offer.headers,
+        reply=None if offer.status == 204 else dict[str, Any],
+        status=offer.status,
+        problem=dict[str, Any],
+    )

@@ -19,7 +19,7 @@ FLOORS = (
     # Nouns, which may know each other:
     {"errors", "clock", "identity", "urn", "model", "frames", "log_lines", "log_feed", "statistics", "text", "runtimes"}
     | {"trigger_errors", "store_errors", "cron", "audit", "auth", "limits", "code_quota", "disk_guard", "log_target"}
-    | {"misfits"},
+    | {"misfits", "operation"},
     {"trigger_seams", "interpreters"},
     {"protocols", "settings", "retry", "usage", "plugin_tables"},
     {SURFACE, "serving", "telemetry", "isolation"},

@@ -8,14 +8,26 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from engine.http.api.families import all_resources
 from engine.http.api.routing import BASE, Handler
 from engine.http.openapi import make_document
 from engine.http.operations import OPERATIONS
 from engine.http.operations_table import ABSENT, EXPLAINED, table
+from plugins.dis import plugin as dis
+from plugins.dis.api import DisApi
+from plugins.dis.consumers import ConsumersApi
+from plugins.lts import plugin as lts
+from plugins.lts.api import GroupsApi
+from plugins.lts.reports import ReportsApi
+from plugins.smn import plugin as smn
+from plugins.smn.api import SmnApi
+from plugins.vendor_api import Table
 from tests.http_app import serve
+from tests.triggering import door, house
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own
@@ -51,6 +63,38 @@ async def test_operations_take_the_bodies_that_their_handlers_read(tmp_path: Pat
             source, module = inspect.getsource(handler), inspect.getsource(inspect.getmodule(handler) or json)
             assert bool(NO_BODY.search(source)) == (operation.body is not None), operation.name
             assert operation.body is None or operation.body.__name__ in module, operation.name
+
+
+def tables() -> Iterator[Table]:
+    """Of all that plugins serve at the vendor's own paths."""
+    nothing: Any = None
+    yield SmnApi(nothing).table
+    yield DisApi(nothing, ConsumersApi(nothing, nothing)).table
+    yield GroupsApi(nothing, nothing).table
+    yield ReportsApi(nothing, nothing, labels=False).table
+
+
+async def test_the_document_lists_what_plugins_serve_while_they_do(tmp_path: Path) -> None:
+    async with house(tmp_path, [smn, dis, lts]) as place, door(place) as client:
+        listed = (await client.get("/openapi.json")).json()["paths"]
+    async with (
+        house(tmp_path, [smn], plugins__smn__endpoint="http://127.0.0.1:1") as place,
+        door(place) as client,
+    ):
+        elsewhere = (await client.get("/openapi.json")).json()["paths"]
+
+    found = {one["operationId"] for methods in listed.values() for one in methods.values()}
+    served = [one for known in tables() for one in known.operations]
+    assert found == {one.name for one in [*OPERATIONS, *served]}
+    assert len(found) == len(OPERATIONS) + len(served)
+    assert set(elsewhere) == {one.path for one in OPERATIONS}
+
+
+def test_what_plugins_offer_is_described_as_their_handlers_read_it() -> None:
+    for known in tables():
+        for offer in known.offers.values():
+            read = set(re.findall(r"\bb\.([A-Z]\w+)", inspect.getsource(offer.handler)))
+            assert read == {kind.__name__ for kind in (offer.body, offer.query) if kind}, offer.name
 
 
 def test_every_operation_of_the_sdk_is_here_but_those_of_absent_families() -> None:

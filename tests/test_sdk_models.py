@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from msgspec import inspect
 
-from engine.http.operations import OPERATIONS, Operation
+from engine.http.operations import OPERATIONS
+from engine.operation import Operation
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

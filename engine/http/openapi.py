@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,9 +12,10 @@ from engine.http.api.invocations import MAX_DELAY
 from engine.http.api.metrics import MONTHS, WORKFLOW_METRICS
 from engine.http.api.records import MAX_WAIT
 from engine.http.api.routing import Call, Resource
-from engine.http.operations import JSON, OPERATIONS, Operation, Problem
+from engine.http.operations import OPERATIONS, Problem
 from engine.http.wire import Reply
 from engine.limits import MEMORY_SIZES
+from engine.operation import JSON, Operation
 from engine.urn import MAX_LENGTH
 
 PATH = "/openapi.json"
@@ -75,25 +75,26 @@ _SECURITY = {
 
 
 class Document:
-    """Serves the document; it is made when it is first asked for."""
+    """Serves the document; it is made when it is first asked for, and again once something else is ``mounted``."""
 
-    def __init__(self, version: str) -> None:
-        self._version = version
+    def __init__(self, version: str, mounted: Callable[[], Sequence[Operation]]) -> None:
+        self._version, self._mounted = version, mounted
+        self._made: tuple[Sequence[Operation], bytes] | None = None
 
     def resources(self) -> list[Resource]:
         return [Resource(path=PATH, methods={"GET": self.show})]
 
     async def show(self, call: Call) -> Reply:
-        return Reply(body=self._text)
-
-    @cached_property
-    def _text(self) -> bytes:
-        return msgspec.json.encode(make_document(OPERATIONS, self._version))
+        mounted = self._mounted()
+        if self._made is None or self._made[0] != mounted:
+            self._made = mounted, msgspec.json.encode(make_document([*OPERATIONS, *mounted], self._version))
+        return Reply(body=self._made[1])
 
 
 def make_document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
     operations = tuple(operations)
-    kinds = [kind for one in operations for kind in (one.body, one.reply) if kind is not None and kind is not Any]
+    named = [kind for one in operations for kind in (one.body, one.reply, one.problem)]
+    kinds = [kind for kind in named if kind is not None and kind is not Any]
     schemas, components = msgspec.json.schema_components([*kinds, Problem], ref_template=_REF)
     by_kind = dict(zip([str(kind) for kind in [*kinds, Problem]], schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -116,7 +117,7 @@ def _described(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
         "parameters": list(_parameters(operation)),
-        "responses": {str(operation.status): _reply(operation, schemas), "default": _problem(schemas)},
+        "responses": {str(operation.status): _reply(operation, schemas), "default": _problem(operation, schemas)},
     }
     if operation.body is not None:
         content = {JSON: {"schema": _schema(operation.body, schemas)}}
@@ -155,11 +156,11 @@ def _reply(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     return {"description": "Done.", "content": content}
 
 
-def _problem(schemas: dict[str, Any]) -> dict[str, Any]:
+def _problem(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     return {
         "description": "Not done; the code and the message say why.",
         "headers": {"X-Request-Id": {"schema": _TEXT}},
-        "content": {JSON: {"schema": _schema(Problem, schemas)}},
+        "content": {JSON: {"schema": _schema(operation.problem or Problem, schemas)}},
     }
 
 

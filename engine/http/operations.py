@@ -30,8 +30,9 @@ from engine.http.api import (
 from engine.http.api import function_shapes as functions
 from engine.http.api.routing import BASE
 from engine.log_target import LogTarget
+from engine.operation import Operation
 
-JSON, ZIP, TEXT = "application/json", "application/zip", "text/plain"
+ZIP, TEXT = "application/zip", "text/plain"
 JSON_LINES = "application/x-ndjson"
 
 
@@ -47,21 +48,6 @@ class Health(Struct, frozen=True, kw_only=True):
     """``ok`` or ``ready``, or what is wrong, by part."""
 
     status: str
-
-
-class Operation(Struct, frozen=True, kw_only=True):
-    name: str
-    method: str
-    path: str
-    body: Any = None  #: a type; None if there is no body
-    optional: bool = False  #: the body may be left out
-    reply: Any = None  #: a type; None if the reply is empty
-    status: int = 200
-    query: tuple[str, ...] = ()
-    headers: tuple[str, ...] = ()
-    content: str = JSON  #: of the reply
-    own: bool = False  #: not of the platform's API, or of none of its SDK
-    lacks: str = ""  #: what this machine has not; the answer is that for an account without it
 
 
 _F = f"{BASE}/functions"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.http.operations import OPERATIONS, Operation
+from engine.http.operations import OPERATIONS
+from engine.operation import Operation
 
 #: Families of the platform that this engine leaves out.
 ABSENT = ("workflows", "function applications and templates", "VPC endpoints", "bridge functions")

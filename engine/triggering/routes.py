@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import structlog
 from msgspec import Struct
 
 from engine import errors as e
+from engine.operation import Operation
 from engine.serving import Receive, Scope, Send, listen
 from engine.trigger_seams import EVENT_LIMIT, AsgiApp, PushHandler, PushReply, PushRequest
 
@@ -41,6 +42,7 @@ class Mount(Struct, kw_only=True, eq=False):
     path: str
     app: AsgiApp
     signed: bool
+    operations: Sequence[Operation] = ()
 
 
 class Mounts:
@@ -57,6 +59,11 @@ class Mounts:
         mounts.remove(mount)
         if not mounts:
             del self._by_path[mount.path]
+
+    def operations(self) -> Sequence[Operation]:
+        """What is served there, as far as it is described."""
+        mounts = [mount for mounts in self._by_path.values() for mount in mounts]
+        return sorted((one for mount in mounts for one in mount.operations), key=lambda one: one.name)
 
     def find(self, path: str) -> Mount | None:
         """The mount with the longest path that ``path`` is, or is below of."""
@@ -90,8 +97,11 @@ class PluginRoutes:
             self._mounts.remove(mount)
 
     @contextmanager
-    def claim(self, *heads: str, handler: PushHandler, limit: int = EVENT_LIMIT) -> Iterator[None]:
+    def claim(
+        self, *heads: str, handler: PushHandler, operations: Sequence[Operation] = (), limit: int = EVENT_LIMIT
+    ) -> Iterator[None]:
         mounts = [Mount(path=head, app=_App(handler, limit, 0), signed=True) for head in heads]
+        mounts[0].operations = operations
         for mount in mounts:
             self._mounts.add(mount)
         try:

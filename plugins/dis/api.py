@@ -5,7 +5,6 @@ Refusals have the vendor's codes. What it offers beyond (dump tasks, tags, polic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ from plugins.dis.consumers import ConsumersApi
 from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.shape import Partition, Stream
 from plugins.dis.streams import NewStream, Streams
-from plugins.vendor_api import Answer, Call, Handler, dispatch
+from plugins.vendor_api import Answer, Call, Offer, Table
 
 HEADS = ("v2/streams", "v2/records", "v2/cursors", "v2/apps", "v2/checkpoints", "v2/stream", "v3/streams")
 #: Bytes of a body: what one request may put, in base64, and the rest of it.
@@ -28,29 +27,36 @@ MOST_FETCHED = 10 << 20  #: bytes of records in one answer
 class DisApi:
     def __init__(self, streams: Streams, consumers: ConsumersApi) -> None:
         self._streams = streams
-        self._handlers: Mapping[str, Handler] = {
-            "POST v2 streams": self._create,
-            "GET v2 streams": self._list,
-            "GET v2 streams *": self._show,
-            "PUT v2 streams *": self._scale,
-            "PUT v3 streams *": self._update,
-            "DELETE v2 streams *": self._delete,
-            "POST v2 records": self._put,
-            "GET v2 records": self._get,
-            "GET v2 cursors": self._cursor,
-            "POST v2 apps": consumers.create,
-            "GET v2 apps": consumers.list,
-            "GET v2 apps *": consumers.show,
-            "DELETE v2 apps *": consumers.delete,
-            "GET v2 apps * streams *": consumers.progress,
-            "POST v2 checkpoints": consumers.commit,
-            "GET v2 checkpoints": consumers.checkpoint,
-            "DELETE v2 checkpoints": consumers.forget,
-        }
+        stream, app = "streams {stream_name}", "apps {app_name}"
+        self.table = Table(
+            {
+                "POST v2 streams": Offer(self._create, "DisCreateStream", body=b.CreateStream, status=201),
+                "GET v2 streams": Offer(self._list, "DisListStreams", query=b.ListStreams),
+                f"GET v2 {stream}": Offer(self._show, "DisDescribeStream", query=b.ShowStream),
+                f"PUT v2 {stream}": Offer(self._scale, "DisUpdatePartitionCount", body=b.ScaleStream),
+                f"PUT v3 {stream}": Offer(self._update, "DisUpdateStream", body=b.UpdateStream),
+                f"DELETE v2 {stream}": Offer(self._delete, "DisDeleteStream", status=204),
+                "POST v2 records": Offer(self._put, "DisSendRecords", body=b.PutRecords),
+                "GET v2 records": Offer(self._get, "DisConsumeRecords", query=b.GetRecords),
+                "GET v2 cursors": Offer(self._cursor, "DisShowCursor", query=b.ShowCursor),
+                "POST v2 apps": Offer(consumers.create, "DisCreateApp", body=b.CreateApp, status=201),
+                "GET v2 apps": Offer(consumers.list, "DisListApps", query=b.ListApps),
+                f"GET v2 {app}": Offer(consumers.show, "DisDescribeApp"),
+                f"DELETE v2 {app}": Offer(consumers.delete, "DisDeleteApp", status=204),
+                f"GET v2 {app} {stream}": Offer(consumers.progress, "DisShowConsumerState", query=b.ShowConsumer),
+                "POST v2 checkpoints": Offer(
+                    consumers.commit, "DisCommitCheckpoint", body=b.CommitCheckpoint, status=201
+                ),
+                "GET v2 checkpoints": Offer(consumers.checkpoint, "DisShowCheckpoint", query=b.NameCheckpoint),
+                "DELETE v2 checkpoints": Offer(
+                    consumers.forget, "DisDeleteCheckpoint", query=b.NameCheckpoint, status=204
+                ),
+            }
+        )
 
     async def answer(self, request: PushRequest) -> PushReply:
         try:
-            status, body = await dispatch(self._handlers, request, _refuse)
+            status, body = await self.table.answer(request, _refuse)
         except DisProblem as problem:
             return _problem(problem)
         return PushReply(status=status, body=b"" if body is None else msgspec.json.encode(body))

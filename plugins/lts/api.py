@@ -5,7 +5,7 @@ Refusals have the vendor's codes. What it offers beyond (search, alarms, transfe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from engine import PushReply, PushRequest
@@ -13,7 +13,7 @@ from plugins.lts import bodies as b
 from plugins.lts.groups import Group, Groups, LogStream, stream_name
 from plugins.lts.lines import Lines
 from plugins.lts.replies import answered
-from plugins.vendor_api import Answer, Call, Handler
+from plugins.vendor_api import Answer, Call, Offer, Table
 
 HEADS = ("v2/groups", "v2/log-streams")
 
@@ -21,20 +21,25 @@ HEADS = ("v2/groups", "v2/log-streams")
 class GroupsApi:
     def __init__(self, groups: Groups, lines: Lines) -> None:
         self._groups, self._lines = groups, lines
-        self._handlers: Mapping[str, Handler] = {
-            "POST v2 groups": self._create_group,
-            "GET v2 groups": self._list_groups,
-            "POST v2 groups *": self._change_group,
-            "DELETE v2 groups *": self._delete_group,
-            "POST v2 groups * streams": self._create_stream,
-            "GET v2 groups * streams": self._list_streams,
-            "DELETE v2 groups * streams *": self._delete_stream,
-            "PUT v2 groups * streams-ttl *": self._change_stream,
-            "GET v2 log-streams": self._find_streams,
-        }
+        group, stream = "groups {log_group_id}", "{log_stream_id}"
+        self.table = Table(
+            {
+                "POST v2 groups": Offer(self._create_group, "LtsCreateLogGroup", body=b.CreateGroup, status=201),
+                "GET v2 groups": Offer(self._list_groups, "LtsListLogGroups"),
+                f"POST v2 {group}": Offer(self._change_group, "LtsUpdateLogGroup", body=b.Change),
+                f"DELETE v2 {group}": Offer(self._delete_group, "LtsDeleteLogGroup", status=204),
+                f"POST v2 {group} streams": Offer(
+                    self._create_stream, "LtsCreateLogStream", body=b.CreateStream, status=201
+                ),
+                f"GET v2 {group} streams": Offer(self._list_streams, "LtsListLogStreamsOfGroup"),
+                f"DELETE v2 {group} streams {stream}": Offer(self._delete_stream, "LtsDeleteLogStream", status=204),
+                f"PUT v2 {group} streams-ttl {stream}": Offer(self._change_stream, "LtsUpdateLogStream", body=b.Change),
+                "GET v2 log-streams": Offer(self._find_streams, "LtsListLogStreams", query=b.FindStreams),
+            }
+        )
 
     async def answer(self, request: PushRequest) -> PushReply:
-        return await answered(self._handlers, request)
+        return await answered(self.table, request)
 
     # --- groups ---------------------------------------------------------------------------------------------
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from engine import PushReply, PushRequest
 from plugins.lts.problems import BAD_REQUEST, FOREIGN, LtsProblem
-from plugins.vendor_api import Handler, dispatch
+from plugins.vendor_api import Table
 
 
-async def answered(handlers: Mapping[str, Handler], request: PushRequest, skip: int = 0) -> PushReply:
+async def answered(table: Table, request: PushRequest) -> PushReply:
     try:
-        status, body = await dispatch(handlers, request, _refuse, skip)
+        status, body = await table.answer(request, _refuse)
     except LtsProblem as problem:
         return _problem(problem)
     return PushReply(status=status, body=b"" if body is None else msgspec.json.encode(body))

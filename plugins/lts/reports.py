@@ -12,7 +12,7 @@ from plugins.lts.groups import Groups, stream_name
 from plugins.lts.items import Item, encoded
 from plugins.lts.lines import Lines, Written
 from plugins.lts.replies import answered
-from plugins.vendor_api import Answer, Call, Handler
+from plugins.vendor_api import Answer, Call, Offer, Table
 
 HEAD = "v2/lts"
 #: What a sender may say of itself by labels, each in one of these spellings.
@@ -24,13 +24,17 @@ _TAKEN = {"errorCode": "SVCSTG.ALS.200.200", "error_msg": "Report success.", "re
 class ReportsApi:
     def __init__(self, groups: Groups, lines: Lines, *, labels: bool) -> None:
         self._groups, self._lines, self._labels = groups, lines, labels
-        self._handlers: Mapping[str, Handler] = {
-            "POST v2 groups * streams * tenant *": self._take,  # the last is ``contents``, of both
-            "POST v2 groups * streams * tenant * high-accuracy": self._take_timed,
-        }
+        contents = "lts groups {log_group_id} streams {log_stream_id} tenant contents"
+        self.table = Table(
+            {
+                f"POST v2 {contents}": Offer(self._take, "LtsSendLogs", body=b.Contents),
+                f"POST v2 {contents} high-accuracy": Offer(self._take_timed, "LtsSendTimedLogs", body=b.TimedContents),
+            },
+            skip=1,
+        )
 
     async def answer(self, request: PushRequest) -> PushReply:
-        return await answered(self._handlers, request, skip=1)
+        return await answered(self.table, request)
 
     async def _take(self, call: Call) -> Answer:
         return await self._keep(call, b.read_body(call.request, b.Contents))

@@ -46,8 +46,8 @@ class LtsService:
         reports = ReportsApi(self.groups, self.lines, labels=self._settings.labels)
         async with anyio.create_task_group() as tasks:
             with (
-                context.routes.claim(*HEADS, handler=groups.answer, limit=LIMIT),
-                context.routes.claim(HEAD, handler=reports.answer, limit=LIMIT),
+                context.routes.claim(*HEADS, handler=groups.answer, operations=groups.table.operations, limit=LIMIT),
+                context.routes.claim(HEAD, handler=reports.answer, operations=reports.table.operations, limit=LIMIT),
             ):
                 tasks.start_soon(self._function_log.run)
                 tasks.start_soon(self._expire_often, context)

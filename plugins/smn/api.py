@@ -7,7 +7,7 @@ tags, policies and the like. A publication with an ``Idempotency-Key`` may be se
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from plugins.smn.listeners import Listener
 from plugins.smn.message import timestamp_of
 from plugins.smn.problems import SmnProblem, bad_request
 from plugins.smn.topics import Topic, Topics
-from plugins.vendor_api import Answer, Call, Handler, dispatch
+from plugins.vendor_api import Answer, Call, Offer, Table
 
 T = TypeVar("T")
 
@@ -32,23 +32,35 @@ CONFIRMED = 1
 class SmnApi:
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
-        self._handlers: Mapping[str, Handler] = {
-            "POST v2 topics": self._create,
-            "GET v2 topics": self._list,
-            "GET v2 topics *": self._show,
-            "PUT v2 topics *": self._update,
-            "DELETE v2 topics *": self._delete,
-            "POST v2 topics * publish": self._publish,
-            "POST v2 topics * subscriptions": self._subscribe,
-            "GET v2 topics * subscriptions": self._list_of_topic,
-            "GET v2 subscriptions": self._list_all,
-            "DELETE v2 subscriptions *": self._unsubscribe,
-        }
+        topics_, topic = "notifications topics", "notifications topics {topic_urn}"
+        self.table = Table(
+            {
+                f"POST v2 {topics_}": Offer(self._create, "SmnCreateTopic", body=b.CreateTopic, status=201),
+                f"GET v2 {topics_}": Offer(self._list, "SmnListTopics", query=b.ListTopics),
+                f"GET v2 {topic}": Offer(self._show, "SmnShowTopic"),
+                f"PUT v2 {topic}": Offer(self._update, "SmnUpdateTopic", body=b.UpdateTopic),
+                f"DELETE v2 {topic}": Offer(self._delete, "SmnDeleteTopic"),
+                f"POST v2 {topic} publish": Offer(
+                    self._publish, "SmnPublishMessage", body=b.Publish, headers=("Idempotency-Key",)
+                ),
+                f"POST v2 {topic} subscriptions": Offer(self._subscribe, "SmnAddSubscription"),
+                f"GET v2 {topic} subscriptions": Offer(
+                    self._list_of_topic, "SmnListSubscriptionsByTopic", query=b.ListSubscriptions
+                ),
+                "GET v2 notifications subscriptions": Offer(
+                    self._list_all, "SmnListSubscriptions", query=b.ListSubscriptions
+                ),
+                "DELETE v2 notifications subscriptions {subscription_urn}": Offer(
+                    self._unsubscribe, "SmnCancelSubscription"
+                ),
+            },
+            skip=1,
+        )
 
     async def answer(self, request: PushRequest) -> PushReply:
         request_id = uuid.uuid4().hex
         try:
-            status, body = await dispatch(self._handlers, request, _refuse, skip=1)
+            status, body = await self.table.answer(request, _refuse)
         except SmnProblem as problem:
             status, body = problem.status, {"code": problem.code, "message": problem.message}
         return PushReply(status=status, body=msgspec.json.encode({"request_id": request_id, **body}))
@@ -112,13 +124,13 @@ class SmnApi:
         )
 
     async def _list_of_topic(self, call: Call) -> Answer:
-        return self._page(call, [self._topics.find(call.project, call.names[0])])
+        topic = self._topics.find(call.project, call.names[0])
+        return self._page([topic], _query(call, b.ListSubscriptions))
 
     async def _list_all(self, call: Call) -> Answer:
-        return self._page(call, self._topics.of_project(call.project))
+        return self._page(self._topics.of_project(call.project), _query(call, b.ListSubscriptions))
 
-    def _page(self, call: Call, topics: Sequence[Topic]) -> Answer:
-        query = _query(call, b.ListSubscriptions)
+    def _page(self, topics: Sequence[Topic], query: b.ListSubscriptions) -> Answer:
         found = [(topic, one) for topic in topics for one in self._topics.subscribers(topic)]
         page = found[query.offset : query.offset + query.limit]
         return 200, {"subscription_count": len(found), "subscriptions": [self._subscription(*one) for one in page]}

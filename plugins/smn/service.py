@@ -87,7 +87,8 @@ class SmnService:
             topics = Topics(context, self.listeners)
             await topics.load()
             self._topics = topics
-            with context.routes.claim(HEAD, handler=SmnApi(topics).answer, limit=LIMIT):
+            api = SmnApi(topics)
+            with context.routes.claim(HEAD, handler=api.answer, operations=api.table.operations, limit=LIMIT):
                 await self._settle(context, task_status)
 
     async def _settle(self, context: PluginContext, task_status: TaskStatus[None]) -> None:

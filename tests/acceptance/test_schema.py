@@ -119,6 +119,27 @@ def test_behind_credentials_the_answer_is_as_promised_too(
     ask()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("service", ["Smn", "Dis", "Lts"])
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_what_plugins_serve_is_answered_as_promised_too(service: str, mode: GenerationMode, document: Any) -> None:
+    names = [name for name in operation_ids(document) if name.startswith(service)]
+    assert len(names) > 8
+    for name in names:
+
+        @settings(BOUNDS, max_examples=5)
+        @given(case=document.find_operation_by_id(name).as_strategy(generation_mode=mode))
+        def ask(case: Any) -> None:
+            case.path_parameters |= {"project_id": PROJECT}
+            case.call_and_validate(checks=PROMISES)
+
+        ask()
+
+
+def operation_ids(document: Any) -> list[str]:
+    return [one["operationId"] for methods in document.raw_schema["paths"].values() for one in methods.values()]
+
+
 def promises_of(name: str) -> list[Any]:
     """What a function returns is its own affair, and may be nothing at all."""
     return PROMISES[:1] if name == "InvokeFunction" else PROMISES

@@ -44,5 +44,5 @@ def all_resources(parts: Parts) -> list[Resource]:
         *QuotasApi(parts).resources(),
         *SwitchesApi(parts).resources(),
         *Health(parts.health).resources(),
-        *Document(parts.version).resources(),
+        *Document(parts.version, parts.mounted).resources(),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct, field
@@ -17,6 +17,7 @@ from engine.functions.versions import Versions
 from engine.identity import Identity
 from engine.log_feed import LogBoard, LogFeed
 from engine.model import Function, Outcome, Record, Request
+from engine.operation import Operation
 from engine.protocols import Records
 from engine.redrive import Redrive
 from engine.resources.bound_trigger import BoundTrigger
@@ -84,6 +85,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     transcripts: Transcripts
     audit: AuditTrail = field(default_factory=AuditTrail)
     version: str = ""  #: of the engine
+    mounted: Callable[[], Sequence[Operation]] = lambda: ()  #: what plugins serve at paths of this API
     instances: Callable[[Collection[int]], int] = lambda functions: 0  #: how many of these are alive
     source_state: Callable[[str], SourceState | None] = lambda trigger_id: None  #: of a trigger, by its id
     standing: Callable[[BoundTrigger], Mapping[str, Any]] = lambda trigger: {}  #: what its running service tells of it
