@@ -1,4 +1,5 @@
-"""The one task that writes: whatever was submitted while the last commit was under way is the next commit.
+"""The one task that writes: whatever was submitted while the last commit was under way is the next commit, with all
+who are on their way by then.
 
 Nobody else holds the connection, so a cancelled caller can leave nothing half done. The task is never cancelled
 within a commit; it ends by ``close()``, when all that was submitted is on disk.
@@ -32,6 +33,9 @@ from engine.statistics import SIZES, Distribution, Histogram
 T = TypeVar("T")
 log = structlog.get_logger("functiond.journal")
 
+#: A commit costs much and a row of it little, so it lets those join who are on their way: for so many turns of the
+#: loop, up to so many submissions; and after a few turns that brought nobody, nobody is coming.
+TURNS, ENOUGH, STILL = 16, 256, 3
 #: How long a busy loop lets the writer's thread starve before it stands aside, and for how long (seconds).
 COURTESY_AFTER, COURTESY = 0.001, 0.005
 #: Likewise while the thread waits for the disk: once as long as a fast one takes; a slow one must not hold up the loop.
@@ -120,12 +124,21 @@ class Writer:
                     await self._wake.wait()
                     self._wake.clear()
                     while self._pending:
+                        await self._gather()
                         batch, self._pending = self._pending, Batch()
                         self.number += 1
                         await self._write(batch)
             except BaseException as error:
                 self._give_up(error)
                 raise
+
+    async def _gather(self) -> None:
+        """Never idle: an empty turn takes microseconds, and what fills one had to be done in any case."""
+        still = turns = 0
+        while still < STILL and turns < TURNS and (before := len(self._pending)) < ENOUGH:
+            await asyncio.sleep(0)
+            turns += 1
+            still = 0 if len(self._pending) > before else still + 1
 
     async def _write(self, batch: Batch) -> None:
         await self._commit(batch)
