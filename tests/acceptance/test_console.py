@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance.browsing import foreign, visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, urn_of
+from tests.acceptance.triggering import GOOD as GOOD_DATA
 
 HOME = "/console/"
 HERE = f"{HOME}projects/{PROJECT}"
@@ -38,23 +39,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
             engine.create("bad", BAD)
             engine.create("slow", SLOW, timeout=600, package="batch")
             engine.configure("bad", max_async_retry_attempts=1, destination_config={"on_failure": NOWHERE})
-            add_trigger(engine, "good", "APIG", API)
+            add_trigger(engine, "good", "APIG", {**GOOD_DATA["APIG"], "protocol": "HTTP"})
             yield engine
-
-
-API = {
-    "name": "api",
-    "type": 1,
-    "path": "/orders",
-    "protocol": "HTTP",
-    "req_method": "GET",
-    "group_id": "g",
-    "match_mode": "NORMAL",
-    "env_name": "RELEASE",
-    "env_id": "e",
-    "auth": "NONE",
-    "func_info": {"timeout": 5000},
-}
 
 
 def add_trigger(engine: EngineProcess, name: str, kind: str, data: object) -> None:
@@ -159,7 +145,7 @@ def test_a_list_is_read_page_by_page(engine: EngineProcess, done: list[str]) -> 
     page = visit(engine, f"{HERE}/invocations{older}&limit=3")
 
     assert read + page.column("Request id") == done[::-1]
-    assert "4 to 4 of 4" in page.text
+    assert "4 to 4 of 4 among the newest 10,000" in page.text
     assert page.links("marker=0")
 
 
@@ -198,6 +184,26 @@ def test_a_trigger_that_fails_shows_why_and_when_it_is_tried_again(engine: Engin
     assert "address already in use" in row["Problem"]
     assert "next try 2" in row["Problem"]
     assert told["source"]["next_try"] > told["source"]["since"]
+
+
+BROKEN = """
+from engine import Plugin
+
+class Service:
+    async def run(self, context, *, task_status):
+        raise OSError("no such cable")
+
+plugin = Plugin(kinds=("LAMP",), serve=lambda settings: Service())
+"""
+
+
+def test_a_service_that_fails_is_told_of_where_triggers_are(tmp_path: Path) -> None:
+    (tmp_path / "lamp.py").write_text(BROKEN)
+    settings = {"FUNCTIOND_PLUGIN": "lamp", "PYTHONPATH": str(tmp_path), "FUNCTIOND_RETRY__BASE": "60"}
+    with engine_on(tmp_path / "data", **settings) as engine:
+        text = visit(engine, f"{HERE}/triggers").text
+
+    assert "Service of lamp failing OSError: no such cable It is started again in " in text
 
 
 def test_secrets_of_triggers_are_on_no_page(engine: EngineProcess) -> None:

@@ -25,7 +25,7 @@ class TriggersPage:
             function = api.catalog.find(own_urn(name, call.project, api.region))
             found = [trigger for trigger in found if trigger.function_id == function.function_id]
         page = page_of(call, found, "limit", most=ROWS)
-        services = {table: health for table, health in self._parts.services().items() if health.state != RUNNING}
+        services = self._parts.services()
         return await self._pages.show(
             call,
             "triggers.html",
@@ -33,5 +33,5 @@ class TriggersPage:
             function=name,
             page=page,
             rows=[(trigger, self._shown.project_trigger(trigger)) for trigger in page.items],
-            services=services,
+            services={table: one for table, one in services.items() if one.state != RUNNING or one.problem},
         )
