@@ -7,7 +7,6 @@ import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
 
 import anyio
 import structlog
@@ -53,11 +52,9 @@ async def serve(
         async with run_engine(settings, plugins=plugins) as engine:
             host = settings.http.host
             authenticator = engine.plugins.callers.lent = make_authenticator(engine)
-            guard, mounts = Guard(loopback=is_loopback(host)), engine.plugins.mounts
-            app = _make_app(engine, guard=guard, authenticator=authenticator, mounts=mounts)
             async with (
                 reloading(authenticator, read_auth),
-                listen(app, host, settings.http.port, grace=LAST_WORDS) as port,
+                listen(_make_app(engine, authenticator), host, settings.http.port, grace=LAST_WORDS) as port,
             ):
                 url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
                 _calm_collector()
@@ -73,20 +70,27 @@ async def serve(
         log.info("stopped")
 
 
-def _make_app(engine: Running, **more: Any) -> App:
-    parts = api_parts(engine)
-    if not engine.settings.http.console:
-        return create_app(parts, **more)
-    console = Console(
-        ConsoleParts(
-            api=parts,
-            figures=lambda: read_figures(engine),
-            unended=lambda function_id: engine.backlog.of(function_id)[0],
-            running=engine.scheduler.running,
-            services=lambda: engine.sources.statistics().services,
-        )
+def _make_app(engine: Running, authenticator: Authenticator | None) -> App:
+    http, parts = engine.settings.http, api_parts(engine)
+    console = Console(_console_parts(engine, parts)) if http.console else None
+    return create_app(
+        parts,
+        guard=Guard(loopback=is_loopback(http.host)),
+        authenticator=authenticator,
+        mounts=engine.plugins.mounts,
+        more=console.resources() if console else (),
+        refuse=console.refuse if console else None,
     )
-    return create_app(parts, more=console.resources(), refuse=console.refuse, **more)
+
+
+def _console_parts(engine: Running, api: Parts) -> ConsoleParts:
+    return ConsoleParts(
+        api=api,
+        figures=lambda: read_figures(engine),
+        unended=lambda function_id: engine.backlog.of(function_id)[0],
+        running=engine.scheduler.running,
+        services=lambda: engine.sources.statistics().services,
+    )
 
 
 async def _drain(engine: Running, signals: AsyncIterator[signal.Signals]) -> None:

@@ -147,6 +147,8 @@ def test_a_list_is_read_page_by_page(engine: EngineProcess, done: list[str]) -> 
     assert read + page.column("Request id") == done[::-1]
     assert "4 to 4 of 4 among the newest 10,000" in page.text
     assert page.links("marker=0")
+    assert visit(engine, f"{HERE}/functions?limit=2").links("marker=") == ["?marker=2"]
+    assert visit(engine, f"{HERE}/functions?limit=2&marker=2").column("Function") == ["batch:slow"]
 
 
 def test_all_that_is_known_of_one_invocation_is_on_its_page(engine: EngineProcess, failed: str) -> None:

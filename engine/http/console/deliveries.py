@@ -7,7 +7,6 @@ from engine.http.api.parts import Parts
 from engine.http.api.redriving import RedriveApi
 from engine.http.api.routing import Call
 from engine.http.console.pages import Pages
-from engine.http.console.projects import projects_for
 from engine.http.wire import Reply
 
 ROWS = 50
@@ -15,7 +14,7 @@ ROWS = 50
 
 class DeliveriesPage:
     def __init__(self, parts: Parts, pages: Pages) -> None:
-        self._catalog, self._redrive, self._pages = parts.catalog, parts.redrive, pages
+        self._redrive, self._pages = parts.redrive, pages
         self._item = RedriveApi(parts).item
 
     async def show(self, call: Call) -> Reply:
@@ -24,12 +23,9 @@ class DeliveriesPage:
         return await self._pages.show(
             call,
             "deliveries.html",
-            projects=projects_for(call, self._catalog),
             given_up=[self._item(owed) for owed in given_up],
             retrying=[self._item(owed) for owed in await self._redrive.retrying(call.project, limit)],
-            most=limit,
             count=count,
             offset=offset,
-            next_marker=offset + len(given_up),
-            previous_marker=max(0, offset - limit),
+            limit=limit,
         )

@@ -11,7 +11,6 @@ from engine.http.api.paging import page_of
 from engine.http.api.routing import Call
 from engine.http.console.pages import Pages
 from engine.http.console.parts import ConsoleParts
-from engine.http.console.projects import projects_for
 from engine.http.wire import Reply
 from engine.model import Alias, AsyncSettings, Function
 
@@ -41,9 +40,7 @@ class FunctionsPage:
         failures = api.usage.failures()
         triggers = Counter(trigger.function_id for trigger in api.resources.triggers.in_project(call.project))
         rows = [self._row(one, triggers[one.function_id], failures.get(one.function_id, 0)) for one in page.items]
-        return await self._pages.show(
-            call, "functions.html", projects=projects_for(call, api.catalog), page=page, rows=rows
-        )
+        return await self._pages.show(call, "functions.html", page=page, rows=rows, limit=ROWS)
 
     def _row(self, function: Function, triggers: int, failures: int) -> FunctionRow:
         api, function_id = self._parts.api, function.function_id

@@ -15,7 +15,6 @@ from engine.http.api.records import read_states
 from engine.http.api.redriving import RedriveApi
 from engine.http.api.routing import Call, own_urn
 from engine.http.console.pages import Pages
-from engine.http.console.projects import projects_for
 from engine.http.wire import Reply
 from engine.log_lines import Line, decode, last
 from engine.model import Record, State
@@ -43,7 +42,6 @@ class InvocationsPage:
         return await self._pages.show(
             call,
             "invocations.html",
-            projects=projects_for(call, self._parts.catalog),
             functions=functions,
             function=call.text("function"),
             status=call.text("status"),
@@ -52,8 +50,7 @@ class InvocationsPage:
             count=count,
             within=WITHIN,
             offset=offset,
-            next_marker=offset + len(records),
-            previous_marker=max(0, offset - limit),
+            limit=limit,
         )
 
     async def show(self, call: Call) -> Reply:
@@ -64,7 +61,6 @@ class InvocationsPage:
         return await self._pages.show(
             call,
             "invocation.html",
-            projects=projects_for(call, self._parts.catalog),
             live=not record.state.final or any(one.next_try for one in owed),
             record=record,
             function=function,

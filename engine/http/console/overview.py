@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from engine.http.api.routing import Call
 from engine.http.console.pages import Pages
 from engine.http.console.parts import ConsoleParts
-from engine.http.console.projects import projects_for
 from engine.http.wire import Reply
 from engine.telemetry import Figure
 
@@ -17,13 +16,12 @@ class OverviewPage:
         self._parts, self._pages = parts, pages
 
     async def show(self, call: Call) -> Reply:
-        api, figures = self._parts.api, {figure.name: figure for figure in self._parts.figures()}
+        health, figures = self._parts.api.health, {figure.name: figure for figure in self._parts.figures()}
         return await self._pages.show(
             call,
             "overview.html",
-            projects=projects_for(call, api.catalog),
-            reasons=api.health.ready(),
-            about=api.health.about(),
+            reasons=health.ready(),
+            about=health.about(),
             value={name: figure.values[""] for name, figure in figures.items() if "" in figure.values},
             values={name: _present(figure) for name, figure in figures.items() if figure.label},
             times={name: figure.distribution for name, figure in figures.items() if figure.distribution},

@@ -6,15 +6,16 @@ pay for them, and nobody waits for who does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from engine.clock import Clock
+from engine.http.api.parts import Parts
 from engine.http.api.routing import Call
 from engine.http.console import words
 from engine.http.console.paths import HOME, STATIC
+from engine.http.console.projects import projects_for
 from engine.http.wire import Reply
 from engine.urn import short_name
 
@@ -41,14 +42,13 @@ SECTIONS = ("functions", "invocations", "triggers", "deliveries")
 
 
 class Pages:
-    def __init__(self, clock: Clock, version: str) -> None:
-        self._clock, self._version = clock, version
+    def __init__(self, parts: Parts) -> None:
+        self._catalog, self._clock, self._version = parts.catalog, parts.clock, parts.version
         self._environment: Environment | None = None
 
-    async def show(
-        self, call: Call, template: str, *, projects: Sequence[str], live: bool = True, **data: Any
-    ) -> Reply:
+    async def show(self, call: Call, template: str, *, live: bool = True, **data: Any) -> Reply:
         """A page; ``live`` ones are fetched again while they are looked at."""
+        projects = projects_for(call, self._catalog)
         shown = {
             "project": call.project or projects[0],
             "projects": projects,

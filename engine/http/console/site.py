@@ -26,7 +26,7 @@ _TITLES = {400: "That cannot be", 401: "Who is there?", 403: "Not yours to see",
 
 class Console:
     def __init__(self, parts: ConsoleParts) -> None:
-        self._pages = pages = Pages(parts.api.clock, parts.api.version)
+        self._pages = pages = Pages(parts.api)
         invocations = InvocationsPage(parts.api, pages)
         self._shown: dict[str, Handler] = {
             HOME: OverviewPage(parts, pages).show,

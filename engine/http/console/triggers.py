@@ -7,7 +7,6 @@ from engine.http.api.routing import Call, own_urn
 from engine.http.api.triggers import TriggersApi
 from engine.http.console.pages import Pages
 from engine.http.console.parts import ConsoleParts
-from engine.http.console.projects import projects_for
 from engine.http.wire import Reply
 from engine.triggering.keeper import RUNNING
 
@@ -29,9 +28,9 @@ class TriggersPage:
         return await self._pages.show(
             call,
             "triggers.html",
-            projects=projects_for(call, api.catalog),
             function=name,
             page=page,
+            limit=ROWS,
             rows=[(trigger, self._shown.project_trigger(trigger)) for trigger in page.items],
             services={table: one for table, one in services.items() if one.state != RUNNING or one.problem},
         )
