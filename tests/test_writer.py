@@ -147,6 +147,39 @@ async def test_what_came_in_one_breath_is_one_commit(tmp_path: Path) -> None:
         assert opened.writer.statistics().commit_seconds.count == 1
 
 
+async def test_those_on_their_way_join_the_commit(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+
+        async def append_after(turns: int) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await opened.journal.append(opened.made())
+
+        await asyncio.gather(*(append_after(turns) for turns in (0, 1, 2, 2, 4)))
+
+        assert sizes(opened) == (1, 5)
+
+
+async def test_a_commit_does_not_wait_for_all_who_ever_come(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        first = opened.journal.append(opened.made())
+        turns = 0
+        while not first.done():
+            opened.journal.append(opened.made())
+            turns += 1
+            await asyncio.sleep(0)
+
+        commits, carried = sizes(opened)
+        assert commits == 1
+        assert carried < turns
+
+
+def sizes(opened: Opened) -> tuple[int, int]:
+    """How many commits there were, and what they carried together."""
+    batches = opened.writer.statistics().batch_size
+    return batches.count, int(batches.total)
+
+
 async def test_a_disk_that_takes_its_time_does_not_hold_up_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
