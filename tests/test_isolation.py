@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from engine.isolation.processes import marked
 from engine.isolation.rlimits import RlimitIsolation
 from engine.model import Code
 from tests.executing import exit_of, function, invocation, is_alive, marker, pool
+from tests.triggering import until
 
 SOURCE = '''
 import os, resource, subprocess, sys, time
@@ -282,16 +284,24 @@ async def test_what_a_killed_engine_left_is_ended_before_the_next_begins(tmp_pat
 async def test_a_child_inside_a_long_call_dies_with_the_engine(tmp_path: Path) -> None:
     with engine_process(tmp_path, "rlimits") as dead:
         await asyncio.to_thread(instances_of, dead)
-        busy = [pid for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)) if _is_worker(pid)]
+        await until(lambda: len(programs(tmp_path, b"sleep(600)")) == 2)  # the second is that of the call which hangs
+        busy = programs(tmp_path, b"python_worker")
         dead.send_signal(signal.SIGKILL)
 
+    assert busy
     for pid in busy:
         await exit_of(pid)
     assert await asyncio.to_thread(kill_leftovers, marker(tmp_path)) == []
 
 
-def _is_worker(pid: int) -> bool:
-    return b"python_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+def programs(folder: Path, word: bytes) -> list[int]:
+    """Processes of the engine on this folder whose command has the word."""
+    found = []
+    for pid in marked("FUNCTIOND_ENGINE", marker(folder)):
+        with suppress(OSError):  # it has ended meanwhile
+            if word in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def test_leftovers_of_another_engine_are_not_touched(tmp_path: Path) -> None:
