@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+#: The same examples everywhere, and however long each takes; ``--hypothesis-profile=default`` looks for new ones.
+settings.register_profile(
+    "functiond", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("functiond")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

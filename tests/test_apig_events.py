@@ -138,14 +138,14 @@ def test_what_is_no_reply_is_told_as_the_functions_fault(returned: bytes) -> Non
 ANYTHING = st.recursive(st.none() | st.text() | st.integers(), lambda parts: st.lists(parts))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary() | ANYTHING.map(msgspec.json.encode))
 def test_whatever_is_returned_is_a_reply_or_the_functions_fault(returned: bytes) -> None:
     with suppress(Problem):
         assert 200 <= read_reply(returned).status <= 599
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text())))
 def test_no_header_of_a_function_breaks_the_reply_apart(headers: dict[str, Any]) -> None:
     try:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.code.store import INLINE_LIMIT, PACKAGE_LIMIT, CodeSource, CodeStore
@@ -213,7 +213,7 @@ def test_too_many_entries_are_refused_before_the_directory_is_read(
     unpack(io.BytesIO(content), tmp_path, Limits(entries=20))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(position=st.integers(0, 400), replacement=st.binary(min_size=1, max_size=8))
 def test_damage_anywhere_is_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, position: int, replacement: bytes

@@ -57,7 +57,7 @@ def plugin_of(kind: str) -> Plugin:
 
 
 @pytest.mark.parametrize("kind", sorted(GOOD))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_data_is_read_or_refused_and_comes_back_the_same(kind: str, data: st.DataObject) -> None:
     plugin = plugin_of(kind)

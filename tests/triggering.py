@@ -99,7 +99,7 @@ def _hello() -> Function:
         name="hello",
         runtime="Python3.10",
         handler="index.handler",
-        timeout=3,
+        timeout=60,
         memory_size=128,
         code=NO_CODE,
     )

@@ -30,7 +30,7 @@ def fill(engine: EngineProcess) -> None:
         "package": "default",
         "runtime": "Python3.10",
         "handler": "index.handler",
-        "timeout": 3,
+        "timeout": 60,
         "memory_size": 128,
         "code_type": "inline",
         "func_code": {"file": encoded("import shared\n" + SOURCE)},
