@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,8 @@ def failed(engine: EngineProcess) -> str:
 def test_the_first_page_tells_that_work_is_taken_and_what_became_of_it(
     engine: EngineProcess, done: list[str], failed: str
 ) -> None:
-    text = visit(engine, HOME).text
+    while "starting 1" in (text := visit(engine, HOME).text):
+        pass  # the trigger that fails is tried again at this very moment
 
     assert "Ready New work is taken" in text
     assert "Isolation process" in text
@@ -169,23 +171,28 @@ def test_all_that_is_known_of_one_invocation_is_on_its_page(engine: EngineProces
 def test_what_is_owed_and_fails_is_listed_with_why_and_when_again(engine: EngineProcess, failed: str) -> None:
     until_metric(engine, "functiond_delivery_failures")
 
-    [row] = visit(engine, f"{HERE}/deliveries").rows
+    told: list[list[Any]] = [[], []]
+    while not told[0] or told[0] != told[1]:  # it is tried again meanwhile, each time later
+        told = [engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["retrying"]]
+        [row] = visit(engine, f"{HERE}/deliveries").rows
+        told.append(engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["retrying"])
 
-    told = engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["retrying"]
     assert row["Request id"] == failed
     assert "Topic not found" in row["Error"]
-    assert row["Next try"] == told[0]["next_try"].replace("T", " ").rstrip("Z")
+    assert row["Next try"] == told[0][0]["next_try"].replace("T", " ").rstrip("Z")
 
 
 def test_a_trigger_that_fails_shows_why_and_when_it_is_tried_again(engine: EngineProcess) -> None:
-    [row] = visit(engine, f"{HERE}/triggers?function=good").rows
+    row, told = {"Source": "starting"}, dict[str, Any](state="starting")
+    while "starting" in (told["state"], row["Source"].split()[0]):  # it is tried again at that very moment
+        [row] = visit(engine, f"{HERE}/triggers?function=good").rows
+        told = engine.ask("GET", f"/v2/{PROJECT}/fgs/triggers").json["triggers"][0]["source"]
 
-    [told] = engine.ask("GET", f"/v2/{PROJECT}/fgs/triggers").json["triggers"]
     assert row["Trigger"].startswith("APIG ")
     assert row["Source"].startswith("failing ")
     assert "address already in use" in row["Problem"]
     assert "next try 2" in row["Problem"]
-    assert told["source"]["next_try"] > told["source"]["since"]
+    assert told["next_try"] > told["since"]
 
 
 BROKEN = """
