@@ -5,11 +5,12 @@ const EVERY = 2000;
 const main = document.getElementById("main");
 const button = document.getElementById("live");
 let wanted = sessionStorage.getItem("live") !== "off";
+let welcome = true;
 let timer = 0;
 
 function show(state) {
   button.dataset.state = state;
-  button.textContent = { on: "live", off: "paused", lost: "no answer", ended: "final" }[state];
+  button.textContent = { on: "live", off: "paused", lost: "no answer", ended: "final", out: "sign in again" }[state];
   button.setAttribute("aria-pressed", String(state === "on"));
 }
 
@@ -41,6 +42,7 @@ function morph(old, next) {
 async function refresh() {
   try {
     const reply = await fetch(location.href, { headers: { Accept: "text/html" } });
+    welcome = ![401, 403, 429].includes(reply.status); // asked again and again, it would count as guessing
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
     const next = page.getElementById("main");
     if (!reply.ok || next === null) throw new Error(reply.statusText);
@@ -54,6 +56,7 @@ async function refresh() {
 function plan() {
   clearTimeout(timer);
   if (main.dataset.live === undefined) show("ended");
+  else if (!welcome) show("out");
   else if (!wanted) show("off");
   else if (!document.hidden) {
     timer = setTimeout(async () => {
@@ -67,6 +70,7 @@ if (button !== null && main.dataset.live !== undefined) {
   button.hidden = false;
   show(wanted ? "on" : "off");
   button.addEventListener("click", () => {
+    if (!welcome) return location.reload();
     wanted = !wanted;
     sessionStorage.setItem("live", wanted ? "on" : "off");
     if (wanted) show("on");
