@@ -126,7 +126,7 @@ async def test_the_trigger_may_be_there_before_its_stream(tmp_path: Path) -> Non
         await one.client.put("a")
 
         await one.has("a")
-        assert one.place.state(trigger).problem == ""
+        await until(lambda: one.place.state(trigger).problem == "")
 
 
 async def test_serial_waits_for_the_end_of_each_batch_also_of_the_run_before(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ async def test_a_batch_ends_at_its_size_and_a_record_too_large_is_thrown_away(tm
 
         assert found == ["1", "2", "3", "4"]
         assert max(len(event["records"][0]["messages"]) for event in await place.events()) == 2
-        assert place.state(trigger).refused == 1
+        await until(lambda: place.state(trigger).refused == 1)
 
 
 @pytest.mark.slow
