@@ -5,7 +5,8 @@ stays in the outbox, with its error, to be seen. One border stands around each d
 
 No destination holds up another: each has its own line in the outbox and so many deliveries at a time, and only one
 if its last delivery failed, until it takes that, or if half of all that may be under way are: where many hang, the
-other half is for those that do not.
+other half is for those that do not. Where one fails again and again, its line waits (``Troubled``), but for what is too
+old for that: it has its last try.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from engine.retry import RetryPolicy
 from engine.scheduling.backlog import Backlog
 from engine.text import storable
 from engine.trigger_seams import PluginContext
+from engine.troubled import Troubled
 
 log = structlog.get_logger("functiond.delivery")
 
@@ -86,7 +88,7 @@ class Delivery:
         self._work = asyncio.Event()
         self._work.set()  # what the last engine owed
         self._under_way: dict[int, DestinationSpec] = {}  #: by owed id
-        self._failing: set[DestinationSpec] = set()
+        self._troubled = Troubled(policy, self._random)
         self._destinations: dict[DestinationSpec, Destination] = {}
         self._delivered = self._failed = self._given_up = 0
 
@@ -127,8 +129,12 @@ class Delivery:
             owed, next_due = await self._outbox.owed(self._clock.now(), PAGE, AT_ONCE)
         except Unavailable:
             return self._clock.now() + AFTER_TROUBLE
-        at_once = Counter(self._under_way.values())
+        now, at_once = self._clock.now(), Counter(self._under_way.values())
         for one in owed:
+            until = self._troubled.until(one.destination)
+            if now < until and now - one.due_at < MAX_AGE:
+                next_due = until if next_due is None else min(next_due, until)
+                continue
             room = at_once[one.destination] < self._most(one.destination)
             if room and one.owed_id not in self._under_way and len(self._under_way) < ALL_AT_ONCE:
                 at_once[one.destination] += 1
@@ -138,7 +144,7 @@ class Delivery:
 
     def _most(self, destination: DestinationSpec) -> int:
         """How many deliveries to it may be under way now."""
-        return 1 if destination in self._failing or len(self._under_way) >= ALL_AT_ONCE // 2 else AT_ONCE
+        return 1 if destination in self._troubled or len(self._under_way) >= ALL_AT_ONCE // 2 else AT_ONCE
 
     async def _deliver(self, owed: Owed) -> None:
         since = self._clock.now()
@@ -162,7 +168,7 @@ class Delivery:
             await self._destination(owed.destination).deliver(owed, self._document(record), context)
         if limit.cancelled_caught:
             raise TimeoutError(f"the destination took longer than {self._longest:g} s")
-        self._failing.discard(owed.destination)
+        self._troubled.took(owed.destination)
         if not context.done:
             await self._outbox.delivered(owed)
         self._delivered += 1
@@ -198,7 +204,7 @@ class Delivery:
         self._failed += 1
         hopeless = isinstance(error, Undeliverable)  # this one, not its destination
         if not hopeless:
-            self._failing.add(owed.destination)
+            self._troubled.failed(owed.destination, now)
         final = hopeless or now - since > MAX_AGE
         due_at = None if final else now + self._policy.delay(owed.tries + 1, self._random.random())
         self._given_up += final

@@ -27,7 +27,7 @@ FLOORS = (
     {"testing"},
     {"scheduling", "functions", "janitor"},
     {"intake", "dispatcher", "discarder", "resources"},
-    {"delivery", "triggering", "redrive"},
+    {"delivery", "troubled", "triggering", "redrive"},
     {"wiring"},
     {"app"},
     {"figures", "http"},

@@ -20,6 +20,7 @@ from engine.retry import RetryPolicy
 from engine.scheduling.backlog import Backlog
 from engine.testing import ManualClock, MemoryStorage
 from engine.trigger_seams import PluginContext
+from engine.troubled import LONGEST
 from engine.urn import FunctionUrn
 from tests.contracts.storage import Seams, ended, made
 from tests.executing import function
@@ -92,6 +93,12 @@ class Delivering(Struct, kw_only=True):
         self.clock.advance(1.0)
         self.delivery.wake()
         return self.storage.debts[self.storage.last_owed_id]
+
+    async def owe_together(self, *to: DestinationSpec) -> None:
+        """At this very moment."""
+        for one in to:
+            await ended(cast("Seams", self.storage), at=self.clock.now() - 1.0, owes=one)
+        self.delivery.wake()
 
     async def told(self, count: int) -> None:
         """Wait until so many deliveries were tried and decided."""
@@ -234,6 +241,39 @@ async def test_one_that_fails_is_tried_with_one_at_a_time_until_it_takes_that() 
         gate.set()
 
         await now.told(6)
+
+
+async def test_what_is_owed_to_one_that_fails_again_waits_together_and_holds_up_no_other() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda owed: OSError("closed") if owed.destination == SPEC else None
+        await now.owe()
+        await now.told(1)
+        await now.owe_together(SPEC, SPEC, SPEC, SPEC, OTHER)
+        await now.told(3)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        tried = [owed.destination for owed in now.recorder.seen]
+        now.recorder.then = lambda _: None
+        now.clock.advance(LONGEST)
+        now.delivery.wake()
+        await now.told(8)
+
+        assert sorted(tried, key=str) == sorted([SPEC, SPEC, OTHER], key=str)
+        assert now.storage.debts == {}
+
+
+async def test_what_has_waited_for_a_day_behind_one_that_fails_has_its_try_and_is_given_up() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        await now.owe()
+        await now.told(1)
+        await now.owe_together(SPEC, SPEC)
+        await now.told(2)
+        now.clock.advance(MAX_AGE + 10)
+        now.delivery.wake()
+        await until(lambda: now.delivery.statistics().given_up == 3)
+
+        assert sorted(owed.tries for owed in now.recorder.seen) == [0, 0, 0, 1, 1]
 
 
 async def test_what_is_stored_when_its_time_is_up_is_queued_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
