@@ -233,6 +233,12 @@ def rows(data: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
         return database.execute(sql, values).fetchall()
 
 
+def make_due(data: Path) -> None:
+    """All that the next engine on a dead one's data finds delayed; it has been so for a quarter of an hour."""
+    with closing(sqlite3.connect(data / "journal.db")) as database, database:
+        database.execute("UPDATE invocation SET first_due = first_due - 1500, due = due - 1500, rank = rank - 1500")
+
+
 #: Ended and unended rows and bytes, as the real rows have them; to be compared with the table ``tally``.
 REAL_TALLY = """
 SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY function_id

@@ -287,7 +287,8 @@ def published(engine: EngineProcess, name: str, source: str) -> str:
 def test_who_waits_is_answered_before_the_engine_ends_and_others_are_sent_away(tmp_path: Path) -> None:
     port = str(free_port())
     os.mkfifo(tmp_path / "told")
-    with engine_on(tmp_path / "data", FUNCTIOND_PLUGINS__APIG__PORT=port) as engine, ThreadPoolExecutor(1) as pool:
+    settings = {"FUNCTIOND_PLUGINS__APIG__PORT": port, "FUNCTIOND_GRACE": "60"}
+    with engine_on(tmp_path / "data", **settings) as engine, ThreadPoolExecutor(1) as pool:
         waits, probe = [published(engine, name, source) for name, source in (("told", TOLD), ("probe", SOURCE))]
         waiting = pool.submit(ask, f"{waits}?at={tmp_path}")
         with open(tmp_path / "told", "w") as told:  # once the function reads

@@ -12,7 +12,7 @@ from time import monotonic
 
 import pytest
 
-from tests.acceptance.engine_process import REAL_TALLY, TALLY, EngineProcess, engine_on, rows
+from tests.acceptance.engine_process import REAL_TALLY, TALLY, EngineProcess, engine_on, make_due, rows
 
 ECHO = "def handler(event, context):\n    return event\n"
 #: Waits for a file to appear, so that a test says when it ends.
@@ -227,13 +227,14 @@ def test_a_failed_fsync_ends_the_process_for_a_new_start_that_reads_the_file(tmp
     try:
         engine.start()
         engine.create("echo", ECHO)
-        accepted = [engine.accepted("echo", {"n": n}, X_Functiond_Delay="1") for n in range(5)]
+        accepted = [engine.accepted("echo", {"n": n}, X_Functiond_Delay="600") for n in range(5)]
         broken.touch()
         reply = engine.send("echo")
 
         assert (reply.status, reply.json["error_code"]) == (503, "FSS.0503")
         assert engine.wait() == 3
         broken.unlink()
+        make_due(engine.data)
         engine.start()
         assert [engine.record("echo", one, wait=30)["status"] for one in accepted] == ["SUCCESS"] * 5
     finally:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, REAL_TALLY, TALLY, EngineProcess, engine_on, rows, urn_of
+from tests.acceptance.engine_process import BASE, REAL_TALLY, TALLY, EngineProcess, engine_on, make_due, rows, urn_of
 
 #: Notes the event in a file, one line each.
 SINK = """
@@ -109,9 +109,7 @@ def test_what_is_too_old_when_its_turn_comes_is_discarded_and_told(tmp_path: Pat
         engine.configure("echo", max_async_event_age_in_seconds=1, destination_config={"on_failure": to("sink")})
         request_id = engine.accepted("echo", {"n": 1}, X_Functiond_Delay="600")
         engine.kill()
-        # Grown old by hand, while nobody can run it.
-        with closing(sqlite3.connect(engine.data / "journal.db")) as database, database:
-            database.execute("UPDATE invocation SET first_due = first_due - 900, due = due - 900, rank = rank - 900")
+        make_due(engine.data)
         engine.start()
 
         end = engine.record("echo", request_id, wait=30)
