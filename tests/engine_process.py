@@ -65,5 +65,5 @@ def functiond(
     environment = {**CLEAN, **({"FUNCTIOND_URL": url} if url else {}), **(environ or {})}
     command = [sys.executable, "-m", "engine", *map(str, arguments)]
     return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=60, check=False
+        command, input=stdin, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120, check=False
     )

@@ -32,7 +32,7 @@ from tests.ports import free_port
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 USER, PASSWORD, VHOST = "sh@p", "p@s/w%25r?d", "/sh op"
 #: Seconds that it may take to start.
-PATIENCE = 90.0
+PATIENCE = 200.0
 
 
 class Broker:

@@ -249,7 +249,7 @@ def prepared(tmp_path: Path) -> Path:
     return directory
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     ("how", "first", "stride"),  # cancelled once, or at every await from then on
     [
