@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,8 @@ from plugins.rabbitmq.accepted import FULL, MARK, ROWS, Accepted, mark_of
 from plugins.rabbitmq.connection import opened
 from plugins.rabbitmq.options import RabbitOptions
 from plugins.rabbitmq.settings import Instance, RabbitSettings
+from plugins.rabbitmq.source import _Reader
+from plugins.rabbitmq.window import FIRST, Window
 from tests.rabbit_broker import PASSWORD, USER, VHOST, Broker, started_broker
 from tests.triggering import House, house, messages, until
 
@@ -74,6 +76,23 @@ def test_the_last_messages_are_remembered_and_others_forgotten(together: int) ->
 def test_a_batch_without_ids_moves_no_cursor() -> None:
     assert Accepted({}).cursor([]) == {}
     assert b"" not in Accepted({"0": bytes(8)})
+
+
+# --- the window ---------------------------------------------------------------------------------------------
+
+
+def test_the_window_has_room_for_two_batches_or_for_as_many_bytes() -> None:
+    window = Window(1000, room=10_000)
+
+    sizes = []
+    for largest in (0, 4000, *[1] * 30):
+        window.saw(largest)
+        sizes.append(window.size)
+
+    assert (sizes[0], sizes[1], sizes[-1]) == (2000, 2, 2000)
+    assert sizes[1:] == sorted(sizes[1:])
+    assert window.saw(20_000)
+    assert (window.size, window.batch) == (1, 1)
 
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -218,6 +237,29 @@ async def test_batches_end_at_their_bytes_and_a_message_too_large_is_thrown_away
         assert [message[:1] for message in found] == ["0", "1", "2", "e"]
         assert len(await place.events()) >= 3
         await until(lambda: place.state(trigger).refused == 1)
+
+
+@pytest.mark.slow
+async def test_of_large_messages_few_are_held(
+    tmp_path: Path, broker: Broker, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    accept = _Reader._accept
+
+    async def watched(reader: _Reader, batch: Sequence[Any]) -> None:
+        held.append(len(batch) + reader._came.qsize())
+        await accept(reader, batch)
+
+    async with house(tmp_path, [plugin]) as place:
+        trigger = await reading(place, broker, exchange, batch_size=1000)
+    await broker.send(exchange, *[b"%d" % n + b"x" * 20_000 for n in range(300)])
+    monkeypatch.setattr(_Reader, "_accept", watched)
+    async with house(tmp_path, [plugin], plugins__rabbitmq__batch_bytes=100_000) as place:
+        await messages(place, 300)
+        await has(broker, trigger, ready=0)
+
+        assert max(held) <= FIRST + 9
+        assert max(held[-10:]) <= 9
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from plugins.rabbitmq.accepted import Accepted, mark_of
 from plugins.rabbitmq.connection import PATIENCE, is_direct, opened
 from plugins.rabbitmq.options import RabbitOptions
 from plugins.rabbitmq.settings import RabbitSettings
+from plugins.rabbitmq.window import Window
 
 #: A classic queue, whatever is usual at the broker: a quorum queue throws away what has come back 20 times.
 #: Milliseconds that it is kept when nobody reads it.
@@ -65,6 +66,9 @@ class _Reader:
         self._accepted = Accepted(context.cursors)
         self._came: asyncio.Queue[Any] = asyncio.Queue()
         self._last_tag = 0
+        # As many again are on their way while a batch is being written.
+        self._window = Window(options.batch_size, 2 * settings.batch_bytes)
+        self._consumer = ""
 
     async def begin(self) -> None:
         exchange, former = self._options.exchange_name, self._context.cursors.get(EXCHANGE, b"").decode()
@@ -75,10 +79,8 @@ class _Reader:
                 raise ValueError(f"{exchange} is a direct exchange: only fanout and topic ones give all messages")
             if former not in ("", exchange):  # what has come from there is read
                 await self._channel.queue_unbind(self._queue, former, EVERYTHING)
-            # As many again are on their way while a batch is being written.
-            await self._channel.basic_qos(prefetch_count=2 * self._options.batch_size)
             self._channel.on_consumer_cancel_callbacks.add(lambda _: self._came.put_nowait(None))
-            await self._channel.basic_consume(self._queue, self._came.put_nowait)
+        await self._consume()
         if former != exchange:
             await self._context.accept_batch([], {EXCHANGE: exchange.encode()})
 
@@ -93,10 +95,12 @@ class _Reader:
             return
         size = len(batch[0].value)
         with anyio.move_on_after(self._settings.batch_wait):
-            while len(batch) < self._options.batch_size and size < self._settings.batch_bytes:
+            while len(batch) < self._window.batch and size < self._settings.batch_bytes:
                 batch.append(await self._get())
                 size += len(batch[-1].value)
         await self._accept(batch)
+        if self._window.saw(max(len(message.value) for message in batch)):
+            await self._consume()
 
     async def leave(self) -> None:
         """The trigger is gone. What was under way on the channel may have closed it."""
@@ -108,6 +112,14 @@ class _Reader:
 
     async def _bind(self) -> None:
         await self._channel.queue_bind(self._queue, self._options.exchange_name, EVERYTHING)
+
+    async def _consume(self) -> None:
+        """By another consumer: the broker changes the window of none that it has."""
+        with patience("the broker did not begin to send", PATIENCE):
+            if self._consumer:
+                await self._channel.basic_cancel(self._consumer)
+            await self._channel.basic_qos(prefetch_count=self._window.size)
+            self._consumer = (await self._channel.basic_consume(self._queue, self._came.put_nowait)).consumer_tag
 
     async def _get(self) -> _Message:
         message = await self._came.get()
