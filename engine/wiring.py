@@ -98,31 +98,7 @@ def wire(ground: Ground) -> Running:
     failures = Failures(clock, limit=settings.auth.failures, window=settings.auth.failure_window)
     plugins = _plugins(ground, disk, failures, audit)
     delivery = _delivery(ground, catalog, intake, backlog, policy, plugins)
-
-    def on_end(settlement: Settlement) -> None:
-        janitor.note_end()
-        if settlement.owes is not None:
-            delivery.wake()
-
-    dispatcher = Dispatcher(
-        scheduler=scheduler,
-        journal=storage.journal,
-        records=storage.records,
-        executor=pool,
-        catalog=catalog,
-        backlog=backlog,
-        clock=clock,
-        policy=policy,
-        slots=executor.slots,
-        ageing=settings.queue.ageing,
-        on_end=on_end,
-        on_attempt=usage.note,
-    )
-
-    def on_discard(keys: Sequence[int]) -> None:
-        janitor.note_end()
-        dispatcher.note_discarded(keys)
-
+    dispatcher = _dispatcher(ground, catalog, scheduler, backlog, policy, usage, janitor, delivery)
     resources = _resources(ground, catalog)
     return Running(
         settings=settings,
@@ -145,7 +121,7 @@ def wire(ground: Ground) -> Running:
         sources=_sources(ground, resources, plugins, catalog, intake, backlog, dispatcher, policy),
         redrive=_redrive(ground, catalog, intake, delivery),
         janitor=janitor,
-        discarder=Discarder(storage.journal, scheduler, backlog, clock, on_discard),
+        discarder=_discarder(ground, scheduler, backlog, janitor, dispatcher),
         audit=audit,
         logs=ground.board,
         failures=failures,
@@ -246,6 +222,47 @@ def _delivery(
         plugins=plugins.speaking_for,
         largest=ground.settings.http.async_body_limit,
     )
+
+
+def _dispatcher(
+    ground: Ground,
+    catalog: Catalog,
+    scheduler: Scheduler,
+    backlog: Backlog,
+    policy: RetryPolicy,
+    usage: Usage,
+    janitor: Janitor,
+    delivery: Delivery,
+) -> Dispatcher:
+    def on_end(settlement: Settlement) -> None:
+        janitor.note_end()
+        if settlement.owes is not None:
+            delivery.wake()
+
+    return Dispatcher(
+        scheduler=scheduler,
+        journal=ground.storage.journal,
+        records=ground.storage.records,
+        executor=ground.pool,
+        catalog=catalog,
+        backlog=backlog,
+        clock=ground.clock,
+        policy=policy,
+        slots=ground.settings.executor.slots,
+        ageing=ground.settings.queue.ageing,
+        on_end=on_end,
+        on_attempt=usage.note,
+    )
+
+
+def _discarder(
+    ground: Ground, scheduler: Scheduler, backlog: Backlog, janitor: Janitor, dispatcher: Dispatcher
+) -> Discarder:
+    def on_discard(keys: Sequence[int]) -> None:
+        janitor.note_end()
+        dispatcher.note_discarded(keys)
+
+    return Discarder(ground.storage.journal, scheduler, backlog, ground.clock, on_discard)
 
 
 def _redrive(ground: Ground, catalog: Catalog, intake: Intake, delivery: Delivery) -> Redrive:
