@@ -15,7 +15,7 @@ import anyio
 from bench.harness import Figure, Options, Round, Say, Scenario, scratch
 from bench.journal_file import drained, fill
 from bench.machine import memory_mb
-from bench.server import NOOP, ServerFailed, engine
+from bench.server import NOOP, ServerFailed, engine, until
 
 LENGTHS = (1_000, 10_000, 100_000, 1_000_000)
 FUNCTION = 1  #: the first that a new data directory gives
@@ -38,12 +38,13 @@ def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
 
 def _measure(directory: Path, rows: int, options: Options) -> Round:
     with engine(directory) as server:
-        server.deploy("noop", NOOP)
+        function = server.deploy("noop", NOOP)
     anyio.run(partial(fill, directory, FUNCTION, rows))
     found = {"pop": _pop(directory, min(rows, POPS))}
     with engine(directory) as server:
         found["memory"] = memory_mb(server.pid)
         time.sleep(options.seconds)
+        until(lambda: server.ended(function) > 0, "no queued invocation ended")  # a slow machine may not have begun
         found["peak memory"] = memory_mb(server.pid, "VmHWM")
     found["drain"] = drained(directory).rate
     return found

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ import msgspec
 from bench.load import Job, Report
 
 PROJECT = "bench"
-#: Seconds that a process gets to start, and to end.
-PATIENCE = 60.0
+#: Seconds that a process gets to start, to end, and to do what is waited for.
+PATIENCE = 120.0
 
 NOOP = "def handler(event, context):\n    return ''\n"
 HELD = "import time\ndef handler(event, context):\n    time.sleep(3600)\n"
@@ -163,6 +163,15 @@ class Engine(Process):
     def ended(self, function: str, status: str = "SUCCESS") -> int:
         """How many have ended so."""
         return int(self.call("GET", f"{function}/async-invocations?status={status}&limit=1")["count"])
+
+
+def until(true: Callable[[], bool], problem: str) -> None:
+    """Return once it is so. Raises ServerFailed, with the problem in words, if that takes too long."""
+    deadline = time.perf_counter() + PATIENCE
+    while not true():
+        if time.perf_counter() > deadline:
+            raise ServerFailed(f"{problem} in {PATIENCE:g} s")
+        time.sleep(0.02)
 
 
 @contextmanager

@@ -15,13 +15,11 @@ from msgspec import Struct
 from bench.harness import Figure, Options, Round, scratch
 from bench.load import Job
 from bench.machine import cpu_of
-from bench.server import HELD, PROJECT, Engine, ServerFailed, engine, load
+from bench.server import HELD, PATIENCE, PROJECT, Engine, engine, load, until
 
 CONNECTIONS = 64
 #: What an event has beside its envelope.
 TEXT = "x" * 191
-#: Seconds until all that was sent must be in the journal.
-PATIENCE = 120.0
 #: Messages in one event at the most, of sources that make one of many.
 TOGETHER = 100
 #: Messages in a request to a stream.
@@ -50,11 +48,11 @@ class Listening:
         path = f"/v2/{PROJECT}/fgs/triggers/{urn}"
         self._server, self._state = server, f"{path}/{kind}/{server.call('POST', path, body)['trigger_id']}/state"
         self.trigger_id = self._state.split("/")[-2]
-        _until(lambda: server.call("GET", self._state)["state"] == "running", f"the source of {kind} did not run")
+        until(lambda: server.call("GET", self._state)["state"] == "running", f"the source of {kind} did not run")
 
     def accepted(self, events: int) -> None:
         """Return once there were so many."""
-        _until(lambda: self._server.call("GET", self._state)["accepted"] >= events, f"{events} events did not come")
+        until(lambda: self._server.call("GET", self._state)["accepted"] >= events, f"{events} events did not come")
 
 
 class Watch:
@@ -133,7 +131,7 @@ def wait_for_messages(data: Path, messages: int, count: Count) -> None:
             last, found = key, found + count(msgspec.json.decode(event))
         return found >= messages
 
-    _until(all_there, f"{messages} messages did not come")
+    until(all_there, f"{messages} messages did not come")
 
 
 def in_records(event: Any) -> int:
@@ -145,11 +143,3 @@ def _events(data: Path, after: int) -> list[tuple[int, bytes]]:
     """All behind a key, in their order."""
     with closing(sqlite3.connect(f"file:{data}/journal.db?mode=ro", uri=True, timeout=10)) as database:
         return database.execute("SELECT key, body FROM payload WHERE key > ? ORDER BY key", (after,)).fetchall()
-
-
-def _until(true: Callable[[], bool], problem: str) -> None:
-    deadline = time.perf_counter() + PATIENCE
-    while not true():
-        if time.perf_counter() > deadline:
-            raise ServerFailed(f"{problem} in {PATIENCE:g} s")
-        time.sleep(0.02)
