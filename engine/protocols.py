@@ -369,7 +369,8 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     shown: Callable[[Any, str, str, Any], Mapping[str, Any]] | None = None
     #: The same of what only its running service knows: the service, options, trigger id, URN.
     standing: Callable[[Any, Any, str, str], Mapping[str, Any]] | None = None
-    #: Entered while a trigger is stored and enabled, whether its source runs or not: the service, options, its door.
+    #: Entered, and raising nothing, while a trigger is stored and enabled, whether its source runs or not: the service,
+    #: options, its door.
     known: Callable[[Any, Any, TriggerDoor], AbstractContextManager[None]] | None = None
     #: Where a trigger is reached, if it is known: its kind, options, and the settings of the plugin's service. Replies
     #: show it as ``invoke_url``.
