@@ -30,7 +30,7 @@ from engine.isolation.leftovers import kill_leftovers
 from engine.isolation.processes import carries, marked
 from engine.model import Code, CodePackage, Dependency
 from tests.executing import SOURCE as BASIC
-from tests.executing import exit_of, function, invocation, is_alive, marker, pid_of, pool
+from tests.executing import exit_of, function, invocation, is_alive, marker, pid_of, pool, stop
 from tests.test_isolation import groups, need_cgroup
 
 SOURCE = (
@@ -359,6 +359,17 @@ async def test_the_signal_that_ended_an_instance_is_told(opened: Pool, name: str
     outcome = await opened.execute(function("signalled"), invocation(json.dumps({"signal": name})))
 
     assert (outcome.code, name in outcome.message) == (Code.USER_EXCEPTION, True)
+
+
+async def test_so_it_is_though_the_word_of_it_comes_late(opened: Pool) -> None:
+    asked = function("signalled", revision=1)
+    await opened.warm(asked)
+    (instance,) = opened.fleet.alive
+    stop(instance.pid)  # its init, who tells
+    asyncio.get_running_loop().call_later(0.5, os.kill, instance.pid, signal.SIGCONT)
+    outcome = await opened.execute(asked, invocation('{"signal": "SIGTERM"}'))
+
+    assert "SIGTERM" in outcome.message
 
 
 async def test_a_timeout_ends_what_the_function_started(opened: Pool, tmp_path: Path) -> None:
