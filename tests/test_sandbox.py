@@ -44,7 +44,9 @@ def look(event, context):
         "user": [os.getuid(), os.getgid(), os.getgroups()],
         "folder": os.getcwd(), "tmp": os.listdir("/tmp"), "shm": os.listdir("/dev/shm"),
         "processes": [int(name) for name in os.listdir("/proc") if name.isdigit()],
-        "files": sorted(os.readlink("/proc/self/fd/%d" % fd).split(":")[0] for fd in range(99) if is_open(fd)),
+        "files": sorted(
+            os.readlink("/proc/self/fd/" + fd).split(":")[0] for fd in os.listdir("/proc/self/fd") if is_open(fd)
+        ),
         "rights": [line.split()[1] for line in open("/proc/self/status") if line[:6] in ("CapPrm", "CapEff", "CapInh")],
         "no_new_rights": "NoNewPrivs:\\t1" in open("/proc/self/status").read(),
         "size": os.statvfs("/tmp").f_blocks * os.statvfs("/tmp").f_frsize >> 20,
@@ -55,7 +57,7 @@ def look(event, context):
 
 def is_open(fd):
     try:
-        return bool(os.fstat(fd))
+        return bool(os.fstat(int(fd)))
     except OSError:
         return False
 

@@ -39,7 +39,7 @@ def look(event, context):
     """What a process is given."""
     told = ("SigBlk", "SigIgn", "SigCgt", "Umask", "Uid")
     status = [line for line in open("/proc/self/status") if line.startswith(told)]
-    files = [os.readlink("/proc/self/fd/%d" % fd).split(":")[0] for fd in range(64) if is_open(fd)]
+    files = [os.readlink("/proc/self/fd/" + fd).split(":")[0] for fd in os.listdir("/proc/self/fd") if is_open(fd)]
     return {
         "environment": dict(os.environ), "folder": os.getcwd(), "files": sorted(files), "status": status,
         "limits": [resource.getrlimit(kind) for kind in range(10)],
@@ -52,7 +52,7 @@ def look(event, context):
 
 def is_open(fd):
     try:
-        return bool(os.fstat(fd))
+        return bool(os.fstat(int(fd)))
     except OSError:
         return False
 

@@ -14,7 +14,7 @@ from engine.clock import Clock
 from engine.errors import InvalidField
 from engine.executors.host import Host
 from engine.executors.log_files import LogFiles
-from engine.executors.outcomes import START_FAILURES, Ended, launch_fault, runtime_fault, start_fault
+from engine.executors.outcomes import CANCELLED, START_FAILURES, Ended, launch_fault, runtime_fault, start_fault
 from engine.executors.places import Places, Start
 from engine.executors.process import Call, End, Instance, Key
 from engine.executors.reserve import Reserve, key_of
@@ -122,7 +122,7 @@ class Fleet:
             ended = await self._ready(call, function, command)
             if ended is None:
                 self.cold_starts.observe(self._clock.now() - began)
-            elif call.instance.end is not End.CANCELLED and (last or ended.answer.code not in START_FAILURES):
+            elif not call.cancelled and (last or ended.answer.code not in START_FAILURES):
                 verdict = ended
             return ended
         finally:
@@ -144,7 +144,11 @@ class Fleet:
         if answer is not None and answer.code == Code.OK and instance.end is None:
             return None
         instance.kill(End.UNFIT)
-        return Ended(answer or start_fault(instance, function).answer, call.written())
+        if call.cancelled:
+            answer = CANCELLED.answer
+        elif answer is None or answer.code == Code.OK:  # it ended as soon as it was ready
+            answer = start_fault(instance, function).answer
+        return Ended(answer, call.written())
 
     # --- going ----------------------------------------------------------------------------------------------
 

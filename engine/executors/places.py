@@ -23,16 +23,25 @@ class Wait:
     ``verdict`` is what it ends with; None: see which instance there is now.
     """
 
-    __slots__ = ("verdict",)
+    __slots__ = ("cancelled", "verdict")
 
     def __init__(self) -> None:
         self.verdict: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
+        self.cancelled = False
 
     def cancel(self) -> bool:
-        if self.verdict.done():
+        """False if it is over."""
+        if not self.verdict.done():
+            self.verdict.set_result(None)
+        elif self.verdict.cancelled() or self.verdict.result():
             return False
-        self.verdict.set_result(Ended(CANCELLED.answer, NOTHING))
+        self.cancelled = True
         return True
+
+    async def decided(self) -> Ended | None:
+        """The verdict. Until who waits has heard of it, it can be cancelled though there is an instance for it."""
+        verdict = await self.verdict
+        return Ended(CANCELLED.answer, NOTHING) if self.cancelled else verdict
 
 
 class Start:

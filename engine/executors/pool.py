@@ -224,13 +224,13 @@ class Pool:
         """What starts a worker, once it is known; while that takes, the invocation can be cancelled."""
         wait = self._running[invocation.key] = Wait()
         found = await command
-        return (wait.verdict.result() or found) if wait.verdict.done() else found
+        return (await wait.decided() or found) if wait.cancelled else found
 
     async def _join(self, start: Start, wait: Wait, invocation: Invocation) -> Ended | None:
         """None: it may be ready now."""
         self._running[invocation.key] = wait
         try:
-            verdict = await wait.verdict
+            verdict = await wait.decided()
         except BaseException:
             self._places.give(start.instance)
             raise
@@ -253,7 +253,7 @@ class Pool:
             self._places.give(instance)
         if answer is not None:
             return Ended(answer, call.written())
-        if call.unread and start is None:
+        if call.unread and start is None and not call.cancelled:
             return None
         fault = call_fault(call, function) if call.guilty else self._beside(call, invocation)
         return Ended(fault.answer, call.written())

@@ -76,7 +76,7 @@ class Owner(Protocol):
 class Call:
     """One request that an instance has; with the ticket of the instance itself, its start."""
 
-    __slots__ = ("guilty", "instance", "invocation", "ticket", "transcript", "unsent", "waiter")
+    __slots__ = ("cancelled", "guilty", "instance", "invocation", "ticket", "transcript", "unsent", "waiter")
 
     def __init__(self, instance: Instance, invocation: Invocation | None, transcript: Transcript | None = None) -> None:
         self.instance = instance
@@ -86,11 +86,14 @@ class Call:
         self.waiter: asyncio.Future[Answer | None] | None = None
         self.guilty = False  #: the instance ended because of this one, or had no other to serve
         self.unsent = False
+        self.cancelled = False  #: it must not go on, neither here nor on another instance
 
     def cancel(self) -> bool:
-        """End it, and the instance; False if there is nothing to end any more."""
-        if self.instance.end is not None or self.answered:
+        """End it, and the instance; False if it is over. A start that was answered is not: its request follows."""
+        waiter = self.waiter
+        if self.ticket != ITSELF and waiter is not None and waiter.done() and (waiter.cancelled() or waiter.result()):
             return False
+        self.cancelled = True
         self.instance.kill(End.CANCELLED, self)
         return True
 

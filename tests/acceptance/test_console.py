@@ -218,6 +218,8 @@ def test_a_trigger_that_fails_shows_why_and_when_it_is_tried_again(engine: Engin
 BROKEN = """
 from engine import Plugin
 
+pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+
 class Service:
     async def run(self, context, *, task_status):
         raise OSError("no such cable")

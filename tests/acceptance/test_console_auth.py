@@ -12,6 +12,8 @@ from tests.acceptance.browsing import Page, visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
 from tests.acceptance.two_keys import OTHERS_TOKEN, TOKEN, key_file
 
+pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+
 HOME = "/console/"
 
 

@@ -42,6 +42,8 @@ class BrokenDisk(batch.WritingConnection):
 database.WritingConnection = BrokenDisk
 sys.argv[0] = "engine"
 from engine.cli import main
+
+pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
 main()
 """
 TMPFS_SIZE = 64 << 20

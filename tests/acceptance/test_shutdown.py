@@ -38,6 +38,8 @@ def handler(event, context):
 KILLER = """
 import os, signal, time
 
+pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+
 def handler(event, context):
     pid = os.getppid()
     while b"\\0serve\\0" not in open(f"/proc/{pid}/cmdline", "rb").read():
