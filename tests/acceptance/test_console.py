@@ -15,6 +15,8 @@ from tests.acceptance.browsing import foreign, visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, urn_of
 from tests.acceptance.triggering import GOOD as GOOD_DATA
 
+pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+
 T = TypeVar("T")
 
 HOME = "/console/"
@@ -217,8 +219,6 @@ def test_a_trigger_that_fails_shows_why_and_when_it_is_tried_again(engine: Engin
 
 BROKEN = """
 from engine import Plugin
-
-pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
 
 class Service:
     async def run(self, context, *, task_status):

@@ -14,6 +14,8 @@ import pytest
 
 from tests.acceptance.engine_process import REAL_TALLY, TALLY, EngineProcess, engine_on, make_due, rows
 
+pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+
 ECHO = "def handler(event, context):\n    return event\n"
 #: Waits for a file to appear, so that a test says when it ends.
 HELD = """
@@ -42,8 +44,6 @@ class BrokenDisk(batch.WritingConnection):
 database.WritingConnection = BrokenDisk
 sys.argv[0] = "engine"
 from engine.cli import main
-
-pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
 main()
 """
 TMPFS_SIZE = 64 << 20

@@ -14,6 +14,8 @@ import pytest
 
 from tests.acceptance.engine_process import EngineProcess, descendants, engine_on, is_alive, rows
 
+pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+
 ECHO = "def handler(event, context):\n    return event\n"
 #: Says that it runs, and ends when a file appears.
 HELD = """
@@ -37,8 +39,6 @@ def handler(event, context):
 #: Kills the engine, which is one of its parents.
 KILLER = """
 import os, signal, time
-
-pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
 
 def handler(event, context):
     pid = os.getppid()
