@@ -20,10 +20,10 @@ from engine.clock import Clock, SystemClock
 from engine.executors.fleet import Fleet
 from engine.executors.host import Host, HostSettings
 from engine.executors.log_files import LogFiles
-from engine.executors.outcomes import Ended, Fault, beside_fault, call_fault
+from engine.executors.outcomes import CANCELLED, Ended, Fault, beside_fault, call_fault
 from engine.executors.places import Start, Wait
 from engine.executors.process import Call, Instance, Key
-from engine.executors.transcript import Scribe
+from engine.executors.transcript import NOTHING, Scribe
 from engine.executors.walls import BARE, Walls, open_starter
 from engine.interpreters import Interpreters
 from engine.isolation.detect import detect_isolation
@@ -224,7 +224,7 @@ class Pool:
         """What starts a worker, once it is known; while that takes, the invocation can be cancelled."""
         wait = self._running[invocation.key] = Wait()
         found = await command
-        return (await wait.decided() or found) if wait.cancelled else found
+        return Ended(CANCELLED.answer, NOTHING) if wait.cancelled else found
 
     async def _join(self, start: Start, wait: Wait, invocation: Invocation) -> Ended | None:
         """None: it may be ready now."""
