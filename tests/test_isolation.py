@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 from engine.executors.pool import Pool
-from engine.isolation.cgroup import PREFIX, V2, CgroupEnclosure, CgroupIsolation, Layout, members
+from engine.isolation.cgroup import V2, CgroupEnclosure, CgroupIsolation, Layout, members
+from engine.isolation.claims import PREFIX, claimed, sweep
 from engine.isolation.detect import cgroup_mounts, check_marker, detect_isolation
 from engine.isolation.leftovers import kill_leftovers
 from engine.isolation.limits import Limits
@@ -312,6 +314,63 @@ def test_leftovers_of_another_engine_are_not_touched(tmp_path: Path) -> None:
 
         assert other.poll() is None
         other.kill()
+
+
+# --- groups of others ---
+
+
+async def test_groups_of_an_engine_that_never_comes_back_are_swept_by_another(tmp_path: Path) -> None:
+    need_cgroup(tmp_path)
+    with engine_process(tmp_path, "strongest") as dead:
+        pid, helper = await asyncio.to_thread(instances_of, dead)
+        dead.send_signal(signal.SIGKILL)
+    await exit_of(pid)
+
+    detect_isolation(f"{marker(tmp_path)}-b").close()
+    assert groups(tmp_path), "something still lives there"
+    os.kill(helper, signal.SIGKILL)
+
+    def left() -> list[Path]:
+        detect_isolation(f"{marker(tmp_path)}-b").close()
+        return groups(tmp_path)
+
+    await until(lambda: not left())  # not at once: a process leaves its group late, and another may be sweeping
+
+
+def test_the_groups_of_a_living_engine_are_not_swept_though_it_has_no_instance(tmp_path: Path) -> None:
+    need_cgroup(tmp_path)
+    living = detect_isolation(marker(tmp_path))
+    before = groups(tmp_path)
+
+    detect_isolation(f"{marker(tmp_path)}-b").close()
+
+    assert groups(tmp_path) == before != []
+    living.close()
+
+
+def test_a_group_that_is_claimed_while_others_sweep_is_there(tmp_path: Path) -> None:
+    need_cgroup(tmp_path)
+    held = detect_isolation(marker(tmp_path))
+    own = groups(tmp_path)[0]
+    folder = own.with_name(f"{own.name}-b")
+    done = threading.Event()
+
+    def others() -> None:
+        while not done.is_set():
+            sweep(folder)
+
+    sweeper = threading.Thread(target=others)
+    sweeper.start()
+    missing = 0
+    for _ in range(500):
+        with claimed(folder):
+            missing += not folder.is_dir()
+    done.set()
+    sweeper.join()
+    sweep(folder)
+
+    assert (missing, folder.exists()) == (0, False)
+    held.close()
 
 
 # --- mechanisms ---

@@ -18,8 +18,6 @@ from msgspec import Struct
 from engine.isolation.limits import Enclosure, Limits, bound_descriptors
 from engine.isolation.processes import PATIENCE, kill_and_wait
 
-PREFIX = "functiond-"  #: begins the name of every engine's group
-
 
 class Setting(Struct, frozen=True, kw_only=True):
     """A value written into each instance's group; ``{memory}`` and ``{processes}`` stand for its limits."""
@@ -68,10 +66,13 @@ V2 = Layout(
 
 
 class CgroupIsolation:
-    """``folders`` gives the engine's own group for each controller (the same one in version 2)."""
+    """``folders`` gives the engine's own group for each controller (the same one in version 2).
 
-    def __init__(self, layout: Layout, folders: dict[str, Path]) -> None:
-        self._layout, self._folders = layout, folders
+    They are its own while it has these ``claims``, which it closes.
+    """
+
+    def __init__(self, layout: Layout, folders: dict[str, Path], claims: list[int]) -> None:
+        self._layout, self._folders, self._claims = layout, folders, claims
 
     @property
     def name(self) -> str:
@@ -96,6 +97,8 @@ class CgroupIsolation:
     def close(self) -> None:
         for folder in set(self._folders.values()):
             remove_group(folder)
+        while self._claims:
+            os.close(self._claims.pop())
 
 
 class CgroupEnclosure:
@@ -211,7 +214,7 @@ def kill_group(folder: Path) -> None:
 
 def remove_group(folder: Path) -> bool:
     """End all that lives in the group and below it, then remove it. Blocks. False if something would not go."""
-    for child in _children(folder):
+    for child in children(folder):
         remove_group(child)
     give_up = time.monotonic() + PATIENCE
     while True:
@@ -230,7 +233,7 @@ def remove_group(folder: Path) -> bool:
             return False
 
 
-def _children(folder: Path) -> list[Path]:
+def children(folder: Path) -> list[Path]:
     try:
         return [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
     except OSError:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.isolation.cgroup import PREFIX, V1, V2, CgroupIsolation, Layout, remove_group, write
+from engine.isolation.cgroup import V1, V2, CgroupIsolation, Layout, write
+from engine.isolation.claims import PREFIX, claim, claimed, sweep
 from engine.isolation.limits import Isolation
 from engine.isolation.rlimits import RlimitIsolation
 
@@ -52,10 +53,7 @@ def _version_2(marker: str) -> Isolation | None:
     folder = base / (PREFIX + marker)
     try:
         _delegate(base, marker)
-        folder.mkdir(exist_ok=True)
-        write(folder / "cgroup.subtree_control", "+memory +pids")
     except OSError:
-        remove_group(folder)
         return None
     return _tried(V2, dict.fromkeys(CONTROLLERS, folder))
 
@@ -67,19 +65,28 @@ def _delegate(base: Path, marker: str) -> None:
     if not set(CONTROLLERS) <= set((base / "cgroup.controllers").read_text().split()):
         raise OSError("the controllers are not here")
     try:
-        write(base / "cgroup.subtree_control", "+memory +pids")
+        _pass_on(base)
     except OSError:
         leaf = base / (PREFIX + marker + _LEAF)
-        leaf.mkdir(exist_ok=True)
-        write(leaf / "cgroup.procs", "0")
-        write(base / "cgroup.subtree_control", "+memory +pids")
+        with claimed(leaf):
+            write(leaf / "cgroup.procs", "0")
+        _pass_on(base)
+
+
+def _pass_on(folder: Path) -> None:
+    """Let its children have the controllers (version 2)."""
+    write(folder / "cgroup.subtree_control", " ".join(f"+{controller}" for controller in CONTROLLERS))
 
 
 def _tried(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
-    """Make the engine's group, and in it one group as instances will have."""
+    """Make the engine's group, and in it one group as instances will have; those of dead engines make room."""
+    claims: list[int] = []
+    isolation = CgroupIsolation(layout, folders, claims)
     try:
         for folder in set(folders.values()):
-            folder.mkdir(exist_ok=True)
+            claims.append(claim(folder))
+            if layout is V2:
+                _pass_on(folder)
             probe = folder / "probe"
             probe.mkdir()
             needed = [s.file for s in layout.settings if folders[s.controller] == folder and not s.optional]
@@ -87,11 +94,11 @@ def _tried(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
             probe.rmdir()
             if not usable:
                 raise OSError("the group lacks its files")
+            sweep(folder)
     except OSError:
-        for folder in set(folders.values()):
-            remove_group(folder)
+        isolation.close()
         return None
-    return CgroupIsolation(layout, folders)
+    return isolation
 
 
 def _mounts() -> Iterator[tuple[Path, str, str, str]]:

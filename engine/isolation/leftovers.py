@@ -6,7 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from engine.isolation.cgroup import PREFIX, remove_group
+from engine.isolation.cgroup import remove_group
+from engine.isolation.claims import PREFIX, claimed
 from engine.isolation.detect import cgroup_mounts, check_marker
 from engine.isolation.limits import ENGINE_VARIABLE
 from engine.isolation.processes import kill_marked
@@ -20,7 +21,8 @@ def kill_leftovers(marker: str, tmp: Path | None = None) -> list[int]:
     """
     check_marker(marker)
     for folder in _groups(PREFIX + marker):
-        remove_group(folder)
+        with claimed(folder):
+            remove_group(folder)
     stuck = kill_marked(ENGINE_VARIABLE, marker)
     if tmp is not None and tmp.is_dir():
         for entry in os.scandir(tmp):
