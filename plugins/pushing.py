@@ -13,11 +13,11 @@ from engine import (
     NotFound,
     Overloaded,
     PayloadTooLarge,
-    TriggerContext,
+    TriggerDoor,
 )
 
 
-async def accept_each(pairs: Iterable[tuple[TriggerContext, Event]]) -> int:
+async def accept_each(pairs: Iterable[tuple[TriggerDoor, Event]]) -> int:
     """Each on its own: what one function refuses keeps nothing from the others. Gives how many were accepted.
 
     Events have keys: who gives an id twice means the same event. So the sender, who hears of a refusal at the end,
@@ -26,10 +26,10 @@ async def accept_each(pairs: Iterable[tuple[TriggerContext, Event]]) -> int:
     accepted = 0
     later: FunctiondError | None = None
     never: FunctiondError | None = None
-    for context, event in pairs:
+    for door, event in pairs:
         try:
             with suppress(IdempotencyConflict):
-                await context.accept(event)
+                await door.accept(event)
         except (FunctionDisabled, Overloaded) as refusal:
             later = later or refusal
         except (NotFound, PayloadTooLarge) as refusal:

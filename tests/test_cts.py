@@ -10,14 +10,17 @@ import anyio
 import httpx
 import pytest
 import structlog.testing
+from anyio.abc import TaskStatus
+from msgspec.structs import replace
 
+from engine import TriggerContext
 from engine.audit import Trace
 from engine.auth.credentials import Token
 from engine.auth.failures import Failures
 from engine.errors import InvalidField
 from engine.http.auth import Authenticator
 from plugins.cts import plugin as cts
-from plugins.cts.source import WAITING
+from plugins.cts.source import WAITING, CtsTrigger
 from plugins.cts.traces import Wanted, own, read_pushed
 from tests.http_app import PROJECT
 from tests.triggering import House, door, house, until
@@ -111,6 +114,24 @@ async def test_what_is_done_over_the_api_calls_the_function(tmp_path: Path) -> N
         [event] = await events(place, 1)
         assert (event["cts"]["trace_name"], event["cts"]["code"]) == ("deleteFunction", 404)
         assert event["cts"]["resource_name"] == "nobody"
+
+
+async def test_a_trigger_hears_traces_from_when_it_is_stored(tmp_path: Path) -> None:
+    opened = anyio.Event()
+
+    class StartsLate(CtsTrigger):
+        async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+            await opened.wait()
+            await super().run(context, task_status=task_status)
+
+    async with house(tmp_path, [replace(cts, trigger=StartsLate)]) as place, door(place) as client:
+        await place.create("CTS", name="audit", operations=["FunctionGraph:function:*", "ECS:ecs:*"])
+        pushed = await push(client, PUSHED)
+        place.engine.audit.tell(left(trace_id="own"))
+        opened.set()
+
+        assert pushed.json() == {"accepted": 1}
+        assert [event["cts"]["trace_id"] for event in await events(place, 2)] == ["1", "own"]
 
 
 async def test_a_call_leaves_no_trace_so_none_leads_to_the_next(tmp_path: Path) -> None:

@@ -7,14 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx
 import msgspec
 import pytest
-from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine import Plugin, TriggerContext
+from engine import Plugin
 from engine.code.store import CodeSource
 from engine.model import Record, State
 from engine.protocols import Selection
@@ -23,9 +21,8 @@ from engine.resources.triggers import TriggerDraft
 from engine.testing import ManualClock
 from engine.urn import parse_urn
 from plugins.smn import plugin as smn
-from plugins.smn.options import SmnOptions
 from tests.http_app import PROJECT, REGION, SOURCE, encoded
-from tests.triggering import HELD, URN, House, door, house, until
+from tests.triggering import HELD, URN, House, NeverStarts, door, house, until
 
 TOPIC = f"urn:smn:{REGION}:{PROJECT}:orders"
 HELLO_ID, OTHER_ID = 1, 2
@@ -73,13 +70,6 @@ async def scene(folder: Path, plugin: Plugin = smn, **more: Any) -> AsyncIterato
         made = Scene(place=place, client=client)
         await made.ask("POST", "topics", {"name": "orders"})
         yield made
-
-
-class NeverStarts:
-    def __init__(self, options: SmnOptions) -> None: ...
-
-    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
-        await anyio.sleep_forever()
 
 
 async def another_function(place: House) -> None:

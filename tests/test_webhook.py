@@ -30,7 +30,7 @@ from plugins.webhook import plugin as webhook
 from plugins.webhook.destination import WebhookDestination, WebhookParam
 from plugins.webhook.signatures import check_standard, sign
 from tests.http_app import PROJECT, SOURCE, encoded
-from tests.triggering import House, door, house, until
+from tests.triggering import House, NeverStarts, door, house, until
 
 SECRET = "whsec_" + base64.b64encode(b"a key of some length").decode()
 KEY = b"a key of some length"
@@ -194,6 +194,17 @@ async def test_cloudevents_come_alone_in_headers_and_in_batches(tmp_path: Path) 
         events = await place.events()
         assert [(event["id"], event["type"]) for event in events] == [("1", "paid"), ("2", "paid up"), ("3", "paid")]
         assert events[1]["data"] == {"n": 2}
+
+
+async def test_a_trigger_gets_events_from_when_it_is_stored_until_it_is_deleted(tmp_path: Path) -> None:
+    async with house(tmp_path, [replace(eventgrid, trigger=NeverStarts)]) as place, door(place) as client:
+        trigger = await place.create("EVENTGRID", channel_id="c")
+        taken = await post(client, EVENT)
+        await place.delete(trigger)
+        late = await post(client, {**EVENT, "id": "2"})
+
+        assert (taken.json(), late.status_code) == ({"accepted": 1}, 404)
+        assert [event["id"] for event in await place.events()] == ["1"]
 
 
 async def test_an_event_goes_to_those_who_asked_for_its_like(tmp_path: Path) -> None:

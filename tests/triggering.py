@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import httpx
+from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.app import Running, run_engine
@@ -24,6 +25,7 @@ from engine.resources.triggers import TriggerDraft
 from engine.service import api_parts
 from engine.serving import listen
 from engine.settings import Settings, load_settings
+from engine.trigger_seams import TriggerContext
 from engine.triggering.source import SourceState
 from engine.urn import FunctionUrn, parse_urn
 from tests.http_app import PROJECT, REGION, SOURCE, encoded
@@ -103,6 +105,15 @@ def _hello() -> Function:
         memory_size=128,
         code=NO_CODE,
     )
+
+
+class NeverStarts:
+    """A source that is about to run, for ever."""
+
+    def __init__(self, options: object) -> None: ...
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        await anyio.sleep_forever()
 
 
 async def messages(place: House, count: int) -> list[str]:

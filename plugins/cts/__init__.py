@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerRules
 from plugins.cts.options import CtsOptions, clash
-from plugins.cts.source import CtsService, CtsTrigger
+from plugins.cts.source import CtsService, CtsTrigger, known
 
 plugin = Plugin(
     kinds=("CTS",),
     serve=CtsService,
     options=CtsOptions,
     trigger=CtsTrigger,
-    rules=TriggerRules(vendor=True, may_disable=False, overlaps=True, per_project=10, clash=clash),
+    rules=TriggerRules(vendor=True, may_disable=False, overlaps=True, per_project=10, clash=clash, known=known),
 )

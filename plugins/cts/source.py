@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 
 import anyio
@@ -29,6 +29,7 @@ from engine import (
     PushRequest,
     Trace,
     TriggerContext,
+    TriggerDoor,
 )
 from plugins.cts.options import CtsOptions
 from plugins.cts.traces import Wanted, own, payload, read_pushed
@@ -41,14 +42,18 @@ log = structlog.get_logger("functiond.cts")
 
 
 class CtsTrigger:
-    def __init__(self, options: CtsOptions) -> None:
-        self._wanted = Wanted(options.operations)
+    """Empties the inbox of a trigger, which is there from when that is stored."""
+
+    def __init__(self, options: CtsOptions) -> None: ...
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
         service: CtsService = context.plugin.service
-        with service.subscribed(self._wanted, context) as inbox:
-            task_status.started()
-            await inbox.empty_into(context)
+        task_status.started()
+        try:
+            await service.inbox(context.trigger_id).empty_into(context)
+        finally:
+            if context.deleted:
+                service.forget(context.trigger_id)
 
 
 class _Inbox:
@@ -81,17 +86,17 @@ class _Inbox:
 
 class _Subscriber(Struct, frozen=True, kw_only=True, eq=False):
     wanted: Wanted
-    context: TriggerContext
+    door: TriggerDoor
     inbox: _Inbox
 
     def event(self, trace_id: str, content: bytes) -> Event:
-        return Event(payload=content, idempotency_key=f"cts:{self.context.trigger_id}:{trace_id}")
+        return Event(payload=content, idempotency_key=f"cts:{self.door.trigger_id}:{trace_id}")
 
     def hear(self, trace: Trace) -> None:
-        if trace.project != self.context.project or not self.wanted.has_own(trace):
+        if trace.project != self.door.project or not self.wanted.has_own(trace):
             return
         if len(self.inbox) >= WAITING:
-            log.error("trace passed over: too many wait", trigger=self.context.trigger_id, trace=trace.trace_id)
+            log.error("trace passed over: too many wait", trigger=self.door.trigger_id, trace=trace.trace_id)
         else:
             self.inbox.put(self.event(trace.trace_id, payload(own(trace))))
 
@@ -100,43 +105,44 @@ class CtsService:
     """The endpoint, and the triggers that listen."""
 
     def __init__(self, settings: None) -> None:
-        self._subscribers: dict[str, _Subscriber] = {}
-        self._inboxes: dict[str, _Inbox] = {}
+        self._subscribers: list[_Subscriber] = []
+        self._inboxes: dict[str, _Inbox] = {}  #: by trigger
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         with context.routes.mount("", self._answer, signed=True):
             task_status.started()
             await anyio.sleep_forever()
 
+    def inbox(self, trigger_id: str) -> _Inbox:
+        return self._inboxes.setdefault(trigger_id, _Inbox())
+
+    def forget(self, trigger_id: str) -> None:
+        self._inboxes.pop(trigger_id, None)
+
     @contextmanager
-    def subscribed(self, wanted: Wanted, context: TriggerContext) -> Iterator[_Inbox]:
-        key = context.trigger_id
-        inbox = self._inboxes.setdefault(key, _Inbox())
-        mine = self._subscribers[key] = _Subscriber(wanted=wanted, context=context, inbox=inbox)
-
-        def hear(trace: Trace) -> None:
-            if self._subscribers.get(key) is mine:  # else its successor hears it
-                mine.hear(trace)
-
+    def subscribed(self, wanted: Wanted, door: TriggerDoor) -> Iterator[None]:
+        subscriber = _Subscriber(wanted=wanted, door=door, inbox=self.inbox(door.trigger_id))
+        self._subscribers.append(subscriber)
         try:
-            with context.plugin.audit.subscribed(hear):
-                yield inbox
+            with door.plugin.audit.subscribed(subscriber.hear):
+                yield
         finally:
-            if self._subscribers.get(key) is mine:
-                del self._subscribers[key]
-                if not inbox or context.deleted:  # else a run that failed is started again
-                    del self._inboxes[key]
+            self._subscribers.remove(subscriber)
 
     async def _answer(self, request: PushRequest) -> PushReply:
         if request.method != "POST" or request.path not in ("", "/"):
             return PushReply(status=405 if request.method != "POST" else 404, headers=((b"allow", b"POST"),))
-        listening = [one for one in self._subscribers.values() if request.project in ("", one.context.project)]
+        listening = [one for one in self._subscribers if request.project in ("", one.door.project)]
         if not listening:
             raise NotFound("no CTS trigger listens: create one")
         accepted = await accept_each(
-            (one.context, one.event(trace["trace_id"], payload(trace)))
+            (one.door, one.event(trace["trace_id"], payload(trace)))
             for trace in read_pushed(request.body)
             for one in listening
             if one.wanted.has_pushed(trace)
         )
         return PushReply(status=202, body=msgspec.json.encode({"accepted": accepted}))
+
+
+def known(service: CtsService, options: CtsOptions, door: TriggerDoor) -> AbstractContextManager[None]:
+    return service.subscribed(Wanted(options.operations), door)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine import Mode, Plugin, TriggerRules
 from plugins.eventgrid.options import EventGridOptions
-from plugins.eventgrid.source import EventGridService, EventGridTrigger
+from plugins.eventgrid.source import EventGridService, EventGridTrigger, known
 
 plugin = Plugin(
     kinds=("EVENTGRID",),
@@ -14,6 +14,10 @@ plugin = Plugin(
     modes=frozenset({Mode.ASYNC, Mode.SYNC}),
     fixed_mode=False,
     rules=TriggerRules(
-        vendor=True, may_disable=False, overlaps=True, unique=("channel_id", "source_name", "trigger_name")
+        vendor=True,
+        may_disable=False,
+        overlaps=True,
+        unique=("channel_id", "source_name", "trigger_name"),
+        known=known,
     ),
 )

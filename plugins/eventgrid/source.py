@@ -7,15 +7,16 @@ again, by its source and id, is not accepted twice; so a sender may repeat a bat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from urllib.parse import quote
 
 import anyio
 import msgspec
 from anyio.abc import TaskStatus
+from msgspec import Struct
 
-from engine import Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext
+from engine import Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext, TriggerDoor
 from plugins.eventgrid.cloudevents import CloudEvent, read_events
 from plugins.eventgrid.options import EventGridOptions
 from plugins.pushing import accept_each
@@ -25,13 +26,20 @@ _COMMON = {"datacontenttype": "application/json", "dataschema": "", "subject": "
 
 
 class EventGridTrigger:
-    def __init__(self, options: EventGridOptions) -> None:
-        self.options = options
+    """Nothing runs for it: events come to it from when it is stored."""
+
+    def __init__(self, options: EventGridOptions) -> None: ...
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
-        with context.plugin.service.subscribed(self, context):
-            task_status.started()
-            await anyio.sleep_forever()
+        task_status.started()
+        await anyio.sleep_forever()
+
+
+class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
+    """One trigger."""
+
+    options: EventGridOptions
+    door: TriggerDoor
 
     def wants(self, event: CloudEvent) -> bool:
         options, (bucket, key) = self.options, _object_of(event)
@@ -43,9 +51,9 @@ class EventGridTrigger:
             and key.endswith(options.suffix)
         )
 
-    def event(self, told: CloudEvent, trigger_id: str) -> Event:
+    def event(self, told: CloudEvent) -> Event:
         """An event that comes again calls the function once."""
-        key, whole = f"eventgrid:{trigger_id}:{told['source']}:{told['id']}", {**_COMMON, **told}
+        key, whole = f"eventgrid:{self.door.trigger_id}:{told['source']}:{told['id']}", {**_COMMON, **told}
         payload = msgspec.json.encode(_encoded(whole) if self.options.encode_key else whole)
         return Event(payload=payload, idempotency_key=key)
 
@@ -54,7 +62,7 @@ class EventGridService:
     """The endpoint, and who listens to which channel."""
 
     def __init__(self, settings: None) -> None:
-        self._subscribers: dict[str, tuple[EventGridTrigger, TriggerContext]] = {}
+        self._subscribers: list[Subscriber] = []
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         with context.routes.mount("", self._answer, signed=True):
@@ -62,32 +70,32 @@ class EventGridService:
             await anyio.sleep_forever()
 
     @contextmanager
-    def subscribed(self, trigger: EventGridTrigger, context: TriggerContext) -> Iterator[None]:
-        mine = self._subscribers[context.trigger_id] = (trigger, context)
+    def subscribed(self, subscriber: Subscriber) -> Iterator[None]:
+        self._subscribers.append(subscriber)
         try:
             yield
         finally:
-            if self._subscribers.get(context.trigger_id) is mine:  # else its successor's
-                del self._subscribers[context.trigger_id]
+            self._subscribers.remove(subscriber)
 
     async def _answer(self, request: PushRequest) -> PushReply:
         if request.method != "POST":
             return PushReply(status=405, headers=((b"allow", b"POST"),))
         channel = request.path.removeprefix("/")
         listening = [
-            (trigger, context)
-            for trigger, context in self._subscribers.values()
-            if trigger.options.channel_id == channel and request.project in ("", context.project)
+            one
+            for one in self._subscribers
+            if one.options.channel_id == channel and request.project in ("", one.door.project)
         ]
         if not listening:
             raise NotFound(f"no trigger listens to the channel {channel[:100]!r}")
         accepted = await accept_each(
-            (context, trigger.event(event, context.trigger_id))
-            for event in read_events(request)
-            for trigger, context in listening
-            if trigger.wants(event)
+            (one.door, one.event(event)) for event in read_events(request) for one in listening if one.wants(event)
         )
         return PushReply(status=202, body=msgspec.json.encode({"accepted": accepted}))
+
+
+def known(service: EventGridService, options: EventGridOptions, door: TriggerDoor) -> AbstractContextManager[None]:
+    return service.subscribed(Subscriber(options=options, door=door))
 
 
 def _object_of(event: CloudEvent) -> tuple[str, str]:
