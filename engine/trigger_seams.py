@@ -94,13 +94,19 @@ class Routes(Protocol):
     """HTTP for a plugin: paths of the API's listener, and listeners of its own."""
 
     def mount(
-        self, path: str, handler: PushHandler, *, signed: bool = False, limit: int = EVENT_LIMIT
+        self,
+        path: str,
+        handler: PushHandler,
+        *,
+        signed: bool = False,
+        operations: Sequence[Operation] = (),
+        limit: int = EVENT_LIMIT,
     ) -> AbstractContextManager[str]:
         """Answer ``/triggers/<plugin><path>`` and all below it while the block is entered; gives the whole path.
 
         The longest mounted path wins; of two on the same, the later, until it goes. Whoever sends is for the
         handler to check, unless ``signed``: then requests need the engine's own credentials, if it asks for any.
-        ``limit`` is for bytes of a body.
+        ``limit`` is for bytes of a body; ``operations`` tell the API's document what is served there.
         """
         ...
 
@@ -111,7 +117,6 @@ class Routes(Protocol):
 
         A head is the version and what comes behind the project: ``v2/streams`` is ``/v2/<project>/streams`` and all
         below. Requests need the engine's own credentials, if it asks for any; their ``path`` is the whole one.
-        ``operations`` tell the API's document what is served there.
         """
         ...
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 from engine import (
     Event,
@@ -11,10 +15,26 @@ from engine import (
     FunctionDisabled,
     IdempotencyConflict,
     NotFound,
+    Operation,
     Overloaded,
     PayloadTooLarge,
+    PushReply,
     TriggerDoor,
 )
+
+
+class Accepted(Struct, frozen=True, kw_only=True):
+    accepted: int  #: events, by as many triggers as wanted them
+
+
+def accepted_reply(accepted: int, status: int = 202) -> PushReply:
+    return PushReply(status=status, body=msgspec.json.encode(Accepted(accepted=accepted)))
+
+
+def push_operation(name: str, path: str, status: int = 202) -> Operation:
+    """One event or several, in shapes of the sender's, which no schema tells."""
+    body = dict[str, Any] | list[dict[str, Any]]
+    return Operation(name=name, method="POST", path=path, body=body, reply=Accepted, status=status, own=True)
 
 
 async def accept_each(pairs: Iterable[tuple[TriggerDoor, Event]]) -> int:

@@ -86,10 +86,16 @@ class PluginRoutes:
 
     @contextmanager
     def mount(
-        self, path: str, handler: PushHandler, *, signed: bool = False, limit: int = EVENT_LIMIT
+        self,
+        path: str,
+        handler: PushHandler,
+        *,
+        signed: bool = False,
+        operations: Sequence[Operation] = (),
+        limit: int = EVENT_LIMIT,
     ) -> Iterator[str]:
         whole = self._prefix + path.rstrip("/")
-        mount = Mount(path=whole, app=_App(handler, limit, len(whole)), signed=signed)
+        mount = Mount(path=whole, app=_App(handler, limit, len(whole)), signed=signed, operations=operations)
         self._mounts.add(mount)
         try:
             yield whole

@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 
 import anyio
-import msgspec
 import structlog
 from anyio.abc import TaskStatus
 from msgspec import Struct
@@ -33,10 +32,11 @@ from engine import (
 )
 from plugins.cts.options import CtsOptions
 from plugins.cts.traces import Wanted, own, payload, read_pushed
-from plugins.pushing import accept_each
+from plugins.pushing import accept_each, accepted_reply, push_operation
 
 WAITING = 1000  #: own traces of one trigger
 TOGETHER = 100  #: of them in one transaction
+PUSH = push_operation("CtsPushTraces", "/triggers/cts")
 
 log = structlog.get_logger("functiond.cts")
 
@@ -109,7 +109,7 @@ class CtsService:
         self._inboxes: dict[str, _Inbox] = {}  #: by trigger
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
-        with context.routes.mount("", self._answer, signed=True):
+        with context.routes.mount("", self._answer, signed=True, operations=[PUSH]):
             task_status.started()
             await anyio.sleep_forever()
 
@@ -141,7 +141,7 @@ class CtsService:
             for one in listening
             if one.wanted.has_pushed(trace)
         )
-        return PushReply(status=202, body=msgspec.json.encode({"accepted": accepted}))
+        return accepted_reply(accepted)
 
 
 def known(service: CtsService, options: CtsOptions, door: TriggerDoor) -> AbstractContextManager[None]:

@@ -19,8 +19,9 @@ from msgspec import Struct
 from engine import Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext, TriggerDoor
 from plugins.eventgrid.cloudevents import CloudEvent, read_events
 from plugins.eventgrid.options import EventGridOptions
-from plugins.pushing import accept_each
+from plugins.pushing import accept_each, accepted_reply, push_operation
 
+PUSH = push_operation("EventGridPushEvents", "/triggers/eventgrid/{channel_id}")
 #: What the grid adds where a sender left it off (spec triggers_runtime, 1.12).
 _COMMON = {"datacontenttype": "application/json", "dataschema": "", "subject": ""}
 
@@ -65,7 +66,7 @@ class EventGridService:
         self._subscribers: list[Subscriber] = []
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
-        with context.routes.mount("", self._answer, signed=True):
+        with context.routes.mount("", self._answer, signed=True, operations=[PUSH]):
             task_status.started()
             await anyio.sleep_forever()
 
@@ -91,7 +92,7 @@ class EventGridService:
         accepted = await accept_each(
             (one.door, one.event(event)) for event in read_events(request) for one in listening if one.wants(event)
         )
-        return PushReply(status=202, body=msgspec.json.encode({"accepted": accepted}))
+        return accepted_reply(accepted)
 
 
 def known(service: EventGridService, options: EventGridOptions, door: TriggerDoor) -> AbstractContextManager[None]:

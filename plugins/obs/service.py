@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import anyio
-import msgspec
 from anyio.abc import TaskStatus
 
 from engine import Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext, Unauthorized
@@ -27,10 +26,11 @@ from plugins.obs.opening import StoreOpener
 from plugins.obs.records import Happening
 from plugins.obs.snapshot import forget_others
 from plugins.obs.store import ObsService
-from plugins.pushing import accept_each
+from plugins.pushing import accept_each, accepted_reply, push_operation
 
 #: Seconds after which all triggers that there are have begun to listen.
 SETTLED = 60.0
+PUSH = push_operation("ObsPushNotification", "/triggers/obs", status=200)
 
 
 class Listener(Protocol):
@@ -64,7 +64,7 @@ class ObsHub:
         self._turns: dict[str, anyio.Lock] = {}
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
-        with context.routes.mount("", self._answer, signed=not self._settings.token):
+        with context.routes.mount("", self._answer, signed=not self._settings.token, operations=[PUSH]):
             async with anyio.create_task_group() as tasks:
                 await tasks.start(lambda *, task_status: self._http.run(context, task_status=task_status))
                 tasks.start_soon(self.expiry.run, context)
@@ -96,11 +96,11 @@ class ObsHub:
         told = read_notification(request.body)
         if isinstance(told, Confirmation):
             await confirm(self._fetcher, told.url, "plugins.obs.confirm_hosts")
-            return PushReply()
+            return accepted_reply(0, status=200)
         wanted = [(happening, self._listening(happening.bucket, request.project)) for happening in told]
         told_on = (one.tell(happening) for happening, listeners in wanted for one in listeners)
         accepted = await accept_each(pair for pair in told_on if pair is not None)
-        return PushReply(body=msgspec.json.encode({"accepted": accepted}))
+        return accepted_reply(accepted, status=200)
 
     def _listening(self, bucket: str, project: str) -> list[Listener]:
         of_bucket = [one for one in self._listeners.values() if one.bucket == bucket]
