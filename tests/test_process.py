@@ -34,10 +34,10 @@ class SlowIsolation(RlimitIsolation):
     def __init__(self) -> None:
         self.entered, self.go_on = threading.Event(), threading.Event()
 
-    def enclose(self, instance_id: str, pid: int, limits: Limits) -> RlimitEnclosure:
+    def enclose(self, instance_id: str, limits: Limits) -> RlimitEnclosure:
         self.entered.set()
         self.go_on.wait()
-        return RlimitEnclosure(instance_id, pid)
+        return super().enclose(instance_id, limits)
 
 
 async def test_a_killed_instance_is_a_failure_and_not_used_again(opened: Pool, tmp_path: Path) -> None:

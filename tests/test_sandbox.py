@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from engine.model import Code, CodePackage, Dependency
 from tests.executing import SOURCE as BASIC
 from tests.executing import exit_of, function, invocation, is_alive, marker, pid_of, pool, stop
 from tests.test_isolation import groups, need_cgroup
+from tests.triggering import until
 
 SOURCE = (
     BASIC
@@ -472,23 +472,20 @@ async def test_so_they_are_though_the_socket_is_closed_before_its_end_is_known(
 ) -> None:
     starter, loop = starter_of(opened), asyncio.get_running_loop()
     starter._fence["tmp"] = -1
-    isolation = opened.fleet._host._isolation
-    enclose, let_in = isolation.enclose, Instance.let_in
+    birth, let_in = Instance.birth, Instance.let_in
 
-    def enclose_late(*args: Any) -> Any:
+    async def birth_seen_late(instance: Instance) -> None:
+        await birth(instance)
         (template,) = starter._templates.values()
-        loop.call_soon_threadsafe(loop.remove_reader, template._socket)
-        enclosure = enclose(*args)
-        while any(instance._connected for instance in opened.fleet.present):
-            time.sleep(0.001)
-        return enclosure
+        loop.remove_reader(template._socket)
+        await until(lambda: not instance._connected)
 
     def let_in_then_listen(instance: Instance, doors: Sequence[int]) -> bool:
         (template,) = starter._templates.values()
         loop.add_reader(template._socket, template._read)
         return let_in(instance, doors)
 
-    monkeypatch.setattr(isolation, "enclose", enclose_late)
+    monkeypatch.setattr(Instance, "birth", birth_seen_late)
     monkeypatch.setattr(Instance, "let_in", let_in_then_listen)
     outcome = await opened.execute(function("pid"), invocation())
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -28,6 +29,8 @@ from engine.model import CodePackage, Function
 from engine.runtimes import Family, find_runtime
 
 _STARTERS, _CLEANERS = 2, 2  #: threads
+
+Done = TypeVar("Done")
 
 
 class HostSettings(Struct, frozen=True, kw_only=True):
@@ -100,10 +103,6 @@ class Host:
 
     async def _prepare(self, start: Call, function: Function) -> Answer | None:
         instance = start.instance
-        await instance.connect()
-        await instance.birth()
-        if instance.end is not None:
-            return None
         place = self._places[instance]
         limits = Limits(
             memory=instance.memory,
@@ -112,23 +111,33 @@ class Host:
             tmp=self._starter.tmp,
             address_space=_family(function) is Family.PYTHON,
         )
-        instance.enclosing = self._starters.submit(self._enclose, place.instance_id, instance.pid, limits)
+        instance.enclosing = self._starters.submit(_attempt, self._isolation.enclose, place.instance_id, limits)
+        await instance.connect()
+        await instance.birth()
         # Shielded: the thread goes on in any case, and what it made is removed in ``clear``.
         enclosure = await asyncio.shield(asyncio.wrap_future(instance.enclosing))
-        if isinstance(enclosure, ProcessLookupError):
-            await instance.gone.wait()  # it ended by itself, and its end says why
-            return None
         if isinstance(enclosure, OSError):
             raise enclosure
         instance.enclosure = enclosure
         if instance.end is not None:  # and by now it may even be cleared away
             return None
-        if instance.waits and not instance.let_in(enclosure.doors()):
-            await instance.gone.wait()
+        problem = await self._admit(instance, enclosure)
+        if instance.end is not None:
+            return None
+        if problem is not None and not isinstance(problem, ProcessLookupError):
+            raise problem
+        if problem is not None or (instance.waits and not instance.let_in(enclosure.doors())):
+            await instance.gone.wait()  # it ended by itself, and its end says why
             return None
         self._memory.add(instance, enclosure)
         timeout = function.initializer_timeout if function.initializer_handler else function.timeout
         return await instance.request(start, setup_frame(setup(function, self._starter.seen(place))), timeout)
+
+    async def _admit(self, instance: Instance, enclosure: Enclosure) -> OSError | None:
+        if instance.waits:
+            return _attempt(enclosure.admit, instance.pid)
+        admitting = self._starters.submit(_attempt, enclosure.admit, instance.pid)
+        return await asyncio.shield(asyncio.wrap_future(admitting))
 
     def clear(self, instance: Instance) -> None:
         """The instance is gone: remove what it left, in the background."""
@@ -150,12 +159,6 @@ class Host:
         self._starters.shutdown()
         self._cleaners.shutdown()
         self._isolation.close()
-
-    def _enclose(self, instance_id: str, pid: int, limits: Limits) -> Enclosure | OSError:
-        try:
-            return self._isolation.enclose(instance_id, pid, limits)
-        except OSError as error:  # given, not raised: the call that it belongs to may have been cancelled
-            return error
 
     def _place(self, function: Function, memory: int) -> Place:
         instance_id = uuid.uuid4().hex
@@ -180,6 +183,14 @@ def _serves_http(function: Function) -> bool:
 def _family(function: Function) -> Family | None:
     runtime = find_runtime(function.runtime)
     return runtime.family if runtime is not None else None
+
+
+def _attempt(task: Callable[..., Done], *arguments: object) -> Done | OSError:
+    """Errors are given, not raised: the call that it is for may have been cancelled meanwhile."""
+    try:
+        return task(*arguments)
+    except OSError as error:
+        return error
 
 
 def _clear(enclosing: Future[Enclosure | OSError] | None, tmp: Path) -> None:

@@ -78,14 +78,11 @@ class CgroupIsolation:
     def name(self) -> str:
         return self._layout.name
 
-    def enclose(self, instance_id: str, pid: int, limits: Limits) -> CgroupEnclosure:
-        bound_descriptors(pid)
+    def enclose(self, instance_id: str, limits: Limits) -> CgroupEnclosure:
         folders = {name: path / instance_id for name, path in self._folders.items()}
         group = CgroupEnclosure(self._layout, folders, limits)
         try:
             group.create()
-            if not limits.enters:
-                group.admit(pid)
         except BaseException:
             group.remove()
             raise
@@ -124,7 +121,8 @@ class CgroupEnclosure:
                 write(file, setting.value.format(memory=memory, processes=processes))
 
     def admit(self, pid: int) -> None:
-        for folder in self._groups():
+        bound_descriptors(pid)
+        for folder in () if self._limits.enters else self._groups():
             write(folder / "cgroup.procs", str(pid))
 
     def doors(self) -> list[int]:

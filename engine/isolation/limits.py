@@ -27,6 +27,13 @@ class Limits(Struct, frozen=True, kw_only=True):
 class Enclosure(Protocol):
     """What holds one instance and every process that it starts."""
 
+    def admit(self, pid: int) -> None:
+        """Put a process that has not yet run user code within the limits. May block, unless it enters by itself.
+
+        Raises OSError.
+        """
+        ...
+
     def doors(self) -> list[int]:
         """New descriptors; a process enters by writing 0 to each."""
         ...
@@ -59,8 +66,8 @@ class Isolation(Protocol):
     @property
     def name(self) -> str: ...
 
-    def enclose(self, instance_id: str, pid: int, limits: Limits) -> Enclosure:
-        """Put a process that has not yet run user code within limits. May block. Raises OSError."""
+    def enclose(self, instance_id: str, limits: Limits) -> Enclosure:
+        """Limits for an instance, whose process need not be there yet. May block. Raises OSError."""
         ...
 
     def measure(self, enclosures: Sequence[Enclosure | None]) -> Sequence[int]:

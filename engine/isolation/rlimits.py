@@ -19,13 +19,8 @@ HEADROOM = 256 << 20  #: bytes of address space an interpreter takes without usi
 class RlimitIsolation:
     name = "rlimits"
 
-    def enclose(self, instance_id: str, pid: int, limits: Limits) -> RlimitEnclosure:
-        bound_descriptors(pid)
-        if limits.address_space:
-            lower(pid, resource.RLIMIT_AS, (limits.memory << 20) + HEADROOM)
-        if not is_root():  # counted for the user, not for the instance: all instances share it
-            lower(pid, resource.RLIMIT_NPROC, limits.processes)
-        return RlimitEnclosure(instance_id, pid)
+    def enclose(self, instance_id: str, limits: Limits) -> RlimitEnclosure:
+        return RlimitEnclosure(instance_id, limits)
 
     def measure(self, enclosures: Sequence[Enclosure | None]) -> Sequence[int]:
         found = resident([one.pid for one in enclosures if isinstance(one, RlimitEnclosure)])
@@ -38,8 +33,17 @@ class RlimitIsolation:
 class RlimitEnclosure:
     shared = True
 
-    def __init__(self, instance_id: str, pid: int) -> None:
-        self._instance_id, self.pid = instance_id, pid
+    def __init__(self, instance_id: str, limits: Limits) -> None:
+        self._instance_id, self._limits = instance_id, limits
+        self.pid = 0  #: until it is admitted
+
+    def admit(self, pid: int) -> None:
+        self.pid = pid
+        bound_descriptors(pid)
+        if self._limits.address_space:
+            lower(pid, resource.RLIMIT_AS, (self._limits.memory << 20) + HEADROOM)
+        if not is_root():  # counted for the user, not for the instance: all instances share it
+            lower(pid, resource.RLIMIT_NPROC, self._limits.processes)
 
     def doors(self) -> list[int]:
         return []

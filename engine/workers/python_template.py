@@ -65,11 +65,13 @@ class Template:
     def __init__(self, control, preloaded):
         self.control, self.children = control, {}  # by id
         self.waiting = list(preloaded)
-        self.before = set(sys.modules)
+        self.before, self.since = set(sys.modules), {}  # since then, by the name before the first dot
+        python_worker.OURS = python_worker.own_modules()
         self.placeholder = python_fence.variable_in_memory(INSTANCE)
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
         self.by_fd = {}
+        self.highest = control.fileno()  # descriptor there ever was
 
     def run(self):
         self.send({"ready": True})
@@ -90,6 +92,8 @@ class Template:
             __import__(name)
         except (ImportError, OSError):  # there may be too few descriptors just now
             pass
+        for one in set(sys.modules) - self.before:
+            self.since.setdefault(one.partition(".")[0], set()).add(one)
         gc.freeze()
 
     def receive(self):
@@ -118,6 +122,7 @@ class Template:
         if len(fds) < 3:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         said, saying = os.pipe()
+        self.highest = max(self.highest, said, saying, *fds)
         try:
             pid = python_fence.fork(request["fence"])
         except OSError:
@@ -134,6 +139,7 @@ class Template:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
+        self.highest = max(self.highest, child.pidfd)
         self.children[request["id"]] = child
         self.by_fd[child.pidfd] = request["id"]
         self.poll.register(child.pidfd, select.POLLIN)
@@ -170,8 +176,8 @@ class Template:
     def become(self, request, fds, saying):
         """Never returns."""
         try:
-            close(*self.by_fd, *(child.said for child in self.children.values() if not child.closed))
-            close(self.control.detach())
+            self.control.detach()
+            close_others({*fds, saying}, self.highest)
             python_fence.enter(request["fence"], fds, saying)
             os.setsid()
             self.dress(request, fds)
@@ -202,10 +208,11 @@ class Template:
 
     def forget(self, folders):
         """A file of the user's named like a module that only the template loaded must win, as it does elsewhere."""
-        own = {name.partition(".")[0] for folder in folders for name in os.listdir(folder)}
-        for name in set(sys.modules) - self.before:
-            if name.partition(".")[0] in own:
-                del sys.modules[name]
+        # Not a walk along sys.modules: whatever is only looked at here costs a fork the copy of its page.
+        for folder in folders:
+            for name in os.listdir(folder):
+                for one in self.since.pop(name.partition(".")[0], ()):
+                    del sys.modules[one]
 
 
 def execute(argv, fd):
@@ -232,6 +239,14 @@ def sweep(pid):
         os.kill(pid, signal.SIGKILL)  # it may not have had the time to make a group
     except OSError:
         pass
+
+
+def close_others(kept, highest):
+    """By ranges: to go along the children that the template has would cost a fork the copies of their pages."""
+    low = 3
+    for fd in [*sorted(kept), highest + 1]:
+        os.closerange(low, fd)
+        low = fd + 1
 
 
 def close(*fds):

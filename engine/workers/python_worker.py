@@ -19,6 +19,8 @@ from python_wire import INVOKE, ITSELF, READY, SETUP, STOP, Wire  # noqa: E402
 
 del sys.path[0]
 
+OURS = ()  # names of modules that user code must not find, if they are known beforehand
+
 
 def serve(wire, instance):
     """One request at a time, in the main thread, without a loop of ours."""
@@ -93,11 +95,16 @@ def load_concurrency():
     return python_concurrency
 
 
+def own_modules():
+    """To look for them in a forked process would cost it a copy of each page on which a module is."""
+    return [name for name, module in list(sys.modules.items())
+            if name != "__main__" and (getattr(module, "__file__", None) or "").startswith(HERE + os.sep)]
+
+
 def hide():
-    """User code may have modules of the same names as these."""
-    for name, module in list(sys.modules.items()):
-        if name != "__main__" and (getattr(module, "__file__", None) or "").startswith(HERE + os.sep):
-            del sys.modules[name]
+    """User code may have modules of the same names as ours."""
+    for name in [*(OURS or own_modules()), "python_concurrency"]:
+        sys.modules.pop(name, None)
 
 
 def die_with_engine():
