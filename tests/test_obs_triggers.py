@@ -11,7 +11,7 @@ import anyio
 import pytest
 from msgspec import Struct
 
-from engine import PluginContext
+from engine import PluginContext, StoreRefused
 from engine.errors import InvalidField, SettingsError
 from engine.model import DestinationSpec, Owed, Request
 from engine.registry import Registry
@@ -296,6 +296,39 @@ async def test_an_outcome_becomes_a_file_until_its_days_are_over(tmp_path: Path,
     clock.advance(2 * 86_400 + 1)
     async with inside(tmp_path, clock=clock) as place:
         await until(lambda: not file.exists())
+
+
+@pytest.mark.parametrize("in_the_way", ["link", "folder", "refusal"])
+async def test_an_outcome_that_cannot_be_deleted_keeps_no_other(
+    tmp_path: Path, bucket: Path, monkeypatch: pytest.MonkeyPatch, in_the_way: str
+) -> None:
+    clock, other = ManualClock(1_000_000.0), bucket.parent / "others"
+    first, later = bucket / "of" / "id-7.json", other / "of" / "id-7.json"
+    async with inside(tmp_path, clock=clock) as place:
+        parts = place.engine.plugins.of(obs)
+        for days, name in enumerate(("photos", "others"), 1):
+            param = ObsParam(bucket=name, prefix="of", expires=days)
+            await ObsDestination(param).deliver(OWED, RECORD, Delivering(parts))
+    match in_the_way:
+        case "link":
+            (bucket / "of").rename(bucket / "moved")
+            (bucket / "of").symlink_to(bucket / "moved")
+        case "folder":
+            first.unlink()
+            first.mkdir()
+        case "refusal":
+            delete = FolderStore.delete
+            monkeypatch.setattr(FolderStore, "delete", lambda *place: refuse() if "photos" in place else delete(*place))
+    clock.advance(2 * 86_400 + 1)
+    async with inside(tmp_path, clock=clock) as place:
+        await until(lambda: not later.exists())
+        store = place.engine.plugins.of(obs).store
+        while len(await store.scan("expiring")) > (in_the_way == "refusal"):
+            await anyio.sleep(0.01)
+
+
+async def refuse() -> None:
+    raise StoreRefused("403 AccessDenied")
 
 
 async def test_an_outcome_without_days_stays(tmp_path: Path, bucket: Path) -> None:

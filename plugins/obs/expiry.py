@@ -6,12 +6,13 @@ When one is due is written before the object is, so that none is kept for ever b
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import anyio
 import msgspec
 import structlog
 
-from engine import FunctiondError, PluginContext
+from engine import FunctiondError, ObjectMissing, PluginContext, StoreRefused
 from plugins.obs.opening import StoreOpener
 
 log = structlog.get_logger("functiond.plugins.obs")
@@ -40,17 +41,27 @@ class Expiry:
                 await self._news.wait()
 
     async def _delete_due(self, context: PluginContext) -> float | None:
-        """Seconds until there is something to do, or None."""
-        while rows := await context.store.scan(TABLE, limit=1):
+        """Seconds until there is something to do, or None. What a bucket refuses keeps nothing of the others."""
+        row, refusing = "", set[str]()
+        while rows := await context.store.scan(TABLE, after=row, limit=1):
             [(row, value)] = rows
             due, bucket, key = msgspec.json.decode(value, type=tuple[float, str, str])
             if (left := due - context.clock.now()) > 0:
                 return min(left, HOUR)
+            if bucket in refusing:
+                continue
             try:
-                async with self._opener.open() as store:
-                    await store.delete(bucket, key)
+                await self._delete(bucket, key)
             except FunctiondError as error:
                 log.warning("object not deleted when its days were over", bucket=bucket, key=key, problem=str(error))
-                return HOUR
-            await context.store.write(TABLE, delete=[row])
-        return None
+                if not isinstance(error, StoreRefused):
+                    return HOUR
+                refusing.add(bucket)
+            else:
+                await context.store.write(TABLE, delete=[row])
+        return HOUR if refusing else None
+
+    async def _delete(self, bucket: str, key: str) -> None:
+        with suppress(ObjectMissing):  # or its bucket: who deleted that took it along
+            async with self._opener.open() as store:
+                await store.delete(bucket, key)

@@ -98,8 +98,10 @@ class FolderStore:
     def _delete(self, bucket: str, key: str) -> None:
         try:
             self._path(bucket, key).unlink(missing_ok=True)
-        except NotADirectoryError:
+        except (NotADirectoryError, IsADirectoryError):  # no object has this key
             return
+        except PermissionError as error:
+            raise StoreRefused(f"{error.strerror} for its folder") from None
         except OSError as error:
             raise StoreUnavailable(error.strerror or str(error)) from None
 
