@@ -196,6 +196,15 @@ async def test_cloudevents_come_alone_in_headers_and_in_batches(tmp_path: Path) 
         assert events[1]["data"] == {"n": 2}
 
 
+async def test_events_are_told_apart_by_source_and_id_whatever_these_are_made_of(tmp_path: Path) -> None:
+    async with house(tmp_path, [eventgrid]) as place, door(place) as client:
+        await place.create("EVENTGRID", channel_id="c")
+        await post(client, {**EVENT, "source": "urn:shop", "id": "1:2"})
+        await post(client, {**EVENT, "source": "urn:shop:1", "id": "2"})
+
+        assert [event["id"] for event in await place.events()] == ["1:2", "2"]
+
+
 async def test_a_trigger_gets_events_from_when_it_is_stored_until_it_is_deleted(tmp_path: Path) -> None:
     async with house(tmp_path, [replace(eventgrid, trigger=NeverStarts)]) as place, door(place) as client:
         trigger = await place.create("EVENTGRID", channel_id="c")

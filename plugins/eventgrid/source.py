@@ -54,7 +54,8 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
 
     def event(self, told: CloudEvent) -> Event:
         """An event that comes again calls the function once."""
-        key, whole = f"eventgrid:{self.door.trigger_id}:{told['source']}:{told['id']}", {**_COMMON, **told}
+        source, whole = quote(told["source"], safe=""), {**_COMMON, **told}  # quoted, its end is that of no other
+        key = f"eventgrid:{self.door.trigger_id}:{source}:{told['id']}"
         payload = msgspec.json.encode(_encoded(whole) if self.options.encode_key else whole)
         return Event(payload=payload, idempotency_key=key)
 
