@@ -117,6 +117,7 @@ def test_a_header_may_have_several_values_and_those_of_the_connection_are_ours()
         b"[1]",
         b"{}",
         b'{"statusCode": null}',
+        b'{"statusCode": 200, "body": "\xff"}',
         b'{"statusCode": 99}',
         b'{"statusCode": 600}',
         b'{"statusCode": 101}',

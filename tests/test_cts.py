@@ -198,7 +198,9 @@ async def test_a_trace_that_lacks_something_is_refused_with_its_name(tmp_path: P
         assert name in reply.json()["error_msg"]
 
 
-@pytest.mark.parametrize("body", [b"no json", b"5", b"[5]", json.dumps([PUSHED] * 1001).encode()])
+@pytest.mark.parametrize(
+    "body", [b"no json", b"5", b"[5]", b'{"trace_id":"\xff"}', json.dumps([PUSHED] * 1001).encode()]
+)
 def test_what_is_no_trace_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidField):
         read_pushed(body)

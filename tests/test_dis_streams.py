@@ -111,6 +111,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     ("GET", "cursors?stream-name=clicks&partition-id=0&starting-sequence-number=5", None, "DIS.4224"),
     ("GET", "cursors?stream-name=clicks&partition-id=0&cursor-type=SOME", None, "DIS.4300"),
     ("GET", "records?partition-cursor=garbage", None, "DIS.4300"),
+    ("GET", "records?partition-cursor=lKH_AAAA", None, "DIS.4300"),
     ("GET", "apps/none", None, "DIS.4332"),
     ("GET", "streams?limit=0", None, "DIS.4300"),
     ("DELETE", "streams/none", None, "DIS.4301"),

@@ -61,6 +61,13 @@ async def test_a_refusal_leaves_a_trace_with_its_code_and_request_id(api: Api, h
     assert trace.path.endswith(f"/{urn_of('nobody')}?why=not")
 
 
+async def test_a_body_that_is_not_utf_8_is_refused_heard_or_not(api: Api, heard: list[Trace]) -> None:
+    answer = await api.send("POST", "", b'{"description": "\xff"}')
+
+    assert answer.status == 406
+    assert [(trace.code, trace.request) for trace in heard] == [(406, None)]
+
+
 async def test_each_kind_of_resource_is_named(api: Api, heard: list[Trace]) -> None:
     await api.create()
     timer = {"name": "tick", "schedule_type": "Rate", "schedule": "1m"}

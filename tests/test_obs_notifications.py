@@ -89,6 +89,7 @@ def test_a_test_message_tells_nothing(content: bytes) -> None:
         body({"eventName": "x", "s3": {}}),
         body(record("a", eventTime="soon")),
         body(record("a", eventTime=7)),
+        body(record("a", eventTime="9999-12-31T23:59:59-23:59")),
         b'{"Type":"Notification","Message":"no JSON"}',
         b"[" * 100_000,
     ],

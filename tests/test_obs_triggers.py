@@ -323,7 +323,7 @@ async def test_an_outcome_that_cannot_be_deleted_keeps_no_other(
     async with inside(tmp_path, clock=clock) as place:
         await until(lambda: not later.exists())
         store = place.engine.plugins.of(obs).store
-        while len(await store.scan("expiring")) > (in_the_way == "refusal"):
+        while len(await store.scan("expiring")) > (in_the_way == "refusal"):  # noqa: ASYNC110  (it offers no event)
             await anyio.sleep(0.01)
 
 

@@ -127,5 +127,5 @@ def _shown(body: bytes) -> Any:
         return None
     try:
         return without_secrets(msgspec.json.decode(body))
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None

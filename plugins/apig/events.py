@@ -142,7 +142,7 @@ def _read(result: bytes) -> _Returned:
         if result.startswith(b'"'):
             result = msgspec.json.decode(result, type=str).encode()
         return msgspec.json.decode(result, type=_Returned, strict=False)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise _misfit(error) from None
 
 

@@ -90,7 +90,7 @@ def read_pushed(body: bytes) -> list[dict[str, Any]]:
     """One trace, a list, or ``{"traces": […]}`` as the vendor's query answers. Raises InvalidField."""
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidField("body", body[:40].decode("utf-8", "replace"), f"is no JSON: {error}") from None
     match content:
         case {"traces": list(traces)} | list(traces):

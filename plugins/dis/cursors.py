@@ -29,7 +29,7 @@ def read_cursor(text: str, now: float) -> Cursor:
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         cursor = msgspec.msgpack.decode(base64.urlsafe_b64decode(padded), type=Cursor)
-    except (UnicodeEncodeError, binascii.Error, msgspec.DecodeError):
+    except (UnicodeError, binascii.Error, msgspec.DecodeError):
         raise DisProblem(BAD_REQUEST, "partition-cursor is none: ask for one at cursors") from None
     if now - cursor.made_at > LIFE:
         raise DisProblem(EXPIRED_CURSOR, f"Expired partition cursor: it is good for {LIFE:.0f} s, ask for a new one")

@@ -92,9 +92,9 @@ def _time(told: Any) -> str:
     """As it came, but always in milliseconds of UTC."""
     try:
         parsed = datetime.fromisoformat(told)
-    except (TypeError, ValueError):
+        return moment((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
+    except (TypeError, ValueError, OverflowError):
         raise InvalidField("eventTime", _start(told), "must look like 2026-03-01T06:30:00.123Z") from None
-    return moment((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
 
 
 def _text(data: Mapping[Any, Any], *path: str) -> str:
