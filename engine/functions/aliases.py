@@ -1,7 +1,7 @@
 """Aliases: names for versions of a function, in memory and on disk.
 
-What they may be and whom they choose is in alias_rules. An alias always names versions that exist: they cannot be
-deleted before it lets go of them.
+What they may be and whom they choose is in alias_rules. An alias always names versions that exist: it goes with
+its main version, and an extra one cannot be deleted before it lets go of it.
 """
 
 from __future__ import annotations

@@ -64,9 +64,9 @@ class Versions:
         return version
 
     async def delete(self, urn: FunctionUrn) -> None:
-        """With its settings and what is bound to it, such as triggers; if an alias names it, that goes as well.
+        """With its settings and what is bound to it, such as triggers; an alias whose main version it is goes as well.
 
-        Raises VersionInUse while another alias needs it.
+        Raises VersionInUse while it is an alias's extra version.
         """
         async with self._catalog.changing():
             version = self._catalog.find(urn)
@@ -74,16 +74,18 @@ class Versions:
                 hint = "latest cannot be deleted alone: leave the version out to delete the function"
                 raise InvalidField("version", LATEST, hint)
             function_id = version.function_id
+            gone, names = [*self._catalog.bound_to(function_id, version.version)], []
             for alias in self._catalog.aliases(function_id):
-                if alias.name != urn.alias and version.version in (alias.version, *alias.weights, *alias.strategies):
+                if version.version in (*alias.weights, *alias.strategies):
                     raise VersionInUse(version.version, alias.name)
-            gone = [*self._catalog.bound_to(function_id, version.version)]
-            if urn.alias is not None:
-                gone += [*self._catalog.bound_to(function_id, urn.qualifier), alias_resource(function_id, urn.alias)]
+                if alias.version == version.version:
+                    gone += [*self._catalog.bound_to(function_id, f"!{alias.name}")]
+                    gone += [alias_resource(function_id, alias.name)]
+                    names.append(alias.name)
             await self._store.delete_version(function_id, version.version, gone)
             self._catalog.hide_version(version)
-            if urn.alias is not None:
-                self._catalog.hide_alias(function_id, urn.alias)
+            for name in names:
+                self._catalog.hide_alias(function_id, name)
             self._catalog.tell(function_id)
 
     # --- inside ---------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def show_function(engine: EngineProcess, name: str) -> dict[str, Any]:
     aliases = engine.ask("GET", f"{path}/aliases").json
     return {
         "versions": {item["version"]: _version(item) for item in versions},
-        "aliases": {item["name"]: (item["version"], item["additional_version_weights"]) for item in aliases},
+        "aliases": {item["name"]: (item["version"], item.get("additional_version_weights", {})) for item in aliases},
     }
 
 
@@ -173,9 +173,15 @@ def publish(random: Random) -> Change:
 
 
 def unpublish(random: Random) -> Change:
+    """An alias whose main version it is goes along."""
     name, version = random.choice(NAMES), random.choice(VERSIONS)
-    asking = _asking("DELETE", name, "", qualifier=f":{version}")
-    return Change(asking, lambda state: state[name]["versions"].pop(version))
+
+    def apply(state: State) -> None:
+        del state[name]["versions"][version]
+        aliases = state[name]["aliases"]
+        state[name]["aliases"] = {alias: to for alias, to in aliases.items() if to[0] != version}
+
+    return Change(_asking("DELETE", name, "", qualifier=f":{version}"), apply)
 
 
 def point(random: Random) -> Change:
