@@ -37,6 +37,8 @@ Timeout = Annotated[int, Meta(ge=TIMEOUTS[0], le=TIMEOUTS[1])]
 Instances = Annotated[int, Meta(ge=INSTANCES[0], le=INSTANCES[1])]
 Requests = Annotated[int, Meta(ge=REQUESTS[0], le=REQUESTS[1])]
 InitializerTimeout = Annotated[int, Meta(ge=INITIALIZER_TIMEOUTS[0], le=INITIALIZER_TIMEOUTS[1])]
+#: 0 means that there is none, as Terraform writes it.
+RestoreHookTimeout = Annotated[int, Meta(ge=0, le=INITIALIZER_TIMEOUTS[1])]
 PreStopTimeout = Annotated[int, Meta(ge=PRE_STOP_TIMEOUTS[0], le=PRE_STOP_TIMEOUTS[1])]
 FileName = Annotated[str, Meta(max_length=FILE_NAME)]
 Link = Annotated[str, Meta(max_length=LINK)]

@@ -122,7 +122,7 @@ class Function(Struct, frozen=True, kw_only=True):
     initializer_handler: str = ""
     initializer_timeout: int = 300
     pre_stop_handler: str = ""
-    pre_stop_timeout: int = 90
+    pre_stop_timeout: int | None = None  #: seconds; None was not set, and shows as that
     user_data: dict[str, str] = field(default_factory=dict)
     encrypted_user_data: dict[str, str] = field(default_factory=dict)
     max_instances: int = 400  #: -1 no limit, 0 disabled
@@ -140,6 +140,11 @@ class Function(Struct, frozen=True, kw_only=True):
     def packages(self) -> tuple[str, ...]:
         """What it runs from, by the names of the folders."""
         return (self.code.sha256, *(dependency.code.sha256 for dependency in self.dependencies))
+
+    @property
+    def pre_stop_limit(self) -> int:
+        """Seconds that its last words may take."""
+        return 90 if self.pre_stop_timeout is None else self.pre_stop_timeout
 
     def urn(self, region: str) -> FunctionUrn:
         return FunctionUrn(

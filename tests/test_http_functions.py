@@ -109,7 +109,7 @@ async def test_a_new_configuration_keeps_what_it_leaves_out(api: Api) -> None:
 
     assert changed.status == 200
     assert (changed.json["timeout"], changed.json["memory_size"]) == (9, 256)
-    assert (changed.json["description"], changed.json["user_data"]) == ("kept", '{"A":"1"}')
+    assert (changed.json["description"], changed.json["user_data"]) == ("kept", '{"A": "1"}')
     assert changed.json["strategy_config"] == strategy
 
 

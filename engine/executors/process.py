@@ -138,7 +138,7 @@ class Instance(asyncio.Protocol):
         self.enclosure: Enclosure | None = None
         self.transcript: Transcript | None = None  #: of lines that belong to no call
         self._function, self._owner, self._scribe = function, owner, scribe
-        self._pre_stop = function.pre_stop_timeout if function.pre_stop_handler else 0
+        self._pre_stop = function.pre_stop_limit if function.pre_stop_handler else 0
         self._loop = asyncio.get_running_loop()
         self._child, self._socket = spawned.child, spawned.socket
         self._fd = self._socket.fileno()

@@ -144,7 +144,7 @@ def environment(function: Function, place: Place) -> dict[str, str]:
         "RUNTIME_INITIALIZER_TIMEOUT": str(function.initializer_timeout),
         "RUNTIME_PRESTOP_HANDLER": function.pre_stop_handler,
         "PRE_STOP_HANDLER": function.pre_stop_handler,
-        "PRE_STOP_TIMEOUT": str(function.pre_stop_timeout),
+        "PRE_STOP_TIMEOUT": str(function.pre_stop_limit),
         "RUNTIME_MAX_RESP_BODY_SIZE": str(RESULT_LIMIT),
         "RUNTIME_MAX_REQUEST_BODY_SIZE": str(REQUEST_LIMIT),
         "RUNTIME_ROOT": str(place.runtime),

@@ -61,7 +61,8 @@ def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, ma
     _check_range("concurrency", function.max_instances, *INSTANCES)
     _check_range("concurrent_num", function.concurrent_num, *REQUESTS)
     _check_range("initializer_timeout", function.initializer_timeout, *INITIALIZER_TIMEOUTS)
-    _check_range("pre_stop_timeout", function.pre_stop_timeout, *PRE_STOP_TIMEOUTS)
+    if function.pre_stop_timeout is not None:
+        _check_range("pre_stop_timeout", function.pre_stop_timeout, *PRE_STOP_TIMEOUTS)
     _check_variables("user_data", function.user_data)
     _check_variables("encrypted_user_data", function.encrypted_user_data)
     _check_own(function.details.get(OWN, {}))

@@ -39,7 +39,9 @@ class MetricConfig(Struct, frozen=True, kw_only=True):
     min: int = 0
 
 
-class Tactics(Struct, frozen=True, kw_only=True):
+class Tactics(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """None are an empty object, as Terraform compares it with what it was told."""
+
     cron_configs: Annotated[list[CronConfig], Meta(max_length=10)] = []
     metric_configs: Annotated[list[MetricConfig], Meta(max_length=10)] = []
 

@@ -257,7 +257,7 @@ def test_the_life_of_a_function_as_terraform_sends_it(wire: Wire) -> None:
 
     assert (made.status, configured.status, limited.status, gone.status) == (200, 200, 200, 204)
     assert shown.json.items() >= {**change, "xrole": "agency", "enterprise_project_id": "0"}.items()
-    assert (shown.json["user_data"], shown.json["strategy_config"]["concurrency"]) == ('{"k":"v"}', 10)
+    assert (shown.json["user_data"], shown.json["strategy_config"]["concurrency"]) == ('{"k": "v"}', 10)
     assert code.json["func_code"]["file"] == body["func_code"]["file"]  # type: ignore[index]
     assert wire.ask("GET", f"{BASE}/{urn}/config").json["error_code"] == "FSS.1051"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType
 
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
@@ -27,13 +27,15 @@ class CreateAliasBody(AliasBody, frozen=True, kw_only=True):
 
 
 class AliasReply(Struct, frozen=True, kw_only=True):
+    """Without extra versions, it says nothing of them: Terraform would take an empty object for a difference."""
+
     name: str
     version: str
     description: str
     last_modified: str
     alias_urn: str
-    additional_version_weights: dict[str, int] = field(default_factory=dict)
-    additional_version_strategy: dict[str, Strategy] = field(default_factory=dict)
+    additional_version_weights: dict[str, int] | UnsetType = UNSET
+    additional_version_strategy: dict[str, Strategy] | UnsetType = UNSET
 
 
 class AliasesApi:
@@ -80,8 +82,8 @@ class AliasesApi:
             description=alias.description,
             last_modified=zoned_time(alias.modified_at),
             alias_urn=f"{function}:!{alias.name}",
-            additional_version_weights=alias.weights,
-            additional_version_strategy=alias.strategies,
+            additional_version_weights=alias.weights or UNSET,
+            additional_version_strategy=alias.strategies or UNSET,
         )
 
 

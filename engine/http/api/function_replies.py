@@ -41,13 +41,13 @@ def function_reply(function: Function, region: str, code: FuncCode | UnsetType =
         digest=function.code.digest,
         image_name=_image_name(function),
         last_modified=zoned_time(function.modified_at),
-        user_data=variables_text(function.user_data),
-        encrypted_user_data=variables_text(function.encrypted_user_data),
+        user_data=_as_given(function, "user_data", function.user_data),
+        encrypted_user_data=_as_given(function, "encrypted_user_data", function.encrypted_user_data),
         description=function.description,
         initializer_handler=function.initializer_handler,
         initializer_timeout=function.initializer_timeout,
         pre_stop_handler=function.pre_stop_handler,
-        pre_stop_timeout=function.pre_stop_timeout,
+        pre_stop_timeout=UNSET if function.pre_stop_timeout is None else function.pre_stop_timeout,
         enable_dynamic_memory=function.dynamic_memory,
         strategy_config=Strategy(concurrency=function.max_instances, concurrent_num=function.concurrent_num),
         dependencies=[dependency_reply(dependency) for dependency in function.dependencies],
@@ -75,6 +75,12 @@ def version_reply(function: Function, region: str, settings: AsyncSettings | Non
 def _kept(function: Function) -> dict[str, Any]:
     shown = {name: value for name, value in function.details.items() if name in Kept.__struct_fields__}
     return {"type": "v2", **shown}
+
+
+def _as_given(function: Function, name: str, variables: dict[str, str]) -> str:
+    """Clients compare texts: another way to write the same variables would be a difference to them."""
+    given: str | None = function.details.get(name)
+    return variables_text(variables) if given is None else given
 
 
 def _detail(function: Function, table: str, name: str) -> str:

@@ -26,6 +26,7 @@ from engine.limits import (
     Name,
     PreStopTimeout,
     Requests,
+    RestoreHookTimeout,
     Timeout,
 )
 from engine.model import Function
@@ -46,8 +47,10 @@ class FuncCode(Struct, frozen=True, kw_only=True):
 
 
 class Strategy(Struct, frozen=True, kw_only=True):
-    concurrency: Instances = 400
-    concurrent_num: Requests = 1
+    """Documented as needed, both; Terraform sends the second alone."""
+
+    concurrency: Instances | UnsetType = UNSET
+    concurrent_num: Requests | UnsetType = UNSET
 
 
 class Kept(Struct, frozen=True, kw_only=True):
@@ -74,7 +77,7 @@ class Kept(Struct, frozen=True, kw_only=True):
     network_controller: Table = UNSET
     peering_cidr: Text = UNSET
     restore_hook_handler: Text = UNSET
-    restore_hook_timeout: InitializerTimeout | UnsetType = UNSET
+    restore_hook_timeout: RestoreHookTimeout | UnsetType = UNSET
     type: Literal["v1", "v2"] | UnsetType = UNSET
     user_data_encrypt_kms_key_id: Text = UNSET
     xrole: Text = UNSET
@@ -82,9 +85,9 @@ class Kept(Struct, frozen=True, kw_only=True):
 
 
 class ConfigBody(Kept, frozen=True, kw_only=True):
-    """What creating a function and updating its configuration have in common."""
+    """What updating its configuration takes, and creating a function as well."""
 
-    func_name: Name
+    func_name: Name | UnsetType = UNSET  #: documented as needed; Terraform leaves it out, the URN says it all
     runtime: str
     handler: Handler
     memory_size: Memory
@@ -101,6 +104,7 @@ class ConfigBody(Kept, frozen=True, kw_only=True):
 
 
 class CreateBody(ConfigBody, frozen=True, kw_only=True):
+    func_name: Name
     package: Name
     tags: Text = UNSET  #: JSON; later they are changed by requests of their own
     code_type: CodeType = ""
@@ -153,7 +157,7 @@ class FunctionReply(Kept, frozen=True, kw_only=True):
     initializer_handler: str
     initializer_timeout: int
     pre_stop_handler: str
-    pre_stop_timeout: int
+    pre_stop_timeout: Number
     enable_dynamic_memory: bool
     strategy_config: Strategy
     dependencies: list[DependencyReply]
@@ -205,13 +209,15 @@ _PLAIN = (
 def changes_of(body: ConfigBody) -> dict[str, Any]:
     """The fields of a Function that the body sets; what it leaves out is not there. Raises InvalidField."""
     changes = {_OWN_NAMES.get(name, name): value for name in _PLAIN if (value := getattr(body, name)) is not UNSET}
+    details = details_of(body)
     for name in ("user_data", "encrypted_user_data"):
         if (text := getattr(body, name)) is not UNSET:
-            changes[name] = _variables(name, text)
+            changes[name], details[name] = _variables(name, text), text
     if isinstance(body.strategy_config, Strategy):
-        changes["max_instances"] = body.strategy_config.concurrency
-        changes["concurrent_num"] = body.strategy_config.concurrent_num
-    changes["details"] = details_of(body)
+        strategy = body.strategy_config
+        given = {"max_instances": strategy.concurrency, "concurrent_num": strategy.concurrent_num}
+        changes |= {name: value for name, value in given.items() if value is not UNSET}
+    changes["details"] = details
     return changes
 
 

@@ -75,7 +75,7 @@ class Functions:
         urn = call.urn
         name = self._catalog.find(urn).name
         body = await call.read(ConfigBody)
-        if body.func_name != name:
+        if body.func_name not in (name, UNSET):
             raise InvalidField("func_name", body.func_name, f"must be {name}: a function cannot be renamed")
         return json_reply(self._reply(await self._catalog.update(urn, changes_of(body))))
 

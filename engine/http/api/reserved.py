@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.http.api.paging import MAX_LIMIT, PageInfo, page_of
 from engine.http.api.parts import Parts
@@ -10,7 +11,7 @@ from engine.http.api.routing import BASE, Call, Resource, own_urn
 from engine.http.wire import Reply, json_reply
 from engine.resources.reservations import Reserved
 from engine.resources.tactics import Count, Reservation, Tactics
-from engine.urn import FunctionUrn
+from engine.urn import LATEST, FunctionUrn
 
 
 class ReservedBody(Struct, frozen=True, kw_only=True):
@@ -76,8 +77,10 @@ class ReservedApi:
         return json_reply(ReservedConfigs(reserved_instances=configs, page_info=page.info, count=page.count))
 
     def _asked(self, call: Call, name: str) -> FunctionUrn | None:
+        """With ``latest`` it is the whole function, too: Terraform asks so for the reservations of all versions."""
         text = call.text(name)
-        return own_urn(text, call.project, self._region) if text else None
+        urn = own_urn(text, call.project, self._region) if text else None
+        return replace(urn, qualified=False) if urn is not None and urn.qualifier == LATEST else urn
 
     def _urn(self, one: Reserved) -> str:
         return f"{one.function.urn(self._region).function}:{one.qualifier}"
