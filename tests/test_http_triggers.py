@@ -63,6 +63,15 @@ async def test_a_reply_has_what_the_api_promises(api: Api) -> None:
     assert reply["event_data"] == {**TIMER, "sync_execution": False}
 
 
+async def test_what_was_given_as_empty_is_shown_so(api: Api) -> None:
+    created = await create(api, "OBS", {"bucket": "b", "events": ["s3:ObjectCreated:*"], "prefix": "a/", "suffix": ""})
+
+    changed = await send(api, "PUT", path_of(created), {"event_data": {"prefix": ""}})
+
+    shown = [answer.json["event_data"] for answer in (created, changed)]
+    assert [(data["prefix"], data["suffix"]) for data in shown] == [("a/", ""), ("", "")]
+
+
 async def test_an_update_takes_an_object_a_list_or_nothing(api: Api) -> None:
     created = await create(api)
 

@@ -72,7 +72,7 @@ def test_any_data_is_read_or_refused_and_comes_back_the_same(kind: str, data: st
         refused = error
 
     if refused is None:
-        assert read_options(kind, plugin, stored_form(options)) == options
+        assert read_options(kind, plugin, stored_form(options, {})) == options
     else:
         assert (refused.kind, refused.field.partition(".")[0]) == (kind, "event_data")
 

@@ -76,7 +76,7 @@ def bind(
     options = rules.read_options(kind, plugin, data)
     mode = rules.check_mode(kind, plugin, data, options, free=free)
     _check_backend(kind, data, function, region)
-    stored = msgspec.structs.replace(stored, data=rules.stored_form(options))
+    stored = msgspec.structs.replace(stored, data=rules.stored_form(options, data))
     return _bound(stored, plugin, function, region, options, mode, service)
 
 

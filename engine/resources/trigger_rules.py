@@ -42,10 +42,12 @@ def _misfit(kind: str, plugin: Plugin, data: Data, error: msgspec.ValidationErro
     return InvalidTrigger(kind, field, found.value, found.allowed)
 
 
-def stored_form(options: Any) -> Data:
-    """Options as JSON data, without what is empty."""
+def stored_form(options: Any, given: Data) -> Data:
+    """Options as JSON data, without what is empty, unless it was given so: clients compare."""
     data: Data = msgspec.to_builtins(options)
-    return {name: value for name, value in data.items() if value is False or value == 0 or value}
+    return {
+        name: value for name, value in data.items() if value or value == 0 or (name in given and value == given[name])
+    }
 
 
 def merged(plugin: Plugin, old: Data, parts: Iterable[Mapping[str, Any]]) -> Data:
