@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import aiosqlite
@@ -358,6 +359,47 @@ async def test_a_start_and_its_end_from_either_side_of_the_trouble_keep_their_or
         await settled
 
         assert opened.state(one) == 3
+
+
+async def test_an_end_too_large_for_the_room_that_is_left_is_tried_ever_later(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        one = opened.made()
+        await opened.journal.append(one)
+        settled = full_for_results(opened, one)
+        await until(lambda: opened.disk.met > 3)
+        met, began = opened.disk.met, monotonic()
+        await until(lambda: opened.disk.met > met + 4)
+        seconds = monotonic() - began
+        error = await fate(opened.writer.call(lambda db: None))
+        opened.disk.heal()
+        await settled
+
+        assert seconds > 4 * 0.02  # the longest wait
+        assert isinstance(error, NotStored)
+        assert opened.state(one) == 3
+        assert opened.writer.statistics().trouble == ""
+
+
+async def test_a_writer_closed_while_an_end_finds_no_room_ends(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        one = opened.made()
+        await opened.journal.append(one)
+        full_for_results(opened, one)
+        await until(lambda: opened.disk.met > 1)
+        opened.writer.close()
+        await until(lambda: bool(opened.ended))
+
+        assert opened.ended == [None]
+        assert opened.state(one) == 0  # for the next engine
+
+
+def full_for_results(opened: Opened, one: Invocation) -> asyncio.Future[Settlement]:
+    """A fence still fits, but not this one's end; gives what is done once it does."""
+    opened.disk.fail(FULL, "INSERT OR REPLACE INTO result")
+    settled: asyncio.Future[Settlement] = asyncio.get_running_loop().create_future()
+    settlement = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one, result=b'"large"'))
+    opened.journal.settle(settlement, then=settled.set_result)
+    return settled
 
 
 # --- after a failed fsync -----------------------------------------------------------------------------------

@@ -6,9 +6,10 @@ within a commit; it ends by ``close()``, when all that was submitted is on disk.
 
 When the disk fails (mechanics: an error from COMMIT leaves open whether a crash would bring the rows back) the
 writer commits a *fence*, a one-row transaction that overwrites what may lie in the log. Once it is in, the batch is
-certainly absent: its callers hear NotStored, what must not be lost is applied again. Until then new submissions are
-refused at once. Callers of an ambiguous batch wait ``patience`` seconds for the fence, then hear OutcomeUnknown. If
-the fence cannot be committed after a failed fsync, only a restart that reads the file can tell: JournalBroken.
+certainly absent: its callers hear NotStored, what must not be lost is applied again, each time later if it needs more
+room than a fence. Until that is in, new submissions are refused at once. Callers of an ambiguous batch wait
+``patience`` seconds for the fence, then hear OutcomeUnknown. If the fence cannot be committed after a failed fsync,
+only a restart that reads the file can tell: JournalBroken.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ TURNS, ENOUGH, STILL = 16, 256, 3
 COURTESY_AFTER, COURTESY = 0.001, 0.005
 #: Likewise while the thread waits for the disk: once as long as a fast one takes; a slow one must not hold up the loop.
 FIRST_NOD, NOD = 0.001, 0.0001
+#: Seconds between two tries on a disk that refuses; each is twice the one before.
+FIRST_WAIT = 0.05
 
 
 class JournalBroken(Exception):
@@ -63,6 +66,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._trouble = ""
+        self._setbacks = 0  #: batches in a row that the disk refused
         self._broken = False
         self._began = 0.0
         self._sizes = Histogram(SIZES)
@@ -142,10 +146,12 @@ class Writer:
 
     async def _write(self, batch: Batch) -> None:
         await self._commit(batch)
-        if batch.trouble is None:
-            _tell(batch)
-        else:
+        if batch.trouble is not None:
             await self._mend(batch)
+            return
+        if self._trouble:
+            self._note_mended(len(batch))
+        _tell(batch)
 
     async def _commit(self, batch: Batch) -> None:
         self._began, self._nod = perf_counter(), FIRST_NOD
@@ -176,7 +182,7 @@ class Writer:
     async def _mend(self, batch: Batch) -> None:
         trouble = batch.trouble
         assert trouble is not None
-        self._trouble = str(trouble.error)
+        self._trouble, self._setbacks = str(trouble.error), self._setbacks + 1
         log.error("journal cannot write", problem=self._trouble, ambiguous=trouble.ambiguous, rows=len(batch))
         callers = Batch(s for s in batch if not s.keep)
         kept = Batch(s for s in batch if s.keep)
@@ -185,16 +191,32 @@ class Writer:
             callers.clear()
         if await self._fence(callers, after_fsync=trouble.fsync):
             _refuse(callers, NotStored(self._trouble))
-            self._trouble = ""
-            self.room_again()
-            log.info("journal writes again", kept=len(kept))
             self._pending = Batch([*kept, *self._pending])
+            if not self._pending:
+                self._note_mended(0)
+            elif self._setbacks > 1:
+                await self._wait_for_room()
         else:
             _refuse(callers, OutcomeUnknown(self._trouble))
 
+    def _note_mended(self, rows: int) -> None:
+        self._trouble, self._setbacks = "", 0
+        self.room_again()
+        log.info("journal writes again", rows=rows)
+
+    async def _wait_for_room(self) -> None:
+        """The fence is in, what was kept does not fit: it is tried later, or by a closing engine left to the next."""
+        wait = min(FIRST_WAIT * 2 ** min(self._setbacks - 2, 16), self._longest_wait)
+        if self._closing.is_set():
+            self._refuse_newcomers()
+            log.warning("ends not stored: the next start runs these again", rows=len(self._pending))
+            self._pending.clear()
+        else:
+            await self._closes_within(wait)
+
     async def _fence(self, callers: Batch, *, after_fsync: bool) -> bool:
         """Commit the fence, trying until it is in; False if the engine closes before."""
-        wait, waited = 0.05, 0.0
+        wait, waited = FIRST_WAIT, 0.0
         while True:
             self.make_room()
             fence = Batch([Submission(((Statement.FENCE, (1,)),))])
@@ -210,11 +232,16 @@ class Writer:
             if waited >= self._patience:
                 _refuse(callers, OutcomeUnknown(self._trouble))
                 callers.clear()
-            try:
-                await asyncio.wait_for(self._closing.wait(), wait)
-            except TimeoutError:
+            if not await self._closes_within(wait):
                 waited += wait
                 wait = min(wait * 2, self._longest_wait)
+
+    async def _closes_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     def _give_up(self, error: BaseException) -> None:
         """Nothing will be written any more: nobody may wait for it."""
