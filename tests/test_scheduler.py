@@ -152,6 +152,25 @@ async def test_what_came_while_a_page_was_read_is_not_lost_if_it_cannot_be_ended
         assert (await scheduler.take()).invocation.key == 760
 
 
+@pytest.mark.parametrize("mode", Mode)
+async def test_whoever_waits_behind_one_that_does_not_fit_has_its_turn_once_that_gives_up(mode: Mode) -> None:
+    async with scheduling(Disk(), slots=3) as scheduler, asyncio.timeout(60):
+        for function_id, memory in ((1, 700), (2, 700), (3, 100)):
+            scheduler.configure(function_id, weight=1.0, limit=-1, memory=memory)
+        scheduler.push(waiting(1))
+        await scheduler.take()
+        scheduler.push(waiting(2, key=781, mode=mode))
+        taker = asyncio.ensure_future(scheduler.take())
+        await asyncio.sleep(0)
+        scheduler.push(waiting(3, key=782))
+        if mode is Mode.SYNC:
+            scheduler.withdraw(2, 781)
+        else:
+            scheduler.forget(2, 781)
+
+        assert (await taker).invocation.key == 782
+
+
 async def test_nothing_asynchronous_starts_while_it_is_held() -> None:
     async with scheduling(Disk()) as scheduler, asyncio.timeout(60):
         scheduler.hold("a reason")

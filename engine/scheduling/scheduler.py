@@ -106,14 +106,13 @@ class Scheduler:
 
     def withdraw(self, function_id: int, key: int) -> bool:
         """Take a synchronous call out for good; False if it is not waiting any more."""
-        return self._queue.remove(function_id, key) is not None
+        return self._remove(function_id, key) is not None
 
     def forget(self, function_id: int, key: int) -> None:
         """Take a waiting one out and let it not come back until ``remember``, to be called once for each of these."""
         absent = self._forgotten.setdefault(key, _Absent())
         absent.askers += 1
-        absent.entry = self._queue.remove(function_id, key) or absent.entry
-        self._wake_if_hungry()
+        absent.entry = self._remove(function_id, key) or absent.entry
 
     def remember(self, key: int, *, gone: bool) -> None:
         """Unless it is ``gone`` for good, put back what was taken out, or came meanwhile."""
@@ -224,6 +223,13 @@ class Scheduler:
             return
         self._queue.push(entry)
         self._hand_out()
+
+    def _remove(self, function_id: int, key: int) -> Entry | None:
+        entry = self._queue.remove(function_id, key)
+        if entry is not None:
+            self._wake_if_hungry()
+            self._hand_out()  # it may have kept others from their turn
+        return entry
 
     async def _wait(self) -> Entry:
         waiter: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
