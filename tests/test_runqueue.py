@@ -298,6 +298,32 @@ def test_ageing_lets_a_priority_wait_one_step_a_level_at_most(low: int, high: in
     assert old.rank_key < new.rank_key
 
 
+def test_while_the_windows_are_full_no_page_is_read_that_would_be_let_go_of_at_once() -> None:
+    q = queue(window_rows=8, windows_size=100)
+    q.push(entry(1, payload=b"x" * 101))
+    rows = [entry(2, key=700 + n, rank=float(n), payload=b"y") for n in range(2)]
+    q.expect(2)
+    assert q.hungry() is not None
+    q.fill(2, rows, complete=True)
+
+    assert not q.is_hungry
+    taken = [q.pop(), q.pop()]
+    assert all(taken)
+    assert q.hungry() == (2, rows[0].invocation.rank_key)
+
+
+def test_what_was_taken_out_and_came_back_is_counted_once() -> None:
+    q = queue(window_rows=2)
+    one, *others = (entry(key=710 + n, rank=float(n), payload=b"x") for n in range(5))
+    q.push(one)
+    assert q.remove(1, 710) is one
+    for waiting_one in (one, *others):
+        q.push(waiting_one)
+
+    statistics = q.statistics()
+    assert (statistics.waiting_in_memory, statistics.window_bytes) == (2, 2)
+
+
 class QueueMachine(RuleBasedStateMachine):
     """The queue over a simulated disk, against a plain list: order, limits, nothing lost, nothing twice."""
 
@@ -361,6 +387,14 @@ class QueueMachine(RuleBasedStateMachine):
             if self.loading is None:
                 self.queue.starve(function_id)
 
+    @precondition(lambda self: self.disk)
+    @rule(data=st.data())
+    def cancel_in_vain(self, data: st.DataObject) -> None:
+        one = self.disk[data.draw(st.sampled_from(sorted(self.disk)))]
+        out = self.queue.remove(one.invocation.function_id, one.invocation.key)
+        if out is not None:
+            self.queue.push(out)
+
     @precondition(lambda self: self.key > 9)
     @rule()
     def delete_a_function(self) -> None:
@@ -388,6 +422,16 @@ class QueueMachine(RuleBasedStateMachine):
         function_id, page, complete = self.loading
         self.loading = None
         self.queue.fill(function_id, page, complete=complete)
+
+    @precondition(lambda self: self.loading is None)
+    @rule()
+    def get_all_that_is_asked_for(self) -> None:
+        for _ in range(20):
+            self.ask_for_a_page()
+            if self.loading is None:
+                return
+            self.get_the_page()
+        raise AssertionError("pages are read, and let go of again, for ever")
 
     @invariant()
     def limits_hold(self) -> None:

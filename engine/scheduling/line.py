@@ -83,7 +83,8 @@ class Line:
         kept: list[tuple[float, int]] = []
         members: dict[int, Entry] = {}
         held = 0
-        for place in sorted(p for p in self._heap if p[1] in self._members):
+        # One that was taken out and came back has two places in the heap.
+        for place in sorted({place for place in self._heap if place[1] in self._members}):
             entry = self._members[place[1]]
             if kept and (len(kept) >= rows or held + entry.size > size):
                 self.horizon = kept[-1]

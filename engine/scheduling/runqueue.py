@@ -361,5 +361,7 @@ class RunQueue:
     def _note_hunger(self, function_id: int) -> None:
         line = self._async.lines[function_id]
         low = len(line) <= self._rows // 4 and line.size <= self._size // 4
+        if self._held > self._all_size:
+            low = not line  # more would only be let go of again
         if low and line.horizon is not None and not line.loading:
             self._hungry.add(function_id)
