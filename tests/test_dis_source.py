@@ -101,6 +101,28 @@ async def test_batches_have_no_more_records_than_asked_for(tmp_path: Path) -> No
         assert [len(event["Message"]["records"]) for event in await one.place.events()] == [10, 10, 5]
 
 
+async def test_a_trigger_that_is_turned_to_another_stream_takes_its_latest(tmp_path: Path) -> None:
+    clock = ManualClock(1_800_000_000.0)
+    async with scene(tmp_path, clock=clock) as one:
+        await one.client.create(partitions=2)
+        await one.client.create("others")
+        await one.client.put("before", name="others")
+        trigger = await one.trigger(sharditerator_type="LATEST")
+        await one.client.put("a", partition_id="0")
+        await one.has("a")
+        clock.advance(1)
+        await one.place.update(trigger, stream_name="others")
+        await one.client.put("missed", partition_id="1")
+        await one.client.put("b", name="others")
+        await one.has("a", "b")
+        clock.advance(1)
+        await one.place.update(trigger, stream_name="clicks")
+        await one.client.put("c", partition_id="0")
+        await one.client.put("d", partition_id="1")
+
+        await one.has("a", "b", "c", "d")
+
+
 async def test_latest_takes_what_comes_after_the_trigger_was_made(tmp_path: Path) -> None:
     clock = ManualClock(1_800_000_000.0)
     async with scene(tmp_path, clock=clock) as one:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine import Event, TriggerContext
 from plugins.dis.access import Layout, Start
@@ -13,6 +14,7 @@ from plugins.dis.access import Layout, Start
 
 class Place(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stream: str  #: id: another stream of the same name is read from its beginning
+    name: str = ""  #: of the stream: what is known of another one says nothing. Empty in what was kept long ago
     after: str = ""  #: sequence number of the last record taken
     since: int = 0  #: milliseconds: nothing older is taken
     drained: bool = False  #: closed, and read to its end
@@ -27,33 +29,33 @@ class Place(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Places:
     """By partition ids. Raises what ``accept_batch`` raises."""
 
-    def __init__(self, context: TriggerContext, stream_id: str) -> None:
-        self._context, self._stream = context, stream_id
-        read = {name: msgspec.json.decode(value, type=Place) for name, value in context.cursors.items()}
-        self._new = not read
-        self._places = {name: place for name, place in read.items() if place.stream == stream_id}
+    def __init__(self, context: TriggerContext, name: str, stream_id: str) -> None:
+        self._context, self._begin = context, Place(stream=stream_id, name=name)
+        self._read = {part: msgspec.json.decode(value, type=Place) for part, value in context.cursors.items()}
+        self._places = {part: place for part, place in self._read.items() if place.stream == stream_id}
 
     def of(self, partition: str) -> Place:
-        return self._places.get(partition) or Place(stream=self._stream)
+        return self._places.get(partition) or self._begin
 
     async def begin_late(self, layout: Layout) -> None:
-        """A trigger that is new takes what comes since it was made. Partitions that come later are read whole."""
-        if self._new:
+        """A trigger that is new to the stream takes what comes since it was made, or turned to it.
+
+        Partitions that come later are read whole.
+        """
+        if not any(place.name in ("", self._begin.name) for place in self._read.values()):
             since = int(self._context.since * 1000)
-            await self._move(
-                [],
-                {part.id: Place(stream=self._stream, since=since, drained=not part.open) for part in layout.parts},
-            )
+            late = {part.id: replace(self._begin, since=since, drained=not part.open) for part in layout.parts}
+            await self._move([], {**dict.fromkeys(self._read, self._begin), **late})
 
     async def move(self, partition: str, events: Sequence[Event], after: str, *, serial: bool = False) -> None:
         """``serial`` notes the request, too: the next run must know whose end it waits for."""
-        place = Place(stream=self._stream, after=after)
+        place = replace(self._begin, after=after)
         ids = await self._move(events, {partition: place})
         if serial and ids[-1]:
-            await self._move([], {partition: msgspec.structs.replace(place, request=ids[-1])})
+            await self._move([], {partition: replace(place, request=ids[-1])})
 
     async def drain(self, partition: str) -> None:
-        await self._move([], {partition: Place(stream=self._stream, drained=True)})
+        await self._move([], {partition: replace(self._begin, drained=True)})
 
     async def _move(self, events: Sequence[Event], places: dict[str, Place]) -> Sequence[str]:
         cursors = {name: msgspec.json.encode(place) for name, place in places.items()}

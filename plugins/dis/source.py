@@ -33,7 +33,7 @@ class DisTrigger:
         access = await context.plugin.service.access()
         task_status.started()
         layout = await self._await_stream(context, access)
-        places = Places(context, layout.stream_id)
+        places = Places(context, self._options.stream_name, layout.stream_id)
         if self._options.sharditerator_type == "LATEST":
             await places.begin_late(layout)
         await _Reading(context, access, self._options, places, layout).run()
