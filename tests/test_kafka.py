@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import anyio
 import msgspec
 import pytest
 from aiobotocore.session import get_session
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from msgspec import Struct
 
 from engine import SettingsError, Undeliverable
@@ -163,6 +164,26 @@ async def committed(broker: Broker, group: str, partition: int) -> int | None:
         return found
     finally:
         await consumer.stop()
+
+
+def test_the_extra_brings_what_producers_compress_with() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+
+    assert [one.partition(">=")[0] for one in project["optional-dependencies"]["kafka"]] == [
+        "aiokafka[lz4,snappy,zstd]"
+    ]
+
+
+@pytest.mark.slow
+async def test_records_are_read_however_they_are_compressed(tmp_path: Path, broker: Broker) -> None:
+    codecs = ["gzip", "lz4", "snappy", "zstd"]
+    async with house(tmp_path, [plugin]) as place:
+        await reading(place, broker)
+        for codec in codecs:
+            async with AIOKafkaProducer(bootstrap_servers=broker.address, compression_type=codec) as producer:
+                await producer.send_and_wait("t", codec.encode() * 100)
+
+        assert sorted(await messages(place, 4)) == [codec * 100 for codec in codecs]
 
 
 @pytest.mark.slow
