@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 
 from engine.executors.pool import Pool
+from engine.executors.walls import BARE, Walls
 from engine.isolation.cgroup import V2, CgroupEnclosure, CgroupIsolation, Layout, members
 from engine.isolation.claims import PREFIX, claimed, sweep
 from engine.isolation.detect import cgroup_mounts, check_marker, detect_isolation
 from engine.isolation.leftovers import kill_leftovers
 from engine.isolation.limits import Limits
-from engine.isolation.processes import marked
-from engine.isolation.rlimits import RlimitIsolation
+from engine.isolation.processes import carries, marked
+from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
 from engine.model import Code
 from tests.executing import exit_of, function, invocation, is_alive, marker, pool
 from tests.triggering import until
@@ -177,6 +178,35 @@ async def test_a_fork_bomb_is_held_and_its_processes_are_killed(caged: Pool, tmp
 
     assert (90 < count < 100, error) == (True, 11)
     assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
+
+
+class Witness(RlimitIsolation):
+    """Notes whether a process runs with the function's variables when it is put within its limits."""
+
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def enclose(self, instance_id: str, limits: Limits) -> RlimitEnclosure:
+        return Witnessed(instance_id, limits, self.seen)
+
+
+class Witnessed(RlimitEnclosure):
+    def __init__(self, instance_id: str, limits: Limits, seen: list[bool]) -> None:
+        super().__init__(instance_id, limits)
+        self._seen = seen
+
+    def admit(self, pid: int) -> None:
+        self._seen.append(carries(pid, "LD_LIBRARY_PATH", "/nowhere"))
+        super().admit(pid)
+
+
+@pytest.mark.parametrize("walls", [BARE, Walls(isolation="process")], ids=["spawned", "forked"])
+async def test_what_variables_make_a_program_run_at_its_start_is_limited(tmp_path: Path, walls: Walls) -> None:
+    witness = Witness()
+    async with pool(tmp_path, SOURCE, isolation=witness, walls=walls) as opened:
+        await result(opened, "limits", user_data={"LD_LIBRARY_PATH": "/nowhere"})
+
+    assert witness.seen == [False]
 
 
 async def test_descriptors_and_core_files_are_limited(opened: Pool) -> None:

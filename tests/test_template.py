@@ -167,7 +167,7 @@ async def test_a_time_zone_of_the_function_counts(opened: Pool) -> None:
 
 
 async def test_what_only_a_new_program_can_take_up_makes_a_new_program(opened: Pool) -> None:
-    found = await opened.execute(function("pid", user_data={"LD_LIBRARY_PATH": "/nowhere"}), invocation())
+    found = await opened.execute(function("pid", user_data={"MALLOC_ARENA_MAX": "2"}), invocation())
 
     assert parent(int(found.result)) == os.getpid()
 

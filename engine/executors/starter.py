@@ -25,6 +25,8 @@ _LINGER = 60.0  #: seconds that a sandbox stays when its last instance has gone
 _PLACEHOLDER = "0" * 32  #: as long as the id of an instance, which is written over it
 #: These count when a program starts, so that a fork comes too late for them.
 _AT_START = ("LD_", "LC_", "LANG", "MALLOC_", "GLIBC_")
+#: By these a program runs code of the user's as soon as it starts, before its worker waits for anything.
+_RUNS_CODE = ("LD_", "GCONV_PATH", "OPENSSL_", "NODE_OPTIONS")
 
 
 class Starter(Protocol):
@@ -81,7 +83,9 @@ class Processes:
 
     def start(self, home: Home, place: Place, order: Order) -> Spawned:
         if place.own_network:
-            return self._start_apart(place, order)
+            return self._start_apart(place, order, {"tmp": None, "network": True, "user": None})
+        if any(name.startswith(_RUNS_CODE) for name in order.environment):
+            return self._start_apart(place, order, None)
         # Other programs gain a low descriptor: Node.js keeps those above 16 from none of the programs that it starts.
         python, argv = (order.command[0], None) if _is_python(order) else (own_interpreter().path, order.command)
         if self._forking and (argv or _can_fork(order)):
@@ -93,15 +97,14 @@ class Processes:
                     pass  # then by the engine itself
         return spawn(order, place.tmp)
 
-    def _start_apart(self, place: Place, order: Order) -> Spawned:
-        """A program of its own again, but started by a template, which first gives it a network."""
+    def _start_apart(self, place: Place, order: Order, fence: dict[str, Any] | None) -> Spawned:
+        """A program of its own again, but started by a template: behind its fence, and once its limits hold."""
         python = own_interpreter().path
         template = self._templates.get(python)
         if template is None or not template.alive:
             self.prepare(python)
             template = self._templates[python]
             assert template is not None
-        fence = {"tmp": None, "network": True, "user": None}
         return spawn(order, place.tmp, partial(fork, template, order.command, fence))
 
     def ended(self, home: Home) -> None:
