@@ -374,6 +374,12 @@ async def test_so_it_is_though_the_word_of_it_comes_late(opened: Pool) -> None:
     assert "SIGTERM" in outcome.message
 
 
+async def test_its_init_has_no_handler_by_which_a_function_could_end_it(opened: Pool) -> None:
+    status = await result(opened, "read", {"path": "/proc/1/status"})
+
+    assert "SigCgt:\t" + 16 * "0" in status
+
+
 async def test_a_timeout_ends_what_the_function_started(opened: Pool, tmp_path: Path) -> None:
     outcome = await opened.execute(function("helper", timeout=1), invocation('{"hang": true}'))
 

@@ -8,6 +8,7 @@ Standard library only, Python 3.9 syntax.
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 
@@ -59,9 +60,12 @@ def enter(fence, fds, saying):
     if not go_in(fds[0]):
         os._exit(0)
     if is_whole(fence):
+        # No handler, or user code could end its init by that signal; without one it has no effect there.
+        handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
         first = os.fork()
         if first:
             become_init(first, fds, saying)
+        signal.signal(signal.SIGINT, handler)
         drop_rights(fence["user"])
 
 
