@@ -100,6 +100,19 @@ def handler(event, context):
     assert instance.lines == [Line(0, 1, "late")]
 
 
+def test_what_a_pool_is_given_may_have_any_name(tmp_path: Path) -> None:
+    source = """
+from concurrent.futures import ThreadPoolExecutor
+
+
+def handler(event, context):
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(dict, **event).result()
+"""
+    with PythonProcess(tmp_path, source, concurrency=2) as instance:
+        assert instance.call({"pool": 1, "function": 2}) == {"pool": 1, "function": 2}
+
+
 def test_an_initializer_and_its_handlers_share_one_loop(tmp_path: Path) -> None:
     source = """
 import asyncio

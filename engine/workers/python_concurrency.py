@@ -150,7 +150,7 @@ def inherit_requests():
         thread.run = lambda: context.run(run)
         start(thread)
 
-    def submit_in_context(pool, function, *args, **kwargs):
+    def submit_in_context(pool, function, /, *args, **kwargs):
         return submit(pool, contextvars.copy_context().run, function, *args, **kwargs)
 
     threading.Thread.start, ThreadPoolExecutor.submit = start_in_context, submit_in_context
