@@ -63,7 +63,7 @@ def written(msg, args):
     """A log must not raise: what does not fit its pattern stands behind it."""
     try:
         return str(msg) % args if args else str(msg)
-    except (TypeError, ValueError, KeyError):
+    except Exception:
         return " ".join([str(msg)] + [str(arg) for arg in args])
 
 
