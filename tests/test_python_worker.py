@@ -220,6 +220,15 @@ async def test_a_file_named_like_a_standard_module_is_loaded_without_replacing_i
     assert value(outcome) == [1, True]
 
 
+async def test_the_initializer_of_such_a_file_prepares_the_module_of_the_handler(tmp_path: Path, run: Any) -> None:
+    source = "def prepare(c): globals()['ready'] = True\ndef handler(e, c): return ready"
+    (tmp_path / "code" / "json.py").write_text(source)
+
+    outcome = await run(function("json.handler", initializer_handler="json.prepare"))
+
+    assert value(outcome) is True
+
+
 async def test_the_context_answers_everything_documented(run: Any) -> None:
     asked = function("ask", user_data={"a": "1"}, encrypted_user_data={"s": "2"}, memory_size=512, version="v3")
     questions = {

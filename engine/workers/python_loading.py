@@ -5,6 +5,8 @@ import sys
 
 from python_failures import ENTRY, PREFIX, Failure, failure
 
+LOADED = {}  # modules by path: not all of them are in sys.modules
+
 
 def load(entry):
     """The callable that ``dir/file.function`` names. Raises Failure."""
@@ -23,6 +25,8 @@ def load(entry):
 def load_module(path, entry):
     from importlib import import_module, util
 
+    if path in LOADED:
+        return LOADED[path]
     name = path.replace("/", ".")
     known = sys.modules.get(name)
     file = os.path.join(os.getcwd(), path + ".py")
@@ -33,6 +37,7 @@ def load_module(path, entry):
         module = util.module_from_spec(spec)
         sys.modules.setdefault(name, module)  # a file named like a loaded standard module must not replace it
         spec.loader.exec_module(module)
+        LOADED[path] = module
         return module
     if util.find_spec(name.partition(".")[0]) is None:
         raise Failure(ENTRY, "%sthere is no file %s.py for the handler '%s'" % (PREFIX[ENTRY], path, entry))
