@@ -11,6 +11,24 @@ from typing import Any
 import aiosqlite
 import anyio
 
+#: Reading connections at a time: each is a thread.
+READERS = 8
+
+
+class Readers:
+    """Read-only connections for what people look at: however long that takes, no commit waits for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._uri = f"{path.absolute().as_uri()}?mode=ro"
+        self._limit = anyio.CapacityLimiter(READERS)
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[aiosqlite.Connection]:
+        """A new one, with one view of all that it reads, for as short as possible: the log grows meanwhile."""
+        async with self._limit, connected(self._uri, uri=True, timeout=5.0) as database:
+            await database.execute("BEGIN")
+            yield database
+
 
 @asynccontextmanager
 async def connected(database: Path | str, **options: Any) -> AsyncIterator[aiosqlite.Connection]:

@@ -26,7 +26,7 @@ from engine.errors import DataDirectoryLocked, DataDirectoryUnusable
 from engine.identity import NODE_BITS, Identity
 from engine.journal.batch import WritingConnection
 from engine.journal.catalog_store import SQLiteCatalogStore
-from engine.journal.connection import connected
+from engine.journal.connection import Readers, connected
 from engine.journal.cursors import SQLiteCursors
 from engine.journal.invocations import SQLiteJournal
 from engine.journal.outbox import SQLiteOutbox
@@ -101,7 +101,7 @@ async def open_storage(
     path = directory / "journal.db"
     async with connected(path, factory=WritingConnection, cached_statements=256) as database:
         node, last_key = await _prepare(database, path)
-        writer, identity = Writer(database), Identity(node, last_key)
+        writer, identity, readers = Writer(database), Identity(node, last_key), Readers(path)
         writer.make_room = lambda: give_up_ballast(directory)
         writer.room_again = lambda: take_ballast(directory, ballast)
         await anyio.to_thread.run_sync(take_ballast, directory, ballast)
@@ -111,8 +111,8 @@ async def open_storage(
             writer=writer,
             identity=identity,
             journal=journal,
-            records=SQLiteRecords(path, writer, identity),
-            outbox=SQLiteOutbox(writer),
+            records=SQLiteRecords(readers, writer, identity),
+            outbox=SQLiteOutbox(readers, writer),
             catalog=SQLiteCatalogStore(writer),
             resources=SQLiteResourceStore(writer),
             cursors=SQLiteCursors(writer, journal),

@@ -6,6 +6,7 @@ import math
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 
+from engine.journal.connection import Readers
 from engine.journal.invocations import append_rows, insert
 from engine.journal.writer import Writer
 from engine.model import DestinationSpec, Invocation, Owed
@@ -14,8 +15,8 @@ _COLUMNS = "owed_id, key, function_id, condition, destination, param, due, tries
 
 
 class SQLiteOutbox:
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    def __init__(self, readers: Readers, writer: Writer) -> None:
+        self._readers, self._writer = readers, writer
 
     async def owed(self, now: float, rows: int, each: int) -> tuple[Sequence[Owed], float | None]:
         return await self._writer.call(lambda db: _owed(db, now, rows, each))
@@ -39,10 +40,24 @@ class SQLiteOutbox:
         )
 
     async def given_up(self, functions: Collection[int], offset: int, limit: int) -> tuple[Sequence[Owed], int]:
-        return await self._writer.call(lambda db: _given_up(db, functions, offset, limit))
+        if not functions:
+            return [], 0
+        where = f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({_marks(functions)})"
+        page = f"SELECT {_COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?"
+        async with self._readers.one() as db:
+            found = await db.execute_fetchall(page, (*functions, limit, offset))
+            [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
+        return [_to_owed(*row) for row in found], count
 
     async def retrying(self, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
-        return await self._writer.call(lambda db: _retrying(db, functions, now, limit))
+        if not functions:
+            return []
+        where = f"FROM owed INDEXED BY owed_due WHERE due > ? AND tries > 0 AND function_id IN ({_marks(functions)})"
+        async with self._readers.one() as db:
+            found = await db.execute_fetchall(
+                f"SELECT {_COLUMNS} {where} ORDER BY due LIMIT ?", (now, *functions, limit)
+            )
+        return [_to_owed(*row) for row in found]
 
     async def owed_for(self, key: int) -> Sequence[Owed]:
         sql = f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
@@ -78,25 +93,6 @@ def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
         ).fetchone()
         if last is not None:
             yield last
-
-
-def _given_up(
-    db: sqlite3.Connection, functions: Collection[int], offset: int, limit: int
-) -> tuple[Sequence[Owed], int]:
-    if not functions:
-        return [], 0
-    where = f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({_marks(functions)})"
-    page = (*functions, limit, offset)
-    found = db.execute(f"SELECT {_COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?", page).fetchall()
-    return [_to_owed(*row) for row in found], db.execute(f"SELECT count(*) {where}", tuple(functions)).fetchone()[0]
-
-
-def _retrying(db: sqlite3.Connection, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
-    if not functions:
-        return []
-    where = f"FROM owed INDEXED BY owed_due WHERE due > ? AND tries > 0 AND function_id IN ({_marks(functions)})"
-    rows = db.execute(f"SELECT {_COLUMNS} {where} ORDER BY due LIMIT ?", (now, *functions, limit))
-    return [_to_owed(*row) for row in rows.fetchall()]
 
 
 def _revive(db: sqlite3.Connection, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import aiosqlite
-from anyio import CapacityLimiter
 
 from engine.identity import Identity, key_at
-from engine.journal.connection import connected
+from engine.journal.connection import Readers
 from engine.journal.purge import Purge
 from engine.journal.rows import LISTED, SHOWN, to_record
 from engine.journal.writer import Writer
 from engine.model import Attempt, Record, State
 from engine.protocols import Purged, Selection
-
-#: Reading connections at a time: each is a thread.
-READERS = 8
 
 _Part = tuple[frozenset[State], str, str]  #: which states, where they are, in which order
 
@@ -43,18 +37,16 @@ _NUMBERS = {state: [number for number, shown in enumerate(SHOWN) if shown is sta
 
 
 class SQLiteRecords:
-    def __init__(self, path: Path, writer: Writer, identity: Identity) -> None:
-        self._uri = f"{path.absolute().as_uri()}?mode=ro"
+    def __init__(self, readers: Readers, writer: Writer, identity: Identity) -> None:
+        self._readers = readers
         self._writer = writer
         self._identity = identity
         self._purge = Purge(identity)
-        self._readers = CapacityLimiter(READERS)
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         found: list[Record] = []
         total, skip = 0, selection.offset
-        async with self._reader() as db:
-            await db.execute("BEGIN")  # one view for all parts: what moves meanwhile is in exactly one of them
+        async with self._readers.one() as db:  # what moves meanwhile is in exactly one of the parts
             for states, part, order in _parts(selection):
                 wanted = selection.states & states if selection.states else states
                 if not wanted:
@@ -71,7 +63,7 @@ class SQLiteRecords:
         return found, total
 
     async def get(self, key: int) -> Record | None:
-        async with self._reader() as db:
+        async with self._readers.one() as db:
             rows = await _all(
                 db,
                 f"SELECT {LISTED}, payload.body, result.body, result.log FROM invocation"
@@ -96,11 +88,6 @@ class SQLiteRecords:
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
         return await self._writer.call(lambda db: self._purge.step(db, now, age, rows, size))
-
-    @asynccontextmanager
-    async def _reader(self) -> AsyncIterator[aiosqlite.Connection]:
-        async with self._readers, connected(self._uri, uri=True, timeout=5.0) as database:
-            yield database
 
 
 def _parts(selection: Selection) -> tuple[_Part, ...]:
