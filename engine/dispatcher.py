@@ -172,10 +172,11 @@ class Dispatcher:
             entry = await self._scheduler.exchange(entry, seconds)
 
     async def _attempt(self, entry: Entry) -> float:
-        """Run it to its end; gives how long it took, in seconds."""
+        """Run it to its end; gives how long it took, in seconds, however the clock was set meanwhile."""
         invocation = entry.invocation
         self._running[invocation.key] = entry
-        began = self._clock.now()
+        elapsed = asyncio.get_running_loop().time
+        began, since = self._clock.now(), elapsed()
         try:
             function = self._catalog.resolve(invocation.function_id, invocation.version)
             if function is not None and invocation.key < function.born:
@@ -189,13 +190,13 @@ class Dispatcher:
             del self._running[invocation.key]
             if not self._running:
                 self._quiet.set()
-        ended = self._clock.now()
+        seconds = elapsed() - since
         self._cancelled.discard(invocation.key)
         self._answer(entry, outcome)
         self._codes[outcome.code] = self._codes.get(outcome.code, 0) + 1
         if invocation.mode is Mode.ASYNC:
             self._settle(invocation, outcome, ran=ran)
-        return max(0.0, ended - began)
+        return seconds
 
     async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome, bool]:
         """The outcome, and whether there was an attempt at all."""

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from msgspec import Struct, field
 
-from engine.clock import SystemClock
+from engine.clock import Clock, SystemClock
 from engine.dispatcher import Dispatcher
 from engine.errors import NotStored
 from engine.functions.catalog import Catalog
@@ -17,9 +17,10 @@ from engine.model import AsyncSettings, Code, Function, Invocation, Outcome, Sta
 from engine.protocols import Settlement
 from engine.retry import RetryPolicy
 from engine.scheduling.backlog import Backlog, Limits
+from engine.scheduling.line import Entry
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.testing import InlineContext, InlineExecutor, MemoryStorage
+from engine.testing import InlineContext, InlineExecutor, ManualClock, MemoryStorage
 from tests.executing import function
 
 MANY = 1 << 40
@@ -84,7 +85,7 @@ class Dispatching(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def dispatching(*, slots: int = 1) -> AsyncIterator[Dispatching]:
+async def dispatching(*, slots: int = 1, clock: Clock | None = None) -> AsyncIterator[Dispatching]:
     gate, storage, functions = asyncio.Event(), MemoryStorage(), Functions()
 
     async def job(event: Any, context: InlineContext) -> None:
@@ -100,7 +101,7 @@ async def dispatching(*, slots: int = 1) -> AsyncIterator[Dispatching]:
         executor=executor,
         catalog=cast("Catalog", functions),
         backlog=backlog,
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         policy=RetryPolicy(base=0.01),
         slots=slots,
         ageing=60.0,
@@ -278,3 +279,28 @@ async def test_an_invocation_of_an_earlier_version_of_that_name_is_discarded() -
         it.scheduler.push(one)
 
         assert await it.end_of(one) is State.DISCARD
+
+
+async def test_a_clock_that_is_set_during_a_run_does_not_change_what_its_function_is_charged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = ManualClock()
+    async with dispatching(clock=clock) as now:
+        charged: list[float] = []
+        exchange = now.scheduler.exchange
+
+        def noted(entry: Entry, seconds: float) -> Any:
+            charged.append(seconds)
+            return exchange(entry, seconds)
+
+        monkeypatch.setattr(now.scheduler, "exchange", noted)
+        for step in (1e9, -2e9):
+            one = await now.send()
+            await now.running(one)
+            clock.advance(step)
+            now.gate.set()
+            await now.end_of(one)
+            now.gate.clear()
+
+        assert all(0 < seconds < 60 for seconds in charged)
+        assert len(charged) == 2
