@@ -18,6 +18,7 @@ from engine import SettingsError
 from engine.resources.bound_trigger import BoundTrigger
 from engine.testing import ManualClock
 from plugins.dds import gauss_plugin, plugin
+from plugins.dds.feed import COURTESY
 from plugins.dds.options import DdsOptions
 from plugins.dds.position import NAME, Now, Position, first_of, read, written
 from plugins.dds.records import Change, Teller, change_of
@@ -390,6 +391,19 @@ async def test_where_the_server_has_forgotten_the_past_it_is_said_and_gone_on_fr
         await server.insert(3)
 
         assert await numbers(place, 2) == [1, 3]
+
+
+@pytest.mark.slow
+async def test_a_server_that_forgets_again_and_again_is_asked_slowly(tmp_path: Path, server: MongoServer) -> None:
+    async with house(tmp_path / "data", [plugin], **QUICK) as place:
+        trigger = await watching(place, server)
+        await is_in(place, trigger, "running")
+        await server.fail("aggregate", times=2, errorCode=286)
+        began = anyio.current_time()
+        await place.update(trigger, batch_size=5)
+        await is_in(place, trigger, "running", "are lost")
+
+        assert anyio.current_time() - began >= 2 * COURTESY
 
 
 @pytest.mark.slow

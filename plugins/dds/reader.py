@@ -19,7 +19,7 @@ from pymongo.errors import OperationFailure
 
 from engine import TriggerContext
 from plugins.dds.client import LOST, TOO_LARGE, Database, open_database, reachable
-from plugins.dds.feed import Feed, Seen
+from plugins.dds.feed import COURTESY, Feed, Seen
 from plugins.dds.options import DdsOptions
 from plugins.dds.position import Position, first_of, next_of, read, written
 from plugins.dds.records import Change, Teller, change_of, extended_json
@@ -94,6 +94,8 @@ class Reader:
         if self._settings.on_lost == "stop":
             await self._stop(Position(place=self._position.place), problem)
         await self._keep(next_of(self._position.place, await database.now()))
+        self._context.trouble(problem)
+        await anyio.sleep(COURTESY)  # nothing is missed by it, and the server may forget this place as well
         return problem
 
     async def _stop(self, position: Position, problem: str, changes: Sequence[Change] = ()) -> NoReturn:
