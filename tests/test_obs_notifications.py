@@ -222,6 +222,25 @@ async def test_who_posts_must_show_the_token_where_there_is_one(tmp_path: Path) 
         assert (refused.status_code, taken.status_code, len(await place.events())) == (401, 200, 1)
 
 
+async def test_who_tries_one_token_after_another_must_wait(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"plugins__obs__token": "a-token", "auth__failures": 3}
+    async with house(tmp_path, [obs], **settings) as place, door(place) as client:
+        await listening(place, events=["ObjectCreated"])
+        tokens = ["", "", "", "", "wrong-1", "wrong-2", "a-token", "wrong-3", "a-token"]
+        statuses = [
+            (
+                await client.post(
+                    "/triggers/obs",
+                    content=body(record(f"{number}")),
+                    headers={"authorization": f"Bearer {token}"} if token else {},
+                )
+            ).status_code
+            for number, token in enumerate(tokens)
+        ]
+
+        assert statuses == [401, 401, 401, 401, 401, 401, 200, 401, 429]
+
+
 async def test_only_named_hosts_are_asked_to_confirm_a_subscription(tmp_path: Path) -> None:
     asked = []
 

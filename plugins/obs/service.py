@@ -11,13 +11,14 @@ import base64
 import binascii
 import hmac
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Protocol
 
 import anyio
 from anyio.abc import TaskStatus
 
-from engine import Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext, Unauthorized
+from engine import Callers, Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext, Unauthorized
 from plugins.fetching import PATIENCE, Fetcher, confirm
 from plugins.http_client import HttpService
 from plugins.obs.expiry import Expiry
@@ -64,7 +65,8 @@ class ObsHub:
         self._turns: dict[str, anyio.Lock] = {}
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
-        with context.routes.mount("", self._answer, signed=not self._settings.token, operations=[PUSH]):
+        answer = partial(self._answer, context.callers)
+        with context.routes.mount("", answer, signed=not self._settings.token, operations=[PUSH]):
             async with anyio.create_task_group() as tasks:
                 await tasks.start(lambda *, task_status: self._http.run(context, task_status=task_status))
                 tasks.start_soon(self.expiry.run, context)
@@ -88,9 +90,9 @@ class ObsHub:
 
     # --- notifications --------------------------------------------------------------------------------------
 
-    async def _answer(self, request: PushRequest) -> PushReply:
-        if self._settings.token and not shows(request.headers.get(b"authorization", b""), self._settings.token):
-            raise Unauthorized("show plugins.obs.token, as Authorization: Bearer or as password of Basic")
+    async def _answer(self, callers: Callers, request: PushRequest) -> PushReply:
+        if self._settings.token:
+            self._check(callers, request)
         if request.method != "POST":
             return PushReply(status=405, headers=((b"allow", b"POST"),))
         told = read_notification(request.body)
@@ -101,6 +103,13 @@ class ObsHub:
         told_on = (one.tell(happening) for happening, listeners in wanted for one in listeners)
         accepted = await accept_each(pair for pair in told_on if pair is not None)
         return accepted_reply(accepted, status=200)
+
+    def _check(self, callers: Callers, request: PushRequest) -> None:
+        """Raises Unauthorized, and Overloaded for who tries one token after another."""
+        shown = request.headers.get(b"authorization", b"")
+        with callers.attempt({"client": (request.client, 0)}) if shown else nullcontext():
+            if not shows(shown, self._settings.token):
+                raise Unauthorized("show plugins.obs.token, as Authorization: Bearer or as password of Basic")
 
     def _listening(self, bucket: str, project: str) -> list[Listener]:
         of_bucket = [one for one in self._listeners.values() if one.bucket == bucket]
