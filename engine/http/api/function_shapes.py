@@ -157,7 +157,7 @@ class FunctionReply(Kept, frozen=True, kw_only=True):
     initializer_handler: str
     initializer_timeout: int
     pre_stop_handler: str
-    pre_stop_timeout: Number
+    pre_stop_timeout: Number = UNSET
     enable_dynamic_memory: bool
     strategy_config: Strategy
     dependencies: list[DependencyReply]
