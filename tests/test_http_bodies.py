@@ -15,6 +15,7 @@ from engine.http.api.async_settings import AsyncSettingsBody
 from engine.http.api.decoding import DEPTH, decode
 from engine.http.api.events import CreateEventBody
 from engine.http.api.function_shapes import CodeBody, ConfigBody, MaxInstanceBody
+from engine.http.api.redriving import RedriveDeliveriesBody
 from engine.http.api.reserved import ReservedBody
 from engine.http.openapi import make_document
 from engine.http.operations import OPERATIONS
@@ -78,6 +79,11 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             "additional_version_weights[...] is {'v2': 101}: must be a whole number from 0 to 100",
         ),
         (AliasBody, {"version": "v1", "additional_version_weights": []}, "must be an object or must be null"),
+        (
+            RedriveDeliveriesBody,
+            {"delivery_ids": [1, 1 << 64]},
+            "delivery_ids[1] is 18446744073709551616: must be a whole",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_value_and_what_would_do(kind: Any, body: object, said: str) -> None:
@@ -174,6 +180,11 @@ def test_a_body_is_so_deep_at_most(body: bytes) -> None:
 
     with pytest.raises(NotJson, match="nested too deeply"):
         decode(body, ConfigBody if b"func_name" in body else Any)
+
+
+def test_a_number_that_is_too_large_is_told() -> None:
+    with pytest.raises(NotJson, match="Number out of range"):
+        decode(json.encode(CONFIG)[:-1] + b', "func_vpc": {"a": 1e999}}', ConfigBody)
 
 
 def test_brackets_in_texts_are_no_levels() -> None:

@@ -45,7 +45,10 @@ def _decode_again(body: bytes, kind: type[T], error: type[InvalidField]) -> T:
     """What does not fit may do so without its nulls."""
     check_json_text(body)  # it may be broken further on, which comes first
     _check_depth(body)
-    given = without_nulls(msgspec.json.decode(body))
+    try:
+        given = without_nulls(msgspec.json.decode(body))
+    except msgspec.ValidationError as problem:  # a number such as 1e999
+        raise NotJson(str(problem)) from None
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as problem:

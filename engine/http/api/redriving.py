@@ -16,7 +16,8 @@ from engine.http.wire import Reply, json_reply
 from engine.model import Owed
 from engine.urn import LATEST, FunctionUrn
 
-Ids = Annotated[list[int], Meta(max_length=500)]
+Id = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Ids = Annotated[list[Id], Meta(max_length=500)]
 TOGETHER = 100  #: invocations sent again by one request
 RequestIds = Annotated[list[str], Meta(max_length=TOGETHER)]
 Limit = Annotated[int, Meta(ge=1, le=TOGETHER)]
