@@ -25,6 +25,8 @@ class World:
         self.clock, self.end, self.settings = ManualClock(begin), end, settings
         self.events: list[Any] = []
         self.calls: list[Any] = []
+        self.called_at: list[float] = []
+        self.takes = 0.0  #: seconds that a call takes
         self.cursors: dict[str, bytes] = {}
         self.generation, self.since = 1, begin
         self.mode = Mode.ASYNC
@@ -86,6 +88,8 @@ class _Context:
 
     async def call(self, event: Event) -> tuple[str, Outcome]:
         self._world.calls.append(json.loads(event.payload))
+        self._world.called_at.append(self._world.clock.now())
+        self._world.clock.advance(self._world.takes)
         return "id", Outcome()
 
     async def enabled(self) -> bool:

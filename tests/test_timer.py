@@ -179,6 +179,16 @@ async def test_a_timer_that_waits_for_its_function_notes_the_time_before_it_call
     assert [call["time"][11:13] for call in one.calls] == ["01", "02"]
 
 
+async def test_a_timer_that_waits_for_a_slow_function_does_not_fall_behind_ever_further() -> None:
+    one = world(4 * 3600)
+    one.mode, one.takes = Mode.SYNC, 90.0
+    await one.run(timer("0 * * * * *", sync_execution=True))
+
+    late = [moment - at(call["time"]) for moment, call in zip(one.called_at, one.calls, strict=True)]
+    assert len(late) >= 4 * 3600 / 90 - 1
+    assert max(late) < 2 * 60
+
+
 def test_the_settings_of_timers_may_stand_in_the_environment() -> None:
     settings = load_settings(environ={"FUNCTIOND_PLUGINS__TIMER__CATCH_UP": "skip"})
 

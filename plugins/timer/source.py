@@ -1,8 +1,8 @@
 """The source of TIMER: one request for each due time, and never two, also when the engine dies in between.
 
 What was due while nothing ran, because the engine was down, its machine slept, or the function was switched off, is
-caught up as the setting says: one request for the last of it, one for each, or none. A full backlog only makes the
-requests wait: each comes.
+caught up as the setting says: one request for the last of it, one for each, or none; and so is what was due while a
+timer that waits for its function waited. A full backlog only makes the requests wait: each comes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TimerTrigger:
             ahead = due > context.plugin.clock.now()
             await context.plugin.sleep_until(due)
             off = await context.enabled()
-            if (ahead or off) and context.plugin.clock.now() - due > LATE:
+            if (ahead or off or context.mode is Mode.SYNC) and context.plugin.clock.now() - due > LATE:
                 last = await self._catch_up(context, table, last)
             else:
                 await self._fire(context, table, [due], due)
