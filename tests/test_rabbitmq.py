@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import msgspec
+import pamqp.encode
 import pytest
+from pamqp.commands import Basic
 
 from engine import SettingsError
 from engine.resources.bound_trigger import BoundTrigger
@@ -275,6 +278,37 @@ async def test_a_message_with_an_id_is_accepted_once_and_others_as_often_as_they
         await has(broker, trigger, ready=0)
 
         assert found == ["1", "2", "3", "4", "4"]
+
+
+@pytest.mark.slow
+async def test_what_stands_beside_a_message_stops_no_trigger(
+    tmp_path: Path, broker: Broker, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, now = b"\xf0\xff", datetime.now(UTC)
+    async with house(tmp_path, [plugin]) as place:
+        trigger = await reading(place, broker, exchange)
+        with monkeypatch.context() as patch:  # this client would send no such things
+            for kind in ("shortstr", "timestamp"):
+                patch.setitem(pamqp.encode.METHODS, kind, partial(_encoded, pamqp.encode.METHODS[kind], odd))
+            patch.setattr(pamqp.encode, "short_string", partial(_encoded, pamqp.encode.short_string, odd))
+            async with broker.channel() as channel:
+                for body, properties, key in (
+                    (b"id", Basic.Properties(message_id="odd"), ""),
+                    (b"time", Basic.Properties(timestamp=now), ""),
+                    (b"table", Basic.Properties(headers={"odd": 1}, message_id="1"), ""),
+                    (b"key", Basic.Properties(), "odd"),
+                ):
+                    await channel.basic_publish(body, exchange=exchange, routing_key=key, properties=properties)
+        await broker.send(exchange, b"good")
+
+        assert await messages(place, 5) == ["id", "time", "table", "key", "good"]
+        await has(broker, trigger, ready=0)
+
+
+def _encoded(encode: Callable[[Any], bytes], odd: bytes, value: Any) -> bytes:
+    if isinstance(value, datetime):
+        return int(value.timestamp() * 1e6).to_bytes(8, "big")
+    return bytes([len(odd)]) + odd if value == "odd" else encode(value)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import anyio
 
 from engine import SettingsError
 from plugins.patience import patience
+from plugins.rabbitmq.misfits import bear_misfits
 from plugins.rabbitmq.settings import Instance
 from plugins.tls import client_context
 
@@ -92,4 +93,5 @@ def _library() -> Any:
     except ImportError:
         raise SettingsError("RabbitMQ needs the extra rabbitmq: pip install '.[rabbitmq]' in the clone") from None
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it complains of, it raises as well
+    bear_misfits()
     return aiormq
