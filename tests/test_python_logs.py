@@ -171,6 +171,21 @@ return os.getpid()"""
     assert instance.lines[-1] == Line(0, STDERR, "between requests: TimeoutError: too late")
 
 
+def test_whenever_a_signal_handler_raises_each_request_has_one_answer(tmp_path: Path) -> None:
+    source = """
+import random, signal
+class Late(Exception): pass
+def ring(*unused): raise Late
+signal.signal(signal.SIGALRM, ring)
+def handler(event, context): signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 1e-4))
+"""
+    with PythonProcess(tmp_path, source) as instance:
+        for ticket in range(1, 2001):
+            instance.ask(ticket=ticket)
+
+            assert instance.answer().ticket == ticket
+
+
 def test_what_is_written_past_python_goes_to_the_descriptors(tmp_path: Path) -> None:
     body = """
 import subprocess

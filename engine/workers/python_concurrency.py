@@ -31,8 +31,9 @@ class SharedWire(Wire):
         self.open.add(request)
         REQUEST.set(request)
 
-    def end(self, request):
+    def end(self, request, frames):
         self.open.discard(request)
+        self.send(frames)
 
 
 class SharedCaller(Caller):

@@ -28,7 +28,8 @@ class ITSELF:
 class Wire:
     def __init__(self, fd):
         self.fd, self.pid, self.memory = fd, os.getpid(), Memory()
-        self.request = ITSELF  # the one that runs
+        self.running = [ITSELF]  # the request; behind it something more as soon as it is answered
+        self.pieces = []  # the one that was read last, until it is part of the following
         self.received = b""  # what is no whole frame yet, or belongs to a later one
         self.lock, self.busy = _thread.RLock(), False
         self.unfinished = {}  # lines without an end yet, by ticket, stream and thread
@@ -41,7 +42,9 @@ class Wire:
         It stays the next one until it is ``taken``: a signal handler may raise anywhere, and nothing is lost.
         """
         while not self.has_frame():
-            data = self.receive()
+            if not self.pieces:
+                self.receive()
+            (data,) = self.pieces
             if not data:
                 return None, b""
             if self.received:
@@ -50,15 +53,16 @@ class Wire:
                 self.received += data
             else:
                 self.received = data
+            self.pieces = []
         return self.received[4], bytes(self.received[5:self.length()])
 
     def receive(self):
         try:
-            return os.read(self.fd, self.missing())
+            self.pieces.extend(map(os.read, (self.fd,), (self.missing(),)))  # in one call: see ``send``
         except OSError as error:
             if error.errno is None:  # a signal handler's TimeoutError, say
                 raise
-            return b""
+            self.pieces.append(b"")
 
     def taken(self):
         self.received = self.received[self.length():]
@@ -77,15 +81,17 @@ class Wire:
 
     def current(self):
         """The request on whose behalf this runs."""
-        return self.request
+        running = self.running
+        return running[0] if len(running) == 1 else ITSELF
 
     def begin(self, request):
         """The request of the next frame runs from now on."""
-        self.request = request
-        self.taken()
+        # At once: no signal handler may come between.
+        self.running, self.received = [request], self.received[self.length():]
 
-    def end(self, request):
-        self.request = ITSELF
+    def end(self, request, frames):
+        """Send the answer to it."""
+        self.send(frames, self.running)
 
     def answer(self, kind, request, code, message, result):
         """Comes after all lines of the request; what its threads write from now on is the instance's."""
@@ -99,8 +105,7 @@ class Wire:
                       + self.memory.peak().to_bytes(4, "big") + len(text).to_bytes(4, "big") + text + result)
             if self.unfinished:
                 frames = b"".join(self.finished(request)) + frames
-            self.end(request)
-            self.send(frames)
+            self.end(request, frames)
 
     def log(self, stream, data):
         """What user code wrote: its whole lines go out now, the rest when it is finished, or with the answer."""
@@ -154,25 +159,27 @@ class Wire:
         for key in [key for key in self.unfinished if key[0] == request.ticket]:
             yield from log_frames(key, self.unfinished.pop(key))
 
-    def send(self, frames):
-        """Only with the lock."""
+    def send(self, frames, sent=None):
+        """Only with the lock. The list ``sent`` grows with the very step that gives them to the kernel."""
+        sent = [] if sent is None else sent
         try:
             if len(frames) <= WHOLE:
-                os.write(self.fd, frames)
+                sent.extend(map(os.write, (self.fd,), (frames,)))  # in one call, which no signal handler divides
             else:
-                self.send_undisturbed(memoryview(frames))
+                self.send_undisturbed(memoryview(frames), sent)
         except OSError as error:
             if error.errno is None:
                 raise
             os._exit(0)  # the engine has gone, and so must we
 
-    def send_undisturbed(self, frames):
+    def send_undisturbed(self, frames, sent):
         """A signal handler that raised between two parts would leave a frame torn."""
         signals = pthread_sigmask(SIG_BLOCK, ())
         try:
             pthread_sigmask(SIG_BLOCK, valid_signals())  # in here it still may
             while frames:
                 frames = frames[os.write(self.fd, frames):]
+            sent.append(True)
         finally:
             pthread_sigmask(SIG_SETMASK, signals)
 

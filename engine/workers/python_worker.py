@@ -24,12 +24,18 @@ OURS = ()  # names of modules that user code must not find, if they are known be
 
 def serve(wire, instance):
     """One request at a time, in the main thread, without a loop of ours."""
-    serving = True
-    while serving:
+    while True:
         try:
-            serving = serve_one(wire, instance)
+            serve_undisturbed(wire, instance)
+            return
         except BaseException as error:
             recover(wire, error)
+
+
+def serve_undisturbed(wire, instance):
+    """Apart: what a signal handler raises between two turns of a loop is caught by no ``try`` of the same function."""
+    while serve_one(wire, instance):
+        pass
 
 
 def serve_one(wire, instance):
