@@ -91,3 +91,16 @@ async def test_reservations_of_all_versions_are_found_by_the_urn_with_latest(api
     assert sorted(item["qualifier_name"] for item in found.json["reserved_instances"]) == ["latest", "v1"]
     assert [item["qualifier_name"] for item in one.json["reserved_instances"]] == ["v1"]
     assert one.json["reserved_instances"][0]["tactics_config"] == {}
+
+
+async def test_a_test_event_can_be_renamed(api: Api) -> None:
+    first, second = [
+        (await api.send("POST", f"/{FUNCTION}/events", {"name": name, "content": "e30="})).json for name in ("a", "b")
+    ]
+
+    renamed = await api.send("PUT", f"/{FUNCTION}/events/{first['id']}", {"name": "c", "content": "e30="})
+    taken = await api.send("PUT", f"/{FUNCTION}/events/{second['id']}", {"name": "c", "content": "e30="})
+    kept = await api.send("PUT", f"/{FUNCTION}/events/{second['id']}", {"name": "b", "content": "W10="})
+
+    assert [(answer.status, answer.json.get("name")) for answer in (renamed, kept)] == [(200, "c"), (200, "b")]
+    assert (taken.status, taken.json["error_code"]) == (403, "FSS.1073")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -50,8 +50,7 @@ class Events:
         async with self._shelf.change():
             owner = self._owner(urn)
             others = self._shelf.of(owner)
-            if any(other.name == name for other in others.values()):
-                raise EventExists(name)
+            _check_free(name, others.values())
             if len(others) >= MAX_EVENTS:
                 raise TooManyEvents(MAX_EVENTS)
             now = self._clock.now()
@@ -59,12 +58,15 @@ class Events:
             await self._shelf.put(owner, event.id, event)
         return event
 
-    async def update(self, urn: FunctionUrn, id: str, content: str) -> Event:
-        _check_content(content)
+    async def update(self, urn: FunctionUrn, id: str, content: str, name: str = "") -> Event:
+        """Without ``name`` it keeps its own."""
         async with self._shelf.change():
-            changes = {"content": content, "modified_at": self._clock.now()}
-            event = msgspec.structs.replace(self.show(urn, id), **changes)
-            await self._shelf.put(self._owner(urn), id, event)
+            old, owner = self.show(urn, id), self._owner(urn)
+            name = name or old.name
+            check_event(name, content)
+            _check_free(name, (other for other in self._shelf.of(owner).values() if other.id != id))
+            event = msgspec.structs.replace(old, name=name, content=content, modified_at=self._clock.now())
+            await self._shelf.put(owner, id, event)
         return event
 
     async def delete(self, urn: FunctionUrn, id: str) -> None:
@@ -74,6 +76,11 @@ class Events:
 
     def _owner(self, urn: FunctionUrn) -> str:
         return function_owner(self._catalog.find(urn))
+
+
+def _check_free(name: str, others: Iterable[Event]) -> None:
+    if any(other.name == name for other in others):
+        raise EventExists(name)
 
 
 def check_event(name: str, content: str) -> None:

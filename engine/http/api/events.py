@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.errors import BadEvent
 from engine.http.api.routing import BASE, Call, Resource
@@ -12,14 +12,17 @@ from engine.http.wire import Reply, json_reply
 from engine.resources.bundle import Resources
 from engine.resources.events import NAME, NAME_RULE, Event
 
+EventLabel = Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=NAME_RULE)]
+
 
 class CreateEventBody(Struct, frozen=True, kw_only=True):
-    name: Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=NAME_RULE)]
+    name: EventLabel
     content: str
 
 
 class UpdateEventBody(Struct, frozen=True, kw_only=True):
     content: str
+    name: EventLabel | UnsetType = UNSET  #: not documented; Terraform sends it, a new one as well
 
 
 class EventName(Struct, frozen=True, kw_only=True):
@@ -71,7 +74,8 @@ class EventsApi:
     async def update(self, call: Call) -> Reply:
         urn = call.urn
         body = await call.read(UpdateEventBody, error=BadEvent)
-        return json_reply(_name(await self._events.update(urn, call.part("event_id"), body.content)))
+        name = "" if body.name is UNSET else body.name
+        return json_reply(_name(await self._events.update(urn, call.part("event_id"), body.content, name)))
 
     async def delete(self, call: Call) -> Reply:
         await self._events.delete(call.urn, call.part("event_id"))
