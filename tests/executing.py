@@ -142,6 +142,17 @@ async def pid_of(opened: Pool, **fields: Any) -> int:
     return int(outcome.result)
 
 
+def dig(folder: Path) -> None:
+    """Folders in each other, too deep for a path and for any recursion."""
+    above = os.open(folder, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=above)
+        below = os.open("d", os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = below
+    os.close(above)
+
+
 class Running:
     """A call of ``wait``: it tells when it runs, and ends when it may."""
 

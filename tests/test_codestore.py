@@ -29,6 +29,7 @@ from engine.errors import (
 from engine.model import CodePackage
 from engine.store_errors import BadLink, ObjectMissing
 from engine.testing.links import MemoryLinks
+from tests.executing import dig
 from tests.http_app import encoded, zipped
 
 HANDLER = "index.handler"
@@ -369,6 +370,14 @@ async def test_a_sweep_keeps_what_is_referenced_and_takes_the_rest(store: CodeSt
     assert removed == 2
     assert sorted(os.listdir(tmp_path / "code")) == sorted([kept.sha256, f"{kept.sha256}.package"])
     assert not store.folder(gone).exists()
+
+
+async def test_a_sweep_takes_folders_however_deep(store: CodeStore, tmp_path: Path) -> None:
+    gone = await store.add(inline("gone"), handler=HANDLER)
+    dig(store.folder(gone))
+
+    assert await store.sweep(()) == 1
+    assert os.listdir(tmp_path / "code") == []
 
 
 def _made(folder: Path, limits: Limits) -> Limits:

@@ -26,7 +26,7 @@ from engine.isolation.limits import Limits
 from engine.isolation.processes import carries, marked
 from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
 from engine.model import Code
-from tests.executing import exit_of, function, invocation, is_alive, marker, pool
+from tests.executing import dig, exit_of, function, invocation, is_alive, marker, pool
 from tests.triggering import until
 
 SOURCE = '''
@@ -230,10 +230,25 @@ async def test_a_child_has_its_socket_and_its_output_and_nothing_else(opened: Po
 async def test_its_folder_is_removed_whatever_it_left_there(opened: Pool, tmp_path: Path) -> None:
     home = await result(opened, "litter")
     assert os.listdir(home) == ["a"]
+    dig(Path(home))
 
     await opened.close()
 
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_start_removes_what_a_dead_engine_left_and_nothing_that_it_links_to(tmp_path: Path) -> None:
+    tmp, elsewhere = tmp_path / "tmp", tmp_path / "elsewhere"
+    for folder in (tmp / "instance", elsewhere):
+        folder.mkdir(parents=True)
+    (elsewhere / "kept").touch()
+    for link in (tmp / "link", tmp / "instance" / "link"):
+        link.symlink_to(elsewhere)
+    dig(tmp / "instance")
+
+    kill_leftovers(marker(tmp_path), tmp)
+
+    assert (os.listdir(tmp), os.listdir(elsewhere)) == (["link"], ["kept"])
 
 
 # --- endings ---

@@ -30,6 +30,7 @@ from msgspec import Struct
 from engine.code.inline import inline_file, template
 from engine.code.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
 from engine.errors import CodeMissing, CodePackageTooLarge, InlineCodeTooLarge, InvalidField, NotStored
+from engine.isolation.leftovers import remove_tree
 from engine.model import CodePackage
 from engine.protocols import CodeLinks
 from engine.store_errors import BadLink
@@ -180,7 +181,9 @@ class CodeStore:
             if entry.name.removesuffix(".package") in referenced:
                 continue
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
+                remove_tree(entry)  # functions may have written there
+                if entry.exists():
+                    shutil.rmtree(entry)  # it says what hinders
                 removed += 1
             else:
                 entry.unlink()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from engine.isolation.cgroup import remove_group
@@ -31,15 +32,37 @@ def kill_leftovers(marker: str, tmp: Path | None = None) -> list[int]:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder in which user code worked; it may have left folders that not even their owner may change."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
+    """Remove a folder in which user code worked; what cannot be removed stays.
+
+    It may hold folders that not even their owner may change, and folders in folders so deep that no path leads to the
+    last and no recursion comes back from it: each is moved up to the top before it is emptied.
+    """
+    if not folder.is_symlink():
+        below = _emptied(folder, folder)
+        while below:
+            inner = below.pop()
+            below += _emptied(inner, folder)
+            with suppress(OSError):
+                inner.rmdir()
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _emptied(folder: Path, top: Path) -> list[Path]:
+    """The folders that were in it, where they are now."""
+    found: list[Path] = []
+    with suppress(OSError):
         folder.chmod(0o700)
-        for path, folders, _ in os.walk(folder):
-            for name in folders:
-                if not os.path.islink(inner := os.path.join(path, name)):
-                    os.chmod(inner, 0o700)
-        shutil.rmtree(folder, ignore_errors=True)
+        for entry in list(os.scandir(folder)):
+            with suppress(OSError):
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                elif folder == top:
+                    found.append(Path(entry.path))
+                else:
+                    os.chmod(entry.path, 0o700)  # else it cannot be moved
+                    found.append(Path(entry.path).rename(top / uuid.uuid4().hex))
+    return found
 
 
 def _groups(name: str) -> list[Path]:
