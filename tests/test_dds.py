@@ -96,6 +96,17 @@ def test_a_moment_for_which_python_has_no_date_stops_nothing() -> None:
     assert json.loads(records(event.payload)[0]["full_document"]) == {"t": {"$date": {"$numberLong": str(1 << 60)}}}
 
 
+def test_a_document_that_nobody_can_read_stops_nothing_and_its_key_is_told() -> None:
+    document = {"uuid": Binary(b"xyz", 4)}
+
+    [event] = teller().events(
+        [change(documentKey={"_id": 1}, fullDocument=document, wallTime=bson.DatetimeMS(1 << 60))]
+    )
+
+    [told] = records(event.payload)
+    assert (told["full_document"], told["token"]) == ('{"_id": 1}', '{"_data": "8265"}')
+
+
 @pytest.mark.parametrize(
     ("gone", "told"),
     [

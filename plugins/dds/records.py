@@ -13,11 +13,16 @@ from typing import Any
 
 import bson
 import msgspec
+import structlog
 from bson import json_util
 from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import InvalidBSON
+from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 
 from engine import Event
+
+log = structlog.get_logger("functiond.plugins.dds")
 
 #: Whatever a server holds can be read: moments that Python has no date for, text that is not quite UTF-8.
 READABLE: CodecOptions[Mapping[str, Any]] = CodecOptions(
@@ -50,7 +55,20 @@ class Change(Struct, frozen=True, kw_only=True):
 
 
 def change_of(raw: bytes) -> Change:
-    return Change(document=bson.decode(raw, READABLE), size=len(raw))
+    try:
+        document = bson.decode(raw, READABLE)
+    except InvalidBSON:
+        document = dict(_readable_parts(raw))
+    return Change(document=document, size=len(raw))
+
+
+def _readable_parts(raw: bytes) -> Iterator[tuple[str, Any]]:
+    """A server takes what no client reads, such as a UUID of three bytes: that part is left out, and its key told."""
+    for name, value in RawBSONDocument(raw, READABLE.with_options(document_class=RawBSONDocument)).items():
+        try:
+            yield name, bson.decode(value.raw, READABLE) if isinstance(value, RawBSONDocument) else value
+        except InvalidBSON as error:
+            log.warning("part of a change cannot be read", part=name, problem=str(error))
 
 
 def extended_json(value: Mapping[str, Any]) -> str:
