@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -184,6 +186,38 @@ async def test_records_are_read_however_they_are_compressed(tmp_path: Path, brok
                 await producer.send_and_wait("t", codec.encode() * 100)
 
         assert sorted(await messages(place, 4)) == [codec * 100 for codec in codecs]
+
+
+@pytest.mark.slow
+async def test_a_record_that_the_client_cannot_read_stops_no_trigger(tmp_path: Path, broker: Broker) -> None:
+    async with house(tmp_path, [plugin], plugins__kafka__batch_wait=0.0) as place:
+        trigger = await reading(place, broker, batch_size=100)
+        await place.update(trigger, status="DISABLED")
+        await broker.send("t", b"other", partition=1)
+        await broker.send("t", b"before", partition=0)
+        odd = [sys.executable, "-c", ODD_HEADER, broker.address]
+        await anyio.run_process(odd, env={**os.environ, "AIOKAFKA_NO_EXTENSIONS": "1"})
+        await broker.send("t", b"after", partition=0)
+        await place.update(trigger, status="ACTIVE")
+
+        assert sorted(await messages(place, 3)) == ["after", "before", "other"]
+
+
+#: Other clients take the names of headers as bytes; of this one it is only the part in Python that can be made to.
+ODD_HEADER = """
+import asyncio, sys
+from aiokafka import AIOKafkaProducer
+
+class Odd(str):
+    def encode(self, *encoding):
+        return b"\\xff"
+
+async def send():
+    async with AIOKafkaProducer(bootstrap_servers=sys.argv[1]) as producer:
+        await producer.send_and_wait("t", b"odd", headers=[(Odd("x"), b"")], partition=0)
+
+asyncio.run(send())
+"""
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ knows is never ahead of what is safe. After a crash the cursors decide, not the 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
@@ -29,6 +30,8 @@ log = structlog.get_logger("functiond.plugins.kafka")
 PATIENCE = 15.0
 #: Seconds that a group may take to form.
 JOINING = 60.0
+#: Milliseconds for what one partition has; the client may wait half a second for another one's answer first.
+APART = 1000
 #: Seconds that a batch has to be finished when the group takes its partitions away; then it is dropped.
 REVOKED = 3.0
 
@@ -76,6 +79,7 @@ class _Reader:
         self._placed: set[Any] = set()
         self._told = asyncio.Event()  #: what is ours
         self._gathered: dict[Any, list[Any]] = {}
+        self._next: dict[Any, int] = {}  #: offsets behind what was gathered
         self._handing = anyio.Lock()
         self._scope = anyio.CancelScope()
 
@@ -150,6 +154,7 @@ class _Reader:
             if ours is self._ours:
                 for one, offset in starts.items():
                     self._consumer.seek(one, offset)
+                    self._next[one] = offset
                 self._placed |= ours
 
     async def _starts(self, ours: frozenset[Any]) -> dict[Any, int]:
@@ -175,17 +180,50 @@ class _Reader:
         deadline, size = anyio.current_time() + self._settings.check_every, 0
         while (room := self._options.batch_size - sum(map(len, self._gathered.values()))) > 0:
             left = deadline - anyio.current_time()
-            found = await self._consumer.getmany(timeout_ms=max(0, int(left * 1000)), max_records=room)
+            try:
+                found = await self._consumer.getmany(timeout_ms=max(0, int(left * 1000)), max_records=room)
+            except UnicodeDecodeError:
+                found = await self._read_apart(room)
             if not self._gathered:
                 deadline = anyio.current_time() + self._settings.batch_wait
             for one, records in found.items():
-                if one in self._placed:  # what came before its place was found comes again
+                if records and one in self._placed:  # what came before its place was found comes again
                     self._gathered.setdefault(one, []).extend(records)
+                    self._next[one] = records[-1].offset + 1
                     size += sum(len(record.value or b"") for record in records)
             if not found or size >= self._settings.batch_bytes or self._ours - self._placed:
                 break
         if not self._gathered:
             await self._check()
+
+    async def _read_apart(self, room: int) -> dict[Any, list[Any]]:
+        """The client decodes names of headers, which may be any bytes, and does not say where it could not.
+
+        What it had read by then is lost with that, so it is read again, partition by partition.
+        """
+        for one in self._placed:
+            self._consumer.seek(one, self._next[one])
+        for one in random.sample(tuple(self._placed), len(self._placed)):  # none waits for ever behind another
+            try:
+                if found := await self._consumer.getmany(one, timeout_ms=APART, max_records=room):
+                    return dict(found)
+            except UnicodeDecodeError:
+                return {one: await self._read_singly(one)}
+        return {}
+
+    async def _read_singly(self, one: Any) -> list[Any]:
+        """Up to the record that cannot be read, which is passed over, aloud."""
+        records, offset = list[Any](), self._next[one]
+        self._consumer.seek(one, offset)
+        try:
+            while found := await self._consumer.getmany(one, timeout_ms=APART, max_records=1):
+                records += found[one]
+                offset = records[-1].offset + 1
+        except UnicodeDecodeError as error:
+            log.error("record passed over", partition=name_of(*one), offset=offset, problem=str(error))
+            self._next[one] = offset + 1
+            self._consumer.seek(one, offset + 1)
+        return records
 
     async def _check(self) -> None:
         """Raises if the cluster is silent because it is away: the client itself would go on hoping."""
