@@ -168,6 +168,7 @@ def api_parts(engine: Running) -> Parts:
         instances=engine.pool.alive,
         async_body_limit=engine.settings.http.async_body_limit,
         sync_body_limit=engine.settings.http.sync_body_limit,
+        update_resets=engine.settings.http.update_resets,
         health=HealthChecks(
             alive=lambda: problems(engine),
             ready=lambda: reasons_not_ready(engine),

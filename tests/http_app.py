@@ -266,7 +266,7 @@ class Api(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def serve(folder: Path) -> AsyncIterator[Api]:
+async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[Api]:
     store, codes, clock = MemoryCatalogStore(), CodeStore(folder), SystemClock()
     catalog = Catalog(store, codes, clock, region=REGION, may_run_long=listed(["slow"]))
     kept = MemoryResourceStore()
@@ -302,6 +302,7 @@ async def serve(folder: Path) -> AsyncIterator[Api]:
         usage=Usage(catalog.project_of),
         transcripts=engine,
         health=HealthChecks(alive=lambda: health, ready=lambda: health, metrics=lambda: b"up 1\n"),
+        update_resets=update_resets,
     )
     async with listen(create_app(parts), "127.0.0.1", 0) as port:
         yield Api(port=port, catalog=catalog, codes=codes, parts=parts, store=store, engine=engine, health=health)

@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import msgspec
+from msgspec import UNSET
 
 from engine.clock import Clock
 from engine.code.store import CodeSource, CodeStore
@@ -121,11 +122,12 @@ class Catalog(Directory):
             return await self.update(urn, {"code": code, "details": details})
 
     async def update(self, urn: FunctionUrn, changes: dict[str, Any]) -> Function:
-        """Change the named fields; ``details`` are merged into those that are there."""
+        """Change the named fields; ``details`` are merged into those that are there, and UNSET takes one away."""
         async with self.changing():
             old = self._changeable(urn)
             given = changes.get("details", {})
-            changes = {**changes, "details": {**old.details, **given}, "modified_at": self._clock.now()}
+            details = {name: value for name, value in {**old.details, **given}.items() if value is not UNSET}
+            changes = {**changes, "details": details, "modified_at": self._clock.now()}
             function = self._with_dependencies(msgspec.structs.replace(old, **changes), given)
             if not run_alike(old, function):
                 function = msgspec.structs.replace(function, revision=self.next_revision(old.function_id))

@@ -204,6 +204,13 @@ _PLAIN = (
     "pre_stop_timeout",
     "enable_dynamic_memory",
 )
+#: The code brings these along; instances have a request of their own, by which their maximum stays.
+_ELSEWHERE = ("func_name", "depend_version_list", "code_encrypt_kms_key_id", "strategy_config")
+_DEFAULTS = msgspec.structs.asdict(
+    Function(
+        function_id=0, project="", package="", name="", runtime="", handler="", memory_size=0, timeout=0, code=NO_CODE
+    )
+)
 
 
 def changes_of(body: ConfigBody) -> dict[str, Any]:
@@ -219,6 +226,16 @@ def changes_of(body: ConfigBody) -> dict[str, Any]:
         changes |= {name: value for name, value in given.items() if value is not UNSET}
     changes["details"] = details
     return changes
+
+
+def replacement_of(body: ConfigBody) -> dict[str, Any]:
+    """Likewise, and all else that the body could set is back at its default, but for what other requests set, too."""
+    changes = changes_of(body)
+    unset = [name for name in ConfigBody.__struct_fields__ if getattr(body, name) is UNSET and name not in _ELSEWHERE]
+    for name in unset:
+        if (own := _OWN_NAMES.get(name, name)) in _DEFAULTS:
+            changes[own] = _DEFAULTS[own]
+    return changes | {"details": {**dict.fromkeys(unset, UNSET), **changes["details"]}}
 
 
 def draft_of(body: CreateBody, project: str) -> Function:

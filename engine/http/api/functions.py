@@ -22,6 +22,7 @@ from engine.http.api.function_shapes import (
     changes_of,
     details_of,
     draft_of,
+    replacement_of,
 )
 from engine.http.api.paging import page_of
 from engine.http.api.parts import Parts
@@ -36,7 +37,7 @@ class Functions:
     def __init__(self, parts: Parts) -> None:
         self._catalog, self._codes, self._region = parts.catalog, parts.codes, parts.region
         self._versions, self._usage = parts.versions, parts.usage
-        self._reservations = parts.resources.reservations
+        self._reservations, self._update_resets = parts.resources.reservations, parts.update_resets
 
     def resources(self) -> list[Resource]:
         functions = f"{BASE}/functions"
@@ -77,7 +78,8 @@ class Functions:
         body = await call.read(ConfigBody)
         if body.func_name not in (name, UNSET):
             raise InvalidField("func_name", body.func_name, f"must be {name}: a function cannot be renamed")
-        return json_reply(self._reply(await self._catalog.update(urn, changes_of(body))))
+        changes = replacement_of(body) if self._update_resets else changes_of(body)
+        return json_reply(self._reply(await self._catalog.update(urn, changes)))
 
     async def update_code(self, call: Call) -> Reply:
         urn = call.urn

@@ -92,6 +92,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     source_settled: Callable[[str], Awaitable[None]] | None = None  #: returns once it follows the last change
     async_body_limit: int = 256 << 10
     sync_body_limit: int = 6 << 20
+    update_resets: bool = False  #: whether an update of a function's configuration resets what it leaves out
     health: HealthChecks = HealthChecks()
 
     async def record(self, function: Function, request_id: str) -> Record:
