@@ -179,11 +179,17 @@ async def test_two_instances_draw_different_numbers(opened: Pool) -> None:
     assert not set(one) & set(other)
 
 
-async def test_a_file_named_like_a_preloaded_module_wins(opened: Pool, tmp_path: Path) -> None:
-    own = tmp_path / "code" / "base64.py"
-    own.write_text("")
+async def test_files_named_like_modules_that_the_template_has_loaded_win(opened: Pool, tmp_path: Path) -> None:
+    for name in ("base64", "selectors", "socket", "fcntl"):
+        (tmp_path / "code" / f"{name}.py").write_text("")
+    (tmp_path / "code" / "found.py").write_text(
+        "import base64, fcntl, selectors, socket\n"
+        "def handler(event, context): return [one.__file__ for one in (base64, fcntl, selectors, socket)]"
+    )
 
-    assert (await look(opened))["preloaded"] == str(own)
+    outcome = await opened.execute(function("found.handler"), invocation())
+
+    assert {Path(file).parent for file in json.loads(outcome.result)} == {tmp_path / "code"}
 
 
 async def test_the_status_of_a_death_is_known(opened: Pool) -> None:

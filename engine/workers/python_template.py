@@ -21,19 +21,24 @@ When the engine is gone, so is everything here: the socket's end is the sign. Wh
 instances go on (but for those inside a sandbox that dies with it).
 """
 
-import errno
-import gc
-import json
+import ctypes  # noqa: F401  (a worker that is a program of its own has loaded it, too)
 import os
-import select
-import signal
-import socket
 import sys
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import python_fence  # noqa: E402
 import python_worker  # noqa: E402
+
+COMMON = set(sys.modules)  # what user code finds loaded in any worker
+
+import errno  # noqa: E402
+import gc  # noqa: E402
+import json  # noqa: E402
+import select  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
+import time  # noqa: E402
+
+import python_fence  # noqa: E402
 
 del sys.path[0]
 
@@ -65,7 +70,8 @@ class Template:
     def __init__(self, control, preloaded):
         self.control, self.children = control, {}  # by id
         self.waiting = list(preloaded)
-        self.before, self.since = set(sys.modules), {}  # since then, by the name before the first dot
+        self.own = {}  # modules that other workers have not, by the name before the first dot
+        self.note_modules()
         python_worker.OURS = python_worker.own_modules()
         self.placeholder = python_fence.variable_in_memory(INSTANCE)
         self.poll = select.poll()
@@ -92,9 +98,12 @@ class Template:
             __import__(name)
         except (ImportError, OSError):  # there may be too few descriptors just now
             pass
-        for one in set(sys.modules) - self.before:
-            self.since.setdefault(one.partition(".")[0], set()).add(one)
+        self.note_modules()
         gc.freeze()
+
+    def note_modules(self):
+        for one in set(sys.modules) - COMMON:
+            self.own.setdefault(one.partition(".")[0], set()).add(one)
 
     def receive(self):
         """False when the engine has gone."""
@@ -211,7 +220,7 @@ class Template:
         # Not a walk along sys.modules: whatever is only looked at here costs a fork the copy of its page.
         for folder in folders:
             for name in os.listdir(folder):
-                for one in self.since.pop(name.partition(".")[0], ()):
+                for one in self.own.pop(name.partition(".")[0], ()):
                     del sys.modules[one]
 
 
