@@ -18,6 +18,7 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.clock import Clock, rfc3339
+from engine.errors import OutcomeUnknown
 from engine.functions.catalog import Catalog
 from engine.model import AsyncSettings, Code, DestinationSpec, Function, Invocation, Mode, Outcome, State
 from engine.protocols import Executor, Journal, Records, Settlement
@@ -35,6 +36,7 @@ log = structlog.get_logger("functiond.dispatcher")
 UNSETTLED_PER_SLOT = 16
 #: Bytes of a result that are kept; a larger one is empty in the record (spec functiongraph_api, section 9).
 KEPT_RESULT = 256 << 10
+CANCEL_PATIENCE = 10.0  #: seconds within which the end of a cancelled run should be on disk
 _SETTLING = "outcomes wait for the disk"
 _CANCELLED = "function invocation canceled"
 
@@ -120,15 +122,18 @@ class Dispatcher:
     # --- for callers ----------------------------------------------------------------------------------------
 
     async def cancel(self, key: int) -> bool:
-        """End it, waiting or running, as FAIL 4208; False if it is over already."""
+        """End it, waiting or running, as FAIL 4208, and return once that is on disk; False if it is over already.
+
+        Raises NotStored and OutcomeUnknown: then it may run again after a death of the engine.
+        """
         if key in self._running:
-            return self._cancel_running(key)
+            return await self._cancel_running(key)
         record = await self._records.get(key)
         if record is None or record.state.final:
             return False
         if await self._cancel_waiting(record.function_id, key):
             return True
-        return key in self._running and self._cancel_running(key)
+        return key in self._running and await self._cancel_running(key)
 
     async def ended(self, key: int, timeout: float | None) -> None:  # noqa: ASYNC109  (reaching it is no error)
         """Return when the invocation has ended, or after ``timeout`` seconds if that is given."""
@@ -258,9 +263,14 @@ class Dispatcher:
             self._outcomes[State.FAIL.value] += 1
             self._wake(key)
 
-    def _cancel_running(self, key: int) -> bool:
+    async def _cancel_running(self, key: int) -> bool:
         self._cancelled.add(key)
-        return self._executor.cancel(key)
+        self._executor.cancel(key)  # unless it is ending: then it is not tried again
+        await self.ended(key, CANCEL_PATIENCE)
+        record = await self._records.get(key)
+        if record is None or not record.state.final:
+            raise OutcomeUnknown("the run was told to end, but its end is not on disk yet")
+        return record.code == Code.CANCELLED
 
     # --- the end of an attempt ------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from engine.clock import Clock, SystemClock
 from engine.dispatcher import Dispatcher
-from engine.errors import NotStored
+from engine.errors import NotStored, OutcomeUnknown
 from engine.functions.catalog import Catalog
 from engine.model import AsyncSettings, Code, Function, Invocation, Outcome, State
 from engine.protocols import Settlement
@@ -208,6 +208,50 @@ async def test_what_is_on_its_way_to_a_slot_is_cancelled_as_running() -> None:
         assert await now.dispatcher.cancel(one.key)
         assert await now.end_of(one) is State.FAIL
         assert now.executor.done == [one]
+
+
+async def test_a_run_whose_cancel_is_confirmed_has_its_end_on_disk() -> None:
+    async with dispatching() as now:
+        one = await now.send()
+        await now.running(one)
+        assert await now.dispatcher.cancel(one.key)
+        record = await now.storage.records.get(one.key)
+
+        assert record is not None
+        assert (record.state, record.code) == (State.FAIL, Code.CANCELLED)
+
+
+async def test_a_cancel_is_not_confirmed_while_the_end_of_the_run_is_not_on_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with dispatching() as now:
+        one = await now.send()
+        await now.running(one)
+        monkeypatch.setattr(now.storage.journal, "settle", lambda settlement, *, then: None)
+        monkeypatch.setattr("engine.dispatcher.CANCEL_PATIENCE", 0.01)
+        with pytest.raises(OutcomeUnknown):
+            await now.dispatcher.cancel(one.key)
+
+
+async def test_a_run_that_fails_as_it_is_cancelled_is_not_tried_again_and_counts_as_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with dispatching() as now:
+
+        async def fail(function: Function, invocation: Invocation) -> Outcome:
+            await now.gate.wait()
+            return Outcome(code=Code.USER_EXCEPTION, message="no")
+
+        now.functions.settings = AsyncSettings(max_retries=3, max_age=1 << 40)
+        monkeypatch.setattr(now.executor, "execute", fail)
+        one = now.push()
+        cancelling = asyncio.ensure_future(now.dispatcher.cancel(one.key))
+        await until(lambda: now.dispatcher.statistics().started == 1)
+        await asyncio.sleep(0)
+        now.gate.set()
+
+        assert await cancelling
+        assert await now.end_of(one) is State.FAIL
 
 
 # --- stopping -----------------------------------------------------------------------------------------------
