@@ -135,8 +135,10 @@ class Window(Protocol):
         """Up to ``rows`` ready rows (and about ``size`` payload bytes) behind ``after``, by rank and key."""
         ...
 
-    async def promote(self, now: float, rows: int) -> tuple[tuple[Invocation, ...], float | None]:
-        """Make up to ``rows`` due delayed rows ready; gives them and the next due time."""
+    async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
+        """Make up to ``rows`` due delayed rows (and about ``size`` payload bytes) ready; gives them, and the next due
+        time.
+        """
         ...
 
 

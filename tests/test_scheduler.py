@@ -32,7 +32,7 @@ class Disk:
         behind = [i for i in self.rows if i.function_id == function_id and i.rank_key > after]
         return Page(invocations=tuple(behind[:rows]), complete=len(behind) < rows)
 
-    async def promote(self, now: float, rows: int) -> tuple[tuple[Invocation, ...], float | None]:
+    async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
         due = tuple(i for i in self.delayed if i.due_at <= now)
         self.delayed = [i for i in self.delayed if i.due_at > now]
         return due, min((i.due_at for i in self.delayed), default=None)

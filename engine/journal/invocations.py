@@ -108,8 +108,8 @@ class SQLiteJournal:
     async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
         return await self._writer.call(lambda db: self._ready(db, function_id, after, rows, size))
 
-    async def promote(self, now: float, rows: int) -> tuple[tuple[Invocation, ...], float | None]:
-        return await self._writer.call(lambda db: self._promote(db, now, rows))
+    async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
+        return await self._writer.call(lambda db: self._promote(db, now, rows, size))
 
     # --- in the writer's thread -----------------------------------------------------------------------------
 
@@ -139,6 +139,23 @@ class SQLiteJournal:
             " ORDER BY rank, key LIMIT ?",
             (function_id, after[0], after[0], after[1], rows),
         )
+        found, read = self._read(cursor, size)
+        return Page(invocations=found, complete=len(found) < rows and read < size)
+
+    def _promote(
+        self, db: sqlite3.Connection, now: float, rows: int, size: int
+    ) -> tuple[tuple[Invocation, ...], float | None]:
+        cursor = db.execute(
+            f"SELECT {RUNNABLE} FROM invocation INDEXED BY delayed JOIN payload USING (key)"
+            " WHERE state = 1 AND due <= ? ORDER BY due LIMIT ?",
+            (now, rows),
+        )
+        due, _ = self._read(cursor, size)
+        db.executemany("UPDATE invocation SET state = 0 WHERE key = ?", [(one.key,) for one in due])
+        return due, _next_due(db)
+
+    def _read(self, cursor: sqlite3.Cursor, size: int) -> tuple[tuple[Invocation, ...], int]:
+        """Rows until they have ``size`` bytes of payload together; and how many they have."""
         found: list[Invocation] = []
         read = 0
         for row in cursor:
@@ -147,16 +164,7 @@ class SQLiteJournal:
             if read >= size:
                 break
         cursor.close()
-        return Page(invocations=tuple(found), complete=len(found) < rows and read < size)
-
-    def _promote(self, db: sqlite3.Connection, now: float, rows: int) -> tuple[tuple[Invocation, ...], float | None]:
-        due = db.execute(
-            f"SELECT {RUNNABLE} FROM invocation INDEXED BY delayed JOIN payload USING (key)"
-            " WHERE state = 1 AND due <= ? ORDER BY due LIMIT ?",
-            (now, rows),
-        ).fetchall()
-        db.executemany("UPDATE invocation SET state = 0 WHERE key = ?", [(row[0],) for row in due])
-        return tuple(to_invocation(row, self._identity) for row in due), _next_due(db)
+        return tuple(found), read
 
     def _recover(self, db: sqlite3.Connection) -> Recovery:
         condemned = db.execute(

@@ -193,7 +193,7 @@ class Scheduler:
             self._next_due = None
             with self._reading():
                 try:
-                    ready, next_due = await self._window.promote(self._clock.now(), PROMOTE_ROWS)
+                    ready, next_due = await self._window.promote(self._clock.now(), PROMOTE_ROWS, self._queue.page_size)
                 except BaseException:
                     self._next_due = self._clock.now()
                     raise

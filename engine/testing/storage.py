@@ -174,23 +174,19 @@ class MemoryJournal:
             (row.invocation for row in self._storage.rows.values() if row.ready), key=lambda one: one.rank_key
         )
         behind = [one for one in waiting if one.function_id == function_id and one.rank_key > after]
-        found: list[Invocation] = []
-        read = 0
-        for invocation in behind[:rows]:
-            found.append(invocation)
-            read += len(invocation.payload)
-            if read >= size:
-                break
-        return Page(invocations=tuple(found), complete=len(found) < rows and read < size)
+        found = _up_to(size, behind[:rows])
+        read = sum(len(invocation.payload) for invocation in found)
+        return Page(invocations=found, complete=len(found) < rows and read < size)
 
-    async def promote(self, now: float, rows: int) -> tuple[tuple[Invocation, ...], float | None]:
-        due = sorted(
-            (row for row in self._storage.rows.values() if row.delayed and row.invocation.due_at <= now),
-            key=lambda row: row.invocation.due_at,
-        )[:rows]
-        for row in due:
-            row.invocation = replace(row.invocation, delayed=False)
-        return tuple(row.invocation for row in due), self._next_due()
+    async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
+        delayed = sorted(
+            (row.invocation for row in self._storage.rows.values() if row.delayed and row.invocation.due_at <= now),
+            key=lambda invocation: invocation.due_at,
+        )
+        due = tuple(replace(invocation, delayed=False) for invocation in _up_to(size, delayed[:rows]))
+        for invocation in due:
+            self._storage.rows[invocation.key].invocation = invocation
+        return due, self._next_due()
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -310,6 +306,14 @@ class MemoryOutbox:
             del self.abandoned[owed.owed_id]
             self._storage.debts[owed.owed_id] = replace(owed, due_at=now, since=now, tries=0)
         return sorted(owed.owed_id for owed in found)
+
+
+def _up_to(size: int, invocations: Sequence[Invocation]) -> tuple[Invocation, ...]:
+    """The first ones, until they have so many bytes of payload together."""
+    found: list[Invocation] = []
+    while len(found) < len(invocations) and sum(len(one.payload) for one in found) < size:
+        found.append(invocations[len(found)])
+    return tuple(found)
 
 
 def at_the_next_turn(value: Any, error: Exception | None, tell: Callable[[], None] | None) -> asyncio.Future[Any]:

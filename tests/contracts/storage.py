@@ -23,6 +23,7 @@ from engine.testing.resources import MemoryResourceStore
 from engine.trigger_seams import Store
 
 NOW = 1_700_000_000.0
+ROOM = 1 << 20  #: bytes, more than a test stores
 SINK = DestinationSpec(destination="FunctionGraph", param='{"func_urn":"urn:x"}')
 KINDS = ("sqlite", "memory")
 

@@ -12,6 +12,7 @@ from engine.protocols import Discarded
 from engine.scheduling.line import BEGINNING
 from tests.contracts.storage import (
     NOW,
+    ROOM,
     Seams,
     Storage,
     cancelled,
@@ -185,7 +186,7 @@ async def test_a_retry_remembers_how_often_the_function_failed(storage: Storage)
     async with storage() as seams:
         one = await started(seams)
         again = await retried(seams, one, failure(one))
-        [due], _ = await seams.journal.promote(again.due_at, 10)
+        [due], _ = await seams.journal.promote(again.due_at, 10, ROOM)
 
         assert (due.attempt, due.failures, due.rank, due.first_due_at) == (2, 1, again.rank, one.first_due_at)
 
@@ -194,7 +195,7 @@ async def test_a_silent_success_keeps_nothing_of_the_failure_before(storage: Sto
     async with storage() as seams:
         one = await started(seams)
         again = await retried(seams, one, failure(one))
-        await seams.journal.promote(again.due_at, 10)
+        await seams.journal.promote(again.due_at, 10, ROOM)
         seams.journal.start(again, again.due_at)
         await settled(seams, again, success(again))
 
@@ -262,7 +263,7 @@ async def test_a_delayed_one_is_cancelled_and_never_due(storage: Storage) -> Non
         one = await stored(seams, delayed=True)
         await seams.journal.cancel(one.key, cancelled())
 
-        assert await seams.journal.promote(one.due_at + 1, 10) == ((), None)
+        assert await seams.journal.promote(one.due_at + 1, 10, ROOM) == ((), None)
 
 
 async def test_a_running_one_is_not_cancelled_here(storage: Storage) -> None:
@@ -314,7 +315,7 @@ async def test_a_retry_that_was_running_waits_again_at_once(storage: Storage) ->
     async with storage() as seams:
         one = await started(seams)
         again = await retried(seams, one, failure(one))
-        await seams.journal.promote(again.due_at, 10)
+        await seams.journal.promote(again.due_at, 10, ROOM)
         seams.journal.start(again, again.due_at)
 
     async with storage() as seams:

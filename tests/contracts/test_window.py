@@ -7,10 +7,9 @@ from random import Random
 from engine.model import Invocation
 from engine.scheduling.line import Entry
 from engine.scheduling.runqueue import RunQueue
-from tests.contracts.storage import NOW, Seams, Storage, cancelled, ended, made, started, stored
+from tests.contracts.storage import NOW, ROOM, Seams, Storage, cancelled, ended, made, started, stored
 
 BEGINNING = (float("-inf"), 0)
-ROOM = 1 << 20
 
 
 async def keys_of(seams: Seams, function_id: int = 1, *, rows: int = 100) -> list[int]:
@@ -84,7 +83,7 @@ async def test_what_is_due_is_promoted_earliest_first_and_the_next_due_time_give
         two = await stored(seams, delayed=True, due_at=NOW + 20)
         one = await stored(seams, 2, delayed=True, due_at=NOW + 10)
 
-        promoted, next_due = await seams.journal.promote(NOW + 20, 10)
+        promoted, next_due = await seams.journal.promote(NOW + 20, 10, ROOM)
 
         assert [i.key for i in promoted] == [one.key, two.key]
         assert [i.delayed for i in promoted] == [False, False]
@@ -95,19 +94,29 @@ async def test_a_promotion_takes_as_many_rows_as_it_may(storage: Storage) -> Non
     async with storage() as seams:
         one, two = [await stored(seams, delayed=True, due_at=NOW + n) for n in (1, 2)]
 
-        promoted, next_due = await seams.journal.promote(NOW + 5, 1)
+        promoted, next_due = await seams.journal.promote(NOW + 5, 1, ROOM)
 
         assert [i.key for i in promoted] == [one.key]
         assert next_due == two.due_at
 
 
+async def test_a_promotion_takes_about_as_many_bytes_as_it_may_and_says_that_more_is_due(storage: Storage) -> None:
+    async with storage() as seams:
+        rows = [await stored(seams, delayed=True, due_at=NOW + n, payload=b"x" * 10) for n in range(3)]
+
+        promoted, next_due = await seams.journal.promote(NOW + 5, 10, 15)
+
+        assert [i.key for i in promoted] == [row.key for row in rows[:2]]
+        assert next_due == rows[2].due_at
+
+
 async def test_what_was_promoted_is_ready_and_not_promoted_again(storage: Storage) -> None:
     async with storage() as seams:
         one = await stored(seams, delayed=True, due_at=NOW)
-        await seams.journal.promote(NOW, 10)
+        await seams.journal.promote(NOW, 10, ROOM)
 
         assert await keys_of(seams) == [one.key]
-        assert await seams.journal.promote(NOW, 10) == ((), None)
+        assert await seams.journal.promote(NOW, 10, ROOM) == ((), None)
 
 
 async def test_the_order_on_disk_is_the_order_in_memory(storage: Storage) -> None:
