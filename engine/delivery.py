@@ -131,7 +131,7 @@ class Delivery:
             return self._clock.now() + AFTER_TROUBLE
         now, at_once = self._clock.now(), Counter(self._under_way.values())
         for one in owed:
-            until = self._troubled.until(one.destination)
+            until = self._troubled.until(one.destination, now)
             if now < until and now - one.due_at < MAX_AGE:
                 next_due = until if next_due is None else min(next_due, until)
                 continue

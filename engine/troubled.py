@@ -30,14 +30,16 @@ class Troubled:
         """Whether its last delivery failed."""
         return destination in self._troubles
 
-    def until(self, destination: DestinationSpec) -> float:
+    def until(self, destination: DestinationSpec, now: float) -> float:
         """The moment before which it is left alone."""
         trouble = self._troubles.get(destination)
-        return trouble.until if trouble is not None else 0.0
+        if trouble is None or trouble.until > now + LONGEST:  # the clock was set back
+            return 0.0
+        return trouble.until
 
     def failed(self, destination: DestinationSpec, now: float) -> None:
         trouble = self._troubles.setdefault(destination, _Trouble())
-        if now < trouble.until:
+        if now < self.until(destination, now):
             return  # it was under way before
         trouble.failures += 1
         if trouble.failures > 1:
