@@ -158,6 +158,28 @@ async def handler(event, context):
     assert (status, [line.text for line in instance.lines]) == (0, ["between requests: SystemExit: 3"])
 
 
+@pytest.mark.parametrize("wrong", ["sys.exit(3)", "asyncio.get_running_loop().stop()"])
+def test_what_plain_handlers_await_goes_on_when_one_of_them_ends_the_loop(tmp_path: Path, wrong: str) -> None:
+    source = f"""
+import asyncio, sys
+
+
+def handler(event, context):
+    return answer(event)
+
+
+async def answer(event):
+    if event == "wrong":
+        {wrong}
+    await asyncio.sleep(0)
+    return "here"
+"""
+    with PythonProcess(tmp_path, source, concurrency=2) as instance:
+        for event, result in (("wrong", 4002 if "exit" in wrong else 0), ("right", 0)):
+            instance.ask(event)
+            assert instance.answer().code == result
+
+
 @pytest.mark.parametrize("concurrency", [1, 2])
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_pre_stop_has_the_last_word(tmp_path: Path, kind: str, concurrency: int) -> None:

@@ -48,9 +48,19 @@ class SharedCaller(Caller):
 
         with self.starting:
             if not self.running:
-                threading.Thread(target=self.open_loop().run_forever, name="loop", daemon=True).start()
+                run = contextvars.Context().run  # in the context of no request
+                threading.Thread(target=run, args=(run_on, self.open_loop()), name="loop", daemon=True).start()
                 self.running = True
         return asyncio.run_coroutine_threadsafe(completed(awaitable), self.loop).result()
+
+
+def run_on(loop):
+    """Whatever user code does on it: others wait for theirs."""
+    while not loop.is_closed():
+        try:
+            loop.run_forever()
+        except BaseException as error:  # sys.exit in a task
+            warn("between requests", error)
 
 
 def serve(wire, instance, places):
