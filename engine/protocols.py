@@ -102,7 +102,10 @@ class Journal(Protocol):
         ...
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
-        """Store the end of an attempt. Kept in memory and tried again until the disk takes it; then ``then``."""
+        """Store the end of an attempt. Kept in memory and tried again until the disk takes it; then ``then``.
+
+        Of an invocation's attempts the newest ``HISTORY`` are kept.
+        """
         ...
 
     def cancel(

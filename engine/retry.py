@@ -16,6 +16,8 @@ from engine.model import AsyncSettings, Invocation, Outcome
 
 #: An invocation that was running at this many engine deaths runs alone; one more and it is failed.
 MAX_DEATHS = 3
+#: Attempts of an invocation that its history keeps, the newest: of those that the engine fails there may be any number.
+HISTORY = 100
 
 
 class Rules(Struct, frozen=True, kw_only=True):

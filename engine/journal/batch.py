@@ -28,8 +28,9 @@ class Statement(IntEnum):
     RETRY = 5
     RESULT = 6
     ATTEMPT = 7
-    OWE = 8
-    TALLY = 9
+    FORGET = 8
+    OWE = 9
+    TALLY = 10
 
 
 SQL: dict[Statement, str] = {
@@ -54,6 +55,7 @@ SQL: dict[Statement, str] = {
     Statement.ATTEMPT: (
         "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message) VALUES (?,?,?,?,?,?)"
     ),
+    Statement.FORGET: "DELETE FROM attempt WHERE key = ? AND attempt <= ?",
     Statement.OWE: ("INSERT INTO owed (key, function_id, condition, destination, param, due) VALUES (?,?,?,?,?,?)"),
     Statement.TALLY: (
         "INSERT INTO tally (function_id, rows, size) VALUES (?,?,?)"

@@ -17,7 +17,7 @@ from engine.journal.rows import READY, RUNNABLE, STORED, append_row, to_invocati
 from engine.journal.writer import Writer, answer
 from engine.model import Invocation, Outcome, State
 from engine.protocols import Discarded, Page, Recovery, Settlement
-from engine.retry import MAX_DEATHS
+from engine.retry import HISTORY, MAX_DEATHS
 
 
 class SQLiteJournal:
@@ -256,6 +256,8 @@ def _settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
     if settlement.ran and (before.attempt > 1 or not outcome.ok):
         history = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
         rows.append((Statement.ATTEMPT, history))
+        if before.attempt > HISTORY:
+            rows.append((Statement.FORGET, (before.key, before.attempt - HISTORY)))
     if settlement.owes is not None:
         owes, condition = settlement.owes, "success" if settlement.state is State.SUCCESS else "failure"
         owed = (before.key, before.function_id, condition, owes.destination, owes.param, outcome.ended_at)

@@ -20,7 +20,7 @@ from engine.errors import IdempotencyConflict
 from engine.identity import Identity, key_at
 from engine.model import Attempt, DestinationSpec, Invocation, Outcome, Owed, Record, State
 from engine.protocols import Discarded, Page, Purged, Recovery, Selection, Settlement
-from engine.retry import MAX_DEATHS
+from engine.retry import HISTORY, MAX_DEATHS
 from engine.testing.catalog import MemoryCatalogStore
 
 
@@ -115,6 +115,7 @@ class MemoryJournal:
             row.result, row.log = outcome.result, outcome.log
         if settlement.ran and (before.attempt > 1 or not outcome.ok):
             row.attempts[before.attempt] = _attempt(before.attempt, outcome)
+            row.attempts.pop(before.attempt - HISTORY, None)
         if settlement.owes is not None:
             self._storage.owe(before, settlement.state, settlement.owes, outcome.ended_at)
         if then is not None:

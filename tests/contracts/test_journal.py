@@ -9,6 +9,7 @@ import pytest
 from engine.errors import IdempotencyConflict
 from engine.model import Code, Invocation, Outcome, State
 from engine.protocols import Discarded
+from engine.retry import HISTORY
 from engine.scheduling.line import BEGINNING
 from tests.contracts.storage import (
     NOW,
@@ -189,6 +190,17 @@ async def test_a_retry_remembers_how_often_the_function_failed(storage: Storage)
         [due], _ = await seams.journal.promote(again.due_at, 10, ROOM)
 
         assert (due.attempt, due.failures, due.rank, due.first_due_at) == (2, 1, again.rank, one.first_due_at)
+
+
+async def test_of_an_invocation_that_is_tried_again_and_again_the_newest_attempts_are_kept(storage: Storage) -> None:
+    async with storage() as seams:
+        one = await started(seams)
+        for _ in range(HISTORY + 5):
+            one = await retried(seams, one, failure(one, code=Code.ENGINE))
+
+        record = await seams.records.get(one.key)
+        assert record is not None
+        assert [a.attempt for a in record.attempts] == list(range(6, HISTORY + 6))
 
 
 async def test_a_silent_success_keeps_nothing_of_the_failure_before(storage: Storage) -> None:
