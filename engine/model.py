@@ -273,7 +273,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """A finished attempt of an invocation's history."""
+    """A finished attempt of an invocation's history, which keeps the newest."""
 
     attempt: int
     started_at: float

@@ -102,10 +102,7 @@ class Journal(Protocol):
         ...
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
-        """Store the end of an attempt. Kept in memory and tried again until the disk takes it; then ``then``.
-
-        Of an invocation's attempts the newest ``HISTORY`` are kept.
-        """
+        """Store the end of an attempt. Kept in memory and tried again until the disk takes it; then ``then``."""
         ...
 
     def cancel(
@@ -139,9 +136,7 @@ class Window(Protocol):
         ...
 
     async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
-        """Make up to ``rows`` due delayed rows (and about ``size`` payload bytes) ready; gives them, and the next due
-        time.
-        """
+        """Make up to ``rows`` due delayed rows (about ``size`` bytes) ready; gives them and the next due time."""
         ...
 
 

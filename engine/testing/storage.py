@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 from msgspec import Struct, field
@@ -311,10 +311,8 @@ class MemoryOutbox:
 
 def _up_to(size: int, invocations: Sequence[Invocation]) -> tuple[Invocation, ...]:
     """The first ones, until they have so many bytes of payload together."""
-    found: list[Invocation] = []
-    while len(found) < len(invocations) and sum(len(one.payload) for one in found) < size:
-        found.append(invocations[len(found)])
-    return tuple(found)
+    before = accumulate((len(one.payload) for one in invocations), initial=0)
+    return tuple(one for one, read in zip(invocations, before, strict=False) if read < size)
 
 
 def at_the_next_turn(value: Any, error: Exception | None, tell: Callable[[], None] | None) -> asyncio.Future[Any]:
