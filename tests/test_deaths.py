@@ -70,4 +70,5 @@ async def test_each_ends_in_its_own_way_and_nothing_is_left(tmp_path: Path) -> N
     assert last is template  # had it died, what ran there would have died with it
     assert [(way, code) for way, code in ended if code != ENDS.get(way)] == []
     assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
-    assert (os.listdir(tmp_path / "tmp"), len(os.listdir("/proc/self/fd"))) == ([], before)
+    assert os.listdir(tmp_path / "tmp") == []
+    assert len(os.listdir("/proc/self/fd")) <= before  # what others have left may go meanwhile
