@@ -58,7 +58,7 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     async_body_limit: Positive = 256 * KIB
     region: str = "local-1"
     console: bool = True  #: pages for people, below /console/
-    #: Whether an update of a function's configuration resets what it leaves out (spec functiongraph_api 4.1 knows not).
+    #: Whether updating a configuration resets what the request leaves out (spec functiongraph_api 4.1 leaves it open).
     update_resets: bool = False
 
 

@@ -102,7 +102,8 @@ def load_concurrency():
 
 
 def own_modules():
-    """To look for them in a forked process would cost it a copy of each page on which a module is."""
+    """Names of those that user code must not find. A template looks for them before it forks: in the forked process
+    that would cost a copy of each page on which a module is."""
     return [name for name, module in list(sys.modules.items())
             if name != "__main__" and (getattr(module, "__file__", None) or "").startswith(HERE + os.sep)]
 

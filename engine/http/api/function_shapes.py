@@ -229,7 +229,10 @@ def changes_of(body: ConfigBody) -> dict[str, Any]:
 
 
 def replacement_of(body: ConfigBody) -> dict[str, Any]:
-    """Likewise, and all else that the body could set is back at its default, but for what other requests set, too."""
+    """Likewise; what the body leaves out is back at its default, but for what other requests set as well.
+
+    Among ``details``, UNSET stands for what is to go.
+    """
     changes = changes_of(body)
     unset = [name for name in ConfigBody.__struct_fields__ if getattr(body, name) is UNSET and name not in _ELSEWHERE]
     for name in unset:
