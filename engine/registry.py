@@ -13,14 +13,18 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import msgspec
+import structlog
 
 from engine.errors import InvalidField, SettingsError
 from engine.misfits import misfit
 from engine.model import DestinationSpec
 from engine.plugin_tables import read_table
 from engine.protocols import CodeLinks, Destination, Plugin
+from engine.search_path import describe_shadow, import_own_plugins
 
 GROUP = "functiond.plugins"
+
+log = structlog.get_logger("functiond")
 
 
 class Registry:
@@ -100,6 +104,7 @@ def _services(plugins: Iterable[Plugin], tables: Mapping[str, Any]) -> dict[str,
 
 def load_plugins(modules: Iterable[str] = ()) -> list[Plugin]:
     """Built-in and installed plugins, then those of the named modules. Raises SettingsError."""
+    import_own_plugins()
     found: list[Plugin] = []
     for entry in entry_points(group=GROUP):
         found.append(entry.load())
@@ -112,10 +117,18 @@ def _from_module(name: str) -> list[Plugin]:
     try:
         module = import_module(name)
     except ImportError as error:
-        raise SettingsError(f"plugin module {name} cannot be imported: {error}") from error
+        note = _shadow_note(error.name or name)
+        raise SettingsError(f"plugin module {name} cannot be imported: {error}{note}") from error
     found = getattr(module, "plugins", None) or [getattr(module, "plugin", None)]
     if not all(isinstance(plugin, Plugin) for plugin in found):
         near = difflib.get_close_matches("plugin", dir(module), n=1)
         hint = f" (did you mean {near[0]} to be it?)" if near else ""
-        raise SettingsError(f"plugin module {name} has no `plugin = Plugin(...)`{hint}")
+        raise SettingsError(f"plugin module {name} has no `plugin = Plugin(...)`{hint}{_shadow_note(name)}")
+    if shadow := describe_shadow(name):
+        log.warning("plugin module is not the one of the current folder", module=name, problem=shadow)
     return list(found)
+
+
+def _shadow_note(name: str) -> str:
+    shadow = describe_shadow(name)
+    return f" ({shadow})" if shadow else ""

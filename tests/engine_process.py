@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import IO, Any
 from msgspec import Struct
 
 ROOT = Path(__file__).parent.parent
+PROGRAM = (sys.executable, "-m", "engine")
 #: Nothing of the surroundings that would be a setting.
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("FUNCTIOND_")}
 
@@ -29,13 +30,19 @@ class EngineProcess(Struct):
 
 
 @contextmanager
-def engine_process(folder: Path, *options: str, environ: Mapping[str, str] | None = None) -> Iterator[EngineProcess]:
+def engine_process(
+    folder: Path,
+    *options: str,
+    environ: Mapping[str, str] | None = None,
+    program: Sequence[str | Path] = PROGRAM,
+    cwd: Path = ROOT,
+) -> Iterator[EngineProcess]:
     """A running engine that keeps its data in ``folder``/data; ended by SIGTERM. Functions reach the host's files."""
-    command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(folder / "data"), *options]
+    command = [*program, "serve", "--port", "0", "--data-dir", str(folder / "data"), *options]
     environment = {**CLEAN, "FUNCTIOND_LOG__FORMAT": "json", "FUNCTIOND_EXECUTOR__ISOLATION": "process"}
     environment |= environ or {}
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True, cwd=ROOT)
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True, cwd=cwd)
     with process, ThreadPoolExecutor(1) as drain:
         assert process.stderr is not None
         assert process.stdout is not None

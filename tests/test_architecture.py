@@ -21,7 +21,7 @@ FLOORS = (
     | {"trigger_errors", "store_errors", "cron", "audit", "auth", "limits", "code_quota", "disk_guard", "log_target"}
     | {"misfits", "operation"},
     {"trigger_seams", "interpreters"},
-    {"protocols", "settings", "retry", "usage", "plugin_tables", "connection"},
+    {"protocols", "settings", "retry", "usage", "plugin_tables", "connection", "search_path"},
     {SURFACE, "serving", "telemetry", "isolation"},
     {"registry", "code", "journal", "executors"},
     {"testing"},

@@ -162,7 +162,7 @@ def test_the_plugin_carries_outcomes(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "outcomes")  # reading it waits for the delivery
     spec = {"destination": "FILE", "param": json.dumps({"path": str(tmp_path / "outcomes")})}
 
-    with engine_process(tmp_path, "--plugin", "appender", environ={"PYTHONPATH": str(tmp_path)}) as engine:
+    with engine_process(tmp_path, "--plugin", "appender", cwd=tmp_path) as engine:
         functiond("deploy", tmp_path / "index.py", "--name", "one", url=engine.url)
         Client(engine.url, "default", "").put("/one/async-invoke-config", {"destination_config": {"on_success": spec}})
         functiond("invoke", "one", "--async", url=engine.url)
@@ -180,7 +180,7 @@ def test_the_trigger_calls_a_function_with_each_line(tmp_path: Path) -> None:
     body = {"trigger_type_code": "LINES", "event_data": {"path": str(tmp_path / "text")}}
 
     with (
-        engine_process(tmp_path, "--plugin", "lines", environ={"PYTHONPATH": str(tmp_path)}) as engine,
+        engine_process(tmp_path, "--plugin", "lines", cwd=tmp_path) as engine,
         (tmp_path / "told").open("r+b", buffering=0) as told,  # open to both sides, it never ends
     ):
         functiond("deploy", tmp_path / "index.py", "--name", "one", url=engine.url)

@@ -20,6 +20,7 @@ from engine.cli.greeting import greet, greet_demo
 from engine.errors import DataDirectoryLocked, DataDirectoryUnusable, SettingsError
 from engine.journal import JournalBroken
 from engine.registry import load_plugins
+from engine.search_path import append_current_folder
 from engine.service import serve as serve_engine
 from engine.settings import AuthSettings, Settings, load_settings
 from engine.telemetry import configure_logging
@@ -58,7 +59,7 @@ def serve(
     config
         TOML file with settings.
     plugin
-        Module with more triggers and destinations; can be given several times.
+        Module with more triggers and destinations, installed or in the current folder; can be given several times.
     demo
         Deploy a small function and say how to call it.
     """
@@ -81,6 +82,8 @@ def serve(
 
 
 async def _serve(settings: Settings, demo: bool, read_auth: Callable[[], AuthSettings]) -> None:
+    if settings.plugin:
+        append_current_folder()
     plugins = load_plugins(settings.plugin)
     async with anyio.create_task_group() as tasks:
 
