@@ -19,12 +19,11 @@ from engine.http.auth import Authenticator
 from engine.http.console import paths as console_paths
 from engine.http.console.parts import ConsoleParts
 from engine.http.console.site import Console
-from engine.http.guard import Guard
 from engine.http.reload import reloading
 from engine.http.server import create_app
 from engine.protocols import Plugin
 from engine.serving import App, listen
-from engine.settings import AuthSettings, Settings, is_loopback
+from engine.settings import AuthSettings, Settings
 from engine.telemetry import Telemetry
 
 log = structlog.get_logger("functiond")
@@ -71,11 +70,10 @@ async def serve(
 
 
 def _make_app(engine: Running, authenticator: Authenticator | None) -> App:
-    http, parts = engine.settings.http, api_parts(engine)
-    console = Console(_console_parts(engine, parts)) if http.console else None
+    parts = api_parts(engine)
+    console = Console(_console_parts(engine, parts)) if engine.settings.http.console else None
     return create_app(
         parts,
-        guard=Guard(loopback=is_loopback(http.host)),
         authenticator=authenticator,
         mounts=engine.plugins.mounts,
         more=console.resources() if console else (),

@@ -434,12 +434,22 @@ async def test_asking_without_credentials_is_no_failure(door: Door) -> None:
     assert (await door.send("GET", BASE, X_Auth_Token=TOKEN)).status == 200
 
 
-async def test_foreign_pages_and_hosts_are_kept_out_also_with_credentials(door: Door) -> None:
-    origin = await door.ask("GET", BASE, None, Origin="https://evil.example")
-    host = await door.ask("GET", BASE, None, Host="evil.example")
+async def test_pages_of_others_are_kept_out_also_with_credentials(door: Door) -> None:
+    for host in (f"localhost:{door.api.port}", "api.example.com"):
+        answer = await door.ask("GET", BASE, None, Host=host, Origin="https://evil.example")
 
-    assert refusal(origin, 403, "FSS.0403", "web pages")
-    assert refusal(host, 403, "FSS.0403", "is not this machine")
+        assert refusal(answer, 403, "FSS.0403", "web pages")
+
+
+async def test_credentials_are_judged_under_any_host(door: Door) -> None:
+    signed = await door.ask("GET", BASE, None, Host="api.example.com")
+    changed = door.signed("GET", BASE, Host="api.example.com") | {"Host": "other.example.com"}
+    other = await door.send("GET", BASE, None, **changed)
+    rebound = await door.send("GET", BASE, None, Host="evil.example", Origin="http://evil.example")
+
+    assert signed.status == 200
+    assert refusal(other, 401, "FSS.0401", "the signature does not match")
+    assert refusal(rebound, 401, "FSS.0401", "credentials are needed")
 
 
 @pytest.mark.parametrize(
@@ -452,11 +462,11 @@ async def test_foreign_pages_and_hosts_are_kept_out_also_with_credentials(door: 
         (b"engine.example", b"null", False),
     ],
 )
-def test_an_engine_that_others_reach_goes_by_any_name(host: bytes, origin: bytes | None, passes: bool) -> None:
+def test_an_engine_with_credentials_goes_by_any_name(host: bytes, origin: bytes | None, passes: bool) -> None:
     headers = {b"host": host} | ({b"origin": origin} if origin else {})
 
     with nullcontext() if passes else pytest.raises(Forbidden):
-        Guard(loopback=False).check(headers)
+        Guard(credentials=True).check(headers)
 
 
 def test_what_is_remembered_of_failures_is_bounded() -> None:

@@ -63,6 +63,13 @@ async def test_foreign_pages_are_kept_out(api: Api, headers: dict[str, str], met
     assert (answer.status, answer.json["error_code"]) == (403, "FSS.0403")
 
 
+async def test_a_proxy_in_front_of_an_open_engine_is_told_to_the_user(api: Api) -> None:
+    answer = await api.send("GET", "/healthz", headers={"Host": "api.example.com"}, base="")
+
+    assert "is not this machine" in answer.json["error_msg"]
+    assert answer.json["error_msg"].endswith("an engine behind a proxy needs credentials (auth.file)")
+
+
 async def test_pages_of_this_machine_are_let_in(api: Api) -> None:
     answer = await api.send("GET", "/healthz", headers={"Origin": "http://localhost:3000"}, base="")
 

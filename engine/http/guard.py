@@ -1,9 +1,21 @@
-"""Keeps web pages out: on a loopback address, only those who mean this machine by name may talk to the engine.
+"""Protection against web pages that use a browser to reach the engine.
 
 A page from anywhere can make a browser on this machine send requests to a loopback port. The browser tells, in
 Origin, where the page came from, and in Host, which name it believes to talk to; a name that was rebound to
-127.0.0.1 is still the foreign name there. An engine that others reach goes by any name, and asks for credentials,
-which no browser adds for a page; pages are still kept out unless they come from the engine's own name.
+127.0.0.1 is still the foreign name there. Origin must always be the engine's own or of this machine: browsers resend
+a password of HTTP Basic to the engine's own name, whichever page makes them.
+
+Without credentials, Host must name this machine. A rebound page has the rebound name as its Origin too, so nothing
+else tells it from the engine's own pages.
+
+With credentials, Host may be any name: a proxy on this machine passes on the one that clients use and have signed.
+An engine keeps them until it ends (``http/reload``). A rebound page gains nothing:
+
+- Browsers add neither signatures nor tokens for a page, and no password that was given for another name.
+- Paths that need no credentials all the same are meant for anyone: the health of the engine, the style sheets of
+  the console, and its figures if ``auth.open_metrics`` says so.
+- Mounts of plugins that are not ``signed`` check each sender themselves. Senders of webhooks reach them under the
+  proxy's name.
 """
 
 from __future__ import annotations
@@ -17,18 +29,22 @@ from engine.http.wire import Headers
 
 
 class Guard:
-    """``check`` raises Forbidden for a foreign Host or Origin; a listener that is not ``loopback`` has any Host."""
+    """Check of Origin, and of Host unless requests need ``credentials``."""
 
-    def __init__(self, *, loopback: bool = True) -> None:
-        self._loopback = loopback
+    def __init__(self, *, credentials: bool) -> None:
+        self._any_host = credentials
         # Clients repeat themselves; a cache of our own keeps two engines apart.
         self._is_local_host = lru_cache(256)(is_local_host)
         self._is_local_origin = lru_cache(256)(is_local_origin)
 
     def check(self, headers: Headers) -> None:
+        """Raise Forbidden for a name that is foreign."""
         host = headers.get(b"host", b"")
-        if self._loopback and not self._is_local_host(host):
-            raise Forbidden(f"the Host {_shown(host)} is not this machine: use localhost, 127.0.0.1 or [::1]")
+        if not self._any_host and not self._is_local_host(host):
+            raise Forbidden(
+                f"the Host {_shown(host)} is not this machine: use localhost, 127.0.0.1 or [::1]; "
+                "an engine behind a proxy needs credentials (auth.file)"
+            )
         origin = headers.get(b"origin")
         if origin is not None and not self._is_own(origin, host):
             raise Forbidden(f"web pages of {_shown(origin)} may not use this engine")

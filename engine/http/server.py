@@ -37,7 +37,6 @@ Refuse = Callable[[Scope, FunctiondError], Awaitable[Reply]]
 def create_app(
     parts: Parts,
     *,
-    guard: Guard | None = None,
     authenticator: Authenticator | None = None,
     mounts: Mounts | None = None,
     more: Iterable[Resource] = (),
@@ -51,7 +50,7 @@ def create_app(
     invocations = Invocations(parts.intake, parts.catalog, **limits)
     resources = audited(all_resources(parts), parts.audit, parts.clock)
     router = make_router([*resources, *more], parts.region)
-    guard, mounts, refuse = guard or Guard(), mounts or Mounts(), refuse or _refuse
+    guard, mounts, refuse = Guard(credentials=authenticator is not None), mounts or Mounts(), refuse or _refuse
     return HttpServer(invocations, router, guard, authenticator, mounts, parts.region, refuse)
 
 

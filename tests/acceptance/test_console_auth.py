@@ -68,6 +68,12 @@ def test_nothing_else_opens_it(engine: EngineProcess, wrong: str) -> None:
     assert TOKEN not in page.reply.body.decode()
 
 
+def test_the_console_is_shown_through_a_proxy_on_this_machine(engine: EngineProcess) -> None:
+    page = visit(engine, HOME, Authorization=basic(TOKEN), Host="console.example.com")
+
+    assert page.reply.status == 200
+
+
 def test_the_api_takes_no_password(engine: EngineProcess) -> None:
     reply = engine.ask("GET", f"/v2/{PROJECT}/fgs/functions", headers={"Authorization": basic(TOKEN)})
 

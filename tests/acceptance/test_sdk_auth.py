@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import time
 import warnings
@@ -267,6 +268,34 @@ def test_curl_with_raw_colons_and_a_token_or_signature_is_served(platform: Platf
     by_nothing = platform.engine.ask("GET", path)
 
     assert (by_token.status, by_signature.status, by_nothing.status) == (200, 200, 401)
+
+
+def test_a_proxy_on_this_machine_passes_on_signed_requests_under_its_own_name(platform: Platform) -> None:
+    engine, path, token = platform.engine, f"/v2/{PROJECT}/fgs/functions", {"X-Auth-Token": TOKEN}
+    proxied = {"Host": "api.example.com"}
+
+    by_signature = engine.ask("GET", path, headers=signed(engine, "GET", path, Host="api.example.com"))
+    by_token = engine.ask("GET", path, headers=token | proxied)
+    by_page = engine.ask("GET", path, headers=token | proxied | {"Origin": "https://api.example.com"})
+    by_nothing = engine.ask("GET", path, headers=proxied)
+    by_foreign_page = engine.ask("GET", path, headers=token | proxied | {"Origin": "https://evil.example"})
+
+    assert [one.status for one in (by_signature, by_token, by_page)] == [200, 200, 200]
+    assert [one.status for one in (by_nothing, by_foreign_page)] == [401, 403]
+
+
+def test_a_proxy_on_this_machine_passes_on_webhooks(platform: Platform) -> None:
+    engine, token = platform.engine, {"X-Auth-Token": TOKEN}
+    options = {"name": "pushes", "secret": "16-characters-or-more", "scheme": "github"}
+    body = {"trigger_type_code": "WEBHOOK", "event_data": options}
+    made = engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of()}", body, headers=token)
+    path, proxied = f"/triggers/webhook/{made.json['trigger_id']}", {"Host": "hooks.example.com"}
+    signature = "sha256=" + hmac.digest(options["secret"].encode(), b"{}", "sha256").hex()
+
+    pushed = engine.ask("POST", path, b"{}", headers=proxied | {"X-Hub-Signature-256": signature})
+    unsigned = engine.ask("POST", path, b"{}", headers=proxied)
+
+    assert (pushed.status, unsigned.status) == (202, 401)
 
 
 def test_health_is_open_and_figures_are_not(platform: Platform) -> None:
