@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+#: A path with five parameters in one segment, which only decoding shows.
+MANY = "/%7Ba%7Dx%7Bb%7Dx%7Bc%7Dx%7Bd%7Dx%7Be%7D!"
+
 #: What every API has, in the shortest form.
 API: dict[str, Any] = {
     "name": "api",

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from engine.auth.signing import sign
 from engine.code.store import CodeSource
 from engine.errors import SettingsError
 from engine.service import make_authenticator
+from engine.trigger_errors import InvalidTrigger
 from engine.trigger_seams import EVENT_LIMIT
 from plugins.apig import plugin
-from tests.gateways import API
+from tests.gateways import API, MANY
 from tests.http_app import PROJECT, encoded
 from tests.triggering import House, house, until
 
@@ -214,6 +217,26 @@ async def test_a_body_beyond_the_limit_is_refused(tmp_path: Path) -> None:
 async def test_a_body_whose_event_is_too_large_is_refused(tmp_path: Path) -> None:
     async with gateway(tmp_path, {}) as at:
         assert told(await at.client.post("/orders", content=b"x" * (EVENT_LIMIT - 1))) == (413, "APIG.0201")
+
+
+async def test_a_stored_path_that_is_refused_now_serves_nothing_and_says_why(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"path": "/hostile"}, {"name": "b"}) as at:
+        hostile = next(one for one in at.place.engine.resources.triggers.all() if one.options.name == "api")
+        earlier = replace(hostile.stored, data={**hostile.stored.data, "path": MANY})
+        await at.place.engine.storage.resources.put(hostile.resource(msgspec.json.encode(earlier)))
+
+    async with gateway(tmp_path) as at:
+        state = at.place.state(hostile)
+        replies = [await at.client.get(path) for path in ("/" + "x" * 8_000, "/hostile", "/orders")]
+        with pytest.raises(InvalidTrigger, match="one parameter between two slashes"):
+            await at.place.create("APIG", **{**API, "name": "c", "path": MANY})
+        await at.place.update(hostile, path="/mended")
+        await at.place.engine.sources.settled(hostile.id)
+        mended = await at.client.get("/mended")
+
+        assert (state.state, [reply.status_code for reply in replies]) == ("no source", [404, 404, 202])
+        assert "one parameter between two slashes" in state.problem
+        assert mended.status_code == 202
 
 
 async def test_who_comes_when_there_is_no_room_is_told_when_to_come_again(tmp_path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, cast
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Struct
 
 from engine import InvalidField, TriggerContext
 from plugins.apig.options import ApigOptions
+from plugins.apig.paths import value_between
 from plugins.apig.routing import Route, Routes, host_of
-from tests.gateways import API
+from tests.gateways import API, MANY
 
 
 class Named(Struct, frozen=True, kw_only=True):
@@ -28,8 +32,16 @@ class Table:
 
     def add(self, trigger_id: str, **options: Any) -> ExitStack:
         """Its block can be left alone; else it is left with the test."""
-        read = msgspec.convert({**API, **options}, ApigOptions)
-        route = Route(options=read, context=cast(TriggerContext, Named(trigger_id=trigger_id)))
+        return self._add(trigger_id, msgspec.convert({**API, **options}, ApigOptions))
+
+    def add_unchecked(self, trigger_id: str, path: str) -> ExitStack:
+        """A path that is not validated."""
+        options = msgspec.convert(API, ApigOptions)
+        msgspec.structs.force_setattr(options, "path", path)
+        return self._add(trigger_id, options)
+
+    def _add(self, trigger_id: str, options: ApigOptions) -> ExitStack:
+        route = Route(options=options, context=cast(TriggerContext, Named(trigger_id=trigger_id)))
         own = self._stack.enter_context(ExitStack())
         own.enter_context(self.routes.added(route))
         return own
@@ -67,10 +79,46 @@ def test_a_parameter_may_be_part_of_a_segment(table: Table) -> None:
     assert [table.ask(f"/files/{name}") for name in ("cat-.jpg", "cat-a.png", "dog-a.jpg")] == [None] * 3
 
 
-@pytest.mark.parametrize("path", ["/{a}/{a}", "/{}", "/{a}{b}", "/{a}.{b}"])
+@pytest.mark.parametrize("path", ["/{a}/{a}", "/{}", "/{a}{b}", "/{a}.{b}", "/{a/b}"])
 def test_parameters_that_could_be_mistaken_are_refused(table: Table, path: str) -> None:
     with pytest.raises(InvalidField):
         table.add("a", path=path)
+
+
+@pytest.mark.parametrize("path", [MANY, "/%7Ba%7D%7Bb%7D", "/{a%7D%7Bb}", "/{a}%7Bb%7D", "/%7B%7D", "/{a}/{%61}"])
+def test_parameters_are_checked_as_they_are_matched_which_is_decoded(table: Table, path: str) -> None:
+    with pytest.raises(InvalidField):
+        table.add("a", path=path)
+
+
+def test_a_parameter_may_be_percent_encoded(table: Table) -> None:
+    table.add("a", path="/shops/%7Bshop%7D/k%C3%B6ln-{id}%2Fend")
+    table.add("b", path="/files/%7Bpath+%7D")
+
+    assert table.ask("/shops/7/k%C3%B6ln-9%2Fend") == ("a", {"shop": "7", "id": "9"})
+    assert table.ask("/files/a/b") == ("b", {"path": "a/b"})
+
+
+def test_a_brace_that_names_no_parameter_is_text(table: Table) -> None:
+    table.add("a", path="/a%7Bb/c}")
+    table.add("b", path="/x%7B{id}%7D")
+
+    assert table.ask("/a%7Bb/c%7D") == ("a", {})
+    assert table.ask("/x%7B7%7D") == ("b", {"id": "7"})
+
+
+@given(*[st.text("ab\n/", max_size=4)] * 3)
+def test_a_value_is_what_a_pattern_would_find(before: str, text: str, after: str) -> None:
+    found = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", text, re.DOTALL)
+
+    assert value_between(before, text, after) == (found[1] if found else "")
+
+
+@pytest.mark.parametrize("letters", [160, 8 << 10])
+def test_no_path_of_an_api_is_tried_in_many_ways(table: Table, letters: int) -> None:
+    table.add_unchecked("a", MANY)
+
+    assert table.ask("/" + "x" * letters) is None
 
 
 def test_a_beginning_takes_whole_segments_and_tells_the_rest(table: Table) -> None:

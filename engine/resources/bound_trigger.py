@@ -41,6 +41,7 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
     mode: Mode
     stored: StoredTrigger
     shown: dict[str, Any]  #: the data as clients see it: without secrets, and with what the kind adds
+    problem: str = ""  #: why its data cannot be read any more
 
     @property
     def id(self) -> str:
@@ -80,9 +81,12 @@ def bind(
     return _bound(stored, plugin, function, region, options, mode, service)
 
 
-def bind_unreadable(stored: StoredTrigger, plugin: Plugin | None, function: Function, region: str) -> BoundTrigger:
+def bind_unreadable(
+    stored: StoredTrigger, plugin: Plugin | None, function: Function, region: str, problem: str
+) -> BoundTrigger:
     """A trigger whose plugin is gone or takes its data no more: it is shown, can be deleted, and does nothing."""
-    return _bound(stored, plugin, function, region, None, Mode.ASYNC)
+    bound = _bound(stored, plugin, function, region, None, Mode.ASYNC)
+    return msgspec.structs.replace(bound, problem=problem)
 
 
 def _bound(

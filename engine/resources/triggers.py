@@ -181,7 +181,7 @@ class Triggers:
             return self._bind(stored, plugin, function)
         except FunctiondError as error:
             log.warning("trigger cannot be read", trigger=stored.id, kind=stored.kind, problem=str(error))
-            return bind_unreadable(stored, plugin, function, self._region)
+            return bind_unreadable(stored, plugin, function, self._region, str(error))
 
     async def _put(self, trigger: BoundTrigger, event: str) -> None:
         await self._store.put(trigger.resource(msgspec.json.encode(trigger.stored)))

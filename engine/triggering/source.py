@@ -102,7 +102,8 @@ class Source:
             await old.end(deleted=wanted is None)
             old = None
         if wanted is None or not wanted.runnable:
-            self._rest = Health(state=_resting(wanted), since=self._clock.now())
+            problem = wanted.problem if wanted is not None else ""
+            self._rest = Health(state=_resting(wanted), problem=problem, since=self._clock.now())
             return
         keeper = self._begin(wanted, lives)
         if old is not None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from engine import InvalidField, Mode
+from engine import Mode
+from plugins.apig.paths import check_path, without_names
 from plugins.fields import Text
 
 Optional = Annotated[str, Meta(max_length=255)]
-_PATH = re.compile(r"/[\w\-.~%!$&'()*+,;=:@/{}]*", re.ASCII)
-_PARAMETER = re.compile(r"\{[^{}]*\}")
 
 
 class FunctionInfo(Struct, frozen=True, kw_only=True):
@@ -45,14 +43,7 @@ class ApigOptions(Struct, frozen=True, kw_only=True):
     cors: bool = False  #: answer what browsers ask first, and let pages of any origin read the replies
 
     def __post_init__(self) -> None:
-        if not _PATH.fullmatch(self.path) or "{" in _PARAMETER.sub("", self.path):
-            raise InvalidField("path", self.path, "must begin with / and be a URL's path, parameters as {name}")
-        names = _PARAMETER.findall(self.path)
-        if "{}" in names or len(set(names)) < len(names):
-            raise InvalidField("path", self.path, "its parameters need names that differ")
-        # More could be told apart only by trying, which takes a hostile request for ever.
-        if any(segment.count("{") > 1 for segment in self.path.split("/")):
-            raise InvalidField("path", self.path, "may have one parameter between two slashes")
+        check_path(self.path)
 
 
 def mode(options: ApigOptions) -> Mode:
@@ -61,8 +52,8 @@ def mode(options: ApigOptions) -> Mode:
 
 def clash(mine: ApigOptions, other: ApigOptions, same_function: bool) -> bool:
     """Two APIs of a group cannot answer the same requests."""
-    place = (mine.instance_id, mine.group_id, mine.env_id, mine.match_mode, _PARAMETER.sub("{}", mine.path))
-    there = (other.instance_id, other.group_id, other.env_id, other.match_mode, _PARAMETER.sub("{}", other.path))
+    place = (mine.instance_id, mine.group_id, mine.env_id, mine.match_mode, without_names(mine.path))
+    there = (other.instance_id, other.group_id, other.env_id, other.match_mode, without_names(other.path))
     return place == there and ("ANY" in (mine.req_method, other.req_method) or mine.req_method == other.req_method)
 
 

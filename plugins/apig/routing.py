@@ -7,7 +7,6 @@ the host chooses between groups. Where two would do, the one that was there firs
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +16,10 @@ from msgspec import Struct
 
 from engine import TriggerContext
 from plugins.apig.options import ApigOptions
+from plugins.apig.paths import Segment, read_path, value_between
 
 ANY = "ANY"
 RELEASE = "RELEASE"
-_NAME = re.compile(r"\{([^{}]*)\}")
 
 
 class Route(Struct, frozen=True, kw_only=True, eq=False):
@@ -42,7 +41,7 @@ class Found(Struct, frozen=True, kw_only=True):
 class _Shape(Struct, frozen=True, kw_only=True):
     """A path as it is matched: what ``/orders/{id}`` is made of."""
 
-    segments: tuple[str, ...]
+    segments: tuple[Segment, ...]
     names: tuple[str, ...]
     rest: str | None = None  #: name of the parameter that takes all that follows; None if nothing may follow
 
@@ -52,28 +51,24 @@ class _Node:
 
     def __init__(self) -> None:
         self.literal: dict[str, _Node] = {}
-        self.patterns: dict[str, tuple[re.Pattern[str], _Node]] = {}
+        self.parameters: dict[tuple[str, str], _Node] = {}  #: by the text before and after the value
         self.whole: dict[str, list[tuple[_Shape, Route]]] = {}  #: by method: of paths that end here
         self.begin: dict[str, list[tuple[_Shape, Route]]] = {}  #: of paths that go on from here
 
     @property
     def empty(self) -> bool:
-        return not (self.literal or self.patterns or self.whole or self.begin)
+        return not (self.literal or self.parameters or self.whole or self.begin)
 
-    def child(self, segment: str) -> _Node:
-        if "{" not in segment:
-            return self.literal.setdefault(segment, _Node())
-        text = _NAME.sub("{}", segment)
-        if text not in self.patterns:
-            pattern = "(.+)".join(re.escape(part) for part in text.split("{}"))
-            self.patterns[text] = (re.compile(pattern, re.DOTALL), _Node())
-        return self.patterns[text][1]
+    def child(self, segment: Segment) -> _Node:
+        if segment.name is None:
+            return self.literal.setdefault(segment.before, _Node())
+        return self.parameters.setdefault((segment.before, segment.after), _Node())
 
-    def forget(self, segment: str) -> None:
-        if "{" not in segment:
-            del self.literal[segment]
+    def forget(self, segment: Segment) -> None:
+        if segment.name is None:
+            del self.literal[segment.before]
         else:
-            del self.patterns[_NAME.sub("{}", segment)]
+            del self.parameters[segment.before, segment.after]
 
 
 class Routes:
@@ -124,10 +119,11 @@ def _shape(options: ApigOptions) -> _Shape:
     path, rest = options.path, None
     if options.match_mode == "SWA":
         path, rest = path.rstrip("/"), ""
-    elif greedy := re.fullmatch(r"(.*)/\{([^{}]+)\+\}", path):
-        path, rest = greedy[1], greedy[2]
-    segments = tuple(unquote(segment) for segment in path.split("/")[1:])
-    return _Shape(segments=segments, names=tuple(_NAME.findall("/".join(segments))), rest=rest)
+    segments = read_path(path)
+    if rest is None and segments[-1].greedy:
+        segments, rest = segments[:-1], segments[-1].greedy
+    names = tuple(segment.name for segment in segments if segment.name is not None)
+    return _Shape(segments=tuple(segments), names=names, rest=rest)
 
 
 def _ends(node: _Node, shape: _Shape) -> dict[str, list[tuple[_Shape, Route]]]:
@@ -143,7 +139,7 @@ def _add(node: _Node, shape: _Shape, route: Route) -> None:
     there.insert(ids.index(trigger_id) if trigger_id in ids else len(there), (shape, route))
 
 
-def _remove(node: _Node, shape: _Shape, left: Sequence[str], route: Route) -> None:
+def _remove(node: _Node, shape: _Shape, left: Sequence[Segment], route: Route) -> None:
     if left:
         child = node.child(left[0])
         _remove(child, shape, left[1:], route)
@@ -166,15 +162,16 @@ def _find(node: _Node, segments: Sequence[str], place: int, method: str, values:
         child = node.literal.get(segment)
         if child is not None and (found := _find(child, segments, place + 1, method, values)):
             return found
-        for pattern, below in node.patterns.values():
-            if (matched := pattern.fullmatch(segment)) is not None and (
-                found := _find(below, segments, place + 1, method, values + matched.groups())
+        for (before, after), below in node.parameters.items():
+            if (value := value_between(before, segment, after)) and (
+                found := _find(below, segments, place + 1, method, (*values, value))
             ):
                 return found
-    rest = "/".join(segments[place:])
-    for entry in node.begin.get(method) or node.begin.get(ANY) or ():
-        if rest or not entry[0].rest:
-            return _found(entry, values, rest)
+    if begun := node.begin.get(method) or node.begin.get(ANY):
+        rest = "/".join(segments[place:])
+        for entry in begun:
+            if rest or not entry[0].rest:
+                return _found(entry, values, rest)
     return None
 
 

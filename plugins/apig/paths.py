@@ -1,0 +1,68 @@
+"""Path of an API, segment by segment: literal text, or one parameter with literal text before and after it.
+
+Segments are checked and matched percent-decoded, so that a parameter is one however it is written. Matching compares
+a beginning and an end, in time proportional to the request's path: no pattern is compiled from an API's path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+from msgspec import Struct
+
+from engine import InvalidField
+
+_PATH = re.compile(r"/[\w\-.~%!$&'()*+,;=:@/{}]*", re.ASCII)
+_PARAMETER = re.compile(r"\{([^{}]*)\}")
+
+
+class Segment(Struct, frozen=True, kw_only=True):
+    """Part of an API's path between two slashes."""
+
+    before: str  #: the whole text if there is no parameter
+    after: str = ""
+    name: str | None = None  #: of the parameter
+
+    @property
+    def greedy(self) -> str:
+        """Name of a parameter that takes all that follows, as ``{name+}`` does; empty for other segments."""
+        alone = not self.before and not self.after
+        return self.name[:-1] if alone and self.name is not None and self.name.endswith("+") else ""
+
+
+def check_path(path: str) -> None:
+    """Raise InvalidField unless ``path`` is a URL's path with at most one named parameter in a segment."""
+    parts = path.split("/")
+    if not _PATH.fullmatch(path) or any("{" in _PARAMETER.sub("", part) for part in parts):
+        raise InvalidField("path", path, "must begin with / and be a URL's path, parameters as {name}")
+    found = [_PARAMETER.findall(unquote(part)) for part in parts]
+    names = [name for part in found for name in part]
+    if "" in names or len(set(names)) < len(names):
+        raise InvalidField("path", path, "its parameters need names that differ")
+    # Of two, only trying tells where one value ends and the next begins.
+    if any(len(part) > 1 for part in found):
+        raise InvalidField("path", path, "may have one parameter between two slashes")
+
+
+def read_path(path: str) -> Sequence[Segment]:
+    return [_segment(unquote(part)) for part in path.split("/")[1:]]
+
+
+def without_names(path: str) -> str:
+    return _PARAMETER.sub("{}", path)
+
+
+def value_between(before: str, text: str, after: str) -> str:
+    """Return what ``text`` holds between ``before`` and ``after``; empty if that is nothing, or they are missing."""
+    if not (text.startswith(before) and text.endswith(after)):
+        return ""
+    return text[len(before) : len(text) - len(after)]
+
+
+def _segment(text: str) -> Segment:
+    found = _PARAMETER.search(text)
+    if found is None:
+        return Segment(before=text)
+    return Segment(before=text[: found.start()], after=text[found.end() :], name=found[1])
