@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 import pytest
 from msgspec import json
@@ -12,17 +16,36 @@ from msgspec import json
 from engine.errors import BadEvent, InvalidField, NotJson
 from engine.http.api.aliases import AliasBody
 from engine.http.api.async_settings import AsyncSettingsBody
-from engine.http.api.decoding import DEPTH, decode
+from engine.http.api.decoding import DEPTH, VALUES, decode
 from engine.http.api.events import CreateEventBody
 from engine.http.api.function_shapes import CodeBody, ConfigBody, MaxInstanceBody
 from engine.http.api.redriving import RedriveDeliveriesBody
 from engine.http.api.reserved import ReservedBody
 from engine.http.openapi import make_document
 from engine.http.operations import OPERATIONS
+from engine.operation import Operation
 from engine.text import without_nulls
 from tests.http_app import PROJECT, Api, serve, urn_of
 
 CONFIG = {"func_name": "f", "runtime": "Python3.10", "handler": "index.handler", "memory_size": 128, "timeout": 3}
+HILL = b"[" * (DEPTH - 2) + b"]" * (DEPTH - 2)
+
+
+class Work:
+    """Counts calls in its block, and the bytes that methods of bytes were called for."""
+
+    def __enter__(self) -> Self:
+        self.calls = self.size = 0
+        sys.setprofile(self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _count(self, frame: FrameType, event: str, called: Any) -> None:
+        self.calls += event in ("call", "c_call")
+        owner = getattr(called, "__self__", None)
+        self.size += len(owner) if event == "c_call" and isinstance(owner, bytes) else 0
 
 
 @pytest.fixture
@@ -152,6 +175,37 @@ async def test_what_the_document_does_not_allow_is_refused(
     assert answer.json["error_msg"].startswith(f"{field} is ")
 
 
+#: Bytes of the bodies that describe something; those that carry code have more, all others 64 KiB.
+LONGER = {
+    "UpdateFunctionConfig": 256 << 10,
+    "CreateFunctionTrigger": 256 << 10,
+    "UpdateTrigger": 256 << 10,
+    "UpdateFunctionAsyncInvokeConfig": 256 << 10,
+    "CreateEvent": 256 << 10,
+    "UpdateEvent": 256 << 10,
+    "CreateTags": 256 << 10,
+    "DeleteTags": 256 << 10,
+    "ShowResInstanceInfo": 1 << 20,
+}
+CODE = {"CreateFunction", "UpdateFunctionCode", "ImportFunction", "CreateDependencyVersion"}
+INVOKING = {"AsyncInvokeFunction", "InvokeFunction"}
+BODIES = [one for one in OPERATIONS if one.body is not None and one.name not in CODE | INVOKING]
+
+
+@pytest.mark.parametrize("operation", BODIES, ids=lambda one: one.name)
+async def test_a_body_has_the_size_of_what_it_carries_at_most(api: Api, operation: Operation) -> None:
+    await api.send("POST", f"/v2/{PROJECT}/fgs/functions/hello/aliases", {"name": "a", "version": "latest"}, base="")
+    parts = {"function_urn": urn_of(), "alias_name": "a", "resource_type": "functions", "resource_id": urn_of()}
+    path = operation.path.format_map(defaultdict(lambda: "x", {**parts, "project_id": PROJECT, "action": "filter"}))
+    limit = LONGER.get(operation.name, 64 << 10)
+
+    fits, over = [await api.send(operation.method, path, b"7".rjust(size), base="") for size in (limit, limit + 1)]
+
+    assert (fits.status, "body is 7: must be" in fits.json["error_msg"]) == (400, True)
+    assert (over.status, over.json["error_code"]) == (413, "FSS.0413")
+    assert str(limit) in over.json["error_msg"]
+
+
 def schema_of(method: str, path: str) -> Any:
     document = make_document(OPERATIONS, "")
     template = "/v2/{project_id}/fgs" + path.replace(urn_of(), "{function_urn}")
@@ -191,6 +245,35 @@ def test_brackets_in_texts_are_no_levels() -> None:
     texts = ['[{"\\'] * DEPTH * 3
 
     assert decode(json.encode([texts, [[]] * DEPTH * 3]), list[Any])[0] == texts
+
+
+def test_a_body_that_is_too_deep_is_not_decoded() -> None:
+    with pytest.raises(NotJson, match="nested too deeply"):
+        decode(b"[" * (DEPTH + 1) + b"nonsense", list[Any])
+
+
+@pytest.mark.parametrize("start", [b"", b'{"timeout": null, "x": ', json.encode(CONFIG)[:-1] + b', "x": '])
+def test_many_brackets_are_gone_through_a_few_times(start: bytes) -> None:
+    body = start + b"[" + b",".join([HILL] * ((1 << 20) // len(HILL))) + b"]" + b"}" * bool(start)
+
+    with Work() as work, suppress(InvalidField):
+        decode(body, ConfigBody)
+
+    assert work.calls < VALUES
+    assert work.size < 20 * len(body)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(VALUES, "timeout is 'soon': must be"), (VALUES + 1, "got `str` - at `$.timeout`")]
+)
+def test_of_many_values_none_is_shown(count: int, said: str) -> None:
+    body = json.encode({**CONFIG, "timeout": "soon", "func_vpc": {"a": [1] * (count - 7)}})
+    assert body.count(b",") + body.count(b"[") + body.count(b"{") == count
+
+    with pytest.raises(InvalidField) as caught:
+        decode(body, ConfigBody)
+
+    assert said in str(caught.value)
 
 
 async def test_a_deep_event_of_a_trigger_breaks_nothing(api: Api) -> None:

@@ -8,7 +8,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from engine.http.api.paging import MAX_SETTINGS, PageInfo, page_of
 from engine.http.api.parts import Parts
-from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.http.wire import Reply, json_reply
 from engine.limits import EventAge, Label, Param, Retries
@@ -87,7 +87,7 @@ class AsyncSettingsApi:
     async def put(self, call: Call) -> Reply:
         urn = call.urn
         function = self._catalog.find(urn)
-        settings = await self._catalog.put_settings(urn, _settings(await call.read(AsyncSettingsBody)))
+        settings = await self._catalog.put_settings(urn, _settings(await call.read(AsyncSettingsBody, LONG_LIMIT)))
         return json_reply(self._reply(function, settings))
 
     async def show(self, call: Call) -> Reply:

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.errors import BadEvent
-from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.wire import Reply, json_reply
 from engine.resources.bundle import Resources
 from engine.resources.events import NAME, NAME_RULE, Event
@@ -58,7 +58,7 @@ class EventsApi:
 
     async def create(self, call: Call) -> Reply:
         urn = call.urn
-        body = await call.read(CreateEventBody, error=BadEvent)
+        body = await call.read(CreateEventBody, LONG_LIMIT, error=BadEvent)
         return json_reply(_name(await self._events.create(urn, body.name, body.content)))
 
     async def list_all(self, call: Call) -> Reply:
@@ -73,7 +73,7 @@ class EventsApi:
 
     async def update(self, call: Call) -> Reply:
         urn = call.urn
-        body = await call.read(UpdateEventBody, error=BadEvent)
+        body = await call.read(UpdateEventBody, LONG_LIMIT, error=BadEvent)
         name = "" if body.name is UNSET else body.name
         return json_reply(_name(await self._events.update(urn, call.part("event_id"), body.content, name)))
 

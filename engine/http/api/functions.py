@@ -26,7 +26,7 @@ from engine.http.api.function_shapes import (
 )
 from engine.http.api.paging import page_of
 from engine.http.api.parts import Parts
-from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
+from engine.http.api.routing import BASE, BODY_LIMIT, LONG_LIMIT, Call, Resource
 from engine.http.wire import Reply, json_reply
 from engine.model import Function
 
@@ -75,7 +75,7 @@ class Functions:
     async def update_config(self, call: Call) -> Reply:
         urn = call.urn
         name = self._catalog.find(urn).name
-        body = await call.read(ConfigBody)
+        body = await call.read(ConfigBody, LONG_LIMIT)
         if body.func_name not in (name, UNSET):
             raise InvalidField("func_name", body.func_name, f"must be {name}: a function cannot be renamed")
         changes = replacement_of(body) if self._update_resets else changes_of(body)

@@ -18,7 +18,10 @@ from engine.serving import App, Receive, Scope, Send
 from engine.triggering.routes import PROJECT
 from engine.urn import FunctionUrn, parse_urn
 
-BODY_LIMIT = 1 << 20  #: bytes of a body that carries no code
+#: Bytes of a body. Each limit has room for the longest texts allowed in such a body, even if they are all escapes.
+SHORT_LIMIT = 64 << 10  #: of one that names or switches something
+LONG_LIMIT = 256 << 10  #: of one that describes something, such as a trigger
+BODY_LIMIT = 1 << 20  #: of one that searches, and of what stands beside code
 BASE = "/v2/{project_id}/fgs"
 CALLER = "functiond.caller"  #: in the scope: whose credentials a request showed
 
@@ -60,7 +63,7 @@ class Call:
     async def read(
         self,
         kind: type[T],
-        limit: int = BODY_LIMIT,
+        limit: int = SHORT_LIMIT,
         *,
         empty: T | None = None,
         error: type[InvalidField] = InvalidField,

@@ -13,7 +13,7 @@ from msgspec import Struct
 from engine.errors import InvalidField, NotFound, UnknownFunction
 from engine.http.api.paging import MAX_TAGGED
 from engine.http.api.parts import Parts
-from engine.http.api.routing import Call, Resource, own_urn, whole
+from engine.http.api.routing import BODY_LIMIT, LONG_LIMIT, Call, Resource, own_urn, whole
 from engine.http.wire import Reply, json_reply
 from engine.model import Function
 from engine.resources.tags import TagFilter, TagSet
@@ -89,13 +89,13 @@ class TagsApi:
         ]
 
     async def create(self, call: Call) -> Reply:
-        function, body = self._function(call), await call.read(TagsBody)
+        function, body = self._function(call), await call.read(TagsBody, LONG_LIMIT)
         _check_action(body.action, "create")
         await self._tags.add(function, TagSet(tags=_table(body.tags), sys_tags=_table(body.sys_tags)))
         return Reply(status=204)
 
     async def delete(self, call: Call) -> Reply:
-        function, body = self._function(call), await call.read(TagsBody)
+        function, body = self._function(call), await call.read(TagsBody, LONG_LIMIT)
         _check_action(body.action, "delete")
         await self._tags.remove(function, list(_table(body.tags)), list(_table(body.sys_tags)))
         return Reply(status=204)
@@ -114,7 +114,7 @@ class TagsApi:
         project, action = _project(call), call.part("action")
         if action not in ("filter", "count"):
             raise InvalidField("action", action, "must be filter or count")
-        body = await call.read(FindBody)
+        body = await call.read(FindBody, BODY_LIMIT)
         offset, limit = whole("offset", str(body.offset), 0), whole("limit", str(body.limit), MAX_TAGGED)
         found = self._tags.find(project, _filter(body))
         page = found[offset : offset + min(limit, MAX_TAGGED)] if action == "filter" else ()

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from engine.http.api.paging import MAX_LIMIT, page_of
 from engine.http.api.parts import Parts
-from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.http.wire import Reply, json_reply
 from engine.resources.bound_trigger import BoundTrigger
@@ -89,7 +89,7 @@ class TriggersApi:
 
     async def create(self, call: Call) -> Reply:
         urn = call.urn
-        body = await call.read(CreateTriggerBody)
+        body = await call.read(CreateTriggerBody, LONG_LIMIT)
         draft = TriggerDraft(
             kind=body.trigger_type_code,
             data=body.event_data,
@@ -111,7 +111,7 @@ class TriggersApi:
 
     async def update(self, call: Call) -> Reply:
         urn = call.urn
-        body = await call.read(UpdateTriggerBody)
+        body = await call.read(UpdateTriggerBody, LONG_LIMIT)
         parts = [body.event_data] if isinstance(body.event_data, dict) else body.event_data or []
         trigger = await self._triggers.update(urn, *_which(call), parts, body.trigger_status or "")
         await self._settle(trigger)
