@@ -30,6 +30,8 @@ class Identity:
         low = (f"{0b10 << 62 | count << NODE_BITS | node:016x}" for count in range(1 << _LOW_COUNTER))
         #: The second half of a request id, by the low bits of the counter.
         self._ends = [f"-{text[:4]}-{text[4:]}" for text in low]
+        #: Names the journal; a copy of it has the same name.
+        self.name = self._ends[0][-12:]
         self._last = last_key
 
     def next_key(self, now: float) -> int:

@@ -68,8 +68,13 @@ class Storage(Struct, frozen=True, kw_only=True):
 
     @property
     def marker(self) -> str:
-        """Names this data directory in the processes it starts."""
-        return self.identity.request_id(0)[-12:]
+        """Name of the data directory on this host, in the processes and groups that its engines start.
+
+        Device and inode are part of it. They stay when the directory is moved within its file system, and a copy of
+        the directory has others: the start of the copy must not end what the original runs.
+        """
+        place = self.path.stat()
+        return f"{self.identity.name}-{place.st_dev:x}-{place.st_ino:x}"
 
 
 @contextmanager
