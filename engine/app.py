@@ -1,7 +1,8 @@
 """The engine: its nesting is the lifecycle of the parts that ``wiring`` puts together.
 
-    data directory locked → storage open → writer runs → leftovers of a dead engine killed → pool open
-      → what it left in the journal recovered → scheduler, dispatcher, janitor run → sources, delivery run → doors open
+    data directory locked → its journal checked → storage open → writer runs → leftovers of a dead engine killed
+      → pool open → what it left in the journal recovered → scheduler, dispatcher, janitor run
+      → sources, delivery run → doors open
 
 Leaving goes the other way: intake refuses, running work drains within the grace period, the rest goes back to WAIT,
 the journal closes last.
@@ -60,7 +61,12 @@ async def run_engine(
     with locked(directory):
         codes = CodeStore(directory / "code", Limits(keep_free=kept.free_space), registry.code_links)
         async with (
-            open_storage(directory, idempotency_retention=retention, ballast=kept.ballast) as storage,
+            open_storage(
+                directory,
+                idempotency_retention=retention,
+                ballast=kept.ballast,
+                packages_of=await codes.mark(),
+            ) as storage,
             _writing(storage),
             open_pool(
                 code_path=codes.folder,
@@ -79,6 +85,7 @@ async def run_engine(
                 walls=convert(executor, Walls, from_attributes=True),
             ) as pool,
         ):
+            codes.belong_to(storage.identity.name)
             ground = Ground(
                 settings=settings, clock=clock, storage=storage, pool=pool, codes=codes, registry=registry, board=board
             )

@@ -3,7 +3,7 @@
     FunctiondError
     ├── SettingsError                 the engine cannot start as configured
     ├── DataDirectoryLocked           another engine owns the data directory
-    ├── DataDirectoryUnusable         its files are damaged, or from a newer engine
+    ├── DataDirectoryUnusable         its files are damaged, missing or foreign, or from a newer engine
     ├── InvalidRequest                the caller must change something
     │   ├── InvalidField              ... in one named field
     │   │   ├── CodeMissing  BadLink  NoInterpreter

@@ -3,6 +3,7 @@
     code/<sha256>/          what an instance runs from
     code/<sha256>.package   the bytes as they came, to be shown again
     code/.new-*             a package on its way in, or what a crash left of one
+    code/.journal           mark of the packages: the name of the journal that knows them
 
 Code comes with the call (inline or zip), or from an object store that a link leads into (obs). A folder appears by
 rename only after all its files are on disk, so whoever sees it may use it. The name of a zip package is the hash of
@@ -15,6 +16,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
+import re
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
@@ -29,7 +32,14 @@ from msgspec import Struct
 
 from engine.code.inline import inline_file, template
 from engine.code.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
-from engine.errors import CodeMissing, CodePackageTooLarge, InlineCodeTooLarge, InvalidField, NotStored
+from engine.errors import (
+    CodeMissing,
+    CodePackageTooLarge,
+    DataDirectoryUnusable,
+    InlineCodeTooLarge,
+    InvalidField,
+    NotStored,
+)
 from engine.isolation.leftovers import remove_tree
 from engine.model import CodePackage
 from engine.protocols import CodeLinks
@@ -40,6 +50,8 @@ PACKAGE_LIMIT = 50 << 20  #: of a package that comes with a call, and of what a 
 LINKED_LIMIT = 300 << 20  #: of one that a link leads to (spec functiongraph_api, section 9)
 NO_CODE = CodePackage(sha256="", digest="", size=0)  #: of a function whose code is not stored yet
 
+_MARK = ".journal"
+_PACKAGE = re.compile(r"[0-9a-f]{64}(\.package)?")
 _FETCHES = 4  #: at a time
 _SPACE = bytes(range(9, 14)) + b" "
 _STEP = 1 << 20  #: characters, or bytes
@@ -59,6 +71,7 @@ class CodeSource(Struct, frozen=True, kw_only=True):
 class CodeStore:
     def __init__(self, folder: Path, limits: Limits | None = None, links: CodeLinks | None = None) -> None:
         self._folder, self._links = folder, links
+        self._journal = ""
         self._limits = limits or Limits()
         # One package at a time: each may hold 50 MB in memory and write thirty times that.
         self._turn = anyio.CapacityLimiter(1)
@@ -94,6 +107,21 @@ class CodeStore:
     async def md5(self, package: CodePackage) -> str:
         """Of its bytes, in hexadecimal digits; some documented fields hold that."""
         return await self._in_thread(lambda: _md5(self._original(package.sha256)))
+
+    async def mark(self) -> str | None:
+        """Return the mark of the packages; empty for packages without one, None without packages.
+
+        Raises DataDirectoryUnusable.
+        """
+        try:
+            return await anyio.to_thread.run_sync(lambda: self._mark() if self._holds_packages() else None)
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror}); give the engine access to it"
+            raise DataDirectoryUnusable(str(self._folder), problem) from error
+
+    def belong_to(self, journal: str) -> None:
+        """Mark packages with the name of their journal from now on: at the sweep, and before a new one is kept."""
+        self._journal = journal
 
     async def sweep(self, referenced: Collection[str]) -> int:
         """Remove packages that no function refers to, and torn uploads. At start only; gives how many went."""
@@ -156,6 +184,7 @@ class CodeStore:
                 unpack(opened, code, self._limits)
         fsync_tree(code)
         fsync_file(package)
+        self._set_mark()
         # The folder comes last: that it exists says that the package does, too.
         package.rename(self._original(name))
         code.rename(self._folder / name)
@@ -175,10 +204,29 @@ class CodeStore:
     def _original(self, name: str) -> Path:
         return self._folder / f"{name}.package"
 
+    def _holds_packages(self) -> bool:
+        return self._folder.is_dir() and any(_PACKAGE.fullmatch(name) for name in os.listdir(self._folder))
+
+    def _mark(self) -> str:
+        try:
+            return (self._folder / _MARK).read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def _set_mark(self) -> None:
+        if self._journal and self._mark() != self._journal:
+            new = self._folder / f".new-{uuid.uuid4().hex}"
+            write_file(new, [self._journal.encode()], 0o600)
+            new.rename(self._folder / _MARK)
+            fsync_folder(self._folder)
+
     def _sweep(self, referenced: frozenset[str]) -> int:
-        removed = 0
+        removed, kept = 0, False
         for entry in list(self._folder.iterdir()) if self._folder.is_dir() else []:
             if entry.name.removesuffix(".package") in referenced:
+                kept = True
+                continue
+            if entry.name == _MARK:
                 continue
             if entry.is_dir() and not entry.is_symlink():
                 remove_tree(entry)  # functions may have written there
@@ -187,6 +235,10 @@ class CodeStore:
                 removed += 1
             else:
                 entry.unlink()
+        if kept:
+            self._set_mark()
+        else:
+            (self._folder / _MARK).unlink(missing_ok=True)
         return removed
 
 

@@ -30,14 +30,19 @@ from engine.journal.connection import Readers, connected
 from engine.journal.cursors import SQLiteCursors
 from engine.journal.invocations import SQLiteJournal
 from engine.journal.outbox import SQLiteOutbox
+from engine.journal.ownership import APPLICATION_ID, check_journal
 from engine.journal.records import SQLiteRecords
 from engine.journal.resource_store import SQLiteResourceStore
 from engine.journal.store import SQLiteStore
 from engine.journal.writer import Writer
 
+# Written before anything else: a new file is empty, or it has the mark.
+_MARK = f"""
+PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA application_id = {APPLICATION_ID};
+"""
 # secure_delete is on in some builds: it would write every page that purging frees.
 _PRAGMAS = """
-PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA busy_timeout = 5000;
@@ -100,10 +105,14 @@ def locked(directory: Path) -> Iterator[None]:
 
 @asynccontextmanager
 async def open_storage(
-    directory: Path, *, idempotency_retention: float = 86_400.0, ballast: int = 0
+    directory: Path, *, idempotency_retention: float = 86_400.0, ballast: int = 0, packages_of: str | None = None
 ) -> AsyncIterator[Storage]:
-    """Open (and bring up to date) the journal in a directory that the caller has ``locked``."""
+    """Open (and bring up to date) the journal in a directory that the caller has ``locked``.
+
+    ``packages_of`` is the mark of the code packages in the directory, as ``check_journal`` takes it.
+    """
     path = directory / "journal.db"
+    await anyio.to_thread.run_sync(check_journal, path, packages_of)
     async with connected(path, factory=WritingConnection, cached_statements=256) as database:
         node, last_key = await _prepare(database, path)
         writer, identity, readers = Writer(database), Identity(node, last_key), Readers(path)
@@ -127,6 +136,9 @@ async def open_storage(
 async def _prepare(database: aiosqlite.Connection, path: Path) -> tuple[int, int]:
     """Recover, migrate, and read what identity needs: the node and the last key."""
     try:
+        [[application]] = await database.execute_fetchall("PRAGMA application_id")
+        if application != APPLICATION_ID:
+            await database.executescript(_MARK)
         await database.executescript(_PRAGMAS)
         await _migrate(database, path)
         await database.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (secrets.randbits(NODE_BITS),))
