@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from typing import Any
 
+import anyio
 import anyio.to_thread
 
 from engine import SettingsError
 from plugins.obs.folder import FolderStore
+from plugins.obs.shared_client import SharedClient
 from plugins.obs.store import ObsService, Store
 
 
 class StoreOpener:
-    """What the store's client has to load, this loads once: keep it, rather than make another."""
+    """The way to one store. Loads its client's library once, and shares one client among all who use it."""
 
     def __init__(self, service: ObsService) -> None:
         """Raises SettingsError if an endpoint is set and its client is not installed."""
@@ -25,11 +27,17 @@ class StoreOpener:
                 "or keep objects in plugins.obs.folder"
             )
         self._service = service
+        self._loading = anyio.Lock()
         self._session: Any = None
+        self._client = SharedClient(self._make_client)
+
+    def kept(self) -> AbstractAsyncContextManager[None]:
+        """Keep the client while the block is entered, also when nobody has the store open."""
+        return self._client.held()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
-        """The store, for as long as the block is entered: cheap for one object, cheaper for many.
+        """The store, for as long as the block is entered.
 
         Raises SettingsError if none is configured.
         """
@@ -38,12 +46,21 @@ class StoreOpener:
         if self._service.folder:
             yield FolderStore(self._service.folder)
             return
-        if self._session is None:
-            self._session = await anyio.to_thread.run_sync(_load, self._service)
-        from plugins.obs.s3 import open_s3
+        async with self._client.held():
+            await self._ensure_session()
+            from plugins.obs.s3 import S3Store
 
-        async with open_s3(self._session, self._service) as store:
-            yield store
+            yield S3Store(self._client, self._service.timeout)
+
+    async def _ensure_session(self) -> None:
+        async with self._loading:
+            if self._session is None:
+                self._session = await anyio.to_thread.run_sync(_load, self._service)
+
+    def _make_client(self) -> AbstractAsyncContextManager[Any]:
+        from plugins.obs.s3 import open_client
+
+        return open_client(self._session, self._service)
 
 
 def _load(service: ObsService) -> Any:

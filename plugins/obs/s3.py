@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -14,14 +14,18 @@ import anyio
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession, get_session
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 
 from engine import ObjectMissing, StoreRefused, StoreUnavailable
+from plugins.obs.shared_client import Lease, SharedClient
 from plugins.obs.store import BLOCK, Listing, ObsService, StoredObject
 
 CONNECT, SILENCE = 5, 30  #: seconds
 
 _BROKEN = (BotoCoreError, aiohttp.ClientError, OSError)
+#: Those of the connection. With the others the client refuses to send a request at all.
+_DISCONNECTED = (ConnectionError, HTTPClientError, IncompleteReadError, aiohttp.ClientError, OSError)
+_EXPIRED = frozenset({"ExpiredToken", "TokenRefreshRequired"})
 
 
 class _Direct(AIOHTTPSession):  # type: ignore[misc]  # (its package tells no types)
@@ -45,31 +49,27 @@ def load_session(service: ObsService) -> AioSession:
     session = get_session()
 
     async def touch() -> None:
-        async with _client(session, service):
+        async with open_client(session, service):
             pass
 
     asyncio.run(touch())
     return session
 
 
-@asynccontextmanager
-async def open_s3(session: AioSession, service: ObsService) -> AsyncIterator[S3Store]:
-    async with _client(session, service) as client:
-        yield S3Store(client, service.timeout)
-
-
-def _client(session: AioSession, service: ObsService) -> Any:
+def open_client(session: AioSession, service: ObsService) -> AbstractAsyncContextManager[Any]:
+    """A client, open while it is entered."""
     config = AioConfig(
         http_session_cls=_Direct,
         s3={"addressing_style": "path" if service.path_style else "auto"},
         connect_timeout=CONNECT,
         read_timeout=SILENCE,
+        max_pool_connections=0,  # any number: what hangs in one bucket must not keep another's requests waiting
         retries={"total_max_attempts": 1, "mode": "standard"},  # whoever asks tries again, later
         # Checksums that only AWS asks for; other stores take them for part of the object.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return session.create_client(
+    client: AbstractAsyncContextManager[Any] = session.create_client(
         "s3",
         endpoint_url=service.endpoint,
         region_name=service.region,
@@ -77,68 +77,79 @@ def _client(session: AioSession, service: ObsService) -> Any:
         aws_secret_access_key=service.secret_key,
         config=config,
     )
+    return client
 
 
 class S3Store:
-    def __init__(self, client: Any, timeout: float) -> None:
-        self._client, self._timeout = client, timeout
+    def __init__(self, shared: SharedClient, timeout: float) -> None:
+        self._shared, self._timeout = shared, timeout
 
     @asynccontextmanager
     async def read(self, bucket: str, key: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        with anyio.move_on_after(self._timeout) as scope:
-            with _told(bucket, key):
-                reply = await self._client.get_object(Bucket=bucket, Key=key)
+        async with self._lent("the object did not come") as lease:
+            with _told(lease, bucket, key):
+                reply = await lease.client.get_object(Bucket=bucket, Key=key)
             body = reply["Body"]
             async with body:
-                yield _blocks(body, bucket, key)
-        if scope.cancelled_caught:
-            raise StoreUnavailable(f"the object did not come within {self._timeout:g} s")
+                yield _blocks(body, lease, bucket, key)
 
     async def write(self, bucket: str, key: str, content: bytes) -> str:
-        with anyio.move_on_after(self._timeout), _told(bucket, key):
-            reply = await self._client.put_object(Bucket=bucket, Key=key, Body=content)
-            return _etag(reply)
-        raise StoreUnavailable(f"the object was not taken within {self._timeout:g} s")
+        async with self._lent("the object was not taken") as lease:
+            with _told(lease, bucket, key):
+                reply = await lease.client.put_object(Bucket=bucket, Key=key, Body=content)
+        return _etag(reply)
 
     async def find(self, bucket: str, key: str) -> StoredObject | None:
-        with anyio.move_on_after(self._timeout):
+        async with self._lent("nothing was told of an object") as lease:
             try:
-                with _told(bucket, key):
-                    head = await self._client.head_object(Bucket=bucket, Key=key)
+                with _told(lease, bucket, key):
+                    head = await lease.client.head_object(Bucket=bucket, Key=key)
             except ObjectMissing:
                 return None
-            return _object({**head, "Key": key, "Size": head["ContentLength"]})
-        raise StoreUnavailable(f"nothing was told of an object within {self._timeout:g} s")
+        return _object({**head, "Key": key, "Size": head["ContentLength"]})
 
     async def delete(self, bucket: str, key: str) -> None:
-        with anyio.move_on_after(self._timeout), _told(bucket, key):
-            await self._client.delete_object(Bucket=bucket, Key=key)
-            return
-        raise StoreUnavailable(f"the object was not deleted within {self._timeout:g} s")
+        async with self._lent("the object was not deleted") as lease:
+            with _told(lease, bucket, key):
+                await lease.client.delete_object(Bucket=bucket, Key=key)
 
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
         """By the older of S3's two ways to list, which is the one that OBS documents."""
-        with anyio.move_on_after(self._timeout), _told(bucket, prefix):
-            page = await self._client.list_objects(Bucket=bucket, Prefix=prefix, Marker=after, MaxKeys=limit)
-            found = tuple(_object(item) for item in page.get("Contents", ()))
-            return Listing(objects=found, more=page["IsTruncated"])
-        raise StoreUnavailable(f"there was no list within {self._timeout:g} s")
+        async with self._lent("there was no list") as lease:
+            with _told(lease, bucket, prefix):
+                page = await lease.client.list_objects(Bucket=bucket, Prefix=prefix, Marker=after, MaxKeys=limit)
+        found = tuple(_object(item) for item in page.get("Contents", ()))
+        return Listing(objects=found, more=page["IsTruncated"])
+
+    @asynccontextmanager
+    async def _lent(self, late: str) -> AsyncIterator[Lease]:
+        """Lend the client to one request. Raises StoreUnavailable after the timeout; ``late`` begins its text."""
+        async with self._shared.lent() as lease:
+            with anyio.move_on_after(self._timeout) as scope:
+                yield lease
+            if scope.cancelled_caught:
+                lease.fail()
+                raise StoreUnavailable(f"{late} within {self._timeout:g} s")
 
 
-async def _blocks(body: Any, bucket: str, key: str) -> AsyncIterator[bytes]:
-    with _told(bucket, key):
+async def _blocks(body: Any, lease: Lease, bucket: str, key: str) -> AsyncIterator[bytes]:
+    with _told(lease, bucket, key):
         async for block in body.iter_chunks(BLOCK):
             yield block
 
 
 @contextmanager
-def _told(bucket: str, key: str) -> Iterator[None]:
-    """What the client raises, in our words."""
+def _told(lease: Lease, bucket: str, key: str) -> Iterator[None]:
+    """Raise the client's errors in our words. A lost connection and expired credentials fail the client."""
     try:
         yield
     except ClientError as error:
+        if error.response["Error"].get("Code") in _EXPIRED:
+            lease.fail()
         raise _refusal(error, bucket, key) from error
     except _BROKEN as error:
+        if isinstance(error, _DISCONNECTED):
+            lease.fail()
         raise StoreUnavailable(f"no answer, or not all of it ({error})"[:300]) from error
 
 
