@@ -6,14 +6,14 @@ stays in the outbox, with its error, to be seen. One border stands around each d
 No destination holds up another: each has its own line in the outbox and so many deliveries at a time, and only one
 if its last delivery failed, until it takes that, or if half of all that may be under way are: where many hang, the
 other half is for those that do not. Where one fails again and again, its line waits (``Troubled``), but for what is too
-old for that: it has its last try.
+old for that: it has its last try. ``probe`` has one delivery tried all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
@@ -35,7 +35,7 @@ from engine.retry import RetryPolicy
 from engine.scheduling.backlog import Backlog
 from engine.text import storable
 from engine.trigger_seams import PluginContext
-from engine.troubled import Troubled
+from engine.troubled import Standing, Troubled
 
 log = structlog.get_logger("functiond.delivery")
 
@@ -89,12 +89,28 @@ class Delivery:
         self._work.set()  # what the last engine owed
         self._under_way: dict[int, DestinationSpec] = {}  #: by owed id
         self._troubled = Troubled(policy, self._random)
+        self._probes: set[DestinationSpec] = set()  #: to be tried whatever they did before
         self._destinations: dict[DestinationSpec, Destination] = {}
         self._delivered = self._failed = self._given_up = 0
 
     def wake(self) -> None:
         """Something new is owed."""
         self._work.set()
+
+    def probe(self, destinations: Iterable[DestinationSpec]) -> None:
+        """Try one due delivery to each of these at once, also where deliveries fail or hang."""
+        self._probes.update(destinations)
+        self._work.set()
+
+    def standing(self, owed: Owed) -> Standing:
+        """Return whether it is being tried, and how its destination does."""
+        now, destination = self._clock.now(), owed.destination
+        until = self._troubled.until(destination, now)
+        return Standing(
+            failing=destination in self._troubled,
+            held_until=until if until > now else 0.0,
+            under_way=owed.owed_id in self._under_way,
+        )
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         async with anyio.create_task_group() as deliveries:
@@ -125,21 +141,26 @@ class Delivery:
         """Start what is due and fits; gives when to look again, None to wait for news."""
         if len(self._under_way) >= ALL_AT_ONCE:
             return None  # the end of one sets the event
+        probes, self._probes = self._probes, set()
         try:
             owed, next_due = await self._outbox.owed(self._clock.now(), PAGE, AT_ONCE)
         except Unavailable:
+            self._probes |= probes
             return self._clock.now() + AFTER_TROUBLE
         now, at_once = self._clock.now(), Counter(self._under_way.values())
         for one in owed:
-            until = self._troubled.until(one.destination, now)
-            if now < until and now - one.due_at < MAX_AGE:
+            until, probed = self._troubled.until(one.destination, now), one.destination in probes
+            if now < until and now - one.due_at < MAX_AGE and not probed:
                 next_due = until if next_due is None else min(next_due, until)
                 continue
-            room = at_once[one.destination] < self._most(one.destination)
+            room = probed or at_once[one.destination] < self._most(one.destination)
             if room and one.owed_id not in self._under_way and len(self._under_way) < ALL_AT_ONCE:
                 at_once[one.destination] += 1
                 self._under_way[one.owed_id] = one.destination
+                probes.discard(one.destination)
                 deliveries.start_soon(self._deliver, one)
+        if len(self._under_way) >= ALL_AT_ONCE:
+            self._probes |= probes
         return next_due
 
     def _most(self, destination: DestinationSpec) -> int:

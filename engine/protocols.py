@@ -204,16 +204,17 @@ class Outbox(Protocol):
         """Those of these functions, the oldest first, and the count of all."""
         ...
 
-    async def retrying(self, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
-        """Those of these functions that failed and will be tried again after ``now``, the next first."""
+    async def pending(self, functions: Collection[int], after: int, limit: int) -> tuple[Sequence[Owed], int]:
+        """Return a page of rows that are neither delivered nor given up, by id, above ``after``; and the id to go on
+        after, which is 0 at the end. A page with fewer than ``limit`` rows is not always the last."""
         ...
 
     async def owed_for(self, key: int) -> Sequence[Owed]:
         """All that an invocation owes, given up or not."""
         ...
 
-    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
-        """Make given-up ones due again; gives which of them were given up, and are of these functions."""
+    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[Owed]:
+        """Make them due now, given up or not, as if they were new; gives those that are of these functions."""
         ...
 
 

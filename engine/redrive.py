@@ -1,4 +1,4 @@
-"""What ended badly is sent again: deliveries that were given up, and asynchronous invocations that failed.
+"""What ended badly is sent again: deliveries that failed or wait, and asynchronous invocations that failed.
 
 All failed invocations of a function are sent again in steps, from the newest to the oldest, so that the same walk does
 not meet what fails once more meanwhile. Each step is short, and accepts as anyone's requests are accepted.
@@ -6,7 +6,7 @@ not meet what fails once more meanwhile. Each step is short, and accepts as anyo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -24,8 +24,9 @@ from engine.errors import (
 from engine.functions.catalog import Catalog
 from engine.functions.scope import selection_of
 from engine.identity import Identity
-from engine.model import Code, Owed, Record, Request, State
+from engine.model import Code, DestinationSpec, Owed, Record, Request, State
 from engine.protocols import Outbox, Records
+from engine.troubled import Standing
 from engine.urn import FunctionUrn, parse_urn
 
 #: Deliveries taken up in one transaction when all are meant.
@@ -38,6 +39,14 @@ class Accepting(Protocol):
     async def accept(self, request: Request) -> str: ...
 
 
+class Deliveries(Protocol):
+    """The part of a ``Delivery`` that is needed here."""
+
+    def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
+
+    def standing(self, owed: Owed) -> Standing: ...
+
+
 class Step(Struct, frozen=True, kw_only=True):
     """What one step through the failed invocations of a function has done."""
 
@@ -48,8 +57,6 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class Redrive:
-    """``wake`` is called once deliveries are due again."""
-
     def __init__(
         self,
         *,
@@ -60,29 +67,34 @@ class Redrive:
         identity: Identity,
         clock: Clock,
         region: str,
-        wake: Callable[[], None],
+        deliveries: Deliveries,
     ) -> None:
         self._outbox, self._records, self._intake, self._catalog = outbox, records, intake, catalog
-        self._identity, self._clock, self._region, self._wake = identity, clock, region, wake
+        self._identity, self._clock, self._region, self._deliveries = identity, clock, region, deliveries
 
     async def given_up(self, project: str, offset: int, limit: int) -> tuple[Sequence[Owed], int]:
         """Deliveries of the project's functions, the oldest first, and the count of all."""
         return await self._outbox.given_up(self._functions(project), offset, limit)
 
-    async def retrying(self, project: str, limit: int) -> Sequence[Owed]:
-        """Deliveries that failed and will be tried again, the next first."""
-        return await self._outbox.retrying(self._functions(project), self._clock.now(), limit)
+    async def pending(self, project: str, after: int, limit: int) -> tuple[Sequence[Owed], int]:
+        """Return a page of deliveries that are neither made nor given up, as ``Outbox.pending`` does."""
+        return await self._outbox.pending(self._functions(project), after, limit)
+
+    def standing(self, owed: Owed) -> Standing:
+        return self._deliveries.standing(owed)
 
     async def owed_for(self, record: Record) -> Sequence[Owed]:
         """What destinations are still owed for an invocation, or never got."""
         return await self._outbox.owed_for(record.key)
 
     async def deliver(self, project: str, owed_ids: Collection[int]) -> Sequence[int]:
-        """Try these deliveries again, for a day from now; gives those that were given up, and are the project's."""
+        """Try these deliveries now, and for a day from now; gives those that are owed and of the project.
+
+        Where a destination fails, one of its deliveries is tried for all.
+        """
         found = await self._outbox.revive(self._functions(project), owed_ids, self._clock.now())
-        if found:
-            self._wake()
-        return found
+        self._deliveries.probe(owed.destination for owed in found)
+        return [owed.owed_id for owed in found]
 
     async def deliver_all(self, project: str) -> Sequence[int]:
         """Those that are given up now."""

@@ -16,6 +16,14 @@ from engine.retry import RetryPolicy
 LONGEST = 30.0  #: seconds: so late it is noticed at most that a destination works again
 
 
+class Standing(Struct, frozen=True, kw_only=True):
+    """The state of a delivery that is owed, and of its destination."""
+
+    failing: bool = False  #: the destination's last delivery failed
+    held_until: float = 0.0  #: nothing is sent to the destination before; 0: nothing is held back
+    under_way: bool = False  #: this one is being tried
+
+
 class _Trouble(Struct):
     failures: int = 0  #: in a row
     until: float = 0.0

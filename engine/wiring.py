@@ -274,7 +274,7 @@ def _redrive(ground: Ground, catalog: Catalog, intake: Intake, delivery: Deliver
         identity=ground.storage.identity,
         clock=ground.clock,
         region=ground.settings.http.region,
-        wake=delivery.wake,
+        deliveries=delivery,
     )
 
 

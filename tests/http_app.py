@@ -7,7 +7,7 @@ import http.client
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from engine.functions.versions import Versions
 from engine.http.api.parts import HealthChecks, Parts
 from engine.http.server import create_app
 from engine.identity import Identity
-from engine.model import AsyncSettings, Function, Outcome, Record, Request, State
+from engine.model import AsyncSettings, DestinationSpec, Function, Outcome, Owed, Record, Request, State
 from engine.protocols import Purged, Selection, StoredResource
 from engine.redrive import Redrive
 from engine.registry import Registry, load_plugins
@@ -34,6 +34,7 @@ from engine.resources.bundle import Resources
 from engine.serving import listen
 from engine.testing import MemoryStorage
 from engine.testing.resources import MemoryResourceStore
+from engine.troubled import Standing
 from engine.usage import Usage
 
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
@@ -265,6 +266,15 @@ class Api(Struct, kw_only=True):
         return await self.send("POST", f"/{urn_of(name)}/invocations-async", body, named)
 
 
+class NoDeliveries:
+    """Nothing is under way, and no destination fails."""
+
+    def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
+
+    def standing(self, owed: Owed) -> Standing:
+        return Standing()
+
+
 @asynccontextmanager
 async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[Api]:
     store, codes, clock = MemoryCatalogStore(), CodeStore(folder), SystemClock()
@@ -284,7 +294,7 @@ async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[A
         identity=engine.identity,
         clock=clock,
         region=REGION,
-        wake=lambda: None,
+        deliveries=NoDeliveries(),
     )
     parts = Parts(
         redrive=redrive,

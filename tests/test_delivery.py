@@ -9,6 +9,7 @@ from typing import Any, cast
 import anyio
 import pytest
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from engine.delivery import ALL_AT_ONCE, AT_ONCE, MAX_AGE, PAGE, Delivery
 from engine.functions.catalog import Catalog
@@ -20,7 +21,7 @@ from engine.retry import RetryPolicy
 from engine.scheduling.backlog import Backlog
 from engine.testing import ManualClock, MemoryStorage
 from engine.trigger_seams import PluginContext
-from engine.troubled import LONGEST
+from engine.troubled import LONGEST, Standing
 from engine.urn import FunctionUrn
 from tests.contracts.storage import Seams, ended, made
 from tests.executing import function
@@ -274,6 +275,60 @@ async def test_what_has_waited_for_a_day_behind_one_that_fails_has_its_try_and_i
         await until(lambda: now.delivery.statistics().given_up == 3)
 
         assert sorted(owed.tries for owed in now.recorder.seen) == [0, 0, 0, 1, 1]
+
+
+async def test_one_that_is_left_alone_is_tried_with_one_at_once_when_that_is_asked_for() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        await now.owe()
+        await now.told(1)
+        await now.owe_together(SPEC, SPEC, SPEC, SPEC)
+        await now.told(2)
+        now.delivery.probe([SPEC])
+        await now.told(3)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        tried = len(now.recorder.seen)
+        now.recorder.then = lambda _: None
+        now.delivery.probe([SPEC])
+        await now.told(5)
+
+        assert tried == 3
+        assert sorted(owed.tries for owed in now.storage.debts.values()) == [1, 1, 1]
+
+
+async def test_one_is_tried_when_that_is_asked_for_though_another_hangs() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        await now.owe()
+        await now.told(1)
+        now.recorder.then = lambda _: anyio.sleep_forever()
+        await now.owe_together(SPEC, SPEC)
+        await until(lambda: len(now.recorder.seen) == 2)
+        hanging, waiting = sorted(owed.owed_id for owed in now.storage.debts.values())[1:]
+        now.recorder.then = lambda _: None
+        now.delivery.probe([SPEC])
+        await now.told(2)
+        await until(lambda: waiting not in now.storage.debts)
+
+        assert now.delivery.standing(now.storage.debts[hanging]).under_way
+
+
+async def test_what_is_owed_tells_whether_its_destination_fails_and_when_that_is_tried_again() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda owed: OSError("closed") if owed.destination == SPEC else None
+        await now.owe()
+        await now.told(1)
+        [first] = now.storage.debts.values()
+        once = now.delivery.standing(first)
+        await now.owe_together(SPEC, SPEC)
+        await now.told(2)
+        moment, twice = now.clock.now(), now.delivery.standing(first)
+
+        assert (once.failing, once.held_until, once.under_way) == (True, 0.0, False)
+        assert (twice.failing, twice.under_way) == (True, False)
+        assert moment < twice.held_until <= moment + LONGEST
+        assert now.delivery.standing(replace(first, destination=OTHER)) == Standing()
 
 
 async def test_what_is_stored_when_its_time_is_up_is_queued_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

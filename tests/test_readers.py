@@ -18,7 +18,7 @@ LOOKS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
     "records": lambda storage: storage.records.list(Selection(function_id=1)),
     "record": lambda storage: storage.records.get(1),
     "given up": lambda storage: storage.outbox.given_up([1], 0, 10),
-    "retrying": lambda storage: storage.outbox.retrying([1], 0.0, 10),
+    "pending": lambda storage: storage.outbox.pending([1], 0, 10),
 }
 
 

@@ -28,7 +28,7 @@ _THERE = {
     "show": ("invocations:show", "Show one invocation."),
     "logs": ("logs:logs", "Print what an invocation or a function has written."),
     "redrive": ("redrive:redrive", "Send again what ended badly."),
-    "deliveries": ("redrive:deliveries", "List the outcomes that cannot be delivered."),
+    "deliveries": ("redrive:deliveries", "List the outcomes that are not delivered."),
     "cancel": ("invocations:cancel", "End an invocation that waits or runs."),
 }
 

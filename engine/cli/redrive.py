@@ -1,4 +1,4 @@
-"""``functiond deliveries`` and ``redrive``: what cannot be delivered, and sending again what ended badly."""
+"""``functiond deliveries`` and ``redrive``: what is not delivered, and sending again what ended badly."""
 
 from __future__ import annotations
 
@@ -19,23 +19,33 @@ from engine.urn import short_name
 STEP = 100  #: invocations sent again by one request
 
 
-def deliveries(*, limit: int = 100, target: Target = HERE) -> None:
-    """List the outcomes that could not be delivered: first what was given up, then what is tried again by itself.
+def deliveries(*, limit: int = 100, after: int = 0, target: Target = HERE) -> None:
+    """List the outcomes that are not delivered: first what was given up, then what waits or is tried again by itself.
 
     Parameters
     ----------
     limit
-        How many of each at most, up to 500.
+        How many of each at most; of those that were given up, up to 500.
+    after
+        Begin behind the delivery of this number, and leave out all that was given up.
     """
-    page = target.client().of_project.get("/deliveries", limit=limit)
-    found = page["deliveries"] + page["retrying"]
+    client = target.client().of_project
+    page = client.get("/deliveries", limit=limit, after=after)
+    found = [] if after else page["deliveries"]
+    waiting = page["retrying"]
+    while len(waiting) < limit and (further := page["next_after"]):  # it has looked at many that were given up
+        page = client.get("/deliveries", limit=limit - len(waiting), after=further)
+        waiting += page["retrying"]
+    found += waiting
     if target.json:
         print_json(found)
     elif not found:
-        Words().print("Nothing was given up, and nothing is tried again.", style="dim")
+        Words().print("Everything is delivered.", style="dim")
     else:
-        columns = ("DELIVERY", "FUNCTION", "REQUEST ID", "DESTINATION", "TRIES", "NEXT TRY", "ERROR")
+        columns = ("DELIVERY", "FUNCTION", "REQUEST ID", "DESTINATION", "STATE", "TRIES", "NEXT TRY", "ERROR")
         print_table(columns, map(_row, found))
+        if page["next_after"]:
+            Words().print(f"More wait: functiond deliveries --after {page['next_after']}", style="dim")
 
 
 def redrive(
@@ -47,7 +57,7 @@ def redrive(
     limit: int | None = None,
     target: Target = HERE,
 ) -> None:
-    """Send again what ended badly: deliveries that were given up, or invocations that failed.
+    """Send again what ended badly: deliveries that were given up or wait, or invocations that failed.
 
     Parameters
     ----------
@@ -80,7 +90,7 @@ def redrive(
         nothing = False
         _tell(one)
     if nothing:
-        ended = f"failed in the last {hours:g} hours" if failed else "was given up; others are still tried"
+        ended = f"failed in the last {hours:g} hours" if failed else "has such a number" if ids else "was given up"
         Words().print(f"Nothing to send again: there is none that {ended}.", style="dim")
 
 
@@ -127,7 +137,8 @@ def _row(item: dict[str, Any]) -> tuple[str, ...]:
         short_name(item["func_urn"]),
         item["request_id"],
         item["destination"],
+        item["destination_state"],
         str(item["tries"]),
-        item["next_try"] or "given up",
+        "under way" if item["under_way"] else item["next_try"] or "given up",
         item["error"],
     )

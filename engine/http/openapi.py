@@ -40,7 +40,7 @@ _PARTS = {
     },
     "period": {**_NUMBER, "description": "Minutes."},
 }
-_NUMBERS = frozenset({"marker", "limit", "maxitems", "start_time", "end_time", "period"})
+_NUMBERS = frozenset({"marker", "after", "limit", "maxitems", "start_time", "end_time", "period"})
 _FLAG = {"type": "string", "enum": ["", "true", "false"]}
 _TIME = {"type": "string", "format": "date-time", "description": "UTC, as 2026-01-31T23:59:59."}
 _QUERIES = {

@@ -156,7 +156,7 @@ OPERATIONS = (
         redriving.RedrivenInvocations,
         own=True,
     ),
-    _op("ListDeliveries", "GET", f"{BASE}/deliveries", None, redriving.DeliveryList, query=_PAGE, own=True),
+    _op("ListDeliveries", "GET", f"{BASE}/deliveries", None, redriving.DeliveryList, query=(*_PAGE, "after"), own=True),
     _op(
         "RedriveDeliveries",
         "POST",

@@ -11,7 +11,15 @@ from engine.journal.invocations import append_rows, insert
 from engine.journal.writer import Writer
 from engine.model import DestinationSpec, Invocation, Owed
 
+#: Rows that one page of pending ones looks at. Rows of other projects, and those that were given up, count as well.
+LOOKED_AT = 50_000
+
 _COLUMNS = "owed_id, key, function_id, condition, destination, param, due, tries, error, since"
+
+#: The number of rows that one page looks at, and the id of the last.
+LOOKED_AT_UNTIL = (
+    "SELECT count(*), max(owed_id) FROM (SELECT owed_id FROM owed WHERE owed_id > ? ORDER BY owed_id LIMIT ?)"
+)
 
 
 class SQLiteOutbox:
@@ -42,29 +50,38 @@ class SQLiteOutbox:
     async def given_up(self, functions: Collection[int], offset: int, limit: int) -> tuple[Sequence[Owed], int]:
         if not functions:
             return [], 0
-        where = f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({_marks(functions)})"
+        where = f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({_marks(len(functions))})"
         page = f"SELECT {_COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?"
         async with self._readers.one() as db:
             found = await db.execute_fetchall(page, (*functions, limit, offset))
             [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
         return [_to_owed(*row) for row in found], count
 
-    async def retrying(self, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
+    async def pending(self, functions: Collection[int], after: int, limit: int) -> tuple[Sequence[Owed], int]:
         if not functions:
-            return []
-        where = f"FROM owed INDEXED BY owed_due WHERE due > ? AND tries > 0 AND function_id IN ({_marks(functions)})"
+            return [], 0
         async with self._readers.one() as db:
-            found = await db.execute_fetchall(
-                f"SELECT {_COLUMNS} {where} ORDER BY due LIMIT ?", (now, *functions, limit)
-            )
-        return [_to_owed(*row) for row in found]
+            [(count, last)] = await db.execute_fetchall(LOOKED_AT_UNTIL, (after, LOOKED_AT))
+            rows = await db.execute_fetchall(pending_page(len(functions)), (after, last, *functions, limit + 1))
+        found = [_to_owed(*row) for row in rows]
+        if len(found) > limit:
+            return found[:limit], found[limit - 1].owed_id
+        return found, last if count == LOOKED_AT else 0
 
     async def owed_for(self, key: int) -> Sequence[Owed]:
         sql = f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
         return await self._writer.call(lambda db: [_to_owed(*row) for row in db.execute(sql, (key,))])
 
-    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
+    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[Owed]:
         return await self._writer.call(lambda db: _revive(db, functions, owed_ids, now))
+
+
+def pending_page(functions: int) -> str:
+    """Return the statement for pending rows of so many functions. It walks a span of ids in order and sorts nothing."""
+    return (
+        f"SELECT {_COLUMNS} FROM owed NOT INDEXED WHERE owed_id > ? AND owed_id <= ? AND due IS NOT NULL"
+        f" AND function_id IN ({_marks(functions)}) ORDER BY owed_id LIMIT ?"
+    )
 
 
 def _owed(db: sqlite3.Connection, now: float, rows: int, each: int) -> tuple[Sequence[Owed], float | None]:
@@ -95,17 +112,23 @@ def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
             yield last
 
 
-def _revive(db: sqlite3.Connection, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
-    rows = db.execute(
-        "UPDATE owed SET due = ?, since = ?, tries = 0 WHERE due IS NULL"
-        f" AND function_id IN ({_marks(functions)}) AND owed_id IN ({_marks(owed_ids)}) RETURNING owed_id",
-        (now, now, *functions, *owed_ids),
+def revival(functions: int, rows: int) -> str:
+    """Return the statement that makes so many rows due, if they are of one of so many functions."""
+    return (
+        "UPDATE owed SET due = ?, since = ?, tries = 0"
+        f" WHERE function_id IN ({_marks(functions)}) AND owed_id IN ({_marks(rows)}) RETURNING {_COLUMNS}"
     )
-    return sorted(owed_id for (owed_id,) in rows.fetchall())
 
 
-def _marks(values: Collection[int]) -> str:
-    return ",".join("?" * len(values))
+def _revive(
+    db: sqlite3.Connection, functions: Collection[int], owed_ids: Collection[int], now: float
+) -> Sequence[Owed]:
+    rows = db.execute(revival(len(functions), len(owed_ids)), (now, now, *functions, *owed_ids)).fetchall()
+    return sorted((_to_owed(*row) for row in rows), key=lambda owed: owed.owed_id)
+
+
+def _marks(count: int) -> str:
+    return ",".join("?" * count)
 
 
 def _to_owed(

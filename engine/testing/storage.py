@@ -293,20 +293,21 @@ class MemoryOutbox:
         found = [owed for _, owed in sorted(self.abandoned.items()) if owed.function_id in functions]
         return found[offset : offset + limit], len(found)
 
-    async def retrying(self, functions: Collection[int], now: float, limit: int) -> Sequence[Owed]:
-        waiting = sorted(self._storage.debts.values(), key=lambda owed: owed.due_at)
-        return [owed for owed in waiting if owed.due_at > now and owed.tries and owed.function_id in functions][:limit]
+    async def pending(self, functions: Collection[int], after: int, limit: int) -> tuple[Sequence[Owed], int]:
+        found = [one for id, one in sorted(self._storage.debts.items()) if id > after and one.function_id in functions]
+        return found[:limit], found[limit - 1].owed_id if len(found) > limit else 0
 
     async def owed_for(self, key: int) -> Sequence[Owed]:
         owed = {**self._storage.debts, **self.abandoned}
         return [one for _, one in sorted(owed.items()) if one.key == key]
 
-    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[int]:
-        found = [owed for owed in self.abandoned.values() if owed.owed_id in owed_ids and owed.function_id in functions]
-        for owed in found:
-            del self.abandoned[owed.owed_id]
-            self._storage.debts[owed.owed_id] = replace(owed, due_at=now, since=now, tries=0)
-        return sorted(owed.owed_id for owed in found)
+    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[Owed]:
+        known = self._storage.debts | self.abandoned
+        mine = sorted(one for one, owed in known.items() if one in owed_ids and owed.function_id in functions)
+        for one in mine:
+            self._storage.debts[one] = replace(known[one], due_at=now, since=now, tries=0)
+            self.abandoned.pop(one, None)
+        return [self._storage.debts[one] for one in mine]
 
 
 def _up_to(size: int, invocations: Sequence[Invocation]) -> tuple[Invocation, ...]:

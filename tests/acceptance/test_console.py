@@ -202,6 +202,7 @@ def test_what_is_owed_and_fails_is_listed_with_why_and_when_again(engine: Engine
 
     assert (row["Request id"], row["Tries"]) == (failed, "2")
     assert "Topic not found" in row["Error"]
+    assert row["Destination"].partition("} ")[2].startswith("failing")
     assert row["Next try"] == told["next_try"].replace("T", " ").rstrip("Z")
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.acceptance.browsing import visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
 from tests.engine_process import functiond
 
@@ -70,12 +71,59 @@ def test_a_delivery_that_is_tried_again_is_seen(tmp_path: Path) -> None:
         target = {"destination": "DIS", "param": json.dumps({"stream_name": "none"})}
         engine.configure("one", destination_config={"on_success": target})
         engine.record("one", engine.accepted("one", {}), wait=30)
-        while not (found := run(engine, "deliveries")):
+        while not (found := run(engine, "deliveries"))[0]["tries"]:
             pass  # its first try fails
 
         assert (found[0]["destination"], found[0]["tries"], bool(found[0]["next_try"])) == ("DIS", 1, True)
         assert "Stream does not exist" in found[0]["error"]
         assert given_up(engine)["deliveries"] == []
+
+
+def test_all_that_waits_for_a_destination_that_fails_is_seen_and_goes_when_one_of_it_is_sent_again(
+    tmp_path: Path,
+) -> None:
+    with engine_on(tmp_path / "data", FUNCTIOND_RETRY__BASE="100") as engine:
+        engine.create("one", GOOD)
+        target = {"destination": "DIS", "param": json.dumps({"stream_name": "late"})}
+        engine.configure("one", destination_config={"on_success": target})
+        sent = []
+        for tried in (1, 2, *[2] * 10):  # from the second failure on, what comes waits together
+            sent.append(engine.accepted("one", {}))
+            engine.record("one", sent[-1], wait=30)
+            while engine.metric("functiond_delivery_failures_total") < tried:
+                pass
+        pages: list[Any] = []
+        after = 0
+        while not pages or after:
+            pages.append(engine.ask("GET", f"{FGS}/deliveries?limit=5&after={after}").json)
+            after = pages[-1]["next_after"]
+        found = [one for page in pages for one in page["retrying"]]
+        listed = run(engine, "deliveries")
+        shown = [run(engine, "deliveries", "--limit", "5", "--after", str(after)) for after in (0, 5, 10, 12)]
+
+        here = f"/console/projects/{PROJECT}/deliveries?limit=5"
+        first, second = visit(engine, here), visit(engine, f"{here}&after=5")
+
+        assert [one["request_id"] for one in found] == sent
+        assert [len(page["retrying"]) for page in pages] == [5, 5, 2]
+        assert {one["destination_state"] for one in found} == {"failing"}
+        assert all(one["next_try"] >= one["destination_next_try"] for one in found)
+        assert [one["delivery_id"] for one in listed] == [one["delivery_id"] for one in found] == list(range(1, 13))
+        assert [one["delivery_id"] for page in shown for one in page] == list(range(1, 13))
+        assert [page.column("Delivery") for page in (first, second)] == [list("12345"), ["6", "7", "8", "9", "10"]]
+        assert (first.links("after="), second.links("after=")) == (["?marker=0&after=5"], ["?marker=0&after=10"])
+        assert all("failing" in one for one in first.column("Destination"))
+
+        assert engine.ask("POST", f"/v2/{PROJECT}/streams", {"stream_name": "late", "partition_count": 1}).status < 300
+        assert run(engine, "redrive", "12") == [{"delivery_id": 12}]
+        while engine.metric("functiond_deliveries_total") < 10:
+            pass
+        while len(rest := engine.ask("GET", f"{FGS}/deliveries").json["retrying"]) > 2:
+            pass
+        assert {one["destination_state"] for one in rest} == {"ok"}
+        run(engine, "redrive", *(str(one["delivery_id"]) for one in rest))
+        while run(engine, "deliveries"):
+            pass
 
 
 def test_a_failed_invocation_is_sent_again_as_a_new_one(tmp_path: Path) -> None:

@@ -137,36 +137,46 @@ async def test_what_is_given_up_can_be_seen_by_function_and_in_pages(storage: St
         assert (found[0].error, found[0].tries, found[0].due_at) == ("never", 1, math.inf)
 
 
-async def test_what_failed_and_is_tried_again_can_be_seen_by_function(storage: Storage) -> None:
+async def test_all_that_is_neither_delivered_nor_given_up_can_be_seen_by_function_in_the_order_of_ids(
+    storage: Storage,
+) -> None:
     async with storage() as seams:
-        for function_id in (1, 2, 1, 1, 1):
+        for function_id in (1, 2, 1, 1, 1, 1):
             await ended(seams, function_id, owes=SINK)
-        first, other, second, gone, _ = await owed(seams)
-        for debt, due_at in ((first, LATER + 2), (other, LATER + 1), (second, LATER + 1), (gone, None)):
+        tried, other, second, gone, third, done = await owed(seams)
+        for debt, due_at in ((tried, LATER + 2), (other, LATER + 1), (gone, None)):
             await seams.outbox.postpone(debt, due_at, "closed")
+        await seams.outbox.delivered(done)
 
-        found = await seams.outbox.retrying([1], LATER, 10)
+        found, further = await seams.outbox.pending([1], 0, 10)
 
-        assert [one.owed_id for one in found] == [second.owed_id, first.owed_id]
-        assert (found[0].error, found[0].tries, found[0].due_at) == ("closed", 1, LATER + 1)
-        assert await seams.outbox.retrying([], LATER, 10) == []
-        assert await seams.outbox.retrying([1], LATER, 1) == found[:1]
-        assert await seams.outbox.retrying([1], LATER + 1, 10) == found[1:]
+        assert ([one.owed_id for one in found], further) == ([tried.owed_id, second.owed_id, third.owed_id], 0)
+        assert [(one.error, one.tries, one.due_at) for one in found[:2]] == [
+            ("closed", 1, LATER + 2),
+            ("", 0, second.due_at),
+        ]
+        assert await seams.outbox.pending([], 0, 10) == ([], 0)
+        assert await seams.outbox.pending([1], 0, 2) == (found[:2], second.owed_id)
+        assert await seams.outbox.pending([1], second.owed_id, 2) == (found[2:], 0)
+        assert await seams.outbox.pending([1], third.owed_id, 2) == ([], 0)
 
 
-async def test_what_is_given_up_can_be_made_due_again_once(storage: Storage) -> None:
+async def test_what_is_given_up_or_waits_can_be_made_due_at_once(storage: Storage) -> None:
     async with storage() as seams:
-        await ended(seams, 1, owes=SINK)
-        await ended(seams, 2, owes=SINK)
-        mine, other = await owed(seams)
-        for debt in (mine, other):
-            await seams.outbox.postpone(debt, None, "never")
+        for function_id in (1, 1, 2):
+            await ended(seams, function_id, owes=SINK)
+        gone, waiting, other = await owed(seams)
+        for debt, due_at in ((gone, None), (waiting, LATER + 100), (other, None)):
+            await seams.outbox.postpone(debt, due_at, "never")
 
-        done = [await seams.outbox.revive([1], [mine.owed_id, other.owed_id, 99], LATER) for _ in range(2)]
+        done = await seams.outbox.revive([1], [waiting.owed_id, gone.owed_id, other.owed_id, 99], LATER)
 
-        assert done == [[mine.owed_id], []]
-        [again] = await owed(seams)
-        assert (again.owed_id, again.due_at, again.since, again.tries) == (mine.owed_id, LATER, LATER, 0)
+        assert [(one.owed_id, one.due_at, one.since, one.tries) for one in done] == [
+            (debt.owed_id, LATER, LATER, 0) for debt in (gone, waiting)
+        ]
+        assert sorted(await owed(seams), key=lambda debt: debt.owed_id) == done
+        assert await seams.outbox.given_up([1], 0, 10) == ([], 0)
+        assert await seams.outbox.revive([1], [], LATER) == []
 
 
 async def test_debts_outlive_the_engine_and_their_ids_are_never_used_again(storage: Storage) -> None:

@@ -1,4 +1,4 @@
-"""Ours: deliveries that fail or were given up, and sending again what ended badly."""
+"""Ours: deliveries that wait, fail or were given up, and sending again what ended badly."""
 
 from __future__ import annotations
 
@@ -34,18 +34,22 @@ class DeliveryItem(Struct, frozen=True, kw_only=True):
     param: str
     tries: int
     error: str  #: of the last try
-    next_try: str  #: empty once it is given up
+    next_try: str  #: at the soonest; empty once it is given up
+    under_way: bool  #: it is being tried
+    destination_state: str  #: ``ok``, or ``failing`` if its last delivery failed
+    destination_next_try: str  #: nothing is sent there before; empty if nothing is held back
 
 
 class DeliveryList(Struct, frozen=True, kw_only=True):
     deliveries: list[DeliveryItem]  #: given up
     count: int
     next_marker: int
-    retrying: list[DeliveryItem]  #: failed, and tried again by themselves: the next ones
+    retrying: list[DeliveryItem]  #: neither delivered nor given up, tried or not, by their ids
+    next_after: int  #: where ``retrying`` goes on, for ``after``; 0 if it ends here. A page may be short, or empty.
 
 
 class RedriveDeliveriesBody(Struct, frozen=True, kw_only=True):
-    """Some, by their ids, or all that are given up."""
+    """Some, by their ids, whether they were given up or wait, or all that are given up."""
 
     delivery_ids: Ids = []
     all: bool = False
@@ -102,9 +106,16 @@ class RedriveApi:
         offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
         found, count = await self._redrive.given_up(call.project, offset, limit)
         items = [self.item(owed) for owed in found]
-        retrying = [self.item(owed) for owed in await self._redrive.retrying(call.project, limit)]
-        marker = offset + len(items)
-        return json_reply(DeliveryList(deliveries=items, count=count, next_marker=marker, retrying=retrying))
+        pending, further = await self._redrive.pending(call.project, call.number("after", 0), limit)
+        return json_reply(
+            DeliveryList(
+                deliveries=items,
+                count=count,
+                next_marker=offset + len(items),
+                retrying=[self.item(owed) for owed in pending],
+                next_after=further,
+            )
+        )
 
     async def redrive_deliveries(self, call: Call) -> Reply:
         project = call.project
@@ -148,7 +159,8 @@ class RedriveApi:
 
     def item(self, owed: Owed) -> DeliveryItem:
         """As lists show it."""
-        function = self._catalog.resolve(owed.function_id, LATEST)
+        function, standing = self._catalog.resolve(owed.function_id, LATEST), self._redrive.standing(owed)
+        next_try = max(owed.due_at, standing.held_until)
         return DeliveryItem(
             delivery_id=owed.owed_id,
             request_id=self._identity.request_id(owed.key),
@@ -158,5 +170,8 @@ class RedriveApi:
             param=owed.destination.param,
             tries=owed.tries,
             error=owed.error,
-            next_try="" if math.isinf(owed.due_at) else zoned_time(owed.due_at),
+            next_try="" if math.isinf(next_try) else zoned_time(next_try),
+            under_way=standing.under_way,
+            destination_state="failing" if standing.failing else "ok",
+            destination_next_try=zoned_time(standing.held_until) if standing.held_until else "",
         )

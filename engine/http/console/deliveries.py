@@ -1,4 +1,4 @@
-"""Outcomes that could not be delivered: what was given up, and what is tried again by itself."""
+"""Outcomes that are not delivered: what waits or is tried again by itself, and what was given up."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ class DeliveriesPage:
 
     async def show(self, call: Call) -> Reply:
         offset, limit = bounds(call, "limit", most=ROWS)
+        after = call.number("after", 0)
+        pending, further = await self._redrive.pending(call.project, after, limit)
         given_up, count = await self._redrive.given_up(call.project, offset, limit)
         return await self._pages.show(
             call,
             "deliveries.html",
             given_up=[self._item(owed) for owed in given_up],
-            retrying=[self._item(owed) for owed in await self._redrive.retrying(call.project, limit)],
+            retrying=[self._item(owed) for owed in pending],
+            after=after,
+            next_after=further,
             count=count,
             offset=offset,
             limit=limit,
