@@ -242,6 +242,11 @@ class Invocation(Struct, frozen=True, kw_only=True):
         return accepted_at(self.key)
 
     @property
+    def accepted_on_clock(self) -> float:
+        """Time of acceptance that the clock showed; ``accepted_at`` is later if the clock was set back before."""
+        return min(self.accepted_at, self.first_due_at)
+
+    @property
     def rank_key(self) -> tuple[float, int]:
         """Its place in the order; unique."""
         return (self.rank, self.key)

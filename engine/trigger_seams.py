@@ -195,6 +195,10 @@ class PluginContext(Protocol):
         """Return once the clock shows ``moment``, however often it is set meanwhile."""
         ...
 
+    async def sleep_toward(self, moment: float) -> None:
+        """Sleep for the time left until ``moment``, an hour at most. The clock may be set meanwhile: look again."""
+        ...
+
 
 class PluginService(Protocol):
     """What a plugin runs once for all its triggers and destinations: a listener, an embedded server, a client."""

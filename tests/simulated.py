@@ -28,6 +28,7 @@ class World:
         self.called_at: list[float] = []
         self.takes = 0.0  #: seconds that a call takes
         self.cursors: dict[str, bytes] = {}
+        self.keys: set[str] = set()
         self.generation, self.since = 1, begin
         self.mode = Mode.ASYNC
         self.switched_off: Callable[[], bool] = lambda: False
@@ -80,7 +81,9 @@ class _Context:
         if world.crash_at == world.steps:
             raise Crash
         world.clock.advance(world.delays.pop(0) if world.delays else 0.0)
-        world.events += [json.loads(event.payload) for event in events]
+        fresh = [event for event in events if event.idempotency_key not in world.keys]
+        world.keys |= {event.idempotency_key for event in fresh}
+        world.events += [json.loads(event.payload) for event in fresh]
         world.cursors |= cursors or {}
         if world.crash_at == world.steps + 0.5:
             raise Crash
@@ -93,6 +96,8 @@ class _Context:
         return "id", Outcome()
 
     async def enabled(self) -> bool:
+        if self._world.clock.now() > self._world.end:
+            raise Over
         return self._world.switched_off()
 
     async def ended(self, request_id: str) -> None:
@@ -106,7 +111,7 @@ class _Plugin:
         self._world = world
         self.settings, self.clock = world.settings, world.clock
 
-    async def sleep_until(self, moment: float) -> None:
+    async def sleep_toward(self, moment: float) -> None:
         if moment > self._world.end:
             raise Over
         self.clock.advance(max(0.0, moment - self.clock.now()))

@@ -179,6 +179,17 @@ async def test_a_timer_that_waits_for_its_function_notes_the_time_before_it_call
     assert [call["time"][11:13] for call in one.calls] == ["01", "02"]
 
 
+async def test_a_timer_that_waits_for_its_function_calls_on_after_its_clock_was_ahead() -> None:
+    one = world(3600)
+    one.mode = Mode.SYNC
+    for ahead, hours in ((0, 0), (10 * 3600, 0), (-10 * 3600, 2)):
+        one.clock.advance(ahead)
+        one.end += ahead + hours * 3600
+        await one.run(timer("0 0 * * * *", sync_execution=True))
+
+    assert [call["time"][11:13] for call in one.calls] == ["01", "11", "02", "03"]
+
+
 async def test_a_timer_that_waits_for_a_slow_function_does_not_fall_behind_ever_further() -> None:
     one = world(4 * 3600)
     one.mode, one.takes = Mode.SYNC, 90.0

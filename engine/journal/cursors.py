@@ -48,12 +48,14 @@ class SQLiteCursors:
 
     def _append(self, db: sqlite3.Connection, requests: Sequence[tuple[Invocation, str]]) -> Sequence[str]:
         """Gives the request ids: of a duplicate the earlier one, of a key used otherwise an empty one."""
-        insert_all(db, [invocation for invocation, token in requests if not token])
-        return [self._append_once(db, *request) if request[1] else request[0].request_id for request in requests]
+        ids = [self._claim(db, *request) if request[1] else request[0].request_id for request in requests]
+        pairs = zip(requests, ids, strict=True)
+        insert_all(db, [invocation for (invocation, _), request_id in pairs if request_id == invocation.request_id])
+        return ids
 
-    def _append_once(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str:
+    def _claim(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str:
         try:
-            return self._journal.append_once(db, invocation, token) or invocation.request_id
+            return self._journal.claim(db, invocation, token) or invocation.request_id
         except IdempotencyConflict:
             return ""
 

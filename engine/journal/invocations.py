@@ -115,8 +115,15 @@ class SQLiteJournal:
 
     def append_once(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str | None:
         """None once it is stored, or the id of an earlier one with the same token. Raises IdempotencyConflict."""
+        earlier = self.claim(db, invocation, token)
+        if earlier is None:
+            insert(db, append_rows(invocation))
+        return earlier
+
+    def claim(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str | None:
+        """Store the token as this invocation's, or return the id of an earlier one. Raises IdempotencyConflict."""
         digest = blake2b(invocation.payload, digest_size=16).digest()
-        now = invocation.accepted_at
+        now = invocation.accepted_on_clock
         known = db.execute(
             "SELECT key, digest FROM idempotency WHERE function_id = ? AND token = ? AND expires > ?",
             (invocation.function_id, token, now),
@@ -129,7 +136,6 @@ class SQLiteJournal:
             "INSERT OR REPLACE INTO idempotency (function_id, token, key, digest, expires) VALUES (?,?,?,?,?)",
             (invocation.function_id, token, invocation.key, digest, now + self._idempotency_retention),
         )
-        insert(db, append_rows(invocation))
         return None
 
     def _ready(self, db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:

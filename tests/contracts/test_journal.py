@@ -127,6 +127,18 @@ async def test_a_token_is_free_again_after_its_retention(storage: Storage) -> No
         assert await seams.journal.append(late, token="t") == late.request_id
 
 
+async def test_the_retention_of_a_token_is_told_by_the_clock_also_after_it_was_set_back(storage: Storage) -> None:
+    async with storage() as seams:
+        ahead = made(seams, at=NOW + 10_000)
+        await seams.journal.append(ahead, token="ahead")
+        await seams.journal.append(made(seams, at=NOW + 20_000))
+        await seams.journal.append(made(seams, at=NOW), token="t")  # the clock is set back: keys still grow
+
+        late = made(seams, at=NOW + 101)
+        assert await seams.journal.append(late, token="t") == late.request_id
+        assert await seams.journal.append(made(seams, at=NOW + 10_000), token="ahead") == ahead.request_id
+
+
 async def test_a_token_outlives_the_engine(storage: Storage) -> None:
     async with storage() as seams:
         first = made(seams, at=NOW)
