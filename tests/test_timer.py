@@ -154,6 +154,15 @@ async def test_a_full_backlog_makes_requests_late_and_drops_none() -> None:
     assert [moment[11:13] for moment in one.moments()] == ["01", "02", "03", "04", "05"]
 
 
+async def test_what_a_clock_passes_that_is_set_ahead_while_a_request_is_stored_is_missed() -> None:
+    one = world(5 * 3600)
+    one.jumps = [0.0, 2.5 * 3600]
+
+    await one.run(timer("0 0 * * * *"))
+
+    assert [moment[11:13] for moment in one.moments()] == ["01", "02", "04", "05"]
+
+
 async def test_what_was_due_while_the_function_was_switched_off_comes_as_the_setting_says() -> None:
     one = world(5 * 3600)
     off = [0.0, 2.5 * 3600]

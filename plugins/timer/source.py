@@ -54,7 +54,7 @@ class TimerTrigger:
         zone, clock = ZoneInfo(context.plugin.settings.zone), context.plugin.clock
         table = Timetable(schedule=self._schedule, since=math.floor(context.since), zone=zone)
         task_status.started()
-        looked, waited = elapsed(), False
+        looked, showed, waited = elapsed(), clock.now(), False
         position = _by_the_clock(context, table, read_position(context, table), 0.0)
         position = await self._catch_up(context, table, position)
         while (due := table.next_after(position.due)) < math.inf:
@@ -67,8 +67,11 @@ class TimerTrigger:
                 position = await self._deal_with(context, table, position, due, waited=waited)
                 waited = False
             passed, looked = elapsed() - looked, elapsed()
+            jumped = clock.now() - showed - passed > LATE  # the clock was set ahead, or the machine was suspended
+            showed = clock.now()
             before, position = position, _by_the_clock(context, table, position, passed)
-            waited = waited and position is before  # due times since the clock was set back are late, not missed
+            # Due times since the clock was set back are late, not missed.
+            waited = jumped or (waited and position is before)
         await anyio.sleep_forever()
 
     async def _deal_with(
