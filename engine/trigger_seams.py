@@ -308,6 +308,13 @@ class TriggerContext(TriggerDoor, Protocol):
         """Show what is wrong while the source tries again by itself; empty once it works."""
         ...
 
+    def remark(self, text: str) -> None:
+        """Show something that has happened in the place of a problem, until there is one or the trigger is changed.
+
+        A remark is shown again once a problem is over. A later remark replaces an earlier one.
+        """
+        ...
+
 
 class Trigger(Protocol):
     """Turns outside events into requests."""

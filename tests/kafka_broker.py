@@ -11,42 +11,59 @@ from typing import Any
 
 import anyio
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from engine.resources.bound_trigger import BoundTrigger
 from tests.ports import free_port
 from tests.s3_server import ACCESS, SECRET, S3Server
 from tests.server_process import ServerProcess
+from tests.triggering import House, until
 
 #: What it keeps ends with it.
 MEMORY = "memory://tansu/"
+
+EARLIEST: dict[str, Any] = {"plugins__kafka__start": "earliest"}
 
 
 class Broker(ServerProcess):
     """One that runs, or will again on the same port."""
 
-    def __init__(self, storage: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, storage: str, environment: Mapping[str, str], advertised: int = 0) -> None:
         super().__init__()
         self._storage, self._environment = storage, environment
         self.port = free_port()
+        self._advertised = advertised or self.port
         self.address = f"127.0.0.1:{self.port}"
 
     async def run(self) -> None:
-        url = f"tcp://{self.address}"
-        command = [_program(), "broker", "--listener-url", url, "--advertised-listener-url", url]
+        urls = f"tcp://{self.address}", f"tcp://127.0.0.1:{self._advertised}"
+        command = [_program(), "broker", "--listener-url", urls[0], "--advertised-listener-url", urls[1]]
         await self.start(*command, "--storage-engine", self._storage, port=self.port, env=self._environment)
 
-    async def create(self, topic: str, partitions: int = 1) -> None:
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.address)
         await admin.start()
         try:
-            await admin.create_topics([NewTopic(topic, partitions, 1)])
+            yield admin
         finally:
             await admin.close()
 
-    async def send(self, topic: str, *values: bytes | None, partition: int | None = None) -> None:
+    async def create(self, topic: str, partitions: int = 1) -> None:
+        async with self.admin() as admin:
+            await admin.create_topics([NewTopic(topic, partitions, 1)])
+
+    async def delete(self, topic: str) -> None:
+        async with self.admin() as admin:
+            await admin.delete_topics([topic])
+
+    async def send(
+        self, topic: str, *values: bytes | None, partition: int | None = None, timestamp: int | None = None
+    ) -> None:
+        placed = {"partition": partition, "timestamp_ms": timestamp}
         async with AIOKafkaProducer(bootstrap_servers=self.address, max_request_size=16 << 20) as producer:
-            for sent in [await producer.send(topic, value, partition=partition) for value in values]:
+            for sent in [await producer.send(topic, value, **placed) for value in values]:
                 await sent
 
     async def records(self, topic: str, count: int) -> list[Any]:
@@ -61,14 +78,37 @@ class Broker(ServerProcess):
 
 
 @asynccontextmanager
-async def kafka_broker(store: S3Server | None = None) -> AsyncIterator[Broker]:
-    """Runs while the block is entered. With a store, what it has taken outlives it; bucket ``tansu`` must be there."""
-    broker = Broker("s3://tansu/" if store else MEMORY, _environment(store))
+async def kafka_broker(store: S3Server | None = None, *, advertised: int = 0) -> AsyncIterator[Broker]:
+    """Runs while the block is entered. With a store, what it has taken outlives it; bucket ``tansu`` must be there.
+
+    ``advertised`` is the port that clients are sent to, unless it is the broker's own.
+    """
+    broker = Broker("s3://tansu/" if store else MEMORY, _environment(store), advertised)
     await broker.run()
     try:
         yield broker
     finally:
         await broker.kill()
+
+
+async def reading(place: House, broker: Broker, kind: str = "KAFKA", **changes: Any) -> BoundTrigger:
+    """A trigger on topic ``t`` that runs."""
+    data = {"topic_ids": ["t"], "batch_size": 10, "kafka_connect_address": broker.address, **changes}
+    trigger = await place.create(kind, **{**({"instance_id": "i"} if kind == "KAFKA" else {}), **data})
+    trigger = await place.update(trigger, status="ACTIVE")
+    await until(lambda: place.state(trigger).state == "running")
+    return trigger
+
+
+async def until_committed(broker: Broker, group: str, offset: int) -> None:
+    """Return once a group has read so far in partition 0 of topic ``t``, as the broker knows."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker.address, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        while await consumer.committed(TopicPartition("t", 0)) != offset:  # noqa: ASYNC110  (a broker tells nobody)
+            await anyio.sleep(0.02)
+    finally:
+        await consumer.stop()
 
 
 def _environment(store: S3Server | None) -> dict[str, str]:

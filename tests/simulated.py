@@ -117,6 +117,8 @@ class _Context:
 
     def trouble(self, problem: str) -> None: ...
 
+    def remark(self, text: str) -> None: ...
+
 
 class _Plugin:
     def __init__(self, world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,24 +15,21 @@ import anyio
 import msgspec
 import pytest
 from aiobotocore.session import get_session
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from msgspec import Struct
 
 from engine import SettingsError, Undeliverable
 from engine.model import DestinationSpec, Owed
-from engine.resources.bound_trigger import BoundTrigger
 from plugins.batches import events
 from plugins.fields import EVENT_LIMIT
 from plugins.kafka import open_plugin, plugin
 from plugins.kafka.destination import RECORD_LIMIT, KafkaDestination, KafkaParam
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
-from plugins.kafka.positions import Found, begin
+from plugins.kafka.positions import Found, begin, begin_anew, ends_early
 from plugins.kafka.settings import Instance, KafkaSettings, connection
-from tests.kafka_broker import Broker, kafka_broker
+from tests.kafka_broker import EARLIEST, Broker, kafka_broker, reading, until_committed
 from tests.s3_server import S3Server, s3_server
 from tests.triggering import House, house, messages, until
-
-EARLIEST: dict[str, Any] = {"plugins__kafka__start": "earliest"}
 
 
 class One(Struct):
@@ -101,6 +99,38 @@ def test_where_a_partition_is_begun(own: int, committed: int, known: bool, start
     assert begin(own, found, topic_known=known, start=start) == expected
 
 
+@pytest.mark.parametrize(
+    ("own", "committed", "end", "fetched", "expected"),
+    [
+        (5, None, 9, True, False),  # a broker deletes what was committed of a silent group
+        (5, None, 4, True, True),
+        (5, None, 5, True, False),
+        (5, None, 4, False, False),  # no fetch has shown it yet
+        (5, 7, 6, True, True),
+        (None, 7, 6, True, True),
+        (None, None, 0, True, False),
+    ],
+)
+def test_a_partition_that_ends_before_what_was_read_is_another(
+    own: int, committed: int, end: int, fetched: bool, expected: bool
+) -> None:
+    assert ends_early(own, Found(first=0, end=end, committed=committed, fetched=fetched)) is expected
+
+
+@pytest.mark.parametrize(
+    ("committed", "shared", "expected"),
+    [
+        (None, True, 2),
+        (4, True, 4),  # by another engine of the group, which has found out first
+        (4, False, 2),
+        (5, True, 2),  # by this one, as the topic was deleted
+        (1, True, 2),
+    ],
+)
+def test_a_partition_made_anew_is_begun_where_nobody_has_read_it(committed: int, shared: bool, expected: int) -> None:
+    assert begin_anew(5, Found(first=2, end=9, committed=committed), shared=shared) == expected
+
+
 # --- settings -----------------------------------------------------------------------------------------------
 
 
@@ -148,24 +178,6 @@ async def broker() -> AsyncIterator[Broker]:
     async with kafka_broker() as broker:
         await broker.create("t", 2)
         yield broker
-
-
-async def reading(place: House, broker: Broker, kind: str = "KAFKA", **changes: Any) -> BoundTrigger:
-    data = {"topic_ids": ["t"], "batch_size": 10, "kafka_connect_address": broker.address, **changes}
-    trigger = await place.create(kind, **{**({"instance_id": "i"} if kind == "KAFKA" else {}), **data})
-    trigger = await place.update(trigger, status="ACTIVE")
-    await until(lambda: place.state(trigger).state == "running")
-    return trigger
-
-
-async def committed(broker: Broker, group: str, partition: int) -> int | None:
-    consumer = AIOKafkaConsumer(bootstrap_servers=broker.address, group_id=group, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        found: int | None = await consumer.committed(TopicPartition("t", partition))
-        return found
-    finally:
-        await consumer.stop()
 
 
 def test_the_extra_brings_what_producers_compress_with() -> None:
@@ -247,13 +259,13 @@ async def test_by_default_a_topic_is_read_from_now_on_and_the_broker_hears_how_f
     await broker.send("t", b"old", partition=0)
     async with house(tmp_path, [plugin]) as place:
         trigger = await reading(place, broker)
-        await broker.send("t", b"new", partition=0)
+        sent_at = int(time.time() * 1000)
+        await broker.send("t", b"new", partition=0, timestamp=sent_at)
         found = await messages(place, 1)
-        while await committed(broker, f"functiond-{trigger.id}", 0) != 2:  # noqa: ASYNC110  (a broker tells nobody)
-            await anyio.sleep(0.02)
+        await until_committed(broker, f"functiond-{trigger.id}", 2)
 
         assert found == ["new"]
-        assert (await place.cursors(trigger))["t/0"] == b'{"cluster":"i","offset":2}'
+        assert (await place.cursors(trigger))["t/0"] == b'{"cluster":"i","offset":2,"timestamp":%d}' % sent_at
 
 
 @pytest.mark.slow

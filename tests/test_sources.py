@@ -122,6 +122,25 @@ async def test_a_source_that_fails_starts_again_and_tells_why(tmp_path: Path, fe
         assert place.engine.sources.statistics().states == {"running": 1}
 
 
+async def test_a_remark_is_shown_while_there_is_no_problem_until_the_trigger_is_changed(
+    tmp_path: Path, feed: Feed
+) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        trigger = await running(place, feed)
+        context, shown = feed.contexts["a"], list[str]()
+        context.remark("begun again")
+        await context.accept_batch([Event(payload=b"1")], {"0": b"1"})
+        shown.append(place.state(trigger).problem)
+        for problem in ("slow", ""):
+            context.trouble(problem)
+            shown.append(place.state(trigger).problem)
+        await place.update(trigger, name="b")
+        await until(lambda: "b" in feed.contexts)
+
+        assert shown == ["begun again", "slow", "begun again"]
+        assert place.state(trigger).problem == ""
+
+
 async def test_the_api_and_the_figures_tell_how_a_source_does(tmp_path: Path, feed: Feed) -> None:
     feed.fails["a"] = OSError("refused by the broker")
     async with house(tmp_path, [feed.plugin()], retry__base=3600.0, retry__longest=3600.0) as place, door(place) as api:

@@ -64,6 +64,9 @@ class SourceContext(Door):
     def trouble(self, problem: str) -> None:
         self._keeper.trouble(problem)
 
+    def remark(self, text: str) -> None:
+        self._keeper.remark(text)
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _accept(self, requests: Sequence[Request], positions: Mapping[str, bytes]) -> Sequence[str]:

@@ -31,7 +31,7 @@ class Health(Struct, frozen=True, kw_only=True):
     """How a service does."""
 
     state: str  #: starting, running, failing (it will be started again), stopped
-    problem: str = ""  #: what it last failed with, or what it says is wrong
+    problem: str = ""  #: what it last failed with, or what it says is wrong; if nothing is, its remark
     since: float = 0.0  #: when this began
     failures: int = 0  #: in a row
     next_try: float = 0.0  #: when it is started again, if it is failing
@@ -44,6 +44,7 @@ class Keeper:
         self._clock, self._policy, self._named = clock, policy, named
         self._random = Random()
         self._failures = 0
+        self._remark = ""
         self.settled = asyncio.Event()
         self.deleted = False  #: it is ended because what it runs for is gone
         self.health = Health(state=STARTING, since=clock.now())
@@ -76,18 +77,24 @@ class Keeper:
 
     def trouble(self, problem: str) -> None:
         """It runs, and says that something is wrong; or, with an empty text, that all is well again."""
-        if problem != self.health.problem:
+        if (problem or self._remark) != self.health.problem:
             log.warning("service in trouble" if problem else "service works again", **self._named, problem=problem)
             self.note(problem)
 
     def note(self, problem: str) -> None:
         """The same for what comes and goes too often for the log."""
-        if problem != self.health.problem:
+        if (problem or self._remark) != self.health.problem:
             self._show(self.health.state, problem)
 
+    def remark(self, text: str) -> None:
+        """Show from now on, whenever there is no problem, something that has happened."""
+        before, self._remark = self._remark, storable(text)
+        if self.health.problem in ("", before):
+            self.note("")
+
     def _show(self, state: str, problem: str, next_try: float = 0.0) -> None:
-        now, failures = self._clock.now(), self._failures
-        self.health = Health(state=state, problem=storable(problem), since=now, failures=failures, next_try=next_try)
+        now, failures, shown = self._clock.now(), self._failures, storable(problem) or self._remark
+        self.health = Health(state=state, problem=shown, since=now, failures=failures, next_try=next_try)
 
 
 def _is_cancelled() -> bool:

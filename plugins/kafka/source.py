@@ -7,8 +7,8 @@ knows is never ahead of what is safe. After a crash the cursors decide, not the 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
@@ -19,9 +19,12 @@ from anyio.abc import TaskStatus
 from engine import TriggerContext
 from plugins.batches import envelope, events
 from plugins.fields import EVENT_LIMIT
+from plugins.kafka.fetches import Fetches
+from plugins.kafka.marks import Marks
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
-from plugins.kafka.positions import Found, begin, name_of, read, written
+from plugins.kafka.positions import Position, name_of, read, written
 from plugins.kafka.settings import KafkaSettings, connection, library
+from plugins.kafka.starts import Start, Starts
 from plugins.patience import patience
 
 log = structlog.get_logger("functiond.plugins.kafka")
@@ -30,8 +33,6 @@ log = structlog.get_logger("functiond.plugins.kafka")
 PATIENCE = 15.0
 #: Seconds that a group may take to form.
 JOINING = 60.0
-#: Milliseconds for what one partition has; the client may wait half a second for another one's answer first.
-APART = 1000
 #: Seconds that a batch has to be finished when the group takes its partitions away; then it is dropped.
 REVOKED = 3.0
 
@@ -78,8 +79,11 @@ class _Reader:
         self._ours: frozenset[Any] = frozenset()
         self._placed: set[Any] = set()
         self._told = asyncio.Event()  #: what is ours
+        self._starts, self._marks = Starts(consumer, options.cluster, settings), Marks(consumer)
         self._gathered: dict[Any, list[Any]] = {}
-        self._next: dict[Any, int] = {}  #: offsets behind what was gathered
+        self._remade: set[Any] = set()  #: those of ours whose records have shown that their topic was made anew
+        self._begun_anew: set[Any] = set()  #: partitions that this run has begun again for that
+        self._fetches = Fetches(consumer, self._marks)
         self._handing = anyio.Lock()
         self._scope = anyio.CancelScope()
 
@@ -90,6 +94,7 @@ class _Reader:
             # The client offers no other way to hear of partitions before some are assigned.
             await self._consumer._client.set_topics(self._options.topic_ids)
             self._take_all()
+        self._consumer._client.cluster.add_listener(self._fetches.doubt)
         await self._place()
         task_status.started()
         while True:
@@ -124,6 +129,7 @@ class _Reader:
     def assigned(self, partitions: Iterable[Any]) -> None:
         self._ours = frozenset(partitions)
         self._placed.clear()
+        self._remade.clear()
         self._told.set()
 
     async def revoked(self) -> None:
@@ -144,33 +150,42 @@ class _Reader:
         """Until all that is ours stands where it should."""
         while (ours := self._ours) - self._placed:
             with _patience("tell its offsets"):
-                starts = await self._starts(ours)
+                starts = await self._starts.find(ours, self._own(), self._remade)
             if ours is not self._ours:
                 continue
-            new = {name_of(*one): offset for one, offset in starts.items() if self._own().get(name_of(*one)) is None}
-            if new:
-                cursors = {name: written(self._options.cluster, offset) for name, offset in new.items()}
-                await self._context.accept_batch([], cursors)
+            await self._keep(starts)
             if ours is self._ours:
-                for one, offset in starts.items():
-                    self._consumer.seek(one, offset)
-                    self._next[one] = offset
+                for one, start in starts.items():
+                    self._marks.stand(one, start)
                 self._placed |= ours
+                self._remade.clear()
 
-    async def _starts(self, ours: frozenset[Any]) -> dict[Any, int]:
-        first, end = await self._consumer.beginning_offsets(ours), await self._consumer.end_offsets(ours)
-        own = self._own()
-        topics = {name.rpartition("/")[0] for name in own}
-        starts: dict[Any, int] = {}
-        for one in ours:
-            found = Found(first=first[one], end=end[one], committed=await self._consumer.committed(one))
-            mine = own.get(name_of(*one))
-            starts[one] = begin(mine, found, topic_known=one.topic in topics, start=self._settings.start)
-            if mine is not None and mine < found.first:
-                log.warning("records are gone that were not read", partition=name_of(*one), records=found.first - mine)
-        return starts
+    async def _keep(self, starts: Mapping[Any, Start]) -> None:
+        """Store where partitions begin that have no cursor, or one of a topic that was deleted.
 
-    def _own(self) -> dict[str, int]:
+        In the second case, commit first. Once the cursor is at the start, a committed offset of the deleted topic would
+        count as read.
+        """
+        remade = {one: start.position.offset for one, start in starts.items() if start.remade}
+        if remade:
+            await self._commit(remade)
+        cursors = {name_of(*one): written(start.position) for one, start in starts.items() if not start.stored}
+        if cursors:
+            await self._context.accept_batch([], cursors)
+        if remade:
+            self._report_remade(remade)
+
+    def _report_remade(self, offsets: Mapping[Any, int]) -> None:
+        for one, offset in offsets.items():
+            log.warning("the topic was deleted and made anew", partition=name_of(*one), read_from=offset)
+        self._begun_anew |= offsets.keys()
+        counts = Counter(one.topic for one in self._begun_anew)
+        told = (
+            f"topic {topic} was deleted and made anew (partitions begun again: {counts[topic]})" for topic in counts
+        )
+        self._context.remark("; ".join(told))
+
+    def _own(self) -> dict[str, Position]:
         return read(self._context.cursors, self._options.cluster)
 
     # --- batches --------------------------------------------------------------------------------------------
@@ -179,51 +194,32 @@ class _Reader:
         """Until the batch is full, or its time is over; without any records, until the cluster has answered."""
         deadline, size = anyio.current_time() + self._settings.check_every, 0
         while (room := self._options.batch_size - sum(map(len, self._gathered.values()))) > 0:
-            left = deadline - anyio.current_time()
-            try:
-                found = await self._consumer.getmany(timeout_ms=max(0, int(left * 1000)), max_records=room)
-            except UnicodeDecodeError:
-                found = await self._read_apart(room)
+            found = await self._fetches.read(self._placed, deadline - anyio.current_time(), room)
             if not self._gathered:
                 deadline = anyio.current_time() + self._settings.batch_wait
             for one, records in found.items():
                 if records and one in self._placed:  # what came before its place was found comes again
-                    self._gathered.setdefault(one, []).extend(records)
-                    self._next[one] = records[-1].offset + 1
-                    size += sum(len(record.value or b"") for record in records)
+                    size += sum(len(record.value or b"") for record in self._take(one, records))
             if not found or size >= self._settings.batch_bytes or self._ours - self._placed:
                 break
+        if early := {one for one in self._placed if self._marks.ends_early(one)}:
+            self._placed -= early
+            with _patience("tell its topics"):  # the topic may be gone
+                await self._consumer._client.force_metadata_update()
         if not self._gathered:
             await self._check()
 
-    async def _read_apart(self, room: int) -> dict[Any, list[Any]]:
-        """The client decodes names of headers, which may be any bytes, and does not say where it could not.
-
-        What it had read by then is lost with that, so it is read again, partition by partition.
-        """
-        for one in self._placed:
-            self._consumer.seek(one, self._next[one])
-        for one in random.sample(tuple(self._placed), len(self._placed)):  # none waits for ever behind another
-            try:
-                if found := await self._consumer.getmany(one, timeout_ms=APART, max_records=room):
-                    return dict(found)
-            except UnicodeDecodeError:
-                return {one: await self._read_singly(one)}
-        return {}
-
-    async def _read_singly(self, one: Any) -> list[Any]:
-        """Up to the record that cannot be read, which is passed over, aloud."""
-        records, offset = list[Any](), self._next[one]
-        self._consumer.seek(one, offset)
-        try:
-            while found := await self._consumer.getmany(one, timeout_ms=APART, max_records=1):
-                records += found[one]
-                offset = records[-1].offset + 1
-        except UnicodeDecodeError as error:
-            log.error("record passed over", partition=name_of(*one), offset=offset, problem=str(error))
-            self._next[one] = offset + 1
-            self._consumer.seek(one, offset + 1)
-        return records
+    def _take(self, one: Any, records: Sequence[Any]) -> Sequence[Any]:
+        """Gather the new records of a partition. Without any, its cursor may still gain the time of the last one."""
+        before = self._marks.position(one)
+        new = self._marks.take(one, records)
+        if new is None:
+            self._remade.add(one)
+            self._placed.discard(one)
+            return ()
+        if self._marks.position(one) != before:
+            self._gathered.setdefault(one, []).extend(new)
+        return new
 
     async def _check(self) -> None:
         """Raises if the cluster is silent because it is away: the client itself would go on hoping."""
@@ -239,14 +235,17 @@ class _Reader:
                 await self._accept(gathered)
 
     async def _accept(self, gathered: dict[Any, list[Any]]) -> None:
-        offsets = {one: records[-1].offset + 1 for one, records in gathered.items()}
+        positions = {one: self._marks.position(one) for one in gathered}
         head = envelope(self._context, "KAFKA", self._options.instance_id)
         records = (record for some in gathered.values() for record in some)
+        began = anyio.current_time()
         await self._context.accept_batch(
             events(records, head, self._settings.batch_bytes),
-            {name_of(*one): written(self._options.cluster, offset) for one, offset in offsets.items()},
+            {name_of(*one): written(position) for one, position in positions.items()},
         )
-        await self._commit(offsets)
+        if anyio.current_time() - began > self._settings.check_every:
+            self._fetches.doubt()  # the client fetches nothing while records wait for room
+        await self._commit({one: position.offset for one, position in positions.items()})
 
     async def _commit(self, offsets: dict[Any, int]) -> None:
         """Tell the broker. If the group has moved on it refuses, and nothing is lost by that."""
