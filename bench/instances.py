@@ -16,9 +16,9 @@ from typing import Any
 import uvloop
 
 from engine.executors.pool import Pool, open_pool
-from engine.executors.walls import BARE, Walls
-from engine.interpreters import Interpreters, own_interpreter
+from engine.executors.sandbox import BARE, Walls
 from engine.model import CodePackage, Function, Invocation
+from engine.runtimes.interpreters import Interpreters, own_interpreter
 
 SOURCE = "import time\n\n\ndef handler(event, context):\n    return time.time()\n"
 WALLS = {

@@ -11,11 +11,11 @@ from pathlib import Path
 import anyio
 from msgspec import Struct
 
-from engine.identity import Identity
-from engine.journal import locked, open_storage
-from engine.journal.batch import SQL, Statement
-from engine.journal.invocations import append_rows
 from engine.model import Invocation
+from engine.model.identity import Identity
+from engine.storage.sqlite import locked, open_storage
+from engine.storage.sqlite.batch import SQL, Statement
+from engine.storage.sqlite.invocations import append_rows
 
 _BATCH = 20_000
 PAYLOAD = b'{"k": "' + b"x" * 191 + b'"}'

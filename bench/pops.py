@@ -13,10 +13,10 @@ from pathlib import Path
 import anyio
 import uvloop
 
-from engine.clock import SystemClock
-from engine.journal import locked, open_storage
+from engine.model.clock import SystemClock
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
+from engine.storage.sqlite import locked, open_storage
 
 
 async def measure(directory: Path, function_id: int, count: int) -> dict[str, float]:

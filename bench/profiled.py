@@ -12,10 +12,10 @@ import sys
 
 import uvloop
 
-from engine.registry import load_plugins
-from engine.service import serve
-from engine.settings import load_settings
-from engine.telemetry import configure_logging
+from engine.app.service import serve
+from engine.config.plugin_registry import load_plugins
+from engine.config.settings import load_settings
+from engine.metrics.prometheus import configure_logging
 
 
 def main() -> None:

@@ -3,27 +3,29 @@
 What is exported here is all that a plugin may use.
 """
 
-from engine.audit import Audit, Trace
 from engine.auth.signing import sign as sign_request
-from engine.clock import Clock
-from engine.cron import Cron, read_cron
 from engine.errors import (
+    BadLink,
     CallTimedOut,
+    CursorMoved,
     Forbidden,
     FunctiondError,
     FunctionDisabled,
     IdempotencyConflict,
     InvalidField,
     NotFound,
+    ObjectMissing,
     Overloaded,
     PayloadTooLarge,
     SettingsError,
+    StoreRefused,
+    StoreUnavailable,
     Unauthorized,
     Unavailable,
 )
-from engine.log_feed import FunctionLines, LogFeed
-from engine.log_lines import Line
-from engine.log_target import LogTarget, log_target_of, project_log_target
+from engine.logs.feed import FunctionLines, LogFeed
+from engine.logs.lines import Line
+from engine.logs.target import LogTarget, log_target_of, project_log_target
 from engine.model import (
     Code,
     DestinationSpec,
@@ -36,22 +38,19 @@ from engine.model import (
     Request,
     State,
 )
-from engine.operation import Operation
+from engine.model.clock import Clock
+from engine.model.cron import Cron, read_cron
+from engine.model.urn import FunctionUrn, parse_urn
 from engine.protocols import (
-    CodeLinks,
-    DeliveryContext,
-    Destination,
-    Plugin,
-    TriggerRules,
-    Undeliverable,
-)
-from engine.store_errors import BadLink, ObjectMissing, StoreRefused, StoreUnavailable
-from engine.trigger_errors import CursorMoved
-from engine.trigger_seams import (
     WHOLE_REPLY,
     AsgiApp,
     Callers,
+    CodeLinks,
+    DeliveryContext,
+    Destination,
     Event,
+    Operation,
+    Plugin,
     PluginContext,
     PluginService,
     PushHandler,
@@ -62,8 +61,10 @@ from engine.trigger_seams import (
     Trigger,
     TriggerContext,
     TriggerDoor,
+    TriggerRules,
+    Undeliverable,
 )
-from engine.urn import FunctionUrn, parse_urn
+from engine.protocols.audit import Audit, Trace
 
 __version__ = "0.1.0"
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from engine import Plugin, TriggerRules
-from plugins.fields import Text
+from plugins._shared.fields import Text
 
 
 class DmsOptions(Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ import pytest
 from engine.cli.client import Client
 from engine.cli.commands import make_app
 from engine.cli.show_settings import all_settings, markdown_table
-from tests.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
+from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 
 README = (ROOT / "README.md").read_text()
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -193,7 +193,7 @@ def test_the_trigger_calls_a_function_with_each_line(tmp_path: Path) -> None:
 
 def test_the_engine_can_be_served_from_python(tmp_path: Path) -> None:
     (tmp_path / "lines.py").write_text(block("python", "trigger=LinesTrigger"))
-    [line] = re.findall(r"`(from engine.embedded import .*)`", README)
+    [line] = re.findall(r"`(from engine.app.embedded import .*)`", README)
     line = line.replace('"http.port": 8080', f'"http.port": 0, "storage.data_dir": {str(tmp_path / "data")!r}')
     command = [sys.executable, "-c", f"from lines import plugin; {line}"]
     environ = {**CLEAN, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTHONUNBUFFERED": "1"}

@@ -11,7 +11,7 @@ from importlib import import_module
 
 from bench.harness import Options, Round, Say, Scenario
 from bench.intake.source import Source
-from engine.telemetry import configure_logging
+from engine.metrics.prometheus import configure_logging
 
 NAMES = ("pull", "timer", "obs", "dis", "lts", "kafka", "rabbitmq", "dds", "smn", "cts", "eventgrid", "webhook", "apig")
 SOURCES: dict[str, Source] = {name: import_module(f"bench.intake.{name}").SOURCE for name in NAMES}

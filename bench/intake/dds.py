@@ -18,9 +18,9 @@ CHANGES = 20_000
 def absent() -> str:
     if not all(find_spec(name) for name in ("pymongo", "pytest")):
         return "pip install -e '.[dev]' brings its client"
-    from tests.mongo_server import home
+    from tests.support.mongo_server import home
 
-    return "" if home().is_dir() else "python -m pytest tests/test_dds.py brings a server"
+    return "" if home().is_dir() else "python -m pytest tests/plugins/dds/test_dds.py brings a server"
 
 
 def measure(options: Options) -> Round:
@@ -28,7 +28,7 @@ def measure(options: Options) -> Round:
 
 
 async def _measure(options: Options) -> Round:
-    from tests.mongo_server import COLLECTION, DATABASE, PASSWORD, mongo_server
+    from tests.support.mongo_server import COLLECTION, DATABASE, PASSWORD, mongo_server
 
     with scratch(options) as directory:
         async with mongo_server(directory / "mongo") as server, server.client() as client:

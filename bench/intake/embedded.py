@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from engine import Plugin
-from engine.app import Running, run_engine
-from engine.clock import Clock
+from engine.app.lifecycle import Running, run_engine
 from engine.code.store import NO_CODE, CodeSource
+from engine.config.settings import load_settings
 from engine.model import Function
+from engine.model.clock import Clock
+from engine.model.urn import parse_urn
 from engine.resources.triggers import TriggerDraft
-from engine.settings import load_settings
-from engine.urn import parse_urn
 
 SOURCE_CODE = b"def handler(event, context):\n    return event\n"
 

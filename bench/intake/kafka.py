@@ -21,7 +21,7 @@ def absent() -> str:
 
 def measure(options: Options) -> Round:
     async def drained() -> Round:
-        from tests.kafka_broker import kafka_broker
+        from tests.support.kafka_broker import kafka_broker
 
         async with kafka_broker() as broker:
             await broker.create("t")

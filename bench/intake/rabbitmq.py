@@ -17,13 +17,13 @@ MESSAGES = 20_000
 def absent() -> str:
     if not all(find_spec(name) for name in ("aiormq", "cryptography", "pytest")):
         return "pip install -e '.[dev]' brings its client"
-    from tests.rabbit_broker import PROGRAM
+    from tests.support.rabbit_broker import PROGRAM
 
     return "" if Path(PROGRAM).exists() else "apt-get install rabbitmq-server"
 
 
 def measure(options: Options) -> Round:
-    from tests.rabbit_broker import PASSWORD, USER, VHOST, rabbit_broker
+    from tests.support.rabbit_broker import PASSWORD, USER, VHOST, rabbit_broker
 
     broker, messages = rabbit_broker(), options.scaled(MESSAGES)
     with scratch(options) as directory:

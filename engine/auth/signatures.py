@@ -18,7 +18,7 @@ from engine.auth.signing import (
     read_date,
     signature,
 )
-from engine.clock import Clock
+from engine.model.clock import Clock
 
 SKEW = 900.0  #: seconds that a request's date may be off
 CACHED = 512  #: bytes of a path or query that is remembered in its canonical form

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from engine import __version__
 from engine.cli.client import UsageError
-from engine.cli.exits import FAILED, USAGE
+from engine.cli.exit_codes import FAILED, USAGE
 from engine.errors import FunctiondError
 
 _HERE = {

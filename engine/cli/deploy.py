@@ -11,9 +11,9 @@ from typing import Any
 
 from engine.cli.client import Client, path_of
 from engine.cli.deploy_options import Asynchronous, Configuration
-from engine.cli.packing import default_handler, default_name, default_runtime, missing_entry, pack
+from engine.cli.output import Words, print_json
+from engine.cli.packaging import default_handler, default_name, default_runtime, missing_entry, pack
 from engine.cli.target import HERE, Target
-from engine.cli.words import Words, print_json
 
 CHUNK = 256 << 10
 SHOWN_FROM = 1 << 20  #: bytes from which on an upload shows its progress

@@ -11,10 +11,10 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, path_of
 from engine.cli.functions import all_names
+from engine.cli.output import Words, coloured, print_json, print_table
 from engine.cli.target import HERE, Target
-from engine.cli.words import Words, coloured, print_json, print_table
 from engine.errors import UnknownInvocation
-from engine.urn import short_name
+from engine.model.urn import short_name
 
 Times = tuple[tuple[str, str], ...]
 SHOWN: Times = (

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from engine.cli.client import Client, UsageError, path_of
-from engine.cli.exits import FAILED
+from engine.cli.exit_codes import FAILED
+from engine.cli.output import print_json
 from engine.cli.target import HERE, Target
-from engine.cli.words import print_json
 
 LONGEST_WAIT = 60.0  #: seconds that the API holds an answer back; longer waits ask again
 

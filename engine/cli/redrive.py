@@ -12,9 +12,9 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.invocations import find_invocation
+from engine.cli.output import Words, print_json, print_table
 from engine.cli.target import HERE, Target
-from engine.cli.words import Words, print_json, print_table
-from engine.urn import short_name
+from engine.model.urn import short_name
 
 STEP = 100  #: invocations sent again by one request
 

@@ -14,16 +14,16 @@ from typing import Annotated, Any, Literal
 import anyio
 from cyclopts import Parameter
 
-from engine.app import Running
-from engine.cli.exits import RESTART, USAGE
-from engine.cli.greeting import greet, greet_demo
+from engine.app.lifecycle import Running
+from engine.app.service import serve as serve_engine
+from engine.cli.banner import greet, greet_demo
+from engine.cli.exit_codes import RESTART, USAGE
+from engine.config.plugin_registry import load_plugins
+from engine.config.search_path import append_current_folder
+from engine.config.settings import AuthSettings, Settings, load_settings
 from engine.errors import DataDirectoryLocked, DataDirectoryUnusable, SettingsError
-from engine.journal import JournalBroken
-from engine.registry import load_plugins
-from engine.search_path import append_current_folder
-from engine.service import serve as serve_engine
-from engine.settings import AuthSettings, Settings, load_settings
-from engine.telemetry import configure_logging
+from engine.metrics.prometheus import configure_logging
+from engine.storage.sqlite import JournalBroken
 
 _KNOWN = (SettingsError, DataDirectoryLocked, DataDirectoryUnusable, JournalBroken)
 

@@ -9,8 +9,8 @@ import msgspec
 from cyclopts import Parameter
 from msgspec import NODEFAULT, Struct, inspect
 
-from engine.cli.words import print_json, print_table
-from engine.settings import Settings
+from engine.cli.output import print_json, print_table
+from engine.config.settings import Settings
 
 #: Defaults that depend on the machine.
 COMPUTED = {"executor.slots": "8 per processor, at least 16"}

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from engine.cli.client import Client, Key, UsageError
-from engine.cli.words import program
+from engine.cli.output import program
 
 
 @Parameter(name="*")

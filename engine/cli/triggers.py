@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from engine.cli.client import path_of
+from engine.cli.output import Words, print_json, print_table
 from engine.cli.target import HERE, Target
-from engine.cli.words import Words, print_json, print_table
-from engine.urn import short_name
+from engine.model.urn import short_name
 
 COLUMNS = ("TRIGGER ID", "TYPE", "FUNCTION", "STATE", "ACCEPTED", "REFUSED", "NEXT TRY", "PROBLEM")
 

@@ -7,7 +7,7 @@ import re
 from pathlib import PurePath
 
 from engine.errors import CodeMissing, InvalidField
-from engine.runtimes import Family, find_runtime
+from engine.runtimes.catalog import Family, find_runtime
 
 _MODULE = re.compile(r"[\w-]+([./][\w-]+)*", re.ASCII)
 _NODE_SUFFIXES = (".js", ".mjs", ".cjs")

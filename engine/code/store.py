@@ -33,6 +33,7 @@ from msgspec import Struct
 from engine.code.inline import inline_file, template
 from engine.code.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
 from engine.errors import (
+    BadLink,
     CodeMissing,
     CodePackageTooLarge,
     DataDirectoryUnusable,
@@ -40,10 +41,9 @@ from engine.errors import (
     InvalidField,
     NotStored,
 )
-from engine.isolation.leftovers import remove_tree
+from engine.isolation.orphans import remove_tree
 from engine.model import CodePackage
 from engine.protocols import CodeLinks
-from engine.store_errors import BadLink
 
 INLINE_LIMIT = 10 * 1024
 PACKAGE_LIMIT = 50 << 20  #: of a package that comes with a call, and of what a reply can hold

@@ -10,19 +10,19 @@ from collections.abc import Callable, Collection, Iterable
 
 import anyio
 
-from engine.clock import Clock
 from engine.errors import InvalidField
+from engine.executors.allocator import Places, Start
 from engine.executors.host import Host
+from engine.executors.log_buffer import NOTHING, Transcript
 from engine.executors.log_files import LogFiles
 from engine.executors.outcomes import CANCELLED, START_FAILURES, Ended, launch_fault, runtime_fault, start_fault
-from engine.executors.places import Places, Start
 from engine.executors.process import Call, End, Instance, Key
 from engine.executors.reserve import Reserve, key_of
 from engine.executors.shared_port import SharedPort
-from engine.executors.transcript import NOTHING, Transcript
 from engine.isolation.processes import PATIENCE
+from engine.metrics.histogram import Histogram
 from engine.model import Code, Function, Invocation
-from engine.statistics import Histogram
+from engine.model.clock import Clock
 
 TRIES = 3  #: instances that one request starts at most (spec triggers_runtime, 4.1)
 

@@ -15,18 +15,18 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from engine.executors.log_buffer import Scribe
 from engine.executors.memory_watch import MemoryWatch
 from engine.executors.process import Call, End, Instance, Key, Owner
 from engine.executors.spawn import Order, Place, environment, setup
 from engine.executors.starter import Starter
-from engine.executors.transcript import Scribe
-from engine.frames import Answer, setup_frame
-from engine.interpreters import Interpreters
-from engine.isolation.leftovers import remove_tree
 from engine.isolation.limits import Enclosure, Isolation, Limits
+from engine.isolation.orphans import remove_tree
 from engine.isolation.ports import can_map_ports
 from engine.model import CodePackage, Function
-from engine.runtimes import Family, find_runtime
+from engine.runtimes.catalog import Family, find_runtime
+from engine.runtimes.interpreters import Interpreters
+from engine.runtimes.protocol import Answer, setup_frame
 
 _STARTERS, _CLEANERS = 2, 2  #: threads
 

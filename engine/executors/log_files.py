@@ -1,4 +1,4 @@
-"""Logs that the journal does not keep whole, as files in the format of ``engine.log_lines``.
+"""Logs that the journal does not keep whole, as files in the format of ``engine.logs.lines``.
 
     xx/<request_id>                     longer than the tail in the invocation's row
     i<function_id>/<first time>-<any>   what an instance has written that belongs to no request
@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
-from engine.executors.transcript import Written
-from engine.log_lines import TAIL
+from engine.executors.log_buffer import Written
+from engine.logs.lines import TAIL
 
 SHOWN = 1 << 20  #: bytes of instances' lines that are read at most, the newest
 _LEFT = 0.9  #: share of the bound that is left when the oldest have gone

@@ -9,10 +9,10 @@ import signal
 from typing import NamedTuple
 
 from engine.errors import InvalidField, NoInterpreter
+from engine.executors.log_buffer import Written
 from engine.executors.process import Call, End, Instance
-from engine.executors.transcript import Written
-from engine.frames import DONE, Answer
 from engine.model import Code, Function
+from engine.runtimes.protocol import DONE, Answer
 
 #: The host has no room or no time now; anything else that keeps a process from starting needs a change by someone.
 _EXHAUSTED = frozenset(

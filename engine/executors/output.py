@@ -11,8 +11,8 @@ import os
 import select
 from collections.abc import Callable
 
-from engine.frames import LONGEST_TEXT
-from engine.log_lines import STDERR, STDOUT
+from engine.logs.lines import STDERR, STDOUT
+from engine.runtimes.protocol import LONGEST_TEXT
 
 _PIPE = 1 << 16  #: what one read can bring: a pipe's usual capacity
 _DRAIN = 16  #: reads that empty a pipe of the largest size; more would chase what is written meanwhile

@@ -16,23 +16,23 @@ import structlog
 from anyio import to_thread
 from msgspec import Struct
 
-from engine.clock import Clock, SystemClock
+from engine.executors.allocator import Start, Wait
 from engine.executors.fleet import Fleet
 from engine.executors.host import Host, HostSettings
+from engine.executors.log_buffer import NOTHING, Scribe
 from engine.executors.log_files import LogFiles
 from engine.executors.outcomes import CANCELLED, Ended, Fault, beside_fault, call_fault
-from engine.executors.places import Start, Wait
 from engine.executors.process import Call, Instance, Key
-from engine.executors.transcript import NOTHING, Scribe
-from engine.executors.walls import BARE, Walls, open_starter
-from engine.interpreters import Interpreters
+from engine.executors.sandbox import BARE, Walls, open_starter
 from engine.isolation.detect import detect_isolation
-from engine.isolation.leftovers import kill_leftovers
 from engine.isolation.limits import Isolation
-from engine.log_feed import LogBoard
-from engine.log_lines import TAIL, last
+from engine.isolation.orphans import kill_leftovers
+from engine.logs.feed import LogBoard
+from engine.logs.lines import TAIL, last
+from engine.metrics.histogram import Distribution
 from engine.model import Code, CodePackage, Function, Invocation, Mode, Outcome
-from engine.statistics import Distribution
+from engine.model.clock import Clock, SystemClock
+from engine.runtimes.interpreters import Interpreters
 
 BYSTANDERS = 10_000  #: of which it is remembered that their instances ended beneath them
 
@@ -142,7 +142,7 @@ class Pool:
         return running is not None and running.cancel()
 
     async def log(self, key: int, request_id: str) -> bytes | None:
-        """What an invocation has written, as ``engine.log_lines`` keeps it; None: no more than its record tells."""
+        """What an invocation has written, as ``engine.logs.lines`` keeps it; None: no more than its record tells."""
         running = self._running.get(key)
         if isinstance(running, Call):
             return running.written().whole()

@@ -20,13 +20,13 @@ from concurrent.futures import Future
 from enum import StrEnum
 from typing import Protocol
 
+from engine.executors.log_buffer import NOTHING, Scribe, Transcript, Written
 from engine.executors.output import Output
 from engine.executors.spawn import Spawned
-from engine.executors.transcript import NOTHING, Scribe, Transcript, Written
-from engine.frames import ITSELF, READY, Answer, FrameError, FrameReader, Logged, invoke_frame, stop_frame
 from engine.isolation.limits import Enclosure
-from engine.log_lines import STDERR
+from engine.logs.lines import STDERR
 from engine.model import Code, Function, Invocation
+from engine.runtimes.protocol import ITSELF, READY, Answer, FrameError, FrameReader, Logged, invoke_frame, stop_frame
 
 Key = tuple[int, str, int, int]  #: function_id, version, revision, memory: what an instance can serve
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.executors.child import Child, OwnChild
-from engine.frames import RESULT_LIMIT
-from engine.interpreters import WORKERS
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.model import Function
+from engine.runtimes.interpreters import WORKERS
+from engine.runtimes.protocol import RESULT_LIMIT
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

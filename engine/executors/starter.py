@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from engine.executors.forked import ForkedChild
 from engine.executors.spawn import PATH, Channels, Order, Place, Spawned, spawn
 from engine.executors.template import Template
-from engine.interpreters import WORKERS, own_interpreter
 from engine.isolation.bubblewrap import CODE, LAYERS, RUNTIME, TMP, Bubblewrap
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
+from engine.runtimes.interpreters import WORKERS, own_interpreter
 
 Home = tuple[int, str, int]  #: function, version and revision: what may share a sandbox
 

@@ -11,9 +11,9 @@ from collections.abc import Container, Mapping
 from random import Random
 
 from engine.errors import BadExtraVersion, BadWeight, InvalidField, SameVersion, UnknownVersion
-from engine.limits import DESCRIPTION
 from engine.model import Alias, Rule, Strategy
-from engine.urn import LATEST
+from engine.model.limits import DESCRIPTION
+from engine.model.urn import LATEST
 
 NAME_LENGTH = 64
 _ALIAS = re.compile(r"[A-Za-z]([\w.-]*[A-Za-z0-9])?", re.ASCII)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine.clock import Clock
 from engine.errors import AliasExists, AliasInUse, TooManyAliases, VersionTaken
 from engine.functions.alias_rules import check_alias
 from engine.functions.catalog import ALIAS, Catalog, alias_resource
 from engine.model import Alias
+from engine.model.clock import Clock
+from engine.model.urn import FunctionUrn
 from engine.protocols import ResourceStore
-from engine.urn import FunctionUrn
 
 MAX_ALIASES = 10  #: per function
 

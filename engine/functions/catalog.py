@@ -18,19 +18,19 @@ import anyio
 import msgspec
 from msgspec import UNSET
 
-from engine.clock import Clock
+from engine.code.quota import CodeQuota
 from engine.code.store import CodeSource, CodeStore
-from engine.code_quota import CodeQuota
 from engine.errors import FunctionExists, InvalidField, TooManyFunctions
-from engine.functions.directory import Directory, Name, name_of
+from engine.functions.function_index import Directory, Name, name_of
 from engine.functions.function_rules import MayRunLong, check_dependencies, check_function, run_alike
 from engine.functions.function_rules import listed as listed
 from engine.functions.function_rules import priority_cap as priority_cap
 from engine.functions.function_rules import weight as weight
 from engine.functions.settings_rules import check_settings, function_targets
 from engine.model import AsyncSettings, Dependency, DestinationSpec, Function
+from engine.model.clock import Clock
+from engine.model.urn import LATEST, FunctionUrn
 from engine.protocols import CatalogStore, StoredResource
-from engine.urn import LATEST, FunctionUrn
 
 MAX_FUNCTIONS = 400  #: per project
 ALIAS = "alias"

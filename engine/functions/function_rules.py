@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from engine.errors import BadDependency, InvalidField, TooManyVariables, VariablesTooLarge
-from engine.limits import (
+from engine.model import Function
+from engine.model.limits import (
     DESCRIPTION,
     HANDLER,
     INITIALIZER_TIMEOUTS,
@@ -23,9 +24,8 @@ from engine.limits import (
     REQUESTS,
     TIMEOUTS,
 )
-from engine.model import Function
-from engine.runtimes import CHOICE, Family, find_runtime
-from engine.urn import LATEST, NAME, FunctionUrn
+from engine.model.urn import LATEST, NAME, FunctionUrn
+from engine.runtimes.catalog import CHOICE, Family, find_runtime
 
 VARIABLES = 20
 VARIABLES_SIZE = 4_096  #: characters of names and values

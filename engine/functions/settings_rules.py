@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from engine.errors import InvalidField
-from engine.limits import EVENT_AGES, RETRIES
 from engine.model import AsyncSettings, DestinationSpec, Function
-from engine.urn import FunctionUrn, parse_urn
+from engine.model.limits import EVENT_AGES, RETRIES
+from engine.model.urn import FunctionUrn, parse_urn
 
 FUNCTION = "FunctionGraph"
 VENDOR_KINDS = ("OBS", "SMN", "DIS")

@@ -12,17 +12,17 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from engine.clock import Clock
 from engine.code.store import CodeStore
 from engine.errors import InvalidField, NothingToPublish, TooManyVersions, VersionExists, VersionInUse
 from engine.functions.alias_rules import check_version_name
 from engine.functions.catalog import Catalog, alias_resource
 from engine.functions.function_rules import publish_alike
-from engine.identity import Identity
-from engine.limits import DESCRIPTION
 from engine.model import CodePackage, Function
+from engine.model.clock import Clock
+from engine.model.identity import Identity
+from engine.model.limits import DESCRIPTION
+from engine.model.urn import LATEST, FunctionUrn
 from engine.protocols import CatalogStore
-from engine.urn import LATEST, FunctionUrn
 
 MAX_VERSIONS = 20  #: published ones per function
 

@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from engine.audit import AuditTrail, Trace
-from engine.clock import Clock
+from engine.asgi.wire import JSON, Reply
 from engine.errors import FunctiondError
 from engine.http.api.errors import error_reply
 from engine.http.api.routing import Call, Handler, Resource
 from engine.http.api.secrets import without_secrets
 from engine.http.operations import OPERATIONS
-from engine.http.wire import JSON, Reply
+from engine.model.clock import Clock
+from engine.protocols.audit import AuditTrail, Trace
 
 BODY = 64 << 10  #: bytes of a body beyond which it is not shown
 SEARCH = "ShowResInstanceInfo"  #: reads, though its filter comes by POST

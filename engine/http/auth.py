@@ -23,19 +23,19 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from engine.asgi.listener import Message, Receive, Scope
+from engine.asgi.wire import Headers, read_body
 from engine.auth.credentials import AccessKey, Token
-from engine.auth.failures import Failures
-from engine.auth.signers import Claim, Signers, address_of
 from engine.auth.signing import is_same
-from engine.clock import Clock
+from engine.auth.throttle import Failures
+from engine.auth.verifier import Claim, Signers, address_of
 from engine.code.store import PACKAGE_LIMIT
 from engine.errors import CodePackageTooLarge, Forbidden, PayloadTooLarge, Unauthorized
 from engine.http.api.functions import CODE_BODY_LIMIT
 from engine.http.api.routing import CALLER
 from engine.http.console.paths import is_page
-from engine.http.wire import Headers, read_body
-from engine.serving import Message, Receive, Scope
-from engine.triggering.routes import PROJECT
+from engine.model.clock import Clock
+from engine.triggers.routes import PROJECT
 
 
 class _Holder(Struct, frozen=True, kw_only=True):

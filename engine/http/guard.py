@@ -24,8 +24,8 @@ import ipaddress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from engine.asgi.wire import Headers
 from engine.errors import Forbidden
-from engine.http.wire import Headers
 
 
 class Guard:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import NamedTuple
 
-from engine.log_feed import FunctionLines
+from engine.logs.feed import FunctionLines
 
 LIMIT = 1 << 20  #: characters of text
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import msgspec
 
+from engine.asgi.wire import Reply
 from engine.http.api.invocations import MAX_DELAY
 from engine.http.api.metrics import MONTHS, WORKFLOW_METRICS
 from engine.http.api.records import MAX_WAIT
 from engine.http.api.routing import Call, Resource
 from engine.http.operations import OPERATIONS, Problem
-from engine.http.wire import Reply
-from engine.limits import MEMORY_SIZES
-from engine.operation import JSON, Operation
-from engine.urn import MAX_LENGTH
+from engine.model.limits import MEMORY_SIZES
+from engine.model.urn import MAX_LENGTH
+from engine.protocols import JSON, Operation
 
 PATH = "/openapi.json"
 _REF = "#/components/schemas/{name}"

@@ -20,17 +20,17 @@ from engine.http.api import (
     packages,
     quotas,
     records,
-    redriving,
-    reserved,
-    switches,
+    redrive,
+    reserved_instances,
     tags,
+    tracing_and_snapshots,
     triggers,
     versions,
 )
 from engine.http.api import function_shapes as functions
 from engine.http.api.routing import BASE
-from engine.log_target import LogTarget
-from engine.operation import Operation
+from engine.logs.target import LogTarget
+from engine.protocols import Operation
 
 ZIP, TEXT = "application/zip", "text/plain"
 JSON_LINES = "application/x-ndjson"
@@ -152,17 +152,17 @@ OPERATIONS = (
         "RedriveAsyncInvocations",
         "POST",
         f"{_ONE}/async-invocations/redrive",
-        redriving.RedriveInvocationsBody,
-        redriving.RedrivenInvocations,
+        redrive.RedriveInvocationsBody,
+        redrive.RedrivenInvocations,
         own=True,
     ),
-    _op("ListDeliveries", "GET", f"{BASE}/deliveries", None, redriving.DeliveryList, query=(*_PAGE, "after"), own=True),
+    _op("ListDeliveries", "GET", f"{BASE}/deliveries", None, redrive.DeliveryList, query=(*_PAGE, "after"), own=True),
     _op(
         "RedriveDeliveries",
         "POST",
         f"{BASE}/deliveries/redrive",
-        redriving.RedriveDeliveriesBody,
-        redriving.RedrivenDeliveries,
+        redrive.RedriveDeliveriesBody,
+        redrive.RedrivenDeliveries,
         own=True,
     ),
     _op("CancelAsyncInvocation", "POST", f"{_ONE}/cancel", records.CancelBody),
@@ -216,15 +216,15 @@ OPERATIONS = (
         "UpdateFunctionReservedInstancesCount",
         "PUT",
         f"{_ONE}/reservedinstances",
-        reserved.ReservedBody,
-        reserved.ReservedBody,
+        reserved_instances.ReservedBody,
+        reserved_instances.ReservedBody,
     ),
     _op(
         "ListFunctionReservedInstances",
         "GET",
         f"{_F}/reservedinstances",
         None,
-        reserved.ReservedCounts,
+        reserved_instances.ReservedCounts,
         query=(*_PAGE, "urn"),
     ),
     _op(
@@ -232,7 +232,7 @@ OPERATIONS = (
         "GET",
         f"{_F}/reservedinstanceconfigs",
         None,
-        reserved.ReservedConfigs,
+        reserved_instances.ReservedConfigs,
         query=(*_PAGE, "function_urn"),
     ),
     # --- test events, dependencies, tags ---
@@ -310,12 +310,17 @@ OPERATIONS = (
         lacks="workflows",
     ),
     _op("ListQuotas", "GET", f"{BASE}/quotas", None, quotas.Quotas),
-    _op("ShowTracing", "GET", f"{_ONE}/tracing", None, switches.TracingShape, lacks="APM"),
-    _op("UpdateTracing", "PUT", f"{_ONE}/tracing", switches.TracingShape, lacks="APM"),
+    _op("ShowTracing", "GET", f"{_ONE}/tracing", None, tracing_and_snapshots.TracingShape, lacks="APM"),
+    _op("UpdateTracing", "PUT", f"{_ONE}/tracing", tracing_and_snapshots.TracingShape, lacks="APM"),
     _op("EnableLtsLogs", "POST", f"{_F}/enable-lts-logs"),
     _op("ShowLtsLogDetails", "GET", f"{_ONE}/lts-log-detail", None, LogTarget),
     _op(
-        "ShowFuncSnapshotState", "GET", f"{_ONE}/snapshots/{{action}}", None, switches.SnapshotState, lacks="snapshots"
+        "ShowFuncSnapshotState",
+        "GET",
+        f"{_ONE}/snapshots/{{action}}",
+        None,
+        tracing_and_snapshots.SnapshotState,
+        lacks="snapshots",
     ),
     _op("UpdateFuncSnapshot", "POST", f"{_ONE}/snapshots/{{action}}", status=204, lacks="snapshots"),
     # --- the engine itself ---

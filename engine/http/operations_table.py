@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.http.operations import OPERATIONS
-from engine.operation import Operation
+from engine.protocols import Operation
 
 #: Families of the platform that this engine leaves out.
 ABSENT = ("workflows", "function applications and templates", "VPC endpoints", "bridge functions")

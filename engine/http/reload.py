@@ -11,9 +11,9 @@ import anyio.to_thread
 import structlog
 from anyio.abc import TaskStatus
 
+from engine.config.settings import AuthSettings
 from engine.errors import SettingsError
 from engine.http.auth import Authenticator
-from engine.settings import AuthSettings
 
 log = structlog.get_logger("functiond")
 

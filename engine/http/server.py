@@ -12,19 +12,19 @@ from urllib.parse import unquote_to_bytes
 
 import structlog
 
+from engine.asgi.listener import App, Receive, Scope, Send
+from engine.asgi.wire import ClientGone, Headers, Reply, respond
 from engine.errors import FunctiondError, InvalidField, ShuttingDown
+from engine.http.api.api_routes import all_resources
 from engine.http.api.errors import error_reply, problem
-from engine.http.api.families import all_resources
 from engine.http.api.invocations import Invocations
 from engine.http.api.parts import Parts
 from engine.http.api.routing import Resource, make_router, own_urn
 from engine.http.audit import audited
 from engine.http.auth import Authenticator
 from engine.http.guard import Guard
-from engine.http.wire import ClientGone, Headers, Reply, respond
-from engine.serving import App, Receive, Scope, Send
-from engine.triggering.routes import Mounts
-from engine.urn import FunctionUrn
+from engine.model.urn import FunctionUrn
+from engine.triggers.routes import Mounts
 
 MAX_TARGET = 1200  #: bytes; no URN needs more, even with every byte percent-encoded
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.interpreters import WORKERS, own_interpreter
 from engine.isolation.limits import is_root
+from engine.runtimes.interpreters import WORKERS, own_interpreter
 
 USER = 1003  #: as the platform has it (spec triggers_runtime 4.2); the group likewise
 CODE, LAYERS = Path("/opt/function/code"), Path("/opt/function/layers")

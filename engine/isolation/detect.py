@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.isolation.cgroup import V1, V2, CgroupIsolation, Layout, write
-from engine.isolation.claims import PREFIX, claim, claimed, sweep
+from engine.isolation.cgroup_lock import PREFIX, claim, claimed, sweep
 from engine.isolation.limits import Isolation
 from engine.isolation.rlimits import RlimitIsolation
 

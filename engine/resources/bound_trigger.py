@@ -7,13 +7,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from engine.errors import InvalidField
+from engine.errors import InvalidField, InvalidTrigger
 from engine.model import Function, Mode
+from engine.model.text import MASK
+from engine.model.urn import parse_urn
 from engine.protocols import Plugin, StoredResource
 from engine.resources import trigger_rules as rules
-from engine.text import MASK
-from engine.trigger_errors import InvalidTrigger
-from engine.urn import parse_urn
 
 KIND = "trigger"
 

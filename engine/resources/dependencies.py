@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from engine.clock import Clock
 from engine.code.store import Admit, CodeSource, CodeStore
 from engine.errors import (
     BadDependency,
+    BadLink,
     DependencyExists,
     DependencyInUse,
     InvalidField,
@@ -23,9 +23,9 @@ from engine.errors import (
 )
 from engine.functions.catalog import Catalog
 from engine.model import CodePackage, Dependency
+from engine.model.clock import Clock
 from engine.resources.dependency_rules import MAX_PER_FUNCTION, MAX_PER_PROJECT, check_dependency
-from engine.resources.shelf import Shelf, project_owner
-from engine.store_errors import BadLink
+from engine.resources.repository import Shelf, project_owner
 
 
 class NewDependency(Struct, frozen=True, kw_only=True):

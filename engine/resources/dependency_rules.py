@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from engine.errors import BadDependency
-from engine.limits import DESCRIPTION
-from engine.runtimes import find_runtime
+from engine.model.limits import DESCRIPTION
+from engine.runtimes.catalog import find_runtime
 
 MAX_PER_PROJECT = 400  #: versions of all dependencies together
 MAX_PER_FUNCTION = 20

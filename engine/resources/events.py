@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec import Struct
 
-from engine.clock import Clock
 from engine.errors import BadEvent, EventExists, EventTooLarge, TooManyEvents, UnknownEvent
 from engine.functions.catalog import Catalog
-from engine.resources.shelf import Shelf, function_owner
-from engine.urn import FunctionUrn
+from engine.model.clock import Clock
+from engine.model.urn import FunctionUrn
+from engine.resources.repository import Shelf, function_owner
 
 MAX_EVENTS = 10  #: per function
 MAX_SIZE = 4096  #: bytes of the event itself

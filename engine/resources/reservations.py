@@ -19,14 +19,14 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine.clock import Clock
 from engine.errors import NotFound, TooManyReserved, Unavailable
 from engine.executors.reserve import Reserve
 from engine.functions.catalog import Catalog
 from engine.model import Function
-from engine.resources.shelf import Shelf, function_owner, owning_function
-from engine.resources.tactics import Held, Reservation, check_tactics
-from engine.urn import LATEST, FunctionUrn
+from engine.model.clock import Clock
+from engine.model.urn import LATEST, FunctionUrn
+from engine.resources.repository import Shelf, function_owner, owning_function
+from engine.resources.reservation_schedule import Held, Reservation, check_tactics
 
 log = structlog.get_logger("functiond.reservations")
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
 from engine.model import Function
-from engine.resources.shelf import Shelf, function_owner
+from engine.resources.repository import Shelf, function_owner
 
 MAX_TAGS = 20  #: on one function, and as many of the system's
 KEY, VALUE = 128, 255  #: characters

@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
-from engine.resources.shelf import Shelf, function_owner
-from engine.text import MASK
-from engine.urn import FunctionUrn
+from engine.model.text import MASK
+from engine.model.urn import FunctionUrn
+from engine.resources.repository import Shelf, function_owner
 
 _ID = "tracing"
 _LONGEST = 256

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.errors import TooManyTriggers, TriggerClash, TriggerExists
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_rules import same_key
-from engine.trigger_errors import TooManyTriggers, TriggerClash, TriggerExists
 
 TRIGGERS = 10  #: of one version or alias, whatever their kinds (spec triggers_runtime, section 1)
 

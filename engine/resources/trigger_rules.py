@@ -9,12 +9,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from engine.errors import InvalidField
-from engine.misfits import misfit
+from engine.config.validation import misfit
+from engine.errors import InvalidField, InvalidTrigger, InvocationModeFixed, StatusFixed
 from engine.model import Mode
+from engine.model.text import MASK, without_nulls
 from engine.protocols import Plugin
-from engine.text import MASK, without_nulls
-from engine.trigger_errors import InvalidTrigger, InvocationModeFixed, StatusFixed
 
 EVENT_DATA = "event_data"
 #: Where clients ask for an invocation mode, in kinds whose options know no such field.

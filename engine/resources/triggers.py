@@ -15,18 +15,17 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from engine.clock import Clock
-from engine.errors import FunctiondError
+from engine.config.plugin_registry import Registry
+from engine.errors import FunctiondError, NoTriggerType, UnknownTrigger, UnknownTriggerType
 from engine.functions.catalog import Catalog
 from engine.model import Function
+from engine.model.clock import Clock
+from engine.model.text import without_nulls
+from engine.model.urn import LATEST, FunctionUrn
 from engine.protocols import Plugin, ResourceStore, StoredResource
-from engine.registry import Registry
 from engine.resources import trigger_rules as rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bind, bind_unreadable
 from engine.resources.trigger_limits import check_others, check_room
-from engine.text import without_nulls
-from engine.trigger_errors import NoTriggerType, UnknownTrigger, UnknownTriggerType
-from engine.urn import LATEST, FunctionUrn
 
 Watcher = Callable[[str, BoundTrigger | None], None]
 

@@ -20,8 +20,8 @@ from heapq import heappop, heappush, heapreplace
 from msgspec import Struct, field
 
 from engine.model import Invocation, Mode
-from engine.retry import MAX_DEATHS
-from engine.scheduling.line import BEGINNING, Entry, Line
+from engine.model.retry import MAX_DEATHS
+from engine.scheduling.function_queue import BEGINNING, Entry, Line
 
 _MEAN = 0.2  #: weight of the newest run in the mean
 _CHEAPEST = 0.0005  #: seconds: nobody runs for nothing

@@ -16,11 +16,11 @@ import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
-from engine.clock import Clock
 from engine.errors import Unavailable
 from engine.model import Invocation, Mode, Outcome
+from engine.model.clock import Clock
 from engine.protocols import Page, Recovery, Window
-from engine.scheduling.line import Entry
+from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import QueueStatistics, RunQueue
 
 log = structlog.get_logger("functiond.scheduler")

@@ -11,9 +11,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.clock import Clock, SystemClock
-from engine.frames import RESULT_LIMIT
 from engine.model import Code, Function, Invocation, Outcome
+from engine.model.clock import Clock, SystemClock
+from engine.runtimes.protocol import RESULT_LIMIT
 
 Handler = Callable[[Any, "InlineContext"], Any]
 

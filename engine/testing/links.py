@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from engine.store_errors import BadLink, ObjectMissing
+from engine.errors import BadLink, ObjectMissing
 
 
 class MemoryLinks:

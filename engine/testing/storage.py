@@ -17,10 +17,10 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from engine.errors import IdempotencyConflict
-from engine.identity import Identity, key_at
 from engine.model import Attempt, DestinationSpec, Invocation, Outcome, Owed, Record, State
+from engine.model.identity import Identity, key_at
+from engine.model.retry import HISTORY, MAX_DEATHS
 from engine.protocols import Discarded, Page, Purged, Recovery, Selection, Settlement
-from engine.retry import HISTORY, MAX_DEATHS
 from engine.testing.catalog import MemoryCatalogStore
 
 

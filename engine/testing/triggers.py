@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from engine.errors import IdempotencyConflict
+from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import Invocation
 from engine.protocols import CursorMove
 from engine.testing.resources import MemoryResourceStore
 from engine.testing.storage import MemoryStorage, at_the_next_turn
-from engine.trigger_errors import CursorMoved
 
 
 class MemoryCursors:

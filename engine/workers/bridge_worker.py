@@ -3,7 +3,7 @@
 Run as ``python -I bridge_worker.py <family> <descriptor>``, family being custom, lambda or http. It starts the user's
 ``bootstrap`` and serves the runtime API to it (``bridge_api``), or is the client of the server that it starts
 (``bridge_proxy``). Standard library only, Python 3.9 syntax, nothing of the engine; the frames are described in
-``engine/frames.py``. One thread, one loop; the engine's socket is not inherited by bootstrap, whose output goes
+``engine/runtimes/protocol.py``. One thread, one loop; the engine's socket is not inherited by bootstrap, whose output goes
 to the two pipes that this process was given and does not write to.
 """
 

@@ -1,6 +1,6 @@
 """The socket to the engine, and what user code prints as frames on it. Standard library only, Python 3.9 syntax.
 
-``engine/frames.py`` describes the frames. Whatever threads write, a frame is whole; a process that user code forked
+``engine/runtimes/protocol.py`` describes the frames. Whatever threads write, a frame is whole; a process that user code forked
 never writes here: its answer would be a second one.
 """
 

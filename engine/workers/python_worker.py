@@ -2,7 +2,7 @@
 
 Run as ``python -I python_worker.py <descriptor>``, or by ``run`` in a forked process. Standard library only, Python 3.9
 syntax, nothing of the engine: what it imports is what user code finds imported, and what it costs is paid by each cold
-start. The frames are described in ``engine/frames.py``. What user code prints goes out as frames, too; it writes
+start. The frames are described in ``engine/runtimes/protocol.py``. What user code prints goes out as frames, too; it writes
 nothing to the descriptors of stdout and stderr itself.
 """
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from engine import Mode
+from plugins._shared.fields import Text
 from plugins.apig.paths import check_path, without_names
-from plugins.fields import Text
 
 Optional = Annotated[str, Meta(max_length=255)]
 

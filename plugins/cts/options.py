@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from engine import InvalidField
-from plugins.fields import Name
+from plugins._shared.fields import Name
 
 SERVICES = 10
 OPERATIONS = 10  #: of one service

@@ -30,9 +30,9 @@ from engine import (
     TriggerContext,
     TriggerDoor,
 )
+from plugins._shared.push import accept_each, accepted_reply, push_operation
 from plugins.cts.options import CtsOptions
 from plugins.cts.traces import Wanted, own, payload, read_pushed
-from plugins.pushing import accept_each, accepted_reply, push_operation
 
 WAITING = 1000  #: own traces of one trigger
 TOGETHER = 100  #: of them in one transaction

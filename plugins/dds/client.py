@@ -16,7 +16,7 @@ from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import ConnectionFailure
 
 from plugins.dds.options import DdsOptions
-from plugins.dds.position import Now, Position
+from plugins.dds.resume_token import Now, Position
 from plugins.dds.settings import DdsSettings, Instance
 
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)

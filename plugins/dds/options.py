@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from engine import InvalidField
-from plugins.fields import Address, NeededSecret, Text, UpTo10000
+from plugins._shared.fields import Address, NeededSecret, Text, UpTo10000
 
 OWN_DATABASES = ("admin", "local", "config")  #: of the server itself
 

@@ -21,8 +21,8 @@ from engine import TriggerContext
 from plugins.dds.client import LOST, TOO_LARGE, Database, open_database, reachable
 from plugins.dds.feed import COURTESY, Feed, Seen
 from plugins.dds.options import DdsOptions
-from plugins.dds.position import Position, first_of, next_of, read, written
 from plugins.dds.records import Change, Teller, change_of, extended_json
+from plugins.dds.resume_token import Position, first_of, next_of, read, written
 from plugins.dds.settings import DdsSettings
 
 GONE = "is gone"

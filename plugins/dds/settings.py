@@ -9,8 +9,8 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from engine import SettingsError
+from plugins._shared.fields import EVENT_LIMIT
 from plugins.dds.options import DdsOptions
-from plugins.fields import EVENT_LIMIT
 
 #: Fixed by the vendor (spec triggers_runtime, 1.7).
 USER = "rwuser"

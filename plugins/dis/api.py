@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 
 from engine import PushReply, PushRequest
+from plugins._shared.vendor_api import Answer, Call, Offer, Table
 from plugins.dis import bodies as b
 from plugins.dis.access import Record, Start
 from plugins.dis.consumers import ConsumersApi
 from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.shape import Partition, Stream
 from plugins.dis.streams import NewStream, Streams
-from plugins.vendor_api import Answer, Call, Offer, Table
 
 HEADS = ("v2/streams", "v2/records", "v2/cursors", "v2/apps", "v2/checkpoints", "v2/stream", "v3/streams")
 #: Bytes of a body: what one request may put, in base64, and the rest of it.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from msgspec import Meta, Struct
 
 from engine import PushRequest
-from plugins import vendor_api
+from plugins._shared import vendor_api
 from plugins.dis.access import CursorType, Entry
 from plugins.dis.problems import BAD_REQUEST, DisProblem
 from plugins.dis.streams import MOST_PARTITIONS

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from plugins._shared.vendor_api import Answer, Call
 from plugins.dis import bodies as b
 from plugins.dis.apps import App, Apps, Checkpoint
 from plugins.dis.problems import BAD_REQUEST, NO_PARTITION, DisProblem
 from plugins.dis.streams import Streams
-from plugins.vendor_api import Answer, Call
 
 
 class ConsumersApi:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from engine import DeliveryContext, Owed, parse_urn
+from plugins._shared.fields import Text
+from plugins._shared.outcomes import context_of
 from plugins.dis.access import Entry
 from plugins.dis.problems import DisProblem
-from plugins.fields import Text
-from plugins.outcomes import context_of
 
 
 class DisParam(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from engine import InvalidField
-from plugins.fields import Text, UpTo10000
+from plugins._shared.fields import Text, UpTo10000
 
 LONGEST = {"s": 60, "ms": 60_000}  #: polling intervals
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from msgspec import Struct
 
 from engine import Store
+from plugins._shared.row_log import RowLogs
 from plugins.dis.access import Entry, Record
-from plugins.row_log import RowLogs
 
 TABLE = "records"
 

@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Struct
 
 from engine import Clock
+from plugins._shared.endpoint import Endpoint
+from plugins._shared.http_client import HttpService
 from plugins.dis.access import Entry, Layout, Page, Part, Put, Start
 from plugins.dis.problems import DisProblem
 from plugins.dis.settings import DisSettings
-from plugins.endpoint import Endpoint
-from plugins.http_client import HttpService
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ import asyncio
 from anyio.abc import TaskStatus
 
 from engine import PluginContext
+from plugins._shared.http_client import HttpService
 from plugins.dis.access import StreamAccess
 from plugins.dis.api import HEADS, LIMIT, DisApi
 from plugins.dis.apps import Apps
@@ -14,7 +15,6 @@ from plugins.dis.consumers import ConsumersApi
 from plugins.dis.remote import RemoteStreams
 from plugins.dis.settings import DisSettings
 from plugins.dis.streams import Streams
-from plugins.http_client import HttpService
 
 
 class DisService:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plugins.endpoint import EndpointSettings
+from plugins._shared.endpoint import EndpointSettings
 
 
 class DisSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):

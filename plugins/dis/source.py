@@ -15,9 +15,9 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from engine import TriggerContext
 from plugins.dis.access import Layout, Page, Part, Start, StreamAccess
+from plugins.dis.checkpoints import Places
 from plugins.dis.events import events_of
 from plugins.dis.options import DisOptions
-from plugins.dis.places import Places
 from plugins.dis.problems import EXPIRED_CURSOR, NO_STREAM, OUT_OF_RANGE, TOO_FAST, DisProblem
 
 log = structlog.get_logger("functiond.dis")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from plugins.fields import Affix, Text
+from plugins._shared.fields import Affix, Text
 
 Optional = Annotated[str, Meta(max_length=255)]
 

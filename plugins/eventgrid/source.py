@@ -17,9 +17,9 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine import Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext, TriggerDoor
+from plugins._shared.push import accept_each, accepted_reply, push_operation
 from plugins.eventgrid.cloudevents import CloudEvent, read_events
 from plugins.eventgrid.options import EventGridOptions
-from plugins.pushing import accept_each, accepted_reply, push_operation
 
 PUSH = push_operation("EventGridPushEvents", "/triggers/eventgrid/{channel_id}")
 #: What the grid adds where a sender left it off (spec triggers_runtime, 1.12).

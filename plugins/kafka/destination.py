@@ -13,9 +13,9 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine import DeliveryContext, Owed, PluginContext, Undeliverable
-from plugins.fields import Text
+from plugins._shared.fields import Text
+from plugins._shared.outcomes import context_of
 from plugins.kafka.settings import KafkaSettings, connection, library
-from plugins.outcomes import context_of
 
 ID = "functiond-id"
 #: Bytes of one record: an outcome has what came in, what went out, and some words. The broker may take less.

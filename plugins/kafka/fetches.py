@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from plugins.kafka.marks import Marks
-from plugins.kafka.positions import name_of
+from plugins.kafka.offsets import name_of
 
 log = structlog.get_logger("functiond.plugins.kafka")
 

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 
-from plugins.kafka.positions import Position, name_of
+from plugins.kafka.offsets import Position, name_of
 from plugins.kafka.starts import Start
 
 log = structlog.get_logger("functiond.plugins.kafka")

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from engine import InvalidField
-from plugins.fields import Secret, Text, UpTo1000
+from plugins._shared.fields import Secret, Text, UpTo1000
 
 Topics = Annotated[tuple[Text, ...], Meta(min_length=1)]
 Address = Annotated[str, Meta(max_length=1024)]  #: ``host:port``, several with commas

@@ -8,9 +8,9 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from engine import SettingsError
-from plugins.fields import EVENT_LIMIT
+from plugins._shared.fields import EVENT_LIMIT
+from plugins._shared.tls import client_context
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
-from plugins.tls import client_context
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,15 +17,15 @@ import structlog
 from anyio.abc import TaskStatus
 
 from engine import TriggerContext
-from plugins.batches import envelope, events
-from plugins.fields import EVENT_LIMIT
+from plugins._shared.batches import envelope, events
+from plugins._shared.deadline import patience
+from plugins._shared.fields import EVENT_LIMIT
 from plugins.kafka.fetches import Fetches
 from plugins.kafka.marks import Marks
+from plugins.kafka.offsets import Position, name_of, read, written
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
-from plugins.kafka.positions import Position, name_of, read, written
 from plugins.kafka.settings import KafkaSettings, connection, library
 from plugins.kafka.starts import Start, Starts
-from plugins.patience import patience
 
 log = structlog.get_logger("functiond.plugins.kafka")
 

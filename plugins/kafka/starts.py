@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
-from plugins.kafka.positions import Found, Position, begin, begin_anew, ends_early, name_of
+from plugins.kafka.offsets import Found, Position, begin, begin_anew, ends_early, name_of
 from plugins.kafka.settings import KafkaSettings
 
 log = structlog.get_logger("functiond.plugins.kafka")

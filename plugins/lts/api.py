@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine import PushReply, PushRequest
+from plugins._shared.vendor_api import Answer, Call, Offer, Table
 from plugins.lts import bodies as b
 from plugins.lts.groups import Group, Groups, LogStream, stream_name
 from plugins.lts.lines import Lines
 from plugins.lts.replies import answered
-from plugins.vendor_api import Answer, Call, Offer, Table
 
 HEADS = ("v2/groups", "v2/log-streams")
 

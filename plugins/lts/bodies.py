@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from engine import PushRequest
-from plugins import vendor_api
+from plugins._shared import vendor_api
 from plugins.lts.items import LABELS, are_short
 from plugins.lts.problems import BAD_REQUEST, LtsProblem
 

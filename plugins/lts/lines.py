@@ -13,7 +13,7 @@ import anyio
 from msgspec import Struct
 
 from engine import Overloaded, Store
-from plugins.row_log import RowLogs
+from plugins._shared.row_log import RowLogs
 
 TABLE = "lines"
 ROW = 1 << 16  #: bytes of items, after which the next row begins

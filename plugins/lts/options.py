@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from plugins.fields import Text
+from plugins._shared.fields import Text
 
 
 class LtsOptions(Struct, frozen=True, kw_only=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from engine import PushReply, PushRequest
+from plugins._shared.vendor_api import Table
 from plugins.lts.problems import BAD_REQUEST, FOREIGN, LtsProblem
-from plugins.vendor_api import Table
 
 
 async def answered(table: Table, request: PushRequest) -> PushReply:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine import PushReply, PushRequest
+from plugins._shared.vendor_api import Answer, Call, Offer, Table
 from plugins.lts import bodies as b
 from plugins.lts.groups import Groups, stream_name
 from plugins.lts.items import Item, encoded
 from plugins.lts.lines import Lines, Written
 from plugins.lts.replies import answered
-from plugins.vendor_api import Answer, Call, Offer, Table
 
 HEAD = "v2/lts"
 #: What a sender may say of itself by labels, each in one of these spellings.

@@ -10,8 +10,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from engine import DeliveryContext, Owed
+from plugins._shared.outcomes import context_of
 from plugins.obs.options import Bucket
-from plugins.outcomes import context_of
 
 DAY = 86_400.0
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from engine import InvalidField
-from plugins.fields import Affix
+from plugins._shared.fields import Affix
 
 CREATED = ("Put", "Post", "Copy", "CompleteMultipartUpload")
 REMOVED = ("Delete", "DeleteMarkerCreated")

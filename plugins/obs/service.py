@@ -19,15 +19,15 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine import Callers, Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext, Unauthorized
-from plugins.fetching import PATIENCE, Fetcher, confirm
-from plugins.http_client import HttpService
+from plugins._shared.fetch import PATIENCE, Fetcher, confirm
+from plugins._shared.http_client import HttpService
+from plugins._shared.push import accept_each, accepted_reply, push_operation
 from plugins.obs.expiry import Expiry
 from plugins.obs.notifications import Confirmation, read_notification
 from plugins.obs.opening import StoreOpener
 from plugins.obs.records import Happening
 from plugins.obs.snapshot import forget_others
 from plugins.obs.store import ObsService
-from plugins.pushing import accept_each, accepted_reply, push_operation
 
 #: Seconds after which all triggers that there are have begun to listen.
 SETTLED = 60.0

@@ -16,10 +16,10 @@ from urllib.parse import quote
 import anyio
 
 from engine import SettingsError
-from plugins.patience import patience
-from plugins.rabbitmq.misfits import bear_misfits
+from plugins._shared.deadline import patience
+from plugins._shared.tls import client_context
+from plugins.rabbitmq.lenient_decoding import bear_misfits
 from plugins.rabbitmq.settings import Instance
-from plugins.tls import client_context
 
 #: Seconds that a broker has for an answer.
 PATIENCE = 15.0

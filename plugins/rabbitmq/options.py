@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from plugins.fields import Addresses, NeededSecret, Text, UpTo1000
+from plugins._shared.fields import Addresses, NeededSecret, Text, UpTo1000
 
 Optional = Annotated[str, Meta(max_length=1024)]
 

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from engine import SettingsError
-from plugins.fields import EVENT_LIMIT
+from plugins._shared.fields import EVENT_LIMIT
 from plugins.rabbitmq.options import RabbitOptions
 
 

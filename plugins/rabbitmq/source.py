@@ -15,8 +15,8 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine import TriggerContext
-from plugins.batches import envelope, events
-from plugins.patience import patience
+from plugins._shared.batches import envelope, events
+from plugins._shared.deadline import patience
 from plugins.rabbitmq.accepted import Accepted, mark_of
 from plugins.rabbitmq.connection import PATIENCE, is_direct, opened
 from plugins.rabbitmq.options import RabbitOptions

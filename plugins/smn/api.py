@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from engine import PushReply, PushRequest
-from plugins import vendor_api
+from plugins._shared import vendor_api
+from plugins._shared.vendor_api import Answer, Call, Offer, Table
 from plugins.smn import bodies as b
 from plugins.smn.listeners import Listener
 from plugins.smn.message import timestamp_of
 from plugins.smn.problems import SmnProblem, bad_request
 from plugins.smn.topics import Topic, Topics
-from plugins.vendor_api import Answer, Call, Offer, Table
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from engine import DeliveryContext, Owed, parse_urn
-from plugins.endpoint import Endpoint
-from plugins.fields import Text
-from plugins.outcomes import context_of
+from plugins._shared.endpoint import Endpoint
+from plugins._shared.fields import Text
+from plugins._shared.outcomes import context_of
 from plugins.smn.service import SmnService
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from plugins.fields import Text
+from plugins._shared.fields import Text
 
 
 class SmnOptions(Struct, frozen=True, kw_only=True):

@@ -12,9 +12,9 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine import Forbidden, PluginContext, TriggerDoor, parse_urn
-from plugins.endpoint import Endpoint
-from plugins.fetching import Fetcher, confirm
-from plugins.http_client import HttpService
+from plugins._shared.endpoint import Endpoint
+from plugins._shared.fetch import Fetcher, confirm
+from plugins._shared.http_client import HttpService
 from plugins.smn.api import HEAD, LIMIT, SmnApi
 from plugins.smn.listeners import CONFIRMED, UNCONFIRMED, Listener, Listeners
 from plugins.smn.options import SmnOptions

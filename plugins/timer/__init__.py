@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from engine import Mode, Plugin, TriggerRules
-from plugins.fields import Name
+from plugins._shared.fields import Name
 from plugins.timer.schedule import Schedule, read_schedule
 from plugins.timer.source import TimerSettings, TimerTrigger
 

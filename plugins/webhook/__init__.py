@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine import Plugin, TriggerRules
-from plugins.http_client import HttpService
+from plugins._shared.http_client import HttpService
 from plugins.webhook.destination import WebhookDestination, WebhookParam, WebhookSettings
 from plugins.webhook.source import WebhookOptions, WebhookTrigger
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct, field
 
 from engine import DeliveryContext, Owed, SettingsError, Undeliverable
-from plugins.outcomes import context_of
+from plugins._shared.outcomes import context_of
 from plugins.webhook.signatures import key_of, sign
 
 GONE = 410

@@ -14,7 +14,7 @@ from anyio.abc import TaskStatus
 from msgspec import Meta, Struct
 
 from engine import Event, IdempotencyConflict, InvalidField, PushReply, PushRequest, TriggerContext
-from plugins.fields import Name
+from plugins._shared.fields import Name
 from plugins.webhook.signatures import GITHUB_SIGNATURE, SIGNATURE, TIMESTAMP, check_github, check_standard, key_of
 
 #: Headers that a function has no use for, or that differ when a message is sent again.

@@ -26,9 +26,9 @@ from tests.acceptance.engine_process import urn_of as engine_urn
 from tests.acceptance.test_sdk import Platform, create, ended, platform_on, urn_of
 from tests.acceptance.test_sdk_bootstrap import deploy
 from tests.acceptance.triggering import add, delete, show, update
-from tests.bridging import needs_mapping
-from tests.gateways import API
-from tests.ports import free_port
+from tests.support.bridging import needs_mapping
+from tests.support.gateways import API
+from tests.support.ports import free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

@@ -21,9 +21,9 @@ import pytest
 
 from engine.cli.commands import run as run_command
 from engine.errors import SettingsError
-from engine.journal import JournalBroken
-from tests.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
-from tests.gateways import API
+from engine.storage.sqlite import JournalBroken
+from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
+from tests.support.gateways import API
 
 ECHO = "def handler(event, context):\n    print('seen')\n    return {'got': event, 'a': context.getUserData('A')}\n"
 FAIL = "def handler(event, context):\n    raise ValueError('no')\n"

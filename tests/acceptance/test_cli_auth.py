@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
+from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 
 SECRET, SECURITY = "the-secret-of-a-key", "security-token-of-temp"
 FILE = f"""

@@ -31,7 +31,8 @@ def handler(event, context):
 #: The engine on a disk whose fsync fails as long as the file named by BROKEN_DISK is there.
 BROKEN = """
 import os, sqlite3, sys
-from engine.journal import batch, database
+from engine.storage.sqlite import batch
+from engine.storage.sqlite import database
 
 class BrokenDisk(batch.WritingConnection):
     def execute(self, sql, *values):

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from engine.identity import Identity
+from engine.model.identity import Identity
 from tests.acceptance.engine_process import (
     REAL_TALLY,
     TALLY,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, rows, urn_of
-from tests.http_app import SOURCE, encoded, zipped
+from tests.support.http_app import SOURCE, encoded, zipped
 
 ROOT = f"/v2/{PROJECT}/fgs"
 HELLO = f"{BASE}/{urn_of('hello')}"

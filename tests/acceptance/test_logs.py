@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
-from tests.engine_process import CLEAN, ROOT, functiond
+from tests.support.engine_process import CLEAN, ROOT, functiond
 
 TALKS = """
 import os, subprocess, sys

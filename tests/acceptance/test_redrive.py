@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.acceptance.browsing import visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
-from tests.engine_process import functiond
+from tests.support.engine_process import functiond
 
 FGS = f"/v2/{PROJECT}/fgs"
 FAILS_ONCE = """

@@ -14,7 +14,7 @@ import pytest
 from msgspec import Struct
 
 from engine.cli.client import ApiError, Client
-from tests.engine_process import CLEAN, ROOT
+from tests.support.engine_process import CLEAN, ROOT
 
 OLD, NEW = "the-token-of-before", "the-token-of-after"
 

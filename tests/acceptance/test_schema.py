@@ -18,7 +18,7 @@ from schemathesis import GenerationMode, checks
 
 from engine.http.operations import OPERATIONS
 from tests.acceptance.engine_process import PROJECT, engine_on
-from tests.http_app import SOURCE, encoded
+from tests.support.http_app import SOURCE, encoded
 
 PROMISES = [checks.not_a_server_error, checks.response_schema_conformance, checks.content_type_conformance]
 #: So few that reserving cannot fill the machine.

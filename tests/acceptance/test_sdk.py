@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from tests.http_app import zipped
+from tests.support.http_app import zipped
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from engine.auth.signing import sign, write_date
 from tests.acceptance.engine_process import EngineProcess, engine_on
-from tests.engine_process import functiond
-from tests.http_app import PROJECT, urn_of
+from tests.support.engine_process import functiond
+from tests.support.http_app import PROJECT, urn_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

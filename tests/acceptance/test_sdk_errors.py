@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from engine.http.operations import OPERATIONS
 from tests.acceptance.engine_process import engine_on
-from tests.http_app import PROJECT, SOURCE, encoded, urn_of, zipped
+from tests.support.http_app import PROJECT, SOURCE, encoded, urn_of, zipped
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

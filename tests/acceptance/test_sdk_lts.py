@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.engine_process import PROJECT, Reply, urn_of
 from tests.acceptance.two_keys import OTHERS_TOKEN, Guarded, guarded
-from tests.logs import messages
+from tests.support.logs import messages
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

@@ -24,7 +24,7 @@ from tests.acceptance.test_sdk import (
     refused,
     urn_of,
 )
-from tests.http_app import zipped
+from tests.support.http_app import zipped
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

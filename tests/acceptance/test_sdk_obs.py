@@ -25,8 +25,8 @@ from tests.acceptance.test_sdk import (
     urn_of,
 )
 from tests.acceptance.test_sdk_resources import add_dependency, delete_dependency
-from tests.http_app import zipped
-from tests.s3_server import S3Server, free_s3_ports, s3_server
+from tests.support.http_app import zipped
+from tests.support.s3_server import S3Server, free_s3_ports, s3_server
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.test_sdk import Platform, create, encoded, ended, invoke, platform, refused, urn_of
-from tests.http_app import zipped
+from tests.support.http_app import zipped
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

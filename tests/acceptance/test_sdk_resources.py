@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.test_sdk import ECHO, PROJECT, Platform, create, encoded, ended, invoke, platform, refused, urn_of
-from tests.http_app import zipped
+from tests.support.http_app import zipped
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

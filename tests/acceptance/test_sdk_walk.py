@@ -15,7 +15,7 @@ import pytest
 
 from engine.http.operations import OPERATIONS
 from tests.acceptance.test_sdk_errors import BODIES, FUNCTION, TIMER, Platform, ask, platform
-from tests.http_app import encoded, urn_of, zipped
+from tests.support.http_app import encoded, urn_of, zipped
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

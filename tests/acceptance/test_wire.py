@@ -17,7 +17,7 @@ import pytest
 from msgspec import Struct
 
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
-from tests.http_app import encoded, zipped
+from tests.support.http_app import encoded, zipped
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own

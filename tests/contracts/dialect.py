@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.model import Function, Invocation, Outcome
-from tests.executing import function, invocation
+from tests.support.executing import function, invocation
 
 
 def _as_it_is(result: bytes) -> bytes:

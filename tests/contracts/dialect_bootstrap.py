@@ -11,7 +11,7 @@ from typing import Any
 
 import awslambdaric
 
-from engine.interpreters import own_interpreter
+from engine.runtimes.interpreters import own_interpreter
 from tests.contracts.dialect import Dialect
 
 #: What all of them do, given the request id.

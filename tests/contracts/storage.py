@@ -14,13 +14,12 @@ import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.identity import Identity
-from engine.journal import locked, open_storage
 from engine.model import Code, DestinationSpec, Invocation, Outcome, State
-from engine.protocols import CatalogStore, Cursors, Journal, Outbox, Records, ResourceStore, Settlement, Window
+from engine.model.identity import Identity
+from engine.protocols import CatalogStore, Cursors, Journal, Outbox, Records, ResourceStore, Settlement, Store, Window
+from engine.storage.sqlite import locked, open_storage
 from engine.testing import MemoryCursors, MemoryStorage, MemoryStore
 from engine.testing.resources import MemoryResourceStore
-from engine.trigger_seams import Store
 
 NOW = 1_700_000_000.0
 ROOM = 1 << 20  #: bytes, more than a test stores

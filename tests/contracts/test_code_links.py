@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import BadLink, ObjectMissing
 from engine.protocols import CodeLinks
-from engine.store_errors import BadLink, ObjectMissing
 from engine.testing.links import MemoryLinks
 from plugins.obs.code import ObsLinks
 from plugins.obs.store import ObsService

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine.errors import CursorMoved
 from engine.model import Invocation
 from engine.protocols import CursorMove, StoredResource
-from engine.trigger_errors import CursorMoved
 from tests.contracts.storage import Seams, Storage, made
 
 OWNER = "function:1"

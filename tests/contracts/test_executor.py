@@ -13,7 +13,7 @@ import pytest
 from engine.model import Code
 from engine.protocols import Executor
 from engine.testing.executor import InlineExecutor
-from tests.executing import function, invocation, pool
+from tests.support.executing import function, invocation, pool
 
 HANDLERS = """
 import asyncio

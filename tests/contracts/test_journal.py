@@ -8,9 +8,9 @@ import pytest
 
 from engine.errors import IdempotencyConflict
 from engine.model import Code, Invocation, Outcome, State
+from engine.model.retry import HISTORY
 from engine.protocols import Discarded
-from engine.retry import HISTORY
-from engine.scheduling.line import BEGINNING
+from engine.scheduling.function_queue import BEGINNING
 from tests.contracts.storage import (
     NOW,
     ROOM,

@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from engine.journal import locked, open_storage
 from engine.protocols import ResourceStore, StoredResource
+from engine.storage.sqlite import locked, open_storage
 from engine.testing.resources import MemoryResourceStore
 
 Opened = Callable[[], AbstractAsyncContextManager[ResourceStore]]

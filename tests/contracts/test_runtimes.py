@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from engine.executors.pool import Pool
-from engine.executors.walls import BARE, Walls
-from engine.frames import RESULT_LIMIT
-from engine.log_lines import decode
+from engine.executors.sandbox import BARE, Walls
+from engine.logs.lines import decode
 from engine.model import Code, Outcome
+from engine.runtimes.protocol import RESULT_LIMIT
 from tests.contracts.dialect import Dialect
 from tests.contracts.dialect_bootstrap import CUSTOM, HTTP, LAMBDA
 from tests.contracts.dialect_node import NODE
 from tests.contracts.dialect_python import PYTHON
-from tests.executing import pool
+from tests.support.executing import pool
 
 DIALECTS = (PYTHON, NODE, CUSTOM, LAMBDA, HTTP)
 NODE_HERE = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")

@@ -17,13 +17,13 @@ import anyio.to_thread
 import pytest
 from msgspec import Struct
 
+from engine.config.plugin_registry import load_plugins
 from engine.errors import InvalidField
-from engine.registry import load_plugins
 from engine.resources.bound_trigger import BoundTrigger
 from tests.acceptance.engine_process import PROJECT, EngineProcess, rows, urn_of
 from tests.contracts import rigs
 from tests.contracts.rigs.base import Rig, Target
-from tests.triggering import House, door, house, until
+from tests.support.triggering import House, door, house, until
 
 MODULES = [module.name for module in pkgutil.iter_modules(rigs.__path__) if module.name != "base"]
 RIGS: list[type[Rig]] = [import_module(f"{rigs.__name__}.{name}").Rig for name in MODULES]

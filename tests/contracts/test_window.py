@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from engine.model import Invocation
-from engine.scheduling.line import Entry
+from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import RunQueue
 from tests.contracts.storage import NOW, ROOM, Seams, Storage, cancelled, ended, made, started, stored
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType
 
+from engine.asgi.wire import Reply, json_reply
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import zoned_time
-from engine.http.wire import Reply, json_reply
-from engine.limits import Description, Percent
 from engine.model import Alias, Strategy
-from engine.urn import FunctionUrn
+from engine.model.limits import Description, Percent
+from engine.model.urn import FunctionUrn
 
 
 class AliasBody(Struct, frozen=True, kw_only=True):

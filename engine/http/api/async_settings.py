@@ -6,14 +6,14 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from engine.asgi.wire import Reply, json_reply
 from engine.http.api.paging import MAX_SETTINGS, PageInfo, page_of
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
-from engine.http.wire import Reply, json_reply
-from engine.limits import EventAge, Label, Param, Retries
-from engine.log_target import status_log_target
+from engine.logs.target import status_log_target
 from engine.model import AsyncSettings, DestinationSpec, Function
+from engine.model.limits import EventAge, Label, Param, Retries
 
 
 class Destination(Struct, frozen=True, kw_only=True):

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from engine.asgi.wire import check_json_text
+from engine.config.validation import misfit
 from engine.errors import InvalidField, NotJson
 from engine.http.api.nesting import is_deeper
 from engine.http.api.secrets import is_secret, without_secrets
-from engine.http.wire import check_json_text
-from engine.misfits import misfit
-from engine.text import MASK, without_nulls
+from engine.model.text import MASK, without_nulls
 
 T = TypeVar("T")
 

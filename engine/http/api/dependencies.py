@@ -7,16 +7,16 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from engine.asgi.wire import Reply, json_reply
 from engine.code.store import PACKAGE_LIMIT
 from engine.errors import BadDependency
 from engine.http.api.paging import page_of
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
-from engine.http.wire import Reply, json_reply
-from engine.limits import Description, Link
 from engine.model import Dependency
-from engine.resources.bundle import Resources
+from engine.model.limits import Description, Link
 from engine.resources.dependencies import NewDependency
 from engine.resources.dependency_rules import NAME, NAME_RULE
+from engine.resources.facade import Resources
 
 _BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
 

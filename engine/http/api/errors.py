@@ -10,9 +10,9 @@ import uuid
 import msgspec
 
 from engine import errors as e
+from engine.asgi.wire import Reply
+from engine.errors import BadLink, ObjectMissing
 from engine.http.api.trigger_codes import trigger_status
-from engine.http.wire import Reply
-from engine.store_errors import BadLink, ObjectMissing
 
 _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     e.FunctiondError: (500, "FSS.0500"),

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadEvent
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
-from engine.http.wire import Reply, json_reply
-from engine.resources.bundle import Resources
 from engine.resources.events import NAME, NAME_RULE, Event
+from engine.resources.facade import Resources
 
 EventLabel = Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=NAME_RULE)]
 

@@ -15,7 +15,8 @@ from engine.code.store import NO_CODE
 from engine.errors import InvalidField
 from engine.http.api.async_settings import SettingsShown
 from engine.http.api.dependencies import DependencyReply
-from engine.limits import (
+from engine.model import Function
+from engine.model.limits import (
     Description,
     FileName,
     Handler,
@@ -29,7 +30,6 @@ from engine.limits import (
     RestoreHookTimeout,
     Timeout,
 )
-from engine.model import Function
 from engine.resources.tags import read_tags
 
 Text = str | UnsetType

@@ -7,6 +7,7 @@ import base64
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from engine.asgi.wire import Reply, json_reply
 from engine.code.store import PACKAGE_LIMIT, CodeSource
 from engine.errors import CodeMissing, CodePackageTooLarge, InvalidField, PayloadTooLarge
 from engine.http.api.decoding import T
@@ -27,7 +28,6 @@ from engine.http.api.function_shapes import (
 from engine.http.api.paging import page_of
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, BODY_LIMIT, LONG_LIMIT, Call, Resource
-from engine.http.wire import Reply, json_reply
 from engine.model import Function
 
 CODE_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from engine.asgi.wire import Reply, json_reply
 from engine.http.api.parts import HealthChecks
 from engine.http.api.routing import Call, Resource
-from engine.http.wire import Reply, json_reply
 
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 

@@ -12,16 +12,16 @@ import math
 import msgspec
 from msgspec import Struct
 
+from engine.asgi.listener import Receive
+from engine.asgi.wire import JSON, Headers, Reply, check_json, json_reply, read_body
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
 from engine.http.api.errors import problem
 from engine.http.api.parts import Intake
-from engine.http.wire import JSON, Headers, Reply, check_json, json_reply, read_body
-from engine.limits import MEMORY_SIZES
-from engine.log_lines import framed_log
+from engine.logs.lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
-from engine.serving import Receive
-from engine.urn import FunctionUrn
+from engine.model.limits import MEMORY_SIZES
+from engine.model.urn import FunctionUrn
 
 MAX_DELAY = 7 * 86_400.0  #: seconds
 TEXT = b"text/plain; charset=utf-8"

@@ -8,13 +8,13 @@ import anyio
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
+from engine.asgi.wire import Reply
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time
 from engine.http.log_queue import LogQueue
-from engine.http.streaming import EVENTS, HEARTBEAT, Stream, Write, event
-from engine.http.wire import Reply
-from engine.log_lines import Line, decode
+from engine.logs.lines import Line, decode
 from engine.model import Function, Record
 
 JSON_LINES = b"application/x-ndjson"

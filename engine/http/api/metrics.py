@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadMetricQuery, BadQuery
 from engine.http.api.paging import MAX_LIMIT, bounds
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource, whole
-from engine.http.wire import Reply, json_reply
-from engine.usage import Stretch, Tally
+from engine.metrics.usage import Stretch, Tally
 
 DAY = 86_400.0
 MAX_PERIOD = 1_440  #: minutes

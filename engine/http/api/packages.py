@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.asgi.wire import Reply, json_reply
 from engine.code.function_package import CONFIG_LIMIT, Packed, open_package, pack
 from engine.code.store import PACKAGE_LIMIT, CodeSource, decoded
 from engine.errors import BadQuery, InvalidField, InvalidRequest, NamelessConfig, NotJson, PayloadTooLarge
@@ -19,9 +20,8 @@ from engine.http.api.function_replies import function_reply
 from engine.http.api.function_shapes import CreateBody, draft_of
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
-from engine.http.wire import Reply, json_reply
-from engine.limits import Name
 from engine.model import Function
+from engine.model.limits import Name
 
 FILE_LIMIT = PACKAGE_LIMIT + CONFIG_LIMIT
 _TOO_LARGE = f"the file may have {FILE_LIMIT >> 20} MB"

@@ -7,23 +7,22 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
-from engine.audit import AuditTrail
-from engine.clock import Clock
 from engine.code.store import CodeStore
 from engine.errors import UnknownInvocation
 from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
 from engine.functions.versions import Versions
-from engine.identity import Identity
-from engine.log_feed import LogBoard, LogFeed
+from engine.logs.feed import LogBoard, LogFeed
+from engine.metrics.usage import Usage
 from engine.model import Function, Outcome, Record, Request
-from engine.operation import Operation
-from engine.protocols import Records
-from engine.redrive import Redrive
+from engine.model.clock import Clock
+from engine.model.identity import Identity
+from engine.pipeline.redrive import Redrive
+from engine.protocols import Operation, Records
+from engine.protocols.audit import AuditTrail
 from engine.resources.bound_trigger import BoundTrigger
-from engine.resources.bundle import Resources
-from engine.triggering.source import SourceState
-from engine.usage import Usage
+from engine.resources.facade import Resources
+from engine.triggers.source import SourceState
 
 
 class Intake(Protocol):
@@ -47,7 +46,7 @@ class Dispatcher(Protocol):
 
 
 class Transcripts(Protocol):
-    """What functions have written, as ``engine.log_lines`` keeps it."""
+    """What functions have written, as ``engine.logs.lines`` keeps it."""
 
     async def log(self, key: int, request_id: str) -> bytes | None:
         """Of an invocation, so far; None: no more than its record tells."""

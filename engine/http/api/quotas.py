@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from engine.asgi.wire import Reply, json_reply
 from engine.functions.catalog import MAX_FUNCTIONS
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
-from engine.http.wire import Reply, json_reply
-from engine.limits import INSTANCES
+from engine.model.limits import INSTANCES
 from engine.resources.reservations import MAX_PER_PROJECT
 
 MB = 1 << 20

@@ -7,14 +7,14 @@ import math
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
-from engine.functions.scope import selection_of
+from engine.functions.invocation_filter import selection_of
 from engine.http.api.paging import MAX_LIMIT, bounds
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time, read_end, read_time, short_time
-from engine.http.wire import Reply, json_reply
-from engine.log_lines import plain
+from engine.logs.lines import plain
 from engine.model import Attempt, Code, Function, Record, State
 from engine.protocols import Selection
 

@@ -9,14 +9,14 @@ from urllib.parse import parse_qsl
 from msgspec import Struct
 from starlette.routing import Route, Router
 
+from engine.asgi.listener import App, Receive, Scope, Send
+from engine.asgi.streaming import Stream, stream
+from engine.asgi.wire import Reply, check_json_type, check_utf8, read_body, respond
 from engine.errors import BadQuery, Forbidden, InvalidField, NotFound, NotJson
 from engine.http.api.decoding import T, decode
 from engine.http.api.errors import problem
-from engine.http.streaming import Stream, stream
-from engine.http.wire import Reply, check_json_type, check_utf8, read_body, respond
-from engine.serving import App, Receive, Scope, Send
-from engine.triggering.routes import PROJECT
-from engine.urn import FunctionUrn, parse_urn
+from engine.model.urn import FunctionUrn, parse_urn
+from engine.triggers.routes import PROJECT
 
 #: Bytes of a body. Each limit has room for the longest texts allowed in such a body, even if they are all escapes.
 SHORT_LIMIT = 64 << 10  #: of one that names or switches something

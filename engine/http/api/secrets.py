@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from engine.text import MASK
+from engine.model.text import MASK
 
 TEXT = 1024  #: characters of a text that are kept
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField, NotFound, UnknownFunction
 from engine.http.api.paging import MAX_TAGGED
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BODY_LIMIT, LONG_LIMIT, Call, Resource, own_urn, whole
-from engine.http.wire import Reply, json_reply
 from engine.model import Function
+from engine.model.urn import LATEST
 from engine.resources.tags import TagFilter, TagSet
-from engine.urn import LATEST
 
 _FUNCTIONS = "functions"
 

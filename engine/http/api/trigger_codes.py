@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from engine import errors as e
-from engine import trigger_errors as te
+from engine import errors as te
 
 Status = tuple[int, str]
 

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from engine.asgi.wire import Reply, json_reply
 from engine.http.api.paging import MAX_LIMIT, page_of
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
-from engine.http.wire import Reply, json_reply
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import TriggerDraft
-from engine.triggering.keeper import STOPPED
+from engine.triggers.supervisor import STOPPED
 
 Data = dict[str, Any]
 _ONE = "{trigger_type_code}/{trigger_id}"

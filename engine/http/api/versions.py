@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField
 from engine.http.api.function_replies import version_reply
 from engine.http.api.function_shapes import FunctionReply
 from engine.http.api.paging import page_of
 from engine.http.api.parts import Parts
 from engine.http.api.routing import BASE, Call, Resource
-from engine.http.wire import Reply, json_reply
-from engine.limits import Description
 from engine.model import Function
+from engine.model.limits import Description
 
 
 class PublishBody(Struct, frozen=True, kw_only=True):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from engine.asgi.wire import Reply
 from engine.http.api.paging import bounds
 from engine.http.api.parts import Parts
-from engine.http.api.redriving import RedriveApi
+from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import Call
 from engine.http.console.pages import Pages
-from engine.http.wire import Reply
 
 ROWS = 50
 

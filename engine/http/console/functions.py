@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from engine.asgi.wire import Reply
 from engine.http.api.paging import page_of
 from engine.http.api.routing import Call
 from engine.http.console.pages import Pages
 from engine.http.console.parts import ConsoleParts
-from engine.http.wire import Reply
 from engine.model import Alias, AsyncSettings, Function
 
 ROWS = 100

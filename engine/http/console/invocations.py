@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from engine.asgi.wire import Reply
 from engine.errors import UnknownInvocation
-from engine.functions.scope import selection_of
+from engine.functions.invocation_filter import selection_of
 from engine.http.api.paging import bounds
 from engine.http.api.parts import Parts
 from engine.http.api.records import read_states
-from engine.http.api.redriving import RedriveApi
+from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import Call, own_urn
 from engine.http.console.pages import Pages
-from engine.http.wire import Reply
-from engine.log_lines import Line, decode, last
+from engine.logs.lines import Line, decode, last
 from engine.model import Record, State
+from engine.model.urn import LATEST
 from engine.protocols import Selection
-from engine.urn import LATEST
 
 ROWS = 50
 WITHIN = 10_000  #: rows that a page looks at, at most

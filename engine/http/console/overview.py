@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from engine.asgi.wire import Reply
 from engine.http.api.routing import Call
 from engine.http.console.pages import Pages
 from engine.http.console.parts import ConsoleParts
-from engine.http.wire import Reply
-from engine.telemetry import Figure
+from engine.metrics.prometheus import Figure
 
 
 class OverviewPage:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
+from engine.asgi.wire import Reply
 from engine.http.api.parts import Parts
 from engine.http.api.routing import Call
 from engine.http.console import words
 from engine.http.console.paths import HOME, STATIC
 from engine.http.console.projects import projects_for
-from engine.http.wire import Reply
-from engine.urn import short_name
+from engine.model.urn import short_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment

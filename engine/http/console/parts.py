@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from msgspec import Struct
 
 from engine.http.api.parts import Parts
-from engine.telemetry import Figure
-from engine.triggering.keeper import Health
+from engine.metrics.prometheus import Figure
+from engine.triggers.supervisor import Health
 
 
 class ConsoleParts(Struct, frozen=True, kw_only=True):

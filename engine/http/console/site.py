@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+from engine.asgi.listener import Scope
+from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, NotFound, Unauthorized
 from engine.http.api.errors import error_reply
 from engine.http.api.routing import Call, Handler, Resource
@@ -16,8 +18,6 @@ from engine.http.console.pages import HEADERS, Pages
 from engine.http.console.parts import ConsoleParts
 from engine.http.console.paths import FILES, HOME, PROJECT, STATIC, is_page
 from engine.http.console.triggers import TriggersPage
-from engine.http.wire import Reply
-from engine.serving import Scope
 
 _CHALLENGE = (b"www-authenticate", b'Basic realm="functiond", charset="UTF-8"')
 _SIGN_IN = "Sign in with one of the engine's tokens as the password; any user name will do."

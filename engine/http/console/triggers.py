@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from engine.asgi.wire import Reply
 from engine.http.api.paging import page_of
 from engine.http.api.routing import Call, own_urn
 from engine.http.api.triggers import TriggersApi
 from engine.http.console.pages import Pages
 from engine.http.console.parts import ConsoleParts
-from engine.http.wire import Reply
-from engine.triggering.keeper import RUNNING
+from engine.triggers.supervisor import RUNNING
 
 ROWS = 100
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from engine.http.api.times import exact_time
-from engine.statistics import Distribution
+from engine.metrics.histogram import Distribution
 
 _SPANS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"), (0.001, "ms"), (0.000_001, "µs"))
 _SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.contracts.rigs import base
 from tests.contracts.rigs.webhook import push
-from tests.gateways import API
-from tests.ports import free_port
+from tests.support.gateways import API
+from tests.support.ports import free_port
 
 
 class Rig(base.Rig):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from msgspec import Struct
 
-from tests.http_app import PROJECT
+from tests.support.http_app import PROJECT
 
 
 class Target(Struct, frozen=True, kw_only=True):

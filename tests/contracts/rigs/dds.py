@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.contracts.rigs import base
-from tests.mongo_server import COLLECTION, DATABASE, PASSWORD, MongoServer, mongo_server
+from tests.support.mongo_server import COLLECTION, DATABASE, PASSWORD, MongoServer, mongo_server
 
 
 class Rig(base.Rig):

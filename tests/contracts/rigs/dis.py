@@ -11,14 +11,14 @@ from typing import Any, Self
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from engine.app import Running
+from engine.app.lifecycle import Running
+from engine.app.service import api_parts
+from engine.asgi.listener import listen
 from engine.http.server import create_app
-from engine.service import api_parts
-from engine.serving import listen
 from plugins.dis import plugin
 from tests.contracts.rigs import base
-from tests.streams import Dis
-from tests.triggering import house
+from tests.support.streams import Dis
+from tests.support.triggering import house
 
 
 class Rig(base.Rig):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.contracts.rigs import base
-from tests.kafka_broker import Broker, kafka_broker
+from tests.support.kafka_broker import Broker, kafka_broker
 
 TOPIC = "orders"
 

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from engine import project_log_target
 from plugins.lts import plugin
 from tests.contracts.rigs import base
-from tests.logs import Lts, messages
-from tests.triggering import door, house
+from tests.support.logs import Lts, messages
+from tests.support.triggering import door, house
 
 #: Takes lines, and calls nothing.
 WITHOUT_SOURCE = replace(plugin, trigger=None)

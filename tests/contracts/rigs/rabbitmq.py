@@ -11,7 +11,7 @@ from typing import Any, Self
 import anyio.to_thread
 
 from tests.contracts.rigs import base
-from tests.rabbit_broker import PASSWORD, USER, VHOST, started_broker
+from tests.support.rabbit_broker import PASSWORD, USER, VHOST, started_broker
 
 
 class Rig(base.Rig):

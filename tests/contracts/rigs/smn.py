@@ -10,7 +10,7 @@ from anyio.from_thread import start_blocking_portal
 
 from tests.contracts.rigs import base
 from tests.contracts.rigs.webhook import push
-from tests.topics import TOPIC, Signer, encoded, serving
+from tests.support.topics import TOPIC, Signer, encoded, serving
 
 
 class Rig(base.Rig):

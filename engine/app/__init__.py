@@ -1,0 +1,1 @@
+"""The application: construction, lifecycle, process and embedding."""

@@ -1,0 +1,43 @@
+"""The engine within a Python program of one's own: ``Engine(plugins=[mine]).serve()``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.app.lifecycle import Running, run_engine
+from engine.app.service import serve
+from engine.config.plugin_registry import load_plugins
+from engine.config.settings import Settings, load_settings
+from engine.protocols import Plugin
+
+
+class Engine:
+    """Built-in and installed plugins, and ``plugins``, which win where they speak for the same kind.
+
+    ``settings`` have dotted names, such as ``{"storage.data_dir": "/var/lib/functiond", "http.port": 0}``; ``config``
+    is a TOML file, over which they win. The environment is not looked at. Raises SettingsError.
+    """
+
+    def __init__(
+        self,
+        *,
+        plugins: Iterable[Plugin] = (),
+        settings: Mapping[str, Any] | None = None,
+        config: Path | None = None,
+    ) -> None:
+        self.settings: Settings = load_settings(file=config, overrides=settings)
+        self.plugins = [*load_plugins(self.settings.plugin), *plugins]
+
+    def serve(self) -> None:
+        """Answer over HTTP until SIGTERM or SIGINT. For the main thread of a program."""
+        asyncio.run(serve(self.settings, plugins=self.plugins, ready=lambda engine, url: None))
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[Running]:
+        """Run in the loop that is there, without HTTP, while the block is entered."""
+        async with run_engine(self.settings, plugins=self.plugins) as running:
+            yield running

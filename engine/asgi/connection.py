@@ -1,0 +1,307 @@
+"""An HTTP/1.1 connection: uvicorn's protocol with bounds on all that a client may send, and one way to reject it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable
+from enum import Enum, auto
+from functools import partial
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from engine.protocols import WHOLE_REPLY
+
+Header = tuple[bytes, bytes]
+
+HEAD_LIMIT = 64 << 10  #: bytes of request line, headers and trailers
+RETRY = b"retry-after: 1\r\n"
+ALLOW = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+UPGRADE_FIELDS = (b"upgrade", b"http2-settings")
+
+
+class ListenerState(ServerState):
+    """What the connections share; ``idle`` is set while there are none."""
+
+    def __init__(self, *, connection_limit: int, held_limit: int) -> None:
+        super().__init__()
+        self.connection_limit, self.held_limit = connection_limit, held_limit
+        self.held = 0  #: bytes of requests without an answer whose bodies did not come at once
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+
+class _Rejection(Exception):
+    """An error reply of the listener itself. The connection is closed after it."""
+
+    def __init__(self, status: int, code: bytes, message: bytes, more: bytes = b"") -> None:
+        super().__init__(status, message)
+        body = b'{"error_code":"%b","error_msg":"%b"}' % (code, message)
+        self.reply = (
+            STATUS_LINE[status]
+            + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+            + b"x-request-id: %b\r\nconnection: close\r\n" % str(uuid.uuid4()).encode()
+            + more
+            + b"\r\n"
+            + body
+        )
+
+
+def _not_http() -> _Rejection:
+    return _Rejection(400, b"FSS.0400", b"this is not an HTTP/1.1 request")
+
+
+def _fields_too_large() -> _Rejection:
+    return _Rejection(431, b"FSS.0400", b"request line, headers and trailers may have %d bytes" % HEAD_LIMIT)
+
+
+class _Part(Enum):
+    """The part of a request that the next bytes belong to."""
+
+    HEAD = auto()  #: also between two requests
+    BODY = auto()
+    TRAILERS = auto()  #: also a chunk of which no byte has come yet
+
+
+class Connection(HttpToolsProtocol):
+    """Bounds what a client may send before its request is complete, in bytes and in time.
+
+    One timer runs from the connection, or the last answer, to the end of the next head; another while a body is
+    under way that did not come at once. A request to switch protocols is read as an ordinary one (RFC 9110, 7.8).
+    A request that is rejected is the last one read; the earlier ones are answered first.
+    """
+
+    server_state: ListenerState
+    parser: httptools.HttpRequestParser
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._part, self._chunk = _Part.HEAD, 0
+        self._unread = 0  #: bytes of the head or the trailers that came after their first packet
+        self._fields = 0  #: bytes of names and values, counted once there are trailers
+        self._plain_head: bytes | None = None
+        self._rejection: _Rejection | None = None
+        self._held, self._fed = 0, 0.0
+        self._body_timer: asyncio.TimerHandle | None = None
+        self.server_state.idle.clear()
+        if len(self.connections) > self.server_state.connection_limit:
+            self._reject(_Rejection(503, b"FSS.0503", b"too many connections: use fewer, or retry", RETRY))
+            return
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_head_timer()
+        self._stop_body_timer()
+        self._hold(0)
+        if not self.connections:
+            self.server_state.idle.set()
+
+    def data_received(self, data: bytes) -> None:
+        if self._rejection is not None:
+            return
+        self._chunk = len(data)
+        if self._part is not _Part.BODY:
+            self._unread += self._chunk
+        try:
+            if self._unread > HEAD_LIMIT + self._chunk:
+                raise _fields_too_large()
+            self._feed(data)
+        except _Rejection as rejection:
+            self._reject_current(rejection)
+        except httptools.HttpParserError as error:
+            # The parser keeps an exception of its callbacks as the context of its own.
+            cause = error.__context__
+            self._reject_current(cause if isinstance(cause, _Rejection) else _not_http())
+        else:
+            if self._body_timer is not None or (self.cycle is not None and self.cycle.more_body):
+                self._watch_body()
+
+    def _feed(self, data: bytes) -> None:
+        """Parse ``data``. A parser stops after a head that asks for an upgrade: a new one reads on from there."""
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+            head, self._plain_head = self._plain_head, None
+            self.parser.feed_data(head or b"")
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Called for any bytes; but only a whole head ends the wait for it, or one byte would do to stay for ever."""
+
+    def _stop_head_timer(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+
+    def on_message_begin(self) -> None:
+        self._part, self._unread, self._fields = _Part.HEAD, 0, 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._part is _Part.HEAD:
+            super().on_header(name, value)
+            return
+        # Trailers are dropped: the request was authenticated and routed by its headers.
+        self._fields = (self._fields or self._head_size()) + len(name) + len(value)
+        if self._fields > HEAD_LIMIT:
+            raise _fields_too_large()
+
+    def on_headers_complete(self) -> None:
+        # The sum is only taken if the bytes that came since the head began could exceed the limit at all.
+        if self._unread + self._chunk > HEAD_LIMIT and self._head_size() > HEAD_LIMIT:
+            raise _fields_too_large()
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _Rejection(405, b"FSS.0405", b"CONNECT is not supported: this is not a proxy", ALLOW)
+            self._plain_head = self._head_without_upgrade()
+            return
+        self._part, self._unread = _Part.BODY, 0
+        self._stop_head_timer()
+        super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        self._part, self._unread = _Part.TRAILERS, 0
+
+    def on_body(self, body: bytes) -> None:
+        self._part, self._unread = _Part.BODY, 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._plain_head is not None:
+            return  # the head comes again, with its body
+        self._part, self._unread = _Part.HEAD, 0
+        super().on_message_complete()
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token for token in value.split(b",") if token.strip().lower() not in UPGRADE_FIELDS]
+                lines.append(b"connection: " + b",".join(tokens))
+            elif name not in UPGRADE_FIELDS:
+                lines.append(b"%b: %b" % (name, value))
+        return b"\r\n".join((*lines, b"", b""))
+
+    def on_response_complete(self) -> None:
+        if self._held:
+            self._hold_queued()
+        if self._body_timer is not None:
+            self._fed = self.loop.time()  # till now it may have waited for us
+        if self._rejection is not None and not self.pipeline:
+            self._end(self._rejection)
+        else:
+            super().on_response_complete()
+
+    def _hold(self, size: int) -> None:
+        self.server_state.held += size - self._held
+        self._held = size
+
+    def _hold_queued(self) -> None:
+        self._hold(sum(len(cycle.body) for cycle, _ in self.pipeline))
+
+    def _watch_body(self) -> None:
+        """Called for each packet of a body that did not come at once: what did is soon the engine's to bound."""
+        if self.cycle.response_complete or self.transport.is_closing():
+            self._stop_body_timer()
+            return
+        self._hold(self._held + self._chunk)
+        if self.server_state.held > self.server_state.held_limit:
+            rejection = _Rejection(503, b"FSS.0503", b"too many bytes of requests are held: retry later", RETRY)
+            self._reject(rejection, self.cycle)
+            return
+        if not self._body_missing():
+            self._stop_body_timer()
+            return
+        self._fed = self.loop.time()
+        if self._body_timer is None:
+            self._body_timer = self.loop.call_later(self.timeout_keep_alive, self._check_body)
+
+    def _check_body(self) -> None:
+        """The timer is not set anew for each packet: it looks when the last one came."""
+        self._body_timer = None
+        if not self._body_missing():
+            return
+        if self.flow.read_paused or self.cycle.waiting_for_100_continue:
+            self._fed = self.loop.time()  # it waits for us
+        left = self._fed + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._body_timer = self.loop.call_later(left, self._check_body)
+        else:
+            rejection = _Rejection(408, b"FSS.0408", b"the body stopped coming: send the request again")
+            self._reject(rejection, self.cycle)
+
+    def _body_missing(self) -> bool:
+        return self.cycle.more_body and not self.cycle.response_complete and not self.transport.is_closing()
+
+    def _stop_body_timer(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.scope["extensions"] = {WHOLE_REPLY: {"write": partial(_write_whole, cycle)}}
+        super()._start_asgi_task(cycle, app)
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def _reject_current(self, rejection: _Rejection) -> None:
+        """Reject the request that is being read."""
+        self._reject(rejection, None if self._part is _Part.HEAD else self.cycle)
+
+    def _reject(self, rejection: _Rejection, cycle: RequestResponseCycle | None = None) -> None:
+        """Read nothing more, answer all earlier requests, send ``rejection``, and close.
+
+        ``cycle`` is the request that is rejected, if its head was read. The application is told that its client has
+        gone, even if it has the whole body. If it has begun to answer, the answer is cut off instead.
+        """
+        self._rejection = rejection
+        self._stop_head_timer()
+        self._stop_body_timer()
+        waiting = self.cycle is not None and not self.cycle.response_complete
+        if cycle is not None:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            waiting = bool(self.pipeline)
+            if waiting:
+                self.pipeline.popleft()  # the newest, which was not started
+        self._hold_queued()
+        if waiting:
+            self.flow.pause_reading()
+        elif cycle is not None and cycle.response_started:
+            self.transport.close()
+        else:
+            self._end(rejection)
+
+    def _end(self, rejection: _Rejection) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(rejection.reply)
+            self.transport.close()
+
+
+def _write_whole(cycle: RequestResponseCycle, status: int, headers: Iterable[Header], body: bytes) -> bool:
+    """What ``cycle.send`` does with a start and a body, for headers that the engine itself made."""
+    if cycle.disconnected:
+        return True  # nobody listens
+    if cycle.response_started or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
+        return False
+    cycle.response_started = cycle.response_complete = True
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    if not cycle.keep_alive:
+        lines.append(b"connection: close\r\n")
+    cycle.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    del cycle.scope["extensions"]  # which refers to the cycle: only the collector would free the two
+    cycle.on_response()
+    return True

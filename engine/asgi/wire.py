@@ -1,0 +1,109 @@
+"""HTTP as bytes: a reply, and a request's body read within bounds.
+
+The hot path uses nothing else, so it builds no request or response objects but these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct
+
+from engine.asgi.listener import WHOLE_REPLY, Receive, Scope, Send
+from engine.errors import NotJson, PayloadTooLarge
+
+Headers = Mapping[bytes, bytes]  #: names in lower case; of repeated ones the last
+
+JSON = b"application/json"
+
+
+class ClientGone(Exception):
+    """The client hung up in the middle of its request: nobody is left to answer."""
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    status: int = 200
+    body: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = JSON
+
+
+def json_reply(value: object, *, status: int = 200) -> Reply:
+    return Reply(status=status, body=msgspec.json.encode(value))
+
+
+async def respond(scope: Scope, send: Send, reply: Reply) -> None:
+    headers = list(reply.headers)
+    if reply.status != 204:
+        headers.append((b"content-length", b"%d" % len(reply.body)))
+    if reply.body or reply.content_type != JSON:  # no lines are lines, too; nothing is no JSON
+        headers.append((b"content-type", reply.content_type))
+    whole = scope.get("extensions", {}).get(WHOLE_REPLY)
+    if whole is None or not whole["write"](reply.status, headers, reply.body):
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+
+async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
+    """The whole body, never holding much more than ``limit`` bytes of it. Raises PayloadTooLarge, ClientGone."""
+    declared = headers.get(b"content-length")
+    if declared is not None and int(declared) > limit:
+        raise PayloadTooLarge(limit)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        return await _read_on(receive, bytearray(body), limit)
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    if len(body) > limit:
+        raise PayloadTooLarge(limit)
+    return body
+
+
+async def _read_on(receive: Receive, body: bytearray, limit: int) -> bytes:
+    more = True
+    while more:
+        if len(body) > limit:
+            raise PayloadTooLarge(limit)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    if len(body) > limit:
+        raise PayloadTooLarge(limit)
+    return bytes(body)
+
+
+def check_json(headers: Headers, body: bytes) -> None:
+    """A body must say that it is JSON and be it. Raises NotJson."""
+    check_json_type(headers)
+    check_utf8(body)
+    check_json_text(body)
+
+
+def check_json_text(body: bytes) -> None:
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except msgspec.DecodeError as error:
+        raise NotJson(str(error)) from None
+    except RecursionError:
+        raise NotJson("it is nested too deeply") from None
+
+
+def check_json_type(headers: Headers) -> None:
+    kind = headers.get(b"content-type", b"")
+    if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
+        shown = kind.decode("latin-1")[:80]
+        raise NotJson(f"it came as {shown!r}" if shown else "it came without Content-Type")
+
+
+def check_utf8(body: bytes) -> None:
+    """The JSON decoder looks at structure only, and would let broken text pass."""
+    if body.isascii():
+        return
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise NotJson(f"it is not UTF-8 at byte {error.start}") from None

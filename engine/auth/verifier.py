@@ -1,0 +1,82 @@
+"""Who signed a request, whoever keeps the keys; who fails too often must wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import anyio.to_thread
+import structlog
+from msgspec import Struct
+
+from engine.auth.signatures import Headers, Signatures, Signed
+from engine.auth.signing import Authorization, hash_of, read_authorization
+from engine.auth.throttle import Failures, Subject
+from engine.errors import Unauthorized
+from engine.model.clock import Clock
+
+LARGE = 1 << 20  #: bytes of a body from which on hashing it would hold up others
+
+log = structlog.get_logger("functiond")
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """Who signed a request, as far as its head tells."""
+
+    proof: Authorization
+    secret: bytes
+    subject: Subject
+
+
+class Signers:
+    """A request is believed once ``claim`` and ``verify`` have returned; both raise Unauthorized."""
+
+    def __init__(self, clock: Clock, failures: Failures) -> None:
+        self._failures, self._signatures = failures, Signatures(clock)
+
+    def claim(self, headers: Headers, address: str, secret_of: Callable[[str], bytes | None]) -> Claim:
+        """By what the headers say, ``authorization`` among them. Raises TooManyFailures."""
+        proof = read_authorization(headers[b"authorization"])
+        secret = secret_of(proof.access) if proof else None
+        subject = self._failures.subject(address, proof.access if proof and secret is not None else "")
+        self._failures.check(subject)
+        if proof is None:
+            raise self.failed(
+                subject, "Authorization must be SDK-HMAC-SHA256 Access=..., SignedHeaders=..., Signature=..."
+            )
+        if secret is None:
+            raise self.failed(subject, "the access key is not one of this engine's")
+        if problem := self._signatures.bad_head(headers, proof):
+            raise self.failed(subject, problem)
+        return Claim(proof=proof, secret=secret, subject=subject)
+
+    async def verify(self, claim: Claim, scope: MutableMapping[str, Any], headers: Headers, body: bytes) -> None:
+        body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
+        signed = Signed(
+            method=scope["method"].encode(), path=scope["raw_path"], query=scope["query_string"], headers=headers
+        )
+        if problem := self._signatures.mismatch(signed, body_hash, claim.proof, claim.secret):
+            raise self.failed(claim.subject, problem)
+
+    @contextmanager
+    def attempt(self, address: str) -> Iterator[None]:
+        """For proofs other than signatures: Unauthorized in the block counts. Raises TooManyFailures."""
+        subject = self._failures.subject(address)
+        self._failures.check(subject)
+        try:
+            yield
+        except Unauthorized as error:
+            self.failed(subject, str(error))
+            raise
+
+    def failed(self, subject: Subject, problem: str) -> Unauthorized:
+        """To be raised; it counts, and is logged."""
+        self._failures.note(subject)
+        log.warning("not authenticated", client=subject[0], access=subject[1], problem=problem)
+        return Unauthorized(problem)
+
+
+def address_of(scope: Mapping[str, Any]) -> str:
+    """Of who connected."""
+    return scope["client"][0] if scope.get("client") else ""

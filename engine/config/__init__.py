@@ -1,0 +1,1 @@
+"""Settings and plugins: read, checked whole, and looked up by kind."""

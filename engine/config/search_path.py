@@ -1,0 +1,70 @@
+"""Module search path of the engine's process.
+
+Folders that people work in hold modules of any name. The current folder is therefore searched last, and only if a
+setting names plugins: its files never replace the engine's modules, its dependencies or the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from engine.errors import SettingsError
+
+PLUGINS = "plugins"  #: package of the built-in plugins
+ROOT = str(Path(__file__).parents[2])  #: folder of the packages ``engine`` and ``plugins``
+
+
+def drop_current_folder() -> None:
+    """Remove the current folder where ``python -m`` has put it, not where PYTHONPATH names it."""
+    if not sys.flags.safe_path and sys.path[:1] == [_current_folder()]:
+        del sys.path[0]
+
+
+def append_current_folder() -> None:
+    """Search the current folder for modules that are found nowhere else."""
+    folder = _current_folder()
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
+
+
+def import_own_plugins() -> None:
+    """Import the package of the built-in plugins from beside this engine, whatever the search path finds first.
+
+    Raises SettingsError if the program has imported another package of this name.
+    """
+    sys.path.insert(0, ROOT)
+    try:
+        module = import_module(PLUGINS)
+    finally:
+        sys.path.remove(ROOT)
+    own = os.path.realpath(os.path.join(ROOT, PLUGINS))
+    if own not in map(os.path.realpath, getattr(module, "__path__", ())):
+        raise SettingsError(f"{module} is imported, and the engine has a package of this name in {own}: rename yours")
+
+
+def describe_shadow(name: str) -> str:
+    """Tell which file is imported in place of the current folder's module ``name``; empty if none is."""
+    top, *_ = parts = name.split(".")
+    module = Path(*parts)
+    local = next((file for file in (module / "__init__.py", module.with_suffix(".py")) if file.is_file()), None)
+    spec = find_spec(top)
+    if local is None or spec is None:
+        return ""
+    taken = {os.path.realpath(place) for place in (spec.origin, *(spec.submodule_search_locations or ())) if place}
+    renamed = local.parts[0] if len(local.parts) > 1 else local
+    if os.path.realpath(renamed) in taken:
+        return ""
+    found = spec.origin if spec.has_location else f"Python's own {top}"
+    return f"{found} is found first, so ./{local} is shadowed: rename ./{renamed}"
+
+
+def _current_folder() -> str:
+    """Return its path; empty if it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,276 @@
+"""Everything that can be set, checked whole before anything starts.
+
+Later sources win: defaults, a TOML file, environment variables (``FUNCTIOND_SECTION__KEY``), the command line.
+Parts get values, never this object.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from engine.auth.credentials import AccessKey, Token, check_private, first_twice, read_credentials
+from engine.code.quota import QUOTA
+from engine.config.validation import misfit
+from engine.errors import SettingsError
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+#: Variables of the command line, which are no settings of an engine.
+COMMAND_VARIABLES = frozenset(
+    {
+        "FUNCTIOND_CONFIG",
+        "FUNCTIOND_URL",
+        "FUNCTIOND_PROJECT",
+        "FUNCTIOND_ACCESS_KEY",
+        "FUNCTIOND_SECRET_KEY",
+        "FUNCTIOND_SECURITY_TOKEN",
+    }
+)
+#: What an instance finds in its environment: an engine may be started inside a function.
+INSTANCE_VARIABLES = frozenset({"FUNCTIOND_ENGINE", "FUNCTIOND_INSTANCE"})
+
+
+def default_slots() -> int:
+    """By the processors that this process may run on, which may be fewer than the machine has."""
+    return max(16, 8 * len(os.sched_getaffinity(0)))
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class HttpSettings(Section, frozen=True, kw_only=True):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080  #: 0 takes a free one
+    sync_timeout: Seconds = 90.0  #: synchronous callers get 504 after this many seconds
+    sync_body_limit: Positive = 6 * MIB
+    async_body_limit: Positive = 256 * KIB
+    region: str = "local-1"
+    console: bool = True  #: pages for people, below /console/
+    #: Whether updating a configuration resets what the request leaves out (spec functiongraph_api 4.1 leaves it open).
+    update_resets: bool = False
+
+
+class AuthSettings(Section, frozen=True, kw_only=True):
+    """With any key or token, every request needs one; without, only this machine may ask."""
+
+    file: str = ""  #: TOML with more [[keys]] and [[tokens]]; its owner's alone
+    keys: tuple[AccessKey, ...] = ()
+    tokens: tuple[Token, ...] = ()
+    open_metrics: bool = False  #: /metrics and /readyz need no credentials, as /healthz never does
+    failures: Positive = 20  #: failed attempts in ``failure_window`` after which a client address must wait
+    failure_window: Annotated[float, Meta(gt=0)] = 60.0
+
+    @property
+    def required(self) -> bool:
+        return bool(self.keys or self.tokens)
+
+    def __post_init__(self) -> None:
+        if twice := first_twice(key.access for key in self.keys):
+            raise ValueError(f"the access key {twice} is there twice")
+        if first_twice(token.token for token in self.tokens):
+            raise ValueError("a token is there twice")
+
+
+class QueueSettings(Section, frozen=True, kw_only=True):
+    ageing: Seconds = 60.0  #: one step of priority is worth this many seconds of waiting
+    rows: Positive = 10_000_000  #: unfinished invocations in all
+    size: Positive = 20 * GIB  #: payload bytes of all of them
+    function_rows: Positive = 2_000_000
+    function_size: Positive = 8 * GIB
+    sync_rows: Positive = 1_000  #: synchronous calls that wait or run
+    sync_size: Positive = 256 * MIB
+    idempotency_retention: Seconds = 86_400.0
+    host_idle_gate: bool = False  #: asynchronous work also waits while the host's processors are busy
+
+
+class ExecutorSettings(Section, frozen=True, kw_only=True):
+    slots: Positive = default_slots()  #: invocations that run at a time
+    sync_slots: Annotated[int, Meta(ge=0)] = 2  #: of them kept free for synchronous callers
+    memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: three quarters of what the engine may use
+    idle: Seconds = 300.0  #: an instance without work ends after this many seconds
+    python: str = ""  #: interpreter of all Python functions; empty: the installed one that is nearest to the runtime
+    node: str = ""  #: likewise of Node.js functions
+    long_time_functions: tuple[str, ...] = ()  #: URNs or names that may exceed ``max_timeout``; "*" for all
+    max_timeout: Positive = 900  #: seconds, for functions not listed there
+    log_size: Positive = MIB  #: bytes of output kept per invocation
+    processes: Positive = 1024  #: per instance, where the kernel can limit it
+    isolation: Literal["auto", "bubblewrap", "process"] = "auto"  #: auto: a sandbox of bubblewrap's if it works here
+    tmp_size: Positive = 512  #: MB of each instance's temporary folder, in a sandbox
+    network: bool = True  #: whether functions reach the network; if not, loopback of their own is all they have
+    http_network: Literal["host", "own"] = "host"  #: of HTTP functions; in their own they reach nothing outside
+    fork_server: Literal["off", "need", "start"] = "need"  #: outside a sandbox, whether Python instances are forked
+
+
+class RetrySettings(Section, frozen=True, kw_only=True):
+    base: Seconds = 1.0  #: seconds before the first retry
+    factor: Annotated[float, Meta(ge=1)] = 2.0
+    longest: Seconds = 300.0
+    jitter: Annotated[float, Meta(ge=0, le=1)] = 0.2  #: share of the wait that is random
+    default_retries: Annotated[int, Meta(ge=0, le=8)] = 0  #: for functions without asynchronous settings
+    default_max_age: Annotated[int, Meta(ge=0)] = 0  #: likewise; 0: no limit
+
+
+class StorageSettings(Section, frozen=True, kw_only=True):
+    data_dir: str = "data"
+    retention: Seconds = 7 * 86_400.0  #: seconds that finished invocations are kept
+    retention_rows: Positive = 5_000_000
+    retention_size: Positive = 10 * GIB
+    logs_size: Positive = GIB  #: bytes of logs that are longer than records keep; beyond, the oldest go
+    free_space: Annotated[int, Meta(ge=0)] = 256 * MIB  #: bytes left on disk below which new work is refused
+    ballast: Annotated[int, Meta(ge=0)] = 16 * MIB  #: file given up when the disk is full
+    code_quota: Positive = QUOTA  #: bytes of packages that a project may keep
+    commit_warning: Seconds = 1.0  #: a commit in flight longer than this is unhealthy
+
+
+class TriggerSettings(Section, frozen=True, kw_only=True):
+    timer_sync_execution: bool = False  #: whether a timer may ask to wait for its function (sync_execution)
+
+
+class LogSettings(Section, frozen=True, kw_only=True):
+    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    http: HttpSettings = field(default_factory=HttpSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    queue: QueueSettings = field(default_factory=QueueSettings)
+    executor: ExecutorSettings = field(default_factory=ExecutorSettings)
+    retry: RetrySettings = field(default_factory=RetrySettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    triggers: TriggerSettings = field(default_factory=TriggerSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    plugin: tuple[str, ...] = ()  #: modules that register plugins
+    grace: Seconds = 30.0  #: seconds that running work gets at shutdown
+    plugins: dict[str, Any] = field(default_factory=dict)  #: tables of services, checked when plugins are known
+
+    def __post_init__(self) -> None:
+        if self.executor.sync_slots >= self.executor.slots:
+            raise ValueError("executor.sync_slots must be smaller than executor.slots")
+        if not is_loopback(self.http.host) and not self.auth.required:
+            raise ValueError(
+                f"http.host {self.http.host} is reachable by others, who need credentials: name a file of them as "
+                "auth.file, or use 127.0.0.1, ::1 or localhost"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def load_settings(
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read, merge and check. ``overrides`` are dotted names; Nones are passed over. Raises SettingsError."""
+    table = _read_toml(file) if file else {}
+    _refuse_unknown(table, Settings, "")
+    for name, value in (environ or {}).items():
+        if name.startswith("FUNCTIOND_") and name not in COMMAND_VARIABLES | INSTANCE_VARIABLES:
+            path = name.removeprefix("FUNCTIOND_").lower().split("__")
+            _put(table, path, value)
+    for dotted, value in (overrides or {}).items():
+        if value is not None:
+            _put(table, dotted.split("."), value)
+    _refuse_unknown(table, Settings, "")
+    _add_credentials(table)
+    try:
+        return msgspec.convert(table, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_complaint(error, table)) from None
+
+
+def _complaint(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
+    found = misfit(error, table, Settings)
+    if not found.field:  # several that do not go together
+        return str(error)
+    shown = "" if found.field.partition(".")[0] == "auth" else f" is {found.value!r}"  # those are secrets
+    return f"{found.field}{shown}: {found.allowed}"
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(file.read_text())
+        auth = table.get("auth")
+        if (isinstance(auth, dict) and ("keys" in auth or "tokens" in auth)) or _holds_secret(table.get("plugins")):
+            check_private(file, file.stat())
+        return table
+    except OSError as error:
+        raise SettingsError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}") from None
+
+
+def _holds_secret(table: Any) -> bool:
+    """By the names: what a plugin's settings mean is not known yet."""
+    if not isinstance(table, dict):
+        return False
+    named = any(isinstance(table[name], str) and re.search("secret|password|token|app_code", name) for name in table)
+    return named or any(_holds_secret(value) for value in table.values())
+
+
+def _add_credentials(table: dict[str, Any]) -> None:
+    """What ``auth.file`` holds stands beside what the settings hold."""
+    auth = table.get("auth")
+    file = auth.get("file") if isinstance(auth, dict) else None
+    if isinstance(auth, dict) and isinstance(file, str) and file:
+        for name, found in read_credentials(Path(file)).items():
+            given = auth.get(name, [])
+            if isinstance(given, list):  # else it is told when all is checked
+                auth[name] = [*given, *found]
+
+
+def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
+    kind: Any = Settings
+    for part in path:
+        kind = {f.name: f.type for f in msgspec.structs.fields(kind)}.get(part) if _is_section(kind) else None
+    if isinstance(value, str) and _origin(kind) is tuple:
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise SettingsError(f"{'.'.join(path)}: {part} is not a table")
+    table[path[-1]] = value
+
+
+def _refuse_unknown(table: Mapping[str, Any], section: type[Struct], prefix: str) -> None:
+    known = {f.name: f.type for f in msgspec.structs.fields(section)}
+    for name, value in table.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1) or _of_sections(section, name)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            raise SettingsError(f"unknown setting {prefix}{name}: {hint}")
+        if _is_section(known[name]) and isinstance(value, Mapping):
+            _refuse_unknown(value, known[name], f"{prefix}{name}.")
+
+
+def _of_sections(section: type[Struct], name: str) -> list[str]:
+    """Settings of that very name one floor down."""
+    fields = msgspec.structs.fields(section)
+    inner = [f for f in fields if _is_section(f.type) and name in f.type.__struct_fields__]
+    return [f"{f.name}.{name}" for f in inner]
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
+
+
+def _origin(kind: Any) -> Any:
+    return getattr(kind, "__origin__", kind)

@@ -1,0 +1,48 @@
+"""All the API on one page: the families of its resources, each a module beside this one."""
+
+from __future__ import annotations
+
+from engine.http.api.aliases import AliasesApi
+from engine.http.api.async_settings import AsyncSettingsApi
+from engine.http.api.dependencies import DependenciesApi
+from engine.http.api.events import EventsApi
+from engine.http.api.functions import Functions
+from engine.http.api.health import Health
+from engine.http.api.logs import LogsApi
+from engine.http.api.metrics import MetricsApi
+from engine.http.api.packages import PackagesApi
+from engine.http.api.parts import Parts
+from engine.http.api.quotas import QuotasApi
+from engine.http.api.records import InvocationRecords
+from engine.http.api.redrive import RedriveApi
+from engine.http.api.reserved_instances import ReservedApi
+from engine.http.api.routing import Resource
+from engine.http.api.tags import TagsApi
+from engine.http.api.tracing_and_snapshots import SwitchesApi
+from engine.http.api.triggers import TriggersApi
+from engine.http.api.versions import VersionsApi
+from engine.http.openapi import Document
+
+
+def all_resources(parts: Parts) -> list[Resource]:
+    """All but the two fast requests."""
+    return [
+        *Functions(parts).resources(),
+        *VersionsApi(parts).resources(),
+        *AliasesApi(parts).resources(),
+        *InvocationRecords(parts).resources(),
+        *LogsApi(parts).resources(),
+        *RedriveApi(parts).resources(),
+        *AsyncSettingsApi(parts).resources(),
+        *TriggersApi(parts).resources(),
+        *ReservedApi(parts).resources(),
+        *EventsApi(parts.resources).resources(),
+        *DependenciesApi(parts.resources).resources(),
+        *TagsApi(parts).resources(),
+        *PackagesApi(parts).resources(),
+        *MetricsApi(parts).resources(),
+        *QuotasApi(parts).resources(),
+        *SwitchesApi(parts).resources(),
+        *Health(parts.health).resources(),
+        *Document(parts.version, parts.mounted).resources(),
+    ]

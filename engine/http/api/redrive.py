@@ -1,0 +1,177 @@
+"""Ours: deliveries that wait, fail or were given up, and sending again what ended badly."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from engine.asgi.wire import Reply, json_reply
+from engine.errors import InvalidField
+from engine.http.api.paging import MAX_LIMIT, bounds
+from engine.http.api.parts import Parts
+from engine.http.api.routing import BASE, Call, Resource
+from engine.http.api.times import read_end, read_time, zoned_time
+from engine.model import Owed
+from engine.model.urn import LATEST, FunctionUrn
+
+Id = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Ids = Annotated[list[Id], Meta(max_length=500)]
+TOGETHER = 100  #: invocations sent again by one request
+RequestIds = Annotated[list[str], Meta(max_length=TOGETHER)]
+Limit = Annotated[int, Meta(ge=1, le=TOGETHER)]
+#: Seconds that a walk goes back if no times are asked for: as long as who asks twice is answered the same.
+SPAN = 86_400.0
+
+
+class DeliveryItem(Struct, frozen=True, kw_only=True):
+    delivery_id: int
+    request_id: str
+    func_urn: str
+    condition: str  #: ``success`` or ``failure``
+    destination: str
+    param: str
+    tries: int
+    error: str  #: of the last try
+    next_try: str  #: at the soonest; empty once it is given up
+    under_way: bool  #: it is being tried
+    destination_state: str  #: ``ok``, or ``failing`` if its last delivery failed
+    destination_next_try: str  #: nothing is sent there before; empty if nothing is held back
+
+
+class DeliveryList(Struct, frozen=True, kw_only=True):
+    deliveries: list[DeliveryItem]  #: given up
+    count: int
+    next_marker: int
+    retrying: list[DeliveryItem]  #: neither delivered nor given up, tried or not, by their ids
+    next_after: int  #: where ``retrying`` goes on, for ``after``; 0 if it ends here. A page may be short, or empty.
+
+
+class RedriveDeliveriesBody(Struct, frozen=True, kw_only=True):
+    """Some, by their ids, whether they were given up or wait, or all that are given up."""
+
+    delivery_ids: Ids = []
+    all: bool = False
+
+
+class RedrivenDeliveries(Struct, frozen=True, kw_only=True):
+    redriven: list[int]
+
+
+class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
+    """Some, by their ids, or one step through all that failed or were discarded; cancelled ones are passed over."""
+
+    request_ids: RequestIds = []
+    failed: bool = False
+    limit: Limit = TOGETHER  #: of a step
+    marker: str = ""  #: where to go on: ``next_marker`` of the step before
+    query_begin_time: str = ""  #: of acceptance, as in lists; a day ago if empty
+    query_end_time: str = ""
+
+
+class RedrivenInvocation(Struct, frozen=True, kw_only=True):
+    request_id: str
+    new_request_id: str
+
+
+class RefusedInvocation(Struct, frozen=True, kw_only=True):
+    request_id: str
+    error_message: str
+
+
+class RedrivenInvocations(Struct, frozen=True, kw_only=True):
+    """Of a step also what is below; the newest come first, as many as there is room for."""
+
+    redriven: list[RedrivenInvocation]
+    refused: list[RefusedInvocation] | UnsetType = UNSET  #: which can never be sent again
+    count: int | UnsetType = UNSET  #: of those that were left before this step
+    next_marker: str | UnsetType = UNSET  #: empty once none are left
+
+
+class RedriveApi:
+    def __init__(self, parts: Parts) -> None:
+        self._redrive, self._identity = parts.redrive, parts.identity
+        self._catalog, self._region, self._clock = parts.catalog, parts.region, parts.clock
+
+    def resources(self) -> list[Resource]:
+        invocations = f"{BASE}/functions/{{function_urn}}/async-invocations"
+        return [
+            Resource(path=f"{BASE}/deliveries", methods={"GET": self.list_deliveries}),
+            Resource(path=f"{BASE}/deliveries/redrive", methods={"POST": self.redrive_deliveries}),
+            Resource(path=f"{invocations}/redrive", methods={"POST": self.redrive_invocations}),
+        ]
+
+    async def list_deliveries(self, call: Call) -> Reply:
+        offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
+        found, count = await self._redrive.given_up(call.project, offset, limit)
+        items = [self.item(owed) for owed in found]
+        pending, further = await self._redrive.pending(call.project, call.number("after", 0), limit)
+        return json_reply(
+            DeliveryList(
+                deliveries=items,
+                count=count,
+                next_marker=offset + len(items),
+                retrying=[self.item(owed) for owed in pending],
+                next_after=further,
+            )
+        )
+
+    async def redrive_deliveries(self, call: Call) -> Reply:
+        project = call.project
+        body = await call.read(RedriveDeliveriesBody)
+        if body.all is bool(body.delivery_ids):
+            raise InvalidField("delivery_ids", body.delivery_ids, "name some, or say all: true")
+        done = self._redrive.deliver_all(project) if body.all else self._redrive.deliver(project, body.delivery_ids)
+        return json_reply(RedrivenDeliveries(redriven=list(await done)))
+
+    async def redrive_invocations(self, call: Call) -> Reply:
+        urn = call.urn
+        body = await call.read(RedriveInvocationsBody)
+        if body.failed is bool(body.request_ids):
+            raise InvalidField("request_ids", body.request_ids, "name some, or say failed: true")
+        if body.failed:
+            return json_reply(await self._step(urn, body))
+        done = [
+            RedrivenInvocation(request_id=request_id, new_request_id=await self._redrive.invoke(urn, request_id))
+            for request_id in body.request_ids
+        ]
+        return json_reply(RedrivenInvocations(redriven=done))
+
+    async def _step(self, urn: FunctionUrn, body: RedriveInvocationsBody) -> RedrivenInvocations:
+        begin, end = body.query_begin_time, body.query_end_time
+        below = self._identity.key_of(body.marker) if body.marker else None
+        if body.marker and below is None:
+            raise InvalidField("marker", body.marker, "must be the next_marker of the step before, or empty")
+        step = await self._redrive.invoke_failed(
+            urn,
+            begin=read_time("query_begin_time", begin) if begin else self._clock.now() - SPAN,
+            end=read_end("query_end_time", end) if end else math.inf,
+            below=below,
+            limit=body.limit,
+        )
+        return RedrivenInvocations(
+            redriven=[RedrivenInvocation(request_id=old, new_request_id=new) for old, new in step.sent],
+            refused=[RefusedInvocation(request_id=one, error_message=why) for one, why in step.refused],
+            count=step.count,
+            next_marker="" if step.below is None else self._identity.request_id(step.below),
+        )
+
+    def item(self, owed: Owed) -> DeliveryItem:
+        """As lists show it."""
+        function, standing = self._catalog.resolve(owed.function_id, LATEST), self._redrive.standing(owed)
+        next_try = max(owed.due_at, standing.held_until)
+        return DeliveryItem(
+            delivery_id=owed.owed_id,
+            request_id=self._identity.request_id(owed.key),
+            func_urn=function.urn(self._region).function if function else "",
+            condition=owed.condition,
+            destination=owed.destination.destination,
+            param=owed.destination.param,
+            tries=owed.tries,
+            error=owed.error,
+            next_try="" if math.isinf(next_try) else zoned_time(next_try),
+            under_way=standing.under_way,
+            destination_state="failing" if standing.failing else "ok",
+            destination_next_try=zoned_time(standing.held_until) if standing.held_until else "",
+        )

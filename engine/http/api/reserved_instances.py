@@ -1,0 +1,96 @@
+"""Reserved instances (spec functiongraph_api, section 5)."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.asgi.wire import Reply, json_reply
+from engine.http.api.paging import MAX_LIMIT, PageInfo, page_of
+from engine.http.api.parts import Parts
+from engine.http.api.routing import BASE, Call, Resource, own_urn
+from engine.model.urn import LATEST, FunctionUrn
+from engine.resources.reservation_schedule import Count, Reservation, Tactics
+from engine.resources.reservations import Reserved
+
+
+class ReservedBody(Struct, frozen=True, kw_only=True):
+    count: Count
+    idle_mode: bool = False
+    tactics_config: Tactics = Tactics()
+
+
+class ReservedCount(Struct, frozen=True, kw_only=True):
+    func_urn: str
+    count: int
+
+
+class ReservedCounts(Struct, frozen=True, kw_only=True):
+    reservedinstances: list[ReservedCount]
+    page_info: PageInfo
+    count: int
+
+
+class ReservedConfig(Struct, frozen=True, kw_only=True):
+    function_urn: str
+    qualifier_type: str
+    qualifier_name: str
+    min_count: int
+    idle_mode: bool
+    tactics_config: Tactics
+
+
+class ReservedConfigs(Struct, frozen=True, kw_only=True):
+    reserved_instances: list[ReservedConfig]
+    page_info: PageInfo
+    count: int
+
+
+class ReservedApi:
+    def __init__(self, parts: Parts) -> None:
+        self._reservations, self._region = parts.resources.reservations, parts.region
+
+    def resources(self) -> list[Resource]:
+        functions = f"{BASE}/functions"
+        return [
+            Resource(path=f"{functions}/{{function_urn}}/reservedinstances", methods={"PUT": self.put}),
+            Resource(path=f"{functions}/reservedinstances", methods={"GET": self.list_counts}),
+            Resource(path=f"{functions}/reservedinstanceconfigs", methods={"GET": self.list_configs}),
+        ]
+
+    async def put(self, call: Call) -> Reply:
+        urn, body = call.urn, await call.read(ReservedBody)
+        wanted = Reservation(count=body.count, idle_mode=body.idle_mode, tactics=body.tactics_config)
+        await self._reservations.put(urn, wanted)
+        return json_reply(body)
+
+    async def list_counts(self, call: Call) -> Reply:
+        found = self._reservations.find(call.project, self._asked(call, "urn"))
+        page = page_of(call, found, "limit", most=MAX_LIMIT, usual=400)
+        counts = [ReservedCount(func_urn=self._urn(one), count=one.count) for one in page.items]
+        return json_reply(ReservedCounts(reservedinstances=counts, page_info=page.info, count=page.count))
+
+    async def list_configs(self, call: Call) -> Reply:
+        found = self._reservations.find(call.project, self._asked(call, "function_urn"))
+        page = page_of(call, found, "limit", most=MAX_LIMIT, usual=100)
+        configs = [self._config(one) for one in page.items]
+        return json_reply(ReservedConfigs(reserved_instances=configs, page_info=page.info, count=page.count))
+
+    def _asked(self, call: Call, name: str) -> FunctionUrn | None:
+        """With ``latest`` it is the whole function, too: Terraform asks so for the reservations of all versions."""
+        text = call.text(name)
+        urn = own_urn(text, call.project, self._region) if text else None
+        return replace(urn, qualified=False) if urn is not None and urn.qualifier == LATEST else urn
+
+    def _urn(self, one: Reserved) -> str:
+        return f"{one.function.urn(self._region).function}:{one.qualifier}"
+
+    def _config(self, one: Reserved) -> ReservedConfig:
+        return ReservedConfig(
+            function_urn=self._urn(one),
+            qualifier_type="alias" if one.qualifier.startswith("!") else "version",
+            qualifier_name=one.qualifier.removeprefix("!"),
+            min_count=one.reservation.count,
+            idle_mode=one.reservation.idle_mode,
+            tactics_config=one.reservation.tactics,
+        )

@@ -1,0 +1,74 @@
+"""Tracing, log details and snapshots: what clients switch and ask for, and this engine has little of."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from engine.asgi.wire import Reply, json_reply
+from engine.errors import InvalidField, Unsupported
+from engine.http.api.parts import Parts
+from engine.http.api.routing import BASE, Call, Resource
+from engine.logs.target import log_target_of
+from engine.model.text import MASK
+from engine.resources.tracing import TracingKeys
+
+
+class TracingShape(Struct, frozen=True, kw_only=True):
+    tracing_ak: str = ""
+    tracing_sk: str = ""
+
+
+class SnapshotState(Struct, frozen=True, kw_only=True):
+    state: str
+    code: str
+
+
+class SwitchesApi:
+    def __init__(self, parts: Parts) -> None:
+        self._catalog, self._tracing = parts.catalog, parts.resources.tracing
+
+    def resources(self) -> list[Resource]:
+        function = f"{BASE}/functions/{{function_urn}}"
+        snapshots = {"GET": self.show_snapshot, "POST": self.switch_snapshot}
+        return [
+            Resource(path=f"{function}/tracing", methods={"GET": self.show_tracing, "PUT": self.put_tracing}),
+            Resource(path=f"{BASE}/functions/enable-lts-logs", methods={"POST": self.enable_logs}),
+            Resource(path=f"{function}/lts-log-detail", methods={"GET": self.show_logs}),
+            Resource(path=f"{function}/snapshots/{{action}}", methods=snapshots),
+        ]
+
+    async def show_tracing(self, call: Call) -> Reply:
+        keys = self._tracing.show(call.urn)
+        return json_reply(TracingShape(tracing_ak=keys.access, tracing_sk=MASK if keys.secret else ""))
+
+    async def put_tracing(self, call: Call) -> Reply:
+        urn, body = call.urn, await call.read(TracingShape)
+        await self._tracing.put(urn, TracingKeys(access=body.tracing_ak, secret=body.tracing_sk))
+        return Reply()
+
+    async def enable_logs(self, call: Call) -> Reply:
+        """What functions write is always kept here, so there is nothing to switch on."""
+        return Reply()
+
+    async def show_logs(self, call: Call) -> Reply:
+        """Where its log goes, as its configuration says; names of this engine's own if it says nothing."""
+        return json_reply(log_target_of(self._catalog.find(call.urn)))
+
+    async def show_snapshot(self, call: Call) -> Reply:
+        self._catalog.find(call.urn)
+        _check_action(call, ("state", "enableSnapshot"))
+        return json_reply(SnapshotState(state="Disabled", code=""))
+
+    async def switch_snapshot(self, call: Call) -> Reply:
+        """Only the vendor's Java runtime has snapshots."""
+        self._catalog.find(call.urn)
+        if _check_action(call, ("enable", "disable")) == "enable":
+            raise Unsupported("snapshots of functions: instances start from code, or are reserved")
+        return Reply(status=204)
+
+
+def _check_action(call: Call, known: tuple[str, ...]) -> str:
+    action = call.part("action")
+    if action not in known:
+        raise InvalidField("action", action, f"must be {' or '.join(known)}")
+    return action

@@ -1,0 +1,1 @@
+"""Function logs: their format, their subscribers, and the log stream of a function."""

@@ -1,0 +1,1 @@
+"""Background work on stored data: pruning, discarding, and the free-space watermark."""

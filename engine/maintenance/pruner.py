@@ -1,0 +1,85 @@
+"""Drops finished invocations that are too old or too many, in steps that never stall accepting."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
+from msgspec import Struct
+
+from engine.errors import Unavailable
+from engine.executors.log_files import LogFiles
+from engine.model.clock import Clock
+from engine.protocols import Purged, Records
+
+log = structlog.get_logger("functiond.pruner")
+
+#: Seconds between two steps of one round, unless more is kept than allowed: the journal's other writers come first.
+PAUSE = 0.02
+#: Seconds between two rounds, and after one that dropped something.
+REST, SHORT_REST = 60.0, 1.0
+
+
+class Retention(Struct, frozen=True, kw_only=True):
+    age: float  #: seconds
+    rows: int
+    size: int  #: bytes
+
+
+class Janitor:
+    def __init__(self, *, records: Records, logs: LogFiles, clock: Clock, retention: Retention) -> None:
+        self._records, self._logs, self._clock, self._retention = records, logs, clock, retention
+        self._ended, self._urgent = asyncio.Event(), asyncio.Event()
+        self._rest = REST
+        self.purged = 0
+
+    def note_end(self) -> None:
+        """Something finished: there may be too many now."""
+        self._ended.set()
+
+    def hurry(self) -> None:
+        """The disk is short of room: look now."""
+        self._urgent.set()
+        self._ended.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        while True:
+            self._ended.clear()
+            self._urgent.clear()
+            next_due = await self._round()
+            with anyio.move_on_after(self._rest):
+                await self._urgent.wait()
+            wait = None if next_due is None else max(0.0, next_due - self._clock.now())
+            with anyio.move_on_after(wait):
+                await self._ended.wait()
+
+    async def _round(self) -> float | None:
+        """Walk through all that may have to go; gives when the next will be too old."""
+        due: list[float] = []
+        before = self._clock.now() - self._retention.age
+        await anyio.to_thread.run_sync(self._logs.expire_instances, before)
+        self._rest = REST
+        while True:
+            try:
+                purged = await self._step()
+            except Unavailable:
+                return self._clock.now() + REST
+            if purged.next_due is not None:
+                due.append(purged.next_due)
+            if purged.request_ids:
+                self._rest = SHORT_REST
+            if not purged.more:
+                return min(due, default=None)
+            await anyio.sleep(0 if purged.over or self._urgent.is_set() else PAUSE)
+
+    async def _step(self) -> Purged:
+        kept = self._retention
+        purged = await self._records.purge(self._clock.now(), age=kept.age, rows=kept.rows, size=kept.size)
+        if purged.request_ids:
+            self.purged += len(purged.request_ids)
+            await anyio.to_thread.run_sync(self._logs.remove, purged.request_ids)
+        return purged

@@ -1,0 +1,1 @@
+"""Metrics: histograms, usage by function, and the Prometheus format."""

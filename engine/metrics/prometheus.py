@@ -1,0 +1,113 @@
+"""What people and machines see of the engine: its log, and its figures in the format of Prometheus.
+
+Figures are read when they are asked for, from the frozen snapshots that every part gives of itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+
+import structlog
+from msgspec import Struct
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from engine.metrics.histogram import Distribution
+
+
+class Figure(Struct, frozen=True, kw_only=True):
+    """One metric at one moment; ``values`` are by label value, or under the empty text."""
+
+    name: str
+    help: str
+    label: str = ""
+    values: dict[str, float] = {}
+    distribution: Distribution | None = None
+    counter: bool = False
+
+
+def count(name: str, help: str, value: float | dict[str, float], label: str = "") -> Figure:
+    values = value if isinstance(value, dict) else {"": value}
+    return Figure(name=name, help=help, label=label, values=values, counter=True)
+
+
+def gauge(name: str, help: str, value: float | dict[str, float], label: str = "") -> Figure:
+    values = value if isinstance(value, dict) else {"": value}
+    return Figure(name=name, help=help, label=label, values=values)
+
+
+def histogram(name: str, help: str, distribution: Distribution) -> Figure:
+    return Figure(name=name, help=help, distribution=distribution)
+
+
+class Telemetry:
+    """Renders what ``read`` gives at the moment of asking."""
+
+    def __init__(self, read: Callable[[], Iterator[Figure]]) -> None:
+        self._read = read
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        return (_metric(figure) for figure in self._read())
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+def _metric(figure: Figure) -> Metric:
+    name = f"functiond_{figure.name}"
+    if figure.distribution is not None:
+        return _histogram(name, figure.help, figure.distribution)
+    labels = [figure.label] if figure.label else []
+    family = (CounterMetricFamily if figure.counter else GaugeMetricFamily)(name, figure.help, labels=labels)
+    for label, value in figure.values.items():
+        family.add_metric([label] if figure.label else [], value)
+    return family
+
+
+def _histogram(name: str, help: str, distribution: Distribution) -> Metric:
+    buckets: list[tuple[str, float]] = []
+    running = 0
+    for bound, amount in zip((*distribution.bounds, float("inf")), distribution.counts, strict=True):
+        running += amount
+        buckets.append(("+Inf" if bound == float("inf") else repr(bound), running))
+    return HistogramMetricFamily(name, help, buckets=buckets, sum_value=distribution.total)
+
+
+def configure_logging(form: str, level: str) -> None:
+    """One line per change of state, on standard error; ``form`` is ``console`` or ``json``."""
+    processors: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if form == "json":
+        processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    else:
+        plain = structlog.dev.plain_traceback  # the default draws it with all locals, for seconds
+        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[_OfLibraries()], force=True)
+    # It warns of every request that is not HTTP; who sent it was told, and anyone may send one.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+class _OfLibraries(logging.Handler):
+    """What libraries log, as lines like ours: whatever it is, it must not fail where they log it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # its arguments do not fit it
+            message = str(record.msg)
+        more = {"exc_info": record.exc_info} if record.exc_info else {}
+        level = min(record.levelno // 10 * 10, logging.CRITICAL)  # libraries may have levels of their own in between
+        structlog.get_logger().log(level, message, library=record.name, **more)

@@ -1,0 +1,249 @@
+"""Calendar schedules: ``[CRON_TZ=Area/City ]second minute hour day-of-month month [day-of-week]``.
+
+Each field is ``*``, values, ranges and steps, comma between; ``a/n`` starts at a. A day must fit both day fields;
+one of them is enough if neither is open, that is ``*`` or ``?`` (spec triggers_runtime, 1.1). Timers and reserved
+instances read the same text. No library reads this dialect, with seconds first, ``?`` and a time zone in front.
+
+Where a time zone changes its clock, a fixed local time that is skipped comes once, right after the gap, and one that
+is there twice comes at the first. With an open hour or minute, such as ``*/5``, elapsed time counts: every five
+minutes stays every five minutes.
+"""
+
+from __future__ import annotations
+
+import calendar
+import math
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from msgspec import Struct
+
+from engine.errors.errors import InvalidField
+
+_ZONE = "CRON_TZ="
+_MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_abbr) if name}
+_DAYS = {name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
+_LONGEST_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+class Cron(Struct, frozen=True, kw_only=True):
+    seconds: frozenset[int]
+    minutes: frozenset[int]
+    hours: frozenset[int]
+    days: frozenset[int]  #: of the month
+    months: frozenset[int]
+    weekdays: frozenset[int]  #: 0 is Sunday
+    either_day: bool  #: a day needs to fit one of ``days`` and ``weekdays`` only
+    elapsed: bool  #: hour or minute is open, so that elapsed time counts
+    zone: str  #: empty: whatever who uses it says
+
+    def next_after(self, moment: float, zone: tzinfo = UTC) -> float:
+        """The first time after ``moment``, both in seconds since the epoch; ``zone`` is for a text without one.
+
+        Infinite if the calendar ends before.
+        """
+        place = ZoneInfo(self.zone) if self.zone else zone
+        try:
+            return _next_elapsed(self, moment, place) if self.elapsed else _next_fixed(self, moment, place)
+        except (OverflowError, ValueError, OSError):  # beyond the year 9999
+            return math.inf
+
+    def last_until(self, moment: float, begin: float, zone: tzinfo = UTC) -> float | None:
+        """The last time from ``begin`` on, and not after ``moment``; None if there is none."""
+        # ``next_after`` never falls when its moment grows: look for the last moment from which it is not too late.
+        low, high = math.ceil(begin) - 1, math.floor(moment)
+        if high <= low or self.next_after(low, zone) > moment:
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.next_after(middle, zone) <= moment else (low, middle)
+        return self.next_after(low, zone)
+
+
+class _Field(Struct, frozen=True, kw_only=True):
+    name: str
+    low: int
+    high: int
+    names: dict[str, int] = {}
+    open: tuple[str, ...] = ("*",)  #: what stands for all values
+
+
+_FIELDS = (
+    _Field(name="second", low=0, high=59),
+    _Field(name="minute", low=0, high=59),
+    _Field(name="hour", low=0, high=23),
+    _Field(name="day of month", low=1, high=31, open=("*", "?")),
+    _Field(name="month", low=1, high=12, names=_MONTHS),
+    _Field(name="day of week", low=0, high=6, names=_DAYS, open=("*", "?")),
+)
+
+
+def read_cron(text: str) -> Cron:
+    """Raises InvalidField with the field that is wrong, or if it would never fire."""
+    zone, parts = _split(text)
+    if len(parts) not in (5, 6):
+        hint = "a Cron has 5 or 6 fields: second minute hour day-of-month month [day-of-week]"
+        raise InvalidField("schedule", text, hint)
+    parts = [*parts, "*"] if len(parts) == 5 else parts
+    fields = (_read_field(text, field, part) for field, part in zip(_FIELDS, parts, strict=True))
+    seconds, minutes, hours, days, months, weekdays = fields
+    either = not _is_open(parts[3]) and not _is_open(parts[5])
+    if not either and not any(min(days) <= _LONGEST_MONTH[month - 1] for month in months):
+        raise InvalidField("schedule", text, "no such day is in these months, it would never fire")
+    return Cron(
+        seconds=seconds,
+        minutes=minutes,
+        hours=hours,
+        days=days,
+        months=months,
+        weekdays=weekdays,
+        either_day=either,
+        elapsed=any(part.startswith("*") for part in parts[1:3]),
+        zone=zone,
+    )
+
+
+def _split(text: str) -> tuple[str, list[str]]:
+    parts = text.split()
+    if not parts or not parts[0].startswith(_ZONE):
+        return "", parts
+    zone = parts[0].removeprefix(_ZONE)
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InvalidField("schedule", text, f"{zone!r} is no time zone this machine knows") from None
+    return zone, parts[1:]
+
+
+def _is_open(part: str) -> bool:
+    return any(piece.removesuffix("/1") in ("*", "?") for piece in part.split(","))
+
+
+def _read_field(text: str, field: _Field, part: str) -> frozenset[int]:
+    values: set[int] = set()
+    for piece in part.split(","):
+        span, slash, step = piece.partition("/")
+        low, high = _read_span(text, field, span, open_ended=bool(slash))
+        if slash and not (step.isascii() and step.isdigit() and int(step) > 0):
+            raise InvalidField("schedule", text, f"the step {step!r} of the {field.name} must be a number above 0")
+        values.update(range(low, high + 1, int(step) if slash else 1))
+    return frozenset(values)
+
+
+def _read_span(text: str, field: _Field, span: str, *, open_ended: bool) -> tuple[int, int]:
+    if span in field.open:
+        return field.low, field.high
+    first, dash, last = span.partition("-")
+    low = _read_value(text, field, first)
+    alone = field.high if open_ended else low
+    high = _read_value(text, field, last) if dash else alone
+    if low > high:
+        raise InvalidField("schedule", text, f"the {field.name} {span} goes backwards")
+    return low, high
+
+
+def _read_value(text: str, field: _Field, value: str) -> int:
+    number = field.names.get(value.lower(), -1)
+    if value.isascii() and value.isdigit() and len(value) <= 2:
+        number = int(value)
+    if not field.low <= number <= field.high:
+        also = " or a name" if field.names else ""
+        allowed = f"the {field.name} {value!r} must be from {field.low} to {field.high}{also}"
+        raise InvalidField("schedule", text, allowed)
+    return number
+
+
+# --- from here on, the calendar -----------------------------------------------------------------------------
+
+_DAY = timedelta(days=1)
+_SECOND = timedelta(seconds=1)
+
+
+def _next_fixed(cron: Cron, moment: float, zone: tzinfo) -> float:
+    """Local times become moments: a skipped one the end of its gap, a repeated one the first of the two."""
+    local = _local(math.floor(moment), zone)
+    while True:
+        local = _next_local(cron, local + _SECOND)
+        found = _moment_of(local, zone)
+        if found > moment:
+            return found
+
+
+def _next_elapsed(cron: Cron, moment: float, zone: tzinfo) -> float:
+    """Day by day: within a stretch that keeps its offset, local time is as good as elapsed time."""
+    begin = math.floor(moment) + 1
+    while True:
+        end, offset = _same_offset(begin, zone)
+        found = _next_local(cron, _local(begin, zone)).replace(tzinfo=UTC).timestamp() - offset
+        if found < end:
+            return found
+        # No change of a clock is as long as two days, so nothing comes much sooner than at this offset.
+        begin = max(end, math.floor(found) - 2 * 86_400)
+
+
+def _same_offset(begin: int, zone: tzinfo) -> tuple[int, float]:
+    """The end of a stretch from ``begin``, of a day at most, in which the zone keeps one offset; and that offset."""
+    offset, low, high = _offset(begin, zone), begin, begin + 86_400
+    if _offset(high, zone) == offset:
+        return high, offset
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _offset(middle, zone) == offset else (low, middle)
+    return high, offset
+
+
+def _next_local(cron: Cron, start: datetime) -> datetime:
+    """The first local time from ``start`` on that fits."""
+    clock = _first_clock(cron, start.time()) if _fits(cron, start.date()) else None
+    if clock is not None:
+        return datetime.combine(start.date(), clock)
+    day = _first_day(cron, start.date() + _DAY)
+    return datetime.combine(day, time(min(cron.hours), min(cron.minutes), min(cron.seconds)))
+
+
+def _first_day(cron: Cron, day: date) -> date:
+    while not _fits(cron, day):
+        if day.month not in cron.months:
+            day = date(day.year + day.month // 12, day.month % 12 + 1, 1)
+        else:
+            day += _DAY
+    return day
+
+
+def _fits(cron: Cron, day: date) -> bool:
+    if day.month not in cron.months:
+        return False
+    fits: Callable[[tuple[bool, bool]], bool] = any if cron.either_day else all
+    return fits((day.day in cron.days, day.isoweekday() % 7 in cron.weekdays))
+
+
+def _first_clock(cron: Cron, start: time) -> time | None:
+    """The first time of day from ``start`` on; None if it is too late for today."""
+    later = min((second for second in cron.seconds if second >= start.second), default=None)
+    if start.hour in cron.hours and start.minute in cron.minutes and later is not None:
+        return time(start.hour, start.minute, later)
+    minute = min((minute for minute in cron.minutes if minute > start.minute), default=None)
+    if start.hour in cron.hours and minute is not None:
+        return time(start.hour, minute, min(cron.seconds))
+    hour = min((hour for hour in cron.hours if hour > start.hour), default=None)
+    return None if hour is None else time(hour, min(cron.minutes), min(cron.seconds))
+
+
+def _local(moment: int, zone: tzinfo) -> datetime:
+    return datetime.fromtimestamp(moment, zone).replace(tzinfo=None, fold=0)
+
+
+def _offset(moment: int, zone: tzinfo) -> float:
+    """Seconds that the zone is ahead of UTC."""
+    found = datetime.fromtimestamp(moment, zone).utcoffset()
+    return found.total_seconds() if found else 0.0
+
+
+def _moment_of(local: datetime, zone: tzinfo) -> float:
+    first = local.replace(tzinfo=zone).timestamp()
+    if _local(math.floor(first), zone) == local:
+        return first
+    # In a gap, Python reads the one fold by the offset before it and the other by that behind it: moments around it.
+    low, high = sorted((first, local.replace(tzinfo=zone, fold=1).timestamp()))
+    return _same_offset(math.floor(low), zone)[0] if low < high else first

@@ -1,0 +1,74 @@
+"""Function URNs: ``urn:fss:<region>:<project>:function:<package>:<name>[:<version> | :!<alias>]``.
+
+Short forms are told apart by the number of colon-separated fields (spec functiongraph_api, section 1.1).
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from engine.errors.errors import InvalidField
+
+LATEST = "latest"
+MAX_LENGTH = 269
+NAME = re.compile(r"[A-Za-z][\w-]{0,59}", re.ASCII)
+_FORMS = "a function name, package:name, project:package:name[:version] or a whole URN"
+
+
+class FunctionUrn(Struct, frozen=True, kw_only=True):
+    region: str
+    project: str
+    package: str
+    name: str
+    qualifier: str = LATEST  #: ``latest``, a version, or ``!alias``
+    qualified: bool = False  #: whether the text named a version or an alias
+
+    @property
+    def alias(self) -> str | None:
+        return self.qualifier[1:] if self.qualifier.startswith("!") else None
+
+    @property
+    def function(self) -> str:
+        """The URN without version."""
+        return f"urn:fss:{self.region}:{self.project}:function:{self.package}:{self.name}"
+
+    def __str__(self) -> str:
+        return f"{self.function}:{self.qualifier}"
+
+
+def parse_urn(text: str, *, region: str, project: str) -> FunctionUrn:
+    """Read a whole or short URN; what it leaves out comes from ``region`` and ``project``.
+
+    Raises InvalidField. Whether the project is the caller's is not checked here.
+    """
+    fields = text.split(":")
+    if not text or len(text) > MAX_LENGTH or not all(fields):
+        raise InvalidField("function_urn", text, f"needs {_FORMS}, up to {MAX_LENGTH} characters")
+    if fields[0] == "urn" and len(fields) in (7, 8) and (fields[1], fields[4]) == ("fss", "function"):
+        region, project = fields[2], fields[3]
+        fields = fields[3:4] + fields[5:]
+    elif len(fields) > 4 or fields[0] == "urn":
+        raise InvalidField("function_urn", text, f"needs {_FORMS}")
+    elif len(fields) == 1:
+        fields = [project, "default", *fields]
+    elif len(fields) == 2:
+        fields = [project, *fields]
+    project, package, name, *rest = fields
+    return FunctionUrn(
+        region=region,
+        project=project,
+        package=package,
+        name=name,
+        qualifier=rest[0] if rest else LATEST,
+        qualified=bool(rest),
+    )
+
+
+def short_name(urn: str) -> str:
+    """What people call a function: one of the package default by its name, others by package:name."""
+    fields = urn.split(":")
+    if len(fields) < 7:
+        return urn
+    return fields[6] if fields[5] == "default" else ":".join(fields[5:7])

@@ -1,0 +1,1 @@
+"""The way of an invocation: intake, dispatcher, delivery, redrive."""

@@ -1,0 +1,299 @@
+"""Carries outcomes from the outbox to their destinations: at least once, with a stable id.
+
+A delivery that fails is tried again, exponentially later, until it is ``MAX_AGE`` old; what cannot be delivered
+stays in the outbox, with its error, to be seen. One border stands around each delivery.
+
+No destination holds up another: each has its own line in the outbox and so many deliveries at a time, and only one
+if its last delivery failed, until it takes that, or if half of all that may be under way are: where many hang, the
+other half is for those that do not. Where one fails again and again, its line waits (``Troubled``), but for what is too
+old for that: it has its last try. ``probe`` has one delivery tried all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Any
+
+import anyio
+import msgspec
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
+from msgspec import Struct
+
+from engine.config.plugin_registry import Registry
+from engine.errors import NotFound, Unavailable
+from engine.functions.catalog import Catalog
+from engine.model import Code, DestinationSpec, Owed, Record, Request, State
+from engine.model.clock import Clock, rfc3339
+from engine.model.retry import RetryPolicy
+from engine.model.text import storable
+from engine.pipeline.circuit_breaker import Standing, Troubled
+from engine.pipeline.intake import Intake
+from engine.protocols import Destination, Outbox, PluginContext, Records, Undeliverable
+from engine.scheduling.backlog import Backlog
+
+log = structlog.get_logger("functiond.delivery")
+
+MAX_HOPS = 16  #: functions in a row that destinations may lead through
+AT_ONCE = 32  #: deliveries under way to one destination
+ALL_AT_ONCE = 256  #: and to all together
+PAGE = 4 * ALL_AT_ONCE  #: deliveries looked at
+AFTER_TROUBLE = 1.0  #: seconds
+LONGEST = 60.0  #: seconds that one may take
+MAX_AGE = 86_400.0  #: seconds that a delivery is tried
+
+_CONDITIONS = {
+    Code.EXPIRED: "EventAgeExceeded",
+    Code.FUNCTION_MISSING: "FunctionNotFound",
+    Code.ENGINE: "SystemError",
+    Code.OVERLOAD: "SystemError",
+}
+
+
+class DeliveryStatistics(Struct, frozen=True, kw_only=True):
+    delivered: int
+    failed: int  #: tries
+    given_up: int
+    under_way: int
+
+
+class Delivery:
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        records: Records,
+        registry: Registry,
+        catalog: Catalog,
+        intake: Intake,
+        backlog: Backlog,
+        clock: Clock,
+        policy: RetryPolicy,
+        region: str,
+        plugins: Callable[[str], PluginContext],
+        largest: int = 256 << 10,
+        longest: float = LONGEST,
+        random: Random | None = None,
+    ) -> None:
+        self._outbox, self._records, self._registry, self._catalog = outbox, records, registry, catalog
+        self._intake, self._backlog, self._clock, self._policy = intake, backlog, clock, policy
+        self._region, self._plugins = region, plugins
+        self._largest, self._longest = largest, longest  #: bytes of a record, seconds that a delivery may take
+        self._random = random or Random()
+        self._work = asyncio.Event()
+        self._work.set()  # what the last engine owed
+        self._under_way: dict[int, DestinationSpec] = {}  #: by owed id
+        self._troubled = Troubled(policy, self._random)
+        self._probes: set[DestinationSpec] = set()  #: to be tried whatever they did before
+        self._destinations: dict[DestinationSpec, Destination] = {}
+        self._delivered = self._failed = self._given_up = 0
+
+    def wake(self) -> None:
+        """Something new is owed."""
+        self._work.set()
+
+    def probe(self, destinations: Iterable[DestinationSpec]) -> None:
+        """Try one due delivery to each of these at once, also where deliveries fail or hang."""
+        self._probes.update(destinations)
+        self._work.set()
+
+    def standing(self, owed: Owed) -> Standing:
+        """Return whether it is being tried, and how its destination does."""
+        now, destination = self._clock.now(), owed.destination
+        until = self._troubled.until(destination, now)
+        return Standing(
+            failing=destination in self._troubled,
+            held_until=until if until > now else 0.0,
+            under_way=owed.owed_id in self._under_way,
+        )
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        async with anyio.create_task_group() as deliveries:
+            task_status.started()
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                next_due = await self._begin(deliveries)
+                if next_due is not None:
+                    wait = min(max(next_due - self._clock.now(), 0.0), 3600.0)
+                    timer = asyncio.get_running_loop().call_later(wait, self._work.set)
+                    try:
+                        await self._work.wait()
+                    finally:
+                        timer.cancel()
+
+    def statistics(self) -> DeliveryStatistics:
+        return DeliveryStatistics(
+            delivered=self._delivered,
+            failed=self._failed,
+            given_up=self._given_up,
+            under_way=len(self._under_way),
+        )
+
+    # --- choosing -------------------------------------------------------------------------------------------
+
+    async def _begin(self, deliveries: TaskGroup) -> float | None:
+        """Start what is due and fits; gives when to look again, None to wait for news."""
+        if len(self._under_way) >= ALL_AT_ONCE:
+            return None  # the end of one sets the event
+        probes, self._probes = self._probes, set()
+        try:
+            owed, next_due = await self._outbox.owed(self._clock.now(), PAGE, AT_ONCE)
+        except Unavailable:
+            self._probes |= probes
+            return self._clock.now() + AFTER_TROUBLE
+        now, at_once = self._clock.now(), Counter(self._under_way.values())
+        for one in owed:
+            until, probed = self._troubled.until(one.destination, now), one.destination in probes
+            if now < until and now - one.due_at < MAX_AGE and not probed:
+                next_due = until if next_due is None else min(next_due, until)
+                continue
+            room = probed or at_once[one.destination] < self._most(one.destination)
+            if room and one.owed_id not in self._under_way and len(self._under_way) < ALL_AT_ONCE:
+                at_once[one.destination] += 1
+                self._under_way[one.owed_id] = one.destination
+                probes.discard(one.destination)
+                deliveries.start_soon(self._deliver, one)
+        if len(self._under_way) >= ALL_AT_ONCE:
+            self._probes |= probes
+        return next_due
+
+    def _most(self, destination: DestinationSpec) -> int:
+        """How many deliveries to it may be under way now."""
+        return 1 if destination in self._troubled or len(self._under_way) >= ALL_AT_ONCE // 2 else AT_ONCE
+
+    async def _deliver(self, owed: Owed) -> None:
+        since = self._clock.now()
+        try:
+            record = await self._records.get(owed.key)
+            if record is None:
+                raise Undeliverable("its invocation is gone")
+            since = max(record.ended_at or since, owed.since)
+            await self._try(owed, record)
+        except Exception as error:  # the border of one delivery
+            await self._postpone(owed, error, since)
+        finally:
+            del self._under_way[owed.owed_id]
+            self._work.set()
+
+    # --- one delivery ---------------------------------------------------------------------------------------
+
+    async def _try(self, owed: Owed, record: Record) -> None:
+        context = _Context(self, owed, record)
+        with anyio.move_on_after(self._longest) as limit:
+            await self._destination(owed.destination).deliver(owed, self._document(record), context)
+        if limit.cancelled_caught:
+            raise TimeoutError(f"the destination took longer than {self._longest:g} s")
+        self._troubled.took(owed.destination)
+        if not context.done:
+            await self._outbox.delivered(owed)
+        self._delivered += 1
+
+    def plugin(self, destination: DestinationSpec) -> PluginContext:
+        """What the parts of the destination's plugin share."""
+        return self._plugins(destination.destination)
+
+    async def accept(self, request: Request, owed: Owed, record: Record) -> str:
+        """A delivery that becomes an invocation: append and delivered are one transaction."""
+        request = msgspec.structs.replace(request, hops=_next_hop(record))
+        try:
+            function = self._catalog.route(request.function)
+        except NotFound as error:
+            raise Undeliverable(str(error)) from error
+        invocation = self._intake.prepare(request, function)
+        # Whatever the limits: it was promised with the invocation that owes it. Counted, it holds back new requests;
+        # refused, it would starve behind them, in an outbox that nothing holds back.
+        self._backlog.add(invocation.function_id, len(invocation.payload))
+        try:
+            with anyio.CancelScope(shield=True):  # its time may be up, but what is stored must be queued
+                await self._outbox.delivered(owed, append=invocation)
+        except BaseException:
+            self._backlog.remove(invocation.function_id, len(invocation.payload))
+            raise
+        self._intake.queue(invocation, stored=True)
+        return invocation.request_id
+
+    async def _postpone(self, owed: Owed, error: Exception, since: float) -> None:
+        """``since`` is when the outcome came to be: its due time moves with every try."""
+        now = self._clock.now()
+        problem = storable(str(error) or type(error).__name__)
+        self._failed += 1
+        hopeless = isinstance(error, Undeliverable)  # this one, not its destination
+        if not hopeless:
+            self._troubled.failed(owed.destination, now)
+        final = hopeless or now - since > MAX_AGE
+        due_at = None if final else now + self._policy.delay(owed.tries + 1, self._random.random())
+        self._given_up += final
+        log.warning(
+            "delivery failed",
+            owed_id=owed.owed_id,
+            destination=owed.destination.destination,
+            problem=problem,
+            retry_in=None if due_at is None else round(due_at - now, 3),
+        )
+        try:
+            await self._outbox.postpone(owed, due_at, problem)
+        except Unavailable:
+            log.warning("delivery not postponed: the journal cannot write", owed_id=owed.owed_id)
+            await anyio.sleep(AFTER_TROUBLE)  # it is still due
+
+    def _destination(self, spec: DestinationSpec) -> Destination:
+        destination = self._destinations.get(spec)
+        if destination is None:
+            destination = self._destinations[spec] = self._registry.destination(spec)
+        return destination
+
+    def _document(self, record: Record) -> bytes:
+        """The record of spec functiongraph_api, 10.1. Of one that would be too large for an event, the payloads are
+        left empty, the request's first: else a chain of functions would double its events at every hop."""
+        function = self._catalog.resolve(record.function_id, record.version)
+        ok = record.state is State.SUCCESS
+        condition = "" if ok else _CONDITIONS.get(Code(record.code), "UnhandledInvocationError")
+        document: dict[str, Any] = {
+            "timestamp": rfc3339(record.started_at or record.accepted_at),
+            "request_context": {
+                "request_id": record.request_id,
+                "function_urn": str(function.urn(self._region)) if function else "",
+                "condition": condition,
+                "approximate_invoke_count": max(0, record.attempt - 1),
+            },
+            "request_payload": record.payload.decode(errors="replace"),
+            "response_context": {"status_code": 200 if ok else 500, "function_error": record.message},
+            "response_payload": record.result.decode(errors="replace"),
+        }
+        for payload in ("request_payload", "response_payload"):
+            if len(encoded := msgspec.json.encode(document)) <= self._largest:
+                return encoded
+            document[payload] = ""
+        return msgspec.json.encode(document)
+
+
+def _next_hop(record: Record) -> int:
+    """How many functions lead to what an outcome calls. Raises Undeliverable."""
+    if record.hops >= MAX_HOPS:
+        raise Undeliverable(f"destinations led through {MAX_HOPS} functions already: this looks like a loop")
+    return record.hops + 1
+
+
+class _Context:
+    """What a destination may use while it delivers one outcome."""
+
+    def __init__(self, delivery: Delivery, owed: Owed, record: Record) -> None:
+        self._delivery, self._owed, self._record = delivery, owed, record
+        self.done = False
+
+    @property
+    def plugin(self) -> PluginContext:
+        return self._delivery.plugin(self._owed.destination)
+
+    def hop(self) -> int:
+        return _next_hop(self._record)
+
+    async def accept(self, request: Request) -> str:
+        request_id = await self._delivery.accept(request, self._owed, self._record)
+        self.done = True
+        return request_id

@@ -1,0 +1,366 @@
+"""Scheduler → executor → settle: each slot takes what is next, runs it to its end, and lets go.
+
+An attempt is a row of small steps: resolve, discard if too old, start, execute, settle. One border stands around
+the execution: whatever escapes it becomes an Outcome of ours (150500), so that no attempt takes the engine down.
+The end goes to disk with the next commit; a slot does not wait for that, but only so many ends may be on their way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from random import Random
+
+import msgspec
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
+from msgspec import Struct
+
+from engine.errors import OutcomeUnknown
+from engine.functions.catalog import Catalog
+from engine.metrics.histogram import Distribution, Histogram
+from engine.model import AsyncSettings, Code, DestinationSpec, Function, Invocation, Mode, Outcome, State
+from engine.model.clock import Clock, rfc3339
+from engine.model.retry import RetryPolicy
+from engine.model.text import storable
+from engine.model.urn import LATEST
+from engine.protocols import Executor, Journal, Records, Settlement
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.function_queue import Entry
+from engine.scheduling.scheduler import Scheduler
+
+log = structlog.get_logger("functiond.dispatcher")
+
+#: Ends on their way to disk beyond which no further work starts, per slot.
+UNSETTLED_PER_SLOT = 16
+#: Bytes of a result that are kept; a larger one is empty in the record (spec functiongraph_api, section 9).
+KEPT_RESULT = 256 << 10
+CANCEL_PATIENCE = 10.0  #: seconds within which the end of a cancelled run should be on disk
+_SETTLING = "outcomes wait for the disk"
+_CANCELLED = "function invocation canceled"
+
+
+class DispatcherStatistics(Struct, frozen=True, kw_only=True):
+    started: int
+    outcomes: dict[str, int]  #: final states, asynchronous
+    codes: dict[int, int]  #: of all attempts, both modes
+    retries: int
+    unsettled: int
+    wait_seconds: Distribution  #: from due to start
+    run_seconds: Distribution
+
+
+class Dispatcher:
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        journal: Journal,
+        records: Records,
+        executor: Executor,
+        catalog: Catalog,
+        backlog: Backlog,
+        clock: Clock,
+        policy: RetryPolicy,
+        slots: int,
+        ageing: float,
+        on_end: Callable[[Settlement], None],
+        on_attempt: Callable[[Function, Outcome], None] = lambda function, outcome: None,
+        random: Random | None = None,
+    ) -> None:
+        self._scheduler, self._journal, self._records = scheduler, journal, records
+        self._executor, self._catalog, self._backlog = executor, catalog, backlog
+        self._clock, self._policy, self._ageing = clock, policy, ageing
+        self._slots = slots
+        self._on_end = on_end  #: called when an invocation's end is on disk
+        self._on_attempt = on_attempt  #: called when an attempt has ended
+        self._random = random or Random()
+        self._running: dict[int, Entry] = {}
+        self._abandoned: list[Invocation] = []  #: their slots were cancelled
+        self._cancelled: set[int] = set()
+        self._waiters: dict[int, list[asyncio.Future[None]]] = {}
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._unsettled = 0
+        self._started = self._retries = 0
+        self._outcomes = {state.value: 0 for state in State if state.final}
+        self._codes: dict[int, int] = {}
+        self._wait_seconds, self._run_seconds = Histogram(), Histogram()
+
+    # --- the service ----------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        async with asyncio.TaskGroup() as slots:
+            for _ in range(self._slots):
+                slots.create_task(self._slot())
+            task_status.started()
+
+    async def drain(self) -> None:
+        """Return when nothing runs."""
+        await asyncio.sleep(0)  # what is on its way to a slot arrives now
+        while self._running:
+            self._quiet.clear()
+            await self._quiet.wait()
+
+    async def release(self) -> None:
+        """Put what still runs back to WAIT, as part of an orderly stop; its slots are cancelled already."""
+        left = [one for one in self._abandoned if one.mode is Mode.ASYNC]
+        if left:
+            log.warning("stopped before the end of running work", invocations=len(left))
+            await self._journal.release(left)
+
+    def fail_condemned(self, invocations: tuple[Invocation, ...]) -> None:
+        """End those that were running at too many engine deaths; they can be sent again."""
+        for invocation in invocations:
+            text = f"the engine died {invocation.deaths + 1} times while this was running"
+            log.error("invocation condemned", request_id=invocation.request_id, deaths=invocation.deaths + 1)
+            now = self._clock.now()
+            outcome = Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=now)
+            self._settle(invocation, outcome, may_retry=False)
+
+    # --- for callers ----------------------------------------------------------------------------------------
+
+    async def cancel(self, key: int) -> bool:
+        """End it, waiting or running, as FAIL 4208, and return once that is on disk; False if it is over already.
+
+        Raises NotStored and OutcomeUnknown: then it may run again after a death of the engine.
+        """
+        if key in self._running:
+            return await self._cancel_running(key)
+        record = await self._records.get(key)
+        if record is None or record.state.final:
+            return False
+        if await self._cancel_waiting(record.function_id, key):
+            return True
+        return key in self._running and await self._cancel_running(key)
+
+    async def ended(self, key: int, timeout: float | None) -> None:  # noqa: ASYNC109  (reaching it is no error)
+        """Return when the invocation has ended, or after ``timeout`` seconds if that is given."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(key, []).append(waiter)
+        try:
+            record = await self._records.get(key)
+            if record is not None and not record.state.final:
+                await asyncio.wait([waiter], timeout=timeout)
+        finally:
+            waiters = self._waiters.get(key, [])
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters:
+                self._waiters.pop(key, None)
+
+    def note_discarded(self, keys: Sequence[int]) -> None:
+        """These waiting ones ended without a turn, and that is on disk."""
+        self._codes[Code.FUNCTION_MISSING] = self._codes.get(Code.FUNCTION_MISSING, 0) + len(keys)
+        self._outcomes[State.DISCARD.value] += len(keys)
+        for key in self._waiters.keys() & set(keys):
+            self._wake(key)
+
+    def statistics(self) -> DispatcherStatistics:
+        return DispatcherStatistics(
+            started=self._started,
+            outcomes=dict(self._outcomes),
+            codes=dict(self._codes),
+            retries=self._retries,
+            unsettled=self._unsettled,
+            wait_seconds=self._wait_seconds.snapshot(),
+            run_seconds=self._run_seconds.snapshot(),
+        )
+
+    # --- one attempt ----------------------------------------------------------------------------------------
+
+    async def _slot(self) -> None:
+        entry = await self._scheduler.take()
+        while True:
+            seconds = await self._attempt(entry)
+            entry = await self._scheduler.exchange(entry, seconds)
+
+    async def _attempt(self, entry: Entry) -> float:
+        """Run it to its end; gives how long it took, in seconds, however the clock was set meanwhile."""
+        invocation = entry.invocation
+        self._running[invocation.key] = entry
+        elapsed = asyncio.get_running_loop().time
+        began, since = self._clock.now(), elapsed()
+        try:
+            function = self._catalog.resolve(invocation.function_id, invocation.version)
+            if function is not None and invocation.key < function.born:
+                function = None  # its version is gone, this is another of the same name
+            outcome, ran = await self._run(invocation, function, began)
+        except asyncio.CancelledError:
+            self._answer(entry, _shut_down(began))
+            self._abandoned.append(invocation)  # for ``release``
+            raise
+        finally:
+            del self._running[invocation.key]
+            if not self._running:
+                self._quiet.set()
+        seconds = elapsed() - since
+        self._cancelled.discard(invocation.key)
+        self._answer(entry, outcome)
+        self._codes[outcome.code] = self._codes.get(outcome.code, 0) + 1
+        if invocation.mode is Mode.ASYNC:
+            self._settle(invocation, outcome, ran=ran)
+        return seconds
+
+    async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome, bool]:
+        """The outcome, and whether there was an attempt at all."""
+        if function is None:
+            gone = self._catalog.resolve(invocation.function_id, LATEST) is None
+            text = "the function was deleted" if gone else f"version {invocation.version} was deleted"
+            return Outcome(code=Code.FUNCTION_MISSING, message=text, started_at=now, ended_at=now), False
+        if invocation.mode is Mode.ASYNC:
+            rules = self._policy.rules(self._settings(invocation))
+            if self._policy.too_old(invocation, rules, now):
+                text = f"older than {rules.max_age:g} s when its turn came"
+                return Outcome(code=Code.EXPIRED, message=text, started_at=now, ended_at=now), False
+            self._journal.start(invocation, now)
+        self._started += 1
+        self._wait_seconds.observe(max(0.0, now - invocation.due_at))
+        outcome = await self._execute(function, invocation, now)
+        self._run_seconds.observe(max(0.0, outcome.ended_at - outcome.started_at))
+        self._on_attempt(function, outcome)
+        return outcome, True
+
+    async def _execute(self, function: Function, invocation: Invocation, now: float) -> Outcome:
+        try:
+            outcome = await self._executor.execute(function, invocation)
+        except Exception as error:
+            log.exception("attempt failed in the engine", request_id=invocation.request_id, function=function.name)
+            text = f"the engine could not run it: {error}"
+            return Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=self._clock.now())
+        if invocation.key in self._cancelled and not outcome.ok:
+            return msgspec.structs.replace(outcome, code=Code.CANCELLED, message=_CANCELLED)
+        return outcome
+
+    def _answer(self, entry: Entry, outcome: Outcome) -> None:
+        if entry.reply is not None:
+            self._backlog.remove_sync(entry.size)
+            if not entry.reply.done():
+                entry.reply.set_result(outcome)
+
+    async def _cancel_waiting(self, function_id: int, key: int) -> bool:
+        """False if it runs, or has ended."""
+        self._scheduler.forget(function_id, key)
+        try:
+            await asyncio.sleep(0)  # if it is on its way to a slot, it arrives now
+            if key in self._running:
+                self._scheduler.remember(key, gone=False)
+                return False
+            outcome = Outcome(code=Code.CANCELLED, message=_CANCELLED, ended_at=self._clock.now())
+            decided = self._journal.cancel(key, outcome, then=self._cancel_decided)
+        except BaseException:
+            self._scheduler.remember(key, gone=False)
+            raise
+        return await decided is not None
+
+    def _cancel_decided(self, key: int, found: tuple[int, int] | None, stored: bool) -> None:
+        """Called by the journal, whatever became of the caller."""
+        self._scheduler.remember(key, gone=stored)
+        if found is not None:
+            self._backlog.remove(*found)
+            self._codes[Code.CANCELLED] = self._codes.get(Code.CANCELLED, 0) + 1
+            self._outcomes[State.FAIL.value] += 1
+            self._wake(key)
+
+    async def _cancel_running(self, key: int) -> bool:
+        self._cancelled.add(key)
+        self._executor.cancel(key)  # unless it is ending: then it is not tried again
+        await self.ended(key, CANCEL_PATIENCE)
+        record = await self._records.get(key)
+        if record is None or not record.state.final:
+            raise OutcomeUnknown("the run was told to end, but its end is not on disk yet")
+        return record.code == Code.CANCELLED
+
+    # --- the end of an attempt ------------------------------------------------------------------------------
+
+    def _settle(self, invocation: Invocation, outcome: Outcome, *, ran: bool = True, may_retry: bool = True) -> None:
+        outcome = msgspec.structs.replace(
+            outcome,
+            message=storable(outcome.message),
+            result=outcome.result if len(outcome.result) <= KEPT_RESULT else b"",
+        )
+        settings = self._settings(invocation)
+        retry = None
+        if ran and may_retry:
+            retry = self._policy.again(
+                invocation,
+                outcome,
+                self._policy.rules(settings),
+                now=outcome.ended_at,
+                chance=self._random.random(),
+                step=self._ageing,
+            )
+        state = _state(outcome, retry, ran)
+        settlement = Settlement(
+            invocation=invocation,
+            state=state,
+            outcome=outcome,
+            retry=retry,
+            owes=_owes(settings, state, outcome),
+            ran=ran,
+        )
+        self._unsettled += 1
+        if self._unsettled == self._slots * UNSETTLED_PER_SLOT:
+            self._scheduler.hold(_SETTLING)
+        self._journal.settle(settlement, then=self._settled)
+
+    def _settled(self, settlement: Settlement) -> None:
+        """It is on disk."""
+        self._unsettled -= 1
+        if self._unsettled < self._slots * UNSETTLED_PER_SLOT and _SETTLING in self._scheduler.held:
+            self._scheduler.resume(_SETTLING)
+        invocation = settlement.invocation
+        self._tell(settlement)
+        if settlement.retry is not None:
+            self._retries += 1
+            self._scheduler.push(settlement.retry)
+            return
+        self._backlog.remove(invocation.function_id, len(invocation.payload))
+        self._outcomes[settlement.state.value] += 1
+        self._wake(invocation.key)
+        self._on_end(settlement)
+
+    def _tell(self, settlement: Settlement) -> None:
+        """One line for each end; of a success only where one looks for it."""
+        invocation, outcome, retry = settlement.invocation, settlement.outcome, settlement.retry
+        if settlement.state is State.SUCCESS:
+            log.debug("invocation ended", request_id=invocation.request_id, state="SUCCESS")
+            return
+        function = self._catalog.resolve(invocation.function_id, invocation.version)
+        log.info(
+            "attempt failed" if retry else "invocation ended",
+            request_id=invocation.request_id,
+            function=function.name if function else "",
+            state=settlement.state.value,
+            attempt=invocation.attempt,
+            code=int(outcome.code),
+            problem=outcome.message[:200],
+            retry_at=rfc3339(retry.due_at) if retry else None,
+        )
+
+    def _settings(self, invocation: Invocation) -> AsyncSettings | None:
+        return self._catalog.settings_of(invocation.function_id, invocation.version)
+
+    def _wake(self, key: int) -> None:
+        for waiter in self._waiters.pop(key, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _state(outcome: Outcome, retry: Invocation | None, ran: bool) -> State:
+    if retry is not None:
+        return State.WAIT
+    if not ran:
+        return State.DISCARD
+    return State.SUCCESS if outcome.ok else State.FAIL
+
+
+def _owes(settings: AsyncSettings | None, state: State, outcome: Outcome) -> DestinationSpec | None:
+    if settings is None or state is State.WAIT or outcome.cancelled:
+        return None
+    return settings.on_success if state is State.SUCCESS else settings.on_failure
+
+
+def _shut_down(now: float) -> Outcome:
+    return Outcome(code=Code.ENGINE, message="the engine stopped", started_at=now, ended_at=now)

@@ -1,0 +1,215 @@
+"""The one door: every request becomes an invocation here, or is refused.
+
+    check → admit (limits, disk) → append, with an idempotency key looked up in the same transaction → queue
+
+An asynchronous request is answered when its row is fsynced, and queued by the journal's own callback, so that a
+caller who goes away in between cannot leave an accepted row behind. A synchronous one skips the journal, not the
+queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from msgspec import Struct
+
+from engine.errors import CallTimedOut, DiskLow, FunctionDisabled, InvalidField, Overloaded, ShuttingDown, Unavailable
+from engine.functions.catalog import Catalog, priority_cap
+from engine.maintenance.disk_guard import DiskGuard
+from engine.model import Function, Invocation, Outcome, Request
+from engine.model.clock import Clock
+from engine.model.identity import Identity
+from engine.model.urn import LATEST, FunctionUrn
+from engine.protocols import CursorMove, Cursors, Journal
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.scheduler import Scheduler
+
+
+class IntakeStatistics(Struct, frozen=True, kw_only=True):
+    accepted: dict[str, int]  #: by source
+    called: int
+    refused: dict[str, int]  #: by kind of error
+
+
+class Intake:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        journal: Journal,
+        cursors: Cursors,
+        scheduler: Scheduler,
+        backlog: Backlog,
+        identity: Identity,
+        clock: Clock,
+        disk: DiskGuard,
+        ageing: float,
+        sync_timeout: float,
+        on_overload: Callable[[FunctionUrn], None] = lambda urn: None,
+    ) -> None:
+        self._catalog, self._journal, self._scheduler, self._backlog = catalog, journal, scheduler, backlog
+        self._cursors = cursors
+        self._identity, self._clock, self._disk = identity, clock, disk
+        self._ageing, self._sync_timeout = ageing, sync_timeout
+        self._on_overload = on_overload  #: called when a request was refused for want of room
+        self._closed = False
+        self._accepted: dict[str, int] = {}
+        self._called = 0
+        self._refused: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        self._closed = True
+
+    async def accept(self, request: Request) -> str:
+        """Promise to run it; gives the request id. Once this returns, it will run at least once."""
+        try:
+            return await self._accept(request)
+        except Exception as error:
+            self._count_refusal(error, request)
+            raise
+
+    async def accept_batch(self, requests: Sequence[Request], move: CursorMove | None = None) -> Sequence[str]:
+        """Promise to run all of them, and move the cursors of the trigger they come from: all or nothing.
+
+        Gives the request ids as ``Cursors.append`` does.
+        """
+        try:
+            return await self._accept_batch(requests, move)
+        except Exception as error:
+            if requests:
+                self._count_refusal(error, requests[0])
+            raise
+
+    async def call(self, request: Request) -> tuple[str, Function, Outcome]:
+        """Run it and wait for its end; gives also the version that ran.
+
+        Raises CallTimedOut: then a run that has begun goes on, and one that has not never will.
+        """
+        try:
+            return await self._call(request)
+        except Exception as error:
+            self._count_refusal(error, request)
+            raise
+
+    def prepare(self, request: Request, function: Function) -> Invocation:
+        """The invocation that a request becomes; nothing is counted or stored."""
+        now = self._clock.now()
+        due_at = now + request.delay
+        priority = min(request.priority, priority_cap(function))
+        key = self._identity.next_key(now)
+        alias = request.function.alias
+        return Invocation(
+            key=key,
+            request_id=self._identity.request_id(key),
+            function_id=function.function_id,
+            version=function.version,
+            alias=alias or "",
+            mode=request.mode,
+            source=request.source,
+            payload=request.payload,
+            priority=priority,
+            rank=due_at - priority * self._ageing,
+            first_due_at=due_at,
+            due_at=due_at,
+            delayed=request.delay > 0,
+            hops=request.hops,
+            # The queue knows what ``latest`` takes.
+            memory=request.memory or (0 if function.version == LATEST else function.memory_size),
+        )
+
+    def queue(self, invocation: Invocation, stored: bool) -> None:
+        """Called by the journal once the fate of an appended row is known."""
+        if stored:
+            self._accepted[invocation.source] = self._accepted.get(invocation.source, 0) + 1
+            self._scheduler.push(invocation)
+        else:
+            self._backlog.remove(invocation.function_id, len(invocation.payload))
+
+    def refusal(self) -> Unavailable | None:
+        """Why nothing would be accepted now, whatever it was."""
+        if self._closed:
+            return ShuttingDown()
+        try:
+            self._disk.check()
+        except DiskLow as low:
+            return low
+        return None
+
+    def statistics(self) -> IntakeStatistics:
+        return IntakeStatistics(accepted=dict(self._accepted), called=self._called, refused=dict(self._refused))
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _accept(self, request: Request) -> str:
+        function = self._check(request)
+        self._disk.check(len(request.payload))
+        invocation = self.prepare(request, function)
+        self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
+        try:
+            stored = self._journal.append(invocation, token=request.idempotency_key, then=self.queue)
+        except BaseException:
+            self._backlog.remove(invocation.function_id, len(invocation.payload))
+            raise
+        return await stored
+
+    async def _accept_batch(self, requests: Sequence[Request], move: CursorMove | None) -> Sequence[str]:
+        if self._closed:
+            raise ShuttingDown
+        made = [(self.prepare(request, self._check(request)), request.idempotency_key) for request in requests]
+        if made:
+            self._disk.check(sum(len(request.payload) for request in requests))
+        with ExitStack() as undo:
+            shares: dict[int, list[Request]] = {}
+            for (invocation, _), request in zip(made, requests, strict=True):
+                shares.setdefault(invocation.function_id, []).append(request)
+            for function_id, share in shares.items():
+                rows, size = len(share), sum(len(request.payload) for request in share)
+                self._backlog.admit_batch(function_id, rows, size, share[0].function.name)
+                undo.callback(self._backlog.remove, function_id, size, rows=rows)
+            stored = self._cursors.append(made, move, then=self.queue)
+            undo.pop_all()
+        return await stored
+
+    async def _call(self, request: Request) -> tuple[str, Function, Outcome]:
+        function = self._check(request)
+        invocation = self.prepare(request, function)
+        self._backlog.admit_sync(len(invocation.payload))
+        self._called += 1
+        reply: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._scheduler.push(invocation, reply)
+        try:
+            async with asyncio.timeout(self._sync_timeout):
+                # Shielded: neither the timeout nor a caller who goes away ends the run.
+                return invocation.request_id, function, await asyncio.shield(reply)
+        except TimeoutError:
+            begun = not self._withdraw(invocation)
+            raise CallTimedOut(self._sync_timeout, invocation.request_id, begun=begun) from None
+        except asyncio.CancelledError:
+            self._withdraw(invocation)
+            raise
+
+    def _withdraw(self, invocation: Invocation) -> bool:
+        """True if it still waited: what nobody waits for any more must not keep others out."""
+        waited = self._scheduler.withdraw(invocation.function_id, invocation.key)
+        if waited:
+            self._backlog.remove_sync(len(invocation.payload))
+        return waited
+
+    def _check(self, request: Request) -> Function:
+        if self._closed:
+            raise ShuttingDown
+        function = self._catalog.route(request.function, request.headers)
+        if function.max_instances == 0 and not request.patient:
+            raise FunctionDisabled(function.name)
+        if not 0 <= request.priority <= 9:
+            raise InvalidField("priority", request.priority, "must be 0 to 9")
+        return function
+
+    def _count_refusal(self, error: Exception, request: Request) -> None:
+        if isinstance(error, Overloaded):
+            self._on_overload(request.function)
+        kind = type(error).__name__
+        self._refused[kind] = self._refused.get(kind, 0) + 1

@@ -1,0 +1,163 @@
+"""What ended badly is sent again: deliveries that failed or wait, and asynchronous invocations that failed.
+
+All failed invocations of a function are sent again in steps, from the newest to the oldest, so that the same walk does
+not meet what fails once more meanwhile. Each step is short, and accepts as anyone's requests are accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.errors import (
+    FunctiondError,
+    FunctionDisabled,
+    InvalidField,
+    Overloaded,
+    Unavailable,
+    UnknownInvocation,
+)
+from engine.functions.catalog import Catalog
+from engine.functions.invocation_filter import selection_of
+from engine.model import Code, DestinationSpec, Owed, Record, Request, State
+from engine.model.clock import Clock
+from engine.model.identity import Identity
+from engine.model.urn import FunctionUrn, parse_urn
+from engine.pipeline.circuit_breaker import Standing
+from engine.protocols import Outbox, Records
+
+#: Deliveries taken up in one transaction when all are meant.
+TOGETHER = 500
+SOURCE = "REDRIVE"
+FAILED = frozenset({State.FAIL, State.DISCARD})
+
+
+class Accepting(Protocol):
+    async def accept(self, request: Request) -> str: ...
+
+
+class Deliveries(Protocol):
+    """The part of a ``Delivery`` that is needed here."""
+
+    def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
+
+    def standing(self, owed: Owed) -> Standing: ...
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """What one step through the failed invocations of a function has done."""
+
+    sent: Sequence[tuple[str, str]]  #: request ids: the failed one's, the new one's
+    refused: Sequence[tuple[str, str]]  #: request id, and why it can never be sent again
+    count: int  #: of those that were left to be looked at before this step
+    below: int | None  #: where the next step goes on; None: this was the last
+
+
+class Redrive:
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        records: Records,
+        intake: Accepting,
+        catalog: Catalog,
+        identity: Identity,
+        clock: Clock,
+        region: str,
+        deliveries: Deliveries,
+    ) -> None:
+        self._outbox, self._records, self._intake, self._catalog = outbox, records, intake, catalog
+        self._identity, self._clock, self._region, self._deliveries = identity, clock, region, deliveries
+
+    async def given_up(self, project: str, offset: int, limit: int) -> tuple[Sequence[Owed], int]:
+        """Deliveries of the project's functions, the oldest first, and the count of all."""
+        return await self._outbox.given_up(self._functions(project), offset, limit)
+
+    async def pending(self, project: str, after: int, limit: int) -> tuple[Sequence[Owed], int]:
+        """Return a page of deliveries that are neither made nor given up, as ``Outbox.pending`` does."""
+        return await self._outbox.pending(self._functions(project), after, limit)
+
+    def standing(self, owed: Owed) -> Standing:
+        return self._deliveries.standing(owed)
+
+    async def owed_for(self, record: Record) -> Sequence[Owed]:
+        """What destinations are still owed for an invocation, or never got."""
+        return await self._outbox.owed_for(record.key)
+
+    async def deliver(self, project: str, owed_ids: Collection[int]) -> Sequence[int]:
+        """Try these deliveries now, and for a day from now; gives those that are owed and of the project.
+
+        Where a destination fails, one of its deliveries is tried for all.
+        """
+        found = await self._outbox.revive(self._functions(project), owed_ids, self._clock.now())
+        self._deliveries.probe(owed.destination for owed in found)
+        return [owed.owed_id for owed in found]
+
+    async def deliver_all(self, project: str) -> Sequence[int]:
+        """Those that are given up now."""
+        done: list[int] = []
+        _, count = await self.given_up(project, 0, 0)
+        while len(done) < count:
+            page, _ = await self.given_up(project, 0, min(TOGETHER, count - len(done)))
+            found = await self.deliver(project, [owed.owed_id for owed in page])
+            if not found:
+                break  # somebody else was quicker
+            done += found
+        return done
+
+    async def invoke(self, urn: FunctionUrn, request_id: str) -> str:
+        """Send the event of an invocation that failed or was discarded once more, as a new one; gives its id.
+
+        It goes where the first went: to the same version, or to what the alias stands for now. Asked again within a
+        day, the answer is the same. Raises UnknownInvocation, InvalidField, and what accepting raises.
+        """
+        function = self._catalog.find(urn)
+        key = self._identity.key_of(request_id)
+        record = await self._records.get(key) if key is not None else None
+        if record is None or record.function_id != function.function_id:
+            raise UnknownInvocation(request_id)
+        if record.state not in FAILED:
+            raise InvalidField("request_ids", request_id, f"is {record.state}: only FAIL and DISCARD are sent again")
+        return await self._intake.accept(self._request(urn, record))
+
+    async def invoke_failed(self, urn: FunctionUrn, *, begin: float, end: float, below: int | None, limit: int) -> Step:
+        """``invoke`` up to ``limit`` that failed or were discarded, the newest first; cancelled ones are passed over.
+
+        They are of the version or alias in the URN, accepted from ``begin`` to ``end``, with keys under ``below``.
+        A step ends early when no more can be accepted; that is raised if not even one could be.
+        """
+        scope = replace(selection_of(self._catalog, urn), states=FAILED, begin=begin, end=end, below=below, limit=limit)
+        found, count = await self._records.list(scope)
+        sent: list[tuple[str, str]] = []
+        refused: list[tuple[str, str]] = []
+        for listed in found:
+            try:
+                if listed.code != Code.CANCELLED and (record := await self._records.get(listed.key)) is not None:
+                    sent.append((record.request_id, await self._intake.accept(self._request(urn, record))))
+            except (Overloaded, Unavailable, FunctionDisabled):
+                if below == scope.below:
+                    raise
+                return Step(sent=sent, refused=refused, count=count, below=below)
+            except FunctiondError as error:
+                refused.append((listed.request_id, str(error)))
+            below = listed.key
+        return Step(sent=sent, refused=refused, count=count, below=below if count > len(found) else None)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _functions(self, project: str) -> list[int]:
+        return [function.function_id for function in self._catalog.list(project)]
+
+    def _request(self, urn: FunctionUrn, record: Record) -> Request:
+        qualifier = f"!{record.alias}" if record.alias else record.version
+        return Request(
+            function=parse_urn(f"{urn.function}:{qualifier}", region=self._region, project=urn.project),
+            payload=record.payload,
+            source=SOURCE,
+            priority=record.priority,
+            hops=record.hops,
+            idempotency_key=f"redrive:{record.request_id}",
+        )

@@ -1,0 +1,77 @@
+"""The families of small resources of one engine, together, as app and HTTP hand them on."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from engine.code.store import CodeStore
+from engine.config.plugin_registry import Registry
+from engine.functions.catalog import Catalog
+from engine.model import Dependency, Function
+from engine.model.clock import Clock
+from engine.model.urn import LATEST
+from engine.protocols import ResourceStore
+from engine.resources.dependencies import Dependencies
+from engine.resources.events import Event, Events
+from engine.resources.repository import Shelf
+from engine.resources.reservation_schedule import Reservation
+from engine.resources.reservations import NoWarmer, Reservations, Warmer
+from engine.resources.tags import Tags, TagSet
+from engine.resources.tracing import Tracing, TracingKeys
+from engine.resources.triggers import Triggers
+
+T = TypeVar("T", bound=Struct)
+
+
+class Resources:
+    """``load`` it once: it loads the catalog, too, and follows it from then on."""
+
+    def __init__(
+        self,
+        store: ResourceStore,
+        catalog: Catalog,
+        codes: CodeStore,
+        clock: Clock,
+        *,
+        warmer: Warmer | None = None,
+        memory: int = 0,
+        registry: Registry | None = None,
+        region: str = "",
+        free_modes: frozenset[str] = frozenset(),
+    ) -> None:
+        self._store, self._catalog = store, catalog
+        self._shelves: list[Shelf[Any]] = []
+        self._dependencies = Shelf(store, "dependency", Dependency, self._exists)
+        self.dependencies = Dependencies(self._dependencies, catalog, codes, clock)
+        self.tags = Tags(self._shelf("tags", TagSet), catalog)
+        reserved = self._shelf("reservation", Reservation)
+        self.reservations = Reservations(reserved, catalog, clock, warmer or NoWarmer(), memory=memory)
+        self.tracing = Tracing(self._shelf("tracing", TracingKeys), catalog)
+        self.events = Events(self._shelf("event", Event), catalog, clock)
+        self.triggers = Triggers(store, catalog, registry or Registry(), clock, region=region, free=free_modes)
+
+    async def load(self) -> None:
+        """Read everything; code that neither functions nor dependencies refer to goes."""
+        await self._dependencies.load()
+        self._catalog.find_dependencies = self.dependencies.named
+        await self._catalog.load(keep=self.dependencies.packages())
+        for shelf in self._shelves:
+            await shelf.load()
+        await self.triggers.load()
+        self._catalog.watch(self._follow)
+
+    def _shelf(self, kind: str, type: type[T]) -> Shelf[T]:
+        shelf = Shelf(self._store, kind, type, self._exists)
+        self._shelves.append(shelf)
+        return shelf
+
+    def _exists(self, function_id: int) -> bool:
+        return self._catalog.resolve(function_id, LATEST) is not None
+
+    def _follow(self, function_id: int, function: Function | None) -> None:
+        if not self._exists(function_id):
+            for shelf in self._shelves:
+                shelf.forget(f"function:{function_id}")
+        self.reservations.look()

@@ -1,0 +1,76 @@
+"""What each project used by the month, on disk: a crash costs the last two minutes of it at most."""
+
+from __future__ import annotations
+
+import anyio
+import msgspec
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
+from msgspec import Struct
+
+from engine.errors import Unavailable
+from engine.metrics.usage import Tally, Usage
+from engine.protocols import ResourceStore, StoredResource
+from engine.resources.repository import project_owner
+
+KIND = "usage"
+PAUSE = 60.0  #: seconds from a use to its writing: the minute of the use is over by then
+_OWNER = project_owner("")
+
+log = structlog.get_logger("functiond.usage")
+
+
+class _Used(Struct, frozen=True, kw_only=True):
+    count: int
+    work: float
+
+
+class Months:
+    """``load`` it once, before anything runs."""
+
+    def __init__(self, usage: Usage, store: ResourceStore, *, pause: float = PAUSE) -> None:
+        self._usage, self._store, self._pause = usage, store, pause
+        self._used = anyio.Event()
+        self._written: dict[tuple[str, str], bytes] = {}  #: by project and date
+
+    async def load(self) -> None:
+        rows = await self._store.load(KIND)
+        self._written = {(row.owner.removeprefix(_OWNER), row.id): row.body for row in rows}
+        self._usage.restore({key: _tally(body) for key, body in self._written.items()})
+        self._usage.on_use = lambda: self._used.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Sleeps while nothing is used; writes once more at its end."""
+        task_status.started()
+        try:
+            while True:
+                await self._used.wait()
+                self._used = anyio.Event()
+                await anyio.sleep(self._pause)
+                await self._save()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._save()
+
+    async def _save(self) -> None:
+        months = {key: _body(tally) for key, tally in self._usage.all_months().items()}
+        try:
+            for key in self._written.keys() - months.keys():
+                await self._store.delete(KIND, project_owner(key[0]), key[1])
+                del self._written[key]
+            for key, body in months.items():
+                if self._written.get(key) != body:
+                    await self._store.put(StoredResource(kind=KIND, owner=project_owner(key[0]), id=key[1], body=body))
+                    self._written[key] = body
+        except Unavailable as problem:  # the next use, or the end, tries again
+            log.warning("usage not stored", problem=str(problem))
+
+
+def _body(tally: Tally) -> bytes:
+    return msgspec.json.encode(_Used(count=tally.count, work=tally.work))
+
+
+def _tally(body: bytes) -> Tally:
+    used = msgspec.json.decode(body, type=_Used)
+    return Tally(count=used.count, work=used.work)

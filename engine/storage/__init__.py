@@ -1,0 +1,1 @@
+"""Storage of invocations, catalog and plugin tables."""

@@ -1,0 +1,6 @@
+"""The durable truth about invocations, on SQLite."""
+
+from engine.storage.sqlite.database import Storage, locked, open_storage
+from engine.storage.sqlite.writer import JournalBroken, Writer, WriterStatistics
+
+__all__ = ["JournalBroken", "Storage", "Writer", "WriterStatistics", "locked", "open_storage"]

@@ -1,0 +1,79 @@
+"""How far the sources of triggers have come: moved in the very transaction that stores the requests made from it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+
+from engine.errors import CursorMoved, IdempotencyConflict
+from engine.model import Invocation
+from engine.protocols import CursorMove
+from engine.storage.sqlite.batch import Submission
+from engine.storage.sqlite.invocations import SQLiteJournal, insert_all
+from engine.storage.sqlite.writer import Writer, answer
+
+
+class SQLiteCursors:
+    def __init__(self, writer: Writer, journal: SQLiteJournal) -> None:
+        self._writer, self._journal = writer, journal
+
+    async def read(self, trigger_id: str) -> Mapping[str, bytes]:
+        return await self._writer.call(lambda db: _read(db, trigger_id))
+
+    def append(
+        self,
+        requests: Sequence[tuple[Invocation, str]],
+        move: CursorMove | None = None,
+        *,
+        then: Callable[[Invocation, bool], None] | None = None,
+    ) -> asyncio.Future[Sequence[str]]:
+        future: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
+
+        def write(db: sqlite3.Connection) -> Sequence[str]:
+            if move is not None:
+                _move(db, move)
+            return self._append(db, requests)
+
+        def done(submission: Submission) -> None:
+            ids = submission.value if submission.error is None else [""] * len(requests)
+            for (invocation, _), request_id in zip(requests, ids, strict=True):
+                if then is not None:
+                    then(invocation, request_id == invocation.request_id)
+            answer(future, submission)
+
+        self._writer.submit(Submission((), call=write, done=done))
+        return future
+
+    def _append(self, db: sqlite3.Connection, requests: Sequence[tuple[Invocation, str]]) -> Sequence[str]:
+        """Gives the request ids: of a duplicate the earlier one, of a key used otherwise an empty one."""
+        ids = [self._claim(db, *request) if request[1] else request[0].request_id for request in requests]
+        pairs = zip(requests, ids, strict=True)
+        insert_all(db, [invocation for (invocation, _), request_id in pairs if request_id == invocation.request_id])
+        return ids
+
+    def _claim(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str:
+        try:
+            return self._journal.claim(db, invocation, token) or invocation.request_id
+        except IdempotencyConflict:
+            return ""
+
+
+def _read(db: sqlite3.Connection, trigger_id: str) -> Mapping[str, bytes]:
+    rows = db.execute("SELECT name, position FROM cursor WHERE trigger_id = ?", (trigger_id,))
+    return {name: bytes(position) for name, position in rows}
+
+
+def _move(db: sqlite3.Connection, move: CursorMove) -> None:
+    generation = db.execute(
+        "SELECT json_extract(body, '$.generation') FROM resource WHERE kind = 'trigger' AND owner = ? AND id = ?",
+        (move.owner, move.trigger_id),
+    ).fetchone()
+    if generation is None or generation[0] != move.generation:
+        raise CursorMoved(move.trigger_id, "the trigger was changed or deleted meanwhile")
+    there = _read(db, move.trigger_id)
+    for name, position in move.expected.items():
+        if there.get(name) != position:
+            raise CursorMoved(move.trigger_id, f"its cursor {name!r} is not where it was")
+    rows = [(move.trigger_id, name, position) for name, position in move.positions.items()]
+    db.executemany("INSERT OR REPLACE INTO cursor (trigger_id, name, position) VALUES (?,?,?)", rows)

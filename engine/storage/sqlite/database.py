@@ -1,0 +1,181 @@
+"""Opening a data directory: its lock, its schema, the writing connection, and the room it keeps for bad days.
+
+    journal.db  lock  ballast  code/  logs/  tmp/
+
+The lock file keeps a second engine off, and its being free proves that the last one is dead. The writing
+connection is opened first and closed last; nothing else in the process opens journal.db for itself but
+short-lived read-only readers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+import aiosqlite
+import anyio
+from msgspec import Struct
+
+from engine.errors import DataDirectoryLocked, DataDirectoryUnusable
+from engine.model.identity import NODE_BITS, Identity
+from engine.storage.sqlite.batch import WritingConnection
+from engine.storage.sqlite.catalog_store import SQLiteCatalogStore
+from engine.storage.sqlite.connection import Readers, connected
+from engine.storage.sqlite.cursors import SQLiteCursors
+from engine.storage.sqlite.invocations import SQLiteJournal
+from engine.storage.sqlite.outbox import SQLiteOutbox
+from engine.storage.sqlite.ownership import APPLICATION_ID, check_journal
+from engine.storage.sqlite.records import SQLiteRecords
+from engine.storage.sqlite.resource_store import SQLiteResourceStore
+from engine.storage.sqlite.store import SQLiteStore
+from engine.storage.sqlite.writer import Writer
+
+# Written before anything else: a new file is empty, or it has the mark.
+_MARK = f"""
+PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA application_id = {APPLICATION_ID};
+"""
+# secure_delete is on in some builds: it would write every page that purging frees.
+_PRAGMAS = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA busy_timeout = 5000;
+PRAGMA wal_autocheckpoint = 2000;
+PRAGMA journal_size_limit = 67108864;
+PRAGMA cache_size = -16384;
+PRAGMA temp_store = MEMORY;
+PRAGMA secure_delete = OFF;
+"""
+
+
+class Storage(Struct, frozen=True, kw_only=True):
+    """The storage seams of one data directory, over one writer. The caller runs ``writer.run``."""
+
+    path: Path
+    writer: Writer
+    identity: Identity
+    journal: SQLiteJournal
+    records: SQLiteRecords
+    outbox: SQLiteOutbox
+    catalog: SQLiteCatalogStore
+    resources: SQLiteResourceStore
+    cursors: SQLiteCursors
+
+    def store(self, plugin: str) -> SQLiteStore:
+        """The plugin's own tables."""
+        return SQLiteStore(self.writer, plugin)
+
+    @property
+    def marker(self) -> str:
+        """Name of the data directory on this host, in the processes and groups that its engines start.
+
+        Device and inode are part of it. They stay when the directory is moved within its file system, and a copy of
+        the directory has others: the start of the copy must not end what the original runs.
+        """
+        place = self.path.stat()
+        return f"{self.identity.name}-{place.st_dev:x}-{place.st_ino:x}"
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Own the data directory, or raise DataDirectoryLocked. The kernel lets go of it when the process dies."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DataDirectoryUnusable(str(directory), f"cannot be used: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 20).decode(errors="replace").strip()
+            raise DataDirectoryLocked(str(directory), int(owner) if owner.isdigit() else None) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@asynccontextmanager
+async def open_storage(
+    directory: Path, *, idempotency_retention: float = 86_400.0, ballast: int = 0, packages_of: str | None = None
+) -> AsyncIterator[Storage]:
+    """Open (and bring up to date) the journal in a directory that the caller has ``locked``.
+
+    ``packages_of`` is the mark of the code packages in the directory, as ``check_journal`` takes it.
+    """
+    path = directory / "journal.db"
+    await anyio.to_thread.run_sync(check_journal, path, packages_of)
+    async with connected(path, factory=WritingConnection, cached_statements=256) as database:
+        node, last_key = await _prepare(database, path)
+        writer, identity, readers = Writer(database), Identity(node, last_key), Readers(path)
+        writer.make_room = lambda: give_up_ballast(directory)
+        writer.room_again = lambda: take_ballast(directory, ballast)
+        await anyio.to_thread.run_sync(take_ballast, directory, ballast)
+        journal = SQLiteJournal(writer, identity, idempotency_retention=idempotency_retention)
+        yield Storage(
+            path=directory,
+            writer=writer,
+            identity=identity,
+            journal=journal,
+            records=SQLiteRecords(readers, writer, identity),
+            outbox=SQLiteOutbox(readers, writer),
+            catalog=SQLiteCatalogStore(writer),
+            resources=SQLiteResourceStore(writer),
+            cursors=SQLiteCursors(writer, journal),
+        )
+
+
+async def _prepare(database: aiosqlite.Connection, path: Path) -> tuple[int, int]:
+    """Recover, migrate, and read what identity needs: the node and the last key."""
+    try:
+        [[application]] = await database.execute_fetchall("PRAGMA application_id")
+        if application != APPLICATION_ID:
+            await database.executescript(_MARK)
+        await database.executescript(_PRAGMAS)
+        await _migrate(database, path)
+        await database.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (secrets.randbits(NODE_BITS),))
+        [[node]] = await database.execute_fetchall("SELECT value FROM meta WHERE name = 'node'")
+        [[last_key]] = await database.execute_fetchall("SELECT coalesce(max(key), 0) FROM invocation")
+    except sqlite3.DatabaseError as error:
+        raise DataDirectoryUnusable(str(path), f"cannot be opened: {error}") from error
+    return node, last_key
+
+
+async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
+    """Apply the numbered migrations that the file has not seen, each in one transaction with its number."""
+    [[version]] = await database.execute_fetchall("PRAGMA user_version")
+    scripts = sorted((f for f in files("engine.storage.sqlite").joinpath("migrations").iterdir()), key=lambda f: f.name)
+    numbered = [(int(script.name[:4]), script) for script in scripts if script.name.endswith(".sql")]
+    if version > numbered[-1][0]:
+        raise DataDirectoryUnusable(str(path), f"was written by a newer functiond (schema {version})")
+    for number, script in numbered:
+        if number > version:
+            sql = script.read_text()
+            await database.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def take_ballast(directory: Path, size: int) -> None:
+    """Set aside room that purging and settling may use when the disk is full; none where room is short already."""
+    path = directory / "ballast"
+    if not size or (path.exists() and path.stat().st_size == size):
+        return
+    disk = os.statvfs(directory)
+    if disk.f_bavail * disk.f_frsize < 4 * size:
+        return
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError:
+        path.unlink(missing_ok=True)
+
+
+def give_up_ballast(directory: Path) -> None:
+    (directory / "ballast").unlink(missing_ok=True)

@@ -1,0 +1,288 @@
+"""Invocations on disk: the Journal and the Window seams over one Writer."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+from engine.errors import IdempotencyConflict
+from engine.model import Invocation, Outcome, State
+from engine.model.identity import Identity
+from engine.model.retry import HISTORY, MAX_DEATHS
+from engine.protocols import Discarded, Page, Recovery, Settlement
+from engine.storage.sqlite.batch import SQL, Row, Statement, Submission, summed
+from engine.storage.sqlite.discard import discard
+from engine.storage.sqlite.rows import READY, RUNNABLE, STORED, append_row, to_invocation
+from engine.storage.sqlite.writer import Writer, answer
+
+
+class SQLiteJournal:
+    def __init__(self, writer: Writer, identity: Identity, *, idempotency_retention: float = 86_400.0) -> None:
+        self._writer = writer
+        self._identity = identity
+        self._idempotency_retention = idempotency_retention
+        self._starts: dict[int, tuple[int, Submission]] = {}
+
+    # --- Journal --------------------------------------------------------------------------------------------
+
+    def append(
+        self, invocation: Invocation, *, token: str = "", then: Callable[[Invocation, bool], None] | None = None
+    ) -> asyncio.Future[str]:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        done = partial(_appended, future, invocation, then)
+        if token:
+            submission = Submission((), call=lambda db: self.append_once(db, invocation, token), done=done)
+        else:
+            submission = Submission(append_rows(invocation), done=done)
+        self._writer.submit(submission)
+        return future
+
+    def start(self, invocation: Invocation, started_at: float) -> None:
+        row = (invocation.attempt, started_at, invocation.key)
+        submission = Submission(((Statement.START, row),), keep=True)
+        self._starts[invocation.key] = (self._writer.number, submission)
+        self._writer.submit(submission)
+
+    def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
+        number, start = self._starts.pop(settlement.invocation.key, (-1, None))
+        if start is not None and number == self._writer.number:
+            start.rows = ()  # both would be in one commit: the end says it all
+
+        def done(submission: Submission) -> None:
+            if submission.error is not None:
+                raise submission.error  # a row the schema refuses is a fault of ours
+            if then is not None:
+                then(settlement)
+
+        self._writer.submit(Submission(_settle_rows(settlement), done=done, keep=True))
+
+    def cancel(
+        self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
+    ) -> asyncio.Future[tuple[int, int] | None]:
+        future: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
+
+        def write(db: sqlite3.Connection) -> tuple[int, int] | None:
+            found: tuple[int, int] | None = db.execute(
+                "UPDATE invocation SET state = ?, ended = ?, code = ?, message = ? WHERE key = ? AND state IN (0, 1)"
+                " RETURNING function_id, size",
+                (STORED[State.FAIL], outcome.ended_at, outcome.code, outcome.message, key),
+            ).fetchone()
+            if found:
+                function_id, size = found
+                kept = db.execute("SELECT length(body) + length(log) FROM result WHERE key = ?", (key,)).fetchone()
+                ended = size + (kept[0] if kept else 0)  # what an earlier attempt left
+                db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, ended)])
+            return found
+
+        def done(submission: Submission) -> None:
+            if then is not None:
+                then(key, submission.value if submission.error is None else None, submission.error is None)
+            answer(future, submission)
+
+        self._writer.submit(Submission((), call=write, done=done))
+        return future
+
+    async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
+        return await self._writer.call(lambda db: discard(db, function_id, after, rows, outcome))
+
+    async def release(self, invocations: Sequence[Invocation]) -> None:
+        rows = [(READY, i.key) for i in invocations]
+        for invocation in invocations:
+            self._starts.pop(invocation.key, None)
+        await self._writer.call(
+            lambda db: db.executemany("UPDATE invocation SET state = ? WHERE key = ? AND state = 2", rows).rowcount
+        )
+
+    async def recover(self) -> Recovery:
+        return await self._writer.call(self._recover)
+
+    # --- Window ---------------------------------------------------------------------------------------------
+
+    # The window is read on the writing connection, inside a batch: what it sees is exactly what was submitted
+    # before, so that no row in flight can come back. It costs 0.3 ms for 256 rows, twenty times a second at most.
+
+    async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
+        return await self._writer.call(lambda db: self._ready(db, function_id, after, rows, size))
+
+    async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
+        return await self._writer.call(lambda db: self._promote(db, now, rows, size))
+
+    # --- in the writer's thread -----------------------------------------------------------------------------
+
+    def append_once(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str | None:
+        """None once it is stored, or the id of an earlier one with the same token. Raises IdempotencyConflict."""
+        earlier = self.claim(db, invocation, token)
+        if earlier is None:
+            insert(db, append_rows(invocation))
+        return earlier
+
+    def claim(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str | None:
+        """Store the token as this invocation's, or return the id of an earlier one. Raises IdempotencyConflict."""
+        digest = blake2b(invocation.payload, digest_size=16).digest()
+        now = invocation.accepted_on_clock
+        known = db.execute(
+            "SELECT key, digest FROM idempotency WHERE function_id = ? AND token = ? AND expires > ?",
+            (invocation.function_id, token, now),
+        ).fetchone()
+        if known:
+            if known[1] != digest:
+                raise IdempotencyConflict(token)
+            return self._identity.request_id(known[0])
+        db.execute(
+            "INSERT OR REPLACE INTO idempotency (function_id, token, key, digest, expires) VALUES (?,?,?,?,?)",
+            (invocation.function_id, token, invocation.key, digest, now + self._idempotency_retention),
+        )
+        return None
+
+    def _ready(self, db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
+        cursor = db.execute(
+            f"SELECT {RUNNABLE} FROM invocation INDEXED BY ready JOIN payload USING (key)"
+            " WHERE state = 0 AND function_id = ? AND rank >= ? AND (rank > ? OR key > ?)"
+            " ORDER BY rank, key LIMIT ?",
+            (function_id, after[0], after[0], after[1], rows),
+        )
+        found, read = self._read(cursor, size)
+        return Page(invocations=found, complete=len(found) < rows and read < size)
+
+    def _promote(
+        self, db: sqlite3.Connection, now: float, rows: int, size: int
+    ) -> tuple[tuple[Invocation, ...], float | None]:
+        cursor = db.execute(
+            f"SELECT {RUNNABLE} FROM invocation INDEXED BY delayed JOIN payload USING (key)"
+            " WHERE state = 1 AND due <= ? ORDER BY due LIMIT ?",
+            (now, rows),
+        )
+        due, _ = self._read(cursor, size)
+        db.executemany("UPDATE invocation SET state = 0 WHERE key = ?", [(one.key,) for one in due])
+        return due, _next_due(db)
+
+    def _read(self, cursor: sqlite3.Cursor, size: int) -> tuple[tuple[Invocation, ...], int]:
+        """Rows until they have ``size`` bytes of payload together; and how many they have."""
+        found: list[Invocation] = []
+        read = 0
+        for row in cursor:
+            found.append(to_invocation(row, self._identity))
+            read += len(row[-1])
+            if read >= size:
+                break
+        cursor.close()
+        return tuple(found), read
+
+    def _recover(self, db: sqlite3.Connection) -> Recovery:
+        condemned = db.execute(
+            f"SELECT {RUNNABLE} FROM invocation INDEXED BY running JOIN payload USING (key)"
+            " WHERE state = 2 AND deaths >= ?",
+            (MAX_DEATHS,),
+        ).fetchall()
+        revived = db.execute(
+            "UPDATE invocation SET state = 0, deaths = deaths + 1 WHERE state = 2 AND deaths < ?", (MAX_DEATHS,)
+        ).rowcount
+        backlog = {f: (rows, size) for f, rows, size in db.execute("SELECT function_id, rows, size FROM tally")}
+        return Recovery(
+            backlog=backlog,
+            waiting=frozenset(_functions_with_ready_rows(db)),
+            condemned=tuple(to_invocation(row, self._identity) for row in condemned),
+            next_due=_next_due(db),
+            revived=revived,
+        )
+
+
+def _appended(
+    future: asyncio.Future[str],
+    invocation: Invocation,
+    then: Callable[[Invocation, bool], None] | None,
+    submission: Submission,
+) -> None:
+    """The fate of an append is known. A value is the id of an earlier invocation with the same token."""
+    submission.value = submission.value or invocation.request_id
+    if then is not None:
+        then(invocation, submission.error is None and submission.value == invocation.request_id)
+    answer(future, submission)
+
+
+def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
+    return (
+        (Statement.APPEND, append_row(invocation)),
+        (Statement.PAYLOAD, (invocation.key, invocation.payload)),
+        (Statement.TALLY, (invocation.function_id, 1, len(invocation.payload))),
+    )
+
+
+def insert(db: sqlite3.Connection, rows: tuple[tuple[Statement, Row], ...]) -> None:
+    for statement, row in rows:
+        db.execute(SQL[statement], row)
+
+
+def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation]) -> None:
+    """Many at once."""
+    rows = [dict(append_rows(invocation)) for invocation in invocations]
+    for statement in (Statement.APPEND, Statement.PAYLOAD):
+        db.executemany(SQL[statement], [row[statement] for row in rows])
+    db.executemany(SQL[Statement.TALLY], summed([row[Statement.TALLY] for row in rows]))
+
+
+def _settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
+    before, outcome = settlement.invocation, settlement.outcome
+    rows: list[tuple[Statement, Row]] = []
+    if settlement.retry is not None:
+        after = settlement.retry
+        row: tuple[Any, ...] = (
+            after.attempt,
+            after.failures,
+            after.rank,
+            after.due_at,
+            outcome.code,
+            outcome.message,
+            before.key,
+        )
+        rows.append((Statement.RETRY, row))
+    else:
+        failures = before.failures + (settlement.ran and not outcome.ok and not outcome.engine_fault)
+        started = outcome.started_at if settlement.ran else None
+        row = (
+            STORED[settlement.state],
+            before.attempt,
+            failures,
+            started,
+            outcome.ended_at,
+            outcome.code,
+            outcome.message,
+            before.key,
+        )
+        size = len(before.payload) + len(outcome.result) + len(outcome.log)
+        rows.append((Statement.FINISH, row))
+        rows.append((Statement.TALLY, (before.function_id, -1, -len(before.payload))))
+        rows.append((Statement.TALLY, (0, 1, size)))
+    if outcome.result or outcome.log or before.attempt > 1:  # nothing of an earlier attempt stays
+        rows.append((Statement.RESULT, (before.key, outcome.result, outcome.log)))
+    if settlement.ran and (before.attempt > 1 or not outcome.ok):
+        history = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
+        rows.append((Statement.ATTEMPT, history))
+        if before.attempt > HISTORY:
+            rows.append((Statement.FORGET, (before.key, before.attempt - HISTORY)))
+    if settlement.owes is not None:
+        owes, condition = settlement.owes, "success" if settlement.state is State.SUCCESS else "failure"
+        owed = (before.key, before.function_id, condition, owes.destination, owes.param, outcome.ended_at)
+        rows.append((Statement.OWE, owed))
+    return tuple(rows)
+
+
+def _next_due(db: sqlite3.Connection) -> float | None:
+    row = db.execute("SELECT due FROM invocation INDEXED BY delayed WHERE state = 1 ORDER BY due LIMIT 1").fetchone()
+    return None if row is None else float(row[0])
+
+
+def _functions_with_ready_rows(db: sqlite3.Connection) -> list[int]:
+    """A walk from one function to the next along the index: no scan of the backlog."""
+    return [
+        row[0]
+        for row in db.execute(
+            "WITH RECURSIVE f (id) AS (SELECT min(function_id) FROM invocation WHERE state = 0"
+            " UNION ALL SELECT (SELECT min(function_id) FROM invocation WHERE state = 0 AND function_id > f.id)"
+            " FROM f WHERE f.id IS NOT NULL) SELECT id FROM f WHERE id IS NOT NULL"
+        )
+    ]

@@ -1,0 +1,156 @@
+"""Outcomes on disk that destinations have not confirmed yet, and those that were given up."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+
+from engine.model import DestinationSpec, Invocation, Owed
+from engine.storage.sqlite.connection import Readers
+from engine.storage.sqlite.invocations import append_rows, insert
+from engine.storage.sqlite.writer import Writer
+
+#: Rows that one page of pending ones looks at. Rows of other projects, and those that were given up, count as well.
+LOOKED_AT = 50_000
+
+_COLUMNS = "owed_id, key, function_id, condition, destination, param, due, tries, error, since"
+
+#: The number of rows that one page looks at, and the id of the last.
+LOOKED_AT_UNTIL = (
+    "SELECT count(*), max(owed_id) FROM (SELECT owed_id FROM owed WHERE owed_id > ? ORDER BY owed_id LIMIT ?)"
+)
+
+
+class SQLiteOutbox:
+    def __init__(self, readers: Readers, writer: Writer) -> None:
+        self._readers, self._writer = readers, writer
+
+    async def owed(self, now: float, rows: int, each: int) -> tuple[Sequence[Owed], float | None]:
+        return await self._writer.call(lambda db: _owed(db, now, rows, each))
+
+    async def delivered(self, owed: Owed, append: Invocation | None = None) -> None:
+        def write(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM owed WHERE owed_id = ?", (owed.owed_id,))
+            if append is not None:
+                insert(db, append_rows(append))
+
+        await self._writer.call(write)
+
+    async def postpone(self, owed: Owed, due_at: float | None, error: str) -> None:
+        await self._writer.call(
+            lambda db: (
+                db.execute(
+                    "UPDATE owed SET due = ?, tries = tries + 1, error = ? WHERE owed_id = ?",
+                    (due_at, error, owed.owed_id),
+                ).rowcount
+            )
+        )
+
+    async def given_up(self, functions: Collection[int], offset: int, limit: int) -> tuple[Sequence[Owed], int]:
+        if not functions:
+            return [], 0
+        where = f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({_marks(len(functions))})"
+        page = f"SELECT {_COLUMNS} {where} ORDER BY owed_id LIMIT ? OFFSET ?"
+        async with self._readers.one() as db:
+            found = await db.execute_fetchall(page, (*functions, limit, offset))
+            [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
+        return [_to_owed(*row) for row in found], count
+
+    async def pending(self, functions: Collection[int], after: int, limit: int) -> tuple[Sequence[Owed], int]:
+        if not functions:
+            return [], 0
+        async with self._readers.one() as db:
+            [(count, last)] = await db.execute_fetchall(LOOKED_AT_UNTIL, (after, LOOKED_AT))
+            rows = await db.execute_fetchall(pending_page(len(functions)), (after, last, *functions, limit + 1))
+        found = [_to_owed(*row) for row in rows]
+        if len(found) > limit:
+            return found[:limit], found[limit - 1].owed_id
+        return found, last if count == LOOKED_AT else 0
+
+    async def owed_for(self, key: int) -> Sequence[Owed]:
+        sql = f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
+        return await self._writer.call(lambda db: [_to_owed(*row) for row in db.execute(sql, (key,))])
+
+    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[Owed]:
+        return await self._writer.call(lambda db: _revive(db, functions, owed_ids, now))
+
+
+def pending_page(functions: int) -> str:
+    """Return the statement for pending rows of so many functions. It walks a span of ids in order and sorts nothing."""
+    return (
+        f"SELECT {_COLUMNS} FROM owed NOT INDEXED WHERE owed_id > ? AND owed_id <= ? AND due IS NOT NULL"
+        f" AND function_id IN ({_marks(functions)}) ORDER BY owed_id LIMIT ?"
+    )
+
+
+def _owed(db: sqlite3.Connection, now: float, rows: int, each: int) -> tuple[Sequence[Owed], float | None]:
+    destinations = list(_destinations(db))
+    each = min(each, max(1, rows // max(1, len(destinations))))
+    found: list[Owed] = []
+    for destination in destinations:
+        page = db.execute(
+            f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_destination"
+            " WHERE destination = ? AND param = ? AND due <= ? ORDER BY due LIMIT ?",
+            (*destination, now, each),
+        )
+        found += [_to_owed(*row) for row in page]
+    later = db.execute("SELECT min(due) FROM owed WHERE due > ?", (now,)).fetchone()[0]
+    return sorted(found, key=lambda owed: owed.due_at), later
+
+
+def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """A walk from one to the next along the index: no scan of what they are owed."""
+    last: tuple[str, str] | None = ("", "")
+    while last is not None:
+        last = db.execute(
+            "SELECT destination, param FROM owed INDEXED BY owed_destination"
+            " WHERE due IS NOT NULL AND (destination, param) > (?, ?) ORDER BY destination, param LIMIT 1",
+            last,
+        ).fetchone()
+        if last is not None:
+            yield last
+
+
+def revival(functions: int, rows: int) -> str:
+    """Return the statement that makes so many rows due, if they are of one of so many functions."""
+    return (
+        "UPDATE owed SET due = ?, since = ?, tries = 0"
+        f" WHERE function_id IN ({_marks(functions)}) AND owed_id IN ({_marks(rows)}) RETURNING {_COLUMNS}"
+    )
+
+
+def _revive(
+    db: sqlite3.Connection, functions: Collection[int], owed_ids: Collection[int], now: float
+) -> Sequence[Owed]:
+    rows = db.execute(revival(len(functions), len(owed_ids)), (now, now, *functions, *owed_ids)).fetchall()
+    return sorted((_to_owed(*row) for row in rows), key=lambda owed: owed.owed_id)
+
+
+def _marks(count: int) -> str:
+    return ",".join("?" * count)
+
+
+def _to_owed(
+    owed_id: int,
+    key: int,
+    function_id: int,
+    condition: str,
+    destination: str,
+    param: str,
+    due: float | None,
+    tries: int,
+    error: str,
+    since: float,
+) -> Owed:
+    return Owed(
+        owed_id=owed_id,
+        key=key,
+        function_id=function_id,
+        condition=condition,
+        destination=DestinationSpec(destination=destination, param=param),
+        due_at=math.inf if due is None else due,
+        tries=tries,
+        error=error,
+        since=since,
+    )

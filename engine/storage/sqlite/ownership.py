@@ -1,0 +1,100 @@
+"""Check of a journal against its data directory, made before anything in the directory changes.
+
+An engine that took a lost journal for a new one would destroy the rest. SQLite deletes a write-ahead log beside an
+empty file, and the first sweep removes every code package that no function refers to. A new journal is therefore
+made only where neither is there. The application id in its header tells a journal from the database of another
+program; its name, which is the mark of the code packages, tells it from the journal of another engine.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+from msgspec import Struct
+
+from engine.errors import DataDirectoryUnusable
+from engine.model.identity import Identity
+
+APPLICATION_ID = 0x666E6374  #: ``fnct``; journals of older engines have none until their next start
+_TABLES = frozenset({"meta", "invocation"})  #: of every journal
+_LOG_HEADER = 32  #: bytes of a write-ahead log without transactions
+
+
+class _View(Struct, frozen=True, kw_only=True):
+    """Contents of a database, as far as they tell its owner."""
+
+    application: int
+    version: int
+    tables: frozenset[str]
+    name: str  #: of the journal; empty until its first start has set it
+
+
+def check_journal(path: Path, packages_of: str | None) -> None:
+    """Raise DataDirectoryUnusable unless ``path`` is the journal of its directory, or a new one may be made there.
+
+    ``packages_of`` is the mark of the code packages: empty for packages without one, None without packages. Blocks.
+    """
+    logged, name = _size(Path(f"{path.resolve()}-wal")) > _LOG_HEADER, ""
+    if _size(path):
+        name = _name_of(path, logged)
+    elif logged:
+        raise _refused(path, "missing or empty, but journal.db-wal holds transactions")
+    if packages_of is not None and not name:
+        raise _refused(path, "missing or empty, but code/ holds packages")
+    if packages_of and packages_of != name:
+        raise _refused(path, f"this is journal {name}, but the packages in code/ belong to journal {packages_of}")
+
+
+def _name_of(path: Path, logged: bool) -> str:
+    """Return the name of the journal; empty for a database without tables."""
+    name = ""
+    try:
+        for view in _views(path, logged):
+            if view.application not in (0, APPLICATION_ID):
+                raise _refused(path, f"a database of another program (application id {view.application})")
+            if name not in ("", view.name):
+                raise _refused(path, "journal.db-wal belongs to another database")
+            name = view.name
+    except sqlite3.DatabaseError as error:
+        raise _refused(path, f"cannot be opened: {error}") from error
+    if not view.tables >= _TABLES and (view.tables or view.version):
+        tables = ", ".join(sorted(view.tables)[:5]) or "none"
+        raise _refused(path, f"a database of another program (tables: {tables})")
+    return name
+
+
+def _views(path: Path, logged: bool) -> Iterator[_View]:
+    """Read the file by itself, then with the transactions in its log. Neither way changes the file or the log."""
+    if logged:
+        alone = None
+        with suppress(sqlite3.DatabaseError):  # an interrupted checkpoint leaves a file that needs its log
+            alone = _view(path, "immutable=1")
+        if alone is not None:
+            yield alone
+    yield _view(path, "mode=ro" if logged else "immutable=1")
+
+
+def _view(path: Path, mode: str) -> _View:
+    uri = f"{path.absolute().as_uri()}?{mode}"
+    with closing(sqlite3.connect(uri, uri=True)) as database:
+        [[application]] = database.execute("PRAGMA application_id")
+        [[version]] = database.execute("PRAGMA user_version")
+        tables = frozenset(name for [name] in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"))
+        nodes = database.execute("SELECT value FROM meta WHERE name = 'node'") if tables >= _TABLES else ()
+        name = next((Identity(node).name for [node] in nodes), "")
+    return _View(application=application, version=version, tables=tables, name=name)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _refused(path: Path, problem: str) -> DataDirectoryUnusable:
+    advice = "restore journal.db together with its journal.db-wal, or start with an empty data directory"
+    return DataDirectoryUnusable(str(path), f"{problem}; {advice}")

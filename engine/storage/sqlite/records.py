@@ -1,0 +1,135 @@
+"""Invocations as people look at them, read on short-lived read-only connections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import aiosqlite
+
+from engine.model import Attempt, Record, State
+from engine.model.identity import Identity, key_at
+from engine.protocols import Purged, Selection
+from engine.storage.sqlite.connection import Readers
+from engine.storage.sqlite.purge import Purge
+from engine.storage.sqlite.rows import LISTED, SHOWN, to_record
+from engine.storage.sqlite.writer import Writer
+
+_Part = tuple[frozenset[State], str, str]  #: which states, where they are, in which order
+
+#: The parts of a function's list, each along an index: what runs, waits for its turn, waits for its time, has ended.
+_PARTS: tuple[_Part, ...] = (
+    (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2 AND function_id = ?", "key"),
+    (frozenset({State.WAIT}), "INDEXED BY ready WHERE state = 0 AND function_id = ?", "rank, key"),
+    (frozenset({State.WAIT}), "INDEXED BY delayed WHERE state = 1 AND function_id = ?", "due"),
+    (
+        frozenset({State.SUCCESS, State.FAIL, State.DISCARD}),
+        "INDEXED BY finished WHERE state >= 3 AND function_id = ?",
+        "key DESC",
+    ),
+)
+#: Of several functions: no index has these in the order of their acceptance, so the table itself is walked.
+_WALK: _Part = (frozenset(State), "NOT INDEXED WHERE key > 0", "key DESC")
+#: But those that run are few, and may be the oldest of all.
+_RUNNING: _Part = (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2", "key DESC")
+
+_NUMBERS = {state: [number for number, shown in enumerate(SHOWN) if shown is state] for state in State}
+
+
+class SQLiteRecords:
+    def __init__(self, readers: Readers, writer: Writer, identity: Identity) -> None:
+        self._readers = readers
+        self._writer = writer
+        self._identity = identity
+        self._purge = Purge(identity)
+
+    async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
+        found: list[Record] = []
+        total, skip = 0, selection.offset
+        async with self._readers.one() as db:  # what moves meanwhile is in exactly one of the parts
+            for states, part, order in _parts(selection):
+                wanted = selection.states & states if selection.states else states
+                if not wanted:
+                    continue
+                source, values = _source(selection, part, order, wanted if wanted != states else frozenset())
+                count = (await _all(db, f"SELECT count(*) FROM {source}", values))[0][0]
+                room = selection.limit - len(found)
+                if room > 0 and count > skip:
+                    page = f"SELECT {LISTED} FROM {source} ORDER BY {order} LIMIT ? OFFSET ?"
+                    rows = await _all(db, page, [*values, room, skip])
+                    found.extend(to_record(row, self._identity) for row in rows)
+                skip = max(0, skip - count)
+                total += count
+        return found, total
+
+    async def get(self, key: int) -> Record | None:
+        async with self._readers.one() as db:
+            rows = await _all(
+                db,
+                f"SELECT {LISTED}, payload.body, result.body, result.log FROM invocation"
+                " LEFT JOIN payload USING (key) LEFT JOIN result USING (key) WHERE key = ?",
+                [key],
+            )
+            if not rows:
+                return None
+            history = await _all(
+                db, "SELECT attempt, started, ended, code, message FROM attempt WHERE key = ? ORDER BY attempt", [key]
+            )
+        *listed, payload, result, log = rows[0]
+        attempts = tuple(Attempt(attempt=a, started_at=s, ended_at=e, code=c, message=m) for a, s, e, c, m in history)
+        return to_record(
+            tuple(listed),
+            self._identity,
+            payload=payload or b"",
+            result=result or b"",
+            log=log or b"",
+            attempts=attempts,
+        )
+
+    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+        return await self._writer.call(lambda db: self._purge.step(db, now, age, rows, size))
+
+
+def _parts(selection: Selection) -> tuple[_Part, ...]:
+    if not selection.functions:
+        return _PARTS
+    return (_RUNNING if selection.states == _RUNNING[0] else _WALK,)
+
+
+def _source(selection: Selection, part: str, order: str, states: frozenset[State]) -> tuple[str, list[Any]]:
+    """What to select from: the rows of a part that are meant, or those of its first ``within`` that are."""
+    span, values = "", [] if selection.functions else [selection.function_id]
+    if selection.begin > 0:
+        span += " AND key >= ?"
+        values.append(key_at(selection.begin))
+    if selection.end != float("inf"):
+        span += " AND key < ?"
+        values.append(key_at(selection.end))
+    if selection.below is not None:
+        span += " AND key < ?"
+        values.append(selection.below)
+    filters, more = _filters(selection, states)
+    values += more
+    if not selection.within:
+        return f"invocation {part}{span}{filters}", values
+    first = f"SELECT rank, {LISTED} FROM invocation {part}{span} ORDER BY {order} LIMIT {selection.within:d}"
+    return f"({first}) WHERE true{filters}", values
+
+
+def _filters(selection: Selection, states: frozenset[State]) -> tuple[str, list[Any]]:
+    text, values = "", list[Any]()
+    if states:
+        text += f" AND state IN ({','.join(str(number) for s in sorted(states) for number in _NUMBERS[s])})"
+    for column, value in (("version", selection.version), ("alias", selection.alias)):
+        if value:
+            text += f" AND {column} = ?"
+            values.append(value)
+    for column, those in (("key", selection.keys), ("function_id", selection.functions or None)):
+        if those is not None:
+            text += f" AND {column} IN ({','.join('?' * len(those))})"
+            values += sorted(those)
+    return text, values
+
+
+async def _all(db: aiosqlite.Connection, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await db.execute_fetchall(sql, values)]

@@ -1,0 +1,36 @@
+"""Resources on disk: what belongs to a function or a project, as JSON bodies under (kind, owner, id)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from engine.protocols import StoredResource
+from engine.storage.sqlite.writer import Writer
+
+
+class SQLiteResourceStore:
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def load(self, kind: str) -> Sequence[StoredResource]:
+        return await self._writer.call(lambda db: _load(db, kind))
+
+    async def put(self, resource: StoredResource) -> None:
+        row = (resource.kind, resource.owner, resource.id, resource.body)
+        await self._writer.call(
+            lambda db: (
+                db.execute("INSERT OR REPLACE INTO resource (kind, owner, id, body) VALUES (?,?,?,?)", row).rowcount
+            )
+        )
+
+    async def delete(self, kind: str, owner: str, id: str) -> None:
+        row = (kind, owner, id)
+        await self._writer.call(
+            lambda db: db.execute("DELETE FROM resource WHERE kind = ? AND owner = ? AND id = ?", row).rowcount
+        )
+
+
+def _load(db: sqlite3.Connection, kind: str) -> Sequence[StoredResource]:
+    rows = db.execute("SELECT owner, id, body FROM resource WHERE kind = ? ORDER BY owner, id", (kind,))
+    return [StoredResource(kind=kind, owner=owner, id=id, body=body) for owner, id, body in rows]

@@ -1,0 +1,82 @@
+"""How invocations look as rows, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.model import Invocation, Record, State
+from engine.model.identity import Identity
+
+READY, DELAYED, RUNNING = 0, 1, 2
+STORED: dict[State, int] = {State.RUNNING: 2, State.SUCCESS: 3, State.FAIL: 4, State.DISCARD: 5}
+SHOWN: tuple[State, ...] = (State.WAIT, State.WAIT, State.RUNNING, State.SUCCESS, State.FAIL, State.DISCARD)
+
+#: Columns of an invocation to be run, for SELECT from invocation JOIN payload USING (key).
+RUNNABLE = (
+    "key, function_id, version, alias, source, priority, rank, first_due, due, attempt, failures, deaths, hops, memory,"
+    " body"
+)
+#: Columns of a record without its large parts.
+LISTED = "key, function_id, version, alias, source, state, priority, due, started, ended, attempt, code, message, hops"
+
+
+def append_row(invocation: Invocation) -> tuple[Any, ...]:
+    i = invocation
+    return (
+        i.key,
+        i.function_id,
+        i.version,
+        i.alias,
+        i.source,
+        DELAYED if i.delayed else READY,
+        i.priority,
+        i.rank,
+        i.first_due_at,
+        i.due_at,
+        i.attempt,
+        i.hops,
+        i.memory,
+        len(i.payload),
+    )
+
+
+def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
+    return Invocation(
+        key=row[0],
+        request_id=identity.request_id(row[0]),
+        function_id=row[1],
+        version=row[2],
+        alias=row[3],
+        source=row[4],
+        priority=row[5],
+        rank=row[6],
+        first_due_at=row[7],
+        due_at=row[8],
+        attempt=row[9],
+        failures=row[10],
+        deaths=row[11],
+        hops=row[12],
+        memory=row[13],
+        payload=row[14],
+    )
+
+
+def to_record(row: tuple[Any, ...], identity: Identity, **large: Any) -> Record:
+    return Record(
+        key=row[0],
+        request_id=identity.request_id(row[0]),
+        function_id=row[1],
+        version=row[2],
+        alias=row[3],
+        source=row[4],
+        state=SHOWN[row[5]],
+        priority=row[6],
+        due_at=row[7],
+        started_at=row[8],
+        ended_at=row[9],
+        attempt=row[10],
+        code=row[11],
+        message=row[12],
+        hops=row[13],
+        **large,
+    )

@@ -1,0 +1,88 @@
+"""The way in for the events of one trigger; there from when it is stored, whether its source runs or not."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from msgspec import Struct
+
+from engine.errors import PayloadTooLarge
+from engine.model import Mode, Outcome, Request
+from engine.model.identity import Identity
+from engine.model.urn import FunctionUrn, parse_urn
+from engine.pipeline.dispatcher import Dispatcher
+from engine.pipeline.intake import Intake
+from engine.protocols import EVENT_LIMIT, Cursors, Event, TriggerDoor
+from engine.resources.bound_trigger import BoundTrigger
+from engine.scheduling.backlog import Backlog
+from engine.triggers.plugin_contexts import PluginParts
+
+
+class Doors(Struct, frozen=True, kw_only=True):
+    """Where sources bring what they have."""
+
+    intake: Intake
+    cursors: Cursors
+    backlog: Backlog
+    identity: Identity
+    dispatcher: Dispatcher
+    enabled: Callable[[int], Awaitable[bool]]  #: returns once the function may run, or is gone: whether that took time
+
+
+class Tally:
+    """What came of a trigger's events since the engine started."""
+
+    def __init__(self) -> None:
+        self.accepted = self.refused = 0
+
+
+class Door:
+    """Satisfies ``TriggerDoor``."""
+
+    def __init__(self, trigger: BoundTrigger, plugin: PluginParts, doors: Doors, tally: Tally) -> None:
+        self._trigger, self._doors, self._tally = trigger, doors, tally
+        self._urn: FunctionUrn = parse_urn(trigger.function, region=plugin.region, project=trigger.project)
+        self.plugin = plugin
+        self.trigger_id, self.kind, self.mode = trigger.id, trigger.kind, trigger.mode
+        self.function, self.project = trigger.function, trigger.project
+
+    async def accept(self, event: Event) -> str:
+        _check_size(event)
+        request_id = await self._doors.intake.accept(self._request(event))
+        self._tally.accepted += 1
+        return request_id
+
+    async def accept_with(self, event: Event, others: Sequence[tuple[TriggerDoor, Event]]) -> Sequence[str]:
+        pairs: list[tuple[Door, Event]] = [(self, event)]
+        for door, other in others:
+            assert isinstance(door, Door)
+            pairs.append((door, other))
+        for _, one in pairs:
+            _check_size(one)
+        ids = await self._doors.intake.accept_batch([door._request(one, patient=True) for door, one in pairs])
+        for (door, _), request_id in zip(pairs, ids, strict=True):
+            door._tally.accepted += bool(request_id)
+        return ids
+
+    async def call(self, event: Event) -> tuple[str, Outcome]:
+        _check_size(event)
+        request_id, _, outcome = await self._doors.intake.call(self._request(event, Mode.SYNC))
+        self._tally.accepted += 1
+        return request_id, outcome
+
+    def _request(self, event: Event, mode: Mode = Mode.ASYNC, *, patient: bool = False) -> Request:
+        return Request(
+            function=self._urn,
+            payload=event.payload,
+            mode=mode,
+            source=self.kind,
+            idempotency_key=event.idempotency_key,
+            headers=event.headers,
+            hops=event.hops,
+            patient=patient,
+        )
+
+
+def _check_size(event: Event) -> None:
+    if len(event.payload) > EVENT_LIMIT:
+        raise PayloadTooLarge(EVENT_LIMIT)

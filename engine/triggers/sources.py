@@ -1,0 +1,187 @@
+"""All sources of an engine: they follow the triggers that are stored, each on its own.
+
+    services of plugins start → a source for every trigger → each change of a trigger is followed at once
+
+What a source or service raises is shown, and tried again; it never leaves this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import anyio
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
+from msgspec import Struct
+
+from engine.functions.catalog import Catalog
+from engine.model import Function
+from engine.model.clock import Clock
+from engine.model.identity import Identity
+from engine.model.retry import RetryPolicy
+from engine.model.urn import LATEST
+from engine.pipeline.dispatcher import Dispatcher
+from engine.pipeline.intake import Intake
+from engine.protocols import Cursors
+from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.triggers import Triggers
+from engine.scheduling.backlog import Backlog
+from engine.triggers.context import SourceContext
+from engine.triggers.ingress import Door, Doors, Tally
+from engine.triggers.plugin_contexts import AllParts, PluginParts
+from engine.triggers.source import Source, SourceState
+from engine.triggers.supervisor import Health, Keeper
+
+log = structlog.get_logger("functiond.triggers")
+
+#: Seconds that the services of plugins get to start before the engine goes on without waiting for them.
+START = 5.0
+#: Seconds that whoever changes a trigger waits for its source to follow.
+SETTLE = 1.0
+
+
+class SourcesStatistics(Struct, frozen=True, kw_only=True):
+    states: dict[str, int]  #: triggers, by the state of their source
+    services: dict[str, Health]  #: of plugins, by table
+    accepted: int  #: events, since the engine started
+    refused: int  #: for good
+
+
+class Sources:
+    def __init__(
+        self,
+        *,
+        triggers: Triggers,
+        parts: AllParts,
+        intake: Intake,
+        cursors: Cursors,
+        backlog: Backlog,
+        identity: Identity,
+        dispatcher: Dispatcher,
+        catalog: Catalog,
+        clock: Clock,
+        policy: RetryPolicy,
+    ) -> None:
+        self._triggers, self._parts, self._catalog = triggers, parts, catalog
+        self._clock, self._policy = clock, policy
+        self._doors = Doors(
+            intake=intake,
+            cursors=cursors,
+            backlog=backlog,
+            identity=identity,
+            dispatcher=dispatcher,
+            enabled=self._enabled,
+        )
+        self._sources: dict[str, Source] = {}
+        self._services: dict[str, Keeper] = {}
+        self._past = Tally()  #: of triggers that are gone
+        self._paused: dict[asyncio.Future[None], int] = {}
+        self._tasks: TaskGroup | None = None
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; started once the services of plugins and push sources run, or have failed once."""
+        self._catalog.watch(self._wake)
+        try:
+            async with anyio.create_task_group() as tasks:
+                await self._start_services(tasks)
+                self._tasks = tasks
+                for trigger in self._triggers.all():
+                    self._follow(trigger.id, trigger)
+                self._triggers.watch(self._follow)
+                await self._await_push_sources()
+                task_status.started()
+                await anyio.sleep_forever()
+        finally:
+            self._tasks = None
+
+    def state(self, trigger_id: str) -> SourceState | None:
+        source = self._sources.get(trigger_id)
+        return source.state() if source else None
+
+    async def settled(self, trigger_id: str) -> None:
+        """Return once the source of a trigger does as was last stored of it; or after a while, if it is slow."""
+        source = self._sources.get(trigger_id)
+        if source is not None:
+            with anyio.move_on_after(SETTLE):
+                await source.settled()
+
+    def statistics(self) -> SourcesStatistics:
+        states = [source.state() for source in self._sources.values()]
+        return SourcesStatistics(
+            states=dict(Counter(state.state for state in states)),
+            services={table: keeper.health for table, keeper in self._services.items()},
+            accepted=self._past.accepted + sum(state.accepted for state in states),
+            refused=self._past.refused + sum(state.refused for state in states),
+        )
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _start_services(self, tasks: TaskGroup) -> None:
+        for table, parts in self._parts.services().items():
+            keeper = self._services[table] = Keeper(self._clock, self._policy, service=table)
+            tasks.start_soon(keeper.keep, _service(parts))
+        with anyio.move_on_after(START):
+            for keeper in self._services.values():
+                await keeper.settled.wait()
+
+    async def _await_push_sources(self) -> None:
+        """So that who sends once the engine serves finds them."""
+        pushing = [self._sources[one.id] for one in self._triggers.all() if one.plugin.rules.overlaps]
+        with anyio.move_on_after(START):
+            for source in pushing:
+                await source.settled()
+
+    def _follow(self, trigger_id: str, trigger: BoundTrigger | None) -> None:
+        source = self._sources.get(trigger_id)
+        if source is not None:
+            source.want(trigger)
+        elif trigger is not None and self._tasks is not None:
+            source = self._sources[trigger_id] = Source(trigger, self._run_once, self._known, self._clock, self._policy)
+            self._tasks.start_soon(self._run_source, trigger_id, source)
+
+    async def _run_source(self, trigger_id: str, source: Source) -> None:
+        await source.run()
+        del self._sources[trigger_id]
+        self._past.accepted += source.state().accepted
+        self._past.refused += source.state().refused
+
+    async def _run_once(self, trigger: BoundTrigger, keeper: Keeper, tally: Tally) -> None:
+        assert trigger.plugin.trigger is not None
+        positions: Mapping[str, bytes] = await self._doors.cursors.read(trigger.id)
+        parts = self._parts.of(trigger.plugin)
+        context = SourceContext(trigger, parts, self._doors, keeper, tally, positions)
+        await trigger.plugin.trigger(trigger.options).run(context, task_status=keeper)
+
+    def _known(self, trigger: BoundTrigger, tally: Tally) -> AbstractContextManager[None]:
+        known, parts = trigger.plugin.rules.known, self._parts.of(trigger.plugin)
+        if known is None:
+            return nullcontext()
+        return known(parts.service, trigger.options, Door(trigger, parts, self._doors, tally))
+
+    async def _enabled(self, function_id: int) -> bool:
+        waited = False
+        while (function := self._catalog.resolve(function_id, LATEST)) is not None and function.max_instances == 0:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._paused[waiter], waited = function_id, True
+            try:
+                await waiter
+            finally:
+                del self._paused[waiter]
+        return waited
+
+    def _wake(self, function_id: int, function: Function | None) -> None:
+        for waiter, wanted in self._paused.items():
+            if wanted == function_id and not waiter.done():
+                waiter.set_result(None)
+
+
+def _service(parts: PluginParts) -> Callable[[Keeper], Awaitable[None]]:
+    async def run(keeper: Keeper) -> None:
+        assert parts.service is not None
+        await parts.service.run(parts, task_status=keeper)
+
+    return run

@@ -1,0 +1,66 @@
+"""An endpoint of the vendor's elsewhere: what its settings are, and signed requests to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from engine import Clock, sign_request
+from plugins._shared.http_client import HttpService
+
+if TYPE_CHECKING:
+    import httpx
+
+_ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASCII)
+
+
+class EndpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    endpoint: str = ""  #: of the service elsewhere; without, the engine serves it itself
+    project_id: str = ""  #: there; that of the function if empty
+    access_key: str = ""
+    secret_key: str = ""
+    timeout: Annotated[float, Meta(gt=0, le=300)] = 30.0  #: seconds for one request
+
+    def __post_init__(self) -> None:
+        if self.endpoint and not _ENDPOINT.fullmatch(self.endpoint):
+            raise ValueError("endpoint must look like https://service.region.host or http://127.0.0.1:8000")
+        if bool(self.access_key) != bool(self.secret_key):
+            raise ValueError("access_key and secret_key go together")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(endpoint={self.endpoint!r}, project_id={self.project_id!r})"
+
+
+class Endpoint:
+    def __init__(self, settings: EndpointSettings, http: HttpService, clock: Clock) -> None:
+        self._settings, self._http, self._clock = settings, http, clock
+        self._host = urlsplit(settings.endpoint).netloc
+
+    async def ask(
+        self,
+        method: str,
+        project: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """``path`` is what comes behind the project. Raises what httpx raises where there is no answer."""
+        settings, content = self._settings, b"" if body is None else msgspec.json.encode(body)
+        project = settings.project_id or project
+        target = f"/v2/{project}/{path}"
+        if query:
+            target += "?" + urlencode(query, quote_via=quote)
+        sent = {"Host": self._host, "Content-Type": "application/json", "X-Project-Id": project, **(headers or {})}
+        if settings.access_key:
+            access, secret = settings.access_key, settings.secret_key
+            sent |= sign_request(method, target, sent, content, access=access, secret=secret, moment=self._clock.now())
+        client = await self._http.client()
+        url = settings.endpoint.rstrip("/") + target
+        return await client.request(method, url, content=content, headers=sent)

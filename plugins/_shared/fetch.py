@@ -1,0 +1,106 @@
+"""Fetches what a message from outside names by its URL, such as a certificate: from hosts that the settings name only.
+
+A request to wherever a message says would reach into this network. So a host of ``hosts`` must be a public one:
+https, and no private address, whatever its name resolves to; one of ``private_hosts`` may be anywhere, and speak plain
+HTTP. No redirect is followed, and an answer is bounded in size and time.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Collection
+from urllib.parse import SplitResult, urlsplit
+
+import anyio
+import structlog
+
+from engine import Forbidden, InvalidField, Unavailable
+from plugins._shared.http_client import HttpService
+
+log = structlog.get_logger("functiond.plugins")
+
+LONGEST = 2000  #: characters of a URL
+LIMIT = 64 << 10  #: bytes of an answer
+PATIENCE = 10.0  #: seconds for all of it
+
+
+class Fetcher:
+    """Hosts are named with their port, unless it is the usual one."""
+
+    def __init__(self, http: HttpService, hosts: Collection[str], private_hosts: Collection[str] = ()) -> None:
+        self._http, self._hosts, self._private_hosts = http, hosts, private_hosts
+
+    async def get(self, url: str) -> bytes:
+        """Raises Forbidden for what may not be fetched, or is refused there; Unavailable for what may be later."""
+        parts = self._checked(url)
+        try:
+            with anyio.fail_after(PATIENCE):
+                return await self._fetch(parts)
+        except (OSError, TimeoutError) as error:
+            raise Unavailable(f"{parts.netloc} does not answer: {error or type(error).__name__}") from error
+
+    def _checked(self, url: str) -> SplitResult:
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:
+            raise Forbidden("no good URL") from None
+        if len(url) > LONGEST or not (url.isascii() and url.isprintable()):
+            raise Forbidden("no good URL")  # urlsplit takes what the client would choke on
+        if parts.netloc in self._private_hosts and parts.scheme in ("http", "https"):
+            return parts
+        if parts.netloc not in self._hosts:
+            raise Forbidden(f"{parts.netloc[:100]!r} is none of the hosts that the settings name")
+        if parts.scheme != "https":
+            raise Forbidden(f"{parts.netloc} must be asked by https")
+        return parts
+
+    async def _fetch(self, parts: SplitResult) -> bytes:
+        client = await self._http.client()
+        import httpx  # which is there, since there is a client
+
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        address = await self._address(parts, port)
+        # The address that was checked, and no other look at the name, which may give another one.
+        url = f"{parts.scheme}://{address}:{port}{parts.path or '/'}{'?' * bool(parts.query)}{parts.query}"
+        headers = {"Host": parts.netloc, "Accept-Encoding": "identity", "Connection": "close"}
+        names = {"sni_hostname": parts.hostname}
+        try:
+            async with client.stream("GET", url, headers=headers, extensions=names) as reply:
+                if reply.status_code >= 500:
+                    raise Unavailable(f"{parts.netloc} answered {reply.status_code}")
+                if not reply.is_success:
+                    raise Forbidden(f"{parts.netloc} answered {reply.status_code}")
+                content = b""
+                async for block in reply.aiter_raw():
+                    content += block
+                    if len(content) > LIMIT:
+                        raise Forbidden(f"{parts.netloc} answered with more than {LIMIT} bytes")
+                return content
+        except httpx.TransportError as error:
+            raise OSError(str(error)) from error
+
+    async def _address(self, parts: SplitResult, port: int) -> str:
+        found = await anyio.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        addresses = [ipaddress.ip_address(place[0]) for *_, place in found]
+        if parts.netloc not in self._private_hosts and not all(_is_public(address) for address in addresses):
+            raise Forbidden(f"{parts.netloc} has an address in a private network")
+        first = addresses[0]
+        return f"[{first}]" if first.version == 6 else str(first)
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    inner = getattr(address, "ipv4_mapped", None) or address
+    return inner.is_global and not inner.is_multicast
+
+
+async def confirm(fetcher: Fetcher, url: str, setting: str) -> None:
+    """Tell a topic that its messages are wanted, by a GET of the URL that it gave. Raises InvalidField, Unavailable."""
+    try:
+        await fetcher.get(url)
+    except Forbidden as refusal:
+        hint = f"{refusal}: open it yourself to confirm, or name its host in {setting}"
+        log.warning("subscription not confirmed", url=url[:1000], hint=hint)
+        raise InvalidField("SubscribeURL", url[:200], hint) from None
+    log.info("subscription confirmed", host=urlsplit(url).netloc)

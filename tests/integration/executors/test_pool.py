@@ -1,0 +1,195 @@
+"""Which instance serves, which one goes, and what becomes of a request when none can be started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.executors.pool import Pool
+from engine.isolation.rlimits import RlimitIsolation
+from engine.logs.lines import plain
+from engine.model import Code, Outcome
+from engine.runtimes.interpreters import Interpreters
+from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, pid_of, pool
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
+    async with pool(tmp_path, SOURCE) as opened:
+        yield opened
+
+
+# --- which instance serves ---
+
+
+async def test_a_warm_instance_serves_again(opened: Pool) -> None:
+    assert await pid_of(opened) == await pid_of(opened)
+    assert opened.statistics().started == 1
+
+
+@pytest.mark.parametrize("other", [{"revision": 2}, {"function_id": 2}, {"memory_size": 256}, {"version": "v1"}])
+async def test_an_instance_serves_one_revision_and_size_of_one_function(opened: Pool, other: dict[str, Any]) -> None:
+    assert await pid_of(opened, revision=1) != await pid_of(opened, **({"revision": 1} | other))
+
+
+async def test_the_memory_an_invocation_chose_counts(opened: Pool) -> None:
+    await opened.execute(function("pid"), invocation(memory=512))
+
+    assert opened.statistics().memory == 512
+
+
+async def test_the_instance_used_last_is_used_first(opened: Pool, tmp_path: Path) -> None:
+    first, second = Running(opened, tmp_path), Running(opened, tmp_path)
+    pids = [await first.pid(), await second.pid()]
+    await second.finish()
+    await first.finish()
+    third = Running(opened, tmp_path)
+
+    assert await third.pid() == pids[0]
+    assert (await third.finish()).ok
+
+
+async def test_statistics_count_what_is_there(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    await running.pid()
+    await pid_of(opened)
+
+    seen = opened.statistics()
+    assert (seen.busy, seen.idle, seen.starting, seen.memory) == (1, 1, 0, 256)
+    assert (seen.started, seen.retired, seen.killed, seen.cold_starts.count) == (2, 0, 0, 2)
+    assert (await running.finish()).ok
+
+
+# --- which one goes ---
+
+
+async def test_an_idle_instance_ends_after_its_time(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, idle=0.05) as opened:
+        await exit_of(await pid_of(opened))
+
+        assert (opened.statistics().retired, opened.statistics().idle) == (1, 0)
+
+
+async def test_memory_for_a_new_instance_is_taken_from_the_one_idle_longest(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, memory=256) as opened:
+        oldest = await pid_of(opened, revision=1)
+        newer = await pid_of(opened, revision=2)
+        await pid_of(opened, revision=3)
+        await exit_of(oldest)
+
+        assert await pid_of(opened, revision=2) == newer
+        assert opened.statistics().memory == 256
+
+
+async def test_a_lack_of_memory_refuses_nothing(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, memory=64) as opened:
+        assert await pid_of(opened) > 0
+
+
+async def test_retiring_a_function_ends_its_idle_instances_but_those_of_kept_revisions(opened: Pool) -> None:
+    old, kept = await pid_of(opened, revision=1), await pid_of(opened, revision=2)
+    other = await pid_of(opened, function_id=2, revision=1)
+
+    await opened.retire(1, keep={2})
+
+    assert [is_alive(pid) for pid in (old, kept, other)] == [False, True, True]
+
+
+async def test_a_busy_instance_that_was_retired_goes_when_it_is_done(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    await opened.retire(1)
+
+    assert (await running.finish()).ok
+    await exit_of(pid)
+
+
+async def test_a_closed_pool_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE) as opened:
+        running = Running(opened, tmp_path)
+        pids = [await running.pid(), await pid_of(opened)]
+        running.outcome.cancel()
+
+    assert [is_alive(pid) for pid in pids] == [False, False]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+# --- when none can be started ---
+
+
+async def test_an_interpreter_that_is_not_there_is_the_engines_fault(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, interpreters=Interpreters(python="/no/such/python")) as opened:
+        outcome = await opened.execute(function("pid"), invocation())
+
+    assert outcome.code == Code.ENGINE
+    assert "the setting executor.python" in outcome.message
+
+
+async def test_code_that_is_not_there_is_the_engines_fault(opened: Pool, tmp_path: Path) -> None:
+    (tmp_path / "code").rename(tmp_path / "gone")
+
+    outcome = await opened.execute(function("pid"), invocation())
+
+    assert outcome.code == Code.ENGINE
+    assert str(tmp_path / "code") in outcome.message
+
+
+async def test_running_out_of_descriptors_is_overload_and_leaks_none(opened: Pool) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = os.listdir("/proc/self/fd")
+    codes = set()
+    for spare in range(8):  # each number of spare ones fails at another step
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + spare, hard))
+        codes.add((await opened.execute(function("pid", revision=spare), invocation())).code)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await opened.close()
+
+    assert codes <= {Code.OVERLOAD, Code.OK}
+    assert Code.OVERLOAD in codes
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+# --- other loops and neighbours ---
+
+
+def test_two_pools_live_in_one_process_each_with_a_loop_of_its_own(tmp_path: Path) -> None:
+    results: list[bytes] = []
+
+    async def serve(folder: Path) -> None:
+        async with pool(folder, SOURCE, isolation=RlimitIsolation()) as opened:
+            results.append((await opened.execute(function("say"), invocation('"x"'))).result)
+
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    threads = [threading.Thread(target=asyncio.run, args=(serve(folder),)) for folder in folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert results == [b"said", b"said"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uvloop is the loop in production there")
+def test_the_pool_works_on_uvloop(tmp_path: Path) -> None:
+    import uvloop
+
+    async def serve() -> tuple[Outcome, Outcome]:
+        async with pool(tmp_path, SOURCE) as opened:
+            running = Running(opened, tmp_path)
+            os.kill(await running.pid(), signal.SIGKILL)
+            return await running.outcome, await opened.execute(function("say"), invocation('"x"'))
+
+    killed, said = uvloop.run(serve())
+
+    assert (killed.code, plain(said.log)) == (Code.USER_EXCEPTION, b"x\n")

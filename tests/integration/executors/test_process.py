@@ -1,0 +1,193 @@
+"""What becomes of a request whose instance ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from engine.executors.pool import Pool
+from engine.isolation.limits import Limits
+from engine.isolation.processes import marked
+from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
+from engine.logs.lines import plain
+from engine.model import Code
+from tests.support.executing import SOURCE, Running, exit_of, function, invocation, marker, pid_of, pool, stop
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
+    async with pool(tmp_path, SOURCE) as opened:
+        yield opened
+
+
+class SlowIsolation(RlimitIsolation):
+    """Makes limits when it is told to."""
+
+    def __init__(self) -> None:
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def enclose(self, instance_id: str, limits: Limits) -> RlimitEnclosure:
+        self.entered.set()
+        self.go_on.wait()
+        return super().enclose(instance_id, limits)
+
+
+async def test_a_killed_instance_is_a_failure_and_not_used_again(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path, say="so far")
+    pid = await running.pid()
+    os.kill(pid, signal.SIGKILL)
+
+    outcome = await running.outcome
+
+    assert (outcome.code, plain(outcome.log)) == (Code.USER_EXCEPTION, b"so far\n")
+    assert "killed by SIGKILL" in outcome.message
+    assert await pid_of(opened) != pid
+
+
+async def test_a_stopped_instance_ends_by_the_timeout(opened: Pool, tmp_path: Path) -> None:
+    await opened.warm(function("wait", revision=1))
+    running = Running(opened, tmp_path, function("wait", timeout=2, revision=1))
+    pid = await running.pid()
+    stop(pid)
+
+    assert (await running.outcome).code == Code.TIMEOUT
+    await exit_of(pid)
+
+
+async def test_cancelling_ends_the_instance(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+
+    assert opened.cancel(running.invocation.key)
+    assert (await running.outcome).code == Code.CANCELLED
+    await exit_of(pid)
+
+
+async def test_an_instance_that_is_being_started_can_be_cancelled(opened: Pool) -> None:
+    asked = invocation()
+    await opened.interpreters.check("Python3.10")  # else it would be cancelled while one is looked for
+    starting = asyncio.ensure_future(opened.execute(function("pid"), asked))
+    await asyncio.sleep(0)
+
+    assert opened.statistics().starting == 1
+    assert opened.cancel(asked.key)
+    assert (await starting).code == Code.CANCELLED
+
+
+async def test_an_instance_cancelled_while_its_limits_are_made_is_no_error(tmp_path: Path) -> None:
+    isolation = SlowIsolation()
+    async with pool(tmp_path, SOURCE, isolation=isolation) as opened:
+        asked = invocation()
+        starting = asyncio.ensure_future(opened.execute(function("pid"), asked))
+        await asyncio.to_thread(isolation.entered.wait)
+        (instance,) = opened.fleet.alive
+        opened.cancel(asked.key)
+        await instance.gone.wait()
+        isolation.go_on.set()
+
+        assert (await starting).code == Code.CANCELLED
+
+
+async def test_a_cancelled_call_ends_its_instance(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    running.outcome.cancel()
+
+    await exit_of(pid)
+
+
+async def test_a_call_can_be_cancelled_at_any_step_and_leaves_nothing(tmp_path: Path) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    async with pool(tmp_path, SOURCE) as opened:
+        await opened.interpreters.check("Python3.10")  # what is cancelled here are instances
+        for steps in range(40):
+            call = asyncio.ensure_future(opened.execute(function("pid", revision=steps), invocation()))
+            for _ in range(steps):
+                await asyncio.sleep(0.001 if steps % 2 else 0)
+            call.cancel()
+            await asyncio.wait([call])
+
+        assert opened.statistics().started > 35
+    assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
+    assert len(os.listdir("/proc/self/fd")) <= len(before) + 1  # an epoll of this loop
+
+
+async def test_a_forged_answer_ends_the_instance(opened: Pool) -> None:
+    outcome = await opened.execute(function("forge"), invocation())
+
+    assert (outcome.code, "socket" in outcome.message) == (Code.USER_EXCEPTION, True)
+
+
+async def test_a_request_that_a_dead_instance_did_not_read_runs_on_a_new_one(opened: Pool) -> None:
+    warm = await pid_of(opened)
+    stop(warm)
+    call = asyncio.ensure_future(opened.execute(function("pid"), invocation()))
+    await asyncio.sleep(0)
+    os.kill(warm, signal.SIGKILL)
+
+    outcome = await call
+
+    assert outcome.ok
+    assert int(outcome.result) != warm
+
+
+async def test_a_large_request_that_a_dead_instance_read_in_part_runs_on_a_new_one(opened: Pool) -> None:
+    asked, large = function("size"), json.dumps("x" * (4 << 20))
+    await opened.execute(asked, invocation('""'))
+    (warm,) = _children(opened)
+    stop(warm)
+    call = asyncio.ensure_future(opened.execute(asked, invocation(large)))
+    await asyncio.sleep(0)
+    os.kill(warm, signal.SIGKILL)
+
+    assert (await call).result == str(4 << 20).encode()
+
+
+async def test_an_instance_that_died_idle_and_unnoticed_is_replaced(opened: Pool) -> None:
+    warm = await pid_of(opened)
+    _kill_before_the_loop_can_see(warm)
+
+    assert await pid_of(opened) != warm
+
+
+async def test_a_request_that_was_read_is_never_run_again(opened: Pool, tmp_path: Path) -> None:
+    warm = Running(opened, tmp_path)
+    await warm.pid()
+    await warm.finish()
+    running = Running(opened, tmp_path)
+    os.kill(await running.pid(), signal.SIGKILL)
+
+    assert (await running.outcome).code == Code.USER_EXCEPTION
+    assert opened.statistics().started == 1
+
+
+async def test_an_answer_counts_even_if_the_death_after_it_is_seen_first(opened: Pool) -> None:
+    warm = await pid_of(opened)
+    (instance,) = opened.fleet.alive
+    call = asyncio.ensure_future(opened.execute(function("pid"), invocation()))
+    await asyncio.sleep(0)
+    select.select([instance._fd], [], [])  # the answer is there, and the loop is kept from reading it
+    _kill_before_the_loop_can_see(warm)
+
+    instance._exited()
+
+    assert (await call).result == str(warm).encode()
+
+
+def _children(opened: Pool) -> list[int]:
+    return [instance.pid for instance in opened.fleet.alive]
+
+
+def _kill_before_the_loop_can_see(pid: int) -> None:
+    fd = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    select.select([fd], [], [])
+    os.close(fd)

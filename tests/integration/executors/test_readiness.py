@@ -1,0 +1,84 @@
+"""The moment between an instance's word that it is ready, and the request that follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.executors.allocator import Start
+from engine.executors.outcomes import Ended
+from engine.executors.process import End, Instance
+from engine.model import Code
+from engine.runtimes.protocol import READY, Answer, Logged
+from tests.support.executing import function, invocation, pool
+
+SOURCE = """
+import pathlib
+
+
+def handler(event, context):
+    with open(pathlib.Path(__file__).with_name("runs"), "a") as file:
+        file.write("run\\n")
+    return "done"
+"""
+
+
+def when_ready(patch: pytest.MonkeyPatch, act: Callable[[Instance], object]) -> None:
+    """Once, right after the engine has heard of it, and before anybody who waited for it goes on."""
+    take, left = Instance._take, [act]
+
+    def taking(instance: Instance, frame: Answer | Logged) -> None:
+        take(instance, frame)
+        if isinstance(frame, Answer) and frame.kind == READY and left:
+            left.pop()(instance)
+
+    patch.setattr(Instance, "_take", taking)
+
+
+def runs(tmp_path: Path) -> int:
+    file = tmp_path / "code" / "runs"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+async def test_who_started_the_instance_can_still_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pool(tmp_path, SOURCE) as opened:
+        told: list[bool] = []
+        asked = invocation()
+        when_ready(monkeypatch, lambda instance: told.append(opened.cancel(asked.key)))
+        outcome = await opened.execute(function("handler"), asked)
+
+    assert (told, outcome.code, runs(tmp_path)) == ([True], Code.CANCELLED, 0)
+
+
+async def test_who_waited_for_the_instance_can_still_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool(tmp_path, SOURCE) as opened:
+        told: list[bool] = []
+        leader, follower = invocation(), invocation()
+        decide = Start.decide
+
+        def deciding(start: Start, verdict: Ended | None) -> None:
+            decide(start, verdict)
+            told.append(opened.cancel(follower.key))
+
+        monkeypatch.setattr(Start, "decide", deciding)
+        shared = function("handler", concurrent_num=2)
+        outcomes = await asyncio.gather(*(opened.execute(shared, one) for one in (leader, follower)))
+
+    assert ([one.code for one in outcomes], told) == ([Code.OK, Code.CANCELLED], [True])
+    assert runs(tmp_path) == 1
+
+
+async def test_an_instance_that_ends_then_has_run_nothing_and_another_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool(tmp_path, SOURCE) as opened:
+        when_ready(monkeypatch, lambda instance: instance.kill(End.DIED))
+        outcome = await opened.execute(function("handler"), invocation())
+
+        assert (outcome.code, outcome.result, runs(tmp_path)) == (Code.OK, b"done", 1)
+        assert opened.statistics().started == 2

@@ -1,0 +1,605 @@
+"""What a function sees and can do inside a sandbox of bubblewrap's, and what is left of it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from engine.errors import SettingsError
+from engine.executors.pool import Pool
+from engine.executors.process import Instance
+from engine.executors.sandbox import Walls
+from engine.executors.starter import Sandboxes
+from engine.isolation.bubblewrap import Bubblewrap
+from engine.isolation.orphans import kill_leftovers
+from engine.isolation.processes import carries, marked
+from engine.model import Code, CodePackage, Dependency
+from engine.runtimes.interpreters import WORKERS, Interpreters, own_interpreter
+from tests.integration.executors.test_isolation import groups, need_cgroup
+from tests.support.executing import SOURCE as BASIC
+from tests.support.executing import exit_of, function, invocation, is_alive, marker, pid_of, pool, stop
+from tests.support.triggering import until
+
+SOURCE = (
+    BASIC
+    + '''
+import json, signal, socket, subprocess
+
+
+def look(event, context):
+    return {
+        "user": [os.getuid(), os.getgid(), os.getgroups()],
+        "folder": os.getcwd(), "tmp": os.listdir("/tmp"), "shm": os.listdir("/dev/shm"),
+        "processes": [int(name) for name in os.listdir("/proc") if name.isdigit()],
+        "files": sorted(
+            os.readlink("/proc/self/fd/" + fd).split(":")[0] for fd in os.listdir("/proc/self/fd") if is_open(fd)
+        ),
+        "rights": [line.split()[1] for line in open("/proc/self/status") if line[:6] in ("CapPrm", "CapEff", "CapInh")],
+        "no_new_rights": "NoNewPrivs:\\t1" in open("/proc/self/status").read(),
+        "size": os.statvfs("/tmp").f_blocks * os.statvfs("/tmp").f_frsize >> 20,
+        "runtime": os.listdir(os.environ["RUNTIME_ROOT"]), "code": os.environ["RUNTIME_CODE_ROOT"],
+        "interfaces": [name for _, name in socket.if_nameindex()],
+    }
+
+
+def is_open(fd):
+    try:
+        return bool(os.fstat(int(fd)))
+    except OSError:
+        return False
+
+
+def read(event, context):
+    try:
+        return open(event["path"]).read()
+    except OSError as error:
+        return type(error).__name__
+
+
+def write(event, context):
+    try:
+        with open(event["path"], "w") as file:
+            file.write("x")
+        return "written"
+    except OSError as error:
+        return type(error).__name__
+
+
+def fill(event, context):
+    with open("/tmp/large", "wb") as file:
+        while True:
+            file.write(bytes(1 << 20))
+
+
+def hoard(event, context):
+    kept = []
+    while True:
+        kept.append(bytearray(os.urandom(1)) * (8 << 20))
+
+
+def hold(event, context):
+    kept = bytearray(event["megabytes"] << 20)
+    kept[::4096] = bytes(b"x") * len(kept[::4096])
+    time.sleep(60)
+
+
+def exhaust(event, context):
+    children, files = 0, []
+    try:
+        while os.fork():
+            children += 1
+        time.sleep(60)
+    except OSError:
+        pass
+    try:
+        while True:
+            files.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        return [children, len(files)]
+
+
+def search(event, context):
+    """Whatever of this process's surroundings holds the word."""
+    found = []
+    for path in ("environ", "cmdline", "mountinfo", "maps", "cgroup", "status"):
+        for process in [name for name in os.listdir("/proc") if name.isdigit()]:
+            try:
+                if event["word"] in open("/proc/%s/%s" % (process, path), errors="replace").read():
+                    found.append([process, path])
+            except OSError:
+                pass
+    return found
+
+
+def helper(event, context):
+    child = subprocess.Popen(["/bin/sh", "-c", "setsid sleep 600 & echo; exec sleep 600"], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    if event.get("hang"):
+        time.sleep(60)
+    return child.pid
+
+
+def orphan(event, context):
+    """A process whose parent has gone ends: who reaps it?"""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.write(writing, b"%d" % os.getpid())
+            os._exit(0)
+        os._exit(0)
+    os.wait()
+    orphan = int(os.read(reading, 20))
+    while os.path.exists("/proc/%d" % orphan):
+        time.sleep(0.001)
+    return "reaped"
+
+
+def signalled(event, context):
+    os.kill(os.getpid(), getattr(signal, event["signal"]))
+    time.sleep(30)
+
+
+def listen(event, context):
+    server = socket.create_server(("127.0.0.1", 8000))
+    with socket.create_connection(("127.0.0.1", 8000), timeout=10):
+        return "connected"
+'''
+)
+SERVER = """
+import http.server, uuid
+
+name = uuid.uuid4().hex.encode()
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(name)))
+        self.end_headers()
+        self.wfile.write(name)
+
+http.server.HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
+"""
+LAYER: dict[str, Any] = {"id": "1", "dep_id": "1", "project": "p", "name": "l", "version": 1, "runtime": "Python3.10"}
+LAYER |= {"etag": "", "code": CodePackage(sha256="1", digest="", size=1)}
+WALLS = Walls(isolation="bubblewrap", tmp_size=16)
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
+    async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
+        yield opened
+
+
+async def result(opened: Pool, handler: str, event: Any = None, **fields: Any) -> Any:
+    outcome = await opened.execute(function(handler, **fields), invocation(json.dumps(event or {})))
+    assert outcome.ok, outcome
+    return json.loads(outcome.result) if outcome.result.startswith((b"[", b"{")) else outcome.result.decode()
+
+
+# --- what it sees ---
+
+
+async def test_a_function_sees_its_own_things_only(opened: Pool) -> None:
+    found = await result(opened, "look")
+
+    assert found["user"] == [1003, 1003, [] if os.geteuid() == 0 else found["user"][2]]
+    assert (found["folder"], found["code"]) == ("/opt/function/code", "/opt/function/code")
+    assert (found["tmp"], found["shm"], found["processes"]) == ([], [], [1, 2])
+    assert found["files"] == ["/dev/null", "pipe", "pipe", "socket"]
+    assert (set(found["rights"]), found["no_new_rights"]) == ({"0" * 16}, True)
+    assert "python_worker.py" in found["runtime"]
+    assert found["size"] == 16
+
+
+async def test_the_data_of_the_engine_is_out_of_sight(opened: Pool, tmp_path: Path) -> None:
+    secret = tmp_path / "credentials"
+    secret.write_text("secret")
+
+    assert await result(opened, "read", {"path": str(secret)}) == "FileNotFoundError"
+    assert await result(opened, "read", {"path": "/etc/shadow"}) == "FileNotFoundError"
+    assert await result(opened, "read", {"path": "/proc/1/environ"}) == "PermissionError"
+
+
+async def test_data_below_a_folder_that_is_shown_is_covered() -> None:
+    data = Path(tempfile.mkdtemp(dir="/usr/local"))
+    try:
+        (data / "secret").write_text("secret")
+        async with pool(data, SOURCE, walls=WALLS) as opened:
+            found = await result(opened, "read", {"path": str(data / "secret")})
+    finally:
+        shutil.rmtree(data)
+
+    assert found == "FileNotFoundError"
+
+
+async def test_of_the_home_that_an_interpreter_lies_in_nothing_else_is_seen(tmp_path: Path) -> None:
+    program, secret = tmp_path / "home" / "bin" / "python3", tmp_path / "home" / "secret"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(own_interpreter().path)
+    secret.write_text("secret")
+
+    async with pool(tmp_path, SOURCE, walls=WALLS, interpreters=Interpreters(python=str(program))) as opened:
+        assert await result(opened, "read", {"path": str(secret)}) == "FileNotFoundError"
+
+
+async def test_no_variable_or_argument_of_the_engine_reaches_a_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENGINE_SECRET", "word-of-the-engine")
+    async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
+        assert await result(opened, "search", {"word": "word-of-the-engine"}) == []
+        assert await result(opened, "search", {"word": "RUNTIME_CODE_ROOT"}) == []  # the looking finds something
+        assert ["2", "environ"] in await result(opened, "search", {"word": "FUNCTIOND_INSTANCE"})
+
+
+@pytest.mark.parametrize(
+    "path", ["/opt/function/code/new", "/new", "/etc/passwd", "/usr/new", "/home/snuser/runtime/new"]
+)
+async def test_nothing_but_the_temporary_folder_can_be_written(opened: Pool, path: str) -> None:
+    assert await result(opened, "write", {"path": path}) in ("OSError", "PermissionError")
+    assert await result(opened, "write", {"path": "/tmp/new"}) == "written"
+
+
+async def test_instances_share_no_temporary_folder(opened: Pool) -> None:
+    await result(opened, "write", {"path": "/tmp/mine"})
+    await result(opened, "write", {"path": "/dev/shm/mine"})
+    other = await result(opened, "look")
+
+    assert opened.statistics().started > 1
+    assert (other["tmp"], other["shm"]) == ([], [])
+
+
+async def test_layers_are_there_read_only(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
+        (tmp_path / "code" / "layered.py").write_text("")
+        layer = Dependency(**LAYER)
+        file = "/opt/function/layers/0/layered.py"
+        found = await result(opened, "read", {"path": file}, dependencies=(layer,))
+
+    assert found == ""
+
+
+# --- limits ---
+
+
+async def test_a_full_temporary_folder_is_4207(opened: Pool) -> None:
+    outcome = await opened.execute(function("fill"), invocation())
+
+    assert (outcome.code, "No space left" in outcome.message) == (Code.DISK_FULL, True)
+
+
+async def test_files_of_the_temporary_folder_are_no_memory_of_the_function(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, walls=Walls(isolation="bubblewrap", tmp_size=200)) as opened:
+        filled = await opened.execute(function("fill", memory_size=64), invocation())
+        hoarded = await opened.execute(function("hoard", memory_size=64), invocation())
+
+    assert (filled.code, hoarded.code) == (Code.DISK_FULL, Code.OUT_OF_MEMORY)
+
+
+async def test_memory_that_the_files_have_left_is_not_the_function_s(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, walls=Walls(isolation="bubblewrap", tmp_size=4096)) as opened:
+        outcome = await opened.execute(function("hold", memory_size=64), invocation('{"megabytes": 200}'))
+
+    assert outcome.code == Code.OUT_OF_MEMORY
+
+
+async def test_processes_and_descriptors_are_limited(tmp_path: Path) -> None:
+    need_cgroup(tmp_path)
+    async with pool(tmp_path, SOURCE, walls=WALLS, processes=50) as opened:
+        processes, descriptors = await result(opened, "exhaust")
+
+    assert (40 < processes < 50, 2000 < descriptors < 2048) == (True, True)
+
+
+async def test_without_network_there_is_loopback_only(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, walls=Walls(isolation="bubblewrap", network=False)) as opened:
+        assert (await result(opened, "look"))["interfaces"] == ["lo"]
+        assert await result(opened, "listen") == "connected"
+
+
+# --- other programs ---
+
+
+async def test_node_runs_inside(tmp_path: Path) -> None:
+    async with pool(tmp_path, "", walls=WALLS) as opened:
+        source = "exports.handler = async (event, context) => [process.getuid(), process.cwd(), process.pid, event.n]"
+        (tmp_path / "code" / "index.js").write_text(source)
+
+        assert await result(opened, "handler", {"n": 7}, runtime="Node.js18.15") == [1003, "/opt/function/code", 2, 7]
+
+
+async def test_servers_that_all_listen_on_one_port_run_side_by_side(tmp_path: Path) -> None:
+    await serve_side_by_side(tmp_path, Walls(isolation="bubblewrap", http_network="own"))
+
+
+async def test_so_they_do_as_processes(tmp_path: Path) -> None:
+    await serve_side_by_side(tmp_path, Walls(isolation="process", http_network="own"))
+
+
+async def serve_side_by_side(folder: Path, walls: Walls) -> None:
+    async with pool(folder, "", walls=walls) as opened:
+        (folder / "code" / "server.py").write_text(SERVER)
+        (folder / "code" / "bootstrap").write_text("#!/bin/sh\nexec python3 server.py\n")
+        (folder / "code" / "bootstrap").chmod(0o755)
+        event = json.dumps({"httpMethod": "GET", "path": "/", "headers": {}, "body": "", "isBase64Encoded": False})
+        calls = [opened.execute(function("a.b", runtime="http"), invocation(event)) for _ in range(2)]
+        one, other = await asyncio.gather(*calls)
+
+    assert opened.http_network == "own"
+    assert (one.ok, other.ok) == (True, True), (one, other)
+    assert json.loads(one.result)["body"] != json.loads(other.result)["body"]
+
+
+# --- life and death ---
+
+
+async def test_orphans_are_reaped(opened: Pool) -> None:
+    assert await result(opened, "orphan") == "reaped"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGSEGV"])
+async def test_the_signal_that_ended_an_instance_is_told(opened: Pool, name: str) -> None:
+    outcome = await opened.execute(function("signalled"), invocation(json.dumps({"signal": name})))
+
+    assert (outcome.code, name in outcome.message) == (Code.USER_EXCEPTION, True)
+
+
+async def test_so_it_is_though_the_word_of_it_comes_late(opened: Pool) -> None:
+    asked = function("signalled", revision=1)
+    await opened.warm(asked)
+    (instance,) = opened.fleet.alive
+    stop(instance.pid)  # its init, who tells
+    asyncio.get_running_loop().call_later(0.5, os.kill, instance.pid, signal.SIGCONT)
+    outcome = await opened.execute(asked, invocation('{"signal": "SIGTERM"}'))
+
+    assert "SIGTERM" in outcome.message
+
+
+async def test_its_init_has_no_handler_by_which_a_function_could_end_it(opened: Pool) -> None:
+    status = await result(opened, "read", {"path": "/proc/1/status"})
+
+    assert "SigCgt:\t" + 16 * "0" in status
+
+
+async def test_a_timeout_ends_what_the_function_started(opened: Pool, tmp_path: Path) -> None:
+    outcome = await opened.execute(function("helper", timeout=1), invocation('{"hang": true}'))
+
+    assert outcome.code == Code.TIMEOUT
+    for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)):
+        if not carries(pid, "FUNCTIOND_INSTANCE", "0" * 32):  # that of the template itself
+            await exit_of(pid)
+
+
+async def test_the_next_instance_is_forked_in_the_same_sandbox(opened: Pool) -> None:
+    await pid_of(opened)
+    (template,) = sandboxes(opened)
+    await opened.retire(1)
+    await pid_of(opened)
+
+    assert sandboxes(opened) == [template]
+
+
+async def test_a_sandbox_without_instances_is_closed(opened: Pool) -> None:
+    starter = opened.fleet._host._starter
+    assert isinstance(starter, Sandboxes)
+    starter._linger = 0
+    await pid_of(opened)
+    (template,) = starter._templates.values()
+    await opened.retire(1)
+
+    await template.gone.wait()
+    assert sandboxes(opened) == []
+
+
+async def test_a_sandbox_that_is_closed_leaves_no_orphan(tmp_path: Path) -> None:
+    become_subreaper(True)
+    try:
+        before = children()
+        async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
+            await pid_of(opened)
+        assert children() == before
+    finally:
+        become_subreaper(False)
+
+
+async def test_a_sandbox_that_dies_takes_its_instances_along_and_a_new_one_comes(opened: Pool) -> None:
+    await pid_of(opened)
+    (template,) = starter_of(opened)._templates.values()
+    (instance,) = opened.fleet.alive
+    os.kill(template.pid, signal.SIGKILL)
+
+    await instance.gone.wait()
+    assert await pid_of(opened) == 2
+
+
+async def test_a_sandbox_that_is_stopped_is_left_to_its_instances_and_a_new_one_comes(
+    opened: Pool, tmp_path: Path
+) -> None:
+    await pid_of(opened)
+    ((home, stopped),) = starter_of(opened)._templates.items()
+    stopped._patience = 0.1
+    for pid in functions(tmp_path):
+        if carries(pid, "FUNCTIOND_INSTANCE", "0" * 32):
+            os.kill(pid, signal.SIGSTOP)
+
+    assert not await opened.warm(function("pid"))
+    assert await pid_of(opened) == 2
+    assert await opened.warm(function("pid"))
+    assert starter_of(opened)._templates[home] is not stopped
+    await opened.retire(1)
+    await stopped.gone.wait()
+
+
+async def test_a_sandbox_that_cannot_be_made_is_an_engine_s_fault_that_says_why(opened: Pool, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "tmp" / "sandbox")
+    outcome = await opened.execute(function("pid"), invocation())
+
+    assert (outcome.code, "passwd" in outcome.message) == (Code.ENGINE, True)
+
+
+async def test_a_bubblewrap_that_is_gone_is_told_with_what_to_do(opened: Pool) -> None:
+    starter = starter_of(opened)
+    starter._bubblewrap = replace(starter._bubblewrap, program="/nowhere/bwrap")
+    outcome = await opened.execute(function("pid"), invocation())
+
+    assert outcome.code == Code.ENGINE
+    assert "No such file or directory (/nowhere/bwrap); it ran before: install it again" in outcome.message
+
+
+async def test_walls_that_cannot_be_raised_are_the_engine_s_fault(opened: Pool) -> None:
+    starter_of(opened)._fence["tmp"] = -1
+    outcome = await opened.execute(function("pid"), invocation())
+
+    assert outcome.code == Code.ENGINE
+    assert "mount: Invalid argument" in outcome.message
+
+
+async def test_so_they_are_though_the_socket_is_closed_before_its_end_is_known(
+    opened: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starter, loop = starter_of(opened), asyncio.get_running_loop()
+    starter._fence["tmp"] = -1
+    birth, let_in = Instance.birth, Instance.let_in
+
+    async def birth_seen_late(instance: Instance) -> None:
+        await birth(instance)
+        (template,) = starter._templates.values()
+        loop.remove_reader(template._socket)
+        await until(lambda: not instance._connected)
+
+    def let_in_then_listen(instance: Instance, doors: Sequence[int]) -> bool:
+        (template,) = starter._templates.values()
+        loop.add_reader(template._socket, template._read)
+        return let_in(instance, doors)
+
+    monkeypatch.setattr(Instance, "birth", birth_seen_late)
+    monkeypatch.setattr(Instance, "let_in", let_in_then_listen)
+    outcome = await opened.execute(function("pid"), invocation())
+
+    assert outcome.code == Code.ENGINE
+    assert "mount: Invalid argument" in outcome.message
+
+
+async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
+        await result(opened, "helper")
+
+    for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)):
+        await exit_of(pid)
+    assert kill_leftovers(marker(tmp_path)) == []
+
+
+ENGINE = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tests.support.executing import function, invocation, pool
+from tests.integration.executors.test_sandbox import SOURCE, WALLS
+
+async def main():
+    async with pool(Path(sys.argv[1]), SOURCE, marker=sys.argv[3], walls=WALLS) as opened:
+        await opened.execute(function("helper"), invocation())
+        print("up", flush=True)
+        await opened.execute(function("helper"), invocation('{"hang": true}'))
+
+asyncio.run(main())
+"""
+
+
+async def test_after_kill_9_of_the_engine_nothing_of_it_runs(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[3])
+    command = [sys.executable, "-c", ENGINE, str(tmp_path), root, marker(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as dead:  # noqa: ASYNC220  (it is at once)
+        await asyncio.to_thread(lambda: next(line for line in dead.stdout or () if line == b"up\n"))
+        left = functions(tmp_path)
+        dead.send_signal(signal.SIGKILL)
+
+    assert len(left) > 5
+    for pid in left:
+        await exit_of(pid)
+    assert not [pid for pid in left if is_alive(pid)]
+    assert kill_leftovers(marker(tmp_path)) == []
+    assert groups(tmp_path) == []
+
+
+# --- choosing ---
+
+
+async def test_a_sandbox_that_is_asked_for_and_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(SettingsError, match=r"bubblewrap is not installed"):
+        async with pool(tmp_path, SOURCE, walls=WALLS):
+            pass
+    assert groups(tmp_path) == []
+
+
+async def test_where_there_is_none_processes_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with pool(tmp_path, SOURCE, walls=Walls()) as opened:
+        assert opened.statistics().isolation.startswith("process, ")
+
+
+def test_an_engine_that_is_not_root_s_needs_no_right(tmp_path: Path) -> None:
+    """Bubblewrap is started by another user, with an interpreter that this one can reach."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(WORKERS, folder / "workers")
+        folder.chmod(0o755)
+        bubblewrap = Bubblewrap(program=shutil.which("bwrap") or "", folder=folder, privileged=False)
+        bubblewrap.prepare()
+        fence = json.dumps({"tmp": 16, "network": True, "user": None})
+        command = [*bubblewrap.command("/usr/bin/python3", folder / "workers", ()), "--probe", fence]
+        command = [str(folder / "workers") if part == str(WORKERS) else part for part in command]
+        become = ["setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups"] if os.geteuid() == 0 else []
+        tried = subprocess.run([*become, *command], stderr=subprocess.PIPE, check=False)
+
+    assert (tried.returncode, tried.stderr) == (0, b"")
+
+
+# --- helpers ---
+
+
+def starter_of(opened: Pool) -> Sandboxes:
+    starter = opened.fleet._host._starter
+    assert isinstance(starter, Sandboxes)
+    return starter
+
+
+def sandboxes(opened: Pool) -> list[int]:
+    return [template.pid for template in starter_of(opened)._templates.values()]
+
+
+def become_subreaper(wanted: bool) -> None:
+    """Whether orphans of what this process has started become its children."""
+    assert ctypes.CDLL(None).prctl(36, int(wanted), 0, 0, 0) == 0
+
+
+def children() -> str:
+    return "".join(file.read_text() for file in Path("/proc/self/task").glob("*/children"))
+
+
+def functions(folder: Path) -> list[int]:
+    """All processes of the engine on this folder that are in a sandbox, the walls themselves included."""
+    return list(marked("FUNCTIOND_ENGINE", marker(folder)))

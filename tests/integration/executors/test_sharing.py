@@ -1,0 +1,298 @@
+"""Instances that serve several requests at a time, and how instances begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from engine.executors.log_files import LogFiles
+from engine.executors.outcomes import BESIDE_TIMES
+from engine.executors.pool import Pool
+from engine.logs.lines import plain
+from engine.model import Code, Function
+from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, pid_of, pool
+
+HOOKS = """
+import pathlib
+
+HERE = pathlib.Path(__file__).parent
+
+
+def third_time(context):
+    tries = HERE / "tries"
+    tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+    print("try", len(tries.read_text()))
+    if len(tries.read_text()) < 3:
+        raise RuntimeError("not yet")
+
+
+def dying(context):
+    os._exit(5)
+
+
+def never(context):
+    raise RuntimeError("never")
+
+
+def slow_at_first(context):
+    try:
+        (HERE / "begun").mkdir()
+    except FileExistsError:
+        return
+    with open(HERE / "gate") as gate:  # opens when the test lets it
+        gate.read()
+
+
+def either(event, context):
+    return wait(event, context) if event else os.getpid()
+
+
+def raw(event, context):
+    os.write(2, b"raw\\n")
+
+
+def last_words():
+    (HERE / "said").write_text("bye")
+
+
+def endless():
+    (HERE / "said").write_text("still")
+    while True:
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
+    async with pool(tmp_path, SOURCE + HOOKS) as opened:
+        yield opened
+
+
+def shared(places: int = 2, **fields: object) -> Function:
+    return function("wait", concurrent_num=places, **fields)
+
+
+# --- who goes where ---
+
+
+async def test_an_instance_is_filled_before_another_is_started(opened: Pool, tmp_path: Path) -> None:
+    running = []
+    for _ in range(3):
+        running.append(Running(opened, tmp_path, shared()))
+        await running[-1].pid()
+    outcomes = [await one.finish() for one in running]
+
+    pids = [int(outcome.result) for outcome in outcomes]
+    assert (pids[0] == pids[1], pids[1] == pids[2], opened.statistics().started) == (True, False, 2)
+    assert (opened.statistics().idle, opened.statistics().busy) == (2, 0)
+
+
+async def test_a_place_that_becomes_free_is_taken_again(opened: Pool, tmp_path: Path) -> None:
+    first, second = Running(opened, tmp_path, shared()), Running(opened, tmp_path, shared())
+    pid = await first.pid()
+    await second.pid()
+    await second.finish()
+    third = Running(opened, tmp_path, shared())
+
+    assert await third.pid() == pid
+    assert [(await one.finish()).code for one in (first, third)] == [Code.OK, Code.OK]
+
+
+async def test_requests_wait_for_an_instance_that_is_on_its_way(opened: Pool) -> None:
+    asked = function("pid", concurrent_num=3)
+
+    outcomes = await asyncio.gather(*(opened.execute(asked, invocation()) for _ in range(4)))
+
+    assert [outcome.code for outcome in outcomes] == [Code.OK] * 4
+    assert opened.statistics().started == 2
+    assert all(outcome.initialised > 0 for outcome in outcomes)
+
+
+async def test_a_request_waits_for_an_instance_that_is_being_kept_at_hand(opened: Pool) -> None:
+    await pid_of(opened)
+    await opened.retire(1)  # by now the interpreter is known, so that a start begins at once
+    warming = asyncio.ensure_future(opened.warm(function("pid")))
+    await asyncio.sleep(0)
+
+    assert await pid_of(opened) > 0
+    assert (await warming, opened.statistics().started) == (True, 2)
+
+
+async def test_a_retired_instance_goes_when_its_last_request_is_done(opened: Pool, tmp_path: Path) -> None:
+    first, second = Running(opened, tmp_path, shared()), Running(opened, tmp_path, shared())
+    pid = await first.pid()
+    await second.pid()
+    await opened.retire(1)
+    await first.finish()
+
+    assert is_alive(pid)
+    assert (await second.finish()).ok
+    await exit_of(pid)
+
+
+# --- when one of several ends badly ---
+
+
+async def test_cancelling_one_cancels_all_of_its_instance(opened: Pool, tmp_path: Path) -> None:
+    first, second = Running(opened, tmp_path, shared()), Running(opened, tmp_path, shared())
+    pid = await first.pid()
+    await second.pid()
+
+    assert opened.cancel(first.invocation.key)
+    outcomes = [await first.outcome, await second.outcome]
+    assert [outcome.code for outcome in outcomes] == [Code.CANCELLED, Code.CANCELLED]
+    assert "so was another" in outcomes[1].message
+    await exit_of(pid)
+
+
+async def test_an_answer_that_is_there_counts_although_a_neighbour_is_cancelled(opened: Pool, tmp_path: Path) -> None:
+    asked = function("either", concurrent_num=2)
+    running = Running(opened, tmp_path, asked)
+    await running.pid()
+    (instance,) = opened.fleet.alive
+    answered = asyncio.ensure_future(opened.execute(asked, invocation()))
+    await asyncio.sleep(0)
+    select.select([instance._fd], [], [])  # the answer is there, and the loop is kept from reading it
+
+    assert opened.cancel(running.invocation.key)
+    assert [(await running.outcome).code, (await answered).code] == [Code.CANCELLED, Code.OK]
+
+
+async def test_the_timeout_of_one_costs_the_others_no_retry(opened: Pool, tmp_path: Path) -> None:
+    await opened.warm(shared(revision=1))
+    first = Running(opened, tmp_path, shared(timeout=1, revision=1))
+    second = Running(opened, tmp_path, shared(timeout=1, revision=1))
+    outcomes = [await first.outcome, await second.outcome]
+
+    assert [outcome.code for outcome in outcomes] == [Code.TIMEOUT, Code.ENGINE]
+    assert (outcomes[1].engine_fault, "ran too long" in outcomes[1].message) == (True, True)
+
+
+async def test_a_death_among_several_is_nobodys_fault_until_the_third_time(opened: Pool, tmp_path: Path) -> None:
+    unlucky, codes = invocation(), []
+    for _ in range(BESIDE_TIMES):
+        other = Running(opened, tmp_path, shared())
+        pid = await other.pid()
+        running = Running(opened, tmp_path, shared(), asked_as=unlucky)
+        await running.pid()
+        os.kill(pid, signal.SIGKILL)
+        codes.append(((await running.outcome).code, (await other.outcome).code))
+
+    assert codes == [(Code.ENGINE, Code.ENGINE)] * 2 + [(Code.USER_EXCEPTION, Code.ENGINE)]
+
+
+async def test_a_death_of_one_alone_is_its_own_fault(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path, shared())
+    os.kill(await running.pid(), signal.SIGKILL)
+
+    assert (await running.outcome).code == Code.USER_EXCEPTION
+
+
+async def test_a_request_given_up_at_any_step_leaves_its_neighbour_an_answer(opened: Pool) -> None:
+    await opened.interpreters.check("Python3.10")
+    codes = set()
+    for steps in range(30):
+        asked = function("pid", concurrent_num=2, revision=steps)
+        given_up, other = (asyncio.ensure_future(opened.execute(asked, invocation())) for _ in range(2))
+        for _ in range(steps):
+            await asyncio.sleep(0.001 if steps % 2 else 0)
+        given_up.cancel()
+        codes.add((await other).code)
+        await asyncio.wait([given_up])
+
+    assert codes <= {Code.OK, Code.ENGINE}
+    seen = opened.statistics()
+    assert (seen.busy, seen.starting, seen.alive) == (0, 0, seen.idle)
+
+
+# --- the beginning ---
+
+
+async def test_an_initializer_is_tried_three_times_each_on_a_new_instance(opened: Pool) -> None:
+    outcome = await opened.execute(function("pid", initializer_handler="index.third_time"), invocation())
+
+    assert (outcome.code, opened.statistics().started) == (Code.OK, 3)
+    assert plain(outcome.log) == b"try 1\ntry 2\ntry 3\n"
+
+
+@pytest.mark.parametrize(
+    ("initializer", "code", "started"),
+    [("dying", Code.INIT_FAILED, 3), ("never", Code.INITIALIZER_ERROR, 3), ("missing", Code.ENTRY_NOT_FOUND, 1)],
+)
+async def test_a_start_that_fails_is_tried_on_new_instances_as_long_as_that_may_help(
+    opened: Pool, initializer: str, code: Code, started: int
+) -> None:
+    outcome = await opened.execute(function("pid", initializer_handler=f"index.{initializer}"), invocation())
+
+    assert (outcome.code, opened.statistics().started) == (code, started)
+
+
+async def test_who_waited_for_an_instance_that_was_cancelled_gets_another(opened: Pool, tmp_path: Path) -> None:
+    gate = tmp_path / "code" / "gate"
+    os.mkfifo(gate)
+    asked = function("pid", concurrent_num=2, initializer_handler="index.slow_at_first")
+    leader, follower = invocation(), invocation()
+    calls = [asyncio.ensure_future(opened.execute(asked, one)) for one in (leader, follower)]
+    with await asyncio.to_thread(gate.open, "w"):  # its initializer runs, and waits
+        opened.cancel(leader.key)
+        cancelled = await calls[0]
+
+    assert (cancelled.code, (await calls[1]).code) == (Code.CANCELLED, Code.OK)
+    assert opened.statistics().started == 2
+
+
+async def test_who_waits_for_an_instance_can_be_cancelled_alone(opened: Pool, tmp_path: Path) -> None:
+    gate = tmp_path / "code" / "gate"
+    os.mkfifo(gate)
+    asked = function("pid", concurrent_num=2, initializer_handler="index.slow_at_first")
+    leader, follower = invocation(), invocation()
+    calls = [asyncio.ensure_future(opened.execute(asked, one)) for one in (leader, follower)]
+    await asyncio.sleep(0)
+
+    assert opened.cancel(follower.key)
+    assert (await calls[1]).code == Code.CANCELLED
+    await asyncio.to_thread(gate.write_text, "")
+    assert (await calls[0]).code == Code.OK
+
+
+# --- the end ---
+
+
+async def test_an_instance_without_work_says_its_last_words(opened: Pool, tmp_path: Path) -> None:
+    await pid_of(opened, pre_stop_handler="index.last_words")
+
+    await opened.retire(1)
+
+    assert (tmp_path / "code" / "said").read_text() == "bye"
+    assert opened.statistics().retired == 1
+
+
+async def test_last_words_without_end_are_cut_off(opened: Pool, tmp_path: Path) -> None:
+    pid = await pid_of(opened, pre_stop_handler="index.endless", pre_stop_timeout=3)
+
+    await opened.drain()
+
+    assert (is_alive(pid), (tmp_path / "code" / "said").read_text()) == (False, "still")
+
+
+async def test_a_pool_that_closes_waits_for_no_last_words(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE + HOOKS) as opened:
+        pid = await pid_of(opened, pre_stop_handler="index.endless", pre_stop_timeout=90)
+
+    assert not is_alive(pid)
+
+
+async def test_raw_output_of_an_instance_of_several_is_the_instances_own(tmp_path: Path) -> None:
+    asked = function("raw", concurrent_num=2)
+    async with pool(tmp_path, SOURCE + HOOKS) as opened:
+        outcome = await opened.execute(asked, invocation())
+        await opened.drain()
+
+    left = LogFiles(tmp_path / "logs", 1 << 20).read_instances(asked.function_id)
+    assert (outcome.log, plain(left)) == (b"", b"raw\n")

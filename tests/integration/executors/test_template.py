@@ -1,0 +1,408 @@
+"""Instances that a template forks are like those that are programs of their own, and faster."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import termios
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.executors.pool import Pool
+from engine.executors.sandbox import Walls
+from engine.executors.starter import Processes
+from engine.executors.template import Template
+from engine.isolation.orphans import kill_leftovers
+from engine.isolation.processes import marked
+from engine.model import Code
+from engine.runtimes.interpreters import Interpreters, own_interpreter
+from tests.support.executing import SOURCE as BASIC
+from tests.support.executing import Running, exit_of, function, invocation, is_alive, marker, pid_of, pool, stop
+from tests.support.triggering import until
+
+SOURCE = (
+    BASIC
+    + '''
+import base64, json, multiprocessing, random, resource, signal
+
+
+def look(event, context):
+    """What a process is given."""
+    told = ("SigBlk", "SigIgn", "SigCgt", "Umask", "Uid")
+    status = [line for line in open("/proc/self/status") if line.startswith(told)]
+    files = [os.readlink("/proc/self/fd/" + fd).split(":")[0] for fd in os.listdir("/proc/self/fd") if is_open(fd)]
+    return {
+        "environment": dict(os.environ), "folder": os.getcwd(), "files": sorted(files), "status": status,
+        "limits": [resource.getrlimit(kind) for kind in range(10)],
+        "leads": os.getsid(0) == os.getpgid(0) == os.getpid(),
+        "argv": sys.argv, "path": sys.path, "executable": sys.executable, "zone": time.tzname, "main": main_file(),
+        "marks": sorted(part for part in open("/proc/self/environ").read().split(chr(0)) if "FUNCTIOND" in part),
+        "threads": len(os.listdir("/proc/self/task")), "preloaded": base64.__file__,
+    }
+
+
+def is_open(fd):
+    try:
+        return bool(os.fstat(int(fd)))
+    except OSError:
+        return False
+
+
+def main_file():
+    return sys.modules["__main__"].__file__
+
+
+def draw(event, context):
+    return [random.random(), random.SystemRandom().random(), os.urandom(4).hex()]
+
+
+def leave(event, context):
+    os._exit(7)
+
+
+def square(number):
+    return number * number
+
+
+def spread(event, context):
+    with multiprocessing.get_context("spawn").Pool(1) as workers:
+        return workers.map(square, [1, 2, 3])
+
+
+def stray(event, context):
+    if os.fork() == 0:
+        os.close(1), os.close(2)
+        time.sleep(600)
+        os._exit(0)
+    os._exit(3)
+'''
+)
+FORKING = Walls(isolation="process", fork_server="start")
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
+    async with pool(tmp_path, SOURCE, walls=FORKING, interpreters=own()) as opened:
+        await ready(opened)
+        yield opened
+
+
+def own() -> Interpreters:
+    return Interpreters(python=own_interpreter().path)
+
+
+def template_of(opened: Pool) -> Template:
+    starter = opened.fleet._host._starter
+    assert isinstance(starter, Processes)
+    template = starter._templates[own_interpreter().path]
+    assert template is not None
+    return template
+
+
+async def ready(opened: Pool) -> None:
+    """What starts from now on is forked."""
+    await template_of(opened).ready.wait()
+
+
+def reap_later(opened: Pool) -> Callable[[], object]:
+    """What the engine would do at once when the one instance that there is has died."""
+    (instance,) = opened.fleet.alive
+    reap = instance._child.reap
+    instance._child.reap = lambda: None  # type: ignore[method-assign]
+    return reap
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def children(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
+
+async def look(opened: Pool, **fields: Any) -> dict[str, Any]:
+    outcome = await opened.execute(function("look", **fields), invocation())
+    assert outcome.ok, outcome
+    found: dict[str, Any] = json.loads(outcome.result)
+    return found
+
+
+async def test_an_instance_is_a_child_of_the_template(opened: Pool) -> None:
+    assert parent(await pid_of(opened)) == template_of(opened).pid
+
+
+async def test_a_forked_instance_finds_what_a_program_of_its_own_would(opened: Pool, tmp_path: Path) -> None:
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    async with pool(folder, SOURCE, marker="plain-" + marker(tmp_path), interpreters=own()) as plain:
+        forked, other = await look(opened), await look(plain)
+
+    mine, others = (found["environment"]["FUNCTIOND_INSTANCE"] for found in (forked, other))
+    told = json.dumps(other).replace(others, mine).replace(others[:12], mine[:12])
+    assert forked == json.loads(told.replace("plain-", "").replace("/plain", ""))
+    assert forked["leads"]
+
+
+async def test_a_forked_instance_can_start_workers_of_its_own(opened: Pool) -> None:
+    outcome = await opened.execute(function("spread", timeout=60), invocation())
+
+    assert outcome.result == b"[1, 4, 9]", outcome
+
+
+async def test_a_time_zone_of_the_function_counts(opened: Pool) -> None:
+    assert (await look(opened, user_data={"TZ": "Asia/Shanghai"}))["zone"] == ["CST", "CST"]
+
+
+async def test_what_only_a_new_program_can_take_up_makes_a_new_program(opened: Pool) -> None:
+    found = await opened.execute(function("pid", user_data={"MALLOC_ARENA_MAX": "2"}), invocation())
+
+    assert parent(int(found.result)) == os.getpid()
+
+
+async def test_two_instances_draw_different_numbers(opened: Pool) -> None:
+    draws = [await opened.execute(function("draw", revision=number), invocation()) for number in (1, 2)]
+
+    one, other = (json.loads(draw.result) for draw in draws)
+    assert not set(one) & set(other)
+
+
+async def test_files_named_like_modules_that_the_template_has_loaded_win(opened: Pool, tmp_path: Path) -> None:
+    for name in ("base64", "selectors", "socket"):
+        (tmp_path / "code" / f"{name}.py").write_text("")
+    (tmp_path / "code" / "found.py").write_text(
+        "import base64, selectors, socket\n"
+        "def handler(event, context): return [one.__file__ for one in (base64, selectors, socket)]"
+    )
+
+    outcome = await opened.execute(function("found.handler"), invocation())
+
+    assert {Path(file).parent for file in json.loads(outcome.result)} == {tmp_path / "code"}
+
+
+async def test_the_status_of_a_death_is_known(opened: Pool) -> None:
+    outcome = await opened.execute(function("leave"), invocation())
+
+    assert (outcome.code, "status 7" in outcome.message) == (Code.USER_EXCEPTION, True)
+
+
+async def test_what_a_dead_instance_had_forked_is_swept_up(opened: Pool, tmp_path: Path) -> None:
+    template = template_of(opened)
+    outcome = await opened.execute(function("stray"), invocation())
+
+    assert "status 3" in outcome.message
+    for pid in [pid for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)) if pid != template.pid]:
+        await exit_of(pid)
+
+
+async def test_a_signal_from_elsewhere_is_told(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    os.kill(await running.pid(), signal.SIGSEGV)
+
+    assert "SIGSEGV" in (await running.outcome).message
+
+
+async def test_when_the_template_dies_running_calls_finish_and_a_new_one_comes(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    dead = template_of(opened)
+    os.kill(dead.pid, signal.SIGKILL)
+    await dead.gone.wait()
+
+    assert (await running.finish()).result == str(pid).encode()
+    assert await pid_of(opened, revision=1) > 0  # starts the next one
+    await ready(opened)
+    assert parent(await pid_of(opened, revision=2)) == template_of(opened).pid
+
+
+async def test_an_instance_whose_template_is_gone_can_be_cancelled(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    dead = template_of(opened)
+    os.kill(dead.pid, signal.SIGKILL)
+    await dead.gone.wait()
+
+    assert opened.cancel(running.invocation.key)
+    assert (await running.outcome).code == Code.CANCELLED
+    await exit_of(pid)
+
+
+async def test_a_template_that_is_stopped_holds_no_dead_instance(
+    opened: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.executors.forked._LATE", 0.05)
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    stop(template_of(opened).pid)
+    os.kill(pid, signal.SIGKILL)
+
+    assert (await running.outcome).message.endswith("the process of the instance ended")
+    os.kill(template_of(opened).pid, signal.SIGCONT)
+    assert parent(await pid_of(opened)) == template_of(opened).pid
+
+
+async def test_a_template_that_is_stopped_delays_one_start_and_is_given_up(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid, stopped = await running.pid(), template_of(opened)
+    stopped._patience = 0.1
+    os.kill(stopped.pid, signal.SIGSTOP)
+    late = await opened.execute(function("pid"), invocation())
+    await pid_of(opened)  # starts the next one
+    await ready(opened)
+
+    assert late.engine_fault
+    assert late.message.endswith("has been silent for 0.1 s and is given up; it will be tried again")
+    assert parent(await pid_of(opened, revision=1)) == template_of(opened).pid != stopped.pid
+    assert (await running.finish()).result == str(pid).encode()
+    await opened.retire(1)
+    await stopped.gone.wait()
+
+
+async def test_a_death_that_is_settled_late_is_not_taken_for_that_of_another(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid, reaped = await running.pid(), reap_later(opened)
+    os.kill(pid, signal.SIGKILL)
+    await running.outcome
+    other = await pid_of(opened)  # by now the numbers of the first one's descriptors are its own
+    reaped()
+
+    await exit_of(pid)
+    assert await pid_of(opened, revision=1) > 0
+    assert is_alive(other)
+
+
+async def test_a_process_id_stays_taken_until_the_engine_gives_it_back(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    reaped = reap_later(opened)
+    os.kill(pid, signal.SIGKILL)
+    await running.outcome
+
+    assert state(pid) == "Z"
+    reaped()
+    await exit_of(pid)
+
+
+async def test_with_the_engine_everything_forked_is_gone(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    template_of(opened)._hang_up()  # as the end of a killed engine looks from there
+
+    await exit_of(pid)
+    assert not is_alive(pid)
+    await running.outcome
+
+
+async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:
+    async with pool(tmp_path, SOURCE, walls=FORKING, interpreters=own()) as opened:
+        await ready(opened)
+        await pid_of(opened)
+
+    assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
+    assert kill_leftovers(marker(tmp_path)) == []
+
+
+async def test_a_fork_that_fails_costs_no_other_instance(opened: Pool, tmp_path: Path) -> None:
+    running = Running(opened, tmp_path)
+    pid = await running.pid()
+    template = template_of(opened)
+    await until(lambda: state(template.pid) == "S")  # it has loaded all that it will
+    used = {int(fd) for fd in os.listdir(f"/proc/{template.pid}/fd")}
+    free = [fd for fd in range(1000) if fd not in used]
+    _, most = resource.prlimit(template.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(template.pid, resource.RLIMIT_NOFILE, (free[3], most))  # enough for what is sent, and no more
+    refused = await opened.execute(function("pid"), invocation())
+    resource.prlimit(template.pid, resource.RLIMIT_NOFILE, (most, most))
+
+    assert refused.code == Code.OVERLOAD
+    assert parent(await pid_of(opened, revision=1)) == template.pid
+    assert (await running.finish()).result == str(pid).encode()
+
+
+async def test_what_keeps_a_forked_process_from_its_work_is_the_engines_fault(opened: Pool, tmp_path: Path) -> None:
+    (tmp_path / "code").rename(tmp_path / "gone")
+    outcome = await opened.execute(function("pid", initializer_handler="index.pid"), invocation())
+
+    assert (outcome.code, str(tmp_path / "code") in outcome.message) == (Code.ENGINE, True)
+    assert opened.statistics().started == 1
+
+
+async def test_running_out_of_descriptors_leaves_no_process(opened: Pool, tmp_path: Path) -> None:
+    await pid_of(opened)
+    await opened.retire(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = os.listdir("/proc/self/fd")
+    codes = set()
+    for spare in range(1, 14):  # each number of spare ones fails at another step
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + spare, hard))
+        codes.add((await opened.execute(function("pid", revision=spare), invocation())).code)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await opened.close()
+
+    assert codes <= {Code.OVERLOAD, Code.OK}
+    assert Code.OVERLOAD in codes
+    assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+@pytest.mark.parametrize("dead", [False, True])
+async def test_a_process_whose_descriptor_does_not_come_through_leaves_no_zombie(
+    opened: Pool, tmp_path: Path, dead: bool
+) -> None:
+    template, loop = template_of(opened), asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        request: dict[str, Any] = {"argv": None, "paths": [str(tmp_path)], "environment": {}, "fence": None}
+        child = template.fork(request, [theirs.fileno()] * 3)
+    if dead:  # by the time that its birth is heard of
+        loop.remove_reader(template._socket)
+        await until(lambda: packets(template) > 1)
+        loop.add_reader(template._socket, template._read)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), hard))
+    with pytest.raises(OSError, match="Too many open files"):
+        await child.birth()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    child.reap()
+
+    async with asyncio.timeout(60):
+        await until(lambda: not children(template.pid))
+
+
+def packets(template: Template) -> int:
+    """How many the template has sent that nobody has read; more than two count as two."""
+    size = bytearray(4)
+    fcntl.ioctl(template._socket, termios.FIONREAD, size)
+    if not any(size):
+        return 0
+    return 1 + (int.from_bytes(size, sys.byteorder) > len(template._socket.recv(1 << 16, socket.MSG_PEEK)))
+
+
+def lowest_free() -> int:
+    """The lowest descriptor that is free."""
+    fd = os.dup(0)
+    os.close(fd)
+    return fd
+
+
+async def test_a_template_that_ends_says_why_also_when_it_has_hung_up_before() -> None:
+    dying = "import os, sys, time; os.close(int(sys.argv[1])); time.sleep(0.2); sys.exit('no room for it')"
+    template = Template([own_interpreter().path, "-c", dying, "{fd}"], {})
+    child = template.fork({}, [])
+
+    with pytest.raises(OSError, match="no room for it"):
+        await child.birth()
+    await template.gone.wait()
+    child.reap()

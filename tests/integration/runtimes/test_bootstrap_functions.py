@@ -1,0 +1,90 @@
+"""Functions with a ``bootstrap`` as the pool sees them: how they start, fail to, and go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from engine.errors import InvalidField
+from engine.executors.pool import Pool
+from engine.functions.function_rules import check_function, listed
+from engine.model import Code, Outcome
+from tests.contracts.dialect import Dialect
+from tests.contracts.dialect_bootstrap import CUSTOM, HTTP
+from tests.support.executing import exit_of, function, invocation, pool
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
+    async with pool(tmp_path, "") as opened:
+        yield opened
+
+
+async def run(opened: Pool, folder: Path, bootstrap: str, **fields: object) -> Outcome:
+    file = folder / "code" / "bootstrap"
+    file.write_text(bootstrap)
+    file.chmod(0o755)
+    return await opened.execute(function("any", runtime="Custom", **fields), invocation())
+
+
+async def test_a_bootstrap_that_exits_is_told_with_its_status_and_its_words(opened: Pool, tmp_path: Path) -> None:
+    outcome = await run(opened, tmp_path, "#!/bin/sh\necho no database >&2\nexit 3\n")
+
+    assert (outcome.code, outcome.message) == (
+        Code.INIT_FAILED,
+        "function initialization exception, error: the process exited with status 3 before it answered",
+    )
+    assert b"no database" in outcome.log
+
+
+@pytest.mark.slow
+async def test_a_bootstrap_that_never_asks_is_given_up(opened: Pool, tmp_path: Path) -> None:
+    asked = {"initializer_handler": "any", "initializer_timeout": 1}
+
+    outcome = await run(opened, tmp_path, "#!/bin/sh\nexec sleep 1000\n", **asked)
+
+    assert outcome.code == Code.INIT_TIMEOUT
+
+
+async def test_a_missing_bootstrap_is_an_entry_that_is_not_there(opened: Pool) -> None:
+    outcome = await opened.execute(function("any", runtime="Lambda"), invocation())
+
+    assert outcome.code == Code.ENTRY_NOT_FOUND
+    assert json.loads(outcome.result)["errorType"] == "FunctionLoadError"
+
+
+async def test_a_pre_stop_handler_is_a_sigterm(opened: Pool, tmp_path: Path) -> None:
+    os.mkfifo(told := tmp_path / "told")
+    CUSTOM.write(tmp_path / "code")
+    deeds = tmp_path / "code" / "deeds.py"
+    stop = f"def stop(*_):\n    open({str(told)!r}, 'w').write('stopping')\n    os._exit(0)\n"
+    deeds.write_text(f"{deeds.read_text()}\n{stop}\nsignal.signal(signal.SIGTERM, stop)\n")
+    asked = CUSTOM.function(pre_stop_handler="any")
+    await opened.execute(asked, CUSTOM.wish("text"))
+
+    retiring = asyncio.ensure_future(opened.retire(asked.function_id))
+
+    assert await asyncio.to_thread(told.read_text) == "stopping"
+    await retiring
+
+
+@pytest.mark.parametrize("asked", [CUSTOM, HTTP], ids=["Custom", "http"])
+async def test_a_retired_instance_leaves_no_process(opened: Pool, tmp_path: Path, asked: Dialect) -> None:
+    asked.write(tmp_path / "code")
+    pid = int(asked.given(await opened.execute(asked.function(), asked.wish("pid"))).split()[0])
+
+    await opened.retire(asked.function().function_id)
+
+    await exit_of(pid)  # at the latest when the test's time is over
+
+
+def test_a_lambda_runtime_takes_one_request_at_a_time() -> None:
+    asked = function("any", runtime="Lambda", concurrent_num=2)
+
+    with pytest.raises(InvalidField, match="the runtimes of Lambda take one request at a time"):
+        check_function(asked, asked.urn("local-1"), max_timeout=900, may_run_long=listed(()))

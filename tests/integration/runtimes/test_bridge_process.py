@@ -1,0 +1,200 @@
+"""How a bridge starts ``bootstrap``, what that is given, and how both end."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.bridging import PATIENCE, READY, TELL_ADDRESS, Bridge, Runtime
+
+CUSTOM = "/v1/runtime/invocation/"
+
+
+def test_a_missing_bootstrap_is_told(tmp_path: Path) -> None:
+    with Bridge("custom", tmp_path, {"index.py": ""}) as bridge:
+        answer = bridge.answer()
+
+    assert (answer.kind, answer.code) == (READY, 4001)
+    assert "function entry exception, error: there is no file bootstrap in the root folder" in answer.message
+    assert answer.error["errorType"] == "FunctionLoadError"
+
+
+def test_a_bootstrap_must_be_executable(tmp_path: Path) -> None:
+    lock = "os.chmod('bootstrap', 0o644)"
+    with Bridge("custom", tmp_path, {"bootstrap": TELL_ADDRESS}, prelude=lock) as bridge:
+        answer = bridge.answer()
+
+    assert answer.code == 4001
+    assert "run 'chmod +x bootstrap'" in answer.message
+
+
+def test_a_bootstrap_needs_its_interpreter(tmp_path: Path) -> None:
+    with Bridge("custom", tmp_path, {"bootstrap": "#!/no/such/shell\n"}) as bridge:
+        answer = bridge.answer()
+
+    assert answer.code == 4001
+    assert "bootstrap cannot be started: No such file or directory; see that the interpreter" in answer.message
+
+
+def test_a_bootstrap_that_names_no_interpreter_is_for_the_shell(tmp_path: Path) -> None:
+    with Bridge("custom", tmp_path, {"bootstrap": "echo here $0"}) as bridge:
+        assert bridge.line().startswith("here ")
+
+
+def test_bootstrap_gets_the_functions_environment_and_the_address(tmp_path: Path) -> None:
+    tell = f"#!/bin/sh\nexec {sys.executable} -c 'import json, os; print(json.dumps([dict(os.environ), os.getcwd()]))'"
+    with Bridge("custom", tmp_path, {"bootstrap": tell}) as bridge:
+        variables, folder = json.loads(bridge.line())
+
+    address = variables.pop("RUNTIME_API_ADDR")
+    assert address.startswith("127.0.0.1:")
+    assert set(variables) - {"PWD", "SHLVL", "_", "OLDPWD", "LC_CTYPE"} == {
+        "PATH",
+        "RUNTIME_REGION",
+        "RUNTIME_USERDATA",
+    }
+    assert folder == str(tmp_path / "code")
+
+
+def test_a_lambda_bootstrap_gets_the_variables_that_its_clients_read(tmp_path: Path) -> None:
+    with Bridge("lambda", tmp_path, {"bootstrap": "#!/bin/sh\nenv\necho .\n"}, version="3") as bridge:
+        variables = dict(line.split("=", 1) for line in iter(bridge.line, "."))
+
+    assert variables["AWS_LAMBDA_RUNTIME_API"].startswith("127.0.0.1:")
+    assert (variables["_HANDLER"], variables["LAMBDA_TASK_ROOT"]) == ("index.handler", str(tmp_path / "code"))
+    assert (variables["AWS_LAMBDA_FUNCTION_NAME"], variables["AWS_LAMBDA_FUNCTION_VERSION"]) == ("f", "3")
+    assert (variables["AWS_REGION"], variables["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]) == ("local-1", "128")
+
+
+def test_a_layer_brings_programs_modules_and_even_the_bootstrap(tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    (layer / "bin").mkdir(parents=True)
+    (layer / "python").mkdir()
+    (layer / "bootstrap").write_text('#!/bin/sh\necho "$PATH"\necho "$PYTHONPATH"\n')
+    (layer / "bootstrap").chmod(0o755)
+    with Bridge("lambda", tmp_path, {}, layers=[str(layer)]) as bridge:
+        path, python = bridge.line(), bridge.line()
+
+    assert path.endswith(f":{layer}/bin")
+    assert python == f"{layer}/python:{layer}/"
+
+
+def test_no_descriptor_of_the_bridge_is_left_open_for_bootstrap(tmp_path: Path) -> None:
+    tell = f"#!{sys.executable} -I\nimport os\nprint(sorted(map(int, os.listdir('/proc/self/fd'))))\n"
+    with Bridge("custom", tmp_path, {"bootstrap": tell}) as bridge:
+        *_, listing = json.loads(bridge.line())
+
+    assert listing == 3  # the listing's own
+
+
+def test_ignored_signals_are_not_passed_on(tmp_path: Path) -> None:
+    tell = "#!/bin/sh\ngrep SigIgn /proc/self/status\n"
+    with Bridge("custom", tmp_path, {"bootstrap": tell}) as bridge:
+        ignored = int(bridge.line().split()[1], 16)
+
+    assert ignored & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1 | 1 << signal.SIGTERM - 1) == 0
+
+
+@pytest.mark.parametrize(("last", "status"), [("exit 3", 3), ("exit 0", 0), ("kill -SEGV $$", -signal.SIGSEGV)])
+def test_the_bridge_ends_as_bootstrap_does(tmp_path: Path, last: str, status: int) -> None:
+    with Bridge("custom", tmp_path, {"bootstrap": f"#!/bin/sh\n{last}\n"}) as bridge:
+        assert bridge.process.wait() == status
+
+
+def test_what_bootstrap_has_not_asked_for_stays_unread_when_it_ends(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "end")
+    boot = f'#!/bin/sh\necho "$RUNTIME_API_ADDR"\nexec cat {tmp_path}/end'
+    with Bridge("custom", tmp_path, {"bootstrap": boot}) as bridge:
+        with Runtime(bridge, CUSTOM) as runtime:
+            runtime.get("request")
+            bridge.answer()
+            bridge.invoke()
+            runtime.response()
+            runtime.post("response/r-1", b"")
+            bridge.answer()
+        bridge.invoke(request_id="r-2")
+        (tmp_path / "end").write_text("")
+        bridge.process.wait()
+
+        with pytest.raises(ConnectionResetError):  # this is how the engine knows that r-2 has not run
+            bridge.answer()
+
+
+def test_a_stop_is_a_sigterm_for_all_that_bootstrap_has_started(tmp_path: Path) -> None:
+    child = "sh -c 'echo $$; exec sleep 1000' &\n"
+    tell = f"#!/bin/sh\ntrap 'echo stopping; exit 5' TERM\n{child}echo $RUNTIME_API_ADDR\nwait\n"
+    with Bridge("custom", tmp_path, {"bootstrap": tell}) as bridge:
+        pid, address = sorted((bridge.line(), bridge.line()), key=lambda line: ":" in line)
+        pidfd = os.pidfd_open(int(pid))
+        with Runtime(bridge, CUSTOM, address) as runtime:
+            runtime.get("request")
+            bridge.answer()
+
+            bridge.stop()
+
+            assert bridge.line() == "stopping"
+            assert bridge.process.wait() == 0
+            assert_ends(pidfd)
+
+
+@pytest.mark.parametrize("end", [lambda bridge: bridge.socket.close(), lambda bridge: bridge.process.kill()])
+def test_bootstrap_does_not_outlive_the_bridge(tmp_path: Path, end: Callable[[Bridge], None]) -> None:
+    with Bridge("custom", tmp_path, {"bootstrap": "#!/bin/sh\necho $$\n" + TELL_ADDRESS}) as bridge:
+        pidfd = os.pidfd_open(int(bridge.line()))
+        bridge.line()
+        end(bridge)
+        bridge.process.wait()
+
+        assert_ends(pidfd)
+
+
+def assert_ends(pidfd: int) -> None:
+    assert select.select([pidfd], [], [], PATIENCE)[0]
+    os.close(pidfd)
+
+
+def test_with_the_engine_ends_all_that_bootstrap_has_started(tmp_path: Path) -> None:
+    orphan = "(setsid sh -c 'echo $$; exec sleep 1000' &)\n"
+    with Bridge("custom", tmp_path, {"bootstrap": f"#!/bin/sh\n{orphan}exec sleep 1000\n"}) as bridge:
+        pidfd = os.pidfd_open(int(bridge.line()))
+
+        bridge.socket.close()
+
+        assert_ends(pidfd)
+
+
+def test_the_peak_of_memory_is_that_of_all_processes(tmp_path: Path) -> None:
+    eat = f"{sys.executable} -I -c 'import time; fat = bytearray(50 << 20); print(flush=True); time.sleep(1000)' &\n"
+    boot = f'#!/bin/sh\necho "$RUNTIME_API_ADDR"\n{eat}{eat}wait\n'
+    with Bridge("custom", tmp_path, {"bootstrap": boot}) as bridge, Runtime(bridge, CUSTOM) as runtime:
+        bridge.line()
+        bridge.line()
+        runtime.get("request")
+
+        assert 100 << 10 < bridge.answer().memory < 250 << 10
+
+
+def test_the_runtime_api_is_not_there_for_strangers(tmp_path: Path) -> None:
+    def ask(runtime: Runtime) -> None:
+        runtime.get("request")
+        runtime.response()
+
+    guarded = Bridge("custom", tmp_path, {"bootstrap": TELL_ADDRESS}, guarded=True)
+    with guarded, Runtime(guarded, CUSTOM) as runtime, pytest.raises(ConnectionError):
+        ask(runtime)
+
+
+def test_the_runtime_api_is_there_for_what_bootstrap_has_started(tmp_path: Path) -> None:
+    ask = f"#!/bin/sh\n(curl -sS http://$RUNTIME_API_ADDR{CUSTOM}request; echo) &\nwait\n"
+    with Bridge("custom", tmp_path, {"bootstrap": ask}, guarded=True) as bridge:
+        assert bridge.answer().kind == READY
+        bridge.invoke(b"[7]")
+
+        assert bridge.line() == "[7]"

@@ -1,0 +1,236 @@
+"""Each code of a Python function that fails (spec triggers_runtime 4.1), provoked for real."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.model import Code
+from engine.runtimes.protocol import Answer
+from tests.support.python_process import PythonProcess
+
+SHAPES = """
+import decimal, enum, functools
+
+
+class Text(str): pass
+
+
+class Point:
+    def __init__(self): self.x, self.inner = 1, Inner()
+
+
+class Inner:
+    def __init__(self): self.values = [1, None]
+
+
+class Slotted:
+    __slots__ = ("x",)
+
+
+class Handler:
+    def __call__(self, event, context): return event
+    def method(self, event, context): return event
+    @classmethod
+    def of_class(cls, event, context): return event
+    @staticmethod
+    def static(event, context): return event
+    async def soon(self, event, context): return event
+
+
+class Awaitable:
+    def __await__(self):
+        yield from ()
+        return "awaited"
+
+
+def handler(event, context):
+    return eval(event)
+
+
+def generator(event, context):
+    yield event
+
+
+async def async_generator(event, context):
+    yield event
+
+
+instance, method, soon, static = Handler(), Handler().method, Handler().soon, Handler.static
+of_class, later = Handler.of_class, functools.partial(lambda extra, event, context: event, 1)
+"""
+
+
+def answer(folder: Path, source: str, event: Any = None, **setup: Any) -> Answer:
+    with PythonProcess(folder, source, **setup) as instance:
+        if instance.ready.code:
+            return instance.ready
+        instance.ask(event)
+        return instance.answer()
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("raise KeyError('a')", Code.USER_EXCEPTION, "function invocation exception, error: KeyError: 'a'"),
+        ("raise Exception", Code.USER_EXCEPTION, "function invocation exception, error: Exception"),
+        ("import sys; sys.exit(3)", Code.USER_EXCEPTION, "function invocation exception, error: SystemExit: 3"),
+        ("raise KeyboardInterrupt", Code.USER_EXCEPTION, "function invocation exception, error: KeyboardInterrupt"),
+        (
+            "(lambda f: f(f))(lambda f: f(f))",
+            Code.USER_EXCEPTION,
+            "function invocation exception, error: RecursionError: ",
+        ),
+        (
+            "raise ValueError('x' * 10_000)",
+            Code.USER_EXCEPTION,
+            "function invocation exception, error: ValueError: xxx",
+        ),
+        ("bytearray(1 << 60)", Code.OUT_OF_MEMORY, "function memory exceeded, error: MemoryError"),
+        (
+            "open('/dev/full', 'w').write('x' * 10_000)",
+            Code.DISK_FULL,
+            "function disk usage exceeded, error: OSError: ",
+        ),
+        ("return b'bytes'", Code.BAD_RESULT, "function result is invalid, error: TypeError: Object of type bytes"),
+        ("return 'x' * (6 * 1024 * 1024 + 1)", Code.RESPONSE_TOO_LARGE, "the response has 6291457 bytes"),
+        ("return ['é'] * 900_000", Code.RESPONSE_TOO_LARGE, "the response has "),
+    ],
+)
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_what_a_handler_does_wrong_has_its_code(tmp_path: Path, kind: str, body: str, code: Code, message: str) -> None:
+    told = answer(tmp_path, f"{kind} handler(event, context):\n    {body}\n")
+
+    assert (told.code, told.message[: len(message)]) == (code, message)
+    assert list(json.loads(told.result)) == ["errorMessage", "errorType", "stackTrace"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("raise ValueError", Code.INITIALIZER_ERROR),
+        ("raise SystemExit(0)", Code.INITIALIZER_ERROR),
+        ("open('/dev/full', 'w').write('x' * 10_000)", Code.DISK_FULL),
+        ("bytearray(1 << 60)", Code.OUT_OF_MEMORY),
+    ],
+)
+def test_what_an_initializer_does_wrong_has_its_code(tmp_path: Path, body: str, code: Code) -> None:
+    source = f"def prepare(context):\n    {body}\ndef handler(event, context): pass"
+
+    assert answer(tmp_path, source, initializer="index.prepare").code == code
+
+
+@pytest.mark.parametrize(
+    ("expression", "result"),
+    [
+        ("'plain'", b"plain"),
+        ("Text('{\"a\": 1}')", b'{"a": 1}'),
+        ("None", b""),
+        ("''", b""),
+        ("{'b': 1, 'a': [True, None, 1.5]}", b'{"b": 1, "a": [true, null, 1.5]}'),
+        ("(1, 2)", b"[1, 2]"),
+        ("0", b"0"),
+        ("Point()", b'{"x": 1, "inner": {"values": [1, null]}}'),
+        ("Awaitable()", b"awaited"),
+        ("Handler().soon('by method', None)", b"by method"),
+    ],
+)
+def test_results_are_written_as_documented(tmp_path: Path, expression: str, result: bytes) -> None:
+    told = answer(tmp_path, SHAPES, expression)
+
+    assert (told.code, told.result) == (0, result)
+
+
+@pytest.mark.parametrize(
+    "expression", ["{1, 2}", "Slotted()", "decimal.Decimal(1)", "(n for n in 'ab')", "{(1, 2): 3}", "object()", "1j"]
+)
+def test_what_cannot_be_written_is_4007(tmp_path: Path, expression: str) -> None:
+    told = answer(tmp_path, SHAPES, expression)
+
+    assert told.code == Code.BAD_RESULT
+    assert told.message.startswith("function result is invalid, error: TypeError: ")
+
+
+@pytest.mark.parametrize("name", ["instance", "method", "soon", "static", "of_class", "later"])
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_whatever_can_be_called_is_a_handler(tmp_path: Path, name: str, concurrency: int) -> None:
+    told = answer(tmp_path, SHAPES, "given", handler=f"index.{name}", concurrency=concurrency)
+
+    assert (told.code, told.result) == (0, b"given")
+
+
+@pytest.mark.parametrize("name", ["generator", "async_generator"])
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_generators_are_no_handlers(tmp_path: Path, name: str, concurrency: int) -> None:
+    assert answer(tmp_path, SHAPES, handler=f"index.{name}", concurrency=concurrency).code == Code.BAD_RESULT
+
+
+# --- the stack trace ---
+
+DEEP = """
+import asyncio, json, threading
+
+
+def fail():
+    return json.loads("{")
+
+
+{kind} handler(event, context):
+    return fail()
+"""
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_the_stack_trace_begins_with_the_users_code(tmp_path: Path, kind: str, concurrency: int) -> None:
+    told = answer(tmp_path, DEEP.replace("{kind}", kind), concurrency=concurrency)
+
+    trace = json.loads(told.result)["stackTrace"]
+    file = tmp_path / "code" / "index.py"
+    assert trace[0].startswith(f'  File "{file}", line 10, in handler\n    return fail()')
+    assert trace[1].startswith(f'  File "{file}", line 6, in fail')
+    assert [os.path.basename(os.path.dirname(line.split('"')[1])) for line in trace[2:]] == ["json"] * 3
+
+
+def test_the_error_body_is_indented_by_four(tmp_path: Path) -> None:
+    told = answer(tmp_path, "def handler(event, context): raise LookupError('gone')")
+
+    assert told.result.startswith(
+        b'{\n    "errorMessage": "gone",\n    "errorType": "LookupError",\n    "stackTrace": [\n'
+    )
+
+
+def test_what_a_thread_of_the_functions_raises_fails_nobody(tmp_path: Path) -> None:
+    source = """
+import threading
+
+
+def handler(event, context):
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    return "done"
+"""
+    with PythonProcess(tmp_path, source) as instance:
+        instance.ask()
+
+        assert instance.answer().result == b"done"
+    assert instance.lines[-1].text == "ZeroDivisionError: division by zero"
+
+
+def test_code_that_cannot_be_parsed_is_shown_where(tmp_path: Path) -> None:
+    told = answer(tmp_path, "def handler(event, context)\n    pass")
+
+    assert (told.code, "index.py, line 1" in told.message) == (Code.ENTRY_NOT_FOUND, True)
+
+
+def test_a_failure_while_loading_shows_the_users_frames_only(tmp_path: Path) -> None:
+    told = answer(tmp_path, "def build():\n    raise ImportError('needs libc5')\nbuild()")
+
+    trace = json.loads(told.result)["stackTrace"]
+    assert told.code == Code.ENTRY_NOT_FOUND
+    assert [line.split('"')[1] for line in trace] == [str(tmp_path / "code" / "index.py")] * 2

@@ -1,0 +1,158 @@
+"""Functions as people write them for the platform (events: spec triggers_runtime, section 1), run unmodified."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.executors.pool import Pool
+from engine.logs.lines import decode
+from engine.model import Code, Outcome
+from tests.support.executing import function, invocation, pool
+
+SAMPLES = Path(__file__).parents[2] / "support" / "functions" / "python_samples"
+
+
+class Runner:
+    def __init__(self, opened: Pool) -> None:
+        self.pool = opened
+
+    async def outcome(self, handler: str, event: Any, **fields: Any) -> Outcome:
+        return await self.pool.execute(function(handler, **fields), invocation(json.dumps(event)))
+
+    async def __call__(self, handler: str, event: Any, **fields: Any) -> Any:
+        outcome = await self.outcome(handler, event, **fields)
+        assert outcome.ok, outcome
+        return json.loads(outcome.result)
+
+
+@pytest.fixture
+async def run(tmp_path: Path) -> AsyncIterator[Runner]:
+    async with pool(tmp_path, "") as opened:
+        for sample in SAMPLES.glob("*.py"):
+            (tmp_path / "code" / sample.name).write_text(sample.read_text())
+        yield Runner(opened)
+
+
+def request(body: str = "", **query: str) -> dict[str, Any]:
+    return {
+        "body": base64.b64encode(body.encode()).decode(),
+        "isBase64Encoded": True,
+        "requestContext": {"apiId": "a1", "requestId": "r1", "stage": "RELEASE"},
+        "queryStringParameters": query,
+        "pathParameters": {},
+        "headers": {"host": "api.example.com"},
+        "httpMethod": "POST",
+        "path": "/greet",
+    }
+
+
+def upload(key: str, name: str = "ObjectCreated:Put") -> dict[str, Any]:
+    return {"eventName": name, "s3": {"bucket": {"name": "photos"}, "object": {"key": key, "size": 1}}}
+
+
+def lines(outcome: Outcome) -> list[str]:
+    return [line.text for line in decode(outcome.log)]
+
+
+async def test_a_gateway_gets_a_page(run: Runner) -> None:
+    outcome = await run.outcome("apig.handler", request("four", name="Zoë"))
+
+    answer = json.loads(outcome.result)
+    assert (answer["statusCode"], base64.b64decode(answer["body"]).decode()) == (200, "<h1>Hello, Zoë</h1>")
+    assert lines(outcome)[0].endswith("INFO POST /greet with 4 characters")
+
+
+async def test_a_gateway_gets_an_answer_that_is_text_already(run: Runner) -> None:
+    answer = await run("apig.handler", request('{"name": "Zoë"}', format="json"))
+
+    assert (answer["statusCode"], json.loads(answer["body"])) == (201, {"hello": "Zoë"})
+
+
+async def test_a_gateway_gets_an_object_as_its_attributes(run: Runner) -> None:
+    answer = await run("apig_object.handler", request(), name="greeter")
+
+    assert answer == {
+        "statusCode": 200,
+        "headers": {"Content-Type": "text/plain"},
+        "body": "request r1 of greeter",
+        "isBase64Encoded": False,
+    }
+
+
+async def test_uploads_are_worked_on_with_a_client_of_the_initializers(run: Runner) -> None:
+    event = {"Records": [upload("in%2Fmy+cat.jpg"), upload("gone", "ObjectRemoved:Delete")]}
+    fields = {"user_data": {"target_bucket": "copies"}, "initializer_handler": "obs.initializer"}
+
+    outcome = await run.outcome("obs.handler", event, **fields)
+
+    assert json.loads(outcome.result) == [["copies", "in/my cat.jpg", "OBS.EXAMPLE.COM/PHOTOS/IN/MY CAT.JPG", True]]
+    assert lines(outcome)[-1].endswith("WARN skipping ObjectRemoved:Delete of gone")
+
+
+async def test_a_setting_that_is_missing_is_told_and_not_raised(run: Runner) -> None:
+    outcome = await run.outcome("obs.handler", {"Records": []}, initializer_handler="obs.initializer")
+
+    assert (outcome.result, lines(outcome)[-1].endswith("ERROR target_bucket is not set")) == (b"ERROR", True)
+
+
+async def test_a_timer_brings_its_user_event(run: Runner) -> None:
+    event = {
+        "version": "v1.0",
+        "time": "2026-03-01T06:30:00+08:00",
+        "trigger_type": "TIMER",
+        "trigger_name": "nightly",
+        "user_event": '{"job":"purge"}',
+    }
+
+    outcome = await run.outcome("timer.handler", event, user_data={"DRY_RUN": "1"})
+
+    assert json.loads(outcome.result) == {"job": "purge", "by": "nightly", "dry_run": True}
+    assert lines(outcome) == ["INFO running purge at 2026-03-01T06:30:00+08:00", "memory: 128 MB, cpu: 300"]
+
+
+def _packed(value: Any) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"record": [{"event_source": "smn", "smn": {"message": text}} for text in ("one", "three")]},
+        {"lts": {"data": _packed({"logs": json.dumps([{"message": "one"}, {"message": "three"}]), "owner": "o"})}},
+        {"lts": {"data": _packed({"logs": [{"message": "one"}, {"message": "three"}], "owner": "o"})}},
+        {"StreamName": "s", "Message": {"records": [{"data": "b25l"}, {"data": "dGhyZWU="}]}},
+        {"trigger_type": "KAFKA", "records": [{"topic_id": "t", "messages": ["one", "three"]}]},
+    ],
+    ids=["smn", "lts as text", "lts", "dis", "kafka"],
+)
+async def test_messages_of_any_source_are_read(run: Runner, event: dict[str, Any]) -> None:
+    outcome = await run.outcome("streams.main_handler", event)
+
+    assert (json.loads(outcome.result), lines(outcome)) == ({"count": 2, "longest": "three"}, ["one", "three"])
+
+
+async def test_an_async_function_asks_many_at_a_time(run: Runner) -> None:
+    answers = await run("fetcher.handler", {"names": ["anna", "slow", "otto"]})
+
+    assert answers == ["HELLO ANNA", "TimeoutError", "HELLO OTTO"]
+
+
+async def test_a_function_keeps_a_database_between_requests(run: Runner) -> None:
+    orders = [{"id": n, "total": "2.20", "items": [{"price": "1.10", "count": 2}]} for n in ("a", "b")]
+
+    assert [len(await run("orders.handler", order)) for order in orders] == [1, 2]
+
+
+async def test_an_error_of_the_functions_own_is_told_with_its_frames(run: Runner) -> None:
+    outcome = await run.outcome("orders.handler", {"id": "a", "total": "9", "items": []})
+
+    body = json.loads(outcome.result)
+    assert outcome.code == Code.USER_EXCEPTION
+    assert (body["errorType"], body["errorMessage"]) == ("InvalidOrder", "order a: the total is not that of its items")
+    assert [line.split(", in ")[1].split("\n")[0] for line in body["stackTrace"]] == ["handler", "check"]

@@ -1,0 +1,271 @@
+"""The engine is cancelled at every step of a script: nothing acknowledged is lost, nothing is half written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from msgspec import Struct, field
+
+from engine.app.lifecycle import Running, run_engine
+from engine.config.settings import Settings, load_settings
+from engine.executors.pool import Pool
+from engine.model import AsyncSettings, DestinationSpec, Request
+from engine.model.urn import parse_urn
+from engine.storage.sqlite import locked, open_storage, writer
+from engine.testing import InlineContext, InlineExecutor
+from plugins.function import plugin as function_plugin
+from tests.acceptance.engine_process import REAL_TALLY, TALLY
+from tests.support.executing import function
+
+REGION, PROJECT = "local-1", "p"
+NAMES = {"plain": 1, "flaky": 2, "chain": 3, "sink": 4}
+#: What the next engine has to end: not the one that waits for ten minutes.
+UNENDED = """
+SELECT key, state FROM invocation WHERE state < 3 AND due - first_due < 100 AND first_due < (key >> 15) / 1000 + 100
+UNION ALL SELECT key, -1 FROM owed
+"""
+
+
+class Story(Struct):
+    """What is known of an engine from outside, whatever became of it."""
+
+    acked: list[int] = field(default_factory=list)  #: keys
+    cancelled: list[int] = field(default_factory=list)
+    runs: Counter[int] = field(default_factory=Counter)  #: by key
+    complete: bool = False
+
+
+class SteppingLoop(asyncio.SelectorEventLoop):
+    """Calls ``cancel`` at the turn number ``last`` after it was set."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self._left = last
+        self.cancel: Callable[[], object] | None = None
+
+    def _run_once(self) -> None:  # the only place that sees every turn
+        if self.cancel is not None:
+            self._left -= 1
+            if self._left == 0:
+                self.call_soon(self.cancel)
+        super()._run_once()  # type: ignore[misc]
+
+
+# --- the script ---------------------------------------------------------------------------------------------
+
+
+def executor_of(story: Story) -> InlineExecutor:
+    async def note(event: Any, context: InlineContext) -> Any:
+        story.runs[context.invocation.key] += 1
+        await asyncio.sleep(0)
+        return event
+
+    async def flaky(event: Any, context: InlineContext) -> None:
+        await note(event, context)
+        if story.runs[context.invocation.key] == 1:
+            raise ValueError("the first time")
+
+    return InlineExecutor({"plain": note, "flaky": flaky, "chain": note, "sink": note})
+
+
+async def script(running: Running, story: Story) -> None:
+    """Everything that the engine does, once."""
+    for name in ("plain", "flaky", "chain"):
+        await accept(running, story, name)
+    for _ in range(2):
+        await accept(running, story, "plain", idempotency_key="key")
+    await accept(running, story, "plain", delay=0.01)
+    far = await accept(running, story, "plain", delay=600.0)
+    async with anyio.create_task_group() as callers:
+        for _ in range(3):
+            callers.start_soon(accept, running, story, "plain")
+    if await running.dispatcher.cancel(far):
+        story.cancelled.append(far)
+    for key in story.acked:
+        if key != far:
+            await running.dispatcher.ended(key, 60)
+    story.complete = True
+
+
+async def accept(running: Running, story: Story, name: str, **fields: Any) -> int:
+    urn = parse_urn(name, region=REGION, project=PROJECT)
+    key = running.storage.identity.key_of(
+        await running.intake.accept(Request(function=urn, payload=b'{"n": 1}', **fields))
+    )
+    assert key is not None
+    story.acked.append(key)
+    return key
+
+
+@asynccontextmanager
+async def an_engine(directory: Path, story: Story, patch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    """A whole engine on a real file, but its pool starts no processes."""
+    inline = executor_of(story)
+    patch.setattr(Pool, "execute", lambda _, function, invocation: inline.execute(function, invocation))
+    patch.setattr(Pool, "cancel", lambda _, key: inline.cancel(key))
+    patch.setattr(writer, "STILL", 1)  # turns in which nothing happens are all alike
+    async with run_engine(settings_on(directory), plugins=[function_plugin]) as running:
+        yield running
+
+
+def settings_on(directory: Path) -> Settings:
+    return load_settings(
+        overrides={
+            "storage.data_dir": str(directory),
+            "storage.free_space": 0,
+            "storage.ballast": 0,
+            "retry.base": 0.001,
+            "grace": 5.0,
+            "executor.isolation": "process",
+        }
+    )
+
+
+async def prepare(directory: Path) -> None:
+    """A data directory in which the functions of the script are."""
+    urn = f"urn:fss:{REGION}:{PROJECT}:function:default:sink:latest"
+    sink = DestinationSpec(destination="FunctionGraph", param=json.dumps({"func_urn": urn}))
+    with locked(directory):
+        async with open_storage(directory) as storage, anyio.create_task_group() as tasks:
+            await tasks.start(storage.writer.run)
+            for name, number in NAMES.items():
+                assert await storage.catalog.new_function_id() == number
+                await storage.catalog.put_function(function(name, function_id=number, project=PROJECT))
+            await storage.catalog.put_settings(2, "latest", AsyncSettings(max_retries=2))
+            await storage.catalog.put_settings(3, "latest", AsyncSettings(on_success=sink))
+            storage.writer.close()
+
+
+# --- one life, and the next ---------------------------------------------------------------------------------
+
+
+def live(directory: Path, patch: pytest.MonkeyPatch, how: str, steps: int) -> Story:
+    """Run the script until it is cancelled or complete."""
+    story = Story()
+    loop = SteppingLoop(steps)
+
+    async def life() -> None:
+        with anyio.CancelScope() as scope:
+            if how == "scope":
+                loop.cancel = scope.cancel
+            async with an_engine(directory, story, patch) as running:
+                await script(running, story)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(life())
+        if how == "task":
+            loop.cancel = task.cancel
+        done, _ = await asyncio.wait([task], timeout=60)
+        assert done, f"cancelled at step {steps}, the engine does not end"
+        await database_threads_end()
+        if not task.cancelled():
+            task.result()
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main())
+    return story
+
+
+async def database_threads_end() -> None:
+    """One whose opening was cancelled ends by itself, and tells the loop, which must be there to hear it."""
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            await asyncio.to_thread(thread.join, 60)
+            assert not thread.is_alive(), "a thread of a database is left behind"
+
+
+def live_on(directory: Path, patch: pytest.MonkeyPatch, story: Story) -> None:
+    """The next engine ends what the last one promised."""
+
+    async def life() -> None:
+        async with an_engine(directory, story, patch) as running:
+            while rows := read(directory, UNENDED):
+                for key, _ in rows:
+                    await running.dispatcher.ended(key, 60)
+                await asyncio.sleep(0.001)  # what a debt becomes has an id that nobody was told
+
+    with asyncio.Runner() as runner:
+        runner.run(life())
+
+
+def read(directory: Path, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"file:{directory}/journal.db?mode=ro", uri=True, timeout=5)) as database:
+        return database.execute(sql).fetchall()
+
+
+def check_file(directory: Path, story: Story) -> None:
+    """What is true of a file that any engine left in order."""
+    states = dict(read(directory, "SELECT key, state FROM invocation"))
+    assert set(story.acked) <= set(states)
+    assert all(states[key] == 4 for key in story.cancelled)
+    assert 2 not in states.values(), "a row runs without an engine"
+    assert sorted(read(directory, TALLY)) == sorted(read(directory, REAL_TALLY))
+    assert read(directory, "SELECT key FROM invocation EXCEPT SELECT key FROM payload") == []
+    assert read(directory, "SELECT key FROM payload EXCEPT SELECT key FROM invocation") == []
+    assert read(directory, "SELECT 1 FROM owed JOIN invocation USING (key) WHERE state < 3") == []
+    assert read(directory, "SELECT count(*) FROM idempotency JOIN invocation USING (key)") == read(
+        directory, "SELECT count(*) FROM idempotency"
+    )
+    assert read(directory, "SELECT max(deaths) FROM invocation") in ([(0,)], [(None,)])
+
+
+def check_end(directory: Path, story: Story) -> None:
+    """What is true once the next engine is done as well."""
+    ended = read(directory, "SELECT key, function_id FROM invocation WHERE state = 3")
+    runs = [story.runs[key] for key, _ in ended]
+    assert read(directory, UNENDED) == []
+    assert all(runs)
+    assert [function_id for _, function_id in ended].count(4) == [function_id for _, function_id in ended].count(3)
+
+
+def cancel_at(step: int, how: str, prepared: Path, tmp_path: Path, patch: pytest.MonkeyPatch) -> Story:
+    directory = tmp_path / str(step)
+    shutil.copytree(prepared, directory)
+    story = live(directory, patch, how, step)
+    check_file(directory, story)
+    if not story.complete:
+        live_on(directory, patch, story)
+        check_file(directory, story)
+    check_end(directory, story)
+    shutil.rmtree(directory)
+    return story
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    directory = tmp_path / "prepared"
+    with asyncio.Runner() as runner:
+        runner.run(prepare(directory))
+    return directory
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(
+    ("how", "first", "stride"),  # cancelled once, or at every await from then on
+    [
+        ("task", 23, 23),
+        ("scope", 13, 23),
+        # Together these take every step.
+        *(pytest.param(("task", "scope")[n % 2], n, 4, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
+    ],
+)
+def test_an_engine_cancelled_at_any_step_leaves_all_in_order(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, first: int, stride: int
+) -> None:
+    step, story = first, cancel_at(first, how, prepared, tmp_path, monkeypatch)
+    while not story.complete:
+        step += stride
+        story = cancel_at(step, how, prepared, tmp_path, monkeypatch)
+
+    assert step > 100, "the script has more steps than this"

@@ -1,0 +1,190 @@
+"""What a function gets of a request to a gateway, and what becomes of what it returns."""
+
+from __future__ import annotations
+
+import base64
+import json
+from contextlib import suppress
+from typing import Any, cast
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from engine import TriggerContext
+from plugins.apig.events import Asked, GatewayReply, read_reply, write_event
+from plugins.apig.forwarded import sender_of
+from plugins.apig.options import ApigOptions
+from plugins.apig.problems import Problem
+from plugins.apig.routing import Found, Route
+from tests.support.gateways import API
+
+
+class Named(Struct, frozen=True, kw_only=True):
+    trigger_id: str
+
+
+CONTEXT = cast(TriggerContext, Named(trigger_id="6a1f-22"))
+FOUND = Found(
+    route=Route(options=msgspec.convert(API, ApigOptions), context=CONTEXT),
+    parameters={"id": "7"},
+)
+
+
+def event(*, as_base64: bool = True, **fields: Any) -> Any:
+    asked = {
+        "request_id": "r",
+        "method": "POST",
+        "path": "/orders/7",
+        "query": "",
+        "headers": {"host": "x"},
+        "body": b"",
+        "client": "192.0.2.1",
+    }
+    return json.loads(write_event(FOUND, Asked(**{**asked, **fields}), as_base64=as_base64))
+
+
+def test_an_event_is_as_the_platform_documents_it() -> None:
+    assert event(body=b"\xff", query="a=1&b=x%20y&c=") == {
+        "body": "/w==",
+        "requestContext": {"apiId": "6a1f22", "requestId": "r", "stage": "RELEASE", "sourceIp": "192.0.2.1"},
+        "queryStringParameters": {"a": "1", "b": "x y", "c": ""},
+        "httpMethod": "POST",
+        "pathParameters": {"id": "7"},
+        "headers": {"host": "x"},
+        "path": "/orders/7",
+        "isBase64Encoded": True,
+    }
+
+
+def test_a_parameter_that_comes_more_than_once_is_a_list() -> None:
+    assert event(query="a=1&b=2&a=3&a=")["queryStringParameters"] == {"a": ["1", "3", ""], "b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "encoded"),
+    [
+        ("application/json", b'{"a": "\xc3\xa9"}', False),
+        ("Application/JSON; charset=utf-8", b"{}", False),
+        ("application/json", b"\xff", True),
+        ("text/plain", b"a", True),
+    ],
+)
+def test_json_may_come_as_the_text_it_is(kind: str, body: bytes, encoded: bool) -> None:
+    found = event(as_base64=False, headers={"content-type": kind}, body=body)
+
+    assert found["isBase64Encoded"] is encoded
+    assert (base64.b64decode(found["body"]) if encoded else found["body"].encode()) == body
+
+
+def test_a_reply_is_what_the_function_says() -> None:
+    body = base64.b64encode(b"\x00\xff").decode()
+    returned = {"statusCode": 201, "headers": {"X-A": "b", "n": 7}, "body": body, "isBase64Encoded": True, "more": 1}
+
+    headers = ((b"x-a", b"b"), (b"n", b"7"))
+    assert read_reply(json.dumps(returned).encode()) == GatewayReply(status=201, headers=headers, body=b"\x00\xff")
+
+
+@pytest.mark.parametrize(
+    ("returned", "status", "body"),
+    [
+        ({"statusCode": 200}, 200, b""),
+        ({"statusCode": "404", "body": None, "headers": None}, 404, b""),
+        (json.dumps({"statusCode": 200, "body": "é"}), 200, "é".encode()),
+    ],
+)
+def test_a_reply_may_leave_things_off_or_be_text(returned: Any, status: int, body: bytes) -> None:
+    assert read_reply(json.dumps(returned).encode()) == GatewayReply(status=status, headers=(), body=body)
+
+
+def test_a_header_may_have_several_values_and_those_of_the_connection_are_ours() -> None:
+    headers = {"Set-Cookie": ["a=1", "b=2"], "Content-Length": "99", "Transfer-Encoding": "chunked", "Connection": "x"}
+
+    reply = read_reply(json.dumps({"statusCode": 200, "headers": headers}).encode())
+
+    assert reply.headers == ((b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"))
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        b"",
+        b"null",
+        b"7",
+        b'"text"',
+        b"[1]",
+        b"{}",
+        b'{"statusCode": null}',
+        b'{"statusCode": 200, "body": "\xff"}',
+        b'{"statusCode": 99}',
+        b'{"statusCode": 600}',
+        b'{"statusCode": 101}',
+        b'{"statusCode": 200, "body": {"a": 1}}',
+        b'{"statusCode": 200, "body": "%", "isBase64Encoded": true}',
+        b'{"statusCode": 200, "headers": {"a b": "c"}}',
+        b'{"statusCode": 200, "headers": {"a": "b\\r\\nc: d"}}',
+        b'{"statusCode": 200, "headers": []}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_no_reply_is_told_as_the_functions_fault(returned: bytes) -> None:
+    with pytest.raises(Problem) as raised:
+        read_reply(returned)
+
+    assert (raised.value.status, raised.value.code) == (500, "FSS.1202")
+
+
+ANYTHING = st.recursive(st.none() | st.text() | st.integers(), lambda parts: st.lists(parts))
+
+
+@settings(max_examples=50)
+@given(st.binary() | ANYTHING.map(msgspec.json.encode))
+def test_whatever_is_returned_is_a_reply_or_the_functions_fault(returned: bytes) -> None:
+    with suppress(Problem):
+        assert 200 <= read_reply(returned).status <= 599
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text())))
+def test_no_header_of_a_function_breaks_the_reply_apart(headers: dict[str, Any]) -> None:
+    try:
+        reply = read_reply(json.dumps({"statusCode": 200, "headers": headers}).encode())
+    except Problem:
+        return
+
+    lines = [name + b": " + value for name, value in reply.headers]
+    assert not any(bytes([mark]) in line for line in lines for mark in b"\r\n\0")
+
+
+SCOPE = {"client": ("192.0.2.9", 1234), "server": ("127.0.0.1", 8090)}
+CLAIMS = {
+    b"x-forwarded-for": b"198.51.100.1, 198.51.100.2",
+    b"x-forwarded-proto": b"https",
+    b"x-forwarded-port": b"443",
+}
+
+
+def test_a_client_is_not_believed_about_where_it_is() -> None:
+    sender = sender_of(SCOPE, CLAIMS, trusted=False)
+
+    assert sender.address == "192.0.2.9"
+    assert sender.headers == {
+        "x-real-ip": "192.0.2.9",
+        "x-forwarded-for": "192.0.2.9",
+        "x-forwarded-port": "8090",
+        "x-forwarded-proto": "http",
+    }
+
+
+def test_a_proxy_is_believed_where_the_settings_name_one() -> None:
+    sender = sender_of(SCOPE, CLAIMS, trusted=True)
+
+    assert sender.address == "198.51.100.1"
+    assert sender.headers == {
+        "x-real-ip": "198.51.100.1",
+        "x-forwarded-for": "198.51.100.1, 198.51.100.2, 192.0.2.9",
+        "x-forwarded-port": "443",
+        "x-forwarded-proto": "https",
+    }

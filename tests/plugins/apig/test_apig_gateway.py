@@ -1,0 +1,385 @@
+"""A gateway in front of an engine in this process, asked over real sockets. Its function is held: it starts nothing."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from engine.app.service import make_authenticator
+from engine.auth.signing import sign
+from engine.code.store import CodeSource
+from engine.errors import InvalidTrigger, SettingsError
+from engine.protocols import EVENT_LIMIT
+from plugins.apig import plugin
+from tests.support.gateways import API, MANY
+from tests.support.http_app import PROJECT, encoded
+from tests.support.triggering import House, house, until
+
+ASYNC = {"func_info": {"invocation_type": "async"}}
+CODE, OTHER_CODE, FOREIGN_CODE = "the-code-of-one-app", "the-code-of-another", "the-code-of-a-third"
+APP_SECRET = "the-secret-of-an-app"
+APPS = {
+    "plugins__apig__apps": {
+        "one": {"app_code": CODE, "apis": ["api"]},
+        "other": {"app_code": OTHER_CODE, "apis": ["else"]},
+        "foreign": {"app_code": FOREIGN_CODE, "project": "another"},
+        "signs": {"key": "APP", "secret": APP_SECRET},
+        "signs-elsewhere": {"key": "APP2", "secret": APP_SECRET, "apis": ["else"]},
+    }
+}
+SECRET, TOKEN = "the-secret-of-a-key", "a-token-of-a-project"
+AUTH = {
+    "auth__keys": [
+        {"access": "AK", "secret": SECRET, "project": PROJECT},
+        {"access": "FOREIGN", "secret": SECRET, "project": "another"},
+    ],
+    "auth__tokens": [{"token": TOKEN, "project": PROJECT}],
+}
+
+
+class Gateway:
+    def __init__(self, place: House, client: httpx.AsyncClient) -> None:
+        self.place, self.client = place, client
+
+    async def events(self) -> list[Any]:
+        return await self.place.events()
+
+
+@asynccontextmanager
+async def gateway(folder: Path, *apis: dict[str, Any], **settings: Any) -> AsyncIterator[Gateway]:
+    """Asynchronous APIs, unless they say otherwise."""
+    ports = {"plugins__apig__port": 0, "plugins__apig__dedicated__port": 0}
+    async with house(folder, [plugin], **{**ports, **settings}) as place, AsyncExitStack() as stack:
+        for api in apis:
+            trigger = await place.create("APIG", **{**API, **ASYNC, **api})
+            await place.engine.sources.settled(trigger.id)
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=url(place), trust_env=False, verify=False))
+        yield Gateway(place, client)
+
+
+def url(place: House, kind: str = "APIG") -> str:
+    service: Any = place.engine.plugins.of(plugin).service
+    return f"http://127.0.0.1:{service.listener(kind).port}"
+
+
+def told(reply: httpx.Response) -> tuple[int, str]:
+    body = reply.json()
+    assert set(body) == {"error_code", "error_msg", "request_id"}
+    assert reply.headers["x-request-id"] == body["request_id"]
+    return reply.status_code, body["error_code"]
+
+
+async def test_a_request_becomes_an_event_and_hears_its_request_id(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"path": "/orders/{id}", "req_method": "PUT"}) as at:
+        reply = await at.client.put(
+            "/orders/7?a=1", content=b"x", headers=[("X-A", "b"), ("x-a", "c"), ("Cookie", "d")]
+        )
+
+        [event] = await at.events()
+        [key] = await at.place.keys()
+        assert reply.status_code == 202
+        assert at.place.engine.storage.identity.key_of(reply.json()["request_id"]) == key
+        assert reply.headers["x-cff-request-id"] == reply.json()["request_id"]
+        assert event["requestContext"]["requestId"] == reply.headers["x-request-id"]
+        assert (event["httpMethod"], event["path"], event["pathParameters"]) == ("PUT", "/orders/7", {"id": "7"})
+        assert (event["body"], event["queryStringParameters"]) == (base64.b64encode(b"x").decode(), {"a": "1"})
+        assert (event["headers"]["x-a"], event["headers"]["cookie"]) == ("b, c", "d")
+        assert event["headers"]["x-real-ip"] == event["requestContext"]["sourceIp"] == "127.0.0.1"
+        assert event["headers"]["x-forwarded-port"] == str(at.client.base_url.port)
+
+
+async def test_what_no_api_answers_is_not_found(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"req_method": "GET"}, {"name": "t", "env_name": "TEST", "path": "/t"}) as at:
+        replies = [
+            await at.client.get("/"),
+            await at.client.post("/orders"),
+            await at.client.get("/t"),
+            await at.client.get("/orders", headers={"X-Stage": "TEST"}),
+        ]
+        assert [told(reply) for reply in replies] == [(404, "APIG.0101")] * 4
+        assert (await at.client.get("/t", headers={"X-Stage": "TEST"})).status_code == 202
+
+
+async def test_an_app_shows_its_code_and_the_function_does_not_see_it(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"auth": "APP"}, **APPS) as at:
+        codes = (None, "a-code-of-no-app", OTHER_CODE, FOREIGN_CODE, CODE)
+        bearer = {"Authorization": "Bearer of-the-function"}
+        proofs = [{**bearer, "X-Apig-AppCode": code} if code else {} for code in codes]
+        replies = [await at.client.get("/orders", headers=proof) for proof in proofs]
+
+        assert [told(reply) for reply in replies[:2]] == [(401, "APIG.0303")] * 2
+        assert [told(reply) for reply in replies[2:4]] == [(403, "APIG.0304")] * 2
+        assert replies[4].status_code == 202
+        [event] = await at.events()
+        assert "x-apig-appcode" not in event["headers"]
+        assert event["headers"]["authorization"] == "Bearer of-the-function"
+
+
+def signature(at: Gateway, target: str, body: bytes, access: str = "AK", secret: str = SECRET) -> dict[str, str]:
+    headers = {"Host": f"127.0.0.1:{at.client.base_url.port}"}
+    return {**headers, **sign("POST", target, headers, body, access=access, secret=secret, moment=time.time())}
+
+
+async def test_an_app_signs_and_the_function_does_not_see_it(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"auth": "APP"}, **APPS) as at:
+        good = signature(at, "/orders?b=2&a=1", b"x", "APP", APP_SECRET)
+        empty = [
+            {"Authorization": "Basic eA=="},
+            signature(at, "/orders", b"", "NOBODY", APP_SECRET),
+            signature(at, "/orders", b"", "APP", APP_SECRET.upper()),
+            signature(at, "/orders", b"", "APP2", APP_SECRET),
+        ]
+        replies = [await at.client.post("/orders", headers=headers) for headers in empty]
+        replies.append(await at.client.post("/orders?b=2&a=1", content=b"y", headers=good))
+        taken = await at.client.post("/orders?b=2&a=1", content=b"x", headers=good)
+
+        assert [told(reply) for reply in replies[:3]] == [(401, "APIG.0303")] * 3
+        assert [told(reply) for reply in replies[3:]] == [(403, "APIG.0304"), (401, "APIG.0303")]
+        assert taken.status_code == 202
+        [event] = await at.events()
+        assert not {"authorization", "x-sdk-date"} & set(event["headers"])
+
+
+async def test_who_fails_too_often_waits_and_others_do_not(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"auth__failures": 3, "plugins__apig__behind_proxy": True}
+    async with gateway(tmp_path, {"auth": "APP"}, **APPS, **settings) as at:
+        right = {"X-Apig-AppCode": CODE}
+        wrong = {"X-Apig-AppCode": "a-code-of-no-app", "X-Forwarded-For": "192.0.2.1"}
+        none = {"X-Forwarded-For": "192.0.2.1"}
+        missing = [await at.client.get("/orders", headers=none) for _ in range(4)]
+        failed = [await at.client.get("/orders", headers=wrong) for _ in range(4)]
+        signed = signature(at, "/orders", b"", "NOBODY", APP_SECRET)
+        also = await at.client.post("/orders", headers={**signed, "X-Forwarded-For": "192.0.2.1"})
+        other = await at.client.get("/orders", headers={**right, "X-Forwarded-For": "192.0.2.2"})
+
+        assert [told(reply) for reply in [*missing, *failed[:3]]] == [(401, "APIG.0303")] * 7
+        assert [told(failed[3]), told(also)] == [(429, "APIG.0308")] * 2
+        assert 0 < int(failed[3].headers["retry-after"]) <= 60
+        assert other.status_code == 202
+
+
+async def test_who_signs_with_a_key_of_the_engine_may_call_an_iam_api(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"auth": "IAM"}, **AUTH) as at:
+        at.place.engine.plugins.callers.lent = make_authenticator(at.place.engine)
+        good = signature(at, "/orders?b=2&a=1", b"x")
+        replies = [
+            await at.client.post("/orders"),
+            await at.client.post("/orders", headers={"X-Auth-Token": "wrong"}),
+            await at.client.post("/orders?b=2&a=1", content=b"y", headers=good),
+            await at.client.post("/orders", headers=signature(at, "/orders", b"", access="FOREIGN")),
+            await at.client.post("/orders", headers={"X-Auth-Token": TOKEN}),
+            await at.client.post("/orders?b=2&a=1", content=b"x", headers=good),
+        ]
+
+        assert [told(reply) for reply in replies[:4]] == [(401, "APIG.0301")] * 3 + [(403, "APIG.0302")]
+        assert [reply.status_code for reply in replies[4:]] == [202, 202]
+        for event in await at.events():
+            assert not {"x-auth-token", "authorization", "x-sdk-date"} & set(event["headers"])
+
+
+async def test_an_engine_without_credentials_lets_nobody_call_an_iam_api(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"auth": "IAM"}) as at:
+        assert told(await at.client.get("/orders")) == (401, "APIG.0301")
+
+
+async def test_paths_that_the_engine_itself_leaves_open_are_not_open_here(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"auth": "IAM", "path": "/healthz"}, **AUTH) as at:
+        starting = await at.client.get("/healthz")
+        at.place.engine.plugins.callers.lent = make_authenticator(at.place.engine)
+
+        assert told(starting) == (503, "APIG.0201")
+        assert told(await at.client.get("/healthz")) == (401, "APIG.0301")
+
+
+async def test_a_body_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 50
+
+    async with gateway(tmp_path, {}, plugins__apig__body_limit=100) as at:
+        replies = [await at.client.post("/orders", content=content) for content in (b"x" * 101, pieces())]
+
+        assert [told(reply) for reply in replies] == [(413, "APIG.0201")] * 2
+        assert (await at.client.post("/orders", content=b"x" * 100)).status_code == 202
+
+
+async def test_a_body_whose_event_is_too_large_is_refused(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {}) as at:
+        assert told(await at.client.post("/orders", content=b"x" * (EVENT_LIMIT - 1))) == (413, "APIG.0201")
+
+
+async def test_a_stored_path_that_is_refused_now_serves_nothing_and_says_why(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"path": "/hostile"}, {"name": "b"}) as at:
+        hostile = next(one for one in at.place.engine.resources.triggers.all() if one.options.name == "api")
+        earlier = replace(hostile.stored, data={**hostile.stored.data, "path": MANY})
+        await at.place.engine.storage.resources.put(hostile.resource(msgspec.json.encode(earlier)))
+
+    async with gateway(tmp_path) as at:
+        state = at.place.state(hostile)
+        replies = [await at.client.get(path) for path in ("/" + "x" * 8_000, "/hostile", "/orders")]
+        with pytest.raises(InvalidTrigger, match="one parameter between two slashes"):
+            await at.place.create("APIG", **{**API, "name": "c", "path": MANY})
+        await at.place.update(hostile, path="/mended")
+        await at.place.engine.sources.settled(hostile.id)
+        mended = await at.client.get("/mended")
+
+        assert (state.state, [reply.status_code for reply in replies]) == ("no source", [404, 404, 202])
+        assert "one parameter between two slashes" in state.problem
+        assert mended.status_code == 202
+
+
+async def test_who_comes_when_there_is_no_room_is_told_when_to_come_again(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {}, queue__function_rows=1) as at:
+        await at.client.get("/orders")
+        full = await at.client.get("/orders")
+        at.place.engine.intake.close()
+        closed = await at.client.get("/orders")
+
+        assert [told(full), told(closed)] == [(429, "APIG.0308"), (503, "APIG.0201")]
+        assert int(full.headers["retry-after"]) > 0
+        assert int(closed.headers["retry-after"]) > 0
+
+
+async def test_a_function_that_is_switched_off_is_asked_later(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {}, {"name": "s", "path": "/s", "func_info": {}}) as at:
+        await at.place.engine.catalog.limit(at.place.urn, 0)
+        replies = [await at.client.get("/orders"), await at.client.get("/s")]
+
+        assert [told(reply) for reply in replies] == [(429, "APIG.0308")] * 2
+        assert all("retry-after" in reply.headers for reply in replies)
+
+
+async def test_no_api_waits_longer_than_the_engine_allows(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"func_info": {"timeout": 60_000}}, http__sync_timeout=0.1) as at:
+        slow = CodeSource(
+            kind="inline", file=encoded("import time\ndef handler(event, context):\n    time.sleep(60)\n")
+        )
+        await at.place.engine.catalog.update_code(at.place.urn, slow, {})
+        reply = await at.client.get("/orders")
+
+        assert told(reply) == (504, "APIG.0201")
+        assert "0.1 s" in reply.text
+
+
+async def test_a_request_with_a_key_is_taken_once(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {}) as at:
+        headers = {"Idempotency-Key": "k"}
+        one, two = [await at.client.post("/orders", content=b"x", headers=headers) for _ in range(2)]
+        other = await at.client.post("/orders", content=b"y", headers=headers)
+        bad = await at.client.post("/orders", headers={"Idempotency-Key": "k" * 201})
+
+        assert one.json() == two.json()
+        assert [told(other), told(bad)] == [(409, "APIG.0201"), (400, "APIG.0201")]
+        assert len(await at.events()) == 1
+
+
+ASKED = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
+
+
+async def test_a_browser_that_asks_first_is_answered_where_the_api_says_so(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"cors": True, "req_method": "GET"}, {"name": "b", "path": "/b"}) as at:
+        first = await at.client.options("/orders", headers={**ASKED, "Access-Control-Request-Headers": "x-a"})
+        then = await at.client.get("/orders", headers={"Origin": "https://a.example"})
+        other = await at.client.options("/orders", headers={**ASKED, "Access-Control-Request-Method": "PUT"})
+
+        assert (first.status_code, first.content) == (204, b"")
+        assert first.headers["access-control-allow-origin"] == "*"
+        assert first.headers["access-control-allow-methods"] == "GET"
+        assert first.headers["access-control-allow-headers"] == "x-a"
+        assert (then.status_code, then.headers["access-control-allow-origin"]) == (202, "*")
+        assert told(other) == (404, "APIG.0101")
+        assert len(await at.events()) == 1
+
+
+async def test_without_cors_options_is_a_method_like_others(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"req_method": "GET"}, {"name": "b", "path": "/b"}) as at:
+        assert told(await at.client.options("/orders", headers=ASKED)) == (404, "APIG.0101")
+        reply = await at.client.options("/b", headers=ASKED)
+        assert (reply.status_code, "access-control-allow-origin" in reply.headers) == (202, False)
+
+
+async def test_a_dedicated_gateway_has_a_listener_of_its_own(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"path": "/shared"}) as at:
+        before = url(at.place, "DEDICATEDGATEWAY")
+        trigger = await at.place.create("DEDICATEDGATEWAY", **{**API, **ASYNC, "instance_id": "i"})
+        await at.place.engine.sources.settled(trigger.id)
+        own = url(at.place, "DEDICATEDGATEWAY")
+
+        assert before == "http://127.0.0.1:0"
+        assert (await at.client.get(f"{own}/orders")).status_code == 202
+        assert (await at.client.get(f"{own}/shared")).status_code == 404
+        assert (await at.client.get("/orders")).status_code == 404
+
+
+async def test_a_listener_that_cannot_be_had_is_told_and_tried_again(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with house(tmp_path, [plugin], plugins__apig__port=port) as place:
+            trigger = await place.create("APIG", **API)
+            await until(lambda: place.state(trigger).state == "failing")
+            problem = place.state(trigger).problem
+            taken.close()
+            await until(lambda: place.state(trigger).state == "running")
+
+    assert f"cannot listen on 127.0.0.1 port {port}" in problem
+    assert "choose another plugins.apig.port" in problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "api", "shown"),
+    [
+        ("APIG", {}, "http://127.0.0.1:8555/orders"),
+        ("APIC", {"sl_domain": "shop.example.com"}, "http://shop.example.com:8555/orders"),
+        ("DEDICATEDGATEWAY", {"path": "/a/{b}"}, "https://apis.example.com/a/{b}"),
+        ("DEDICATEDGATEWAY", {"sl_domain": "shop.example.com"}, "https://shop.example.com/orders"),
+    ],
+)
+async def test_a_trigger_shows_where_its_api_is(tmp_path: Path, kind: str, api: dict[str, Any], shown: str) -> None:
+    settings: dict[str, Any] = {
+        "plugins__apig__port": 8555,
+        "plugins__apig__dedicated__url": "https://apis.example.com/",
+    }
+    async with house(tmp_path, [plugin], **settings) as place:
+        trigger = await place.create(kind, **{**API, **api})
+
+        assert trigger.shown["invoke_url"] == shown
+
+
+@pytest.mark.parametrize(
+    ("apps", "told"),
+    [
+        ([{"app_code": CODE}, {"app_code": CODE}], "two of the apps have the same app_code"),
+        ([{"key": "APP", "secret": CODE}, {"key": "APP", "secret": OTHER_CODE}], "two of the apps have the same key"),
+        ([{"secret": CODE}], "an app that signs needs a key and a secret; what X-Apig-AppCode shows is its app_code"),
+        ([{}], "an app needs a key and a secret, or an app_code"),
+        ([{"app_code": "short"}], "app_code: must be a text of 16 to 1024 characters"),
+    ],
+)
+async def test_apps_that_prove_nothing_or_not_enough_are_refused_at_the_start(
+    tmp_path: Path, apps: list[dict[str, str]], told: str
+) -> None:
+    with pytest.raises(SettingsError, match=told):
+        async with house(tmp_path, [plugin], plugins__apig__apps={f"app{n}": app for n, app in enumerate(apps)}):
+            pass
+
+
+async def test_a_bug_is_told_without_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **named: object) -> bytes:
+        raise RuntimeError("inside")
+
+    async with gateway(tmp_path, {}) as at:
+        monkeypatch.setattr("plugins.apig.gateway.write_event", broken)
+        reply = await at.client.get("/orders")
+
+        assert told(reply) == (500, "APIG.0601")
+        assert "inside" not in reply.text

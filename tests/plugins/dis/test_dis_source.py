@@ -1,0 +1,292 @@
+"""The source of DIS on the embedded streams: woken by records, in order of partitions, from where it was."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from msgspec import Struct
+
+from engine.resources.bound_trigger import BoundTrigger
+from engine.testing import ManualClock
+from plugins._shared.row_log import RowLogs
+from plugins.dis import plugin as dis
+from tests.support.streams import Dis, encoded
+from tests.support.triggering import House, door, house, until
+
+OPTIONS: dict[str, Any] = {
+    "stream_name": "clicks",
+    "sharditerator_type": "TRIM_HORIZON",
+    "polling_interval": 60,  # which the embedded streams do not wait for
+    "polling_unit": "s",
+    "is_serial": "false",
+}
+
+
+class Scene(Struct, kw_only=True):
+    place: House
+    client: Dis
+
+    async def trigger(self, **options: Any) -> BoundTrigger:
+        return await self.place.create("DIS", **{**OPTIONS, **options})
+
+    async def texts(self, *, part: str = "") -> list[str]:
+        """All data that called the function, in the order of acceptance."""
+        return [
+            base64.b64decode(record["data"]).decode()
+            for event in await self.place.events()
+            for record in event["Message"]["records"]
+            if part in event["ShardID"]
+        ]
+
+    async def has(self, *texts: str) -> None:
+        while sorted(found := await self.texts()) != sorted(texts):
+            assert len(found) <= len(texts), found
+            await anyio.sleep(0.005)
+
+    async def chances(self) -> None:
+        """Time in which a source that does not wait would have read on."""
+        for _ in range(5):
+            await self.client.texts()
+
+    async def end(self, number: int) -> None:
+        """Of the event that was accepted as this one."""
+        assert await self.place.engine.dispatcher.cancel((await self.place.keys())[number])
+
+
+@asynccontextmanager
+async def scene(folder: Path, **more: Any) -> AsyncIterator[Scene]:
+    async with house(folder, [dis], **more) as place, door(place) as client:
+        yield Scene(place=place, client=Dis(client))
+
+
+async def test_an_event_is_as_documented(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.client.create()
+        await one.client.put("hello", partition_key="u1")
+        await one.client.put("nobody's", partition_id="0", partition_key=None)
+        await one.trigger()
+        await one.has("hello", "nobody's")
+        [event] = await one.place.events()
+
+        cursor = event["Message"].pop("next_partition_cursor")
+
+        assert event == {
+            "ShardID": "shardId-0000000000",
+            "Tag": "latest",
+            "StreamName": "clicks",
+            "Message": {
+                "millis_behind_latest": "",
+                "records": [
+                    {"partition_key": "u1", "data": encoded("hello"), "sequence_number": "0"},
+                    {"partition_key": "", "data": encoded("nobody's"), "sequence_number": "1"},
+                ],
+            },
+        }
+        assert (await one.client.get(cursor))["records"] == []
+
+
+async def test_batches_have_no_more_records_than_asked_for(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.client.create()
+        await one.client.put(*map(str, range(25)))
+        await one.trigger(batch_size=10)
+        await one.has(*map(str, range(25)))
+
+        assert [len(event["Message"]["records"]) for event in await one.place.events()] == [10, 10, 5]
+
+
+async def test_a_trigger_that_is_turned_to_another_stream_takes_its_latest(tmp_path: Path) -> None:
+    clock = ManualClock(1_800_000_000.0)
+    async with scene(tmp_path, clock=clock) as one:
+        await one.client.create(partitions=2)
+        await one.client.create("others")
+        await one.client.put("before", name="others")
+        trigger = await one.trigger(sharditerator_type="LATEST")
+        await one.client.put("a", partition_id="0")
+        await one.has("a")
+        clock.advance(1)
+        await one.place.update(trigger, stream_name="others")
+        await one.client.put("missed", partition_id="1")
+        await one.client.put("b", name="others")
+        await one.has("a", "b")
+        clock.advance(1)
+        await one.place.update(trigger, stream_name="clicks")
+        await one.client.put("c", partition_id="0")
+        await one.client.put("d", partition_id="1")
+
+        await one.has("a", "b", "c", "d")
+
+
+async def test_latest_takes_what_comes_after_the_trigger_was_made(tmp_path: Path) -> None:
+    clock = ManualClock(1_800_000_000.0)
+    async with scene(tmp_path, clock=clock) as one:
+        await one.client.create(partitions=2)
+        await one.client.put("before", "earlier")
+        clock.advance(1)
+        trigger = await one.trigger(sharditerator_type="LATEST")
+        await until(lambda: one.place.state(trigger).state == "running")
+        clock.advance(1)
+        await one.client.put("a", "b", "c")
+        await one.has("a", "b", "c")
+    async with scene(tmp_path, clock=clock) as one:
+        await one.client.put("d")
+
+        await one.has("a", "b", "c", "d")
+
+
+async def test_the_trigger_may_be_there_before_its_stream(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        trigger = await one.trigger(sharditerator_type="LATEST")
+        await until(lambda: "create it" in one.place.state(trigger).problem)
+        await one.client.create()
+        await one.client.put("a")
+
+        await one.has("a")
+        await until(lambda: one.place.state(trigger).problem == "")
+
+
+async def test_serial_waits_for_the_end_of_each_batch_also_of_the_run_before(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.client.create()
+        trigger = await one.trigger(is_serial="true", batch_size=1)
+        await one.client.put("a", "b", "c")
+        await one.has("a")
+        while b"request" not in (await one.place.cursors(trigger)).get("shardId-0000000000", b""):  # noqa: ASYNC110  (it offers no event)
+            await anyio.sleep(0.005)
+        await one.place.update(trigger, batch_size=2)
+        await until(lambda: one.place.state(trigger).state == "running")
+        await one.chances()
+        before = await one.texts()
+        await one.end(0)
+
+        await one.has("a", "b", "c")
+        assert before == ["a"]
+        assert [len(event["Message"]["records"]) for event in await one.place.events()] == [1, 2]
+
+
+async def test_partitions_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.client.create(partitions=2)
+        await one.trigger(is_serial="true", batch_size=1)
+        await one.client.put("a", "b", partition_id="0")
+        await one.client.put("c", "d", partition_id="1")
+
+        await one.has("a", "c")
+
+
+async def test_children_are_read_after_their_parents(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.client.create(partitions=2)
+        await one.client.put("a", "b", partition_id="0")
+        await one.client.put("c", partition_id="1")
+        await one.client.scale(1)
+        await one.client.put("d")
+        await one.client.scale(3)
+        await one.client.put("e", "f", "g", "h")
+        await one.trigger(is_serial="true", batch_size=1)
+        await one.has("a", "c")
+        await one.end(1)
+        await one.chances()
+        waiting = await one.texts()
+        await one.end(0)
+        await one.has("a", "b", "c")
+        await one.end(2)
+        await one.has("a", "b", "c", "d")
+        await one.end(3)
+        while len(await one.texts()) < 5:  # noqa: ASYNC110  (as above)
+            await anyio.sleep(0.005)
+
+        assert sorted(waiting) == ["a", "c"]
+        assert (await one.texts())[4] in {"e", "f", "g", "h"}
+
+
+async def test_a_reader_that_waits_goes_on_in_the_children_of_a_split(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.client.create()
+        trigger = await one.trigger()
+        await one.client.put("a")
+        await one.has("a")
+        await one.client.scale(4)
+        await one.client.put(*map(str, range(10)))
+        await one.has("a", *map(str, range(10)))
+        await one.client.scale(1)
+        await one.client.put("z")
+
+        await one.has("a", "z", *map(str, range(10)))
+        assert b"drained" in (await one.place.cursors(trigger))["shardId-0000000000"]
+
+
+async def test_a_stream_made_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.client.create()
+        trigger = await one.trigger()
+        await one.client.put("a", "b")
+        await one.has("a", "b")
+        await one.client.ask("DELETE", "streams/clicks")
+        await until(lambda: one.place.state(trigger).problem != "")
+        await one.client.create()
+        await one.client.put("c")
+
+        await one.has("a", "b", "c")
+
+
+async def test_records_that_were_not_kept_long_enough_are_passed(tmp_path: Path) -> None:
+    clock = ManualClock(1_800_000_000.0)
+    async with scene(tmp_path, clock=clock) as one:
+        await one.client.create()
+        trigger = await one.trigger()
+        await one.client.put("a")
+        await one.has("a")
+        await one.place.engine.catalog.limit(one.place.urn, 0)
+        await one.client.put("lost", "lost too")
+        await until(lambda: "Disabled" in one.place.state(trigger).problem)
+    clock.advance(25 * 3600)
+    async with scene(tmp_path, clock=clock) as one:
+        await one.client.put("b")
+        await one.place.engine.catalog.limit(one.place.urn, 5)
+
+        await one.has("a", "b")
+
+
+async def test_an_embedded_stream_belongs_to_a_project(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one, door(one.place) as http:
+        other = Dis(http, "other")
+        await other.create()
+        await other.put("theirs")
+        await one.client.create()
+        await one.client.put("ours")
+        await one.trigger()
+
+        await one.has("ours")
+
+
+async def test_triggers_read_on_when_the_service_of_streams_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = anyio.Event()
+
+    async def fail_once(*_: object) -> None:
+        monkeypatch.undo()
+        failed.set()
+        raise RuntimeError("the disk is odd")
+
+    async with scene(tmp_path) as one:
+        await one.client.create()
+        await one.client.create("other")
+        await one.trigger()
+        await one.client.put("before")
+        await one.has("before")
+        monkeypatch.setattr(RowLogs, "purge", fail_once)
+        await one.client.ask("DELETE", "streams/other")
+        await failed.wait()
+        while (await one.client.ask("GET", "streams/clicks")).status_code != 200:  # noqa: ASYNC110  (no event tells)
+            await anyio.sleep(0.005)
+        await one.client.put("after")
+
+        await one.has("before", "after")

@@ -1,0 +1,400 @@
+"""Kafka as a source and as a destination, against a real broker where there is something to ask of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import tomllib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from aiobotocore.session import get_session
+from aiokafka import AIOKafkaProducer
+from msgspec import Struct
+
+from engine import SettingsError, Undeliverable
+from engine.model import DestinationSpec, Owed
+from plugins._shared.batches import events
+from plugins._shared.fields import EVENT_LIMIT
+from plugins.kafka import open_plugin, plugin
+from plugins.kafka.destination import RECORD_LIMIT, KafkaDestination, KafkaParam
+from plugins.kafka.offsets import Found, begin, begin_anew, ends_early
+from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
+from plugins.kafka.settings import Instance, KafkaSettings, connection
+from tests.support.kafka_broker import EARLIEST, Broker, kafka_broker, reading, until_committed
+from tests.support.s3_server import S3Server, s3_server
+from tests.support.triggering import House, house, messages, until
+
+
+class One(Struct):
+    """A record, as far as batches look."""
+
+    value: bytes | None
+    topic: str = "t"
+
+
+def options(**changes: Any) -> KafkaOptions:
+    return KafkaOptions(**{"instance_id": "i", "topic_ids": ("t",), "batch_size": 10, **changes})
+
+
+# --- batches ------------------------------------------------------------------------------------------------
+
+
+def test_records_of_several_topics_make_one_event_with_an_entry_for_each() -> None:
+    records = [One(b"1"), One(b"2", "u"), One(b"3")]
+
+    [event] = events(records, {"event_time": 5}, EVENT_LIMIT)
+
+    entries = [{"messages": ["1", "3"], "topic_id": "t"}, {"messages": ["2"], "topic_id": "u"}]
+    assert json.loads(event.payload) == {"event_time": 5, "records": entries}
+
+
+def test_values_are_text_whatever_they_hold() -> None:
+    [event] = events([One(b'"\n\x00'), One(None), One(b"\xff"), One("é".encode())], {"a": 1}, EVENT_LIMIT)
+
+    assert json.loads(event.payload)["records"][0]["messages"] == ['"\n\x00', "", "\ufffd", "é"]
+
+
+@pytest.mark.parametrize("limit", range(40, 140, 9))
+def test_events_keep_to_the_limit_and_all_records_in_order(limit: int) -> None:
+    records = [One(b"x" * (n % 7) + b"%d" % n, "tu"[n % 3 == 0]) for n in range(30)]
+
+    payloads = [event.payload for event in events(records, {"a": 1}, limit)]
+
+    whole = [json.loads(payload)["records"] for payload in payloads]
+    found = [(entry["topic_id"], message) for entries in whole for entry in entries for message in entry["messages"]]
+    for topic in "tu":
+        assert [m for t, m in found if t == topic] == [(r.value or b"").decode() for r in records if r.topic == topic]
+    assert all(len(payload) <= limit or len(entries) == 1 for payload, entries in zip(payloads, whole, strict=True))
+
+
+def test_a_record_above_the_limit_is_alone() -> None:
+    sizes = [len(event.payload) > 99 for event in events([One(b"1"), One(b"x" * 99), One(b"2")], {"a": 1}, 90)]
+
+    assert sizes == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("own", "committed", "known", "start", "expected"),
+    [
+        (None, None, False, "latest", 9),
+        (None, None, False, "earliest", 2),
+        (None, None, True, "latest", 2),  # a new partition of a topic that is read already
+        (5, None, True, "latest", 5),
+        (5, 3, True, "latest", 5),  # killed before the broker heard of it
+        (5, 8, True, "latest", 8),  # another engine of the group went on
+        (None, 7, False, "latest", 7),
+        (1, None, True, "latest", 2),  # the cluster has dropped the oldest
+    ],
+)
+def test_where_a_partition_is_begun(own: int, committed: int, known: bool, start: Any, expected: int) -> None:
+    found = Found(first=2, end=9, committed=committed)
+
+    assert begin(own, found, topic_known=known, start=start) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "committed", "end", "fetched", "expected"),
+    [
+        (5, None, 9, True, False),  # a broker deletes what was committed of a silent group
+        (5, None, 4, True, True),
+        (5, None, 5, True, False),
+        (5, None, 4, False, False),  # no fetch has shown it yet
+        (5, 7, 6, True, True),
+        (None, 7, 6, True, True),
+        (None, None, 0, True, False),
+    ],
+)
+def test_a_partition_that_ends_before_what_was_read_is_another(
+    own: int, committed: int, end: int, fetched: bool, expected: bool
+) -> None:
+    assert ends_early(own, Found(first=0, end=end, committed=committed, fetched=fetched)) is expected
+
+
+@pytest.mark.parametrize(
+    ("committed", "shared", "expected"),
+    [
+        (None, True, 2),
+        (4, True, 4),  # by another engine of the group, which has found out first
+        (4, False, 2),
+        (5, True, 2),  # by this one, as the topic was deleted
+        (1, True, 2),
+    ],
+)
+def test_a_partition_made_anew_is_begun_where_nobody_has_read_it(committed: int, shared: bool, expected: int) -> None:
+    assert begin_anew(5, Found(first=2, end=9, committed=committed), shared=shared) == expected
+
+
+# --- settings -----------------------------------------------------------------------------------------------
+
+
+def test_the_settings_of_an_instance_go_before_what_a_trigger_says() -> None:
+    settings = KafkaSettings(instances={"i": Instance(address="real:1", user="u", password="p")})
+
+    assert settings.cluster(options(kafka_connect_address="other:1")).address == "real:1"
+    assert settings.cluster(options(instance_id="j", kafka_connect_address="other:1")).password == ""
+
+
+def test_an_instance_that_nobody_knows_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"plugins\.kafka\.instances\.i\.address"):
+        KafkaSettings().cluster(options())
+
+
+def test_a_login_of_a_trigger_becomes_sasl() -> None:
+    login = options(kafka_connect_address="a:1", kafka_user="u", kafka_password="p")
+    settings = KafkaSettings(instances={"i": Instance(mechanism="SCRAM-SHA-512")})
+
+    arguments = connection(settings.cluster(login))
+
+    assert arguments["security_protocol"] == "SASL_PLAINTEXT"
+    assert arguments["sasl_mechanism"] == "SCRAM-SHA-512"
+    assert (arguments["sasl_plain_username"], arguments["sasl_plain_password"]) == ("u", "p")
+
+
+def test_tls_checks_the_host_and_may_have_an_authority_of_its_own(tmp_path: Path) -> None:
+    context = connection(Instance(address="a:1", tls=True))["ssl_context"]
+
+    assert context.check_hostname
+    with pytest.raises(OSError, match="No such file"):
+        connection(Instance(address="a:1", tls=True, ca_file=str(tmp_path / "none")))
+
+
+def test_an_open_cluster_needs_its_address() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"kafka_connect_address": "", "topic_ids": ["t"], "batch_size": 1}, OpenKafkaOptions)
+
+
+# --- the source ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[Broker]:
+    async with kafka_broker() as broker:
+        await broker.create("t", 2)
+        yield broker
+
+
+def test_the_extra_brings_what_producers_compress_with() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+
+    assert [one.partition(">=")[0] for one in project["optional-dependencies"]["kafka"]] == [
+        "aiokafka[lz4,snappy,zstd]"
+    ]
+
+
+@pytest.mark.slow
+async def test_records_are_read_however_they_are_compressed(tmp_path: Path, broker: Broker) -> None:
+    codecs = ["gzip", "lz4", "snappy", "zstd"]
+    async with house(tmp_path, [plugin]) as place:
+        await reading(place, broker)
+        for codec in codecs:
+            async with AIOKafkaProducer(bootstrap_servers=broker.address, compression_type=codec) as producer:
+                await producer.send_and_wait("t", codec.encode() * 100)
+
+        assert sorted(await messages(place, 4)) == [codec * 100 for codec in codecs]
+
+
+@pytest.mark.slow
+async def test_a_record_that_the_client_cannot_read_stops_no_trigger(tmp_path: Path, broker: Broker) -> None:
+    async with house(tmp_path, [plugin], plugins__kafka__batch_wait=0.0) as place:
+        trigger = await reading(place, broker, batch_size=100)
+        await place.update(trigger, status="DISABLED")
+        await broker.send("t", b"other", partition=1)
+        await broker.send("t", b"before", partition=0)
+        odd = [sys.executable, "-c", ODD_HEADER, broker.address]
+        await anyio.run_process(odd, env={**os.environ, "AIOKAFKA_NO_EXTENSIONS": "1"})
+        await broker.send("t", b"after", partition=0)
+        await place.update(trigger, status="ACTIVE")
+
+        assert sorted(await messages(place, 3)) == ["after", "before", "other"]
+
+
+#: Other clients take the names of headers as bytes; of this one it is only the part in Python that can be made to.
+ODD_HEADER = """
+import asyncio, sys
+from aiokafka import AIOKafkaProducer
+
+class Odd(str):
+    def encode(self, *encoding):
+        return b"\\xff"
+
+async def send():
+    async with AIOKafkaProducer(bootstrap_servers=sys.argv[1]) as producer:
+        await producer.send_and_wait("t", b"odd", headers=[(Odd("x"), b"")], partition=0)
+
+asyncio.run(send())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "instance"), [("KAFKA", "i"), ("OPENSOURCEKAFKA", "")])
+async def test_a_batch_is_one_event_as_documented(tmp_path: Path, broker: Broker, kind: str, instance: str) -> None:
+    async with house(tmp_path, [plugin, open_plugin]) as place:
+        await reading(place, broker, kind)
+        await broker.send("t", b"a", b"b", partition=0)
+        await messages(place, 2)
+
+        events = await place.events()
+        told = {name: value for name, value in events[0].items() if name not in ("records", "event_time")}
+        assert told == {
+            "event_version": "v1.0",
+            "trigger_type": "KAFKA",
+            "region": place.engine.settings.http.region,
+            "instance_id": instance,
+        }
+        assert abs(events[0]["event_time"] - place.engine.clock.now()) < 60
+        assert {record["topic_id"] for event in events for record in event["records"]} == {"t"}
+
+
+@pytest.mark.slow
+async def test_by_default_a_topic_is_read_from_now_on_and_the_broker_hears_how_far(
+    tmp_path: Path, broker: Broker
+) -> None:
+    await broker.send("t", b"old", partition=0)
+    async with house(tmp_path, [plugin]) as place:
+        trigger = await reading(place, broker)
+        sent_at = int(time.time() * 1000)
+        await broker.send("t", b"new", partition=0, timestamp=sent_at)
+        found = await messages(place, 1)
+        await until_committed(broker, f"functiond-{trigger.id}", 2)
+
+        assert found == ["new"]
+        assert (await place.cursors(trigger))["t/0"] == b'{"cluster":"i","offset":2,"timestamp":%d}' % sent_at
+
+
+@pytest.mark.slow
+async def test_a_batch_ends_at_its_size_and_a_record_too_large_is_thrown_away(tmp_path: Path, broker: Broker) -> None:
+    await broker.send("t", b"1", b"2", b"3", b"x" * EVENT_LIMIT, b"4", partition=0)
+    async with house(tmp_path, [plugin], **EARLIEST) as place:
+        trigger = await reading(place, broker, batch_size=2)
+        found = await messages(place, 4)
+
+        assert found == ["1", "2", "3", "4"]
+        assert max(len(event["records"][0]["messages"]) for event in await place.events()) == 2
+        await until(lambda: place.state(trigger).refused == 1)
+
+
+@pytest.mark.slow
+async def test_another_cluster_is_not_begun_where_the_last_one_ended(tmp_path: Path, broker: Broker) -> None:
+    async with house(tmp_path, [plugin], **EARLIEST) as place, kafka_broker() as other:
+        await other.create("t", 2)
+        trigger = await reading(place, broker)
+        await broker.send("t", b"1", b"2", partition=0)
+        await messages(place, 2)
+        await other.send("t", b"3", partition=0)
+        await place.update(trigger, instance_id="j", kafka_connect_address=other.address)
+
+        assert await messages(place, 3) == ["1", "2", "3"]
+
+
+@pytest.mark.slow
+async def test_a_topic_that_is_not_there_is_named(tmp_path: Path, broker: Broker) -> None:
+    async with house(tmp_path, [plugin]) as place:
+        trigger = await place.create(
+            "KAFKA", instance_id="i", topic_ids=["t", " "], batch_size=1, kafka_connect_address=broker.address
+        )
+        await place.update(trigger, status="ACTIVE")
+
+        await until(lambda: "there is no topic" in place.state(trigger).problem)
+
+
+@pytest.mark.slow
+async def test_a_broker_that_is_killed_is_missed_and_read_on_when_it_is_back(tmp_path: Path) -> None:
+    quick: dict[str, Any] = {**EARLIEST, "plugins__kafka__check_every": 0.2, "retry__longest": 0.5}
+    with s3_server(tmp_path) as store:
+        await bucket(store, "tansu")
+        async with kafka_broker(store) as broker, house(tmp_path / "data", [plugin], **quick) as place:
+            await broker.create("t")
+            trigger = await reading(place, broker)
+            await broker.send("t", b"1")
+            await messages(place, 1)
+            await broker.kill()
+            await until(lambda: bool(place.state(trigger).problem))
+            await broker.run()
+            await broker.send("t", b"2")
+
+            assert await messages(place, 2) == ["1", "2"]
+
+
+async def bucket(store: S3Server, name: str) -> None:
+    service = store.service
+    keys = {"aws_access_key_id": service.access_key, "aws_secret_access_key": service.secret_key}
+    session = get_session()
+    async with session.create_client("s3", endpoint_url=service.endpoint, region_name="us-east-1", **keys) as s3:
+        await s3.create_bucket(Bucket=name)
+
+
+@pytest.mark.slow
+async def test_engines_of_one_group_share_the_partitions_and_each_record_comes_once(
+    tmp_path: Path, broker: Broker
+) -> None:
+    shared = {"plugins__kafka__group": "g", **EARLIEST}
+    async with house(tmp_path / "a", [plugin], **shared) as one, house(tmp_path / "b", [plugin], **shared) as two:
+        await reading(one, broker)
+        await broker.send("t", *NUMBERS[:20], partition=0)
+        await broker.send("t", *NUMBERS[20:40], partition=1)
+        await messages(one, 40)
+        await reading(two, broker)  # the group takes all away from the first, and deals anew
+        for partition in (0, 1):
+            await broker.send("t", *NUMBERS[40 + 20 * partition :][:20], partition=partition)
+        last = await messages(two, 20)
+        found = await messages(one, 60)
+
+        assert sorted(found + last) == sorted(number.decode() for number in NUMBERS)
+        assert len(last) == 20
+
+
+NUMBERS = [b"%d" % number for number in range(80)]
+
+
+# --- the destination ----------------------------------------------------------------------------------------
+
+
+async def deliver(place: House, topic: str, record: bytes) -> None:
+    owed = Owed(owed_id=5, key=1, function_id=1, condition="success", destination=SPEC, due_at=0.0)
+
+    class Context:
+        plugin = place.engine.plugins.speaking_for("KAFKA")
+
+        def hop(self) -> int:
+            raise AssertionError
+
+        async def accept(self, request: Any) -> str:
+            raise AssertionError
+
+    await KafkaDestination(KafkaParam(instance_id="i", topic=topic)).deliver(owed, record, Context())
+
+
+SPEC = DestinationSpec(destination="KAFKA")
+OUTCOME = b'{"request_context": {"request_id": "r"}, "response_payload": "%b"}'
+
+
+@pytest.mark.slow
+async def test_an_outcome_becomes_a_record_with_one_id_however_often_it_is_sent(tmp_path: Path, broker: Broker) -> None:
+    async with house(tmp_path, [plugin], plugins__kafka__instances__i__address=broker.address) as place:
+        await deliver(place, "t", OUTCOME % b"x")
+        await deliver(place, "t", OUTCOME % b"x")
+
+        found = await broker.records("t", 2)
+        assert {(record.key, record.value, record.headers) for record in found} == {
+            (b"r", OUTCOME % b"x", (("functiond-id", b"r-5"),))
+        }
+
+
+async def test_a_cluster_that_is_away_is_tried_again_later(tmp_path: Path) -> None:
+    async with house(tmp_path, [plugin], plugins__kafka__instances__i__address="127.0.0.1:9") as place:
+        with pytest.raises(Exception, match="Unable to bootstrap"):
+            await deliver(place, "t", OUTCOME % b"x")
+
+
+@pytest.mark.slow
+async def test_an_outcome_too_large_for_a_record_is_undeliverable(tmp_path: Path, broker: Broker) -> None:
+    async with house(tmp_path, [plugin], plugins__kafka__instances__i__address=broker.address) as place:
+        with pytest.raises(Undeliverable, match="topic t takes no record"):
+            await deliver(place, "t", OUTCOME % (b"x" * RECORD_LIMIT))

@@ -1,0 +1,393 @@
+"""Topics that are deleted and made anew under the same name, and what must not be taken for that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from aiokafka import TopicPartition
+from msgspec import Struct
+from structlog.testing import capture_logs
+
+from engine.protocols import CursorMove
+from engine.resources.bound_trigger import BoundTrigger
+from plugins.kafka import plugin
+from plugins.kafka.marks import Marks
+from plugins.kafka.offsets import Found, Position
+from plugins.kafka.starts import Start
+from tests.support.gate import gate
+from tests.support.kafka_broker import EARLIEST, Broker, kafka_broker, reading, until_committed
+from tests.support.kafka_peer import Peer, kafka_peer
+from tests.support.triggering import House, house, messages, until
+
+pytestmark = pytest.mark.slow
+
+#: Times of records, of a topic and of the one that is made in its place; brokers drop those of long ago.
+OLD = int(time.time() * 1000)
+NEW = OLD + 1
+#: Records that a topic of this name gets in each partition when it is made anew; before that it has had three.
+SIZES = {"fewer": 2, "equal": 3, "more": 5}
+QUICK: dict[str, Any] = {**EARLIEST, "retry__longest": 0.1, "plugins__kafka__check_every": 0.2}
+REMADE = "made anew"
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[Broker]:
+    async with kafka_broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
+    async with kafka_peer(tmp_path / "peer") as peer:
+        yield peer
+
+
+@pytest.fixture(params=[kafka_broker, kafka_peer])
+async def either(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
+    """One that refuses offsets behind the end, and one that answers them with nothing."""
+    async with request.param(*([tmp_path / "peer"] if request.param is kafka_peer else [])) as broker:
+        yield broker
+
+
+def values(word: str, count: int) -> list[bytes]:
+    return [f"{word}-{number}".encode() for number in range(count)]
+
+
+async def remake(broker: Broker, topic: str, count: int, partitions: int = 1) -> None:
+    await broker.delete(topic)
+    await broker.create(topic, partitions)
+    for partition in range(partitions):
+        await broker.send(topic, *values(f"new {topic}/{partition}", count), partition=partition, timestamp=NEW)
+
+
+async def read_three(place: House, broker: Broker, **changes: Any) -> BoundTrigger:
+    """A trigger that has read three records of one partition of ``t``."""
+    await broker.create("t")
+    trigger = await reading(place, broker, **changes)
+    await broker.send("t", *values("old", 3), partition=0, timestamp=OLD)
+    await messages(place, 3)
+    return trigger
+
+
+def problem(place: House, trigger: BoundTrigger) -> str:
+    return place.state(trigger).problem
+
+
+# --- of what a broker here cannot show ----------------------------------------------------------------------
+
+
+class Compacted:
+    """As much of the client as is asked, for a partition of a compacted topic: a fetch gives what is left."""
+
+    def __init__(self, *offsets: int) -> None:
+        self._left = [Left(offset=offset, timestamp=OLD) for offset in offsets]
+        self.found: list[Left] = []
+
+    def seek(self, one: Any, offset: int) -> None:
+        self.found = [record for record in self._left if record.offset >= offset]
+
+
+class Left(Struct):
+    offset: int
+    timestamp: int
+
+
+@pytest.mark.parametrize(("left", "new"), [((0, 4, 7, 8), [7, 8]), ((0, 7, 8), [7, 8]), ((0, 5), [5])])
+def test_a_record_that_compaction_has_removed_proves_nothing(left: tuple[int, ...], new: list[int]) -> None:
+    one, consumer = TopicPartition("t", 0), Compacted(*left)
+    found = Found(first=0, end=9, committed=5)
+    marks = Marks(consumer)
+    position = Position(cluster="i", offset=5, timestamp=OLD)
+    marks.stand(one, Start(position=position, found=found, stored=True, remade=False))
+
+    with capture_logs() as logs:
+        taken = marks.take(one, consumer.found)
+
+    assert taken is not None
+    assert [record.offset for record in taken] == new
+    assert marks.position(one) == Position(cluster="i", offset=new[-1] + 1, timestamp=OLD)
+    assert [entry["offset"] for entry in logs if "cannot tell" in entry["event"]] == [4] * (4 not in left)
+
+
+# --- made anew while nobody reads ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("away", ["engine", "trigger"])
+async def test_a_topic_made_anew_meanwhile_is_read_from_its_start(tmp_path: Path, either: Broker, away: str) -> None:
+    with capture_logs() as logs:
+        async with house(tmp_path / "data", [plugin], **QUICK) as place:
+            for topic in SIZES:
+                await either.create(topic, 2)
+            trigger = await reading(place, either, topic_ids=[*SIZES])
+            for topic in SIZES:
+                for partition in (0, 1):
+                    await either.send(topic, *values("old", 3), partition=partition, timestamp=OLD)
+            await messages(place, 18)
+            await place.update(trigger, status="DISABLED")
+            if away == "trigger":
+                await remake_all(either)
+                await check_all_read(place, trigger)
+        if away == "engine":
+            await remake_all(either)
+            async with house(tmp_path / "data", [plugin], **QUICK) as place:
+                await check_all_read(place, trigger)
+
+    found = {entry["partition"] for entry in logs if REMADE in entry["event"]}
+    assert found == {f"{topic}/{partition}" for topic in SIZES for partition in (0, 1)}
+
+
+async def remake_all(broker: Broker) -> None:
+    for topic, count in SIZES.items():
+        await remake(broker, topic, count, partitions=2)
+
+
+async def check_all_read(place: House, trigger: BoundTrigger) -> None:
+    await place.update(trigger, status="ACTIVE")
+    found = await messages(place, 18 + 20)
+
+    new = [f"new {topic}/{part}-{n}" for topic, count in SIZES.items() for part in (0, 1) for n in range(count)]
+    assert sorted(one for one in found if one.startswith("new")) == sorted(new)
+    assert place.state(trigger).state == "running"
+    assert all(f"topic {topic}" in problem(place, trigger) for topic in SIZES)
+
+
+async def test_a_shorter_topic_is_known_by_where_the_client_begins_it(tmp_path: Path, peer: Peer) -> None:
+    async with house(tmp_path / "data", [plugin], **QUICK) as place:
+        trigger = await read_three(place, peer)
+        await place.update(trigger, status="DISABLED")
+        await remake(peer, "t", 1)  # the last record that was read is asked for beyond the end
+        await place.update(trigger, status="ACTIVE")
+
+        assert (await messages(place, 4))[3:] == ["new t/0-0"]
+        assert REMADE in problem(place, trigger)
+
+
+async def test_a_topic_made_anew_without_records_is_said_before_one_comes(tmp_path: Path, broker: Broker) -> None:
+    async with house(tmp_path, [plugin], **QUICK) as place:
+        trigger = await read_three(place, broker)
+        await place.update(trigger, status="DISABLED")
+        await remake(broker, "t", 0)
+        await place.update(trigger, status="ACTIVE")
+        await until(lambda: REMADE in problem(place, trigger))
+        before = await place.cursors(trigger)
+        await broker.send("t", b"new")
+
+        assert before == {"t/0": b'{"cluster":"i","offset":0}'}
+        assert (await messages(place, 4))[3:] == ["new"]
+
+
+async def test_a_topic_of_which_nothing_was_read_is_made_anew(tmp_path: Path, broker: Broker) -> None:
+    await broker.create("t", 2)
+    for value in values("old", 3):
+        await broker.send("t", value, partition=0, timestamp=OLD)
+    async with house(tmp_path, [plugin]) as place:  # from now on: behind three records, and at offset 0
+        trigger = await reading(place, broker)
+        while b"timestamp" not in (await place.cursors(trigger))["t/0"]:  # noqa: ASYNC110  (a cursor tells nobody)
+            await anyio.sleep(0.01)
+        await place.update(trigger, status="DISABLED")
+        await remake(broker, "t", 5, partitions=2)
+        await place.update(trigger, status="ACTIVE")
+
+        expected = [f"new t/{partition}-{number}" for partition in (0, 1) for number in range(5)]
+        assert sorted(await messages(place, 10)) == expected
+        assert problem(place, trigger) == "topic t was deleted and made anew (partitions begun again: 1)"
+
+
+async def test_a_cursor_without_a_time_is_read_and_a_shorter_topic_betrays_itself(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async with house(tmp_path, [plugin], **QUICK) as place:
+        trigger = await read_three(place, broker)
+        await forget_time(place, trigger)
+        await place.update(trigger, status="ACTIVE")
+        await broker.send("t", b"more", timestamp=OLD + 1)
+        found = await messages(place, 4)
+        gained = await place.cursors(trigger)
+        await forget_time(place, trigger)
+        await remake(broker, "t", 2)
+        await place.update(trigger, status="ACTIVE")
+
+        assert found[3:] == ["more"]
+        assert gained == {"t/0": b'{"cluster":"i","offset":4,"timestamp":%d}' % (OLD + 1)}
+        assert (await messages(place, 6))[4:] == ["new t/0-0", "new t/0-1"]
+        assert REMADE in problem(place, trigger)
+
+
+async def forget_time(place: House, trigger: BoundTrigger) -> None:
+    """Disable it, and write its cursor as engines did before cursors had times."""
+    disabled = await place.update(trigger, status="DISABLED")
+    cursors = await place.cursors(trigger)
+    old = {name: msgspec.json.encode({"cluster": "i", "offset": offset_of(value)}) for name, value in cursors.items()}
+    move = CursorMove(
+        trigger_id=trigger.id,
+        owner=disabled.resource().owner,
+        generation=disabled.stored.generation,
+        expected=cursors,
+        positions=old,
+    )
+    await place.engine.intake.accept_batch([], move)
+
+
+def offset_of(cursor: bytes) -> int:
+    offset: int = msgspec.json.decode(cursor)["offset"]
+    return offset
+
+
+# --- made anew while it is read -----------------------------------------------------------------------------
+
+
+async def test_a_topic_deleted_under_a_running_trigger_is_read_once_it_is_there_again(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async with house(tmp_path, [plugin], **QUICK) as place:
+        trigger = await read_three(place, broker)
+        await broker.delete("t")  # this broker makes one anew as soon as it is asked for it
+        await until(lambda: REMADE in problem(place, trigger))
+        await broker.send("t", *values("new", 5), partition=0, timestamp=NEW)
+
+        assert (await messages(place, 8))[3:] == [f"new-{number}" for number in range(5)]
+
+
+@pytest.mark.parametrize("group", ["", "g"])
+@pytest.mark.parametrize("count", [2, 3, 5])
+async def test_a_topic_made_anew_at_once_under_a_running_trigger_is_read_from_its_start(
+    tmp_path: Path, peer: Peer, count: int, group: str
+) -> None:
+    async with house(tmp_path / "data", [plugin], **QUICK, plugins__kafka__group=group) as place:
+        trigger = await read_three(place, peer)
+        await until_committed(peer, f"g:{trigger.function}" if group else f"functiond-{trigger.id}", 3)
+        await remake(peer, "t", count)
+
+        assert (await messages(place, 3 + count))[3:] == [f"new t/0-{number}" for number in range(count)]
+        await until(lambda: REMADE in problem(place, trigger))
+
+
+async def test_a_topic_made_anew_while_the_connection_was_lost_is_read_from_its_start(tmp_path: Path) -> None:
+    patient = {**EARLIEST, "plugins__kafka__check_every": 300}
+    async with gate() as between, kafka_broker(advertised=between.port) as broker:
+        between.lead_to(broker.port)
+        with capture_logs() as logs:
+            async with house(tmp_path, [plugin], **patient) as place:
+                trigger = await read_three(place, broker)
+                between.shut(b"functiond")
+                await remake(broker, "t", 5)
+                between.open()
+
+                assert (await messages(place, 8))[3:] == [f"new t/0-{number}" for number in range(5)]
+                assert REMADE in problem(place, trigger)
+    assert [entry for entry in logs if entry["event"] == "service failed"] == []
+
+
+async def test_a_topic_made_anew_while_there_was_no_room_is_read_from_its_start(tmp_path: Path, broker: Broker) -> None:
+    full = {**QUICK, "plugins__kafka__check_every": 0.01, "queue__function_rows": 1}
+    async with house(tmp_path, [plugin], **full) as place:
+        await broker.create("t")
+        trigger = await reading(place, broker, batch_size=1)
+        await broker.send("t", *values("old", 4), partition=0, timestamp=OLD)
+        await until(lambda: "paused" in problem(place, trigger))  # with the second; the third was fetched with it
+        await remake(broker, "t", 5)
+        while len(found := await messages(place, 0)) < 7:
+            await make_room(place)
+
+        assert found == ["old-0", "old-1", *(f"new t/0-{number}" for number in range(5))]
+        assert REMADE in problem(place, trigger)
+
+
+async def make_room(place: House) -> None:
+    for key in await place.keys():
+        await place.engine.dispatcher.cancel(key)
+
+
+async def test_a_topic_made_anew_is_read_whatever_the_broker_still_knows_of_the_group(
+    tmp_path: Path, peer: Peer
+) -> None:
+    async with house(tmp_path / "data", [plugin], **QUICK) as place:
+        trigger = await read_three(place, peer)
+        await place.update(trigger, status="DISABLED")
+        await remake(peer, "t", 0)
+        await place.update(trigger, status="ACTIVE")
+        await until(lambda: REMADE in problem(place, trigger))
+        await place.update(trigger, status="DISABLED")
+        await peer.send("t", *values("new", 5), timestamp=NEW)
+        await place.update(trigger, status="ACTIVE")
+
+        assert (await messages(place, 8))[3:] == [f"new-{number}" for number in range(5)]
+
+
+# --- not made anew ------------------------------------------------------------------------------------------
+
+
+async def test_offsets_that_a_broker_has_forgotten_are_no_proof(tmp_path: Path, peer: Peer) -> None:
+    async with house(tmp_path / "data", [plugin], **QUICK, plugins__kafka__group="g") as place:
+        trigger = await read_three(place, peer)
+    async with house(tmp_path / "data", [plugin], **QUICK, plugins__kafka__group="h") as place:  # nothing committed
+        await until(lambda: place.state(trigger).state == "running")
+        await peer.send("t", b"more")
+
+        assert (await messages(place, 4))[3:] == ["more"]
+        assert problem(place, trigger) == ""
+
+
+async def test_a_topic_is_read_on_from_its_first_record_where_those_before_are_gone(tmp_path: Path, peer: Peer) -> None:
+    async with house(tmp_path / "data", [plugin], **QUICK) as place:
+        trigger = await read_three(place, peer)
+        await place.update(trigger, status="DISABLED")
+        await peer.send("t", *values("kept", 4))
+        for before in (3, 5):  # the last that was read is gone; then two that were not
+            await peer.delete_records("t", 0, before)
+        with capture_logs() as logs:
+            await place.update(trigger, status="ACTIVE")
+
+            assert (await messages(place, 5))[3:] == ["kept-2", "kept-3"]
+        assert problem(place, trigger) == ""
+        assert [entry["records"] for entry in logs if "were not read" in entry["event"]] == [2]
+
+
+@pytest.mark.parametrize("before", [2, 3])
+async def test_a_cursor_stays_where_the_last_record_is_gone(tmp_path: Path, peer: Peer, before: int) -> None:
+    async with house(tmp_path / "data", [plugin], **QUICK) as place:
+        trigger = await read_three(place, peer)
+        await place.update(trigger, status="DISABLED")
+        await peer.delete_records("t", 0, before)
+        with capture_logs() as logs:
+            await place.update(trigger, status="ACTIVE")
+            await peer.send("t", b"more")
+
+            assert (await messages(place, 4))[3:] == ["more"]
+        assert problem(place, trigger) == ""
+        assert [entry["offset"] for entry in logs if "cannot tell" in entry["event"]] == [2] * (before == 3)
+
+
+async def test_a_marker_of_a_transaction_in_the_place_of_the_last_record_proves_nothing(
+    tmp_path: Path, peer: Peer
+) -> None:
+    async with house(tmp_path / "data", [plugin], **QUICK) as place:
+        trigger = await read_three(place, peer)
+        await place.update(trigger, status="DISABLED")
+        await remake(peer, "t", 0)
+        await peer.send_in_transaction("t", b"new-0", b"new-1", partition=0, timestamp=NEW)  # its marker: offset 2
+        with capture_logs() as logs:
+            await place.update(trigger, status="ACTIVE")
+            await peer.send("t", b"more")
+
+            assert (await messages(place, 4))[3:] == ["more"]
+        assert [entry["offset"] for entry in logs if "cannot tell" in entry["event"]] == [2]
+
+
+async def test_a_trigger_that_is_started_again_reads_nothing_twice(tmp_path: Path, broker: Broker) -> None:
+    async with house(tmp_path, [plugin], **QUICK) as place:
+        trigger = await read_three(place, broker)
+        for number in range(2):
+            await place.update(trigger, status="DISABLED")
+            await place.update(trigger, status="ACTIVE")
+            await broker.send("t", b"more-%d" % number)
+            await messages(place, 4 + number)
+
+        assert (await messages(place, 5))[3:] == ["more-0", "more-1"]
+        assert problem(place, trigger) == ""

@@ -1,0 +1,369 @@
+"""LTS: lines that are sent, gathered and told to functions as documented."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import structlog.testing
+from cramjam import snappy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from engine import PushRequest, Unavailable, project_log_target
+from engine.resources.bound_trigger import BoundTrigger
+from engine.testing import ManualClock
+from engine.testing.triggers import MemoryStore
+from plugins.lts import bodies, items, service
+from plugins.lts import plugin as lts
+from plugins.lts.items import PIECE, Item
+from plugins.lts.lines import Lines, Written
+from plugins.lts.problems import LtsProblem
+from plugins.lts.readers import PATIENCE, Readers
+from plugins.lts.settings import MIB
+from tests.support.http_app import PROJECT
+from tests.support.logs import Lts, messages, told
+from tests.support.logs import items as items_of
+from tests.support.triggering import House, door, house, until
+
+DAY = 86_400
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "GZIP": gzip.compress,
+    "snappy": lambda body: bytes(snappy.compress_raw(body)),
+}
+
+
+class Scene(Struct, kw_only=True):
+    place: House
+    client: Lts
+
+    async def trigger(self, **options: str) -> BoundTrigger:
+        """Returns when it listens."""
+        trigger = await self.place.create("LTS", **{**self.client.options, **options})
+        await until(lambda: self.place.state(trigger).state == "running")
+        return trigger
+
+    async def has(self, *texts: str) -> list[Any]:
+        """The events, once they carry exactly these."""
+        while sorted(messages(found := await self.place.events())) != sorted(texts):
+            assert len(messages(found)) <= len(texts), messages(found)
+            await anyio.sleep(0.005)
+        return found
+
+    async def rows(self) -> int:
+        """Of lines, on disk."""
+        store = self.place.engine.plugins.of(lts).store
+        return len(await store.scan("lines"))
+
+
+@asynccontextmanager
+async def scene(folder: Path, *, made: bool = False, **more: Any) -> AsyncIterator[Scene]:
+    """With a stream, unless it is ``made`` already."""
+    settings = {"plugins__lts__batch_wait": 0.01, **more}
+    async with house(folder, [lts], **settings) as place, door(place) as client:
+        one = Scene(place=place, client=Lts(client))
+        if not made:
+            await one.client.create()
+        yield one
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+async def test_an_event_is_as_documented(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.trigger()
+        await one.client.send("one", "tw\u00f6", labels={"host_name": "h", "path": "/var/log/a", "other": 1})
+        [event] = await one.has("one", "tw\u00f6")
+
+        content = told(event)
+        lines = json.loads(content.pop("logs"))
+        assert list(event) == ["lts"]
+        assert list(event["lts"]) == ["data"]
+        assert content == {
+            "owner": PROJECT,
+            "log_group_id": one.client.group,
+            "log_topic_id": one.client.stream,
+        }
+        uid = lines[0]["log_uid"]
+        place = {"host_name": "h", "ip": "127.0.0.1", "path": "/var/log/a", "log_uid": uid, "time": 1_586_850_540_000}
+        assert lines == [{"message": "one", "line_no": 1, **place}, {"message": "tw\u00f6", "line_no": 2, **place}]
+
+
+async def test_logs_may_be_an_array_and_labels_be_told(tmp_path: Path) -> None:
+    async with scene(tmp_path, plugins__lts__logs="array", plugins__lts__labels=True) as one:
+        await one.trigger()
+        await one.client.send("one", labels={"user_tag": "a"})
+        [event] = await one.has("one")
+
+        assert [line["labels"] for line in told(event)["logs"]] == [{"user_tag": "a"}]
+
+
+async def test_lines_may_have_times_of_their_own(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.trigger()
+        contents = [
+            {"log_time_ns": "1586850540000000000", "log": "a"},
+            {"log_time_ns": 1_586_850_541_000_000_008, "log": "b"},
+        ]
+        reply = await one.client.ask("POST", f"{one.client.path}/high-accuracy", {"contents": contents, "labels": {}})
+        [event] = await one.has("a", "b")
+
+        assert reply.json() == {"errorCode": "SVCSTG.ALS.200.200", "error_msg": "Report success.", "result": None}
+        assert [line["time"] for line in items_of(event)] == [1_586_850_540_000, 1_586_850_541_000]
+
+
+async def test_more_than_75_kb_are_told_in_pieces(tmp_path: Path) -> None:
+    lines = [f"{number} ".ljust(400, "x") for number in range(500)]
+    async with scene(tmp_path, plugins__lts__batch_size=MIB) as one:
+        await one.trigger()
+        await one.client.send(*lines)
+        events = await one.has(*lines)
+
+        assert messages(events) == lines
+        sizes = [len(told(event)["logs"]) for event in events]
+        assert max(sizes) <= PIECE
+        assert min(sizes[:-1]) > PIECE - 1000
+
+
+@settings(max_examples=20)
+@given(st.text(min_size=1, max_size=9).map(lambda text: text * 20_000))
+def test_a_line_that_is_too_long_comes_in_parts(text: str) -> None:
+    line = Item(message=text, time=0, host_name="h", ip="", path="", log_uid="u", line_no=1)
+    pieces = list(items.joined(items.encoded([line])))
+    parts = [item for piece in pieces for item in json.loads(piece)]
+
+    assert "".join(part["message"] for part in parts) == text
+    assert max(len(piece) for piece in pieces) <= PIECE
+    assert {(part["log_uid"], part["line_no"]) for part in parts} == {("u", 1)}
+
+
+# --- gathering ----------------------------------------------------------------------------------------------
+
+
+async def test_lines_are_gathered_until_they_are_enough(tmp_path: Path) -> None:
+    async with scene(tmp_path, plugins__lts__batch_wait=300, plugins__lts__batch_size=2000) as one:
+        await one.trigger()
+        for number in range(3):
+            await one.client.send(str(number))
+        before = await one.place.events()
+        await one.client.send("x" * 2000)
+        events = await one.has("0", "1", "2", "x" * 2000)
+
+        assert (before, len(events)) == ([], 1)
+
+
+async def test_a_new_trigger_takes_what_comes_after_it(tmp_path: Path) -> None:
+    clock = ManualClock(1_800_000_000.0)
+    async with scene(tmp_path, clock=clock) as one:
+        await one.client.send("before")
+        clock.advance(1)
+        await one.trigger()
+        await one.client.send("a")
+        [event] = await one.has("a")
+
+        assert messages([event]) == ["a"]
+
+
+async def test_what_comes_while_a_trigger_is_disabled_waits_for_it(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        trigger = await one.trigger()
+        await one.place.update(trigger, status="DISABLED")
+        await one.client.send("meanwhile")
+        await one.place.update(trigger, status="ACTIVE")
+
+        await one.has("meanwhile")
+
+
+async def test_a_trigger_of_a_stream_that_nobody_made_says_so(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        trigger = await one.trigger(log_topic_id="odd")
+        mine = await one.trigger()
+
+        assert "log_config" in one.place.state(trigger).problem
+        assert one.place.state(mine).problem == ""
+
+
+# --- bodies -------------------------------------------------------------------------------------------------
+
+
+async def test_bodies_may_be_packed(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.trigger()
+        for encoding, pack in PACK.items():
+            body = pack(json.dumps({"log_time_ns": 1, "contents": [encoding]}).encode())
+            sent = await one.client.ask("POST", one.client.path, content=body, headers={"content-encoding": encoding})
+            assert sent.status_code == 200, sent.text
+
+        await one.has(*PACK)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "problem"),
+    [
+        ("gzip", gzip.compress(b" " * (bodies.LIMIT + 1)), "when it is unpacked"),
+        ("gzip", gzip.compress(b"{}" * 100, mtime=0)[:-9], "ends too early"),
+        ("gzip", b"plain", "no gzip"),
+        ("snappy", bytes(snappy.compress_raw(b" " * (bodies.LIMIT + 1))), "when it is unpacked"),
+        ("snappy", b"\xff\xff", "no snappy"),
+        ("br", b"x", "gzip or snappy"),
+        ("", b"no json", "malformed"),
+        ("", b'{"contents": ["a"]}', "log_time_ns"),
+        ("", b'{"log_time_ns": "now", "contents": ["a"]}', "log_time_ns"),
+        ("", b'{"log_time_ns": 1, "contents": []}', "contents"),
+        ("", b'{"log_time_ns": 1, "contents": [5]}', "contents[0]"),
+        ("", json.dumps({"log_time_ns": 1, "contents": ["a"], "labels": {"a": "x" * 9000}}).encode(), "labels"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_a_reason(encoding: str, body: bytes, problem: str) -> None:
+    request = PushRequest(method="POST", path="", query="", headers={b"content-encoding": encoding.encode()}, body=body)
+    with pytest.raises(LtsProblem) as refused:
+        bodies.checked_labels(bodies.read_body(request, bodies.Contents).labels)
+
+    assert refused.value.code == "LTS.0009"
+    assert problem in refused.value.message
+
+
+def test_snappy_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cramjam", None)
+    with pytest.raises(LtsProblem, match=r"pip install '.\[lts\]'"):
+        bodies.unpacked(b"x", b"snappy")
+
+
+async def test_refusals_have_the_codes_of_the_vendor(tmp_path: Path) -> None:
+    own = project_log_target(PROJECT).group_id
+    line = {"log_time_ns": 1, "contents": ["a"]}
+    async with scene(tmp_path) as one:
+        group = f"groups/{one.client.group}"
+        for method, path, body, status, code in (
+            ("POST", "groups", {"log_group_name": "app", "ttl_in_days": 1}, 400, "LTS.0101"),
+            ("POST", "groups", {"log_group_name": "new", "ttl_in_days": 366}, 400, "LTS.0009"),
+            ("POST", f"{group}/streams", {"log_stream_name": "web"}, 400, "LTS.0205"),
+            ("POST", "groups/odd/streams", {"log_stream_name": "a"}, 400, "LTS.0201"),
+            ("DELETE", f"{group}/streams/odd", None, 400, "LTS.0208"),
+            ("DELETE", f"groups/{own}", None, 400, "LTS.0009"),
+            ("POST", f"lts/{group}/streams/odd/tenant/contents", line, 400, "LTS.0208"),
+            ("POST", f"{group}/streams/s/content/query", {}, 404, "LTS.0009"),
+        ):
+            refused = await one.client.ask(method, path, body)
+            assert (refused.status_code, refused.json()["error_code"]) == (status, code), path
+
+
+# --- what is kept -------------------------------------------------------------------------------------------
+
+
+async def test_groups_and_streams_outlive_the_engine_and_deleted_ones_are_gone(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.client.send("kept")
+        kept = one.client.stream
+        await one.client.create("other")
+        await one.client.send("gone")
+        await one.client.ask("DELETE", f"groups/{one.client.group}")
+        rows = await one.rows()
+    async with scene(tmp_path, made=True) as one:
+        listed = (await one.client.ask("GET", "log-streams?log_group_name=app")).json()["log_streams"]
+        groups = (await one.client.ask("GET", "groups")).json()["log_groups"]
+
+        assert rows == 1
+        assert [(stream["log_stream_id"], stream["ttl_in_days"]) for stream in listed] == [(kept, 7)]
+        assert [group["log_group_name"] for group in groups] == ["functiond", "app"]
+
+
+async def test_lines_that_no_room_is_left_for_are_refused_until_a_function_takes_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "SETTLED", 0.0)
+    monkeypatch.setattr(service, "CALM", 0.0)
+    line = "x" * 1_000_000
+    async with scene(tmp_path, plugins__lts__size=16 * MIB, queue__function_rows=1) as one:
+        trigger = await one.trigger()
+        replies = [await one.client.try_to_send(line) for _ in range(19)]
+        await until(lambda: "backlog" in one.place.state(trigger).problem)
+        full = replies[-1]
+        for key in await one.place.keys():
+            await one.place.engine.dispatcher.cancel(key)
+        while (await one.client.try_to_send("at last")).status_code == 429:  # noqa: ASYNC110  (no event tells of room)
+            await anyio.sleep(0.01)
+
+        assert {reply.status_code for reply in replies} == {200, 429}
+        assert (full.status_code, full.headers["retry-after"]) == (429, "5")
+        assert "plugins.lts.size" in full.json()["error_msg"]
+
+
+async def test_what_is_older_than_its_stream_keeps_it_goes(tmp_path: Path) -> None:
+    clock = ManualClock(1_800_000_000.0)
+    async with scene(tmp_path, clock=clock) as one:
+        for text in ("a", "b", "c"):
+            await one.client.send(text)
+        await one.client.ask("PUT", f"groups/{one.client.group}/streams-ttl/{one.client.stream}", {"ttl_in_days": 2})
+        clock.advance(DAY)
+        await one.client.send("d")
+        clock.advance(DAY + 1)
+    async with scene(tmp_path, made=True, clock=clock) as one:
+        while await one.rows() > 1:  # noqa: ASYNC110  (nothing tells of it)
+            await anyio.sleep(0.005)
+
+        assert await one.rows() == 1
+
+
+async def test_lines_that_were_kept_too_short_are_lost_aloud(tmp_path: Path) -> None:
+    clock = ManualClock(1_800_000_000.0)
+    async with scene(tmp_path, clock=clock) as one:
+        trigger = await one.trigger()
+        client = one.client
+        await client.send("a")
+        await one.has("a")
+        await one.place.update(trigger, status="DISABLED")
+        await client.send("b")
+        clock.advance(8 * DAY)
+        await client.send("c")
+    async with scene(tmp_path, made=True, clock=clock) as one:
+        while await one.rows() > 1:  # noqa: ASYNC110  (nothing tells of it)
+            await anyio.sleep(0.005)
+        with structlog.testing.capture_logs() as logs:
+            await one.place.update(trigger, status="ACTIVE")
+            await one.has("a", "c")
+
+        assert [line["trigger"] for line in logs if "lines are lost" in line["event"]] == [trigger.id]
+
+
+def test_lines_are_kept_for_the_slowest_trigger_and_for_a_while_if_it_stops() -> None:
+    clock = ManualClock(0.0)
+    readers = Readers(clock.now)
+    with readers.reading("fast", "s", "f") as fast:
+        with readers.reading("slow", "s", "g") as slow:
+            fast.position, slow.position = 9, 3
+            both = readers.needed("s")
+        stopped = readers.needed("s")
+        clock.advance(PATIENCE)
+
+        assert (both, stopped, readers.needed("s"), readers.needed("another")) == (3, 3, 9, None)
+
+
+class FailingStore(MemoryStore):
+    fails = True
+
+    async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
+        if self.fails:
+            raise Unavailable("the disk refuses")
+        await super().write(table, put, delete)
+
+
+async def test_what_the_disk_refuses_takes_no_room() -> None:
+    store, size = FailingStore(), 5 * MIB
+    lines = Lines(store, ManualClock(0.0).now, 16 * MIB)
+    for _ in range(9):
+        with pytest.raises(Unavailable):
+            await lines.append([Written(stream="s", items=[b"x" * size])])
+    store.fails = False
+    await lines.append([Written(stream="s", items=[b"x" * size])])
+
+    assert (lines.size, lines.end("s"), len(await store.scan("lines"))) == (size, size, 1)

@@ -1,0 +1,168 @@
+"""LTS: what functions write calls others, and never goes round."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import structlog.testing
+from msgspec import Struct
+
+from engine import Function, Invocation, project_log_target
+from engine.logs.feed import LogBoard
+from engine.logs.lines import STDOUT, encode
+from engine.resources.bound_trigger import BoundTrigger
+from plugins.lts import function_log
+from plugins.lts import plugin as lts
+from tests.support.executing import function, invocation
+from tests.support.http_app import PROJECT
+from tests.support.logs import items, messages
+from tests.support.triggering import House, house, until
+
+OWN = project_log_target(PROJECT)
+
+
+def writer(name: str = "writer", **fields: Any) -> Function:
+    return function(name, name=name, project=PROJECT, **fields)
+
+
+class Scene(Struct, kw_only=True):
+    place: House
+
+    @property
+    def board(self) -> LogBoard:
+        board = self.place.engine.plugins.of(lts).logs
+        assert isinstance(board, LogBoard)
+        return board
+
+    async def listen(self, group: str = OWN.group_id, stream: str = OWN.stream_id) -> BoundTrigger:
+        """The function ``hello`` does."""
+        trigger = await self.place.create("LTS", log_group_id=group, log_topic_id=stream)
+        await until(lambda: self.place.state(trigger).state == "running")
+        return trigger
+
+    def write(self, text: str, by: Function | None = None, run: Invocation | None = None) -> None:
+        self.board.tell(by or writer(), run or invocation(), encode(1_764_041_045_123, STDOUT, text.encode()))
+
+    async def has(self, *texts: str) -> list[Any]:
+        while sorted(messages(found := await self.place.events())) != sorted(texts):
+            assert len(messages(found)) <= len(texts), messages(found)
+            await anyio.sleep(0.005)
+        return found
+
+
+@asynccontextmanager
+async def scene(folder: Path, **more: Any) -> AsyncIterator[Scene]:
+    async with house(folder, [lts], plugins__lts__batch_wait=0.01, **more) as place:
+        yield Scene(place=place)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_log, "PAUSE", 0.0)
+
+
+async def test_lines_of_a_function_tell_who_wrote_them_and_for_what(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.listen()
+        run = invocation()
+        one.write("first\nsecond", run=run)
+        [event] = await one.has("first", "second")
+
+        assert items(event)[0] == {
+            "message": "first",
+            "time": 1_764_041_045_123,
+            "host_name": "writer",
+            "ip": "127.0.0.1",
+            "path": f"urn:fss:local-1:{PROJECT}:function:default:writer:latest",
+            "log_uid": run.request_id,
+            "line_no": 1,
+        }
+
+
+async def test_lines_go_where_the_configuration_of_their_function_says(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.listen("g", "s")
+        one.write("elsewhere")
+        one.write("off", writer(details={"log_config": {"group_id": "g", "stream_id": "s"}, "enable_lts_log": False}))
+        one.write("of others", function("f", details={"log_config": {"group_id": "g", "stream_id": "s"}}))
+        one.write("here", writer(details={"log_config": {"group_id": "g", "stream_id": "s"}, "enable_lts_log": True}))
+
+        await one.has("here")
+
+
+async def test_custom_tags_are_the_labels_of_lines(tmp_path: Path) -> None:
+    async with scene(tmp_path, plugins__lts__labels=True) as one:
+        await one.listen()
+        one.write("x", writer(details={"lts_custom_tag": {"team": "a"}}))
+        [event] = await one.has("x")
+
+        assert items(event)[0]["labels"] == {"team": "a"}
+
+
+async def test_no_function_is_called_in_a_circle(tmp_path: Path) -> None:
+    """Each of these would lead back to where it came from, or may."""
+    async with scene(tmp_path) as one:
+        await one.listen()
+        one.write("its own", writer("hello"))
+        one.write("of an older version", writer("hello", version="v1"))
+        one.write("by lines of functions", run=invocation(source="LTS", hops=1))
+        one.write("after many destinations", run=invocation(source="FunctionGraph", hops=function_log.HOPS))
+        one.board.tell(writer(), None, encode(1, STDOUT, b"of an instance"))
+        one.write("by lines that were sent", run=invocation(source="LTS"))
+        one.write("by a destination", run=invocation(source="FunctionGraph", hops=2))
+
+        await one.has("by lines that were sent", "by a destination")
+
+
+async def test_an_event_knows_how_many_functions_led_to_it(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.listen()
+        one.write("x", run=invocation(source="FunctionGraph", hops=2))
+        await one.has("x")
+        [key] = await one.place.keys()
+
+        record = await one.place.engine.storage.records.get(key)
+        assert record is not None
+        assert (record.source, record.hops) == ("LTS", 3)
+
+
+async def test_nobody_hears_functions_without_a_trigger(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        trigger = await one.listen()
+        await one.place.delete(trigger)
+        await until(lambda: one.place.engine.sources.state(trigger.id) is None)
+        one.write("nobody")
+        await one.listen()
+        one.write("somebody")
+
+        await one.has("somebody")
+
+
+async def test_lines_wait_in_memory_for_room_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_log, "PAUSE", 0.05)
+    monkeypatch.setattr(function_log, "WAITING", 1000)
+    async with scene(tmp_path) as one:
+        await one.listen()
+        with structlog.testing.capture_logs() as logs:
+            for number in range(5):
+                one.write(str(number) * 300)
+            await one.has("0" * 300)
+            one.write("later")
+            await one.has("0" * 300, "later")
+
+        passed_over = [line for line in logs if "passed over" in line["event"]]
+        assert [line.get("lines") for line in passed_over] == [None, 4]
+
+
+async def test_what_waits_is_written_when_the_engine_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_log, "PAUSE", 60.0)
+    async with scene(tmp_path) as one:
+        await one.listen()
+        one.write("last words")
+    async with scene(tmp_path) as one:
+        await one.has("last words")

@@ -1,0 +1,357 @@
+"""OBS on a folder: what its triggers see and what they do not, and what becomes of outcomes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import anyio
+import pytest
+from msgspec import Struct
+
+from engine import PluginContext, StoreRefused
+from engine.config.plugin_registry import Registry
+from engine.errors import InvalidField, SettingsError
+from engine.model import DestinationSpec, Owed, Request
+from engine.testing import ManualClock
+from plugins.obs import plugin as obs
+from plugins.obs.destination import ObsDestination, ObsParam
+from plugins.obs.folder import FolderStore
+from plugins.obs.snapshot import Snapshot, forget_others, table_of
+from plugins.obs.store import Listing
+from tests.support.triggering import House, house, until
+
+RECORD = b'{"request_context":{"request_id":"id"}}'
+OWED = Owed(
+    owed_id=7,
+    key=1,
+    function_id=1,
+    condition="success",
+    destination=DestinationSpec(destination="OBS", param="{}"),
+    due_at=0.0,
+)
+ALL = ["ObjectCreated", "ObjectRemoved"]
+
+
+class Delivering(Struct, frozen=True):
+    """What a delivery gets from the engine."""
+
+    plugin: PluginContext
+
+    def hop(self) -> int:
+        raise NotImplementedError
+
+    async def accept(self, request: Request) -> str:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Path:
+    folder = tmp_path / "objects" / "photos"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def inside(tmp_path: Path, **settings: Any) -> Any:
+    return house(tmp_path / "data", [obs], plugins__obs__folder=str(tmp_path / "objects"), **settings)
+
+
+def put(path: Path, content: str = "") -> None:
+    """It comes into its place as a whole."""
+    made = path.parent / ".functiond-made"
+    made.write_text(content)
+    made.rename(path)
+
+
+async def happened(place: House, *expected: str) -> None:
+    """Once exactly this has happened, in any order: ``+key`` or ``-key``."""
+    while len(found := await _told(place)) < len(expected):  # noqa: ASYNC110  (the journal offers no event)
+        await anyio.sleep(0.005)
+    assert sorted(found) == sorted(expected)
+
+
+async def _told(place: House) -> list[str]:
+    records = [record for event in await place.events() for record in event["Records"]]
+    signs = {"ObjectCreated:Put": "+", "ObjectRemoved:Delete": "-"}
+    return [signs[record["eventName"]] + unquote(record["s3"]["object"]["key"]) for record in records]
+
+
+async def watching(place: House, **options: Any) -> Any:
+    """A trigger that has seen the whole bucket."""
+    trigger = await place.create("OBS", bucket="photos", **{"events": ALL, **options})
+    await seen(place, trigger)
+    return trigger
+
+
+async def seen(place: House, trigger: Any) -> None:
+    while b'"whole":true' not in (await place.cursors(trigger)).get("objects", b""):  # noqa: ASYNC110  (as above)
+        await anyio.sleep(0.005)
+
+
+async def test_files_that_come_change_and_go_are_told(tmp_path: Path, bucket: Path) -> None:
+    async with inside(tmp_path) as place:
+        await watching(place)
+        put(bucket / "a b+ü.txt", "1")
+        await happened(place, "+a b+ü.txt")
+        with (bucket / "a b+ü.txt").open("a") as file:
+            file.write("more")
+        await happened(place, *["+a b+ü.txt"] * 2)
+        (bucket / "a b+ü.txt").unlink()
+        await happened(place, *["+a b+ü.txt"] * 2, "-a b+ü.txt")
+
+        last = (await place.events())[1]["Records"][0]["s3"]["object"]
+        assert (last["key"], last["size"]) == ("a%20b%2B%C3%BC.txt", 5)
+
+
+async def test_subfolders_that_come_go_and_move_are_told_with_all_in_them(tmp_path: Path, bucket: Path) -> None:
+    async with inside(tmp_path) as place:
+        await watching(place)
+        outside = tmp_path / "made"
+        (outside / "deep").mkdir(parents=True)
+        (outside / "deep" / "a").touch()
+        outside.rename(bucket / "sub")
+        await happened(place, "+sub/deep/a")
+        (bucket / "sub").rename(bucket / "other")
+        expected = ["+sub/deep/a", "-sub/deep/a", "+other/deep/a"]
+        await happened(place, *expected)
+        put(bucket / "other" / "deep" / "b")
+        await happened(place, *expected, "+other/deep/b")
+        (bucket / "other").rename(outside)
+
+        await happened(place, *expected, "+other/deep/b", "-other/deep/a", "-other/deep/b")
+
+
+async def test_prefix_suffix_and_events_say_what_counts(tmp_path: Path, bucket: Path) -> None:
+    async with inside(tmp_path) as place:
+        (bucket / "in").mkdir()
+        (bucket / "inner").mkdir()
+        await watching(place, prefix="in/", suffix=".csv", events=["Put"])
+        for name in ("in/a.txt", "inner/a.csv", "a.csv", "in/a.csv", "in/b.csv"):
+            put(bucket / name)
+        await happened(place, "+in/a.csv", "+in/b.csv")
+        (bucket / "in/a.csv").unlink()
+        put(bucket / "in/c.csv")
+
+        await happened(place, "+in/a.csv", "+in/b.csv", "+in/c.csv")
+
+
+async def test_what_was_there_before_is_no_event_until_it_changes(tmp_path: Path, bucket: Path) -> None:
+    put(bucket / "old")
+    put(bucket / "older")
+    for name in ("old", "older"):
+        os.utime(bucket / name, (1, 1))
+    async with inside(tmp_path) as place:
+        await watching(place)
+        put(bucket / "old", "new")
+        (bucket / "older").unlink()
+
+        await happened(place, "+old", "-older")
+
+
+async def test_what_happens_while_the_engine_is_down_is_caught_up(tmp_path: Path, bucket: Path) -> None:
+    async with inside(tmp_path) as place:
+        trigger = await watching(place)
+        for name in ("kept", "changed", "gone"):
+            put(bucket / name)
+        await happened(place, "+kept", "+changed", "+gone")
+    put(bucket / "changed", "other")
+    (bucket / "gone").unlink()
+    put(bucket / "new")
+    os.utime(bucket / "new", (1, 1))  # moved here, and made long ago
+    async with inside(tmp_path) as place:
+        await happened(place, "+kept", "+changed", "+gone", "+changed", "-gone", "+new")
+
+        assert place.state(trigger).problem == ""
+
+
+async def test_another_prefix_begins_with_what_comes_then(tmp_path: Path, bucket: Path) -> None:
+    for folder in ("in", "out"):
+        (bucket / folder).mkdir()
+        put(bucket / folder / "old")
+        os.utime(bucket / folder / "old", (1, 1))
+    async with inside(tmp_path) as place:
+        trigger = await watching(place, prefix="in/")
+        await place.update(trigger, prefix="out/")
+        put(bucket / "out" / "new")
+        put(bucket / "in" / "new")
+
+        await happened(place, "+out/new")
+        rows = await place.engine.plugins.of(obs).store.scan(table_of(trigger.id))
+        assert [key for key, _ in rows] == ["out/new", "out/old"]
+
+
+async def test_names_that_no_key_could_be_and_unfinished_files_are_left_alone(tmp_path: Path, bucket: Path) -> None:
+    async with inside(tmp_path) as place:
+        trigger = await watching(place)
+        os.mknod(os.fsencode(bucket) + b"/\xff")
+        os.mkdir(os.fsencode(bucket) + b"/\xfe")
+        (bucket / ".functiond-x").touch()
+        (bucket / "link").symlink_to(tmp_path)
+        os.mkfifo(bucket / "pipe")
+        put(bucket / "good")
+
+        await happened(place, "+good")
+        assert place.state(trigger).problem == ""
+
+
+async def test_a_missing_bucket_is_told_and_waited_for(tmp_path: Path) -> None:
+    async with inside(tmp_path) as place:
+        trigger = await place.create("OBS", bucket="photos", events=ALL)
+        await until(lambda: "no such bucket" in place.state(trigger).problem)
+        (tmp_path / "objects" / "photos").mkdir(parents=True)
+        await seen(place, trigger)
+        put(tmp_path / "objects" / "photos" / "a")
+
+        await happened(place, "+a")
+
+
+async def test_events_that_no_look_can_tell_are_refused_aloud(tmp_path: Path, bucket: Path) -> None:
+    async with inside(tmp_path) as place:
+        trigger = await place.create("OBS", bucket="photos", events=["Copy"])
+
+        await until(lambda: "scan = 0" in place.state(trigger).problem)
+
+
+@pytest.mark.parametrize("step", range(4))
+async def test_no_step_that_fails_costs_or_repeats_an_event(
+    tmp_path: Path, bucket: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """What is written of the snapshot fails once, as if the engine died there, after events were accepted or before."""
+    written, steps = Snapshot._write, iter(range(1000))
+
+    async def write(snapshot: Snapshot, rows: Any) -> None:
+        if next(steps) == step:
+            raise OSError("the engine died")
+        await written(snapshot, rows)
+
+    async with inside(tmp_path) as place:
+        trigger = await watching(place)
+        monkeypatch.setattr(Snapshot, "_write", write)
+        names = [f"{number:03}" for number in range(250)]
+        for name in names:
+            put(bucket / name)
+        await happened(place, *(f"+{name}" for name in names))
+        (bucket / names[0]).unlink()
+        await happened(place, *(f"+{name}" for name in names), f"-{names[0]}")
+
+        assert next(steps) > step
+        await until(lambda: place.state(trigger).accepted == len(names) + 1)
+
+
+class Odd(FolderStore):
+    """Pages end early, and subfolders come first, as with some stores."""
+
+    async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
+        whole = await super().list(bucket, prefix=prefix)
+        ordered = sorted(whole.objects, key=lambda one: one.key.replace("/", "\0"))
+        there = [one for one in ordered if one.key.replace("/", "\0") > after.replace("/", "\0")]
+        return Listing(objects=there[:2], more=len(there) > 2)
+
+
+async def test_neither_short_pages_nor_another_order_make_events_up(
+    tmp_path: Path, bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plugins.obs.opening.FolderStore", Odd)
+    keys = ["a-b", "a.b", "a/b", "a/c/d", "a0", "b-/x", "b/x", "b0", "c"]
+    async with inside(tmp_path) as place:
+        trigger = await watching(place)
+    for key in keys:
+        (bucket / key).parent.mkdir(parents=True, exist_ok=True)
+        put(bucket / key)
+    async with inside(tmp_path) as place:
+        await happened(place, *(f"+{key}" for key in keys))
+    for key in ("a.b", "c", "a/b"):
+        (bucket / key).unlink()
+    async with inside(tmp_path) as place:
+        await happened(place, *(f"+{key}" for key in keys), "-a.b", "-c", "-a/b")
+
+        assert place.state(trigger).problem == ""
+
+
+async def test_the_snapshot_of_a_deleted_trigger_goes(tmp_path: Path, bucket: Path) -> None:
+    put(bucket / "a")
+    async with inside(tmp_path) as place:
+        gone, kept = await watching(place, suffix="a"), await watching(place, suffix="b")
+        await place.delete(gone)
+        parts = place.engine.plugins.of(obs)
+        await forget_others(parts, {kept.id})
+
+        assert await parts.store.scan(table_of(gone.id)) == []
+        assert [key for key, _ in await parts.store.scan(table_of(kept.id))] == ["a"]
+
+
+# --- destination --------------------------------------------------------------------------------------------------
+
+
+async def test_an_outcome_becomes_a_file_until_its_days_are_over(tmp_path: Path, bucket: Path) -> None:
+    clock = ManualClock(1_000_000.0)
+    async with inside(tmp_path, clock=clock) as place:
+        parts = place.engine.plugins.of(obs)
+        destination = ObsDestination(ObsParam(bucket="photos", prefix="of", expires=2))
+        await destination.deliver(OWED, RECORD, Delivering(parts))
+        file = bucket / "of" / "id-7.json"
+        assert file.read_bytes() == RECORD
+    clock.advance(2 * 86_400 + 1)
+    async with inside(tmp_path, clock=clock) as place:
+        await until(lambda: not file.exists())
+
+
+@pytest.mark.parametrize("in_the_way", ["link", "folder", "refusal"])
+async def test_an_outcome_that_cannot_be_deleted_keeps_no_other(
+    tmp_path: Path, bucket: Path, monkeypatch: pytest.MonkeyPatch, in_the_way: str
+) -> None:
+    clock, other = ManualClock(1_000_000.0), bucket.parent / "others"
+    first, later = bucket / "of" / "id-7.json", other / "of" / "id-7.json"
+    async with inside(tmp_path, clock=clock) as place:
+        parts = place.engine.plugins.of(obs)
+        for days, name in enumerate(("photos", "others"), 1):
+            param = ObsParam(bucket=name, prefix="of", expires=days)
+            await ObsDestination(param).deliver(OWED, RECORD, Delivering(parts))
+    match in_the_way:
+        case "link":
+            (bucket / "of").rename(bucket / "moved")
+            (bucket / "of").symlink_to(bucket / "moved")
+        case "folder":
+            first.unlink()
+            first.mkdir()
+        case "refusal":
+            delete = FolderStore.delete
+            monkeypatch.setattr(FolderStore, "delete", lambda *place: refuse() if "photos" in place else delete(*place))
+    clock.advance(2 * 86_400 + 1)
+    async with inside(tmp_path, clock=clock) as place:
+        await until(lambda: not later.exists())
+        store = place.engine.plugins.of(obs).store
+        while len(await store.scan("expiring")) > (in_the_way == "refusal"):  # noqa: ASYNC110  (it offers no event)
+            await anyio.sleep(0.01)
+
+
+async def refuse() -> None:
+    raise StoreRefused("403 AccessDenied")
+
+
+async def test_an_outcome_without_days_stays(tmp_path: Path, bucket: Path) -> None:
+    clock = ManualClock(1_000_000.0)
+    async with inside(tmp_path, clock=clock) as place:
+        parts = place.engine.plugins.of(obs)
+        await ObsDestination(ObsParam(bucket="photos")).deliver(OWED, RECORD, Delivering(parts))
+
+        assert (bucket / "id-7.json").exists()
+        assert await parts.store.scan("expiring") == []
+
+
+@pytest.mark.parametrize(
+    "param", ['{"bucket":""}', '{"bucket":"b","expires":366}', '{"bucket":"b","expires":-1}', "{}"]
+)
+def test_a_bad_destination_is_refused(param: str) -> None:
+    with pytest.raises(InvalidField):
+        Registry([obs]).check_destination(DestinationSpec(destination="OBS", param=param))
+
+
+async def test_a_destination_without_a_store_says_what_to_set(tmp_path: Path) -> None:
+    async with house(tmp_path, [obs]) as place:
+        parts = place.engine.plugins.of(obs)
+
+        with pytest.raises(SettingsError, match=r"plugins\.obs\.folder"):
+            await ObsDestination(ObsParam(bucket="photos")).deliver(OWED, RECORD, Delivering(parts))

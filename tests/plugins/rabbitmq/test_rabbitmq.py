@@ -1,0 +1,468 @@
+"""RabbitMQ as a source, against a real broker where there is something to ask of one."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+import pamqp.encode
+import pytest
+from pamqp.commands import Basic
+
+from engine import SettingsError
+from engine.resources.bound_trigger import BoundTrigger
+from plugins._shared.deadline import patience
+from plugins._shared.fields import EVENT_LIMIT
+from plugins.rabbitmq import plugin
+from plugins.rabbitmq.accepted import FULL, MARK, ROWS, Accepted, mark_of
+from plugins.rabbitmq.connection import opened
+from plugins.rabbitmq.options import RabbitOptions
+from plugins.rabbitmq.settings import Instance, RabbitSettings
+from plugins.rabbitmq.source import _Reader
+from plugins.rabbitmq.window import FIRST, Window
+from tests.support.rabbit_broker import PASSWORD, USER, VHOST, Broker, started_broker
+from tests.support.triggering import House, house, messages, until
+
+#: What is in the way is looked for, and tried again, all the time.
+QUICK: dict[str, Any] = {"plugins__rabbitmq__check_every": 0.1, "retry__longest": 0.2}
+
+
+@pytest.fixture
+async def broker() -> Broker:
+    return await started_broker()
+
+
+def options(**changes: Any) -> RabbitOptions:
+    whole = {"instance_id": "i", "exchange_name": "x", "access_password": "p", "batch_size": 10, **changes}
+    return msgspec.convert(whole, RabbitOptions)
+
+
+# --- what was accepted lately -------------------------------------------------------------------------------
+
+
+def test_a_message_is_known_by_its_id_and_content() -> None:
+    long = "x" * 200
+
+    assert mark_of("a", b"b") == mark_of("a", b"b")
+    assert len({mark_of("a", b"b"), mark_of("a", b"c"), mark_of("b", b"b"), mark_of("ab", b"")}) == 4
+    assert mark_of(long + "1", b"b") != mark_of(long + "2", b"b")
+
+
+@pytest.mark.parametrize("together", [1, 10, 1000])
+def test_the_last_messages_are_remembered_and_others_forgotten(together: int) -> None:
+    disk: dict[str, bytes] = {"exchange": b"x"}
+    accepted = Accepted(disk)
+    marks = [number.to_bytes(MARK, "big") for number in range(2 * ROWS * FULL + 5000)]
+    for start in range(0, len(marks), together):
+        cursor = accepted.cursor(marks[start : start + together])
+        assert len(cursor) == 1
+        disk.update(cursor)
+        accepted.note(cursor)
+        if start % 3000 == 0:
+            accepted = Accepted(disk)  # the next engine
+
+    assert all(mark in accepted for mark in marks[-(ROWS - 1) * FULL :])
+    assert not any(mark in accepted for mark in marks[: -ROWS * (FULL + together)])
+    assert len(disk) == ROWS + 1
+
+
+def test_a_batch_without_ids_moves_no_cursor() -> None:
+    assert Accepted({}).cursor([]) == {}
+    assert b"" not in Accepted({"0": bytes(8)})
+
+
+# --- the window ---------------------------------------------------------------------------------------------
+
+
+def test_the_window_has_room_for_two_batches_or_for_as_many_bytes() -> None:
+    window = Window(1000, room=10_000)
+
+    sizes = []
+    for largest in (0, 4000, *[1] * 30):
+        window.saw(largest)
+        sizes.append(window.size)
+
+    assert (sizes[0], sizes[1], sizes[-1]) == (2000, 2, 2000)
+    assert sizes[1:] == sorted(sizes[1:])
+    assert window.saw(20_000)
+    assert (window.size, window.batch) == (1, 1)
+
+
+# --- settings -----------------------------------------------------------------------------------------------
+
+
+def test_the_settings_of_an_instance_go_before_what_a_trigger_says() -> None:
+    settings = RabbitSettings(instances={"i": Instance(address="real:1", user="u", password="p")})
+    login = options(instance_id="j", connect_address="other:1", access_user="w")
+
+    assert settings.broker(options(connect_address="other:1")).address == "real:1"
+    assert settings.broker(login) == Instance(address="other:1", user="w", password="p")
+
+
+def test_an_instance_that_nobody_knows_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"plugins\.rabbitmq\.instances\.i\.address"):
+        RabbitSettings().broker(options())
+
+
+@pytest.mark.parametrize("address", ["a:1/?no_verify_ssl=1&cafile=/etc/passwd#", "u:p@a:1", "a:1\n"])
+def test_a_trigger_names_a_host_and_no_more_of_a_url(address: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match="connect_address"):
+        options(connect_address=address)
+
+
+def test_an_authority_means_nothing_without_tls() -> None:
+    with pytest.raises(ValueError, match="tls = true"):
+        Instance(address="a:1", ca_file="/ca.pem")
+
+
+async def test_without_the_client_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiormq", None)
+
+    with pytest.raises(SettingsError, match=r"pip install '.\[rabbitmq\]'"):
+        async with opened(Instance(address="127.0.0.1:9"), ""):
+            pass
+
+
+async def test_a_broker_that_is_away_is_named() -> None:
+    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1.*9"):
+        async with opened(Instance(address="127.0.0.1:9"), ""):
+            pass
+
+
+@pytest.mark.slow
+async def test_a_broker_that_falls_silent_is_told(broker: Broker) -> None:
+    async with silenced(broker) as (address, silence):
+        with pytest.RaisesGroup(pytest.RaisesExc(ConnectionError, match="the broker said nothing within")):
+            async with opened(Instance(address=address, user=USER, password=PASSWORD), VHOST) as channel:
+                silence.set()
+                with patience("the broker said nothing", 0.2):
+                    await channel.queue_declare("q")
+
+
+@asynccontextmanager
+async def silenced(broker: Broker) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A way to the broker, on which it hears nothing more once the event is set."""
+    silence = asyncio.Event()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, mute: bool) -> None:
+        while data := await reader.read(1 << 16):
+            if not (mute and silence.is_set()):
+                writer.write(data)
+        writer.close()
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, onward = await asyncio.open_connection("127.0.0.1", broker.port)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(carry, there, writer, mute=False))
+            await carry(reader, onward, mute=True)
+
+    async with await asyncio.start_server(join, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", silence
+
+
+# --- the source ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def exchange(broker: Broker) -> str:
+    return await created(broker)
+
+
+async def created(broker: Broker, kind: str = "fanout") -> str:
+    name = f"x-{uuid.uuid4()}"
+    await broker.create(name, kind)
+    return name
+
+
+async def bound(place: House, broker: Broker, exchange: str, **changes: Any) -> BoundTrigger:
+    data = {"exchange_name": exchange, "batch_size": 10, "vhost": VHOST, "connect_address": broker.address, **changes}
+    return await place.create("RABBITMQ", instance_id="i", **{"access_user": USER, "access_password": PASSWORD, **data})
+
+
+async def reading(place: House, broker: Broker, exchange: str, **changes: Any) -> BoundTrigger:
+    trigger = await bound(place, broker, exchange, **changes)
+    await runs(place, trigger)
+    return trigger
+
+
+async def runs(place: House, trigger: BoundTrigger) -> None:
+    await until(lambda: place.state(trigger).state == "running")
+
+
+async def has(broker: Broker, trigger: BoundTrigger, *, ready: int | None) -> None:
+    """Return once so many messages of the trigger's queue wait to be sent; None: once it is gone."""
+    while (found := await broker.ready(queue_of(trigger))) != ready:
+        assert found is None or ready is None or found > ready, f"{found} is less than {ready}"
+        await anyio.sleep(0.02)
+
+
+def queue_of(trigger: BoundTrigger) -> str:
+    return f"functiond-{trigger.id}"
+
+
+@pytest.mark.slow
+async def test_a_batch_is_one_event(tmp_path: Path, broker: Broker, exchange: str) -> None:
+    async with house(tmp_path, [plugin], plugins__rabbitmq__batch_wait=60.0) as place:
+        await reading(place, broker, exchange, batch_size=2)
+        await broker.send(exchange, b"a", b"\xc3\xa9", ids=False)
+        await messages(place, 2)
+
+        [event] = await place.events()
+        assert abs(event.pop("event_time") - place.engine.clock.now()) < 60
+        assert event == {
+            "event_version": "v1.0",
+            "trigger_type": "RABBITMQ",
+            "region": place.engine.settings.http.region,
+            "instance_id": "i",
+            "records": [{"messages": ["a", "é"], "topic_id": exchange}],
+        }
+
+
+@pytest.mark.slow
+async def test_batches_end_at_their_bytes_and_a_message_too_large_is_thrown_away(
+    tmp_path: Path, broker: Broker, exchange: str
+) -> None:
+    async with house(tmp_path, [plugin], plugins__rabbitmq__batch_bytes=1 << 20) as place:
+        trigger = await reading(place, broker, exchange, batch_size=1000)
+        await broker.send(exchange, b"x" * EVENT_LIMIT, *[b"%d" % n + b"y" * 700_000 for n in range(3)], b"end")
+        found = await messages(place, 4)
+
+        assert [message[:1] for message in found] == ["0", "1", "2", "e"]
+        assert len(await place.events()) >= 3
+        await until(lambda: place.state(trigger).refused == 1)
+
+
+@pytest.mark.slow
+async def test_of_large_messages_few_are_held(
+    tmp_path: Path, broker: Broker, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    accept = _Reader._accept
+
+    async def watched(reader: _Reader, batch: Sequence[Any]) -> None:
+        held.append(len(batch) + reader._came.qsize())
+        await accept(reader, batch)
+
+    async with house(tmp_path, [plugin]) as place:
+        trigger = await reading(place, broker, exchange, batch_size=1000)
+    await broker.send(exchange, *[b"%d" % n + b"x" * 20_000 for n in range(300)])
+    monkeypatch.setattr(_Reader, "_accept", watched)
+    async with house(tmp_path, [plugin], plugins__rabbitmq__batch_bytes=100_000) as place:
+        await messages(place, 300)
+        await has(broker, trigger, ready=0)
+
+        assert max(held) <= FIRST + 9
+        assert max(held[-10:]) <= 9
+
+
+@pytest.mark.slow
+async def test_a_message_with_an_id_is_accepted_once_and_others_as_often_as_they_come(
+    tmp_path: Path, broker: Broker, exchange: str
+) -> None:
+    async with house(tmp_path, [plugin]) as place:
+        trigger = await reading(place, broker, exchange)
+        await broker.send(exchange, b"1", b"1", b"2")
+        await broker.send(exchange, b"1", b"3")
+        await broker.send(exchange, b"4", b"4", ids=False)
+        found = await messages(place, 5)
+        await has(broker, trigger, ready=0)
+
+        assert found == ["1", "2", "3", "4", "4"]
+
+
+@pytest.mark.slow
+async def test_what_stands_beside_a_message_stops_no_trigger(
+    tmp_path: Path, broker: Broker, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, now = b"\xf0\xff", datetime.now(UTC)
+    async with house(tmp_path, [plugin]) as place:
+        trigger = await reading(place, broker, exchange)
+        with monkeypatch.context() as patch:  # this client would send no such things
+            for kind in ("shortstr", "timestamp"):
+                patch.setitem(pamqp.encode.METHODS, kind, partial(_encoded, pamqp.encode.METHODS[kind], odd))
+            patch.setattr(pamqp.encode, "short_string", partial(_encoded, pamqp.encode.short_string, odd))
+            async with broker.channel() as channel:
+                for body, properties, key in (
+                    (b"id", Basic.Properties(message_id="odd"), ""),
+                    (b"time", Basic.Properties(timestamp=now), ""),
+                    (b"table", Basic.Properties(headers={"odd": 1}, message_id="1"), ""),
+                    (b"key", Basic.Properties(), "odd"),
+                ):
+                    await channel.basic_publish(body, exchange=exchange, routing_key=key, properties=properties)
+        await broker.send(exchange, b"good")
+
+        assert await messages(place, 5) == ["id", "time", "table", "key", "good"]
+        await has(broker, trigger, ready=0)
+
+
+def _encoded(encode: Callable[[Any], bytes], odd: bytes, value: Any) -> bytes:
+    if isinstance(value, datetime):
+        return int(value.timestamp() * 1e6).to_bytes(8, "big")
+    return bytes([len(odd)]) + odd if value == "odd" else encode(value)
+
+
+@pytest.mark.slow
+async def test_a_topic_exchange_gives_all_its_messages(tmp_path: Path, broker: Broker) -> None:
+    async with house(tmp_path, [plugin]) as place:
+        exchange = await created(broker, "topic")
+        await reading(place, broker, exchange)
+        await broker.send(exchange, b"1")
+
+        assert await messages(place, 1) == ["1"]
+
+
+@pytest.mark.slow
+async def test_a_direct_exchange_is_refused(tmp_path: Path, broker: Broker) -> None:
+    async with house(tmp_path, [plugin]) as place:
+        trigger = await bound(place, broker, await created(broker, "direct"))
+
+        await until(lambda: "is a direct exchange" in place.state(trigger).problem)
+
+
+@pytest.mark.slow
+async def test_a_full_backlog_leaves_messages_at_the_broker(tmp_path: Path, broker: Broker, exchange: str) -> None:
+    async with house(tmp_path, [plugin], queue__function_rows=1) as place:
+        trigger = await reading(place, broker, exchange, batch_size=2)
+        await broker.send(exchange, b"first")
+        await messages(place, 1)
+        await broker.send(exchange, *(b"%d" % number for number in range(10)))
+        await until(lambda: "backlog" in place.state(trigger).problem)
+
+        await has(broker, trigger, ready=6)  # two batches are here
+
+
+@pytest.mark.slow
+async def test_a_broker_that_forgets_acknowledgements_brings_nothing_twice(
+    tmp_path: Path, broker: Broker, exchange: str
+) -> None:
+    sent = [b"%d" % number for number in range(300)]
+    async with house(tmp_path, [plugin], **QUICK, plugins__rabbitmq__batch_wait=0.0) as place:
+        trigger = await reading(place, broker, exchange, batch_size=5)
+        await broker.send(exchange, *sent)
+        await messages(place, 300)
+        await restart(broker, lambda: place.state(trigger).problem != "")
+        await runs(place, trigger)
+        await broker.send(exchange, b"last")
+        found = await messages(place, 301)
+        await has(broker, trigger, ready=0)
+
+        assert sorted(found) == sorted([*(number.decode() for number in sent), "last"])
+
+
+@pytest.mark.slow
+async def test_a_broker_lost_while_a_batch_waits_for_room_brings_that_batch_again(
+    tmp_path: Path, broker: Broker, exchange: str
+) -> None:
+    async with house(tmp_path, [plugin], **QUICK, queue__function_rows=1) as place:
+        trigger = await reading(place, broker, exchange, batch_size=2)
+        await broker.send(exchange, b"1", ids=False)
+        await messages(place, 1)
+        await broker.send(exchange, b"2", b"3", ids=False)
+        await until(lambda: "backlog" in place.state(trigger).problem)
+        await restart(broker, lambda: place.state(trigger).state == "failing")
+        [first] = await place.keys()
+        await place.engine.dispatcher.cancel(first)
+
+        assert await messages(place, 3) == ["1", "2", "3"]
+
+
+async def restart(broker: Broker, noticed: Any) -> None:
+    await anyio.to_thread.run_sync(broker.kill)
+    await until(noticed)
+    await anyio.to_thread.run_sync(broker.start)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"exchange_name": "nowhere"}, "no exchange 'nowhere'"),
+        ({"access_password": "wrong"}, "Login was refused"),
+        ({"vhost": "elsewhere"}, "no vhost 'elsewhere'"),
+    ],
+)
+async def test_what_the_broker_refuses_is_told(
+    tmp_path: Path, broker: Broker, exchange: str, change: dict[str, Any], named: str
+) -> None:
+    async with house(tmp_path, [plugin]) as place:
+        trigger = await bound(place, broker, **{"exchange": exchange, **change})
+
+        await until(lambda: named in place.state(trigger).problem)
+
+
+@pytest.mark.slow
+async def test_a_queue_that_someone_deletes_is_made_again(tmp_path: Path, broker: Broker, exchange: str) -> None:
+    async with house(tmp_path, [plugin], **QUICK) as place:
+        trigger = await reading(place, broker, exchange)
+        await broker.delete_queue(queue_of(trigger))
+        await until(lambda: place.state(trigger).failures == 1)
+        await runs(place, trigger)
+        await broker.send(exchange, b"1")
+
+        assert await messages(place, 1) == ["1"]
+
+
+@pytest.mark.slow
+async def test_an_exchange_made_anew_is_read(tmp_path: Path, broker: Broker, exchange: str) -> None:
+    async with house(tmp_path, [plugin], **QUICK) as place:
+        trigger = await reading(place, broker, exchange)
+        await broker.delete(exchange)
+        await until(lambda: "no exchange" in place.state(trigger).problem)
+        await broker.create(exchange)
+        await runs(place, trigger)
+        await broker.send(exchange, b"1")
+
+        assert await messages(place, 1) == ["1"]
+
+
+@pytest.mark.slow
+async def test_the_queue_goes_with_its_trigger(tmp_path: Path, broker: Broker, exchange: str) -> None:
+    async with house(tmp_path, [plugin]) as place:
+        trigger = await reading(place, broker, exchange)
+        await has(broker, trigger, ready=0)
+        await place.delete(trigger)
+
+        await has(broker, trigger, ready=None)
+
+
+@pytest.mark.slow
+async def test_a_trigger_may_be_moved_to_another_exchange(tmp_path: Path, broker: Broker, exchange: str) -> None:
+    async with house(tmp_path, [plugin]) as place:
+        other = await created(broker)
+        trigger = await place.update(await reading(place, broker, exchange), exchange_name=other)
+        while (await place.cursors(trigger)).get("exchange") != other.encode():  # noqa: ASYNC110  (as below)
+            await anyio.sleep(0.01)  # until it has left the first
+        await broker.send(exchange, b"1")
+        await broker.send(other, b"2")
+
+        assert await messages(place, 1) == ["2"]
+        await has(broker, trigger, ready=0)
+
+
+@pytest.mark.slow
+async def test_settings_say_where_a_broker_is_and_whom_to_believe(
+    tmp_path: Path, broker: Broker, exchange: str
+) -> None:
+    table = "plugins__rabbitmq__instances__i__"
+    login = {f"{table}address": f"127.0.0.1:9, {broker.tls_address}", f"{table}user": USER, f"{table}tls": True}
+    known: dict[str, Any] = {**login, f"{table}password": PASSWORD, f"{table}ca_file": str(broker.ca_file)}
+    async with house(tmp_path / "known", [plugin], **known) as place:
+        await reading(place, broker, exchange, access_password="none", connect_address="")
+        await broker.send(exchange, b"1")
+
+        assert await messages(place, 1) == ["1"]
+    del known[f"{table}ca_file"]
+    async with house(tmp_path / "unknown", [plugin], **known) as place:
+        trigger = await bound(place, broker, exchange)
+
+        await until(lambda: "CERTIFICATE_VERIFY_FAILED" in place.state(trigger).problem)

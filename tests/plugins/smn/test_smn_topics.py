@@ -1,0 +1,277 @@
+"""The engine's own topics: their API, and the functions that their messages call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from msgspec import Struct
+
+from engine import Plugin
+from engine.code.store import CodeSource
+from engine.model import Record, State
+from engine.model.urn import parse_urn
+from engine.protocols import Selection
+from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.triggers import TriggerDraft
+from engine.testing import ManualClock
+from plugins.smn import plugin as smn
+from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
+from tests.support.triggering import HELD, URN, House, NeverStarts, door, house, until
+
+TOPIC = f"urn:smn:{REGION}:{PROJECT}:orders"
+HELLO_ID, OTHER_ID = 1, 2
+MOMENT = 1_772_346_600.0  # 2026-03-01T06:30:00Z
+
+
+class Scene(Struct, kw_only=True):
+    place: House
+    client: httpx.AsyncClient
+
+    async def ask(self, method: str, path: str, body: Any = None, project: str = PROJECT, **headers: str) -> Any:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        path = f"/v2/{project}/notifications/{path}"
+        return await self.client.request(method, path, json=body, headers=named)
+
+    async def publish(self, message: str = "paid", **more: Any) -> httpx.Response:
+        reply: httpx.Response = await self.ask("POST", f"topics/{TOPIC}/publish", {"message": message, **more})
+        return reply
+
+    async def trigger(self, function: str = "hello", topic: str = TOPIC) -> BoundTrigger:
+        urn = parse_urn(function, region=REGION, project=PROJECT)
+        draft = TriggerDraft(kind="SMN", data={"topic_urn": topic})
+        trigger = await self.place.engine.resources.triggers.create(urn, draft)
+        await until(lambda: self.place.state(trigger).state == "running")
+        return trigger
+
+    async def messages(self) -> list[str]:
+        return [record["smn"]["message"] for event in await self.place.events() for record in event["record"]]
+
+    async def record(self, function_id: int) -> Record:
+        """The one of this function."""
+        selection = Selection(function_id=function_id, states=frozenset(State))
+        [found], _ = await self.place.engine.storage.records.list(selection)
+        return found
+
+    async def ended(self, function_id: int) -> Record:
+        await self.place.engine.dispatcher.ended((await self.record(function_id)).key, None)
+        return await self.record(function_id)
+
+
+@asynccontextmanager
+async def scene(folder: Path, plugin: Plugin = smn, **more: Any) -> AsyncIterator[Scene]:
+    """With the topic, and the trigger of an earlier engine, if there was one."""
+    async with house(folder, [plugin], **more) as place, door(place) as client:
+        made = Scene(place=place, client=client)
+        await made.ask("POST", "topics", {"name": "orders"})
+        yield made
+
+
+async def another_function(place: House) -> None:
+    hello = place.engine.catalog.route(place.urn)
+    other = msgspec.structs.replace(hello, function_id=0, name="other")
+    await place.engine.catalog.create(other, CodeSource(kind="inline", file=encoded(SOURCE)))
+
+
+async def test_an_event_is_as_documented(tmp_path: Path) -> None:
+    async with scene(tmp_path, clock=ManualClock(MOMENT)) as one:
+        await one.trigger()
+        attribute = {"name": "level", "type": "STRING", "value": "high"}
+        reply = await one.publish('{"order": 7}', subject="order 7", message_attributes=[attribute])
+        [event] = await one.place.events()
+
+    assert (reply.status_code, reply.json().keys()) == (200, {"request_id", "message_id"})
+    request_id = event.pop("requestId")
+    assert len(request_id) == 36
+    assert event == {
+        "record": [
+            {
+                "event_version": "1.0",
+                "event_source": "smn",
+                "event_subscription_urn": URN,
+                "smn": {
+                    "topic_urn": TOPIC,
+                    "timestamp": "2026-03-01T06:30:00Z",
+                    "message_attributes": {"level": {"type": "STRING", "value": "high"}},
+                    "message": '{"order": 7}',
+                    "type": "notification",
+                    "message_id": reply.json()["message_id"],
+                    "subject": "order 7",
+                },
+            }
+        ],
+        "functionname": "hello",
+        "timestamp": "Sun Mar 01 2026 06:30:00 GMT+0000 (UTC)",
+    }
+
+
+async def test_a_message_calls_every_function_of_its_topic_or_none(tmp_path: Path) -> None:
+    async with scene(tmp_path, queue__function_rows=1) as one:
+        await another_function(one.place)
+        await one.ask("POST", "topics", {"name": "narrow"})
+        for function in ("other", "hello"):
+            await one.trigger(function)
+        await one.trigger("hello", TOPIC.replace("orders", "narrow"))
+        await one.ask("POST", f"topics/{TOPIC.replace('orders', 'narrow')}/publish", {"message": "fills hello"})
+
+        refused = await one.publish("too much")
+        rows = one.place.engine.backlog.rows
+        [first] = await one.place.keys()
+        await one.place.engine.dispatcher.cancel(first)
+        taken = await one.publish("fits")
+
+        assert (refused.status_code, int(refused.headers["retry-after"]) > 0, rows) == (429, True, 1)
+        assert (taken.status_code, one.place.engine.backlog.rows) == (200, 2)
+
+
+async def test_a_function_that_is_switched_off_gets_its_message_when_it_is_on_again_and_holds_up_no_other(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as one:
+        await another_function(one.place)
+        for function in ("other", "hello"):
+            await one.trigger(function)
+        await one.place.engine.catalog.limit(one.place.urn, 0)
+        reply = await one.publish("for both")
+        one.place.engine.scheduler.resume(HELD)
+        ran = await one.ended(OTHER_ID)
+        waiting = await one.record(HELLO_ID)
+        await one.place.engine.catalog.limit(one.place.urn, 1)
+        late = await one.ended(HELLO_ID)
+
+        assert (reply.status_code, ran.state, waiting.state) == (200, State.SUCCESS, State.WAIT)
+        assert (late.key, late.state) == (waiting.key, State.SUCCESS)
+
+
+async def test_a_trigger_gets_messages_from_when_it_is_stored_and_whether_its_source_runs_or_not(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, plugin=msgspec.structs.replace(smn, trigger=NeverStarts)) as one:
+        trigger = await one.place.create("SMN", topic_urn=TOPIC.replace("orders", "others"))
+        await one.publish("not for it")
+        await one.place.update(trigger, topic_urn=TOPIC)
+        await one.publish("while it starts")
+        await one.place.delete(trigger)
+        await one.publish("late")
+
+        assert await one.messages() == ["while it starts"]
+
+
+async def test_a_publication_that_is_sent_again_calls_once(tmp_path: Path) -> None:
+    clock = ManualClock(MOMENT)
+    async with scene(tmp_path, clock=clock) as one:
+        await one.trigger()
+        path, body = f"topics/{TOPIC}/publish", {"message": "paid"}
+        first = await one.ask("POST", path, body, Idempotency_Key="a")
+        clock.advance(5)
+        again = await one.ask("POST", path, body, Idempotency_Key="a")
+        other = await one.ask("POST", path, body, Idempotency_Key="b")
+
+        assert first.json()["message_id"] == again.json()["message_id"] != other.json()["message_id"]
+        assert await one.messages() == ["paid", "paid"]
+
+
+@pytest.mark.parametrize(
+    ("body", "messages"),
+    [
+        ({"message": "a", "message_structure": '{"default": "b", "email": "c"}'}, ["b"]),
+        ({"message_structure": '{"default": "b", "functionstage": "c"}'}, ["c"]),
+        ({"message": "a", "message_attributes": [{"name": "p", "type": "PROTOCOL", "value": ["email"]}]}, []),
+        (
+            {"message": "a", "message_attributes": [{"name": "p", "type": "PROTOCOL", "value": ["functionstage"]}]},
+            ["a"],
+        ),
+        ({"message": "a", "time_to_live": "60", "tags": {"a": "b"}}, ["a"]),
+    ],
+)
+async def test_functions_get_what_is_for_functions(tmp_path: Path, body: dict[str, Any], messages: list[str]) -> None:
+    async with scene(tmp_path) as one:
+        await one.trigger()
+
+        reply = await one.ask("POST", f"topics/{TOPIC}/publish", body)
+
+        assert (reply.status_code, await one.messages()) == (200, messages)
+
+
+PUBLISH = f"topics/{TOPIC}/publish"
+REFUSED: list[tuple[str, str, Any, int, str]] = [
+    ("POST", "topics", {"name": "-x"}, 400, "SMN.0002"),
+    ("POST", "topics", [], 400, "SMN.0002"),
+    ("PUT", f"topics/{TOPIC}", {"display_name": "x" * 193}, 400, "SMN.0003"),
+    ("GET", "topics/orders", None, 400, "SMN.0005"),
+    ("GET", f"topics/{TOPIC}s", None, 404, "SMN.0006"),
+    ("GET", f"topics/urn:smn:{REGION}:theirs:orders", None, 404, "SMN.0006"),
+    ("GET", "topics?limit=0", None, 400, "SMN.0015"),
+    ("POST", PUBLISH, {}, 403, "SMN.0009"),
+    ("POST", PUBLISH, {"message": "ü" * (128 << 10 | 1)}, 403, "SMN.0009"),
+    ("POST", PUBLISH, {"message": "a", "subject": "ü" * 257}, 403, "SMN.0008"),
+    ("POST", PUBLISH, {"message_structure": '{"email": "a"}'}, 400, "SMN.0021"),
+    ("POST", PUBLISH, {"message": "a", "message_template_name": "t"}, 400, "SMN.0032"),
+    ("POST", PUBLISH, {"message": "a", "time_to_live": "86401"}, 400, "SMN.0005"),
+    ("POST", f"topics/{TOPIC}/subscriptions", {"protocol": "http", "endpoint": "http://a"}, 400, "SMN.0011"),
+    ("DELETE", "subscriptions/x", None, 400, "SMN.0014"),
+    ("GET", "message_template", None, 404, "SMN.0001"),
+]
+
+
+async def test_what_topics_cannot_do_is_refused_as_by_the_vendor(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.trigger()
+        replies = [await one.ask(method, path, body) for method, path, body, _, _ in REFUSED]
+
+        assert [(reply.status_code, reply.json()["code"]) for reply in replies] == [row[3:] for row in REFUSED]
+        assert all(reply.json().keys() == {"request_id", "code", "message"} for reply in replies)
+        assert await one.messages() == []
+
+
+async def test_topics_outlive_the_engine_and_are_their_projects_own(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.trigger()
+        shown = (await one.ask("GET", f"topics/{TOPIC}")).json()
+        theirs = await one.ask("POST", "topics", {"name": "orders"}, project="theirs")
+        own = theirs.json()["topic_urn"]
+        await one.trigger(topic=own)
+        await one.ask("POST", f"topics/{own}/publish", {"message": "not for us"}, project="theirs")
+    async with scene(tmp_path) as one:
+        again = await one.ask("POST", "topics", {"name": "orders"})
+        kept = (await one.ask("GET", f"topics/{TOPIC}")).json()
+        elsewhere = TOPIC.replace(REGION, "cn-north-4")
+        await one.ask("POST", f"topics/{elsewhere}/publish", {"message": "from any region"})
+
+        assert (theirs.status_code, again.status_code) == (201, 200)
+        assert {**kept, "request_id": ""} == {**shown, "request_id": ""}
+        assert await one.messages() == ["from any region"]
+
+
+async def test_the_trigger_tells_whether_its_subscription_is_confirmed(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        own, other = await one.trigger(), await one.trigger(topic="urn:smn:cn-north-4:abc:orders")
+        reply = await one.client.get(f"/v2/{PROJECT}/fgs/triggers/{URN}")
+        listed = (await one.ask("GET", f"topics/{TOPIC}/subscriptions")).json()
+        told = {trigger["trigger_id"]: trigger["event_data"] for trigger in reply.json()}
+
+        assert told[own.id] == {
+            "topic_urn": TOPIC,
+            "path": f"/triggers/smn/{own.id}",
+            "subscription_status": "Confirmed",
+        }
+        assert told[other.id]["subscription_status"] == "Unconfirmed"
+        assert [(one["protocol"], one["endpoint"], one["status"]) for one in listed["subscriptions"]] == [
+            ("functionstage", URN, 1)
+        ]
+
+
+async def test_a_topic_that_is_deleted_calls_nothing(tmp_path: Path) -> None:
+    async with scene(tmp_path) as one:
+        await one.trigger()
+        await one.ask("DELETE", f"topics/{TOPIC}")
+        refused = await one.publish()
+    async with scene(tmp_path) as one:  # which makes it anew
+        taken = await one.publish("again")
+
+        assert (refused.status_code, taken.status_code, await one.messages()) == (404, 200, ["again"])

@@ -1,0 +1,27 @@
+"""Builders of nouns for tests: ``waiting("a", priority=9)``."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from engine.model import Invocation, Mode
+from engine.scheduling.function_queue import Entry
+
+_keys = count(1)
+
+
+def waiting(function_id: int = 1, *, key: int | None = None, due_at: float = 0.0, **fields: Any) -> Invocation:
+    """An invocation that waits; its rank is its due time unless given."""
+    key = next(_keys) if key is None else key
+    fields.setdefault("rank", due_at)
+    return Invocation(key=key, request_id=f"request-{key}", function_id=function_id, due_at=due_at, **fields)
+
+
+def entry(function_id: int = 1, **fields: Any) -> Entry:
+    return Entry(waiting(function_id, **fields))
+
+
+def call(function_id: int = 1, **fields: Any) -> Entry:
+    """A synchronous one."""
+    return Entry(waiting(function_id, mode=Mode.SYNC, **fields))

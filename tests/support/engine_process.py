@@ -1,0 +1,76 @@
+"""An engine as a process of its own, and the command line that talks to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from msgspec import Struct
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = (sys.executable, "-m", "engine")
+#: Nothing of the surroundings that would be a setting.
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("FUNCTIOND_")}
+
+
+class EngineProcess(Struct):
+    """``said`` is its standard output, to be read; its log lines are in ``log`` once it has ended."""
+
+    process: subprocess.Popen[str]
+    url: str
+    said: IO[str]
+    log: list[str]
+
+
+@contextmanager
+def engine_process(
+    folder: Path,
+    *options: str,
+    environ: Mapping[str, str] | None = None,
+    program: Sequence[str | Path] = PROGRAM,
+    cwd: Path = ROOT,
+) -> Iterator[EngineProcess]:
+    """A running engine that keeps its data in ``folder``/data; ended by SIGTERM. Functions reach the host's files."""
+    command = [*program, "serve", "--port", "0", "--data-dir", str(folder / "data"), *options]
+    environment = {**CLEAN, "FUNCTIOND_LOG__FORMAT": "json", "FUNCTIOND_EXECUTOR__ISOLATION": "process"}
+    environment |= environ or {}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True, cwd=cwd)
+    with process, ThreadPoolExecutor(1) as drain:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        try:
+            log: list[str] = []
+            engine = EngineProcess(process=process, url=_url(process.stderr, log), said=process.stdout, log=log)
+            # Its log must go somewhere, or a full pipe would hold it up.
+            drain.submit(log.extend, process.stderr)
+            yield engine
+        finally:
+            process.terminate()
+
+
+def _url(lines: Iterator[str] | Any, log: list[str]) -> str:
+    for line in lines:
+        log.append(line)
+        if '"serving"' in line:
+            url: str = json.loads(line)["url"]
+            return url
+    raise AssertionError(f"the engine ended: {''.join(log)}")
+
+
+def functiond(
+    *arguments: str | Path, url: str = "", stdin: str = "", environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    environment = {**CLEAN, **({"FUNCTIOND_URL": url} if url else {}), **(environ or {})}
+    command = [sys.executable, "-m", "engine", *map(str, arguments)]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120, check=False
+    )

@@ -1,0 +1,318 @@
+"""The HTTP API over a real socket, in front of doubles for what stands behind it."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from engine.asgi.listener import listen
+from engine.code.store import CodeStore
+from engine.config.plugin_registry import Registry, load_plugins
+from engine.functions.aliases import Aliases
+from engine.functions.catalog import Catalog, listed
+from engine.functions.versions import Versions
+from engine.http.api.parts import HealthChecks, Parts
+from engine.http.server import create_app
+from engine.metrics.usage import Usage
+from engine.model import AsyncSettings, DestinationSpec, Function, Outcome, Owed, Record, Request, State
+from engine.model.clock import SystemClock
+from engine.model.identity import Identity
+from engine.pipeline.circuit_breaker import Standing
+from engine.pipeline.redrive import Redrive
+from engine.protocols import Purged, Selection, StoredResource
+from engine.resources.facade import Resources
+from engine.testing import MemoryStorage
+from engine.testing.resources import MemoryResourceStore
+
+PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
+REGION = "local-1"
+BASE = f"/v2/{PROJECT}/fgs/functions"
+SOURCE = "def handler(event, context):\n    return event\n"
+
+
+def urn_of(name: str = "hello", version: str = ":latest") -> str:
+    return f"urn:fss:{REGION}:{PROJECT}:function:default:{name}{version}"
+
+
+def encoded(text: str | bytes) -> str:
+    return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()
+
+
+def zipped(**files: str) -> bytes:
+    """A package with these files, ``__`` in a name standing for a dot."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("__", "."), text)
+    return buffer.getvalue()
+
+
+class MemoryCatalogStore:
+    def __init__(self) -> None:
+        self.functions: dict[tuple[int, str], Function] = {}
+        self.settings: dict[tuple[int, str], AsyncSettings] = {}
+        self.broken: Exception | None = None
+        self.written: Callable[[], None] = lambda: None
+        self.deleted_with: Callable[[Sequence[StoredResource]], None] = lambda bound: None
+        self._last = 0
+
+    async def load(self) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
+        return list(self.functions.values()), dict(self.settings)
+
+    async def new_function_id(self) -> int:
+        self._last += 1
+        return self._last
+
+    async def put_function(self, function: Function) -> None:
+        await self.put_functions([function])
+
+    async def put_functions(self, functions: Sequence[Function]) -> None:
+        async with self._write():
+            for function in functions:
+                self.functions[function.function_id, function.version] = function
+
+    async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
+        async with self._write():
+            self.functions[version.function_id, version.version] = version
+            if settings is not None:
+                self.settings[version.function_id, version.version] = settings
+
+    async def delete_version(self, function_id: int, version: str, bound: Sequence[StoredResource] = ()) -> None:
+        async with self._write():
+            self.functions.pop((function_id, version), None)
+            self.settings.pop((function_id, version), None)
+            self.deleted_with(bound)
+
+    async def delete_function(self, function_id: int) -> None:
+        async with self._write():
+            self.functions = {key: value for key, value in self.functions.items() if key[0] != function_id}
+            self.settings = {key: value for key, value in self.settings.items() if key[0] != function_id}
+
+    async def put_settings(self, function_id: int, version: str, settings: AsyncSettings) -> None:
+        async with self._write():
+            self.settings[function_id, version] = settings
+
+    async def delete_settings(self, function_id: int, version: str) -> None:
+        async with self._write():
+            del self.settings[function_id, version]
+
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[None]:
+        if self.broken:
+            raise self.broken
+        yield
+        # Like a journal: what is written stays written, whatever becomes of the caller meanwhile.
+        self.written()
+        await anyio.lowlevel.checkpoint()
+
+
+class Engine:
+    """Intake, dispatcher and records at once: what is accepted waits until ``finish`` ends it."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog, self.identity, self.clock = catalog, Identity(node=7), SystemClock()
+        self.requests: list[Request] = []
+        self.rows: dict[int, Record] = {}
+        self.outcome = Outcome(result=b'"done"', log=b"said\n", started_at=1.0, ended_at=1.5, memory_used=1 << 20)
+        self.refuses: Exception | None = None
+        self.waited = anyio.Event()
+        self.logs: dict[str, bytes] = {}  #: whole ones
+        self._ends: dict[int, anyio.Event] = {}
+
+    async def accept(self, request: Request) -> str:
+        function = self._admit(request)
+        key = self.identity.next_key(self.clock.now())
+        request_id = self.identity.request_id(key)
+        self._ends[key] = anyio.Event()
+        self.rows[key] = Record(
+            key=key,
+            request_id=request_id,
+            function_id=function.function_id,
+            version=function.version,
+            alias=request.function.alias or "",
+            source=request.source,
+            state=State.WAIT,
+            priority=request.priority,
+            due_at=self.clock.now() + request.delay,
+            payload=request.payload,
+        )
+        return request_id
+
+    async def call(self, request: Request) -> tuple[str, Function, Outcome]:
+        function = self._admit(request)
+        return self.identity.request_id(self.identity.next_key(self.clock.now())), function, self.outcome
+
+    def _admit(self, request: Request) -> Function:
+        function = self.catalog.route(request.function, request.headers)
+        if self.refuses:
+            raise self.refuses
+        self.requests.append(request)
+        return function
+
+    def finish(self, request_id: str, state: State = State.SUCCESS, code: int = 0, message: str = "") -> None:
+        key = self.identity.key_of(request_id) or 0
+        now = self.clock.now()
+        changes = {"state": state, "code": code, "message": message, "started_at": now, "ended_at": now}
+        self.rows[key] = replace(self.rows[key], attempt=1, result=b'"done"', **changes)
+        self._ends[key].set()
+
+    async def cancel(self, key: int) -> bool:
+        if self.rows[key].state.final:
+            return False
+        self.finish(self.rows[key].request_id, State.FAIL, 4208, "function invocation canceled")
+        return True
+
+    async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (the seam says so)
+        self.waited.set()
+        with anyio.move_on_after(timeout):
+            await self._ends[key].wait()
+
+    async def log(self, key: int, request_id: str) -> bytes | None:
+        return self.logs.get(request_id)
+
+    async def instance_log(self, function_id: int) -> bytes:
+        return self.logs.get("", b"")
+
+    async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
+        found = [row for row in self.rows.values() if _matches(row, selection)]
+        return found[selection.offset : selection.offset + selection.limit], len(found)
+
+    async def get(self, key: int) -> Record | None:
+        return self.rows.get(key)
+
+    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+        return Purged(request_ids=(), more=False, next_due=None)
+
+
+def _matches(row: Record, selection: Selection) -> bool:
+    return (
+        row.function_id == selection.function_id
+        and selection.version in ("", row.version)
+        and selection.alias in ("", row.alias)
+        and (not selection.states or row.state in selection.states)
+        and (selection.keys is None or row.key in selection.keys)
+        and selection.begin <= row.accepted_at <= selection.end
+    )
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+
+class Api(Struct, kw_only=True):
+    """A running API, and how to talk to it."""
+
+    port: int
+    catalog: Catalog
+    codes: CodeStore
+    parts: Parts
+    store: MemoryCatalogStore
+    engine: Engine
+    health: dict[str, Any] = field(default_factory=dict)
+
+    async def send(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, base: str = BASE
+    ) -> Answer:
+        """One request; a body that is not bytes goes as JSON."""
+        given = dict(headers or {})
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        if data is not None:
+            given.setdefault("Content-Type", "application/json")
+        return await anyio.to_thread.run_sync(self._send, method, base + path, data, given)
+
+    def _send(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, data, headers)
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    async def create(self, name: str = "hello", **fields: object) -> Answer:
+        body = {
+            "func_name": name,
+            "package": "default",
+            "runtime": "Python3.10",
+            "handler": "index.handler",
+            "timeout": 3,
+            "memory_size": 128,
+            "code_type": "inline",
+            "func_code": {"file": encoded(SOURCE)},
+        }
+        return await self.send("POST", "", {**body, **fields})
+
+    async def invoke(self, name: str = "hello", body: object = None, **headers: str) -> Answer:
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        return await self.send("POST", f"/{urn_of(name)}/invocations-async", body, named)
+
+
+class NoDeliveries:
+    """Nothing is under way, and no destination fails."""
+
+    def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
+
+    def standing(self, owed: Owed) -> Standing:
+        return Standing()
+
+
+@asynccontextmanager
+async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[Api]:
+    store, codes, clock = MemoryCatalogStore(), CodeStore(folder), SystemClock()
+    catalog = Catalog(store, codes, clock, region=REGION, may_run_long=listed(["slow"]))
+    kept = MemoryResourceStore()
+    resources = Resources(kept, catalog, codes, clock, registry=Registry(load_plugins()), region=REGION)
+    aliases = Aliases(catalog, kept, clock)
+    await resources.load()
+    await aliases.load()
+    engine = Engine(catalog)
+    health: dict[str, Any] = {}
+    redrive = Redrive(
+        outbox=MemoryStorage().outbox,
+        records=engine,
+        intake=engine,
+        catalog=catalog,
+        identity=engine.identity,
+        clock=clock,
+        region=REGION,
+        deliveries=NoDeliveries(),
+    )
+    parts = Parts(
+        redrive=redrive,
+        intake=engine,
+        dispatcher=engine,
+        records=engine,
+        identity=engine.identity,
+        catalog=catalog,
+        versions=Versions(catalog, store, codes, clock, engine.identity),
+        aliases=aliases,
+        codes=codes,
+        clock=clock,
+        region=REGION,
+        resources=resources,
+        usage=Usage(catalog.project_of),
+        transcripts=engine,
+        health=HealthChecks(alive=lambda: health, ready=lambda: health, metrics=lambda: b"up 1\n"),
+        update_resets=update_resets,
+    )
+    async with listen(create_app(parts), "127.0.0.1", 0) as port:
+        yield Api(port=port, catalog=catalog, codes=codes, parts=parts, store=store, engine=engine, health=health)

@@ -1,0 +1,60 @@
+"""A second broker that speaks Kafka's protocol, for states that Tansu does not show: noida-db.
+
+As Apache Kafka does, and unlike Tansu, it deletes records on request, writes markers of transactions into the log and
+refuses offsets out of range. Unlike Apache Kafka, it keeps the offsets of groups when their topic is deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import RecordsToDelete
+
+from tests.support.kafka_broker import Broker
+
+
+class Peer(Broker):
+    def __init__(self, folder: Path) -> None:
+        super().__init__("", {})
+        self._folder = folder
+
+    async def run(self) -> None:
+        options = ["--only", "kafka", "--kafka-port", str(self.port), "--data-dir", str(self._folder)]
+        await self.start(_program(), "start", *options, port=self.port)
+
+    async def delete_records(self, topic: str, partition: int, before: int) -> None:
+        """Move the beginning of a partition, as retention does."""
+        async with self.admin() as admin:
+            await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(before_offset=before)})
+
+    async def send_in_transaction(self, topic: str, *values: bytes, partition: int, timestamp: int) -> None:
+        """The marker of the transaction's end takes the offset after the last record."""
+        async with (
+            AIOKafkaProducer(bootstrap_servers=self.address, transactional_id="t") as producer,
+            producer.transaction(),
+        ):
+            for value in values:
+                await producer.send_and_wait(topic, value, partition=partition, timestamp_ms=timestamp)
+
+
+@asynccontextmanager
+async def kafka_peer(folder: Path) -> AsyncIterator[Peer]:
+    """Runs while the block is entered."""
+    peer = Peer(folder)
+    await peer.run()
+    try:
+        yield peer
+    finally:
+        await peer.kill()
+
+
+def _program() -> Path:
+    package = find_spec("noida_db")
+    if package is None or package.origin is None:
+        pytest.skip("there is no second Kafka broker to try: pip install noida-db")
+    return Path(package.origin).parent / "noida-db"

@@ -1,0 +1,167 @@
+"""A real RabbitMQ, as a process of its own on ports that are free: one for the whole test run, since it takes seconds.
+
+Its user, password and virtual host have the characters that are easily got wrong.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from subprocess import DEVNULL
+from urllib.parse import quote
+
+import aiormq
+import aiormq.abc
+import anyio.to_thread
+import pytest
+from pamqp.commands import Basic
+
+from tests.support.certificates import write_certificate
+from tests.support.ports import free_port
+
+#: Debian's, as the script of that name starts it, but as whoever runs the tests.
+PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+USER, PASSWORD, VHOST = "sh@p", "p@s/w%25r?d", "/sh op"
+#: Seconds that it may take to start.
+PATIENCE = 200.0
+
+
+class Broker:
+    """One that runs, or will again on the same ports with what it had stored."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port, self.tls_port, self._epmd_port = free_port(), free_port(), free_port()
+        self.address, self.tls_address = f"127.0.0.1:{self.port}", f"127.0.0.1:{self.tls_port}"
+        self.ca_file = folder / "cert.pem"
+        self._processes: list[subprocess.Popen[bytes]] = []
+        write_certificate(folder)
+        (folder / "rabbitmq.conf").write_text(self._configuration())
+
+    def start(self) -> None:
+        environment = self._environment()
+        epmd = ["epmd", "-address", "127.0.0.1", "-port", str(self._epmd_port)]  # else the broker starts one that stays
+        self._processes = [subprocess.Popen(epmd, env=environment, stdout=DEVNULL, stderr=DEVNULL)]
+        with (self._folder / "output").open("wb") as output:
+            server = subprocess.Popen(
+                [PROGRAM], env=environment, stdin=DEVNULL, stdout=output, stderr=output, cwd=self._folder
+            )
+        self._processes.append(server)
+        until = time.monotonic() + PATIENCE
+        while not (_listens(self.port) and _listens(self.tls_port)):
+            running = server.poll() is None and time.monotonic() < until
+            assert running, f"RabbitMQ did not start: {(self._folder / 'output').read_text()[-2000:]}"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    def url(self, *, user: str = USER, password: str = PASSWORD, vhost: str = VHOST) -> str:
+        return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{self.address}/{quote(vhost, safe='')}"
+
+    @asynccontextmanager
+    async def channel(self) -> AsyncIterator[aiormq.abc.AbstractChannel]:
+        connection = await aiormq.connect(self.url())
+        try:
+            yield await connection.channel()
+        finally:
+            await connection.close()
+
+    async def create(self, exchange: str, kind: str = "fanout") -> None:
+        async with self.channel() as channel:
+            await channel.exchange_declare(exchange, exchange_type=kind, durable=True)
+
+    async def delete(self, exchange: str) -> None:
+        async with self.channel() as channel:
+            await channel.exchange_delete(exchange)
+
+    async def send(self, exchange: str, *bodies: bytes, ids: bool = True) -> None:
+        """Confirmed ones; with ids, each body is an id as well."""
+        async with self.channel() as channel:
+            for body in bodies:
+                about = Basic.Properties(delivery_mode=2, message_id=body.decode()[:100] if ids else None)
+                await channel.basic_publish(body, exchange=exchange, routing_key="k", properties=about)
+
+    async def pour(self, exchange: str, body: bytes, count: int) -> None:
+        """So many alike, each with an id, as fast as it goes."""
+        connection = await aiormq.connect(self.url())
+        channel = await connection.channel(publisher_confirms=False)
+        for number in range(count):
+            about = Basic.Properties(delivery_mode=2, message_id=str(number))
+            await channel.basic_publish(body, exchange=exchange, properties=about)
+        await channel.exchange_declare(exchange, passive=True)  # answered once all of them are there
+        await connection.close()
+
+    async def ready(self, queue: str) -> int | None:
+        """How many messages of it wait to be sent; None if it is not there."""
+        async with self.channel() as channel:
+            try:
+                return (await channel.queue_declare(queue, passive=True)).message_count
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                return None
+
+    async def delete_queue(self, name: str) -> None:
+        async with self.channel() as channel:
+            await channel.queue_delete(name)
+
+    def _environment(self) -> dict[str, str]:
+        folder = str(self._folder)
+        return {
+            **os.environ,
+            "HOME": folder,
+            "RABBITMQ_BASE": folder,
+            "RABBITMQ_MNESIA_BASE": f"{folder}/data",
+            "RABBITMQ_LOG_BASE": f"{folder}/logs",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
+            "RABBITMQ_NODENAME": f"functiond{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "RUNNING_UNDER_SYSTEMD": "1",  # no shell stays in front of it that a signal would have to get past
+        }
+
+    def _configuration(self) -> str:
+        lines = {
+            "listeners.tcp.1": self.address,
+            "listeners.ssl.1": self.tls_address,
+            "ssl_options.certfile": self.ca_file,
+            "ssl_options.keyfile": self._folder / "key.pem",
+            "default_user": USER,
+            "default_pass": PASSWORD,
+            "default_vhost": VHOST,
+        }
+        return "".join(f"{name} = {value}\n" for name, value in lines.items())
+
+
+@functools.cache
+def rabbit_broker() -> Broker:
+    """Runs, until the tests are over."""
+    if not PROGRAM.exists():
+        pytest.skip("there is no RabbitMQ to try: apt-get install rabbitmq-server")
+    folder = Path(tempfile.mkdtemp(prefix="functiond-rabbit-"))
+    broker = Broker(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(broker.kill)
+    broker.start()
+    return broker
+
+
+async def started_broker() -> Broker:
+    return await anyio.to_thread.run_sync(rabbit_broker)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0

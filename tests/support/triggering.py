@@ -1,0 +1,141 @@
+"""An engine in this process with sources of triggers, and a clock that its timers follow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+from anyio.abc import TaskStatus
+from msgspec import Struct
+
+from engine.app.lifecycle import Running, run_engine
+from engine.app.service import api_parts
+from engine.asgi.listener import listen
+from engine.code.store import NO_CODE, CodeSource
+from engine.config.settings import Settings, load_settings
+from engine.http.auth import Authenticator
+from engine.http.server import create_app
+from engine.model import Function, State
+from engine.model.clock import Clock
+from engine.model.urn import FunctionUrn, parse_urn
+from engine.protocols import Plugin, Selection, TriggerContext
+from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.triggers import TriggerDraft
+from engine.triggers.source import SourceState
+from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
+
+URN = f"urn:fss:{REGION}:{PROJECT}:function:default:hello:latest"
+#: Nothing is kept back of the disk, and what fails is tried again soon.
+QUICK = {"storage.free_space": 0, "storage.ballast": 0, "retry.base": 0.01, "retry.jitter": 0.0, "grace": 0.0}
+HELD = "tests count what waits"
+
+
+class House(Struct, kw_only=True):
+    """A running engine with the function ``hello``, which starts nothing, so that what was accepted can be counted."""
+
+    engine: Running
+
+    @property
+    def urn(self) -> FunctionUrn:
+        return parse_urn(URN, region=REGION, project=PROJECT)
+
+    async def create(self, kind: str, **data: Any) -> BoundTrigger:
+        return await self.engine.resources.triggers.create(self.urn, TriggerDraft(kind=kind, data=data))
+
+    async def update(self, trigger: BoundTrigger, *, status: str = "", **data: Any) -> BoundTrigger:
+        parts = [data] if data else []
+        return await self.engine.resources.triggers.update(self.urn, trigger.kind, trigger.id, parts, status)
+
+    async def delete(self, trigger: BoundTrigger) -> None:
+        await self.engine.resources.triggers.delete(self.urn, trigger.kind, trigger.id)
+
+    def state(self, trigger: BoundTrigger) -> SourceState:
+        state = self.engine.sources.state(trigger.id)
+        assert state is not None
+        return state
+
+    async def keys(self) -> list[int]:
+        """Of all that was accepted, in this order."""
+        selection = Selection(function_id=1, states=frozenset(State), limit=100_000)
+        records, _ = await self.engine.storage.records.list(selection)
+        return sorted(record.key for record in records)
+
+    async def events(self) -> list[Any]:
+        """Payloads of all that was accepted, in the order of acceptance."""
+        whole = [await self.engine.storage.records.get(key) for key in await self.keys()]
+        return [json.loads(record.payload) for record in whole if record]
+
+    async def cursors(self, trigger: BoundTrigger) -> dict[str, bytes]:
+        return dict(await self.engine.storage.cursors.read(trigger.id))
+
+
+@asynccontextmanager
+async def house(
+    folder: Path, plugins: Iterable[Plugin] = (), *, clock: Clock | None = None, **settings: Any
+) -> AsyncIterator[House]:
+    """Opened again on the same folder, it is the next engine. Setting names are given with two underscores."""
+    async with run_engine(settings_of(folder, **settings), plugins=plugins, clock=clock) as engine:
+        engine.scheduler.hold(HELD)
+        if not engine.catalog.list(PROJECT):
+            await engine.catalog.create(_hello(), CodeSource(kind="inline", file=encoded(SOURCE)))
+        with anyio.fail_after(200):
+            yield House(engine=engine)
+
+
+def settings_of(folder: Path, **settings: Any) -> Settings:
+    named = {name.replace("__", "."): value for name, value in settings.items()}
+    return load_settings(overrides={**QUICK, "storage.data_dir": str(folder), **named})
+
+
+def _hello() -> Function:
+    return Function(
+        function_id=0,
+        project=PROJECT,
+        package="default",
+        name="hello",
+        runtime="Python3.10",
+        handler="index.handler",
+        timeout=60,
+        memory_size=128,
+        code=NO_CODE,
+    )
+
+
+class NeverStarts:
+    """A source that is about to run, for ever."""
+
+    def __init__(self, options: object) -> None: ...
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        await anyio.sleep_forever()
+
+
+async def messages(place: House, count: int) -> list[str]:
+    """All messages of brokers that were accepted, once there are so many."""
+    while True:
+        found = [m for event in await place.events() for record in event["records"] for m in record["messages"]]
+        if len(found) >= count:
+            return found
+        await anyio.sleep(0.01)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Turn the loop over until something is true; ``house`` bounds it in time."""
+    while not true():  # noqa: ASYNC110  (what is looked at offers no event)
+        await anyio.sleep(0.002)
+
+
+@asynccontextmanager
+async def door(place: House, *, authenticator: Authenticator | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """The API's listener, where plugins mount, and a client of it."""
+    app = create_app(api_parts(place.engine), authenticator=authenticator, mounts=place.engine.plugins.mounts)
+    async with (
+        listen(app, "127.0.0.1", 0) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client,
+    ):
+        yield client

@@ -1,0 +1,65 @@
+"""The code of a project is counted packed, each package once, and also while it is on its way."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.code.quota import CodeQuota
+from engine.errors import CodeQuotaExceeded
+from engine.model import CodePackage
+
+
+def package(name: str, size: int) -> CodePackage:
+    return CodePackage(sha256=name, digest="", size=size)
+
+
+def quota(limit: int, *kept: CodePackage) -> CodeQuota:
+    """Of a project ``p`` that has these."""
+    counted = CodeQuota(limit)
+    counted.count(lambda project: kept if project == "p" else ())
+    return counted
+
+
+def test_a_package_counts_once_whoever_shares_it() -> None:
+    shared = quota(100, package("a", 30), package("a", 30), package("b", 50))
+    shared.count(lambda project: [package("b", 50)])
+
+    assert shared.used("p") == 80
+
+
+def test_a_package_is_admitted_up_to_the_byte() -> None:
+    nearly_full = quota(100, package("a", 60))
+
+    with nearly_full.claims("p") as admit:
+        admit(package("fits", 40))
+    with pytest.raises(CodeQuotaExceeded, match="60 bytes of code, and 41 more"), nearly_full.claims("p") as admit:
+        admit(package("large", 41))
+
+
+def test_what_is_there_already_is_admitted_again() -> None:
+    with quota(100, package("a", 100)).claims("p") as admit:
+        admit(package("a", 100))
+
+
+def test_what_is_replaced_makes_room_if_nobody_else_has_it() -> None:
+    with quota(100, package("a", 100)).claims("p", replaced="a") as admit:
+        admit(package("b", 100))
+    published = quota(100, package("a", 100), package("a", 100))
+    with pytest.raises(CodeQuotaExceeded), published.claims("p", replaced="a") as admit:
+        admit(package("b", 100))
+
+
+def test_what_is_on_its_way_counts_until_it_is_there_or_given_up() -> None:
+    empty = quota(100)
+
+    with empty.claims("p") as admit, empty.claims("p") as other:
+        admit(package("a", 60))
+        with pytest.raises(CodeQuotaExceeded):
+            other(package("b", 60))
+
+    assert empty.used("p") == 0
+
+
+def test_projects_do_not_share_their_quotas() -> None:
+    with quota(100, package("a", 100)).claims("q") as admit:
+        admit(package("b", 100))

@@ -1,0 +1,409 @@
+"""Code packages: stored whole or not at all, whatever strangers put into a zip file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import struct
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.code.store import INLINE_LIMIT, PACKAGE_LIMIT, CodeSource, CodeStore
+from engine.code.unpacking import Limits, unpack
+from engine.errors import (
+    BadLink,
+    CodeMissing,
+    CodePackageTooLarge,
+    CodeQuotaExceeded,
+    DiskLow,
+    InlineCodeTooLarge,
+    InvalidField,
+    NotStored,
+    ObjectMissing,
+)
+from engine.model import CodePackage
+from engine.testing.links import MemoryLinks
+from tests.support.executing import dig
+from tests.support.http_app import encoded, zipped
+
+HANDLER = "index.handler"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CodeStore:
+    return CodeStore(tmp_path / "code")
+
+
+def inline(text: str) -> CodeSource:
+    return CodeSource(kind="inline", file=encoded(text))
+
+
+def package(content: bytes) -> CodeSource:
+    return CodeSource(kind="zip", file=encoded(content), filename="code.zip")
+
+
+def entry(name: str, content: bytes = b"x", *, mode: int = 0, method: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip file of one entry, which may be named and typed as no tool would."""
+    buffer = io.BytesIO()
+    info = zipfile.ZipInfo("placeholder")
+    info.filename, info.external_attr, info.compress_type = name, mode << 16, method
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(info, content)
+    return buffer.getvalue()
+
+
+async def test_inline_source_becomes_the_file_that_the_handler_names(store: CodeStore) -> None:
+    code = await store.add(inline("x = 1"), handler="jobs/main.run")
+
+    assert (store.folder(code) / "jobs" / "main.py").read_text() == "x = 1"
+    assert (code.kind, code.filename, code.size) == ("inline", "main.py", 5)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "filename", "file", "mode"),
+    [
+        ("Python3.10", "index.js", "src/index.py", 0o644),
+        ("Node.js18.15", "", "src/index.js", 0o644),
+        ("Node.js18.15", "index.mjs", "src/index.mjs", 0o644),
+        ("Custom", "", "bootstrap", 0o755),
+    ],
+)
+async def test_inline_source_is_a_file_of_its_runtime(
+    store: CodeStore, runtime: str, filename: str, file: str, mode: int
+) -> None:
+    source = CodeSource(kind="inline", file=encoded("text"), filename=filename)
+
+    code = await store.add(source, handler="src/index.handler", runtime=runtime)
+
+    written = store.folder(code) / file
+    assert (written.read_text(), written.stat().st_mode & 0o777) == ("text", mode)
+
+
+async def test_a_dot_in_a_module_is_a_folder_to_python_only(store: CodeStore) -> None:
+    runtimes = {"Python3.10": "jobs/main.py", "Node.js18.15": "jobs.main.js"}
+
+    codes = {
+        file: await store.add(inline("1"), handler="jobs.main.run", runtime=name) for name, file in runtimes.items()
+    }
+
+    assert all((store.folder(code) / file).is_file() for file, code in codes.items())
+
+
+async def test_inline_code_of_node_left_out_becomes_its_function(store: CodeStore) -> None:
+    code = await store.add(inline(""), handler="index.start", runtime="Node.js18.15")
+
+    assert (store.folder(code) / "index.js").read_text().startswith("exports.start = async (event, context) =>")
+
+
+async def test_a_bootstrap_cannot_be_left_out(store: CodeStore) -> None:
+    with pytest.raises(CodeMissing):
+        await store.add(inline(""), handler="-", runtime="Custom")
+
+
+async def test_the_same_source_for_another_file_is_another_package(store: CodeStore) -> None:
+    first = await store.add(inline("x = 1"), handler="a.run")
+    second = await store.add(inline("x = 1"), handler="b.run")
+
+    assert first.sha256 != second.sha256
+    assert (store.folder(second) / "b.py").exists()
+
+
+async def test_inline_code_left_out_becomes_a_function_that_runs(store: CodeStore) -> None:
+    code = await store.add(inline(""), handler="index.start")
+
+    names: dict[str, object] = {}
+    exec((store.folder(code) / "index.py").read_text(), names)
+    assert callable(names["start"])
+
+
+async def test_a_package_is_unpacked_and_kept_as_it_came(store: CodeStore) -> None:
+    content = zipped(index__py="a = 1", lib__txt="b")
+
+    code = await store.add(package(content), handler=HANDLER)
+
+    assert (store.folder(code) / "index.py").read_text() == "a = 1"
+    assert await store.original(code) == content
+    assert len(code.digest) == 128
+
+
+async def test_the_executable_bit_survives_and_nothing_else_of_the_mode(store: CodeStore) -> None:
+    content = entry("bootstrap", mode=stat.S_IFREG | 0o4777)
+
+    code = await store.add(package(content), handler=HANDLER)
+
+    assert stat.S_IMODE((store.folder(code) / "bootstrap").stat().st_mode) == 0o755
+
+
+async def test_a_name_in_utf8_without_the_flag_is_read_as_utf8(store: CodeStore) -> None:
+    content = entry("zaehler", b"1").replace(b"zaehler", "zähler".encode())
+
+    code = await store.add(package(content), handler=HANDLER)
+
+    assert (store.folder(code) / "zähler").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "a/../../evil", "/etc/evil", "C:evil", "a\\b", "a//b", "a\nb", "x" * 256, "/".join("d" * 70), ".."],
+)
+async def test_a_name_that_is_no_plain_relative_path_is_refused(store: CodeStore, name: str) -> None:
+    with pytest.raises(InvalidField, match="name"):
+        await store.add(package(entry(name)), handler=HANDLER)
+
+
+async def test_a_name_that_is_not_utf8_is_refused(store: CodeStore) -> None:
+    content = entry("nam?.py").replace(b"nam?.py", b"nam\xff.py")
+
+    with pytest.raises(InvalidField, match="UTF-8"):
+        await store.add(package(content), handler=HANDLER)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
+async def test_links_and_devices_are_refused(store: CodeStore, kind: int) -> None:
+    with pytest.raises(InvalidField, match="neither a file nor a folder"):
+        await store.add(package(entry("link", b"/etc/passwd", mode=kind | 0o777)), handler=HANDLER)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+async def test_methods_that_need_unbounded_memory_are_refused(store: CodeStore, method: int) -> None:
+    with pytest.raises(InvalidField, match="deflate"):
+        await store.add(package(entry("a", method=method)), handler=HANDLER)
+
+
+@pytest.mark.parametrize("names", [("a", "./a"), ("a", "a/b"), ("a/b", "a")])
+def test_two_entries_for_one_place_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    content = zipped(**dict.fromkeys(names, "x"))
+
+    with pytest.raises(InvalidField, match="zip package"):
+        unpack(io.BytesIO(content), tmp_path, Limits())
+
+
+def test_a_bomb_is_stopped_by_the_bytes_that_come_out(tmp_path: Path) -> None:
+    bomb = entry("zeros", bytes(1 << 20), method=zipfile.ZIP_DEFLATED)
+    lying = _claim_size(bomb, 10)
+
+    with pytest.raises(InvalidField, match="more than 65536 bytes"):
+        unpack(io.BytesIO(bomb), tmp_path / "a", _made(tmp_path / "a", Limits(unpacked=65536)))
+    with pytest.raises(InvalidField):
+        unpack(io.BytesIO(lying), tmp_path / "b", _made(tmp_path / "b", Limits(unpacked=65536)))
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 1 << 20
+
+
+def test_a_ratio_no_code_has_is_refused(tmp_path: Path) -> None:
+    bomb = entry("zeros", bytes(1 << 20), method=zipfile.ZIP_DEFLATED)
+
+    with pytest.raises(InvalidField, match="100 times"):
+        unpack(io.BytesIO(bomb), tmp_path, Limits(ratio_from=1000))
+
+
+@pytest.mark.parametrize("block", [5, 1 << 18])
+def test_too_many_entries_are_refused_before_the_directory_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr("engine.code.unpacking._BLOCK", block)  # the entries' marks lie across the blocks, too
+    content = zipped(**{f"f{number}": "" for number in range(20)})
+
+    with pytest.raises(InvalidField, match="more than 19 entries"):
+        unpack(io.BytesIO(content), tmp_path, Limits(entries=19))
+    unpack(io.BytesIO(content), tmp_path, Limits(entries=20))
+
+
+@settings(max_examples=150)
+@given(position=st.integers(0, 400), replacement=st.binary(min_size=1, max_size=8))
+def test_damage_anywhere_is_refused_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, position: int, replacement: bytes
+) -> None:
+    content = bytearray(zipped(index__py="a = 1\n" * 50, other__txt="b" * 99))
+    content[position : position + len(replacement)] = replacement
+    folder = tmp_path_factory.mktemp("fuzz") / "inside"
+    folder.mkdir()
+
+    with suppress(InvalidField):
+        unpack(io.BytesIO(content), folder, Limits(unpacked=10_000))
+
+    assert [path.name for path in folder.parent.iterdir()] == ["inside"]
+
+
+async def test_what_is_no_zip_file_is_refused(store: CodeStore) -> None:
+    with pytest.raises(InvalidField, match="not a sound zip file"):
+        await store.add(package(b"PK hello"), handler=HANDLER)
+
+
+@pytest.mark.parametrize("text", ["not base64!", "abc", "é", "eA==eA==", "eA==" + "\n" * (1 << 20) + "eA=="])
+async def test_what_is_no_base64_is_refused(store: CodeStore, text: str) -> None:
+    with pytest.raises(InvalidField, match="base64"):
+        await store.add(CodeSource(kind="inline", file=text), handler=HANDLER)
+
+
+async def test_base64_in_lines_is_taken(store: CodeStore) -> None:
+    code = await store.add(CodeSource(kind="inline", file="eCA9\r\nIDE=\n"), handler=HANDLER)
+
+    assert await store.original(code) == b"x = 1"
+
+
+async def test_base64_of_any_length_is_the_same_in_steps(store: CodeStore) -> None:
+    content = entry("blob", os.urandom((1 << 20) + 1))
+    text = encoded(content)
+    lines = "\r\n".join(text[start : start + 77] for start in range(0, len(text), 77))
+
+    code = await store.add(CodeSource(kind="zip", file=lines), handler=HANDLER)
+
+    assert await store.original(code) == content
+
+
+async def test_limits_of_size_hold_to_the_byte(store: CodeStore) -> None:
+    await store.add(inline("#" * INLINE_LIMIT), handler=HANDLER)
+
+    with pytest.raises(InlineCodeTooLarge):
+        await store.add(inline("#" * (INLINE_LIMIT + 1)), handler=HANDLER)
+    with pytest.raises(CodePackageTooLarge):
+        await store.add(package(bytes(PACKAGE_LIMIT + 1)), handler=HANDLER)
+
+
+async def test_a_package_without_code_and_kinds_that_do_not_run_here_are_refused(store: CodeStore) -> None:
+    with pytest.raises(CodeMissing):
+        await store.add(CodeSource(kind="zip"), handler=HANDLER)
+    with pytest.raises(InvalidField, match="code_type"):
+        await store.add(CodeSource(kind="jar"), handler=HANDLER)
+    with pytest.raises(InvalidField, match=r"code_type .* set plugins\.obs\.endpoint or plugins\.obs\.folder"):
+        await store.add(linked(), handler=HANDLER)
+
+
+LINK = "obs://bucket/code.zip"
+
+
+def behind_link(*blocks: bytes) -> MemoryLinks:
+    return MemoryLinks({LINK: blocks})
+
+
+def linked(url: str = LINK) -> CodeSource:
+    return CodeSource(kind="obs", url=url)
+
+
+async def test_a_link_leads_to_the_same_package_as_an_upload(tmp_path: Path) -> None:
+    content = zipped(index__py="a = 1")
+    store = CodeStore(tmp_path / "code", links=behind_link(content[:50], content[50:]))
+
+    code = await store.add(linked(), handler=HANDLER)
+    uploaded = await store.add(package(content), handler=HANDLER)
+
+    assert (store.folder(code) / "index.py").read_text() == "a = 1"
+    assert (code.kind, code.filename, code.url) == ("obs", "code.zip", LINK)
+    assert (code.sha256, code.digest, code.size) == (uploaded.sha256, uploaded.digest, uploaded.size)
+    assert await store.md5(code) == hashlib.md5(content).hexdigest()
+
+
+async def test_a_package_behind_a_link_may_be_larger_than_an_upload_but_not_endless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = entry("large", bytes(1000))
+    monkeypatch.setattr("engine.code.store.PACKAGE_LIMIT", 1000)
+    monkeypatch.setattr("engine.code.store.LINKED_LIMIT", len(content))
+
+    store = CodeStore(tmp_path / "code", links=behind_link(content))
+    code = await store.add(linked(), handler=HANDLER)
+    with pytest.raises(CodePackageTooLarge):
+        await store.original(code)
+    with pytest.raises(CodePackageTooLarge):
+        await CodeStore(tmp_path / "other", links=behind_link(content, b"x")).add(linked(), handler=HANDLER)
+
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+async def test_links_that_lead_nowhere_leave_nothing_behind(tmp_path: Path) -> None:
+    store = CodeStore(tmp_path / "code", links=behind_link(b"no zip"))
+
+    with pytest.raises(ObjectMissing):
+        await store.add(linked("obs://bucket/other"), handler=HANDLER)
+    with pytest.raises(BadLink):
+        await store.add(linked(""), handler=HANDLER)
+    with pytest.raises(InvalidField, match="not a sound zip file"):
+        await store.add(linked(), handler=HANDLER)
+
+    assert list((tmp_path / "code").iterdir()) == []
+
+
+async def test_a_package_that_is_not_admitted_leaves_nothing_behind(store: CodeStore, tmp_path: Path) -> None:
+    content = zipped(index__py="a = 1")
+    seen: list[tuple[str, int]] = []
+
+    def refuse(code: CodePackage) -> None:
+        seen.append((code.sha256, code.size))
+        raise CodeQuotaExceeded(1, code.size, 1)
+
+    with pytest.raises(CodeQuotaExceeded):
+        await store.add(package(content), handler=HANDLER, admit=refuse)
+
+    assert seen == [(hashlib.sha256(content).hexdigest(), len(content))]
+    assert list((tmp_path / "code").iterdir()) == []
+
+
+async def test_a_refused_package_leaves_nothing_behind(store: CodeStore, tmp_path: Path) -> None:
+    broken = zipped(first="fine", second="damaged").replace(b"second", b"../ond")
+
+    with pytest.raises(InvalidField):
+        await store.add(package(broken), handler=HANDLER)
+
+    assert list((tmp_path / "code").iterdir()) == []
+
+
+async def test_a_write_that_fails_is_the_engines_trouble_and_not_the_callers(tmp_path: Path) -> None:
+    (tmp_path / "code").write_text("in the way")
+
+    with pytest.raises(NotStored):
+        await CodeStore(tmp_path / "code").add(inline("x"), handler=HANDLER)
+
+
+async def test_a_sweep_keeps_what_is_referenced_and_takes_the_rest(store: CodeStore, tmp_path: Path) -> None:
+    kept = await store.add(inline("kept"), handler=HANDLER)
+    gone = await store.add(inline("gone"), handler=HANDLER)
+    (tmp_path / "code" / ".new-torn").mkdir()
+
+    removed = await store.sweep({kept.sha256})
+
+    assert removed == 2
+    assert sorted(os.listdir(tmp_path / "code")) == sorted([kept.sha256, f"{kept.sha256}.package"])
+    assert not store.folder(gone).exists()
+
+
+async def test_a_sweep_takes_folders_however_deep(store: CodeStore, tmp_path: Path) -> None:
+    gone = await store.add(inline("gone"), handler=HANDLER)
+    dig(store.folder(gone))
+
+    assert await store.sweep(()) == 1
+    assert os.listdir(tmp_path / "code") == []
+
+
+def _made(folder: Path, limits: Limits) -> Limits:
+    folder.mkdir()
+    return limits
+
+
+def _claim_size(content: bytes, size: int) -> bytes:
+    """The archive, saying in both of its headers that its entry unpacks to ``size`` bytes."""
+    central = content.index(b"PK\x01\x02")
+    changed = bytearray(content)
+    changed[22:26] = changed[central + 24 : central + 28] = struct.pack("<I", size)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("source", [inline("x"), package(entry("index.py")), linked()])
+async def test_code_does_not_take_what_the_journal_needs_of_the_disk(tmp_path: Path, source: CodeSource) -> None:
+    store = CodeStore(tmp_path / "code", Limits(keep_free=1 << 60), behind_link(entry("index.py")))
+
+    with pytest.raises(DiskLow):
+        await store.add(source, handler=HANDLER)
+
+    assert not list((tmp_path / "code").iterdir())
+
+
+def test_a_package_stops_unpacking_when_the_disk_gets_low(tmp_path: Path) -> None:
+    with pytest.raises(DiskLow):
+        unpack(io.BytesIO(entry("index.py")), tmp_path, Limits(keep_free=1 << 60))

@@ -1,0 +1,129 @@
+"""Plugins and the settings of their services."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from msgspec import Meta, Struct
+
+from engine import DeliveryContext, DestinationSpec, InvalidField, Owed, Plugin, SettingsError
+from engine.config.plugin_registry import Registry, load_plugins
+from engine.config.settings import load_settings
+
+
+class Shelf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    boards: Annotated[tuple[int, ...], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        if len(set(self.boards)) < len(self.boards):
+            raise ValueError("a board is there twice")
+
+
+class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    endpoint: str = ""
+    tries: int = 3
+    labels: tuple[str, ...] = ()
+    shelves: dict[str, Shelf] = {}
+
+
+class NoLinks:
+    def open(self, link: str) -> AbstractAsyncContextManager[Any]:
+        raise NotImplementedError
+
+
+class Nowhere:
+    def __init__(self, param: Shelf) -> None: ...
+
+    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+        raise NotImplementedError
+
+
+BOXES = Plugin(kinds=("BOX", "CRATE"), service=Service)
+
+
+def test_a_service_has_the_settings_of_its_table() -> None:
+    registry = Registry([BOXES], {"box": {"endpoint": "http://there", "tries": "5"}})
+
+    assert registry.service(BOXES) == Service(endpoint="http://there", tries=5)
+
+
+def test_lists_of_the_environment_are_texts_with_commas() -> None:
+    environ = {
+        "FUNCTIOND_PLUGINS__BOX__LABELS": "red, blue",
+        "FUNCTIOND_PLUGINS__BOX__SHELVES__TOP__BOARDS": "1,2",
+        "FUNCTIOND_PLUGINS__BOX__ENDPOINT": "a,b",
+    }
+
+    service = Registry([BOXES], load_settings(environ=environ).plugins).service(BOXES)
+
+    assert (service.labels, service.shelves, service.endpoint) == (
+        ("red", "blue"),
+        {"top": Shelf(boards=(1, 2))},
+        "a,b",
+    )
+
+
+def test_a_service_without_a_table_has_its_defaults() -> None:
+    assert Registry([BOXES]).service(BOXES) == Service()
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"bok": {}}, r"unknown setting plugins.bok: did you mean plugins.box\?"),
+        ({"shelf": {}}, "unknown setting plugins.shelf: known: box"),
+        ({"box": {"tries": "many"}}, "plugins.box.tries: must be a whole number"),
+        ({"box": {"endpont": 1}}, r"plugins.box.endpont: no such key: did you mean endpoint\?"),
+        ({"box": {"lid": 1}}, "plugins.box.lid: no such key: known are endpoint, "),
+    ],
+)
+def test_settings_that_no_service_knows_are_refused(tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Registry([BOXES], tables)
+
+
+@pytest.mark.parametrize(
+    ("param", "told"),
+    [
+        ("{}", "param.boards of SHELF is missing: it is required"),
+        ('{"boards": []}', "param.boards of SHELF is []: must be a list of 1 entries or more"),
+        ('{"boards": [1, "x"]}', "param.boards[1] of SHELF is 'x': must be a whole number"),
+        ("[]", "param of SHELF is []: must be an object"),
+        ('{"boards": [1, 1]}', "param of SHELF is {'boards': [1, 1]}: a board is there twice"),
+        ('{"board": 1, "boards": [1]}', "param.board of SHELF is 1: no such key: did you mean boards?"),
+    ],
+)
+def test_what_is_wrong_with_a_destination_is_told_as_field_value_and_range(param: str, told: str) -> None:
+    shelves = Plugin(kinds=("SHELF",), param=Shelf, destination=Nowhere)
+
+    with pytest.raises(InvalidField) as caught:
+        Registry([shelves]).check_destination(DestinationSpec(destination="SHELF", param=param))
+
+    assert str(caught.value) == told
+
+
+def test_an_installed_package_brings_plugins_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shelves_of_ours.py").write_text("from engine import Plugin\nplugin = Plugin(kinds=('OURS',))\n")
+    (tmp_path / "shelves-1.dist-info").mkdir()
+    (tmp_path / "shelves-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: shelves\nVersion: 1\n")
+    entry = "[functiond.plugins]\nours = shelves_of_ours:plugin\n"
+    (tmp_path / "shelves-1.dist-info" / "entry_points.txt").write_text(entry)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    kinds = {kind for plugin in load_plugins() for kind in plugin.kinds}
+
+    assert {"OURS", "TIMER"} <= kinds
+
+
+def test_code_lies_where_the_first_configured_plugin_says() -> None:
+    links = NoLinks()
+    mute = Plugin(kinds=("MUTE",), service=Service, code_links=lambda service: None)
+    speaking = Plugin(kinds=("BOX",), service=Service, code_links=lambda service: links if service.endpoint else None)
+
+    assert Registry([mute, speaking]).code_links is None
+    assert Registry([mute, speaking], {"box": {"endpoint": "x"}}).code_links is links

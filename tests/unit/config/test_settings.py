@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.cli.show_settings import COMPUTED, all_settings
+from engine.config.settings import COMMAND_VARIABLES, Settings, load_settings
+from engine.errors import SettingsError
+
+
+def toml(folder: Path, text: str) -> Path:
+    file = folder / "functiond.toml"
+    file.write_text(text)
+    return file
+
+
+def test_without_any_source_the_defaults_hold() -> None:
+    assert load_settings() == Settings()
+
+
+def test_the_command_line_wins_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[http]\nport = 1\nregion = 'file'\n[queue]\nageing = 5\n")
+    environ = {"FUNCTIOND_HTTP__PORT": "2", "FUNCTIOND_HTTP__REGION": "environment"}
+
+    settings = load_settings(file=file, environ=environ, overrides={"http.port": 3})
+
+    assert (settings.http.port, settings.http.region, settings.queue.ageing) == (3, "environment", 5)
+
+
+def test_an_override_of_none_is_passed_over() -> None:
+    assert load_settings(environ={"FUNCTIOND_GRACE": "7"}, overrides={"grace": None}).grace == 7
+
+
+def test_the_environment_carries_numbers_flags_and_lists_as_text() -> None:
+    environ = {
+        "FUNCTIOND_QUEUE__HOST_IDLE_GATE": "true",
+        "FUNCTIOND_RETRY__JITTER": "0.5",
+        "FUNCTIOND_PLUGIN": "one, two,",
+        "FUNCTIOND_EXECUTOR__LONG_TIME_FUNCTIONS": "*",
+        "OTHER": "x",
+    }
+
+    settings = load_settings(environ=environ)
+
+    assert (settings.queue.host_idle_gate, settings.retry.jitter) == (True, 0.5)
+    assert (settings.plugin, settings.executor.long_time_functions) == (("one", "two"), ("*",))
+
+
+def test_variables_of_the_command_line_are_no_settings() -> None:
+    assert load_settings(environ=dict.fromkeys(COMMAND_VARIABLES, "x")) == Settings()
+
+
+def test_a_file_with_a_plugins_secret_must_be_its_owners_alone(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[plugins.kafka.instances.one]\nuser = 'me'\npassword = 'p'\n")
+    file.chmod(0o644)
+
+    with pytest.raises(SettingsError, match="chmod 600"):
+        load_settings(file=file)
+    file.chmod(0o600)
+    assert load_settings(file=file).plugins["kafka"]
+
+
+def test_tables_of_plugins_stay_as_they_are(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[plugins.kafka.instances.one]\nbrokers = ['a']\n")
+
+    settings = load_settings(file=file, environ={"FUNCTIOND_PLUGINS__KAFKA__USER": "me"})
+
+    assert settings.plugins == {"kafka": {"instances": {"one": {"brokers": ["a"]}}, "user": "me"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[http]\nprot = 1\n", "unknown setting http.prot: did you mean http.port?"),
+        ("[htp]\n", "unknown setting htp: did you mean http?"),
+        ("zzz = 1\n", "unknown setting zzz: known: "),
+        ("port = 1\n", "unknown setting port: did you mean http.port?"),
+        ("[http]\nport = 70000\n", "http.port is 70000: must be a whole number from 0 to 65535"),
+        ("[queue]\nageing = 'x'\n", "queue.ageing is 'x': must be a number, 0 or more"),
+        ("[log]\nformat = 'xml'\n", "log.format is 'xml': must be one of console, json"),
+        ("http = 1\n", "http is 1: must be an object"),
+        ("[executor]\nslots = 2\n", "executor.sync_slots must be smaller than executor.slots"),
+        ("[http\n", "is not valid TOML: "),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_settings(file=toml(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot read .*none.toml: No such file"):
+        load_settings(file=tmp_path / "none.toml")
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "functiond.toml"
+    file.write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(SettingsError, match="is not valid TOML"):
+        load_settings(file=file)
+
+
+def test_a_secret_that_does_not_fit_is_not_shown() -> None:
+    with pytest.raises(SettingsError, match=r"^auth\.keys\[0\]: must be an object$"):
+        load_settings(environ={"FUNCTIOND_AUTH__KEYS": "a secret"})
+
+
+@pytest.mark.parametrize("name", ["FUNCTIOND_QUEUE__AGING", "FUNCTIOND_AGEING", "FUNCTIOND_HTTP__PORT__X"])
+def test_a_variable_that_is_no_setting_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError):
+        load_settings(environ={name: "1"})
+
+
+def test_a_section_and_a_plain_value_of_it_do_not_go_together() -> None:
+    with pytest.raises(SettingsError, match="http"):
+        load_settings(environ={"FUNCTIOND_HTTP": "1", "FUNCTIOND_HTTP__PORT": "1"})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.com", ""])
+def test_an_address_that_others_reach_is_refused(host: str) -> None:
+    with pytest.raises(SettingsError, match="is reachable by others, who need credentials"):
+        load_settings(overrides={"http.host": host})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_an_address_of_this_machine_is_taken(host: str) -> None:
+    assert load_settings(overrides={"http.host": host}).http.host == host
+
+
+def test_every_setting_listed_can_be_set_by_its_variable() -> None:
+    settings = [one for one in all_settings() if "<" not in one.name]
+    given = {one.variable: _sample(one.type, one.default) for one in settings}
+
+    load_settings(environ=given)
+
+    assert len(given) > 35
+
+
+def _sample(kind: str, default: str) -> str:
+    return {"empty": ""}.get(default, default.partition(" ")[0]) if "texts" not in kind else "a,b"
+
+
+def test_listed_defaults_are_those_that_hold() -> None:
+    listed = {one.name: one.default for one in all_settings()}
+
+    assert (listed["http.port"], listed["queue.host_idle_gate"], listed["retry.jitter"]) == ("8080", "false", "0.2")
+    assert (listed["executor.log_size"], listed["plugin"]) == ("1048576 (1 MiB)", "empty")
+    assert set(COMPUTED) <= set(listed)

@@ -1,0 +1,141 @@
+"""Places on instances, through any order of taking, giving, starting and ending."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.executors.allocator import Places, Start, Wait
+from engine.executors.outcomes import Ended
+from engine.executors.process import End, Instance, Key
+
+KEY: Key = (1, "latest", 1, 128)
+
+
+class Bare:
+    """What places know of an instance."""
+
+    def __init__(self, places: Places, concurrency: int) -> None:
+        self.places, self.key, self.concurrency = places, KEY, concurrency
+        self.taken, self.ready, self.obsolete = 0, False, False
+        self.end: End | None = None
+        self.idle_since = 0.0
+
+    def dismiss(self) -> None:
+        self.end = End.RETIRED
+        self.places.discard(cast(Instance, self))
+
+
+class Crowd:
+    """Requests that come and go, and instances that start and end beneath them."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.places = Places(1000.0, lambda instance: False)
+        self.instances: list[Instance] = []
+        self.starts: list[Start] = []
+        self.held: list[Instance] = []  #: one entry for each place
+        self.waits: list[tuple[Start, Wait]] = []
+
+    def come(self, pick: int) -> None:
+        instance = self.places.take(KEY)
+        if instance is not None:
+            assert instance.ready
+            self.held.append(instance)
+        elif (joined := self.places.join(KEY)) is not None:
+            self.waits.append(joined)
+        else:
+            self.begin(taken=1)
+
+    def warm(self, pick: int) -> None:
+        self.begin(taken=0)
+
+    def begin(self, taken: int) -> None:
+        instance = cast(Instance, Bare(self.places, self.concurrency))
+        self.instances.append(instance)
+        self.starts.append(self.places.begin(instance, taken))
+        self.held += [instance] * taken
+
+    def go(self, pick: int) -> None:
+        """One that has been served, or has lost its instance."""
+        served = [one for one in self.held if one.ready or one.end is not None]
+        if served:
+            instance = served[pick % len(served)]
+            self.held.remove(instance)
+            self.places.give(instance)
+
+    def give_up(self, pick: int) -> None:
+        """One that waits does not want to wait any longer."""
+        if self.waits:
+            start, wait = self.waits.pop(pick % len(self.waits))
+            wait.cancel()
+            self.places.give(start.instance)
+
+    def finish(self, pick: int) -> None:
+        if self.starts:
+            start = self.starts.pop(pick % len(self.starts))
+            self.places.finish(start, None)
+            for joined in [one for one in self.waits if one[0] is start]:
+                assert joined[1].verdict.done()
+                self.waits.remove(joined)
+                self.held.append(start.instance)
+
+    def die(self, pick: int) -> None:
+        alive = [one for one in self.instances if one.end is None]
+        if alive:
+            instance = alive[pick % len(alive)]
+            instance.end = End.DIED
+            self.places.discard(instance)
+
+    def retire(self, pick: int) -> None:
+        alive = [one for one in self.instances if one.end is None]
+        if alive:
+            self.places.retire(alive[pick % len(alive)])
+
+    def check(self) -> None:
+        for instance in self.instances:
+            waiting = sum(start.instance is instance for start, _ in self.waits)
+            assert instance.taken == self.held.count(instance) + waiting
+            assert instance.taken <= instance.concurrency
+            fit = instance.ready and not instance.obsolete and instance.end is None
+            assert (instance in self.places.idle) == (fit and instance.taken == 0)
+            assert (instance in self.places._open.get(KEY, {})) == (
+                fit and 0 < instance.taken < instance.concurrency and instance.concurrency > 1
+            )
+            if instance.obsolete and instance.ready and instance.taken == 0:
+                assert instance.end is not None
+
+
+STEPS = ("come", "come", "come", "go", "go", "finish", "finish", "give_up", "warm", "die", "retire")
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@given(steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 7)), max_size=40))
+def test_a_place_is_taken_once_and_every_free_one_can_be_found(concurrency: int, steps: list[tuple[str, int]]) -> None:
+    async def walk() -> None:
+        crowd = Crowd(concurrency)
+        for step, pick in steps:
+            getattr(crowd, step)(pick)
+            crowd.check()
+        crowd.places.idle.close()
+
+    asyncio.run(walk())
+
+
+async def test_who_waits_ends_like_the_start_unless_it_was_cancelled_before() -> None:
+    places = Places(1000.0, lambda instance: False)
+    start = places.begin(cast(Instance, Bare(places, 3)), taken=1)
+    joined = [places.join(KEY), places.join(KEY)]
+    waits = [one[1] for one in joined if one is not None]
+    waits[0].cancel()
+    failed = cast(Ended, object())
+
+    places.finish(start, failed)
+
+    assert places.join(KEY) is None
+    assert (waits[0].verdict.result() is failed, waits[1].verdict.result() is failed) == (False, True)
+    places.idle.close()

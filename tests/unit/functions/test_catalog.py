@@ -1,0 +1,420 @@
+"""The catalog: what may be stored, what shows when, and which destinations would run in circles."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from engine.code.store import NO_CODE, CodeSource, CodeStore
+from engine.errors import (
+    FunctionExists,
+    InvalidField,
+    NoAsyncSettings,
+    NotStored,
+    TooManyFunctions,
+    TooManyVariables,
+    UnknownAlias,
+    UnknownFunction,
+    UnknownVersion,
+    VariablesTooLarge,
+)
+from engine.functions.catalog import MAX_FUNCTIONS, Catalog, listed, priority_cap, weight
+from engine.model import AsyncSettings, DestinationSpec, Function
+from engine.model.clock import SystemClock
+from engine.model.urn import FunctionUrn, parse_urn
+from tests.support.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded, zipped
+
+INLINE = CodeSource(kind="inline", file=encoded(SOURCE))
+
+
+@pytest.fixture
+def store() -> MemoryCatalogStore:
+    return MemoryCatalogStore()
+
+
+@pytest.fixture
+def catalog(store: MemoryCatalogStore, tmp_path: Path) -> Catalog:
+    return a_catalog(store, tmp_path)
+
+
+def a_catalog(store: MemoryCatalogStore, folder: Path) -> Catalog:
+    return Catalog(store, CodeStore(folder), SystemClock(), region=REGION, may_run_long=listed(["slow", "batch:night"]))
+
+
+def draft(name: str = "hello", **fields: Any) -> Function:
+    given = {"project": PROJECT, "package": "default", "runtime": "Python3.10", "handler": "index.handler"}
+    return Function(function_id=0, name=name, code=NO_CODE, **{"timeout": 3, "memory_size": 128, **given, **fields})
+
+
+def urn(text: str = "hello", project: str = PROJECT) -> FunctionUrn:
+    return parse_urn(text, region=REGION, project=project)
+
+
+def leading_to(name: str, kind: str = "FunctionGraph") -> AsyncSettings:
+    spec = DestinationSpec(destination=kind, param=f'{{"func_urn": "{name}"}}')
+    return AsyncSettings(on_failure=spec)
+
+
+async def test_a_new_function_is_found_by_urn_and_by_id(catalog: Catalog) -> None:
+    function = await catalog.create(draft(), INLINE)
+
+    assert catalog.find(urn()) is function
+    assert catalog.resolve(function.function_id, "latest") is function
+    assert (function.revision, function.version, function.code.kind) == (1, "latest", "inline")
+
+
+async def test_what_is_not_there_is_named_as_what_it_is(catalog: Catalog) -> None:
+    function = await catalog.create(draft(), INLINE)
+
+    with pytest.raises(UnknownFunction):
+        catalog.find(urn("other"))
+    with pytest.raises(UnknownVersion):
+        catalog.find(urn(f"{PROJECT}:default:hello:v1"))
+    with pytest.raises(UnknownAlias):
+        catalog.find(urn(f"{PROJECT}:default:hello:!prod"))
+    assert catalog.resolve(function.function_id, "v1") is None
+    assert catalog.resolve(99, "latest") is None
+
+
+async def test_projects_are_namespaces_of_their_own(catalog: Catalog) -> None:
+    mine = await catalog.create(draft(), INLINE)
+    theirs = await catalog.create(draft(project="other"), INLINE)
+
+    assert mine.function_id != theirs.function_id
+    assert catalog.find(urn(project="other")) is theirs
+    assert list(catalog.list("other")) == [theirs]
+
+
+async def test_a_name_is_taken_once_in_a_package(catalog: Catalog) -> None:
+    await catalog.create(draft(), INLINE)
+
+    await catalog.create(draft(package="other"), INLINE)
+    with pytest.raises(FunctionExists):
+        await catalog.create(draft(), INLINE)
+
+
+async def test_changes_at_once_lose_nothing_of_each_other(catalog: Catalog) -> None:
+    await catalog.create(draft(), INLINE)
+    changes: list[dict[str, Any]] = [{"timeout": 9}, {"memory_size": 256}, {"description": "new"}]
+
+    async with anyio.create_task_group() as tasks:
+        for change in changes:
+            tasks.start_soon(catalog.update, urn(), change)
+
+    found = catalog.find(urn())
+    assert (found.timeout, found.memory_size, found.description) == (9, 256, "new")
+
+
+async def test_of_two_creations_at_once_one_wins(catalog: Catalog) -> None:
+    ends: list[str] = []
+
+    async def create() -> None:
+        try:
+            await catalog.create(draft(), INLINE)
+            ends.append("created")
+        except FunctionExists:
+            ends.append("exists")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(create)
+        tasks.start_soon(create)
+
+    assert sorted(ends) == ["created", "exists"]
+
+
+class SlowLinks:
+    """Gives what it has once it is ``allowed``."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.asked, self.allowed = anyio.Event(), anyio.Event()
+
+    @asynccontextmanager
+    async def open(self, link: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.asked.set()
+        yield self._read()
+
+    async def _read(self) -> AsyncIterator[bytes]:
+        await self.allowed.wait()
+        yield self._content
+
+
+async def test_code_that_is_long_in_coming_holds_up_nobody(store: MemoryCatalogStore, tmp_path: Path) -> None:
+    links = SlowLinks(zipped(index__py=SOURCE))
+    catalog = Catalog(store, CodeStore(tmp_path, links=links), SystemClock(), region=REGION)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(catalog.create, draft("slow"), CodeSource(kind="obs", url="obs://bucket/key"))
+        await links.asked.wait()
+        await catalog.create(draft("quick"), INLINE)
+        there = [one.name for one in catalog.list(PROJECT)]
+        links.allowed.set()
+
+    assert there == ["quick"]
+    assert {one.name for one in catalog.list(PROJECT)} == {"quick", "slow"}
+
+
+async def test_everything_is_there_again_after_a_restart(
+    catalog: Catalog, store: MemoryCatalogStore, tmp_path: Path
+) -> None:
+    function = await catalog.create(draft(), INLINE)
+    await catalog.put_settings(urn(), AsyncSettings(max_retries=3))
+
+    again = a_catalog(store, tmp_path)
+    await again.load()
+
+    assert again.find(urn()) == function
+    assert again.show_settings(urn()).max_retries == 3
+    assert CodeStore(tmp_path).folder(function.code).is_dir()
+
+
+async def test_code_that_nothing_refers_to_goes_with_a_restart(
+    catalog: Catalog, store: MemoryCatalogStore, tmp_path: Path
+) -> None:
+    old = await catalog.create(draft(), INLINE)
+    new = await catalog.update_code(urn(), CodeSource(kind="inline", file=encoded("x = 2")), {})
+    assert CodeStore(tmp_path).folder(old.code).is_dir()
+
+    await a_catalog(store, tmp_path).load()
+
+    assert not CodeStore(tmp_path).folder(old.code).exists()
+    assert CodeStore(tmp_path).folder(new.code).is_dir()
+
+
+async def test_what_the_store_refuses_does_not_show(catalog: Catalog, store: MemoryCatalogStore) -> None:
+    function = await catalog.create(draft(), INLINE)
+    store.broken = NotStored("disk full")
+
+    with pytest.raises(NotStored):
+        await catalog.update(urn(), {"timeout": 9})
+    with pytest.raises(NotStored):
+        await catalog.delete(urn())
+
+    assert catalog.find(urn()) == function
+
+
+async def test_what_instances_notice_makes_a_new_revision_and_every_change_is_told(catalog: Catalog) -> None:
+    told: list[tuple[int, int | None]] = []
+    catalog.watch(lambda function_id, function: told.append((function_id, function.revision if function else None)))
+
+    function = await catalog.create(draft(), INLINE)
+    await catalog.update(urn(), {"timeout": 9})
+    await catalog.update_code(urn(), CodeSource(kind="inline", file=encoded("x = 2")), {})
+    await catalog.limit(urn(), 7)
+    await catalog.update(urn(), {"description": "d", "collected": True, "details": {"functiond": {"weight": 2}}})
+    await catalog.delete(urn())
+
+    number = function.function_id
+    assert told == [(number, 1), (number, 2), (number, 3), (number, 3), (number, 3), (number, None)]
+
+
+async def test_an_update_keeps_what_it_leaves_out(catalog: Catalog) -> None:
+    await catalog.create(draft(description="old", details={"xrole": "a", "type": "v2"}), INLINE)
+
+    function = await catalog.update(urn(), {"timeout": 9, "details": {"xrole": "b"}})
+
+    assert (function.timeout, function.description) == (9, "old")
+    assert function.details == {"xrole": "b", "type": "v2"}
+
+
+async def test_a_cancelled_change_leaves_store_and_memory_alike(catalog: Catalog, store: MemoryCatalogStore) -> None:
+    await catalog.create(draft(), INLINE)
+
+    with anyio.CancelScope() as scope:
+        store.written = scope.cancel
+        await catalog.update(urn(), {"timeout": 9})
+        await anyio.lowlevel.checkpoint()
+
+    (stored,) = store.functions.values()
+    assert (catalog.find(urn()), scope.cancelled_caught) == (stored, True)
+
+
+async def test_deleting_takes_the_settings_along_and_frees_the_name(catalog: Catalog) -> None:
+    old = await catalog.create(draft(), INLINE)
+    await catalog.put_settings(urn(), AsyncSettings())
+
+    await catalog.delete(urn())
+    new = await catalog.create(draft(), INLINE)
+
+    assert new.function_id != old.function_id
+    assert catalog.settings_of(old.function_id, "latest") is None
+    with pytest.raises(NoAsyncSettings):
+        catalog.show_settings(urn())
+
+
+async def test_a_project_holds_a_bounded_number_of_functions(catalog: Catalog) -> None:
+    for number in range(MAX_FUNCTIONS):
+        await catalog.create(draft(f"f{number}"), INLINE)
+
+    with pytest.raises(TooManyFunctions):
+        await catalog.create(draft("more"), INLINE)
+    await catalog.create(draft("more", project="other"), INLINE)
+
+
+async def test_a_list_can_ask_for_a_package_and_a_part_of_the_name(catalog: Catalog) -> None:
+    for name, package in (("apple", "a"), ("pineapple", "b"), ("pear", "b")):
+        await catalog.create(draft(name, package=package), INLINE)
+
+    assert [f.name for f in catalog.list(PROJECT, name_part="apple")] == ["apple", "pineapple"]
+    assert [f.name for f in catalog.list(PROJECT, package="b")] == ["pineapple", "pear"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "1st"),
+        ("name", "a" * 61),
+        ("name", "a:b"),
+        ("package", ""),
+        ("runtime", "Java8"),
+        ("handler", "index"),
+        ("handler", "../index.handler"),
+        ("handler", "a" * 120 + ".function"),
+        ("initializer_handler", "x"),
+        ("memory_size", 100),
+        ("timeout", 2),
+        ("timeout", 901),
+        ("description", "d" * 513),
+        ("max_instances", -2),
+        ("max_instances", 1001),
+        ("concurrent_num", 0),
+        ("initializer_timeout", 301),
+        ("pre_stop_timeout", 0),
+        ("user_data", {"a-b": "1"}),
+        ("user_data", {"A": "zero\0byte"}),
+        ("details", {"functiond": {"priority_cap": 10}}),
+        ("details", {"functiond": {"weight": 0}}),
+        ("details", {"functiond": {"weight": 1e-300}}),
+        ("details", {"functiond": {"weight": 1e300}}),
+        ("details", {"functiond": {"wait": 1}}),
+        ("details", {"extend_config": "x" * 40_000, "func_vpc": {"id": "x" * 40_000}}),
+    ],
+)
+async def test_a_function_out_of_bounds_is_refused(catalog: Catalog, field: str, value: object) -> None:
+    fields = {"name": "hello", field: value}
+
+    with pytest.raises(InvalidField):
+        await catalog.create(draft(**fields), INLINE)  # type: ignore[arg-type]
+    assert not catalog.all()
+
+
+async def test_variables_are_bounded_in_number_and_size(catalog: Catalog) -> None:
+    await catalog.create(draft(user_data={f"V{n}": "x" for n in range(20)}), INLINE)
+
+    with pytest.raises(TooManyVariables):
+        await catalog.update(urn(), {"user_data": {f"V{n}": "x" for n in range(21)}})
+    with pytest.raises(VariablesTooLarge):
+        await catalog.update(urn(), {"user_data": {"V": "x" * 4096}})
+
+
+@pytest.mark.parametrize("seconds", [901, 43_200, 259_200])
+async def test_listed_functions_may_run_long(catalog: Catalog, seconds: int) -> None:
+    await catalog.create(draft("slow", timeout=seconds), INLINE)
+    await catalog.create(draft("night", package="batch", timeout=seconds), INLINE)
+
+    with pytest.raises(InvalidField, match="long_time_functions"):
+        await catalog.create(draft("night", timeout=seconds), INLINE)
+    with pytest.raises(InvalidField):
+        await catalog.update(urn("slow"), {"timeout": 259_201})
+
+
+def test_a_list_of_functions_takes_names_urns_and_a_star() -> None:
+    hello = urn("hello")
+
+    assert listed([f"urn:fss:{REGION}:{PROJECT}:function:default:hello"])(hello)
+    assert listed(["default:hello"])(hello)
+    assert listed(["*"])(hello)
+    assert not listed(["hell", "other:hello"])(hello)
+
+
+async def test_what_only_this_engine_knows_has_defaults() -> None:
+    assert (priority_cap(draft()), weight(draft())) == (9, 1.0)
+    own = draft(details={"functiond": {"priority_cap": 3, "weight": 2}})
+    assert (priority_cap(own), weight(own)) == (3, 2)
+
+
+async def test_settings_replace_those_before_and_keep_their_birthday(catalog: Catalog) -> None:
+    await catalog.create(draft(), INLINE)
+    first = await catalog.put_settings(urn(), AsyncSettings(max_retries=3))
+
+    second = await catalog.put_settings(urn(), AsyncSettings(max_age=60))
+
+    assert (second.max_retries, second.max_age, second.created_at) == (1, 60, first.created_at)
+    assert catalog.settings_of(catalog.find(urn()).function_id, "latest") == second
+
+
+@pytest.mark.parametrize("change", [{"max_age": 0}, {"max_age": 86_401}, {"max_retries": -1}, {"max_retries": 4}])
+async def test_settings_out_of_bounds_are_refused(catalog: Catalog, change: dict[str, int]) -> None:
+    await catalog.create(draft(), INLINE)
+
+    with pytest.raises(InvalidField):
+        await catalog.put_settings(urn(), AsyncSettings(**change))  # type: ignore[arg-type]
+    with pytest.raises(NoAsyncSettings):
+        catalog.show_settings(urn())
+
+
+@pytest.mark.parametrize(
+    ("kind", "param"),
+    [
+        ("Pigeon", "{}"),
+        ("OBS", "not json"),
+        ("OBS", "[]"),
+        ("FunctionGraph", "{}"),
+        ("FunctionGraph", '{"func_urn": 7}'),
+        ("FunctionGraph", '{"func_urn": "urn:bad"}'),
+        ("FunctionGraph", '{"func_urn": "other:default:hello:latest"}'),
+    ],
+)
+async def test_a_destination_that_cannot_be_is_refused(catalog: Catalog, kind: str, param: str) -> None:
+    await catalog.create(draft(), INLINE)
+
+    with pytest.raises(InvalidField):
+        await catalog.put_settings(urn(), AsyncSettings(on_success=DestinationSpec(destination=kind, param=param)))
+
+
+async def test_a_function_may_not_be_its_own_destination_in_any_spelling(catalog: Catalog) -> None:
+    await catalog.create(draft(), INLINE)
+
+    for name in ("hello", "default:hello", str(urn()), f"{PROJECT}:default:hello:!prod"):
+        with pytest.raises(InvalidField, match="must not lead back"):
+            await catalog.put_settings(urn(), leading_to(name))
+    with pytest.raises(InvalidField, match="must not lead back"):
+        await catalog.put_settings(urn(), leading_to("hello", kind="functiongraph"))
+
+
+async def test_destinations_may_form_a_chain_but_no_loop(catalog: Catalog) -> None:
+    for name in ("a", "b", "c"):
+        await catalog.create(draft(name), INLINE)
+    await catalog.put_settings(urn("a"), leading_to("b"))
+    await catalog.put_settings(urn("b"), leading_to("c"))
+
+    with pytest.raises(InvalidField, match="must not lead back"):
+        await catalog.put_settings(urn("c"), leading_to("a"))
+    await catalog.delete_settings(urn("a"))
+    await catalog.put_settings(urn("c"), leading_to("a"))
+
+
+async def test_a_loop_is_found_when_its_last_function_comes_later(catalog: Catalog) -> None:
+    await catalog.create(draft("a"), INLINE)
+    await catalog.put_settings(urn("a"), leading_to("later"))
+    await catalog.create(draft("later"), INLINE)
+
+    with pytest.raises(InvalidField, match="must not lead back"):
+        await catalog.put_settings(urn("later"), leading_to("a"))
+
+
+async def test_other_destinations_are_for_those_who_know_them(store: MemoryCatalogStore, tmp_path: Path) -> None:
+    seen: list[DestinationSpec] = []
+    catalog = Catalog(store, CodeStore(tmp_path), SystemClock(), region=REGION, check_destination=seen.append)
+    await catalog.create(draft(), INLINE)
+    spec = DestinationSpec(destination="Pigeon", param='{"loft": "north"}')
+
+    await catalog.put_settings(urn(), AsyncSettings(on_success=spec))
+
+    assert seen == [spec]

@@ -1,0 +1,478 @@
+"""Versions and aliases as the catalog keeps them: what stays, what may go, and what a URN means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import anyio
+import pytest
+from msgspec import Struct
+
+from engine.code.store import NO_CODE, CodeSource, CodeStore
+from engine.errors import (
+    AliasExists,
+    AliasInUse,
+    BadExtraVersion,
+    InvalidField,
+    NothingToPublish,
+    NotStored,
+    TooManyAliases,
+    TooManyVersions,
+    UnknownAlias,
+    UnknownVersion,
+    VersionExists,
+    VersionInUse,
+    VersionTaken,
+)
+from engine.functions.aliases import MAX_ALIASES, Aliases
+from engine.functions.catalog import Catalog
+from engine.functions.versions import MAX_VERSIONS, Versions
+from engine.model import Alias, AsyncSettings, CodePackage, Function
+from engine.model.identity import Identity
+from engine.model.urn import FunctionUrn, parse_urn
+from engine.protocols import StoredResource
+from engine.testing import ManualClock
+from engine.testing.resources import MemoryResourceStore
+from tests.support.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded
+
+INLINE = CodeSource(kind="inline", file=encoded(SOURCE))
+DRAFT = Function(
+    function_id=0,
+    project=PROJECT,
+    package="default",
+    name="hello",
+    runtime="Python3.10",
+    handler="index.handler",
+    timeout=3,
+    memory_size=128,
+    code=NO_CODE,
+)
+
+
+class ResourceStore(MemoryResourceStore):
+    broken: Exception | None = None
+
+    async def put(self, resource: StoredResource) -> None:
+        if self.broken:
+            raise self.broken
+        await super().put(resource)
+
+
+class House(Struct):
+    """A catalog with one function, and who changes its versions."""
+
+    folder: Path
+    store: MemoryCatalogStore
+    kept: ResourceStore
+    clock: ManualClock
+    catalog: Catalog
+    versions: Versions
+    aliases: Aliases
+
+    async def again(self) -> House:
+        """As after a restart."""
+        return await opened(self.folder, self.store, self.kept, self.clock)
+
+    async def publish(self, name: str = "", **fields: Any) -> Function:
+        """A version that differs from those before."""
+        latest = self.catalog.find(urn())
+        await self.catalog.update(urn(), {"timeout": latest.timeout + 1})
+        return await self.versions.publish(urn(), name=name, **fields)
+
+    async def alias(self, name: str, version: str, **fields: Any) -> Alias:
+        return await self.aliases.create(urn(), Alias(name=name, version=version, **fields))
+
+
+async def opened(folder: Path, store: MemoryCatalogStore, kept: ResourceStore, clock: ManualClock) -> House:
+    codes = CodeStore(folder)
+    catalog = Catalog(store, codes, clock, region=REGION, random=Random(3))
+    aliases = Aliases(catalog, kept, clock)
+    await catalog.load()
+    await aliases.load()
+    return House(folder, store, kept, clock, catalog, Versions(catalog, store, codes, clock, Identity(1)), aliases)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> House:
+    house = await opened(tmp_path, MemoryCatalogStore(), ResourceStore(), ManualClock())
+    await house.catalog.create(DRAFT, INLINE)
+    return house
+
+
+def urn(qualifier: str = "") -> FunctionUrn:
+    text = f"{PROJECT}:default:hello:{qualifier}" if qualifier else "hello"
+    return parse_urn(text, region=REGION, project=PROJECT)
+
+
+# --- versions -----------------------------------------------------------------------------------------------
+
+
+async def test_a_version_stays_as_it_was_when_latest_goes_on(house: House) -> None:
+    version = await house.versions.publish(urn(), name="v1", description="first")
+    await house.catalog.update(urn(), {"timeout": 60})
+    await house.catalog.update_code(urn(), CodeSource(kind="inline", file=encoded("x = 2")), {})
+
+    shown = house.catalog.find(urn("v1"))
+
+    assert (shown, shown.timeout, shown.version_description) == (version, 3, "first")
+    assert shown.code != house.catalog.find(urn()).code
+    with pytest.raises(InvalidField, match="only latest can be changed"):
+        await house.catalog.update(urn("v1"), {"timeout": 9})
+
+
+async def test_a_version_without_a_name_is_called_after_the_time(house: House) -> None:
+    first = await house.publish()
+    second = await house.publish()
+
+    assert (first.version, second.version) == ("v20231114-221320", "v20231114-221321")
+
+
+async def test_a_name_is_given_once(house: House) -> None:
+    await house.publish("v1")
+
+    with pytest.raises(VersionExists):
+        await house.publish("v1")
+
+
+async def test_what_has_not_changed_is_not_published_again(house: House) -> None:
+    await house.versions.publish(urn(), name="v1")
+    await house.catalog.limit(urn(), 7)
+
+    with pytest.raises(NothingToPublish, match="v1"):
+        await house.versions.publish(urn(), name="v2")
+    await house.catalog.update(urn(), {"description": "new"})
+    await house.versions.publish(urn(), name="v2")
+
+
+async def test_a_digest_says_which_code_is_meant(house: House) -> None:
+    latest = house.catalog.find(urn())
+
+    with pytest.raises(InvalidField, match=r"has MD5 [0-9a-f]{32}:") as refusal:
+        await house.versions.publish(urn(), digest="0" * 32)
+    md5 = str(refusal.value).partition("MD5 ")[2][:32]
+    await house.versions.publish(urn(), name="v1", digest=md5.upper())
+    await house.catalog.update(urn(), {"timeout": 9})
+
+    assert (await house.versions.publish(urn(), name="v2", digest=latest.code.digest)).version == "v2"
+
+
+class HeldCodes(CodeStore):
+    """Reads a package once it may."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.reads, self.may_read = anyio.Event(), anyio.Event()
+
+    async def md5(self, package: CodePackage) -> str:
+        self.reads.set()
+        await self.may_read.wait()
+        return await super().md5(package)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_changes_do_not_wait_for_a_digest_and_what_they_made_of_the_code_is_not_published(
+    house: House, changed: bool
+) -> None:
+    codes, published = HeldCodes(house.folder), list[str]()
+    versions = Versions(house.catalog, house.store, codes, house.clock, Identity(1))
+    md5 = await CodeStore(house.folder).md5(house.catalog.find(urn()).code)
+
+    async def publish() -> None:
+        with suppress(InvalidField):
+            published.append((await versions.publish(urn(), name="v1", digest=md5)).version)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish)
+            await codes.reads.wait()
+            await house.catalog.update(urn(), {"timeout": 9})
+            if changed:
+                await house.catalog.update_code(urn(), CodeSource(kind="inline", file=encoded("x = 2")), {})
+            codes.may_read.set()
+
+    assert published == ([] if changed else ["v1"])
+
+
+async def test_versions_are_bounded_in_number(house: House) -> None:
+    for number in range(MAX_VERSIONS):
+        await house.publish(f"v{number}")
+
+    with pytest.raises(TooManyVersions):
+        await house.publish("more")
+    await house.versions.delete(urn("v0"))
+    await house.publish("more")
+    assert [v.version for v in house.catalog.versions(1)][:2] == ["latest", "v1"]
+
+
+async def test_a_version_takes_a_copy_of_the_settings_along(house: House) -> None:
+    await house.catalog.put_settings(urn(), AsyncSettings(max_retries=3))
+    await house.versions.publish(urn(), name="v1")
+    await house.catalog.put_settings(urn(), AsyncSettings(max_retries=0))
+    await house.catalog.put_settings(urn("v1"), AsyncSettings(max_retries=2))
+
+    by_version = {f.version: s.max_retries for f, s in house.catalog.settings_by_version(urn())}
+
+    assert by_version == {"latest": 0, "v1": 2}
+    await house.catalog.delete_settings(urn("v1"))
+    assert house.catalog.settings_of(1, "v1") is None
+
+
+async def test_revisions_are_never_given_twice(house: House) -> None:
+    first = await house.publish("v1")
+    await house.versions.delete(urn("v1"))
+    second = await house.publish("v1")
+    await house.catalog.update(urn(), {"timeout": 60})
+
+    revisions = [first.revision, *(version.revision for version in house.catalog.versions(1))]
+
+    assert len(set(revisions)) == 3
+    assert second.revision > first.revision
+
+
+async def test_the_limit_of_instances_is_one_for_all_versions(house: House) -> None:
+    await house.publish("v1")
+    before = [version.revision for version in house.catalog.versions(1)]
+
+    assert (await house.catalog.limit(urn("v1"), 7)).version == "v1"
+
+    assert [version.max_instances for version in house.catalog.versions(1)] == [7, 7]
+    assert [version.revision for version in house.catalog.versions(1)] == before
+    assert [f.max_instances for f in house.store.functions.values()] == [7, 7]
+
+
+async def test_a_deleted_version_is_gone_with_what_is_bound_to_it(house: House) -> None:
+    deleted: list[Sequence[StoredResource]] = []
+    trigger = StoredResource(kind="trigger", owner="function:1", id="t", body=b"{}")
+    house.catalog.bind(lambda function_id, qualifier: [trigger] if (function_id, qualifier) == (1, "v1") else [])
+    house.store.deleted_with = deleted.append
+    await house.catalog.put_settings(urn(), AsyncSettings())
+    await house.publish("v1")
+
+    await house.versions.delete(urn("v1"))
+
+    assert deleted == [[trigger]]
+    assert house.catalog.resolve(1, "v1") is None
+    assert house.catalog.settings_of(1, "v1") is None
+    with pytest.raises(UnknownVersion):
+        house.catalog.find(urn("v1"))
+
+
+@pytest.mark.parametrize("qualifier", ["v1", "!prod"])
+async def test_a_deleted_version_takes_its_alias_along_in_one_write(house: House, qualifier: str) -> None:
+    deleted: list[Sequence[StoredResource]] = []
+    house.catalog.bind(lambda _, id: [StoredResource(kind="trigger", owner="function:1", id=id, body=b"{}")])
+    house.store.deleted_with = deleted.append
+    await house.publish("v1")
+    await house.alias("prod", "v1")
+
+    await house.versions.delete(urn(qualifier))
+
+    assert [resource.id for resource in deleted[0]] == ["v1", "!prod", "prod"]
+    assert not house.aliases.list(urn())
+    with pytest.raises(UnknownAlias):
+        house.catalog.find(urn("!prod"))
+
+
+async def test_an_alias_does_not_delete_what_another_one_needs(house: House) -> None:
+    await house.publish("v1")
+    await house.publish("v2")
+    await house.alias("prod", "v1")
+    await house.alias("test", "v2", weights={"v1": 10})
+
+    with pytest.raises(VersionInUse):
+        await house.versions.delete(urn("!prod"))
+    assert house.catalog.find(urn("!prod")).version == "v1"
+
+
+async def test_latest_alone_cannot_be_deleted(house: House) -> None:
+    with pytest.raises(InvalidField, match="leave the version out"):
+        await house.versions.delete(urn("latest"))
+
+
+async def test_each_change_is_one_write(house: House) -> None:
+    await house.catalog.put_settings(urn(), AsyncSettings())
+    await house.publish("v1")
+    await house.catalog.update(urn(), {"timeout": 60})
+    writes: list[int] = []
+    house.store.written = lambda: writes.append(len(house.store.functions))
+
+    await house.versions.publish(urn(), name="v2")
+    await house.catalog.limit(urn(), 7)
+    await house.versions.delete(urn("v1"))
+
+    assert writes == [3, 3, 2]
+
+
+async def test_those_who_watch_hear_of_versions(house: House) -> None:
+    told: list[list[str]] = []
+    house.catalog.watch(lambda function_id, _: told.append([v.version for v in house.catalog.versions(function_id)]))
+
+    await house.versions.publish(urn(), name="v1")
+    await house.versions.delete(urn("v1"))
+    await house.catalog.delete(urn())
+
+    assert told == [["latest", "v1"], ["latest"], []]
+
+
+async def test_what_the_store_refuses_does_not_show(house: House) -> None:
+    await house.publish("v1")
+    await house.catalog.update(urn(), {"timeout": 60})
+    house.store.broken = house.kept.broken = NotStored("disk full")
+
+    for change in (
+        house.versions.publish(urn(), name="v2"),
+        house.versions.delete(urn("v1")),
+        house.catalog.limit(urn(), 7),
+        house.alias("prod", "v1"),
+    ):
+        with pytest.raises(NotStored):
+            await change
+
+    assert [(v.version, v.max_instances) for v in house.catalog.versions(1)] == [("latest", 400), ("v1", 400)]
+    assert not house.aliases.list(urn())
+
+
+# --- aliases ------------------------------------------------------------------------------------------------
+
+
+async def test_an_alias_means_its_main_version(house: House) -> None:
+    version = await house.publish("v1")
+    await house.alias("prod", "v1")
+
+    assert house.catalog.find(urn("!prod")) == version
+    assert house.catalog.route(urn("!prod")) == version
+    with pytest.raises(UnknownAlias):
+        house.catalog.find(urn("!other"))
+
+
+async def test_an_alias_with_weights_is_decided_request_by_request(house: House) -> None:
+    await house.publish("v1")
+    await house.publish("v2")
+    await house.alias("split", "v1", weights={"v2": 50})
+
+    routed = [house.catalog.route(urn("!split")).version for _ in range(100)]
+
+    assert 30 < routed.count("v2") < 70
+    assert {house.catalog.find(urn("!split")).version for _ in range(100)} == {"v1"}
+
+
+async def test_an_alias_is_changed_as_a_whole(house: House) -> None:
+    await house.publish("v1")
+    await house.publish("v2")
+    await house.alias("prod", "v1", weights={"v2": 10}, description="old")
+
+    await house.aliases.update(urn(), Alias(name="prod", version="v2"))
+
+    shown = house.aliases.get(urn(), "prod")
+    assert (shown.version, shown.weights, shown.description) == ("v2", {}, "")
+    with pytest.raises(UnknownAlias):
+        await house.aliases.update(urn(), Alias(name="other", version="v2"))
+
+
+async def test_a_version_has_one_alias_at_most(house: House) -> None:
+    await house.publish("v1")
+    await house.publish("v2")
+    await house.alias("prod", "v1")
+    await house.alias("test", "v2", weights={"v1": 10})
+
+    with pytest.raises(VersionTaken):
+        await house.alias("more", "v1")
+    with pytest.raises(VersionTaken):
+        await house.aliases.update(urn(), Alias(name="test", version="v1"))
+    with pytest.raises(AliasExists):
+        await house.alias("prod", "v2")
+
+
+async def test_aliases_are_bounded_in_number(house: House) -> None:
+    for number in range(MAX_ALIASES + 1):
+        await house.publish(f"v{number}")
+    for number in range(MAX_ALIASES):
+        await house.alias(f"a{number}", f"v{number}")
+
+    with pytest.raises(TooManyAliases):
+        await house.alias("more", f"v{MAX_ALIASES}")
+
+
+async def test_a_version_that_is_an_alias_s_extra_one_stays(house: House) -> None:
+    await house.publish("v1")
+    await house.publish("v2")
+    await house.alias("prod", "v1", weights={"v2": 10})
+
+    with pytest.raises(VersionInUse):
+        await house.versions.delete(urn("v2"))
+    await house.aliases.delete(urn(), "prod")
+    await house.versions.delete(urn("v2"))
+
+
+async def test_an_alias_with_triggers_stays(house: House) -> None:
+    bound = [StoredResource(kind="trigger", owner="function:1", id="t", body=b"{}")]
+    house.catalog.bind(lambda function_id, qualifier: bound if (function_id, qualifier) == (1, "!prod") else [])
+    await house.publish("v1")
+    await house.alias("prod", "v1")
+
+    with pytest.raises(AliasInUse):
+        await house.aliases.delete(urn(), "prod")
+    bound.clear()
+    await house.aliases.delete(urn(), "prod")
+    assert not house.aliases.list(urn())
+
+
+async def test_settings_do_not_belong_to_aliases(house: House) -> None:
+    await house.publish("v1")
+    await house.alias("prod", "v1")
+
+    with pytest.raises(InvalidField, match="not an alias"):
+        await house.catalog.put_settings(urn("!prod"), AsyncSettings())
+    with pytest.raises(InvalidField, match="not an alias"):
+        await house.catalog.delete_settings(urn("!prod"))
+
+
+async def test_everything_is_there_again_after_a_restart(house: House) -> None:
+    await house.catalog.put_settings(urn(), AsyncSettings(max_retries=3))
+    await house.publish("v1")
+    alias = await house.alias("prod", "v1")
+
+    again = await house.again()
+
+    assert list(again.catalog.versions(1)) == list(house.catalog.versions(1))
+    assert again.aliases.get(urn(), "prod") == alias
+    assert again.catalog.show_settings(urn("v1")).max_retries == 3
+    assert again.catalog.next_revision(1) > max(v.revision for v in again.catalog.versions(1))
+
+
+async def test_a_version_knows_what_was_accepted_before_it_also_after_the_clock_was_set_back(house: House) -> None:
+    identity = house.versions._identity
+    before = identity.next_key(house.clock.now())
+    version = await house.publish("v1")
+    after = identity.next_key(house.clock.now())
+    house.clock.advance(-3600)
+
+    again = await house.again()
+    again.versions.load()
+
+    assert before < version.born < after
+    assert again.versions._identity.next_key(house.clock.now()) > version.born
+
+
+async def test_of_an_alias_and_a_deletion_at_once_one_wins(house: House) -> None:
+    await house.publish("v1")
+    await house.publish("v2")
+    ends: list[str] = []
+
+    async def attempt(change: Any) -> None:
+        try:
+            await change
+            ends.append("done")
+        except (VersionInUse, BadExtraVersion):
+            ends.append("refused")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(attempt, house.alias("prod", "v2", weights={"v1": 1}))
+        tasks.start_soon(attempt, house.versions.delete(urn("v1")))
+
+    assert sorted(ends) == ["done", "refused"]
+    assert all(house.catalog.resolve(1, alias.version) for alias in house.aliases.list(urn()))

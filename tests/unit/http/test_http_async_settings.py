@@ -1,0 +1,109 @@
+"""Asynchronous settings over HTTP, and the status log that needs no switching on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.http_app import Api, serve, urn_of
+
+PATH = f"/{urn_of()}/async-invoke-config"
+FULL = {
+    "max_async_event_age_in_seconds": 60,
+    "max_async_retry_attempts": 3,
+    "destination_config": {
+        "on_success": {"destination": "FunctionGraph", "param": '{"func_urn": "next"}'},
+        "on_failure": {"destination": "OBS", "param": '{"bucket": "b", "prefix": "p", "expires": 1}'},
+    },
+    "enable_async_status_log": True,
+    "log_group_id": "g",
+}
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serve(tmp_path) as api:
+        await api.create()
+        yield api
+
+
+async def test_settings_come_back_as_they_were_put(api: Api) -> None:
+    put = await api.send("PUT", PATH, FULL)
+    shown = await api.send("GET", PATH)
+
+    assert (put.status, shown.status, put.json) == (200, 200, shown.json)
+    assert {name: put.json[name] for name in FULL} == FULL
+    assert put.json["func_urn"] == urn_of()
+    assert put.json["created_time"].endswith("Z")
+
+
+async def test_what_is_left_out_has_the_documented_default(api: Api) -> None:
+    await api.send("PUT", PATH, FULL)
+
+    put = await api.send("PUT", PATH, {})
+
+    assert (put.json["max_async_event_age_in_seconds"], put.json["max_async_retry_attempts"]) == (3600, 1)
+    assert put.json["destination_config"] == {}
+    assert "log_group_id" not in put.json
+
+
+async def test_an_empty_destination_is_none(api: Api) -> None:
+    put = await api.send("PUT", PATH, {"destination_config": {"on_success": {}, "on_failure": {"destination": ""}}})
+
+    assert (put.status, put.json["destination_config"]) == (200, {})
+
+
+async def test_deleted_settings_are_gone(api: Api) -> None:
+    await api.send("PUT", PATH, {})
+
+    deleted = await api.send("DELETE", PATH)
+    after = [await api.send(method, PATH) for method in ("GET", "DELETE")]
+
+    assert deleted.status == 204
+    assert [(answer.status, answer.json["error_code"]) for answer in after] == [(404, "FSS.0404")] * 2
+
+
+async def test_a_list_holds_the_settings_of_all_versions(api: Api) -> None:
+    empty = await api.send("GET", f"{PATH}s")
+    await api.send("PUT", PATH, FULL)
+    full = await api.send("GET", f"{PATH}s?limit=0")
+
+    assert (empty.json["count"], empty.json["async_invoke_configs"]) == (0, [])
+    assert [item["func_urn"] for item in full.json["async_invoke_configs"]] == [urn_of()]
+    assert full.json["page_info"] == {"next_marker": 1, "previous_marker": 0, "current_count": 1}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"max_async_retry_attempts": 4},
+        {"max_async_event_age_in_seconds": 0},
+        {"max_async_event_age_in_seconds": 86_401},
+        {"max_async_retry_attempts": "1"},
+        {"destination_config": {"on_success": {"destination": "Pigeon"}}},
+        {"destination_config": {"on_success": {"destination": "FunctionGraph", "param": '{"func_urn": "hello"}'}}},
+        {"destination_config": {"on_success": {"destination": "OBS", "param": "bucket"}}},
+    ],
+)
+async def test_settings_that_cannot_be_are_refused(api: Api, body: object) -> None:
+    answer = await api.send("PUT", PATH, body)
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FSS.0400")
+    assert (await api.send("GET", PATH)).status == 404
+
+
+async def test_settings_need_a_function(api: Api) -> None:
+    answer = await api.send("PUT", f"/{urn_of('nobody')}/async-invoke-config", {})
+
+    assert (answer.status, answer.json["error_code"]) == (404, "FSS.1051")
+
+
+async def test_the_status_log_is_always_on(api: Api) -> None:
+    enabled = await api.send("POST", "/enable-async-status-logs")
+    first, second = [await api.send("GET", "/async-status-log-detail") for _ in range(2)]
+
+    assert (enabled.status, enabled.raw) == (200, b"")
+    assert first.json.keys() == {"group_id", "group_name", "stream_id", "stream_name"}
+    assert first.json == second.json

@@ -1,0 +1,257 @@
+"""What every request passes: the guard, the limits of a body, and errors in the API's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from engine import errors
+from engine.http.api.errors import error_reply
+from engine.http.guard import is_local_host, is_local_origin
+from tests.support.http_app import BASE, PROJECT, Api, serve, urn_of
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serve(tmp_path) as api:
+        yield api
+
+
+async def raw(port: int, request: bytes) -> bytes:
+    """What comes back until the server closes or has nothing more to say."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[16:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: "))
+        return head + await reader.readexactly(length)
+    finally:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.9.9.9", "[::1]", "[::1]:80"])
+def test_names_of_this_machine_are_local(host: str) -> None:
+    assert is_local_host(host.encode())
+    assert is_local_origin(b"http://" + host.encode())
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "::1", "[127.0.0.1]",
+     "localhost:x", "[localhost]", "127.0.0.1:80:80", "user@localhost", "0.0.0.0", "2130706433"],
+)  # fmt: skip
+def test_other_names_are_foreign(host: str) -> None:
+    assert not is_local_host(host.encode())
+    assert not is_local_origin(b"http://" + host.encode())
+
+
+@pytest.mark.parametrize("origin", ["null", "", "file://", "http://localhost/path", "localhost"])
+def test_origins_that_name_no_local_page_are_foreign(origin: str) -> None:
+    assert not is_local_origin(origin.encode())
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/healthz"), ("POST", f"{BASE}/{urn_of()}/invocations-async")])
+async def test_foreign_pages_are_kept_out(api: Api, headers: dict[str, str], method: str, path: str) -> None:
+    answer = await api.send(method, path, headers=headers, base="")
+
+    assert (answer.status, answer.json["error_code"]) == (403, "FSS.0403")
+
+
+async def test_a_proxy_in_front_of_an_open_engine_is_told_to_the_user(api: Api) -> None:
+    answer = await api.send("GET", "/healthz", headers={"Host": "api.example.com"}, base="")
+
+    assert "is not this machine" in answer.json["error_msg"]
+    assert answer.json["error_msg"].endswith("an engine behind a proxy needs credentials (auth.file)")
+
+
+async def test_pages_of_this_machine_are_let_in(api: Api) -> None:
+    answer = await api.send("GET", "/healthz", headers={"Origin": "http://localhost:3000"}, base="")
+
+    assert answer.status == 200
+
+
+async def test_every_error_has_the_apis_shape_and_a_request_id(api: Api) -> None:
+    unknown = await api.send("GET", "/v2/nothing/here", base="")
+    wrong = await api.send("DELETE", f"/{urn_of()}/config")
+    missing = await api.invoke()
+
+    assert [(a.status, a.json["error_code"]) for a in (unknown, wrong, missing)] == [
+        (404, "FSS.0404"),
+        (405, "FSS.0405"),
+        (404, "FSS.1051"),
+    ]
+    assert wrong.headers["allow"] == "GET, PUT"
+    assert all(a.headers["x-request-id"] and a.json["error_msg"] for a in (unknown, wrong, missing))
+    assert all(a.json.keys() == {"error_code", "error_msg"} for a in (unknown, wrong, missing))
+
+
+async def test_an_error_of_workflow_metrics_has_its_request_id_in_the_body_too(api: Api) -> None:
+    answer = await api.send("GET", f"/v2/{PROJECT}/fgs/workflow-statistic?metric_type=joy", base="")
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FGS.3002")
+    assert answer.json["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_what_is_broken_inside_is_not_shown_outside(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    await api.create()
+    api.engine.refuses = ZeroDivisionError("secret")
+
+    answer = await api.invoke()
+
+    assert (answer.status, answer.json["error_code"]) == (500, "FSS.0500")
+    assert b"secret" not in answer.raw
+    assert "secret" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        ("text/plain", b"{}"),
+        ("", b"{}"),
+        ("application/json", b"{"),
+        ("application/json", b"{} {}"),
+        ("application/json", b'"\xff"'),
+        ("application/json", b"[" * 100_000),
+        ("application/jsonp", b"{}"),
+    ],
+)
+@pytest.mark.parametrize("path", [f"/{urn_of()}/invocations-async", f"/{urn_of()}/invocations", ""])
+async def test_a_body_that_is_not_json_is_refused(api: Api, kind: str, problem: bytes, path: str) -> None:
+    await api.create()
+
+    answer = await api.send("POST", path, problem, {"Content-Type": kind})
+
+    assert (answer.status, answer.json["error_code"]) == (406, "FSS.0406")
+    assert not api.engine.requests
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
+async def test_json_may_be_said_with_a_charset_and_hold_any_text(api: Api, kind: str) -> None:
+    await api.create()
+
+    answer = await api.send("POST", f"/{urn_of()}/invocations-async", '"é中"'.encode(), {"Content-Type": kind})
+
+    assert answer.status == 202
+    assert api.engine.requests[0].payload == '"é中"'.encode()
+
+
+@pytest.mark.parametrize(("action", "limit"), [("invocations-async", 256 << 10), ("invocations", 6 << 20)])
+async def test_a_body_holds_up_to_its_limit_and_not_a_byte_more(api: Api, action: str, limit: int) -> None:
+    await api.create()
+    body = b'"' + b"x" * (limit - 2) + b'"'
+
+    fits = await api.send("POST", f"/{urn_of()}/{action}", body)
+    over = await api.send("POST", f"/{urn_of()}/{action}", b" " + body)
+
+    assert fits.status in (200, 202)
+    assert (over.status, over.json["error_code"]) == (413, "FSS.0413")
+    assert len(api.engine.requests) == 1
+
+
+async def test_a_body_of_unknown_length_is_counted_as_it_comes(api: Api) -> None:
+    await api.create()
+    head = f"POST {BASE}/{urn_of()}/invocations-async HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
+
+    answer = await raw(api.port, head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 9)
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_chunks_make_one_event(api: Api) -> None:
+    await api.create()
+    head = f"POST {BASE}/{urn_of()}/invocations-async HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    chunks = b"".join(b"3\r\n" + part + b"\r\n" for part in (b'{"a', b'":1', b',"b', b'":2')) + b"1\r\n}\r\n0\r\n\r\n"
+
+    answer = await raw(api.port, head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+
+    assert answer.startswith(b"HTTP/1.1 202 ")
+    assert json.loads(api.engine.requests[0].payload) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("begun", [b"", b"{"])
+async def test_a_client_that_hangs_up_in_its_body_invokes_nothing(api: Api, begun: bytes) -> None:
+    await api.create()
+    head = f"POST {BASE}/{urn_of()}/invocations-async HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n"
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(head.encode() + begun)
+    writer.write_eof()
+    await reader.read()
+    writer.close()
+    await writer.wait_closed()
+
+    assert not api.engine.requests
+
+
+@pytest.mark.parametrize(
+    ("urn", "status", "code"),
+    [
+        (f"urn:fss:local-1:{PROJECT}:function:default:hello:latest", 202, None),
+        (f"urn%3Afss%3Alocal-1%3A{PROJECT}%3Afunction%3Adefault%3Ahello%3Alatest", 202, None),
+        (f"urn:fss:elsewhere:{PROJECT}:function:default:hello", 202, None),
+        ("hello", 202, None),
+        ("default:hello", 202, None),
+        ("%68ello", 202, None),
+        ("urn:fss:local-1:other:function:default:hello", 403, "FSS.0403"),
+        ("hello:x:y:z:w", 400, "FSS.1309"),
+        ("urn:fss", 400, "FSS.1309"),
+        ("%ff", 400, "FSS.1309"),
+        ("hello%2Fx", 404, "FSS.1051"),
+        (f"{PROJECT}:default:hello:v1", 404, "FSS.1052"),
+        (f"{PROJECT}:default:hello:!prod", 404, "FSS.1053"),
+        (f"{PROJECT}:default:hello:%21prod", 404, "FSS.1053"),
+    ],
+)
+async def test_a_function_is_named_in_many_ways(api: Api, urn: str, status: int, code: str | None) -> None:
+    await api.create()
+
+    answer = await api.send("POST", f"/{urn}/invocations-async")
+
+    assert (answer.status, answer.json.get("error_code")) == (status, code)
+
+
+async def test_a_path_of_another_project_does_not_see_this_one(api: Api) -> None:
+    await api.create()
+
+    answer = await api.send("POST", "/v2/other/fgs/functions/hello/invocations-async", base="")
+    odd = await api.send("POST", "/v2/a%3Ab/fgs/functions/hello/invocations-async", base="")
+
+    assert (answer.status, odd.status) == (404, 400)
+
+
+def test_every_error_that_a_request_may_meet_has_its_status_and_code() -> None:
+    cases = {
+        errors.InvalidField("timeout", 1, ""): (400, "FSS.1008"),
+        errors.InvalidField("destination_config.on_success", 1, ""): (400, "FSS.0400"),
+        errors.CodeMissing("zip"): (400, "FSS.1012"),
+        errors.TooManyVariables("user_data", 21, 20): (400, "FSS.1017"),
+        errors.VariablesTooLarge("user_data", 5000, 4096): (400, "FSS.1018"),
+        errors.CodePackageTooLarge(1): (413, "FSS.1071"),
+        errors.InlineCodeTooLarge(1): (413, "FSS.1072"),
+        errors.IdempotencyConflict("k"): (409, "FSS.0409"),
+        errors.TooManyFunctions(400): (403, "FSS.1041"),
+        errors.FunctionDisabled("f"): (429, "FSS.0429"),
+        errors.UnknownInvocation("r"): (404, "FSS.0404"),
+        errors.NoAsyncSettings("u"): (404, "FSS.0404"),
+        errors.CallTimedOut(90): (504, "FSS.0504"),
+        errors.SettingsError("x"): (500, "FSS.0500"),
+    }
+
+    found = {error: error_reply(error) for error in cases}
+
+    assert {error: (reply.status, json.loads(reply.body)["error_code"]) for error, reply in found.items()} == cases
+
+
+@pytest.mark.parametrize("error", [errors.BacklogFull("hello", 5, "rows"), errors.DiskLow(1, 2), errors.ShuttingDown()])
+def test_who_should_come_back_is_told_when(error: errors.Overloaded | errors.Unavailable) -> None:
+    reply = error_reply(error)
+
+    assert reply.status in (429, 503)
+    assert dict(reply.headers)[b"retry-after"] == str(error.retry_after).encode()

@@ -1,0 +1,281 @@
+"""Functions over HTTP: created, shown, changed and deleted as the API documents it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.http_app import PROJECT, REGION, SOURCE, Api, encoded, serve, urn_of, zipped
+
+REQUIRED = {
+    "func_name", "domain_id", "namespace", "project_name", "package", "runtime", "timeout", "handler", "memory_size",
+    "cpu", "code_type", "code_filename", "code_size", "digest", "version", "image_name", "last_modified", "func_urn",
+}  # fmt: skip
+CONFIG = {
+    "func_name": "hello",
+    "handler": "index.handler",
+    "memory_size": 256,
+    "runtime": "Python3.10",
+    "timeout": 9,
+}
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serve(tmp_path) as api:
+        yield api
+
+
+async def test_a_created_function_is_shown_with_all_that_the_api_promises(api: Api) -> None:
+    created = await api.create(description="says hello", user_data='{"A": "1"}')
+    shown = await api.send("GET", f"/{urn_of()}/config")
+
+    assert created.status == shown.status == 200
+    assert created.json == shown.json
+    assert created.json.keys() >= REQUIRED
+    assert created.json["func_urn"] == urn_of()
+    assert (created.json["namespace"], created.json["project_name"]) == (PROJECT, REGION)
+    assert (created.json["cpu"], created.json["code_size"]) == (300, len(SOURCE))
+    assert created.json["digest"] == hashlib.sha512(SOURCE.encode()).hexdigest()
+    assert json.loads(created.json["user_data"]) == {"A": "1"}
+
+
+async def test_fields_without_effect_come_back_as_given(api: Api) -> None:
+    kept: dict[str, Any] = {
+        "xrole": "agency",
+        "func_vpc": {"vpc_id": "v", "subnet_id": "s"},
+        "mount_config": {"mount_user": {"user_id": -1, "user_group_id": -1}, "func_mounts": []},
+        "enterprise_project_id": "0",
+        "functiond": {"priority_cap": 5},
+    }
+
+    created = await api.create(**kept, unheard_of=[1, 2])
+
+    assert created.status == 200
+    assert {name: created.json[name] for name in kept} == kept
+    assert "unheard_of" not in created.json
+
+
+async def test_a_package_is_given_back_as_it_was_sent(api: Api) -> None:
+    content = zipped(index__py=SOURCE)
+    await api.create(code_type="zip", code_filename="code.zip", func_code={"file": encoded(content)})
+
+    shown = await api.send("GET", f"/{urn_of()}/code")
+
+    assert (shown.json["code_type"], shown.json["code_filename"]) == ("zip", "code.zip")
+    assert base64.b64decode(shown.json["func_code"]["file"]) == content
+
+
+async def test_new_code_replaces_the_old(api: Api) -> None:
+    before = await api.create()
+
+    body = {"code_type": "inline", "func_code": {"file": encoded("x = 2")}}
+    after = await api.send("PUT", f"/{urn_of()}/code", body)
+
+    assert after.status == 200
+    assert base64.b64decode(after.json["func_code"]["file"]) == b"x = 2"
+    assert after.json["digest"] != before.json["digest"]
+
+
+async def test_code_that_no_reply_can_hold_is_shown_without_its_file(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    created = await api.create()
+    monkeypatch.setattr("engine.http.api.functions.PACKAGE_LIMIT", created.json["code_size"] - 1)
+
+    shown = await api.send("GET", f"/{urn_of()}/code")
+
+    assert shown.json["func_code"] == {"file": "", "link": ""}
+    assert shown.json["digest"] == created.json["digest"]
+
+
+async def test_code_is_not_replaced_by_none(api: Api) -> None:
+    await api.create()
+
+    answer = await api.send("PUT", f"/{urn_of()}/code", {"code_type": "inline", "func_code": {}})
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1012")
+
+
+async def test_a_new_configuration_keeps_what_it_leaves_out(api: Api) -> None:
+    await api.create(description="kept", user_data='{"A": "1"}')
+
+    strategy = {"concurrency": 7, "concurrent_num": 2}
+    changed = await api.send("PUT", f"/{urn_of()}/config", {**CONFIG, "strategy_config": strategy})
+
+    assert changed.status == 200
+    assert (changed.json["timeout"], changed.json["memory_size"]) == (9, 256)
+    assert (changed.json["description"], changed.json["user_data"]) == ("kept", '{"A": "1"}')
+    assert changed.json["strategy_config"] == strategy
+
+
+async def test_variables_can_be_taken_away(api: Api) -> None:
+    await api.create(user_data='{"A": "1"}')
+
+    changed = await api.send("PUT", f"/{urn_of()}/config", {**CONFIG, "user_data": ""})
+
+    assert changed.json["user_data"] == ""
+
+
+async def test_a_function_cannot_be_renamed(api: Api) -> None:
+    await api.create()
+
+    answer = await api.send("PUT", f"/{urn_of()}/config", {**CONFIG, "func_name": "other"})
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1002")
+
+
+@pytest.mark.parametrize("number", [-1, 0, 1000])
+async def test_the_number_of_instances_can_be_changed(api: Api, number: int) -> None:
+    await api.create()
+
+    answer = await api.send("PUT", f"/{urn_of()}/config-max-instance", {"max_instance_num": number})
+
+    assert (answer.status, answer.json["strategy_config"]["concurrency"]) == (200, number)
+    assert api.catalog.all()[0].max_instances == number
+
+
+async def test_functions_are_listed_page_by_page(api: Api) -> None:
+    for name in ("a", "b", "c"):
+        await api.create(name)
+
+    first = await api.send("GET", "?maxitems=2")
+    second = await api.send("GET", f"?maxitems=2&marker={first.json['next_marker']}")
+
+    names = [[f["func_name"] for f in page.json["functions"]] for page in (first, second)]
+    assert names == [["a", "b"], ["c"]]
+    assert (first.json["count"], second.json["next_marker"]) == (3, 3)
+
+
+async def test_a_list_can_be_narrowed(api: Api) -> None:
+    for name, package in (("apple", "a"), ("pineapple", "b")):
+        await api.create(name, package=package)
+
+    by_name = await api.send("GET", "?func_name=pine")
+    by_package = await api.send("GET", "?package_name=a&maxitems=0")
+
+    assert [f["func_name"] for f in by_name.json["functions"]] == ["pineapple"]
+    assert [f["func_name"] for f in by_package.json["functions"]] == ["apple"]
+
+
+async def test_a_bad_page_is_refused(api: Api) -> None:
+    answer = await api.send("GET", "?maxitems=-1")
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1001")
+
+
+async def test_a_deleted_function_is_gone(api: Api) -> None:
+    await api.create()
+
+    deleted = await api.send("DELETE", f"/{urn_of(version='')}")
+    shown = await api.send("GET", f"/{urn_of()}/config")
+
+    assert (deleted.status, deleted.raw) == (204, b"")
+    assert (shown.status, shown.json["error_code"]) == (404, "FSS.1051")
+
+
+@pytest.mark.parametrize("name", ["import", "statistics"])
+async def test_a_function_may_be_called_like_a_part_of_a_path(api: Api, name: str) -> None:
+    await api.create(name)
+
+    deleted = await api.send("DELETE", f"/{name}")
+    not_meant = await api.send("PUT", f"/{name}", {})
+
+    assert deleted.status == 204
+    assert (not_meant.status, not_meant.json["error_code"]) == (405, "FSS.0405")
+
+
+async def test_latest_alone_cannot_be_deleted(api: Api) -> None:
+    await api.create()
+
+    answer = await api.send("DELETE", f"/{urn_of()}")
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1015")
+
+
+async def test_a_name_is_taken_once(api: Api) -> None:
+    await api.create()
+
+    again = await api.create()
+
+    assert (again.status, again.json["error_code"]) == (409, "FSS.1061")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"func_name": "1"}, 400, "FSS.1002"),
+        ({"handler": "none"}, 400, "FSS.1003"),
+        ({"package": ""}, 400, "FSS.1004"),
+        ({"runtime": "Go1.x"}, 400, "FSS.1005"),
+        ({"code_type": ""}, 400, "FSS.1006"),
+        ({"code_type": "obs", "code_url": "https://b/c"}, 400, "FSS.1006"),
+        ({"memory_size": 129}, 400, "FSS.1007"),
+        ({"memory_size": "128"}, 400, "FSS.1007"),
+        ({"timeout": 901}, 400, "FSS.1008"),
+        ({"user_data": "A=1"}, 400, "FSS.1009"),
+        ({"user_data": '{"A": 1}'}, 400, "FSS.1009"),
+        ({"func_code": {"file": "?"}}, 400, "FSS.1011"),
+        ({"code_type": "zip", "func_code": {}}, 400, "FSS.1012"),
+        ({"user_data": json.dumps({f"V{n}": "" for n in range(21)})}, 400, "FSS.1017"),
+        ({"user_data": json.dumps({"V": "x" * 4096})}, 400, "FSS.1018"),
+        ({"description": "x" * 513}, 400, "FSS.1019"),
+        ({"strategy_config": {"concurrency": 1001}}, 400, "FSS.1026"),
+        ({"initializer_handler": "x"}, 400, "FSS.1404"),
+        ({"initializer_timeout": 0}, 400, "FSS.1405"),
+        ({"func_code": {"file": encoded("#" * 10_241)}}, 413, "FSS.1072"),
+        ({"code_type": "zip", "func_code": {"file": encoded(b"PK nothing")}}, 400, "FSS.1011"),
+        ({"functiond": {"weight": -1}}, 400, "FSS.0400"),
+    ],
+)
+async def test_each_field_that_is_wrong_has_its_code(
+    api: Api, fields: dict[str, object], status: int, code: str
+) -> None:
+    answer = await api.create(**{"name": "hello", **fields})  # type: ignore[arg-type]
+
+    assert (answer.status, answer.json["error_code"]) == (status, code)
+    assert not api.catalog.all()
+
+
+async def test_a_missing_field_is_named(api: Api) -> None:
+    answer = await api.send("POST", "", {"func_name": "hello"})
+
+    assert answer.status == 400
+    assert "package" in answer.json["error_msg"] or "runtime" in answer.json["error_msg"]
+
+
+async def test_a_body_that_only_code_can_make_so_large_is_told_as_code(api: Api) -> None:
+    answer = await api.send("POST", "", None, {"Content-Type": "application/json", "Content-Length": "99999999"})
+
+    assert (answer.status, answer.json["error_code"]) == (413, "FSS.1071")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "config", None),
+        ("PUT", "config", CONFIG),
+        ("GET", "code", None),
+        ("PUT", "code", {"code_type": "inline", "func_code": {}}),
+        ("PUT", "config-max-instance", {"max_instance_num": 1}),
+    ],
+)
+async def test_what_is_not_there_cannot_be_shown_or_changed(api: Api, method: str, path: str, body: object) -> None:
+    answer = await api.send(method, f"/{urn_of('nobody')}/{path}", body)
+
+    assert (answer.status, answer.json["error_code"]) == (404, "FSS.1051")
+
+
+async def test_health_is_what_the_engine_says_of_itself(api: Api) -> None:
+    well = [(await api.send("GET", path, base="")).status for path in ("/healthz", "/readyz")]
+    api.health["journal"] = "a commit takes too long"
+    ill = [await api.send("GET", path, base="") for path in ("/healthz", "/readyz")]
+    metrics = await api.send("GET", "/metrics", base="")
+
+    assert (well, [answer.status for answer in ill]) == ([200, 200], [503, 503])
+    assert all(answer.json["journal"] == "a commit takes too long" for answer in ill)
+    assert (metrics.raw, metrics.headers["content-type"].split(";")[0]) == (b"up 1\n", "text/plain")

@@ -1,0 +1,182 @@
+"""Logs over HTTP: line by line, and live."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import ByteStream
+from msgspec.structs import replace
+
+from engine.logs.feed import Listener, LogBoard
+from engine.logs.lines import LOGGER, STDERR, STDOUT, encode
+from tests.support.executing import invocation
+from tests.support.http_app import BASE, Api, serve, urn_of
+
+KEPT = encode(1_500, STDOUT, b"one") + encode(2_000, STDERR, b"two")
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serve(tmp_path) as api:
+        await api.create()
+        yield api
+
+
+class Events:
+    """What comes of a stream of events."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self.stream, self._read = stream, b""
+
+    async def next(self) -> tuple[str, dict[str, Any]]:
+        while True:
+            while b"\n\n" not in self._read:
+                self._read += await self.stream.receive()
+            text, _, self._read = self._read.partition(b"\n\n")
+            if b"event: " in text:
+                name, data = text.decode()[text.decode().index("event: ") :].split("\n")[:2]
+                return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+    async def begun(self) -> None:
+        while b"\n\n" not in self._read.partition(b"\r\n\r\n")[2]:
+            self._read += await self.stream.receive()
+
+
+async def follow(api: Api, path: str) -> Events:
+    stream = await anyio.connect_tcp("127.0.0.1", api.port)
+    await stream.send(f"GET {BASE}{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".encode())
+    return Events(stream)
+
+
+def tell(api: Api, request_id: str, text: bytes, stream: int = STDOUT) -> None:
+    board = api.parts.logs
+    assert isinstance(board, LogBoard)
+    run = replace(invocation(), request_id=request_id) if request_id else None
+    board.tell(api.catalog.find(api.engine.requests[0].function), run, encode(3_000, stream, text))
+
+
+async def accepted(api: Api) -> str:
+    request_id: str = (await api.invoke()).json["request_id"]
+    return request_id
+
+
+async def test_a_log_is_a_line_of_json_for_each_line(api: Api) -> None:
+    request_id = await accepted(api)
+    api.engine.logs[request_id] = KEPT
+
+    answer = await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}/logs")
+
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert [json.loads(line) for line in answer.raw.splitlines()] == [
+        {"time": "1970-01-01T00:00:01.500Z", "stream": "stdout", "text": "one"},
+        {"time": "1970-01-01T00:00:02.000Z", "stream": "stderr", "text": "two"},
+    ]
+
+
+async def test_the_log_of_an_unknown_invocation_is_not_found(api: Api) -> None:
+    answer = await api.send("GET", f"/{urn_of()}/async-invocations/00000000-0000-7000-8000-000000000000/logs")
+
+    assert answer.status == 404
+
+
+async def test_a_followed_invocation_tells_what_was_what_comes_and_its_end(api: Api) -> None:
+    request_id = await accepted(api)
+    api.engine.logs[request_id] = KEPT
+    events = await follow(api, f"/{urn_of()}/async-invocations/{request_id}/logs")
+    async with events.stream:
+        told = [await events.next(), await events.next()]
+        tell(api, "another", b"not mine")
+        tell(api, request_id, b"mine", LOGGER)
+        told.append(await events.next())
+        api.engine.finish(request_id)
+        end = await events.next()
+
+    assert [(name, data["text"], data["stream"]) for name, data in told] == [
+        ("line", "one", "stdout"), ("line", "two", "stderr"), ("line", "mine", "logger"),
+    ]  # fmt: skip
+    assert end == ("end", {"request_id": request_id, "status": "SUCCESS"})
+
+
+async def test_following_what_has_ended_ends(api: Api) -> None:
+    request_id = await accepted(api)
+    api.engine.finish(request_id)
+    api.engine.logs[request_id] = KEPT
+
+    answer = await api.send(
+        "GET", f"/{urn_of()}/async-invocations/{request_id}/logs", headers={"Accept": "text/event-stream"}
+    )
+
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert [line for line in answer.raw.decode().split("\n") if line.startswith("event")] == [
+        "event: line", "event: line", "event: end",
+    ]  # fmt: skip
+
+
+async def test_a_followed_function_tells_of_all_its_runs_and_instances(api: Api) -> None:
+    await accepted(api)
+    events = await follow(api, f"/{urn_of()}/logs")
+    async with events.stream:
+        await events.begun()
+        tell(api, "a run", b"x")
+        tell(api, "", b"y")
+        told = [await events.next(), await events.next()]
+
+    assert [(data["request_id"], data["text"]) for _, data in told] == [("a run", "x"), ("", "y")]
+
+
+async def test_a_quiet_stream_shows_that_it_lives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.http.api.logs.QUIET", 0.01)
+    events = await follow(api, f"/{urn_of()}/logs")
+    async with events.stream:
+        seen = b""
+        with anyio.fail_after(60):
+            while seen.count(b": still here\n\n") < 3:
+                seen += await events.stream.receive()
+
+    assert b"event" not in seen.partition(b"\r\n\r\n")[2]
+
+
+async def test_a_reader_that_goes_away_is_forgotten(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten = anyio.Event()
+
+    @contextmanager
+    def subscribed(self: LogBoard, listener: Listener, *, function_id: int = 0) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            forgotten.set()
+
+    monkeypatch.setattr(LogBoard, "subscribed", subscribed)
+    events = await follow(api, f"/{urn_of()}/logs")
+    async with events.stream:
+        await events.begun()
+
+    with anyio.fail_after(60):
+        await forgotten.wait()
+
+
+async def test_the_end_of_the_listener_ends_the_streams(tmp_path: Path) -> None:
+    async with serve(tmp_path) as api:
+        await api.create()
+        events = await follow(api, f"/{urn_of()}/logs")
+        await events.begun()
+
+    async with events.stream:
+        with anyio.fail_after(60):
+            rest = b"".join([piece async for piece in events.stream])
+
+    assert rest == b"0\r\n\r\n"
+
+
+async def test_what_instances_wrote_for_no_request_comes_in_the_order_of_time(api: Api) -> None:
+    api.engine.logs[""] = encode(2_000, STDERR, b"later") + encode(1_000, STDERR, b"sooner")
+
+    answer = await api.send("GET", f"/{urn_of()}/logs")
+
+    assert [json.loads(line)["text"] for line in answer.raw.splitlines()] == ["sooner", "later"]

@@ -1,0 +1,229 @@
+"""Lists of asynchronous invocations, whole records, and cancelling."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+from msgspec.structs import replace
+
+from engine.model import State
+from engine.model.identity import key_at
+from tests.support.http_app import Answer, Api, serve, urn_of
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serve(tmp_path) as api:
+        await api.create()
+        yield api
+
+
+async def invoked(api: Api, name: str = "hello", version: str = ":latest") -> str:
+    sent = await api.send("POST", f"/{urn_of(name, version)}/invocations-async", {"k": "é"})
+    request_id: str = sent.json["request_id"]
+    return request_id
+
+
+async def listed(api: Api, query: str = "", kind: str = "async-invocations", version: str = ":latest") -> Answer:
+    return await api.send("GET", f"/{urn_of(version=version)}/{kind}?{query}")
+
+
+def ids(answer: Answer) -> list[str]:
+    return [item["request_id"] for item in answer.json["invocations"]]
+
+
+def utc(hours: float) -> str:
+    return (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+async def test_a_waiting_record_has_no_times_and_an_ended_one_has_both(api: Api) -> None:
+    waiting, ended = await invoked(api), await invoked(api)
+    api.engine.finish(ended, State.FAIL, 4002, "boom")
+
+    first, second = (await listed(api)).json["invocations"]
+
+    assert first == {"request_id": waiting, "status": "WAIT", "error_code": 0, "error_message": ""}
+    assert (second["status"], second["error_code"], second["error_message"]) == ("FAIL", 4002, "boom")
+    assert datetime.strptime(second["start_time"], "%Y-%m-%dT%H:%M:%S") <= datetime.fromisoformat(second["end_time"])
+
+
+async def test_records_come_page_by_page(api: Api) -> None:
+    for _ in range(3):
+        await invoked(api)
+
+    first = await listed(api, "limit=2")
+    second = await listed(api, f"limit=2&marker={first.json['next_marker']}")
+    third = await listed(api, f"limit=2&marker={second.json['next_marker']}")
+
+    assert [len(ids(page)) for page in (first, second, third)] == [2, 1, 0]
+    assert (first.json["count"], second.json["next_marker"], third.json["next_marker"]) == (3, 3, 3)
+
+
+async def test_the_status_filters(api: Api) -> None:
+    waiting, failed, done = [await invoked(api) for _ in range(3)]
+    api.engine.finish(failed, State.FAIL, 4002)
+    api.engine.finish(done)
+
+    assert ids(await listed(api, "status=FAIL")) == [failed]
+    assert ids(await listed(api, "status=WAIT%2CSUCCESS")) == [waiting, done]
+    assert ids(await listed(api, "", "active-async-invocations")) == [waiting]
+    assert ids(await listed(api, "status=SUCCESS", "active-async-invocations")) == []
+
+
+async def test_a_list_is_of_the_version_or_alias_in_its_urn(api: Api) -> None:
+    await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
+    await api.send("POST", f"/{urn_of()}/aliases", {"name": "live", "version": "v1"})
+    sent = {one: await invoked(api, version=one) for one in (":latest", ":v1", ":!live")}
+
+    found = {one: ids(await listed(api, version=one)) for one in sent}
+
+    assert found[":latest"] == [sent[":latest"]]
+    assert found[":v1"] == [sent[":v1"], sent[":!live"]]
+    assert found[":!live"] == [sent[":!live"]]
+    assert ids(await listed(api, version="")) == list(sent.values())
+    assert ids(await listed(api, f"request_id={sent[':v1']}")) == [sent[":v1"]]
+
+
+async def test_one_record_can_be_asked_for_and_an_unknown_one_is_an_empty_list(api: Api) -> None:
+    one, _ = await invoked(api), await invoked(api)
+
+    found, unknown = await listed(api, f"request_id={one}"), await listed(api, "request_id=nobody")
+
+    assert ids(found) == [one]
+    assert (unknown.status, unknown.json) == (200, {"invocations": [], "count": 0, "next_marker": 0})
+
+
+async def test_active_ones_can_be_asked_for_by_name_up_to_ten(api: Api) -> None:
+    one, two, _ = [await invoked(api) for _ in range(3)]
+
+    found = await listed(api, f"requests={one}%2C{two}%2Cnobody", "active-async-invocations")
+    too_many = await listed(api, "requests=" + "%2C".join("r" * 11), "active-async-invocations")
+
+    assert ids(found) == [one, two]
+    assert (too_many.status, too_many.json["error_code"]) == (400, "FSS.1001")
+
+
+async def test_without_times_a_list_covers_the_last_hour_but_not_for_a_named_record(api: Api) -> None:
+    old = await invoked(api)
+    _make_older(api, old, hours=2)
+    aged = api.engine.identity.request_id(next(iter(api.engine.rows)))
+
+    assert ids(await listed(api)) == []
+    assert ids(await listed(api, f"query_begin_time={utc(-3)}")) == [aged]
+    assert ids(await listed(api, f"query_begin_time={utc(-3)}&query_end_time={utc(-2.5)}")) == []
+    assert ids(await listed(api, f"request_id={aged}")) == [aged]
+
+
+async def test_times_are_utc_to_the_second_and_the_last_second_counts(api: Api) -> None:
+    one = await invoked(api)
+    moment = api.engine.rows[api.engine.identity.key_of(one) or 0].accepted_at
+    second = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+    same = await listed(api, f"query_begin_time={second}&query_end_time={second}")
+
+    assert ids(same) == [one]
+
+
+@pytest.mark.parametrize("query", ["status=DONE", "limit=x", "marker=-1", "query_begin_time=now", "query_end_time=7h"])
+async def test_a_filter_that_cannot_be_is_refused(api: Api, query: str) -> None:
+    answer = await listed(api, query)
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1001")
+
+
+async def test_a_list_of_an_unknown_function_is_not_found(api: Api) -> None:
+    answer = await api.send("GET", f"/{urn_of('nobody')}/async-invocations")
+
+    assert answer.status == 404
+
+
+async def test_the_whole_record_holds_what_went_in_and_what_came_out(api: Api) -> None:
+    request_id = await invoked(api)
+    api.engine.finish(request_id)
+
+    record = (await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}")).json
+
+    assert (record["request_id"], record["status"], record["function_urn"]) == (request_id, "SUCCESS", urn_of())
+    assert (record["payload"], record["result"]) == ('{"k": "\\u00e9"}', '"done"')
+    assert [record[name][-1] for name in ("accept_time", "due_time", "start_time", "end_time")] == ["Z"] * 4
+
+
+async def test_a_record_of_another_function_is_not_found(api: Api) -> None:
+    await api.create("other")
+    request_id = await invoked(api, "other")
+
+    for path in (request_id, "nobody"):
+        answer = await api.send("GET", f"/{urn_of()}/async-invocations/{path}")
+        assert (answer.status, answer.json["error_code"]) == (404, "FSS.0404")
+
+
+async def test_a_reader_may_wait_for_the_end(api: Api) -> None:
+    request_id = await invoked(api)
+    answers: list[Answer] = []
+
+    async def read() -> None:
+        answers.append(await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}?wait=60"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        await api.engine.waited.wait()
+        api.engine.finish(request_id)
+
+    assert answers[0].json["status"] == "SUCCESS"
+
+
+async def test_a_wait_ends_with_the_record_as_it_is(api: Api) -> None:
+    request_id = await invoked(api)
+
+    answer = await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}?wait=0.01")
+
+    assert answer.json["status"] == "WAIT"
+
+
+@pytest.mark.parametrize("wait", ["61", "-1", "long", "nan"])
+async def test_a_wait_has_bounds(api: Api, wait: str) -> None:
+    answer = await api.send("GET", f"/{urn_of()}/async-invocations/{await invoked(api)}?wait={wait}")
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1001")
+
+
+async def test_a_cancelled_invocation_says_so(api: Api) -> None:
+    request_id = await invoked(api)
+
+    body = {"request_id": request_id, "type": "force"}
+    answers = [await api.send("POST", f"/{urn_of()}/cancel", body) for _ in range(2)]
+
+    (record,) = (await listed(api)).json["invocations"]
+    assert [(answer.status, answer.raw) for answer in answers] == [(200, b"")] * 2
+    assert (record["status"], record["error_code"]) == ("FAIL", 4208)
+
+
+async def test_only_what_is_here_and_not_over_can_be_cancelled(api: Api) -> None:
+    await api.create("other")
+    foreign, over = await invoked(api, "other"), await invoked(api)
+    api.engine.finish(over)
+
+    for request_id in ("nobody", foreign, over):
+        answer = await api.send("POST", f"/{urn_of()}/cancel", {"request_id": request_id})
+        assert (answer.status, answer.json["error_code"]) == (400, "FSS.0400")
+        assert "Invalid RequestId" in answer.json["error_msg"]
+
+
+async def test_only_force_is_known(api: Api) -> None:
+    request_id = await invoked(api)
+
+    answer = await api.send("POST", f"/{urn_of()}/cancel", {"request_id": request_id, "type": "recursive"})
+
+    assert (answer.status, answer.json["error_code"]) == (400, "FSS.0400")
+    assert not api.engine.rows[api.engine.identity.key_of(request_id) or 0].state.final
+
+
+def _make_older(api: Api, request_id: str, hours: float) -> None:
+    """Give the record a key, and so an id, of that many hours ago."""
+    record = api.engine.rows.pop(api.engine.identity.key_of(request_id) or 0)
+    key = key_at(record.accepted_at - hours * 3600)
+    api.engine.rows[key] = replace(record, key=key, request_id=api.engine.identity.request_id(key))

@@ -1,0 +1,180 @@
+"""Triggers over HTTP as Terraform and scripts ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.support.http_app import PROJECT, Answer, Api, serve, urn_of
+
+FGS = f"/v2/{PROJECT}/fgs"
+TIMER = {"name": "t", "schedule_type": "Cron", "schedule": "@every 1h30m", "user_event": "Created by terraform"}
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serve(tmp_path) as api:
+        await api.create()
+        yield api
+
+
+async def send(api: Api, method: str, path: str, body: object = None) -> Answer:
+    return await api.send(method, path, body, base=FGS)
+
+
+async def create(api: Api, kind: str = "TIMER", data: Any = TIMER, urn: str = urn_of(), **fields: object) -> Answer:
+    body = {"trigger_type_code": kind, "event_data": data, **fields}
+    return await send(api, "POST", f"/triggers/{urn}", body)
+
+
+def path_of(trigger: Answer, urn: str = urn_of()) -> str:
+    return f"/triggers/{urn}/{trigger.json['trigger_type_code']}/{trigger.json['trigger_id']}"
+
+
+async def test_what_terraform_asks_in_the_life_of_a_trigger(api: Api) -> None:
+    created = await create(api, trigger_status="")
+    changed = await send(api, "PUT", path_of(created), {"trigger_status": "DISABLED", "event_data": TIMER})
+    shown = await send(api, "GET", path_of(created))
+    deleted = await send(api, "DELETE", path_of(created))
+    gone = await send(api, "GET", path_of(created))
+
+    assert [answer.status for answer in (created, changed, shown, deleted, gone)] == [201, 200, 200, 204, 404]
+    assert changed.json == shown.json
+    assert (shown.json["trigger_status"], shown.json["event_data"]["schedule"]) == ("DISABLED", "@every 1h30m")
+    assert (gone.json["error_code"], deleted.raw) == ("FSS.1140", b"")
+    assert gone.headers["x-request-id"]
+
+
+async def test_a_reply_has_what_the_api_promises(api: Api) -> None:
+    reply = (await create(api, event_type_code="MessageCreated")).json
+
+    assert reply.keys() == {
+        "trigger_id",
+        "trigger_type_code",
+        "trigger_status",
+        "event_data",
+        "created_time",
+        "last_updated_time",
+    }
+    assert reply["event_data"] == {**TIMER, "sync_execution": False}
+
+
+async def test_what_was_given_as_empty_is_shown_so(api: Api) -> None:
+    created = await create(api, "OBS", {"bucket": "b", "events": ["s3:ObjectCreated:*"], "prefix": "a/", "suffix": ""})
+
+    changed = await send(api, "PUT", path_of(created), {"event_data": {"prefix": ""}})
+
+    shown = [answer.json["event_data"] for answer in (created, changed)]
+    assert [(data["prefix"], data["suffix"]) for data in shown] == [("a/", ""), ("", "")]
+
+
+async def test_an_update_takes_an_object_a_list_or_nothing(api: Api) -> None:
+    created = await create(api)
+
+    as_object = await send(api, "PUT", path_of(created), {"event_data": {"user_event": "one"}})
+    as_list = await send(api, "PUT", path_of(created), {"event_data": [{"schedule": "@every 5s"}, {"name": "u"}]})
+    nothing = await send(api, "PUT", path_of(created), {"event_data": None, "trigger_status": None})
+
+    assert as_object.json["event_data"]["user_event"] == "one"
+    assert as_list.json["event_data"] == {**TIMER, "user_event": "one", "schedule": "@every 5s", "name": "u"} | {
+        "sync_execution": False
+    }
+    assert nothing.json["event_data"] == as_list.json["event_data"]
+
+
+@pytest.mark.parametrize("urn", [urn_of(), quote(urn_of(), safe=""), urn_of(version=""), "hello", "default:hello"])
+async def test_every_way_to_write_a_urn_means_the_same(api: Api, urn: str) -> None:
+    created = await create(api, urn=urn)
+
+    listed = await send(api, "GET", f"/triggers/{urn_of()}")
+    shown = await send(api, "GET", path_of(created, urn))
+
+    assert (created.status, shown.status, listed.json) == (201, 200, [created.json])
+
+
+async def test_a_list_is_an_array_even_when_it_is_empty(api: Api) -> None:
+    assert (await send(api, "GET", f"/triggers/{urn_of()}")).raw == b"[]"
+
+
+async def test_the_kinds_are_a_list_of_names(api: Api) -> None:
+    kinds = await send(api, "GET", "/triggertypes")
+
+    assert kinds.status == 200
+    assert {"TIMER", "APIG", "DEDICATEDGATEWAY", "OPENSOURCEKAFKA", "EVENTGRID"} <= set(kinds.json)
+    assert kinds.json == sorted(set(kinds.json))
+
+
+async def test_no_feature_is_switched_on(api: Api) -> None:
+    features = await send(api, "GET", "/feature")
+
+    assert (features.status, features.json) == (200, {})
+
+
+async def test_the_triggers_of_a_project_come_in_pages(api: Api) -> None:
+    await api.create("other")
+    first = await create(api)
+    second = await create(api, urn=urn_of("other"))
+    await create(api, "SMN", {"topic_urn": "urn:smn:x"})
+
+    page = await send(api, "GET", "/triggers?maxitems=1&trigger_type=TIMER")
+    rest = await send(api, "GET", f"/triggers?maxitems=1&trigger_type=TIMER&marker={page.json['next_marker']}")
+
+    found = [page.json["triggers"][0], rest.json["triggers"][0]]
+    sources = [one.pop("source") for one in found]
+    assert found == [{**first.json, "func_urn": urn_of()}, {**second.json, "func_urn": urn_of("other")}]
+    assert [source["state"] for source in sources] == ["stopped"] * 2
+    assert (page.json["count"], rest.json["next_marker"]) == (2, 2)
+    assert (await send(api, "GET", "/triggers")).json["count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"event_data": TIMER}, 400, "FSS.0400"),
+        ({"trigger_type_code": "TIMER"}, 400, "FSS.0400"),
+        ({"trigger_type_code": "TIMER", "event_data": [TIMER]}, 400, "FSS.0400"),
+        ({"trigger_type_code": "TIMER", "event_data": {}}, 400, "FSS.1109"),
+        ({"trigger_type_code": "", "event_data": {}}, 400, "FSS.1101"),
+        (b"{", 406, "FSS.0406"),
+        (b'{"trigger_type_code": "TIMER", "event_data": {"name": "\\ud800"}}', 406, "FSS.0406"),
+        ({"trigger_type_code": "SMN", "event_data": {"topic_urn": "x" * 256}}, 400, "FSS.1102"),
+    ],
+)
+async def test_bodies_that_are_no_trigger_are_refused(api: Api, body: object, status: int, code: str) -> None:
+    refused = await send(api, "POST", f"/triggers/{urn_of()}", body)
+
+    assert (refused.status, refused.json["error_code"]) == (status, code)
+    assert refused.headers["x-request-id"]
+
+
+async def test_another_project_is_out_of_reach(api: Api) -> None:
+    created = await create(api)
+
+    foreign = await api.send("GET", path_of(created), base="/v2/other/fgs")
+
+    assert foreign.status == 403
+
+
+async def test_replies_of_kinds_have_what_the_vendor_adds(api: Api) -> None:
+    data = {"bucket": "photos", "events": ["ObjectCreated"]}
+    dds = {"instance_id": "i", "db_name": "d", "collection_name": "c", "db_password": "p", "batch_size": 1}
+
+    obs, mongo = await create(api, "OBS", data), await create(api, "DDS", dds)
+
+    assert obs.json["event_data"] == {**data, "name": obs.json["trigger_id"]}
+    assert mongo.json["event_data"] == {**dds, "db_password": "******", "db_user": "rwuser"}
+
+
+async def test_event_grid_takes_both_spellings_of_its_flag(api: Api) -> None:
+    spelled = [{"Key_encode": True}, {"key_encode": True}]
+    data = [{"channel_id": f"c{number}", **flag} for number, flag in enumerate(spelled)]
+
+    replies = [await create(api, "EVENTGRID", one) for one in data]
+
+    assert [reply.json["event_data"] for reply in replies] == [
+        {"channel_id": f"c{number}", "Key_encode": True} for number in range(2)
+    ]

@@ -1,0 +1,124 @@
+"""What Terraform's provider sends and compares afterwards: what it set it must find, and nothing that it did not set.
+
+Zeros and empty texts stand for what its configuration leaves out; fields without a value it takes for such, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.http_app import Api, serve, urn_of
+
+#: An update of the configuration: it names no function, and what was never set is 0 or empty.
+UPDATE = {
+    "runtime": "Python3.10",
+    "timeout": 5,
+    "memory_size": 256,
+    "package": "default",
+    "handler": "index.handler",
+    "description": "",
+    "strategy_config": {"concurrent_num": 2},
+    "enable_dynamic_memory": False,
+    "is_stateful_function": False,
+    "enterprise_project_id": "",
+    "peering_cidr": "",
+    "enable_auth_in_header": False,
+    "enable_class_isolation": False,
+    "heartbeat_handler": "",
+    "restore_hook_handler": "",
+    "restore_hook_timeout": 0,
+}
+FUNCTION = urn_of(version="")
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serve(tmp_path) as api:
+        await api.create()
+        yield api
+
+
+async def test_its_update_changes_what_it_says(api: Api) -> None:
+    await api.send("PUT", f"/{FUNCTION}/config-max-instance", {"max_instance_num": 7})
+
+    changed = await api.send("PUT", f"/{FUNCTION}/config", UPDATE)
+
+    assert changed.status == 200
+    shown = (await api.send("GET", f"/{FUNCTION}/config")).json
+    assert shown.items() >= {**UPDATE, "strategy_config": {"concurrency": 7, "concurrent_num": 2}}.items()
+
+
+@pytest.mark.parametrize("resets", [False, True])
+async def test_what_an_update_leaves_out_is_kept_or_reset_as_is_set(tmp_path: Path, resets: bool) -> None:
+    given = {"user_data": '{"a":"1"}', "initializer_timeout": 7, "xrole": "agency", "lts_custom_tag": {"b": "2"}}
+    async with serve(tmp_path, update_resets=resets) as api:
+        await api.create()
+        await api.send("PUT", f"/{FUNCTION}/config-max-instance", {"max_instance_num": 7})
+        await api.send("PUT", f"/{FUNCTION}/config", {**UPDATE, **given})
+
+        await api.send("PUT", f"/{FUNCTION}/config", UPDATE)
+
+        shown = (await api.send("GET", f"/{FUNCTION}/config")).json
+        left = {name: shown.get(name) for name in given}
+        assert left == (
+            {"user_data": "", "initializer_timeout": 300, "xrole": None, "lts_custom_tag": None} if resets else given
+        )
+        assert shown["strategy_config"] == {"concurrency": 7, "concurrent_num": 2}
+
+
+async def test_a_time_to_stop_is_shown_once_it_is_set(api: Api) -> None:
+    before = await api.send("GET", f"/{FUNCTION}/config")
+
+    await api.send("PUT", f"/{FUNCTION}/config", {**UPDATE, "pre_stop_timeout": 90})
+
+    after = await api.send("GET", f"/{FUNCTION}/config")
+    assert (before.json.get("pre_stop_timeout"), after.json["pre_stop_timeout"]) == (None, 90)
+
+
+@pytest.mark.parametrize("text", ['{ "B": "1",\n "A": "\\u003c2" }', "{}", ""])
+async def test_variables_are_shown_as_they_were_written(api: Api, text: str) -> None:
+    await api.send("PUT", f"/{FUNCTION}/config", {**UPDATE, "user_data": text, "encrypted_user_data": text})
+
+    shown = (await api.send("GET", f"/{FUNCTION}/config")).json
+
+    assert (shown["user_data"], shown["encrypted_user_data"]) == (text, text)
+    assert api.catalog.all()[0].user_data == ({"B": "1", "A": "<2"} if "B" in text else {})
+
+
+async def test_an_alias_without_extra_versions_says_nothing_of_them(api: Api) -> None:
+    await api.send("POST", f"/{FUNCTION}/versions", {"version": "v1", "description": ""})
+
+    made = await api.send("POST", f"/{FUNCTION}/aliases", {"name": "prod", "version": "v1"})
+    listed = await api.send("GET", f"/{FUNCTION}/aliases")
+
+    assert made.json.keys() == {"name", "version", "description", "last_modified", "alias_urn"}
+    assert listed.json == [made.json]
+
+
+async def test_reservations_of_all_versions_are_found_by_the_urn_with_latest(api: Api) -> None:
+    await api.send("POST", f"/{FUNCTION}/versions", {"version": "v1", "description": ""})
+    for qualifier in ("latest", "v1"):
+        await api.send("PUT", f"/{FUNCTION}:{qualifier}/reservedinstances", {"count": 1, "idle_mode": False})
+
+    found = await api.send("GET", f"/reservedinstanceconfigs?function_urn={FUNCTION}:latest&limit=100&marker=0")
+    one = await api.send("GET", f"/reservedinstanceconfigs?function_urn={FUNCTION}:v1&limit=100&marker=0")
+
+    assert sorted(item["qualifier_name"] for item in found.json["reserved_instances"]) == ["latest", "v1"]
+    assert [item["qualifier_name"] for item in one.json["reserved_instances"]] == ["v1"]
+    assert one.json["reserved_instances"][0]["tactics_config"] == {}
+
+
+async def test_a_test_event_can_be_renamed(api: Api) -> None:
+    first, second = [
+        (await api.send("POST", f"/{FUNCTION}/events", {"name": name, "content": "e30="})).json for name in ("a", "b")
+    ]
+
+    renamed = await api.send("PUT", f"/{FUNCTION}/events/{first['id']}", {"name": "c", "content": "e30="})
+    taken = await api.send("PUT", f"/{FUNCTION}/events/{second['id']}", {"name": "c", "content": "e30="})
+    kept = await api.send("PUT", f"/{FUNCTION}/events/{second['id']}", {"name": "b", "content": "W10="})
+
+    assert [(answer.status, answer.json.get("name")) for answer in (renamed, kept)] == [(200, "c"), (200, "b")]
+    assert (taken.status, taken.json["error_code"]) == (403, "FSS.1073")

@@ -1,0 +1,110 @@
+"""Who hears what functions write, and how much of it waits for a slow reader."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskStatus
+
+from engine.app.lifecycle import run_engine
+from engine.code.store import NO_CODE, CodeSource
+from engine.http.log_queue import LogQueue
+from engine.logs.feed import FunctionLines, LogBoard
+from engine.logs.lines import STDOUT, Line, encode
+from engine.model import Mode, Request
+from engine.model.urn import parse_urn
+from engine.protocols import Plugin, PluginContext
+from tests.support.executing import function, invocation
+from tests.support.http_app import encoded
+from tests.support.triggering import settings_of
+
+
+def said(text: str, request_id: str = "r") -> FunctionLines:
+    return FunctionLines(function=function("f"), request_id=request_id, lines=(Line(1.0, "stdout", text),))
+
+
+def test_a_listener_hears_one_function_or_all() -> None:
+    board, heard = LogBoard(), list[tuple[str, str]]()
+    mine, other = function("mine", function_id=1), function("other", function_id=2)
+    with (
+        board.subscribed(lambda told: heard.append(("one", told.lines[0].text)), function_id=1),
+        board.subscribed(lambda told: heard.append(("all", told.lines[0].text))),
+    ):
+        board.tell(mine, None, encode(1, STDOUT, b"x"))
+        board.tell(other, None, encode(1, STDOUT, b"y"))
+    board.tell(mine, None, encode(1, STDOUT, b"z"))
+
+    assert heard == [("one", "x"), ("all", "x"), ("all", "y")]
+
+
+def test_a_listener_hears_what_called_the_function() -> None:
+    board, heard = LogBoard(), list[tuple[str, str, int]]()
+    run = invocation(source="LTS", hops=3)
+    with board.subscribed(lambda told: heard.append((told.request_id, told.source, told.hops))):
+        board.tell(function("f"), run, encode(1, STDOUT, b"x"))
+        board.tell(function("f"), None, encode(1, STDOUT, b"of the instance"))
+
+    assert heard == [(run.request_id, "LTS", 3), ("", "", 0)]
+
+
+def test_a_listener_that_fails_harms_nobody() -> None:
+    board, heard = LogBoard(), list[FunctionLines]()
+
+    def fail(told: FunctionLines) -> None:
+        raise RuntimeError
+
+    with board.subscribed(fail), board.subscribed(heard.append):
+        board.tell(function("f"), None, encode(1, STDOUT, b"x"))
+
+    assert len(heard) == 1
+
+
+async def test_of_what_a_slow_reader_leaves_the_oldest_goes() -> None:
+    queue = LogQueue(limit=10)
+    for text in ("12345", "67890", "abc"):
+        queue.put(said(text))
+
+    taken = await queue.take()
+
+    assert ([told.lines[0].text for told in taken.told], taken.dropped) == (["67890", "abc"], 1)
+
+
+async def test_a_queue_takes_the_lines_of_its_request_and_ends() -> None:
+    queue = LogQueue("mine")
+    queue.put(said("x", "another"))
+    queue.put(said("y", "mine"))
+    queue.end()
+
+    taken = await queue.take()
+
+    assert ([told.lines[0].text for told in taken.told], taken.last) == (["y"], True)
+
+
+class Ears:
+    """A plugin's service that hears everything."""
+
+    def __init__(self) -> None:
+        self.heard = asyncio.Queue[FunctionLines]()
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        with context.logs.subscribed(self.heard.put_nowait):
+            task_status.started()
+            await anyio.sleep_forever()
+
+
+async def test_a_plugin_hears_what_functions_write(tmp_path: Path) -> None:
+    ears = Ears()
+    plugin = Plugin(kinds=("EARS",), serve=lambda settings: ears)
+    async with run_engine(settings_of(tmp_path), plugins=[plugin]) as engine:
+        said = "def handler(event, context):\n    print(event)\n"
+        await engine.catalog.create(
+            function("index.handler", name="loud", code=NO_CODE),
+            CodeSource(kind="inline", file=encoded(said)),
+        )
+        urn = parse_urn("loud", region="local-1", project="p")
+        request_id, _, _ = await engine.intake.call(Request(function=urn, payload=b'"aloud"', mode=Mode.SYNC))
+        told = await ears.heard.get()
+
+    assert (told.function.name, told.request_id, told.lines[0].text) == ("loud", request_id, "aloud")

@@ -1,0 +1,61 @@
+"""Figures as Prometheus reads them, and the log."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from engine.metrics.histogram import Histogram
+from engine.metrics.prometheus import Telemetry, count, gauge, histogram
+
+
+def test_figures_come_out_in_the_format_of_prometheus() -> None:
+    waits = Histogram((0.1, 1.0))
+    waits.observe(0.05)
+    waits.observe(5.0)
+    figures = [
+        count("ended", "Ended", {"SUCCESS": 3, "FAIL": 1}, "state"),
+        gauge("depth", "Depth", 7),
+        histogram("wait", "Wait", waits.snapshot()),
+    ]
+
+    text = Telemetry(lambda: iter(figures)).render().decode()
+
+    samples = {
+        (s.name, *s.labels.values()): s.value for family in text_string_to_metric_families(text) for s in family.samples
+    }
+    assert samples["functiond_ended_total", "SUCCESS"] == 3
+    assert samples["functiond_depth",] == 7
+    assert samples["functiond_wait_bucket", "0.1"] == 1
+    assert samples["functiond_wait_bucket", "+Inf"] == samples["functiond_wait_count",] == 2
+
+
+def test_what_libraries_log_are_lines_like_ours() -> None:
+    """In a process of its own, which has one log."""
+    program = """
+import logging
+from engine.metrics.prometheus import configure_logging
+
+configure_logging("json", "info")
+logging.getLogger("broker.client").warning("cannot reach %s", "it")
+logging.getLogger("broker.client").info("all is well")
+logging.getLogger("broker.client").log(35, "of a level of its own")
+logging.getLogger("broker.client").error("%d of it", "some")
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("broker").exception("broken")
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    lines = [json.loads(line) for line in run.stderr.splitlines()]
+    assert [(line["level"], line["event"], line["library"]) for line in lines] == [
+        ("warning", "cannot reach it", "broker.client"),
+        ("warning", "of a level of its own", "broker.client"),
+        ("error", "%d of it", "broker.client"),
+        ("error", "broken", "broker"),
+    ]
+    assert lines[3]["exception"][0]["exc_type"] == "ZeroDivisionError"

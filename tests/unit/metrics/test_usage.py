@@ -1,0 +1,168 @@
+"""How much functions were used, by the minute and by the month."""
+
+from __future__ import annotations
+
+import anyio
+
+from engine.metrics import usage
+from engine.metrics.usage import Usage
+from engine.model import Code, CodePackage, Function, Outcome
+from engine.protocols import StoredResource
+from engine.resources.usage_store import Months
+from engine.testing.resources import MemoryResourceStore
+
+NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200
+
+
+FUNCTION = Function(
+    function_id=1,
+    project="project",
+    package="default",
+    name="used",
+    runtime="Python3.10",
+    handler="index.handler",
+    timeout=3,
+    memory_size=128,
+    code=CodePackage(sha256="", digest="", size=0),
+)
+
+
+def ended(moment: float, seconds: float = 1.0, code: int = 0) -> Outcome:
+    return Outcome(code=code, started_at=moment - seconds, ended_at=moment)
+
+
+def used(*outcomes: Outcome) -> Usage:
+    counted = Usage(lambda function_id: "project")
+    for outcome in outcomes:
+        counted.note(FUNCTION, outcome)
+    return counted
+
+
+def test_attempts_are_counted_in_the_minute_in_which_they_end() -> None:
+    counted = used(ended(NOON), ended(NOON + 59.9, 3.0, Code.USER_EXCEPTION), ended(NOON + 60, code=Code.ENGINE))
+
+    first, second, third = counted.stretches([1], NOON, NOON + 120)
+
+    assert first.tally is not None
+    assert second.tally is not None
+    assert (first.tally.count, first.tally.function_errors, first.tally.system_errors) == (2, 1, 0)
+    assert (first.tally.shortest, first.tally.longest, first.tally.seconds) == (1.0, 3.0, 4.0)
+    assert (second.tally.count, second.tally.system_errors, third.tally) == (1, 1, None)
+
+
+def test_a_long_time_comes_in_so_many_stretches() -> None:
+    counted = used(*(ended(NOON + 60 * minute) for minute in range(90)))
+
+    stretches = counted.stretches([1], NOON, NOON + 89 * 60, count=60)
+
+    assert [stretch.minutes for stretch in stretches] == [2] * 45
+    assert {stretch.tally.count for stretch in stretches if stretch.tally} == {2}
+
+
+def test_what_other_functions_did_is_not_counted() -> None:
+    assert 2 not in used(ended(NOON)).totals(NOON, NOON)
+
+
+def test_totals_are_of_the_minutes_that_are_asked_for() -> None:
+    counted = used(ended(NOON - 60), ended(NOON), ended(NOON + 1), ended(NOON + 60))
+
+    assert counted.totals(NOON, NOON + 59)[1].count == 2
+
+
+def test_nothing_happened_in_a_time_that_ends_before_it_begins() -> None:
+    assert not used(ended(NOON)).totals(NOON, NOON - 86_400)
+
+
+def test_refusals_are_counted_without_attempts() -> None:
+    counted = used()
+    counted.note_reject(1, NOON)
+
+    whole = counted.totals(NOON, NOON)[1]
+
+    assert (whole.rejects, whole.count) == (1, 0)
+
+
+def test_minutes_are_kept_for_a_day() -> None:
+    counted = used(ended(NOON), ended(NOON + usage.MINUTES * 60))
+
+    assert not counted.totals(NOON, NOON)
+    assert counted.totals(NOON, NOON + 86_400)[1].count == 1
+
+
+def test_memory_is_bounded_also_with_many_functions() -> None:
+    counted = Usage(lambda function_id: None)
+    for minute in range(3):
+        for number in range(usage.TALLIES // 2 + 1):
+            counted.note_reject(number, NOON + minute * 60)
+
+    counted.note_reject(0, NOON + 180)
+
+    assert not counted.totals(NOON, NOON + 60)
+    assert counted.totals(NOON + 120, NOON + 120)[1].rejects == 1
+
+
+def test_a_month_adds_up_its_minutes_and_the_running_one() -> None:
+    counted = used(ended(NOON, 2.0), ended(NOON + 60, 6.0))
+
+    (month,) = counted.months("project")
+
+    assert (month.date, month.count, month.gb_seconds) == ("2023-11", 2, 1.0)
+    assert counted.months("another") == []
+
+
+async def test_months_outlive_the_engine_and_are_written_only_when_they_change() -> None:
+    store, counted = MemoryResourceStore(), used(ended(NOON, 2.0))
+    async with anyio.create_task_group() as tasks:
+        first = Months(counted, store)
+        await first.load()
+        await tasks.start(first.run)
+        counted.note(FUNCTION, ended(NOON + 60, 6.0))
+        tasks.cancel_scope.cancel()
+
+    (row,) = await store.load("usage")
+    again = Usage(lambda function_id: "project")
+    second = Months(again, store)
+    await second.load()
+    again.note(FUNCTION, ended(NOON + 120, 8.0))
+
+    assert (row.owner, row.id) == ("project:project", "2023-11")
+    assert [(month.count, month.gb_seconds) for month in again.months("project")] == [(3, 2.0)]
+
+
+async def test_a_month_is_written_while_the_engine_runs_and_gone_when_it_is_too_old() -> None:
+    counted, written = used(), anyio.Event()
+
+    class Store(MemoryResourceStore):
+        async def put(self, resource: StoredResource) -> None:
+            await super().put(resource)
+            if resource.id == "2024-11":
+                written.set()
+
+    store = Store()
+    async with anyio.create_task_group() as tasks:
+        months = Months(counted, store, pause=0)
+        await months.load()
+        await tasks.start(months.run)
+        for month in range(13):
+            counted.note(FUNCTION, ended(NOON + month * 30.5 * 86_400))
+        counted.note(FUNCTION, ended(NOON + 12 * 30.5 * 86_400 + 60))
+        await written.wait()
+        tasks.cancel_scope.cancel()
+
+    assert [row.id for row in await store.load("usage")][::11] == ["2023-12", "2024-11"]
+
+
+def test_what_a_deleted_function_did_is_in_no_month() -> None:
+    counted = Usage(lambda function_id: None)
+    counted.note(FUNCTION, ended(NOON))
+
+    counted.note(FUNCTION, ended(NOON + 60))
+
+    assert counted.months("project") == []
+
+
+def test_failures_are_counted_over_the_whole_day() -> None:
+    counted = used(ended(NOON, code=Code.USER_EXCEPTION), ended(NOON + 3600, code=Code.ENGINE), ended(NOON + 3660))
+
+    assert dict(counted.failures()) == {FUNCTION.function_id: 2}
+    assert dict(used(ended(NOON)).failures()) == {}

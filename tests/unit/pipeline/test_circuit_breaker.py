@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from random import Random
+
+from engine.model import DestinationSpec
+from engine.model.retry import RetryPolicy
+from engine.pipeline.circuit_breaker import LONGEST, Troubled
+
+NOW = 1_700_000_000.0
+ONE = DestinationSpec(destination="ONE")
+
+
+def troubled(failures: int) -> Troubled:
+    """One whose destination failed so often in a row, each time as soon as it was tried."""
+    found, now = Troubled(RetryPolicy(), Random(1)), NOW
+    for _ in range(failures):
+        now = max(now, found.until(ONE, now))
+        found.failed(ONE, now)
+    return found
+
+
+def test_a_destination_is_left_alone_from_its_second_failure_in_a_row_until_it_takes_something() -> None:
+    once, twice = troubled(1), troubled(2)
+
+    assert once.until(ONE, NOW) <= NOW
+    assert NOW < twice.until(ONE, NOW) <= NOW + LONGEST
+    twice.took(ONE)
+    assert twice.until(ONE, NOW) <= NOW
+
+
+def test_a_clock_that_is_set_back_does_not_prolong_how_long_a_destination_is_left_alone() -> None:
+    found, earlier = troubled(2), NOW - 3600
+
+    assert found.until(ONE, earlier) <= earlier
+    found.failed(ONE, earlier)
+    assert earlier < found.until(ONE, earlier) <= earlier + LONGEST

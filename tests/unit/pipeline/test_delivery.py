@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import anyio
+import pytest
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from engine.config.plugin_registry import Registry
+from engine.functions.catalog import Catalog
+from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, Owed, Request
+from engine.model.retry import RetryPolicy
+from engine.model.urn import FunctionUrn
+from engine.pipeline.circuit_breaker import LONGEST, Standing
+from engine.pipeline.delivery import ALL_AT_ONCE, AT_ONCE, MAX_AGE, PAGE, Delivery
+from engine.pipeline.intake import Intake
+from engine.protocols import DeliveryContext, Plugin, PluginContext, Undeliverable
+from engine.scheduling.backlog import Backlog
+from engine.testing import ManualClock, MemoryStorage
+from tests.contracts.storage import Seams, ended, made
+from tests.support.executing import function
+from tests.unit.pipeline.test_dispatcher import LIMITS
+
+SPEC = DestinationSpec(destination="TEST", param="{}")
+OTHER = DestinationSpec(destination="TEST", param='{"to": "another place"}')
+
+
+class Nothing(Struct):
+    """Parameters of a destination that has none."""
+
+
+class Recorder(Struct):
+    """A destination that notes what it gets, and does with it what the test says."""
+
+    seen: list[Owed] = field(default_factory=list)
+    records: list[bytes] = field(default_factory=list)
+    then: Callable[[Owed], Any] = lambda owed: None
+    accepts: FunctionUrn | None = None  #: the function whose event an outcome becomes
+
+    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+        self.seen.append(owed)
+        self.records.append(record)
+        if self.accepts is not None:
+            await context.accept(Request(function=self.accepts, payload=record))
+        result = self.then(owed)
+        if isinstance(result, Exception):
+            raise result
+        if result is not None:
+            await result
+
+
+class Functions:
+    def resolve(self, function_id: int, version: str) -> Function | None:
+        return function("job", function_id=function_id)
+
+    def settings_of(self, function_id: int, version: str) -> AsyncSettings | None:
+        return None
+
+    def route(self, urn: FunctionUrn) -> Function:
+        return function(urn.name, function_id=9)
+
+
+class Door:
+    """The part of an intake that a delivery asks."""
+
+    def __init__(self, storage: MemoryStorage) -> None:
+        self._storage = storage
+        self.queued: list[Invocation] = []
+
+    def prepare(self, request: Request, function: Function) -> Invocation:
+        return made(cast("Seams", self._storage), function.function_id)
+
+    def queue(self, invocation: Invocation, stored: bool) -> None:
+        self.queued.append(invocation)
+
+
+class Delivering(Struct, kw_only=True):
+    storage: MemoryStorage
+    delivery: Delivery
+    recorder: Recorder
+    door: Door
+    clock: ManualClock
+
+    async def owe(self, to: DestinationSpec = SPEC, **fields: Any) -> Owed:
+        """An outcome that is owed from now on."""
+        seams = cast("Seams", self.storage)
+        await ended(seams, at=self.clock.now(), owes=to, **fields)
+        self.clock.advance(1.0)
+        self.delivery.wake()
+        return self.storage.debts[self.storage.last_owed_id]
+
+    async def owe_together(self, *to: DestinationSpec) -> None:
+        """At this very moment."""
+        for one in to:
+            await ended(cast("Seams", self.storage), at=self.clock.now() - 1.0, owes=one)
+        self.delivery.wake()
+
+    async def told(self, count: int) -> None:
+        """Wait until so many deliveries were tried and decided."""
+        figures = self.delivery.statistics
+        await until(lambda: figures().delivered + figures().failed >= count)
+
+
+@asynccontextmanager
+async def delivering(**settings: Any) -> AsyncIterator[Delivering]:
+    storage, recorder, clock = MemoryStorage(), Recorder(), ManualClock()
+    door = Door(storage)
+    plugin = Plugin(kinds=("TEST",), param=Nothing, destination=lambda param: recorder)
+    delivery = Delivery(
+        outbox=storage.outbox,
+        records=storage.records,
+        registry=Registry([plugin]),
+        catalog=cast("Catalog", Functions()),
+        intake=cast("Intake", door),
+        backlog=Backlog(LIMITS),
+        clock=clock,
+        policy=RetryPolicy(),
+        region="here",
+        plugins=lambda kind: cast("PluginContext", None),
+        **settings,
+    )
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(delivery.run)
+        with anyio.fail_after(60):
+            yield Delivering(storage=storage, delivery=delivery, recorder=recorder, door=door, clock=clock)
+        tasks.cancel_scope.cancel()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110  (``delivering`` bounds the time)
+        await asyncio.sleep(0)
+
+
+async def test_what_is_owed_is_delivered_once_and_forgotten() -> None:
+    async with delivering() as now:
+        owed = await now.owe()
+        await now.told(1)
+        now.delivery.wake()
+        await asyncio.sleep(0)
+
+        assert now.recorder.seen == [owed]
+        assert now.storage.debts == {}
+
+
+async def test_a_delivery_that_fails_is_tried_again_later() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        owed = await now.owe()
+        await now.told(1)
+        await until(lambda: bool(now.storage.debts[owed.owed_id].tries))
+
+        again = now.storage.debts[owed.owed_id]
+        assert (again.tries, again.error) == (1, "closed")
+        assert again.due_at > now.clock.now()
+
+
+async def test_what_cannot_be_delivered_is_given_up_at_once() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: Undeliverable("nobody there")
+        owed = await now.owe()
+        await now.told(1)
+        await until(lambda: not now.storage.debts)
+
+        assert now.storage.outbox.abandoned[owed.owed_id].error == "nobody there"
+
+
+async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_was_tried() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        owed = await now.owe()
+        await now.told(1)
+        tries = 1
+        while owed.owed_id not in now.storage.outbox.abandoned:
+            assert tries < 100
+            now.clock.advance(MAX_AGE / 10)
+            now.delivery.wake()
+            tries += 1
+            await now.told(tries)
+            await asyncio.sleep(0)
+
+        assert 10 <= tries <= 12
+        assert now.delivery.statistics().given_up == 1
+
+
+async def test_one_slow_destination_does_not_hold_up_the_others() -> None:
+    async with delivering() as now:
+        first = await now.owe()
+        slow = asyncio.Event()
+        now.recorder.then = lambda owed: slow.wait() if owed == first else None
+        for _ in range(5):
+            await now.owe()
+        await now.told(5)
+
+        assert list(now.storage.debts) == [first.owed_id]
+        slow.set()
+        await now.told(6)
+
+
+async def test_one_that_hangs_holds_up_no_other_however_much_it_is_owed() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda owed: None if owed.destination == OTHER else anyio.sleep_forever()
+        for _ in range(PAGE + 1):
+            await now.owe()
+        await until(lambda: len(now.recorder.seen) == AT_ONCE)
+
+        await now.owe(OTHER)
+        await now.told(1)
+        assert now.recorder.seen[-1].destination == OTHER
+
+
+async def test_many_that_hang_hold_up_no_other() -> None:
+    hanging = [DestinationSpec(destination="TEST", param=f'{{"to": "{n}"}}') for n in range(ALL_AT_ONCE // AT_ONCE)]
+    async with delivering() as now:
+        now.recorder.then = lambda owed: None if owed.destination == OTHER else anyio.sleep_forever()
+        for to in hanging * (AT_ONCE + 1):
+            await now.owe(to)
+        await until(lambda: len(now.recorder.seen) >= ALL_AT_ONCE // 2)
+
+        await now.owe(OTHER)
+        await now.told(1)
+        assert now.recorder.seen[-1].destination == OTHER
+
+
+async def test_one_that_fails_is_tried_with_one_at_a_time_until_it_takes_that() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        await now.owe()
+        await now.told(1)
+        gate = asyncio.Event()
+        now.recorder.then = lambda _: gate.wait()
+        for _ in range(5):
+            await now.owe()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert now.delivery.statistics().under_way == 1
+        gate.set()
+
+        await now.told(6)
+
+
+async def test_what_is_owed_to_one_that_fails_again_waits_together_and_holds_up_no_other() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda owed: OSError("closed") if owed.destination == SPEC else None
+        await now.owe()
+        await now.told(1)
+        await now.owe_together(SPEC, SPEC, SPEC, SPEC, OTHER)
+        await now.told(3)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        tried = [owed.destination for owed in now.recorder.seen]
+        now.recorder.then = lambda _: None
+        now.clock.advance(LONGEST)
+        now.delivery.wake()
+        await now.told(8)
+
+        assert sorted(tried, key=str) == sorted([SPEC, SPEC, OTHER], key=str)
+        assert now.storage.debts == {}
+
+
+async def test_what_has_waited_for_a_day_behind_one_that_fails_has_its_try_and_is_given_up() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        await now.owe()
+        await now.told(1)
+        await now.owe_together(SPEC, SPEC)
+        await now.told(2)
+        now.clock.advance(MAX_AGE + 10)
+        now.delivery.wake()
+        await until(lambda: now.delivery.statistics().given_up == 3)
+
+        assert sorted(owed.tries for owed in now.recorder.seen) == [0, 0, 0, 1, 1]
+
+
+async def test_one_that_is_left_alone_is_tried_with_one_at_once_when_that_is_asked_for() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        await now.owe()
+        await now.told(1)
+        await now.owe_together(SPEC, SPEC, SPEC, SPEC)
+        await now.told(2)
+        now.delivery.probe([SPEC])
+        await now.told(3)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        tried = len(now.recorder.seen)
+        now.recorder.then = lambda _: None
+        now.delivery.probe([SPEC])
+        await now.told(5)
+
+        assert tried == 3
+        assert sorted(owed.tries for owed in now.storage.debts.values()) == [1, 1, 1]
+
+
+async def test_one_is_tried_when_that_is_asked_for_though_another_hangs() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda _: OSError("closed")
+        await now.owe()
+        await now.told(1)
+        now.recorder.then = lambda _: anyio.sleep_forever()
+        await now.owe_together(SPEC, SPEC)
+        await until(lambda: len(now.recorder.seen) == 2)
+        hanging, waiting = sorted(owed.owed_id for owed in now.storage.debts.values())[1:]
+        now.recorder.then = lambda _: None
+        now.delivery.probe([SPEC])
+        await now.told(2)
+        await until(lambda: waiting not in now.storage.debts)
+
+        assert now.delivery.standing(now.storage.debts[hanging]).under_way
+
+
+async def test_what_is_owed_tells_whether_its_destination_fails_and_when_that_is_tried_again() -> None:
+    async with delivering() as now:
+        now.recorder.then = lambda owed: OSError("closed") if owed.destination == SPEC else None
+        await now.owe()
+        await now.told(1)
+        [first] = now.storage.debts.values()
+        once = now.delivery.standing(first)
+        await now.owe_together(SPEC, SPEC)
+        await now.told(2)
+        moment, twice = now.clock.now(), now.delivery.standing(first)
+
+        assert (once.failing, once.held_until, once.under_way) == (True, 0.0, False)
+        assert (twice.failing, twice.under_way) == (True, False)
+        assert moment < twice.held_until <= moment + LONGEST
+        assert now.delivery.standing(replace(first, destination=OTHER)) == Standing()
+
+
+async def test_what_is_stored_when_its_time_is_up_is_queued_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with delivering(longest=0.3) as now:
+        delivered = now.storage.outbox.delivered
+
+        async def late(owed: Owed, append: Invocation | None = None) -> None:
+            await delivered(owed, append)  # whoever waits for a commit may go, and the commit goes on
+            await asyncio.sleep(0.6)
+
+        monkeypatch.setattr(now.storage.outbox, "delivered", late)
+        now.recorder.accepts = FunctionUrn(region="here", project="p", package="default", name="next")
+        await now.owe()
+        await until(lambda: bool(now.door.queued))
+
+        assert now.door.queued[0].key in now.storage.rows
+
+
+async def test_more_than_may_be_under_way_follow_as_others_end() -> None:
+    async with delivering() as now:
+        gate = asyncio.Event()
+        now.recorder.then = lambda _: gate.wait()
+        for _ in range(AT_ONCE + 10):
+            await now.owe()
+        await until(lambda: len(now.recorder.seen) == AT_ONCE)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert now.delivery.statistics().under_way == AT_ONCE
+        gate.set()
+
+        await now.told(AT_ONCE + 10)
+        assert sorted(owed.owed_id for owed in now.recorder.seen) == list(range(1, AT_ONCE + 11))
+
+
+async def test_a_destination_that_hangs_is_left_and_tried_again() -> None:
+    async with delivering(longest=0.01) as now:
+        now.recorder.then = lambda _: anyio.sleep_forever()
+        owed = await now.owe()
+        await until(lambda: bool(now.storage.debts[owed.owed_id].tries))
+
+        assert now.storage.debts[owed.owed_id].error == "the destination took longer than 0.01 s"
+        assert now.delivery.statistics().under_way == 0
+
+
+async def test_a_record_too_large_for_an_event_goes_without_its_request() -> None:
+    async with delivering(largest=1000) as now:
+        await now.owe(payload=b'"' + b"x" * 1000 + b'"')
+        await now.told(1)
+
+        record = json.loads(now.recorder.records[0])
+        assert len(now.recorder.records[0]) <= 1000
+        assert record["request_payload"] == ""
+        assert record["request_context"]["request_id"]

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import anyio
+import pytest
+from msgspec import Struct, field
+
+from engine.errors import NotStored, OutcomeUnknown
+from engine.functions.catalog import Catalog
+from engine.model import AsyncSettings, Code, Function, Invocation, Outcome, State
+from engine.model.clock import Clock, SystemClock
+from engine.model.retry import RetryPolicy
+from engine.pipeline.dispatcher import Dispatcher
+from engine.protocols import Settlement
+from engine.scheduling.backlog import Backlog, Limits
+from engine.scheduling.function_queue import Entry
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.scheduler import Scheduler
+from engine.testing import InlineContext, InlineExecutor, ManualClock, MemoryStorage
+from tests.support.executing import function
+
+MANY = 1 << 40
+LIMITS = Limits(rows=MANY, size=MANY, function_rows=MANY, function_size=MANY, sync_rows=MANY, sync_size=MANY)
+
+
+class Functions:
+    """The part of the catalog that a dispatcher asks."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, Function] = {1: function("job", function_id=1), 2: function("other", function_id=2)}
+        self.settings: AsyncSettings | None = None
+
+    def resolve(self, function_id: int, version: str) -> Function | None:
+        return self.known.get(function_id)
+
+    def settings_of(self, function_id: int, version: str) -> AsyncSettings | None:
+        return self.settings
+
+
+class Dispatching(Struct, kw_only=True):
+    """A dispatcher between the real scheduler and doubles; ``job`` runs until its gate is open."""
+
+    storage: MemoryStorage
+    scheduler: Scheduler
+    dispatcher: Dispatcher
+    backlog: Backlog
+    executor: InlineExecutor
+    functions: Functions
+    gate: asyncio.Event
+    ends: list[Settlement] = field(default_factory=list)
+
+    def push(self, function_id: int = 1) -> Invocation:
+        """One that is on its way to a slot when this returns, if there is a free one."""
+        one = self.made(function_id)
+        self.storage.journal.append(one)
+        self.scheduler.push(one)
+        return one
+
+    async def send(self, function_id: int = 1, **fields: Any) -> Invocation:
+        one = self.made(function_id, **fields)
+        await self.storage.journal.append(one, then=lambda i, _: self.scheduler.push(i))
+        return one
+
+    def made(self, function_id: int = 1, **fields: Any) -> Invocation:
+        now = SystemClock().now()
+        key = self.storage.identity.next_key(now)
+        fields = {"due_at": now, "first_due_at": now, "rank": now, "payload": b"{}", **fields}
+        request_id = self.storage.identity.request_id(key)
+        one = Invocation(key=key, request_id=request_id, function_id=function_id, **fields)
+        self.backlog.add(function_id, len(one.payload))
+        return one
+
+    async def running(self, invocation: Invocation) -> None:
+        await until(lambda: invocation.key in self.executor.running)
+
+    async def end_of(self, invocation: Invocation) -> State:
+        await self.dispatcher.ended(invocation.key, 10)
+        record = await self.storage.records.get(invocation.key)
+        assert record is not None
+        return record.state
+
+
+@asynccontextmanager
+async def dispatching(*, slots: int = 1, clock: Clock | None = None) -> AsyncIterator[Dispatching]:
+    gate, storage, functions = asyncio.Event(), MemoryStorage(), Functions()
+
+    async def job(event: Any, context: InlineContext) -> None:
+        await gate.wait()
+
+    executor = InlineExecutor({"job": job, "other": lambda event, context: event})
+    scheduler = Scheduler(RunQueue(slots=slots, sync_slots=0, memory=10_000), storage.journal, SystemClock())
+    backlog, ends = Backlog(LIMITS), list[Settlement]()
+    dispatcher = Dispatcher(
+        scheduler=scheduler,
+        journal=storage.journal,
+        records=storage.records,
+        executor=executor,
+        catalog=cast("Catalog", functions),
+        backlog=backlog,
+        clock=clock or SystemClock(),
+        policy=RetryPolicy(base=0.01),
+        slots=slots,
+        ageing=60.0,
+        on_end=ends.append,
+    )
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(scheduler.run)
+        await tasks.start(dispatcher.run)
+        with anyio.fail_after(60):
+            yield Dispatching(
+                storage=storage,
+                scheduler=scheduler,
+                dispatcher=dispatcher,
+                backlog=backlog,
+                executor=executor,
+                functions=functions,
+                gate=gate,
+                ends=ends,
+            )
+        tasks.cancel_scope.cancel()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110  (``dispatching`` bounds the time)
+        await asyncio.sleep(0)
+
+
+def refuse_cancels(storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a journal does whose commit fails while the cancel is in it."""
+
+    def cancel(key: int, outcome: Outcome, *, then: Callable[..., None]) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(then, key, None, False)
+        asyncio.get_running_loop().call_soon(future.set_exception, NotStored("disk full"))
+        return future
+
+    monkeypatch.setattr(storage.journal, "cancel", cancel)
+
+
+# --- cancelling ---------------------------------------------------------------------------------------------
+
+
+async def test_a_cancel_that_the_disk_refuses_leaves_it_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with dispatching() as now:
+        await now.running(await now.send())
+        waiting = await now.send(2)
+        refuse_cancels(now.storage, monkeypatch)
+        with pytest.raises(NotStored):
+            await now.dispatcher.cancel(waiting.key)
+        now.gate.set()
+
+        assert await now.end_of(waiting) is State.SUCCESS
+
+
+async def test_what_became_due_during_a_refused_cancel_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with dispatching() as now:
+        waiting = await now.send(2, delayed=True, due_at=SystemClock().now() + 0.02)
+        refuse_cancels(now.storage, monkeypatch)
+        now.scheduler.forget(2, waiting.key)
+        await until(lambda: now.storage.rows[waiting.key].ready)
+        await asyncio.sleep(0)
+        now.scheduler.remember(waiting.key, gone=False)
+
+        assert await now.end_of(waiting) is State.SUCCESS
+
+
+async def test_a_cancel_is_counted_once_also_if_its_caller_went_away() -> None:
+    async with dispatching() as now:
+        await now.running(await now.send())
+        waiting = await now.send(2)
+        caller = asyncio.ensure_future(now.dispatcher.cancel(waiting.key))
+        await until(lambda: now.storage.rows[waiting.key].state is State.FAIL)
+        caller.cancel()
+        await asyncio.wait([caller])
+
+        assert await now.end_of(waiting) is State.FAIL
+        assert now.backlog.of(2) == (0, 0)
+        assert now.dispatcher.statistics().outcomes["FAIL"] == 1
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_whenever_it_is_cancelled_it_ends_once(turns: int) -> None:
+    async with dispatching() as now:
+        first = await now.send()
+        await now.running(first)
+        waiting = await now.send()
+        now.gate.set()
+        for _ in range(turns):  # its turn comes in one of these
+            await asyncio.sleep(0)
+        now.gate.clear()
+        known = await now.dispatcher.cancel(waiting.key)
+        now.gate.set()
+
+        state = await now.end_of(waiting)
+        assert state is (State.FAIL if known else State.SUCCESS)
+        await until(lambda: now.backlog.of(1) == (0, 0))
+        assert sum(now.dispatcher.statistics().outcomes.values()) == 2
+
+
+async def test_what_is_on_its_way_to_a_slot_is_cancelled_as_running() -> None:
+    async with dispatching() as now:
+        one = now.push()
+
+        assert await now.dispatcher.cancel(one.key)
+        assert await now.end_of(one) is State.FAIL
+        assert now.executor.done == [one]
+
+
+async def test_a_run_whose_cancel_is_confirmed_has_its_end_on_disk() -> None:
+    async with dispatching() as now:
+        one = await now.send()
+        await now.running(one)
+        assert await now.dispatcher.cancel(one.key)
+        record = await now.storage.records.get(one.key)
+
+        assert record is not None
+        assert (record.state, record.code) == (State.FAIL, Code.CANCELLED)
+
+
+async def test_a_cancel_is_not_confirmed_while_the_end_of_the_run_is_not_on_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with dispatching() as now:
+        one = await now.send()
+        await now.running(one)
+        monkeypatch.setattr(now.storage.journal, "settle", lambda settlement, *, then: None)
+        monkeypatch.setattr("engine.pipeline.dispatcher.CANCEL_PATIENCE", 0.01)
+        with pytest.raises(OutcomeUnknown):
+            await now.dispatcher.cancel(one.key)
+
+
+async def test_a_run_that_fails_as_it_is_cancelled_is_not_tried_again_and_counts_as_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with dispatching() as now:
+
+        async def fail(function: Function, invocation: Invocation) -> Outcome:
+            await now.gate.wait()
+            return Outcome(code=Code.USER_EXCEPTION, message="no")
+
+        now.functions.settings = AsyncSettings(max_retries=3, max_age=1 << 40)
+        monkeypatch.setattr(now.executor, "execute", fail)
+        one = now.push()
+        cancelling = asyncio.ensure_future(now.dispatcher.cancel(one.key))
+        await until(lambda: now.dispatcher.statistics().started == 1)
+        await asyncio.sleep(0)
+        now.gate.set()
+
+        assert await cancelling
+        assert await now.end_of(one) is State.FAIL
+
+
+# --- stopping -----------------------------------------------------------------------------------------------
+
+
+async def test_what_is_on_its_way_to_a_slot_is_waited_for() -> None:
+    async with dispatching() as now:
+        one = now.push()
+        asyncio.get_running_loop().call_later(0.01, now.gate.set)
+        await now.dispatcher.drain()
+
+        assert now.executor.done == [one]
+
+
+async def test_nothing_is_waited_for_whose_slot_was_cancelled() -> None:
+    async with dispatching() as now:
+        one = await now.send()
+        async with anyio.create_task_group() as others:
+            await others.start(now.dispatcher.run)
+            await now.running(one)
+            others.cancel_scope.cancel()
+        two = await now.send()
+        await until(lambda: one.key in now.executor.running or two.key in now.executor.running)
+        now.gate.set()
+
+        await now.dispatcher.drain()
+
+
+# --- ends ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_condemned_fails_and_is_not_tried_again() -> None:
+    async with dispatching() as now:
+        now.functions.settings = AsyncSettings(max_retries=3)
+        one = await now.send(deaths=3, delayed=True, due_at=SystemClock().now() + 1000)
+        now.storage.journal.start(one, 0.0)
+        now.dispatcher.fail_condemned((one,))
+
+        assert await now.end_of(one) is State.FAIL
+        record = await now.storage.records.get(one.key)
+        assert record is not None
+        assert (record.code, record.attempt) == (Code.ENGINE, 1)
+
+
+async def test_an_executor_that_raises_fails_one_attempt_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(function: Function, invocation: Invocation) -> Outcome:
+        if len(invocation.payload) > 2:
+            raise RuntimeError("a fault of ours")
+        return Outcome()
+
+    async with dispatching() as now:
+        monkeypatch.setattr(now.executor, "execute", broken)
+        now.functions.settings = AsyncSettings(max_age=0)
+        bad, good = (
+            await now.send(payload=b"bad", first_due_at=SystemClock().now() + 60),
+            await now.send(first_due_at=SystemClock().now() + 60),
+        )
+
+        assert await now.end_of(good) is State.SUCCESS
+        await until(lambda: bool(now.storage.rows[bad.key].code))
+        assert now.storage.rows[bad.key].code == Code.ENGINE
+
+
+async def test_an_invocation_of_an_earlier_version_of_that_name_is_discarded() -> None:
+    async with dispatching() as it:
+        one = it.made(version="v1")
+        await it.storage.journal.append(one)
+        it.functions.known[1] = function("job", function_id=1, version="v1", born=one.key + 1)
+        it.scheduler.push(one)
+
+        assert await it.end_of(one) is State.DISCARD
+
+
+async def test_a_clock_that_is_set_during_a_run_does_not_change_what_its_function_is_charged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = ManualClock()
+    async with dispatching(clock=clock) as now:
+        charged: list[float] = []
+        exchange = now.scheduler.exchange
+
+        def noted(entry: Entry, seconds: float) -> Any:
+            charged.append(seconds)
+            return exchange(entry, seconds)
+
+        monkeypatch.setattr(now.scheduler, "exchange", noted)
+        for step in (1e9, -2e9):
+            one = await now.send()
+            await now.running(one)
+            clock.advance(step)
+            now.gate.set()
+            await now.end_of(one)
+            now.gate.clear()
+
+        assert all(0 < seconds < 60 for seconds in charged)
+        assert len(charged) == 2

@@ -1,0 +1,121 @@
+"""What a request becomes when it is accepted, above all one for a version or an alias."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from msgspec import Struct
+
+from engine.errors import FunctionDisabled
+from engine.maintenance.disk_guard import DiskGuard
+from engine.model import Alias, Invocation, Mode, Request, Rule, Strategy
+from engine.pipeline.intake import Intake
+from engine.scheduling.backlog import Backlog, Limits
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.scheduler import Scheduler
+from engine.testing import ManualClock, MemoryCursors, MemoryStorage
+from engine.testing.resources import MemoryResourceStore
+from tests.support.http_app import MemoryCatalogStore
+from tests.unit.functions.test_versions import DRAFT as FUNCTION
+from tests.unit.functions.test_versions import INLINE, House, ResourceStore, opened, urn
+
+MANY = 1 << 40
+LIMITS = Limits(rows=MANY, size=MANY, function_rows=MANY, function_size=MANY, sync_rows=MANY, sync_size=MANY)
+EARLY = Strategy(rules=(Rule(param="X-Ring", value="early"),))
+
+
+class Door(Struct):
+    house: House
+    intake: Intake
+    storage: MemoryStorage
+    scheduler: Scheduler
+    backlog: Backlog
+
+    async def accept(self, qualifier: str = "", **headers: bytes) -> Invocation:
+        """As the journal keeps it."""
+        named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+        request_id = await self.intake.accept(Request(function=urn(qualifier), payload=b"{}", headers=named))
+        (row,) = [row for row in self.storage.rows.values() if row.invocation.request_id == request_id]
+        return row.invocation
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> Door:
+    clock, storage = ManualClock(), MemoryStorage()
+    house = await opened(tmp_path / "code", MemoryCatalogStore(), ResourceStore(), clock)
+    await house.catalog.create(FUNCTION, INLINE)
+    await house.publish("v1")
+    await house.publish("v2")
+    scheduler, backlog = (
+        Scheduler(RunQueue(slots=1, sync_slots=0, memory=1000), storage.journal, clock),
+        Backlog(LIMITS),
+    )
+    intake = Intake(
+        catalog=house.catalog,
+        journal=storage.journal,
+        cursors=MemoryCursors(storage, MemoryResourceStore()),
+        scheduler=scheduler,
+        backlog=backlog,
+        identity=storage.identity,
+        clock=clock,
+        disk=DiskGuard(tmp_path, 0, clock),
+        ageing=1.0,
+        sync_timeout=1.0,
+    )
+    return Door(house, intake, storage, scheduler, backlog)
+
+
+async def test_a_call_that_nobody_waits_for_any_more_leaves_the_queue(door: Door) -> None:
+    calling = asyncio.ensure_future(door.intake.call(Request(function=urn(""), payload=b"{}", mode=Mode.SYNC)))
+    await asyncio.sleep(0)
+    assert (door.scheduler.statistics().waiting_in_memory, door.backlog.sync_rows) == (1, 1)
+    calling.cancel()
+    await asyncio.wait([calling])
+
+    assert (door.scheduler.statistics().waiting_in_memory, door.backlog.sync_rows) == (0, 0)
+
+
+async def test_latest_is_kept_as_latest(door: Door) -> None:
+    invocation = await door.accept()
+
+    assert (invocation.version, invocation.alias, invocation.memory) == ("latest", "", 0)
+
+
+async def test_an_alias_is_resolved_once_and_remembered(door: Door) -> None:
+    await door.house.alias("prod", "v1")
+
+    invocation = await door.accept("!prod")
+
+    assert (invocation.version, invocation.alias) == ("v1", "prod")
+
+
+async def test_rules_see_the_headers_of_the_request(door: Door) -> None:
+    await door.house.alias("canary", "v1", strategies={"v2": EARLY})
+
+    assert (await door.accept("!canary", x_ring=b"early")).version == "v2"
+    assert (await door.accept("!canary", x_ring=b"late")).version == "v1"
+
+
+async def test_an_alias_that_moves_leaves_alone_what_was_accepted(door: Door) -> None:
+    await door.house.alias("prod", "v1")
+    before = await door.accept("!prod")
+
+    await door.house.aliases.update(urn(), Alias(name="prod", version="v2"))
+
+    assert (before.version, (await door.accept("!prod")).version) == ("v1", "v2")
+
+
+async def test_the_queue_is_told_the_memory_of_a_version(door: Door) -> None:
+    await door.house.catalog.update(urn(), {"memory_size": 1024})
+
+    assert (await door.accept("v1")).memory == 128
+
+
+async def test_a_disabled_function_takes_no_request_for_any_version(door: Door) -> None:
+    await door.house.catalog.limit(urn(), 0)
+
+    for qualifier in ("", "v1"):
+        with pytest.raises(FunctionDisabled):
+            await door.accept(qualifier)

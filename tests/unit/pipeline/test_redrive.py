@@ -1,0 +1,78 @@
+"""Walking through what failed of a function, while there is little room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.code.store import CodeSource
+from engine.errors import BacklogFull
+from engine.model import Request
+from engine.model.urn import FunctionUrn, parse_urn
+from engine.pipeline.redrive import Step
+from tests.support.http_app import PROJECT, REGION, encoded
+from tests.support.triggering import HELD, House, house
+
+BAD = parse_urn("bad", region=REGION, project=PROJECT)
+
+
+async def create(place: House) -> None:
+    """``bad``, which fails."""
+    hello = place.engine.catalog.route(place.urn)
+    bad = msgspec.structs.replace(hello, function_id=0, name="bad")
+    await place.engine.catalog.create(
+        bad, CodeSource(kind="inline", file=encoded("def handler(event, context):\n    raise ValueError(event)\n"))
+    )
+    place.engine.scheduler.resume(HELD)
+
+
+async def failed(place: House, urn: FunctionUrn = BAD) -> str:
+    request_id = await place.engine.intake.accept(Request(function=urn, payload=b"1"))
+    await ended(place, request_id)
+    return request_id
+
+
+async def ended(place: House, request_id: str) -> None:
+    await place.engine.dispatcher.ended(key_of(place, request_id), None)
+
+
+def key_of(place: House, request_id: str) -> int:
+    key = place.engine.storage.identity.key_of(request_id)
+    assert key is not None
+    return key
+
+
+async def step(place: House, below: int | None = None) -> Step:
+    return await place.engine.redrive.invoke_failed(BAD, begin=0.0, end=float("inf"), below=below, limit=10)
+
+
+async def test_a_step_sends_what_there_is_room_for_and_the_next_goes_on(tmp_path: Path) -> None:
+    async with house(tmp_path, queue__function_rows=1) as place:
+        await create(place)
+        old, new = [await failed(place) for _ in range(2)]
+        place.engine.scheduler.hold(HELD)
+        first = await step(place)
+        with pytest.raises(BacklogFull):
+            await step(place, first.below)
+        place.engine.scheduler.resume(HELD)
+        await ended(place, first.sent[0][1])
+        rest = await step(place, first.below)
+
+        assert ([one for one, _ in first.sent], first.below, first.count) == ([new], key_of(place, new), 2)
+        assert ([one for one, _ in rest.sent], rest.below, rest.count) == ([old], None, 1)
+
+
+async def test_what_can_never_be_sent_again_is_told_and_passed(tmp_path: Path) -> None:
+    async with house(tmp_path) as place:
+        await create(place)
+        old = await failed(place)
+        frozen = msgspec.structs.replace(BAD, qualifier="v1")
+        await place.engine.versions.publish(BAD, name="v1")
+        lost = await failed(place, frozen)
+        await place.engine.versions.delete(frozen)
+        done = await step(place)
+
+        assert [one for one, _ in done.sent] == [old]
+        assert [(one, "v1" in why) for one, why in done.refused] == [(lost, True)]

@@ -1,0 +1,97 @@
+"""Resources in memory and on disk tell the same story, whatever happens to their function meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import anyio.lowlevel
+import pytest
+from msgspec import Struct
+
+from engine.errors import NotStored
+from engine.protocols import StoredResource
+from engine.resources.repository import Shelf
+from engine.testing.resources import MemoryResourceStore
+
+OWNER = "function:1"
+
+
+class Note(Struct, frozen=True, kw_only=True):
+    text: str
+
+
+class Store(MemoryResourceStore):
+    """Lets a test act while a row is on its way, or break."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_put: Callable[[], object] = lambda: None
+        self.broken = False
+
+    async def put(self, resource: StoredResource) -> None:
+        if self.broken:
+            raise NotStored("broken")
+        await super().put(resource)
+        await anyio.lowlevel.checkpoint()
+        self.on_put()
+
+
+def shelf_on(store: Store, alive: set[int]) -> Shelf[Note]:
+    return Shelf(store, "note", Note, lambda function_id: function_id in alive)
+
+
+async def test_what_was_put_is_there_after_a_load() -> None:
+    store = Store()
+    await shelf_on(store, {1}).put(OWNER, "a", Note(text="x"))
+    later = shelf_on(store, {1})
+
+    await later.load()
+
+    assert dict(later.of(OWNER)) == {"a": Note(text="x")}
+
+
+async def test_what_could_not_be_stored_is_not_shown() -> None:
+    store = Store()
+    shelf = shelf_on(store, {1})
+    store.broken = True
+
+    with pytest.raises(NotStored):
+        await shelf.put(OWNER, "a", Note(text="x"))
+
+    assert dict(shelf.of(OWNER)) == {}
+
+
+async def test_a_function_deleted_while_its_resource_is_written_leaves_none() -> None:
+    store, alive = Store(), {1}
+    shelf = shelf_on(store, alive)
+    store.on_put = alive.clear
+
+    await shelf.put(OWNER, "a", Note(text="x"))
+
+    assert dict(shelf.of(OWNER)) == {}
+    assert await store.load("note") == []
+
+
+async def test_leftovers_of_a_deleted_function_are_removed_at_the_start() -> None:
+    store = Store()
+    await shelf_on(store, {1}).put(OWNER, "a", Note(text="x"))
+    await shelf_on(store, {1}).put("project:p", "a", Note(text="y"))
+    shelf = shelf_on(store, set())
+
+    await shelf.load()
+
+    assert [(owner, note.text) for owner, _, note in shelf.all()] == [("project:p", "y")]
+    assert len(await store.load("note")) == 1
+
+
+async def test_a_change_is_done_to_its_end_though_its_caller_is_cancelled() -> None:
+    store = Store()
+    shelf = shelf_on(store, {1})
+    with anyio.CancelScope() as scope:
+        store.on_put = scope.cancel
+        async with shelf.change():
+            await shelf.put(OWNER, "a", Note(text="x"))
+
+    assert dict(shelf.of(OWNER)) == {"a": Note(text="x")}
+    assert len(await store.load("note")) == 1

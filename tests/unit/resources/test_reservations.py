@@ -1,0 +1,169 @@
+"""Reserved instances: how many are wanted, what happens when one will not start, and what becomes of orphans."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from engine.errors import NotStored, TooManyReserved
+from engine.executors.reserve import Reserve
+from engine.model import Function
+from engine.model.urn import parse_urn
+from engine.resources.reservation_schedule import CronConfig, Reservation, Tactics
+from tests.support.http_app import PROJECT, REGION, Api, serve, urn_of
+
+
+class Warmer:
+    """Starts nothing, but notes what it is asked for."""
+
+    def __init__(self, *, works: bool) -> None:
+        self.reserve = Reserve(())
+        self.asked: list[str] = []
+        self.works, self.told = works, anyio.Event()
+
+    async def warm(self, function: Function) -> bool:
+        self.asked.append(function.name)
+        self.told.set()
+        return self.works
+
+
+class Endless(Warmer):
+    async def warm(self, function: Function) -> bool:
+        await super().warm(function)
+        await anyio.sleep_forever()
+        return True
+
+
+@asynccontextmanager
+async def reserving(folder: Path, warmer: Warmer) -> AsyncIterator[Api]:
+    async with serve(folder) as api, anyio.create_task_group() as tasks:
+        api.parts.resources.reservations._warmer = warmer
+        await api.create()
+        await tasks.start(api.parts.resources.reservations.run)
+        yield api
+        tasks.cancel_scope.cancel()
+
+
+async def put(api: Api, count: int, name: str = "hello", *crons: CronConfig) -> None:
+    urn = parse_urn(name, region=REGION, project=PROJECT)
+    tactics = Tactics(cron_configs=list(crons))
+    await api.parts.resources.reservations.put(urn, Reservation(count=count, tactics=tactics))
+
+
+async def test_what_will_not_start_is_asked_for_once_until_something_changes(tmp_path: Path) -> None:
+    warmer = Warmer(works=False)
+    async with reserving(tmp_path, warmer) as api:
+        await put(api, 3)
+        await warmer.told.wait()
+        await anyio.wait_all_tasks_blocked()
+        before = list(warmer.asked)
+
+        warmer.told = anyio.Event()
+        await put(api, 2)
+        await warmer.told.wait()
+        await anyio.wait_all_tasks_blocked()
+
+    assert before == ["hello"]
+    assert warmer.asked == ["hello", "hello"]
+
+
+async def test_as_many_as_are_missing_are_started(tmp_path: Path) -> None:
+    warmer = Warmer(works=True)
+    async with reserving(tmp_path, warmer) as api:
+        await put(api, 3)
+        await warmer.told.wait()
+        await anyio.wait_all_tasks_blocked()
+
+    assert warmer.asked == ["hello"] * 3
+
+
+async def test_a_project_reserves_ninety_instances_in_all(tmp_path: Path) -> None:
+    async with reserving(tmp_path, Warmer(works=True)) as api:
+        await api.create("other")
+        await put(api, 80)
+
+        with pytest.raises(TooManyReserved, match="has 80 elsewhere"):
+            await put(api, 11, "other")
+        await put(api, 90)
+
+
+async def test_a_function_reserves_no_more_than_it_may_have(tmp_path: Path) -> None:
+    async with reserving(tmp_path, Warmer(works=True)) as api:
+        await api.create("small", strategy_config={"concurrency": 2})
+
+        with pytest.raises(TooManyReserved, match="may have 2 instances"):
+            await put(api, 3, "small")
+
+
+async def test_a_cron_changes_how_many_are_wanted_when_it_comes(tmp_path: Path) -> None:
+    warmer = Warmer(works=True)
+    async with reserving(tmp_path, warmer) as api:
+        await put(api, 0, "hello", CronConfig(cron="* * * * * *", count=2))  # within a second
+        await warmer.told.wait()
+        await anyio.wait_all_tasks_blocked()
+
+        assert api.parts.resources.reservations.count(1) == 2
+
+    assert warmer.asked[:2] == ["hello"] * 2
+
+
+async def test_what_crons_may_ask_for_counts_as_reserved(tmp_path: Path) -> None:
+    noon = "0 0 12 * * ?"
+    async with reserving(tmp_path, Warmer(works=True)) as api:
+        await api.create("other")
+        await put(api, 1, "hello", CronConfig(cron=noon, count=80))
+
+        with pytest.raises(TooManyReserved, match="has 80 elsewhere"):
+            await put(api, 0, "other", CronConfig(cron=noon, count=11))
+
+
+async def test_a_reservation_is_not_for_another_version_of_its_name(tmp_path: Path) -> None:
+    warmer = Endless(works=True)
+    async with reserving(tmp_path, warmer) as api:
+        version = urn_of(version=":v1")
+        await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
+        await put(api, 2, version)
+        await warmer.told.wait()  # and so nobody looks after orphans
+
+        await api.send("DELETE", f"/{version}")
+        await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
+
+        assert api.parts.resources.reservations.find(PROJECT) == []
+        await put(api, 1, version)
+        assert [one.count for one in api.parts.resources.reservations.find(PROJECT)] == [1]
+
+
+async def test_what_cannot_be_deleted_does_not_end_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warmer = Warmer(works=True)
+    async with reserving(tmp_path, warmer) as api:
+        reservations, version = api.parts.resources.reservations, urn_of(version=":v1")
+        await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
+        await put(api, 1, version)
+        await warmer.told.wait()
+        warmer.told = anyio.Event()
+        monkeypatch.setattr(reservations._shelf._store, "delete", full)
+
+        await api.send("DELETE", f"/{version}")
+        await put(api, 2)
+        await warmer.told.wait()
+
+        assert [one.count for one in reservations.find(PROJECT)] == [2]
+
+
+async def full(*resource: str) -> None:
+    raise NotStored("the disk is full")
+
+
+async def test_a_reservation_that_never_comes_to_anything_is_none(tmp_path: Path) -> None:
+    async with reserving(tmp_path, Warmer(works=True)) as api:
+        await put(api, 0, "hello", CronConfig(cron="0 0 12 * * ?", count=1))
+        kept = api.parts.resources.reservations.find(PROJECT)
+
+        await put(api, 0, "hello", CronConfig(cron="0 0 12 * * ?", count=0))
+
+        assert (len(kept), kept[0].count) == (1, 0)
+        assert api.parts.resources.reservations.find(PROJECT) == []

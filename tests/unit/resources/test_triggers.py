@@ -1,0 +1,357 @@
+"""Triggers as the engine keeps them: who is told, what is kept of secrets, and what a plugin's rules do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import msgspec
+import pytest
+from msgspec import Meta, Struct
+
+from engine.code.store import NO_CODE, CodeSource, CodeStore
+from engine.config.plugin_registry import Registry, load_plugins
+from engine.errors import (
+    InvalidField,
+    InvalidTrigger,
+    InvocationModeFixed,
+    NotStored,
+    TooManyTriggers,
+    TriggerExists,
+    UnknownFunction,
+    UnknownTrigger,
+    UnknownVersion,
+)
+from engine.functions.catalog import Catalog
+from engine.functions.versions import Versions
+from engine.model import Function, Mode
+from engine.model.clock import SystemClock
+from engine.model.identity import Identity
+from engine.model.urn import FunctionUrn, parse_urn
+from engine.protocols import Plugin, StoredResource, TriggerRules
+from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger
+from engine.resources.trigger_limits import TRIGGERS
+from engine.resources.triggers import TriggerDraft, Triggers
+from engine.testing.resources import MemoryResourceStore
+from tests.support.http_app import PROJECT, REGION, SOURCE, MemoryCatalogStore, encoded
+
+TIMER: dict[str, Any] = {"name": "nightly", "schedule_type": "Rate", "schedule": "3m"}
+KAFKA: dict[str, Any] = {
+    "instance_id": "i",
+    "topic_ids": ["t"],
+    "batch_size": 10,
+    "kafka_user": "u",
+    "kafka_password": "secret",
+}
+
+
+class OwnOptions(Struct, frozen=True, kw_only=True):
+    address: str
+    token: Annotated[str, Meta(extra={"secret": True})] = ""
+
+
+class NarrowOptions(OwnOptions, frozen=True, kw_only=True):
+    address: Annotated[str, Meta(max_length=4)]
+
+
+OWN = Plugin(kinds=("webhook",), options=OwnOptions, rules=TriggerRules(unique=("address",)))
+
+
+class BreakableStore(MemoryResourceStore):
+    broken: Exception | None = None
+
+    async def put(self, resource: StoredResource) -> None:
+        if self.broken:
+            raise self.broken
+        await super().put(resource)
+
+    async def delete(self, kind: str, owner: str, id: str) -> None:
+        if self.broken:
+            raise self.broken
+        await super().delete(kind, owner, id)
+
+
+class Bench(Struct, kw_only=True):
+    """A catalog with one function, and the triggers beside it; ``again`` is what the next engine finds."""
+
+    folder: Path
+    functions: MemoryCatalogStore
+    store: BreakableStore
+    catalog: Catalog
+    triggers: Triggers
+    told: list[tuple[str, BoundTrigger | None]]
+
+    async def create(self, kind: str = "TIMER", urn: FunctionUrn | None = None, **data: Any) -> BoundTrigger:
+        return await self.triggers.create(urn or hello(), TriggerDraft(kind=kind, data=data))
+
+    async def again(self, *plugins: Plugin) -> Triggers:
+        catalog = a_catalog(self.functions, self.folder)
+        await catalog.load()
+        triggers = Triggers(self.store, catalog, Registry(plugins), SystemClock(), region=REGION)
+        await triggers.load()
+        return triggers
+
+
+def hello(qualifier: str = "") -> FunctionUrn:
+    text = f"urn:fss:{REGION}:{PROJECT}:function:default:hello{qualifier}"
+    return parse_urn(text, region=REGION, project=PROJECT)
+
+
+def a_catalog(functions: MemoryCatalogStore, folder: Path) -> Catalog:
+    return Catalog(functions, CodeStore(folder), SystemClock(), region=REGION)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> Bench:
+    functions, store, told = MemoryCatalogStore(), BreakableStore(), list[tuple[str, BoundTrigger | None]]()
+    catalog = a_catalog(functions, tmp_path)
+    registry = Registry([*load_plugins(), OWN])
+    triggers = Triggers(store, catalog, registry, SystemClock(), region=REGION)
+    await triggers.load()
+    triggers.watch(lambda trigger_id, trigger: told.append((trigger_id, trigger)))
+    await catalog.create(draft("hello"), CodeSource(kind="inline", file=encoded(SOURCE)))
+    return Bench(folder=tmp_path, functions=functions, store=store, catalog=catalog, triggers=triggers, told=told)
+
+
+def draft(name: str) -> Function:
+    return Function(
+        function_id=0,
+        project=PROJECT,
+        package="default",
+        name=name,
+        runtime="Python3.10",
+        handler="index.handler",
+        timeout=3,
+        memory_size=128,
+        code=NO_CODE,
+    )
+
+
+async def test_who_watches_is_told_of_every_change(bench: Bench) -> None:
+    created = await bench.create(**TIMER)
+    changed = await bench.triggers.update(hello(), "TIMER", created.id, [{"schedule": "4m"}])
+    await bench.triggers.delete(hello(), "TIMER", created.id)
+
+    assert bench.told == [(created.id, created), (created.id, changed), (created.id, None)]
+    assert (created.stored.generation, changed.stored.generation) == (1, 2)
+    assert changed.options.schedule == "4m"
+
+
+async def test_what_the_disk_refuses_shows_nowhere(bench: Bench) -> None:
+    created = await bench.create(**TIMER)
+    bench.store.broken = NotStored("disk full")
+
+    with pytest.raises(NotStored):
+        await bench.create(**{**TIMER, "name": "other"})
+    with pytest.raises(NotStored):
+        await bench.triggers.update(hello(), "TIMER", created.id, [{"schedule": "4m"}])
+    with pytest.raises(NotStored):
+        await bench.triggers.delete(hello(), "TIMER", created.id)
+
+    assert list(bench.triggers.all()) == [created]
+    assert bench.told == [(created.id, created)]
+
+
+async def test_a_refused_change_tells_nobody_and_changes_nothing(bench: Bench) -> None:
+    created = await bench.create(**TIMER)
+
+    with pytest.raises(InvalidTrigger):
+        await bench.triggers.update(hello(), "TIMER", created.id, [{"schedule": "61m"}])
+
+    assert bench.told == [(created.id, created)]
+    assert bench.triggers.show(hello(), "TIMER", created.id) is created
+
+
+async def test_who_watches_is_told_when_a_function_takes_its_triggers_along(bench: Bench) -> None:
+    created = await bench.create(**TIMER)
+
+    await bench.catalog.delete(hello())
+
+    assert bench.told[-1] == (created.id, None)
+    assert list(bench.triggers.all()) == []
+
+
+async def test_a_version_takes_its_own_triggers_along(bench: Bench) -> None:
+    versions = Versions(bench.catalog, bench.functions, CodeStore(bench.folder), SystemClock(), Identity(1))
+    await versions.publish(hello(), name="v1")
+    kept, gone = await bench.create(**TIMER), await bench.create(urn=hello(":v1"), **TIMER)
+    taken: list[StoredResource] = []
+    bench.functions.deleted_with = taken.extend
+
+    await versions.delete(hello(":v1"))
+
+    assert [trigger.id for trigger in bench.triggers.all()] == [kept.id]
+    assert [(resource.kind, resource.id) for resource in taken] == [(KIND, gone.id)]
+    assert bench.told[-1] == (gone.id, None)
+
+
+async def test_triggers_are_bound_to_what_there_is(bench: Bench) -> None:
+    with pytest.raises(UnknownVersion):
+        await bench.create(urn=hello(":v1"), **TIMER)
+    with pytest.raises(UnknownFunction):
+        await bench.create(urn=parse_urn("other", region=REGION, project=PROJECT), **TIMER)
+
+
+async def test_a_trigger_created_while_its_function_goes_is_refused_or_goes_along(bench: Bench) -> None:
+    refused: list[Exception] = []
+
+    async def create() -> None:
+        try:
+            await bench.create(**TIMER)
+        except UnknownFunction as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(create)
+        tasks.start_soon(bench.catalog.delete, hello())
+
+    assert list(bench.triggers.all()) == []
+    assert len(refused) + sum(trigger is None for _, trigger in bench.told) == 1
+
+
+async def test_a_version_has_ten_triggers_of_all_kinds_together(bench: Bench) -> None:
+    for number in range(TRIGGERS - 1):
+        await bench.create("webhook", address=str(number))
+    await bench.create(**TIMER)
+
+    for kind, data in (("TIMER", {**TIMER, "name": "other"}), ("webhook", {"address": "another"})):
+        with pytest.raises(TooManyTriggers, match="may have 10 triggers, and has them: delete one first"):
+            await bench.create(kind, **data)
+
+
+async def test_of_two_alike_created_at_once_one_is_refused(bench: Bench) -> None:
+    refused: list[Exception] = []
+
+    async def create() -> None:
+        try:
+            await bench.create(**TIMER)
+        except TriggerExists as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(create)
+        tasks.start_soon(create)
+
+    assert (len(refused), len(bench.triggers.list(hello()))) == (1, 1)
+
+
+async def test_the_next_engine_finds_all_as_it_was(bench: Bench) -> None:
+    created = await bench.create("KAFKA", **KAFKA)
+
+    (found,) = (await bench.again(*load_plugins())).list(hello())
+
+    assert found == created
+    assert found.options.kafka_password == "secret"
+
+
+async def test_a_trigger_that_no_plugin_knows_any_more_is_shown_and_can_be_deleted(bench: Bench) -> None:
+    created = await bench.create("webhook", address="here", token="secret")
+
+    triggers = await bench.again()
+
+    (found,) = triggers.list(hello())
+    assert (found.id, found.options, found.runnable) == (created.id, None, False)
+    assert found.shown == {"address": "******", "token": "******"}
+    await triggers.delete(hello(), "webhook", created.id)
+    assert await bench.store.load(KIND) == []
+
+
+async def test_a_trigger_that_its_plugin_takes_no_more_keeps_its_secrets_and_can_be_mended(bench: Bench) -> None:
+    narrow = Plugin(kinds=("webhook",), options=NarrowOptions, rules=OWN.rules)
+    created = await bench.create("webhook", address="far away", token="secret")
+
+    triggers = await bench.again(narrow)
+
+    (found,) = triggers.list(hello())
+    mended = await triggers.update(hello(), "webhook", created.id, [{"address": "here"}])
+    assert (found.options, found.shown) == (None, {"address": "far away", "token": "******"})
+    assert (mended.options.address, mended.options.token) == ("here", "secret")
+
+
+async def test_a_masked_secret_that_comes_back_is_the_one_that_is_kept(bench: Bench) -> None:
+    created = await bench.create("KAFKA", **KAFKA)
+    update = bench.triggers.update
+
+    kept = await update(hello(), "KAFKA", created.id, [{"kafka_password": "******", "batch_size": 5}])
+    replaced = await update(hello(), "KAFKA", created.id, [{"kafka_password": "other"}])
+
+    assert (kept.options.kafka_password, kept.options.batch_size) == ("secret", 5)
+    assert replaced.options.kafka_password == "other"
+
+
+@pytest.mark.parametrize("password", [1234567, ["1234567"], "1234567" * 200])
+async def test_errors_show_no_secret(bench: Bench, password: object) -> None:
+    with pytest.raises(InvalidTrigger, match="kafka_password") as caught:
+        await bench.create("KAFKA", **{**KAFKA, "kafka_password": password})
+
+    assert "1234567" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"schedule": "61m"}, "event_data.schedule is '61m': a Rate is 1m to 60m"),
+        ({"name": ""}, "event_data.name is '': must be a text of 1 to 64 characters"),
+        ({"name": 7}, "event_data.name is 7: must be a text of 1 to 64 characters"),
+        ({"schedule_type": "Often"}, "event_data.schedule_type is 'Often': must be one of Cron, Rate"),
+        ({"name": None}, "event_data.name is missing: it is required"),
+    ],
+)
+async def test_errors_name_field_value_and_range(bench: Bench, data: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidTrigger) as caught:
+        await bench.create(**{**TIMER, **data})
+
+    assert str(caught.value).startswith(told)
+
+
+async def test_vendor_kinds_pass_unknown_keys_over(bench: Bench) -> None:
+    created = await bench.create(**TIMER, invented="x")
+
+    assert "invented" not in created.stored.data
+
+
+async def test_own_kinds_answer_with_the_nearest_key(bench: Bench) -> None:
+    with pytest.raises(InvalidTrigger, match="did you mean address"):
+        await bench.create("webhook", adress="here")
+
+
+async def test_a_kind_is_known_in_any_case_and_kept_as_its_plugin_writes_it(bench: Bench) -> None:
+    created = await bench.create("WebHook", address="here")
+
+    assert created.kind == "webhook"
+    assert bench.triggers.show(hello(), "WEBHOOK", created.id) is created
+
+
+async def test_a_trigger_is_not_found_under_another_kind_or_version(bench: Bench) -> None:
+    created = await bench.create(**TIMER)
+
+    with pytest.raises(UnknownTrigger):
+        bench.triggers.show(hello(), "SMN", created.id)
+    assert bench.triggers.show(hello(":latest"), "TIMER", created.id) is created
+
+
+async def test_a_timer_waits_for_its_function_only_if_the_engine_lets_it(bench: Bench) -> None:
+    registry = Registry(load_plugins())
+    free = Triggers(bench.store, bench.catalog, registry, SystemClock(), region=REGION, free=frozenset({"TIMER"}))
+
+    with pytest.raises(InvocationModeFixed, match=r"triggers\.timer_sync_execution"):
+        await bench.create(**TIMER, sync_execution=True)
+    waiting = await free.create(hello(), TriggerDraft(kind="TIMER", data={**TIMER, "sync_execution": True}))
+    plain = await bench.create(**{**TIMER, "name": "plain"}, sync_execution=False)
+
+    assert (waiting.mode, plain.mode) == (Mode.SYNC, Mode.ASYNC)
+
+
+async def test_a_body_on_disk_is_read_by_older_and_newer_engines(bench: Bench) -> None:
+    created = await bench.create(**TIMER)
+    body = msgspec.json.decode((await bench.store.load(KIND))[0].body)
+
+    later = msgspec.convert({**body, "invented": 1}, StoredTrigger)
+
+    assert later == created.stored
+
+
+async def test_an_unknown_type_is_told_with_the_nearest(bench: Bench) -> None:
+    with pytest.raises(InvalidField, match="did you mean TIMER"):
+        await bench.create("TIMRE", **TIMER)

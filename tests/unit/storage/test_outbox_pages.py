@@ -1,0 +1,46 @@
+"""Pages of what is owed, on disk: each looks at a bounded number of rows, found by their ids."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from engine.storage.sqlite import outbox
+from tests.contracts.storage import SINK, ended, storage_of
+
+
+async def test_a_page_that_has_looked_at_enough_rows_ends_early_and_tells_where_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "LOOKED_AT", 3)
+    async with storage_of("sqlite", tmp_path)() as seams:
+        for function_id in (1, *[2] * 6, 1):
+            await ended(seams, function_id, owes=SINK)
+        pages: list[tuple[list[int], int]] = []
+        after = 0
+        while not pages or after:
+            found, after = await seams.outbox.pending([1], after, 10)
+            pages.append(([one.owed_id for one in found], after))
+
+    assert pages == [([1], 3), ([], 6), ([8], 0)]
+
+
+async def test_pages_and_rows_made_due_are_found_by_their_ids_and_nothing_is_sorted(tmp_path: Path) -> None:
+    async with storage_of("sqlite", tmp_path)():
+        pass
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
+        page = plan(database, outbox.pending_page(2), 0, 100, 1, 2, 10)
+        looked_at = plan(database, outbox.LOOKED_AT_UNTIL, 0, 100)
+        revived = plan(database, outbox.revival(2, 2), 0.0, 0.0, 1, 2, 3, 4)
+
+    assert "SEARCH owed USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in page
+    assert "SEARCH owed USING INTEGER PRIMARY KEY (rowid>?)" in looked_at
+    assert "SEARCH owed USING INTEGER PRIMARY KEY (rowid=?)" in revived
+    assert [step for step in (*page, *looked_at, *revived) if "SCAN owed" in step or "TEMP B-TREE" in step] == []
+
+
+def plan(database: sqlite3.Connection, sql: str, *values: float) -> list[str]:
+    return [detail for *_, detail in database.execute(f"EXPLAIN QUERY PLAN {sql}", values)]

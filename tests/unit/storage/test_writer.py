@@ -1,0 +1,468 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import aiosqlite
+import anyio
+import pytest
+from msgspec import Struct, field
+
+from engine.errors import NotStored, OutcomeUnknown, ShuttingDown
+from engine.model import Invocation, State
+from engine.model.identity import Identity
+from engine.protocols import Settlement
+from engine.storage.sqlite import JournalBroken, Writer, open_storage
+from engine.storage.sqlite.batch import WritingConnection
+from engine.storage.sqlite.invocations import SQLiteJournal
+from tests.contracts.storage import NOW, success
+
+FULL, WRITE, FSYNC = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC
+
+
+class Disk(Struct):
+    """What goes wrong in the writer's thread: the first statements that begin with ``statement``, while it lasts."""
+
+    statement: str = "COMMIT"
+    code: int = 0
+    times: int = 0  #: how often; negative for ever
+    met: int = 0
+    busy: threading.Event = field(default_factory=threading.Event)  #: set once it takes its time
+    answer: threading.Event | None = None  #: for which COMMIT waits then
+    patient: bool = True  #: it came soon enough
+
+    def fail(self, code: int, statement: str = "COMMIT", *, times: int = -1) -> None:
+        self.statement, self.code, self.times = statement, code, times
+
+    def heal(self) -> None:
+        self.times = 0
+
+    def check(self, sql: str) -> None:
+        if self.answer is not None and sql == "COMMIT":
+            self.busy.set()
+            self.patient = self.answer.wait(5)
+        if self.times and sql.startswith(self.statement):
+            self.times -= 1
+            self.met += 1
+            error = sqlite3.OperationalError("the disk failed")
+            error.sqlite_errorcode = self.code
+            raise error
+
+
+def connection_on(disk: Disk) -> type[WritingConnection]:
+    class FailingConnection(WritingConnection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            disk.check(sql)
+            return super().execute(sql, *values)
+
+    return FailingConnection
+
+
+class Opened(Struct, kw_only=True):
+    """A writer on a disk that can fail, and the journal over it."""
+
+    path: Path
+    disk: Disk
+    writer: Writer
+    journal: SQLiteJournal
+    identity: Identity
+    ended: list[BaseException | None] = field(default_factory=list)  #: how ``writer.run`` ended
+
+    def made(self, **fields: Any) -> Invocation:
+        key = self.identity.next_key(NOW)
+        fields = {"due_at": NOW, "payload": b"{}", **fields}
+        return Invocation(key=key, request_id=self.identity.request_id(key), function_id=1, **fields)
+
+    def state(self, invocation: Invocation) -> int | None:
+        """As another process reads it from the file."""
+        database = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
+        try:
+            row = database.execute("SELECT state FROM invocation WHERE key = ?", (invocation.key,)).fetchone()
+            return None if row is None else int(row[0])
+        finally:
+            database.close()
+
+    async def run(self) -> None:
+        try:
+            await self.writer.run()
+        except Exception as error:
+            self.ended.append(error)
+        else:
+            self.ended.append(None)
+
+
+@asynccontextmanager
+async def writing(tmp_path: Path, *, patience: float = 30.0) -> AsyncIterator[Opened]:
+    async with open_storage(tmp_path):
+        pass  # makes the schema
+    path, disk = tmp_path / "journal.db", Disk()
+    async with aiosqlite.connect(path, factory=connection_on(disk), isolation_level=None) as database:
+        await database.execute("PRAGMA synchronous = FULL")
+        writer, identity = Writer(database, patience=patience, longest_wait=0.02), Identity(1)
+        journal = SQLiteJournal(writer, identity)
+        opened = Opened(path=path, disk=disk, writer=writer, journal=journal, identity=identity)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(opened.run)
+            try:
+                with anyio.fail_after(60):
+                    yield opened
+            finally:
+                disk.heal()
+                writer.close()
+
+
+async def fate(waiting: Any) -> BaseException | None:
+    """The exception with which it ends, or None."""
+    try:
+        await waiting
+    except Exception as error:
+        return error
+    return None
+
+
+# --- without trouble ----------------------------------------------------------------------------------------
+
+
+async def test_every_commit_is_synced_before_it_is_reported(tmp_path: Path) -> None:
+    async with open_storage(tmp_path) as storage, anyio.create_task_group() as tasks:
+        tasks.start_soon(storage.writer.run)
+        settings = [
+            await storage.writer.call(lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])  # type: ignore[misc]
+            for name in ("journal_mode", "synchronous", "auto_vacuum")
+        ]
+        storage.writer.close()
+
+        assert settings == ["wal", 2, 2]  # FULL: the log is synced at each commit; INCREMENTAL
+
+
+async def test_what_came_in_one_breath_is_one_commit(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        await asyncio.gather(*(opened.journal.append(opened.made()) for _ in range(20)))
+
+        assert opened.writer.statistics().commit_seconds.count == 1
+
+
+async def test_those_on_their_way_join_the_commit(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+
+        async def append_after(turns: int) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await opened.journal.append(opened.made())
+
+        await asyncio.gather(*(append_after(turns) for turns in (0, 1, 2, 2, 4)))
+
+        assert sizes(opened) == (1, 5)
+
+
+async def test_a_commit_does_not_wait_for_all_who_ever_come(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        first = opened.journal.append(opened.made())
+        turns = 0
+        while not first.done():
+            opened.journal.append(opened.made())
+            turns += 1
+            await asyncio.sleep(0)
+
+        commits, carried = sizes(opened)
+        assert commits == 1
+        assert carried < turns
+
+
+def sizes(opened: Opened) -> tuple[int, int]:
+    """How many commits there were, and what they carried together."""
+    batches = opened.writer.statistics().batch_size
+    return batches.count, int(batches.total)
+
+
+async def test_a_disk_that_takes_its_time_does_not_hold_up_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with writing(tmp_path) as now:
+        now.disk.answer = threading.Event()
+        stored = now.journal.append(now.made())
+        while not now.disk.busy.is_set():  # noqa: ASYNC110  (set by a thread)
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr("engine.storage.sqlite.writer.COURTESY", 15.0)  # to stand aside so long would be seen
+        await asyncio.sleep(0.02)
+        now.disk.answer.set()
+
+        assert await stored
+        assert now.disk.patient
+
+
+async def test_what_was_submitted_before_close_is_stored_and_nothing_after(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        one = opened.made()
+        waiting = opened.journal.append(one)
+        opened.writer.close()
+        with pytest.raises(ShuttingDown):
+            opened.journal.append(opened.made())
+
+        assert await fate(waiting) is None
+        assert opened.state(one) == 0
+
+
+async def test_a_cancelled_caller_leaves_nothing_half_done(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        caller = asyncio.ensure_future(opened.writer.call(lambda db: db.execute("INSERT INTO meta VALUES ('x', 1)")))
+        await asyncio.sleep(0)
+        caller.cancel()
+
+        assert await opened.writer.call(
+            lambda db: db.execute("SELECT value FROM meta WHERE name = 'x'").fetchone()
+        ) == (1,)
+
+
+async def test_a_bad_row_fails_its_caller_only(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        good, other = opened.made(), opened.made()
+        fates = await asyncio.gather(*(fate(opened.journal.append(one)) for one in (good, good, other)))
+
+        assert [type(error) for error in fates] == [type(None), sqlite3.IntegrityError, type(None)]
+        assert [opened.state(one) for one in (good, other)] == [0, 0]
+
+
+@pytest.mark.parametrize("fields", [{"version": "\ud800"}, {"priority": 1 << 70}, {"memory": object()}])
+async def test_a_row_that_cannot_be_bound_fails_its_caller_only(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async with writing(tmp_path) as opened:
+        good, bad = opened.made(), opened.made(**fields)
+        fates = await asyncio.gather(*(fate(opened.journal.append(one)) for one in (bad, good)))
+
+        assert [error is None for error in fates] == [False, True]
+        assert [opened.state(one) for one in (bad, good)] == [None, 0]
+        assert await fate(opened.journal.append(opened.made())) is None
+
+
+async def test_a_call_that_fails_takes_back_its_own_rows_only(tmp_path: Path) -> None:
+    def write_and_fail(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO meta VALUES ('mine', 1)")
+        raise ValueError("a fault of the caller")
+
+    async with writing(tmp_path) as opened:
+        one = opened.made()
+        fates = await asyncio.gather(fate(opened.writer.call(write_and_fail)), fate(opened.journal.append(one)))
+        found = await opened.writer.call(lambda db: db.execute("SELECT * FROM meta WHERE name = 'mine'").fetchall())
+
+        assert isinstance(fates[0], ValueError)
+        assert (fates[1], opened.state(one), found) == (None, 0, [])
+
+
+# --- when the disk fails ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "COMMIT"])
+async def test_callers_of_a_failed_batch_hear_that_nothing_was_stored(tmp_path: Path, statement: str) -> None:
+    async with writing(tmp_path) as opened:
+        one = opened.made()
+        opened.disk.fail(WRITE, statement, times=1)
+        error = await fate(opened.journal.append(one))
+
+        assert isinstance(error, NotStored)
+        assert opened.state(one) is None
+
+
+async def test_nobody_is_answered_while_it_is_open_what_a_failed_commit_left(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        opened.disk.fail(WRITE, times=3)  # the commit, and two fences
+        error = await fate(opened.journal.append(opened.made()))
+
+        assert isinstance(error, NotStored)
+        assert (opened.disk.times, opened.disk.met) == (0, 3)
+
+
+async def test_a_caller_hears_that_the_outcome_is_unknown_once_patience_ends(tmp_path: Path) -> None:
+    async with writing(tmp_path, patience=0.05) as opened:
+        opened.disk.fail(WRITE)
+        error = await fate(opened.journal.append(opened.made()))
+
+        assert isinstance(error, OutcomeUnknown)
+
+
+async def test_while_the_disk_fails_newcomers_are_refused_at_once(tmp_path: Path) -> None:
+    async with writing(tmp_path, patience=0.05) as opened:
+        opened.disk.fail(FULL)
+        await fate(opened.journal.append(opened.made()))
+
+        with pytest.raises(NotStored):
+            opened.journal.append(opened.made())
+        assert opened.writer.statistics().trouble
+
+
+async def test_those_who_came_during_the_failing_commit_are_refused_and_not_forgotten(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        opened.disk.fail(FULL)
+        first = asyncio.ensure_future(fate(opened.journal.append(opened.made())))
+        while not opened.writer.number:  # noqa: ASYNC110  (each turn counts: the batch is under way for a few only)
+            await asyncio.sleep(0)
+        second = opened.journal.append(opened.made())
+
+        assert isinstance(await fate(second), NotStored)
+        opened.disk.heal()
+        assert isinstance(await first, NotStored)
+
+
+async def test_the_writer_goes_on_when_the_disk_does(tmp_path: Path) -> None:
+    async with writing(tmp_path, patience=0.0) as opened:
+        one = opened.made()
+        opened.disk.fail(FULL)
+        await fate(opened.journal.append(opened.made()))
+        opened.disk.heal()
+        await until(lambda: not opened.writer.statistics().trouble)
+
+        assert await fate(opened.journal.append(one)) is None
+        assert opened.state(one) == 0
+
+
+async def test_room_is_made_when_the_disk_is_full(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        asked: list[bool] = []
+        opened.writer.make_room = lambda: asked.append(True)
+        opened.disk.fail(FULL, times=1)
+        await fate(opened.journal.append(opened.made()))
+
+        assert asked == [True]
+
+
+async def test_an_end_waits_in_memory_until_the_disk_takes_it(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        one = opened.made()
+        await opened.journal.append(one)
+        opened.disk.fail(WRITE, times=4)
+        opened.journal.start(one, NOW)
+        settled = asyncio.get_running_loop().create_future()
+        settlement = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one))
+        opened.journal.settle(settlement, then=settled.set_result)
+        await settled
+
+        assert opened.state(one) == 3
+        assert opened.disk.times == 0
+
+
+async def test_a_start_and_its_end_from_either_side_of_the_trouble_keep_their_order(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        one = opened.made()
+        await opened.journal.append(one)
+        opened.disk.fail(FULL)
+        opened.journal.start(one, NOW)
+        await until(lambda: bool(opened.writer.statistics().trouble))
+        settled = asyncio.get_running_loop().create_future()
+        settlement = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one))
+        opened.journal.settle(settlement, then=settled.set_result)
+        opened.disk.heal()
+        await settled
+
+        assert opened.state(one) == 3
+
+
+async def test_an_end_too_large_for_the_room_that_is_left_is_tried_ever_later(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        one = opened.made()
+        await opened.journal.append(one)
+        settled = full_for_results(opened, one)
+        await until(lambda: opened.disk.met > 3)
+        met, began = opened.disk.met, monotonic()
+        await until(lambda: opened.disk.met > met + 4)
+        seconds = monotonic() - began
+        error = await fate(opened.writer.call(lambda db: None))
+        opened.disk.heal()
+        await settled
+
+        assert seconds > 4 * 0.02  # the longest wait
+        assert isinstance(error, NotStored)
+        assert opened.state(one) == 3
+        assert opened.writer.statistics().trouble == ""
+
+
+async def test_a_writer_closed_while_an_end_finds_no_room_ends(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        one = opened.made()
+        await opened.journal.append(one)
+        full_for_results(opened, one)
+        await until(lambda: opened.disk.met > 1)
+        opened.writer.close()
+        await until(lambda: bool(opened.ended))
+
+        assert opened.ended == [None]
+        assert opened.state(one) == 0  # for the next engine
+
+
+def full_for_results(opened: Opened, one: Invocation) -> asyncio.Future[Settlement]:
+    """A fence still fits, but not this one's end; gives what is done once it does."""
+    opened.disk.fail(FULL, "INSERT OR REPLACE INTO result")
+    settled: asyncio.Future[Settlement] = asyncio.get_running_loop().create_future()
+    settlement = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one, result=b'"large"'))
+    opened.journal.settle(settlement, then=settled.set_result)
+    return settled
+
+
+# --- after a failed fsync -----------------------------------------------------------------------------------
+
+
+async def test_a_failed_fsync_is_mended_by_a_fence(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        opened.disk.fail(FSYNC, times=1)
+        error = await fate(opened.journal.append(opened.made()))
+
+        assert isinstance(error, NotStored)
+        assert await fate(opened.journal.append(opened.made())) is None
+
+
+async def test_a_failed_fsync_without_a_fence_ends_the_writer(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        opened.disk.fail(FSYNC, times=2)
+        error = await fate(opened.journal.append(opened.made()))
+        await until(lambda: bool(opened.ended))
+
+        assert isinstance(error, OutcomeUnknown)
+        assert isinstance(opened.ended[0], JournalBroken)
+        assert opened.writer.broken
+
+
+async def test_a_broken_writer_refuses_callers_and_lets_ends_go(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        opened.disk.fail(FSYNC, times=2)
+        await fate(opened.journal.append(opened.made()))
+        await until(lambda: bool(opened.ended))
+        opened.journal.start(opened.made(), NOW)
+
+        with pytest.raises(NotStored):
+            opened.journal.append(opened.made())
+        assert opened.writer.statistics().waiting == 0
+
+
+async def test_a_fault_in_what_is_told_ends_the_writer_and_leaves_nobody_waiting(tmp_path: Path) -> None:
+    def faulty(invocation: Invocation, stored: bool) -> None:
+        raise ZeroDivisionError
+
+    async with writing(tmp_path) as opened:
+        opened.journal.append(opened.made(), then=faulty)
+        waiting = asyncio.ensure_future(fate(opened.journal.append(opened.made())))
+        await until(lambda: bool(opened.ended))
+
+        assert isinstance(opened.ended[0], ZeroDivisionError)
+        assert opened.writer.broken
+        assert await waiting is None  # it is on disk, in the same commit
+
+
+async def test_a_writer_that_is_closed_in_trouble_ends_and_leaves_nobody_waiting(tmp_path: Path) -> None:
+    async with writing(tmp_path) as opened:
+        opened.disk.fail(FULL)
+        waiting = asyncio.ensure_future(fate(opened.journal.append(opened.made())))
+        await until(lambda: bool(opened.writer.statistics().trouble))
+        opened.writer.close()
+
+        assert isinstance(await waiting, OutcomeUnknown)
+        await until(lambda: opened.ended == [None])
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Turn the loop until it is so; ``writing`` bounds the time."""
+    while not true():  # noqa: ASYNC110  (the writer tells nobody but those who submit)
+        await asyncio.sleep(0.001)

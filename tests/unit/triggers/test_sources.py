@@ -1,0 +1,361 @@
+"""Sources follow their triggers, each on its own, and none takes the engine down."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import TaskStatus
+from msgspec import Struct
+
+from engine import Event, Plugin, PluginContext, TriggerContext, TriggerRules
+from engine.errors import CursorMoved, Overloaded
+from engine.protocols import EVENT_LIMIT
+from engine.resources.bound_trigger import BoundTrigger
+from tests.support.http_app import PROJECT
+from tests.support.triggering import House, door, house, until
+
+
+class FeedOptions(Struct, frozen=True, kw_only=True):
+    name: str
+
+
+class Feed:
+    """A source that a test drives: it notes its lives, and hands over what the test gives."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.contexts: dict[str, TriggerContext] = {}
+        self.fails: dict[str, BaseException] = {}
+
+    def trigger(self, options: FeedOptions) -> FeedTrigger:
+        return FeedTrigger(self, options.name)
+
+    def plugin(self, **rules: Any) -> Plugin:
+        rules.setdefault("overlaps", False)
+        return Plugin(kinds=("FEED",), options=FeedOptions, trigger=self.trigger, rules=TriggerRules(**rules))
+
+
+class FeedTrigger:
+    def __init__(self, feed: Feed, name: str) -> None:
+        self._feed, self._name = feed, name
+
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+        feed = self._feed
+        feed.log.append(f"+{self._name}")
+        if error := feed.fails.pop(self._name, None):
+            raise error
+        feed.contexts[self._name] = context
+        task_status.started()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            feed.log.append(f"-{self._name}")
+
+
+@pytest.fixture
+def feed() -> Feed:
+    return Feed()
+
+
+async def running(place: House, feed: Feed, name: str = "a") -> BoundTrigger:
+    trigger = await place.create("FEED", name=name)
+    await until(lambda: place.state(trigger).state == "running")
+    return trigger
+
+
+async def test_each_source_lives_as_its_trigger_does(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        one, two = await running(place, feed, "a"), await running(place, feed, "b")
+        await place.update(one, status="DISABLED")
+        await until(lambda: place.state(one).state == "disabled")
+        await place.update(one, status="ACTIVE", name="c")
+        await until(lambda: "+c" in feed.log)
+        await place.delete(one)
+        await until(lambda: "-c" in feed.log)
+
+        assert feed.log == ["+a", "+b", "-a", "+c", "-c"]
+        assert place.state(two).state == "running"
+
+
+async def test_sources_stop_with_the_engine_and_start_with_the_next(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        await running(place, feed)
+    async with house(tmp_path, [feed.plugin()]):
+        await until(lambda: feed.log == ["+a", "-a", "+a"])
+
+
+async def test_a_source_is_told_whether_its_trigger_is_gone(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        one, _ = await running(place, feed, "a"), await running(place, feed, "b")
+        await place.update(one, name="c")
+        await until(lambda: "+c" in feed.log)
+        await place.delete(one)
+        await until(lambda: "-c" in feed.log)
+
+    assert {name: context.deleted for name, context in feed.contexts.items()} == {"a": False, "b": False, "c": True}
+
+
+async def test_a_deleted_function_takes_its_sources_along(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        await running(place, feed)
+        await place.engine.catalog.delete(place.urn)
+
+        await until(lambda: feed.log == ["+a", "-a"])
+        assert place.engine.sources.statistics().states == {}
+
+
+async def test_a_source_that_fails_starts_again_and_tells_why(tmp_path: Path, feed: Feed) -> None:
+    feed.fails["a"] = ExceptionGroup("lost", [OSError("refused by the broker"), OSError("refused by the broker")])
+    async with house(tmp_path, [feed.plugin()], retry__base=0.3) as place:
+        trigger = await place.create("FEED", name="a")
+        await until(lambda: place.state(trigger).state == "failing")
+        failed = place.state(trigger)
+        await until(lambda: place.state(trigger).state == "running")
+
+        assert (failed.problem, failed.failures) == ("OSError: refused by the broker", 1)
+        assert (place.state(trigger).problem, place.state(trigger).next_try) == ("", 0.0)
+        assert place.engine.sources.statistics().states == {"running": 1}
+
+
+async def test_a_remark_is_shown_while_there_is_no_problem_until_the_trigger_is_changed(
+    tmp_path: Path, feed: Feed
+) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        trigger = await running(place, feed)
+        context, shown = feed.contexts["a"], list[str]()
+        context.remark("begun again")
+        await context.accept_batch([Event(payload=b"1")], {"0": b"1"})
+        shown.append(place.state(trigger).problem)
+        for problem in ("slow", ""):
+            context.trouble(problem)
+            shown.append(place.state(trigger).problem)
+        await place.update(trigger, name="b")
+        await until(lambda: "b" in feed.contexts)
+
+        assert shown == ["begun again", "slow", "begun again"]
+        assert place.state(trigger).problem == ""
+
+
+async def test_the_api_and_the_figures_tell_how_a_source_does(tmp_path: Path, feed: Feed) -> None:
+    feed.fails["a"] = OSError("refused by the broker")
+    async with house(tmp_path, [feed.plugin()], retry__base=3600.0, retry__longest=3600.0) as place, door(place) as api:
+        trigger = await place.create("FEED", name="a")
+        await until(lambda: place.state(trigger).state == "failing")
+
+        told = (await api.get(f"/v2/{PROJECT}/fgs/triggers/hello/FEED/{trigger.id}/state")).json()
+        figures = (await api.get("/metrics")).text
+
+        assert (told["state"], told["problem"], told["failures"]) == ("failing", "OSError: refused by the broker", 1)
+        assert (told["accepted"], told["refused"]) == (0, 0)
+        assert told["next_try"] > told["since"]
+        assert 'functiond_triggers{state="failing"} 1.0' in figures
+
+
+async def test_a_source_that_is_cancelled_by_its_own_library_starts_again(tmp_path: Path, feed: Feed) -> None:
+    feed.fails["a"] = asyncio.CancelledError()
+    async with house(tmp_path, [feed.plugin()]) as place:
+        trigger = await running(place, feed)
+
+        assert feed.log == ["+a", "+a"]
+        await place.delete(trigger)
+        await until(lambda: place.engine.sources.state(trigger.id) is None)
+
+
+async def test_a_failing_source_can_be_changed_at_once(tmp_path: Path, feed: Feed) -> None:
+    feed.fails["a"] = OSError("no")
+    async with house(tmp_path, [feed.plugin()], retry__base=3600.0, retry__longest=3600.0) as place:
+        trigger = await place.create("FEED", name="a")
+        await until(lambda: place.state(trigger).state == "failing")
+        await place.update(trigger, name="b")
+
+        await until(lambda: place.state(trigger).state == "running")
+        assert feed.log == ["+a", "+b"]
+
+
+async def test_a_push_source_is_replaced_without_a_gap(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin(overlaps=True)]) as place:
+        trigger = await running(place, feed)
+        await place.update(trigger, name="b")
+
+        await until(lambda: feed.log == ["+a", "+b", "-a"])
+
+
+async def test_a_batch_and_its_cursor_are_there_after_a_restart(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        trigger = await running(place, feed)
+        ids = await feed.contexts["a"].accept_batch([Event(payload=b"1"), Event(payload=b"2")], {"0": b"2"})
+        assert len(set(ids)) == 2
+        assert place.state(trigger).accepted == 2
+
+    async with house(tmp_path, [feed.plugin()]) as place:
+        await until(lambda: feed.log == ["+a", "-a", "+a"])
+        await until(lambda: place.state(trigger).state == "running")
+        assert feed.contexts["a"].cursors == {"0": b"2"}
+        assert await place.events() == [1, 2]
+
+
+async def test_cursors_outlive_a_change_but_the_old_source_cannot_move_them(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        trigger = await running(place, feed)
+        old = feed.contexts["a"]
+        await old.accept_batch([Event(payload=b"1")], {"0": b"1"})
+        await place.update(trigger, name="b")
+        await until(lambda: "b" in feed.contexts)
+
+        with pytest.raises(CursorMoved):
+            await old.accept_batch([Event(payload=b"2")], {"0": b"2"})
+        assert feed.contexts["b"].cursors == {"0": b"1"}
+        assert (feed.contexts["b"].generation, old.generation) == (2, 1)
+        assert await place.events() == [1]
+
+
+async def test_cursors_pass_what_is_refused_for_good_and_duplicates(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        trigger = await running(place, feed)
+        large = b'"' + b"x" * EVENT_LIMIT + b'"'
+        events = [
+            Event(payload=b"1", idempotency_key="k"),
+            Event(payload=large),
+            Event(payload=b"2", idempotency_key="k"),
+            Event(payload=b"1", idempotency_key="k"),
+            Event(payload=b"3"),
+        ]
+
+        first, too_large, conflict, duplicate, last = await feed.contexts["a"].accept_batch(events, {"0": b"5"})
+
+        assert (too_large, conflict, duplicate) == ("", "", first)
+        assert last not in ("", first)
+        assert await place.events() == [1, 3]
+        assert (await place.cursors(trigger), place.state(trigger).refused) == ({"0": b"5"}, 2)
+
+
+async def test_a_full_backlog_pauses_pull_sources_until_there_is_room(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()], queue__function_rows=2) as place, anyio.create_task_group() as tasks:
+        trigger = await running(place, feed)
+        first, _ = await feed.contexts["a"].accept_batch([Event(payload=b"1"), Event(payload=b"2")], {"0": b"2"})
+        tasks.start_soon(feed.contexts["a"].accept_batch, [Event(payload=b"3")], {"0": b"3"})
+        await until(lambda: "paused" in place.state(trigger).problem)
+        before = await place.cursors(trigger)
+        await place.engine.dispatcher.cancel(place.engine.storage.identity.key_of(first) or 0)
+
+        await until(lambda: place.state(trigger).problem == "")
+        assert (before, await place.cursors(trigger)) == ({"0": b"2"}, {"0": b"3"})
+        assert await place.events() == [1, 2, 3]
+
+
+async def test_figures_do_not_go_back_when_a_trigger_goes(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        trigger = await running(place, feed)
+        await feed.contexts["a"].accept_batch([Event(payload=b"1"), Event(payload=b"x" * (EVENT_LIMIT + 1))])
+        await place.delete(trigger)
+        await until(lambda: place.engine.sources.state(trigger.id) is None)
+
+        figures = place.engine.sources.statistics()
+        assert (figures.accepted, figures.refused, figures.states) == (1, 1, {})
+
+
+async def test_a_batch_larger_than_a_limit_goes_in_alone(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()], queue__function_rows=2) as place:
+        await running(place, feed)
+
+        ids = await feed.contexts["a"].accept_batch([Event(payload=b"1")] * 5)
+
+        assert len(set(ids)) == 5
+
+
+async def test_a_full_backlog_refuses_push_sources(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()], queue__function_rows=1) as place:
+        await running(place, feed)
+        await feed.contexts["a"].accept(Event(payload=b"1"))
+
+        with pytest.raises(Overloaded) as refused:
+            await feed.contexts["a"].accept(Event(payload=b"2"))
+        assert refused.value.retry_after >= 1
+
+
+async def test_a_function_that_is_switched_off_pauses_its_pull_sources(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place, anyio.create_task_group() as tasks:
+        trigger = await running(place, feed)
+        await place.engine.catalog.limit(place.urn, 0)
+        tasks.start_soon(feed.contexts["a"].accept_batch, [Event(payload=b"1")], {"0": b"1"})
+        await until(lambda: "Disabled" in place.state(trigger).problem)
+        await place.engine.catalog.limit(place.urn, 5)
+
+        await until(lambda: place.state(trigger).accepted == 1)
+
+
+async def test_a_source_may_wait_for_the_end_of_what_it_started(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place, anyio.create_task_group() as tasks:
+        await running(place, feed)
+        context, ended = feed.contexts["a"], list[str]()
+        request_id = await context.accept(Event(payload=b"1"))
+
+        async def wait() -> None:
+            await context.ended(request_id)
+            ended.append(request_id)
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        before = list(ended)
+        await place.engine.dispatcher.cancel(place.engine.storage.identity.key_of(request_id) or 0)
+
+        await until(lambda: ended == [request_id])
+        assert before == []
+        await context.ended("of nobody")
+
+
+async def test_stopping_keeps_what_was_handed_over_and_nothing_else(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place, anyio.create_task_group() as tasks:
+        trigger = await running(place, feed)
+        await feed.contexts["a"].accept_batch([Event(payload=b"1")], {"0": b"1"})
+        place.engine.intake.close()
+        tasks.start_soon(feed.contexts["a"].accept_batch, [Event(payload=b"2")], {"0": b"2"})
+        await anyio.wait_all_tasks_blocked()
+
+        assert (await place.events(), await place.cursors(trigger)) == ([1], {"0": b"1"})
+        tasks.cancel_scope.cancel()
+
+
+class Lamp:
+    """A service of a plugin."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.on, self.log = error, False, list[str]()
+
+    async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        self.on = True
+        await context.store.write("lamp", {"on": b"1"})
+        task_status.started()
+        await anyio.sleep_forever()
+
+
+def with_service(feed: Feed, lamp: Lamp) -> Plugin:
+    return Plugin(kinds=("FEED",), options=FeedOptions, trigger=feed.trigger, serve=lambda settings: lamp)
+
+
+async def test_a_service_of_a_plugin_runs_before_its_triggers_and_is_theirs(tmp_path: Path, feed: Feed) -> None:
+    lamp = Lamp()
+    async with house(tmp_path, [with_service(feed, lamp)]) as place:
+        assert lamp.on
+        await running(place, feed)
+
+        plugin = feed.contexts["a"].plugin
+        assert plugin.service is lamp
+        assert await plugin.store.get("lamp", "on") == b"1"
+
+
+async def test_a_service_that_fails_is_started_again(tmp_path: Path, feed: Feed) -> None:
+    lamp = Lamp(OSError("address in use"))
+    async with house(tmp_path, [with_service(feed, lamp)], retry__base=3.0) as place:
+        failed = place.engine.sources.statistics().services["feed"]
+        await until(lambda: lamp.on)
+
+        assert (failed.state, failed.problem) == ("failing", "OSError: address in use")
+        await until(lambda: place.engine.sources.statistics().services["feed"].state == "running")
