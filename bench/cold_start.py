@@ -20,9 +20,9 @@ _SANDBOXES = 20  #: of which each loads an interpreter of its own
 def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
     while True:
         found: Round = {}
-        for walls in ("spawn", "fork"):
-            say(f"cold_start: {walls}")
-            found |= _both(walls, ask(options, walls, options.scaled(COUNT))["next"])
+        for sandbox in ("spawn", "fork"):
+            say(f"cold_start: {sandbox}")
+            found |= _both(sandbox, ask(options, sandbox, options.scaled(COUNT))["next"])
         if shutil.which("bwrap"):
             say("cold_start: bubblewrap")
             times = ask(options, "bubblewrap", options.scaled(_SANDBOXES))
@@ -30,13 +30,13 @@ def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
         yield found
 
 
-def ask(options: Options, walls: str, count: int) -> dict[str, list[float]]:
+def ask(options: Options, sandbox: str, count: int) -> dict[str, list[float]]:
     """Seconds, each."""
     with scratch(options) as directory:
-        command = [sys.executable, "-m", "bench.instances", str(directory), walls, str(count)]
+        command = [sys.executable, "-m", "bench.instances", str(directory), sandbox, str(count)]
         done = subprocess.run(command, capture_output=True, timeout=300)
         if done.returncode:
-            raise ServerFailed(f"{walls} could not be measured: {done.stderr.decode()[-1000:]}")
+            raise ServerFailed(f"{sandbox} could not be measured: {done.stderr.decode()[-1000:]}")
         found: dict[str, list[float]] = json.loads((directory / RESULT).read_bytes())
     return found
 

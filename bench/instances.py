@@ -16,22 +16,22 @@ from typing import Any
 import uvloop
 
 from engine.executors.pool import Pool, open_pool
-from engine.executors.sandbox import BARE, Walls
+from engine.executors.sandbox import NO_ISOLATION, IsolationOptions
 from engine.model import CodePackage, Function, Invocation
 from engine.runtimes.interpreters import Interpreters, own_interpreter
 
 SOURCE = "import time\n\n\ndef handler(event, context):\n    return time.time()\n"
 WALLS = {
-    "spawn": BARE,
-    "fork": Walls(isolation="process", fork_server="start"),
-    "bubblewrap": Walls(isolation="bubblewrap"),
-    "dispatch": BARE,
+    "spawn": NO_ISOLATION,
+    "fork": IsolationOptions(isolation="process", fork_server="start"),
+    "bubblewrap": IsolationOptions(isolation="bubblewrap"),
+    "dispatch": NO_ISOLATION,
 }
 RESULT = "seconds.json"
 _WARMING = 3  #: instances until all that is loaded once is loaded
 
 
-async def measure(directory: Path, walls: str, count: int) -> dict[str, list[float]]:
+async def measure(directory: Path, sandbox: str, count: int) -> dict[str, list[float]]:
     (directory / "code").mkdir(exist_ok=True)
     (directory / "code" / "index.py").write_text(SOURCE)
     async with open_pool(
@@ -40,9 +40,9 @@ async def measure(directory: Path, walls: str, count: int) -> dict[str, list[flo
         log_dir=directory / "logs",
         marker=f"bench-{directory.name}",
         interpreters=Interpreters(python=own_interpreter().path),
-        walls=WALLS[walls],
+        sandbox=WALLS[sandbox],
     ) as pool:
-        if walls == "dispatch":
+        if sandbox == "dispatch":
             return {"next": await _round_trips(pool, count)}
         await _starts(pool, range(_WARMING), memory=128)
         functions = range(_WARMING, _WARMING + count)
@@ -84,8 +84,8 @@ def _invocation() -> Invocation:
 
 
 def main() -> None:
-    directory, walls, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    (directory / RESULT).write_text(json.dumps(uvloop.run(measure(directory, walls, count))))
+    directory, sandbox, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    (directory / RESULT).write_text(json.dumps(uvloop.run(measure(directory, sandbox, count))))
 
 
 if __name__ == "__main__":

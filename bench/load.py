@@ -24,7 +24,7 @@ from msgspec import Struct, field
 #: Stands in a body where the nanosecond at which the request was due shall stand; as long as that number.
 STAMP = "1000000000000000000"
 #: Seconds that open requests get after the last one was due.
-PATIENCE = 30.0
+MAX_WAIT = 30.0
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -151,11 +151,11 @@ class Load:
             self._connections.append(connection)
         cpu, began = time.process_time(), time.perf_counter()
         self._begin(loop, began)
-        patience = self._job.seconds + PATIENCE
+        max_wait = self._job.seconds + MAX_WAIT
         try:
-            await asyncio.wait_for(self._ended.wait(), patience)
+            await asyncio.wait_for(self._ended.wait(), max_wait)
         except TimeoutError:
-            raise SystemExit(f"{self._open} requests were not answered within {patience:g} s") from None
+            raise SystemExit(f"{self._open} requests were not answered within {max_wait:g} s") from None
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         return self._report(began, seconds, cpu)
 

@@ -15,7 +15,7 @@ import anyio
 
 from bench.harness import Figure, Options, Round, Say, Scenario, scratch
 from bench.journal_file import fill
-from bench.server import PATIENCE, Engine, ServerFailed, engine
+from bench.server import MAX_WAIT, Engine, ServerFailed, engine
 
 ROWS = 1_000_000
 FUNCTION = 1  #: the first that a new data directory gives
@@ -113,9 +113,9 @@ def _moments(listener: int, count: int, *, since: int) -> list[int]:
     """When the next runs began, in nanoseconds, earliest first; what a dead engine's last child says is passed over."""
     moments: list[int] = []
     while len(moments) < count:
-        readable, _, _ = select.select([listener], [], [], PATIENCE)
+        readable, _, _ = select.select([listener], [], [], MAX_WAIT)
         if not readable:
-            raise ServerFailed(f"no queued invocation ran within {PATIENCE:g} s")
+            raise ServerFailed(f"no queued invocation ran within {MAX_WAIT:g} s")
         data = os.read(listener, 8 * 1024)
         moments += (moment for moment in struct.unpack(f"{len(data) // 8}q", data) if moment >= since)
     return sorted(moments)

@@ -24,7 +24,7 @@ from bench.load import Job, Report
 
 PROJECT = "bench"
 #: Seconds that a process gets to start, to end, and to do what is waited for.
-PATIENCE = 120.0
+MAX_WAIT = 120.0
 
 NOOP = "def handler(event, context):\n    return ''\n"
 HELD = "import time\ndef handler(event, context):\n    time.sleep(3600)\n"
@@ -58,7 +58,7 @@ class Process:
         return self._popen.pid
 
     def wait_until_serving(self) -> None:
-        if not self._serving.wait(PATIENCE) or not self.port:
+        if not self._serving.wait(MAX_WAIT) or not self.port:
             self.kill()
             raise ServerFailed("the server did not start:\n" + "".join(self._last))
 
@@ -66,7 +66,7 @@ class Process:
         """In an orderly way."""
         self._popen.send_signal(signal.SIGTERM)
         try:
-            self._popen.wait(PATIENCE)
+            self._popen.wait(MAX_WAIT)
         except subprocess.TimeoutExpired:
             self.kill()
             raise ServerFailed("the server did not stop:\n" + "".join(self._last)) from None
@@ -108,7 +108,7 @@ class Engine(Process):
         super().__init__([*module, *options], FUNCTIOND_GRACE="1", **environment)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=MAX_WAIT)
         try:
             data = None if body is None else json.dumps(body)
             connection.request(method, path, data, {"Content-Type": "application/json"})
@@ -167,10 +167,10 @@ class Engine(Process):
 
 def until(true: Callable[[], bool], problem: str) -> None:
     """Return once it is so. Raises ServerFailed, with the problem in words, if that takes too long."""
-    deadline = time.perf_counter() + PATIENCE
+    deadline = time.perf_counter() + MAX_WAIT
     while not true():
         if time.perf_counter() > deadline:
-            raise ServerFailed(f"{problem} in {PATIENCE:g} s")
+            raise ServerFailed(f"{problem} in {MAX_WAIT:g} s")
         time.sleep(0.02)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from engine import DeliveryContext, Owed, Plugin, Request, parse_urn
+from engine import DeliveryContext, PendingDelivery, Plugin, Request, parse_urn
 
 
 class FunctionParam(Struct, frozen=True, kw_only=True):
@@ -19,7 +19,7 @@ class FunctionDestination:
     def __init__(self, param: FunctionParam) -> None:
         self._urn = parse_urn(param.func_urn, region="", project="")
 
-    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+    async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         await context.accept(Request(function=self._urn, payload=record, source="FunctionGraph"))
 
 

@@ -164,7 +164,7 @@ def test_a_module_level_list_counts_as_state() -> None:
 
 @pytest.mark.parametrize(
     ("constant", "home"),
-    [("RESULT_LIMIT = 6 << 20", "engine.runtimes.protocol"), ("LAST_WORDS = 1.0", "engine.app.service")],
+    [("RESULT_LIMIT = 6 << 20", "engine.runtimes.protocol"), ("PRE_STOP_GRACE = 1.0", "engine.app.service")],
 )
 def test_what_two_modules_agree_on_stands_in_one(constant: str, home: str) -> None:
     assert [name for name, file in _parts("engine").items() if f"\n{constant}" in file.read_text()] == [home]

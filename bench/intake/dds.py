@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 
 from bench.harness import Options, Round, scratch
-from bench.intake.source import TEXT, TOGETHER, Listening, Source, Watch, figures, wait_for_messages
+from bench.intake.source import BATCH_SIZE, TEXT, Listening, Source, Watch, figures, wait_for_messages
 from bench.server import engine
 
 CHANGES = 20_000
@@ -33,7 +33,7 @@ async def _measure(options: Options) -> Round:
     with scratch(options) as directory:
         async with mongo_server(directory / "mongo") as server, server.client() as client:
             place = {"db_name": DATABASE, "collection_name": COLLECTION, "instance_addrs": [server.address]}
-            data = {"instance_id": "i", "db_password": PASSWORD, "batch_size": TOGETHER, **place}
+            data = {"instance_id": "i", "db_password": PASSWORD, "batch_size": BATCH_SIZE, **place}
 
             def begin() -> None:
                 with engine(directory / "data") as first:

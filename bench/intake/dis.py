@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from bench.harness import Options, Round, scratch
-from bench.intake.source import PUT, TEXT, TOGETHER, Listening, Source, figures, streamed
+from bench.intake.source import BATCH_SIZE, PUT, TEXT, Listening, Source, figures, streamed
 from bench.load import STAMP
 from bench.server import PROJECT, engine
 
@@ -18,7 +18,7 @@ READING = {
     "polling_interval": 1,
     "polling_unit": "s",
     "is_serial": "false",
-    "batch_size": TOGETHER,
+    "batch_size": BATCH_SIZE,
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import Plugin
-from engine.app.lifecycle import Running, run_engine
+from engine.app.lifecycle import EngineParts, run_engine
 from engine.code.store import NO_CODE, CodeSource
 from engine.config.settings import load_settings
 from engine.model import Function
@@ -23,7 +23,7 @@ SOURCE_CODE = b"def handler(event, context):\n    return event\n"
 @asynccontextmanager
 async def running(
     directory: Path, plugins: Iterable[Plugin] = (), *, clock: Clock | None = None, **settings: Any
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[EngineParts]:
     """It executes nothing."""
     named = {name.replace("__", "."): value for name, value in settings.items()}
     whole = load_settings(overrides={"storage.data_dir": str(directory), "grace": 0, **named})
@@ -32,7 +32,7 @@ async def running(
         yield engine
 
 
-async def create(engine: Running, kind: str, data: dict[str, Any]) -> None:
+async def create(engine: EngineParts, kind: str, data: dict[str, Any]) -> None:
     """A function, and a trigger of it."""
     function = Function(
         function_id=0,

@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 
 from bench.harness import Options, Round, scratch
-from bench.intake.source import TEXT, TOGETHER, Listening, Source, Watch, figures, in_records, wait_for_messages
+from bench.intake.source import BATCH_SIZE, TEXT, Listening, Source, Watch, figures, in_records, wait_for_messages
 from bench.server import engine
 
 RECORDS = 20_000
@@ -36,7 +36,7 @@ def _drain(address: str, options: Options) -> Round:
     with scratch(options) as directory, engine(directory, profile=options.profile, **settings) as server:
         watch = Watch(server)
         topic = {"instance_id": "i", "topic_ids": ["t"], "kafka_connect_address": address}
-        Listening(server, "KAFKA", {**topic, "batch_size": TOGETHER})
+        Listening(server, "KAFKA", {**topic, "batch_size": BATCH_SIZE})
         wait_for_messages(directory, records, in_records)
         return watch.figures("kafka", records)
 

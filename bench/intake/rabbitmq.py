@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from bench.harness import Options, Round, scratch
-from bench.intake.source import TEXT, TOGETHER, Listening, Source, Watch, figures, in_records, wait_for_messages
+from bench.intake.source import BATCH_SIZE, TEXT, Listening, Source, Watch, figures, in_records, wait_for_messages
 from bench.server import engine
 
 MESSAGES = 20_000
@@ -32,7 +32,7 @@ def measure(options: Options) -> Round:
         login = {"access_user": USER, "access_password": PASSWORD, "vhost": VHOST, "connect_address": broker.address}
         with engine(directory) as server:
             Listening(
-                server, "RABBITMQ", {"instance_id": "i", "exchange_name": exchange, "batch_size": TOGETHER, **login}
+                server, "RABBITMQ", {"instance_id": "i", "exchange_name": exchange, "batch_size": BATCH_SIZE, **login}
             )
         anyio.run(broker.pour, exchange, TEXT.encode(), messages)
         with engine(directory, profile=options.profile) as server:

@@ -15,13 +15,13 @@ from msgspec import Struct
 from bench.harness import Figure, Options, Round, scratch
 from bench.load import Job
 from bench.machine import cpu_of
-from bench.server import HELD, PATIENCE, PROJECT, Engine, engine, load, until
+from bench.server import HELD, MAX_WAIT, PROJECT, Engine, engine, load, until
 
 CONNECTIONS = 64
 #: What an event has beside its envelope.
 TEXT = "x" * 191
 #: Messages in one event at the most, of sources that make one of many.
-TOGETHER = 100
+BATCH_SIZE = 100
 #: Messages in a request to a stream.
 PUT = 10
 
@@ -116,7 +116,7 @@ def flood(
 def streamed(server: Engine, data: Path, name: str, path: str, body: str, requests: int, count: Count) -> Round:
     """So many requests, of ``PUT`` messages each, until all of these are in the journal."""
     watch = Watch(server)
-    load(Job(port=server.port, path=path, body=body, connections=CONNECTIONS, seconds=PATIENCE, count=requests))
+    load(Job(port=server.port, path=path, body=body, connections=CONNECTIONS, seconds=MAX_WAIT, count=requests))
     wait_for_messages(data, requests * PUT, count)
     return watch.figures(name, requests * PUT)
 

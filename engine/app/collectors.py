@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.app.lifecycle import Running
+from engine.app.lifecycle import EngineParts
 from engine.maintenance.disk_guard import free_space
 from engine.metrics.prometheus import Figure, count, gauge, histogram
 from engine.triggers.supervisor import RUNNING
 
 
-def read_figures(engine: Running) -> Iterator[Figure]:
+def read_figures(engine: EngineParts) -> Iterator[Figure]:
     yield from _intake(engine)
     yield from _queue(engine)
     yield from _outcomes(engine)
@@ -20,7 +20,7 @@ def read_figures(engine: Running) -> Iterator[Figure]:
     yield from _journal(engine)
 
 
-def problems(engine: Running) -> Mapping[str, Any]:
+def problems(engine: EngineParts) -> Mapping[str, Any]:
     """What is wrong with a living engine; empty when all is well."""
     writer = engine.storage.writer.statistics()
     found: dict[str, Any] = {}
@@ -31,7 +31,7 @@ def problems(engine: Running) -> Mapping[str, Any]:
     return found
 
 
-def reasons_not_ready(engine: Running) -> Mapping[str, Any]:
+def reasons_not_ready(engine: EngineParts) -> Mapping[str, Any]:
     """Why new work is refused; empty when it is taken."""
     found = dict(problems(engine))
     refusal = engine.intake.refusal()
@@ -40,7 +40,7 @@ def reasons_not_ready(engine: Running) -> Mapping[str, Any]:
     return found
 
 
-def _intake(engine: Running) -> Iterator[Figure]:
+def _intake(engine: EngineParts) -> Iterator[Figure]:
     intake = engine.intake.statistics()
     accepted: dict[str, float] = {**intake.accepted}
     refused: dict[str, float] = {**intake.refused}
@@ -49,7 +49,7 @@ def _intake(engine: Running) -> Iterator[Figure]:
     yield count("refused", "Requests refused, by kind of error", refused, "error")
 
 
-def _queue(engine: Running) -> Iterator[Figure]:
+def _queue(engine: EngineParts) -> Iterator[Figure]:
     queue, backlog = engine.scheduler.statistics(), engine.backlog
     oldest = queue.oldest_due_at
     age = 0.0 if oldest is None else max(0.0, engine.clock.now() - oldest)
@@ -63,7 +63,7 @@ def _queue(engine: Running) -> Iterator[Figure]:
     yield gauge("held", "Reasons for which no asynchronous work starts", held, "reason")
 
 
-def _outcomes(engine: Running) -> Iterator[Figure]:
+def _outcomes(engine: EngineParts) -> Iterator[Figure]:
     ends, deliveries = engine.dispatcher.statistics(), engine.delivery.statistics()
     states: dict[str, float] = {**ends.outcomes}
     codes: dict[str, float] = {str(int(code)): amount for code, amount in ends.codes.items()}
@@ -80,7 +80,7 @@ def _outcomes(engine: Running) -> Iterator[Figure]:
     yield count("deliveries_given_up", "Outcomes that could not be delivered", deliveries.given_up)
 
 
-def _executors(engine: Running) -> Iterator[Figure]:
+def _executors(engine: EngineParts) -> Iterator[Figure]:
     pool = engine.pool.statistics()
     states: dict[str, float] = {"starting": pool.starting, "idle": pool.idle, "busy": pool.busy}
     ended: dict[str, float] = {"retired": pool.retired, "killed": pool.killed}
@@ -93,7 +93,7 @@ def _executors(engine: Running) -> Iterator[Figure]:
     yield histogram("cold_start_seconds", "Until an instance was ready", pool.cold_starts)
 
 
-def _sources(engine: Running) -> Iterator[Figure]:
+def _sources(engine: EngineParts) -> Iterator[Figure]:
     sources = engine.sources.statistics()
     states: dict[str, float] = {**sources.states}
     running: dict[str, float] = {table: float(health.state == RUNNING) for table, health in sources.services.items()}
@@ -103,7 +103,7 @@ def _sources(engine: Running) -> Iterator[Figure]:
     yield count("trigger_events_refused", "Events of triggers that were refused for good", sources.refused)
 
 
-def _journal(engine: Running) -> Iterator[Figure]:
+def _journal(engine: EngineParts) -> Iterator[Figure]:
     writer = engine.storage.writer.statistics()
     yield histogram("commit_rows", "Submissions in one commit", writer.batch_size)
     yield histogram(
@@ -113,4 +113,4 @@ def _journal(engine: Running) -> Iterator[Figure]:
     yield gauge("journal_trouble", "1 while the disk refuses", 1.0 if writer.trouble else 0.0)
     yield gauge("disk_free_bytes", "Bytes left on the disk of the data directory", free_space(engine.storage.path))
     yield gauge("disk_kept_bytes", "Bytes left below which new work is refused", engine.settings.storage.free_space)
-    yield count("purged", "Finished invocations dropped after their retention", engine.janitor.purged)
+    yield count("purged", "Finished invocations dropped after their retention", engine.pruner.purged)

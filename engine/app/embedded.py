@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.app.lifecycle import Running, run_engine
+from engine.app.lifecycle import EngineParts, run_engine
 from engine.app.service import serve
 from engine.config.plugin_registry import load_plugins
 from engine.config.settings import Settings, load_settings
@@ -37,7 +37,7 @@ class Engine:
         asyncio.run(serve(self.settings, plugins=self.plugins, ready=lambda engine, url: None))
 
     @asynccontextmanager
-    async def run(self) -> AsyncIterator[Running]:
+    async def run(self) -> AsyncIterator[EngineParts]:
         """Run in the loop that is there, without HTTP, while the block is entered."""
         async with run_engine(self.settings, plugins=self.plugins) as running:
             yield running

@@ -20,15 +20,15 @@ import structlog
 from anyio.abc import TaskGroup
 from msgspec import convert
 
-from engine.app.wiring import Ground, memory_budget, wire
-from engine.app.wiring import Running as Running
+from engine.app.wiring import EngineParts as EngineParts
+from engine.app.wiring import Infrastructure, memory_budget, wire
 from engine.code.store import CodeStore
 from engine.code.unpacking import Limits
 from engine.config.plugin_registry import Registry
 from engine.config.settings import Settings
 from engine.errors import DataDirectoryUnusable, Unavailable
 from engine.executors.pool import open_pool
-from engine.executors.sandbox import Walls
+from engine.executors.sandbox import IsolationOptions
 from engine.functions.catalog import weight
 from engine.functions.function_rules import request_limit
 from engine.logs.feed import LogBoard
@@ -48,21 +48,21 @@ _STOPPING = "shutting down"
 @asynccontextmanager
 async def run_engine(
     settings: Settings, *, plugins: Iterable[Plugin] = (), clock: Clock | None = None
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[EngineParts]:
     """Run an engine on its data directory while the block is entered.
 
     Raises SettingsError, DataDirectoryLocked and DataDirectoryUnusable; and JournalBroken out of the block, when only
     a new start can tell what is on disk.
     """
     clock = clock or SystemClock()
-    directory, kept, executor = Path(settings.storage.data_dir), settings.storage, settings.executor
+    index, kept, executor = Path(settings.storage.data_dir), settings.storage, settings.executor
     retention = settings.queue.idempotency_retention
     registry, board = Registry(plugins, settings.plugins), LogBoard()
-    with locked(directory):
-        codes = CodeStore(directory / "code", Limits(keep_free=kept.free_space), registry.code_links)
+    with locked(index):
+        codes = CodeStore(index / "code", Limits(keep_free=kept.free_space), registry.code_links)
         async with (
             open_storage(
-                directory,
+                index,
                 idempotency_retention=retention,
                 ballast=kept.ballast,
                 packages_of=await codes.mark(),
@@ -70,8 +70,8 @@ async def run_engine(
             _writing(storage),
             open_pool(
                 code_path=codes.folder,
-                tmp=directory / "tmp",
-                log_dir=directory / "logs",
+                tmp=index / "tmp",
+                log_dir=index / "logs",
                 marker=storage.marker,
                 memory=memory_budget(settings),
                 idle=executor.idle,
@@ -82,14 +82,14 @@ async def run_engine(
                 region=settings.http.region,
                 clock=clock,
                 interpreters=Interpreters(python=executor.python, node=executor.node),
-                walls=convert(executor, Walls, from_attributes=True),
+                sandbox=convert(executor, IsolationOptions, from_attributes=True),
             ) as pool,
         ):
             codes.belong_to(storage.identity.name)
-            ground = Ground(
+            infrastructure = Infrastructure(
                 settings=settings, clock=clock, storage=storage, pool=pool, codes=codes, registry=registry, board=board
             )
-            running = wire(ground)
+            running = wire(infrastructure)
             async with _services(running):
                 yield running
 
@@ -107,14 +107,14 @@ async def _writing(storage: Storage) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _services(running: Running) -> AsyncIterator[None]:
+async def _services(running: EngineParts) -> AsyncIterator[None]:
     async with anyio.create_task_group() as services:
         await _recover(running, services)
         await services.start(running.scheduler.run)
         await services.start(running.discarder.run)
-        await services.start(running.janitor.run)
+        await services.start(running.pruner.run)
         await services.start(running.resources.reservations.run)
-        await services.start(running.months.run)
+        await services.start(running.usage_store.run)
         if running.settings.queue.host_idle_gate:
             await services.start(watch_pressure, running.scheduler)
         try:
@@ -141,13 +141,13 @@ async def _going(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator
             tasks.cancel_scope.cancel()
 
 
-async def _recover(running: Running, services: TaskGroup) -> None:
+async def _recover(running: EngineParts, services: TaskGroup) -> None:
     """Take up what the last engine left: what was running waits again, before anything new is accepted."""
     try:
         await running.resources.load()
         running.versions.load()
         await running.aliases.load()
-        await running.months.load()
+        await running.usage_store.load()
         recovery = await running.storage.journal.recover()
     except Unavailable as problem:
         raise DataDirectoryUnusable(str(running.storage.path), f"cannot be written: {problem}") from problem
@@ -162,7 +162,7 @@ async def _recover(running: Running, services: TaskGroup) -> None:
                 weight=weight(function),
                 limit=request_limit(function, shared_port=running.pool.http_network == "shared"),
                 memory=function.memory_size,
-                places=function.concurrent_num,
+                concurrent_requests=function.concurrent_num,
             )
         kept = {version.revision for version in running.catalog.versions(function_id)}
         services.start_soon(running.pool.retire, function_id, kept)
@@ -175,14 +175,14 @@ async def _recover(running: Running, services: TaskGroup) -> None:
     for function_id in running.backlog.functions:
         if running.catalog.resolve(function_id, LATEST) is None:  # the last engine did not come to it
             running.discarder.discard(function_id)
-    running.dispatcher.fail_condemned(recovery.condemned)
+    running.dispatcher.fail_poisoned(recovery.poisoned)
     log.info("recovered", waiting=running.backlog.rows, revived=recovery.revived, functions=len(recovery.waiting))
 
 
-async def drain(running: Running, patience: anyio.CancelScope | None = None) -> None:
+async def drain(running: EngineParts, max_wait: anyio.CancelScope | None = None) -> None:
     """Doors first; then what runs may end within the grace period, and instances say their last words. Once is enough.
 
-    Cancelling ``patience`` ends the grace period at once.
+    Cancelling ``max_wait`` ends the grace period at once.
     """
     if _STOPPING in running.scheduler.held:
         return  # the grace period is granted once
@@ -190,14 +190,14 @@ async def drain(running: Running, patience: anyio.CancelScope | None = None) -> 
     running.scheduler.hold(_STOPPING)
     if running.storage.writer.broken:
         return  # no end of a run could be stored
-    patience = patience or anyio.CancelScope()
-    patience.shield, patience.deadline = True, anyio.current_time() + running.settings.grace
-    with patience:
+    max_wait = max_wait or anyio.CancelScope()
+    max_wait.shield, max_wait.deadline = True, anyio.current_time() + running.settings.grace
+    with max_wait:
         await running.dispatcher.drain()
         await running.pool.drain()
 
 
-async def _release(running: Running) -> None:
+async def _release(running: EngineParts) -> None:
     """What still runs waits for the next engine."""
     if running.storage.writer.broken:
         return

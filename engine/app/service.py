@@ -13,10 +13,10 @@ import structlog
 
 from engine import __version__
 from engine.app.collectors import problems, read_figures, reasons_not_ready
-from engine.app.lifecycle import Running, drain, run_engine
+from engine.app.lifecycle import EngineParts, drain, run_engine
 from engine.asgi.listener import App, listen
 from engine.config.settings import AuthSettings, Settings
-from engine.http.api.parts import HealthChecks, Parts
+from engine.http.api.parts import ApiDependencies, HealthChecks
 from engine.http.auth import Authenticator
 from engine.http.console import paths as console_paths
 from engine.http.console.parts import ConsoleParts
@@ -29,7 +29,7 @@ from engine.protocols import Plugin
 log = structlog.get_logger("functiond")
 
 #: Seconds that replies under way get once the work has drained.
-LAST_WORDS = 1.0
+PRE_STOP_GRACE = 1.0
 #: Descriptors that an engine wants to be able to open.
 ENOUGH_FILES = 65_536
 
@@ -38,7 +38,7 @@ async def serve(
     settings: Settings,
     *,
     plugins: Iterable[Plugin] = (),
-    ready: Callable[[Running, str], object],
+    ready: Callable[[EngineParts, str], object],
     read_auth: Callable[[], AuthSettings] | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT; ``ready(engine, url)`` is called once requests are taken.
@@ -50,10 +50,10 @@ async def serve(
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
             host = settings.http.host
-            authenticator = engine.plugins.callers.lent = make_authenticator(engine)
+            authenticator = engine.plugins.callers.target = make_authenticator(engine)
             async with (
                 reloading(authenticator, read_auth),
-                listen(_make_app(engine, authenticator), host, settings.http.port, grace=LAST_WORDS) as port,
+                listen(_make_app(engine, authenticator), host, settings.http.port, grace=PRE_STOP_GRACE) as port,
             ):
                 url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
                 _calm_collector()
@@ -69,7 +69,7 @@ async def serve(
         log.info("stopped")
 
 
-def _make_app(engine: Running, authenticator: Authenticator | None) -> App:
+def _make_app(engine: EngineParts, authenticator: Authenticator | None) -> App:
     parts = api_parts(engine)
     console = Console(_console_parts(engine, parts)) if engine.settings.http.console else None
     return create_app(
@@ -81,7 +81,7 @@ def _make_app(engine: Running, authenticator: Authenticator | None) -> App:
     )
 
 
-def _console_parts(engine: Running, api: Parts) -> ConsoleParts:
+def _console_parts(engine: EngineParts, api: ApiDependencies) -> ConsoleParts:
     return ConsoleParts(
         api=api,
         figures=lambda: read_figures(engine),
@@ -91,22 +91,22 @@ def _console_parts(engine: Running, api: Parts) -> ConsoleParts:
     )
 
 
-async def _drain(engine: Running, signals: AsyncIterator[signal.Signals]) -> None:
+async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) -> None:
     """The next signal says that nobody wants to wait for what runs: it goes back to WAIT."""
-    patience = anyio.CancelScope()
+    max_wait = anyio.CancelScope()
 
     async def listen_on() -> None:
         async for number in signals:
             log.info("stopping at once", signal=signal.Signals(number).name)
-            patience.cancel()
+            max_wait.cancel()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listen_on)
-        await drain(engine, patience)
+        await drain(engine, max_wait)
         tasks.cancel_scope.cancel()
 
 
-def make_authenticator(engine: Running) -> Authenticator | None:
+def make_authenticator(engine: EngineParts) -> Authenticator | None:
     """None where no credentials are set: then the settings have made sure that only this machine can ask."""
     auth, http = engine.settings.auth, engine.settings.http
     if not auth.required:
@@ -138,10 +138,10 @@ def _calm_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-def api_parts(engine: Running) -> Parts:
+def api_parts(engine: EngineParts) -> ApiDependencies:
     """What the API needs of an engine."""
     telemetry = Telemetry(lambda: read_figures(engine))
-    return Parts(
+    return ApiDependencies(
         intake=engine.intake,
         dispatcher=engine.dispatcher,
         records=engine.storage.records,
@@ -160,7 +160,7 @@ def api_parts(engine: Running) -> Parts:
         standing=engine.plugins.standing,
         audit=engine.audit,
         logs=engine.logs,
-        transcripts=engine.pool,
+        log_archive=engine.pool,
         version=__version__,
         mounted=engine.plugins.mounts.operations,
         instances=engine.pool.alive,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from engine.auth.throttle import Failures
+from engine.auth.throttle import AuthThrottle
 from engine.code.quota import CodeQuota
 from engine.code.store import CodeStore
 from engine.config.plugin_registry import Registry
@@ -22,28 +22,28 @@ from engine.isolation.machine import usable_memory
 from engine.logs.feed import LogBoard
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.disk_guard import DiskGuard
-from engine.maintenance.pruner import Janitor, Retention
+from engine.maintenance.pruner import Pruner, Retention
 from engine.metrics.usage import Usage
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy, Rules
-from engine.pipeline.delivery import Delivery
+from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.intake import Intake
 from engine.pipeline.redrive import Redrive
 from engine.protocols import Settlement
 from engine.protocols.audit import AuditTrail
 from engine.resources.facade import Resources
-from engine.resources.usage_store import Months
+from engine.resources.usage_store import UsageStore
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from engine.storage.sqlite import Storage
 from engine.triggers.guarded_store import GuardedStore
-from engine.triggers.plugin_contexts import AllParts
+from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.sources import Sources
 
 
-class Running(Struct, frozen=True, kw_only=True):
+class EngineParts(Struct, frozen=True, kw_only=True):
     """The parts of an engine that runs, for the edges to use."""
 
     settings: Settings
@@ -56,23 +56,23 @@ class Running(Struct, frozen=True, kw_only=True):
     aliases: Aliases
     resources: Resources
     usage: Usage
-    months: Months
+    usage_store: UsageStore
     backlog: Backlog
     scheduler: Scheduler
     intake: Intake
     dispatcher: Dispatcher
-    delivery: Delivery
-    plugins: AllParts
+    delivery: DeliveryWorker
+    plugins: PluginContexts
     sources: Sources
     redrive: Redrive
-    janitor: Janitor
+    pruner: Pruner
     discarder: Discarder
     audit: AuditTrail
     logs: LogBoard
-    failures: Failures
+    failures: AuthThrottle
 
 
-class Ground(Struct, frozen=True, kw_only=True):
+class Infrastructure(Struct, frozen=True, kw_only=True):
     """What is open before the parts are made."""
 
     settings: Settings
@@ -84,75 +84,90 @@ class Ground(Struct, frozen=True, kw_only=True):
     board: LogBoard
 
 
-def wire(ground: Ground) -> Running:
-    settings, clock, storage, pool = ground.settings, ground.clock, ground.storage, ground.pool
+def wire(infrastructure: Infrastructure) -> EngineParts:
+    settings, clock, storage, pool = (
+        infrastructure.settings,
+        infrastructure.clock,
+        infrastructure.storage,
+        infrastructure.pool,
+    )
     executor = settings.executor
-    catalog = _catalog(ground)
+    catalog = _catalog(infrastructure)
     usage = Usage(catalog.project_of)
     queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))
     scheduler = Scheduler(queue, storage.journal, clock)
-    backlog, policy, janitor = Backlog(_limits(settings.queue)), _policy(settings.retry), _janitor(ground)
+    backlog, policy, pruner = Backlog(_limits(settings.queue)), _policy(settings.retry), _pruner(infrastructure)
     audit = AuditTrail()
-    disk = DiskGuard(storage.path, settings.storage.free_space, clock, on_low=janitor.hurry)
-    intake = _intake(ground, catalog, scheduler, backlog, usage, disk)
-    failures = Failures(clock, limit=settings.auth.failures, window=settings.auth.failure_window)
-    plugins = _plugins(ground, disk, failures, audit)
-    delivery = _delivery(ground, catalog, intake, backlog, policy, plugins)
-    dispatcher = _dispatcher(ground, catalog, scheduler, backlog, policy, usage, janitor, delivery)
-    resources = _resources(ground, catalog)
-    return Running(
+    disk = DiskGuard(storage.path, settings.storage.free_space, clock, on_low=pruner.run_now)
+    intake = _intake(infrastructure, catalog, scheduler, backlog, usage, disk)
+    failures = AuthThrottle(clock, limit=settings.auth.failures, window=settings.auth.failure_window)
+    plugins = _plugins(infrastructure, disk, failures, audit)
+    delivery = _delivery(infrastructure, catalog, intake, backlog, policy, plugins)
+    dispatcher = _dispatcher(infrastructure, catalog, scheduler, backlog, policy, usage, pruner, delivery)
+    resources = _resources(infrastructure, catalog)
+    return EngineParts(
         settings=settings,
         clock=clock,
         storage=storage,
         pool=pool,
-        codes=ground.codes,
+        codes=infrastructure.codes,
         catalog=catalog,
-        versions=Versions(catalog, storage.catalog, ground.codes, clock, storage.identity),
+        versions=Versions(catalog, storage.catalog, infrastructure.codes, clock, storage.identity),
         aliases=Aliases(catalog, storage.resources, clock),
         resources=resources,
         usage=usage,
-        months=Months(usage, storage.resources),
+        usage_store=UsageStore(usage, storage.resources),
         backlog=backlog,
         scheduler=scheduler,
         intake=intake,
         dispatcher=dispatcher,
         delivery=delivery,
         plugins=plugins,
-        sources=_sources(ground, resources, plugins, catalog, intake, backlog, dispatcher, policy),
-        redrive=_redrive(ground, catalog, intake, delivery),
-        janitor=janitor,
-        discarder=_discarder(ground, scheduler, backlog, janitor, dispatcher),
+        sources=_sources(infrastructure, resources, plugins, catalog, intake, backlog, dispatcher, policy),
+        redrive=_redrive(infrastructure, catalog, intake, delivery),
+        pruner=pruner,
+        discarder=_discarder(infrastructure, scheduler, backlog, pruner, dispatcher),
         audit=audit,
-        logs=ground.board,
+        logs=infrastructure.board,
         failures=failures,
     )
 
 
-def _catalog(ground: Ground) -> Catalog:
-    settings = ground.settings
+def _catalog(infrastructure: Infrastructure) -> Catalog:
+    settings = infrastructure.settings
     return Catalog(
-        ground.storage.catalog,
-        ground.codes,
-        ground.clock,
+        infrastructure.storage.catalog,
+        infrastructure.codes,
+        infrastructure.clock,
         region=settings.http.region,
         max_timeout=settings.executor.max_timeout,
         may_run_long=listed(settings.executor.long_time_functions),
-        check_destination=ground.registry.check_destination,
+        check_destination=infrastructure.registry.check_destination,
         quota=CodeQuota(settings.storage.code_quota),
-        check_runtime=ground.pool.interpreters.check,
+        check_runtime=infrastructure.pool.interpreters.check,
     )
 
 
-def _janitor(ground: Ground) -> Janitor:
-    kept = ground.settings.storage
+def _pruner(infrastructure: Infrastructure) -> Pruner:
+    kept = infrastructure.settings.storage
     retention = Retention(age=kept.retention, rows=kept.retention_rows, size=kept.retention_size)
-    return Janitor(records=ground.storage.records, logs=ground.pool.files, clock=ground.clock, retention=retention)
+    return Pruner(
+        records=infrastructure.storage.records,
+        logs=infrastructure.pool.files,
+        clock=infrastructure.clock,
+        retention=retention,
+    )
 
 
 def _intake(
-    ground: Ground, catalog: Catalog, scheduler: Scheduler, backlog: Backlog, usage: Usage, disk: DiskGuard
+    infrastructure: Infrastructure,
+    catalog: Catalog,
+    scheduler: Scheduler,
+    backlog: Backlog,
+    usage: Usage,
+    disk: DiskGuard,
 ) -> Intake:
-    settings, clock, storage = ground.settings, ground.clock, ground.storage
+    settings, clock, storage = infrastructure.settings, infrastructure.clock, infrastructure.storage
     return Intake(
         catalog=catalog,
         journal=storage.journal,
@@ -162,30 +177,32 @@ def _intake(
         identity=storage.identity,
         clock=clock,
         disk=disk,
-        ageing=settings.queue.ageing,
+        priority_step=settings.queue.priority_step,
         sync_timeout=settings.http.sync_timeout,
         on_overload=lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()),
     )
 
 
-def _plugins(ground: Ground, disk: DiskGuard, failures: Failures, audit: AuditTrail) -> AllParts:
-    settings, storage = ground.settings, ground.storage
-    return AllParts(
-        ground.registry,
+def _plugins(
+    infrastructure: Infrastructure, disk: DiskGuard, failures: AuthThrottle, audit: AuditTrail
+) -> PluginContexts:
+    settings, storage = infrastructure.settings, infrastructure.storage
+    return PluginContexts(
+        infrastructure.registry,
         lambda table: GuardedStore(storage.store(table), disk),
-        ground.clock,
+        infrastructure.clock,
         region=settings.http.region,
         credentials=settings.auth.required,
         failures=failures,
         audit=audit,
-        logs=ground.board,
+        logs=infrastructure.board,
     )
 
 
 def _sources(
-    ground: Ground,
+    infrastructure: Infrastructure,
     resources: Resources,
-    plugins: AllParts,
+    plugins: PluginContexts,
     catalog: Catalog,
     intake: Intake,
     backlog: Backlog,
@@ -196,98 +213,103 @@ def _sources(
         triggers=resources.triggers,
         parts=plugins,
         intake=intake,
-        cursors=ground.storage.cursors,
+        cursors=infrastructure.storage.cursors,
         backlog=backlog,
-        identity=ground.storage.identity,
+        identity=infrastructure.storage.identity,
         dispatcher=dispatcher,
         catalog=catalog,
-        clock=ground.clock,
+        clock=infrastructure.clock,
         policy=policy,
     )
 
 
 def _delivery(
-    ground: Ground, catalog: Catalog, intake: Intake, backlog: Backlog, policy: RetryPolicy, plugins: AllParts
-) -> Delivery:
-    return Delivery(
-        outbox=ground.storage.outbox,
-        records=ground.storage.records,
-        registry=ground.registry,
+    infrastructure: Infrastructure,
+    catalog: Catalog,
+    intake: Intake,
+    backlog: Backlog,
+    policy: RetryPolicy,
+    plugins: PluginContexts,
+) -> DeliveryWorker:
+    return DeliveryWorker(
+        outbox=infrastructure.storage.outbox,
+        records=infrastructure.storage.records,
+        registry=infrastructure.registry,
         catalog=catalog,
         intake=intake,
         backlog=backlog,
-        clock=ground.clock,
+        clock=infrastructure.clock,
         policy=policy,
-        region=ground.settings.http.region,
-        plugins=plugins.speaking_for,
-        largest=ground.settings.http.async_body_limit,
+        region=infrastructure.settings.http.region,
+        plugins=plugins.context_for,
+        largest=infrastructure.settings.http.async_body_limit,
     )
 
 
 def _dispatcher(
-    ground: Ground,
+    infrastructure: Infrastructure,
     catalog: Catalog,
     scheduler: Scheduler,
     backlog: Backlog,
     policy: RetryPolicy,
     usage: Usage,
-    janitor: Janitor,
-    delivery: Delivery,
+    pruner: Pruner,
+    delivery: DeliveryWorker,
 ) -> Dispatcher:
     def on_end(settlement: Settlement) -> None:
-        janitor.note_end()
+        pruner.note_end()
         if settlement.owes is not None:
             delivery.wake()
 
     return Dispatcher(
         scheduler=scheduler,
-        journal=ground.storage.journal,
-        records=ground.storage.records,
-        executor=ground.pool,
+        journal=infrastructure.storage.journal,
+        records=infrastructure.storage.records,
+        executor=infrastructure.pool,
         catalog=catalog,
         backlog=backlog,
-        clock=ground.clock,
+        clock=infrastructure.clock,
         policy=policy,
-        slots=ground.settings.executor.slots,
-        ageing=ground.settings.queue.ageing,
+        slots=infrastructure.settings.executor.slots,
+        priority_step=infrastructure.settings.queue.priority_step,
         on_end=on_end,
         on_attempt=usage.note,
     )
 
 
 def _discarder(
-    ground: Ground, scheduler: Scheduler, backlog: Backlog, janitor: Janitor, dispatcher: Dispatcher
+    infrastructure: Infrastructure, scheduler: Scheduler, backlog: Backlog, pruner: Pruner, dispatcher: Dispatcher
 ) -> Discarder:
     def on_discard(keys: Sequence[int]) -> None:
-        janitor.note_end()
+        pruner.note_end()
         dispatcher.note_discarded(keys)
 
-    return Discarder(ground.storage.journal, scheduler, backlog, ground.clock, on_discard)
+    return Discarder(infrastructure.storage.journal, scheduler, backlog, infrastructure.clock, on_discard)
 
 
-def _redrive(ground: Ground, catalog: Catalog, intake: Intake, delivery: Delivery) -> Redrive:
+def _redrive(infrastructure: Infrastructure, catalog: Catalog, intake: Intake, delivery: DeliveryWorker) -> Redrive:
     return Redrive(
-        outbox=ground.storage.outbox,
-        records=ground.storage.records,
+        outbox=infrastructure.storage.outbox,
+        records=infrastructure.storage.records,
         intake=intake,
         catalog=catalog,
-        identity=ground.storage.identity,
-        clock=ground.clock,
-        region=ground.settings.http.region,
+        identity=infrastructure.storage.identity,
+        clock=infrastructure.clock,
+        region=infrastructure.settings.http.region,
         deliveries=delivery,
     )
 
 
-def _resources(ground: Ground, catalog: Catalog) -> Resources:
-    settings = ground.settings
+def _resources(infrastructure: Infrastructure, catalog: Catalog) -> Resources:
+    settings = infrastructure.settings
     return Resources(
-        ground.storage.resources,
+        infrastructure.storage.resources,
         catalog,
-        ground.codes,
-        ground.clock,
-        warmer=ground.pool,
+        infrastructure.codes,
+        infrastructure.clock,
+        warmer=infrastructure.pool,
         memory=memory_budget(settings),
-        registry=ground.registry,
+        registry=infrastructure.registry,
         region=settings.http.region,
         free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
     )

@@ -18,7 +18,7 @@ Headers = Mapping[bytes, bytes]  #: names in lower case; of repeated ones the la
 JSON = b"application/json"
 
 
-class ClientGone(Exception):
+class ClientDisconnect(Exception):
     """The client hung up in the middle of its request: nobody is left to answer."""
 
 
@@ -55,7 +55,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     if message.get("more_body"):
         return await _read_on(receive, bytearray(body), limit)
     if message["type"] == "http.disconnect":
-        raise ClientGone
+        raise ClientDisconnect
     if len(body) > limit:
         raise PayloadTooLarge(limit)
     return body
@@ -68,7 +68,7 @@ async def _read_on(receive: Receive, body: bytearray, limit: int) -> bytes:
             raise PayloadTooLarge(limit)
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise ClientDisconnect
         body += message.get("body", b"")
         more = message.get("more_body", False)
     if len(body) > limit:

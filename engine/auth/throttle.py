@@ -14,7 +14,7 @@ SUBJECTS = 4096  #: remembered at most; the longest unseen one is forgotten firs
 Subject = tuple[str, str]  #: a client's network, and the access key it tried if that key exists
 
 
-class Failures:
+class AuthThrottle:
     """``limit`` failures within ``window`` seconds, and the subject must wait for the window's end."""
 
     def __init__(self, clock: Clock, *, limit: int, window: float) -> None:

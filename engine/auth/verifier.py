@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from engine.auth.signatures import Headers, Signatures, Signed
 from engine.auth.signing import Authorization, hash_of, read_authorization
-from engine.auth.throttle import Failures, Subject
+from engine.auth.throttle import AuthThrottle, Subject
 from engine.errors import Unauthorized
 from engine.model.clock import Clock
 
@@ -29,10 +29,10 @@ class Claim(Struct, frozen=True, kw_only=True):
     subject: Subject
 
 
-class Signers:
+class SignatureVerifier:
     """A request is believed once ``claim`` and ``verify`` have returned; both raise Unauthorized."""
 
-    def __init__(self, clock: Clock, failures: Failures) -> None:
+    def __init__(self, clock: Clock, failures: AuthThrottle) -> None:
         self._failures, self._signatures = failures, Signatures(clock)
 
     def claim(self, headers: Headers, address: str, secret_of: Callable[[str], bytes | None]) -> Claim:

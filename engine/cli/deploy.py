@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.cli.client import Client, path_of
 from engine.cli.deploy_options import Asynchronous, Configuration
-from engine.cli.output import Words, print_json
+from engine.cli.output import Output, print_json
 from engine.cli.packaging import default_handler, default_name, default_runtime, missing_entry, pack
 from engine.cli.target import HERE, Target
 
@@ -55,9 +55,9 @@ def deploy(
         print_json({**shown, "async_invoke_config": settings})
     else:
         did = "updated" if old else "created"
-        words = Words()
-        words.print(f"[bold green]{did}[/] [bold]{name}[/]: {len(package):,} bytes, {shown['handler']}")
-        words.paste(shown["func_urn"])
+        output = Output()
+        output.print(f"[bold green]{did}[/] [bold]{name}[/]: {len(package):,} bytes, {shown['handler']}")
+        output.paste(shown["func_urn"])
 
 
 def _create(client: Client, name: str, package: bytes, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.cli.client import Client, path_of
-from engine.cli.output import Words, print_json, print_table
+from engine.cli.output import Output, print_json, print_table
 from engine.cli.target import HERE, Target
 from engine.model.urn import short_name
 
@@ -16,7 +16,7 @@ def functions(*, target: Target = HERE) -> None:
     if target.json:
         print_json(found)
     elif not found:
-        Words().print("No functions.", style="dim")
+        Output().print("No functions.", style="dim")
     else:
         columns = ("NAME", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CHANGED")
         print_table(columns, (_row(function) for function in found))
@@ -34,7 +34,7 @@ def delete(name: str, /, *, target: Target = HERE) -> None:
     if target.json:
         print_json({"deleted": name})
     else:
-        Words().print(f"[bold green]deleted[/] [bold]{name}[/]")
+        Output().print(f"[bold green]deleted[/] [bold]{name}[/]")
 
 
 def all_functions(client: Client) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, path_of
 from engine.cli.functions import all_names
-from engine.cli.output import Words, coloured, print_json, print_table
+from engine.cli.output import Output, coloured, print_json, print_table
 from engine.cli.target import HERE, Target
 from engine.errors import UnknownInvocation
 from engine.model.urn import short_name
@@ -67,7 +67,7 @@ def invocations(
         print_json(found)
     elif not found:
         back = "hour" if hours == 1 else f"{hours:g} hours"
-        Words().print(f"No invocations in the last {back}.", style="dim")
+        Output().print(f"No invocations in the last {back}.", style="dim")
     else:
         print_table(("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), map(_row, found))
 
@@ -86,20 +86,20 @@ def show(request_id: str, /, *, function: str | None = None, target: Target = HE
     if target.json:
         print_json(record)
         return
-    words = Words()
-    words.print(f"[bold]{record['request_id']}[/] {coloured(record['status'])}")
+    output = Output()
+    output.print(f"[bold]{record['request_id']}[/] {coloured(record['status'])}")
     for field, label in SHOWN:
         if record[field] not in (None, ""):
             text = str(record[field]).replace("\n", "\n" + " " * 12)
-            words.print(f"  {label:<9} {text}", markup=False)
+            output.print(f"  {label:<9} {text}", markup=False)
     if record["error_code"]:
-        words.print(f"  error     {record['error_code']} {record['error_message']}", style="red", markup=False)
+        output.print(f"  error     {record['error_code']} {record['error_message']}", style="red", markup=False)
     for attempt in record["attempts"]:
         told = f"{attempt['start_time']} {attempt['error_code']} {attempt['error_message']}"
-        words.print(f"  attempt {attempt['attempt']} {told}", style="yellow", markup=False)
+        output.print(f"  attempt {attempt['attempt']} {told}", style="yellow", markup=False)
     if record["log"]:
-        words.print("  log")
-        words.print("\n".join(f"    {line}" for line in record["log"].splitlines()), style="dim", markup=False)
+        output.print("  log")
+        output.print("\n".join(f"    {line}" for line in record["log"].splitlines()), style="dim", markup=False)
 
 
 def cancel(request_id: str, /, *, function: str | None = None, target: Target = HERE) -> None:
@@ -119,7 +119,7 @@ def cancel(request_id: str, /, *, function: str | None = None, target: Target = 
     if target.json:
         print_json({"cancelled": request_id})
     else:
-        Words().print(f"[bold green]cancelled[/] {request_id}")
+        Output().print(f"[bold green]cancelled[/] {request_id}")
 
 
 def find_invocation(client: Client, request_id: str, function: str | None) -> tuple[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ _COLOURS = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "
 _COLOURS |= {"running": "green", "failing": "red"}  # of sources
 
 
-class Words(Console):
+class Output(Console):
     """Outlives whoever reads it: an engine must not end because ``| head`` has seen enough."""
 
     def __init__(self) -> None:
@@ -38,12 +38,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Cells are never cut or folded: what is shown can be copied. A line too long is the terminal's to break."""
     lines = list(rows)
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *lines, strict=True)]
-    words = Words()
+    output = Output()
     for number, line in enumerate((columns, *lines)):
         padded = [set_cell_size(cell, width) for cell, width in zip(line, widths, strict=True)]
         padded[-1] = line[-1]
         text = "  ".join(escape(cell) if number == 0 else coloured(cell) for cell in padded)
-        words.print(text, style="bold" if number == 0 else None)
+        output.print(text, style="bold" if number == 0 else None)
 
 
 def coloured(text: str) -> str:

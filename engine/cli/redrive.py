@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.invocations import find_invocation
-from engine.cli.output import Words, print_json, print_table
+from engine.cli.output import Output, print_json, print_table
 from engine.cli.target import HERE, Target
 from engine.model.urn import short_name
 
@@ -40,12 +40,12 @@ def deliveries(*, limit: int = 100, after: int = 0, target: Target = HERE) -> No
     if target.json:
         print_json(found)
     elif not found:
-        Words().print("Everything is delivered.", style="dim")
+        Output().print("Everything is delivered.", style="dim")
     else:
         columns = ("DELIVERY", "FUNCTION", "REQUEST ID", "DESTINATION", "STATE", "TRIES", "NEXT TRY", "ERROR")
         print_table(columns, map(_row, found))
         if page["next_after"]:
-            Words().print(f"More wait: functiond deliveries --after {page['next_after']}", style="dim")
+            Output().print(f"More wait: functiond deliveries --after {page['next_after']}", style="dim")
 
 
 def redrive(
@@ -91,7 +91,7 @@ def redrive(
         _tell(one)
     if nothing:
         ended = f"failed in the last {hours:g} hours" if failed else "has such a number" if ids else "was given up"
-        Words().print(f"Nothing to send again: there is none that {ended}.", style="dim")
+        Output().print(f"Nothing to send again: there is none that {ended}.", style="dim")
 
 
 def _named(client: Client, ids: Sequence[str], all: bool, function: str | None) -> Iterator[dict[str, Any]]:
@@ -125,10 +125,10 @@ def _send(client: Client, function: str, body: dict[str, Any]) -> Any:
 
 def _tell(one: dict[str, Any]) -> None:
     if "error_message" in one:
-        Words().print(f"not sent {one['request_id']}: {one['error_message']}", style="yellow", markup=False)
+        Output().print(f"not sent {one['request_id']}: {one['error_message']}", style="yellow", markup=False)
         return
     sent = f" as {one['new_request_id']}" if "new_request_id" in one else ""
-    Words().print(f"[bold green]sent again[/] {one.get('delivery_id', one.get('request_id'))}{sent}")
+    Output().print(f"[bold green]sent again[/] {one.get('delivery_id', one.get('request_id'))}{sent}")
 
 
 def _row(item: dict[str, Any]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import anyio
 from cyclopts import Parameter
 
-from engine.app.lifecycle import Running
+from engine.app.lifecycle import EngineParts
 from engine.app.service import serve as serve_engine
 from engine.cli.banner import greet, greet_demo
 from engine.cli.exit_codes import RESTART, USAGE
@@ -87,7 +87,7 @@ async def _serve(settings: Settings, demo: bool, read_auth: Callable[[], AuthSet
     plugins = load_plugins(settings.plugin)
     async with anyio.create_task_group() as tasks:
 
-        def ready(engine: Running, url: str) -> None:
+        def ready(engine: EngineParts, url: str) -> None:
             if demo:
                 tasks.start_soon(greet_demo, engine, url)
             elif settings.log.format == "console":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.cli.client import path_of
-from engine.cli.output import Words, print_json, print_table
+from engine.cli.output import Output, print_json, print_table
 from engine.cli.target import HERE, Target
 from engine.model.urn import short_name
 
@@ -28,7 +28,7 @@ def triggers(name: str | None = None, /, *, target: Target = HERE) -> None:
     if target.json:
         print_json(found)
     elif not found:
-        Words().print("No triggers.", style="dim")
+        Output().print("No triggers.", style="dim")
     else:
         print_table(COLUMNS, map(_row, found))
 

@@ -10,16 +10,16 @@ from engine.model import CodePackage
 
 QUOTA = 10 << 30  #: bytes, as the platform has it (spec functiongraph_api, section 9)
 
-Kept = Callable[[str], Iterable[CodePackage]]
+PassthroughFields = Callable[[str], Iterable[CodePackage]]
 
 
 class CodeQuota:
     def __init__(self, limit: int = QUOTA) -> None:
         self.limit = limit
-        self._kept: list[Kept] = []
+        self._kept: list[PassthroughFields] = []
         self._claimed: list[tuple[str, CodePackage]] = []
 
-    def count(self, kept: Kept) -> None:
+    def count(self, kept: PassthroughFields) -> None:
         """``kept(project)`` gives packages of a project, once for each that refers to them."""
         self._kept.append(kept)
 

@@ -17,7 +17,7 @@ import structlog
 
 from engine.config.plugin_settings import read_table
 from engine.config.search_path import describe_shadow, import_own_plugins
-from engine.config.validation import misfit
+from engine.config.validation import describe_issue
 from engine.errors import InvalidField, SettingsError
 from engine.model import DestinationSpec
 from engine.protocols import CodeLinks, Destination, Plugin
@@ -49,7 +49,7 @@ class Registry:
         try:
             param: Any = msgspec.json.decode(spec.param, type=plugin.param)
         except msgspec.ValidationError as error:
-            found = misfit(error, msgspec.json.decode(spec.param), plugin.param)
+            found = describe_issue(error, msgspec.json.decode(spec.param), plugin.param)
             field = f"param.{found.field}" if found.field else "param"
             raise InvalidField(f"{field} of {spec.destination}", found.value, found.allowed) from None
         return plugin.destination(param)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, inspect
 
-from engine.config.validation import misfit
+from engine.config.validation import describe_issue
 from engine.errors import SettingsError
 
 
@@ -16,7 +16,7 @@ def read_table(name: str, table: Any, kind: type[Struct]) -> Any:
     try:
         return msgspec.convert(_with_lists(table, inspect.type_info(kind)), kind, strict=False)
     except msgspec.ValidationError as error:
-        found = misfit(error, table, kind)  # whose value may be a secret
+        found = describe_issue(error, table, kind)  # whose value may be a secret
         raise SettingsError(f"{'.'.join(filter(None, ('plugins', name, found.field)))}: {found.allowed}") from None
 
 

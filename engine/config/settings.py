@@ -20,7 +20,7 @@ from msgspec import Meta, Struct, field
 
 from engine.auth.credentials import AccessKey, Token, check_private, first_twice, read_credentials
 from engine.code.quota import QUOTA
-from engine.config.validation import misfit
+from engine.config.validation import describe_issue
 from engine.errors import SettingsError
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -84,7 +84,7 @@ class AuthSettings(Section, frozen=True, kw_only=True):
 
 
 class QueueSettings(Section, frozen=True, kw_only=True):
-    ageing: Seconds = 60.0  #: one step of priority is worth this many seconds of waiting
+    priority_step: Seconds = 60.0  #: one step of priority is worth this many seconds of waiting
     rows: Positive = 10_000_000  #: unfinished invocations in all
     size: Positive = 20 * GIB  #: payload bytes of all of them
     function_rows: Positive = 2_000_000
@@ -198,7 +198,7 @@ def load_settings(
 
 
 def _complaint(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
-    found = misfit(error, table, Settings)
+    found = describe_issue(error, table, Settings)
     if not found.field:  # several that do not go together
         return str(error)
     shown = "" if found.field.partition(".")[0] == "auth" else f" is {found.value!r}"  # those are secrets

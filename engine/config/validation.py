@@ -26,13 +26,13 @@ _WORDS: dict[type[inspect.Type], str] = {
 }
 
 
-class Misfit(Struct, frozen=True, kw_only=True):
+class ValidationIssue(Struct, frozen=True, kw_only=True):
     field: str  #: its path; empty for the whole
     value: Any
     allowed: str  #: what would do there
 
 
-def misfit(error: ValidationError, data: Any, kind: Any) -> Misfit:
+def describe_issue(error: ValidationError, data: Any, kind: Any) -> ValidationIssue:
     """Why ``data`` cannot be a ``kind``."""
     message = str(error)
     found = _PATH.search(message)
@@ -40,13 +40,15 @@ def misfit(error: ValidationError, data: Any, kind: Any) -> Misfit:
     steps = _STEP.findall(path)
     if missing := _MISSING.match(said):
         allowed = _required(_fields(kind, steps), _value_at(data, steps), missing[1])
-        return Misfit(field=_joined(path, missing[1]), value=None, allowed=allowed)
+        return ValidationIssue(field=_joined(path, missing[1]), value=None, allowed=allowed)
     if unknown := _UNKNOWN.match(said):
         value = _value_at(data, [*steps, unknown[1]])
-        return Misfit(field=_joined(path, unknown[1]), value=value, allowed=_known(_fields(kind, steps), unknown[1]))
+        return ValidationIssue(
+            field=_joined(path, unknown[1]), value=value, allowed=_known(_fields(kind, steps), unknown[1])
+        )
     # What a struct's own check says is not in its shape.
     allowed = _allowed(kind, steps) if said.startswith(("Expected", "Invalid")) else ""
-    return Misfit(field=path, value=_value_at(data, steps), allowed=allowed or said)
+    return ValidationIssue(field=path, value=_value_at(data, steps), allowed=allowed or said)
 
 
 def _joined(path: str, name: str) -> str:

@@ -58,7 +58,7 @@ class Start:
                 wait.verdict.set_result(verdict)
 
 
-class Places:
+class Allocator:
     def __init__(self, idle: float, keeps: Callable[[Instance], bool]) -> None:
         self.idle = IdleInstances(idle, lambda instance: instance.dismiss(), keeps)
         self._open: dict[Key, dict[Instance, None]] = {}  #: at work, with places free

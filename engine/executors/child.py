@@ -21,10 +21,10 @@ class Child(Protocol):
 
     @property
     def pid(self) -> int:
-        """As the engine sees it, 0 before ``birth``. Its number cannot be another's before ``reap``."""
+        """As the engine sees it, 0 before ``spawned``. Its number cannot be another's before ``reap``."""
         ...
 
-    async def birth(self) -> None:
+    async def spawned(self) -> None:
         """Returns when it exists. Raises OSError if it could not be started."""
         ...
 
@@ -70,7 +70,7 @@ class OwnChild:
     def pid(self) -> int:
         return self._process.pid
 
-    async def birth(self) -> None:
+    async def spawned(self) -> None:
         """It exists."""
 
     @property

@@ -11,15 +11,15 @@ from collections.abc import Callable, Collection, Iterable
 import anyio
 
 from engine.errors import InvalidField
-from engine.executors.allocator import Places, Start
+from engine.executors.allocator import Allocator, Start
 from engine.executors.host import Host
-from engine.executors.log_buffer import NOTHING, Transcript
+from engine.executors.log_buffer import NOTHING, LogBuffer
 from engine.executors.log_files import LogFiles
 from engine.executors.outcomes import CANCELLED, START_FAILURES, Ended, launch_fault, runtime_fault, start_fault
 from engine.executors.process import Call, End, Instance, Key
 from engine.executors.reserve import Reserve, key_of
 from engine.executors.shared_port import SharedPort
-from engine.isolation.processes import PATIENCE
+from engine.isolation.processes import MAX_WAIT
 from engine.metrics.histogram import Histogram
 from engine.model import Code, Function, Invocation
 from engine.model.clock import Clock
@@ -35,8 +35,8 @@ class Fleet:
         self.alive: set[Instance] = set()
         self.present: set[Instance] = set()  #: also those that have ended, but are not gone
         self.reserve = Reserve(self.alive)
-        self.places = Places(idle, self.reserve.keeps)
-        self._port = SharedPort(self.places.idle.__contains__)
+        self.allocator = Allocator(idle, self.reserve.keeps)
+        self._port = SharedPort(self.allocator.idle.__contains__)
         self.memory = 0  #: MB granted to those alive
         self.starting = self.started = self.retired = self.killed = 0
         self.cold_starts = Histogram()
@@ -58,21 +58,21 @@ class Fleet:
         Gives the start as a call, with what was written meanwhile. ``note`` hears of each that is begun, since it can
         be cancelled.
         """
-        transcript: Transcript | None = None
+        log_buffer: LogBuffer | None = None
         tries = TRIES
         while True:
             tries -= 1
             begun = self._begin(command, key, function, taken=1)
             if isinstance(begun, Ended):
                 return begun
-            call = Call(begun.instance, invocation, transcript)
+            call = Call(begun.instance, invocation, log_buffer)
             note(call)
             ended = await self._prepare(begun, call, function, command, last=tries == 0)
             if ended is None:
                 return call
             if tries == 0 or ended.answer.code not in START_FAILURES:
                 return ended
-            transcript = call.transcript
+            log_buffer = call.log_buffer
 
     async def warm(self, function: Function) -> bool:
         """Start an instance that waits for work; False if it cannot be made ready."""
@@ -98,7 +98,7 @@ class Fleet:
 
     def _begin(self, command: list[str], key: Key, function: Function, taken: int) -> Start | Ended:
         memory = key[-1]
-        while self._limit and self.memory + memory > self._limit and self.places.idle.dismiss_oldest():
+        while self._limit and self.memory + memory > self._limit and self.allocator.idle.dismiss_oldest():
             pass
         try:
             instance = self._host.spawn(command, function, memory, key, self)
@@ -110,7 +110,7 @@ class Fleet:
         self.present.add(instance)
         self.memory += memory
         self.started += 1
-        return self.places.begin(instance, taken)
+        return self.allocator.begin(instance, taken)
 
     async def _prepare(
         self, start: Start, call: Call, function: Function, command: list[str], *, last: bool
@@ -126,7 +126,7 @@ class Fleet:
                 verdict = ended
             return ended
         finally:
-            self.places.finish(start, verdict)
+            self.allocator.finish(start, verdict)
 
     async def _ready(self, call: Call, function: Function, command: list[str]) -> Ended | None:
         instance = call.instance
@@ -155,25 +155,25 @@ class Fleet:
     async def retire(self, function_id: int, keep: Collection[int]) -> None:
         """Those of other revisions go now, or when their calls are done."""
         doomed = [one for one in self.alive if one.key[0] == function_id and one.key[2] not in keep]
-        await _all_gone([one for one in doomed if self.places.retire(one)])
+        await _all_gone([one for one in doomed if self.allocator.retire(one)])
 
     async def drain(self) -> None:
         """Instances without work say their last words; return when they are gone."""
         self.reserve.want(())
-        self.places.idle.close()
+        self.allocator.idle.close()
         for instance in [one for one in self.present if one.end is not None]:
             await instance.gone.wait()
 
     async def close(self) -> None:
         """End every instance, and return when they are gone and cleared away."""
-        self.places.idle.close()
+        self.allocator.idle.close()
         for instance in list(self.present):
             instance.kill(End.ABANDONED)
         await _all_gone(self.present)
         await self._host.close()
 
     def instance_ended(self, instance: Instance) -> None:
-        self.places.discard(instance)
+        self.allocator.discard(instance)
         self.alive.discard(instance)
         self.memory -= instance.memory
         self.reserve.note_end(instance)
@@ -185,11 +185,11 @@ class Fleet:
     def instance_gone(self, instance: Instance) -> None:
         self.present.discard(instance)
         self._host.clear(instance)
-        if instance.transcript is not None:
-            self._host.later(self._files.keep_instance, instance.key[0], instance.transcript.written())
+        if instance.log_buffer is not None:
+            self._host.later(self._files.keep_instance, instance.key[0], instance.log_buffer.written())
 
 
 async def _all_gone(instances: Iterable[Instance]) -> None:
-    with anyio.move_on_after(PATIENCE):  # one that hangs in the kernel must not hold the engine
+    with anyio.move_on_after(MAX_WAIT):  # one that hangs in the kernel must not hold the engine
         for instance in list(instances):
             await instance.gone.wait()

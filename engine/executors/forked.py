@@ -24,7 +24,7 @@ class ForkedChild:
 
     waits = True
 
-    def __init__(self, release: Callable[[], None], patience: float, late: Callable[[], None]) -> None:
+    def __init__(self, release: Callable[[], None], max_wait: float, late: Callable[[], None]) -> None:
         """``release`` lets the template reap; ``late`` is called if it is not born within so many seconds."""
         self.pid = 0  #: until it is born
         self.exists = False  #: whether the template has it
@@ -37,13 +37,13 @@ class ForkedChild:
         self._gone: Callable[[], None] = lambda: None
         self._status: int | None = None
         self._pidfd = -1
-        self._overdue = self._loop.call_later(patience, late)
+        self._overdue = self._loop.call_later(max_wait, late)
         self._timer: asyncio.TimerHandle | None = None
         self._doomed = self._dead = self._orphan = self._reaped = False
 
     # --- for who has asked for it ---
 
-    async def birth(self) -> None:
+    async def spawned(self) -> None:
         await asyncio.shield(self._birth)
         if self._error is not None:
             raise self._error
@@ -72,7 +72,7 @@ class ForkedChild:
 
     # --- what the template tells ---
 
-    def born(self, pidfd: int) -> None:
+    def on_spawned(self, pidfd: int) -> None:
         self._overdue.cancel()
         self.exists, self._pidfd = True, pidfd
         self._loop.add_reader(pidfd, self._died)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from engine.executors.log_buffer import Scribe
+from engine.executors.log_buffer import LogRecorder
 from engine.executors.memory_watch import MemoryWatch
 from engine.executors.process import Call, End, Instance, Key, Owner
 from engine.executors.spawn import Order, Place, environment, setup
@@ -49,10 +49,10 @@ class Host:
         starter: Starter,
         isolation: Isolation,
         interpreters: Interpreters,
-        scribe: Scribe,
+        recorder: LogRecorder,
     ) -> None:
         self.interpreters = interpreters
-        self._settings, self._starter, self._isolation, self._scribe = settings, starter, isolation, scribe
+        self._settings, self._starter, self._isolation, self._recorder = settings, starter, isolation, recorder
         self._maps_ports = can_map_ports()
         self._starters = ThreadPoolExecutor(_STARTERS, "functiond-start")
         self._cleaners = ThreadPoolExecutor(_CLEANERS, "functiond-clean")
@@ -82,7 +82,7 @@ class Host:
         order = Order(command, environment(function, seen), seen.code, seen.layers)
         spawned = self._starter.start(key[:3], place, order)
         try:
-            instance = Instance(spawned, key=key, function=function, owner=owner, scribe=self._scribe)
+            instance = Instance(spawned, key=key, function=function, owner=owner, recorder=self._recorder)
         except BaseException:
             spawned.destroy()
             self._starter.ended(key[:3])
@@ -113,7 +113,7 @@ class Host:
         )
         instance.enclosing = self._starters.submit(_attempt, self._isolation.enclose, place.instance_id, limits)
         await instance.connect()
-        await instance.birth()
+        await instance.spawned()
         # Shielded: the thread goes on in any case, and what it made is removed in ``clear``.
         enclosure = await asyncio.shield(asyncio.wrap_future(instance.enclosing))
         if isinstance(enclosure, OSError):
@@ -126,7 +126,7 @@ class Host:
             return None
         if problem is not None and not isinstance(problem, ProcessLookupError):
             raise problem
-        if problem is not None or (instance.waits and not instance.let_in(enclosure.doors())):
+        if problem is not None or (instance.waits and not instance.enter_cgroup(enclosure.cgroup_fds())):
             await instance.gone.wait()  # it ended by itself, and its end says why
             return None
         self._memory.add(instance, enclosure)

@@ -29,7 +29,7 @@ class Written(NamedTuple):
 NOTHING = Written(b"", 0)
 
 
-class Transcript:
+class LogBuffer:
     def __init__(self, invocation: Invocation | None, limit: int) -> None:
         self.invocation = invocation
         self._limit = limit
@@ -56,7 +56,7 @@ class Transcript:
         self._lines[:] = kept
 
 
-class Scribe:
+class LogRecorder:
     """Writes down what instances say, and tells it to those who listen. ``limit`` is in bytes, for each request."""
 
     def __init__(self, *, limit: int, clock: Clock, board: LogBoard) -> None:
@@ -66,10 +66,10 @@ class Scribe:
         """Milliseconds since the epoch, for lines that come without a time."""
         return int(self._clock.now() * 1000)
 
-    def begin(self, invocation: Invocation | None) -> Transcript:
-        return Transcript(invocation, self._limit if invocation else min(self._limit, _OWN_LIMIT))
+    def begin(self, invocation: Invocation | None) -> LogBuffer:
+        return LogBuffer(invocation, self._limit if invocation else min(self._limit, _OWN_LIMIT))
 
-    def write(self, transcript: Transcript, function: Function, at: int, stream: int, text: bytes) -> None:
+    def write(self, log_buffer: LogBuffer, function: Function, at: int, stream: int, text: bytes) -> None:
         lines = encode(at, stream, text)
-        transcript.add(lines)
-        self._board.tell(function, transcript.invocation, lines)
+        log_buffer.add(lines)
+        self._board.tell(function, log_buffer.invocation, lines)

@@ -19,14 +19,14 @@ from msgspec import Struct
 from engine.executors.allocator import Start, Wait
 from engine.executors.fleet import Fleet
 from engine.executors.host import Host, HostSettings
-from engine.executors.log_buffer import NOTHING, Scribe
+from engine.executors.log_buffer import NOTHING, LogRecorder
 from engine.executors.log_files import LogFiles
 from engine.executors.outcomes import CANCELLED, Ended, Fault, beside_fault, call_fault
 from engine.executors.process import Call, Instance, Key
-from engine.executors.sandbox import BARE, Walls, open_starter
+from engine.executors.sandbox import NO_ISOLATION, IsolationOptions, open_starter
 from engine.isolation.detect import detect_isolation
 from engine.isolation.limits import Isolation
-from engine.isolation.orphans import kill_leftovers
+from engine.isolation.orphans import kill_orphans
 from engine.logs.feed import LogBoard
 from engine.logs.lines import TAIL, last
 from engine.metrics.histogram import Distribution
@@ -34,7 +34,7 @@ from engine.model import Code, CodePackage, Function, Invocation, Mode, Outcome
 from engine.model.clock import Clock, SystemClock
 from engine.runtimes.interpreters import Interpreters
 
-BYSTANDERS = 10_000  #: of which it is remembered that their instances ended beneath them
+COLLATERAL = 10_000  #: of which it is remembered that their instances ended beneath them
 
 log = structlog.get_logger("functiond")
 
@@ -69,17 +69,17 @@ async def open_pool(
     clock: Clock | None = None,
     isolation: Isolation | None = None,
     interpreters: Interpreters | None = None,
-    walls: Walls = BARE,
+    sandbox: IsolationOptions = NO_ISOLATION,
 ) -> AsyncIterator[Pool]:
     """A pool in which nothing of an earlier engine runs any more; when it is left, nothing of this one does.
 
     ``memory`` is MB for all instances together, 0 for no bound. Of a log, ``log_size`` bytes are kept; files of longer
     ones have ``log_space`` bytes together, and whoever listens on ``board`` hears all lines. ``marker`` names the data
     directory and with it whatever an engine on it has started: two living engines must not share one. Raises
-    SettingsError if ``walls`` ask for what this machine has not.
+    SettingsError if ``sandbox`` ask for what this machine has not.
     """
-    await to_thread.run_sync(kill_leftovers, marker, tmp)
-    starter = await open_starter(walls, marker, tmp)
+    await to_thread.run_sync(kill_orphans, marker, tmp)
+    starter = await open_starter(sandbox, marker, tmp)
     if isolation is None:
         isolation = await to_thread.run_sync(detect_isolation, marker)
     settings = HostSettings(
@@ -95,9 +95,9 @@ async def open_pool(
         starter=starter,
         isolation=isolation,
         interpreters=interpreters or Interpreters(),
-        scribe=Scribe(limit=log_size, clock=clock, board=board or LogBoard()),
+        recorder=LogRecorder(limit=log_size, clock=clock, board=board or LogBoard()),
     )
-    if walls is not BARE:
+    if sandbox is not NO_ISOLATION:
         log.info("functions run", isolation=host.isolation, http_network=host.http_network)
     pool = Pool(host, files=LogFiles(log_dir, log_space), memory=memory, idle=idle, clock=clock)
     try:
@@ -115,9 +115,9 @@ class Pool:
         self.http_network = host.http_network
         self.isolation, self._clock, self.files = host.isolation, clock, files
         self.fleet = Fleet(host, files, memory=memory, idle=idle, clock=clock)
-        self.reserve, self._places = self.fleet.reserve, self.fleet.places
+        self.reserve, self._places = self.fleet.reserve, self.fleet.allocator
         self._running: dict[int, Call | Wait] = {}
-        self._bystanders: dict[int, int] = {}  #: invocations whose instances ended beneath them, and how often
+        self._collateral: dict[int, int] = {}  #: invocations whose instances ended beneath them, and how often
 
     # --- the seam ---
 
@@ -150,8 +150,8 @@ class Pool:
 
     async def instance_log(self, function_id: int) -> bytes:
         """What a function's instances have written lately that belongs to no request."""
-        living = [one.transcript for one in self.fleet.present if one.key[0] == function_id]
-        now = b"".join(transcript.written().whole() for transcript in living if transcript is not None)
+        living = [one.log_buffer for one in self.fleet.present if one.key[0] == function_id]
+        now = b"".join(log_buffer.written().whole() for log_buffer in living if log_buffer is not None)
         return await to_thread.run_sync(self.files.read_instances, function_id) + now
 
     def alive(self, functions: Collection[int]) -> int:
@@ -245,8 +245,8 @@ class Pool:
 
         None: the instance, not a new one, ended before it read it, and nothing has run.
         """
-        transcript = start.transcript if start is not None else None
-        call = self._running[invocation.key] = Call(instance, invocation, transcript)
+        log_buffer = start.log_buffer if start is not None else None
+        call = self._running[invocation.key] = Call(instance, invocation, log_buffer)
         try:
             answer = await instance.invoke(call, invocation, function.timeout)
         finally:
@@ -255,17 +255,17 @@ class Pool:
             return Ended(answer, call.written())
         if call.unread and start is None and not call.cancelled:
             return None
-        fault = call_fault(call, function) if call.guilty else self._beside(call, invocation)
+        fault = call_fault(call, function) if call.responsible else self._beside(call, invocation)
         return Ended(fault.answer, call.written())
 
     def _beside(self, call: Call, invocation: Invocation) -> Fault:
         """Its instance ended, perhaps for another's doing."""
-        times = self._bystanders.pop(invocation.key, 0) + 1
+        times = self._collateral.pop(invocation.key, 0) + 1
         fault = beside_fault(call, times)
         if fault.code == Code.ENGINE and invocation.mode is Mode.ASYNC:  # it will come again
-            self._bystanders[invocation.key] = times
-            while len(self._bystanders) > BYSTANDERS:
-                del self._bystanders[next(iter(self._bystanders))]
+            self._collateral[invocation.key] = times
+            while len(self._collateral) > COLLATERAL:
+                del self._collateral[next(iter(self._collateral))]
         return fault
 
     def _outcome(self, ended: Ended, started_at: float, initialised: float) -> Outcome:

@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from enum import StrEnum
 from typing import Protocol
 
-from engine.executors.log_buffer import NOTHING, Scribe, Transcript, Written
+from engine.executors.log_buffer import NOTHING, LogBuffer, LogRecorder, Written
 from engine.executors.output import Output
 from engine.executors.spawn import Spawned
 from engine.isolation.limits import Enclosure
@@ -76,15 +76,15 @@ class Owner(Protocol):
 class Call:
     """One request that an instance has; with the ticket of the instance itself, its start."""
 
-    __slots__ = ("cancelled", "guilty", "instance", "invocation", "ticket", "transcript", "unsent", "waiter")
+    __slots__ = ("cancelled", "instance", "invocation", "log_buffer", "responsible", "ticket", "unsent", "waiter")
 
-    def __init__(self, instance: Instance, invocation: Invocation | None, transcript: Transcript | None = None) -> None:
+    def __init__(self, instance: Instance, invocation: Invocation | None, log_buffer: LogBuffer | None = None) -> None:
         self.instance = instance
         self.invocation = invocation  #: None if it is started ahead of any
-        self.transcript = transcript  #: made with its first line
+        self.log_buffer = log_buffer  #: made with its first line
         self.ticket = ITSELF
         self.waiter: asyncio.Future[Answer | None] | None = None
-        self.guilty = False  #: the instance ended because of this one, or had no other to serve
+        self.responsible = False  #: the instance ended because of this one, or had no other to serve
         self.unsent = False
         self.cancelled = False  #: it must not go on, neither here nor on another instance
 
@@ -111,14 +111,14 @@ class Call:
     def unread(self) -> bool:
         """Whether it has certainly not been read before the instance died."""
         # Asked late: the loop may hear of the reset connection after the death.
-        return self.unsent or (self.guilty and self.instance.end is End.DIED and self.instance.unread)
+        return self.unsent or (self.responsible and self.instance.end is End.DIED and self.instance.unread)
 
     def written(self) -> Written:
-        return NOTHING if self.transcript is None else self.transcript.written()
+        return NOTHING if self.log_buffer is None else self.log_buffer.written()
 
 
 class Instance(asyncio.Protocol):
-    def __init__(self, spawned: Spawned, *, key: Key, function: Function, owner: Owner, scribe: Scribe) -> None:
+    def __init__(self, spawned: Spawned, *, key: Key, function: Function, owner: Owner, recorder: LogRecorder) -> None:
         self.key = key
         self.memory = key[-1]  #: MB
         self.concurrency = function.concurrent_num
@@ -136,8 +136,8 @@ class Instance(asyncio.Protocol):
         self.gone = asyncio.Event()
         self.enclosing: Future[Enclosure | OSError] | None = None
         self.enclosure: Enclosure | None = None
-        self.transcript: Transcript | None = None  #: of lines that belong to no call
-        self._function, self._owner, self._scribe = function, owner, scribe
+        self.log_buffer: LogBuffer | None = None  #: of lines that belong to no call
+        self._function, self._owner, self._recorder = function, owner, recorder
         self._pre_stop = function.pre_stop_limit if function.pre_stop_handler else 0
         self._loop = asyncio.get_running_loop()
         self._child, self._socket = spawned.child, spawned.socket
@@ -154,9 +154,9 @@ class Instance(asyncio.Protocol):
     def pid(self) -> int:
         return self._child.pid
 
-    async def birth(self) -> None:
+    async def spawned(self) -> None:
         """Returns when its process exists. Raises OSError if it could not be started; then it has ended, too."""
-        await self._child.birth()
+        await self._child.spawned()
 
     @property
     def failure(self) -> OSError | None:
@@ -168,16 +168,16 @@ class Instance(asyncio.Protocol):
         """Whether it does nothing, and reads nothing, before it is let in."""
         return self._child.waits
 
-    def let_in(self, doors: Sequence[int]) -> bool:
+    def enter_cgroup(self, cgroup_fds: Sequence[int]) -> bool:
         """Through these descriptors, which are closed. False if it has ended."""
         try:
             if self._connected:  # else its end of the socket is closed: it is ending, and how is yet to be told
-                socket.send_fds(self._socket, [b"\0"], doors)
+                socket.send_fds(self._socket, [b"\0"], cgroup_fds)
             return self._connected
         except (BrokenPipeError, ConnectionResetError):
             return False
         finally:
-            for door in doors:
+            for door in cgroup_fds:
                 os.close(door)
 
     async def connect(self) -> None:
@@ -215,11 +215,11 @@ class Instance(asyncio.Protocol):
         frame = invoke_frame(call.ticket, invocation.request_id, invocation.alias, invocation.payload)
         return self.request(call, frame, seconds)
 
-    def kill(self, end: End, culprit: Call | None = None) -> None:
+    def kill(self, end: End, cause: Call | None = None) -> None:
         """End it and all that it started, at once. Who waits for an answer is told now, not when it is gone."""
         if self.end is None:
             self._kill_group()
-            self._conclude(end, culprit)
+            self._conclude(end, cause)
         elif self._last_words is not None:
             self._kill_group()
 
@@ -257,16 +257,16 @@ class Instance(asyncio.Protocol):
         elif sent < len(frame):
             transport.write(frame[sent:])
 
-    def _conclude(self, end: End, culprit: Call | None = None) -> None:
+    def _conclude(self, end: End, cause: Call | None = None) -> None:
         self.end = end
-        if culprit is not None:  # it is told so even if its answer has just come
-            culprit.guilty = True
-            culprit.give_up()
+        if cause is not None:  # it is told so even if its answer has just come
+            cause.responsible = True
+            cause.give_up()
         self._read_rest()
         self._output.drain()
         waiting = [call for call in self.calls.values() if not call.answered]
         for call in waiting:
-            call.guilty = culprit is None and len(waiting) == 1
+            call.responsible = cause is None and len(waiting) == 1
             call.give_up()
         self._owner.instance_ended(self)
 
@@ -298,13 +298,13 @@ class Instance(asyncio.Protocol):
         self.heap_exhausted = self.heap_exhausted or (stream == STDERR and HEAP_EXHAUSTED in text)
         own = self.concurrency == 1 or ITSELF in self.calls
         call = next(iter(self.calls.values()), None) if own else None
-        self._note(call, self._scribe.now(), stream, text)
+        self._note(call, self._recorder.now(), stream, text)
 
     def _note(self, call: Call | None, at: int, stream: int, text: bytes) -> None:
         writer, invocation = (self, None) if call is None else (call, call.invocation)
-        if writer.transcript is None:
-            writer.transcript = self._scribe.begin(invocation)
-        self._scribe.write(writer.transcript, self._function, at, stream, text)
+        if writer.log_buffer is None:
+            writer.log_buffer = self._recorder.begin(invocation)
+        self._recorder.write(writer.log_buffer, self._function, at, stream, text)
 
     # --- what the loop calls ---
 

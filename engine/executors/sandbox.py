@@ -21,7 +21,7 @@ log = structlog.get_logger("functiond")
 _PATIENCE = 20.0  #: seconds that a probe may take
 
 
-class Walls(Struct, frozen=True, kw_only=True):
+class IsolationOptions(Struct, frozen=True, kw_only=True):
     isolation: Literal["auto", "bubblewrap", "process"] = "auto"
     fork_server: Literal["off", "need", "start"] = "need"  #: of Python instances outside a sandbox
     tmp_size: int = 512  #: MB of the temporary folder, inside a sandbox
@@ -30,30 +30,30 @@ class Walls(Struct, frozen=True, kw_only=True):
 
 
 #: Plain processes, each a program of its own; nothing is probed.
-BARE = Walls(isolation="process", fork_server="off")
+NO_ISOLATION = IsolationOptions(isolation="process", fork_server="off")
 
 
-async def open_starter(walls: Walls, marker: str, tmp: Path) -> Starter:
+async def open_starter(sandbox: IsolationOptions, marker: str, tmp: Path) -> Starter:
     """To be closed. ``tmp`` lies in the folder that no function may see. Raises SettingsError."""
-    if walls is BARE:
+    if sandbox is NO_ISOLATION:
         return Processes(marker, forking=False)
-    if walls.isolation != "process":
-        fence = {"tmp": walls.tmp_size, "network": not walls.network}
+    if sandbox.isolation != "process":
+        fence = {"tmp": sandbox.tmp_size, "network": not sandbox.network}
         found = await to_thread.run_sync(find_bubblewrap, tmp, fence)
         if isinstance(found, Bubblewrap):
-            return Sandboxes(found, marker, fence=fence, own_network=walls.http_network == "own")
-        if walls.isolation == "bubblewrap":
+            return Sandboxes(found, marker, fence=fence, own_network=sandbox.http_network == "own")
+        if sandbox.isolation == "bubblewrap":
             raise SettingsError(f"executor.isolation is bubblewrap, but {found}; install it, or set auto or process")
         log.warning("functions are not walled off from this machine", reason=found)
-    if not walls.network:
+    if not sandbox.network:
         raise SettingsError(
             "executor.network = false needs the sandbox of bubblewrap: install it, or allow the network"
         )
-    own_network = walls.http_network == "own" and await to_thread.run_sync(_own_network)
-    if walls.http_network == "own" and not own_network:
+    own_network = sandbox.http_network == "own" and await to_thread.run_sync(_own_network)
+    if sandbox.http_network == "own" and not own_network:
         log.warning("HTTP functions have the host's network", reason="this machine gives no network namespaces")
-    processes = Processes(marker, forking=walls.fork_server != "off", own_network=own_network)
-    if walls.fork_server == "start":
+    processes = Processes(marker, forking=sandbox.fork_server != "off", own_network=own_network)
+    if sandbox.fork_server == "start":
         processes.prepare(own_interpreter().path)
     return processes
 

@@ -44,7 +44,7 @@ class Template:
         self._loop = asyncio.get_running_loop()
         self._children: dict[int, ForkedChild] = {}
         self._numbers = count(1)
-        self._patience, self._given_up = _BIRTH, False
+        self._max_wait, self._given_up = _BIRTH, False
         self._killing: asyncio.TimerHandle | None = None
         self._dead: list[int] = []  #: whose process ids it may free, and has not been told so
         self._strays: set[int] = set()  #: which it has, and whose pidfds did not come through
@@ -78,7 +78,7 @@ class Template:
         # When it is ending at this very moment, the child will hear why.
         with suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._socket, [json.dumps({"id": number, **request}).encode()], fds)
-        child = self._children[number] = ForkedChild(lambda: self._reap(number), self._patience, self._give_up)
+        child = self._children[number] = ForkedChild(lambda: self._reap(number), self._max_wait, self._give_up)
         return child
 
     def close(self) -> None:
@@ -149,14 +149,14 @@ class Template:
         elif error is not None:
             child.failed(error)
         elif fds:
-            child.born(fds[0])
+            child.on_spawned(fds[0])
         else:  # it ends when its own socket is closed
             self._strays.add(number)
             child.failed(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
 
     def _give_up(self) -> None:
         self._given_up = True
-        reason = f"the process that forks them has been silent for {self._patience:g} s and is given up"
+        reason = f"the process that forks them has been silent for {self._max_wait:g} s and is given up"
         for child in [child for child in self._children.values() if not child.exists]:
             child.failed(OSError(errno.ETIMEDOUT, reason))
 

@@ -21,7 +21,7 @@ from msgspec import UNSET
 from engine.code.quota import CodeQuota
 from engine.code.store import CodeSource, CodeStore
 from engine.errors import FunctionExists, InvalidField, TooManyFunctions
-from engine.functions.function_index import Directory, Name, name_of
+from engine.functions.function_index import FunctionIndex, Name, name_of
 from engine.functions.function_rules import MayRunLong, check_dependencies, check_function, run_alike
 from engine.functions.function_rules import listed as listed
 from engine.functions.function_rules import priority_cap as priority_cap
@@ -42,7 +42,7 @@ FindDependencies = Callable[[str, Sequence[str]], tuple[Dependency, ...]]
 Bound = Callable[[int, str], Sequence[StoredResource]]
 
 
-class Catalog(Directory):
+class Catalog(FunctionIndex):
     """Knows every function. ``load`` it once before use."""
 
     def __init__(

@@ -20,7 +20,7 @@ def name_of(function: Function) -> Name:
     return (function.project, function.package, function.name)
 
 
-class Directory:
+class FunctionIndex:
     def __init__(self, region: str, random: Random | None = None) -> None:
         self._region = region
         self._random = random or Random()

@@ -116,7 +116,7 @@ def _as_run(function: Function) -> Function:
         function,
         version=LATEST,
         revision=0,
-        born=0,
+        created_key=0,
         max_instances=0,
         description="",
         version_description="",

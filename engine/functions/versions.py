@@ -36,7 +36,7 @@ class Versions:
 
     def load(self) -> None:
         """Once, after the catalog: no invocation must seem older than the version that it is for."""
-        self._identity.pass_by(max((function.born for function in self._catalog.all()), default=0))
+        self._identity.pass_by(max((function.created_key for function in self._catalog.all()), default=0))
 
     async def publish(self, urn: FunctionUrn, *, name: str = "", description: str = "", digest: str = "") -> Function:
         """Freeze ``latest`` under ``name``, or one made of the time of day.
@@ -121,7 +121,7 @@ class Versions:
             version=name,
             version_description=description,
             revision=self._catalog.next_revision(latest.function_id),
-            born=self._identity.next_key(now),
+            created_key=self._identity.next_key(now),
             created_at=now,
             modified_at=now,
         )

@@ -27,8 +27,8 @@ from engine.asgi.listener import Message, Receive, Scope
 from engine.asgi.wire import Headers, read_body
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.signing import is_same
-from engine.auth.throttle import Failures
-from engine.auth.verifier import Claim, Signers, address_of
+from engine.auth.throttle import AuthThrottle
+from engine.auth.verifier import Claim, SignatureVerifier, address_of
 from engine.code.store import PACKAGE_LIMIT
 from engine.errors import CodePackageTooLarge, Forbidden, PayloadTooLarge, Unauthorized
 from engine.http.api.functions import CODE_BODY_LIMIT
@@ -38,7 +38,7 @@ from engine.model.clock import Clock
 from engine.triggers.routes import PROJECT
 
 
-class _Holder(Struct, frozen=True, kw_only=True):
+class Principal(Struct, frozen=True, kw_only=True):
     """What is known of a key or token."""
 
     name: str  #: fit to be shown
@@ -58,12 +58,12 @@ class Authenticator:
         tokens: Iterable[Token],
         *,
         clock: Clock,
-        failures: Failures,
+        failures: AuthThrottle,
         body_limits: Mapping[bytes, int],
         open_paths: Iterable[str] = (),
     ) -> None:
         self.replace(keys, tokens)
-        self._clock, self._signers = clock, Signers(clock, failures)
+        self._clock, self._verifier = clock, SignatureVerifier(clock, failures)
         self._limits, self._open = dict(body_limits), frozenset(open_paths)
 
     def replace(self, keys: Iterable[AccessKey], tokens: Iterable[Token]) -> None:
@@ -80,7 +80,7 @@ class Authenticator:
         if holder is None:
             claim, holder = self._claim(scope, headers)
             body = await self._read(scope, headers, receive)
-            await self._signers.verify(claim, scope, headers, body)
+            await self._verifier.verify(claim, scope, headers, body)
             receive = _Replay(body, receive)
         _check_project(scope["path"], holder)
         scope[PROJECT] = holder.project
@@ -92,17 +92,17 @@ class Authenticator:
         holder = self._by_token(scope, headers)
         if holder is None:
             claim, holder = self._claim(scope, headers)
-            await self._signers.verify(claim, scope, headers, body)
+            await self._verifier.verify(claim, scope, headers, body)
         return holder.project
 
-    def _by_token(self, scope: Scope, headers: Headers, *, basic: bool = False) -> _Holder | None:
+    def _by_token(self, scope: Scope, headers: Headers, *, basic: bool = False) -> Principal | None:
         """None if the request may still be good by its signature; with ``basic``, the token may be a password."""
         token, name = headers.get(b"x-auth-token"), "X-Auth-Token"
         if token is None and basic:
             token, name = _password(headers), "password"
         if token is None:
             return None
-        with self._signers.attempt(address_of(scope)):
+        with self._verifier.attempt(address_of(scope)):
             holder = self._tokens.get(_digest(token))
             if holder is not None and self._clock.now() < holder.expires:
                 return holder
@@ -111,22 +111,22 @@ class Authenticator:
             problem = "is not one of this engine's" if holder is None else "has expired"
             raise Unauthorized(f"the {name} {problem}")
 
-    def _claim(self, scope: Scope, headers: Headers) -> tuple[Claim, _Holder]:
+    def _claim(self, scope: Scope, headers: Headers) -> tuple[Claim, Principal]:
         """By what the headers say; the signature itself is still to be verified."""
         if b"authorization" not in headers:
             # Nobody guesses anything by this, so it is not counted.
             raise Unauthorized("credentials are needed: sign the request with an access key, or send X-Auth-Token")
-        claim = self._signers.claim(headers, address_of(scope), self._secret)
+        claim = self._verifier.claim(headers, address_of(scope), self._secret)
         holder = self._keys[claim.proof.access]
         if problem := self._problem(holder, headers):
-            raise self._signers.failed(claim.subject, problem)
+            raise self._verifier.failed(claim.subject, problem)
         return claim, holder
 
     def _secret(self, access: str) -> bytes | None:
         key = self._keys.get(access)
         return key.secret if key else None
 
-    def _problem(self, key: _Holder, headers: Headers) -> str:
+    def _problem(self, key: Principal, headers: Headers) -> str:
         if self._clock.now() >= key.expires:
             return "the access key has expired"
         if not _same_token(headers.get(b"x-security-token"), key.token):
@@ -155,7 +155,7 @@ class _Replay:
         return await self._receive() if body is None else {"type": "http.request", "body": body, "more_body": False}
 
 
-def _check_project(path: str, holder: _Holder) -> None:
+def _check_project(path: str, holder: Principal) -> None:
     """By the path as the router reads it, which is decoded."""
     if path.startswith(holder.prefix):
         return
@@ -186,17 +186,17 @@ def _digest(text: bytes) -> bytes:
     return hashlib.sha256(text).digest()
 
 
-def _key(key: AccessKey) -> _Holder:
+def _key(key: AccessKey) -> Principal:
     token = key.token.encode() if key.token is not None else None
     return _holder(key.access, key.project, key.expires, secret=key.secret.encode(), token=token)
 
 
-def _token(one: Token) -> _Holder:
+def _token(one: Token) -> Principal:
     return _holder(f"token {_digest(one.token.encode()).hex()[:12]}", one.project, one.expires)
 
 
 def _holder(
     name: str, project: str, expires: datetime | None, *, secret: bytes = b"", token: bytes | None = None
-) -> _Holder:
+) -> Principal:
     until = expires.timestamp() if expires else math.inf
-    return _Holder(name=name, project=project, prefix=f"/v2/{project}/", expires=until, secret=secret, token=token)
+    return Principal(name=name, project=project, prefix=f"/v2/{project}/", expires=until, secret=secret, token=token)

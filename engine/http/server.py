@@ -13,12 +13,12 @@ from urllib.parse import unquote_to_bytes
 import structlog
 
 from engine.asgi.listener import App, Receive, Scope, Send
-from engine.asgi.wire import ClientGone, Headers, Reply, respond
+from engine.asgi.wire import ClientDisconnect, Headers, Reply, respond
 from engine.errors import FunctiondError, InvalidField, ShuttingDown
 from engine.http.api.api_routes import all_resources
 from engine.http.api.errors import error_reply, problem
 from engine.http.api.invocations import Invocations
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import Resource, make_router, own_urn
 from engine.http.audit import audited
 from engine.http.auth import Authenticator
@@ -35,7 +35,7 @@ Refuse = Callable[[Scope, FunctiondError], Awaitable[Reply]]
 
 
 def create_app(
-    parts: Parts,
+    parts: ApiDependencies,
     *,
     authenticator: Authenticator | None = None,
     mounts: Mounts | None = None,
@@ -89,7 +89,7 @@ class HttpServer:
                 return
         except FunctiondError as error:
             reply = await self._refuse(scope, error)
-        except ClientGone:
+        except ClientDisconnect:
             return
         except asyncio.CancelledError:
             # Only the listener cancels, at its end, and it waits for this last answer.

@@ -16,7 +16,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from engine.isolation.limits import Enclosure, Limits, bound_descriptors
-from engine.isolation.processes import PATIENCE, kill_and_wait
+from engine.isolation.processes import MAX_WAIT, kill_and_wait
 
 
 class Setting(Struct, frozen=True, kw_only=True):
@@ -68,11 +68,11 @@ V2 = Layout(
 class CgroupIsolation:
     """``folders`` gives the engine's own group for each controller (the same one in version 2).
 
-    They are its own while it has these ``claims``, which it closes.
+    They are its own while it has these ``locks``, which it closes.
     """
 
-    def __init__(self, layout: Layout, folders: dict[str, Path], claims: list[int]) -> None:
-        self._layout, self._folders, self._claims = layout, folders, claims
+    def __init__(self, layout: Layout, folders: dict[str, Path], locks: list[int]) -> None:
+        self._layout, self._folders, self._claims = layout, folders, locks
 
     @property
     def name(self) -> str:
@@ -125,7 +125,7 @@ class CgroupEnclosure:
         for folder in () if self._limits.enters else self._groups():
             write(folder / "cgroup.procs", str(pid))
 
-    def doors(self) -> list[int]:
+    def cgroup_fds(self) -> list[int]:
         opened: list[int] = []
         try:
             for folder in self._groups():
@@ -214,7 +214,7 @@ def remove_group(folder: Path) -> bool:
     """End all that lives in the group and below it, then remove it. Blocks. False if something would not go."""
     for child in children(folder):
         remove_group(child)
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + MAX_WAIT
     while True:
         kill_group(folder)
         try:

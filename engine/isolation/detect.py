@@ -80,11 +80,11 @@ def _pass_on(folder: Path) -> None:
 
 def _tried(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
     """Make the engine's group, and in it one group as instances will have; those of dead engines make room."""
-    claims: list[int] = []
-    isolation = CgroupIsolation(layout, folders, claims)
+    locks: list[int] = []
+    isolation = CgroupIsolation(layout, folders, locks)
     try:
         for folder in set(folders.values()):
-            claims.append(claim(folder))
+            locks.append(claim(folder))
             if layout is V2:
                 _pass_on(folder)
             probe = folder / "probe"

@@ -34,7 +34,7 @@ class Enclosure(Protocol):
         """
         ...
 
-    def doors(self) -> list[int]:
+    def cgroup_fds(self) -> list[int]:
         """New descriptors; a process enters by writing 0 to each."""
         ...
 

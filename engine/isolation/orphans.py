@@ -14,7 +14,7 @@ from engine.isolation.limits import ENGINE_VARIABLE
 from engine.isolation.processes import kill_marked
 
 
-def kill_leftovers(marker: str, tmp: Path | None = None) -> list[int]:
+def kill_orphans(marker: str, tmp: Path | None = None) -> list[int]:
     """End all that an engine with this marker started, and wait until it is gone. Blocks: for a thread.
 
     To be done before its work is queued again, and only by who holds the lock of the data directory: a living

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-PATIENCE = 10.0  #: seconds that a killed process gets to disappear; longer means that it hangs in the kernel
+MAX_WAIT = 10.0  #: seconds that a killed process gets to disappear; longer means that it hangs in the kernel
 
 
 def marked(name: str, value: str) -> Iterator[int]:
@@ -80,7 +80,7 @@ def _gone(pid: int, still_meant: Callable[[int], bool]) -> bool:
             return True
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        return bool(poll.poll(PATIENCE * 1000))
+        return bool(poll.poll(MAX_WAIT * 1000))
 
 
 @contextmanager

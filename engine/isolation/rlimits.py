@@ -45,7 +45,7 @@ class RlimitEnclosure:
         if not is_root():  # counted for the user, not for the instance: all instances share it
             lower(pid, resource.RLIMIT_NPROC, self._limits.processes)
 
-    def doors(self) -> list[int]:
+    def cgroup_fds(self) -> list[int]:
         return []
 
     def alarm(self) -> None:

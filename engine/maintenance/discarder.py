@@ -27,7 +27,7 @@ from engine.scheduling.scheduler import Scheduler
 log = structlog.get_logger("functiond.discarder")
 
 STEP = 200  #: rows that one commit ends at most
-AFTER_TROUBLE = 1.0  #: seconds before the disk is asked again
+RETRY_DELAY = 1.0  #: seconds before the disk is asked again
 GONE = "the function was deleted"
 
 
@@ -77,7 +77,7 @@ class Discarder:
             try:
                 step = await self._journal.discard(function_id, after, STEP, outcome)
             except Unavailable:
-                await anyio.sleep(AFTER_TROUBLE)
+                await anyio.sleep(RETRY_DELAY)
                 continue
             if step.keys:
                 self._backlog.remove(function_id, step.size, rows=len(step.keys))

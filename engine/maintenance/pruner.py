@@ -29,7 +29,7 @@ class Retention(Struct, frozen=True, kw_only=True):
     size: int  #: bytes
 
 
-class Janitor:
+class Pruner:
     def __init__(self, *, records: Records, logs: LogFiles, clock: Clock, retention: Retention) -> None:
         self._records, self._logs, self._clock, self._retention = records, logs, clock, retention
         self._ended, self._urgent = asyncio.Event(), asyncio.Event()
@@ -40,7 +40,7 @@ class Janitor:
         """Something finished: there may be too many now."""
         self._ended.set()
 
-    def hurry(self) -> None:
+    def run_now(self) -> None:
         """The disk is short of room: look now."""
         self._urgent.set()
         self._ended.set()

@@ -113,7 +113,7 @@ class Function(Struct, frozen=True, kw_only=True):
     name: str
     version: str = LATEST
     revision: int = 1  #: grows with every change; an instance serves one revision only
-    born: int = 0  #: of a published version: invocations with smaller keys were for an earlier one of its name
+    created_key: int = 0  #: of a published version: invocations with smaller keys were for an earlier one of its name
     runtime: str
     handler: str
     timeout: int  #: seconds
@@ -212,7 +212,7 @@ class Request(Struct, frozen=True, kw_only=True):
     memory: int = 0  #: MB chosen by the caller, 0 for the function's own
     idempotency_key: str = ""
     headers: Mapping[bytes, bytes] | None = None  #: of HTTP, in lower case: the rules of an alias may look at them
-    patient: bool = False  #: taken also for a function that is switched off, to run once it is on again
+    accept_when_disabled: bool = False  #: taken also for a function that is switched off, to run once it is on again
 
 
 class Invocation(Struct, frozen=True, kw_only=True):
@@ -233,7 +233,7 @@ class Invocation(Struct, frozen=True, kw_only=True):
     delayed: bool = False  #: stored as not ready; only ``Window.promote`` makes it so
     attempt: int = 1  #: the number of the next or present attempt
     failures: int = 0  #: attempts that the function itself failed
-    deaths: int = 0  #: times the engine died while it was running
+    crash_count: int = 0  #: times the engine died while it was running
     hops: int = 0
     memory: int = 0
 
@@ -315,10 +315,10 @@ class Record(Struct, frozen=True, kw_only=True):
         return accepted_at(self.key)
 
 
-class Owed(Struct, frozen=True, kw_only=True):
+class PendingDelivery(Struct, frozen=True, kw_only=True):
     """An outcome that a destination has not confirmed yet."""
 
-    owed_id: int  #: stable: destinations may use it to drop what they saw before
+    delivery_id: int  #: stable: destinations may use it to drop what they saw before
     key: int  #: of the invocation
     function_id: int
     condition: str  #: ``success`` or ``failure``

@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.model.invocation import AsyncSettings, Invocation, Outcome
 
 #: An invocation that was running at this many engine deaths runs alone; one more and it is failed.
-MAX_DEATHS = 3
+MAX_CRASHES = 3
 #: Attempts of an invocation that its history keeps, the newest: of those that the engine fails there may be any number.
 HISTORY = 100
 
@@ -39,24 +39,31 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             return self.default
         return Rules(retries=settings.max_retries, max_age=settings.max_age)
 
-    def delay(self, attempt: int, chance: float) -> float:
-        """Seconds to wait after this attempt (from 1); ``chance`` is random in [0, 1)."""
+    def delay(self, attempt: int, jitter_sample: float) -> float:
+        """Seconds to wait after this attempt (from 1); ``jitter_sample`` is random in [0, 1)."""
         wait = min(self.longest, self.base * self.factor ** min(attempt - 1, 64))
-        return wait * (1 + self.jitter * (2 * chance - 1))
+        return wait * (1 + self.jitter * (2 * jitter_sample - 1))
 
     def too_old(self, invocation: Invocation, rules: Rules, now: float) -> bool:
         return now > invocation.first_due_at + rules.max_age
 
-    def again(
-        self, invocation: Invocation, outcome: Outcome, rules: Rules, *, now: float, chance: float, step: float
+    def next_attempt(
+        self,
+        invocation: Invocation,
+        outcome: Outcome,
+        rules: Rules,
+        *,
+        now: float,
+        jitter_sample: float,
+        priority_step: float,
     ) -> Invocation | None:
-        """What waits from now on, or None if this was the last attempt. ``step`` is a priority's worth in seconds."""
+        """Return the invocation as it waits from now on, or None if this was the last attempt."""
         if outcome.ok or outcome.cancelled:
             return None
         failures = invocation.failures + (not outcome.engine_fault)
         if failures > rules.retries:
             return None
-        due_at = now + self.delay(invocation.attempt, chance)
+        due_at = now + self.delay(invocation.attempt, jitter_sample)
         if self.too_old(invocation, rules, due_at):
             return None
         return msgspec.structs.replace(
@@ -64,6 +71,6 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             attempt=invocation.attempt + 1,
             failures=failures,
             due_at=due_at,
-            rank=due_at - invocation.priority * step,
+            rank=due_at - invocation.priority * priority_step,
             delayed=True,
         )

@@ -16,7 +16,7 @@ from engine.model.retry import RetryPolicy
 LONGEST = 30.0  #: seconds: so late it is noticed at most that a destination works again
 
 
-class Standing(Struct, frozen=True, kw_only=True):
+class DeliveryStatus(Struct, frozen=True, kw_only=True):
     """The state of a delivery that is owed, and of its destination."""
 
     failing: bool = False  #: the destination's last delivery failed
@@ -24,34 +24,34 @@ class Standing(Struct, frozen=True, kw_only=True):
     under_way: bool = False  #: this one is being tried
 
 
-class _Trouble(Struct):
+class _Breaker(Struct):
     failures: int = 0  #: in a row
     until: float = 0.0
 
 
-class Troubled:
+class CircuitBreakers:
     def __init__(self, policy: RetryPolicy, random: Random) -> None:
         self._policy, self._random = policy, random
-        self._troubles: dict[DestinationSpec, _Trouble] = {}
+        self._breakers: dict[DestinationSpec, _Breaker] = {}
 
     def __contains__(self, destination: DestinationSpec) -> bool:
         """Whether its last delivery failed."""
-        return destination in self._troubles
+        return destination in self._breakers
 
     def until(self, destination: DestinationSpec, now: float) -> float:
         """The moment before which it is left alone."""
-        trouble = self._troubles.get(destination)
+        trouble = self._breakers.get(destination)
         if trouble is None or trouble.until > now + LONGEST:  # the clock was set back
             return 0.0
         return trouble.until
 
     def failed(self, destination: DestinationSpec, now: float) -> None:
-        trouble = self._troubles.setdefault(destination, _Trouble())
+        trouble = self._breakers.setdefault(destination, _Breaker())
         if now < self.until(destination, now):
             return  # it was under way before
         trouble.failures += 1
         if trouble.failures > 1:
             trouble.until = now + min(LONGEST, self._policy.delay(trouble.failures - 1, self._random.random()))
 
-    def took(self, destination: DestinationSpec) -> None:
-        self._troubles.pop(destination, None)
+    def succeeded(self, destination: DestinationSpec) -> None:
+        self._breakers.pop(destination, None)

@@ -5,8 +5,8 @@ stays in the outbox, with its error, to be seen. One border stands around each d
 
 No destination holds up another: each has its own line in the outbox and so many deliveries at a time, and only one
 if its last delivery failed, until it takes that, or if half of all that may be under way are: where many hang, the
-other half is for those that do not. Where one fails again and again, its line waits (``Troubled``), but for what is too
-old for that: it has its last try. ``probe`` has one delivery tried all the same.
+other half is for those that do not. Where one fails again and again, its line waits (``CircuitBreakers``), but for
+what is too old for that: it has its last try. ``probe`` has one delivery tried all the same.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from msgspec import Struct
 from engine.config.plugin_registry import Registry
 from engine.errors import NotFound, Unavailable
 from engine.functions.catalog import Catalog
-from engine.model import Code, DestinationSpec, Owed, Record, Request, State
+from engine.model import Code, DestinationSpec, PendingDelivery, Record, Request, State
 from engine.model.clock import Clock, rfc3339
 from engine.model.retry import RetryPolicy
 from engine.model.text import storable
-from engine.pipeline.circuit_breaker import Standing, Troubled
+from engine.pipeline.circuit_breaker import CircuitBreakers, DeliveryStatus
 from engine.pipeline.intake import Intake
 from engine.protocols import Destination, Outbox, PluginContext, Records, Undeliverable
 from engine.scheduling.backlog import Backlog
@@ -42,7 +42,7 @@ MAX_HOPS = 16  #: functions in a row that destinations may lead through
 AT_ONCE = 32  #: deliveries under way to one destination
 ALL_AT_ONCE = 256  #: and to all together
 PAGE = 4 * ALL_AT_ONCE  #: deliveries looked at
-AFTER_TROUBLE = 1.0  #: seconds
+RETRY_DELAY = 1.0  #: seconds
 LONGEST = 60.0  #: seconds that one may take
 MAX_AGE = 86_400.0  #: seconds that a delivery is tried
 
@@ -61,7 +61,7 @@ class DeliveryStatistics(Struct, frozen=True, kw_only=True):
     under_way: int
 
 
-class Delivery:
+class DeliveryWorker:
     def __init__(
         self,
         *,
@@ -87,7 +87,7 @@ class Delivery:
         self._work = asyncio.Event()
         self._work.set()  # what the last engine owed
         self._under_way: dict[int, DestinationSpec] = {}  #: by owed id
-        self._troubled = Troubled(policy, self._random)
+        self._breakers = CircuitBreakers(policy, self._random)
         self._probes: set[DestinationSpec] = set()  #: to be tried whatever they did before
         self._destinations: dict[DestinationSpec, Destination] = {}
         self._delivered = self._failed = self._given_up = 0
@@ -101,14 +101,14 @@ class Delivery:
         self._probes.update(destinations)
         self._work.set()
 
-    def standing(self, owed: Owed) -> Standing:
+    def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
         """Return whether it is being tried, and how its destination does."""
-        now, destination = self._clock.now(), owed.destination
-        until = self._troubled.until(destination, now)
-        return Standing(
-            failing=destination in self._troubled,
+        now, destination = self._clock.now(), pending.destination
+        until = self._breakers.until(destination, now)
+        return DeliveryStatus(
+            failing=destination in self._breakers,
             held_until=until if until > now else 0.0,
-            under_way=owed.owed_id in self._under_way,
+            under_way=pending.delivery_id in self._under_way,
         )
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
@@ -142,20 +142,20 @@ class Delivery:
             return None  # the end of one sets the event
         probes, self._probes = self._probes, set()
         try:
-            owed, next_due = await self._outbox.owed(self._clock.now(), PAGE, AT_ONCE)
+            pending, next_due = await self._outbox.due(self._clock.now(), PAGE, AT_ONCE)
         except Unavailable:
             self._probes |= probes
-            return self._clock.now() + AFTER_TROUBLE
+            return self._clock.now() + RETRY_DELAY
         now, at_once = self._clock.now(), Counter(self._under_way.values())
-        for one in owed:
-            until, probed = self._troubled.until(one.destination, now), one.destination in probes
+        for one in pending:
+            until, probed = self._breakers.until(one.destination, now), one.destination in probes
             if now < until and now - one.due_at < MAX_AGE and not probed:
                 next_due = until if next_due is None else min(next_due, until)
                 continue
             room = probed or at_once[one.destination] < self._most(one.destination)
-            if room and one.owed_id not in self._under_way and len(self._under_way) < ALL_AT_ONCE:
+            if room and one.delivery_id not in self._under_way and len(self._under_way) < ALL_AT_ONCE:
                 at_once[one.destination] += 1
-                self._under_way[one.owed_id] = one.destination
+                self._under_way[one.delivery_id] = one.destination
                 probes.discard(one.destination)
                 deliveries.start_soon(self._deliver, one)
         if len(self._under_way) >= ALL_AT_ONCE:
@@ -164,40 +164,40 @@ class Delivery:
 
     def _most(self, destination: DestinationSpec) -> int:
         """How many deliveries to it may be under way now."""
-        return 1 if destination in self._troubled or len(self._under_way) >= ALL_AT_ONCE // 2 else AT_ONCE
+        return 1 if destination in self._breakers or len(self._under_way) >= ALL_AT_ONCE // 2 else AT_ONCE
 
-    async def _deliver(self, owed: Owed) -> None:
+    async def _deliver(self, pending: PendingDelivery) -> None:
         since = self._clock.now()
         try:
-            record = await self._records.get(owed.key)
+            record = await self._records.get(pending.key)
             if record is None:
                 raise Undeliverable("its invocation is gone")
-            since = max(record.ended_at or since, owed.since)
-            await self._try(owed, record)
+            since = max(record.ended_at or since, pending.since)
+            await self._try(pending, record)
         except Exception as error:  # the border of one delivery
-            await self._postpone(owed, error, since)
+            await self._postpone(pending, error, since)
         finally:
-            del self._under_way[owed.owed_id]
+            del self._under_way[pending.delivery_id]
             self._work.set()
 
     # --- one delivery ---------------------------------------------------------------------------------------
 
-    async def _try(self, owed: Owed, record: Record) -> None:
-        context = _Context(self, owed, record)
+    async def _try(self, pending: PendingDelivery, record: Record) -> None:
+        context = _Context(self, pending, record)
         with anyio.move_on_after(self._longest) as limit:
-            await self._destination(owed.destination).deliver(owed, self._document(record), context)
+            await self._destination(pending.destination).deliver(pending, self._document(record), context)
         if limit.cancelled_caught:
             raise TimeoutError(f"the destination took longer than {self._longest:g} s")
-        self._troubled.took(owed.destination)
+        self._breakers.succeeded(pending.destination)
         if not context.done:
-            await self._outbox.delivered(owed)
+            await self._outbox.delivered(pending)
         self._delivered += 1
 
     def plugin(self, destination: DestinationSpec) -> PluginContext:
         """What the parts of the destination's plugin share."""
         return self._plugins(destination.destination)
 
-    async def accept(self, request: Request, owed: Owed, record: Record) -> str:
+    async def accept(self, request: Request, pending: PendingDelivery, record: Record) -> str:
         """A delivery that becomes an invocation: append and delivered are one transaction."""
         request = msgspec.structs.replace(request, hops=_next_hop(record))
         try:
@@ -210,36 +210,36 @@ class Delivery:
         self._backlog.add(invocation.function_id, len(invocation.payload))
         try:
             with anyio.CancelScope(shield=True):  # its time may be up, but what is stored must be queued
-                await self._outbox.delivered(owed, append=invocation)
+                await self._outbox.delivered(pending, append=invocation)
         except BaseException:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
             raise
         self._intake.queue(invocation, stored=True)
         return invocation.request_id
 
-    async def _postpone(self, owed: Owed, error: Exception, since: float) -> None:
+    async def _postpone(self, pending: PendingDelivery, error: Exception, since: float) -> None:
         """``since`` is when the outcome came to be: its due time moves with every try."""
         now = self._clock.now()
         problem = storable(str(error) or type(error).__name__)
         self._failed += 1
         hopeless = isinstance(error, Undeliverable)  # this one, not its destination
         if not hopeless:
-            self._troubled.failed(owed.destination, now)
+            self._breakers.failed(pending.destination, now)
         final = hopeless or now - since > MAX_AGE
-        due_at = None if final else now + self._policy.delay(owed.tries + 1, self._random.random())
+        due_at = None if final else now + self._policy.delay(pending.tries + 1, self._random.random())
         self._given_up += final
         log.warning(
             "delivery failed",
-            owed_id=owed.owed_id,
-            destination=owed.destination.destination,
+            delivery_id=pending.delivery_id,
+            destination=pending.destination.destination,
             problem=problem,
             retry_in=None if due_at is None else round(due_at - now, 3),
         )
         try:
-            await self._outbox.postpone(owed, due_at, problem)
+            await self._outbox.postpone(pending, due_at, problem)
         except Unavailable:
-            log.warning("delivery not postponed: the journal cannot write", owed_id=owed.owed_id)
-            await anyio.sleep(AFTER_TROUBLE)  # it is still due
+            log.warning("delivery not postponed: the journal cannot write", delivery_id=pending.delivery_id)
+            await anyio.sleep(RETRY_DELAY)  # it is still due
 
     def _destination(self, spec: DestinationSpec) -> Destination:
         destination = self._destinations.get(spec)
@@ -282,18 +282,18 @@ def _next_hop(record: Record) -> int:
 class _Context:
     """What a destination may use while it delivers one outcome."""
 
-    def __init__(self, delivery: Delivery, owed: Owed, record: Record) -> None:
-        self._delivery, self._owed, self._record = delivery, owed, record
+    def __init__(self, delivery: DeliveryWorker, pending: PendingDelivery, record: Record) -> None:
+        self._delivery, self._pending, self._record = delivery, pending, record
         self.done = False
 
     @property
     def plugin(self) -> PluginContext:
-        return self._delivery.plugin(self._owed.destination)
+        return self._delivery.plugin(self._pending.destination)
 
     def hop(self) -> int:
         return _next_hop(self._record)
 
     async def accept(self, request: Request) -> str:
-        request_id = await self._delivery.accept(request, self._owed, self._record)
+        request_id = await self._delivery.accept(request, self._pending, self._record)
         self.done = True
         return request_id

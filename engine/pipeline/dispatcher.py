@@ -64,14 +64,14 @@ class Dispatcher:
         clock: Clock,
         policy: RetryPolicy,
         slots: int,
-        ageing: float,
+        priority_step: float,
         on_end: Callable[[Settlement], None],
         on_attempt: Callable[[Function, Outcome], None] = lambda function, outcome: None,
         random: Random | None = None,
     ) -> None:
         self._scheduler, self._journal, self._records = scheduler, journal, records
         self._executor, self._catalog, self._backlog = executor, catalog, backlog
-        self._clock, self._policy, self._ageing = clock, policy, ageing
+        self._clock, self._policy, self._ageing = clock, policy, priority_step
         self._slots = slots
         self._on_end = on_end  #: called when an invocation's end is on disk
         self._on_attempt = on_attempt  #: called when an attempt has ended
@@ -110,11 +110,11 @@ class Dispatcher:
             log.warning("stopped before the end of running work", invocations=len(left))
             await self._journal.release(left)
 
-    def fail_condemned(self, invocations: tuple[Invocation, ...]) -> None:
+    def fail_poisoned(self, invocations: tuple[Invocation, ...]) -> None:
         """End those that were running at too many engine deaths; they can be sent again."""
         for invocation in invocations:
-            text = f"the engine died {invocation.deaths + 1} times while this was running"
-            log.error("invocation condemned", request_id=invocation.request_id, deaths=invocation.deaths + 1)
+            text = f"the engine died {invocation.crash_count + 1} times while this was running"
+            log.error("invocation condemned", request_id=invocation.request_id, crash_count=invocation.crash_count + 1)
             now = self._clock.now()
             outcome = Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=now)
             self._settle(invocation, outcome, may_retry=False)
@@ -184,7 +184,7 @@ class Dispatcher:
         began, since = self._clock.now(), elapsed()
         try:
             function = self._catalog.resolve(invocation.function_id, invocation.version)
-            if function is not None and invocation.key < function.born:
+            if function is not None and invocation.key < function.created_key:
                 function = None  # its version is gone, this is another of the same name
             outcome, ran = await self._run(invocation, function, began)
         except asyncio.CancelledError:
@@ -241,22 +241,22 @@ class Dispatcher:
 
     async def _cancel_waiting(self, function_id: int, key: int) -> bool:
         """False if it runs, or has ended."""
-        self._scheduler.forget(function_id, key)
+        self._scheduler.withhold(function_id, key)
         try:
             await asyncio.sleep(0)  # if it is on its way to a slot, it arrives now
             if key in self._running:
-                self._scheduler.remember(key, gone=False)
+                self._scheduler.reinstate(key, gone=False)
                 return False
             outcome = Outcome(code=Code.CANCELLED, message=_CANCELLED, ended_at=self._clock.now())
             decided = self._journal.cancel(key, outcome, then=self._cancel_decided)
         except BaseException:
-            self._scheduler.remember(key, gone=False)
+            self._scheduler.reinstate(key, gone=False)
             raise
         return await decided is not None
 
     def _cancel_decided(self, key: int, found: tuple[int, int] | None, stored: bool) -> None:
         """Called by the journal, whatever became of the caller."""
-        self._scheduler.remember(key, gone=stored)
+        self._scheduler.reinstate(key, gone=stored)
         if found is not None:
             self._backlog.remove(*found)
             self._codes[Code.CANCELLED] = self._codes.get(Code.CANCELLED, 0) + 1
@@ -283,13 +283,13 @@ class Dispatcher:
         settings = self._settings(invocation)
         retry = None
         if ran and may_retry:
-            retry = self._policy.again(
+            retry = self._policy.next_attempt(
                 invocation,
                 outcome,
                 self._policy.rules(settings),
                 now=outcome.ended_at,
-                chance=self._random.random(),
-                step=self._ageing,
+                jitter_sample=self._random.random(),
+                priority_step=self._ageing,
             )
         state = _state(outcome, retry, ran)
         settlement = Settlement(

@@ -45,14 +45,14 @@ class Intake:
         identity: Identity,
         clock: Clock,
         disk: DiskGuard,
-        ageing: float,
+        priority_step: float,
         sync_timeout: float,
         on_overload: Callable[[FunctionUrn], None] = lambda urn: None,
     ) -> None:
         self._catalog, self._journal, self._scheduler, self._backlog = catalog, journal, scheduler, backlog
         self._cursors = cursors
         self._identity, self._clock, self._disk = identity, clock, disk
-        self._ageing, self._sync_timeout = ageing, sync_timeout
+        self._ageing, self._sync_timeout = priority_step, sync_timeout
         self._on_overload = on_overload  #: called when a request was refused for want of room
         self._closed = False
         self._accepted: dict[str, int] = {}
@@ -149,7 +149,7 @@ class Intake:
         invocation = self.prepare(request, function)
         self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
         try:
-            stored = self._journal.append(invocation, token=request.idempotency_key, then=self.queue)
+            stored = self._journal.append(invocation, idempotency_key=request.idempotency_key, then=self.queue)
         except BaseException:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
             raise
@@ -202,7 +202,7 @@ class Intake:
         if self._closed:
             raise ShuttingDown
         function = self._catalog.route(request.function, request.headers)
-        if function.max_instances == 0 and not request.patient:
+        if function.max_instances == 0 and not request.accept_when_disabled:
             raise FunctionDisabled(function.name)
         if not 0 <= request.priority <= 9:
             raise InvalidField("priority", request.priority, "must be 0 to 9")

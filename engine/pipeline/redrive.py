@@ -22,15 +22,15 @@ from engine.errors import (
 )
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import selection_of
-from engine.model import Code, DestinationSpec, Owed, Record, Request, State
+from engine.model import Code, DestinationSpec, PendingDelivery, Record, Request, State
 from engine.model.clock import Clock
 from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
-from engine.pipeline.circuit_breaker import Standing
+from engine.pipeline.circuit_breaker import DeliveryStatus
 from engine.protocols import Outbox, Records
 
 #: Deliveries taken up in one transaction when all are meant.
-TOGETHER = 500
+BATCH_SIZE = 500
 SOURCE = "REDRIVE"
 FAILED = frozenset({State.FAIL, State.DISCARD})
 
@@ -40,11 +40,11 @@ class Accepting(Protocol):
 
 
 class Deliveries(Protocol):
-    """The part of a ``Delivery`` that is needed here."""
+    """The part of a ``DeliveryWorker`` that is needed here."""
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
 
-    def standing(self, owed: Owed) -> Standing: ...
+    def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus: ...
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -72,37 +72,37 @@ class Redrive:
         self._outbox, self._records, self._intake, self._catalog = outbox, records, intake, catalog
         self._identity, self._clock, self._region, self._deliveries = identity, clock, region, deliveries
 
-    async def given_up(self, project: str, offset: int, limit: int) -> tuple[Sequence[Owed], int]:
+    async def given_up(self, project: str, offset: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         """Deliveries of the project's functions, the oldest first, and the count of all."""
         return await self._outbox.given_up(self._functions(project), offset, limit)
 
-    async def pending(self, project: str, after: int, limit: int) -> tuple[Sequence[Owed], int]:
+    async def pending(self, project: str, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         """Return a page of deliveries that are neither made nor given up, as ``Outbox.pending`` does."""
         return await self._outbox.pending(self._functions(project), after, limit)
 
-    def standing(self, owed: Owed) -> Standing:
-        return self._deliveries.standing(owed)
+    def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
+        return self._deliveries.delivery_status(pending)
 
-    async def owed_for(self, record: Record) -> Sequence[Owed]:
+    async def deliveries_of(self, record: Record) -> Sequence[PendingDelivery]:
         """What destinations are still owed for an invocation, or never got."""
-        return await self._outbox.owed_for(record.key)
+        return await self._outbox.deliveries_of(record.key)
 
-    async def deliver(self, project: str, owed_ids: Collection[int]) -> Sequence[int]:
+    async def deliver(self, project: str, delivery_ids: Collection[int]) -> Sequence[int]:
         """Try these deliveries now, and for a day from now; gives those that are owed and of the project.
 
         Where a destination fails, one of its deliveries is tried for all.
         """
-        found = await self._outbox.revive(self._functions(project), owed_ids, self._clock.now())
-        self._deliveries.probe(owed.destination for owed in found)
-        return [owed.owed_id for owed in found]
+        found = await self._outbox.revive(self._functions(project), delivery_ids, self._clock.now())
+        self._deliveries.probe(pending.destination for pending in found)
+        return [pending.delivery_id for pending in found]
 
     async def deliver_all(self, project: str) -> Sequence[int]:
         """Those that are given up now."""
         done: list[int] = []
         _, count = await self.given_up(project, 0, 0)
         while len(done) < count:
-            page, _ = await self.given_up(project, 0, min(TOGETHER, count - len(done)))
-            found = await self.deliver(project, [owed.owed_id for owed in page])
+            page, _ = await self.given_up(project, 0, min(BATCH_SIZE, count - len(done)))
+            found = await self.deliver(project, [pending.delivery_id for pending in page])
             if not found:
                 break  # somebody else was quicker
             done += found

@@ -44,6 +44,7 @@ from engine.protocols.triggers import (
     AsgiApp,
     Callers,
     Event,
+    EventSink,
     PluginContext,
     PluginService,
     PushHandler,
@@ -53,7 +54,6 @@ from engine.protocols.triggers import (
     Store,
     Trigger,
     TriggerContext,
-    TriggerDoor,
 )
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "Destination",
     "Discarded",
     "Event",
+    "EventSink",
     "Executor",
     "Journal",
     "Listener",
@@ -96,7 +97,6 @@ __all__ = [
     "Trace",
     "Trigger",
     "TriggerContext",
-    "TriggerDoor",
     "TriggerRules",
     "Undeliverable",
     "Window",

@@ -10,10 +10,10 @@ from msgspec import Struct
 
 from engine.model.invocation import (
     Mode,
-    Owed,
+    PendingDelivery,
     Request,
 )
-from engine.protocols.triggers import PluginContext, PluginService, Trigger, TriggerDoor
+from engine.protocols.triggers import EventSink, PluginContext, PluginService, Trigger
 
 
 class DeliveryContext(Protocol):
@@ -34,9 +34,9 @@ class DeliveryContext(Protocol):
 
 
 class Destination(Protocol):
-    """Where an outcome goes. May see the same outcome twice, with the same ``owed_id``."""
+    """Where an outcome goes. May see the same outcome twice, with the same ``delivery_id``."""
 
-    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+    async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         """Carry ``record`` (the documented JSON) there. Raise to be called again later."""
         ...
 
@@ -70,18 +70,18 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     per_project: int = 0  #: how many a project may have; 0: any number
     unique: tuple[str, ...] = ()  #: options that, together, differ between the triggers of a version
     #: Whether two triggers of a project exclude each other; the last argument tells if they are of one function.
-    clash: Callable[[Any, Any, bool], bool] | None = None
+    conflicts: Callable[[Any, Any, bool], bool] | None = None
     mode: Callable[[Any], Mode] | None = None  #: the invocation mode that options ask for
     mode_option: str = ""  #: the option by which they do
     #: After a change the new source starts before the old one stops: for push sources, which answer all the time.
-    overlaps: bool = False
+    start_before_stop: bool = False
     #: What a reply has beside the options: options, trigger id, URN, settings of the plugin's service.
-    shown: Callable[[Any, str, str, Any], Mapping[str, Any]] | None = None
+    reply_fields: Callable[[Any, str, str, Any], Mapping[str, Any]] | None = None
     #: The same of what only its running service knows: the service, options, trigger id, URN.
-    standing: Callable[[Any, Any, str, str], Mapping[str, Any]] | None = None
+    runtime_fields: Callable[[Any, Any, str, str], Mapping[str, Any]] | None = None
     #: Entered, and raising nothing, while a trigger is stored and enabled, whether its source runs or not: the service,
     #: options, its door.
-    known: Callable[[Any, Any, TriggerDoor], AbstractContextManager[None]] | None = None
+    on_registered: Callable[[Any, Any, EventSink], AbstractContextManager[None]] | None = None
     #: Where a trigger is reached, if it is known: its kind, options, and the settings of the plugin's service. Replies
     #: show it as ``invoke_url``.
     address: Callable[[str, Any, Any], str] | None = None

@@ -13,7 +13,7 @@ from engine.model.invocation import (
     Function,
     Invocation,
     Outcome,
-    Owed,
+    PendingDelivery,
     Record,
     State,
 )
@@ -35,7 +35,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
 
     backlog: dict[int, tuple[int, int]]  #: function_id -> rows and payload bytes not yet ended
     waiting: frozenset[int]  #: functions with rows ready to run
-    condemned: tuple[Invocation, ...]  #: ran at too many engine deaths; to be failed
+    poisoned: tuple[Invocation, ...]  #: ran at too many engine deaths; to be failed
     next_due: float | None  #: earliest delayed row
     revived: int  #: rows that were running when the last engine died
 
@@ -59,12 +59,16 @@ class Journal(Protocol):
     """The durable truth about invocations. A future done means: fsynced."""
 
     def append(
-        self, invocation: Invocation, *, token: str = "", then: Callable[[Invocation, bool], None] | None = None
+        self,
+        invocation: Invocation,
+        *,
+        idempotency_key: str = "",
+        then: Callable[[Invocation, bool], None] | None = None,
     ) -> Awaitable[str]:
         """Store it; gives its request id once it is safe.
 
-        ``token`` is an idempotency key: if it was used before with the same payload, nothing is stored and the
-        earlier request id comes back. ``then(invocation, stored)`` is called in the loop as soon as the fate of the
+        If ``idempotency_key`` was used before with the same payload, nothing is stored and the earlier request id
+        comes back. ``then(invocation, stored)`` is called in the loop as soon as the fate of the
         row is known, whatever became of the caller. Raises IdempotencyConflict, NotStored, OutcomeUnknown.
         """
         ...
@@ -157,35 +161,41 @@ class Records(Protocol):
 class Outbox(Protocol):
     """Outcomes that destinations have not confirmed yet."""
 
-    async def owed(self, now: float, rows: int, each: int) -> tuple[Sequence[Owed], float | None]:
+    async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
         """Due ones, about ``rows`` at most and ``each`` of one destination; and when the next will be due.
 
         However many one destination is owed, there is something of every other.
         """
         ...
 
-    async def delivered(self, owed: Owed, append: Invocation | None = None) -> None:
+    async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
         """Forget it; with ``append``, in one transaction with the invocation it became."""
         ...
 
-    async def postpone(self, owed: Owed, due_at: float | None, error: str) -> None:
+    async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
         """Try again at ``due_at``; None gives up, and keeps the row to be seen."""
         ...
 
-    async def given_up(self, functions: Collection[int], offset: int, limit: int) -> tuple[Sequence[Owed], int]:
+    async def given_up(
+        self, functions: Collection[int], offset: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
         """Those of these functions, the oldest first, and the count of all."""
         ...
 
-    async def pending(self, functions: Collection[int], after: int, limit: int) -> tuple[Sequence[Owed], int]:
+    async def pending(
+        self, functions: Collection[int], after: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
         """Return a page of rows that are neither delivered nor given up, by id, above ``after``; and the id to go on
         after, which is 0 at the end. A page with fewer than ``limit`` rows is not always the last."""
         ...
 
-    async def owed_for(self, key: int) -> Sequence[Owed]:
+    async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         """All that an invocation owes, given up or not."""
         ...
 
-    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[Owed]:
+    async def revive(
+        self, functions: Collection[int], delivery_ids: Collection[int], now: float
+    ) -> Sequence[PendingDelivery]:
         """Make them due now, given up or not, as if they were new; gives those that are of these functions."""
         ...
 

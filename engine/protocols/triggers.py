@@ -208,7 +208,7 @@ class PluginService(Protocol):
         ...
 
 
-class TriggerDoor(Protocol):
+class EventSink(Protocol):
     """Where the events of one trigger come in, from when it is stored: its source need not run yet."""
 
     @property
@@ -244,7 +244,7 @@ class TriggerDoor(Protocol):
         """
         ...
 
-    async def accept_with(self, event: Event, others: Sequence[tuple[TriggerDoor, Event]]) -> Sequence[str]:
+    async def accept_with(self, event: Event, others: Sequence[tuple[EventSink, Event]]) -> Sequence[str]:
         """As ``accept``, together with events for other triggers of the plugin: one transaction, all of it or nothing.
 
         A function that is switched off keeps nothing from the others: its event waits until it is on again. Gives the
@@ -258,7 +258,7 @@ class TriggerDoor(Protocol):
         ...
 
 
-class TriggerContext(TriggerDoor, Protocol):
+class TriggerContext(EventSink, Protocol):
     """What a running trigger gets."""
 
     @property
@@ -304,7 +304,7 @@ class TriggerContext(TriggerDoor, Protocol):
         """Return once this invocation has ended; at once if nothing is known of it (any more)."""
         ...
 
-    def trouble(self, problem: str) -> None:
+    def report_problem(self, problem: str) -> None:
         """Show what is wrong while the source tries again by itself; empty once it works."""
         ...
 

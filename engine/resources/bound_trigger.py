@@ -101,8 +101,8 @@ def _bound(
     # Without a plugin nobody knows which of the values are secret.
     hidden: rules.Data = dict.fromkeys(stored.data, MASK)
     shown = rules.masked(plugin, stored.data) if plugin else hidden
-    if plugin and plugin.rules.shown and options is not None:
-        shown |= plugin.rules.shown(options, stored.id, urn, service)
+    if plugin and plugin.rules.reply_fields and options is not None:
+        shown |= plugin.rules.reply_fields(options, stored.id, urn, service)
     if plugin and plugin.rules.address and options is not None:
         shown |= {"invoke_url": plugin.rules.address(stored.kind, options, service)}
     return BoundTrigger(

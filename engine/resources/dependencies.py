@@ -25,7 +25,7 @@ from engine.functions.catalog import Catalog
 from engine.model import CodePackage, Dependency
 from engine.model.clock import Clock
 from engine.resources.dependency_rules import MAX_PER_FUNCTION, MAX_PER_PROJECT, check_dependency
-from engine.resources.repository import Shelf, project_owner
+from engine.resources.repository import Repository, project_owner
 
 
 class NewDependency(Struct, frozen=True, kw_only=True):
@@ -40,13 +40,13 @@ class NewDependency(Struct, frozen=True, kw_only=True):
 
 
 class Dependencies:
-    def __init__(self, shelf: Shelf[Dependency], catalog: Catalog, codes: CodeStore, clock: Clock) -> None:
-        self._shelf, self._catalog, self._codes, self._clock = shelf, catalog, codes, clock
+    def __init__(self, repository: Repository[Dependency], catalog: Catalog, codes: CodeStore, clock: Clock) -> None:
+        self._repository, self._catalog, self._codes, self._clock = repository, catalog, codes, clock
         catalog.quota.count(lambda project: (dependency.code for dependency in self.of(project)))
 
     def packages(self) -> set[str]:
         """The code that must stay."""
-        return {dependency.code.sha256 for _, _, dependency in self._shelf.all()}
+        return {dependency.code.sha256 for _, _, dependency in self._repository.all()}
 
     def named(self, project: str, ids: Sequence[str]) -> tuple[Dependency, ...]:
         """The versions with these ids. Raises UnknownDependency, TooManyDependencies."""
@@ -84,7 +84,7 @@ class Dependencies:
             return await self._create(project, new, code, await self._codes.md5(code))
 
     async def _create(self, project: str, new: NewDependency, code: CodePackage, etag: str) -> Dependency:
-        async with self._shelf.change():
+        async with self._repository.change():
             dep_id, version = self._next(project, new)
             dependency = Dependency(
                 id=str(uuid.uuid4()),
@@ -98,22 +98,22 @@ class Dependencies:
                 description=new.description,
                 created_at=self._clock.now(),
             )
-            await self._shelf.put(project_owner(project), dependency.id, dependency)
+            await self._repository.put(project_owner(project), dependency.id, dependency)
         return dependency
 
     async def delete(self, project: str, dep_id: str, version: str) -> None:
-        async with self._shelf.change():
+        async with self._repository.change():
             dependency = self.show(project, dep_id, version)
             for function in self._catalog.all():
                 if any(one.id == dependency.id for one in function.dependencies):
                     raise DependencyInUse(f"{dependency.name} {version}", f"{function.name}:{function.version}")
-            await self._shelf.delete(project_owner(project), dependency.id)
+            await self._repository.delete(project_owner(project), dependency.id)
 
     def of(self, project: str) -> Iterator[Dependency]:
-        yield from self._shelf.of(project_owner(project)).values()
+        yield from self._repository.of(project_owner(project)).values()
 
     def _by_id(self, project: str, id: str) -> Dependency:
-        dependency = self._shelf.of(project_owner(project)).get(id)
+        dependency = self._repository.of(project_owner(project)).get(id)
         if dependency is None:
             raise UnknownDependency(id)
         return dependency
@@ -121,7 +121,7 @@ class Dependencies:
     def _next(self, project: str, new: NewDependency) -> tuple[str, int]:
         """The id and the number that the new version gets."""
         same = [one for one in self.of(project) if one.name == new.name]
-        if len(self._shelf.of(project_owner(project))) >= MAX_PER_PROJECT:
+        if len(self._repository.of(project_owner(project))) >= MAX_PER_PROJECT:
             raise TooManyDependencies("a project", MAX_PER_PROJECT)
         if not same:
             return str(uuid.uuid4()), 1

@@ -14,7 +14,7 @@ from engine.errors import BadEvent, EventExists, EventTooLarge, TooManyEvents, U
 from engine.functions.catalog import Catalog
 from engine.model.clock import Clock
 from engine.model.urn import FunctionUrn
-from engine.resources.repository import Shelf, function_owner
+from engine.resources.repository import Repository, function_owner
 
 MAX_EVENTS = 10  #: per function
 MAX_SIZE = 4096  #: bytes of the event itself
@@ -32,47 +32,47 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class Events:
-    def __init__(self, shelf: Shelf[Event], catalog: Catalog, clock: Clock) -> None:
-        self._shelf, self._catalog, self._clock = shelf, catalog, clock
+    def __init__(self, repository: Repository[Event], catalog: Catalog, clock: Clock) -> None:
+        self._repository, self._catalog, self._clock = repository, catalog, clock
 
     def list(self, urn: FunctionUrn) -> Sequence[Event]:
         """Oldest first. Raises UnknownFunction, as all do here."""
-        return sorted(self._shelf.of(self._owner(urn)).values(), key=lambda event: event.created_at)
+        return sorted(self._repository.of(self._owner(urn)).values(), key=lambda event: event.created_at)
 
     def show(self, urn: FunctionUrn, id: str) -> Event:
-        event = self._shelf.of(self._owner(urn)).get(id)
+        event = self._repository.of(self._owner(urn)).get(id)
         if event is None:
             raise UnknownEvent(id)
         return event
 
     async def create(self, urn: FunctionUrn, name: str, content: str) -> Event:
         check_event(name, content)
-        async with self._shelf.change():
+        async with self._repository.change():
             owner = self._owner(urn)
-            others = self._shelf.of(owner)
+            others = self._repository.of(owner)
             _check_free(name, others.values())
             if len(others) >= MAX_EVENTS:
                 raise TooManyEvents(MAX_EVENTS)
             now = self._clock.now()
             event = Event(id=str(uuid.uuid4()), name=name, content=content, created_at=now, modified_at=now)
-            await self._shelf.put(owner, event.id, event)
+            await self._repository.put(owner, event.id, event)
         return event
 
     async def update(self, urn: FunctionUrn, id: str, content: str, name: str = "") -> Event:
         """Without ``name`` it keeps its own."""
-        async with self._shelf.change():
+        async with self._repository.change():
             old, owner = self.show(urn, id), self._owner(urn)
             name = name or old.name
             check_event(name, content)
-            _check_free(name, (other for other in self._shelf.of(owner).values() if other.id != id))
+            _check_free(name, (other for other in self._repository.of(owner).values() if other.id != id))
             event = msgspec.structs.replace(old, name=name, content=content, modified_at=self._clock.now())
-            await self._shelf.put(owner, id, event)
+            await self._repository.put(owner, id, event)
         return event
 
     async def delete(self, urn: FunctionUrn, id: str) -> None:
-        async with self._shelf.change():
+        async with self._repository.change():
             self.show(urn, id)
-            await self._shelf.delete(self._owner(urn), id)
+            await self._repository.delete(self._owner(urn), id)
 
     def _owner(self, urn: FunctionUrn) -> str:
         return function_owner(self._catalog.find(urn))

@@ -15,7 +15,7 @@ from engine.model.urn import LATEST
 from engine.protocols import ResourceStore
 from engine.resources.dependencies import Dependencies
 from engine.resources.events import Event, Events
-from engine.resources.repository import Shelf
+from engine.resources.repository import Repository
 from engine.resources.reservation_schedule import Reservation
 from engine.resources.reservations import NoWarmer, Reservations, Warmer
 from engine.resources.tags import Tags, TagSet
@@ -42,14 +42,14 @@ class Resources:
         free_modes: frozenset[str] = frozenset(),
     ) -> None:
         self._store, self._catalog = store, catalog
-        self._shelves: list[Shelf[Any]] = []
-        self._dependencies = Shelf(store, "dependency", Dependency, self._exists)
+        self._repositories: list[Repository[Any]] = []
+        self._dependencies = Repository(store, "dependency", Dependency, self._exists)
         self.dependencies = Dependencies(self._dependencies, catalog, codes, clock)
-        self.tags = Tags(self._shelf("tags", TagSet), catalog)
-        reserved = self._shelf("reservation", Reservation)
+        self.tags = Tags(self._repository("tags", TagSet), catalog)
+        reserved = self._repository("reservation", Reservation)
         self.reservations = Reservations(reserved, catalog, clock, warmer or NoWarmer(), memory=memory)
-        self.tracing = Tracing(self._shelf("tracing", TracingKeys), catalog)
-        self.events = Events(self._shelf("event", Event), catalog, clock)
+        self.tracing = Tracing(self._repository("tracing", TracingKeys), catalog)
+        self.events = Events(self._repository("event", Event), catalog, clock)
         self.triggers = Triggers(store, catalog, registry or Registry(), clock, region=region, free=free_modes)
 
     async def load(self) -> None:
@@ -57,21 +57,21 @@ class Resources:
         await self._dependencies.load()
         self._catalog.find_dependencies = self.dependencies.named
         await self._catalog.load(keep=self.dependencies.packages())
-        for shelf in self._shelves:
-            await shelf.load()
+        for repository in self._repositories:
+            await repository.load()
         await self.triggers.load()
         self._catalog.watch(self._follow)
 
-    def _shelf(self, kind: str, type: type[T]) -> Shelf[T]:
-        shelf = Shelf(self._store, kind, type, self._exists)
-        self._shelves.append(shelf)
-        return shelf
+    def _repository(self, kind: str, type: type[T]) -> Repository[T]:
+        repository = Repository(self._store, kind, type, self._exists)
+        self._repositories.append(repository)
+        return repository
 
     def _exists(self, function_id: int) -> bool:
         return self._catalog.resolve(function_id, LATEST) is not None
 
     def _follow(self, function_id: int, function: Function | None) -> None:
         if not self._exists(function_id):
-            for shelf in self._shelves:
-                shelf.forget(f"function:{function_id}")
+            for repository in self._repositories:
+                repository.forget(f"function:{function_id}")
         self.reservations.look()

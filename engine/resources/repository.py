@@ -34,7 +34,7 @@ def owning_function(owner: str) -> int | None:
     return int(owner.removeprefix(_FUNCTION)) if owner.startswith(_FUNCTION) else None
 
 
-class Shelf(Generic[T]):
+class Repository(Generic[T]):
     """``exists(function_id)`` tells whether a function is still there."""
 
     def __init__(self, store: ResourceStore, kind: str, type: type[T], exists: Callable[[int], bool]) -> None:

@@ -67,7 +67,9 @@ class Reservation(Struct, frozen=True, kw_only=True):
     idle_mode: bool = False
     tactics: Tactics = Tactics()
     since: tuple[float, ...] = ()  #: when each of the Crons was put
-    born: int = 0  #: of the published version that it is for: another one of its name has no part in it; 0: whichever
+    created_key: int = (
+        0  #: of the published version that it is for: another one of its name has no part in it; 0: whichever
+    )
 
     @property
     def largest(self) -> int:

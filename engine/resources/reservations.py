@@ -25,7 +25,7 @@ from engine.functions.catalog import Catalog
 from engine.model import Function
 from engine.model.clock import Clock
 from engine.model.urn import LATEST, FunctionUrn
-from engine.resources.repository import Shelf, function_owner, owning_function
+from engine.resources.repository import Repository, function_owner, owning_function
 from engine.resources.reservation_schedule import Held, Reservation, check_tactics
 
 log = structlog.get_logger("functiond.reservations")
@@ -33,7 +33,7 @@ log = structlog.get_logger("functiond.reservations")
 MAX_PER_PROJECT = 90
 PAUSE = 1.0  #: seconds before a lost instance is replaced: one that dies at once must not keep the machine busy
 RETRY = 30.0  #: seconds after which one that could not be started is tried again
-FARTHEST = 3600.0  #: the clock may be set: a far change is looked at again after this many seconds
+MAX_TIMER = 3600.0  #: the clock may be set: a far change is looked at again after this many seconds
 
 
 class Reserved(Struct, frozen=True, kw_only=True):
@@ -69,9 +69,9 @@ class Reservations:
     """``memory`` is MB for all instances of the engine, 0 for no bound; reservations may have half of it."""
 
     def __init__(
-        self, shelf: Shelf[Reservation], catalog: Catalog, clock: Clock, warmer: Warmer, *, memory: int
+        self, repository: Repository[Reservation], catalog: Catalog, clock: Clock, warmer: Warmer, *, memory: int
     ) -> None:
-        self._shelf, self._catalog, self._clock = shelf, catalog, clock
+        self._repository, self._catalog, self._clock = repository, catalog, clock
         self._warmer, self._memory = warmer, memory
         self._wake, self._asked = anyio.Event(), False
         self._held: dict[tuple[str, str], tuple[Reservation, Held]] = {}  #: by owner and qualifier
@@ -94,17 +94,17 @@ class Reservations:
     async def put(self, urn: FunctionUrn, reservation: Reservation) -> Reservation:
         """Replace it; if it can never be more than 0, there is none any more. Raises InvalidField, TooManyReserved."""
         check_tactics(reservation.tactics)
-        async with self._shelf.change():
+        async with self._repository.change():
             function = self._catalog.find(urn)
             self._check(function, urn.qualifier, reservation.largest)
             owner = function_owner(function)
-            old = self._shelf.of(owner).get(urn.qualifier)
+            old = self._repository.of(owner).get(urn.qualifier)
             if reservation.largest:
-                born = function.born if urn.alias is None else 0
-                wanted = msgspec.structs.replace(reservation.put_at(self._clock.now(), old), born=born)
-                await self._shelf.put(owner, urn.qualifier, wanted)
+                created_key = function.created_key if urn.alias is None else 0
+                wanted = msgspec.structs.replace(reservation.put_at(self._clock.now(), old), created_key=created_key)
+                await self._repository.put(owner, urn.qualifier, wanted)
             elif old is not None:
-                await self._shelf.delete(owner, urn.qualifier)
+                await self._repository.delete(owner, urn.qualifier)
         self.look()
         return reservation
 
@@ -123,15 +123,15 @@ class Reservations:
             complete = await self._fill()
             if not complete and not self._asked:
                 self._wake = anyio.Event()  # what would not start has ended, too: that is no news
-            with anyio.move_on_after(min(self._next_change(), math.inf if complete else RETRY)) as patience:
+            with anyio.move_on_after(min(self._next_change(), math.inf if complete else RETRY)) as max_wait:
                 await self._wake.wait()
-            if not self._asked and not patience.cancelled_caught:
+            if not self._asked and not max_wait.cancelled_caught:
                 await anyio.sleep(PAUSE)
 
     def _next_change(self) -> float:
         """Seconds until another number is wanted."""
         end = min((held.end for _, held in self._held.values()), default=math.inf)
-        return math.inf if end == math.inf else min(end - self._clock.now(), FARTHEST)
+        return math.inf if end == math.inf else min(end - self._clock.now(), MAX_TIMER)
 
     async def _fill(self) -> bool:
         """Start what is missing; False if something would not start."""
@@ -153,7 +153,7 @@ class Reservations:
 
     def _all(self) -> list[Reserved]:
         found, now, before, self._held = [], self._clock.now(), self._held, {}
-        for owner, qualifier, one in self._shelf.all():
+        for owner, qualifier, one in self._repository.all():
             function = self._function(owner, qualifier, one)
             if function is not None:
                 known, held = before.get((owner, qualifier), (None, None))
@@ -172,14 +172,14 @@ class Reservations:
             found = self._catalog.find(msgspec.structs.replace(latest.urn(""), qualifier=qualifier))
         except NotFound:
             return None
-        return found if reservation.born in (0, found.born) else None
+        return found if reservation.created_key in (0, found.created_key) else None
 
     async def _drop_orphans(self) -> None:
         try:
-            async with self._shelf.change():
-                for owner, id, one in list(self._shelf.all()):
+            async with self._repository.change():
+                for owner, id, one in list(self._repository.all()):
                     if self._function(owner, id, one) is None:
-                        await self._shelf.delete(owner, id)
+                        await self._repository.delete(owner, id)
         except Unavailable as problem:  # they count for nothing; the next look tries again
             log.warning("orphaned reservations not deleted", problem=str(problem))
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
 from engine.model import Function
-from engine.resources.repository import Shelf, function_owner
+from engine.resources.repository import Repository, function_owner
 
 MAX_TAGS = 20  #: on one function, and as many of the system's
 KEY, VALUE = 128, 255  #: characters
@@ -41,12 +41,12 @@ class TagFilter(Struct, frozen=True, kw_only=True):
 
 
 class Tags:
-    def __init__(self, shelf: Shelf[TagSet], catalog: Catalog) -> None:
-        self._shelf, self._catalog = shelf, catalog
+    def __init__(self, repository: Repository[TagSet], catalog: Catalog) -> None:
+        self._repository, self._catalog = repository, catalog
 
     def of(self, function: Function) -> TagSet:
         """Until its tags are changed, those that it was created with."""
-        kept = self._shelf.of(function_owner(function)).get(_ID)
+        kept = self._repository.of(function_owner(function)).get(_ID)
         return TagSet(tags=_first_tags(function)) if kept is None else kept
 
     def of_project(self, project: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -61,20 +61,20 @@ class Tags:
         """A key that is there already gets the new value."""
         for key, value in [*added.tags.items(), *added.sys_tags.items()]:
             check_tag(key, value)
-        async with self._shelf.change():
+        async with self._repository.change():
             old = self.of(function)
             new = TagSet(tags=old.tags | added.tags, sys_tags=old.sys_tags | added.sys_tags)
             _check_number("tags", new.tags)
             _check_number("sys_tags", new.sys_tags)
-            await self._shelf.put(function_owner(function), _ID, new)
+            await self._repository.put(function_owner(function), _ID, new)
 
     async def remove(self, function: Function, keys: Sequence[str], sys_keys: Sequence[str]) -> None:
         """Keys that are not there are passed over."""
-        async with self._shelf.change():
+        async with self._repository.change():
             old = self.of(function)
             new = TagSet(tags=_without(old.tags, keys), sys_tags=_without(old.sys_tags, sys_keys))
             if new != old:
-                await self._shelf.put(function_owner(function), _ID, new)
+                await self._repository.put(function_owner(function), _ID, new)
 
     def _matches(self, function: Function, wanted: TagFilter) -> bool:
         own = self.of(function)

@@ -11,7 +11,7 @@ from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
 from engine.model.text import MASK
 from engine.model.urn import FunctionUrn
-from engine.resources.repository import Shelf, function_owner
+from engine.resources.repository import Repository, function_owner
 
 _ID = "tracing"
 _LONGEST = 256
@@ -26,24 +26,24 @@ class TracingKeys(Struct, frozen=True, kw_only=True):
 
 
 class Tracing:
-    def __init__(self, shelf: Shelf[TracingKeys], catalog: Catalog) -> None:
-        self._shelf, self._catalog = shelf, catalog
+    def __init__(self, repository: Repository[TracingKeys], catalog: Catalog) -> None:
+        self._repository, self._catalog = repository, catalog
 
     def show(self, urn: FunctionUrn) -> TracingKeys:
         """Empty keys if there are none."""
-        return self._shelf.of(self._owner(urn)).get(_ID, TracingKeys())
+        return self._repository.of(self._owner(urn)).get(_ID, TracingKeys())
 
     async def put(self, urn: FunctionUrn, keys: TracingKeys) -> None:
         """Empty keys end the tracing; a masked secret means the one that is there."""
-        async with self._shelf.change():
+        async with self._repository.change():
             owner = self._owner(urn)
             if keys.secret == MASK:
                 keys = TracingKeys(access=keys.access, secret=self.show(urn).secret)
             _check(keys)
             if keys.access:
-                await self._shelf.put(owner, _ID, keys)
-            elif _ID in self._shelf.of(owner):
-                await self._shelf.delete(owner, _ID)
+                await self._repository.put(owner, _ID, keys)
+            elif _ID in self._repository.of(owner):
+                await self._repository.delete(owner, _ID)
 
     def _owner(self, urn: FunctionUrn) -> str:
         return function_owner(self._catalog.find(urn))

@@ -37,5 +37,5 @@ def _check_pair(new: BoundTrigger, other: BoundTrigger) -> None:
     if key and same_version and key == same_key(other.plugin, other.options):
         what = ", ".join(f"{name} {value}" for name, value in zip(rules.unique, key, strict=True))
         raise TriggerExists(new.kind, what, other.id)
-    if rules.clash is not None and rules.clash(new.options, other.options, same_function):
+    if rules.conflicts is not None and rules.conflicts(new.options, other.options, same_function):
         raise TriggerClash(new.kind, other.id, other.function)

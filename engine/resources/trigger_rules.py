@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from engine.config.validation import misfit
+from engine.config.validation import describe_issue
 from engine.errors import InvalidField, InvalidTrigger, InvocationModeFixed, StatusFixed
 from engine.model import Mode
 from engine.model.text import MASK, without_nulls
@@ -36,7 +36,7 @@ def read_options(kind: str, plugin: Plugin, data: Data) -> Any:
 
 
 def _misfit(kind: str, plugin: Plugin, data: Data, error: msgspec.ValidationError) -> InvalidTrigger:
-    found = misfit(error, masked(plugin, data), plugin.options)
+    found = describe_issue(error, masked(plugin, data), plugin.options)
     field = f"{EVENT_DATA}.{found.field}" if found.field else EVENT_DATA
     return InvalidTrigger(kind, field, found.value, found.allowed)
 

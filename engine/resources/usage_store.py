@@ -26,7 +26,7 @@ class _Used(Struct, frozen=True, kw_only=True):
     work: float
 
 
-class Months:
+class UsageStore:
     """``load`` it once, before anything runs."""
 
     def __init__(self, usage: Usage, store: ResourceStore, *, pause: float = PAUSE) -> None:

@@ -34,7 +34,7 @@ class Entry:
         return len(self.invocation.payload)
 
 
-class Line:
+class FunctionQueue:
     def __init__(self) -> None:
         self.horizon: tuple[float, int] | None = None
         self.loading = False
@@ -94,7 +94,7 @@ class Line:
             held += entry.size
         self._heap, self._members, self.size = kept, members, held
 
-    def fill(self, page: Iterable[Entry], complete: bool) -> None:
+    def refill(self, page: Iterable[Entry], complete: bool) -> None:
         """Add the page that was read from the horizon on, and what arrived meanwhile."""
         arrivals, self._arrivals, self.loading = self._arrivals, [], False
         entries = list(page)

@@ -28,9 +28,9 @@ log = structlog.get_logger("functiond.scheduler")
 #: Delayed rows made ready in one step.
 PROMOTE_ROWS = 256
 #: The clock may be set: a far due time is looked at again after this many seconds.
-FARTHEST = 3600.0
+MAX_TIMER = 3600.0
 #: Seconds before a page is asked for again that the disk did not give.
-AFTER_TROUBLE = 1.0
+RETRY_DELAY = 1.0
 
 
 class _Absent:
@@ -51,7 +51,7 @@ class Scheduler:
         self._clock = clock
         self._idle: deque[asyncio.Future[Entry]] = deque()
         self._held: set[str] = set()
-        self._forgotten: dict[int, _Absent] = {}
+        self._withheld: dict[int, _Absent] = {}
         self._reads = False  #: rows are on their way from the disk
         self._left: list[int] = []  #: gone since these were read
         self._closed: set[int] = set()
@@ -73,8 +73,8 @@ class Scheduler:
         """Let it wait for its turn; a delayed one only sets the timer, its row waits on disk. See ``close``, too."""
         if invocation.delayed and invocation.function_id not in self._closed:
             self._note_due(invocation.due_at)
-        elif invocation.key in self._forgotten:
-            self._forgotten[invocation.key].entry = Entry(invocation, reply)
+        elif invocation.key in self._withheld:
+            self._withheld[invocation.key].entry = Entry(invocation, reply)
         else:
             self._enqueue(Entry(invocation, reply))
 
@@ -83,8 +83,12 @@ class Scheduler:
         self._closed.add(function_id)
         self._queue.drop(function_id)
 
-    def configure(self, function_id: int, *, weight: float, limit: int, memory: int, places: int = 1) -> None:
-        self._queue.configure(function_id, weight=weight, limit=limit, memory=memory, places=places)
+    def configure(
+        self, function_id: int, *, weight: float, limit: int, memory: int, concurrent_requests: int = 1
+    ) -> None:
+        self._queue.configure(
+            function_id, weight=weight, limit=limit, memory=memory, concurrent_requests=concurrent_requests
+        )
         self._hand_out()
 
     # --- work goes out --------------------------------------------------------------------------------------
@@ -108,21 +112,21 @@ class Scheduler:
         """Take a synchronous call out for good; False if it is not waiting any more."""
         return self._remove(function_id, key) is not None
 
-    def forget(self, function_id: int, key: int) -> None:
-        """Take a waiting one out and let it not come back until ``remember``, to be called once for each of these."""
-        absent = self._forgotten.setdefault(key, _Absent())
+    def withhold(self, function_id: int, key: int) -> None:
+        """Take a waiting one out and let it not come back until ``reinstate``, to be called once for each of these."""
+        absent = self._withheld.setdefault(key, _Absent())
         absent.askers += 1
         absent.entry = self._remove(function_id, key) or absent.entry
 
-    def remember(self, key: int, *, gone: bool) -> None:
+    def reinstate(self, key: int, *, gone: bool) -> None:
         """Unless it is ``gone`` for good, put back what was taken out, or came meanwhile."""
-        absent = self._forgotten[key]
+        absent = self._withheld[key]
         absent.askers -= 1
         absent.gone |= gone
         if absent.gone and self._reads:
             self._left.append(key)
         elif not absent.askers:
-            del self._forgotten[key]
+            del self._withheld[key]
             if absent.entry is not None and not absent.gone:
                 self._enqueue(absent.entry)
 
@@ -159,20 +163,20 @@ class Scheduler:
                     await self._refill()
                 except Unavailable as problem:
                     log.warning("backlog cannot be read", problem=str(problem))
-                    await asyncio.sleep(AFTER_TROUBLE)
+                    await asyncio.sleep(RETRY_DELAY)
                     self._work.set()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
 
     async def _refill(self) -> None:
-        while (hungry := self._queue.hungry()) is not None:
-            function_id, horizon = hungry
+        while (needs_refill := self._queue.needs_refill()) is not None:
+            function_id, horizon = needs_refill
             with self._reading():
                 try:
                     page = await self._window.ready(function_id, horizon, self._queue.page_rows, self._queue.page_size)
                 except BaseException:
-                    self._queue.starve(function_id)
+                    self._queue.refill_failed(function_id)
                     raise
                 self._fill(function_id, page)
 
@@ -181,11 +185,11 @@ class Scheduler:
             return
         entries = []
         for entry in map(Entry, page.invocations):
-            if entry.invocation.key in self._forgotten:
-                self._forgotten[entry.invocation.key].entry = entry
+            if entry.invocation.key in self._withheld:
+                self._withheld[entry.invocation.key].entry = entry
             else:
                 entries.append(entry)
-        self._queue.fill(function_id, entries, complete=page.complete)
+        self._queue.refill(function_id, entries, complete=page.complete)
         self._hand_out()
 
     async def _promote(self) -> None:
@@ -210,8 +214,8 @@ class Scheduler:
         finally:
             self._reads = False
             for key in self._left:
-                if key in self._forgotten and not self._forgotten[key].askers:
-                    del self._forgotten[key]
+                if key in self._withheld and not self._withheld[key].askers:
+                    del self._withheld[key]
             self._left.clear()
 
     # --- inside ---------------------------------------------------------------------------------------------
@@ -261,7 +265,7 @@ class Scheduler:
         self._queue.push(entry)
 
     def _wake_if_hungry(self) -> None:
-        if self._queue.is_hungry:
+        if self._queue.is_low:
             self._work.set()
 
     def _note_due(self, due_at: float | None) -> None:
@@ -272,7 +276,7 @@ class Scheduler:
     def _wake_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(min(max(seconds, 0.0), FARTHEST), self._on_timer)
+        self._timer = asyncio.get_running_loop().call_later(min(max(seconds, 0.0), MAX_TIMER), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

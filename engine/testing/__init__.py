@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from engine.testing.catalog import MemoryCatalogStore
 from engine.testing.executor import InlineContext, InlineExecutor
+from engine.testing.outbox import MemoryOutbox
 from engine.testing.storage import (
     MemoryJournal,
-    MemoryOutbox,
     MemoryRecords,
     MemoryStorage,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, islice
 from typing import Any
 
@@ -17,11 +17,12 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from engine.errors import IdempotencyConflict
-from engine.model import Attempt, DestinationSpec, Invocation, Outcome, Owed, Record, State
+from engine.model import Attempt, DestinationSpec, Invocation, Outcome, PendingDelivery, Record, State
 from engine.model.identity import Identity, key_at
-from engine.model.retry import HISTORY, MAX_DEATHS
+from engine.model.retry import HISTORY, MAX_CRASHES
 from engine.protocols import Discarded, Page, Purged, Recovery, Selection, Settlement
 from engine.testing.catalog import MemoryCatalogStore
+from engine.testing.outbox import MemoryOutbox
 
 
 class Row(Struct, kw_only=True):
@@ -56,23 +57,26 @@ class MemoryStorage:
     def __init__(self, *, node: int = 1, idempotency_retention: float = 86_400.0) -> None:
         self.identity = Identity(node)
         self.rows: dict[int, Row] = {}
-        self.debts: dict[int, Owed] = {}
+        self.debts: dict[int, PendingDelivery] = {}
         self.last_owed_id = 0
         self.journal = MemoryJournal(self, idempotency_retention)
         self.records = MemoryRecords(self)
-        self.outbox = MemoryOutbox(self)
+        self.outbox = MemoryOutbox(self.debts, self._append)
         self.catalog = MemoryCatalogStore()
 
     def owe(self, invocation: Invocation, state: State, spec: DestinationSpec, due_at: float) -> None:
         self.last_owed_id += 1
-        self.debts[self.last_owed_id] = Owed(
-            owed_id=self.last_owed_id,
+        self.debts[self.last_owed_id] = PendingDelivery(
+            delivery_id=self.last_owed_id,
             key=invocation.key,
             function_id=invocation.function_id,
             condition="success" if state is State.SUCCESS else "failure",
             destination=spec,
             due_at=due_at,
         )
+
+    def _append(self, invocation: Invocation) -> None:
+        self.rows[invocation.key] = Row(invocation=invocation)
 
 
 class MemoryJournal:
@@ -81,17 +85,21 @@ class MemoryJournal:
     def __init__(self, storage: MemoryStorage, idempotency_retention: float) -> None:
         self._storage = storage
         self._retention = idempotency_retention
-        self._tokens: dict[tuple[int, str], tuple[str, bytes, float]] = {}
+        self._idempotency_keys: dict[tuple[int, str], tuple[str, bytes, float]] = {}
 
     # --- Journal --------------------------------------------------------------------------------------------
 
     def append(
-        self, invocation: Invocation, *, token: str = "", then: Callable[[Invocation, bool], None] | None = None
+        self,
+        invocation: Invocation,
+        *,
+        idempotency_key: str = "",
+        then: Callable[[Invocation, bool], None] | None = None,
     ) -> asyncio.Future[str]:
         error: Exception | None = None
         request_id = invocation.request_id
         try:
-            request_id = self.store(invocation, token)
+            request_id = self.store(invocation, idempotency_key)
         except IdempotencyConflict as conflict:
             error = conflict
         stored = error is None and request_id == invocation.request_id
@@ -151,19 +159,19 @@ class MemoryJournal:
                 row.invocation = replace(row.invocation, delayed=False)
 
     async def recover(self) -> Recovery:
-        condemned, revived = [], 0
+        poisoned, revived = [], 0
         rows = sorted(self._storage.rows.values(), key=lambda row: row.invocation.key)
         for row in rows:
-            if row.state is State.RUNNING and row.invocation.deaths >= MAX_DEATHS:
-                condemned.append(row.invocation)
+            if row.state is State.RUNNING and row.invocation.crash_count >= MAX_CRASHES:
+                poisoned.append(row.invocation)
             elif row.state is State.RUNNING:
-                row.invocation = replace(row.invocation, deaths=row.invocation.deaths + 1, delayed=False)
+                row.invocation = replace(row.invocation, crash_count=row.invocation.crash_count + 1, delayed=False)
                 row.state = State.WAIT
                 revived += 1
         return Recovery(
             backlog=self._backlog(),
             waiting=frozenset(row.invocation.function_id for row in rows if row.ready),
-            condemned=tuple(condemned),
+            poisoned=tuple(poisoned),
             next_due=self._next_due(),
             revived=revived,
         )
@@ -191,16 +199,16 @@ class MemoryJournal:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def store(self, invocation: Invocation, token: str) -> str:
-        """Gives the request id: of an earlier one, if ``token`` was used for it. Raises IdempotencyConflict."""
-        name, now = (invocation.function_id, token), invocation.accepted_on_clock
-        known = self._tokens.get(name) if token else None
+    def store(self, invocation: Invocation, idempotency_key: str) -> str:
+        """Return the request id, or that of the first use of the key. Raises IdempotencyConflict."""
+        name, now = (invocation.function_id, idempotency_key), invocation.accepted_on_clock
+        known = self._idempotency_keys.get(name) if idempotency_key else None
         if known is not None and known[2] > now:
             if known[1] != invocation.payload:
-                raise IdempotencyConflict(token)
+                raise IdempotencyConflict(idempotency_key)
             return known[0]
-        if token:
-            self._tokens[name] = invocation.request_id, invocation.payload, now + self._retention
+        if idempotency_key:
+            self._idempotency_keys[name] = invocation.request_id, invocation.payload, now + self._retention
         self._storage.rows[invocation.key] = Row(invocation=invocation)
         return invocation.request_id
 
@@ -237,7 +245,7 @@ class MemoryRecords:
         return None if row is None else _record(row)
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
-        owing = {owed.key for owed in self._storage.debts.values() if owed.due_at is not None}
+        owing = {pending.key for pending in self._storage.debts.values() if pending.due_at is not None}
         ended = [row for _, row in sorted(self._storage.rows.items()) if row.ended_at is not None]
         kept_rows, kept_size = len(ended), sum(row.size for row in ended)
         dropped: list[str] = []
@@ -256,58 +264,8 @@ class MemoryRecords:
 
     def _drop(self, key: int) -> None:
         del self._storage.rows[key]
-        for owed in [owed for owed in self._storage.debts.values() if owed.key == key]:
-            del self._storage.debts[owed.owed_id]
-
-
-class MemoryOutbox:
-    def __init__(self, storage: MemoryStorage) -> None:
-        self._storage = storage
-        self.abandoned: dict[int, Owed] = {}
-
-    async def owed(self, now: float, rows: int, each: int) -> tuple[Sequence[Owed], float | None]:
-        waiting = sorted(self._storage.debts.values(), key=lambda owed: owed.due_at)
-        each = min(each, max(1, rows // max(1, len({owed.destination for owed in waiting}))))
-        due, counts = [], Counter[DestinationSpec]()
-        for owed in waiting:
-            if owed.due_at <= now and counts[owed.destination] < each:
-                counts[owed.destination] += 1
-                due.append(owed)
-        return due, min((owed.due_at for owed in waiting if owed.due_at > now), default=None)
-
-    async def delivered(self, owed: Owed, append: Invocation | None = None) -> None:
-        self._storage.debts.pop(owed.owed_id, None)
-        if append is not None:
-            self._storage.rows[append.key] = Row(invocation=append)
-
-    async def postpone(self, owed: Owed, due_at: float | None, error: str) -> None:
-        known = self._storage.debts[owed.owed_id]
-        changed = replace(known, tries=known.tries + 1, error=error)
-        if due_at is None:
-            self.abandoned[owed.owed_id] = replace(changed, due_at=math.inf)
-            del self._storage.debts[owed.owed_id]
-        else:
-            self._storage.debts[owed.owed_id] = replace(changed, due_at=due_at)
-
-    async def given_up(self, functions: Collection[int], offset: int, limit: int) -> tuple[Sequence[Owed], int]:
-        found = [owed for _, owed in sorted(self.abandoned.items()) if owed.function_id in functions]
-        return found[offset : offset + limit], len(found)
-
-    async def pending(self, functions: Collection[int], after: int, limit: int) -> tuple[Sequence[Owed], int]:
-        found = [one for id, one in sorted(self._storage.debts.items()) if id > after and one.function_id in functions]
-        return found[:limit], found[limit - 1].owed_id if len(found) > limit else 0
-
-    async def owed_for(self, key: int) -> Sequence[Owed]:
-        owed = {**self._storage.debts, **self.abandoned}
-        return [one for _, one in sorted(owed.items()) if one.key == key]
-
-    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[Owed]:
-        known = self._storage.debts | self.abandoned
-        mine = sorted(one for one, owed in known.items() if one in owed_ids and owed.function_id in functions)
-        for one in mine:
-            self._storage.debts[one] = replace(known[one], due_at=now, since=now, tries=0)
-            self.abandoned.pop(one, None)
-        return [self._storage.debts[one] for one in mine]
+        for pending in [pending for pending in self._storage.debts.values() if pending.key == key]:
+            del self._storage.debts[pending.delivery_id]
 
 
 def _up_to(size: int, invocations: Sequence[Invocation]) -> tuple[Invocation, ...]:

@@ -46,9 +46,9 @@ class MemoryCursors:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _append(self, invocation: Invocation, token: str) -> str:
+    def _append(self, invocation: Invocation, idempotency_key: str) -> str:
         try:
-            return self._storage.journal.store(invocation, token)
+            return self._storage.journal.store(invocation, idempotency_key)
         except IdempotencyConflict:
             return ""
 

@@ -11,32 +11,32 @@ from engine.errors import BacklogFull, FunctionDisabled, OutcomeUnknown, Shuttin
 from engine.model import Request
 from engine.protocols import EVENT_LIMIT, CursorMove, Event
 from engine.resources.bound_trigger import BoundTrigger
-from engine.triggers.ingress import Door, Doors, Tally
-from engine.triggers.plugin_contexts import PluginParts
-from engine.triggers.supervisor import Keeper
+from engine.triggers.ingress import IngressDeps, Tally, TriggerIngress
+from engine.triggers.plugin_contexts import EnginePluginContext
+from engine.triggers.supervisor import Supervisor
 
 log = structlog.get_logger("functiond.triggers")
 
 
-class SourceContext(Door):
+class SourceContext(TriggerIngress):
     """Satisfies ``TriggerContext``."""
 
     def __init__(
         self,
         trigger: BoundTrigger,
-        plugin: PluginParts,
-        doors: Doors,
-        keeper: Keeper,
+        plugin: EnginePluginContext,
+        deps: IngressDeps,
+        supervisor: Supervisor,
         tally: Tally,
         positions: Mapping[str, bytes],
     ) -> None:
-        super().__init__(trigger, plugin, doors, tally)
-        self._keeper, self._positions = keeper, dict(positions)
+        super().__init__(trigger, plugin, deps, tally)
+        self._supervisor, self._positions = supervisor, dict(positions)
         self.generation, self.since = trigger.stored.generation, trigger.stored.modified_at
 
     @property
     def deleted(self) -> bool:
-        return self._keeper.deleted
+        return self._supervisor.deleted
 
     @property
     def cursors(self) -> Mapping[str, bytes]:
@@ -53,18 +53,18 @@ class SourceContext(Door):
         return ids
 
     async def enabled(self) -> bool:
-        return await self._doors.enabled(self._trigger.function_id)
+        return await self._deps.enabled(self._trigger.function_id)
 
     async def ended(self, request_id: str) -> None:
-        key = self._doors.identity.key_of(request_id)
+        key = self._deps.identity.key_of(request_id)
         if key is not None:
-            await self._doors.dispatcher.ended(key, None)
+            await self._deps.dispatcher.ended(key, None)
 
-    def trouble(self, problem: str) -> None:
-        self._keeper.trouble(problem)
+    def report_problem(self, problem: str) -> None:
+        self._supervisor.report_problem(problem)
 
     def remark(self, text: str) -> None:
-        self._keeper.remark(text)
+        self._supervisor.remark(text)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -72,23 +72,23 @@ class SourceContext(Door):
         """Until it is stored; what is in the way goes away some day, and nothing may be lost for it."""
         while True:
             try:
-                ids = await self._doors.intake.accept_batch(requests, self._move(positions))
+                ids = await self._deps.intake.accept_batch(requests, self._move(positions))
             except BacklogFull as full:
-                self._keeper.note(f"paused: {full}")
+                self._supervisor.set_problem(f"paused: {full}")
                 size = sum(len(request.payload) for request in requests)
-                await self._doors.backlog.wait_for_room(self._trigger.function_id, len(requests), size)
+                await self._deps.backlog.wait_for_room(self._trigger.function_id, len(requests), size)
             except FunctionDisabled as disabled:
-                self._keeper.note(f"paused: {disabled}")
-                await self._doors.enabled(self._trigger.function_id)
+                self._supervisor.set_problem(f"paused: {disabled}")
+                await self._deps.enabled(self._trigger.function_id)
             except ShuttingDown:
                 await anyio.sleep_forever()  # the next engine goes on from the cursors
             except OutcomeUnknown:
                 raise  # only the cursors on disk can tell: start again from them
             except Unavailable as problem:
-                self._keeper.note(f"paused: {problem}")
+                self._supervisor.set_problem(f"paused: {problem}")
                 await anyio.sleep(problem.retry_after)
             else:
-                self._keeper.note("")
+                self._supervisor.set_problem("")
                 return ids
 
     def _move(self, positions: Mapping[str, bytes]) -> CursorMove | None:

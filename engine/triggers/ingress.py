@@ -12,13 +12,13 @@ from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.intake import Intake
-from engine.protocols import EVENT_LIMIT, Cursors, Event, TriggerDoor
+from engine.protocols import EVENT_LIMIT, Cursors, Event, EventSink
 from engine.resources.bound_trigger import BoundTrigger
 from engine.scheduling.backlog import Backlog
-from engine.triggers.plugin_contexts import PluginParts
+from engine.triggers.plugin_contexts import EnginePluginContext
 
 
-class Doors(Struct, frozen=True, kw_only=True):
+class IngressDeps(Struct, frozen=True, kw_only=True):
     """Where sources bring what they have."""
 
     intake: Intake
@@ -36,11 +36,11 @@ class Tally:
         self.accepted = self.refused = 0
 
 
-class Door:
-    """Satisfies ``TriggerDoor``."""
+class TriggerIngress:
+    """Satisfies ``EventSink``."""
 
-    def __init__(self, trigger: BoundTrigger, plugin: PluginParts, doors: Doors, tally: Tally) -> None:
-        self._trigger, self._doors, self._tally = trigger, doors, tally
+    def __init__(self, trigger: BoundTrigger, plugin: EnginePluginContext, deps: IngressDeps, tally: Tally) -> None:
+        self._trigger, self._deps, self._tally = trigger, deps, tally
         self._urn: FunctionUrn = parse_urn(trigger.function, region=plugin.region, project=trigger.project)
         self.plugin = plugin
         self.trigger_id, self.kind, self.mode = trigger.id, trigger.kind, trigger.mode
@@ -48,29 +48,31 @@ class Door:
 
     async def accept(self, event: Event) -> str:
         _check_size(event)
-        request_id = await self._doors.intake.accept(self._request(event))
+        request_id = await self._deps.intake.accept(self._request(event))
         self._tally.accepted += 1
         return request_id
 
-    async def accept_with(self, event: Event, others: Sequence[tuple[TriggerDoor, Event]]) -> Sequence[str]:
-        pairs: list[tuple[Door, Event]] = [(self, event)]
-        for door, other in others:
-            assert isinstance(door, Door)
-            pairs.append((door, other))
+    async def accept_with(self, event: Event, others: Sequence[tuple[EventSink, Event]]) -> Sequence[str]:
+        pairs: list[tuple[TriggerIngress, Event]] = [(self, event)]
+        for ingress, other in others:
+            assert isinstance(ingress, TriggerIngress)
+            pairs.append((ingress, other))
         for _, one in pairs:
             _check_size(one)
-        ids = await self._doors.intake.accept_batch([door._request(one, patient=True) for door, one in pairs])
-        for (door, _), request_id in zip(pairs, ids, strict=True):
-            door._tally.accepted += bool(request_id)
+        ids = await self._deps.intake.accept_batch(
+            [ingress._request(one, accept_when_disabled=True) for ingress, one in pairs]
+        )
+        for (ingress, _), request_id in zip(pairs, ids, strict=True):
+            ingress._tally.accepted += bool(request_id)
         return ids
 
     async def call(self, event: Event) -> tuple[str, Outcome]:
         _check_size(event)
-        request_id, _, outcome = await self._doors.intake.call(self._request(event, Mode.SYNC))
+        request_id, _, outcome = await self._deps.intake.call(self._request(event, Mode.SYNC))
         self._tally.accepted += 1
         return request_id, outcome
 
-    def _request(self, event: Event, mode: Mode = Mode.ASYNC, *, patient: bool = False) -> Request:
+    def _request(self, event: Event, mode: Mode = Mode.ASYNC, *, accept_when_disabled: bool = False) -> Request:
         return Request(
             function=self._urn,
             payload=event.payload,
@@ -79,7 +81,7 @@ class Door:
             idempotency_key=event.idempotency_key,
             headers=event.headers,
             hops=event.hops,
-            patient=patient,
+            accept_when_disabled=accept_when_disabled,
         )
 
 

@@ -14,12 +14,12 @@ from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
 from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers.ingress import Tally
-from engine.triggers.supervisor import STOPPED, Health, Keeper
+from engine.triggers.supervisor import STOPPED, Health, Supervisor
 
 DISABLED, NO_SOURCE = "disabled", "no source"
 
 #: Runs a trigger's source once, to its end or failure.
-RunOnce = Callable[[BoundTrigger, Keeper, Tally], Awaitable[None]]
+RunOnce = Callable[[BoundTrigger, Supervisor, Tally], Awaitable[None]]
 #: Entered while a trigger is to run, from when that is stored.
 Known = Callable[[BoundTrigger, Tally], AbstractContextManager[None]]
 
@@ -56,13 +56,13 @@ class Source:
         self._caught_up.clear()
         self._changed.set()
         if self._life is not None:
-            self._life.keeper.settled.set()  # whoever waits for it to start has something new to do
+            self._life.supervisor.settled.set()  # whoever waits for it to start has something new to do
 
     async def settled(self) -> None:
         """Return once the source does as was wanted last: it runs or has failed, or has ended."""
         await self._caught_up.wait()
         if self._life is not None:
-            await self._life.keeper.settled.wait()
+            await self._life.supervisor.settled.wait()
 
     async def run(self) -> None:
         """Until the trigger is gone."""
@@ -78,7 +78,7 @@ class Source:
                 await self._changed.wait()
 
     def state(self) -> SourceState:
-        health = self._life.keeper.health if self._life else self._rest
+        health = self._life.supervisor.health if self._life else self._rest
         return SourceState(
             state=health.state,
             problem=health.problem,
@@ -105,41 +105,43 @@ class Source:
             problem = wanted.problem if wanted is not None else ""
             self._rest = Health(state=_resting(wanted), problem=problem, since=self._clock.now())
             return
-        keeper = self._begin(wanted, lives)
+        supervisor = self._begin(wanted, lives)
         if old is not None:
-            await keeper.settled.wait()
+            await supervisor.settled.wait()
             await old.end()
 
-    def _begin(self, trigger: BoundTrigger, lives: TaskGroup) -> Keeper:
-        keeper = Keeper(self._clock, self._policy, trigger=trigger.id, kind=trigger.kind, function=trigger.function)
-        self._life = _Life(keeper)
+    def _begin(self, trigger: BoundTrigger, lives: TaskGroup) -> Supervisor:
+        supervisor = Supervisor(
+            self._clock, self._policy, trigger=trigger.id, kind=trigger.kind, function=trigger.function
+        )
+        self._life = _Life(supervisor)
         lives.start_soon(self._life.run, lambda status: self._run_once(trigger, status, self._tally))
-        return keeper
+        return supervisor
 
 
 class _Life:
     """A source with one set of options, from its start to its end."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self.keeper = keeper
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
         self._scope = anyio.CancelScope()
         self._ended = asyncio.Event()
 
-    async def run(self, run_once: Callable[[Keeper], Awaitable[None]]) -> None:
+    async def run(self, run_once: Callable[[Supervisor], Awaitable[None]]) -> None:
         try:
             with self._scope:
-                await self.keeper.keep(run_once)
+                await self.supervisor.run_forever(run_once)
         finally:
             self._ended.set()
 
     async def end(self, *, deleted: bool = False) -> None:
-        self.keeper.deleted = deleted
+        self.supervisor.deleted = deleted
         self._scope.cancel()
         await self._ended.wait()
 
 
 def _overlaps(trigger: BoundTrigger | None) -> bool:
-    return trigger is not None and trigger.runnable and trigger.plugin.rules.overlaps
+    return trigger is not None and trigger.runnable and trigger.plugin.rules.start_before_stop
 
 
 def _resting(trigger: BoundTrigger | None) -> str:

@@ -31,10 +31,10 @@ from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import Triggers
 from engine.scheduling.backlog import Backlog
 from engine.triggers.context import SourceContext
-from engine.triggers.ingress import Door, Doors, Tally
-from engine.triggers.plugin_contexts import AllParts, PluginParts
+from engine.triggers.ingress import IngressDeps, Tally, TriggerIngress
+from engine.triggers.plugin_contexts import EnginePluginContext, PluginContexts
 from engine.triggers.source import Source, SourceState
-from engine.triggers.supervisor import Health, Keeper
+from engine.triggers.supervisor import Health, Supervisor
 
 log = structlog.get_logger("functiond.triggers")
 
@@ -56,7 +56,7 @@ class Sources:
         self,
         *,
         triggers: Triggers,
-        parts: AllParts,
+        parts: PluginContexts,
         intake: Intake,
         cursors: Cursors,
         backlog: Backlog,
@@ -68,7 +68,7 @@ class Sources:
     ) -> None:
         self._triggers, self._parts, self._catalog = triggers, parts, catalog
         self._clock, self._policy = clock, policy
-        self._doors = Doors(
+        self._deps = IngressDeps(
             intake=intake,
             cursors=cursors,
             backlog=backlog,
@@ -77,7 +77,7 @@ class Sources:
             enabled=self._enabled,
         )
         self._sources: dict[str, Source] = {}
-        self._services: dict[str, Keeper] = {}
+        self._services: dict[str, Supervisor] = {}
         self._past = Tally()  #: of triggers that are gone
         self._paused: dict[asyncio.Future[None], int] = {}
         self._tasks: TaskGroup | None = None
@@ -113,7 +113,7 @@ class Sources:
         states = [source.state() for source in self._sources.values()]
         return SourcesStatistics(
             states=dict(Counter(state.state for state in states)),
-            services={table: keeper.health for table, keeper in self._services.items()},
+            services={table: supervisor.health for table, supervisor in self._services.items()},
             accepted=self._past.accepted + sum(state.accepted for state in states),
             refused=self._past.refused + sum(state.refused for state in states),
         )
@@ -122,15 +122,15 @@ class Sources:
 
     async def _start_services(self, tasks: TaskGroup) -> None:
         for table, parts in self._parts.services().items():
-            keeper = self._services[table] = Keeper(self._clock, self._policy, service=table)
-            tasks.start_soon(keeper.keep, _service(parts))
+            supervisor = self._services[table] = Supervisor(self._clock, self._policy, service=table)
+            tasks.start_soon(supervisor.run_forever, _service(parts))
         with anyio.move_on_after(START):
-            for keeper in self._services.values():
-                await keeper.settled.wait()
+            for supervisor in self._services.values():
+                await supervisor.settled.wait()
 
     async def _await_push_sources(self) -> None:
         """So that who sends once the engine serves finds them."""
-        pushing = [self._sources[one.id] for one in self._triggers.all() if one.plugin.rules.overlaps]
+        pushing = [self._sources[one.id] for one in self._triggers.all() if one.plugin.rules.start_before_stop]
         with anyio.move_on_after(START):
             for source in pushing:
                 await source.settled()
@@ -149,18 +149,18 @@ class Sources:
         self._past.accepted += source.state().accepted
         self._past.refused += source.state().refused
 
-    async def _run_once(self, trigger: BoundTrigger, keeper: Keeper, tally: Tally) -> None:
+    async def _run_once(self, trigger: BoundTrigger, supervisor: Supervisor, tally: Tally) -> None:
         assert trigger.plugin.trigger is not None
-        positions: Mapping[str, bytes] = await self._doors.cursors.read(trigger.id)
+        positions: Mapping[str, bytes] = await self._deps.cursors.read(trigger.id)
         parts = self._parts.of(trigger.plugin)
-        context = SourceContext(trigger, parts, self._doors, keeper, tally, positions)
-        await trigger.plugin.trigger(trigger.options).run(context, task_status=keeper)
+        context = SourceContext(trigger, parts, self._deps, supervisor, tally, positions)
+        await trigger.plugin.trigger(trigger.options).run(context, task_status=supervisor)
 
     def _known(self, trigger: BoundTrigger, tally: Tally) -> AbstractContextManager[None]:
-        known, parts = trigger.plugin.rules.known, self._parts.of(trigger.plugin)
+        known, parts = trigger.plugin.rules.on_registered, self._parts.of(trigger.plugin)
         if known is None:
             return nullcontext()
-        return known(parts.service, trigger.options, Door(trigger, parts, self._doors, tally))
+        return known(parts.service, trigger.options, TriggerIngress(trigger, parts, self._deps, tally))
 
     async def _enabled(self, function_id: int) -> bool:
         waited = False
@@ -179,9 +179,9 @@ class Sources:
                 waiter.set_result(None)
 
 
-def _service(parts: PluginParts) -> Callable[[Keeper], Awaitable[None]]:
-    async def run(keeper: Keeper) -> None:
+def _service(parts: EnginePluginContext) -> Callable[[Supervisor], Awaitable[None]]:
+    async def run(supervisor: Supervisor) -> None:
         assert parts.service is not None
-        await parts.service.run(parts, task_status=keeper)
+        await parts.service.run(parts, task_status=supervisor)
 
     return run

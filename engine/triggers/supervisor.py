@@ -37,7 +37,7 @@ class Health(Struct, frozen=True, kw_only=True):
     next_try: float = 0.0  #: when it is started again, if it is failing
 
 
-class Keeper:
+class Supervisor:
     """``settled`` is set once it runs, or has failed for the first time."""
 
     def __init__(self, clock: Clock, policy: RetryPolicy, **named: str) -> None:
@@ -49,7 +49,7 @@ class Keeper:
         self.deleted = False  #: it is ended because what it runs for is gone
         self.health = Health(state=STARTING, since=clock.now())
 
-    async def keep(self, run: Callable[[Keeper], Awaitable[None]]) -> None:
+    async def run_forever(self, run: Callable[[Supervisor], Awaitable[None]]) -> None:
         """Run it until cancelled; ``run`` gets the keeper as its ``task_status``."""
         while True:
             began = self._clock.now()
@@ -75,13 +75,13 @@ class Keeper:
         self._show(RUNNING, "")
         self.settled.set()
 
-    def trouble(self, problem: str) -> None:
+    def report_problem(self, problem: str) -> None:
         """It runs, and says that something is wrong; or, with an empty text, that all is well again."""
         if (problem or self._remark) != self.health.problem:
             log.warning("service in trouble" if problem else "service works again", **self._named, problem=problem)
-            self.note(problem)
+            self.set_problem(problem)
 
-    def note(self, problem: str) -> None:
+    def set_problem(self, problem: str) -> None:
         """The same for what comes and goes too often for the log."""
         if (problem or self._remark) != self.health.problem:
             self._show(self.health.state, problem)
@@ -90,7 +90,7 @@ class Keeper:
         """Show from now on, whenever there is no problem, something that has happened."""
         before, self._remark = self._remark, storable(text)
         if self.health.problem in ("", before):
-            self.note("")
+            self.set_problem("")
 
     def _show(self, state: str, problem: str, next_try: float = 0.0) -> None:
         now, failures, shown = self._clock.now(), self._failures, storable(problem) or self._remark

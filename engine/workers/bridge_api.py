@@ -37,7 +37,7 @@ class Api:
     def begin(self):
         """Bootstrap has been started, and will ask."""
 
-    def hungry(self):
+    def wants_request(self):
         while self.waiting and not self.waiting[0].connection.alive():
             self.waiting.popleft()
         return bool(self.waiting)
@@ -76,7 +76,7 @@ class Api:
             self.redeliver()
 
     def redeliver(self):
-        while self.undelivered and self.hungry():
+        while self.undelivered and self.wants_request():
             self.invoke(self.undelivered.popleft())
 
     def conclude(self, client, action, request_id, message):

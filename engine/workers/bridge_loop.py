@@ -36,10 +36,10 @@ class Loop:
     def run(self):
         """Until the process ends."""
         while True:
-            patience = None
+            max_wait = None
             if self.timers:
-                patience = max(0.0, min(when for when, _ in self.timers) - time.monotonic())
-            for key, events in self.selector.select(patience):
+                max_wait = max(0.0, min(when for when, _ in self.timers) - time.monotonic())
+            for key, events in self.selector.select(max_wait):
                 key.data(events)
             if self.timers:
                 self.ring()

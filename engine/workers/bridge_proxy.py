@@ -63,7 +63,7 @@ class Proxy:
         self.bridge.ready()
         self.bridge.invite()
 
-    def hungry(self):
+    def wants_request(self):
         return True  # the engine sends no more than the instance may have
 
     def invoke(self, invocation):
@@ -105,9 +105,9 @@ class Proxy:
 
 def wait_for_port():
     """Until it can be listened on. Raises CannotStart."""
-    patience = time.monotonic() + LETTING_GO
+    max_wait = time.monotonic() + LETTING_GO
     while (problem := port_problem()) is not None:
-        if time.monotonic() > patience:
+        if time.monotonic() > max_wait:
             text = "port %d, where the function's server belongs, cannot be had: %s; end what uses it" % (PORT, problem)
             raise CannotStart(INIT_FAILED, text)
         time.sleep(RETRY)

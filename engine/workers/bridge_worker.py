@@ -142,7 +142,7 @@ class Bridge:
         kind = self.wire.peek()
         if kind == INVOKE:
             # What nobody has asked for stays unread: if bootstrap ends now, the engine sees that it has not run.
-            if self.front.hungry():
+            if self.front.wants_request():
                 self.front.invoke(parse_invocation(self.wire.read()[1], self.setup["timeout"]))
             else:
                 self.watching = False

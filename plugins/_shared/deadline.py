@@ -9,7 +9,7 @@ import anyio
 
 
 @contextmanager
-def patience(problem: str, seconds: float) -> Iterator[None]:
+def deadline(problem: str, seconds: float) -> Iterator[None]:
     """Raises ConnectionError, with the problem in words, if the block takes longer."""
     try:
         with anyio.fail_after(seconds):

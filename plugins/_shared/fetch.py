@@ -22,7 +22,7 @@ log = structlog.get_logger("functiond.plugins")
 
 LONGEST = 2000  #: characters of a URL
 LIMIT = 64 << 10  #: bytes of an answer
-PATIENCE = 10.0  #: seconds for all of it
+MAX_WAIT = 10.0  #: seconds for all of it
 
 
 class Fetcher:
@@ -35,7 +35,7 @@ class Fetcher:
         """Raises Forbidden for what may not be fetched, or is refused there; Unavailable for what may be later."""
         parts = self._checked(url)
         try:
-            with anyio.fail_after(PATIENCE):
+            with anyio.fail_after(MAX_WAIT):
                 return await self._fetch(parts)
         except (OSError, TimeoutError) as error:
             raise Unavailable(f"{parts.netloc} does not answer: {error or type(error).__name__}") from error

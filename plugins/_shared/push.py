@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from engine import (
     Event,
+    EventSink,
     FunctiondError,
     FunctionDisabled,
     IdempotencyConflict,
@@ -19,7 +20,6 @@ from engine import (
     Overloaded,
     PayloadTooLarge,
     PushReply,
-    TriggerDoor,
 )
 
 
@@ -37,7 +37,7 @@ def push_operation(name: str, path: str, status: int = 202) -> Operation:
     return Operation(name=name, method="POST", path=path, body=body, reply=Accepted, status=status, own=True)
 
 
-async def accept_each(pairs: Iterable[tuple[TriggerDoor, Event]]) -> int:
+async def accept_each(pairs: Iterable[tuple[EventSink, Event]]) -> int:
     """Each on its own: what one function refuses keeps nothing from the others. Gives how many were accepted.
 
     Events have keys: who gives an id twice means the same event. So the sender, who hears of a refusal at the end,
@@ -46,10 +46,10 @@ async def accept_each(pairs: Iterable[tuple[TriggerDoor, Event]]) -> int:
     accepted = 0
     later: FunctiondError | None = None
     never: FunctiondError | None = None
-    for door, event in pairs:
+    for sink, event in pairs:
         try:
             with suppress(IdempotencyConflict):
-                await door.accept(event)
+                await sink.accept(event)
         except (FunctionDisabled, Overloaded) as refusal:
             later = later or refusal
         except (NotFound, PayloadTooLarge) as refusal:

@@ -6,7 +6,7 @@ The caller waits for the function unless the backend says ``async``.
 from __future__ import annotations
 
 from engine import Mode, Plugin, TriggerRules
-from plugins.apig.options import ApigOptions, clash, mode, shown
+from plugins.apig.options import ApigOptions, conflicts, mode, shown
 from plugins.apig.settings import ApigSettings
 from plugins.apig.source import ApigService, ApigTrigger, address
 
@@ -24,9 +24,9 @@ plugin = Plugin(
         unique=("name",),
         mode=mode,
         mode_option="func_info",
-        clash=clash,
-        overlaps=True,
-        shown=shown,
+        conflicts=conflicts,
+        start_before_stop=True,
+        reply_fields=shown,
         address=address,
     ),
 )

@@ -13,7 +13,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-class ClientGone(Exception):
+class ClientDisconnect(Exception):
     """Nobody is left to answer."""
 
 
@@ -33,7 +33,7 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -
         raise PayloadTooLarge(limit)
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise ClientGone
+        raise ClientDisconnect
     body: bytes = message.get("body", b"")
     return await _read_on(receive, body, limit) if message.get("more_body") or len(body) > limit else body
 
@@ -43,7 +43,7 @@ async def _read_on(receive: Receive, begun: bytes, limit: int) -> bytes:
     while more and len(body) <= limit:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise ClientDisconnect
         body += message.get("body", b"")
         more = message.get("more_body", False)
     if len(body) > limit:

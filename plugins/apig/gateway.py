@@ -16,7 +16,7 @@ import structlog
 from engine import Code, Event, FunctiondError, Mode, Outcome
 from plugins.apig import cross_origin, problems
 from plugins.apig.access import Access, proofs
-from plugins.apig.edge import ClientGone, Receive, Scope, Send, headers_of, read_body, respond
+from plugins.apig.edge import ClientDisconnect, Receive, Scope, Send, headers_of, read_body, respond
 from plugins.apig.events import Asked, GatewayReply, read_reply, write_event
 from plugins.apig.forwarded import Sender, sender_of
 from plugins.apig.problems import Problem
@@ -48,7 +48,7 @@ class Gateway:
             else:
                 body = await read_body(receive, headers, self._settings.body_limit)
                 reply = await self._answer(found, scope, headers, body, request_id)
-        except ClientGone:
+        except ClientDisconnect:
             return
         except Problem as problem:
             reply = _told(problem, request_id)

@@ -50,7 +50,7 @@ def mode(options: ApigOptions) -> Mode:
     return Mode(options.func_info.invocation_type)
 
 
-def clash(mine: ApigOptions, other: ApigOptions, same_function: bool) -> bool:
+def conflicts(mine: ApigOptions, other: ApigOptions, same_function: bool) -> bool:
     """Two APIs of a group cannot answer the same requests."""
     place = (mine.instance_id, mine.group_id, mine.env_id, mine.match_mode, without_names(mine.path))
     there = (other.instance_id, other.group_id, other.env_id, other.match_mode, without_names(other.path))

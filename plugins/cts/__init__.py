@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import Plugin, TriggerRules
-from plugins.cts.options import CtsOptions, clash
+from plugins.cts.options import CtsOptions, conflicts
 from plugins.cts.source import CtsService, CtsTrigger, known
 
 plugin = Plugin(
@@ -11,5 +11,7 @@ plugin = Plugin(
     serve=CtsService,
     options=CtsOptions,
     trigger=CtsTrigger,
-    rules=TriggerRules(vendor=True, may_disable=False, overlaps=True, per_project=10, clash=clash, known=known),
+    rules=TriggerRules(
+        vendor=True, may_disable=False, start_before_stop=True, per_project=10, conflicts=conflicts, on_registered=known
+    ),
 )

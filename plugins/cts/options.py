@@ -39,6 +39,6 @@ class CtsOptions(Struct, frozen=True, kw_only=True):
             raise InvalidField("operations", f"{sum(actions.values())} actions", allowed)
 
 
-def clash(mine: CtsOptions, other: CtsOptions, same_function: bool) -> bool:
+def conflicts(mine: CtsOptions, other: CtsOptions, same_function: bool) -> bool:
     """Names are those of notifications of the whole project."""
     return mine.name == other.name

@@ -22,20 +22,20 @@ from msgspec import Struct
 
 from engine import (
     Event,
+    EventSink,
     NotFound,
     PluginContext,
     PushReply,
     PushRequest,
     Trace,
     TriggerContext,
-    TriggerDoor,
 )
 from plugins._shared.push import accept_each, accepted_reply, push_operation
 from plugins.cts.options import CtsOptions
 from plugins.cts.traces import Wanted, own, payload, read_pushed
 
 WAITING = 1000  #: own traces of one trigger
-TOGETHER = 100  #: of them in one transaction
+BATCH_SIZE = 100  #: of them in one transaction
 PUSH = push_operation("CtsPushTraces", "/triggers/cts")
 
 log = structlog.get_logger("functiond.cts")
@@ -76,7 +76,7 @@ class _Inbox:
         async with self._turn:
             while True:
                 await self._filled.wait()
-                events = list(islice(self._events, TOGETHER))
+                events = list(islice(self._events, BATCH_SIZE))
                 await context.accept_batch(events)
                 for _ in events:
                     self._events.popleft()
@@ -86,17 +86,17 @@ class _Inbox:
 
 class _Subscriber(Struct, frozen=True, kw_only=True, eq=False):
     wanted: Wanted
-    door: TriggerDoor
+    sink: EventSink
     inbox: _Inbox
 
     def event(self, trace_id: str, content: bytes) -> Event:
-        return Event(payload=content, idempotency_key=f"cts:{self.door.trigger_id}:{trace_id}")
+        return Event(payload=content, idempotency_key=f"cts:{self.sink.trigger_id}:{trace_id}")
 
     def hear(self, trace: Trace) -> None:
-        if trace.project != self.door.project or not self.wanted.has_own(trace):
+        if trace.project != self.sink.project or not self.wanted.has_own(trace):
             return
         if len(self.inbox) >= WAITING:
-            log.error("trace passed over: too many wait", trigger=self.door.trigger_id, trace=trace.trace_id)
+            log.error("trace passed over: too many wait", trigger=self.sink.trigger_id, trace=trace.trace_id)
         else:
             self.inbox.put(self.event(trace.trace_id, payload(own(trace))))
 
@@ -120,11 +120,11 @@ class CtsService:
         self._inboxes.pop(trigger_id, None)
 
     @contextmanager
-    def subscribed(self, wanted: Wanted, door: TriggerDoor) -> Iterator[None]:
-        subscriber = _Subscriber(wanted=wanted, door=door, inbox=self.inbox(door.trigger_id))
+    def subscribed(self, wanted: Wanted, sink: EventSink) -> Iterator[None]:
+        subscriber = _Subscriber(wanted=wanted, sink=sink, inbox=self.inbox(sink.trigger_id))
         self._subscribers.append(subscriber)
         try:
-            with door.plugin.audit.subscribed(subscriber.hear):
+            with sink.plugin.audit.subscribed(subscriber.hear):
                 yield
         finally:
             self._subscribers.remove(subscriber)
@@ -132,11 +132,11 @@ class CtsService:
     async def _answer(self, request: PushRequest) -> PushReply:
         if request.method != "POST" or request.path not in ("", "/"):
             return PushReply(status=405 if request.method != "POST" else 404, headers=((b"allow", b"POST"),))
-        listening = [one for one in self._subscribers if request.project in ("", one.door.project)]
+        listening = [one for one in self._subscribers if request.project in ("", one.sink.project)]
         if not listening:
             raise NotFound("no CTS trigger listens: create one")
         accepted = await accept_each(
-            (one.door, one.event(trace["trace_id"], payload(trace)))
+            (one.sink, one.event(trace["trace_id"], payload(trace)))
             for trace in read_pushed(request.body)
             for one in listening
             if one.wanted.has_pushed(trace)
@@ -144,5 +144,5 @@ class CtsService:
         return accepted_reply(accepted)
 
 
-def known(service: CtsService, options: CtsOptions, door: TriggerDoor) -> AbstractContextManager[None]:
-    return service.subscribed(Wanted(options.operations), door)
+def known(service: CtsService, options: CtsOptions, sink: EventSink) -> AbstractContextManager[None]:
+    return service.subscribed(Wanted(options.operations), sink)

@@ -27,7 +27,7 @@ plugin = Plugin(
     service=DdsSettings,
     options=DdsOptions,
     trigger=DdsTrigger,
-    rules=TriggerRules(vendor=True, starts_disabled=True, pulls=True, unique=_UNIQUE, shown=shown),
+    rules=TriggerRules(vendor=True, starts_disabled=True, pulls=True, unique=_UNIQUE, reply_fields=shown),
 )
 #: In neither list of the API, of kinds that start disabled and of those that may be disabled (functiongraph_api, 6):
 #: so it starts active, and is deleted rather than disabled.
@@ -36,5 +36,5 @@ gauss_plugin = Plugin(
     service=DdsSettings,
     options=DdsOptions,
     trigger=DdsTrigger,
-    rules=TriggerRules(vendor=True, may_disable=False, pulls=True, unique=_UNIQUE, shown=shown),
+    rules=TriggerRules(vendor=True, may_disable=False, pulls=True, unique=_UNIQUE, reply_fields=shown),
 )

@@ -16,7 +16,7 @@ from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import ConnectionFailure
 
 from plugins.dds.options import DdsOptions
-from plugins.dds.resume_token import Now, Position
+from plugins.dds.resume_token import Now, ResumeToken
 from plugins.dds.settings import DdsSettings, Instance
 
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
@@ -51,7 +51,7 @@ class Database:
         return Now(last=(moment.time, moment.inc), time=time, alone="setName" in told)
 
     @asynccontextmanager
-    async def stream(self, position: Position) -> AsyncIterator[AsyncChangeStream[RawBSONDocument]]:
+    async def stream(self, position: ResumeToken) -> AsyncIterator[AsyncChangeStream[RawBSONDocument]]:
         """What has changed since. Raises OperationFailure, also while it is read."""
         collection = self._client[self._options.db_name][self._options.collection_name].with_options(RAW)
         wanted = sorted({*self._settings.operations, *ENDINGS})
@@ -86,9 +86,9 @@ async def open_database(instance: Instance, options: DdsOptions, settings: DdsSe
         await anyio.sleep(LAST_LOOK)
         raise
     finally:
-        with anyio.move_on_after(1, shield=True) as hurry:
+        with anyio.move_on_after(1, shield=True) as run_now:
             await client.close()
-        if hurry.cancelled_caught:  # it has waited for a server to be told goodbye, which it does once only
+        if run_now.cancelled_caught:  # it has waited for a server to be told goodbye, which it does once only
             with anyio.move_on_after(1, shield=True):
                 await client.close()
 
@@ -102,7 +102,7 @@ def reachable() -> Iterator[None]:
         raise ConnectionError(str(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0]) from None
 
 
-def _start(position: Position) -> dict[str, Any]:
+def _start(position: ResumeToken) -> dict[str, Any]:
     if position.token:
         return {"start_after" if position.invalid else "resume_after": json_util.loads(position.token)}
     return {"start_at_operation_time": Timestamp(*position.moment)}

@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 #: Changes, of up to 16 MB each, that wait to be taken, beside those the client holds.
 AHEAD = 10
 #: Seconds that lie between two questions if a server doesn't wait with its answer when it has nothing to tell.
-COURTESY = 1.0
+MIN_WAIT = 1.0
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -61,7 +61,7 @@ class Feed:
         return len(seen.raw)
 
     async def _step(self) -> None:
-        soonest = anyio.current_time() + COURTESY
+        soonest = anyio.current_time() + MIN_WAIT
         change = await self._stream.try_next()
         token = self._stream.resume_token
         await self._came.put(Seen(raw=bytes(change.raw) if change is not None else b"", token=token))

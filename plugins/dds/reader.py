@@ -19,10 +19,10 @@ from pymongo.errors import OperationFailure
 
 from engine import TriggerContext
 from plugins.dds.client import LOST, TOO_LARGE, Database, open_database, reachable
-from plugins.dds.feed import COURTESY, Feed, Seen
+from plugins.dds.feed import MIN_WAIT, Feed, Seen
 from plugins.dds.options import DdsOptions
 from plugins.dds.records import Change, Teller, change_of, extended_json
-from plugins.dds.resume_token import Position, first_of, next_of, read, written
+from plugins.dds.resume_token import ResumeToken, first_of, next_of, read, written
 from plugins.dds.settings import DdsSettings
 
 GONE = "is gone"
@@ -67,7 +67,7 @@ class Reader:
                             task_status.started()
                             started = True
                         if problem:
-                            self._context.trouble(problem)
+                            self._context.report_problem(problem)
                         problem = await self._follow(stream)
                 except OperationFailure as error:
                     problem = await self._lost(database, error)
@@ -92,13 +92,13 @@ class Reader:
         why = "one is too large" if error.code == TOO_LARGE else "the server has forgotten where the last was"
         problem = f"changes of {self._options.collection} after the last that was read are lost: {why} ({error.code})"
         if self._settings.on_lost == "stop":
-            await self._stop(Position(place=self._position.place), problem)
+            await self._stop(ResumeToken(place=self._position.place), problem)
         await self._keep(next_of(self._position.place, await database.now()))
-        self._context.trouble(problem)
-        await anyio.sleep(COURTESY)  # nothing is missed by it, and the server may forget this place as well
+        self._context.report_problem(problem)
+        await anyio.sleep(MIN_WAIT)  # nothing is missed by it, and the server may forget this place as well
         return problem
 
-    async def _stop(self, position: Position, problem: str, changes: Sequence[Change] = ()) -> NoReturn:
+    async def _stop(self, position: ResumeToken, problem: str, changes: Sequence[Change] = ()) -> NoReturn:
         await self._keep(replace(position, problem=problem, generation=self._context.generation), changes)
         raise Stopped(problem)
 
@@ -128,7 +128,7 @@ class Reader:
         self._fate = next((FATES[one.operation] for one in changes if one.operation in FATES), self._fate)
         position, token = self._position, batch[-1].token
         if token:
-            position = Position(place=position.place, token=extended_json(token), since=0.0 if fresh else since)
+            position = ResumeToken(place=position.place, token=extended_json(token), since=0.0 if fresh else since)
         if changes and changes[-1].operation == "invalidate":
             return await self._pass_end(replace(position, token=changes[-1].token, invalid=True), fresh)
         due = anyio.current_time() - self._kept_at >= self._settings.keep_every
@@ -136,14 +136,14 @@ class Reader:
             await self._keep(position, fresh)
         return ""
 
-    async def _pass_end(self, end: Position, changes: Sequence[Change]) -> str:
+    async def _pass_end(self, end: ResumeToken, changes: Sequence[Change]) -> str:
         problem, self._fate = f"collection {self._options.collection} {self._fate}", GONE
         if self._settings.on_lost == "stop":
             await self._stop(end, problem, changes)
         await self._keep(end, changes)
         return f"{problem}; what comes under its name is read on"
 
-    async def _keep(self, position: Position, changes: Sequence[Change] = ()) -> None:
+    async def _keep(self, position: ResumeToken, changes: Sequence[Change] = ()) -> None:
         told = [one for one in changes if one.operation in self._settings.operations]
         await self._context.accept_batch(self._teller.events(told), written(position))
         self._position, self._kept_at = position, anyio.current_time()

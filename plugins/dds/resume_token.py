@@ -14,7 +14,7 @@ NAME = "changes"
 Moment = tuple[int, int]
 
 
-class Position(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ResumeToken(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A cursor. It counts for its own collection only: options may be changed to another."""
 
     place: str  #: instance and collection
@@ -34,13 +34,13 @@ class Position(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return bool(self.token) or self.moment != (0, 0)
 
 
-def read(cursors: Mapping[str, bytes], place: str) -> Position:
+def read(cursors: Mapping[str, bytes], place: str) -> ResumeToken:
     """The cursor of this place; one that knows nothing if there is none."""
-    found = msgspec.json.decode(cursors[NAME], type=Position) if NAME in cursors else None
-    return found if found is not None and found.place == place else Position(place=place)
+    found = msgspec.json.decode(cursors[NAME], type=ResumeToken) if NAME in cursors else None
+    return found if found is not None and found.place == place else ResumeToken(place=place)
 
 
-def written(position: Position) -> dict[str, bytes]:
+def written(position: ResumeToken) -> dict[str, bytes]:
     return {NAME: msgspec.json.encode(position)}
 
 
@@ -52,12 +52,12 @@ class Now(Struct, frozen=True, kw_only=True):
     alone: bool  #: its clock is also that of its changes
 
 
-def next_of(place: str, now: Now) -> Position:
+def next_of(place: str, now: Now) -> ResumeToken:
     """What comes from now on."""
-    return Position(place=place, moment=(now.last[0], now.last[1] + 1))
+    return ResumeToken(place=place, moment=(now.last[0], now.last[1] + 1))
 
 
-def first_of(place: str, now: Now, waited: float) -> Position:
+def first_of(place: str, now: Now, waited: float) -> ResumeToken:
     """Where to begin a collection that was never read: when its trigger was enabled, ``waited`` seconds before now.
 
     What has come since belongs to the trigger, also if the server could not be reached. Moments are whole seconds; what
@@ -66,4 +66,4 @@ def first_of(place: str, now: Now, waited: float) -> Position:
     enabled = now.time - waited
     if enabled >= now.last[0] + 1:
         return next_of(place, now)
-    return Position(place=place, moment=(int(enabled), 1), since=enabled if now.alone else 0.0)
+    return ResumeToken(place=place, moment=(int(enabled), 1), since=enabled if now.alone else 0.0)

@@ -12,7 +12,7 @@ from engine import Event, TriggerContext
 from plugins.dis.access import Layout, Start
 
 
-class Place(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ShardCheckpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stream: str  #: id: another stream of the same name is read from its beginning
     name: str = ""  #: of the stream: what is known of another one says nothing. Empty in what was kept long ago
     after: str = ""  #: sequence number of the last record taken
@@ -26,15 +26,15 @@ class Place(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return Start(type="AT_TIMESTAMP", timestamp=self.since) if self.since else Start(type="TRIM_HORIZON")
 
 
-class Places:
+class ShardCheckpoints:
     """By partition ids. Raises what ``accept_batch`` raises."""
 
     def __init__(self, context: TriggerContext, name: str, stream_id: str) -> None:
-        self._context, self._begin = context, Place(stream=stream_id, name=name)
-        self._read = {part: msgspec.json.decode(value, type=Place) for part, value in context.cursors.items()}
+        self._context, self._begin = context, ShardCheckpoint(stream=stream_id, name=name)
+        self._read = {part: msgspec.json.decode(value, type=ShardCheckpoint) for part, value in context.cursors.items()}
         self._places = {part: place for part, place in self._read.items() if place.stream == stream_id}
 
-    def of(self, partition: str) -> Place:
+    def of(self, partition: str) -> ShardCheckpoint:
         return self._places.get(partition) or self._begin
 
     async def begin_late(self, layout: Layout) -> None:
@@ -57,8 +57,8 @@ class Places:
     async def drain(self, partition: str) -> None:
         await self._move([], {partition: replace(self._begin, drained=True)})
 
-    async def _move(self, events: Sequence[Event], places: dict[str, Place]) -> Sequence[str]:
-        cursors = {name: msgspec.json.encode(place) for name, place in places.items()}
+    async def _move(self, events: Sequence[Event], checkpoints: dict[str, ShardCheckpoint]) -> Sequence[str]:
+        cursors = {name: msgspec.json.encode(place) for name, place in checkpoints.items()}
         ids = await self._context.accept_batch(events, cursors)
-        self._places.update(places)
+        self._places.update(checkpoints)
         return ids

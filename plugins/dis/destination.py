@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from engine import DeliveryContext, Owed, parse_urn
+from engine import DeliveryContext, PendingDelivery, parse_urn
 from plugins._shared.fields import Text
 from plugins._shared.outcomes import context_of
 from plugins.dis.access import Entry
@@ -22,7 +22,7 @@ class DisDestination:
     def __init__(self, param: DisParam) -> None:
         self._stream = param.stream_name
 
-    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+    async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         said = context_of(record)
         project = parse_urn(said.function_urn, region="", project="").project
         access = await context.plugin.service.access()

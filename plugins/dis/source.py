@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from engine import TriggerContext
 from plugins.dis.access import Layout, Page, Part, Start, StreamAccess
-from plugins.dis.checkpoints import Places
+from plugins.dis.checkpoints import ShardCheckpoints
 from plugins.dis.events import events_of
 from plugins.dis.options import DisOptions
 from plugins.dis.problems import EXPIRED_CURSOR, NO_STREAM, OUT_OF_RANGE, TOO_FAST, DisProblem
@@ -33,10 +33,10 @@ class DisTrigger:
         access = await context.plugin.service.access()
         task_status.started()
         layout = await self._await_stream(context, access)
-        places = Places(context, self._options.stream_name, layout.stream_id)
+        checkpoints = ShardCheckpoints(context, self._options.stream_name, layout.stream_id)
         if self._options.sharditerator_type == "LATEST":
-            await places.begin_late(layout)
-        await _Reading(context, access, self._options, places, layout).run()
+            await checkpoints.begin_late(layout)
+        await _Reading(context, access, self._options, checkpoints, layout).run()
 
     async def _await_stream(self, context: TriggerContext, access: StreamAccess) -> Layout:
         name = self._options.stream_name
@@ -47,10 +47,10 @@ class DisTrigger:
             except DisProblem as problem:
                 if problem.code != NO_STREAM:
                     raise
-                context.trouble(f"there is no stream {name!r} yet: create it")
+                context.report_problem(f"there is no stream {name!r} yet: create it")
                 await made()
             else:
-                context.trouble("")
+                context.report_problem("")
                 return layout
 
 
@@ -58,9 +58,14 @@ class _Reading:
     """One run: which partitions are being read, and how far each has come."""
 
     def __init__(
-        self, context: TriggerContext, access: StreamAccess, options: DisOptions, places: Places, layout: Layout
+        self,
+        context: TriggerContext,
+        access: StreamAccess,
+        options: DisOptions,
+        checkpoints: ShardCheckpoints,
+        layout: Layout,
     ) -> None:
-        self._context, self._access, self._options, self._places = context, access, options, places
+        self._context, self._access, self._options, self._places = context, access, options, checkpoints
         self._layout, self._seen = layout, anyio.current_time()
         self._begun: set[str] = set()
 

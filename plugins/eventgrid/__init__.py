@@ -16,8 +16,8 @@ plugin = Plugin(
     rules=TriggerRules(
         vendor=True,
         may_disable=False,
-        overlaps=True,
+        start_before_stop=True,
         unique=("channel_id", "source_name", "trigger_name"),
-        known=known,
+        on_registered=known,
     ),
 )

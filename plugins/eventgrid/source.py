@@ -16,7 +16,7 @@ import msgspec
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine import Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext, TriggerDoor
+from engine import Event, EventSink, NotFound, PluginContext, PushReply, PushRequest, TriggerContext
 from plugins._shared.push import accept_each, accepted_reply, push_operation
 from plugins.eventgrid.cloudevents import CloudEvent, read_events
 from plugins.eventgrid.options import EventGridOptions
@@ -40,7 +40,7 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
     """One trigger."""
 
     options: EventGridOptions
-    door: TriggerDoor
+    sink: EventSink
 
     def wants(self, event: CloudEvent) -> bool:
         options, (bucket, key) = self.options, _object_of(event)
@@ -55,7 +55,7 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
     def event(self, told: CloudEvent) -> Event:
         """An event that comes again calls the function once."""
         source, whole = quote(told["source"], safe=""), {**_COMMON, **told}  # quoted, its end is that of no other
-        key = f"eventgrid:{self.door.trigger_id}:{source}:{told['id']}"
+        key = f"eventgrid:{self.sink.trigger_id}:{source}:{told['id']}"
         payload = msgspec.json.encode(_encoded(whole) if self.options.encode_key else whole)
         return Event(payload=payload, idempotency_key=key)
 
@@ -86,18 +86,18 @@ class EventGridService:
         listening = [
             one
             for one in self._subscribers
-            if one.options.channel_id == channel and request.project in ("", one.door.project)
+            if one.options.channel_id == channel and request.project in ("", one.sink.project)
         ]
         if not listening:
             raise NotFound(f"no trigger listens to the channel {channel[:100]!r}")
         accepted = await accept_each(
-            (one.door, one.event(event)) for event in read_events(request) for one in listening if one.wants(event)
+            (one.sink, one.event(event)) for event in read_events(request) for one in listening if one.wants(event)
         )
         return accepted_reply(accepted)
 
 
-def known(service: EventGridService, options: EventGridOptions, door: TriggerDoor) -> AbstractContextManager[None]:
-    return service.subscribed(Subscriber(options=options, door=door))
+def known(service: EventGridService, options: EventGridOptions, sink: EventSink) -> AbstractContextManager[None]:
+    return service.subscribed(Subscriber(options=options, sink=sink))
 
 
 def _object_of(event: CloudEvent) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine import DeliveryContext, Owed, PluginContext, Undeliverable
+from engine import DeliveryContext, PendingDelivery, PluginContext, Undeliverable
 from plugins._shared.fields import Text
 from plugins._shared.outcomes import context_of
 from plugins.kafka.settings import KafkaSettings, connection, library
@@ -65,10 +65,10 @@ class KafkaDestination:
     def __init__(self, param: KafkaParam) -> None:
         self._param = param
 
-    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+    async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         producer = await context.plugin.service.producer(self._param.instance_id)
         request_id = context_of(record).request_id
-        headers = [(ID, f"{request_id}-{owed.owed_id}".encode())]
+        headers = [(ID, f"{request_id}-{pending.delivery_id}".encode())]
         try:
             await producer.send_and_wait(self._param.topic, record, key=request_id.encode(), headers=headers)
         except library().errors.MessageSizeTooLargeError as error:

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 
-from plugins.kafka.offsets import Position, name_of
+from plugins.kafka.offsets import PartitionOffset, name_of
 from plugins.kafka.starts import Start
 
 log = structlog.get_logger("functiond.plugins.kafka")
@@ -27,10 +27,10 @@ class Marks:
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self._positions: dict[Any, Position] = {}
+        self._positions: dict[Any, PartitionOffset] = {}
         self._next: dict[Any, int] = {}  #: offsets to come; below the position while the last record is to come again
 
-    def position(self, one: Any) -> Position:
+    def position(self, one: Any) -> PartitionOffset:
         return self._positions[one]
 
     def stand(self, one: Any, start: Start) -> None:
@@ -85,7 +85,7 @@ class Marks:
         self._consumer.seek(one, self._next[one])
 
 
-def _say_gone(one: Any, position: Position) -> None:
+def _say_gone(one: Any, position: PartitionOffset) -> None:
     log.info(
         "cannot tell whether the topic was made anew: the last record that was read is gone",
         partition=name_of(*one),

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 
-class Position(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PartitionOffset(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A cursor. It counts for its own cluster only: options may be changed to another."""
 
     cluster: str
@@ -21,13 +21,13 @@ def name_of(topic: str, partition: int) -> str:
     return f"{topic}/{partition}"
 
 
-def written(position: Position) -> bytes:
+def written(position: PartitionOffset) -> bytes:
     return msgspec.json.encode(position)
 
 
-def read(cursors: Mapping[str, bytes], cluster: str) -> dict[str, Position]:
+def read(cursors: Mapping[str, bytes], cluster: str) -> dict[str, PartitionOffset]:
     """Positions by the names of partitions."""
-    found = {name: msgspec.json.decode(value, type=Position) for name, value in cursors.items()}
+    found = {name: msgspec.json.decode(value, type=PartitionOffset) for name, value in cursors.items()}
     return {name: position for name, position in found.items() if position.cluster == cluster}
 
 

@@ -18,11 +18,11 @@ from anyio.abc import TaskStatus
 
 from engine import TriggerContext
 from plugins._shared.batches import envelope, events
-from plugins._shared.deadline import patience
+from plugins._shared.deadline import deadline
 from plugins._shared.fields import EVENT_LIMIT
 from plugins.kafka.fetches import Fetches
 from plugins.kafka.marks import Marks
-from plugins.kafka.offsets import Position, name_of, read, written
+from plugins.kafka.offsets import PartitionOffset, name_of, read, written
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.kafka.settings import KafkaSettings, connection, library
 from plugins.kafka.starts import Start, Starts
@@ -30,7 +30,7 @@ from plugins.kafka.starts import Start, Starts
 log = structlog.get_logger("functiond.plugins.kafka")
 
 #: Seconds that one question to the cluster may take.
-PATIENCE = 15.0
+DEADLINE = 15.0
 #: Seconds that a group may take to form.
 JOINING = 60.0
 #: Seconds that a batch has to be finished when the group takes its partitions away; then it is dropped.
@@ -108,7 +108,7 @@ class _Reader:
 
     async def _join(self) -> None:
         self._consumer.subscribe(self._options.topic_ids, listener=_listener(self))
-        with _patience("form the group", JOINING):
+        with _max_wait("form the group", JOINING):
             while not self._told.is_set():
                 await self._consumer.getmany(timeout_ms=200)  # raises what is in the way; its records come again
 
@@ -149,7 +149,7 @@ class _Reader:
     async def _place(self) -> None:
         """Until all that is ours stands where it should."""
         while (ours := self._ours) - self._placed:
-            with _patience("tell its offsets"):
+            with _max_wait("tell its offsets"):
                 starts = await self._starts.find(ours, self._own(), self._remade)
             if ours is not self._ours:
                 continue
@@ -185,7 +185,7 @@ class _Reader:
         )
         self._context.remark("; ".join(told))
 
-    def _own(self) -> dict[str, Position]:
+    def _own(self) -> dict[str, PartitionOffset]:
         return read(self._context.cursors, self._options.cluster)
 
     # --- batches --------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class _Reader:
                 break
         if early := {one for one in self._placed if self._marks.ends_early(one)}:
             self._placed -= early
-            with _patience("tell its topics"):  # the topic may be gone
+            with _max_wait("tell its topics"):  # the topic may be gone
                 await self._consumer._client.force_metadata_update()
         if not self._gathered:
             await self._check()
@@ -223,7 +223,7 @@ class _Reader:
 
     async def _check(self) -> None:
         """Raises if the cluster is silent because it is away: the client itself would go on hoping."""
-        with _patience("answer"):
+        with _max_wait("answer"):
             await self._consumer.topics()
 
     async def _hand_over(self) -> None:
@@ -250,14 +250,14 @@ class _Reader:
     async def _commit(self, offsets: dict[Any, int]) -> None:
         """Tell the broker. If the group has moved on it refuses, and nothing is lost by that."""
         try:
-            with _patience("take offsets"):
+            with _max_wait("take offsets"):
                 await self._consumer.commit(offsets)
         except library().errors.CommitFailedError as error:
             log.info("offsets not committed", trigger=self._context.trigger_id, problem=str(error))
 
 
-def _patience(what: str, seconds: float = PATIENCE) -> AbstractContextManager[None]:
-    return patience(f"the cluster did not {what}", seconds)
+def _max_wait(what: str, seconds: float = DEADLINE) -> AbstractContextManager[None]:
+    return deadline(f"the cluster did not {what}", seconds)
 
 
 def _listener(reader: _Reader) -> Any:

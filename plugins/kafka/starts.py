@@ -8,14 +8,14 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
-from plugins.kafka.offsets import Found, Position, begin, begin_anew, ends_early, name_of
+from plugins.kafka.offsets import Found, PartitionOffset, begin, begin_anew, ends_early, name_of
 from plugins.kafka.settings import KafkaSettings
 
 log = structlog.get_logger("functiond.plugins.kafka")
 
 
 class Start(Struct, frozen=True, kw_only=True):
-    position: Position
+    position: PartitionOffset
     found: Found
     stored: bool  #: the partition has a cursor for this topic, at the position or before it
     remade: bool  #: the topic is not the one that was read
@@ -28,7 +28,7 @@ class Starts:
         self._consumer, self._cluster, self._settings = consumer, cluster, settings
 
     async def find(
-        self, partitions: Collection[Any], own: Mapping[str, Position], remade: Collection[Any]
+        self, partitions: Collection[Any], own: Mapping[str, PartitionOffset], remade: Collection[Any]
     ) -> dict[Any, Start]:
         """Ask the cluster, and return the start of each partition.
 
@@ -53,14 +53,18 @@ class Starts:
                 starts[one] = self._on(name_of(*one), mine, found, topic_known=one.topic in topics)
         return starts
 
-    def _on(self, name: str, mine: Position | None, found: Found, *, topic_known: bool) -> Start:
+    def _on(self, name: str, mine: PartitionOffset | None, found: Found, *, topic_known: bool) -> Start:
         offset = mine.offset if mine else None
         begun = begin(offset, found, topic_known=topic_known, start=self._settings.start)
         if mine is not None and mine.offset < found.first:
             log.warning("records are gone that were not read", partition=name, records=found.first - mine.offset)
-        position = mine if mine is not None and begun == mine.offset else Position(cluster=self._cluster, offset=begun)
+        position = (
+            mine if mine is not None and begun == mine.offset else PartitionOffset(cluster=self._cluster, offset=begun)
+        )
         return Start(position=position, found=found, stored=mine is not None, remade=False)
 
-    def _anew(self, mine: Position | None, found: Found) -> Start:
+    def _anew(self, mine: PartitionOffset | None, found: Found) -> Start:
         offset = begin_anew(mine.offset if mine else None, found, shared=bool(self._settings.group))
-        return Start(position=Position(cluster=self._cluster, offset=offset), found=found, stored=False, remade=True)
+        return Start(
+            position=PartitionOffset(cluster=self._cluster, offset=offset), found=found, stored=False, remade=True
+        )

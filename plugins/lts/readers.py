@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 #: Seconds for which lines are kept for a trigger that stopped: longer than a failed one takes to start again.
-PATIENCE = 600.0
+MAX_WAIT = 600.0
 
 
 class Reader(Struct, kw_only=True, eq=False):
@@ -41,6 +41,6 @@ class Readers:
 
     def needed(self, stream: str) -> int | None:
         """The first row that somebody has not read; None if nobody reads."""
-        late = self._now() - PATIENCE
+        late = self._now() - MAX_WAIT
         self._readers = {key: one for key, one in self._readers.items() if one.left_at is None or one.left_at > late}
         return min((one.position for one in self._readers.values() if one.stream == stream), default=None)

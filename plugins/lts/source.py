@@ -24,7 +24,7 @@ from plugins.lts.settings import LtsSettings
 
 log = structlog.get_logger("functiond.lts")
 
-TOGETHER = 1 << 20  #: bytes of lines in one transaction
+BATCH_BYTES = 1 << 20  #: bytes of lines in one transaction
 
 
 class LtsTrigger:
@@ -49,7 +49,9 @@ class LtsTrigger:
             await reading.begin()
             task_status.started()
             if not service.groups.has(context.project, group, topic):
-                context.trouble("nobody has made this log stream: only functions whose log_config names it write there")
+                context.report_problem(
+                    "nobody has made this log stream: only functions whose log_config names it write there"
+                )
             await reading.follow()
 
 
@@ -78,7 +80,7 @@ class _Reading:
             with anyio.move_on_after(self._settings.batch_wait):
                 await self._lines.grown(stream, self._end + self._settings.batch_size)
             end, position = self._lines.end(stream), self._kept()
-            rows, position = await self._lines.read(stream, position, TOGETHER)
+            rows, position = await self._lines.read(stream, position, BATCH_BYTES)
             if rows:
                 await self._take(rows, position)
             self._end = rows[-1].end if rows else end

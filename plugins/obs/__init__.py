@@ -5,12 +5,12 @@ from __future__ import annotations
 from engine import Plugin, TriggerRules
 from plugins.obs.code import code_links
 from plugins.obs.destination import ObsDestination, ObsParam
-from plugins.obs.options import ObsOptions, clash, shown
+from plugins.obs.options import ObsOptions, conflicts, shown
 from plugins.obs.service import ObsHub
 from plugins.obs.source import ObsTrigger
 from plugins.obs.store import ObsService
 
-__all__ = ["ObsOptions", "clash", "plugin"]
+__all__ = ["ObsOptions", "conflicts", "plugin"]
 
 plugin = Plugin(
     kinds=("OBS",),
@@ -21,5 +21,5 @@ plugin = Plugin(
     param=ObsParam,
     destination=ObsDestination,
     code_links=code_links,
-    rules=TriggerRules(vendor=True, may_disable=False, overlaps=True, clash=clash, shown=shown),
+    rules=TriggerRules(vendor=True, may_disable=False, start_before_stop=True, conflicts=conflicts, reply_fields=shown),
 )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from engine import DeliveryContext, Owed
+from engine import DeliveryContext, PendingDelivery
 from plugins._shared.outcomes import context_of
 from plugins.obs.options import Bucket
 
@@ -26,15 +26,15 @@ class ObsDestination:
     def __init__(self, param: ObsParam) -> None:
         self._param = param
 
-    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
-        plugin, bucket, key = context.plugin, self._param.bucket, self._key(owed, record)
+    async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
+        plugin, bucket, key = context.plugin, self._param.bucket, self._key(pending, record)
         if self._param.expires:
             due = plugin.clock.now() + self._param.expires * DAY
             await plugin.service.expiry.note(plugin, bucket, key, due)
         async with plugin.service.opener.open() as store:
             await store.write(bucket, key, record)
 
-    def _key(self, owed: Owed, record: bytes) -> str:
+    def _key(self, pending: PendingDelivery, record: bytes) -> str:
         request_id = context_of(record).request_id
         prefix = self._param.prefix
-        return f"{prefix}{'/' if prefix and not prefix.endswith('/') else ''}{request_id}-{owed.owed_id}.json"
+        return f"{prefix}{'/' if prefix and not prefix.endswith('/') else ''}{request_id}-{pending.delivery_id}.json"

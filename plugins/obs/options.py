@@ -48,7 +48,7 @@ def _members(event: str) -> Iterable[str]:
     raise InvalidField("events", event, f"known are {', '.join((*GROUPS, *CREATED, *REMOVED))}")
 
 
-def clash(mine: ObsOptions, other: ObsOptions, same_function: bool) -> bool:
+def conflicts(mine: ObsOptions, other: ObsOptions, same_function: bool) -> bool:
     """A bucket calls one function only, and no object may fit two rules for one event."""
     if mine.bucket != other.bucket:
         return False

@@ -124,7 +124,7 @@ class S3Store:
     @asynccontextmanager
     async def _lent(self, late: str) -> AsyncIterator[Lease]:
         """Lend the client to one request. Raises StoreUnavailable after the timeout; ``late`` begins its text."""
-        async with self._shared.lent() as lease:
+        async with self._shared.target() as lease:
             with anyio.move_on_after(self._timeout) as scope:
                 yield lease
             if scope.cancelled_caught:

@@ -19,7 +19,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine import Callers, Event, NotFound, PluginContext, PushReply, PushRequest, TriggerContext, Unauthorized
-from plugins._shared.fetch import PATIENCE, Fetcher, confirm
+from plugins._shared.fetch import MAX_WAIT, Fetcher, confirm
 from plugins._shared.http_client import HttpService
 from plugins._shared.push import accept_each, accepted_reply, push_operation
 from plugins.obs.expiry import Expiry
@@ -59,7 +59,7 @@ class ObsHub:
         self.opener = StoreOpener(settings)
         self.expiry = Expiry(self.opener)
         self._settings = settings
-        self._http = HttpService(PATIENCE)
+        self._http = HttpService(MAX_WAIT)
         self._fetcher = Fetcher(self._http, (), settings.confirm_hosts)
         self._listeners: dict[str, Listener] = {}
         self._turns: dict[str, anyio.Lock] = {}

@@ -53,7 +53,7 @@ class SharedClient:
                 await lease.close()
 
     @asynccontextmanager
-    async def lent(self) -> AsyncIterator[Lease]:
+    async def target(self) -> AsyncIterator[Lease]:
         """Lend the client to one request. Enter this while ``held``."""
         lease = await self._usable()
         lease.users += 1

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from engine import Event, PluginContext, TriggerContext
 
-TOGETHER = 100  #: events in one transaction; their keys, of 1 KB at most, are in the cursor
+BATCH_SIZE = 100  #: events in one transaction; their keys, of 1 KB at most, are in the cursor
 PAGE = 1000  #: rows
 CURSOR, TRIGGERS = "objects", "triggers"
 END = "\U0010ffff"  #: above what keys go on with
@@ -61,8 +61,8 @@ class Snapshot:
         if silent:
             await self._write(silent)
         told = [change for change in changes if change.payload is not None]
-        for start in range(0, len(told), TOGETHER):
-            part = told[start : start + TOGETHER]
+        for start in range(0, len(told), BATCH_SIZE):
+            part = told[start : start + BATCH_SIZE]
             rows = {change.key: change.state for change in part}
             await self._accept([Event(payload=change.payload or b"") for change in part], rows=rows)
             await self._write(rows)

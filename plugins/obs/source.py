@@ -38,7 +38,7 @@ class ObsTrigger:
             with hub.heard(_Notified(self._options, context)):
                 task_status.started()
                 if not settings.endpoint:
-                    context.trouble(UNHEARD)
+                    context.report_problem(UNHEARD)
                 await anyio.sleep_forever()
         if self._options.wanted.isdisjoint(TOLD_BY_LISTS):
             raise SettingsError("only notifications tell such events: set plugins.obs.scan = 0, and no folder")
@@ -58,7 +58,7 @@ class _Notified:
 
     def tell(self, happening: Happening) -> tuple[TriggerContext, Event] | None:
         options, context, key = self._options, self._context, happening.key
-        context.trouble("")
+        context.report_problem("")
         if not (key.startswith(options.prefix) and key.endswith(options.suffix) and happening.event in options.wanted):
             return None
         payload = event_json(happening, options.name or self.trigger_id, context.plugin.region)

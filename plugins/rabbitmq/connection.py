@@ -16,13 +16,13 @@ from urllib.parse import quote
 import anyio
 
 from engine import SettingsError
-from plugins._shared.deadline import patience
+from plugins._shared.deadline import deadline
 from plugins._shared.tls import client_context
-from plugins.rabbitmq.lenient_decoding import bear_misfits
+from plugins.rabbitmq.lenient_decoding import install_lenient_decoders
 from plugins.rabbitmq.settings import Instance
 
 #: Seconds that a broker has for an answer.
-PATIENCE = 15.0
+DEADLINE = 15.0
 #: Seconds between signs of life. A broker that has shown none for three times as long is taken to be gone.
 HEARTBEAT = 10
 
@@ -32,7 +32,7 @@ async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
     """The block is cancelled, and what the broker says is raised, when it closes the channel."""
     connection = await _connect(broker, vhost)
     try:
-        with patience("the broker did not open a channel", PATIENCE):
+        with deadline("the broker did not open a channel", DEADLINE):
             channel = await connection.channel(publisher_confirms=False)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_closed, channel)
@@ -79,7 +79,7 @@ async def _connect_to(address: str, broker: Instance, vhost: str) -> Any:
     scheme = "amqps" if broker.tls else "amqp"
     url = f"{scheme}://{login}@{address}/{quote(vhost or '/', safe='')}?heartbeat={HEARTBEAT}"
     context = client_context(broker.ca_file, broker.cert_file, broker.key_file) if broker.tls else None
-    with patience(f"{address} did not answer", PATIENCE):
+    with deadline(f"{address} did not answer", DEADLINE):
         try:
             return await client.connect(url, context=context)
         except client.exceptions.InvalidFrameError:  # all that the client says of a refusal after the login
@@ -93,5 +93,5 @@ def _library() -> Any:
     except ImportError:
         raise SettingsError("RabbitMQ needs the extra rabbitmq: pip install '.[rabbitmq]' in the clone") from None
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it complains of, it raises as well
-    bear_misfits()
+    install_lenient_decoders()
     return aiormq

@@ -14,7 +14,7 @@ from typing import Any
 Read = Callable[[bytes], tuple[int, Any]]  #: gives the bytes that were read, and what they say
 
 
-def bear_misfits() -> None:
+def install_lenient_decoders() -> None:
     """For all connections of this process; what can be decoded is decoded as before."""
     from pamqp import decode
 

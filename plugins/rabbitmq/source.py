@@ -16,9 +16,9 @@ from msgspec import Struct
 
 from engine import TriggerContext
 from plugins._shared.batches import envelope, events
-from plugins._shared.deadline import patience
+from plugins._shared.deadline import deadline
 from plugins.rabbitmq.accepted import Accepted, mark_of
-from plugins.rabbitmq.connection import PATIENCE, is_direct, opened
+from plugins.rabbitmq.connection import DEADLINE, is_direct, opened
 from plugins.rabbitmq.options import RabbitOptions
 from plugins.rabbitmq.settings import RabbitSettings
 from plugins.rabbitmq.window import Window
@@ -72,7 +72,7 @@ class _Reader:
 
     async def begin(self) -> None:
         exchange, former = self._options.exchange_name, self._context.cursors.get(EXCHANGE, b"").decode()
-        with patience("the broker did not set up the queue", PATIENCE):
+        with deadline("the broker did not set up the queue", DEADLINE):
             await self._channel.queue_declare(self._queue, durable=True, arguments=ARGUMENTS)
             await self._bind()
             if await is_direct(self._channel, exchange):
@@ -90,7 +90,7 @@ class _Reader:
             batch.append(await self._get())
         if not batch:
             # Who deletes an exchange and makes it again has taken the binding away, and nobody tells.
-            with patience("the broker did not look at the exchange", PATIENCE):
+            with deadline("the broker did not look at the exchange", DEADLINE):
                 await self._bind()
             return
         size = len(batch[0].value)
@@ -104,7 +104,7 @@ class _Reader:
 
     async def leave(self) -> None:
         """The trigger is gone. What was under way on the channel may have closed it."""
-        with anyio.move_on_after(PATIENCE, shield=True):
+        with anyio.move_on_after(DEADLINE, shield=True):
             channel = await self._channel.connection.channel(publisher_confirms=False)
             await channel.queue_delete(self._queue)
 
@@ -115,7 +115,7 @@ class _Reader:
 
     async def _consume(self) -> None:
         """By another consumer: the broker changes the window of none that it has."""
-        with patience("the broker did not begin to send", PATIENCE):
+        with deadline("the broker did not begin to send", DEADLINE):
             if self._consumer:
                 await self._channel.basic_cancel(self._consumer)
             await self._channel.basic_qos(prefetch_count=self._window.size)

@@ -20,10 +20,10 @@ plugin = Plugin(
     rules=TriggerRules(
         vendor=True,
         may_disable=False,
-        overlaps=True,
+        start_before_stop=True,
         unique=("topic_urn",),
-        shown=shown,
-        standing=standing,
-        known=known,
+        reply_fields=shown,
+        runtime_fields=standing,
+        on_registered=known,
     ),
 )

@@ -153,9 +153,9 @@ class SmnApi:
         urn = self._topics.urn(topic)
         return {
             "topic_urn": urn,
-            "subscription_urn": f"{urn}:{listener.door.trigger_id.replace('-', '')}",
+            "subscription_urn": f"{urn}:{listener.sink.trigger_id.replace('-', '')}",
             "protocol": b.PROTOCOLS[0],
-            "endpoint": listener.door.function,
+            "endpoint": listener.sink.function,
             "owner": topic.project,
             "remark": "",
             "status": CONFIRMED,

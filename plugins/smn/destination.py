@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from engine import DeliveryContext, Owed, parse_urn
+from engine import DeliveryContext, PendingDelivery, parse_urn
 from plugins._shared.endpoint import Endpoint
 from plugins._shared.fields import Text
 from plugins._shared.outcomes import context_of
@@ -25,11 +25,11 @@ class SmnDestination:
     def __init__(self, param: SmnParam) -> None:
         self._topic = param.topic_urn
 
-    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+    async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         service: SmnService = context.plugin.service
         said = context_of(record)
         project = parse_urn(said.function_urn, region="", project="").project
-        subject, key = f"{owed.condition} of {said.function_urn}", f"{said.request_id}-{owed.owed_id}"
+        subject, key = f"{pending.condition} of {said.function_urn}", f"{said.request_id}-{pending.delivery_id}"
         publisher = await service.publisher()
         if not isinstance(publisher, Endpoint):
             await publisher.publish(project, self._topic, record.decode(), subject=subject, key=key, hops=context.hop())

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
-from engine import Event, Store, TriggerDoor
+from engine import Event, EventSink, Store
 from plugins.smn.message import Message, event_json
 
 TABLE = "subscriptions"
@@ -27,12 +27,12 @@ class Listener(Struct, frozen=True, kw_only=True, eq=False):
     """One trigger."""
 
     topic_urn: str
-    door: TriggerDoor
+    sink: EventSink
 
     def event(self, message: Message, hops: int = 0) -> Event:
         """A message that comes again calls the function once."""
-        key = f"smn:{self.door.trigger_id}:{message.message_id}"
-        return Event(payload=event_json(message, self.door.function), idempotency_key=key, hops=hops)
+        key = f"smn:{self.sink.trigger_id}:{message.message_id}"
+        return Event(payload=event_json(message, self.sink.function), idempotency_key=key, hops=hops)
 
 
 class Listeners:
@@ -44,7 +44,7 @@ class Listeners:
     @contextmanager
     def heard(self, listener: Listener) -> Iterator[None]:
         """Messages reach a trigger."""
-        key, place = listener.door.trigger_id, place_of(listener.topic_urn)
+        key, place = listener.sink.trigger_id, place_of(listener.topic_urn)
         of_topic = self._by_place.setdefault(place, [])
         self._known.add(key)
         of_topic.append(listener)
@@ -58,7 +58,7 @@ class Listeners:
 
     def of_topic(self, place: Place) -> Sequence[Listener]:
         """Those of the topic's own project."""
-        return [one for one in self._by_place.get(place, ()) if one.door.project == place[0]]
+        return [one for one in self._by_place.get(place, ()) if one.sink.project == place[0]]
 
     # --- subscriptions to topics elsewhere ------------------------------------------------------------------
 

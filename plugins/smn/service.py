@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
-from engine import Forbidden, PluginContext, TriggerDoor, parse_urn
+from engine import EventSink, Forbidden, PluginContext, parse_urn
 from plugins._shared.endpoint import Endpoint
 from plugins._shared.fetch import Fetcher, confirm
 from plugins._shared.http_client import HttpService
@@ -99,8 +99,8 @@ class SmnService:
         await anyio.sleep_forever()
 
 
-def known(service: SmnService, options: SmnOptions, door: TriggerDoor) -> AbstractContextManager[None]:
-    return service.listeners.heard(Listener(topic_urn=options.topic_urn, door=door))
+def known(service: SmnService, options: SmnOptions, sink: EventSink) -> AbstractContextManager[None]:
+    return service.listeners.heard(Listener(topic_urn=options.topic_urn, sink=sink))
 
 
 def standing(service: SmnService, options: SmnOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:

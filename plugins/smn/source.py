@@ -35,7 +35,7 @@ class SmnTrigger:
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
         service: SmnService = context.plugin.service
-        listener = Listener(topic_urn=self._topic, door=context)
+        listener = Listener(topic_urn=self._topic, sink=context)
 
         async def answer(request: PushRequest) -> PushReply:
             if request.method != "POST":

@@ -128,7 +128,7 @@ class Topics:
             subject=subject,
             attributes=attributes,
         )
-        pairs = [(one.door, one.event(sent, hops)) for one in self.subscribers(topic) if calls]
+        pairs = [(one.sink, one.event(sent, hops)) for one in self.subscribers(topic) if calls]
         if pairs:
             (first, event), *others = pairs
             await first.accept_with(event, others)

@@ -32,7 +32,7 @@ log = structlog.get_logger("functiond.timer")
 #: Seconds after which a due time counts as missed.
 LATE = 60.0
 #: Requests in one transaction when each missed time is caught up.
-TOGETHER = 100
+BATCH_SIZE = 100
 
 
 class TimerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +114,7 @@ class TimerTrigger:
             try:
                 await context.call(event)
             except FunctiondError as error:
-                context.trouble(str(error))
+                context.report_problem(str(error))
         return position
 
     def _event(self, due: float, table: Timetable) -> bytes:
@@ -156,7 +156,7 @@ def _utc(moment: float) -> str:
 def _between(table: Timetable, last: float, newest: float) -> list[float]:
     """The next due times, some of them."""
     found: list[float] = []
-    while len(found) < TOGETHER and (due := table.next_after(last)) <= newest:
+    while len(found) < BATCH_SIZE and (due := table.next_after(last)) <= newest:
         found.append(due)
         last = due
     return found

@@ -27,5 +27,5 @@ plugin = Plugin(
     trigger=WebhookTrigger,
     param=WebhookParam,
     destination=WebhookDestination,
-    rules=TriggerRules(overlaps=True, unique=("name",), shown=shown),
+    rules=TriggerRules(start_before_stop=True, unique=("name",), reply_fields=shown),
 )

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, field
 
-from engine import DeliveryContext, Owed, SettingsError, Undeliverable
+from engine import DeliveryContext, PendingDelivery, SettingsError, Undeliverable
 from plugins._shared.outcomes import context_of
 from plugins.webhook.signatures import key_of, sign
 
@@ -40,18 +40,18 @@ class WebhookDestination:
     def __init__(self, param: WebhookParam) -> None:
         self._param = param
 
-    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+    async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         client = await context.plugin.service.client()
-        url, headers = self._param.url, self._headers(owed, record, context)
+        url, headers = self._param.url, self._headers(pending, record, context)
         async with client.stream("POST", url, content=record, headers=headers) as reply:  # its body may be endless
             if reply.status_code == GONE:
                 raise Undeliverable(f"{url} answered 410: it wants no more")
             if not reply.is_success:
                 raise ConnectionError(f"{url} answered {reply.status_code}")
 
-    def _headers(self, owed: Owed, record: bytes, context: DeliveryContext) -> dict[str, str]:
+    def _headers(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> dict[str, str]:
         request_id = context_of(record).request_id
-        message_id, now = f"{request_id}-{owed.owed_id}", int(context.plugin.clock.now())
+        message_id, now = f"{request_id}-{pending.delivery_id}", int(context.plugin.clock.now())
         headers = {"content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(now)}
         if self._param.secret:
             secret = context.plugin.settings.secrets.get(self._param.secret)

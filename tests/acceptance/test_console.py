@@ -124,7 +124,7 @@ def test_what_waits_and_runs_is_counted_by_function(engine: EngineProcess) -> No
     for one in ids:
         body = {"request_id": one["request_id"], "type": "force"}
         engine.ask("POST", f"/v2/{PROJECT}/fgs/functions/{urn}/cancel", body)
-    assert (rows["batch:slow"]["Waiting"], rows["batch:slow"]["Running"]) == ("2", "1")
+    assert (rows["batch:slow"]["Waiting"], rows["batch:slow"]["EngineParts"]) == ("2", "1")
     assert listed.column("Status") == ["RUNNING", "WAIT", "WAIT"]
     assert running.column("Function") == ["batch:slow"]
 
@@ -182,10 +182,10 @@ def test_all_that_is_known_of_one_invocation_is_on_its_page(engine: EngineProces
     page = visit(engine, f"{HERE}/invocations/{failed}")
 
     attempts = [row for row in page.rows if "Attempt" in row]
-    [owed] = [row for row in page.rows if "Destination" in row]
+    [pending] = [row for row in page.rows if "Destination" in row]
     assert [row["Attempt"] for row in attempts] == ["1", "2"]
     assert all(row["Error"].startswith("4002 ") for row in attempts)
-    assert owed["Destination"].startswith('SMN {"topic_urn"')
+    assert pending["Destination"].startswith('SMN {"topic_urn"')
     assert f"{failed} FAIL" in page.text
     assert f'Event {{"said": "{EVIL}"}}' in page.text
     assert '"errorType": "OSError"' in page.text

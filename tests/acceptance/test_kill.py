@@ -45,29 +45,29 @@ def test_what_was_acknowledged_runs_whenever_the_engine_is_killed(
     runs_file = tmp_path / "runs"
     deploy(engine, runs_file)
     promises = tmp_path / "promises"
-    clients, deaths, random = Clients(engine, promises), Deaths(engine.data, runs_file), Random(SEED)
+    clients, crash_count, random = Clients(engine, promises), Deaths(engine.data, runs_file), Random(SEED)
 
     with clients.sending(4, SEED):
         for _ in range(kills):
             sleep(random.uniform(0.05, 0.8))  # the moment of death, not a wait for a result
             with clients.dead_engine():
-                kill_and_start(engine, random, deaths)
+                kill_and_start(engine, random, crash_count)
     drain(engine, clients)
     assert engine.stop() == 0
 
     runs = runs_in(runs_file)
-    condemned = condemned_in(engine.data)
-    alive = {i: kind for i, kind in clients.acked.items() if i not in condemned}
+    poisoned = condemned_in(engine.data)
+    alive = {i: kind for i, kind in clients.acked.items() if i not in poisoned}
     lost = [i for i, kind in alive.items() if not runs[kind, i]]
     lost += [i for i, kind in alive.items() if kind == "chain" and not runs["sink", i]]
     more = {run: count - EXPECTED[run[0]] for run, count in runs.items() if count > EXPECTED[run[0]]}
     duplicates = sum(more.values())
-    print(f"{kills} kills, {len(clients.acked)} acked, {len(lost)} lost, {duplicates} of {deaths.in_flight} again")
+    print(f"{kills} kills, {len(clients.acked)} acked, {len(lost)} lost, {duplicates} of {crash_count.in_flight} again")
     assert set(clients.acked) == {line.split()[1] for line in promises.read_text().splitlines()} != set()
     assert not lost
     assert not clients.contradictions
-    assert {run: count for run, count in more.items() if count > deaths.met[run[0] == "sink", run[1]]} == {}
-    assert duplicates <= deaths.in_flight
+    assert {run: count for run, count in more.items() if count > crash_count.met[run[0] == "sink", run[1]]} == {}
+    assert duplicates <= crash_count.in_flight
     assert rows(engine.data, "SELECT * FROM invocation WHERE state <> 3 AND NOT (code = 150500 AND deaths = 3)") == []
     assert rows(engine.data, "SELECT count(*) FROM owed") == [(0,)]
     assert sorted(rows(engine.data, TALLY)) == sorted(rows(engine.data, REAL_TALLY))
@@ -108,10 +108,10 @@ def condemned_in(data: Path) -> set[str]:
     return {identity.request_id(key) for key, _ in found} | {origin for _, body in found if (origin := origin_of(body))}
 
 
-def kill_and_start(engine: EngineProcess, random: Random, deaths: Deaths) -> None:
+def kill_and_start(engine: EngineProcess, random: Random, crash_count: Deaths) -> None:
     children = descendants(engine.pid)
     engine.kill(children=random.random() < 0.5)
-    deaths.look()
+    crash_count.look()
     engine.start()
     assert not [pid for pid in children if is_alive(pid)], "an instance of the dead engine lives on"
 

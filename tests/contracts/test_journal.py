@@ -83,8 +83,8 @@ async def test_a_token_used_again_gives_the_first_id_and_stores_nothing(storage:
     async with storage() as seams:
         first, again = made(seams, at=NOW), made(seams, at=NOW + 99)
         fresh: list[bool] = []
-        await seams.journal.append(first, token="t")
-        request_id = await seams.journal.append(again, token="t", then=lambda _, stored: fresh.append(stored))
+        await seams.journal.append(first, idempotency_key="t")
+        request_id = await seams.journal.append(again, idempotency_key="t", then=lambda _, stored: fresh.append(stored))
 
         assert request_id == first.request_id
         assert fresh == [False]
@@ -94,19 +94,21 @@ async def test_a_token_used_again_gives_the_first_id_and_stores_nothing(storage:
 async def test_two_requests_with_one_token_in_one_breath_are_one_row(storage: Storage) -> None:
     async with storage() as seams:
         one, other = made(seams, at=NOW), made(seams, at=NOW)
-        ids = await asyncio.gather(seams.journal.append(one, token="t"), seams.journal.append(other, token="t"))
+        ids = await asyncio.gather(
+            seams.journal.append(one, idempotency_key="t"), seams.journal.append(other, idempotency_key="t")
+        )
 
         assert list(ids) == [one.request_id, one.request_id]
 
 
 async def test_a_token_with_another_payload_is_a_conflict(storage: Storage) -> None:
     async with storage() as seams:
-        await seams.journal.append(made(seams, at=NOW, payload=b"1"), token="t")
+        await seams.journal.append(made(seams, at=NOW, payload=b"1"), idempotency_key="t")
         fresh: list[bool] = []
 
         with pytest.raises(IdempotencyConflict):
             await seams.journal.append(
-                made(seams, at=NOW, payload=b"2"), token="t", then=lambda _, stored: fresh.append(stored)
+                made(seams, at=NOW, payload=b"2"), idempotency_key="t", then=lambda _, stored: fresh.append(stored)
             )
         assert fresh == [False]
 
@@ -114,38 +116,38 @@ async def test_a_token_with_another_payload_is_a_conflict(storage: Storage) -> N
 async def test_a_token_belongs_to_one_function(storage: Storage) -> None:
     async with storage() as seams:
         one, other = made(seams, 1, at=NOW), made(seams, 2, at=NOW)
-        await seams.journal.append(one, token="t")
+        await seams.journal.append(one, idempotency_key="t")
 
-        assert await seams.journal.append(other, token="t") == other.request_id
+        assert await seams.journal.append(other, idempotency_key="t") == other.request_id
 
 
 async def test_a_token_is_free_again_after_its_retention(storage: Storage) -> None:
     async with storage() as seams:
-        await seams.journal.append(made(seams, at=NOW), token="t")
+        await seams.journal.append(made(seams, at=NOW), idempotency_key="t")
         late = made(seams, at=NOW + 101)
 
-        assert await seams.journal.append(late, token="t") == late.request_id
+        assert await seams.journal.append(late, idempotency_key="t") == late.request_id
 
 
 async def test_the_retention_of_a_token_is_told_by_the_clock_also_after_it_was_set_back(storage: Storage) -> None:
     async with storage() as seams:
         ahead = made(seams, at=NOW + 10_000)
-        await seams.journal.append(ahead, token="ahead")
+        await seams.journal.append(ahead, idempotency_key="ahead")
         await seams.journal.append(made(seams, at=NOW + 20_000))
-        await seams.journal.append(made(seams, at=NOW), token="t")  # the clock is set back: keys still grow
+        await seams.journal.append(made(seams, at=NOW), idempotency_key="t")  # the clock is set back: keys still grow
 
         late = made(seams, at=NOW + 101)
-        assert await seams.journal.append(late, token="t") == late.request_id
-        assert await seams.journal.append(made(seams, at=NOW + 10_000), token="ahead") == ahead.request_id
+        assert await seams.journal.append(late, idempotency_key="t") == late.request_id
+        assert await seams.journal.append(made(seams, at=NOW + 10_000), idempotency_key="ahead") == ahead.request_id
 
 
 async def test_a_token_outlives_the_engine(storage: Storage) -> None:
     async with storage() as seams:
         first = made(seams, at=NOW)
-        await seams.journal.append(first, token="t")
+        await seams.journal.append(first, idempotency_key="t")
 
     async with storage() as seams:
-        assert await seams.journal.append(made(seams, at=NOW + 1), token="t") == first.request_id
+        assert await seams.journal.append(made(seams, at=NOW + 1), idempotency_key="t") == first.request_id
 
 
 # --- the end of an attempt ----------------------------------------------------------------------------------
@@ -322,7 +324,7 @@ async def test_what_is_released_waits_without_having_died(storage: Storage) -> N
     async with storage() as seams:
         recovery = await seams.journal.recover()
         [waiting] = (await seams.journal.ready(1, (float("-inf"), 0), 10, 1 << 20)).invocations
-        assert (recovery.revived, recovery.waiting, waiting.deaths) == (0, frozenset({1}), 0)
+        assert (recovery.revived, recovery.waiting, waiting.crash_count) == (0, frozenset({1}), 0)
 
 
 async def test_what_was_running_waits_again_with_one_death_more(storage: Storage) -> None:
@@ -332,7 +334,7 @@ async def test_what_was_running_waits_again_with_one_death_more(storage: Storage
     async with storage() as seams:
         recovery = await seams.journal.recover()
         [waiting] = (await seams.journal.ready(1, (float("-inf"), 0), 10, 1 << 20)).invocations
-        assert (recovery.revived, waiting.deaths, waiting.attempt) == (1, 1, 1)
+        assert (recovery.revived, waiting.crash_count, waiting.attempt) == (1, 1, 1)
 
 
 async def test_a_retry_that_was_running_waits_again_at_once(storage: Storage) -> None:
@@ -349,18 +351,18 @@ async def test_a_retry_that_was_running_waits_again_at_once(storage: Storage) ->
 
 async def test_a_fourth_death_condemns_and_the_others_live(storage: Storage) -> None:
     async with storage() as seams:
-        guilty = await started(seams)
+        at_fault = await started(seams)
     for _ in range(3):
         async with storage() as seams:
-            assert (await seams.journal.recover()).condemned == ()
-            seams.journal.start(guilty, NOW)
+            assert (await seams.journal.recover()).poisoned == ()
+            seams.journal.start(at_fault, NOW)
             innocent = await started(seams)
 
     async with storage() as seams:
         recovery = await seams.journal.recover()
 
-        assert [(one.key, one.deaths) for one in recovery.condemned] == [(guilty.key, 3)]
-        assert await state_of(seams, guilty) is State.RUNNING
+        assert [(one.key, one.crash_count) for one in recovery.poisoned] == [(at_fault.key, 3)]
+        assert await state_of(seams, at_fault) is State.RUNNING
         assert await state_of(seams, innocent) is State.WAIT
 
 

@@ -6,20 +6,20 @@ import math
 
 from msgspec.structs import replace
 
-from engine.model import Owed, State
+from engine.model import PendingDelivery, State
 from tests.contracts.storage import NOW, SINK, Seams, Storage, ended, failure, made, settled, started
 
 LATER = NOW + 100_000
 
 
-async def owed(seams: Seams) -> list[Owed]:
-    return list((await seams.outbox.owed(LATER, 100, 100))[0])
+async def pending(seams: Seams) -> list[PendingDelivery]:
+    return list((await seams.outbox.due(LATER, 100, 100))[0])
 
 
 async def test_what_an_end_owes_is_there_with_it(storage: Storage) -> None:
     async with storage() as seams:
         one = await ended(seams, 7, owes=SINK)
-        [debt] = await owed(seams)
+        [debt] = await pending(seams)
 
         assert (debt.key, debt.function_id, debt.condition, debt.destination) == (one.key, 7, "success", SINK)
         assert (debt.due_at, debt.tries, debt.error) == (one.due_at + 1, 0, "")
@@ -31,7 +31,7 @@ async def test_a_failure_and_a_discard_are_owed_as_failures(storage: Storage) ->
             one = await started(seams)
             await settled(seams, one, failure(one), state=state, owes=SINK)
 
-        assert [debt.condition for debt in await owed(seams)] == ["failure", "failure"]
+        assert [debt.condition for debt in await pending(seams)] == ["failure", "failure"]
 
 
 async def test_only_what_is_due_is_given_earliest_first_and_when_to_look_again(storage: Storage) -> None:
@@ -42,7 +42,7 @@ async def test_only_what_is_due_is_given_earliest_first_and_when_to_look_again(s
             await ended(seams, at=NOW + 32, due_at=NOW + 10, owes=SINK),
         )
 
-        due, next_due = await seams.outbox.owed(NOW + 25, 10, 10)
+        due, next_due = await seams.outbox.due(NOW + 25, 10, 10)
 
         assert [debt.key for debt in due] == [one.key, two.key]
         assert next_due == late.due_at + 1
@@ -51,14 +51,14 @@ async def test_only_what_is_due_is_given_earliest_first_and_when_to_look_again(s
 async def test_what_one_invocation_owes_is_found_also_when_it_was_given_up(storage: Storage) -> None:
     async with storage() as seams:
         one, other = await ended(seams, owes=SINK), await ended(seams, owes=SINK)
-        [debt] = [debt for debt in await owed(seams) if debt.key == one.key]
+        [debt] = [debt for debt in await pending(seams) if debt.key == one.key]
         await seams.outbox.postpone(debt, None, "gone")
 
-        given_up, waiting = [await seams.outbox.owed_for(key) for key in (one.key, other.key)]
+        given_up, waiting = [await seams.outbox.deliveries_of(key) for key in (one.key, other.key)]
 
         assert [(debt.key, debt.error, debt.due_at) for debt in given_up] == [(one.key, "gone", math.inf)]
         assert [debt.key for debt in waiting] == [other.key]
-        assert await seams.outbox.owed_for(99) == []
+        assert await seams.outbox.deliveries_of(99) == []
 
 
 async def test_no_more_is_given_than_asked_for(storage: Storage) -> None:
@@ -66,7 +66,7 @@ async def test_no_more_is_given_than_asked_for(storage: Storage) -> None:
         for _ in range(3):
             await ended(seams, owes=SINK)
 
-        assert len((await seams.outbox.owed(LATER, 2, 100))[0]) == 2
+        assert len((await seams.outbox.due(LATER, 2, 100))[0]) == 2
 
 
 async def test_however_many_one_destination_is_owed_there_is_something_of_every_other(storage: Storage) -> None:
@@ -74,31 +74,31 @@ async def test_however_many_one_destination_is_owed_there_is_something_of_every_
         other = replace(SINK, param='{"func_urn":"urn:y"}')
         for sink in (*[SINK] * 9, other, replace(SINK, destination="A")):
             await ended(seams, owes=sink)
-        few, several = (await seams.outbox.owed(LATER, 9, 100))[0], (await seams.outbox.owed(LATER, 100, 5))[0]
+        few, several = (await seams.outbox.due(LATER, 9, 100))[0], (await seams.outbox.due(LATER, 100, 5))[0]
 
-        assert [debt.owed_id for debt in few] == [1, 2, 3, 10, 11]
-        assert [debt.owed_id for debt in several] == [1, 2, 3, 4, 5, 10, 11]
+        assert [debt.delivery_id for debt in few] == [1, 2, 3, 10, 11]
+        assert [debt.delivery_id for debt in several] == [1, 2, 3, 4, 5, 10, 11]
 
 
 async def test_what_was_delivered_is_forgotten(storage: Storage) -> None:
     async with storage() as seams:
         await ended(seams, owes=SINK)
-        [debt] = await owed(seams)
+        [debt] = await pending(seams)
         await seams.outbox.delivered(debt)
 
-        assert await owed(seams) == []
+        assert await pending(seams) == []
 
 
 async def test_a_delivery_that_becomes_an_invocation_is_one_step(storage: Storage) -> None:
     async with storage() as seams:
         await ended(seams, owes=SINK)
-        [debt] = await owed(seams)
+        [debt] = await pending(seams)
         follower = made(seams, 2, payload=b"1234")
         await seams.outbox.delivered(debt, append=follower)
 
     async with storage() as seams:
         recovery = await seams.journal.recover()
-        assert await owed(seams) == []
+        assert await pending(seams) == []
         assert recovery.backlog[2] == (1, 4)
         assert recovery.waiting == {2}
 
@@ -106,34 +106,37 @@ async def test_a_delivery_that_becomes_an_invocation_is_one_step(storage: Storag
 async def test_what_is_postponed_comes_back_with_its_error(storage: Storage) -> None:
     async with storage() as seams:
         await ended(seams, owes=SINK)
-        [debt] = await owed(seams)
+        [debt] = await pending(seams)
         await seams.outbox.postpone(debt, LATER - 1, "closed")
-        [again] = await owed(seams)
+        [again] = await pending(seams)
 
-        assert (again.owed_id, again.due_at, again.tries, again.error) == (debt.owed_id, LATER - 1, 1, "closed")
+        assert (again.delivery_id, again.due_at, again.tries, again.error) == (debt.delivery_id, LATER - 1, 1, "closed")
 
 
 async def test_what_is_given_up_does_not_come_back(storage: Storage) -> None:
     async with storage() as seams:
         await ended(seams, owes=SINK)
-        [debt] = await owed(seams)
+        [debt] = await pending(seams)
         await seams.outbox.postpone(debt, None, "never")
 
-        assert await seams.outbox.owed(LATER, 10, 10) == ([], None)
+        assert await seams.outbox.due(LATER, 10, 10) == ([], None)
 
 
 async def test_what_is_given_up_can_be_seen_by_function_and_in_pages(storage: Storage) -> None:
     async with storage() as seams:
         for function_id in (1, 2, 1, 1):
             await ended(seams, function_id, owes=SINK)
-        debts = await owed(seams)
+        debts = await pending(seams)
         for debt in debts[:3]:
             await seams.outbox.postpone(debt, None, "never")
 
         found, count = await seams.outbox.given_up([1], 0, 1)
         rest, _ = await seams.outbox.given_up([1], 1, 10)
 
-        assert ([one.owed_id for one in (*found, *rest)], count) == ([debts[0].owed_id, debts[2].owed_id], 2)
+        assert ([one.delivery_id for one in (*found, *rest)], count) == (
+            [debts[0].delivery_id, debts[2].delivery_id],
+            2,
+        )
         assert (found[0].error, found[0].tries, found[0].due_at) == ("never", 1, math.inf)
 
 
@@ -143,38 +146,41 @@ async def test_all_that_is_neither_delivered_nor_given_up_can_be_seen_by_functio
     async with storage() as seams:
         for function_id in (1, 2, 1, 1, 1, 1):
             await ended(seams, function_id, owes=SINK)
-        tried, other, second, gone, third, done = await owed(seams)
+        tried, other, second, gone, third, done = await pending(seams)
         for debt, due_at in ((tried, LATER + 2), (other, LATER + 1), (gone, None)):
             await seams.outbox.postpone(debt, due_at, "closed")
         await seams.outbox.delivered(done)
 
         found, further = await seams.outbox.pending([1], 0, 10)
 
-        assert ([one.owed_id for one in found], further) == ([tried.owed_id, second.owed_id, third.owed_id], 0)
+        assert ([one.delivery_id for one in found], further) == (
+            [tried.delivery_id, second.delivery_id, third.delivery_id],
+            0,
+        )
         assert [(one.error, one.tries, one.due_at) for one in found[:2]] == [
             ("closed", 1, LATER + 2),
             ("", 0, second.due_at),
         ]
         assert await seams.outbox.pending([], 0, 10) == ([], 0)
-        assert await seams.outbox.pending([1], 0, 2) == (found[:2], second.owed_id)
-        assert await seams.outbox.pending([1], second.owed_id, 2) == (found[2:], 0)
-        assert await seams.outbox.pending([1], third.owed_id, 2) == ([], 0)
+        assert await seams.outbox.pending([1], 0, 2) == (found[:2], second.delivery_id)
+        assert await seams.outbox.pending([1], second.delivery_id, 2) == (found[2:], 0)
+        assert await seams.outbox.pending([1], third.delivery_id, 2) == ([], 0)
 
 
 async def test_what_is_given_up_or_waits_can_be_made_due_at_once(storage: Storage) -> None:
     async with storage() as seams:
         for function_id in (1, 1, 2):
             await ended(seams, function_id, owes=SINK)
-        gone, waiting, other = await owed(seams)
+        gone, waiting, other = await pending(seams)
         for debt, due_at in ((gone, None), (waiting, LATER + 100), (other, None)):
             await seams.outbox.postpone(debt, due_at, "never")
 
-        done = await seams.outbox.revive([1], [waiting.owed_id, gone.owed_id, other.owed_id, 99], LATER)
+        done = await seams.outbox.revive([1], [waiting.delivery_id, gone.delivery_id, other.delivery_id, 99], LATER)
 
-        assert [(one.owed_id, one.due_at, one.since, one.tries) for one in done] == [
-            (debt.owed_id, LATER, LATER, 0) for debt in (gone, waiting)
+        assert [(one.delivery_id, one.due_at, one.since, one.tries) for one in done] == [
+            (debt.delivery_id, LATER, LATER, 0) for debt in (gone, waiting)
         ]
-        assert sorted(await owed(seams), key=lambda debt: debt.owed_id) == done
+        assert sorted(await pending(seams), key=lambda debt: debt.delivery_id) == done
         assert await seams.outbox.given_up([1], 0, 10) == ([], 0)
         assert await seams.outbox.revive([1], [], LATER) == []
 
@@ -182,11 +188,11 @@ async def test_what_is_given_up_or_waits_can_be_made_due_at_once(storage: Storag
 async def test_debts_outlive_the_engine_and_their_ids_are_never_used_again(storage: Storage) -> None:
     async with storage() as seams:
         await ended(seams, owes=SINK)
-        [first] = await owed(seams)
+        [first] = await pending(seams)
 
     async with storage() as seams:
-        assert await owed(seams) == [first]
+        assert await pending(seams) == [first]
         await seams.outbox.delivered(first)
         await ended(seams, owes=SINK)
-        [second] = await owed(seams)
-        assert second.owed_id > first.owed_id
+        [second] = await pending(seams)
+        assert second.delivery_id > first.delivery_id

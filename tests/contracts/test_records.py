@@ -224,9 +224,9 @@ async def test_what_is_still_owed_is_not_dropped(storage: Storage) -> None:
     async with storage() as seams:
         one = await ended(seams, at=NOW, owes=SINK)
         assert await purge(seams, NOW + 2 * AGE) == []
-        [owed], _ = await seams.outbox.owed(NOW + 2 * AGE, 10, 10)
+        [pending], _ = await seams.outbox.due(NOW + 2 * AGE, 10, 10)
 
-        await seams.outbox.delivered(owed)
+        await seams.outbox.delivered(pending)
 
         assert await purge(seams, NOW + 2 * AGE) == [one.request_id]
 
@@ -234,8 +234,8 @@ async def test_what_is_still_owed_is_not_dropped(storage: Storage) -> None:
 async def test_an_undeliverable_debt_goes_with_its_invocation(storage: Storage) -> None:
     async with storage() as seams:
         one = await ended(seams, at=NOW, owes=SINK)
-        [owed], _ = await seams.outbox.owed(NOW + AGE, 10, 10)
-        await seams.outbox.postpone(owed, None, "no")
+        [pending], _ = await seams.outbox.due(NOW + AGE, 10, 10)
+        await seams.outbox.postpone(pending, None, "no")
 
         assert await purge(seams, NOW + 2 * AGE) == [one.request_id]
 

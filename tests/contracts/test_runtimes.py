@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.executors.pool import Pool
-from engine.executors.sandbox import BARE, Walls
+from engine.executors.sandbox import NO_ISOLATION, IsolationOptions
 from engine.logs.lines import decode
 from engine.model import Code, Outcome
 from engine.runtimes.protocol import RESULT_LIMIT
@@ -24,19 +24,19 @@ from tests.support.executing import pool
 
 DIALECTS = (PYTHON, NODE, CUSTOM, LAMBDA, HTTP)
 NODE_HERE = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
-SANDBOXED = Walls(isolation="bubblewrap")
+SANDBOXED = IsolationOptions(isolation="bubblewrap")
 SANDBOX_HERE = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
 
 def families(*deeds: str) -> list[Any]:
     """Those that can do all of these, and what their instances come from: for Python's, all ways there are."""
     able = [
-        pytest.param((one, BARE), marks=NODE_HERE if one is NODE else (), id=one.runtime)
+        pytest.param((one, NO_ISOLATION), marks=NODE_HERE if one is NODE else (), id=one.runtime)
         for one in DIALECTS
         if not one.lacks.intersection(deeds)
     ]
     sandboxed = pytest.param((PYTHON, SANDBOXED), marks=(SANDBOX_HERE, pytest.mark.slow), id="sandboxed Python")
-    return [*able, pytest.param((PYTHON, Walls(isolation="process")), id="forked Python"), sandboxed]
+    return [*able, pytest.param((PYTHON, IsolationOptions(isolation="process")), id="forked Python"), sandboxed]
 
 
 def able_to(*deeds: str) -> pytest.MarkDecorator:
@@ -60,8 +60,8 @@ class Runner:
 
 @pytest.fixture(params=families())
 async def run(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Runner]:
-    dialect, walls = request.param
-    async with pool(tmp_path, "", walls=walls) as opened:
+    dialect, sandbox = request.param
+    async with pool(tmp_path, "", sandbox=sandbox) as opened:
         if dialect is HTTP and opened.http_network == "shared":
             pytest.skip("the kernel has no notification of bind, and another test may have the port")
         dialect.write(tmp_path / "code")

@@ -17,7 +17,7 @@ import anyio
 import pytest
 from msgspec import Struct, field
 
-from engine.app.lifecycle import Running, run_engine
+from engine.app.lifecycle import EngineParts, run_engine
 from engine.config.settings import Settings, load_settings
 from engine.executors.pool import Pool
 from engine.model import AsyncSettings, DestinationSpec, Request
@@ -79,7 +79,7 @@ def executor_of(story: Story) -> InlineExecutor:
     return InlineExecutor({"plain": note, "flaky": flaky, "chain": note, "sink": note})
 
 
-async def script(running: Running, story: Story) -> None:
+async def script(running: EngineParts, story: Story) -> None:
     """Everything that the engine does, once."""
     for name in ("plain", "flaky", "chain"):
         await accept(running, story, name)
@@ -98,7 +98,7 @@ async def script(running: Running, story: Story) -> None:
     story.complete = True
 
 
-async def accept(running: Running, story: Story, name: str, **fields: Any) -> int:
+async def accept(running: EngineParts, story: Story, name: str, **fields: Any) -> int:
     urn = parse_urn(name, region=REGION, project=PROJECT)
     key = running.storage.identity.key_of(
         await running.intake.accept(Request(function=urn, payload=b'{"n": 1}', **fields))
@@ -109,7 +109,7 @@ async def accept(running: Running, story: Story, name: str, **fields: Any) -> in
 
 
 @asynccontextmanager
-async def an_engine(directory: Path, story: Story, patch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+async def an_engine(directory: Path, story: Story, patch: pytest.MonkeyPatch) -> AsyncIterator[EngineParts]:
     """A whole engine on a real file, but its pool starts no processes."""
     inline = executor_of(story)
     patch.setattr(Pool, "execute", lambda _, function, invocation: inline.execute(function, invocation))

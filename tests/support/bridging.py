@@ -24,7 +24,7 @@ from engine.isolation.ports import can_map_ports
 WORKER = Path(__file__).parents[2] / "engine" / "workers" / "bridge_worker.py"
 SETUP, INVOKE, STOP = 1, 2, 3
 READY, DONE = 1, 2
-PATIENCE = 60.0  #: seconds after which a test has failed; none waits for it to pass
+MAX_WAIT = 60.0  #: seconds after which a test has failed; none waits for it to pass
 
 #: A bootstrap that leaves the runtime API to the test.
 TELL_ADDRESS = '#!/bin/sh\necho "$RUNTIME_API_ADDR$AWS_LAMBDA_RUNTIME_API"\nexec sleep 1000\n'
@@ -63,7 +63,7 @@ class Bridge:
             (code / name).write_text(text)
             (code / name).chmod(0o755)
         self.socket, theirs = socket.socketpair()
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(MAX_WAIT)
         command = [sys.executable, "-I", str(WORKER), family, str(theirs.fileno())]
         if prelude:
             command = [sys.executable, "-c", f"import os\n{prelude}\nos.execv({command[0]!r}, {command!r})"]
@@ -131,7 +131,7 @@ class Runtime:
 
     def __init__(self, bridge: Bridge, root: str, address: str = "") -> None:
         host, _, port = (address or bridge.line()).partition(":")
-        self.http = HTTPConnection(host, int(port), timeout=PATIENCE)
+        self.http = HTTPConnection(host, int(port), timeout=MAX_WAIT)
         self.root = root
 
     def __enter__(self) -> Self:

@@ -24,13 +24,13 @@ from engine.config.plugin_registry import Registry, load_plugins
 from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog, listed
 from engine.functions.versions import Versions
-from engine.http.api.parts import HealthChecks, Parts
+from engine.http.api.parts import ApiDependencies, HealthChecks
 from engine.http.server import create_app
 from engine.metrics.usage import Usage
-from engine.model import AsyncSettings, DestinationSpec, Function, Outcome, Owed, Record, Request, State
+from engine.model import AsyncSettings, DestinationSpec, Function, Outcome, PendingDelivery, Record, Request, State
 from engine.model.clock import SystemClock
 from engine.model.identity import Identity
-from engine.pipeline.circuit_breaker import Standing
+from engine.pipeline.circuit_breaker import DeliveryStatus
 from engine.pipeline.redrive import Redrive
 from engine.protocols import Purged, Selection, StoredResource
 from engine.resources.facade import Resources
@@ -224,7 +224,7 @@ class Api(Struct, kw_only=True):
     port: int
     catalog: Catalog
     codes: CodeStore
-    parts: Parts
+    parts: ApiDependencies
     store: MemoryCatalogStore
     engine: Engine
     health: dict[str, Any] = field(default_factory=dict)
@@ -271,8 +271,8 @@ class NoDeliveries:
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
 
-    def standing(self, owed: Owed) -> Standing:
-        return Standing()
+    def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
+        return DeliveryStatus()
 
 
 @asynccontextmanager
@@ -296,7 +296,7 @@ async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[A
         region=REGION,
         deliveries=NoDeliveries(),
     )
-    parts = Parts(
+    parts = ApiDependencies(
         redrive=redrive,
         intake=engine,
         dispatcher=engine,
@@ -310,7 +310,7 @@ async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[A
         region=REGION,
         resources=resources,
         usage=Usage(catalog.project_of),
-        transcripts=engine,
+        log_archive=engine,
         health=HealthChecks(alive=lambda: health, ready=lambda: health, metrics=lambda: b"up 1\n"),
         update_resets=update_resets,
     )

@@ -28,7 +28,7 @@ from engine.runtimes.protocol import (
     stop_frame,
 )
 
-PATIENCE = 60.0  #: seconds after which a test has failed; none waits for it to pass
+MAX_WAIT = 60.0  #: seconds after which a test has failed; none waits for it to pass
 SETUP: dict[str, Any] = {
     "instance": "i1",
     "layers": [],
@@ -84,7 +84,7 @@ class PythonProcess:
         self._reader = FrameReader()
         self._frames: Iterator[Answer | Logged] = iter(())
         self.socket, theirs = socket.socketpair()
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(MAX_WAIT)
         reading, writing = os.pipe()
         self._raw = os.fdopen(reading, "rb")
         self.process = subprocess.Popen(
@@ -132,7 +132,7 @@ class PythonProcess:
         """Its exit status, once it has said its last words."""
         self.socket.sendall(stop_frame())
         assert not any(isinstance(frame, Answer) for frame in self.frames())
-        return self.process.wait(PATIENCE)
+        return self.process.wait(MAX_WAIT)
 
     def raw(self, size: int = -1) -> bytes:
         """What went to the descriptors of stdout and stderr; without a size all, once no process holds them."""

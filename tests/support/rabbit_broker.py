@@ -32,7 +32,7 @@ from tests.support.ports import free_port
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 USER, PASSWORD, VHOST = "sh@p", "p@s/w%25r?d", "/sh op"
 #: Seconds that it may take to start.
-PATIENCE = 200.0
+MAX_WAIT = 200.0
 
 
 class Broker:
@@ -56,7 +56,7 @@ class Broker:
                 [PROGRAM], env=environment, stdin=DEVNULL, stdout=output, stderr=output, cwd=self._folder
             )
         self._processes.append(server)
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + MAX_WAIT
         while not (_listens(self.port) and _listens(self.tls_port)):
             running = server.poll() is None and time.monotonic() < until
             assert running, f"RabbitMQ did not start: {(self._folder / 'output').read_text()[-2000:]}"

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, cast
 from unittest.mock import patch
 
-from engine import Event, Mode, Outcome, PluginContext, Trigger, TriggerDoor
+from engine import Event, EventSink, Mode, Outcome, PluginContext, Trigger
 from engine.testing import ManualClock
 
 
@@ -82,7 +82,7 @@ class _Context:
     async def accept(self, event: Event) -> str:
         raise AssertionError("it pulls")
 
-    async def accept_with(self, event: Event, others: Sequence[tuple[TriggerDoor, Event]]) -> Sequence[str]:
+    async def accept_with(self, event: Event, others: Sequence[tuple[EventSink, Event]]) -> Sequence[str]:
         raise AssertionError("it pulls")
 
     async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
@@ -115,7 +115,7 @@ class _Context:
     async def ended(self, request_id: str) -> None:
         raise AssertionError("nothing runs here")
 
-    def trouble(self, problem: str) -> None: ...
+    def report_problem(self, problem: str) -> None: ...
 
     def remark(self, text: str) -> None: ...
 

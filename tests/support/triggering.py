@@ -13,7 +13,7 @@ import httpx
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine.app.lifecycle import Running, run_engine
+from engine.app.lifecycle import EngineParts, run_engine
 from engine.app.service import api_parts
 from engine.asgi.listener import listen
 from engine.code.store import NO_CODE, CodeSource
@@ -38,7 +38,7 @@ HELD = "tests count what waits"
 class House(Struct, kw_only=True):
     """A running engine with the function ``hello``, which starts nothing, so that what was accepted can be counted."""
 
-    engine: Running
+    engine: EngineParts
 
     @property
     def urn(self) -> FunctionUrn:

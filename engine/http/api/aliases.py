@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, Struct, UnsetType
 
 from engine.asgi.wire import Reply, json_reply
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.model import Alias, Strategy
@@ -39,7 +39,7 @@ class AliasReply(Struct, frozen=True, kw_only=True):
 
 
 class AliasesApi:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._catalog, self._aliases, self._region = parts.catalog, parts.aliases, parts.region
 
     def resources(self) -> list[Resource]:

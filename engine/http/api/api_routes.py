@@ -11,7 +11,7 @@ from engine.http.api.health import Health
 from engine.http.api.logs import LogsApi
 from engine.http.api.metrics import MetricsApi
 from engine.http.api.packages import PackagesApi
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.quotas import QuotasApi
 from engine.http.api.records import InvocationRecords
 from engine.http.api.redrive import RedriveApi
@@ -24,7 +24,7 @@ from engine.http.api.versions import VersionsApi
 from engine.http.openapi import Document
 
 
-def all_resources(parts: Parts) -> list[Resource]:
+def all_resources(parts: ApiDependencies) -> list[Resource]:
     """All but the two fast requests."""
     return [
         *Functions(parts).resources(),

@@ -8,7 +8,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from engine.asgi.wire import Reply, json_reply
 from engine.http.api.paging import MAX_SETTINGS, PageInfo, page_of
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.logs.target import status_log_target
@@ -71,7 +71,7 @@ class AsyncSettingsList(Struct, frozen=True, kw_only=True):
 
 
 class AsyncSettingsApi:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._catalog, self._region = parts.catalog, parts.region
 
     def resources(self) -> list[Resource]:

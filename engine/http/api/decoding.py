@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from engine.asgi.wire import check_json_text
-from engine.config.validation import misfit
+from engine.config.validation import describe_issue
 from engine.errors import InvalidField, NotJson
 from engine.http.api.nesting import is_deeper
 from engine.http.api.secrets import is_secret, without_secrets
@@ -52,6 +52,6 @@ def _decode_again(body: bytes, kind: type[T], error: type[InvalidField], found: 
 
 
 def _misfit(problem: msgspec.ValidationError, given: Any, kind: Any, error: type[InvalidField]) -> InvalidField:
-    found = misfit(problem, given, kind)
+    found = describe_issue(problem, given, kind)
     value = MASK if is_secret(found.field) and found.value is not None else without_secrets(found.value)
     return error(found.field or "body", value, found.allowed)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from engine.http.api.async_settings import settings_shown
 from engine.http.api.dependencies import dependency_reply
-from engine.http.api.function_shapes import FuncCode, FunctionReply, Kept, Strategy, cpu_of, variables_text
+from engine.http.api.function_shapes import FuncCode, FunctionReply, PassthroughFields, Strategy, cpu_of, variables_text
 from engine.http.api.times import zoned_time
 from engine.model import AsyncSettings, Function
 
@@ -73,7 +73,7 @@ def version_reply(function: Function, region: str, settings: AsyncSettings | Non
 
 
 def _kept(function: Function) -> dict[str, Any]:
-    shown = {name: value for name, value in function.details.items() if name in Kept.__struct_fields__}
+    shown = {name: value for name, value in function.details.items() if name in PassthroughFields.__struct_fields__}
     return {"type": "v2", **shown}
 
 

@@ -1,7 +1,7 @@
 """Functions as the API writes them (spec functiongraph_api, 4.3).
 
-``Kept`` holds the fields that have no effect here: they are stored as given and shown again, so that a client
-that compares what it sent with what it reads finds no difference. Unknown fields are ignored.
+``PassthroughFields`` holds the fields that have no effect here: they are stored as given and shown again, so that a
+client that compares what it sent with what it reads finds no difference. Unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Strategy(Struct, frozen=True, kw_only=True):
     concurrent_num: Requests | UnsetType = UNSET
 
 
-class Kept(Struct, frozen=True, kw_only=True):
+class PassthroughFields(Struct, frozen=True, kw_only=True):
     app_xrole: Text = UNSET
     code_encrypt_kms_key_id: Text = UNSET
     custom_image: Table = UNSET
@@ -84,7 +84,7 @@ class Kept(Struct, frozen=True, kw_only=True):
     functiond: Table = UNSET  #: ours: ``priority_cap`` and ``weight``
 
 
-class ConfigBody(Kept, frozen=True, kw_only=True):
+class ConfigBody(PassthroughFields, frozen=True, kw_only=True):
     """What updating its configuration takes, and creating a function as well."""
 
     func_name: Name | UnsetType = UNSET  #: documented as needed; Terraform leaves it out, the URN says it all
@@ -126,7 +126,7 @@ class MaxInstanceBody(Struct, frozen=True, kw_only=True):
     max_instance_num: Instances | UnsetType = UNSET
 
 
-class FunctionReply(Kept, frozen=True, kw_only=True):
+class FunctionReply(PassthroughFields, frozen=True, kw_only=True):
     """One shape for all replies: clients pass over what theirs does not list."""
 
     func_id: str
@@ -252,7 +252,7 @@ def draft_of(body: CreateBody, project: str) -> Function:
 
 def details_of(body: Struct) -> dict[str, Any]:
     """What is only kept."""
-    values = {name: getattr(body, name, UNSET) for name in Kept.__struct_fields__}
+    values = {name: getattr(body, name, UNSET) for name in PassthroughFields.__struct_fields__}
     return {name: value for name, value in values.items() if value is not UNSET}
 
 

@@ -26,7 +26,7 @@ from engine.http.api.function_shapes import (
     replacement_of,
 )
 from engine.http.api.paging import page_of
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, BODY_LIMIT, LONG_LIMIT, Call, Resource
 from engine.model import Function
 
@@ -34,7 +34,7 @@ CODE_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
 
 
 class Functions:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._catalog, self._codes, self._region = parts.catalog, parts.codes, parts.region
         self._versions, self._usage = parts.versions, parts.usage
         self._reservations, self._update_resets = parts.resources.reservations, parts.update_resets

@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
 from engine.asgi.wire import Reply
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time
 from engine.http.log_queue import LogQueue
@@ -32,7 +32,7 @@ class LogItem(Struct, frozen=True, kw_only=True):
 
 
 class LogsApi:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._parts = parts
 
     def resources(self) -> list[Resource]:
@@ -54,7 +54,7 @@ class LogsApi:
         """What its instances have written lately that belongs to no request; as events, all that is yet to come."""
         function = self._parts.catalog.find(call.urn)
         if not _wants_events(call):
-            lines = decode(await self._parts.transcripts.instance_log(function.function_id))
+            lines = decode(await self._parts.log_archive.instance_log(function.function_id))
             return _json_lines(sorted(lines, key=lambda line: line.at))
         return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function))
 
@@ -82,7 +82,7 @@ class LogsApi:
             await self._parts.dispatcher.ended(key, LONG)
 
     async def _lines(self, record: Record) -> Iterable[Line]:
-        whole = await self._parts.transcripts.log(record.key, record.request_id)
+        whole = await self._parts.log_archive.log(record.key, record.request_id)
         return decode(record.log if whole is None else whole)
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadMetricQuery, BadQuery
 from engine.http.api.paging import MAX_LIMIT, bounds
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource, whole
 from engine.metrics.usage import Stretch, Tally
 
@@ -94,7 +94,7 @@ _RANKS: dict[str, Callable[[Tally], float]] = {
 
 
 class MetricsApi:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._usage, self._catalog, self._clock, self._region = parts.usage, parts.catalog, parts.clock, parts.region
         self._reservations, self._instances = parts.resources.reservations, parts.instances
 

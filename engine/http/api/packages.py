@@ -18,7 +18,7 @@ from engine.errors import BadQuery, InvalidField, InvalidRequest, NamelessConfig
 from engine.http.api.decoding import decode
 from engine.http.api.function_replies import function_reply
 from engine.http.api.function_shapes import CreateBody, draft_of
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.model import Function
 from engine.model.limits import Name
@@ -40,7 +40,7 @@ class _Named(Struct, frozen=True, kw_only=True):
 
 
 class PackagesApi:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._catalog, self._codes, self._region = parts.catalog, parts.codes, parts.region
 
     def resources(self) -> list[Resource]:

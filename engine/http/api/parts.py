@@ -45,7 +45,7 @@ class Dispatcher(Protocol):
         ...
 
 
-class Transcripts(Protocol):
+class LogArchive(Protocol):
     """What functions have written, as ``engine.logs.lines`` keeps it."""
 
     async def log(self, key: int, request_id: str) -> bytes | None:
@@ -66,7 +66,7 @@ class HealthChecks(Struct, frozen=True, kw_only=True):
     metrics: Callable[[], bytes] = bytes  #: in the text format of Prometheus
 
 
-class Parts(Struct, frozen=True, kw_only=True):
+class ApiDependencies(Struct, frozen=True, kw_only=True):
     intake: Intake
     dispatcher: Dispatcher
     records: Records
@@ -81,7 +81,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     usage: Usage
     redrive: Redrive
     logs: LogFeed = field(default_factory=LogBoard)
-    transcripts: Transcripts
+    log_archive: LogArchive
     audit: AuditTrail = field(default_factory=AuditTrail)
     version: str = ""  #: of the engine
     mounted: Callable[[], Sequence[Operation]] = lambda: ()  #: what plugins serve at paths of this API

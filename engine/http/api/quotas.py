@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from engine.asgi.wire import Reply, json_reply
 from engine.functions.catalog import MAX_FUNCTIONS
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource
 from engine.model.limits import INSTANCES
 from engine.resources.reservations import MAX_PER_PROJECT
@@ -30,7 +30,7 @@ class Quotas(Struct, frozen=True, kw_only=True):
 
 
 class QuotasApi:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._catalog, self._resources, self._instances = parts.catalog, parts.resources, parts.instances
 
     def resources(self) -> list[Resource]:

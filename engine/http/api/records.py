@@ -11,7 +11,7 @@ from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
 from engine.functions.invocation_filter import selection_of
 from engine.http.api.paging import MAX_LIMIT, bounds
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time, read_end, read_time, short_time
 from engine.logs.lines import plain
@@ -76,7 +76,7 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
 
 
 class InvocationRecords:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._parts = parts
 
     def resources(self) -> list[Resource]:

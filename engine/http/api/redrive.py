@@ -10,17 +10,17 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField
 from engine.http.api.paging import MAX_LIMIT, bounds
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import read_end, read_time, zoned_time
-from engine.model import Owed
+from engine.model import PendingDelivery
 from engine.model.urn import LATEST, FunctionUrn
 
 Id = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Ids = Annotated[list[Id], Meta(max_length=500)]
-TOGETHER = 100  #: invocations sent again by one request
-RequestIds = Annotated[list[str], Meta(max_length=TOGETHER)]
-Limit = Annotated[int, Meta(ge=1, le=TOGETHER)]
+BATCH_SIZE = 100  #: invocations sent again by one request
+RequestIds = Annotated[list[str], Meta(max_length=BATCH_SIZE)]
+Limit = Annotated[int, Meta(ge=1, le=BATCH_SIZE)]
 #: Seconds that a walk goes back if no times are asked for: as long as who asks twice is answered the same.
 SPAN = 86_400.0
 
@@ -64,7 +64,7 @@ class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
 
     request_ids: RequestIds = []
     failed: bool = False
-    limit: Limit = TOGETHER  #: of a step
+    limit: Limit = BATCH_SIZE  #: of a step
     marker: str = ""  #: where to go on: ``next_marker`` of the step before
     query_begin_time: str = ""  #: of acceptance, as in lists; a day ago if empty
     query_end_time: str = ""
@@ -90,7 +90,7 @@ class RedrivenInvocations(Struct, frozen=True, kw_only=True):
 
 
 class RedriveApi:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._redrive, self._identity = parts.redrive, parts.identity
         self._catalog, self._region, self._clock = parts.catalog, parts.region, parts.clock
 
@@ -105,14 +105,14 @@ class RedriveApi:
     async def list_deliveries(self, call: Call) -> Reply:
         offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
         found, count = await self._redrive.given_up(call.project, offset, limit)
-        items = [self.item(owed) for owed in found]
+        items = [self.item(pending) for pending in found]
         pending, further = await self._redrive.pending(call.project, call.number("after", 0), limit)
         return json_reply(
             DeliveryList(
                 deliveries=items,
                 count=count,
                 next_marker=offset + len(items),
-                retrying=[self.item(owed) for owed in pending],
+                retrying=[self.item(pending) for pending in pending],
                 next_after=further,
             )
         )
@@ -157,21 +157,24 @@ class RedriveApi:
             next_marker="" if step.below is None else self._identity.request_id(step.below),
         )
 
-    def item(self, owed: Owed) -> DeliveryItem:
+    def item(self, pending: PendingDelivery) -> DeliveryItem:
         """As lists show it."""
-        function, standing = self._catalog.resolve(owed.function_id, LATEST), self._redrive.standing(owed)
-        next_try = max(owed.due_at, standing.held_until)
+        function, delivery_status = (
+            self._catalog.resolve(pending.function_id, LATEST),
+            self._redrive.delivery_status(pending),
+        )
+        next_try = max(pending.due_at, delivery_status.held_until)
         return DeliveryItem(
-            delivery_id=owed.owed_id,
-            request_id=self._identity.request_id(owed.key),
+            delivery_id=pending.delivery_id,
+            request_id=self._identity.request_id(pending.key),
             func_urn=function.urn(self._region).function if function else "",
-            condition=owed.condition,
-            destination=owed.destination.destination,
-            param=owed.destination.param,
-            tries=owed.tries,
-            error=owed.error,
+            condition=pending.condition,
+            destination=pending.destination.destination,
+            param=pending.destination.param,
+            tries=pending.tries,
+            error=pending.error,
             next_try="" if math.isinf(next_try) else zoned_time(next_try),
-            under_way=standing.under_way,
-            destination_state="failing" if standing.failing else "ok",
-            destination_next_try=zoned_time(standing.held_until) if standing.held_until else "",
+            under_way=delivery_status.under_way,
+            destination_state="failing" if delivery_status.failing else "ok",
+            destination_next_try=zoned_time(delivery_status.held_until) if delivery_status.held_until else "",
         )

@@ -13,7 +13,7 @@ from msgspec import Struct
 from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField, NotFound, UnknownFunction
 from engine.http.api.paging import MAX_TAGGED
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BODY_LIMIT, LONG_LIMIT, Call, Resource, own_urn, whole
 from engine.model import Function
 from engine.model.urn import LATEST
@@ -74,7 +74,7 @@ class TaggedResources(Struct, frozen=True, kw_only=True):
 
 
 class TagsApi:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._tags, self._catalog, self._region = parts.resources.tags, parts.catalog, parts.region
 
     def resources(self) -> list[Resource]:

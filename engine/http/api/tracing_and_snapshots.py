@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField, Unsupported
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource
 from engine.logs.target import log_target_of
 from engine.model.text import MASK
@@ -24,7 +24,7 @@ class SnapshotState(Struct, frozen=True, kw_only=True):
 
 
 class SwitchesApi:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._catalog, self._tracing = parts.catalog, parts.resources.tracing
 
     def resources(self) -> list[Resource]:

@@ -14,13 +14,16 @@ class _Codes(Struct, frozen=True, kw_only=True):
     invalid: Status = (400, "FSS.0400")
     missing: Status = (404, "FSS.1131")
     exists: Status = (409, "FSS.0409")
-    clash: Status = (409, "FSS.0409")
+    conflicts: Status = (409, "FSS.0409")
     too_many: Status = (403, "FSS.1123")
 
 
-def _codes(invalid: int, missing: int, exists: int, clash: Status = (409, "FSS.0409")) -> _Codes:
+def _codes(invalid: int, missing: int, exists: int, conflicts: Status = (409, "FSS.0409")) -> _Codes:
     return _Codes(
-        invalid=(400, f"FSS.{invalid}"), missing=(404, f"FSS.{missing}"), exists=(409, f"FSS.{exists}"), clash=clash
+        invalid=(400, f"FSS.{invalid}"),
+        missing=(404, f"FSS.{missing}"),
+        exists=(409, f"FSS.{exists}"),
+        conflicts=conflicts,
     )
 
 
@@ -40,7 +43,7 @@ _KINDS = {
     "DDS": _codes(1164, 1163, 1166),
     "GAUSSMONGO": _codes(1164, 1163, 1166),
     # The code for a missing one, FSS.1301, comes with 400, which Terraform would not take for "gone".
-    "CTS": _Codes(invalid=(400, "FSS.1305"), clash=(400, "FSS.1307"), too_many=(400, "FSS.1306")),
+    "CTS": _Codes(invalid=(400, "FSS.1305"), conflicts=(400, "FSS.1307"), too_many=(400, "FSS.1306")),
 }
 #: Fields with a code of their own.
 _FIELDS = {
@@ -68,7 +71,7 @@ def trigger_status(error: e.FunctiondError) -> Status | None:
         case te.TriggerExists():
             return _of(error.kind).exists
         case te.TriggerClash():
-            return _of(error.kind).clash
+            return _of(error.kind).conflicts
         case te.TooManyTriggers():
             return _of(error.kind).too_many
     return None

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from engine.asgi.wire import Reply, json_reply
 from engine.http.api.paging import MAX_LIMIT, page_of
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.resources.bound_trigger import BoundTrigger
@@ -70,7 +70,7 @@ class ProjectTriggers(Struct, frozen=True, kw_only=True):
 
 
 class TriggersApi:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._triggers, self._source_state = parts.resources.triggers, parts.source_state
         self._source_settled, self._standing = parts.source_settled, parts.standing
 
@@ -129,7 +129,7 @@ class TriggersApi:
 
     async def _settle(self, trigger: BoundTrigger) -> None:
         """Whoever sends to a push source next must find it as it was just changed."""
-        if trigger.plugin.rules.overlaps and self._source_settled is not None:
+        if trigger.plugin.rules.start_before_stop and self._source_settled is not None:
             await self._source_settled(trigger.id)
 
     def _state(self, trigger: BoundTrigger) -> TriggerState:

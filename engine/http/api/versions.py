@@ -12,7 +12,7 @@ from engine.errors import InvalidField
 from engine.http.api.function_replies import version_reply
 from engine.http.api.function_shapes import FunctionReply
 from engine.http.api.paging import page_of
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource
 from engine.model import Function
 from engine.model.limits import Description
@@ -31,7 +31,7 @@ class VersionList(Struct, frozen=True, kw_only=True):
 
 
 class VersionsApi:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._catalog, self._versions, self._region = parts.catalog, parts.versions, parts.region
 
     def resources(self) -> list[Resource]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.asgi.wire import Reply
 from engine.http.api.paging import bounds
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import Call
 from engine.http.console.pages import Pages
@@ -13,7 +13,7 @@ ROWS = 50
 
 
 class DeliveriesPage:
-    def __init__(self, parts: Parts, pages: Pages) -> None:
+    def __init__(self, parts: ApiDependencies, pages: Pages) -> None:
         self._redrive, self._pages = parts.redrive, pages
         self._item = RedriveApi(parts).item
 
@@ -25,8 +25,8 @@ class DeliveriesPage:
         return await self._pages.show(
             call,
             "deliveries.html",
-            given_up=[self._item(owed) for owed in given_up],
-            retrying=[self._item(owed) for owed in pending],
+            given_up=[self._item(pending) for pending in given_up],
+            retrying=[self._item(pending) for pending in pending],
             after=after,
             next_after=further,
             count=count,

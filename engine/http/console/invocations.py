@@ -11,7 +11,7 @@ from engine.asgi.wire import Reply
 from engine.errors import UnknownInvocation
 from engine.functions.invocation_filter import selection_of
 from engine.http.api.paging import bounds
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.records import read_states
 from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import Call, own_urn
@@ -28,7 +28,7 @@ LOG = 64 << 10  #: bytes of a log that are shown: its end
 
 
 class InvocationsPage:
-    def __init__(self, parts: Parts, pages: Pages) -> None:
+    def __init__(self, parts: ApiDependencies, pages: Pages) -> None:
         self._parts, self._pages, self._deliveries = parts, pages, RedriveApi(parts)
 
     async def show_all(self, call: Call) -> Reply:
@@ -57,18 +57,18 @@ class InvocationsPage:
         record = await self._record(call)
         function = self._parts.catalog.resolve(record.function_id, LATEST)
         log, cut = await self._log(record)
-        owed = [self._deliveries.item(one) for one in await self._parts.redrive.owed_for(record)]
+        pending = [self._deliveries.item(one) for one in await self._parts.redrive.deliveries_of(record)]
         return await self._pages.show(
             call,
             "invocation.html",
-            live=not record.state.final or any(one.next_try for one in owed),
+            live=not record.state.final or any(one.next_try for one in pending),
             record=record,
             function=function,
             payload=_text(record.payload),
             result=_text(record.result),
             log=log,
             log_cut=cut,
-            owed=owed,
+            pending=pending,
         )
 
     def _scope(self, call: Call, functions: frozenset[int]) -> Selection:
@@ -88,7 +88,7 @@ class InvocationsPage:
 
     async def _log(self, record: Record) -> tuple[list[Line], bool]:
         """Its last lines, and whether there are more before them."""
-        whole = await self._parts.transcripts.log(record.key, record.request_id)
+        whole = await self._parts.log_archive.log(record.key, record.request_id)
         log = record.log if whole is None else whole
         return list(decode(last(log, LOG))), len(log) > LOG
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from engine.asgi.wire import Reply
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import Call
 from engine.http.console import words
 from engine.http.console.paths import HOME, STATIC
@@ -42,7 +42,7 @@ SECTIONS = ("functions", "invocations", "triggers", "deliveries")
 
 
 class Pages:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiDependencies) -> None:
         self._catalog, self._clock, self._version = parts.catalog, parts.clock, parts.version
         self._environment: Environment | None = None
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
-from engine.http.api.parts import Parts
+from engine.http.api.parts import ApiDependencies
 from engine.metrics.prometheus import Figure
 from engine.triggers.supervisor import Health
 
 
 class ConsoleParts(Struct, frozen=True, kw_only=True):
-    api: Parts
+    api: ApiDependencies
     figures: Callable[[], Iterable[Figure]]  #: those that /metrics shows
     unended: Callable[[int], int]  #: accepted invocations of a function that wait or run
     running: Callable[[int], int]  #: runs of a function, those of synchronous calls among them

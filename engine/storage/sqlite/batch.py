@@ -64,7 +64,7 @@ SQL: dict[Statement, str] = {
 }
 
 #: Rows that one INSERT takes, the largest that fits first: each run of a statement hands the GIL over several times.
-_TOGETHER = (32, 8, 1)
+_INSERT_SIZES = (32, 8, 1)
 
 
 def _inserting(statement: Statement, rows: int) -> str:
@@ -73,7 +73,7 @@ def _inserting(statement: Statement, rows: int) -> str:
 
 
 _INSERTS = {
-    statement: {rows: _inserting(statement, rows) for rows in _TOGETHER}
+    statement: {rows: _inserting(statement, rows) for rows in _INSERT_SIZES}
     for statement in (Statement.APPEND, Statement.PAYLOAD, Statement.RESULT)
 }
 
@@ -93,28 +93,28 @@ _DISK = frozenset(
 )
 
 
-class Submission:
+class WriteRequest:
     """What succeeds or fails as one: some rows of the hot path, or one call."""
 
-    __slots__ = ("call", "done", "error", "keep", "rows", "value")
+    __slots__ = ("call", "done", "error", "retry_until_stored", "rows", "value")
 
     def __init__(
         self,
         rows: tuple[tuple[Statement, Row], ...],
         *,
-        done: Callable[[Submission], None] | None = None,
-        keep: bool = False,
+        done: Callable[[WriteRequest], None] | None = None,
+        retry_until_stored: bool = False,
         call: Callable[[sqlite3.Connection], Any] | None = None,
     ) -> None:
         self.rows = rows
         self.call = call  #: runs behind the rows of its batch, inside the transaction
         self.done = done  #: called in the loop once the fate is known; look at ``error`` and ``value``
-        self.keep = keep  #: survives trouble: stays in memory until the disk takes it
+        self.retry_until_stored = retry_until_stored  #: survives trouble: stays in memory until the disk takes it
         self.error: BaseException | None = None
         self.value: Any = None
 
 
-class Trouble:
+class WriteFailure:
     """Why a batch is not on disk; ``ambiguous``: COMMIT failed, so it may still be."""
 
     def __init__(self, error: Exception, ambiguous: bool) -> None:
@@ -126,10 +126,10 @@ class Trouble:
         return getattr(self.error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_FSYNC
 
 
-class Batch(list[Submission]):
-    def __init__(self, items: Iterable[Submission] = ()) -> None:
+class Batch(list[WriteRequest]):
+    def __init__(self, items: Iterable[WriteRequest] = ()) -> None:
         super().__init__(items)
-        self.trouble: Trouble | None = None
+        self.trouble: WriteFailure | None = None
         self.finished = threading.Event()
         self.syncing = False  #: the thread waits for the disk now, and needs nothing of the loop's till that answers
 
@@ -151,15 +151,15 @@ class WritingConnection(sqlite3.Connection):
         try:
             self.execute("BEGIN IMMEDIATE")
             self._run_rows(batch)
-            for submission in batch:
-                if submission.call is not None:
-                    self._run_alone(submission)
+            for request in batch:
+                if request.call is not None:
+                    self._run_alone(request)
             committing = batch.syncing = True
             self.execute("COMMIT")
         except Exception as error:  # also what Python refuses to bind: it must not leave the transaction open
             self.rollback()
             if committing or _of_disk(error):
-                batch.trouble = Trouble(error, ambiguous=committing)
+                batch.trouble = WriteFailure(error, ambiguous=committing)
             else:
                 self._apply_one_by_one(batch)
 
@@ -167,18 +167,18 @@ class WritingConnection(sqlite3.Connection):
         committing = False
         try:
             self.execute("BEGIN IMMEDIATE")
-            for submission in batch:
-                self._run_alone(submission)
+            for request in batch:
+                self._run_alone(request)
             committing = batch.syncing = True
             self.execute("COMMIT")
         except Exception as error:
             self.rollback()
-            batch.trouble = Trouble(error, ambiguous=committing)
+            batch.trouble = WriteFailure(error, ambiguous=committing)
 
-    def _run_rows(self, batch: Iterable[Submission]) -> None:
+    def _run_rows(self, batch: Iterable[WriteRequest]) -> None:
         by_statement: dict[Statement, list[Row]] = {}
-        for submission in batch:
-            for statement, row in submission.rows:
+        for request in batch:
+            for statement, row in request.rows:
                 by_statement.setdefault(statement, []).append(row)
         for statement in sorted(by_statement):
             rows = by_statement[statement]
@@ -194,19 +194,19 @@ class WritingConnection(sqlite3.Connection):
                 self.execute(sql, list(chain.from_iterable(rows[begin : begin + together])))
                 begin += together
 
-    def _run_alone(self, submission: Submission) -> None:
+    def _run_alone(self, request: WriteRequest) -> None:
         """Inside a savepoint, so that only this submission fails; trouble with the disk is raised."""
         self.execute("SAVEPOINT alone")
         try:
-            if submission.call is None:
-                self._run_rows((submission,))
+            if request.call is None:
+                self._run_rows((request,))
             else:
-                submission.value = submission.call(self)
-            submission.error = None
+                request.value = request.call(self)
+            request.error = None
         except Exception as error:
             if _of_disk(error):
                 raise
-            submission.error = error
+            request.error = error
             self.execute("ROLLBACK TO alone")
         self.execute("RELEASE alone")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import Invocation
 from engine.protocols import CursorMove
-from engine.storage.sqlite.batch import Submission
+from engine.storage.sqlite.batch import WriteRequest
 from engine.storage.sqlite.invocations import SQLiteJournal, insert_all
 from engine.storage.sqlite.writer import Writer, answer
 
@@ -35,14 +35,14 @@ class SQLiteCursors:
                 _move(db, move)
             return self._append(db, requests)
 
-        def done(submission: Submission) -> None:
-            ids = submission.value if submission.error is None else [""] * len(requests)
+        def done(request: WriteRequest) -> None:
+            ids = request.value if request.error is None else [""] * len(requests)
             for (invocation, _), request_id in zip(requests, ids, strict=True):
                 if then is not None:
                     then(invocation, request_id == invocation.request_id)
-            answer(future, submission)
+            answer(future, request)
 
-        self._writer.submit(Submission((), call=write, done=done))
+        self._writer.submit(WriteRequest((), call=write, done=done))
         return future
 
     def _append(self, db: sqlite3.Connection, requests: Sequence[tuple[Invocation, str]]) -> Sequence[str]:
@@ -52,9 +52,9 @@ class SQLiteCursors:
         insert_all(db, [invocation for (invocation, _), request_id in pairs if request_id == invocation.request_id])
         return ids
 
-    def _claim(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str:
+    def _claim(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str:
         try:
-            return self._journal.claim(db, invocation, token) or invocation.request_id
+            return self._journal.claim(db, invocation, idempotency_key) or invocation.request_id
         except IdempotencyConflict:
             return ""
 

@@ -12,9 +12,9 @@ from typing import Any
 from engine.errors import IdempotencyConflict
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import Identity
-from engine.model.retry import HISTORY, MAX_DEATHS
+from engine.model.retry import HISTORY, MAX_CRASHES
 from engine.protocols import Discarded, Page, Recovery, Settlement
-from engine.storage.sqlite.batch import SQL, Row, Statement, Submission, summed
+from engine.storage.sqlite.batch import SQL, Row, Statement, WriteRequest, summed
 from engine.storage.sqlite.discard import discard
 from engine.storage.sqlite.rows import READY, RUNNABLE, STORED, append_row, to_invocation
 from engine.storage.sqlite.writer import Writer, answer
@@ -25,40 +25,44 @@ class SQLiteJournal:
         self._writer = writer
         self._identity = identity
         self._idempotency_retention = idempotency_retention
-        self._starts: dict[int, tuple[int, Submission]] = {}
+        self._starts: dict[int, tuple[int, WriteRequest]] = {}
 
     # --- Journal --------------------------------------------------------------------------------------------
 
     def append(
-        self, invocation: Invocation, *, token: str = "", then: Callable[[Invocation, bool], None] | None = None
+        self,
+        invocation: Invocation,
+        *,
+        idempotency_key: str = "",
+        then: Callable[[Invocation, bool], None] | None = None,
     ) -> asyncio.Future[str]:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         done = partial(_appended, future, invocation, then)
-        if token:
-            submission = Submission((), call=lambda db: self.append_once(db, invocation, token), done=done)
+        if idempotency_key:
+            request = WriteRequest((), call=lambda db: self.append_once(db, invocation, idempotency_key), done=done)
         else:
-            submission = Submission(append_rows(invocation), done=done)
-        self._writer.submit(submission)
+            request = WriteRequest(append_rows(invocation), done=done)
+        self._writer.submit(request)
         return future
 
     def start(self, invocation: Invocation, started_at: float) -> None:
         row = (invocation.attempt, started_at, invocation.key)
-        submission = Submission(((Statement.START, row),), keep=True)
-        self._starts[invocation.key] = (self._writer.number, submission)
-        self._writer.submit(submission)
+        request = WriteRequest(((Statement.START, row),), retry_until_stored=True)
+        self._starts[invocation.key] = (self._writer.number, request)
+        self._writer.submit(request)
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
         number, start = self._starts.pop(settlement.invocation.key, (-1, None))
         if start is not None and number == self._writer.number:
             start.rows = ()  # both would be in one commit: the end says it all
 
-        def done(submission: Submission) -> None:
-            if submission.error is not None:
-                raise submission.error  # a row the schema refuses is a fault of ours
+        def done(request: WriteRequest) -> None:
+            if request.error is not None:
+                raise request.error  # a row the schema refuses is a fault of ours
             if then is not None:
                 then(settlement)
 
-        self._writer.submit(Submission(_settle_rows(settlement), done=done, keep=True))
+        self._writer.submit(WriteRequest(_settle_rows(settlement), done=done, retry_until_stored=True))
 
     def cancel(
         self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
@@ -78,12 +82,12 @@ class SQLiteJournal:
                 db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, ended)])
             return found
 
-        def done(submission: Submission) -> None:
+        def done(request: WriteRequest) -> None:
             if then is not None:
-                then(key, submission.value if submission.error is None else None, submission.error is None)
-            answer(future, submission)
+                then(key, request.value if request.error is None else None, request.error is None)
+            answer(future, request)
 
-        self._writer.submit(Submission((), call=write, done=done))
+        self._writer.submit(WriteRequest((), call=write, done=done))
         return future
 
     async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
@@ -113,28 +117,28 @@ class SQLiteJournal:
 
     # --- in the writer's thread -----------------------------------------------------------------------------
 
-    def append_once(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str | None:
+    def append_once(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | None:
         """None once it is stored, or the id of an earlier one with the same token. Raises IdempotencyConflict."""
-        earlier = self.claim(db, invocation, token)
+        earlier = self.claim(db, invocation, idempotency_key)
         if earlier is None:
             insert(db, append_rows(invocation))
         return earlier
 
-    def claim(self, db: sqlite3.Connection, invocation: Invocation, token: str) -> str | None:
+    def claim(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | None:
         """Store the token as this invocation's, or return the id of an earlier one. Raises IdempotencyConflict."""
         digest = blake2b(invocation.payload, digest_size=16).digest()
         now = invocation.accepted_on_clock
         known = db.execute(
             "SELECT key, digest FROM idempotency WHERE function_id = ? AND token = ? AND expires > ?",
-            (invocation.function_id, token, now),
+            (invocation.function_id, idempotency_key, now),
         ).fetchone()
         if known:
             if known[1] != digest:
-                raise IdempotencyConflict(token)
+                raise IdempotencyConflict(idempotency_key)
             return self._identity.request_id(known[0])
         db.execute(
             "INSERT OR REPLACE INTO idempotency (function_id, token, key, digest, expires) VALUES (?,?,?,?,?)",
-            (invocation.function_id, token, invocation.key, digest, now + self._idempotency_retention),
+            (invocation.function_id, idempotency_key, invocation.key, digest, now + self._idempotency_retention),
         )
         return None
 
@@ -173,19 +177,19 @@ class SQLiteJournal:
         return tuple(found), read
 
     def _recover(self, db: sqlite3.Connection) -> Recovery:
-        condemned = db.execute(
+        poisoned = db.execute(
             f"SELECT {RUNNABLE} FROM invocation INDEXED BY running JOIN payload USING (key)"
             " WHERE state = 2 AND deaths >= ?",
-            (MAX_DEATHS,),
+            (MAX_CRASHES,),
         ).fetchall()
         revived = db.execute(
-            "UPDATE invocation SET state = 0, deaths = deaths + 1 WHERE state = 2 AND deaths < ?", (MAX_DEATHS,)
+            "UPDATE invocation SET state = 0, deaths = deaths + 1 WHERE state = 2 AND deaths < ?", (MAX_CRASHES,)
         ).rowcount
         backlog = {f: (rows, size) for f, rows, size in db.execute("SELECT function_id, rows, size FROM tally")}
         return Recovery(
             backlog=backlog,
             waiting=frozenset(_functions_with_ready_rows(db)),
-            condemned=tuple(to_invocation(row, self._identity) for row in condemned),
+            poisoned=tuple(to_invocation(row, self._identity) for row in poisoned),
             next_due=_next_due(db),
             revived=revived,
         )
@@ -195,13 +199,13 @@ def _appended(
     future: asyncio.Future[str],
     invocation: Invocation,
     then: Callable[[Invocation, bool], None] | None,
-    submission: Submission,
+    request: WriteRequest,
 ) -> None:
     """The fate of an append is known. A value is the id of an earlier invocation with the same token."""
-    submission.value = submission.value or invocation.request_id
+    request.value = request.value or invocation.request_id
     if then is not None:
-        then(invocation, submission.error is None and submission.value == invocation.request_id)
-    answer(future, submission)
+        then(invocation, request.error is None and request.value == invocation.request_id)
+    answer(future, request)
 
 
 def append_rows(invocation: Invocation) -> tuple[tuple[Statement, Row], ...]:
@@ -266,8 +270,8 @@ def _settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
             rows.append((Statement.FORGET, (before.key, before.attempt - HISTORY)))
     if settlement.owes is not None:
         owes, condition = settlement.owes, "success" if settlement.state is State.SUCCESS else "failure"
-        owed = (before.key, before.function_id, condition, owes.destination, owes.param, outcome.ended_at)
-        rows.append((Statement.OWE, owed))
+        pending = (before.key, before.function_id, condition, owes.destination, owes.param, outcome.ended_at)
+        rows.append((Statement.OWE, pending))
     return tuple(rows)
 
 

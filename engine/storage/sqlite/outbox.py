@@ -6,7 +6,7 @@ import math
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 
-from engine.model import DestinationSpec, Invocation, Owed
+from engine.model import DestinationSpec, Invocation, PendingDelivery
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.invocations import append_rows, insert
 from engine.storage.sqlite.writer import Writer
@@ -26,28 +26,30 @@ class SQLiteOutbox:
     def __init__(self, readers: Readers, writer: Writer) -> None:
         self._readers, self._writer = readers, writer
 
-    async def owed(self, now: float, rows: int, each: int) -> tuple[Sequence[Owed], float | None]:
-        return await self._writer.call(lambda db: _owed(db, now, rows, each))
+    async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
+        return await self._writer.call(lambda db: _pending(db, now, rows, each))
 
-    async def delivered(self, owed: Owed, append: Invocation | None = None) -> None:
+    async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
         def write(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM owed WHERE owed_id = ?", (owed.owed_id,))
+            db.execute("DELETE FROM owed WHERE owed_id = ?", (pending.delivery_id,))
             if append is not None:
                 insert(db, append_rows(append))
 
         await self._writer.call(write)
 
-    async def postpone(self, owed: Owed, due_at: float | None, error: str) -> None:
+    async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
         await self._writer.call(
             lambda db: (
                 db.execute(
                     "UPDATE owed SET due = ?, tries = tries + 1, error = ? WHERE owed_id = ?",
-                    (due_at, error, owed.owed_id),
+                    (due_at, error, pending.delivery_id),
                 ).rowcount
             )
         )
 
-    async def given_up(self, functions: Collection[int], offset: int, limit: int) -> tuple[Sequence[Owed], int]:
+    async def given_up(
+        self, functions: Collection[int], offset: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
         if not functions:
             return [], 0
         where = f"FROM owed INDEXED BY owed_given_up WHERE due IS NULL AND function_id IN ({_marks(len(functions))})"
@@ -57,7 +59,9 @@ class SQLiteOutbox:
             [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
         return [_to_owed(*row) for row in found], count
 
-    async def pending(self, functions: Collection[int], after: int, limit: int) -> tuple[Sequence[Owed], int]:
+    async def pending(
+        self, functions: Collection[int], after: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
         if not functions:
             return [], 0
         async with self._readers.one() as db:
@@ -65,15 +69,17 @@ class SQLiteOutbox:
             rows = await db.execute_fetchall(pending_page(len(functions)), (after, last, *functions, limit + 1))
         found = [_to_owed(*row) for row in rows]
         if len(found) > limit:
-            return found[:limit], found[limit - 1].owed_id
+            return found[:limit], found[limit - 1].delivery_id
         return found, last if count == LOOKED_AT else 0
 
-    async def owed_for(self, key: int) -> Sequence[Owed]:
+    async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         sql = f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
         return await self._writer.call(lambda db: [_to_owed(*row) for row in db.execute(sql, (key,))])
 
-    async def revive(self, functions: Collection[int], owed_ids: Collection[int], now: float) -> Sequence[Owed]:
-        return await self._writer.call(lambda db: _revive(db, functions, owed_ids, now))
+    async def revive(
+        self, functions: Collection[int], delivery_ids: Collection[int], now: float
+    ) -> Sequence[PendingDelivery]:
+        return await self._writer.call(lambda db: _revive(db, functions, delivery_ids, now))
 
 
 def pending_page(functions: int) -> str:
@@ -84,10 +90,12 @@ def pending_page(functions: int) -> str:
     )
 
 
-def _owed(db: sqlite3.Connection, now: float, rows: int, each: int) -> tuple[Sequence[Owed], float | None]:
+def _pending(
+    db: sqlite3.Connection, now: float, rows: int, each: int
+) -> tuple[Sequence[PendingDelivery], float | None]:
     destinations = list(_destinations(db))
     each = min(each, max(1, rows // max(1, len(destinations))))
-    found: list[Owed] = []
+    found: list[PendingDelivery] = []
     for destination in destinations:
         page = db.execute(
             f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_destination"
@@ -96,7 +104,7 @@ def _owed(db: sqlite3.Connection, now: float, rows: int, each: int) -> tuple[Seq
         )
         found += [_to_owed(*row) for row in page]
     later = db.execute("SELECT min(due) FROM owed WHERE due > ?", (now,)).fetchone()[0]
-    return sorted(found, key=lambda owed: owed.due_at), later
+    return sorted(found, key=lambda pending: pending.due_at), later
 
 
 def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
@@ -121,10 +129,10 @@ def revival(functions: int, rows: int) -> str:
 
 
 def _revive(
-    db: sqlite3.Connection, functions: Collection[int], owed_ids: Collection[int], now: float
-) -> Sequence[Owed]:
-    rows = db.execute(revival(len(functions), len(owed_ids)), (now, now, *functions, *owed_ids)).fetchall()
-    return sorted((_to_owed(*row) for row in rows), key=lambda owed: owed.owed_id)
+    db: sqlite3.Connection, functions: Collection[int], delivery_ids: Collection[int], now: float
+) -> Sequence[PendingDelivery]:
+    rows = db.execute(revival(len(functions), len(delivery_ids)), (now, now, *functions, *delivery_ids)).fetchall()
+    return sorted((_to_owed(*row) for row in rows), key=lambda pending: pending.delivery_id)
 
 
 def _marks(count: int) -> str:
@@ -132,7 +140,7 @@ def _marks(count: int) -> str:
 
 
 def _to_owed(
-    owed_id: int,
+    delivery_id: int,
     key: int,
     function_id: int,
     condition: str,
@@ -142,9 +150,9 @@ def _to_owed(
     tries: int,
     error: str,
     since: float,
-) -> Owed:
-    return Owed(
-        owed_id=owed_id,
+) -> PendingDelivery:
+    return PendingDelivery(
+        delivery_id=delivery_id,
         key=key,
         function_id=function_id,
         condition=condition,

@@ -54,7 +54,7 @@ def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
         due_at=row[8],
         attempt=row[9],
         failures=row[10],
-        deaths=row[11],
+        crash_count=row[11],
         hops=row[12],
         memory=row[13],
         payload=row[14],

@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from engine.app.lifecycle import Running
+from engine.app.lifecycle import EngineParts
 from engine.app.service import api_parts
 from engine.asgi.listener import listen
 from engine.http.server import create_app
@@ -36,7 +36,7 @@ class Rig(base.Rig):
         super().__init__(folder)
         self._listener = ExitStack()
         self._portal: BlockingPortal
-        self._engine: Running
+        self._engine: EngineParts
         self._port = 0
 
     @asynccontextmanager

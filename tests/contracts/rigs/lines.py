@@ -14,7 +14,7 @@ from engine import Event, Plugin, TriggerContext
 from tests.contracts.rigs import base
 
 #: Lines in one transaction.
-TOGETHER = 10
+BATCH_SIZE = 10
 
 
 class LinesOptions(Struct, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class LinesTrigger:
         while True:
             lines = self._path.read_text().splitlines()
             done = int(context.cursors.get("lines", b"0"))
-            events = [Event(payload=msgspec.json.encode(line)) for line in lines[done : done + TOGETHER]]
+            events = [Event(payload=msgspec.json.encode(line)) for line in lines[done : done + BATCH_SIZE]]
             if events:
                 await context.accept_batch(events, {"lines": b"%d" % (done + len(events))})
             else:

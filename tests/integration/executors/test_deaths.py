@@ -34,14 +34,14 @@ def handler(event, context):
 ENDS = {"answer": Code.OK, "leave": Code.USER_EXCEPTION, "hang": Code.TIMEOUT, "cancel": Code.CANCELLED}
 
 
-async def end(opened: Pool, way: str, helped: bool, patience: float) -> int | None:
+async def end(opened: Pool, way: str, helped: bool, max_wait: float) -> int | None:
     """How a call ends that is to end in this way."""
     given_up = way in ("cancel", "abandon")
     limit = 1 if way == "hang" else 60
     call = invocation(json.dumps({"do": "hang" if given_up else way, "with": helped}))
     running = asyncio.ensure_future(opened.execute(function("handler", timeout=limit), call))
     if given_up:
-        await asyncio.wait([running], timeout=patience)
+        await asyncio.wait([running], timeout=max_wait)
     if way == "cancel":
         opened.cancel(call.key)
     if way == "abandon":
@@ -53,15 +53,15 @@ async def end(opened: Pool, way: str, helped: bool, patience: float) -> int | No
 
 async def test_each_ends_in_its_own_way_and_nothing_is_left(tmp_path: Path) -> None:
     draw = random.Random(7)
-    places = asyncio.Semaphore(10)
+    allocator = asyncio.Semaphore(10)
     before = len(os.listdir("/proc/self/fd"))
 
     async def one() -> tuple[str, int | None]:
         way = draw.choice([*ENDS, "abandon"])
-        async with places:
+        async with allocator:
             return way, await end(opened, way, draw.random() < 0.3, draw.random() / 20)
 
-    async with pool(tmp_path, SOURCE, walls=FORKING, interpreters=own()) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=FORKING, interpreters=own()) as opened:
         await ready(opened)
         template = template_of(opened)
         ended = await asyncio.gather(*(one() for _ in range(150)))

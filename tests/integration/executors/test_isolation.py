@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from engine.executors.pool import Pool
-from engine.executors.sandbox import BARE, Walls
+from engine.executors.sandbox import NO_ISOLATION, IsolationOptions
 from engine.isolation.cgroup import V2, CgroupEnclosure, CgroupIsolation, Layout, members
 from engine.isolation.cgroup_lock import PREFIX, claimed, sweep
 from engine.isolation.detect import cgroup_mounts, check_marker, detect_isolation
 from engine.isolation.limits import Limits
-from engine.isolation.orphans import kill_leftovers
+from engine.isolation.orphans import kill_orphans
 from engine.isolation.processes import carries, marked
 from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
 from engine.model import Code
@@ -200,10 +200,12 @@ class Witnessed(RlimitEnclosure):
         super().admit(pid)
 
 
-@pytest.mark.parametrize("walls", [BARE, Walls(isolation="process")], ids=["spawned", "forked"])
-async def test_what_variables_make_a_program_run_at_its_start_is_limited(tmp_path: Path, walls: Walls) -> None:
+@pytest.mark.parametrize("sandbox", [NO_ISOLATION, IsolationOptions(isolation="process")], ids=["spawned", "forked"])
+async def test_what_variables_make_a_program_run_at_its_start_is_limited(
+    tmp_path: Path, sandbox: IsolationOptions
+) -> None:
     witness = Witness()
-    async with pool(tmp_path, SOURCE, isolation=witness, walls=walls) as opened:
+    async with pool(tmp_path, SOURCE, isolation=witness, sandbox=sandbox) as opened:
         await result(opened, "limits", user_data={"LD_LIBRARY_PATH": "/nowhere"})
 
     assert witness.seen == [False]
@@ -246,7 +248,7 @@ def test_a_start_removes_what_a_dead_engine_left_and_nothing_that_it_links_to(tm
         link.symlink_to(elsewhere)
     dig(tmp / "instance")
 
-    kill_leftovers(marker(tmp_path), tmp)
+    kill_orphans(marker(tmp_path), tmp)
 
     assert (os.listdir(tmp), os.listdir(elsewhere)) == (["link"], ["kept"])
 
@@ -321,7 +323,7 @@ async def test_what_a_killed_engine_left_is_ended_before_the_next_begins(tmp_pat
     await exit_of(pid)  # it sees that its socket is closed
     assert is_alive(helper)
 
-    stuck = await asyncio.to_thread(kill_leftovers, marker(tmp_path), tmp_path / "tmp")
+    stuck = await asyncio.to_thread(kill_orphans, marker(tmp_path), tmp_path / "tmp")
 
     assert (stuck, is_alive(helper)) == ([], False)
     assert not [*marked("FUNCTIOND_ENGINE", marker(tmp_path)), *groups(tmp_path)]
@@ -338,7 +340,7 @@ async def test_a_child_inside_a_long_call_dies_with_the_engine(tmp_path: Path) -
     assert busy
     for pid in busy:
         await exit_of(pid)
-    assert await asyncio.to_thread(kill_leftovers, marker(tmp_path)) == []
+    assert await asyncio.to_thread(kill_orphans, marker(tmp_path)) == []
 
 
 def programs(folder: Path, word: bytes) -> list[int]:
@@ -354,8 +356,8 @@ def programs(folder: Path, word: bytes) -> list[int]:
 def test_leftovers_of_another_engine_are_not_touched(tmp_path: Path) -> None:
     environment = {"FUNCTIOND_ENGINE": "of-another"}
     with subprocess.Popen(["/bin/sleep", "60"], env=environment) as other:
-        kill_leftovers("of-anothe", tmp_path)
-        kill_leftovers("other", tmp_path)
+        kill_orphans("of-anothe", tmp_path)
+        kill_orphans("other", tmp_path)
 
         assert other.poll() is None
         other.kill()

@@ -21,10 +21,10 @@ from msgspec.structs import replace
 from engine.errors import SettingsError
 from engine.executors.pool import Pool
 from engine.executors.process import Instance
-from engine.executors.sandbox import Walls
+from engine.executors.sandbox import IsolationOptions
 from engine.executors.starter import Sandboxes
 from engine.isolation.bubblewrap import Bubblewrap
-from engine.isolation.orphans import kill_leftovers
+from engine.isolation.orphans import kill_orphans
 from engine.isolation.processes import carries, marked
 from engine.model import Code, CodePackage, Dependency
 from engine.runtimes.interpreters import WORKERS, Interpreters, own_interpreter
@@ -174,7 +174,7 @@ http.server.HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 """
 LAYER: dict[str, Any] = {"id": "1", "dep_id": "1", "project": "p", "name": "l", "version": 1, "runtime": "Python3.10"}
 LAYER |= {"etag": "", "code": CodePackage(sha256="1", digest="", size=1)}
-WALLS = Walls(isolation="bubblewrap", tmp_size=16)
+WALLS = IsolationOptions(isolation="bubblewrap", tmp_size=16)
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +185,7 @@ def installed() -> None:
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=WALLS) as opened:
         yield opened
 
 
@@ -223,7 +223,7 @@ async def test_data_below_a_folder_that_is_shown_is_covered() -> None:
     data = Path(tempfile.mkdtemp(dir="/usr/local"))
     try:
         (data / "secret").write_text("secret")
-        async with pool(data, SOURCE, walls=WALLS) as opened:
+        async with pool(data, SOURCE, sandbox=WALLS) as opened:
             found = await result(opened, "read", {"path": str(data / "secret")})
     finally:
         shutil.rmtree(data)
@@ -237,7 +237,7 @@ async def test_of_the_home_that_an_interpreter_lies_in_nothing_else_is_seen(tmp_
     program.symlink_to(own_interpreter().path)
     secret.write_text("secret")
 
-    async with pool(tmp_path, SOURCE, walls=WALLS, interpreters=Interpreters(python=str(program))) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=WALLS, interpreters=Interpreters(python=str(program))) as opened:
         assert await result(opened, "read", {"path": str(secret)}) == "FileNotFoundError"
 
 
@@ -245,7 +245,7 @@ async def test_no_variable_or_argument_of_the_engine_reaches_a_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENGINE_SECRET", "word-of-the-engine")
-    async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=WALLS) as opened:
         assert await result(opened, "search", {"word": "word-of-the-engine"}) == []
         assert await result(opened, "search", {"word": "RUNTIME_CODE_ROOT"}) == []  # the looking finds something
         assert ["2", "environ"] in await result(opened, "search", {"word": "FUNCTIOND_INSTANCE"})
@@ -269,7 +269,7 @@ async def test_instances_share_no_temporary_folder(opened: Pool) -> None:
 
 
 async def test_layers_are_there_read_only(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=WALLS) as opened:
         (tmp_path / "code" / "layered.py").write_text("")
         layer = Dependency(**LAYER)
         file = "/opt/function/layers/0/layered.py"
@@ -288,7 +288,7 @@ async def test_a_full_temporary_folder_is_4207(opened: Pool) -> None:
 
 
 async def test_files_of_the_temporary_folder_are_no_memory_of_the_function(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, walls=Walls(isolation="bubblewrap", tmp_size=200)) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=IsolationOptions(isolation="bubblewrap", tmp_size=200)) as opened:
         filled = await opened.execute(function("fill", memory_size=64), invocation())
         hoarded = await opened.execute(function("hoard", memory_size=64), invocation())
 
@@ -296,7 +296,7 @@ async def test_files_of_the_temporary_folder_are_no_memory_of_the_function(tmp_p
 
 
 async def test_memory_that_the_files_have_left_is_not_the_function_s(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, walls=Walls(isolation="bubblewrap", tmp_size=4096)) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=IsolationOptions(isolation="bubblewrap", tmp_size=4096)) as opened:
         outcome = await opened.execute(function("hold", memory_size=64), invocation('{"megabytes": 200}'))
 
     assert outcome.code == Code.OUT_OF_MEMORY
@@ -304,14 +304,14 @@ async def test_memory_that_the_files_have_left_is_not_the_function_s(tmp_path: P
 
 async def test_processes_and_descriptors_are_limited(tmp_path: Path) -> None:
     need_cgroup(tmp_path)
-    async with pool(tmp_path, SOURCE, walls=WALLS, processes=50) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=WALLS, processes=50) as opened:
         processes, descriptors = await result(opened, "exhaust")
 
     assert (40 < processes < 50, 2000 < descriptors < 2048) == (True, True)
 
 
 async def test_without_network_there_is_loopback_only(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, walls=Walls(isolation="bubblewrap", network=False)) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=IsolationOptions(isolation="bubblewrap", network=False)) as opened:
         assert (await result(opened, "look"))["interfaces"] == ["lo"]
         assert await result(opened, "listen") == "connected"
 
@@ -320,7 +320,7 @@ async def test_without_network_there_is_loopback_only(tmp_path: Path) -> None:
 
 
 async def test_node_runs_inside(tmp_path: Path) -> None:
-    async with pool(tmp_path, "", walls=WALLS) as opened:
+    async with pool(tmp_path, "", sandbox=WALLS) as opened:
         source = "exports.handler = async (event, context) => [process.getuid(), process.cwd(), process.pid, event.n]"
         (tmp_path / "code" / "index.js").write_text(source)
 
@@ -328,15 +328,15 @@ async def test_node_runs_inside(tmp_path: Path) -> None:
 
 
 async def test_servers_that_all_listen_on_one_port_run_side_by_side(tmp_path: Path) -> None:
-    await serve_side_by_side(tmp_path, Walls(isolation="bubblewrap", http_network="own"))
+    await serve_side_by_side(tmp_path, IsolationOptions(isolation="bubblewrap", http_network="own"))
 
 
 async def test_so_they_do_as_processes(tmp_path: Path) -> None:
-    await serve_side_by_side(tmp_path, Walls(isolation="process", http_network="own"))
+    await serve_side_by_side(tmp_path, IsolationOptions(isolation="process", http_network="own"))
 
 
-async def serve_side_by_side(folder: Path, walls: Walls) -> None:
-    async with pool(folder, "", walls=walls) as opened:
+async def serve_side_by_side(folder: Path, sandbox: IsolationOptions) -> None:
+    async with pool(folder, "", sandbox=sandbox) as opened:
         (folder / "code" / "server.py").write_text(SERVER)
         (folder / "code" / "bootstrap").write_text("#!/bin/sh\nexec python3 server.py\n")
         (folder / "code" / "bootstrap").chmod(0o755)
@@ -414,7 +414,7 @@ async def test_a_sandbox_that_is_closed_leaves_no_orphan(tmp_path: Path) -> None
     become_subreaper(True)
     try:
         before = children()
-        async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
+        async with pool(tmp_path, SOURCE, sandbox=WALLS) as opened:
             await pid_of(opened)
         assert children() == before
     finally:
@@ -436,7 +436,7 @@ async def test_a_sandbox_that_is_stopped_is_left_to_its_instances_and_a_new_one_
 ) -> None:
     await pid_of(opened)
     ((home, stopped),) = starter_of(opened)._templates.items()
-    stopped._patience = 0.1
+    stopped._max_wait = 0.1
     for pid in functions(tmp_path):
         if carries(pid, "FUNCTIOND_INSTANCE", "0" * 32):
             os.kill(pid, signal.SIGSTOP)
@@ -478,18 +478,18 @@ async def test_so_they_are_though_the_socket_is_closed_before_its_end_is_known(
 ) -> None:
     starter, loop = starter_of(opened), asyncio.get_running_loop()
     starter._fence["tmp"] = -1
-    birth, let_in = Instance.birth, Instance.let_in
+    spawned, enter_cgroup = Instance.spawned, Instance.enter_cgroup
 
     async def birth_seen_late(instance: Instance) -> None:
-        await birth(instance)
+        await spawned(instance)
         (template,) = starter._templates.values()
         loop.remove_reader(template._socket)
         await until(lambda: not instance._connected)
 
-    def let_in_then_listen(instance: Instance, doors: Sequence[int]) -> bool:
+    def let_in_then_listen(instance: Instance, cgroup_fds: Sequence[int]) -> bool:
         (template,) = starter._templates.values()
         loop.add_reader(template._socket, template._read)
-        return let_in(instance, doors)
+        return enter_cgroup(instance, cgroup_fds)
 
     monkeypatch.setattr(Instance, "birth", birth_seen_late)
     monkeypatch.setattr(Instance, "let_in", let_in_then_listen)
@@ -500,12 +500,12 @@ async def test_so_they_are_though_the_socket_is_closed_before_its_end_is_known(
 
 
 async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, walls=WALLS) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=WALLS) as opened:
         await result(opened, "helper")
 
     for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)):
         await exit_of(pid)
-    assert kill_leftovers(marker(tmp_path)) == []
+    assert kill_orphans(marker(tmp_path)) == []
 
 
 ENGINE = """
@@ -537,7 +537,7 @@ async def test_after_kill_9_of_the_engine_nothing_of_it_runs(tmp_path: Path) -> 
     for pid in left:
         await exit_of(pid)
     assert not [pid for pid in left if is_alive(pid)]
-    assert kill_leftovers(marker(tmp_path)) == []
+    assert kill_orphans(marker(tmp_path)) == []
     assert groups(tmp_path) == []
 
 
@@ -550,14 +550,14 @@ async def test_a_sandbox_that_is_asked_for_and_not_there_is_refused(
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(SettingsError, match=r"bubblewrap is not installed"):
-        async with pool(tmp_path, SOURCE, walls=WALLS):
+        async with pool(tmp_path, SOURCE, sandbox=WALLS):
             pass
     assert groups(tmp_path) == []
 
 
 async def test_where_there_is_none_processes_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    async with pool(tmp_path, SOURCE, walls=Walls()) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=IsolationOptions()) as opened:
         assert opened.statistics().isolation.startswith("process, ")
 
 

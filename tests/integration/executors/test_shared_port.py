@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.executors.pool import Pool
-from engine.executors.sandbox import BARE, Walls
+from engine.executors.sandbox import NO_ISOLATION, IsolationOptions
 from engine.functions.function_rules import request_limit
 from engine.model import Code
 from tests.contracts.dialect import Dialect
@@ -22,8 +22,8 @@ from tests.support.bridging import enter_network, needs_mapping, needs_network
 from tests.support.executing import pool
 
 ROOT = Path(__file__).parents[3]
-OWN = Walls(isolation="process", fork_server="off", http_network="own")
-SANDBOXED = Walls(isolation="bubblewrap")
+OWN = IsolationOptions(isolation="process", fork_server="off", http_network="own")
+SANDBOXED = IsolationOptions(isolation="bubblewrap")
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
@@ -31,12 +31,12 @@ needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bub
 @pytest.fixture(
     params=[
         pytest.param(OWN, marks=needs_network, id="own"),
-        pytest.param(BARE, marks=needs_mapping, id="mapped"),
+        pytest.param(NO_ISOLATION, marks=needs_mapping, id="mapped"),
         pytest.param(SANDBOXED, marks=(needs_mapping, needs_bubblewrap, pytest.mark.slow), id="mapped in a sandbox"),
     ]
 )
 async def apart(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, "", walls=request.param) as opened:
+    async with pool(tmp_path, "", sandbox=request.param) as opened:
         assert opened.http_network == ("own" if request.param is OWN else "mapped")
         HTTP.write(tmp_path / "code")
         yield opened

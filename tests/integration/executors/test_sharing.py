@@ -74,8 +74,8 @@ async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
         yield opened
 
 
-def shared(places: int = 2, **fields: object) -> Function:
-    return function("wait", concurrent_num=places, **fields)
+def shared(allocator: int = 2, **fields: object) -> Function:
+    return function("wait", concurrent_num=allocator, **fields)
 
 
 # --- who goes where ---

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from engine.executors.pool import Pool
-from engine.executors.sandbox import Walls
+from engine.executors.sandbox import IsolationOptions
 from engine.executors.starter import Processes
 from engine.executors.template import Template
-from engine.isolation.orphans import kill_leftovers
+from engine.isolation.orphans import kill_orphans
 from engine.isolation.processes import marked
 from engine.model import Code
 from engine.runtimes.interpreters import Interpreters, own_interpreter
@@ -86,12 +86,12 @@ def stray(event, context):
     os._exit(3)
 '''
 )
-FORKING = Walls(isolation="process", fork_server="start")
+FORKING = IsolationOptions(isolation="process", fork_server="start")
 
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, SOURCE, walls=FORKING, interpreters=own()) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=FORKING, interpreters=own()) as opened:
         await ready(opened)
         yield opened
 
@@ -256,7 +256,7 @@ async def test_a_template_that_is_stopped_holds_no_dead_instance(
 async def test_a_template_that_is_stopped_delays_one_start_and_is_given_up(opened: Pool, tmp_path: Path) -> None:
     running = Running(opened, tmp_path)
     pid, stopped = await running.pid(), template_of(opened)
-    stopped._patience = 0.1
+    stopped._max_wait = 0.1
     os.kill(stopped.pid, signal.SIGSTOP)
     late = await opened.execute(function("pid"), invocation())
     await pid_of(opened)  # starts the next one
@@ -306,12 +306,12 @@ async def test_with_the_engine_everything_forked_is_gone(opened: Pool, tmp_path:
 
 
 async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, walls=FORKING, interpreters=own()) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=FORKING, interpreters=own()) as opened:
         await ready(opened)
         await pid_of(opened)
 
     assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
-    assert kill_leftovers(marker(tmp_path)) == []
+    assert kill_orphans(marker(tmp_path)) == []
 
 
 async def test_a_fork_that_fails_costs_no_other_instance(opened: Pool, tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ async def test_a_process_whose_descriptor_does_not_come_through_leaves_no_zombie
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), hard))
     with pytest.raises(OSError, match="Too many open files"):
-        await child.birth()
+        await child.spawned()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     child.reap()
 
@@ -403,6 +403,6 @@ async def test_a_template_that_ends_says_why_also_when_it_has_hung_up_before() -
     child = template.fork({}, [])
 
     with pytest.raises(OSError, match="no room for it"):
-        await child.birth()
+        await child.spawned()
     await template.gone.wait()
     child.reap()

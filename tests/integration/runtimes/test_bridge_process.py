@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bridging import PATIENCE, READY, TELL_ADDRESS, Bridge, Runtime
+from tests.support.bridging import MAX_WAIT, READY, TELL_ADDRESS, Bridge, Runtime
 
 CUSTOM = "/v1/runtime/invocation/"
 
@@ -156,7 +156,7 @@ def test_bootstrap_does_not_outlive_the_bridge(tmp_path: Path, end: Callable[[Br
 
 
 def assert_ends(pidfd: int) -> None:
-    assert select.select([pidfd], [], [], PATIENCE)[0]
+    assert select.select([pidfd], [], [], MAX_WAIT)[0]
     os.close(pidfd)
 
 

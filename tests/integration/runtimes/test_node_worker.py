@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from engine.executors.log_files import log_file
 from engine.executors.pool import Pool, open_pool
-from engine.executors.sandbox import Walls
+from engine.executors.sandbox import IsolationOptions
 from engine.isolation.rlimits import RlimitIsolation
 from engine.logs.lines import decode
 from engine.model import Code, CodePackage, Dependency, Function, Outcome
@@ -339,7 +339,7 @@ async def test_the_environment_is_the_documented_one_and_the_users(folder: Path,
 
 async def test_programs_that_it_starts_do_not_inherit_the_socket(tmp_path: Path) -> None:
     high = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]  # Node.js looks after low descriptors only
-    async with pool(tmp_path, "", walls=Walls(isolation="process", fork_server="start")) as opened:
+    async with pool(tmp_path, "", sandbox=IsolationOptions(isolation="process", fork_server="start")) as opened:
         write(tmp_path, "index.js", SOURCE)
         await ready(opened)
         outcome = await opened.execute(node("descriptors"), invocation())

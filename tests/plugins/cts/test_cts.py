@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from engine import TriggerContext
 from engine.auth.credentials import Token
-from engine.auth.throttle import Failures
+from engine.auth.throttle import AuthThrottle
 from engine.errors import InvalidField
 from engine.http.auth import Authenticator
 from engine.protocols.audit import Trace
@@ -209,7 +209,7 @@ def test_what_is_no_trace_is_refused(body: bytes) -> None:
 async def test_traces_are_pushed_by_who_has_credentials_to_triggers_of_their_project(tmp_path: Path) -> None:
     tokens = [Token(token=f"token-of-{project}-123456", project=project) for project in (PROJECT, "other")]
     async with house(tmp_path, [cts]) as place:
-        failures = Failures(place.engine.clock, limit=9, window=9.0)
+        failures = AuthThrottle(place.engine.clock, limit=9, window=9.0)
         guarded = Authenticator([], tokens, clock=place.engine.clock, failures=failures, body_limits={})
         async with door(place, authenticator=guarded) as client:
             await audit(place, "ECS:ecs:stopServer")

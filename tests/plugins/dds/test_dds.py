@@ -18,10 +18,10 @@ from engine import SettingsError
 from engine.resources.bound_trigger import BoundTrigger
 from engine.testing import ManualClock
 from plugins.dds import gauss_plugin, plugin
-from plugins.dds.feed import COURTESY
+from plugins.dds.feed import MIN_WAIT
 from plugins.dds.options import DdsOptions
 from plugins.dds.records import Change, Teller, change_of
-from plugins.dds.resume_token import NAME, Now, Position, first_of, read, written
+from plugins.dds.resume_token import NAME, Now, ResumeToken, first_of, read, written
 from plugins.dds.settings import USER, DdsSettings, Instance, check_client
 from tests.support.certificates import write_certificate
 from tests.support.mongo_server import COLLECTION, DATABASE, PASSWORD, MongoServer, mongo_server
@@ -154,11 +154,11 @@ def test_a_collection_is_begun_when_the_trigger_was_enabled(
 ) -> None:
     found = first_of("p", Now(last=(160, 7), time=160.5, alone=alone), waited)
 
-    assert found == Position(place="p", moment=moment, since=since)
+    assert found == ResumeToken(place="p", moment=moment, since=since)
 
 
 def test_a_cursor_counts_for_its_own_collection_only() -> None:
-    cursors = written(Position(place="i/d.c", token="{}"))
+    cursors = written(ResumeToken(place="i/d.c", token="{}"))
 
     assert read(cursors, "i/d.c").known
     assert not read(cursors, "i/d.other").known
@@ -414,7 +414,7 @@ async def test_a_server_that_forgets_again_and_again_is_asked_slowly(tmp_path: P
         await place.update(trigger, batch_size=5)
         await is_in(place, trigger, "running", "are lost")
 
-        assert anyio.current_time() - began >= 2 * COURTESY
+        assert anyio.current_time() - began >= 2 * MIN_WAIT
 
 
 @pytest.mark.slow

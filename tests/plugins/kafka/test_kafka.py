@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer
 from msgspec import Struct
 
 from engine import SettingsError, Undeliverable
-from engine.model import DestinationSpec, Owed
+from engine.model import DestinationSpec, PendingDelivery
 from plugins._shared.batches import events
 from plugins._shared.fields import EVENT_LIMIT
 from plugins.kafka import open_plugin, plugin
@@ -357,10 +357,10 @@ NUMBERS = [b"%d" % number for number in range(80)]
 
 
 async def deliver(place: House, topic: str, record: bytes) -> None:
-    owed = Owed(owed_id=5, key=1, function_id=1, condition="success", destination=SPEC, due_at=0.0)
+    pending = PendingDelivery(delivery_id=5, key=1, function_id=1, condition="success", destination=SPEC, due_at=0.0)
 
     class Context:
-        plugin = place.engine.plugins.speaking_for("KAFKA")
+        plugin = place.engine.plugins.context_for("KAFKA")
 
         def hop(self) -> int:
             raise AssertionError
@@ -368,7 +368,7 @@ async def deliver(place: House, topic: str, record: bytes) -> None:
         async def accept(self, request: Any) -> str:
             raise AssertionError
 
-    await KafkaDestination(KafkaParam(instance_id="i", topic=topic)).deliver(owed, record, Context())
+    await KafkaDestination(KafkaParam(instance_id="i", topic=topic)).deliver(pending, record, Context())
 
 
 SPEC = DestinationSpec(destination="KAFKA")

@@ -18,7 +18,7 @@ from engine.protocols import CursorMove
 from engine.resources.bound_trigger import BoundTrigger
 from plugins.kafka import plugin
 from plugins.kafka.marks import Marks
-from plugins.kafka.offsets import Found, Position
+from plugins.kafka.offsets import Found, PartitionOffset
 from plugins.kafka.starts import Start
 from tests.support.gate import gate
 from tests.support.kafka_broker import EARLIEST, Broker, kafka_broker, reading, until_committed
@@ -103,7 +103,7 @@ def test_a_record_that_compaction_has_removed_proves_nothing(left: tuple[int, ..
     one, consumer = TopicPartition("t", 0), Compacted(*left)
     found = Found(first=0, end=9, committed=5)
     marks = Marks(consumer)
-    position = Position(cluster="i", offset=5, timestamp=OLD)
+    position = PartitionOffset(cluster="i", offset=5, timestamp=OLD)
     marks.stand(one, Start(position=position, found=found, stored=True, remade=False))
 
     with capture_logs() as logs:
@@ -111,7 +111,7 @@ def test_a_record_that_compaction_has_removed_proves_nothing(left: tuple[int, ..
 
     assert taken is not None
     assert [record.offset for record in taken] == new
-    assert marks.position(one) == Position(cluster="i", offset=new[-1] + 1, timestamp=OLD)
+    assert marks.position(one) == PartitionOffset(cluster="i", offset=new[-1] + 1, timestamp=OLD)
     assert [entry["offset"] for entry in logs if "cannot tell" in entry["event"]] == [4] * (4 not in left)
 
 
@@ -269,11 +269,11 @@ async def test_a_topic_made_anew_at_once_under_a_running_trigger_is_read_from_it
 
 
 async def test_a_topic_made_anew_while_the_connection_was_lost_is_read_from_its_start(tmp_path: Path) -> None:
-    patient = {**EARLIEST, "plugins__kafka__check_every": 300}
+    accept_when_disabled = {**EARLIEST, "plugins__kafka__check_every": 300}
     async with gate() as between, kafka_broker(advertised=between.port) as broker:
         between.lead_to(broker.port)
         with capture_logs() as logs:
-            async with house(tmp_path, [plugin], **patient) as place:
+            async with house(tmp_path, [plugin], **accept_when_disabled) as place:
                 trigger = await read_three(place, broker)
                 between.shut(b"functiond")
                 await remake(broker, "t", 5)

@@ -27,7 +27,7 @@ from plugins.lts import plugin as lts
 from plugins.lts.items import PIECE, Item
 from plugins.lts.lines import Lines, Written
 from plugins.lts.problems import LtsProblem
-from plugins.lts.readers import PATIENCE, Readers
+from plugins.lts.readers import MAX_WAIT, Readers
 from plugins.lts.settings import MIB
 from tests.support.http_app import PROJECT
 from tests.support.logs import Lts, messages, told
@@ -343,7 +343,7 @@ def test_lines_are_kept_for_the_slowest_trigger_and_for_a_while_if_it_stops() ->
             fast.position, slow.position = 9, 3
             both = readers.needed("s")
         stopped = readers.needed("s")
-        clock.advance(PATIENCE)
+        clock.advance(MAX_WAIT)
 
         assert (both, stopped, readers.needed("s"), readers.needed("another")) == (3, 3, 9, None)
 

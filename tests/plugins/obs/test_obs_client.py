@@ -17,7 +17,7 @@ from msgspec import Struct, field
 
 from engine import StoreUnavailable
 from engine.errors import FunctiondError
-from engine.model import DestinationSpec, Owed
+from engine.model import DestinationSpec, PendingDelivery
 from engine.testing import ManualClock
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
@@ -29,7 +29,7 @@ from tests.support.s3_server import ACCESS, SECRET, S3Server, free_s3_ports, s3_
 from tests.support.triggering import House, house
 
 RECORD = b'{"request_context":{"request_id":"id"}}'
-TOGETHER = 32  #: deliveries that one destination gets at a time
+BATCH_SIZE = 32  #: deliveries that one destination gets at a time
 DAY = 86_400.0
 
 
@@ -71,9 +71,11 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 async def deliver(place: House, number: int, expires: int = 0) -> None:
     spec = DestinationSpec(destination="OBS", param="{}")
-    owed = Owed(owed_id=number, key=1, function_id=1, condition="success", destination=spec, due_at=0.0)
+    pending = PendingDelivery(
+        delivery_id=number, key=1, function_id=1, condition="success", destination=spec, due_at=0.0
+    )
     destination = ObsDestination(ObsParam(bucket="outcomes", expires=expires))
-    await destination.deliver(owed, RECORD, Delivering(place))
+    await destination.deliver(pending, RECORD, Delivering(place))
 
 
 def opened(place: House) -> AbstractAsyncContextManager[Store]:
@@ -93,7 +95,7 @@ async def test_deliveries_that_begin_together_share_one_client(tmp_path: Path, s
     async with house(tmp_path, [obs], **settings_of(seaweed.service)) as place:
         for _ in range(2):
             async with anyio.create_task_group() as tasks:
-                for number in range(TOGETHER):
+                for number in range(BATCH_SIZE):
                     tasks.start_soon(deliver, place, number)
 
         assert (len(made.sessions), made.closed) == (1, [False])
@@ -299,9 +301,9 @@ async def test_requests_that_hang_keep_no_other_waiting(tmp_path: Path, made: Ma
     server = Scripted({"good": GOOD, "silent": b"HTTP/1.1 200 OK\r\n"})
     async with scripted(server) as service, house(tmp_path, [obs], **settings_of(service)) as place:
         async with anyio.create_task_group() as tasks:
-            for _ in range(4 * TOGETHER):
+            for _ in range(4 * BATCH_SIZE):
                 tasks.start_soon(read, place, "silent")
-            while server.silent < 4 * TOGETHER:
+            while server.silent < 4 * BATCH_SIZE:
                 await anyio.lowlevel.checkpoint()
             found = await read(place, "good")
             tasks.cancel_scope.cancel()

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from aiobotocore.session import get_session
 
-from engine.model import DestinationSpec, Owed
+from engine.model import DestinationSpec, PendingDelivery
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.opening import StoreOpener
@@ -183,11 +183,11 @@ async def test_an_outcome_becomes_an_object(tmp_path: Path, seaweed: S3Server) -
     record = json.dumps({"request_context": {"request_id": "id"}}).encode()
     destination = ObsDestination(ObsParam(bucket="outcomes", prefix="of/hello", expires=1))
     spec = DestinationSpec(destination="OBS", param="{}")
-    owed = Owed(owed_id=7, key=1, function_id=1, condition="success", destination=spec, due_at=0.0)
+    pending = PendingDelivery(delivery_id=7, key=1, function_id=1, condition="success", destination=spec, due_at=0.0)
     async with house(tmp_path, [obs], **settings_of(seaweed.service)) as place:
         context = Delivering(place)
-        await destination.deliver(owed, record, context)
-        await destination.deliver(owed, record, context)
+        await destination.deliver(pending, record, context)
+        await destination.deliver(pending, record, context)
         async with StoreOpener(seaweed.service).open() as store:
             listing = await store.list("outcomes")
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from engine import PluginContext, StoreRefused
 from engine.config.plugin_registry import Registry
 from engine.errors import InvalidField, SettingsError
-from engine.model import DestinationSpec, Owed, Request
+from engine.model import DestinationSpec, PendingDelivery, Request
 from engine.testing import ManualClock
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
@@ -24,8 +24,8 @@ from plugins.obs.store import Listing
 from tests.support.triggering import House, house, until
 
 RECORD = b'{"request_context":{"request_id":"id"}}'
-OWED = Owed(
-    owed_id=7,
+OWED = PendingDelivery(
+    delivery_id=7,
     key=1,
     function_id=1,
     condition="success",

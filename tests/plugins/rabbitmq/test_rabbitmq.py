@@ -21,7 +21,7 @@ from pamqp.commands import Basic
 
 from engine import SettingsError
 from engine.resources.bound_trigger import BoundTrigger
-from plugins._shared.deadline import patience
+from plugins._shared.deadline import deadline
 from plugins._shared.fields import EVENT_LIMIT
 from plugins.rabbitmq import plugin
 from plugins.rabbitmq.accepted import FULL, MARK, ROWS, Accepted, mark_of
@@ -145,7 +145,7 @@ async def test_a_broker_that_falls_silent_is_told(broker: Broker) -> None:
         with pytest.RaisesGroup(pytest.RaisesExc(ConnectionError, match="the broker said nothing within")):
             async with opened(Instance(address=address, user=USER, password=PASSWORD), VHOST) as channel:
                 silence.set()
-                with patience("the broker said nothing", 0.2):
+                with deadline("the broker said nothing", 0.2):
                     await channel.queue_declare("q")
 
 

@@ -16,7 +16,7 @@ from engine import Plugin, PluginContext
 from engine.app.service import api_parts
 from engine.asgi.listener import listen
 from engine.http.server import create_app
-from engine.model import DestinationSpec, Owed
+from engine.model import DestinationSpec, PendingDelivery
 from plugins.smn import plugin as smn
 from plugins.smn.destination import SmnDestination, SmnParam
 from plugins.smn.problems import SmnProblem
@@ -27,7 +27,7 @@ from tests.support.triggering import URN, House, door, house, until
 TOPIC = f"urn:smn:{REGION}:{PROJECT}:outcomes"
 RECORD = json.dumps({"request_context": {"request_id": "id", "function_urn": URN}}).encode()
 SPEC = DestinationSpec(destination="SMN", param="{}")
-OWED = Owed(owed_id=7, key=1, function_id=1, condition="success", destination=SPEC, due_at=0.0)
+OWED = PendingDelivery(delivery_id=7, key=1, function_id=1, condition="success", destination=SPEC, due_at=0.0)
 
 
 class Delivering:
@@ -43,8 +43,8 @@ class Delivering:
         raise NotImplementedError
 
 
-async def deliver(place: House, topic: str = TOPIC, owed: Owed = OWED) -> None:
-    await SmnDestination(SmnParam(topic_urn=topic)).deliver(owed, RECORD, Delivering(place))
+async def deliver(place: House, topic: str = TOPIC, pending: PendingDelivery = OWED) -> None:
+    await SmnDestination(SmnParam(topic_urn=topic)).deliver(pending, RECORD, Delivering(place))
 
 
 async def listening(place: House, client: httpx.AsyncClient, project: str = PROJECT) -> None:

@@ -18,11 +18,11 @@ from msgspec.structs import replace
 from engine import Plugin, PushReply, PushRequest, SettingsError, Unauthorized, Undeliverable
 from engine.asgi.listener import listen
 from engine.auth.credentials import Token
-from engine.auth.throttle import Failures
+from engine.auth.throttle import AuthThrottle
 from engine.code.store import CodeSource
 from engine.errors import InvalidField
 from engine.http.auth import Authenticator
-from engine.model import DestinationSpec, Owed
+from engine.model import DestinationSpec, PendingDelivery
 from engine.resources.triggers import TriggerDraft
 from engine.triggers.routes import Mounts, PluginRoutes
 from plugins.eventgrid import plugin as eventgrid
@@ -269,7 +269,7 @@ async def test_what_is_no_cloudevent_is_refused_with_the_attribute(tmp_path: Pat
 async def test_a_channel_takes_events_of_its_own_project_only(tmp_path: Path) -> None:
     tokens = [Token(token=f"token-of-{project}-123456", project=project) for project in (PROJECT, "other")]
     async with house(tmp_path, [eventgrid, webhook]) as place:
-        failures = Failures(place.engine.clock, limit=9, window=9.0)
+        failures = AuthThrottle(place.engine.clock, limit=9, window=9.0)
         guarded = Authenticator([], tokens, clock=place.engine.clock, failures=failures, body_limits={})
         async with door(place, authenticator=guarded) as client:
             await place.create("EVENTGRID", channel_id="c")
@@ -285,7 +285,7 @@ async def test_a_channel_takes_events_of_its_own_project_only(tmp_path: Path) ->
 
 async def test_a_body_may_be_as_large_as_its_mount_says(tmp_path: Path) -> None:
     async with house(tmp_path, [webhook]) as place, door(place) as client:
-        routes = place.engine.plugins.speaking_for("WEBHOOK").routes
+        routes = place.engine.plugins.context_for("WEBHOOK").routes
         with routes.mount("/small", nothing, limit=10) as path:
             replies = [await client.post(path, content=body) for body in (b"1" * 10, b"1" * 11, chunks(b"1", 11))]
             broken = await client.post(path + "/broken")
@@ -342,7 +342,7 @@ def test_a_claim_is_for_one_word_behind_the_project() -> None:
 
 async def test_a_plugin_may_listen_on_a_port_of_its_own(tmp_path: Path) -> None:
     async with house(tmp_path, [webhook]) as place, httpx.AsyncClient(trust_env=False, verify=False) as client:
-        routes = place.engine.plugins.speaking_for("WEBHOOK").routes
+        routes = place.engine.plugins.context_for("WEBHOOK").routes
         async with routes.listen(routes.app(nothing), "127.0.0.1", 0) as port:
             reply = await client.put(f"http://127.0.0.1:{port}/any/path")
             with pytest.raises(SettingsError, match="cannot listen"):
@@ -369,11 +369,11 @@ class Receiver:
 
 
 async def deliver(place: House, port: int, secret: str = "main") -> None:
-    owed = Owed(owed_id=5, key=1, function_id=1, condition="success", destination=SPEC, due_at=0.0)
+    pending = PendingDelivery(delivery_id=5, key=1, function_id=1, condition="success", destination=SPEC, due_at=0.0)
     record = json.dumps({"request_context": {"request_id": "r"}}).encode()
 
     class Context:
-        plugin = place.engine.plugins.speaking_for("WEBHOOK")
+        plugin = place.engine.plugins.context_for("WEBHOOK")
 
         def hop(self) -> int:
             raise AssertionError
@@ -382,7 +382,7 @@ async def deliver(place: House, port: int, secret: str = "main") -> None:
             raise AssertionError
 
     await WebhookDestination(WebhookParam(url=f"http://127.0.0.1:{port}/x", secret=secret)).deliver(
-        owed, record, Context()
+        pending, record, Context()
     )
 
 
@@ -392,7 +392,7 @@ SPEC = DestinationSpec(destination="WEBHOOK")
 async def test_an_outcome_goes_out_signed_and_under_one_id(tmp_path: Path) -> None:
     receiver = Receiver()
     async with house(tmp_path, [webhook], plugins__webhook__secrets__main=SECRET) as place:
-        app = place.engine.plugins.speaking_for("WEBHOOK").routes.app(receiver)
+        app = place.engine.plugins.context_for("WEBHOOK").routes.app(receiver)
         async with listen(app, "127.0.0.1", 0) as port:
             await deliver(place, port)
             await deliver(place, port)
@@ -425,7 +425,7 @@ async def test_anything_but_success_is_tried_again_but_for_gone(
     receiver = Receiver()
     receiver.status = status
     async with house(tmp_path, [webhook]) as place:
-        app = place.engine.plugins.speaking_for("WEBHOOK").routes.app(receiver)
+        app = place.engine.plugins.context_for("WEBHOOK").routes.app(receiver)
         async with listen(app, "127.0.0.1", 0) as port:
             with pytest.raises(error, match=str(status)):
                 await deliver(place, port, secret="")

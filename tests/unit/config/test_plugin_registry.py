@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import pytest
 from msgspec import Meta, Struct
 
-from engine import DeliveryContext, DestinationSpec, InvalidField, Owed, Plugin, SettingsError
+from engine import DeliveryContext, DestinationSpec, InvalidField, PendingDelivery, Plugin, SettingsError
 from engine.config.plugin_registry import Registry, load_plugins
 from engine.config.settings import load_settings
 
 
-class Shelf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Library(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     boards: Annotated[tuple[int, ...], Meta(min_length=1)]
 
     def __post_init__(self) -> None:
@@ -26,7 +26,7 @@ class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     endpoint: str = ""
     tries: int = 3
     labels: tuple[str, ...] = ()
-    shelves: dict[str, Shelf] = {}
+    shelves: dict[str, Library] = {}
 
 
 class NoLinks:
@@ -35,9 +35,9 @@ class NoLinks:
 
 
 class Nowhere:
-    def __init__(self, param: Shelf) -> None: ...
+    def __init__(self, param: Library) -> None: ...
 
-    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
+    async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         raise NotImplementedError
 
 
@@ -61,7 +61,7 @@ def test_lists_of_the_environment_are_texts_with_commas() -> None:
 
     assert (service.labels, service.shelves, service.endpoint) == (
         ("red", "blue"),
-        {"top": Shelf(boards=(1, 2))},
+        {"top": Library(boards=(1, 2))},
         "a,b",
     )
 
@@ -97,7 +97,7 @@ def test_settings_that_no_service_knows_are_refused(tables: dict[str, Any], mess
     ],
 )
 def test_what_is_wrong_with_a_destination_is_told_as_field_value_and_range(param: str, told: str) -> None:
-    shelves = Plugin(kinds=("SHELF",), param=Shelf, destination=Nowhere)
+    shelves = Plugin(kinds=("SHELF",), param=Library, destination=Nowhere)
 
     with pytest.raises(InvalidField) as caught:
         Registry([shelves]).check_destination(DestinationSpec(destination="SHELF", param=param))

@@ -20,12 +20,12 @@ def test_without_any_source_the_defaults_hold() -> None:
 
 
 def test_the_command_line_wins_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
-    file = toml(tmp_path, "[http]\nport = 1\nregion = 'file'\n[queue]\nageing = 5\n")
+    file = toml(tmp_path, "[http]\nport = 1\nregion = 'file'\n[queue]\npriority_step = 5\n")
     environ = {"FUNCTIOND_HTTP__PORT": "2", "FUNCTIOND_HTTP__REGION": "environment"}
 
     settings = load_settings(file=file, environ=environ, overrides={"http.port": 3})
 
-    assert (settings.http.port, settings.http.region, settings.queue.ageing) == (3, "environment", 5)
+    assert (settings.http.port, settings.http.region, settings.queue.priority_step) == (3, "environment", 5)
 
 
 def test_an_override_of_none_is_passed_over() -> None:
@@ -77,7 +77,7 @@ def test_tables_of_plugins_stay_as_they_are(tmp_path: Path) -> None:
         ("zzz = 1\n", "unknown setting zzz: known: "),
         ("port = 1\n", "unknown setting port: did you mean http.port?"),
         ("[http]\nport = 70000\n", "http.port is 70000: must be a whole number from 0 to 65535"),
-        ("[queue]\nageing = 'x'\n", "queue.ageing is 'x': must be a number, 0 or more"),
+        ("[queue]\npriority_step = 'x'\n", "queue.priority_step is 'x': must be a number, 0 or more"),
         ("[log]\nformat = 'xml'\n", "log.format is 'xml': must be one of console, json"),
         ("http = 1\n", "http is 1: must be an object"),
         ("[executor]\nslots = 2\n", "executor.sync_slots must be smaller than executor.slots"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.executors.allocator import Places, Start, Wait
+from engine.executors.allocator import Allocator, Start, Wait
 from engine.executors.outcomes import Ended
 from engine.executors.process import End, Instance, Key
 
@@ -19,15 +19,15 @@ KEY: Key = (1, "latest", 1, 128)
 class Bare:
     """What places know of an instance."""
 
-    def __init__(self, places: Places, concurrency: int) -> None:
-        self.places, self.key, self.concurrency = places, KEY, concurrency
+    def __init__(self, allocator: Allocator, concurrency: int) -> None:
+        self.allocator, self.key, self.concurrency = allocator, KEY, concurrency
         self.taken, self.ready, self.obsolete = 0, False, False
         self.end: End | None = None
         self.idle_since = 0.0
 
     def dismiss(self) -> None:
         self.end = End.RETIRED
-        self.places.discard(cast(Instance, self))
+        self.allocator.discard(cast(Instance, self))
 
 
 class Crowd:
@@ -35,18 +35,18 @@ class Crowd:
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
-        self.places = Places(1000.0, lambda instance: False)
+        self.allocator = Allocator(1000.0, lambda instance: False)
         self.instances: list[Instance] = []
         self.starts: list[Start] = []
         self.held: list[Instance] = []  #: one entry for each place
         self.waits: list[tuple[Start, Wait]] = []
 
     def come(self, pick: int) -> None:
-        instance = self.places.take(KEY)
+        instance = self.allocator.take(KEY)
         if instance is not None:
             assert instance.ready
             self.held.append(instance)
-        elif (joined := self.places.join(KEY)) is not None:
+        elif (joined := self.allocator.join(KEY)) is not None:
             self.waits.append(joined)
         else:
             self.begin(taken=1)
@@ -55,9 +55,9 @@ class Crowd:
         self.begin(taken=0)
 
     def begin(self, taken: int) -> None:
-        instance = cast(Instance, Bare(self.places, self.concurrency))
+        instance = cast(Instance, Bare(self.allocator, self.concurrency))
         self.instances.append(instance)
-        self.starts.append(self.places.begin(instance, taken))
+        self.starts.append(self.allocator.begin(instance, taken))
         self.held += [instance] * taken
 
     def go(self, pick: int) -> None:
@@ -66,19 +66,19 @@ class Crowd:
         if served:
             instance = served[pick % len(served)]
             self.held.remove(instance)
-            self.places.give(instance)
+            self.allocator.give(instance)
 
     def give_up(self, pick: int) -> None:
         """One that waits does not want to wait any longer."""
         if self.waits:
             start, wait = self.waits.pop(pick % len(self.waits))
             wait.cancel()
-            self.places.give(start.instance)
+            self.allocator.give(start.instance)
 
     def finish(self, pick: int) -> None:
         if self.starts:
             start = self.starts.pop(pick % len(self.starts))
-            self.places.finish(start, None)
+            self.allocator.finish(start, None)
             for joined in [one for one in self.waits if one[0] is start]:
                 assert joined[1].verdict.done()
                 self.waits.remove(joined)
@@ -89,12 +89,12 @@ class Crowd:
         if alive:
             instance = alive[pick % len(alive)]
             instance.end = End.DIED
-            self.places.discard(instance)
+            self.allocator.discard(instance)
 
     def retire(self, pick: int) -> None:
         alive = [one for one in self.instances if one.end is None]
         if alive:
-            self.places.retire(alive[pick % len(alive)])
+            self.allocator.retire(alive[pick % len(alive)])
 
     def check(self) -> None:
         for instance in self.instances:
@@ -102,8 +102,8 @@ class Crowd:
             assert instance.taken == self.held.count(instance) + waiting
             assert instance.taken <= instance.concurrency
             fit = instance.ready and not instance.obsolete and instance.end is None
-            assert (instance in self.places.idle) == (fit and instance.taken == 0)
-            assert (instance in self.places._open.get(KEY, {})) == (
+            assert (instance in self.allocator.idle) == (fit and instance.taken == 0)
+            assert (instance in self.allocator._open.get(KEY, {})) == (
                 fit and 0 < instance.taken < instance.concurrency and instance.concurrency > 1
             )
             if instance.obsolete and instance.ready and instance.taken == 0:
@@ -121,21 +121,21 @@ def test_a_place_is_taken_once_and_every_free_one_can_be_found(concurrency: int,
         for step, pick in steps:
             getattr(crowd, step)(pick)
             crowd.check()
-        crowd.places.idle.close()
+        crowd.allocator.idle.close()
 
     asyncio.run(walk())
 
 
 async def test_who_waits_ends_like_the_start_unless_it_was_cancelled_before() -> None:
-    places = Places(1000.0, lambda instance: False)
-    start = places.begin(cast(Instance, Bare(places, 3)), taken=1)
-    joined = [places.join(KEY), places.join(KEY)]
+    allocator = Allocator(1000.0, lambda instance: False)
+    start = allocator.begin(cast(Instance, Bare(allocator, 3)), taken=1)
+    joined = [allocator.join(KEY), allocator.join(KEY)]
     waits = [one[1] for one in joined if one is not None]
     waits[0].cancel()
     failed = cast(Ended, object())
 
-    places.finish(start, failed)
+    allocator.finish(start, failed)
 
-    assert places.join(KEY) is None
+    assert allocator.join(KEY) is None
     assert (waits[0].verdict.result() is failed, waits[1].verdict.result() is failed) == (False, True)
-    places.idle.close()
+    allocator.idle.close()

@@ -14,7 +14,7 @@ from engine.executors import memory_watch
 from engine.executors.memory_watch import MemoryWatch
 from engine.isolation.limits import Enclosure, Isolation
 
-PATIENCE = 60.0  #: seconds after which a test has failed
+MAX_WAIT = 60.0  #: seconds after which a test has failed
 LITTLE, MUCH = 1 << 20, 9 << 20
 
 
@@ -83,7 +83,7 @@ def watch(threads: ThreadPoolExecutor) -> Iterator[Callable[..., None]]:
 
 
 async def happens(event: asyncio.Event) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_WAIT):
         await event.wait()
 
 

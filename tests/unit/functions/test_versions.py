@@ -454,8 +454,8 @@ async def test_a_version_knows_what_was_accepted_before_it_also_after_the_clock_
     again = await house.again()
     again.versions.load()
 
-    assert before < version.born < after
-    assert again.versions._identity.next_key(house.clock.now()) > version.born
+    assert before < version.created_key < after
+    assert again.versions._identity.next_key(house.clock.now()) > version.created_key
 
 
 async def test_of_an_alias_and_a_deletion_at_once_one_wins(house: House) -> None:

@@ -17,7 +17,7 @@ import pytest
 from engine.asgi.listener import listen
 from engine.auth.credentials import AccessKey, Token
 from engine.auth.signing import hash_of, sign
-from engine.auth.throttle import SUBJECTS, Failures, network_of
+from engine.auth.throttle import SUBJECTS, AuthThrottle, network_of
 from engine.errors import Forbidden, TooManyFailures
 from engine.http.auth import Authenticator
 from engine.http.guard import Guard
@@ -39,7 +39,7 @@ INVOKE = f"{BASE}/{urn_of()}/invocations-async"
 LIMIT, WINDOW = 5, 60.0
 
 
-class Door:
+class SecuredApi:
     """An API that wants credentials, and a client that has them."""
 
     def __init__(self, api: Api, clock: ManualClock) -> None:
@@ -63,7 +63,7 @@ class Door:
 
 
 @pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
+async def secured(tmp_path: Path) -> AsyncIterator[SecuredApi]:
     clock = ManualClock()
     past, soon = (datetime.fromtimestamp(clock.now() + offset, UTC) for offset in (-1, 3600))
     keys = [
@@ -80,7 +80,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         keys,
         tokens,
         clock=clock,
-        failures=Failures(clock, limit=LIMIT, window=WINDOW),
+        failures=AuthThrottle(clock, limit=LIMIT, window=WINDOW),
         body_limits={b"invocations-async": 256 << 10, b"invocations": 6 << 20},
         open_paths=["/healthz"],
     )
@@ -88,7 +88,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         await api.create()
         async with listen(create_app(api.parts, authenticator=authenticator), "127.0.0.1", 0) as port:
             api.port = port
-            yield Door(api, clock)
+            yield SecuredApi(api, clock)
 
 
 def refusal(answer: Answer, status: int, code: str, said: str) -> bool:
@@ -99,12 +99,12 @@ def refusal(answer: Answer, status: int, code: str, said: str) -> bool:
     return True
 
 
-async def test_traces_name_the_credentials_and_hold_none(door: Door) -> None:
+async def test_traces_name_the_credentials_and_hold_none(secured: SecuredApi) -> None:
     path, traces = f"{BASE}/{urn_of()}/collect/true", list[Trace]()
 
-    with door.api.parts.audit.subscribed(traces.append):
-        await door.ask("PUT", path)
-        await door.send("PUT", path, X_Auth_Token=TOKEN)
+    with secured.api.parts.audit.subscribed(traces.append):
+        await secured.ask("PUT", path)
+        await secured.send("PUT", path, X_Auth_Token=TOKEN)
 
     by_key, by_token = traces
     assert (by_key.user, by_key.code, by_token.code) == ("AK1", 200, 200)
@@ -112,56 +112,56 @@ async def test_traces_name_the_credentials_and_hold_none(door: Door) -> None:
     assert TOKEN not in str(by_token)
 
 
-async def test_a_signed_request_is_served_with_its_body(door: Door) -> None:
-    answer = await door.ask("POST", INVOKE, b'{"k": 1}')
+async def test_a_signed_request_is_served_with_its_body(secured: SecuredApi) -> None:
+    answer = await secured.ask("POST", INVOKE, b'{"k": 1}')
 
     assert answer.status == 202
-    assert door.api.engine.requests[0].payload == b'{"k": 1}'
+    assert secured.api.engine.requests[0].payload == b'{"k": 1}'
 
 
 @pytest.mark.parametrize("size", [0, 10, 200_000])
-async def test_a_signed_body_of_any_size_arrives_whole(door: Door, size: int) -> None:
+async def test_a_signed_body_of_any_size_arrives_whole(secured: SecuredApi, size: int) -> None:
     body = b'"' + b"x" * size + b'"'
 
-    answer = await door.ask("POST", INVOKE, body)
+    answer = await secured.ask("POST", INVOKE, body)
 
     assert answer.status == 202
-    assert door.api.engine.requests[0].payload == body
+    assert secured.api.engine.requests[0].payload == body
 
 
 @pytest.mark.parametrize(
     "query", ["", "?maxitems=10&marker=0", "?func_name=h%C3%A9%20%2B&package_name=", "?marker=0&a=+"]
 )
-async def test_queries_are_signed_in_any_order_and_spelling(door: Door, query: str) -> None:
-    assert (await door.ask("GET", BASE + query)).status == 200
+async def test_queries_are_signed_in_any_order_and_spelling(secured: SecuredApi, query: str) -> None:
+    assert (await secured.ask("GET", BASE + query)).status == 200
 
 
 @pytest.mark.parametrize("urn", [urn_of(), urn_of().replace(":", "%3A"), "hello", "%68ello", "hello/"])
-async def test_paths_are_signed_in_any_spelling(door: Door, urn: str) -> None:
-    answer = await door.ask("GET", f"{BASE}/{urn.strip('/')}/config")
+async def test_paths_are_signed_in_any_spelling(secured: SecuredApi, urn: str) -> None:
+    answer = await secured.ask("GET", f"{BASE}/{urn.strip('/')}/config")
 
     assert (answer.status, answer.json["func_name"]) == (200, "hello")
 
 
-async def test_a_token_is_enough(door: Door) -> None:
-    answer = await door.send("POST", INVOKE, b"{}", X_Auth_Token=TOKEN)
+async def test_a_token_is_enough(secured: SecuredApi) -> None:
+    answer = await secured.send("POST", INVOKE, b"{}", X_Auth_Token=TOKEN)
 
     assert answer.status == 202
 
 
-async def test_without_credentials_nothing_but_health_is_told(door: Door) -> None:
-    assert (await door.send("GET", "/healthz")).status == 200
+async def test_without_credentials_nothing_but_health_is_told(secured: SecuredApi) -> None:
+    assert (await secured.send("GET", "/healthz")).status == 200
     for method, path in (("POST", INVOKE), ("GET", BASE), ("GET", "/metrics"), ("GET", "/readyz"), ("GET", "/nothing")):
-        answer = await door.send(method, path)
+        answer = await secured.send(method, path)
         assert refusal(answer, 401, "FSS.0401", "credentials are needed")
         assert answer.headers["www-authenticate"] == "SDK-HMAC-SHA256"
-    assert not door.api.engine.requests
+    assert not secured.api.engine.requests
 
 
-async def test_a_wrong_secret_and_an_unknown_key_are_refused(door: Door) -> None:
-    wrong = await door.ask("GET", BASE, secret="another-secret-here")
-    unknown = await door.ask("GET", BASE, access="AK2")
-    other = await door.send("GET", BASE, Authorization="Bearer x")
+async def test_a_wrong_secret_and_an_unknown_key_are_refused(secured: SecuredApi) -> None:
+    wrong = await secured.ask("GET", BASE, secret="another-secret-here")
+    unknown = await secured.ask("GET", BASE, access="AK2")
+    other = await secured.send("GET", BASE, Authorization="Bearer x")
 
     assert refusal(wrong, 401, "FSS.0401", "the signature does not match")
     assert refusal(unknown, 401, "FSS.0401", "the access key is not one of this engine's")
@@ -169,16 +169,16 @@ async def test_a_wrong_secret_and_an_unknown_key_are_refused(door: Door) -> None
 
 
 @pytest.mark.parametrize(("offset", "status"), [(899, 200), (-899, 200), (901, 401), (-901, 401)])
-async def test_a_date_may_be_fifteen_minutes_off(door: Door, offset: int, status: int) -> None:
-    headers = door.signed("GET", BASE)
+async def test_a_date_may_be_fifteen_minutes_off(secured: SecuredApi, offset: int, status: int) -> None:
+    headers = secured.signed("GET", BASE)
 
-    door.clock.advance(offset)
+    secured.clock.advance(offset)
 
-    assert (await door.api.send("GET", BASE, None, headers, base="")).status == status
+    assert (await secured.api.send("GET", BASE, None, headers, base="")).status == status
 
 
-async def test_the_date_is_part_of_what_is_signed(door: Door) -> None:
-    headers = door.signed("GET", BASE)
+async def test_the_date_is_part_of_what_is_signed(secured: SecuredApi) -> None:
+    headers = secured.signed("GET", BASE)
     for date, said in (
         ("20231114T221321Z", "does not match"),
         ("yesterday", "X-Sdk-Date is needed"),
@@ -186,7 +186,7 @@ async def test_the_date_is_part_of_what_is_signed(door: Door) -> None:
     ):
         changed = {name: value for name, value in headers.items() if name != "X-Sdk-Date"}
 
-        answer = await door.api.send("GET", BASE, None, changed | ({"X-Sdk-Date": date} if date else {}), base="")
+        answer = await secured.api.send("GET", BASE, None, changed | ({"X-Sdk-Date": date} if date else {}), base="")
 
         assert refusal(answer, 401, "FSS.0401", said)
 
@@ -205,97 +205,97 @@ async def test_the_date_is_part_of_what_is_signed(door: Door) -> None:
     ],
 )
 async def test_what_is_changed_on_the_way_is_refused(
-    door: Door, method: str, target: str, body: bytes, header: dict[str, str]
+    secured: SecuredApi, method: str, target: str, body: bytes, header: dict[str, str]
 ) -> None:
-    headers = door.signed("POST", INVOKE, b'{"k": 1}', X_Cff_Instance_Memory="128")
+    headers = secured.signed("POST", INVOKE, b'{"k": 1}', X_Cff_Instance_Memory="128")
 
-    answer = await door.api.send(method, target, body, headers | header, base="")
+    answer = await secured.api.send(method, target, body, headers | header, base="")
 
     assert refusal(answer, 401, "FSS.0401", "the signature does not match")
-    assert not door.api.engine.requests
+    assert not secured.api.engine.requests
 
 
 @pytest.mark.parametrize(
     "name", ["X-Cff-Instance-Memory", "X-Functiond-Priority", "Idempotency-Key", "X-Sdk-Content-Sha256"]
 )
-async def test_a_header_with_a_meaning_cannot_be_added(door: Door, name: str) -> None:
-    answer = await door.api.send("POST", INVOKE, b"{}", door.signed("POST", INVOKE, b"{}") | {name: "1"}, base="")
+async def test_a_header_with_a_meaning_cannot_be_added(secured: SecuredApi, name: str) -> None:
+    answer = await secured.api.send("POST", INVOKE, b"{}", secured.signed("POST", INVOKE, b"{}") | {name: "1"}, base="")
 
     assert refusal(answer, 401, "FSS.0401", f"the header {name.lower()} must be signed")
 
 
-async def test_a_signed_header_cannot_be_taken_away(door: Door) -> None:
-    headers = door.signed("GET", BASE, Idempotency_Key="k")
+async def test_a_signed_header_cannot_be_taken_away(secured: SecuredApi) -> None:
+    headers = secured.signed("GET", BASE, Idempotency_Key="k")
     del headers["Idempotency-Key"]
 
-    missing = await door.api.send("GET", BASE, None, headers, base="")
+    missing = await secured.api.send("GET", BASE, None, headers, base="")
 
     assert refusal(missing, 401, "FSS.0401", "idempotency-key is signed but not there")
 
 
-async def test_what_terraform_signs_is_enough(door: Door) -> None:
+async def test_what_terraform_signs_is_enough(secured: SecuredApi) -> None:
     """Its SDK adds Host, project and security token once the request is signed."""
     headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "golangsdk/2.0.0"}
-    headers |= sign("POST", INVOKE, headers, b"{}\n", access="TEMP", secret=SECRET, moment=door.clock.now())
+    headers |= sign("POST", INVOKE, headers, b"{}\n", access="TEMP", secret=SECRET, moment=secured.clock.now())
     headers |= {"X-Project-Id": PROJECT, "X-Security-Token": SECURITY, "Accept-Encoding": "gzip"}
 
-    answer = await door.api.send("POST", INVOKE, b"{}\n", headers, base="")
-    wrong = await door.api.send("POST", INVOKE, b"{}\n", headers | {"X-Security-Token": SECURITY + "x"}, base="")
+    answer = await secured.api.send("POST", INVOKE, b"{}\n", headers, base="")
+    wrong = await secured.api.send("POST", INVOKE, b"{}\n", headers | {"X-Security-Token": SECURITY + "x"}, base="")
 
     assert answer.status == 202
     assert refusal(wrong, 401, "FSS.0401", "X-Security-Token must be that of the access key")
 
 
-async def test_a_hash_given_in_a_header_must_be_that_of_the_body(door: Door) -> None:
+async def test_a_hash_given_in_a_header_must_be_that_of_the_body(secured: SecuredApi) -> None:
     target, body = INVOKE, b'{"k": 1}'
-    headers = door.signed("POST", target, body, X_Sdk_Content_Sha256=hash_of(body).decode())
+    headers = secured.signed("POST", target, body, X_Sdk_Content_Sha256=hash_of(body).decode())
 
-    right = await door.api.send("POST", target, body, headers, base="")
-    wrong = await door.api.send("POST", target, b'{"k": 2}', headers, base="")
-    empty = await door.api.send("POST", target, b"", headers, base="")
+    right = await secured.api.send("POST", target, body, headers, base="")
+    wrong = await secured.api.send("POST", target, b'{"k": 2}', headers, base="")
+    empty = await secured.api.send("POST", target, b"", headers, base="")
 
     assert right.status == 202
     assert refusal(wrong, 401, "FSS.0401", "the body does not match X-Sdk-Content-Sha256")
     assert refusal(empty, 401, "FSS.0401", "the body does not match X-Sdk-Content-Sha256")
 
 
-async def test_only_bodies_that_are_not_json_may_be_left_unsigned(door: Door) -> None:
+async def test_only_bodies_that_are_not_json_may_be_left_unsigned(secured: SecuredApi) -> None:
     unsigned = {"X_Sdk_Content_Sha256": "UNSIGNED-PAYLOAD"}
 
-    jsonlike = await door.ask("POST", INVOKE, b"{}", **unsigned)
-    form = await door.ask("POST", INVOKE, b"a=1", **unsigned, Content_Type="application/octet-stream")
-    nothing = await door.ask("GET", BASE, None, **unsigned)
+    jsonlike = await secured.ask("POST", INVOKE, b"{}", **unsigned)
+    form = await secured.ask("POST", INVOKE, b"a=1", **unsigned, Content_Type="application/octet-stream")
+    nothing = await secured.ask("GET", BASE, None, **unsigned)
 
     assert refusal(jsonlike, 401, "FSS.0401", "UNSIGNED-PAYLOAD is for bodies that are not JSON")
     assert (form.status, nothing.status) == (406, 200)  # let in, and then no invocation takes it
 
 
-async def test_a_body_is_left_unsigned_only_if_its_kind_is_signed(door: Door) -> None:
-    headers = {"Host": f"localhost:{door.api.port}", "X-Sdk-Content-Sha256": "UNSIGNED-PAYLOAD"}
-    headers |= sign("POST", INVOKE, headers, b"", access="AK1", secret=SECRET, moment=door.clock.now())
+async def test_a_body_is_left_unsigned_only_if_its_kind_is_signed(secured: SecuredApi) -> None:
+    headers = {"Host": f"localhost:{secured.api.port}", "X-Sdk-Content-Sha256": "UNSIGNED-PAYLOAD"}
+    headers |= sign("POST", INVOKE, headers, b"", access="AK1", secret=SECRET, moment=secured.clock.now())
 
-    answer = await door.api.send("POST", INVOKE, b"a", headers | {"Content-Type": "text/plain"}, base="")
+    answer = await secured.api.send("POST", INVOKE, b"a", headers | {"Content-Type": "text/plain"}, base="")
 
     assert refusal(answer, 401, "FSS.0401", "whose Content-Type is signed")
 
 
-async def test_the_vendors_signer_without_a_body_signs_the_hash_of_nothing(door: Door) -> None:
-    headers = {"Host": f"localhost:{door.api.port}", "Content-Type": "text/plain", "X-Sdk-Date": "20231114T221320Z"}
+async def test_the_vendors_signer_without_a_body_signs_the_hash_of_nothing(secured: SecuredApi) -> None:
+    headers = {"Host": f"localhost:{secured.api.port}", "Content-Type": "text/plain", "X-Sdk-Date": "20231114T221320Z"}
     request = SdkRequest(method="GET", resource_path=BASE, query_params=[], header_params=headers, body=b"")
 
     signed = Signer(BasicCredentials("AK1", SECRET, PROJECT)).sign(request).header_params
 
     assert signed["X-Sdk-Content-Sha256"] == "UNSIGNED-PAYLOAD"
-    assert (await door.api.send("GET", BASE, None, signed, base="")).status == 200
+    assert (await secured.api.send("GET", BASE, None, signed, base="")).status == 200
 
 
-async def test_a_temporary_key_needs_its_token(door: Door) -> None:
+async def test_a_temporary_key_needs_its_token(secured: SecuredApi) -> None:
     temporary = {"access": "TEMP", "X_Security_Token": SECURITY}
 
-    right = await door.ask("GET", BASE, None, **temporary)
-    wrong = await door.ask("GET", BASE, None, access="TEMP", X_Security_Token=SECURITY + "x")
-    without = await door.ask("GET", BASE, None, access="TEMP")
-    needless = await door.ask("GET", BASE, None, X_Security_Token=SECURITY)
+    right = await secured.ask("GET", BASE, None, **temporary)
+    wrong = await secured.ask("GET", BASE, None, access="TEMP", X_Security_Token=SECURITY + "x")
+    without = await secured.ask("GET", BASE, None, access="TEMP")
+    needless = await secured.ask("GET", BASE, None, X_Security_Token=SECURITY)
 
     assert right.status == 200
     assert refusal(wrong, 401, "FSS.0401", "X-Security-Token must be that of the access key")
@@ -303,12 +303,12 @@ async def test_a_temporary_key_needs_its_token(door: Door) -> None:
     assert refusal(needless, 401, "FSS.0401", "the key has no X-Security-Token")
 
 
-async def test_keys_and_tokens_expire(door: Door) -> None:
-    old = await door.ask("GET", BASE, access="OLD")
-    token = await door.send("GET", BASE, X_Auth_Token="a-token-that-is-over")
-    door.clock.advance(3600)
-    temporary = await door.ask("GET", BASE, access="TEMP", X_Security_Token=SECURITY)
-    later = await door.send("GET", BASE, X_Auth_Token=TOKEN)
+async def test_keys_and_tokens_expire(secured: SecuredApi) -> None:
+    old = await secured.ask("GET", BASE, access="OLD")
+    token = await secured.send("GET", BASE, X_Auth_Token="a-token-that-is-over")
+    secured.clock.advance(3600)
+    temporary = await secured.ask("GET", BASE, access="TEMP", X_Security_Token=SECURITY)
+    later = await secured.send("GET", BASE, X_Auth_Token=TOKEN)
 
     assert refusal(old, 401, "FSS.0401", "the access key has expired")
     assert refusal(token, 401, "FSS.0401", "the X-Auth-Token has expired")
@@ -316,9 +316,9 @@ async def test_keys_and_tokens_expire(door: Door) -> None:
     assert refusal(later, 401, "FSS.0401", "the X-Auth-Token has expired")
 
 
-async def test_a_wrong_token_is_refused_unless_the_request_is_signed(door: Door) -> None:
-    wrong = await door.send("GET", BASE, X_Auth_Token="not-a-token-of-ours")
-    signed = await door.ask("GET", BASE, None, X_Auth_Token="not-a-token-of-ours")
+async def test_a_wrong_token_is_refused_unless_the_request_is_signed(secured: SecuredApi) -> None:
+    wrong = await secured.send("GET", BASE, X_Auth_Token="not-a-token-of-ours")
+    signed = await secured.ask("GET", BASE, None, X_Auth_Token="not-a-token-of-ours")
 
     assert refusal(wrong, 401, "FSS.0401", "the X-Auth-Token is not one of this engine's")
     assert signed.status == 200
@@ -327,68 +327,68 @@ async def test_a_wrong_token_is_refused_unless_the_request_is_signed(door: Door)
 @pytest.mark.parametrize(
     "path", [BASE, INVOKE, f"{BASE}/{urn_of()}/config", BASE.replace("/v2/", "/v2%2F"), "/v2/other2"]
 )
-async def test_credentials_reach_their_own_project_only(door: Door, path: str) -> None:
+async def test_credentials_reach_their_own_project_only(secured: SecuredApi, path: str) -> None:
     method = "POST" if path == INVOKE else "GET"
 
-    answer = await door.ask(method, path, access="OTHER")
+    answer = await secured.ask(method, path, access="OTHER")
 
     assert refusal(answer, 403, "FSS.0403", "these credentials are for project other only")
 
 
-async def test_a_urn_of_another_project_is_refused_in_the_own_path(door: Door) -> None:
+async def test_a_urn_of_another_project_is_refused_in_the_own_path(secured: SecuredApi) -> None:
     path = f"/v2/other/fgs/functions/{urn_of()}"
 
     for method, end in (("POST", "/invocations-async"), ("GET", "/config")):
         assert refusal(
-            await door.ask(method, path + end, access="OTHER"), 403, "FSS.0403", "belongs to another project"
+            await secured.ask(method, path + end, access="OTHER"), 403, "FSS.0403", "belongs to another project"
         )
 
 
-async def test_a_body_that_no_handler_reads_is_verified_all_the_same(door: Door) -> None:
-    headers = door.signed("DELETE", f"{BASE}/hello", b"{}")
+async def test_a_body_that_no_handler_reads_is_verified_all_the_same(secured: SecuredApi) -> None:
+    headers = secured.signed("DELETE", f"{BASE}/hello", b"{}")
 
-    answer = await door.api.send("DELETE", f"{BASE}/hello", b"{} ", headers, base="")
+    answer = await secured.api.send("DELETE", f"{BASE}/hello", b"{} ", headers, base="")
 
     assert refusal(answer, 401, "FSS.0401", "the signature does not match")
-    assert (await door.ask("GET", f"{BASE}/hello/config")).status == 200
+    assert (await secured.ask("GET", f"{BASE}/hello/config")).status == 200
 
 
-async def test_a_large_package_is_verified(door: Door) -> None:
+async def test_a_large_package_is_verified(secured: SecuredApi) -> None:
     package = {"index__py": SOURCE, "noise__txt": os.urandom(1 << 20).hex()}
     body = {"code_type": "zip", "func_code": {"file": encoded(zipped(**package))}}
     target, sent = f"{BASE}/hello/code", json.dumps(body).encode()
 
-    right = await door.ask("PUT", target, sent)
-    wrong = await door.api.send("PUT", target, sent + b" ", door.signed("PUT", target, sent), base="")
+    right = await secured.ask("PUT", target, sent)
+    wrong = await secured.api.send("PUT", target, sent + b" ", secured.signed("PUT", target, sent), base="")
 
     assert len(sent) > 1 << 20
     assert right.status == 200
     assert refusal(wrong, 401, "FSS.0401", "the signature does not match")
 
 
-async def test_a_body_too_large_is_refused_before_it_is_read(door: Door) -> None:
-    large = await door.ask("POST", INVOKE, b'"' + b"x" * (256 << 10) + b'"')
+async def test_a_body_too_large_is_refused_before_it_is_read(secured: SecuredApi) -> None:
+    large = await secured.ask("POST", INVOKE, b'"' + b"x" * (256 << 10) + b'"')
 
     assert refusal(large, 413, "FSS.0413", "262144 bytes")
 
 
-async def test_a_body_that_says_it_is_too_large_is_not_waited_for(door: Door) -> None:
-    headers = "".join(f"{name}: {value}\r\n" for name, value in door.signed("POST", INVOKE, b"{}").items())
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for(secured: SecuredApi) -> None:
+    headers = "".join(f"{name}: {value}\r\n" for name, value in secured.signed("POST", INVOKE, b"{}").items())
 
     answer = await raw(
-        door.api.port,
+        secured.api.port,
         f"POST {INVOKE} HTTP/1.1\r\nContent-Length: 300000\r\nConnection: close\r\n{headers}\r\n".encode(),
     )
 
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
-async def test_a_body_in_chunks_is_verified(door: Door) -> None:
-    headers = "".join(f"{name}: {value}\r\n" for name, value in door.signed("POST", INVOKE, b'{"a": 1}').items())
+async def test_a_body_in_chunks_is_verified(secured: SecuredApi) -> None:
+    headers = "".join(f"{name}: {value}\r\n" for name, value in secured.signed("POST", INVOKE, b'{"a": 1}').items())
     head = f"POST {INVOKE} HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n{headers}\r\n"
 
-    right = await raw(door.api.port, head.encode() + b'4\r\n{"a"\r\n4\r\n: 1}\r\n0\r\n\r\n')
-    wrong = await raw(door.api.port, head.encode() + b'4\r\n{"a"\r\n4\r\n: 2}\r\n0\r\n\r\n')
+    right = await raw(secured.api.port, head.encode() + b'4\r\n{"a"\r\n4\r\n: 1}\r\n0\r\n\r\n')
+    wrong = await raw(secured.api.port, head.encode() + b'4\r\n{"a"\r\n4\r\n: 2}\r\n0\r\n\r\n')
 
     assert right.startswith(b"HTTP/1.1 202 ")
     assert wrong.startswith(b"HTTP/1.1 401 ")
@@ -404,48 +404,48 @@ async def raw(port: int, request: bytes) -> bytes:
         await writer.wait_closed()
 
 
-async def test_who_fails_too_often_must_wait_and_is_told_how_long(door: Door) -> None:
+async def test_who_fails_too_often_must_wait_and_is_told_how_long(secured: SecuredApi) -> None:
     for _ in range(LIMIT):
-        assert (await door.ask("GET", BASE, secret="another-secret-here")).status == 401
-    door.clock.advance(WINDOW - 10)
+        assert (await secured.ask("GET", BASE, secret="another-secret-here")).status == 401
+    secured.clock.advance(WINDOW - 10)
 
-    blocked = await door.ask("GET", BASE)
-    door.clock.advance(10)
+    blocked = await secured.ask("GET", BASE)
+    secured.clock.advance(10)
 
     assert refusal(blocked, 429, "FSS.0429", "too many failed attempts")
     assert blocked.headers["retry-after"] == "10"
-    assert (await door.ask("GET", BASE)).status == 200
+    assert (await secured.ask("GET", BASE)).status == 200
 
 
-async def test_a_broken_client_does_not_lock_out_another_key_of_its_address(door: Door) -> None:
+async def test_a_broken_client_does_not_lock_out_another_key_of_its_address(secured: SecuredApi) -> None:
     for _ in range(LIMIT):
-        await door.ask("GET", BASE, secret="another-secret-here")
-        await door.ask("GET", BASE, access="AK2")
+        await secured.ask("GET", BASE, secret="another-secret-here")
+        await secured.ask("GET", BASE, access="AK2")
 
-    assert (await door.ask("GET", BASE, access="AK2")).status == 429
-    assert (await door.send("GET", BASE, X_Auth_Token=TOKEN)).status == 429
-    assert (await door.ask("GET", BASE, access="TEMP", X_Security_Token=SECURITY)).status == 200
+    assert (await secured.ask("GET", BASE, access="AK2")).status == 429
+    assert (await secured.send("GET", BASE, X_Auth_Token=TOKEN)).status == 429
+    assert (await secured.ask("GET", BASE, access="TEMP", X_Security_Token=SECURITY)).status == 200
 
 
-async def test_asking_without_credentials_is_no_failure(door: Door) -> None:
+async def test_asking_without_credentials_is_no_failure(secured: SecuredApi) -> None:
     for _ in range(LIMIT + 1):
-        assert (await door.send("GET", BASE)).status == 401
+        assert (await secured.send("GET", BASE)).status == 401
 
-    assert (await door.send("GET", BASE, X_Auth_Token=TOKEN)).status == 200
+    assert (await secured.send("GET", BASE, X_Auth_Token=TOKEN)).status == 200
 
 
-async def test_pages_of_others_are_kept_out_also_with_credentials(door: Door) -> None:
-    for host in (f"localhost:{door.api.port}", "api.example.com"):
-        answer = await door.ask("GET", BASE, None, Host=host, Origin="https://evil.example")
+async def test_pages_of_others_are_kept_out_also_with_credentials(secured: SecuredApi) -> None:
+    for host in (f"localhost:{secured.api.port}", "api.example.com"):
+        answer = await secured.ask("GET", BASE, None, Host=host, Origin="https://evil.example")
 
         assert refusal(answer, 403, "FSS.0403", "web pages")
 
 
-async def test_credentials_are_judged_under_any_host(door: Door) -> None:
-    signed = await door.ask("GET", BASE, None, Host="api.example.com")
-    changed = door.signed("GET", BASE, Host="api.example.com") | {"Host": "other.example.com"}
-    other = await door.send("GET", BASE, None, **changed)
-    rebound = await door.send("GET", BASE, None, Host="evil.example", Origin="http://evil.example")
+async def test_credentials_are_judged_under_any_host(secured: SecuredApi) -> None:
+    signed = await secured.ask("GET", BASE, None, Host="api.example.com")
+    changed = secured.signed("GET", BASE, Host="api.example.com") | {"Host": "other.example.com"}
+    other = await secured.send("GET", BASE, None, **changed)
+    rebound = await secured.send("GET", BASE, None, Host="evil.example", Origin="http://evil.example")
 
     assert signed.status == 200
     assert refusal(other, 401, "FSS.0401", "the signature does not match")
@@ -470,7 +470,7 @@ def test_an_engine_with_credentials_goes_by_any_name(host: bytes, origin: bytes 
 
 
 def test_what_is_remembered_of_failures_is_bounded() -> None:
-    failures = Failures(ManualClock(), limit=1, window=WINDOW)
+    failures = AuthThrottle(ManualClock(), limit=1, window=WINDOW)
 
     for number in range(SUBJECTS + 10):
         failures.note(failures.subject(f"10.0.{number >> 8}.{number & 255}"))

@@ -88,7 +88,7 @@ async def test_what_comes_later_ends_too() -> None:
 
 
 async def test_trouble_with_the_disk_delays_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discarder, "AFTER_TROUBLE", 0)
+    monkeypatch.setattr(discarder, "RETRY_DELAY", 0)
     async with discarding() as it:
         gone, journal, asked = await it.send(), it.storage.journal, 0
         discard = journal.discard

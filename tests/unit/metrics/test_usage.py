@@ -8,7 +8,7 @@ from engine.metrics import usage
 from engine.metrics.usage import Usage
 from engine.model import Code, CodePackage, Function, Outcome
 from engine.protocols import StoredResource
-from engine.resources.usage_store import Months
+from engine.resources.usage_store import UsageStore
 from engine.testing.resources import MemoryResourceStore
 
 NOON = 1_700_000_000.0 // 86_400 * 86_400 + 43_200
@@ -113,7 +113,7 @@ def test_a_month_adds_up_its_minutes_and_the_running_one() -> None:
 async def test_months_outlive_the_engine_and_are_written_only_when_they_change() -> None:
     store, counted = MemoryResourceStore(), used(ended(NOON, 2.0))
     async with anyio.create_task_group() as tasks:
-        first = Months(counted, store)
+        first = UsageStore(counted, store)
         await first.load()
         await tasks.start(first.run)
         counted.note(FUNCTION, ended(NOON + 60, 6.0))
@@ -121,7 +121,7 @@ async def test_months_outlive_the_engine_and_are_written_only_when_they_change()
 
     (row,) = await store.load("usage")
     again = Usage(lambda function_id: "project")
-    second = Months(again, store)
+    second = UsageStore(again, store)
     await second.load()
     again.note(FUNCTION, ended(NOON + 120, 8.0))
 
@@ -140,7 +140,7 @@ async def test_a_month_is_written_while_the_engine_runs_and_gone_when_it_is_too_
 
     store = Store()
     async with anyio.create_task_group() as tasks:
-        months = Months(counted, store, pause=0)
+        months = UsageStore(counted, store, pause=0)
         await months.load()
         await tasks.start(months.run)
         for month in range(13):

@@ -15,23 +15,23 @@ FUNCTION_ERROR = Outcome(code=Code.USER_EXCEPTION)
 OUR_FAULT = Outcome(code=Code.ENGINE)
 
 
-def again(
+def next_attempt(
     outcome: Outcome, *, retries: int = 1, max_age: float = math.inf, now: float = 0.0, **fields: int
 ) -> Invocation | None:
     rules = Rules(retries=retries, max_age=max_age)
-    return POLICY.again(waiting(**fields), outcome, rules, now=now, chance=0.5, step=60.0)
+    return POLICY.next_attempt(waiting(**fields), outcome, rules, now=now, jitter_sample=0.5, priority_step=60.0)
 
 
 def test_a_function_error_uses_up_a_retry() -> None:
-    retry = again(FUNCTION_ERROR, retries=1)
+    retry = next_attempt(FUNCTION_ERROR, retries=1)
 
     assert retry is not None
     assert (retry.attempt, retry.failures, retry.delayed) == (2, 1, True)
-    assert again(FUNCTION_ERROR, retries=1, attempt=2, failures=1) is None
+    assert next_attempt(FUNCTION_ERROR, retries=1, attempt=2, failures=1) is None
 
 
 def test_a_fault_of_the_engine_uses_up_none() -> None:
-    retry = again(OUR_FAULT, retries=0, attempt=7)
+    retry = next_attempt(OUR_FAULT, retries=0, attempt=7)
 
     assert retry is not None
     assert (retry.attempt, retry.failures) == (8, 0)
@@ -39,26 +39,26 @@ def test_a_fault_of_the_engine_uses_up_none() -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome(), Outcome(code=Code.CANCELLED)])
 def test_a_success_and_a_cancelled_one_are_over(outcome: Outcome) -> None:
-    assert again(outcome, retries=3) is None
+    assert next_attempt(outcome, retries=3) is None
 
 
 def test_nothing_is_tried_again_beyond_its_age() -> None:
-    assert again(OUR_FAULT, max_age=10.0, now=8.9) is not None
-    assert again(OUR_FAULT, max_age=10.0, now=9.1) is None
+    assert next_attempt(OUR_FAULT, max_age=10.0, now=8.9) is not None
+    assert next_attempt(OUR_FAULT, max_age=10.0, now=9.1) is None
 
 
 def test_a_retry_keeps_its_priority_in_its_new_rank() -> None:
-    retry = again(FUNCTION_ERROR, now=100.0, priority=2)
+    retry = next_attempt(FUNCTION_ERROR, now=100.0, priority=2)
 
     assert retry is not None
     assert retry.rank == retry.due_at - 120.0
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
-def test_waits_grow_to_the_longest_within_the_jitter(attempt: int, chance: float) -> None:
+def test_waits_grow_to_the_longest_within_the_jitter(attempt: int, jitter_sample: float) -> None:
     plain = min(60.0, 2.0 ** min(attempt - 1, 64))
 
-    assert plain * 0.8 <= POLICY.delay(attempt, chance) <= plain * 1.2
+    assert plain * 0.8 <= POLICY.delay(attempt, jitter_sample) <= plain * 1.2
 
 
 def test_settings_rule_over_the_defaults() -> None:

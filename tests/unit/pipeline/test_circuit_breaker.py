@@ -4,15 +4,15 @@ from random import Random
 
 from engine.model import DestinationSpec
 from engine.model.retry import RetryPolicy
-from engine.pipeline.circuit_breaker import LONGEST, Troubled
+from engine.pipeline.circuit_breaker import LONGEST, CircuitBreakers
 
 NOW = 1_700_000_000.0
 ONE = DestinationSpec(destination="ONE")
 
 
-def troubled(failures: int) -> Troubled:
+def breakers(failures: int) -> CircuitBreakers:
     """One whose destination failed so often in a row, each time as soon as it was tried."""
-    found, now = Troubled(RetryPolicy(), Random(1)), NOW
+    found, now = CircuitBreakers(RetryPolicy(), Random(1)), NOW
     for _ in range(failures):
         now = max(now, found.until(ONE, now))
         found.failed(ONE, now)
@@ -20,16 +20,16 @@ def troubled(failures: int) -> Troubled:
 
 
 def test_a_destination_is_left_alone_from_its_second_failure_in_a_row_until_it_takes_something() -> None:
-    once, twice = troubled(1), troubled(2)
+    once, twice = breakers(1), breakers(2)
 
     assert once.until(ONE, NOW) <= NOW
     assert NOW < twice.until(ONE, NOW) <= NOW + LONGEST
-    twice.took(ONE)
+    twice.succeeded(ONE)
     assert twice.until(ONE, NOW) <= NOW
 
 
 def test_a_clock_that_is_set_back_does_not_prolong_how_long_a_destination_is_left_alone() -> None:
-    found, earlier = troubled(2), NOW - 3600
+    found, earlier = breakers(2), NOW - 3600
 
     assert found.until(ONE, earlier) <= earlier
     found.failed(ONE, earlier)

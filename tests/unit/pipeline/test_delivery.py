@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from engine.config.plugin_registry import Registry
 from engine.functions.catalog import Catalog
-from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, Owed, Request
+from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, PendingDelivery, Request
 from engine.model.retry import RetryPolicy
 from engine.model.urn import FunctionUrn
-from engine.pipeline.circuit_breaker import LONGEST, Standing
-from engine.pipeline.delivery import ALL_AT_ONCE, AT_ONCE, MAX_AGE, PAGE, Delivery
+from engine.pipeline.circuit_breaker import LONGEST, DeliveryStatus
+from engine.pipeline.delivery import ALL_AT_ONCE, AT_ONCE, MAX_AGE, PAGE, DeliveryWorker
 from engine.pipeline.intake import Intake
 from engine.protocols import DeliveryContext, Plugin, PluginContext, Undeliverable
 from engine.scheduling.backlog import Backlog
@@ -37,17 +37,17 @@ class Nothing(Struct):
 class Recorder(Struct):
     """A destination that notes what it gets, and does with it what the test says."""
 
-    seen: list[Owed] = field(default_factory=list)
+    seen: list[PendingDelivery] = field(default_factory=list)
     records: list[bytes] = field(default_factory=list)
-    then: Callable[[Owed], Any] = lambda owed: None
+    then: Callable[[PendingDelivery], Any] = lambda pending: None
     accepts: FunctionUrn | None = None  #: the function whose event an outcome becomes
 
-    async def deliver(self, owed: Owed, record: bytes, context: DeliveryContext) -> None:
-        self.seen.append(owed)
+    async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
+        self.seen.append(pending)
         self.records.append(record)
         if self.accepts is not None:
             await context.accept(Request(function=self.accepts, payload=record))
-        result = self.then(owed)
+        result = self.then(pending)
         if isinstance(result, Exception):
             raise result
         if result is not None:
@@ -65,7 +65,7 @@ class Functions:
         return function(urn.name, function_id=9)
 
 
-class Door:
+class Ingress:
     """The part of an intake that a delivery asks."""
 
     def __init__(self, storage: MemoryStorage) -> None:
@@ -81,12 +81,12 @@ class Door:
 
 class Delivering(Struct, kw_only=True):
     storage: MemoryStorage
-    delivery: Delivery
+    delivery: DeliveryWorker
     recorder: Recorder
-    door: Door
+    ingress: Ingress
     clock: ManualClock
 
-    async def owe(self, to: DestinationSpec = SPEC, **fields: Any) -> Owed:
+    async def owe(self, to: DestinationSpec = SPEC, **fields: Any) -> PendingDelivery:
         """An outcome that is owed from now on."""
         seams = cast("Seams", self.storage)
         await ended(seams, at=self.clock.now(), owes=to, **fields)
@@ -109,14 +109,14 @@ class Delivering(Struct, kw_only=True):
 @asynccontextmanager
 async def delivering(**settings: Any) -> AsyncIterator[Delivering]:
     storage, recorder, clock = MemoryStorage(), Recorder(), ManualClock()
-    door = Door(storage)
+    ingress = Ingress(storage)
     plugin = Plugin(kinds=("TEST",), param=Nothing, destination=lambda param: recorder)
-    delivery = Delivery(
+    delivery = DeliveryWorker(
         outbox=storage.outbox,
         records=storage.records,
         registry=Registry([plugin]),
         catalog=cast("Catalog", Functions()),
-        intake=cast("Intake", door),
+        intake=cast("Intake", ingress),
         backlog=Backlog(LIMITS),
         clock=clock,
         policy=RetryPolicy(),
@@ -127,7 +127,7 @@ async def delivering(**settings: Any) -> AsyncIterator[Delivering]:
     async with anyio.create_task_group() as tasks:
         await tasks.start(delivery.run)
         with anyio.fail_after(60):
-            yield Delivering(storage=storage, delivery=delivery, recorder=recorder, door=door, clock=clock)
+            yield Delivering(storage=storage, delivery=delivery, recorder=recorder, ingress=ingress, clock=clock)
         tasks.cancel_scope.cancel()
 
 
@@ -138,44 +138,44 @@ async def until(true: Callable[[], bool]) -> None:
 
 async def test_what_is_owed_is_delivered_once_and_forgotten() -> None:
     async with delivering() as now:
-        owed = await now.owe()
+        pending = await now.owe()
         await now.told(1)
         now.delivery.wake()
         await asyncio.sleep(0)
 
-        assert now.recorder.seen == [owed]
+        assert now.recorder.seen == [pending]
         assert now.storage.debts == {}
 
 
 async def test_a_delivery_that_fails_is_tried_again_later() -> None:
     async with delivering() as now:
         now.recorder.then = lambda _: OSError("closed")
-        owed = await now.owe()
+        pending = await now.owe()
         await now.told(1)
-        await until(lambda: bool(now.storage.debts[owed.owed_id].tries))
+        await until(lambda: bool(now.storage.debts[pending.delivery_id].tries))
 
-        again = now.storage.debts[owed.owed_id]
-        assert (again.tries, again.error) == (1, "closed")
-        assert again.due_at > now.clock.now()
+        next_attempt = now.storage.debts[pending.delivery_id]
+        assert (next_attempt.tries, next_attempt.error) == (1, "closed")
+        assert next_attempt.due_at > now.clock.now()
 
 
 async def test_what_cannot_be_delivered_is_given_up_at_once() -> None:
     async with delivering() as now:
         now.recorder.then = lambda _: Undeliverable("nobody there")
-        owed = await now.owe()
+        pending = await now.owe()
         await now.told(1)
         await until(lambda: not now.storage.debts)
 
-        assert now.storage.outbox.abandoned[owed.owed_id].error == "nobody there"
+        assert now.storage.outbox.abandoned[pending.delivery_id].error == "nobody there"
 
 
 async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_was_tried() -> None:
     async with delivering() as now:
         now.recorder.then = lambda _: OSError("closed")
-        owed = await now.owe()
+        pending = await now.owe()
         await now.told(1)
         tries = 1
-        while owed.owed_id not in now.storage.outbox.abandoned:
+        while pending.delivery_id not in now.storage.outbox.abandoned:
             assert tries < 100
             now.clock.advance(MAX_AGE / 10)
             now.delivery.wake()
@@ -191,19 +191,19 @@ async def test_one_slow_destination_does_not_hold_up_the_others() -> None:
     async with delivering() as now:
         first = await now.owe()
         slow = asyncio.Event()
-        now.recorder.then = lambda owed: slow.wait() if owed == first else None
+        now.recorder.then = lambda pending: slow.wait() if pending == first else None
         for _ in range(5):
             await now.owe()
         await now.told(5)
 
-        assert list(now.storage.debts) == [first.owed_id]
+        assert list(now.storage.debts) == [first.delivery_id]
         slow.set()
         await now.told(6)
 
 
 async def test_one_that_hangs_holds_up_no_other_however_much_it_is_owed() -> None:
     async with delivering() as now:
-        now.recorder.then = lambda owed: None if owed.destination == OTHER else anyio.sleep_forever()
+        now.recorder.then = lambda pending: None if pending.destination == OTHER else anyio.sleep_forever()
         for _ in range(PAGE + 1):
             await now.owe()
         await until(lambda: len(now.recorder.seen) == AT_ONCE)
@@ -216,7 +216,7 @@ async def test_one_that_hangs_holds_up_no_other_however_much_it_is_owed() -> Non
 async def test_many_that_hang_hold_up_no_other() -> None:
     hanging = [DestinationSpec(destination="TEST", param=f'{{"to": "{n}"}}') for n in range(ALL_AT_ONCE // AT_ONCE)]
     async with delivering() as now:
-        now.recorder.then = lambda owed: None if owed.destination == OTHER else anyio.sleep_forever()
+        now.recorder.then = lambda pending: None if pending.destination == OTHER else anyio.sleep_forever()
         for to in hanging * (AT_ONCE + 1):
             await now.owe(to)
         await until(lambda: len(now.recorder.seen) >= ALL_AT_ONCE // 2)
@@ -245,14 +245,14 @@ async def test_one_that_fails_is_tried_with_one_at_a_time_until_it_takes_that() 
 
 async def test_what_is_owed_to_one_that_fails_again_waits_together_and_holds_up_no_other() -> None:
     async with delivering() as now:
-        now.recorder.then = lambda owed: OSError("closed") if owed.destination == SPEC else None
+        now.recorder.then = lambda pending: OSError("closed") if pending.destination == SPEC else None
         await now.owe()
         await now.told(1)
         await now.owe_together(SPEC, SPEC, SPEC, SPEC, OTHER)
         await now.told(3)
         for _ in range(20):
             await asyncio.sleep(0)
-        tried = [owed.destination for owed in now.recorder.seen]
+        tried = [pending.destination for pending in now.recorder.seen]
         now.recorder.then = lambda _: None
         now.clock.advance(LONGEST)
         now.delivery.wake()
@@ -273,7 +273,7 @@ async def test_what_has_waited_for_a_day_behind_one_that_fails_has_its_try_and_i
         now.delivery.wake()
         await until(lambda: now.delivery.statistics().given_up == 3)
 
-        assert sorted(owed.tries for owed in now.recorder.seen) == [0, 0, 0, 1, 1]
+        assert sorted(pending.tries for pending in now.recorder.seen) == [0, 0, 0, 1, 1]
 
 
 async def test_one_that_is_left_alone_is_tried_with_one_at_once_when_that_is_asked_for() -> None:
@@ -293,7 +293,7 @@ async def test_one_that_is_left_alone_is_tried_with_one_at_once_when_that_is_ask
         await now.told(5)
 
         assert tried == 3
-        assert sorted(owed.tries for owed in now.storage.debts.values()) == [1, 1, 1]
+        assert sorted(pending.tries for pending in now.storage.debts.values()) == [1, 1, 1]
 
 
 async def test_one_is_tried_when_that_is_asked_for_though_another_hangs() -> None:
@@ -304,46 +304,46 @@ async def test_one_is_tried_when_that_is_asked_for_though_another_hangs() -> Non
         now.recorder.then = lambda _: anyio.sleep_forever()
         await now.owe_together(SPEC, SPEC)
         await until(lambda: len(now.recorder.seen) == 2)
-        hanging, waiting = sorted(owed.owed_id for owed in now.storage.debts.values())[1:]
+        hanging, waiting = sorted(pending.delivery_id for pending in now.storage.debts.values())[1:]
         now.recorder.then = lambda _: None
         now.delivery.probe([SPEC])
         await now.told(2)
         await until(lambda: waiting not in now.storage.debts)
 
-        assert now.delivery.standing(now.storage.debts[hanging]).under_way
+        assert now.delivery.delivery_status(now.storage.debts[hanging]).under_way
 
 
 async def test_what_is_owed_tells_whether_its_destination_fails_and_when_that_is_tried_again() -> None:
     async with delivering() as now:
-        now.recorder.then = lambda owed: OSError("closed") if owed.destination == SPEC else None
+        now.recorder.then = lambda pending: OSError("closed") if pending.destination == SPEC else None
         await now.owe()
         await now.told(1)
         [first] = now.storage.debts.values()
-        once = now.delivery.standing(first)
+        once = now.delivery.delivery_status(first)
         await now.owe_together(SPEC, SPEC)
         await now.told(2)
-        moment, twice = now.clock.now(), now.delivery.standing(first)
+        moment, twice = now.clock.now(), now.delivery.delivery_status(first)
 
         assert (once.failing, once.held_until, once.under_way) == (True, 0.0, False)
         assert (twice.failing, twice.under_way) == (True, False)
         assert moment < twice.held_until <= moment + LONGEST
-        assert now.delivery.standing(replace(first, destination=OTHER)) == Standing()
+        assert now.delivery.delivery_status(replace(first, destination=OTHER)) == DeliveryStatus()
 
 
 async def test_what_is_stored_when_its_time_is_up_is_queued_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     async with delivering(longest=0.3) as now:
         delivered = now.storage.outbox.delivered
 
-        async def late(owed: Owed, append: Invocation | None = None) -> None:
-            await delivered(owed, append)  # whoever waits for a commit may go, and the commit goes on
+        async def late(pending: PendingDelivery, append: Invocation | None = None) -> None:
+            await delivered(pending, append)  # whoever waits for a commit may go, and the commit goes on
             await asyncio.sleep(0.6)
 
         monkeypatch.setattr(now.storage.outbox, "delivered", late)
         now.recorder.accepts = FunctionUrn(region="here", project="p", package="default", name="next")
         await now.owe()
-        await until(lambda: bool(now.door.queued))
+        await until(lambda: bool(now.ingress.queued))
 
-        assert now.door.queued[0].key in now.storage.rows
+        assert now.ingress.queued[0].key in now.storage.rows
 
 
 async def test_more_than_may_be_under_way_follow_as_others_end() -> None:
@@ -359,16 +359,16 @@ async def test_more_than_may_be_under_way_follow_as_others_end() -> None:
         gate.set()
 
         await now.told(AT_ONCE + 10)
-        assert sorted(owed.owed_id for owed in now.recorder.seen) == list(range(1, AT_ONCE + 11))
+        assert sorted(pending.delivery_id for pending in now.recorder.seen) == list(range(1, AT_ONCE + 11))
 
 
 async def test_a_destination_that_hangs_is_left_and_tried_again() -> None:
     async with delivering(longest=0.01) as now:
         now.recorder.then = lambda _: anyio.sleep_forever()
-        owed = await now.owe()
-        await until(lambda: bool(now.storage.debts[owed.owed_id].tries))
+        pending = await now.owe()
+        await until(lambda: bool(now.storage.debts[pending.delivery_id].tries))
 
-        assert now.storage.debts[owed.owed_id].error == "the destination took longer than 0.01 s"
+        assert now.storage.debts[pending.delivery_id].error == "the destination took longer than 0.01 s"
         assert now.delivery.statistics().under_way == 0
 
 

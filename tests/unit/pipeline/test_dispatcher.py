@@ -104,7 +104,7 @@ async def dispatching(*, slots: int = 1, clock: Clock | None = None) -> AsyncIte
         clock=clock or SystemClock(),
         policy=RetryPolicy(base=0.01),
         slots=slots,
-        ageing=60.0,
+        priority_step=60.0,
         on_end=ends.append,
     )
     async with anyio.create_task_group() as tasks:
@@ -160,10 +160,10 @@ async def test_what_became_due_during_a_refused_cancel_is_not_forgotten(monkeypa
     async with dispatching() as now:
         waiting = await now.send(2, delayed=True, due_at=SystemClock().now() + 0.02)
         refuse_cancels(now.storage, monkeypatch)
-        now.scheduler.forget(2, waiting.key)
+        now.scheduler.withhold(2, waiting.key)
         await until(lambda: now.storage.rows[waiting.key].ready)
         await asyncio.sleep(0)
-        now.scheduler.remember(waiting.key, gone=False)
+        now.scheduler.reinstate(waiting.key, gone=False)
 
         assert await now.end_of(waiting) is State.SUCCESS
 
@@ -286,9 +286,9 @@ async def test_nothing_is_waited_for_whose_slot_was_cancelled() -> None:
 async def test_what_is_condemned_fails_and_is_not_tried_again() -> None:
     async with dispatching() as now:
         now.functions.settings = AsyncSettings(max_retries=3)
-        one = await now.send(deaths=3, delayed=True, due_at=SystemClock().now() + 1000)
+        one = await now.send(crash_count=3, delayed=True, due_at=SystemClock().now() + 1000)
         now.storage.journal.start(one, 0.0)
-        now.dispatcher.fail_condemned((one,))
+        now.dispatcher.fail_poisoned((one,))
 
         assert await now.end_of(one) is State.FAIL
         record = await now.storage.records.get(one.key)
@@ -319,7 +319,7 @@ async def test_an_invocation_of_an_earlier_version_of_that_name_is_discarded() -
     async with dispatching() as it:
         one = it.made(version="v1")
         await it.storage.journal.append(one)
-        it.functions.known[1] = function("job", function_id=1, version="v1", born=one.key + 1)
+        it.functions.known[1] = function("job", function_id=1, version="v1", created_key=one.key + 1)
         it.scheduler.push(one)
 
         assert await it.end_of(one) is State.DISCARD

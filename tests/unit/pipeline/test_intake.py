@@ -26,7 +26,7 @@ LIMITS = Limits(rows=MANY, size=MANY, function_rows=MANY, function_size=MANY, sy
 EARLY = Strategy(rules=(Rule(param="X-Ring", value="early"),))
 
 
-class Door(Struct):
+class Ingress(Struct):
     house: House
     intake: Intake
     storage: MemoryStorage
@@ -42,7 +42,7 @@ class Door(Struct):
 
 
 @pytest.fixture
-async def door(tmp_path: Path) -> Door:
+async def ingress(tmp_path: Path) -> Ingress:
     clock, storage = ManualClock(), MemoryStorage()
     house = await opened(tmp_path / "code", MemoryCatalogStore(), ResourceStore(), clock)
     await house.catalog.create(FUNCTION, INLINE)
@@ -61,61 +61,61 @@ async def door(tmp_path: Path) -> Door:
         identity=storage.identity,
         clock=clock,
         disk=DiskGuard(tmp_path, 0, clock),
-        ageing=1.0,
+        priority_step=1.0,
         sync_timeout=1.0,
     )
-    return Door(house, intake, storage, scheduler, backlog)
+    return Ingress(house, intake, storage, scheduler, backlog)
 
 
-async def test_a_call_that_nobody_waits_for_any_more_leaves_the_queue(door: Door) -> None:
-    calling = asyncio.ensure_future(door.intake.call(Request(function=urn(""), payload=b"{}", mode=Mode.SYNC)))
+async def test_a_call_that_nobody_waits_for_any_more_leaves_the_queue(ingress: Ingress) -> None:
+    calling = asyncio.ensure_future(ingress.intake.call(Request(function=urn(""), payload=b"{}", mode=Mode.SYNC)))
     await asyncio.sleep(0)
-    assert (door.scheduler.statistics().waiting_in_memory, door.backlog.sync_rows) == (1, 1)
+    assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.sync_rows) == (1, 1)
     calling.cancel()
     await asyncio.wait([calling])
 
-    assert (door.scheduler.statistics().waiting_in_memory, door.backlog.sync_rows) == (0, 0)
+    assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.sync_rows) == (0, 0)
 
 
-async def test_latest_is_kept_as_latest(door: Door) -> None:
-    invocation = await door.accept()
+async def test_latest_is_kept_as_latest(ingress: Ingress) -> None:
+    invocation = await ingress.accept()
 
     assert (invocation.version, invocation.alias, invocation.memory) == ("latest", "", 0)
 
 
-async def test_an_alias_is_resolved_once_and_remembered(door: Door) -> None:
-    await door.house.alias("prod", "v1")
+async def test_an_alias_is_resolved_once_and_remembered(ingress: Ingress) -> None:
+    await ingress.house.alias("prod", "v1")
 
-    invocation = await door.accept("!prod")
+    invocation = await ingress.accept("!prod")
 
     assert (invocation.version, invocation.alias) == ("v1", "prod")
 
 
-async def test_rules_see_the_headers_of_the_request(door: Door) -> None:
-    await door.house.alias("canary", "v1", strategies={"v2": EARLY})
+async def test_rules_see_the_headers_of_the_request(ingress: Ingress) -> None:
+    await ingress.house.alias("canary", "v1", strategies={"v2": EARLY})
 
-    assert (await door.accept("!canary", x_ring=b"early")).version == "v2"
-    assert (await door.accept("!canary", x_ring=b"late")).version == "v1"
-
-
-async def test_an_alias_that_moves_leaves_alone_what_was_accepted(door: Door) -> None:
-    await door.house.alias("prod", "v1")
-    before = await door.accept("!prod")
-
-    await door.house.aliases.update(urn(), Alias(name="prod", version="v2"))
-
-    assert (before.version, (await door.accept("!prod")).version) == ("v1", "v2")
+    assert (await ingress.accept("!canary", x_ring=b"early")).version == "v2"
+    assert (await ingress.accept("!canary", x_ring=b"late")).version == "v1"
 
 
-async def test_the_queue_is_told_the_memory_of_a_version(door: Door) -> None:
-    await door.house.catalog.update(urn(), {"memory_size": 1024})
+async def test_an_alias_that_moves_leaves_alone_what_was_accepted(ingress: Ingress) -> None:
+    await ingress.house.alias("prod", "v1")
+    before = await ingress.accept("!prod")
 
-    assert (await door.accept("v1")).memory == 128
+    await ingress.house.aliases.update(urn(), Alias(name="prod", version="v2"))
+
+    assert (before.version, (await ingress.accept("!prod")).version) == ("v1", "v2")
 
 
-async def test_a_disabled_function_takes_no_request_for_any_version(door: Door) -> None:
-    await door.house.catalog.limit(urn(), 0)
+async def test_the_queue_is_told_the_memory_of_a_version(ingress: Ingress) -> None:
+    await ingress.house.catalog.update(urn(), {"memory_size": 1024})
+
+    assert (await ingress.accept("v1")).memory == 128
+
+
+async def test_a_disabled_function_takes_no_request_for_any_version(ingress: Ingress) -> None:
+    await ingress.house.catalog.limit(urn(), 0)
 
     for qualifier in ("", "v1"):
         with pytest.raises(FunctionDisabled):
-            await door.accept(qualifier)
+            await ingress.accept(qualifier)

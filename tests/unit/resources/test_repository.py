@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from engine.errors import NotStored
 from engine.protocols import StoredResource
-from engine.resources.repository import Shelf
+from engine.resources.repository import Repository
 from engine.testing.resources import MemoryResourceStore
 
 OWNER = "function:1"
@@ -37,8 +37,8 @@ class Store(MemoryResourceStore):
         self.on_put()
 
 
-def shelf_on(store: Store, alive: set[int]) -> Shelf[Note]:
-    return Shelf(store, "note", Note, lambda function_id: function_id in alive)
+def shelf_on(store: Store, alive: set[int]) -> Repository[Note]:
+    return Repository(store, "note", Note, lambda function_id: function_id in alive)
 
 
 async def test_what_was_put_is_there_after_a_load() -> None:
@@ -53,23 +53,23 @@ async def test_what_was_put_is_there_after_a_load() -> None:
 
 async def test_what_could_not_be_stored_is_not_shown() -> None:
     store = Store()
-    shelf = shelf_on(store, {1})
+    repository = shelf_on(store, {1})
     store.broken = True
 
     with pytest.raises(NotStored):
-        await shelf.put(OWNER, "a", Note(text="x"))
+        await repository.put(OWNER, "a", Note(text="x"))
 
-    assert dict(shelf.of(OWNER)) == {}
+    assert dict(repository.of(OWNER)) == {}
 
 
 async def test_a_function_deleted_while_its_resource_is_written_leaves_none() -> None:
     store, alive = Store(), {1}
-    shelf = shelf_on(store, alive)
+    repository = shelf_on(store, alive)
     store.on_put = alive.clear
 
-    await shelf.put(OWNER, "a", Note(text="x"))
+    await repository.put(OWNER, "a", Note(text="x"))
 
-    assert dict(shelf.of(OWNER)) == {}
+    assert dict(repository.of(OWNER)) == {}
     assert await store.load("note") == []
 
 
@@ -77,21 +77,21 @@ async def test_leftovers_of_a_deleted_function_are_removed_at_the_start() -> Non
     store = Store()
     await shelf_on(store, {1}).put(OWNER, "a", Note(text="x"))
     await shelf_on(store, {1}).put("project:p", "a", Note(text="y"))
-    shelf = shelf_on(store, set())
+    repository = shelf_on(store, set())
 
-    await shelf.load()
+    await repository.load()
 
-    assert [(owner, note.text) for owner, _, note in shelf.all()] == [("project:p", "y")]
+    assert [(owner, note.text) for owner, _, note in repository.all()] == [("project:p", "y")]
     assert len(await store.load("note")) == 1
 
 
 async def test_a_change_is_done_to_its_end_though_its_caller_is_cancelled() -> None:
     store = Store()
-    shelf = shelf_on(store, {1})
+    repository = shelf_on(store, {1})
     with anyio.CancelScope() as scope:
         store.on_put = scope.cancel
-        async with shelf.change():
-            await shelf.put(OWNER, "a", Note(text="x"))
+        async with repository.change():
+            await repository.put(OWNER, "a", Note(text="x"))
 
-    assert dict(shelf.of(OWNER)) == {"a": Note(text="x")}
+    assert dict(repository.of(OWNER)) == {"a": Note(text="x")}
     assert len(await store.load("note")) == 1

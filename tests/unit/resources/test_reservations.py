@@ -145,7 +145,7 @@ async def test_what_cannot_be_deleted_does_not_end_the_service(tmp_path: Path, m
         await put(api, 1, version)
         await warmer.told.wait()
         warmer.told = anyio.Event()
-        monkeypatch.setattr(reservations._shelf._store, "delete", full)
+        monkeypatch.setattr(reservations._repository._store, "delete", full)
 
         await api.send("DELETE", f"/{version}")
         await put(api, 2)

@@ -23,7 +23,7 @@ from engine.resources.trigger_rules import (
     stored_form,
 )
 from plugins.cts.options import CtsOptions
-from plugins.obs import ObsOptions, clash
+from plugins.obs import ObsOptions, conflicts
 from tests.acceptance.triggering import GOOD
 
 REGISTRY = Registry(load_plugins())
@@ -135,8 +135,8 @@ def test_creations_have_many_spellings(events: list[str]) -> None:
 def test_rules_of_a_bucket_clash_if_an_object_may_fit_both(
     mine: dict[str, Any], other: dict[str, Any], clashes: bool
 ) -> None:
-    assert clash(obs(**mine), obs(**other), True) is clashes
-    assert clash(obs(**other), obs(**mine), True) is clashes
+    assert conflicts(obs(**mine), obs(**other), True) is clashes
+    assert conflicts(obs(**other), obs(**mine), True) is clashes
 
 
 def obs(**fields: Any) -> ObsOptions:

@@ -143,7 +143,7 @@ def taken(q: RunQueue, number: int) -> list[Entry]:
 
 def test_memory_is_taken_once_for_each_instance_of_several_requests() -> None:
     q = queue(slots=9)
-    q.configure(1, weight=1.0, limit=-1, memory=100, places=3)
+    q.configure(1, weight=1.0, limit=-1, memory=100, concurrent_requests=3)
     for _ in range(7):
         q.push(entry(1))
     memory = []
@@ -159,7 +159,7 @@ def test_memory_is_taken_once_for_each_instance_of_several_requests() -> None:
 
 def test_a_run_that_needs_no_new_instance_starts_also_when_memory_is_used_up() -> None:
     q = queue(memory=100)
-    q.configure(1, weight=1.0, limit=-1, memory=100, places=2)
+    q.configure(1, weight=1.0, limit=-1, memory=100, concurrent_requests=2)
     for _ in range(3):
         q.push(entry(1))
     taken(q, 2)
@@ -170,7 +170,7 @@ def test_a_run_that_needs_no_new_instance_starts_also_when_memory_is_used_up() -
 
 def test_a_run_of_chosen_memory_shares_no_instance() -> None:
     q = queue()
-    q.configure(1, weight=1.0, limit=-1, memory=100, places=2)
+    q.configure(1, weight=1.0, limit=-1, memory=100, concurrent_requests=2)
     for memory in (0, 300, 100):
         q.push(entry(1, memory=memory))
     running = taken(q, 3)
@@ -213,8 +213,8 @@ def test_nothing_is_kept_of_a_function_that_is_gone_once_its_last_call_is_withdr
 def test_memory_is_given_back_however_many_places_an_instance_had_meanwhile(steps: list[tuple[int, bool]]) -> None:
     q = queue(slots=20)
     running: list[Entry] = []
-    for places, begin in steps:
-        q.configure(1, weight=1.0, limit=-1, memory=10, places=places)
+    for concurrent_requests, begin in steps:
+        q.configure(1, weight=1.0, limit=-1, memory=10, concurrent_requests=concurrent_requests)
         if begin:
             q.push(entry(1))
             running += taken(q, 1)
@@ -231,7 +231,7 @@ def test_a_suspect_runs_alone() -> None:
     q.push(entry(1, rank=0.0))
     other = q.pop()
     assert other is not None
-    q.push(entry(1, key=7, rank=1.0, deaths=3))
+    q.push(entry(1, key=7, rank=1.0, crash_count=3))
     assert q.pop() is None
     q.release(other, 0.01)
     suspect = q.pop()
@@ -303,13 +303,13 @@ def test_while_the_windows_are_full_no_page_is_read_that_would_be_let_go_of_at_o
     q.push(entry(1, payload=b"x" * 101))
     rows = [entry(2, key=700 + n, rank=float(n), payload=b"y") for n in range(2)]
     q.expect(2)
-    assert q.hungry() is not None
-    q.fill(2, rows, complete=True)
+    assert q.needs_refill() is not None
+    q.refill(2, rows, complete=True)
 
-    assert not q.is_hungry
+    assert not q.is_low
     taken = [q.pop(), q.pop()]
     assert all(taken)
-    assert q.hungry() == (2, rows[0].invocation.rank_key)
+    assert q.needs_refill() == (2, rows[0].invocation.rank_key)
 
 
 def test_what_was_taken_out_and_came_back_is_counted_once() -> None:
@@ -340,14 +340,20 @@ class QueueMachine(RuleBasedStateMachine):
         self.loading: tuple[int, list[Entry], bool] | None = None
         self.key = 0
         self.closed: set[int] = set()
-        for function_id, places in self.PLACES.items():
-            self.queue.configure(function_id, weight=1.0, limit=self.LIMIT * places, memory=10, places=places)
+        for function_id, concurrent_requests in self.PLACES.items():
+            self.queue.configure(
+                function_id,
+                weight=1.0,
+                limit=self.LIMIT * concurrent_requests,
+                memory=10,
+                concurrent_requests=concurrent_requests,
+            )
         self.queue.expect(1)  # begins behind the horizon, as after a restart
 
     def waiting_of(self, function_id: int) -> list[Entry]:
         """In the order of the disk."""
-        lines = [e for e in self.disk.values() if e.invocation.function_id == function_id]
-        return sorted(lines, key=lambda e: e.invocation.rank_key)
+        queues = [e for e in self.disk.values() if e.invocation.function_id == function_id]
+        return sorted(queues, key=lambda e: e.invocation.rank_key)
 
     @rule(function_id=st.integers(1, 2), rank=st.integers(0, 5), size=st.integers(0, 40))
     def accept(self, function_id: int, rank: int, size: int) -> None:
@@ -385,7 +391,7 @@ class QueueMachine(RuleBasedStateMachine):
             page = [e for e in page if e.invocation.key != gone.invocation.key]
             self.loading = (function_id, page, complete) if page or complete else None
             if self.loading is None:
-                self.queue.starve(function_id)
+                self.queue.refill_failed(function_id)
 
     @precondition(lambda self: self.disk)
     @rule(data=st.data())
@@ -408,9 +414,9 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.loading is None)
     @rule()
     def ask_for_a_page(self) -> None:
-        hungry = self.queue.hungry()
-        if hungry is not None:
-            function_id, horizon = hungry
+        needs_refill = self.queue.needs_refill()
+        if needs_refill is not None:
+            function_id, horizon = needs_refill
             behind = [e for e in self.waiting_of(function_id) if e.invocation.rank_key > horizon]
             page = [Entry(e.invocation) for e in behind[: self.ROWS]]
             self.loading = (function_id, page, len(behind) < self.ROWS)
@@ -421,7 +427,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.loading is not None
         function_id, page, complete = self.loading
         self.loading = None
-        self.queue.fill(function_id, page, complete=complete)
+        self.queue.refill(function_id, page, complete=complete)
 
     @precondition(lambda self: self.loading is None)
     @rule()

@@ -63,7 +63,7 @@ async def scheduling(disk: Window, slots: int = 2) -> AsyncIterator[Scheduler]:
 
 
 def found(*functions: int, next_due: float | None = None) -> Recovery:
-    return Recovery(backlog={}, waiting=frozenset(functions), condemned=(), next_due=next_due, revived=0)
+    return Recovery(backlog={}, waiting=frozenset(functions), poisoned=(), next_due=next_due, revived=0)
 
 
 async def test_whoever_waits_gets_what_is_pushed() -> None:
@@ -104,7 +104,7 @@ async def test_a_delayed_one_comes_when_it_is_due() -> None:
 async def test_what_is_forgotten_does_not_come_back_from_disk() -> None:
     rows = [waiting(key=700 + n, rank=float(n)) for n in range(3)]
     async with scheduling(Disk(*rows), slots=3) as scheduler, asyncio.timeout(60):
-        scheduler.forget(1, 700)
+        scheduler.withhold(1, 700)
         scheduler.recover(found(1))
 
         assert [(await scheduler.take()).invocation.key for _ in range(2)] == [701, 702]
@@ -119,9 +119,9 @@ async def test_what_is_ended_on_disk_as_it_is_read_is_not_handed_out(tmp_path: P
             scheduler.recover(found(next_due=0.0) if delayed else found(1))
             for _ in range(turns):  # in one of these the end and the page are one commit
                 await asyncio.sleep(0)
-            scheduler.forget(1, one.key)
+            scheduler.withhold(1, one.key)
             await seams.journal.cancel(
-                one.key, cancelled(), then=lambda key, _, on_disk: scheduler.remember(key, gone=on_disk)
+                one.key, cancelled(), then=lambda key, _, on_disk: scheduler.reinstate(key, gone=on_disk)
             )
 
             assert (await scheduler.take()).invocation.key == other.key
@@ -130,10 +130,10 @@ async def test_what_is_ended_on_disk_as_it_is_read_is_not_handed_out(tmp_path: P
 async def test_who_tries_to_end_it_second_does_not_lose_what_the_first_took_out() -> None:
     async with scheduling(Disk()) as scheduler, asyncio.timeout(60):
         scheduler.push(waiting(key=750))
-        scheduler.forget(1, 750)
-        scheduler.forget(1, 750)
-        scheduler.remember(750, gone=False)
-        scheduler.remember(750, gone=False)
+        scheduler.withhold(1, 750)
+        scheduler.withhold(1, 750)
+        scheduler.reinstate(750, gone=False)
+        scheduler.reinstate(750, gone=False)
 
         assert (await scheduler.take()).invocation.key == 750
 
@@ -144,10 +144,10 @@ async def test_what_came_while_a_page_was_read_is_not_lost_if_it_cannot_be_ended
         scheduler.recover(found(1))
         await disk.asked_for.wait()
         scheduler.push(waiting(key=760))  # no page under way holds it
-        scheduler.forget(1, 760)
+        scheduler.withhold(1, 760)
         disk.gives.set()
         await asyncio.sleep(0)
-        scheduler.remember(760, gone=False)
+        scheduler.reinstate(760, gone=False)
 
         assert (await scheduler.take()).invocation.key == 760
 
@@ -166,7 +166,7 @@ async def test_whoever_waits_behind_one_that_does_not_fit_has_its_turn_once_that
         if mode is Mode.SYNC:
             scheduler.withdraw(2, 781)
         else:
-            scheduler.forget(2, 781)
+            scheduler.withhold(2, 781)
 
         assert (await taker).invocation.key == 782
 
@@ -233,9 +233,9 @@ async def test_what_was_forgotten_when_its_function_closed_stays_out() -> None:
         told: list[int] = []
         scheduler.on_closed = told.append
         scheduler.push(waiting(key=1700))
-        scheduler.forget(1, 1700)
+        scheduler.withhold(1, 1700)
         scheduler.close(1)
 
-        scheduler.remember(1700, gone=False)
+        scheduler.reinstate(1700, gone=False)
 
         assert (told, scheduler.statistics().waiting_in_memory) == ([1], 0)

@@ -23,7 +23,7 @@ async def test_a_page_that_has_looked_at_enough_rows_ends_early_and_tells_where_
         after = 0
         while not pages or after:
             found, after = await seams.outbox.pending([1], after, 10)
-            pages.append(([one.owed_id for one in found], after))
+            pages.append(([one.delivery_id for one in found], after))
 
     assert pages == [([1], 3), ([], 6), ([8], 0)]
 

@@ -29,18 +29,20 @@ async def storing(folder: Path) -> AsyncIterator[Storage]:
                 opened.writer.close()
 
 
-async def appended(storage: Storage, number: int, *, size: int = 10, token: str = "") -> list[Invocation]:
+async def appended(storage: Storage, number: int, *, size: int = 10, idempotency_key: str = "") -> list[Invocation]:
     waiting = []
     for _ in range(number):
         key = storage.identity.next_key(NOW)
         request_id = storage.identity.request_id(key)
         waiting.append(Invocation(key=key, request_id=request_id, function_id=1, payload=b"x" * size))
-    await asyncio.gather(*(storage.journal.append(i, token=token and f"{token}{i.key}") for i in waiting))
+    await asyncio.gather(
+        *(storage.journal.append(i, idempotency_key=idempotency_key and f"{idempotency_key}{i.key}") for i in waiting)
+    )
     return waiting
 
 
-async def finished(storage: Storage, number: int, *, size: int = 10, token: str = "") -> list[Invocation]:
-    return settle(storage, await appended(storage, number, size=size, token=token))
+async def finished(storage: Storage, number: int, *, size: int = 10, idempotency_key: str = "") -> list[Invocation]:
+    return settle(storage, await appended(storage, number, size=size, idempotency_key=idempotency_key))
 
 
 def settle(storage: Storage, invocations: list[Invocation]) -> list[Invocation]:
@@ -134,7 +136,7 @@ async def test_a_step_is_bounded_in_bytes_and_writes_little(tmp_path: Path) -> N
 
 async def test_expired_tokens_are_forgotten_to_the_last(tmp_path: Path) -> None:
     async with storing(tmp_path) as storage:
-        await finished(storage, STEP_TOKENS + 10, token="t")
+        await finished(storage, STEP_TOKENS + 10, idempotency_key="t")
         assert len({(await purge(storage, NOW + 59)).next_due}) == 1
 
         await purged_whole(storage, time.time() + DAY)

@@ -98,13 +98,13 @@ class Opened(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def writing(tmp_path: Path, *, patience: float = 30.0) -> AsyncIterator[Opened]:
+async def writing(tmp_path: Path, *, max_wait: float = 30.0) -> AsyncIterator[Opened]:
     async with open_storage(tmp_path):
         pass  # makes the schema
     path, disk = tmp_path / "journal.db", Disk()
     async with aiosqlite.connect(path, factory=connection_on(disk), isolation_level=None) as database:
         await database.execute("PRAGMA synchronous = FULL")
-        writer, identity = Writer(database, patience=patience, longest_wait=0.02), Identity(1)
+        writer, identity = Writer(database, max_wait=max_wait, longest_wait=0.02), Identity(1)
         journal = SQLiteJournal(writer, identity)
         opened = Opened(path=path, disk=disk, writer=writer, journal=journal, identity=identity)
         async with anyio.create_task_group() as tasks:
@@ -189,7 +189,7 @@ async def test_a_disk_that_takes_its_time_does_not_hold_up_the_loop(
         stored = now.journal.append(now.made())
         while not now.disk.busy.is_set():  # noqa: ASYNC110  (set by a thread)
             await asyncio.sleep(0.001)
-        monkeypatch.setattr("engine.storage.sqlite.writer.COURTESY", 15.0)  # to stand aside so long would be seen
+        monkeypatch.setattr("engine.storage.sqlite.writer.GIL_YIELD", 15.0)  # to stand aside so long would be seen
         await asyncio.sleep(0.02)
         now.disk.answer.set()
 
@@ -278,7 +278,7 @@ async def test_nobody_is_answered_while_it_is_open_what_a_failed_commit_left(tmp
 
 
 async def test_a_caller_hears_that_the_outcome_is_unknown_once_patience_ends(tmp_path: Path) -> None:
-    async with writing(tmp_path, patience=0.05) as opened:
+    async with writing(tmp_path, max_wait=0.05) as opened:
         opened.disk.fail(WRITE)
         error = await fate(opened.journal.append(opened.made()))
 
@@ -286,7 +286,7 @@ async def test_a_caller_hears_that_the_outcome_is_unknown_once_patience_ends(tmp
 
 
 async def test_while_the_disk_fails_newcomers_are_refused_at_once(tmp_path: Path) -> None:
-    async with writing(tmp_path, patience=0.05) as opened:
+    async with writing(tmp_path, max_wait=0.05) as opened:
         opened.disk.fail(FULL)
         await fate(opened.journal.append(opened.made()))
 
@@ -309,7 +309,7 @@ async def test_those_who_came_during_the_failing_commit_are_refused_and_not_forg
 
 
 async def test_the_writer_goes_on_when_the_disk_does(tmp_path: Path) -> None:
-    async with writing(tmp_path, patience=0.0) as opened:
+    async with writing(tmp_path, max_wait=0.0) as opened:
         one = opened.made()
         opened.disk.fail(FULL)
         await fate(opened.journal.append(opened.made()))

@@ -35,7 +35,7 @@ class Feed:
         return FeedTrigger(self, options.name)
 
     def plugin(self, **rules: Any) -> Plugin:
-        rules.setdefault("overlaps", False)
+        rules.setdefault("start_before_stop", False)
         return Plugin(kinds=("FEED",), options=FeedOptions, trigger=self.trigger, rules=TriggerRules(**rules))
 
 
@@ -131,7 +131,7 @@ async def test_a_remark_is_shown_while_there_is_no_problem_until_the_trigger_is_
         await context.accept_batch([Event(payload=b"1")], {"0": b"1"})
         shown.append(place.state(trigger).problem)
         for problem in ("slow", ""):
-            context.trouble(problem)
+            context.report_problem(problem)
             shown.append(place.state(trigger).problem)
         await place.update(trigger, name="b")
         await until(lambda: "b" in feed.contexts)
@@ -177,7 +177,7 @@ async def test_a_failing_source_can_be_changed_at_once(tmp_path: Path, feed: Fee
 
 
 async def test_a_push_source_is_replaced_without_a_gap(tmp_path: Path, feed: Feed) -> None:
-    async with house(tmp_path, [feed.plugin(overlaps=True)]) as place:
+    async with house(tmp_path, [feed.plugin(start_before_stop=True)]) as place:
         trigger = await running(place, feed)
         await place.update(trigger, name="b")
 

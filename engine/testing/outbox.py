@@ -1,0 +1,69 @@
+"""The double of the outbox: pending deliveries, kept in memory."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+
+from msgspec.structs import replace
+
+from engine.model import DestinationSpec, Invocation, PendingDelivery
+
+
+class MemoryOutbox:
+    """``append`` stores an invocation that a delivery became."""
+
+    def __init__(self, debts: dict[int, PendingDelivery], append: Callable[[Invocation], None]) -> None:
+        self._debts, self._append = debts, append
+        self.abandoned: dict[int, PendingDelivery] = {}
+
+    async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
+        waiting = sorted(self._debts.values(), key=lambda pending: pending.due_at)
+        each = min(each, max(1, rows // max(1, len({pending.destination for pending in waiting}))))
+        due, counts = [], Counter[DestinationSpec]()
+        for pending in waiting:
+            if pending.due_at <= now and counts[pending.destination] < each:
+                counts[pending.destination] += 1
+                due.append(pending)
+        return due, min((pending.due_at for pending in waiting if pending.due_at > now), default=None)
+
+    async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
+        self._debts.pop(pending.delivery_id, None)
+        if append is not None:
+            self._append(append)
+
+    async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
+        known = self._debts[pending.delivery_id]
+        changed = replace(known, tries=known.tries + 1, error=error)
+        if due_at is None:
+            self.abandoned[pending.delivery_id] = replace(changed, due_at=math.inf)
+            del self._debts[pending.delivery_id]
+        else:
+            self._debts[pending.delivery_id] = replace(changed, due_at=due_at)
+
+    async def given_up(
+        self, functions: Collection[int], offset: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
+        found = [pending for _, pending in sorted(self.abandoned.items()) if pending.function_id in functions]
+        return found[offset : offset + limit], len(found)
+
+    async def pending(
+        self, functions: Collection[int], after: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
+        found = [one for id, one in sorted(self._debts.items()) if id > after and one.function_id in functions]
+        return found[:limit], found[limit - 1].delivery_id if len(found) > limit else 0
+
+    async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
+        pending = {**self._debts, **self.abandoned}
+        return [one for _, one in sorted(pending.items()) if one.key == key]
+
+    async def revive(
+        self, functions: Collection[int], delivery_ids: Collection[int], now: float
+    ) -> Sequence[PendingDelivery]:
+        known = self._debts | self.abandoned
+        mine = sorted(one for one, pending in known.items() if one in delivery_ids and pending.function_id in functions)
+        for one in mine:
+            self._debts[one] = replace(known[one], due_at=now, since=now, tries=0)
+            self.abandoned.pop(one, None)
+        return [self._debts[one] for one in mine]
