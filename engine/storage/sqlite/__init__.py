@@ -1,4 +1,4 @@
-"""The durable truth about invocations, on SQLite."""
+"""SQLite storage: the journal and everything else that must survive a restart."""
 
 from engine.storage.sqlite.database import Storage, locked, open_storage
 from engine.storage.sqlite.writer import JournalBroken, Writer, WriterStatistics

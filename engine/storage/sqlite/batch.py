@@ -1,8 +1,8 @@
-"""A batch of writes, and the connection that applies it: one transaction, in the writer's thread, one hop.
+"""Batch of write requests, and the connection that applies it in one transaction and one hop to the writer's thread.
 
-A batch is applied whole. If a row of it is bad, the batch is rolled back and applied again with a savepoint for
-each submission, so that one bad row fails one caller. If the disk is at fault nothing is tried again here: the
-writer decides, knowing whether COMMIT itself failed (then the rows may still appear after a crash).
+A batch is applied whole. If a row is bad, the batch is rolled back and applied again with a savepoint for each
+request, so that one bad row fails one caller. After a disk error nothing is tried again in this module. The writer
+decides, by whether COMMIT itself failed: if so, the rows may still appear after a crash.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Row = tuple[Any, ...]
 
 
 class Statement(IntEnum):
-    """The prepared statements of the hot path, in the order in which a batch runs them."""
+    """Prepared statements of the hot path, in the order in which a batch runs them."""
 
     FENCE = 0
     APPEND = 1
@@ -28,8 +28,8 @@ class Statement(IntEnum):
     RETRY = 5
     RESULT = 6
     ATTEMPT = 7
-    FORGET = 8
-    OWE = 9
+    DROP_ATTEMPTS = 8
+    ADD_DELIVERY = 9
     TALLY = 10
 
 
@@ -55,30 +55,32 @@ SQL: dict[Statement, str] = {
     Statement.ATTEMPT: (
         "INSERT OR REPLACE INTO attempt (key, attempt, started, ended, code, message) VALUES (?,?,?,?,?,?)"
     ),
-    Statement.FORGET: "DELETE FROM attempt WHERE key = ? AND attempt <= ?",
-    Statement.OWE: ("INSERT INTO owed (key, function_id, condition, destination, param, due) VALUES (?,?,?,?,?,?)"),
+    Statement.DROP_ATTEMPTS: "DELETE FROM attempt WHERE key = ? AND attempt <= ?",
+    Statement.ADD_DELIVERY: (
+        "INSERT INTO owed (key, function_id, condition, destination, param, due) VALUES (?,?,?,?,?,?)"
+    ),
     Statement.TALLY: (
         "INSERT INTO tally (function_id, rows, size) VALUES (?,?,?)"
         " ON CONFLICT (function_id) DO UPDATE SET rows = rows + excluded.rows, size = size + excluded.size"
     ),
 }
 
-#: Rows that one INSERT takes, the largest that fits first: each run of a statement hands the GIL over several times.
+#: Rows of one INSERT, largest first. Few executions matter: each one releases and takes the GIL several times.
 _INSERT_SIZES = (32, 8, 1)
 
 
-def _inserting(statement: Statement, rows: int) -> str:
+def _insert_sql(statement: Statement, rows: int) -> str:
     head, values = SQL[statement].split("VALUES ")
     return f"{head}VALUES {','.join([values] * rows)}"
 
 
 _INSERTS = {
-    statement: {rows: _inserting(statement, rows) for rows in _INSERT_SIZES}
+    statement: {rows: _insert_sql(statement, rows) for rows in _INSERT_SIZES}
     for statement in (Statement.APPEND, Statement.PAYLOAD, Statement.RESULT)
 }
 
-#: Primary result codes that tell of the disk or the file, not of the row.
-_DISK = frozenset(
+#: Primary result codes for errors of the disk or the file, not of a row.
+_DISK_ERRORS = frozenset(
     {
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
@@ -94,7 +96,7 @@ _DISK = frozenset(
 
 
 class WriteRequest:
-    """What succeeds or fails as one: some rows of the hot path, or one call."""
+    """Unit of writing that succeeds or fails as a whole: some rows of the hot path, or one call."""
 
     __slots__ = ("call", "done", "error", "retry_until_stored", "rows", "value")
 
@@ -107,15 +109,15 @@ class WriteRequest:
         call: Callable[[sqlite3.Connection], Any] | None = None,
     ) -> None:
         self.rows = rows
-        self.call = call  #: runs behind the rows of its batch, inside the transaction
-        self.done = done  #: called in the loop once the fate is known; look at ``error`` and ``value``
-        self.retry_until_stored = retry_until_stored  #: survives trouble: stays in memory until the disk takes it
+        self.call = call  #: run after the rows of the batch, inside the transaction
+        self.done = done  #: called in the event loop after the commit or failure; reads ``error`` and ``value``
+        self.retry_until_stored = retry_until_stored  #: stay in memory through disk failures until stored
         self.error: BaseException | None = None
         self.value: Any = None
 
 
 class WriteFailure:
-    """Why a batch is not on disk; ``ambiguous``: COMMIT failed, so it may still be."""
+    """Reason why a batch was not stored. ``ambiguous``: COMMIT failed, so the batch may be on disk all the same."""
 
     def __init__(self, error: Exception, ambiguous: bool) -> None:
         self.error = error
@@ -129,13 +131,13 @@ class WriteFailure:
 class Batch(list[WriteRequest]):
     def __init__(self, items: Iterable[WriteRequest] = ()) -> None:
         super().__init__(items)
-        self.trouble: WriteFailure | None = None
+        self.failure: WriteFailure | None = None
         self.finished = threading.Event()
-        self.syncing = False  #: the thread waits for the disk now, and needs nothing of the loop's till that answers
+        self.syncing = False  #: the thread is waiting for the disk and does not need the GIL meanwhile
 
 
 class WritingConnection(sqlite3.Connection):
-    """The one connection that writes; hand it a Batch by ``executemany``."""
+    """Only connection that writes. Apply a ``Batch`` by passing it to ``executemany``."""
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
         if not isinstance(parameters, Batch):
@@ -156,10 +158,10 @@ class WritingConnection(sqlite3.Connection):
                     self._run_alone(request)
             committing = batch.syncing = True
             self.execute("COMMIT")
-        except Exception as error:  # also what Python refuses to bind: it must not leave the transaction open
+        except Exception as error:  # includes values that Python cannot bind: the transaction must not stay open
             self.rollback()
-            if committing or _of_disk(error):
-                batch.trouble = WriteFailure(error, ambiguous=committing)
+            if committing or _is_disk_error(error):
+                batch.failure = WriteFailure(error, ambiguous=committing)
             else:
                 self._apply_one_by_one(batch)
 
@@ -173,7 +175,7 @@ class WritingConnection(sqlite3.Connection):
             self.execute("COMMIT")
         except Exception as error:
             self.rollback()
-            batch.trouble = WriteFailure(error, ambiguous=committing)
+            batch.failure = WriteFailure(error, ambiguous=committing)
 
     def _run_rows(self, batch: Iterable[WriteRequest]) -> None:
         by_statement: dict[Statement, list[Row]] = {}
@@ -195,7 +197,7 @@ class WritingConnection(sqlite3.Connection):
                 begin += together
 
     def _run_alone(self, request: WriteRequest) -> None:
-        """Inside a savepoint, so that only this submission fails; trouble with the disk is raised."""
+        """Run one request inside a savepoint, so that only this request fails. Raise errors of the disk."""
         self.execute("SAVEPOINT alone")
         try:
             if request.call is None:
@@ -204,7 +206,7 @@ class WritingConnection(sqlite3.Connection):
                 request.value = request.call(self)
             request.error = None
         except Exception as error:
-            if _of_disk(error):
+            if _is_disk_error(error):
                 raise
             request.error = error
             self.execute("ROLLBACK TO alone")
@@ -212,7 +214,7 @@ class WritingConnection(sqlite3.Connection):
 
 
 def summed(rows: list[Row]) -> list[Row]:
-    """One row a function instead of one an invocation."""
+    """Return tally rows added up: one for each function instead of one for each invocation."""
     sums: dict[int, list[int]] = {}
     for function_id, count, size in rows:
         entry = sums.setdefault(function_id, [0, 0])
@@ -221,5 +223,5 @@ def summed(rows: list[Row]) -> list[Row]:
     return [(function_id, count, size) for function_id, (count, size) in sums.items()]
 
 
-def _of_disk(error: BaseException) -> bool:
-    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in _DISK
+def _is_disk_error(error: BaseException) -> bool:
+    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in _DISK_ERRORS

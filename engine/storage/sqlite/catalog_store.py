@@ -1,4 +1,4 @@
-"""Functions and their asynchronous settings on disk, as JSON bodies beside the keys that matter."""
+"""Functions and their asynchronous settings on disk: JSON bodies beside the columns that are searched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that close whatever becomes of those who opened them."""
+"""SQLite connections that are closed even if the task that opened them is cancelled."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import aiosqlite
 import anyio
 
-#: Reading connections at a time: each is a thread.
+#: Concurrent read connections. Each one has a thread.
 READERS = 8
 
 
 class Readers:
-    """Read-only connections for what people look at: however long that takes, no commit waits for it."""
+    """Read-only connections for queries of users. However long a query takes, no commit waits for it."""
 
     def __init__(self, path: Path) -> None:
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -24,7 +24,10 @@ class Readers:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[aiosqlite.Connection]:
-        """A new one, with one view of all that it reads, for as short as possible: the log grows meanwhile."""
+        """Open a connection that reads one consistent snapshot.
+
+        Close it soon: the write-ahead log cannot shrink while a snapshot is open.
+        """
         async with self._limit, connected(self._uri, uri=True, timeout=5.0) as database:
             await database.execute("BEGIN")
             yield database
@@ -32,9 +35,10 @@ class Readers:
 
 @asynccontextmanager
 async def connected(database: Path | str, **options: Any) -> AsyncIterator[aiosqlite.Connection]:
-    """An open connection; ``options`` are those of ``sqlite3.connect``.
+    """Open a connection for the duration of the block; ``options`` are those of ``sqlite3.connect``.
 
-    A cancelled ``aiosqlite.connect`` would leave its thread and an open file behind: this one waits for both.
+    A cancelled ``aiosqlite.connect`` would leak its thread and an open file. This function waits for the connection
+    and closes it.
     """
     connection = await _connect(database, options)
     try:

@@ -1,4 +1,4 @@
-"""How far the sources of triggers have come: moved in the very transaction that stores the requests made from it."""
+"""Cursors of trigger sources. Each moves in the transaction that stores the requests made from the events read."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ class SQLiteCursors:
         return future
 
     def _append(self, db: sqlite3.Connection, requests: Sequence[tuple[Invocation, str]]) -> Sequence[str]:
-        """Gives the request ids: of a duplicate the earlier one, of a key used otherwise an empty one."""
+        """Store the requests and return their ids.
+
+        A duplicate gets the earlier id; a key that was used with another payload gets an empty one.
+        """
         ids = [self._claim(db, *request) if request[1] else request[0].request_id for request in requests]
         pairs = zip(requests, ids, strict=True)
         insert_all(db, [invocation for (invocation, _), request_id in pairs if request_id == invocation.request_id])
@@ -71,9 +74,9 @@ def _move(db: sqlite3.Connection, move: CursorMove) -> None:
     ).fetchone()
     if generation is None or generation[0] != move.generation:
         raise CursorMoved(move.trigger_id, "the trigger was changed or deleted meanwhile")
-    there = _read(db, move.trigger_id)
+    stored = _read(db, move.trigger_id)
     for name, position in move.expected.items():
-        if there.get(name) != position:
-            raise CursorMoved(move.trigger_id, f"its cursor {name!r} is not where it was")
+        if stored.get(name) != position:
+            raise CursorMoved(move.trigger_id, f"its cursor {name!r} is not at the expected position")
     rows = [(move.trigger_id, name, position) for name, position in move.positions.items()]
     db.executemany("INSERT OR REPLACE INTO cursor (trigger_id, name, position) VALUES (?,?,?)", rows)

@@ -1,10 +1,10 @@
-"""Opening a data directory: its lock, its schema, the writing connection, and the room it keeps for bad days.
+"""Data directory: its lock, its schema, the writing connection, and a ballast file for a full disk.
 
     journal.db  lock  ballast  code/  logs/  tmp/
 
-The lock file keeps a second engine off, and its being free proves that the last one is dead. The writing
-connection is opened first and closed last; nothing else in the process opens journal.db for itself but
-short-lived read-only readers.
+The lock file excludes a second engine. A free lock proves that the previous engine has exited. The writing
+connection is opened first and closed last. Apart from it, the process opens journal.db only for short-lived
+read-only connections.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from engine.storage.sqlite.resource_store import SQLiteResourceStore
 from engine.storage.sqlite.store import SQLiteStore
 from engine.storage.sqlite.writer import Writer
 
-# Written before anything else: a new file is empty, or it has the mark.
+# Written before anything else, so that a new file is either empty or has the application id.
 _MARK = f"""
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA application_id = {APPLICATION_ID};
 """
-# secure_delete is on in some builds: it would write every page that purging frees.
+# Some builds of SQLite turn secure_delete on; it would overwrite every page that pruning frees.
 _PRAGMAS = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
@@ -55,7 +55,7 @@ PRAGMA secure_delete = OFF;
 
 
 class Storage(Struct, frozen=True, kw_only=True):
-    """The storage seams of one data directory, over one writer. The caller runs ``writer.run``."""
+    """Storage of one data directory: all seams over one writer. The caller runs ``writer.run``."""
 
     path: Path
     writer: Writer
@@ -68,23 +68,27 @@ class Storage(Struct, frozen=True, kw_only=True):
     cursors: SQLiteCursors
 
     def store(self, plugin: str) -> SQLiteStore:
-        """The plugin's own tables."""
+        """Return the tables of a plugin."""
         return SQLiteStore(self.writer, plugin)
 
     @property
     def marker(self) -> str:
-        """Name of the data directory on this host, in the processes and groups that its engines start.
+        """Name of the data directory on this host. Marks the processes and cgroups that its engines start.
 
-        Device and inode are part of it. They stay when the directory is moved within its file system, and a copy of
-        the directory has others: the start of the copy must not end what the original runs.
+        The name includes device and inode. They stay the same when the directory is moved within its file system. A
+        copy of the directory has other ones, so that an engine on the copy does not end processes of the original.
         """
-        place = self.path.stat()
-        return f"{self.identity.name}-{place.st_dev:x}-{place.st_ino:x}"
+        stat = self.path.stat()
+        return f"{self.identity.name}-{stat.st_dev:x}-{stat.st_ino:x}"
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Own the data directory, or raise DataDirectoryLocked. The kernel lets go of it when the process dies."""
+    """Lock the data directory for the block, or raise DataDirectoryLocked.
+
+    The kernel unlocks the directory when the process exits. Raises DataDirectoryUnusable if the directory cannot be
+    created or opened.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -107,9 +111,10 @@ def locked(directory: Path) -> Iterator[None]:
 async def open_storage(
     directory: Path, *, idempotency_retention: float = 86_400.0, ballast: int = 0, packages_of: str | None = None
 ) -> AsyncIterator[Storage]:
-    """Open (and bring up to date) the journal in a directory that the caller has ``locked``.
+    """Open the journal in a directory that the caller has ``locked``, and migrate its schema.
 
-    ``packages_of`` is the mark of the code packages in the directory, as ``check_journal`` takes it.
+    ``idempotency_retention`` is in seconds, ``ballast`` in bytes. ``packages_of`` is the mark of the code packages in
+    the directory, see ``check_journal``. Raises DataDirectoryUnusable.
     """
     path = directory / "journal.db"
     await anyio.to_thread.run_sync(check_journal, path, packages_of)
@@ -117,7 +122,7 @@ async def open_storage(
         node, last_key = await _prepare(database, path)
         writer, identity, readers = Writer(database), Identity(node, last_key), Readers(path)
         writer.make_room = lambda: give_up_ballast(directory)
-        writer.room_again = lambda: take_ballast(directory, ballast)
+        writer.on_recovered = lambda: take_ballast(directory, ballast)
         await anyio.to_thread.run_sync(take_ballast, directory, ballast)
         journal = SQLiteJournal(writer, identity, idempotency_retention=idempotency_retention)
         yield Storage(
@@ -134,7 +139,7 @@ async def open_storage(
 
 
 async def _prepare(database: aiosqlite.Connection, path: Path) -> tuple[int, int]:
-    """Recover, migrate, and read what identity needs: the node and the last key."""
+    """Prepare the database for writing and migrate it. Return the node and the last key, for ``Identity``."""
     try:
         [[application]] = await database.execute_fetchall("PRAGMA application_id")
         if application != APPLICATION_ID:
@@ -150,12 +155,13 @@ async def _prepare(database: aiosqlite.Connection, path: Path) -> tuple[int, int
 
 
 async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
-    """Apply the numbered migrations that the file has not seen, each in one transaction with its number."""
+    """Apply the migrations above the file's schema version, each in one transaction with its number."""
     [[version]] = await database.execute_fetchall("PRAGMA user_version")
     scripts = sorted((f for f in files("engine.storage.sqlite").joinpath("migrations").iterdir()), key=lambda f: f.name)
     numbered = [(int(script.name[:4]), script) for script in scripts if script.name.endswith(".sql")]
     if version > numbered[-1][0]:
-        raise DataDirectoryUnusable(str(path), f"was written by a newer functiond (schema {version})")
+        problem = f"was written by a newer functiond (schema {version}); start that version or a newer one"
+        raise DataDirectoryUnusable(str(path), problem)
     for number, script in numbered:
         if number > version:
             sql = script.read_text()
@@ -163,7 +169,10 @@ async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
 
 
 def take_ballast(directory: Path, size: int) -> None:
-    """Set aside room that purging and settling may use when the disk is full; none where room is short already."""
+    """Reserve ``size`` bytes in a file that is deleted when the disk is full, for settlement and pruning.
+
+    Reserves nothing if less than four times that much is free.
+    """
     path = directory / "ballast"
     if not size or (path.exists() and path.stat().st_size == size):
         return
@@ -178,4 +187,5 @@ def take_ballast(directory: Path, size: int) -> None:
 
 
 def give_up_ballast(directory: Path) -> None:
+    """Delete the ballast file to free its space."""
     (directory / "ballast").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Ending what waits for a function that is gone, in steps of a few milliseconds of the writer's time."""
+"""Discarding of waiting invocations of a deleted function, in steps of a few milliseconds in the writer's thread."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from engine.storage.sqlite.rows import STORED
 def discard(
     db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome
 ) -> Discarded:
-    """First the ready rows, then those that are not due yet, which are walked through with those of all functions."""
+    """End up to ``rows`` ready rows of a function. With fewer left, also scan up to ``rows`` delayed rows.
+
+    The index of delayed rows is ordered by due time only, so that the scan reads those of all functions.
+    """
     ready = db.execute(
         "SELECT key, size FROM invocation INDEXED BY ready WHERE state = 0 AND function_id = ? LIMIT ?",
         (function_id, rows),
     ).fetchall()
     if len(ready) == rows:
         return _end(db, function_id, ready, after, outcome)
-    walked = db.execute(
+    scanned = db.execute(
         "SELECT key, size, function_id, due FROM invocation INDEXED BY delayed"
         " WHERE state = 1 AND due >= ? AND (due > ? OR key > ?) ORDER BY due, key LIMIT ?",
         (after[0], after[0], after[1], rows),
     ).fetchall()
-    mine = [(key, size) for key, size, owner, _ in walked if owner == function_id]
-    reached = (walked[-1][3], walked[-1][0]) if len(walked) == rows else None
-    return _end(db, function_id, [*ready, *mine], reached, outcome)
+    delayed = [(key, size) for key, size, owner, _ in scanned if owner == function_id]
+    reached = (scanned[-1][3], scanned[-1][0]) if len(scanned) == rows else None
+    return _end(db, function_id, [*ready, *delayed], reached, outcome)
 
 
 def _end(
@@ -38,7 +41,7 @@ def _end(
     outcome: Outcome,
 ) -> Discarded:
     size, end = sum(size for _, size in found), (STORED[State.DISCARD], outcome.ended_at, outcome.code, outcome.message)
-    kept = 0  #: what earlier attempts left
+    kept = 0  #: bytes of results and logs of earlier attempts
     for key, _ in found:
         db.execute("UPDATE invocation SET state = ?, ended = ?, code = ?, message = ? WHERE key = ?", (*end, key))
         row = db.execute("SELECT length(body) + length(log) FROM result WHERE key = ?", (key,)).fetchone()

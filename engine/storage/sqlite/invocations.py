@@ -1,4 +1,4 @@
-"""Invocations on disk: the Journal and the Window seams over one Writer."""
+"""Invocations on disk: the ``Journal`` and ``Window`` seams over one writer."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class SQLiteJournal:
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
         number, start = self._starts.pop(settlement.invocation.key, (-1, None))
         if start is not None and number == self._writer.number:
-            start.rows = ()  # both would be in one commit: the end says it all
+            start.rows = ()  # start and end would be in one commit: the end alone is enough
 
         def done(request: WriteRequest) -> None:
             if request.error is not None:
-                raise request.error  # a row the schema refuses is a fault of ours
+                raise request.error  # the schema refused a row: a bug in the engine
             if then is not None:
                 then(settlement)
 
@@ -78,7 +78,7 @@ class SQLiteJournal:
             if found:
                 function_id, size = found
                 kept = db.execute("SELECT length(body) + length(log) FROM result WHERE key = ?", (key,)).fetchone()
-                ended = size + (kept[0] if kept else 0)  # what an earlier attempt left
+                ended = size + (kept[0] if kept else 0)  # with result and log of an earlier attempt
                 db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, ended)])
             return found
 
@@ -106,8 +106,9 @@ class SQLiteJournal:
 
     # --- Window ---------------------------------------------------------------------------------------------
 
-    # The window is read on the writing connection, inside a batch: what it sees is exactly what was submitted
-    # before, so that no row in flight can come back. It costs 0.3 ms for 256 rows, twenty times a second at most.
+    # The window is read on the writing connection, inside a batch. A read therefore includes exactly the requests
+    # submitted before it, and cannot return a row that a pending write ends. A read of 256 rows costs 0.3 ms, at most
+    # twenty times a second.
 
     async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
         return await self._writer.call(lambda db: self._ready(db, function_id, after, rows, size))
@@ -118,24 +119,30 @@ class SQLiteJournal:
     # --- in the writer's thread -----------------------------------------------------------------------------
 
     def append_once(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | None:
-        """None once it is stored, or the id of an earlier one with the same token. Raises IdempotencyConflict."""
+        """Store the invocation and return None, or return the id of an earlier one with the same idempotency key.
+
+        Raises IdempotencyConflict if the earlier one has another payload.
+        """
         earlier = self.claim(db, invocation, idempotency_key)
         if earlier is None:
             insert(db, append_rows(invocation))
         return earlier
 
     def claim(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | None:
-        """Store the token as this invocation's, or return the id of an earlier one. Raises IdempotencyConflict."""
+        """Store the idempotency key for this invocation and return None, or return the id of an earlier one.
+
+        Raises IdempotencyConflict if the earlier one has another payload.
+        """
         digest = blake2b(invocation.payload, digest_size=16).digest()
         now = invocation.accepted_on_clock
-        known = db.execute(
+        earlier = db.execute(
             "SELECT key, digest FROM idempotency WHERE function_id = ? AND token = ? AND expires > ?",
             (invocation.function_id, idempotency_key, now),
         ).fetchone()
-        if known:
-            if known[1] != digest:
+        if earlier:
+            if earlier[1] != digest:
                 raise IdempotencyConflict(idempotency_key)
-            return self._identity.request_id(known[0])
+            return self._identity.request_id(earlier[0])
         db.execute(
             "INSERT OR REPLACE INTO idempotency (function_id, token, key, digest, expires) VALUES (?,?,?,?,?)",
             (invocation.function_id, idempotency_key, invocation.key, digest, now + self._idempotency_retention),
@@ -165,7 +172,7 @@ class SQLiteJournal:
         return due, _next_due(db)
 
     def _read(self, cursor: sqlite3.Cursor, size: int) -> tuple[tuple[Invocation, ...], int]:
-        """Rows until they have ``size`` bytes of payload together; and how many they have."""
+        """Return rows until their payloads reach ``size`` bytes in total, and that total."""
         found: list[Invocation] = []
         read = 0
         for row in cursor:
@@ -201,7 +208,7 @@ def _appended(
     then: Callable[[Invocation, bool], None] | None,
     request: WriteRequest,
 ) -> None:
-    """The fate of an append is known. A value is the id of an earlier invocation with the same token."""
+    """Report the result of an append. A value is the id of an earlier invocation with the same idempotency key."""
     request.value = request.value or invocation.request_id
     if then is not None:
         then(invocation, request.error is None and request.value == invocation.request_id)
@@ -222,7 +229,6 @@ def insert(db: sqlite3.Connection, rows: tuple[tuple[Statement, Row], ...]) -> N
 
 
 def insert_all(db: sqlite3.Connection, invocations: Sequence[Invocation]) -> None:
-    """Many at once."""
     rows = [dict(append_rows(invocation)) for invocation in invocations]
     for statement in (Statement.APPEND, Statement.PAYLOAD):
         db.executemany(SQL[statement], [row[statement] for row in rows])
@@ -261,17 +267,17 @@ def _settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
         rows.append((Statement.FINISH, row))
         rows.append((Statement.TALLY, (before.function_id, -1, -len(before.payload))))
         rows.append((Statement.TALLY, (0, 1, size)))
-    if outcome.result or outcome.log or before.attempt > 1:  # nothing of an earlier attempt stays
+    if outcome.result or outcome.log or before.attempt > 1:  # replaces result and log of an earlier attempt
         rows.append((Statement.RESULT, (before.key, outcome.result, outcome.log)))
     if settlement.ran and (before.attempt > 1 or not outcome.ok):
         history = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
         rows.append((Statement.ATTEMPT, history))
         if before.attempt > HISTORY:
-            rows.append((Statement.FORGET, (before.key, before.attempt - HISTORY)))
+            rows.append((Statement.DROP_ATTEMPTS, (before.key, before.attempt - HISTORY)))
     if settlement.owes is not None:
-        owes, condition = settlement.owes, "success" if settlement.state is State.SUCCESS else "failure"
-        pending = (before.key, before.function_id, condition, owes.destination, owes.param, outcome.ended_at)
-        rows.append((Statement.OWE, pending))
+        to, condition = settlement.owes, "success" if settlement.state is State.SUCCESS else "failure"
+        pending = (before.key, before.function_id, condition, to.destination, to.param, outcome.ended_at)
+        rows.append((Statement.ADD_DELIVERY, pending))
     return tuple(rows)
 
 
@@ -281,7 +287,7 @@ def _next_due(db: sqlite3.Connection) -> float | None:
 
 
 def _functions_with_ready_rows(db: sqlite3.Connection) -> list[int]:
-    """A walk from one function to the next along the index: no scan of the backlog."""
+    """Return the functions with ready rows. Seeks from one function to the next in the index; scans no backlog."""
     return [
         row[0]
         for row in db.execute(

@@ -1,4 +1,4 @@
-"""Outcomes on disk that destinations have not confirmed yet, and those that were given up."""
+"""Outbox on disk: outcomes that destinations have not confirmed yet, and those that were given up."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.invocations import append_rows, insert
 from engine.storage.sqlite.writer import Writer
 
-#: Rows that one page of pending ones looks at. Rows of other projects, and those that were given up, count as well.
-LOOKED_AT = 50_000
+#: Rows that one page of pending deliveries scans, including rows of other projects and rows that were given up.
+ROWS_SCANNED = 50_000
 
 _COLUMNS = "owed_id, key, function_id, condition, destination, param, due, tries, error, since"
 
-#: The number of rows that one page looks at, and the id of the last.
-LOOKED_AT_UNTIL = (
+#: Statement for the number of rows that one page scans, and the id of the last.
+SCANNED_UNTIL = (
     "SELECT count(*), max(owed_id) FROM (SELECT owed_id FROM owed WHERE owed_id > ? ORDER BY owed_id LIMIT ?)"
 )
 
@@ -57,7 +57,7 @@ class SQLiteOutbox:
         async with self._readers.one() as db:
             found = await db.execute_fetchall(page, (*functions, limit, offset))
             [(count,)] = await db.execute_fetchall(f"SELECT count(*) {where}", tuple(functions))
-        return [_to_owed(*row) for row in found], count
+        return [_to_pending(*row) for row in found], count
 
     async def pending(
         self, functions: Collection[int], after: int, limit: int
@@ -65,16 +65,16 @@ class SQLiteOutbox:
         if not functions:
             return [], 0
         async with self._readers.one() as db:
-            [(count, last)] = await db.execute_fetchall(LOOKED_AT_UNTIL, (after, LOOKED_AT))
+            [(count, last)] = await db.execute_fetchall(SCANNED_UNTIL, (after, ROWS_SCANNED))
             rows = await db.execute_fetchall(pending_page(len(functions)), (after, last, *functions, limit + 1))
-        found = [_to_owed(*row) for row in rows]
+        found = [_to_pending(*row) for row in rows]
         if len(found) > limit:
             return found[:limit], found[limit - 1].delivery_id
-        return found, last if count == LOOKED_AT else 0
+        return found, last if count == ROWS_SCANNED else 0
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         sql = f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
-        return await self._writer.call(lambda db: [_to_owed(*row) for row in db.execute(sql, (key,))])
+        return await self._writer.call(lambda db: [_to_pending(*row) for row in db.execute(sql, (key,))])
 
     async def revive(
         self, functions: Collection[int], delivery_ids: Collection[int], now: float
@@ -83,7 +83,7 @@ class SQLiteOutbox:
 
 
 def pending_page(functions: int) -> str:
-    """Return the statement for pending rows of so many functions. It walks a span of ids in order and sorts nothing."""
+    """Return the statement for pending rows of this many functions, which reads rows by id and sorts nothing."""
     return (
         f"SELECT {_COLUMNS} FROM owed NOT INDEXED WHERE owed_id > ? AND owed_id <= ? AND due IS NOT NULL"
         f" AND function_id IN ({_marks(functions)}) ORDER BY owed_id LIMIT ?"
@@ -102,13 +102,13 @@ def _pending(
             " WHERE destination = ? AND param = ? AND due <= ? ORDER BY due LIMIT ?",
             (*destination, now, each),
         )
-        found += [_to_owed(*row) for row in page]
+        found += [_to_pending(*row) for row in page]
     later = db.execute("SELECT min(due) FROM owed WHERE due > ?", (now,)).fetchone()[0]
     return sorted(found, key=lambda pending: pending.due_at), later
 
 
 def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """A walk from one to the next along the index: no scan of what they are owed."""
+    """Yield destinations with pending deliveries. Seeks from one to the next in the index; scans no deliveries."""
     last: tuple[str, str] | None = ("", "")
     while last is not None:
         last = db.execute(
@@ -121,7 +121,7 @@ def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 
 
 def revival(functions: int, rows: int) -> str:
-    """Return the statement that makes so many rows due, if they are of one of so many functions."""
+    """Return the statement that makes ``rows`` rows due, each if it belongs to one of ``functions`` functions."""
     return (
         "UPDATE owed SET due = ?, since = ?, tries = 0"
         f" WHERE function_id IN ({_marks(functions)}) AND owed_id IN ({_marks(rows)}) RETURNING {_COLUMNS}"
@@ -132,14 +132,14 @@ def _revive(
     db: sqlite3.Connection, functions: Collection[int], delivery_ids: Collection[int], now: float
 ) -> Sequence[PendingDelivery]:
     rows = db.execute(revival(len(functions), len(delivery_ids)), (now, now, *functions, *delivery_ids)).fetchall()
-    return sorted((_to_owed(*row) for row in rows), key=lambda pending: pending.delivery_id)
+    return sorted((_to_pending(*row) for row in rows), key=lambda pending: pending.delivery_id)
 
 
 def _marks(count: int) -> str:
     return ",".join("?" * count)
 
 
-def _to_owed(
+def _to_pending(
     delivery_id: int,
     key: int,
     function_id: int,

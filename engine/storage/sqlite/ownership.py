@@ -1,9 +1,9 @@
 """Check of a journal against its data directory, made before anything in the directory changes.
 
-An engine that took a lost journal for a new one would destroy the rest. SQLite deletes a write-ahead log beside an
-empty file, and the first sweep removes every code package that no function refers to. A new journal is therefore
-made only where neither is there. The application id in its header tells a journal from the database of another
-program; its name, which is the mark of the code packages, tells it from the journal of another engine.
+Treating a lost journal as a new one would destroy the rest of the directory. SQLite deletes a write-ahead log beside
+an empty file, and the first sweep removes every code package that no function refers to. A new journal is therefore
+made only if neither exists. The application id in the header distinguishes a journal from a database of another
+program. The journal's name, which also marks the code packages, distinguishes it from the journal of another engine.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from engine.errors import DataDirectoryUnusable
 from engine.model.identity import Identity
 
 APPLICATION_ID = 0x666E6374  #: ``fnct``; journals of older engines have none until their next start
-_TABLES = frozenset({"meta", "invocation"})  #: of every journal
-_LOG_HEADER = 32  #: bytes of a write-ahead log without transactions
+_TABLES = frozenset({"meta", "invocation"})  #: tables of every journal
+_LOG_HEADER = 32  #: bytes; size of a write-ahead log without transactions
 
 
 class _View(Struct, frozen=True, kw_only=True):
-    """Contents of a database, as far as they tell its owner."""
+    """Properties of a database that identify its owner."""
 
     application: int
     version: int
     tables: frozenset[str]
-    name: str  #: of the journal; empty until its first start has set it
+    name: str  #: name of the journal; empty until its first start has set it
 
 
 def check_journal(path: Path, packages_of: str | None) -> None:
     """Raise DataDirectoryUnusable unless ``path`` is the journal of its directory, or a new one may be made there.
 
-    ``packages_of`` is the mark of the code packages: empty for packages without one, None without packages. Blocks.
+    ``packages_of`` is the mark of the code packages: empty for packages without a mark, None if there are no packages.
+    Blocks the calling thread.
     """
     logged, name = _size(Path(f"{path.resolve()}-wal")) > _LOG_HEADER, ""
     if _size(path):
@@ -67,7 +68,7 @@ def _name_of(path: Path, logged: bool) -> str:
 
 
 def _views(path: Path, logged: bool) -> Iterator[_View]:
-    """Read the file by itself, then with the transactions in its log. Neither way changes the file or the log."""
+    """Read the file without its log, then with the transactions in the log. Changes neither file nor log."""
     if logged:
         alone = None
         with suppress(sqlite3.DatabaseError):  # an interrupted checkpoint leaves a file that needs its log

@@ -1,4 +1,4 @@
-"""Invocations as people look at them, read on short-lived read-only connections."""
+"""Records of invocations for the API and the console, read on short-lived read-only connections."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from engine.storage.sqlite.purge import Purge
 from engine.storage.sqlite.rows import LISTED, SHOWN, to_record
 from engine.storage.sqlite.writer import Writer
 
-_Part = tuple[frozenset[State], str, str]  #: which states, where they are, in which order
+_Part = tuple[frozenset[State], str, str]  #: states, FROM clause, ORDER BY clause
 
-#: The parts of a function's list, each along an index: what runs, waits for its turn, waits for its time, has ended.
+#: Parts of a function's list, each in the order of an index: running, ready, delayed, ended.
 _PARTS: tuple[_Part, ...] = (
     (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2 AND function_id = ?", "key"),
     (frozenset({State.WAIT}), "INDEXED BY ready WHERE state = 0 AND function_id = ?", "rank, key"),
@@ -28,9 +28,9 @@ _PARTS: tuple[_Part, ...] = (
         "key DESC",
     ),
 )
-#: Of several functions: no index has these in the order of their acceptance, so the table itself is walked.
-_WALK: _Part = (frozenset(State), "NOT INDEXED WHERE key > 0", "key DESC")
-#: But those that run are few, and may be the oldest of all.
+#: List of several functions. No index has their rows in the order of acceptance, so the table itself is scanned.
+_SCAN: _Part = (frozenset(State), "NOT INDEXED WHERE key > 0", "key DESC")
+#: Running rows of several functions: few, and possibly the oldest, so that a scan of the table would be long.
 _RUNNING: _Part = (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2", "key DESC")
 
 _NUMBERS = {state: [number for number, shown in enumerate(SHOWN) if shown is state] for state in State}
@@ -46,7 +46,7 @@ class SQLiteRecords:
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         found: list[Record] = []
         total, skip = 0, selection.offset
-        async with self._readers.one() as db:  # what moves meanwhile is in exactly one of the parts
+        async with self._readers.one() as db:  # one snapshot: each row is in exactly one of the parts
             for states, part, order in _parts(selection):
                 wanted = selection.states & states if selection.states else states
                 if not wanted:
@@ -93,11 +93,11 @@ class SQLiteRecords:
 def _parts(selection: Selection) -> tuple[_Part, ...]:
     if not selection.functions:
         return _PARTS
-    return (_RUNNING if selection.states == _RUNNING[0] else _WALK,)
+    return (_RUNNING if selection.states == _RUNNING[0] else _SCAN,)
 
 
 def _source(selection: Selection, part: str, order: str, states: frozenset[State]) -> tuple[str, list[Any]]:
-    """What to select from: the rows of a part that are meant, or those of its first ``within`` that are."""
+    """Return the FROM clause and its values: the matching rows of a part, or of its first ``within`` rows."""
     span, values = "", [] if selection.functions else [selection.function_id]
     if selection.begin > 0:
         span += " AND key >= ?"

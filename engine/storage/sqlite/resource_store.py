@@ -1,4 +1,4 @@
-"""Resources on disk: what belongs to a function or a project, as JSON bodies under (kind, owner, id)."""
+"""Resources of functions and projects on disk, as JSON bodies under (kind, owner, id)."""
 
 from __future__ import annotations
 

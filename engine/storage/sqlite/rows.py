@@ -1,4 +1,4 @@
-"""How invocations look as rows, and back."""
+"""Conversion between invocations and rows."""
 
 from __future__ import annotations
 

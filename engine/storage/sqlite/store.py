@@ -1,4 +1,4 @@
-"""A plugin's own durable tables: rows under (plugin, table, key), read and written by the writer's connection."""
+"""Durable tables of a plugin: rows under (plugin, table, key), read and written on the writing connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from engine.storage.sqlite.writer import Writer
 
-#: Above every key that is text in UTF-8.
+#: Text that sorts after every key in UTF-8.
 _END = "\U0010ffff" * 2
 
 
@@ -16,8 +16,8 @@ class SQLiteStore:
         self._writer, self._plugin = writer, plugin
 
     async def get(self, table: str, key: str) -> bytes | None:
-        place = (self._plugin, table, key)
-        return await self._writer.call(lambda db: _get(db, place))
+        row_key = (self._plugin, table, key)
+        return await self._writer.call(lambda db: _get(db, row_key))
 
     async def scan(
         self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
@@ -32,10 +32,10 @@ class SQLiteStore:
 
     async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
         rows = [(self._plugin, table, key, value) for key, value in (put or {}).items()]
-        gone = [(self._plugin, table, key) for key in delete]
+        deleted = [(self._plugin, table, key) for key in delete]
 
         def write(db: sqlite3.Connection) -> None:
-            db.executemany("DELETE FROM plugin_row WHERE plugin = ? AND name = ? AND key = ?", gone)
+            db.executemany("DELETE FROM plugin_row WHERE plugin = ? AND name = ? AND key = ?", deleted)
             db.executemany("INSERT OR REPLACE INTO plugin_row (plugin, name, key, value) VALUES (?,?,?,?)", rows)
 
         await self._writer.call(write)
@@ -49,6 +49,6 @@ class SQLiteStore:
         return await self._writer.call(lambda db: db.execute(sql, values).rowcount)
 
 
-def _get(db: sqlite3.Connection, place: tuple[str, str, str]) -> bytes | None:
-    row = db.execute("SELECT value FROM plugin_row WHERE plugin = ? AND name = ? AND key = ?", place).fetchone()
+def _get(db: sqlite3.Connection, row_key: tuple[str, str, str]) -> bytes | None:
+    row = db.execute("SELECT value FROM plugin_row WHERE plugin = ? AND name = ? AND key = ?", row_key).fetchone()
     return None if row is None else bytes(row[0])

@@ -1,15 +1,17 @@
-"""The one task that writes: whatever was submitted while the last commit was under way is the next commit, with all
-who are on their way by then.
+"""Only writer of the database. Everything submitted during a commit joins the next one.
 
-Nobody else holds the connection, so a cancelled caller can leave nothing half done. The task is never cancelled
-within a commit; it ends by ``close()``, when all that was submitted is on disk.
+No other task uses the writing connection, so that a cancelled caller cannot leave a write half done. The task is
+never cancelled within a commit. It ends after ``close()``, when everything submitted is on disk.
 
-When the disk fails (mechanics: an error from COMMIT leaves open whether a crash would bring the rows back) the
-writer commits a *fence*, a one-row transaction that overwrites what may lie in the log. Once it is in, the batch is
-certainly absent: its callers hear NotStored, what must not be lost is applied again, each time later if it needs more
-room than a fence. Until that is in, new submissions are refused at once. Callers of an ambiguous batch wait
-``max_wait`` seconds for the fence, then hear OutcomeUnknown. If the fence cannot be committed after a failed fsync,
-only a restart that reads the file can tell: JournalBroken.
+Disk failures: after an error from COMMIT, the rows may still appear after a crash. The writer therefore commits a
+*fence*, a one-row transaction that overwrites whatever the failed commit left in the write-ahead log.
+
+- A committed fence proves that the batch is absent. Its callers get NotStored. Requests that must not be lost are
+  applied again, at growing intervals if they need more disk space than a fence.
+- Until the fence is committed, new requests are refused at once. Callers of an ambiguous batch wait up to ``max_wait``
+  seconds for the fence, then get OutcomeUnknown.
+- If the fence cannot be committed after a failed fsync, only a restart that reads the file can find out what is
+  stored: JournalBroken.
 """
 
 from __future__ import annotations
@@ -34,27 +36,28 @@ from engine.storage.sqlite.batch import Batch, Statement, WriteRequest
 T = TypeVar("T")
 log = structlog.get_logger("functiond.journal")
 
-#: A commit costs much and a row of it little, so it lets those join who are on their way: for so many turns of the
-#: loop, up to so many submissions; and after a few turns that brought nobody, nobody is coming.
+#: A commit is expensive and a further row cheap, so concurrent callers may join a batch. Gathering ends after this
+#: many turns of the event loop, this many requests, or this many turns in a row without a new request.
 GATHER_TURNS, GATHER_LIMIT, GATHER_IDLE_TURNS = 16, 256, 3
-#: How long a busy loop lets the writer's thread starve before it stands aside, and for how long (seconds).
+#: Seconds for which a busy loop may keep the GIL from the writer's thread, and seconds for which it then yields.
 GIL_YIELD_AFTER, GIL_YIELD = 0.001, 0.005
-#: Likewise while the thread waits for the disk: once as long as a fast one takes; a slow one must not hold up the loop.
+#: Yields in seconds while the thread waits for the disk. The first lasts as long as a commit on a fast disk; the next
+#: ones are short, because a slow disk must not hold up the loop.
 FIRST_SYNC_YIELD, SYNC_YIELD = 0.001, 0.0001
-#: Seconds between two tries on a disk that refuses; each is twice the one before.
+#: Seconds before the first retry after a disk failure. Each following wait is twice as long.
 FIRST_WAIT = 0.05
 
 
 class JournalBroken(Exception):
-    """The file must be read anew: end the process and start again."""
+    """The database file must be read again: the process has to exit and be restarted."""
 
 
 class WriterStatistics(Struct, frozen=True, kw_only=True):
     batch_size: Distribution
     commit_seconds: Distribution
-    in_flight_seconds: float  #: age of the commit under way, 0 if none
-    waiting: int  #: submissions gathered for the next commit
-    trouble: str  #: empty when the disk takes what it is given
+    in_flight_seconds: float  #: age of the current commit; 0: none
+    waiting: int  #: requests gathered for the next commit
+    trouble: str  #: current disk failure; empty while writes succeed
 
 
 class Writer:
@@ -65,35 +68,38 @@ class Writer:
         self._pending = Batch()
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
-        self._trouble = ""
-        self._consecutive_failures = 0  #: batches in a row that the disk refused
+        self._failure = ""
+        self._consecutive_failures = 0  #: failed batches in a row
         self._broken = False
         self._began = 0.0
         self._sizes = Histogram(SIZES)
         self._seconds = Histogram()
-        #: Grows when a batch is taken: a submission noted under the present number can still be changed.
+        #: Number of the batch being gathered. A request submitted under this number can still be changed.
         self.number = 0
-        #: Called when the disk is full, to make room.
+        #: Called after a disk failure, to free disk space.
         self.make_room: Callable[[], None] = lambda: None
-        #: Called when it takes what it is given again.
-        self.room_again: Callable[[], None] = lambda: None
+        #: Called when writes succeed again after a failure.
+        self.on_recovered: Callable[[], None] = lambda: None
 
     # --- submitting -----------------------------------------------------------------------------------------
 
     def submit(self, request: WriteRequest) -> None:
-        """Make it part of the next commit. Raises NotStored or ShuttingDown at once if there will be none."""
+        """Add a request to the next commit. Raises NotStored while the disk fails, ShuttingDown after ``close``.
+
+        A request with ``retry_until_stored`` is always taken.
+        """
         if self._broken and request.retry_until_stored:
-            return  # the file is read anew by the next start, which finds the row as it was
+            return  # the next start reads the file again and finds the row in its earlier state
         if not request.retry_until_stored:
-            if self._trouble:
-                raise NotStored(self._trouble)
+            if self._failure:
+                raise NotStored(self._failure)
             if self._closing.is_set():
                 raise ShuttingDown
         self._pending.append(request)
         self._wake.set()
 
     async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``function(connection)`` inside the next transaction, behind all that was submitted before."""
+        """Run ``function(connection)`` inside the next transaction, after everything submitted before."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         self.submit(WriteRequest((), call=function, done=partial(answer, future)))
@@ -101,7 +107,7 @@ class Writer:
 
     @property
     def broken(self) -> bool:
-        """Nothing will be written any more: ``run`` ended with an error."""
+        """True once ``run`` has ended with an error; nothing will be written any more."""
         return self._broken
 
     def statistics(self) -> WriterStatistics:
@@ -110,13 +116,13 @@ class Writer:
             commit_seconds=self._seconds.snapshot(),
             in_flight_seconds=perf_counter() - self._began if self._began else 0.0,
             waiting=len(self._pending),
-            trouble=self._trouble,
+            trouble=self._failure,
         )
 
     # --- the task -------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let ``run`` end once everything submitted is on disk."""
+        """Make ``run`` return when everything submitted is on disk."""
         self._closing.set()
         self._wake.set()
 
@@ -137,100 +143,111 @@ class Writer:
                 raise
 
     async def _gather(self) -> None:
-        """Never idle: an empty turn takes microseconds, and what fills one had to be done in any case."""
-        still = turns = 0
-        while still < GATHER_IDLE_TURNS and turns < GATHER_TURNS and (before := len(self._pending)) < GATHER_LIMIT:
+        """Yield a few loop turns so that concurrent callers join this batch. Never sleeps.
+
+        An empty turn takes microseconds, and the work in other turns had to be done anyway.
+        """
+        idle = turns = 0
+        while idle < GATHER_IDLE_TURNS and turns < GATHER_TURNS and (before := len(self._pending)) < GATHER_LIMIT:
             await asyncio.sleep(0)
             turns += 1
-            still = 0 if len(self._pending) > before else still + 1
+            idle = 0 if len(self._pending) > before else idle + 1
 
     async def _write(self, batch: Batch) -> None:
         await self._commit(batch)
-        if batch.trouble is not None:
+        if batch.failure is not None:
             await self._recover(batch)
             return
-        if self._trouble:
+        if self._failure:
             self._note_recovered(len(batch))
         _notify(batch)
 
     async def _commit(self, batch: Batch) -> None:
         self._began, self._sync_yield = perf_counter(), FIRST_SYNC_YIELD
-        self._stand_aside_later(batch)
+        self._yield_gil_later(batch)
         try:
             await self._database.executemany("", cast("Any", batch))  # see WritingConnection
         finally:
-            self._gil_yield.cancel()
+            self._yield_timer.cancel()
             self._seconds.observe(perf_counter() - self._began)
             self._sizes.observe(len(batch))
             self._began = 0.0
 
-    # A busy loop takes the GIL back before the writer's thread gets it: now and then, wait for the thread, for real.
-    # (Two methods, since a function within ``_commit`` would refer to itself, and keep each batch for the collector.)
+    # A busy loop takes the GIL back before the writer's thread gets it. A blocking wait now and then gives it up.
+    # (Two methods: a function inside ``_commit`` would refer to itself, and each batch would wait for the garbage
+    # collector.)
 
-    def _stand_aside_later(self, batch: Batch) -> None:
-        self._gil_yield = asyncio.get_running_loop().call_later(GIL_YIELD_AFTER, self._stand_aside, batch)
+    def _yield_gil_later(self, batch: Batch) -> None:
+        self._yield_timer = asyncio.get_running_loop().call_later(GIL_YIELD_AFTER, self._yield_gil, batch)
 
-    def _stand_aside(self, batch: Batch) -> None:
+    def _yield_gil(self, batch: Batch) -> None:
         seconds = GIL_YIELD
         if batch.syncing:
             seconds, self._sync_yield = self._sync_yield, SYNC_YIELD
         if not batch.finished.wait(seconds):
-            self._stand_aside_later(batch)
+            self._yield_gil_later(batch)
 
     # --- when the disk fails --------------------------------------------------------------------------------
 
     async def _recover(self, batch: Batch) -> None:
-        trouble = batch.trouble
-        assert trouble is not None
-        self._trouble, self._consecutive_failures = str(trouble.error), self._consecutive_failures + 1
-        log.error("journal cannot write", problem=self._trouble, ambiguous=trouble.ambiguous, rows=len(batch))
+        """Commit a fence after a failed batch, answer its callers, and put its other requests back in front."""
+        failure = batch.failure
+        assert failure is not None
+        self._failure, self._consecutive_failures = str(failure.error), self._consecutive_failures + 1
+        log.error("journal cannot write", problem=self._failure, ambiguous=failure.ambiguous, rows=len(batch))
         callers = Batch(s for s in batch if not s.retry_until_stored)
         kept = Batch(s for s in batch if s.retry_until_stored)
-        if not trouble.ambiguous:
-            _refuse(callers, NotStored(self._trouble))
+        if not failure.ambiguous:
+            _refuse(callers, NotStored(self._failure))
             callers.clear()
-        if await self._fence(callers, after_fsync=trouble.fsync):
-            _refuse(callers, NotStored(self._trouble))
+        if await self._fence(callers, after_fsync=failure.fsync):
+            _refuse(callers, NotStored(self._failure))
             self._pending = Batch([*kept, *self._pending])
             if not self._pending:
                 self._note_recovered(0)
             elif self._consecutive_failures > 1:
                 await self._wait_for_room()
         else:
-            _refuse(callers, OutcomeUnknown(self._trouble))
+            _refuse(callers, OutcomeUnknown(self._failure))
 
     def _note_recovered(self, rows: int) -> None:
-        self._trouble, self._consecutive_failures = "", 0
-        self.room_again()
+        self._failure, self._consecutive_failures = "", 0
+        self.on_recovered()
         log.info("journal writes again", rows=rows)
 
     async def _wait_for_room(self) -> None:
-        """The fence is in, what was kept does not fit: it is tried later, or by a closing engine left to the next."""
+        """Wait before kept requests are tried again: the disk took the fence but not them.
+
+        A closing engine drops them instead. The next start runs their invocations again.
+        """
         wait = min(FIRST_WAIT * 2 ** min(self._consecutive_failures - 2, 16), self._longest_wait)
         if self._closing.is_set():
-            self._refuse_newcomers()
-            log.warning("ends not stored: the next start runs these again", rows=len(self._pending))
+            self._refuse_pending()
+            log.warning("outcomes not stored; the next start runs these invocations again", rows=len(self._pending))
             self._pending.clear()
         else:
             await self._closes_within(wait)
 
     async def _fence(self, callers: Batch, *, after_fsync: bool) -> bool:
-        """Commit the fence, trying until it is in; False if the engine closes before."""
+        """Commit the fence, retrying until it is stored. Return False if the engine closes before.
+
+        Raises JournalBroken if it fails after, or by, an fsync error.
+        """
         wait, waited = FIRST_WAIT, 0.0
         while True:
             self.make_room()
             fence = Batch([WriteRequest(((Statement.FENCE, (1,)),))])
             await self._commit(fence)
-            if fence.trouble is None:
+            if fence.failure is None:
                 return True
-            if after_fsync or fence.trouble.fsync:
-                _refuse(callers, OutcomeUnknown(self._trouble))
-                raise JournalBroken(self._trouble)
-            self._refuse_newcomers()
+            if after_fsync or fence.failure.fsync:
+                _refuse(callers, OutcomeUnknown(self._failure))
+                raise JournalBroken(self._failure)
+            self._refuse_pending()
             if self._closing.is_set():
                 return False
             if waited >= self._max_wait:
-                _refuse(callers, OutcomeUnknown(self._trouble))
+                _refuse(callers, OutcomeUnknown(self._failure))
                 callers.clear()
             if not await self._closes_within(wait):
                 waited += wait
@@ -244,19 +261,19 @@ class Writer:
         return True
 
     def _give_up(self, error: BaseException) -> None:
-        """Nothing will be written any more: nobody may wait for it."""
+        """Refuse all waiting callers; nothing will be written any more."""
         self._broken = True
-        self._trouble = self._trouble or repr(error)
-        self._refuse_newcomers()
+        self._failure = self._failure or repr(error)
+        self._refuse_pending()
 
-    def _refuse_newcomers(self) -> None:
-        """Those that were submitted while the failing commit was under way."""
-        _refuse(Batch(s for s in self._pending if not s.retry_until_stored), NotStored(self._trouble))
+    def _refuse_pending(self) -> None:
+        """Refuse the requests submitted during the failed commit, except those to retry until stored."""
+        _refuse(Batch(s for s in self._pending if not s.retry_until_stored), NotStored(self._failure))
         self._pending = Batch(s for s in self._pending if s.retry_until_stored)
 
 
 def answer(future: asyncio.Future[Any], request: WriteRequest) -> None:
-    """Tell a caller the fate of its submission, unless it went away."""
+    """Set the result or error of a request on the caller's future, unless it was cancelled."""
     if future.cancelled():
         return
     if request.error is None:
@@ -272,13 +289,13 @@ def _refuse(batch: Batch, error: Unavailable) -> None:
 
 
 def _notify(batch: Batch) -> None:
-    """Everyone, also when telling one of them fails; that is a fault of ours, and raised in the end."""
-    fault: Exception | None = None
+    """Call ``done`` of every request. An error of one call is a bug in the engine; it is raised after the last call."""
+    bug: Exception | None = None
     for request in batch:
         if request.done is not None:
             try:
                 request.done(request)
             except Exception as error:
-                fault = error
-    if fault is not None:
-        raise fault
+                bug = error
+    if bug is not None:
+        raise bug

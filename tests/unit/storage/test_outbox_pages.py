@@ -15,7 +15,7 @@ from tests.contracts.storage import SINK, ended, storage_of
 async def test_a_page_that_has_looked_at_enough_rows_ends_early_and_tells_where_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "LOOKED_AT", 3)
+    monkeypatch.setattr(outbox, "ROWS_SCANNED", 3)
     async with storage_of("sqlite", tmp_path)() as seams:
         for function_id in (1, *[2] * 6, 1):
             await ended(seams, function_id, owes=SINK)
@@ -33,7 +33,7 @@ async def test_pages_and_rows_made_due_are_found_by_their_ids_and_nothing_is_sor
         pass
     with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
         page = plan(database, outbox.pending_page(2), 0, 100, 1, 2, 10)
-        looked_at = plan(database, outbox.LOOKED_AT_UNTIL, 0, 100)
+        looked_at = plan(database, outbox.SCANNED_UNTIL, 0, 100)
         revived = plan(database, outbox.revival(2, 2), 0.0, 0.0, 1, 2, 3, 4)
 
     assert "SEARCH owed USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in page

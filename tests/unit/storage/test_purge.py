@@ -12,7 +12,7 @@ from engine.model import Invocation, Outcome, State
 from engine.model.identity import accepted_at
 from engine.protocols import Purged, Settlement
 from engine.storage.sqlite import Storage, locked, open_storage
-from engine.storage.sqlite.purge import FREE_PAGES, STEP_ROWS, STEP_TOKENS
+from engine.storage.sqlite.purge import FREE_PAGES, STEP_IDEMPOTENCY_KEYS, STEP_ROWS
 
 NOW = 1_700_000_000.0
 DAY = 86_400.0
@@ -136,7 +136,7 @@ async def test_a_step_is_bounded_in_bytes_and_writes_little(tmp_path: Path) -> N
 
 async def test_expired_tokens_are_forgotten_to_the_last(tmp_path: Path) -> None:
     async with storing(tmp_path) as storage:
-        await finished(storage, STEP_TOKENS + 10, idempotency_key="t")
+        await finished(storage, STEP_IDEMPOTENCY_KEYS + 10, idempotency_key="t")
         assert len({(await purge(storage, NOW + 59)).next_due}) == 1
 
         await purged_whole(storage, time.time() + DAY)

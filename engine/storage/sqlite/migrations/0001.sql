@@ -1,4 +1,5 @@
--- The hot row is small; payload and result lie apart. Partial indexes only: a second full one costs a third of all inserts.
+-- The hot row is small; payload and result have their own tables. Indexes are partial: a second full index would cost
+-- a third of the insert rate.
 -- state: 0 ready, 1 delayed, 2 running, 3 SUCCESS, 4 FAIL, 5 DISCARD (0 and 1 are the API's WAIT).
 
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -33,7 +34,7 @@ CREATE INDEX finished ON invocation (function_id, key) WHERE state >= 3;
 CREATE TABLE payload (key INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE result (key INTEGER PRIMARY KEY, body BLOB NOT NULL, log BLOB NOT NULL);
 
--- Attempts other than a success at the first try.
+-- Attempts, except those that succeeded as the first.
 CREATE TABLE attempt (
     key     INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
@@ -68,7 +69,7 @@ CREATE TABLE idempotency (
 ) WITHOUT ROWID;
 CREATE INDEX idempotency_expires ON idempotency (expires);
 
--- Rows and bytes not yet ended, by function, kept in the same transactions; function 0 holds the ended ones of all.
+-- Rows and bytes not yet ended, by function, updated in the same transactions; function 0: ended rows of all functions.
 CREATE TABLE tally (function_id INTEGER PRIMARY KEY, rows INTEGER NOT NULL, size INTEGER NOT NULL);
 
 CREATE TABLE function (

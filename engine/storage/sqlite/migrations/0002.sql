@@ -1,5 +1,5 @@
--- What belongs to a function or a project besides its versions and settings: aliases, triggers, test events,
--- dependencies, tags. Small, read at start, looked up in memory.
+-- Resources of functions and projects besides versions and settings: aliases, triggers, test events, dependencies,
+-- tags. Small; read at start and looked up in memory.
 
 CREATE TABLE resource (
     kind  TEXT NOT NULL,  -- alias, trigger, event, ...

@@ -1,4 +1,4 @@
--- How far the sources of triggers have come, and what plugins keep for themselves.
+-- Cursors of trigger sources, and the tables of plugins.
 
 CREATE TABLE cursor (
     trigger_id TEXT NOT NULL,
@@ -6,7 +6,7 @@ CREATE TABLE cursor (
     position   BLOB NOT NULL,
     PRIMARY KEY (trigger_id, name)
 ) WITHOUT ROWID;
--- A deleted trigger takes its cursors along, in whichever transaction it goes. (REPLACE fires no such trigger.)
+-- Cursors are deleted in the transaction that deletes their trigger. (REPLACE does not fire this SQL trigger.)
 CREATE TRIGGER cursors_go_with_their_trigger AFTER DELETE ON resource WHEN OLD.kind = 'trigger'
 BEGIN
     DELETE FROM cursor WHERE trigger_id = OLD.id;

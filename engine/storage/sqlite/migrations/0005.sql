@@ -1,3 +1,3 @@
--- Each destination has a line of its own, so that the next of all can be found however many one of them is owed.
+-- Due deliveries are found by destination, so that a long backlog of one destination does not hide those of others.
 
 CREATE INDEX owed_destination ON owed (destination, param, due) WHERE due IS NOT NULL;
