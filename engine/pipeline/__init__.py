@@ -1,1 +1,1 @@
-"""The way of an invocation: intake, dispatcher, delivery, redrive."""
+"""Pipeline of an invocation: intake, dispatcher, delivery, redrive."""

@@ -1,7 +1,7 @@
-"""Destinations that take nothing at the moment, and how long each is left alone.
+"""Circuit breaker per destination. Opens after two failures, probes with one delivery.
 
-A failure may be the fault of what was sent, a second one in a row is the destination's. From then on all that it is
-owed waits together, each time longer, and one delivery tries for the others; what it takes ends the trouble.
+A single failure may be caused by the delivery itself. A second one in a row is attributed to the destination: from
+then on all its pending deliveries wait, with exponential backoff, and one of them probes. A success closes the breaker.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from msgspec import Struct
 from engine.model import DestinationSpec
 from engine.model.retry import RetryPolicy
 
-LONGEST = 30.0  #: seconds: so late it is noticed at most that a destination works again
+LONGEST = 30.0  #: seconds; longest pause, so the longest time until a recovered destination is noticed
 
 
 class DeliveryStatus(Struct, frozen=True, kw_only=True):
-    """The state of a delivery that is owed, and of its destination."""
+    """State of a pending delivery and of its destination."""
 
-    failing: bool = False  #: the destination's last delivery failed
-    held_until: float = 0.0  #: nothing is sent to the destination before; 0: nothing is held back
-    under_way: bool = False  #: this one is being tried
+    failing: bool = False  #: the last delivery to the destination failed
+    held_until: float = 0.0  #: time before which nothing is sent to the destination; 0: not held
+    under_way: bool = False  #: the delivery is being tried now
 
 
 class _Breaker(Struct):
-    failures: int = 0  #: in a row
+    failures: int = 0  #: failures in a row
     until: float = 0.0
 
 
@@ -35,23 +35,23 @@ class CircuitBreakers:
         self._breakers: dict[DestinationSpec, _Breaker] = {}
 
     def __contains__(self, destination: DestinationSpec) -> bool:
-        """Whether its last delivery failed."""
+        """Return whether the last delivery to the destination failed."""
         return destination in self._breakers
 
     def until(self, destination: DestinationSpec, now: float) -> float:
-        """The moment before which it is left alone."""
-        trouble = self._breakers.get(destination)
-        if trouble is None or trouble.until > now + LONGEST:  # the clock was set back
+        """Return the time before which nothing is sent to the destination; 0 if its breaker is closed."""
+        breaker = self._breakers.get(destination)
+        if breaker is None or breaker.until > now + LONGEST:  # the clock was set back
             return 0.0
-        return trouble.until
+        return breaker.until
 
     def failed(self, destination: DestinationSpec, now: float) -> None:
-        trouble = self._breakers.setdefault(destination, _Breaker())
+        breaker = self._breakers.setdefault(destination, _Breaker())
         if now < self.until(destination, now):
-            return  # it was under way before
-        trouble.failures += 1
-        if trouble.failures > 1:
-            trouble.until = now + min(LONGEST, self._policy.delay(trouble.failures - 1, self._random.random()))
+            return  # the delivery began before the breaker opened
+        breaker.failures += 1
+        if breaker.failures > 1:
+            breaker.until = now + min(LONGEST, self._policy.delay(breaker.failures - 1, self._random.random()))
 
     def succeeded(self, destination: DestinationSpec) -> None:
         self._breakers.pop(destination, None)

@@ -1,12 +1,15 @@
-"""Carries outcomes from the outbox to their destinations: at least once, with a stable id.
+"""Delivery of outcomes from the outbox to their destinations: at least once, with a stable id.
 
-A delivery that fails is tried again, exponentially later, until it is ``MAX_AGE`` old; what cannot be delivered
-stays in the outbox, with its error, to be seen. One border stands around each delivery.
+A failed delivery is retried with exponential backoff until it is ``MAX_AGE`` old. A delivery that is given up stays in
+the outbox with its error, for inspection and redrive. Errors of one delivery never affect another.
 
-No destination holds up another: each has its own line in the outbox and so many deliveries at a time, and only one
-if its last delivery failed, until it takes that, or if half of all that may be under way are: where many hang, the
-other half is for those that do not. Where one fails again and again, its line waits (``CircuitBreakers``), but for
-what is too old for that: it has its last try. ``probe`` has one delivery tried all the same.
+Isolation of destinations:
+
+- Each destination is read separately from the outbox and has up to ``AT_ONCE`` concurrent deliveries.
+- A destination gets only one delivery at a time after a failure, or while half of all slots are busy. If many
+  deliveries hang, the other half of the slots stays usable for other destinations.
+- An open circuit breaker (``CircuitBreakers``) holds the deliveries of a destination, except those due for more than
+  ``MAX_AGE``, which get a last try. ``probe`` sends one delivery regardless.
 """
 
 from __future__ import annotations
@@ -38,13 +41,13 @@ from engine.scheduling.backlog import Backlog
 
 log = structlog.get_logger("functiond.delivery")
 
-MAX_HOPS = 16  #: functions in a row that destinations may lead through
-AT_ONCE = 32  #: deliveries under way to one destination
-ALL_AT_ONCE = 256  #: and to all together
-PAGE = 4 * ALL_AT_ONCE  #: deliveries looked at
-RETRY_DELAY = 1.0  #: seconds
-LONGEST = 60.0  #: seconds that one may take
-MAX_AGE = 86_400.0  #: seconds that a delivery is tried
+MAX_HOPS = 16  #: functions that destinations may invoke one after another
+AT_ONCE = 32  #: concurrent deliveries to one destination
+ALL_AT_ONCE = 256  #: concurrent deliveries to all destinations
+PAGE = 4 * ALL_AT_ONCE  #: deliveries read at a time
+RETRY_DELAY = 1.0  #: seconds between tries while the journal is unavailable
+LONGEST = 60.0  #: seconds that one delivery may take
+MAX_AGE = 86_400.0  #: seconds for which a delivery is retried
 
 _CONDITIONS = {
     Code.EXPIRED: "EventAgeExceeded",
@@ -56,7 +59,7 @@ _CONDITIONS = {
 
 class DeliveryStatistics(Struct, frozen=True, kw_only=True):
     delivered: int
-    failed: int  #: tries
+    failed: int  #: failed tries
     given_up: int
     under_way: int
 
@@ -82,27 +85,27 @@ class DeliveryWorker:
         self._outbox, self._records, self._registry, self._catalog = outbox, records, registry, catalog
         self._intake, self._backlog, self._clock, self._policy = intake, backlog, clock, policy
         self._region, self._plugins = region, plugins
-        self._largest, self._longest = largest, longest  #: bytes of a record, seconds that a delivery may take
+        self._largest, self._longest = largest, longest  #: bytes of a record, seconds of a delivery
         self._random = random or Random()
         self._work = asyncio.Event()
-        self._work.set()  # what the last engine owed
-        self._under_way: dict[int, DestinationSpec] = {}  #: by owed id
+        self._work.set()  # deliveries may be pending from an earlier run
+        self._under_way: dict[int, DestinationSpec] = {}  #: by delivery id
         self._breakers = CircuitBreakers(policy, self._random)
-        self._probes: set[DestinationSpec] = set()  #: to be tried whatever they did before
+        self._probes: set[DestinationSpec] = set()  #: destinations to try regardless of breakers and limits
         self._destinations: dict[DestinationSpec, Destination] = {}
         self._delivered = self._failed = self._given_up = 0
 
     def wake(self) -> None:
-        """Something new is owed."""
+        """Look for due deliveries: a new one may be pending."""
         self._work.set()
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None:
-        """Try one due delivery to each of these at once, also where deliveries fail or hang."""
+        """Try one due delivery to each of these destinations at once, even if deliveries to it fail or hang."""
         self._probes.update(destinations)
         self._work.set()
 
     def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
-        """Return whether it is being tried, and how its destination does."""
+        """Return whether the delivery is being tried, and the state of its destination."""
         now, destination = self._clock.now(), pending.destination
         until = self._breakers.until(destination, now)
         return DeliveryStatus(
@@ -137,9 +140,9 @@ class DeliveryWorker:
     # --- choosing -------------------------------------------------------------------------------------------
 
     async def _begin(self, deliveries: TaskGroup) -> float | None:
-        """Start what is due and fits; gives when to look again, None to wait for news."""
+        """Start due deliveries within the limits. Return the time of the next look, None to wait for ``_work``."""
         if len(self._under_way) >= ALL_AT_ONCE:
-            return None  # the end of one sets the event
+            return None  # the end of a delivery sets the event
         probes, self._probes = self._probes, set()
         try:
             pending, next_due = await self._outbox.due(self._clock.now(), PAGE, AT_ONCE)
@@ -163,7 +166,7 @@ class DeliveryWorker:
         return next_due
 
     def _most(self, destination: DestinationSpec) -> int:
-        """How many deliveries to it may be under way now."""
+        """Return how many concurrent deliveries the destination may have now."""
         return 1 if destination in self._breakers or len(self._under_way) >= ALL_AT_ONCE // 2 else AT_ONCE
 
     async def _deliver(self, pending: PendingDelivery) -> None:
@@ -171,10 +174,10 @@ class DeliveryWorker:
         try:
             record = await self._records.get(pending.key)
             if record is None:
-                raise Undeliverable("its invocation is gone")
+                raise Undeliverable("the record of the invocation was deleted")
             since = max(record.ended_at or since, pending.since)
             await self._try(pending, record)
-        except Exception as error:  # the border of one delivery
+        except Exception as error:  # an error of one delivery must not stop the others
             await self._postpone(pending, error, since)
         finally:
             del self._under_way[pending.delivery_id]
@@ -194,22 +197,25 @@ class DeliveryWorker:
         self._delivered += 1
 
     def plugin(self, destination: DestinationSpec) -> PluginContext:
-        """What the parts of the destination's plugin share."""
+        """Return the context shared by all parts of the destination's plugin."""
         return self._plugins(destination.destination)
 
     async def accept(self, request: Request, pending: PendingDelivery, record: Record) -> str:
-        """A delivery that becomes an invocation: append and delivered are one transaction."""
+        """Turn a delivery into an invocation, in one transaction with its removal from the outbox.
+
+        Raises Undeliverable if the function does not exist or too many hops suggest a loop.
+        """
         request = msgspec.structs.replace(request, hops=_next_hop(record))
         try:
             function = self._catalog.route(request.function)
         except NotFound as error:
             raise Undeliverable(str(error)) from error
         invocation = self._intake.prepare(request, function)
-        # Whatever the limits: it was promised with the invocation that owes it. Counted, it holds back new requests;
-        # refused, it would starve behind them, in an outbox that nothing holds back.
+        # The delivery was promised with its invocation, so limits do not apply. It is counted, and so holds back new
+        # requests. A refused one would be starved by them, while the unlimited outbox grows.
         self._backlog.add(invocation.function_id, len(invocation.payload))
         try:
-            with anyio.CancelScope(shield=True):  # its time may be up, but what is stored must be queued
+            with anyio.CancelScope(shield=True):  # even after a timeout, a stored invocation must be queued
                 await self._outbox.delivered(pending, append=invocation)
         except BaseException:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
@@ -218,14 +224,17 @@ class DeliveryWorker:
         return invocation.request_id
 
     async def _postpone(self, pending: PendingDelivery, error: Exception, since: float) -> None:
-        """``since`` is when the outcome came to be: its due time moves with every try."""
+        """Schedule the next try after an error, or give up.
+
+        ``since`` is the time from which the delivery's age counts: the end of the invocation or the last redrive.
+        """
         now = self._clock.now()
         problem = storable(str(error) or type(error).__name__)
         self._failed += 1
-        hopeless = isinstance(error, Undeliverable)  # this one, not its destination
-        if not hopeless:
+        undeliverable = isinstance(error, Undeliverable)  # an error of the delivery, not of the destination
+        if not undeliverable:
             self._breakers.failed(pending.destination, now)
-        final = hopeless or now - since > MAX_AGE
+        final = undeliverable or now - since > MAX_AGE
         due_at = None if final else now + self._policy.delay(pending.tries + 1, self._random.random())
         self._given_up += final
         log.warning(
@@ -239,7 +248,7 @@ class DeliveryWorker:
             await self._outbox.postpone(pending, due_at, problem)
         except Unavailable:
             log.warning("delivery not postponed: the journal cannot write", delivery_id=pending.delivery_id)
-            await anyio.sleep(RETRY_DELAY)  # it is still due
+            await anyio.sleep(RETRY_DELAY)  # the delivery is still due
 
     def _destination(self, spec: DestinationSpec) -> Destination:
         destination = self._destinations.get(spec)
@@ -248,8 +257,11 @@ class DeliveryWorker:
         return destination
 
     def _document(self, record: Record) -> bytes:
-        """The record of spec functiongraph_api, 10.1. Of one that would be too large for an event, the payloads are
-        left empty, the request's first: else a chain of functions would double its events at every hop."""
+        """Return the delivery record (FunctionGraph's documented record of asynchronous invocations) as JSON.
+
+        If the record is too large for an event, its payloads are left empty, first that of the request. Otherwise a
+        chain of functions would double its events at every hop.
+        """
         function = self._catalog.resolve(record.function_id, record.version)
         ok = record.state is State.SUCCESS
         condition = "" if ok else _CONDITIONS.get(Code(record.code), "UnhandledInvocationError")
@@ -273,14 +285,14 @@ class DeliveryWorker:
 
 
 def _next_hop(record: Record) -> int:
-    """How many functions lead to what an outcome calls. Raises Undeliverable."""
+    """Return the ``hops`` of an event made from the record's outcome. Raises Undeliverable at ``MAX_HOPS``."""
     if record.hops >= MAX_HOPS:
-        raise Undeliverable(f"destinations led through {MAX_HOPS} functions already: this looks like a loop")
+        raise Undeliverable(f"destinations invoked {MAX_HOPS} functions in a row; check them for a loop")
     return record.hops + 1
 
 
 class _Context:
-    """What a destination may use while it delivers one outcome."""
+    """Context of a destination while it delivers one outcome. Implements ``DeliveryContext``."""
 
     def __init__(self, delivery: DeliveryWorker, pending: PendingDelivery, record: Record) -> None:
         self._delivery, self._pending, self._record = delivery, pending, record

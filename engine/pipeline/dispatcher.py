@@ -1,8 +1,10 @@
-"""Scheduler → executor → settle: each slot takes what is next, runs it to its end, and lets go.
+"""Dispatcher: moves invocations from the scheduler through the executor to settlement.
 
-An attempt is a row of small steps: resolve, discard if too old, start, execute, settle. One border stands around
-the execution: whatever escapes it becomes an Outcome of ours (150500), so that no attempt takes the engine down.
-The end goes to disk with the next commit; a slot does not wait for that, but only so many ends may be on their way.
+Each slot takes the next invocation and makes one attempt: resolve, discard if too old, start, execute, settle. An
+exception from the executor becomes an outcome of the engine (150500), so that no attempt stops the engine.
+
+An outcome is stored with the next commit. The slot does not wait for that, but the number of outcomes waiting for the
+disk is limited.
 """
 
 from __future__ import annotations
@@ -32,19 +34,19 @@ from engine.scheduling.scheduler import Scheduler
 
 log = structlog.get_logger("functiond.dispatcher")
 
-#: Ends on their way to disk beyond which no further work starts, per slot.
+#: Outcomes waiting for the disk, per slot, at which no further work starts.
 UNSETTLED_PER_SLOT = 16
-#: Bytes of a result that are kept; a larger one is empty in the record (spec functiongraph_api, section 9).
+#: Bytes of the largest result that is stored; a larger one is empty in the record.
 KEPT_RESULT = 256 << 10
-CANCEL_PATIENCE = 10.0  #: seconds within which the end of a cancelled run should be on disk
+CANCEL_TIMEOUT = 10.0  #: seconds within which the end of a cancelled run must be on disk
 _SETTLING = "outcomes wait for the disk"
 _CANCELLED = "function invocation canceled"
 
 
 class DispatcherStatistics(Struct, frozen=True, kw_only=True):
     started: int
-    outcomes: dict[str, int]  #: final states, asynchronous
-    codes: dict[int, int]  #: of all attempts, both modes
+    outcomes: dict[str, int]  #: final states of asynchronous invocations
+    codes: dict[int, int]  #: codes of all attempts, in both modes
     retries: int
     unsettled: int
     wait_seconds: Distribution  #: from due to start
@@ -71,17 +73,17 @@ class Dispatcher:
     ) -> None:
         self._scheduler, self._journal, self._records = scheduler, journal, records
         self._executor, self._catalog, self._backlog = executor, catalog, backlog
-        self._clock, self._policy, self._ageing = clock, policy, priority_step
+        self._clock, self._policy, self._priority_step = clock, policy, priority_step
         self._slots = slots
-        self._on_end = on_end  #: called when an invocation's end is on disk
+        self._on_end = on_end  #: called when the end of an invocation is on disk
         self._on_attempt = on_attempt  #: called when an attempt has ended
         self._random = random or Random()
         self._running: dict[int, Entry] = {}
-        self._abandoned: list[Invocation] = []  #: their slots were cancelled
+        self._abandoned: list[Invocation] = []  #: running when their slots were cancelled
         self._cancelled: set[int] = set()
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._drained = asyncio.Event()
+        self._drained.set()
         self._unsettled = 0
         self._started = self._retries = 0
         self._outcomes = {state.value: 0 for state in State if state.final}
@@ -98,23 +100,23 @@ class Dispatcher:
 
     async def drain(self) -> None:
         """Return when nothing runs."""
-        await asyncio.sleep(0)  # what is on its way to a slot arrives now
+        await asyncio.sleep(0)  # entries already handed to a slot start now
         while self._running:
-            self._quiet.clear()
-            await self._quiet.wait()
+            self._drained.clear()
+            await self._drained.wait()
 
     async def release(self) -> None:
-        """Put what still runs back to WAIT, as part of an orderly stop; its slots are cancelled already."""
-        left = [one for one in self._abandoned if one.mode is Mode.ASYNC]
-        if left:
-            log.warning("stopped before the end of running work", invocations=len(left))
-            await self._journal.release(left)
+        """Put invocations that still ran back to WAIT, as part of an orderly stop, after ``run`` was cancelled."""
+        interrupted = [one for one in self._abandoned if one.mode is Mode.ASYNC]
+        if interrupted:
+            log.warning("stopped before running invocations ended", invocations=len(interrupted))
+            await self._journal.release(interrupted)
 
     def fail_poisoned(self, invocations: tuple[Invocation, ...]) -> None:
-        """End those that were running at too many engine deaths; they can be sent again."""
+        """End invocations that were running at too many crashes of the engine as FAIL. They can be redriven."""
         for invocation in invocations:
-            text = f"the engine died {invocation.crash_count + 1} times while this was running"
-            log.error("invocation condemned", request_id=invocation.request_id, crash_count=invocation.crash_count + 1)
+            text = f"the engine crashed {invocation.crash_count + 1} times while this invocation was running"
+            log.error("invocation poisoned", request_id=invocation.request_id, crash_count=invocation.crash_count + 1)
             now = self._clock.now()
             outcome = Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=now)
             self._settle(invocation, outcome, may_retry=False)
@@ -122,9 +124,9 @@ class Dispatcher:
     # --- for callers ----------------------------------------------------------------------------------------
 
     async def cancel(self, key: int) -> bool:
-        """End it, waiting or running, as FAIL 4208, and return once that is on disk; False if it is over already.
+        """End a waiting or running invocation as FAIL 4208. Return True once that is on disk, False if it had ended.
 
-        Raises NotStored and OutcomeUnknown: then it may run again after a death of the engine.
+        Raises NotStored and OutcomeUnknown. The invocation may then run again after a crash of the engine.
         """
         if key in self._running:
             return await self._cancel_running(key)
@@ -136,7 +138,7 @@ class Dispatcher:
         return key in self._running and await self._cancel_running(key)
 
     async def ended(self, key: int, timeout: float | None) -> None:  # noqa: ASYNC109  (reaching it is no error)
-        """Return when the invocation has ended, or after ``timeout`` seconds if that is given."""
+        """Return when the invocation has ended, or after ``timeout`` seconds; None: no timeout."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(key, []).append(waiter)
         try:
@@ -151,7 +153,7 @@ class Dispatcher:
                 self._waiters.pop(key, None)
 
     def note_discarded(self, keys: Sequence[int]) -> None:
-        """These waiting ones ended without a turn, and that is on disk."""
+        """Count waiting invocations that were discarded, and wake their waiters. Called when that is on disk."""
         self._codes[Code.FUNCTION_MISSING] = self._codes.get(Code.FUNCTION_MISSING, 0) + len(keys)
         self._outcomes[State.DISCARD.value] += len(keys)
         for key in self._waiters.keys() & set(keys):
@@ -177,7 +179,7 @@ class Dispatcher:
             entry = await self._scheduler.exchange(entry, seconds)
 
     async def _attempt(self, entry: Entry) -> float:
-        """Run it to its end; gives how long it took, in seconds, however the clock was set meanwhile."""
+        """Run an attempt to its end. Return its duration in seconds, measured independently of clock changes."""
         invocation = entry.invocation
         self._running[invocation.key] = entry
         elapsed = asyncio.get_running_loop().time
@@ -185,7 +187,7 @@ class Dispatcher:
         try:
             function = self._catalog.resolve(invocation.function_id, invocation.version)
             if function is not None and invocation.key < function.created_key:
-                function = None  # its version is gone, this is another of the same name
+                function = None  # the version was deleted; this is a later one of the same name
             outcome, ran = await self._run(invocation, function, began)
         except asyncio.CancelledError:
             self._answer(entry, _shut_down(began))
@@ -194,7 +196,7 @@ class Dispatcher:
         finally:
             del self._running[invocation.key]
             if not self._running:
-                self._quiet.set()
+                self._drained.set()
         seconds = elapsed() - since
         self._cancelled.discard(invocation.key)
         self._answer(entry, outcome)
@@ -204,15 +206,15 @@ class Dispatcher:
         return seconds
 
     async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome, bool]:
-        """The outcome, and whether there was an attempt at all."""
+        """Return the outcome, and whether an attempt was made."""
         if function is None:
-            gone = self._catalog.resolve(invocation.function_id, LATEST) is None
-            text = "the function was deleted" if gone else f"version {invocation.version} was deleted"
+            deleted = self._catalog.resolve(invocation.function_id, LATEST) is None
+            text = "the function was deleted" if deleted else f"version {invocation.version} was deleted"
             return Outcome(code=Code.FUNCTION_MISSING, message=text, started_at=now, ended_at=now), False
         if invocation.mode is Mode.ASYNC:
             rules = self._policy.rules(self._settings(invocation))
             if self._policy.too_old(invocation, rules, now):
-                text = f"older than {rules.max_age:g} s when its turn came"
+                text = f"older than {rules.max_age:g} s before it could start"
                 return Outcome(code=Code.EXPIRED, message=text, started_at=now, ended_at=now), False
             self._journal.start(invocation, now)
         self._started += 1
@@ -227,7 +229,7 @@ class Dispatcher:
             outcome = await self._executor.execute(function, invocation)
         except Exception as error:
             log.exception("attempt failed in the engine", request_id=invocation.request_id, function=function.name)
-            text = f"the engine could not run it: {error}"
+            text = f"the engine could not run the invocation: {error}"
             return Outcome(code=Code.ENGINE, message=text, started_at=now, ended_at=self._clock.now())
         if invocation.key in self._cancelled and not outcome.ok:
             return msgspec.structs.replace(outcome, code=Code.CANCELLED, message=_CANCELLED)
@@ -240,10 +242,10 @@ class Dispatcher:
                 entry.reply.set_result(outcome)
 
     async def _cancel_waiting(self, function_id: int, key: int) -> bool:
-        """False if it runs, or has ended."""
+        """End a waiting invocation. Return False if it runs or has ended."""
         self._scheduler.withhold(function_id, key)
         try:
-            await asyncio.sleep(0)  # if it is on its way to a slot, it arrives now
+            await asyncio.sleep(0)  # an entry already handed to a slot starts now
             if key in self._running:
                 self._scheduler.reinstate(key, gone=False)
                 return False
@@ -255,7 +257,7 @@ class Dispatcher:
         return await decided is not None
 
     def _cancel_decided(self, key: int, found: tuple[int, int] | None, stored: bool) -> None:
-        """Called by the journal, whatever became of the caller."""
+        """Account for the result of a cancellation. Called by the journal, even if the caller was cancelled."""
         self._scheduler.reinstate(key, gone=stored)
         if found is not None:
             self._backlog.remove(*found)
@@ -265,11 +267,11 @@ class Dispatcher:
 
     async def _cancel_running(self, key: int) -> bool:
         self._cancelled.add(key)
-        self._executor.cancel(key)  # unless it is ending: then it is not tried again
-        await self.ended(key, CANCEL_PATIENCE)
+        self._executor.cancel(key)  # has no effect on a run that is ending; its failure is not retried
+        await self.ended(key, CANCEL_TIMEOUT)
         record = await self._records.get(key)
         if record is None or not record.state.final:
-            raise OutcomeUnknown("the run was told to end, but its end is not on disk yet")
+            raise OutcomeUnknown("the run was cancelled, but its end is not on disk yet; look at its state later")
         return record.code == Code.CANCELLED
 
     # --- the end of an attempt ------------------------------------------------------------------------------
@@ -289,7 +291,7 @@ class Dispatcher:
                 self._policy.rules(settings),
                 now=outcome.ended_at,
                 jitter_sample=self._random.random(),
-                priority_step=self._ageing,
+                priority_step=self._priority_step,
             )
         state = _state(outcome, retry, ran)
         settlement = Settlement(
@@ -297,7 +299,7 @@ class Dispatcher:
             state=state,
             outcome=outcome,
             retry=retry,
-            owes=_owes(settings, state, outcome),
+            owes=_destination(settings, state, outcome),
             ran=ran,
         )
         self._unsettled += 1
@@ -306,12 +308,12 @@ class Dispatcher:
         self._journal.settle(settlement, then=self._settled)
 
     def _settled(self, settlement: Settlement) -> None:
-        """It is on disk."""
+        """Continue after the end of an attempt is on disk: queue the retry, or account for the final state."""
         self._unsettled -= 1
         if self._unsettled < self._slots * UNSETTLED_PER_SLOT and _SETTLING in self._scheduler.held:
             self._scheduler.resume(_SETTLING)
         invocation = settlement.invocation
-        self._tell(settlement)
+        self._log_end(settlement)
         if settlement.retry is not None:
             self._retries += 1
             self._scheduler.push(settlement.retry)
@@ -321,8 +323,8 @@ class Dispatcher:
         self._wake(invocation.key)
         self._on_end(settlement)
 
-    def _tell(self, settlement: Settlement) -> None:
-        """One line for each end; of a success only where one looks for it."""
+    def _log_end(self, settlement: Settlement) -> None:
+        """Log the end of an attempt; a success only at level debug."""
         invocation, outcome, retry = settlement.invocation, settlement.outcome, settlement.retry
         if settlement.state is State.SUCCESS:
             log.debug("invocation ended", request_id=invocation.request_id, state="SUCCESS")
@@ -356,7 +358,7 @@ def _state(outcome: Outcome, retry: Invocation | None, ran: bool) -> State:
     return State.SUCCESS if outcome.ok else State.FAIL
 
 
-def _owes(settings: AsyncSettings | None, state: State, outcome: Outcome) -> DestinationSpec | None:
+def _destination(settings: AsyncSettings | None, state: State, outcome: Outcome) -> DestinationSpec | None:
     if settings is None or state is State.WAIT or outcome.cancelled:
         return None
     return settings.on_success if state is State.SUCCESS else settings.on_failure

@@ -1,10 +1,9 @@
-"""The one door: every request becomes an invocation here, or is refused.
+"""Intake: turns every request into an invocation, or refuses it.
 
     check → admit (limits, disk) → append, with an idempotency key looked up in the same transaction → queue
 
-An asynchronous request is answered when its row is fsynced, and queued by the journal's own callback, so that a
-caller who goes away in between cannot leave an accepted row behind. A synchronous one skips the journal, not the
-queue.
+An asynchronous request is answered when its row is fsynced. The journal's callback queues the invocation, so that a
+stored row is queued even if the caller is cancelled. A synchronous request skips the journal, but not the queue.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from engine.scheduling.scheduler import Scheduler
 class IntakeStatistics(Struct, frozen=True, kw_only=True):
     accepted: dict[str, int]  #: by source
     called: int
-    refused: dict[str, int]  #: by kind of error
+    refused: dict[str, int]  #: by error class
 
 
 class Intake:
@@ -52,19 +51,19 @@ class Intake:
         self._catalog, self._journal, self._scheduler, self._backlog = catalog, journal, scheduler, backlog
         self._cursors = cursors
         self._identity, self._clock, self._disk = identity, clock, disk
-        self._ageing, self._sync_timeout = priority_step, sync_timeout
-        self._on_overload = on_overload  #: called when a request was refused for want of room
+        self._priority_step, self._sync_timeout = priority_step, sync_timeout
+        self._on_overload = on_overload  #: called when a request was refused because a limit is reached
         self._closed = False
         self._accepted: dict[str, int] = {}
         self._called = 0
         self._refused: dict[str, int] = {}
 
     def close(self) -> None:
-        """Refuse everything from now on."""
+        """Refuse all requests from now on."""
         self._closed = True
 
     async def accept(self, request: Request) -> str:
-        """Promise to run it; gives the request id. Once this returns, it will run at least once."""
+        """Store the request and return its id. From then on it is guaranteed to run at least once."""
         try:
             return await self._accept(request)
         except Exception as error:
@@ -72,9 +71,9 @@ class Intake:
             raise
 
     async def accept_batch(self, requests: Sequence[Request], move: CursorMove | None = None) -> Sequence[str]:
-        """Promise to run all of them, and move the cursors of the trigger they come from: all or nothing.
+        """Store all requests and move the cursors of their trigger in one transaction: all or nothing.
 
-        Gives the request ids as ``Cursors.append`` does.
+        Returns the request ids as ``Cursors.append`` does.
         """
         try:
             return await self._accept_batch(requests, move)
@@ -84,9 +83,9 @@ class Intake:
             raise
 
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
-        """Run it and wait for its end; gives also the version that ran.
+        """Run the request and wait for its end. Return request id, the version that ran, and the outcome.
 
-        Raises CallTimedOut: then a run that has begun goes on, and one that has not never will.
+        Raises CallTimedOut. A run that has begun by then continues; one that has not begun never will.
         """
         try:
             return await self._call(request)
@@ -95,7 +94,7 @@ class Intake:
             raise
 
     def prepare(self, request: Request, function: Function) -> Invocation:
-        """The invocation that a request becomes; nothing is counted or stored."""
+        """Return the invocation that a request becomes. Counts and stores nothing."""
         now = self._clock.now()
         due_at = now + request.delay
         priority = min(request.priority, priority_cap(function))
@@ -111,17 +110,17 @@ class Intake:
             source=request.source,
             payload=request.payload,
             priority=priority,
-            rank=due_at - priority * self._ageing,
+            rank=due_at - priority * self._priority_step,
             first_due_at=due_at,
             due_at=due_at,
             delayed=request.delay > 0,
             hops=request.hops,
-            # The queue knows what ``latest`` takes.
+            # 0: the queue uses the configured memory, which is that of ``latest``.
             memory=request.memory or (0 if function.version == LATEST else function.memory_size),
         )
 
     def queue(self, invocation: Invocation, stored: bool) -> None:
-        """Called by the journal once the fate of an appended row is known."""
+        """Queue an appended invocation, or stop counting it if it was not stored. Called by the journal."""
         if stored:
             self._accepted[invocation.source] = self._accepted.get(invocation.source, 0) + 1
             self._scheduler.push(invocation)
@@ -129,7 +128,7 @@ class Intake:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
 
     def refusal(self) -> Unavailable | None:
-        """Why nothing would be accepted now, whatever it was."""
+        """Return the error with which any request would be refused now; None if requests are accepted."""
         if self._closed:
             return ShuttingDown()
         try:
@@ -182,7 +181,7 @@ class Intake:
         self._scheduler.push(invocation, reply)
         try:
             async with asyncio.timeout(self._sync_timeout):
-                # Shielded: neither the timeout nor a caller who goes away ends the run.
+                # Shielded: neither the timeout nor cancellation of the caller ends the run.
                 return invocation.request_id, function, await asyncio.shield(reply)
         except TimeoutError:
             begun = not self._withdraw(invocation)
@@ -192,7 +191,7 @@ class Intake:
             raise
 
     def _withdraw(self, invocation: Invocation) -> bool:
-        """True if it still waited: what nobody waits for any more must not keep others out."""
+        """Remove a call from the queue, so that it takes no more room. Return False if it was not waiting any more."""
         waited = self._scheduler.withdraw(invocation.function_id, invocation.key)
         if waited:
             self._backlog.remove_sync(len(invocation.payload))

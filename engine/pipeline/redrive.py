@@ -1,7 +1,8 @@
-"""What ended badly is sent again: deliveries that failed or wait, and asynchronous invocations that failed.
+"""Redrive: sends deliveries that failed or wait, and asynchronous invocations that failed, again.
 
-All failed invocations of a function are sent again in steps, from the newest to the oldest, so that the same walk does
-not meet what fails once more meanwhile. Each step is short, and accepts as anyone's requests are accepted.
+All failed invocations of a function are redriven in steps, from the newest to the oldest. The order keeps the walk
+from meeting redriven invocations that fail again meanwhile. Each step is short, and its requests pass the intake like
+any others.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from engine.model.urn import FunctionUrn, parse_urn
 from engine.pipeline.circuit_breaker import DeliveryStatus
 from engine.protocols import Outbox, Records
 
-#: Deliveries taken up in one transaction when all are meant.
+#: Deliveries per transaction when all are redriven.
 BATCH_SIZE = 500
 SOURCE = "REDRIVE"
 FAILED = frozenset({State.FAIL, State.DISCARD})
@@ -40,7 +41,7 @@ class Accepting(Protocol):
 
 
 class Deliveries(Protocol):
-    """The part of a ``DeliveryWorker`` that is needed here."""
+    """Part of ``DeliveryWorker`` that redriving uses."""
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
 
@@ -48,12 +49,12 @@ class Deliveries(Protocol):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """What one step through the failed invocations of a function has done."""
+    """Result of one step through the failed invocations of a function."""
 
-    sent: Sequence[tuple[str, str]]  #: request ids: the failed one's, the new one's
-    refused: Sequence[tuple[str, str]]  #: request id, and why it can never be sent again
-    count: int  #: of those that were left to be looked at before this step
-    below: int | None  #: where the next step goes on; None: this was the last
+    sent: Sequence[tuple[str, str]]  #: request ids of failed and new invocation
+    refused: Sequence[tuple[str, str]]  #: request id, and why it can never be redriven
+    count: int  #: failed invocations that remained before this step
+    below: int | None  #: key under which the next step continues; None: last step
 
 
 class Redrive:
@@ -73,46 +74,46 @@ class Redrive:
         self._identity, self._clock, self._region, self._deliveries = identity, clock, region, deliveries
 
     async def given_up(self, project: str, offset: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
-        """Deliveries of the project's functions, the oldest first, and the count of all."""
+        """Return a page of given-up deliveries of the project's functions, oldest first, and the count of all."""
         return await self._outbox.given_up(self._functions(project), offset, limit)
 
     async def pending(self, project: str, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of deliveries that are neither made nor given up, as ``Outbox.pending`` does."""
+        """Return a page of pending deliveries that are not given up, as ``Outbox.pending`` does."""
         return await self._outbox.pending(self._functions(project), after, limit)
 
     def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
         return self._deliveries.delivery_status(pending)
 
     async def deliveries_of(self, record: Record) -> Sequence[PendingDelivery]:
-        """What destinations are still owed for an invocation, or never got."""
+        """Return the deliveries of an invocation that are pending or given up."""
         return await self._outbox.deliveries_of(record.key)
 
     async def deliver(self, project: str, delivery_ids: Collection[int]) -> Sequence[int]:
-        """Try these deliveries now, and for a day from now; gives those that are owed and of the project.
+        """Try these deliveries now, and for a day from now. Return the ids found in the outbox and in the project.
 
-        Where a destination fails, one of its deliveries is tried for all.
+        If a destination is failing, one of its deliveries probes it for all.
         """
         found = await self._outbox.revive(self._functions(project), delivery_ids, self._clock.now())
         self._deliveries.probe(pending.destination for pending in found)
         return [pending.delivery_id for pending in found]
 
     async def deliver_all(self, project: str) -> Sequence[int]:
-        """Those that are given up now."""
+        """Redrive all deliveries of the project that are given up now. Return their ids."""
         done: list[int] = []
         _, count = await self.given_up(project, 0, 0)
         while len(done) < count:
             page, _ = await self.given_up(project, 0, min(BATCH_SIZE, count - len(done)))
             found = await self.deliver(project, [pending.delivery_id for pending in page])
             if not found:
-                break  # somebody else was quicker
+                break  # another caller redrove the rest
             done += found
         return done
 
     async def invoke(self, urn: FunctionUrn, request_id: str) -> str:
-        """Send the event of an invocation that failed or was discarded once more, as a new one; gives its id.
+        """Send the event of an invocation that failed or was discarded as a new invocation. Return its request id.
 
-        It goes where the first went: to the same version, or to what the alias stands for now. Asked again within a
-        day, the answer is the same. Raises UnknownInvocation, InvalidField, and what accepting raises.
+        The event is sent to the same version, or to the version that the alias points to now. A repeated call within
+        a day returns the same id. Raises UnknownInvocation, InvalidField, and the errors of ``Intake.accept``.
         """
         function = self._catalog.find(urn)
         key = self._identity.key_of(request_id)
@@ -120,14 +121,15 @@ class Redrive:
         if record is None or record.function_id != function.function_id:
             raise UnknownInvocation(request_id)
         if record.state not in FAILED:
-            raise InvalidField("request_ids", request_id, f"is {record.state}: only FAIL and DISCARD are sent again")
+            raise InvalidField("request_ids", request_id, f"is {record.state}; only FAIL and DISCARD can be redriven")
         return await self._intake.accept(self._request(urn, record))
 
     async def invoke_failed(self, urn: FunctionUrn, *, begin: float, end: float, below: int | None, limit: int) -> Step:
-        """``invoke`` up to ``limit`` that failed or were discarded, the newest first; cancelled ones are passed over.
+        """Redrive up to ``limit`` failed or discarded invocations, newest first; skip cancelled ones.
 
-        They are of the version or alias in the URN, accepted from ``begin`` to ``end``, with keys under ``below``.
-        A step ends early when no more can be accepted; that is raised if not even one could be.
+        They belong to the version or alias in the URN, were accepted from ``begin`` to ``end``, and have keys under
+        ``below``. A step ends early when the intake raises Overloaded, Unavailable or FunctionDisabled. The error is
+        raised only if it hits the first invocation of the step.
         """
         scope = replace(selection_of(self._catalog, urn), states=FAILED, begin=begin, end=end, below=below, limit=limit)
         found, count = await self._records.list(scope)
