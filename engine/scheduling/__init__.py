@@ -1,1 +1,1 @@
-"""What waits, which of it is next, and when."""
+"""Scheduling: the backlog, its order, and the time at which invocations start."""

@@ -1,6 +1,6 @@
-"""How much has been promised: rows and bytes, by function and in all, held against their limits.
+"""Backlog counters: accepted rows and bytes, by function and in total, with their limits.
 
-The journal keeps the same sums on disk; these are for admission, which must not wait.
+The journal keeps the same sums on disk. The counters in memory serve admission, which must not wait for it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from engine.errors import BacklogFull, SynchronousCallsFull
 
 
 class Limits(Struct, frozen=True, kw_only=True):
+    """Limits of all functions, of one function, and of synchronous calls. Rows are counts, sizes are in bytes."""
+
     rows: int
     size: int  #: bytes of payload
     function_rows: int
@@ -31,21 +33,22 @@ class Backlog:
         self._waiting: dict[asyncio.Future[None], tuple[int, int, int]] = {}
 
     def load(self, backlog: dict[int, tuple[int, int]]) -> None:
-        """Begin with what was found on disk. Function 0 stands for what has ended."""
+        """Start with the sums found on disk. Function 0 stands for ended invocations and is skipped."""
         self._functions = {f: sums for f, sums in backlog.items() if f and sums[0]}
         self.rows = sum(rows for rows, _ in self._functions.values())
         self.size = sum(size for _, size in self._functions.values())
 
     @property
     def functions(self) -> Collection[int]:
-        """Those that have something waiting or running."""
+        """Functions with waiting or running invocations."""
         return self._functions.keys()
 
     def of(self, function_id: int) -> tuple[int, int]:
+        """Return rows and bytes of a function."""
         return self._functions.get(function_id, (0, 0))
 
     def admit(self, function_id: int, size: int, name: str) -> None:
-        """Count one more. Raises BacklogFull."""
+        """Count one invocation of ``size`` bytes. Raises BacklogFull."""
         limits = self._limits
         rows, used = self._functions.get(function_id, (0, 0))
         if rows >= limits.function_rows:
@@ -59,13 +62,13 @@ class Backlog:
         self.add(function_id, size)
 
     def admit_batch(self, function_id: int, rows: int, size: int, name: str) -> None:
-        """Count several more, or none. Raises BacklogFull."""
+        """Count ``rows`` invocations of ``size`` bytes in total, or none. Raises BacklogFull."""
         if full := self._full(function_id, rows, size, name):
             raise full
         self.add(function_id, size, rows)
 
     async def wait_for_room(self, function_id: int, rows: int, size: int) -> None:
-        """Return once ``admit_batch`` would take these."""
+        """Return when ``admit_batch`` would accept this batch."""
         while self._full(function_id, rows, size):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting[waiter] = (function_id, rows, size)
@@ -75,14 +78,14 @@ class Backlog:
                 self._waiting.pop(waiter, None)
 
     def add(self, function_id: int, size: int, rows: int = 1) -> None:
-        """Count what is there already, whatever the limits."""
+        """Count invocations that exist already, regardless of the limits."""
         own_rows, used = self._functions.get(function_id, (0, 0))
         self._functions[function_id] = (own_rows + rows, used + size)
         self.rows += rows
         self.size += size
 
     def remove(self, function_id: int, size: int, *, rows: int = 1) -> None:
-        """``rows`` that have ended, of ``size`` bytes together."""
+        """Stop counting ``rows`` invocations of ``size`` bytes in total, which have ended."""
         held, used = self._functions.get(function_id, (rows, size))
         if held > rows:
             self._functions[function_id] = (held - rows, used - size)
@@ -109,21 +112,21 @@ class Backlog:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _full(self, function_id: int, rows: int, size: int, name: str = "") -> BacklogFull | None:
-        """What keeps a batch out. One that is larger than a limit goes in when nothing else is there."""
+        """Return the limit that a batch exceeds. A batch larger than a limit fits when nothing else is counted."""
         limits = self._limits
         own_rows, own_size = self.of(function_id)
-        for there, more, limit, scope, unit in (
+        for present, more, limit, scope, unit in (
             (own_rows, rows, limits.function_rows, name, "invocations"),
             (own_size, size, limits.function_size, name, "bytes"),
             (self.rows, rows, limits.rows, "all functions", "invocations"),
             (self.size, size, limits.size, "all functions", "bytes"),
         ):
-            if there + min(more, limit) > limit:
+            if present + min(more, limit) > limit:
                 return BacklogFull(scope, limit, unit)
         return None
 
     def _wake(self) -> None:
-        """Those who wait are as many as there are sources: few enough to be asked one by one."""
+        # There is at most one waiter for each running source: few enough to check all.
         for waiter, need in self._waiting.items():
             if not waiter.done() and not self._full(*need):
                 waiter.set_result(None)

@@ -1,8 +1,11 @@
-"""One function's waiting entries, in order: a bounded window in memory over an unbounded line on disk.
+"""Queue of one function: its waiting entries in order, as a bounded window in memory over an unbounded backlog on disk.
 
-Up to its *horizon* the window holds every waiting entry; behind it they are only on disk. Without a horizon all of
-them are here. What is offered from behind the horizon is left on disk; when the window grows too large its end is
-let go, which moves the horizon forward; when it runs low the next page is read.
+The window holds every waiting entry up to its *horizon*. Entries after the horizon are only on disk. Without a
+horizon, the window holds all entries.
+
+- An offered entry after the horizon stays on disk.
+- When the window grows too large, its end is dropped from memory, and the horizon moves to an earlier rank.
+- When the window runs low, the next page is read from disk.
 """
 
 from __future__ import annotations
@@ -13,21 +16,21 @@ from typing import Any
 
 from engine.model import Invocation
 
-#: Before the first: a window with this horizon knows that rows wait on disk, and holds none of them.
+#: Rank key before the first entry. With this horizon, rows wait on disk and the window holds none of them.
 BEGINNING = (float("-inf"), 0)
 
 
 class Entry:
-    """An invocation in the queue, and who waits for it."""
+    """Invocation in the queue, with the future of its caller and the capacity that it takes."""
 
     __slots__ = ("invocation", "memory", "reply", "seconds", "sharing")
 
     def __init__(self, invocation: Invocation, reply: Any = None) -> None:
         self.invocation = invocation
         self.reply = reply  #: future of a synchronous caller
-        self.seconds = 0.0  #: what its function was charged when it was chosen
-        self.memory = 0  #: MB it took then for itself
-        self.sharing = False  #: it took a place on an instance of several instead
+        self.seconds = 0.0  #: seconds charged to its function at the start
+        self.memory = 0  #: MB taken at the start for this run alone
+        self.sharing = False  #: runs on an instance that serves several requests
 
     @property
     def size(self) -> int:
@@ -47,14 +50,14 @@ class FunctionQueue:
         return len(self._members)
 
     def offer(self, entry: Entry) -> None:
-        """Take it in, if it belongs into the window."""
+        """Add an entry if it belongs into the window."""
         if self.horizon is None or entry.invocation.rank_key <= self.horizon:
             self._add(entry)
         elif self.loading:
             self._arrivals.append(entry)
 
     def head(self) -> Entry:
-        """The next one; the line must not be empty."""
+        """Return the first entry. The queue must not be empty."""
         while self._heap[0][1] not in self._members:
             heappop(self._heap)  # removed earlier
         return self._members[self._heap[0][1]]
@@ -77,25 +80,28 @@ class FunctionQueue:
         return arrived
 
     def trim(self, rows: int, size: int) -> None:
-        """Let go of the end, down to ``rows`` entries of about ``size`` bytes; the first always stays."""
+        """Drop entries at the end, down to ``rows`` entries of about ``size`` bytes; the first always stays."""
         if self.loading:
-            return  # the page under way begins at the present horizon
+            return  # the page being read begins at the current horizon
         kept: list[tuple[float, int]] = []
         members: dict[int, Entry] = {}
         held = 0
-        # One that was taken out and came back has two places in the heap.
-        for place in sorted({place for place in self._heap if place[1] in self._members}):
-            entry = self._members[place[1]]
+        # An entry that was removed and added again is in the heap twice.
+        for rank_key in sorted({rank_key for rank_key in self._heap if rank_key[1] in self._members}):
+            entry = self._members[rank_key[1]]
             if kept and (len(kept) >= rows or held + entry.size > size):
                 self.horizon = kept[-1]
                 break
-            kept.append(place)
-            members[place[1]] = entry
+            kept.append(rank_key)
+            members[rank_key[1]] = entry
             held += entry.size
         self._heap, self._members, self.size = kept, members, held
 
     def refill(self, page: Iterable[Entry], complete: bool) -> None:
-        """Add the page that was read from the horizon on, and what arrived meanwhile."""
+        """Add the page that was read from the horizon on, and entries that arrived meanwhile.
+
+        ``complete``: no further rows wait on disk.
+        """
         arrivals, self._arrivals, self.loading = self._arrivals, [], False
         entries = list(page)
         if complete:

@@ -1,7 +1,7 @@
-"""The optional gate: asynchronous work also waits while tasks on this host queue for its processors.
+"""Optional gate: holds asynchronous work while tasks on this host queue for its processors.
 
-The kernel tells by a pressure-stall trigger (Documentation/accounting/psi.rst), so nothing is polled: while the host
-is idle this sleeps.
+The kernel signals CPU pressure through a pressure-stall trigger (Linux: Documentation/accounting/psi.rst), so that
+nothing is polled while the host is idle.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from engine.errors import SettingsError
 log = structlog.get_logger("functiond.pressure")
 
 _FILE = Path("/proc/pressure/cpu")
-#: Microseconds of waiting within a window that count as busy; the kernel tells once a window at most.
-#: Windows of whole 2 s are all that an unprivileged process may ask for; the last byte is overwritten by the kernel.
+#: Busy means 600,000 µs of waiting within a window of 2,000,000 µs. The kernel signals at most once per window.
+#: Unprivileged processes may only use windows of multiples of 2 s. The kernel overwrites the last byte.
 _TRIGGER = b"some 600000 2000000\0"
-#: Without news for this many seconds the host counts as idle again.
+#: Seconds without a signal after which the host counts as idle again.
 QUIET = 2.5
 REASON = "the host is busy"
 
 
 class Gate(Protocol):
-    """What is held while the host is busy."""
+    """Part of the scheduler that is held while the host is busy."""
 
     def hold(self, reason: str) -> None: ...
 
@@ -38,25 +38,28 @@ class Gate(Protocol):
 
 
 async def watch_pressure(gate: Gate, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-    """Hold the gate while the host is busy. Raises SettingsError where the kernel cannot tell."""
+    """Hold the gate while the host is busy. Raises SettingsError if the kernel does not report pressure."""
     try:
         pressure = os.open(_FILE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         os.write(pressure, _TRIGGER)
     except OSError as error:
-        problem = f"queue.host_idle_gate needs {_FILE} (Linux with PSI): {error.strerror}"
+        problem = f"queue.host_idle_gate needs {_FILE} (Linux with PSI): {error.strerror}; turn the setting off"
         raise SettingsError(problem) from None
     try:
-        with select.epoll() as news:
-            news.register(pressure, select.EPOLLPRI)
-            await follow(news, gate, task_status)
+        with select.epoll() as signals:
+            signals.register(pressure, select.EPOLLPRI)
+            await follow(signals, gate, task_status)
     finally:
         os.close(pressure)
 
 
-async def follow(news: select.epoll, gate: Gate, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-    """Hold the gate from each piece of news until there has been none for a while. That it is ready uses it up."""
+async def follow(signals: select.epoll, gate: Gate, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+    """Hold the gate from each signal until none has come for ``QUIET`` seconds.
+
+    The kernel clears a signal when the event loop polls it, so that nothing has to be read.
+    """
     loop, busy = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(news.fileno(), busy.set)
+    loop.add_reader(signals.fileno(), busy.set)
     try:
         task_status.started()
         while True:
@@ -67,4 +70,4 @@ async def follow(news: select.epoll, gate: Gate, task_status: TaskStatus[None] =
                 await asyncio.sleep(QUIET)  # a timer that runs only while the host is busy
             gate.resume(REASON)
     finally:
-        loop.remove_reader(news.fileno())
+        loop.remove_reader(signals.fileno())

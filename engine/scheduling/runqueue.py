@@ -1,16 +1,16 @@
-"""Which invocation is next: pure order, no clock, no loop.
+"""Run queue: order of ready invocations, and the capacity that they take. Pure logic without clock or event loop.
 
     synchronous first → fair share between functions → rank within one → its limit → free slot and memory
 
-*Fair share* is weighted fair queueing on slot-seconds: each function has a virtual time that advances by what its
-runs cost, divided by its weight; the function that is furthest behind goes next. A run is charged at its start by
-the mean of the function's earlier ones, and corrected at its end. A function that comes back from idleness starts at
-the present virtual time: it neither saved up credit nor owes.
+*Fair share* is weighted fair queueing on slot-seconds. Each function has a virtual time, which advances by the cost
+of its runs divided by its weight. The function with the lowest virtual time is next. A run is charged at its start
+with the mean of the function's earlier runs, and corrected at its end. A function that was idle starts at the current
+virtual time, without credit or debt.
 
-*Capacity* is one ledger of slots and memory. Where an instance serves several requests, memory is taken for each
-instance that so many runs need, not for each run. Asynchronous work leaves ``sync_slots`` free. Whoever is next but
-does not fit keeps its place: smaller ones behind it wait too, so that large ones are never starved. An invocation
-that was running at three engine deaths takes all asynchronous slots, so that it runs alone.
+*Capacity* is one ledger of slots and memory. If an instance serves several requests, memory is taken for each
+instance that the runs need, not for each run. Asynchronous work leaves ``sync_slots`` free. If the head does not fit,
+nothing behind it starts, so that large functions are not starved. An invocation that was running at three crashes of
+the engine takes all asynchronous slots, so that it runs alone.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from engine.model.retry import MAX_CRASHES
 from engine.scheduling.function_queue import BEGINNING, Entry, FunctionQueue
 
 _MEAN = 0.2  #: weight of the newest run in the mean
-_CHEAPEST = 0.0005  #: seconds: nobody runs for nothing
+_CHEAPEST = 0.0005  #: seconds; lower bound of the mean, so that no run is free
 
 
 class Share(Struct, kw_only=True):
-    """A function's part of the machine."""
+    """Capacity and fair share of one function."""
 
     weight: float = 1.0
-    limit: int = -1  #: runs at a time; -1 none
-    memory: int = 0  #: MB an instance takes
-    concurrent_requests: int = 1  #: runs that an instance serves at a time
+    limit: int = -1  #: concurrent runs; -1: no limit
+    memory: int = 0  #: MB of an instance
+    concurrent_requests: int = 1  #: concurrent runs of one instance
     running: int = 0
-    sharing: int = 0  #: of them on instances that serve several
+    sharing: int = 0  #: runs on instances that serve several requests
     grants: list[int] = field(default_factory=list)  #: MB taken for each of these instances
-    virtual: float = 0.0
-    seconds: float = 0.01  #: mean of its runs
+    virtual: float = 0.0  #: virtual time
+    seconds: float = 0.01  #: mean duration of runs
 
     @property
     def full(self) -> bool:
         return self.limit >= 0 and self.running >= self.limit
 
     def shares(self, invocation: Invocation) -> bool:
-        """Whether it runs beside others; one that chose its memory has an instance of another size."""
+        """Return whether an invocation can share an instance. One with a memory size of its own cannot."""
         return self.concurrent_requests > 1 and invocation.memory in (0, self.memory)
 
     def need(self, invocation: Invocation) -> int:
-        """MB that its start takes."""
+        """Return the MB that the start of an invocation takes."""
         if self.shares(invocation) and self.sharing < self.concurrent_requests * len(self.grants):
             return 0
         return invocation.memory or self.memory
@@ -61,16 +61,16 @@ class QueueStatistics(Struct, frozen=True, kw_only=True):
     memory: int
     waiting_in_memory: int
     window_bytes: int
-    oldest_due_at: float | None  #: of the heads
-    functions: int  #: that are known here
+    oldest_due_at: float | None  #: earliest due time among the heads of queues
+    functions: int  #: functions with a share
 
 
 class ModeQueue:
-    """Lines of one mode, and the order of the functions that could go next."""
+    """Function queues of one invocation mode, and the order of the functions that can run next."""
 
     def __init__(self) -> None:
         self.queues: dict[int, FunctionQueue] = {}
-        self.order: list[tuple[float, int]] = []  #: (virtual time when queued, function); looked at anew when on top
+        self.order: list[tuple[float, int]] = []  #: heap of (virtual time, function); the time is updated at the top
         self.queued: set[int] = set()
         self.running = 0
 
@@ -98,16 +98,16 @@ class RunQueue:
         self._virtual = 0.0
         self._used_memory = 0
         self._held = 0  #: payload bytes in all asynchronous windows
-        self._alone = False
-        self._low: set[int] = set()
-        self._gone: set[int] = set()
+        self._alone = False  #: a suspect invocation runs
+        self._low: set[int] = set()  #: functions whose window is low
+        self._dropped: set[int] = set()
 
-    # --- what a function may use ----------------------------------------------------------------------------
+    # --- shares of functions --------------------------------------------------------------------------------
 
     def configure(
         self, function_id: int, *, weight: float, limit: int, memory: int, concurrent_requests: int = 1
     ) -> None:
-        """Set a function's share: ``limit`` runs, so many ``concurrent_requests`` in an instance of ``memory`` MB.
+        """Set a function's share: up to ``limit`` runs, in instances of ``memory`` MB for ``concurrent_requests`` each.
 
         A higher limit takes effect at the next pop.
         """
@@ -116,7 +116,7 @@ class RunQueue:
         self._requeue(function_id)
 
     def expect(self, function_id: int) -> None:
-        """Rows of this function wait on disk."""
+        """Note that rows of the function wait on disk."""
         queue = self._queue_of(self._async, function_id)
         queue.horizon = BEGINNING
         self._low.add(function_id)
@@ -136,19 +136,19 @@ class RunQueue:
         self._enqueue(mode_queue, function_id)
 
     def pop(self, *, asynchronous: bool = True) -> Entry | None:
-        """The next one to run, with its slot and memory taken; None if nothing may start now."""
+        """Return the next entry to run, with its slot and memory taken; None if nothing may start now."""
         if self._running >= self._slots:
             return None
         if self._sync.order:
             entry = self._choose(self._sync)
-            if entry is not None or self._sync.order:  # one that does not fit yet keeps its place before all others
+            if entry is not None or self._sync.order:  # a call that does not fit yet stays ahead of all others
                 return entry
         if asynchronous and self._async.order and self._running < self._slots - self._sync_slots:
             return self._choose(self._async)
         return None
 
     def release(self, entry: Entry, seconds: float) -> None:
-        """Give back what ``pop`` took; the run lasted ``seconds``."""
+        """Return the slot and memory that ``pop`` took. The run lasted ``seconds``."""
         invocation = entry.invocation
         share = self._share(invocation.function_id)
         share.running -= 1
@@ -160,11 +160,11 @@ class RunQueue:
         if self._suspect(invocation):
             self._alone = False
         self._requeue(invocation.function_id)
-        if invocation.function_id in self._gone:
+        if invocation.function_id in self._dropped:
             self._clear(invocation.function_id)
 
     def remove(self, function_id: int, key: int) -> Entry | None:
-        """Take a waiting one out, if it is in memory."""
+        """Remove a waiting entry, if it is in memory."""
         for mode_queue in (self._sync, self._async):
             queue = mode_queue.queues.get(function_id)
             if queue is None:
@@ -176,25 +176,27 @@ class RunQueue:
             if mode_queue is self._async:
                 self._held -= before - queue.size
                 self._note_level(function_id)
-            if function_id in self._gone:
+            if function_id in self._dropped:
                 self._clear(function_id)
             return entry
         return None
 
     def drop(self, function_id: int) -> None:
-        """The function is gone: let go of its asynchronous entries, and read none of them from the disk any more."""
+        """Drop the asynchronous entries of a deleted function, and read no more of them from disk."""
         queue = self._async.queues.pop(function_id, None)
         if queue is not None:
             self._held -= queue.size
         self._low.discard(function_id)
-        self._gone.add(function_id)
+        self._dropped.add(function_id)
         self._clear(function_id)
 
     # --- the window over the disk ---------------------------------------------------------------------------
 
     def needs_refill(self) -> tuple[int, tuple[float, int]] | None:
-        """Return a function whose window is low, and the horizon to read from. Then call ``refill`` or
-        ``refill_failed``."""
+        """Return a function whose window is low, and the horizon to read from.
+
+        The caller must then call ``refill`` or ``refill_failed``.
+        """
         while self._low:
             function_id = self._low.pop()
             queue = self._async.queues.get(function_id)
@@ -217,7 +219,7 @@ class RunQueue:
         self._enqueue(self._async, function_id)
 
     def refill_failed(self, function_id: int) -> None:
-        """The page could not be read; it will be asked for again."""
+        """Note that a page could not be read, so that ``needs_refill`` returns the function again."""
         self._queue_of(self._async, function_id).refill((), complete=False)
         self._low.add(function_id)
 
@@ -266,7 +268,7 @@ class RunQueue:
         return None
 
     def _fits(self, invocation: Invocation, share: Share) -> bool:
-        """Whether it may start, given that there is a slot."""
+        """Return whether an invocation may start, provided that a slot is free."""
         need = min(share.need(invocation), self._memory)
         if self._running and self._used_memory + need > self._memory:
             return False
@@ -291,7 +293,7 @@ class RunQueue:
         return entry
 
     def _grant(self, entry: Entry, share: Share) -> int:
-        """MB that it takes, noted where they will be given back."""
+        """Return the MB that an entry takes, and record them for ``release``."""
         memory = min(share.need(entry.invocation), self._memory)
         entry.sharing = share.shares(entry.invocation)
         if not entry.sharing:
@@ -303,7 +305,7 @@ class RunQueue:
         return memory
 
     def _freed(self, share: Share) -> int:
-        """MB of the instances that are not needed any more, now that a run of theirs has ended."""
+        """Return the MB of shared instances that are not needed any more after the end of a run."""
         share.sharing -= 1
         freed = 0
         while share.grants and share.concurrent_requests * (len(share.grants) - 1) >= share.sharing:
@@ -313,7 +315,7 @@ class RunQueue:
     def _suspect(self, invocation: Invocation) -> bool:
         return invocation.crash_count >= self._suspect_crashes
 
-    # --- keeping order --------------------------------------------------------------------------------------
+    # --- queues and their order -----------------------------------------------------------------------------
 
     def _share(self, function_id: int) -> Share:
         share = self._shares.get(function_id)
@@ -332,7 +334,7 @@ class RunQueue:
         return queue
 
     def _clear(self, function_id: int) -> None:
-        """Keep nothing of a function that is gone, once no run and no call of it is left."""
+        """Remove all state of a dropped function when no run and no call of it is left."""
         share = self._shares.get(function_id)
         if (share is None or not share.running) and not self._sync.queues.get(function_id):
             self._shares.pop(function_id, None)
@@ -344,7 +346,7 @@ class RunQueue:
         self._enqueue(self._async, function_id)
 
     def _enqueue(self, mode_queue: ModeQueue, function_id: int) -> None:
-        """Let the function compete, if it has something to run and does not compete already."""
+        """Add a function to the order, if it has entries to run and is not in it already."""
         if function_id in mode_queue.queued:
             return
         queue, share = mode_queue.queues.get(function_id), self._share(function_id)
@@ -367,6 +369,6 @@ class RunQueue:
         queue = self._async.queues[function_id]
         low = len(queue) <= self._rows // 4 and queue.size <= self._size // 4
         if self._held > self._all_size:
-            low = not queue  # more would only be let go of again
+            low = not queue  # further entries would be trimmed again
         if low and queue.horizon is not None and not queue.loading:
             self._low.add(function_id)

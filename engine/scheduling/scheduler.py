@@ -1,8 +1,8 @@
-"""Hands what is next to whoever is free: the waiting shell around the run queue.
+"""Scheduler: hands entries of the run queue to free slots, and refills the queue from disk.
 
-``take`` waits for work; ``push`` and ``release`` may make some. One service task reads the next page of a window that
-runs low and makes delayed invocations ready when they are due. Nothing is polled: one timer stands for the earliest
-due time.
+``take`` waits for an entry; ``push`` and ``release`` may make one available. One service task reads the next page of
+a window that runs low, and makes delayed invocations ready when they are due. Nothing is polled: one timer is set for
+the earliest due time.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ log = structlog.get_logger("functiond.scheduler")
 
 #: Delayed rows made ready in one step.
 PROMOTE_ROWS = 256
-#: The clock may be set: a far due time is looked at again after this many seconds.
+#: Longest timer in seconds. The clock may be set, so a later due time is checked again after this time.
 MAX_TIMER = 3600.0
-#: Seconds before a page is asked for again that the disk did not give.
+#: Seconds before a failed read is retried.
 RETRY_DELAY = 1.0
 
 
-class _Absent:
-    """One that is kept out while somebody tries to end it."""
+class _Withheld:
+    """Invocation that is kept out of the queue while callers try to end it."""
 
-    __slots__ = ("askers", "entry", "gone")
+    __slots__ = ("callers", "entry", "gone")
 
     def __init__(self) -> None:
-        self.askers = 0
-        self.entry: Entry | None = None  #: what was taken out, or came meanwhile
+        self.callers = 0
+        self.entry: Entry | None = None  #: entry that was removed, or pushed meanwhile
         self.gone = False
 
 
@@ -51,26 +51,30 @@ class Scheduler:
         self._clock = clock
         self._idle: deque[asyncio.Future[Entry]] = deque()
         self._held: set[str] = set()
-        self._withheld: dict[int, _Absent] = {}
-        self._reads = False  #: rows are on their way from the disk
-        self._left: list[int] = []  #: gone since these were read
+        self._withheld: dict[int, _Withheld] = {}
+        self._reads = False  #: a read from disk is in progress
+        self._ended: list[int] = []  #: keys that ended during the read
         self._closed: set[int] = set()
-        self.on_closed: Callable[[int], None] = lambda function_id: None  #: told of what comes for a closed function
+        #: Called with the id of a closed function when an invocation of it is pushed.
+        self.on_closed: Callable[[int], None] = lambda function_id: None
         self._work = asyncio.Event()
         self._next_due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    # --- work comes in --------------------------------------------------------------------------------------
+    # --- adding work ----------------------------------------------------------------------------------------
 
     def recover(self, recovery: Recovery) -> None:
-        """Begin with what a start found on disk."""
+        """Start with the functions and the due time that recovery found on disk."""
         for function_id in recovery.waiting:
             self._queue.expect(function_id)
         self._note_due(recovery.next_due)
         self._work.set()
 
     def push(self, invocation: Invocation, reply: asyncio.Future[Outcome] | None = None) -> None:
-        """Let it wait for its turn; a delayed one only sets the timer, its row waits on disk. See ``close``, too."""
+        """Add an invocation to the queue. A delayed one only sets the timer, because its row waits on disk.
+
+        For an asynchronous invocation of a closed function (see ``close``), ``on_closed`` is called instead.
+        """
         if invocation.delayed and invocation.function_id not in self._closed:
             self._note_due(invocation.due_at)
         elif invocation.key in self._withheld:
@@ -79,7 +83,7 @@ class Scheduler:
             self._enqueue(Entry(invocation, reply))
 
     def close(self, function_id: int) -> None:
-        """Hand out none of a function's asynchronous invocations any more: their rows are somebody else's to end."""
+        """Hand out no more asynchronous invocations of a function. The caller ends their rows."""
         self._closed.add(function_id)
         self._queue.drop(function_id)
 
@@ -91,14 +95,14 @@ class Scheduler:
         )
         self._hand_out()
 
-    # --- work goes out --------------------------------------------------------------------------------------
+    # --- handing out work -----------------------------------------------------------------------------------
 
     async def take(self) -> Entry:
-        """The next to run, its slot and memory taken; give it back by ``release`` or ``exchange``."""
+        """Wait for the next entry to run, with its slot and memory taken. Free them by ``release`` or ``exchange``."""
         return self._pop() or await self._wait()
 
     async def exchange(self, entry: Entry, seconds: float) -> Entry:
-        """Give one back and take the next, at best without waking another slot for it."""
+        """Release an entry and take the next, if possible without waking another slot."""
         self._queue.release(entry, seconds)
         chosen = self._pop()
         self._hand_out()
@@ -109,26 +113,26 @@ class Scheduler:
         self._hand_out()
 
     def withdraw(self, function_id: int, key: int) -> bool:
-        """Take a synchronous call out for good; False if it is not waiting any more."""
+        """Remove a waiting synchronous call for good. Return False if it is not waiting any more."""
         return self._remove(function_id, key) is not None
 
     def withhold(self, function_id: int, key: int) -> None:
-        """Take a waiting one out and let it not come back until ``reinstate``, to be called once for each of these."""
-        absent = self._withheld.setdefault(key, _Absent())
-        absent.askers += 1
-        absent.entry = self._remove(function_id, key) or absent.entry
+        """Withhold a waiting entry until ``reinstate``. Calls are paired."""
+        withheld = self._withheld.setdefault(key, _Withheld())
+        withheld.callers += 1
+        withheld.entry = self._remove(function_id, key) or withheld.entry
 
     def reinstate(self, key: int, *, gone: bool) -> None:
-        """Unless it is ``gone`` for good, put back what was taken out, or came meanwhile."""
-        absent = self._withheld[key]
-        absent.askers -= 1
-        absent.gone |= gone
-        if absent.gone and self._reads:
-            self._left.append(key)
-        elif not absent.askers:
+        """Put a withheld entry back, unless it is ``gone`` for good: ended on disk."""
+        withheld = self._withheld[key]
+        withheld.callers -= 1
+        withheld.gone |= gone
+        if withheld.gone and self._reads:
+            self._ended.append(key)
+        elif not withheld.callers:
             del self._withheld[key]
-            if absent.entry is not None and not absent.gone:
-                self._enqueue(absent.entry)
+            if withheld.entry is not None and not withheld.gone:
+                self._enqueue(withheld.entry)
 
     def hold(self, reason: str) -> None:
         """Start no asynchronous work until ``resume`` with the same reason."""
@@ -143,7 +147,7 @@ class Scheduler:
         return frozenset(self._held)
 
     def running(self, function_id: int) -> int:
-        """Runs of a function, synchronous calls among them."""
+        """Return the number of runs of a function, including synchronous calls."""
         return self._queue.running(function_id)
 
     def statistics(self) -> QueueStatistics:
@@ -152,7 +156,7 @@ class Scheduler:
     # --- the service ----------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Keep the windows filled and the delayed ones coming."""
+        """Refill low windows, and make delayed invocations ready when they are due."""
         task_status.started()
         try:
             while True:
@@ -207,16 +211,19 @@ class Scheduler:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """A row may end in the very commit that reads it, and its end be told first: till then it is kept out."""
+        """Keep invocations withheld that end during a read, until the read has been processed.
+
+        A row may end in the commit that reads it. If the end is reported first, the row read must not be queued.
+        """
         self._reads = True
         try:
             yield
         finally:
             self._reads = False
-            for key in self._left:
-                if key in self._withheld and not self._withheld[key].askers:
+            for key in self._ended:
+                if key in self._withheld and not self._withheld[key].callers:
                     del self._withheld[key]
-            self._left.clear()
+            self._ended.clear()
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -231,8 +238,8 @@ class Scheduler:
     def _remove(self, function_id: int, key: int) -> Entry | None:
         entry = self._queue.remove(function_id, key)
         if entry is not None:
-            self._wake_if_hungry()
-            self._hand_out()  # it may have kept others from their turn
+            self._wake_if_low()
+            self._hand_out()  # the entry may have blocked others
         return entry
 
     async def _wait(self) -> Entry:
@@ -247,7 +254,7 @@ class Scheduler:
 
     def _pop(self) -> Entry | None:
         entry = self._queue.pop(asynchronous=not self._held)
-        self._wake_if_hungry()
+        self._wake_if_low()
         return entry
 
     def _hand_out(self) -> None:
@@ -264,7 +271,7 @@ class Scheduler:
         self._queue.release(entry, entry.seconds)
         self._queue.push(entry)
 
-    def _wake_if_hungry(self) -> None:
+    def _wake_if_low(self) -> None:
         if self._queue.is_low:
             self._work.set()
 
