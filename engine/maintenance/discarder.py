@@ -1,9 +1,10 @@
-"""What waits for a function that is gone becomes DISCARD at once, in steps that hold up nobody.
+"""Discarder: ends the waiting invocations of a deleted function as DISCARD, in small steps.
 
-    the function is gone ──▶ the scheduler lets go of it ──▶ its rows end, some at a time ──▶ none is left
+    function deleted ──▶ the scheduler drops it ──▶ its rows end, some at a time ──▶ none is left
 
-From then on the scheduler hands out none of its invocations, so that a row has one end. What was on its way to disk
-or to its due time comes later and starts another round. Its asynchronous settings are gone too, so nobody is told.
+The scheduler then hands out none of its invocations, so that a row cannot end twice. Invocations that are still on
+their way to disk, or delayed, reach the scheduler later and start another round. The function's asynchronous settings
+are deleted too, so that no destination gets these outcomes.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from engine.scheduling.scheduler import Scheduler
 log = structlog.get_logger("functiond.discarder")
 
 STEP = 200  #: rows that one commit ends at most
-RETRY_DELAY = 1.0  #: seconds before the disk is asked again
-GONE = "the function was deleted"
+RETRY_DELAY = 1.0  #: seconds between tries while the journal is unavailable
+MESSAGE = "the function was deleted"
 
 
 class Discarder:
-    """``on_end`` is given the keys of each step, once they are on disk."""
+    """Background service that discards. ``on_end`` is called with the keys of each step when they are on disk."""
 
     def __init__(
         self,
@@ -44,36 +45,36 @@ class Discarder:
     ) -> None:
         self._journal, self._scheduler, self._backlog, self._clock = journal, scheduler, backlog, clock
         self._on_end = on_end
-        self._gone: dict[int, None] = {}  #: in the order in which they went
+        self._deleted: dict[int, None] = {}  #: functions to process, in order of their deletion
         self._work = anyio.Event()
-        scheduler.on_closed = self._look_at
+        scheduler.on_closed = self._enqueue
 
     def discard(self, function_id: int) -> None:
-        """The function is gone for good. Returns at once."""
+        """Discard the waiting invocations of a deleted function. Returns at once."""
         self._scheduler.close(function_id)
-        self._look_at(function_id)
+        self._enqueue(function_id)
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         task_status.started()
         while True:
-            while self._gone:
-                function_id = next(iter(self._gone))
-                del self._gone[function_id]
+            while self._deleted:
+                function_id = next(iter(self._deleted))
+                del self._deleted[function_id]
                 await self._end_all(function_id)
             self._work = anyio.Event()
             await self._work.wait()
 
-    def _look_at(self, function_id: int) -> None:
-        self._gone[function_id] = None
+    def _enqueue(self, function_id: int) -> None:
+        self._deleted[function_id] = None
         self._work.set()
 
     async def _end_all(self, function_id: int) -> None:
         ended, after = 0, BEGINNING
         while True:
-            # What was handed to a slot before the function went arrives there now, and has its own end.
+            # Invocations handed to a slot before the deletion start here, so that they end there and not below.
             await anyio.lowlevel.checkpoint()
             now = self._clock.now()
-            outcome = Outcome(code=Code.FUNCTION_MISSING, message=GONE, started_at=now, ended_at=now)
+            outcome = Outcome(code=Code.FUNCTION_MISSING, message=MESSAGE, started_at=now, ended_at=now)
             try:
                 step = await self._journal.discard(function_id, after, STEP, outcome)
             except Unavailable:

@@ -1,4 +1,4 @@
-"""Drops finished invocations that are too old or too many, in steps that never stall accepting."""
+"""Pruner: drops finished invocations that are too old or too many, in steps that never stall the intake."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from engine.protocols import Purged, Records
 
 log = structlog.get_logger("functiond.pruner")
 
-#: Seconds between two steps of one round, unless more is kept than allowed: the journal's other writers come first.
+#: Seconds between two steps of a round, in favour of other writes. No pause while more is kept than allowed.
 PAUSE = 0.02
-#: Seconds between two rounds, and after one that dropped something.
+#: Seconds between two rounds; the second value after a round that dropped something.
 REST, SHORT_REST = 60.0, 1.0
 
 
@@ -37,11 +37,11 @@ class Pruner:
         self.purged = 0
 
     def note_end(self) -> None:
-        """Something finished: there may be too many now."""
+        """Start the next round early: an invocation ended, so there may be too many now."""
         self._ended.set()
 
     def run_now(self) -> None:
-        """The disk is short of room: look now."""
+        """Start a round now, without pauses: disk space is low."""
         self._urgent.set()
         self._ended.set()
 
@@ -58,7 +58,7 @@ class Pruner:
                 await self._ended.wait()
 
     async def _round(self) -> float | None:
-        """Walk through all that may have to go; gives when the next will be too old."""
+        """Prune everything that is due. Return the time at which the next invocation will be too old."""
         due: list[float] = []
         before = self._clock.now() - self._retention.age
         await anyio.to_thread.run_sync(self._logs.expire_instances, before)
@@ -77,8 +77,8 @@ class Pruner:
             await anyio.sleep(0 if purged.over or self._urgent.is_set() else PAUSE)
 
     async def _step(self) -> Purged:
-        kept = self._retention
-        purged = await self._records.purge(self._clock.now(), age=kept.age, rows=kept.rows, size=kept.size)
+        limits = self._retention
+        purged = await self._records.purge(self._clock.now(), age=limits.age, rows=limits.rows, size=limits.size)
         if purged.request_ids:
             self.purged += len(purged.request_ids)
             await anyio.to_thread.run_sync(self._logs.remove, purged.request_ids)
