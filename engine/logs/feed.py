@@ -1,4 +1,4 @@
-"""Who hears the lines that functions write. With nobody to hear them, nothing is put together."""
+"""Feed of the lines that functions write. Lines are decoded only while someone subscribes."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ log = structlog.get_logger("functiond.logs")
 
 
 class FunctionLines(Struct, frozen=True, kw_only=True):
-    """What one run of a function wrote at once."""
+    """Lines that one run of a function wrote in one piece."""
 
     function: Function
-    request_id: str  #: empty: lines of an instance that belong to none of its requests
+    request_id: str  #: empty: lines of an instance outside its requests
     lines: tuple[Line, ...]
-    source: str = ""  #: what called it: a trigger type, ``FunctionGraph`` or API
-    hops: int = 0  #: how many functions led to the call
+    source: str = ""  #: source of the request: a trigger type, ``FunctionGraph`` or API
+    hops: int = 0  #: functions that led to the request
 
 
 Listener = Callable[[FunctionLines], None]
 
 
 class LogFeed(Protocol):
-    """The lines that functions write, as they come. What was written before is not repeated."""
+    """Lines that functions write, as they arrive. Earlier lines are not repeated."""
 
     def subscribed(self, listener: Listener, *, function_id: int = 0) -> AbstractContextManager[None]:
-        """Within this, call ``listener`` in the loop with all lines, or those of one function.
+        """Call ``listener`` in the event loop for all lines, or those of one function, while the block is entered.
 
-        It must return at once.
+        The listener must return at once.
         """
         ...
 
 
 class LogBoard:
-    """Satisfies ``LogFeed``, for those who have lines to tell."""
+    """Implementation of ``LogFeed``, with ``tell`` for publishing lines."""
 
     def __init__(self) -> None:
-        self._listeners: dict[int, list[Listener]] = {}  #: by function, 0 for those of all
+        self._listeners: dict[int, list[Listener]] = {}  #: by function id; 0: all functions
 
     @contextmanager
     def subscribed(self, listener: Listener, *, function_id: int = 0) -> Iterator[None]:
@@ -57,20 +57,20 @@ class LogBoard:
                 self._listeners.pop(function_id, None)
 
     def tell(self, function: Function, invocation: Invocation | None, lines: bytes) -> None:
-        """Lines as they are kept; None for those of the instance itself."""
+        """Publish lines in their stored format. ``invocation`` is None for lines of the instance itself."""
         if not self._listeners:
             return
         listeners = [*self._listeners.get(function.function_id, ()), *self._listeners.get(0, ())]
         if listeners:
-            told = _told(function, invocation, tuple(decode(lines)))
+            decoded = _function_lines(function, invocation, tuple(decode(lines)))
             for listener in listeners:
                 try:
-                    listener(told)
-                except Exception:  # the function must not suffer for who listens
-                    log.exception("a listener failed", function=function.name)
+                    listener(decoded)
+                except Exception:  # an error of a listener must not affect the function
+                    log.exception("log listener failed", function=function.name)
 
 
-def _told(function: Function, invocation: Invocation | None, lines: tuple[Line, ...]) -> FunctionLines:
+def _function_lines(function: Function, invocation: Invocation | None, lines: tuple[Line, ...]) -> FunctionLines:
     if invocation is None:
         return FunctionLines(function=function, request_id="", lines=lines)
     return FunctionLines(

@@ -1,13 +1,13 @@
-"""The log of an invocation as it is kept: each line with its time and its stream.
+"""Stored format of an invocation's log: each line with its time and its stream.
 
     1764041045123 o text of the line
-    │             └ stream: o stdout, e stderr, l logger, n a note of the engine's own
+    │             └ stream: o stdout, e stderr, l logger, n a note of the engine itself
     └ milliseconds since the epoch
 
-A line ends with a newline; its text is as it was written, which need not be UTF-8. The tail in the journal's result
-row and the file in ``logs/xx/<request_id>`` have this one format, and so has what a running invocation has written.
-Everything in front of the text has the same length in all lines. Lines that do not begin like this are read as text
-of stdout without a time: nothing that a disk gives back is an error here.
+A line ends with a newline. Its text is stored as it was written and need not be UTF-8. The format is the same in the
+journal's result row (end of the log), in the file ``logs/xx/<request_id>``, and for running invocations. The prefix
+before the text has the same length in all lines. Lines without such a prefix are read as stdout without a time, so
+that no content of a file is an error.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-TAIL = 4096  #: bytes that go into the Outcome; more goes to a file
-STREAMS = {1: b"o", 2: b"e", 3: b"l", 4: b"n"}  #: by their numbers in LOG frames; the last is never sent
+TAIL = 4096  #: bytes stored in the outcome; a longer log is stored in a file
+STREAMS = {1: b"o", 2: b"e", 3: b"l", 4: b"n"}  #: by number in LOG frames; 4 is never sent by workers
 STDOUT, STDERR, LOGGER, NOTE = STREAMS
 NAMES = {b"o": "stdout", b"e": "stderr", b"l": "logger", b"n": "engine"}
-_PREFIX = 16  #: bytes
+_PREFIX = 16  #: bytes before the text of a line
 
 
 class Line(NamedTuple):
@@ -29,7 +29,7 @@ class Line(NamedTuple):
 
 
 def encode(at: int, stream: int, text: bytes) -> bytes:
-    """Whole lines as they are kept; ``at`` in milliseconds."""
+    """Return text as whole lines in the stored format. ``at`` is in milliseconds since the epoch."""
     prefix = b"%013d %b " % (min(at, 10**13 - 1), STREAMS.get(stream, b"o"))
     if text.endswith(b"\n"):
         text = text[:-1]
@@ -39,6 +39,7 @@ def encode(at: int, stream: int, text: bytes) -> bytes:
 
 
 def decode(log: bytes) -> Iterator[Line]:
+    """Yield the lines of a log in the stored format."""
     for line in log.removesuffix(b"\n").split(b"\n") if log else ():
         if _begins(line):
             yield Line(int(line[:13]) / 1000, NAMES[line[14:15]], line[_PREFIX:].decode("utf-8", "replace"))
@@ -47,12 +48,12 @@ def decode(log: bytes) -> Iterator[Line]:
 
 
 def plain(log: bytes) -> bytes:
-    """The text alone, as it was written."""
+    """Return the text of a log without prefixes."""
     return b"\n".join([(line[_PREFIX:] if _begins(line) else line) for line in log.split(b"\n")])
 
 
 def last(log: bytes, size: int) -> bytes:
-    """The end of it, ``size`` bytes at most; a line that is cut keeps what stands in front of its text."""
+    """Return the last ``size`` bytes of a log at most. A line that is cut keeps its prefix."""
     if len(log) <= size:
         return bytes(log)
     cut = len(log) - size + _PREFIX
@@ -63,7 +64,7 @@ def last(log: bytes, size: int) -> bytes:
 def framed_log(
     log: bytes, *, request_id: str, version: str, seconds: float, memory_used: int, memory_size: int
 ) -> bytes:
-    """The text of a log between the two lines that the platform puts around it (spec functiongraph_api, 2.2).
+    """Return the text of a log between the start and finish lines of FunctionGraph's documented log format.
 
     ``memory_used`` is in bytes, ``memory_size`` in MB.
     """

@@ -1,4 +1,4 @@
-"""Where the log service keeps what functions write: a group and a stream of it."""
+"""Log group and log stream of the log service (LTS) for the log of a function."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class LogTarget(Struct, frozen=True, kw_only=True):
 
 
 def log_target_of(function: Function) -> LogTarget:
-    """As its configuration says, which may name a part only; the project's own where it says nothing."""
-    usual, config = project_log_target(function.project), function.details.get("log_config", {})
+    """Return the log target in the function's configuration, completed by that of its project."""
+    default, config = project_log_target(function.project), function.details.get("log_config", {})
     return LogTarget(
-        group_id=str(config.get("group_id") or usual.group_id),
-        group_name=str(config.get("group_name") or usual.group_name),
-        stream_id=str(config.get("stream_id") or usual.stream_id),
-        stream_name=str(config.get("stream_name") or usual.stream_name),
+        group_id=str(config.get("group_id") or default.group_id),
+        group_name=str(config.get("group_name") or default.group_name),
+        stream_id=str(config.get("stream_id") or default.stream_id),
+        stream_name=str(config.get("stream_name") or default.stream_name),
     )
 
 
@@ -34,11 +34,11 @@ def project_log_target(project: str) -> LogTarget:
 
 
 def status_log_target(project: str) -> LogTarget:
-    """Of the status log of invocations; nothing is written there, since every status is kept here."""
+    """Return the target of the status log of invocations. The log stays empty: the journal stores every status."""
     return _target(project, "functiond-async-status", ("group", "stream"))
 
 
 def _target(project: str, name: str, parts: tuple[str, str]) -> LogTarget:
-    """Its ids are made of their parts, so that they stay the same."""
+    """Return a target whose ids are derived from the project, so that they stay the same."""
     group, stream = (str(uuid.uuid5(uuid.NAMESPACE_URL, f"{project}/{part}")) for part in parts)
     return LogTarget(group_id=group, group_name=name, stream_id=stream, stream_name=f"{name}-{project}")
