@@ -1,4 +1,4 @@
-"""Histograms that cost a bisect to fill and are read as frozen snapshots."""
+"""Histograms: an observation costs one bisect; readers get frozen snapshots."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 
 class Distribution(Struct, frozen=True, kw_only=True):
-    """How observations fell into buckets; ``counts`` has one more entry than ``bounds``, for what lies beyond."""
+    """Observations by bucket. ``counts`` has one entry more than ``bounds``, for values above the last bound."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]

@@ -1,6 +1,6 @@
-"""What people and machines see of the engine: its log, and its figures in the format of Prometheus.
+"""Metrics in the Prometheus format, and the configuration of logging.
 
-Figures are read when they are asked for, from the frozen snapshots that every part gives of itself.
+Metrics are read at the time of a request, from frozen snapshots of the engine's parts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.metrics.histogram import Distribution
 
 
 class Figure(Struct, frozen=True, kw_only=True):
-    """One metric at one moment; ``values`` are by label value, or under the empty text."""
+    """Metric at one moment. ``values`` are by label value, or under the empty text if there is no label."""
 
     name: str
     help: str
@@ -43,7 +43,7 @@ def histogram(name: str, help: str, distribution: Distribution) -> Figure:
 
 
 class Telemetry:
-    """Renders what ``read`` gives at the moment of asking."""
+    """Prometheus exposition of the metrics that ``read`` returns at the time of a request."""
 
     def __init__(self, read: Callable[[], Iterator[Figure]]) -> None:
         self._read = read
@@ -78,7 +78,7 @@ def _histogram(name: str, help: str, distribution: Distribution) -> Metric:
 
 
 def configure_logging(form: str, level: str) -> None:
-    """One line per change of state, on standard error; ``form`` is ``console`` or ``json``."""
+    """Configure logging to standard error, one line for each event. ``form`` is ``console`` or ``json``."""
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -87,7 +87,7 @@ def configure_logging(form: str, level: str) -> None:
     if form == "json":
         processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
     else:
-        plain = structlog.dev.plain_traceback  # the default draws it with all locals, for seconds
+        plain = structlog.dev.plain_traceback  # the default formatter prints all locals, which takes seconds
         processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
     structlog.configure(
         processors=processors,
@@ -95,19 +95,19 @@ def configure_logging(form: str, level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, handlers=[_OfLibraries()], force=True)
-    # It warns of every request that is not HTTP; who sent it was told, and anyone may send one.
+    logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
+    # uvicorn warns of every request that is not valid HTTP. Any client can send those, and gets a reply.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
-class _OfLibraries(logging.Handler):
-    """What libraries log, as lines like ours: whatever it is, it must not fail where they log it."""
+class _LibraryHandler(logging.Handler):
+    """Handler that turns log records of libraries into events like the engine's. Never raises in the library."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
-        except Exception:  # its arguments do not fit it
+        except Exception:  # the arguments do not match the format
             message = str(record.msg)
-        more = {"exc_info": record.exc_info} if record.exc_info else {}
-        level = min(record.levelno // 10 * 10, logging.CRITICAL)  # libraries may have levels of their own in between
-        structlog.get_logger().log(level, message, library=record.name, **more)
+        fields = {"exc_info": record.exc_info} if record.exc_info else {}
+        level = min(record.levelno // 10 * 10, logging.CRITICAL)  # libraries may define levels in between
+        structlog.get_logger().log(level, message, library=record.name, **fields)

@@ -1,8 +1,8 @@
-"""How much each function was used: attempts by the minute for a day, and each project by the month.
+"""Usage statistics: attempts of each function by minute for one day, and of each project by month.
 
-An attempt counts in the minute in which it ends. Noting one costs a fraction of a microsecond; memory is bounded, in
-minutes and in functions times minutes, and the oldest go first. Minutes begin anew with the engine; who keeps the
-months on disk gives them back by ``restore``.
+An attempt counts in the minute in which it ends. Counting one costs a fraction of a microsecond. Memory is bounded by
+a number of minutes and a number of tallies (functions times minutes); the oldest are dropped first. Minutes start
+empty with the engine. Months are stored by a caller, which passes them to ``restore`` at start.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from msgspec import Struct
 
 from engine.model import ENGINE_FAULTS, Function, Outcome
 
-MINUTES = 1_440  #: kept
-TALLIES = 100_000  #: kept, over all minutes and functions
-MONTHS = 12
+MINUTES = 1_440  #: minutes kept
+TALLIES = 100_000  #: tallies kept, over all minutes and functions
+MONTHS = 12  #: months kept
 _MB_PER_GB = 1024
 
 
 class Tally(Struct, kw_only=True):
-    """What happened to one function in one stretch of time; seconds are of attempts."""
+    """Counts of one function in one period. ``seconds``, ``longest`` and ``shortest`` are durations of attempts."""
 
     count: int = 0
     function_errors: int = 0
@@ -51,11 +51,11 @@ class Tally(Struct, kw_only=True):
 
 
 class Stretch(Struct, frozen=True, kw_only=True):
-    """A stretch of time, and what happened in it; None if nothing did."""
+    """Period with its counts."""
 
     begin: float
     minutes: int
-    tally: Tally | None
+    tally: Tally | None  #: None: no attempts and no rejects
 
 
 class Month(Struct, frozen=True, kw_only=True):
@@ -65,19 +65,19 @@ class Month(Struct, frozen=True, kw_only=True):
 
 
 class Usage:
-    """``project_of`` gives the project of a function, None once it is gone."""
+    """Counters of usage. ``project_of`` returns the project of a function, None if it was deleted."""
 
     def __init__(self, project_of: Callable[[int], str | None]) -> None:
         self._project_of = project_of
-        self.on_use: Callable[[], None] = lambda: None  #: called when a function is first used in a minute
+        self.on_use: Callable[[], None] = lambda: None  #: called at the first use of a function in a minute
         self._minutes: deque[tuple[int, dict[int, Tally]]] = deque()
         self._now: dict[int, Tally] = {}
-        self._next = 0.0  #: when the current minute ends
+        self._next = 0.0  #: end of the current minute
         self._kept = 0  #: tallies in ``_minutes``, without the current minute
         self._months: dict[tuple[str, str], Tally] = {}
 
     def note(self, function: Function, outcome: Outcome) -> None:
-        """An attempt has ended."""
+        """Count an attempt that has ended."""
         tally = self._tally(function.function_id, outcome.ended_at)
         seconds = outcome.ended_at - outcome.started_at
         tally.count += 1
@@ -94,12 +94,12 @@ class Usage:
                 tally.function_errors += 1
 
     def note_reject(self, function_id: int | None, now: float) -> None:
-        """A request was refused for want of room; None if its function has gone meanwhile."""
+        """Count a request that was refused at a limit. ``function_id`` is None for a deleted function."""
         if function_id is not None:
             self._tally(function_id, now).rejects += 1
 
     def stretches(self, functions: Collection[int], begin: float, end: float, count: int = 60) -> Sequence[Stretch]:
-        """From ``begin`` to ``end``, both of them included, in up to ``count`` stretches of whole minutes."""
+        """Return the usage from ``begin`` to ``end``, both included, in up to ``count`` periods of whole minutes."""
         first, last = int(begin // 60), int(end // 60)
         size = max(1, -(-(last - first + 1) // count))
         sums: dict[int, Tally] = {}
@@ -112,7 +112,7 @@ class Usage:
         ]
 
     def totals(self, begin: float, end: float) -> Mapping[int, Tally]:
-        """Of each function that did anything from ``begin`` to ``end``; of none if that is before ``begin``."""
+        """Return the counts of each function used from ``begin`` to ``end``; empty if ``end`` is before ``begin``."""
         first, last = int(begin // 60), int(end // 60)
         found: dict[int, Tally] = {}
         for minute, tallies in self._minutes:
@@ -122,7 +122,7 @@ class Usage:
         return found
 
     def failures(self) -> Mapping[int, int]:
-        """Errors of each function, of the day that is kept; those of functions without any are not there."""
+        """Return the errors of each function in the minutes kept. Functions without errors are left out."""
         found: Counter[int] = Counter()
         for _, tallies in self._minutes:
             for function_id, tally in tallies.items():
@@ -131,7 +131,7 @@ class Usage:
         return found
 
     def months(self, project: str) -> Sequence[Month]:
-        """Oldest first."""
+        """Return the months of a project, oldest first."""
         return [
             Month(date=date, count=tally.count, gb_seconds=round(tally.work / _MB_PER_GB, 3))
             for (owner, date), tally in sorted(self.all_months().items(), key=itemgetter(0))
@@ -139,7 +139,7 @@ class Usage:
         ]
 
     def all_months(self) -> dict[tuple[str, str], Tally]:
-        """By project and date, with the running minute."""
+        """Return the months by project and date, including the current minute."""
         sums = {key: copy(tally) for key, tally in self._months.items()}
         minute, tallies = self._minutes[-1] if self._minutes else (0, {})
         for function_id, tally in tallies.items():
@@ -149,20 +149,20 @@ class Usage:
         return sums
 
     def restore(self, months: Mapping[tuple[str, str], Tally]) -> None:
-        """Once, before anything is noted."""
+        """Set the months of earlier runs. Call once, before anything is counted."""
         self._months = dict(months)
 
     def _tally(self, function_id: int, moment: float) -> Tally:
         if moment >= self._next:
-            self._turn(moment)
+            self._begin_minute(moment)
         tally = self._now.get(function_id)
         if tally is None:
             tally = self._now[function_id] = Tally()
             self.on_use()
         return tally
 
-    def _turn(self, moment: float) -> None:
-        """A new minute: the last one goes to its month, and what is too old goes altogether."""
+    def _begin_minute(self, moment: float) -> None:
+        """Begin a new minute: add the last one to its month, and drop minutes that are too old."""
         if self._minutes:
             self._keep_months()
             self._kept += len(self._now)
