@@ -1,4 +1,4 @@
-"""Doubles for tests, shipped with the engine: each passes the contract suite of the seam it stands for."""
+"""Doubles for tests, shipped with the engine. Each passes the contract suite of the seam that it implements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class ManualClock:
-    """Stands still until it is told to go on. It moves no timers: they follow the loop's own clock."""
+    """Clock that moves only by ``advance``. Timers are not affected: they follow the clock of the event loop."""
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self._now = now

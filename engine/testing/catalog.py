@@ -1,4 +1,4 @@
-"""The double of the catalog's store: functions and their asynchronous settings, kept in memory."""
+"""Double of the catalog store: functions and their asynchronous settings in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An executor without processes: handlers are callables of this process."""
+"""Executor without processes: handlers are callables in this process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Handler = Callable[[Any, "InlineContext"], Any]
 
 
 class InlineContext(Struct, frozen=True, kw_only=True):
-    """The part of the context object that a handler under test is likely to ask."""
+    """Part of a handler's context object: the methods that a handler under test is likely to call."""
 
     function: Function
     invocation: Invocation
 
-    def getRequestID(self) -> str:  # noqa: N802  (the platform's name, like those below)
+    def getRequestID(self) -> str:  # noqa: N802  (FunctionGraph's name, like those below)
         return self.invocation.request_id
 
     def getFunctionName(self) -> str:  # noqa: N802
@@ -38,16 +38,16 @@ class InlineContext(Struct, frozen=True, kw_only=True):
 
 
 class InlineExecutor:
-    """Runs the handler that stands under the function's name; the same Outcomes as in a process.
+    """Executor that calls the handler with the function's name. Returns the same outcomes as one with processes.
 
-    What it cannot do: interrupt a handler that does not await. ``running`` and ``done`` are for tests to look at.
+    A handler that does not await cannot be interrupted. Tests may read ``running``, ``done`` and ``retired``.
     """
 
     def __init__(self, handlers: Mapping[str, Handler], clock: Clock | None = None) -> None:
         self._handlers, self._clock = handlers, clock or SystemClock()
         self._cancelled: set[int] = set()
         self.running: dict[int, asyncio.Future[Any]] = {}
-        self.done: list[Invocation] = []  #: in the order in which they ended
+        self.done: list[Invocation] = []  #: in order of their end
         self.retired: list[tuple[int, frozenset[int]]] = []
 
     async def execute(self, function: Function, invocation: Invocation) -> Outcome:

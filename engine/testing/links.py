@@ -1,4 +1,4 @@
-"""Code packages by link, in memory."""
+"""Double of the store of code packages: packages by link in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.errors import BadLink, ObjectMissing
 
 
 class MemoryLinks:
-    """``objects`` are their blocks by links of the form ``obs://bucket/key``."""
+    """Code packages in memory. ``objects`` has their blocks by links of the form ``obs://bucket/key``."""
 
     def __init__(self, objects: Mapping[str, Sequence[bytes]]) -> None:
         self._objects = objects

@@ -1,4 +1,4 @@
-"""The double of the outbox: pending deliveries, kept in memory."""
+"""Double of the outbox: pending deliveries in memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from engine.model import DestinationSpec, Invocation, PendingDelivery
 
 
 class MemoryOutbox:
-    """``append`` stores an invocation that a delivery became."""
+    """Outbox over a dictionary by delivery id. ``append`` stores an invocation that a delivery became."""
 
-    def __init__(self, debts: dict[int, PendingDelivery], append: Callable[[Invocation], None]) -> None:
-        self._debts, self._append = debts, append
-        self.abandoned: dict[int, PendingDelivery] = {}
+    def __init__(self, pending: dict[int, PendingDelivery], append: Callable[[Invocation], None]) -> None:
+        self._pending, self._append = pending, append
+        self.abandoned: dict[int, PendingDelivery] = {}  #: deliveries given up
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
-        waiting = sorted(self._debts.values(), key=lambda pending: pending.due_at)
+        waiting = sorted(self._pending.values(), key=lambda pending: pending.due_at)
         each = min(each, max(1, rows // max(1, len({pending.destination for pending in waiting}))))
         due, counts = [], Counter[DestinationSpec]()
         for pending in waiting:
@@ -29,18 +29,18 @@ class MemoryOutbox:
         return due, min((pending.due_at for pending in waiting if pending.due_at > now), default=None)
 
     async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
-        self._debts.pop(pending.delivery_id, None)
+        self._pending.pop(pending.delivery_id, None)
         if append is not None:
             self._append(append)
 
     async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
-        known = self._debts[pending.delivery_id]
-        changed = replace(known, tries=known.tries + 1, error=error)
+        stored = self._pending[pending.delivery_id]
+        changed = replace(stored, tries=stored.tries + 1, error=error)
         if due_at is None:
             self.abandoned[pending.delivery_id] = replace(changed, due_at=math.inf)
-            del self._debts[pending.delivery_id]
+            del self._pending[pending.delivery_id]
         else:
-            self._debts[pending.delivery_id] = replace(changed, due_at=due_at)
+            self._pending[pending.delivery_id] = replace(changed, due_at=due_at)
 
     async def given_up(
         self, functions: Collection[int], offset: int, limit: int
@@ -51,19 +51,19 @@ class MemoryOutbox:
     async def pending(
         self, functions: Collection[int], after: int, limit: int
     ) -> tuple[Sequence[PendingDelivery], int]:
-        found = [one for id, one in sorted(self._debts.items()) if id > after and one.function_id in functions]
+        found = [one for id, one in sorted(self._pending.items()) if id > after and one.function_id in functions]
         return found[:limit], found[limit - 1].delivery_id if len(found) > limit else 0
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
-        pending = {**self._debts, **self.abandoned}
-        return [one for _, one in sorted(pending.items()) if one.key == key]
+        stored = self._pending | self.abandoned
+        return [one for _, one in sorted(stored.items()) if one.key == key]
 
     async def revive(
         self, functions: Collection[int], delivery_ids: Collection[int], now: float
     ) -> Sequence[PendingDelivery]:
-        known = self._debts | self.abandoned
-        mine = sorted(one for one, pending in known.items() if one in delivery_ids and pending.function_id in functions)
-        for one in mine:
-            self._debts[one] = replace(known[one], due_at=now, since=now, tries=0)
-            self.abandoned.pop(one, None)
-        return [self._debts[one] for one in mine]
+        stored = self._pending | self.abandoned
+        ids = sorted(id for id, pending in stored.items() if id in delivery_ids and pending.function_id in functions)
+        for id in ids:
+            self._pending[id] = replace(stored[id], due_at=now, since=now, tries=0)
+            self.abandoned.pop(id, None)
+        return [self._pending[id] for id in ids]

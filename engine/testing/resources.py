@@ -1,4 +1,4 @@
-"""The double of the resource store: what belongs to functions and projects, kept in memory."""
+"""Double of the resource store: resources of functions and projects in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.protocols import StoredResource
 
 
 class MemoryResourceStore:
-    """``forget`` does what the deletion of a function does on disk."""
+    """Resource store in memory. ``forget`` deletes an owner's resources, as deleting a function does on disk."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str, str], StoredResource] = {}

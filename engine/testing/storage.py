@@ -1,7 +1,7 @@
-"""The storage seams in memory: the same promises as on disk, but for outliving the process.
+"""Storage seams in memory, with the guarantees of the storage on disk except that of surviving the process.
 
-What is written is safe at the next turn of the loop, where callers and callbacks hear of it. To see what a restart
-sees, ask the same storage to ``recover`` again.
+Writes take effect at once; futures and callbacks are called at the next turn of the event loop. To simulate a restart,
+call ``recover`` on the same storage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.testing.outbox import MemoryOutbox
 
 
 class Row(Struct, kw_only=True):
-    """An invocation and all that became of it."""
+    """Invocation with its state, result and attempts."""
 
     invocation: Invocation
     state: State = State.WAIT
@@ -52,22 +52,22 @@ class Row(Struct, kw_only=True):
 
 
 class MemoryStorage:
-    """The seams side by side, over the same rows."""
+    """Storage in memory: all seams over the same rows."""
 
     def __init__(self, *, node: int = 1, idempotency_retention: float = 86_400.0) -> None:
         self.identity = Identity(node)
         self.rows: dict[int, Row] = {}
-        self.debts: dict[int, PendingDelivery] = {}
-        self.last_owed_id = 0
+        self.deliveries: dict[int, PendingDelivery] = {}
+        self.last_delivery_id = 0
         self.journal = MemoryJournal(self, idempotency_retention)
         self.records = MemoryRecords(self)
-        self.outbox = MemoryOutbox(self.debts, self._append)
+        self.outbox = MemoryOutbox(self.deliveries, self._append)
         self.catalog = MemoryCatalogStore()
 
-    def owe(self, invocation: Invocation, state: State, spec: DestinationSpec, due_at: float) -> None:
-        self.last_owed_id += 1
-        self.debts[self.last_owed_id] = PendingDelivery(
-            delivery_id=self.last_owed_id,
+    def add_delivery(self, invocation: Invocation, state: State, spec: DestinationSpec, due_at: float) -> None:
+        self.last_delivery_id += 1
+        self.deliveries[self.last_delivery_id] = PendingDelivery(
+            delivery_id=self.last_delivery_id,
             key=invocation.key,
             function_id=invocation.function_id,
             condition="success" if state is State.SUCCESS else "failure",
@@ -80,7 +80,7 @@ class MemoryStorage:
 
 
 class MemoryJournal:
-    """Satisfies ``Journal`` and ``Window``."""
+    """Implementation of ``Journal`` and ``Window``."""
 
     def __init__(self, storage: MemoryStorage, idempotency_retention: float) -> None:
         self._storage = storage
@@ -103,8 +103,8 @@ class MemoryJournal:
         except IdempotencyConflict as conflict:
             error = conflict
         stored = error is None and request_id == invocation.request_id
-        tell = None if then is None else (lambda: then(invocation, stored))
-        return at_the_next_turn(request_id, error, tell)
+        callback = None if then is None else (lambda: then(invocation, stored))
+        return at_the_next_turn(request_id, error, callback)
 
     def start(self, invocation: Invocation, started_at: float) -> None:
         row = self._storage.rows[invocation.key]
@@ -125,7 +125,7 @@ class MemoryJournal:
             row.attempts[before.attempt] = _attempt(before.attempt, outcome)
             row.attempts.pop(before.attempt - HISTORY, None)
         if settlement.owes is not None:
-            self._storage.owe(before, settlement.state, settlement.owes, outcome.ended_at)
+            self._storage.add_delivery(before, settlement.state, settlement.owes, outcome.ended_at)
         if then is not None:
             asyncio.get_running_loop().call_soon(then, settlement)
 
@@ -138,8 +138,8 @@ class MemoryJournal:
             row.state, row.ended_at = State.FAIL, outcome.ended_at
             row.code, row.message = outcome.code, outcome.message
             found = row.invocation.function_id, len(row.invocation.payload)
-        tell = None if then is None else (lambda: then(key, found, True))
-        return at_the_next_turn(found, None, tell)
+        callback = None if then is None else (lambda: then(key, found, True))
+        return at_the_next_turn(found, None, callback)
 
     async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
         waiting = [row for row in self._storage.rows.values() if row.state is State.WAIT]
@@ -202,11 +202,11 @@ class MemoryJournal:
     def store(self, invocation: Invocation, idempotency_key: str) -> str:
         """Return the request id, or that of the first use of the key. Raises IdempotencyConflict."""
         name, now = (invocation.function_id, idempotency_key), invocation.accepted_on_clock
-        known = self._idempotency_keys.get(name) if idempotency_key else None
-        if known is not None and known[2] > now:
-            if known[1] != invocation.payload:
+        earlier = self._idempotency_keys.get(name) if idempotency_key else None
+        if earlier is not None and earlier[2] > now:
+            if earlier[1] != invocation.payload:
                 raise IdempotencyConflict(idempotency_key)
-            return known[0]
+            return earlier[0]
         if idempotency_key:
             self._idempotency_keys[name] = invocation.request_id, invocation.payload, now + self._retention
         self._storage.rows[invocation.key] = Row(invocation=invocation)
@@ -231,11 +231,11 @@ class MemoryRecords:
         self._storage = storage
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
-        place = _newest if selection.functions else _place
-        looked_at, rows = Counter[float](), list[Row]()
-        for row in sorted((row for row in self._storage.rows.values() if _spanned(row, selection)), key=place):
-            looked_at[part := place(row)[0]] += 1
-            if _selected(row, selection) and looked_at[part] <= (selection.within or math.inf):
+        order = _newest if selection.functions else _list_order
+        scanned, rows = Counter[float](), list[Row]()
+        for row in sorted((row for row in self._storage.rows.values() if _spanned(row, selection)), key=order):
+            scanned[part := order(row)[0]] += 1
+            if _selected(row, selection) and scanned[part] <= (selection.within or math.inf):
                 rows.append(row)
         page = islice(rows, selection.offset, selection.offset + selection.limit)
         return [replace(_record(row), payload=b"", result=b"", log=b"", attempts=()) for row in page], len(rows)
@@ -245,7 +245,7 @@ class MemoryRecords:
         return None if row is None else _record(row)
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
-        owing = {pending.key for pending in self._storage.debts.values() if pending.due_at is not None}
+        undelivered = {pending.key for pending in self._storage.deliveries.values() if pending.due_at is not None}
         ended = [row for _, row in sorted(self._storage.rows.items()) if row.ended_at is not None]
         kept_rows, kept_size = len(ended), sum(row.size for row in ended)
         dropped: list[str] = []
@@ -253,7 +253,7 @@ class MemoryRecords:
         for row in ended:
             assert row.ended_at is not None
             over = kept_rows > rows or kept_size > size
-            if row.invocation.key not in owing and (over or row.ended_at <= now - age):
+            if row.invocation.key not in undelivered and (over or row.ended_at <= now - age):
                 kept_rows, kept_size = kept_rows - 1, kept_size - row.size
                 dropped.append(row.invocation.request_id)
                 self._drop(row.invocation.key)
@@ -264,23 +264,24 @@ class MemoryRecords:
 
     def _drop(self, key: int) -> None:
         del self._storage.rows[key]
-        for pending in [pending for pending in self._storage.debts.values() if pending.key == key]:
-            del self._storage.debts[pending.delivery_id]
+        for pending in [pending for pending in self._storage.deliveries.values() if pending.key == key]:
+            del self._storage.deliveries[pending.delivery_id]
 
 
 def _up_to(size: int, invocations: Sequence[Invocation]) -> tuple[Invocation, ...]:
-    """The first ones, until they have so many bytes of payload together."""
+    """Return the first invocations, until their payloads reach ``size`` bytes in total."""
     before = accumulate((len(one.payload) for one in invocations), initial=0)
     return tuple(one for one, read in zip(invocations, before, strict=False) if read < size)
 
 
-def at_the_next_turn(value: Any, error: Exception | None, tell: Callable[[], None] | None) -> asyncio.Future[Any]:
+def at_the_next_turn(value: Any, error: Exception | None, callback: Callable[[], None] | None) -> asyncio.Future[Any]:
+    """Return a future that gets the value or error at the next turn of the loop, after ``callback``."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
     def answer() -> None:
-        if tell is not None:
-            tell()
+        if callback is not None:
+            callback()
         if future.cancelled():
             return
         if error is None:
@@ -319,8 +320,8 @@ def _selected(row: Row, selection: Selection) -> bool:
     )
 
 
-def _place(row: Row) -> tuple[float, ...]:
-    """What runs, what waits for its turn, what waits for its time, what ended, newest first."""
+def _list_order(row: Row) -> tuple[float, ...]:
+    """Return the sort key of a list: running, ready, delayed, then ended with the newest first."""
     invocation = row.invocation
     if row.state is State.RUNNING:
         return (0, invocation.key)

@@ -1,4 +1,4 @@
-"""Doubles of what sources of triggers write to: cursors beside the invocations, and a plugin's own tables."""
+"""Doubles of the stores of trigger sources: cursors over the same invocations, and the tables of a plugin."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class MemoryCursors:
             self._positions[move.trigger_id] = {**self._positions.get(move.trigger_id, {}), **move.positions}
         ids = ["" if error else self._append(*request) for request in requests]
 
-        def tell() -> None:
+        def callback() -> None:
             for (invocation, _), request_id in zip(requests, ids, strict=True):
                 if then is not None:
                     then(invocation, request_id == invocation.request_id)
 
-        return at_the_next_turn(ids, error, tell)
+        return at_the_next_turn(ids, error, callback)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -57,9 +57,9 @@ class MemoryCursors:
         generation = msgspec.json.decode(row.body, type=dict[str, object]).get("generation") if row else None
         if row is None or (row.owner, generation) != (move.owner, move.generation):
             return "the trigger was changed or deleted meanwhile"
-        there = self._positions.get(move.trigger_id, {})
-        moved = next((name for name, position in move.expected.items() if there.get(name) != position), None)
-        return "" if moved is None else f"its cursor {moved!r} is not where it was"
+        stored = self._positions.get(move.trigger_id, {})
+        moved = next((name for name, position in move.expected.items() if stored.get(name) != position), None)
+        return "" if moved is None else f"its cursor {moved!r} is not at the expected position"
 
 
 class MemoryStore:
@@ -84,7 +84,7 @@ class MemoryStore:
 
     async def purge(self, table: str, until: str, *, after: str = "", limit: int = 1000) -> int:
         rows = self._tables.get(table, {})
-        gone = sorted(key for key in rows if after < key < until)[:limit]
-        for key in gone:
+        purged = sorted(key for key in rows if after < key < until)[:limit]
+        for key in purged:
             del rows[key]
-        return len(gone)
+        return len(purged)

@@ -92,7 +92,7 @@ class Delivering(Struct, kw_only=True):
         await ended(seams, at=self.clock.now(), owes=to, **fields)
         self.clock.advance(1.0)
         self.delivery.wake()
-        return self.storage.debts[self.storage.last_owed_id]
+        return self.storage.deliveries[self.storage.last_delivery_id]
 
     async def owe_together(self, *to: DestinationSpec) -> None:
         """At this very moment."""
@@ -144,7 +144,7 @@ async def test_what_is_owed_is_delivered_once_and_forgotten() -> None:
         await asyncio.sleep(0)
 
         assert now.recorder.seen == [pending]
-        assert now.storage.debts == {}
+        assert now.storage.deliveries == {}
 
 
 async def test_a_delivery_that_fails_is_tried_again_later() -> None:
@@ -152,9 +152,9 @@ async def test_a_delivery_that_fails_is_tried_again_later() -> None:
         now.recorder.then = lambda _: OSError("closed")
         pending = await now.owe()
         await now.told(1)
-        await until(lambda: bool(now.storage.debts[pending.delivery_id].tries))
+        await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
 
-        next_attempt = now.storage.debts[pending.delivery_id]
+        next_attempt = now.storage.deliveries[pending.delivery_id]
         assert (next_attempt.tries, next_attempt.error) == (1, "closed")
         assert next_attempt.due_at > now.clock.now()
 
@@ -164,7 +164,7 @@ async def test_what_cannot_be_delivered_is_given_up_at_once() -> None:
         now.recorder.then = lambda _: Undeliverable("nobody there")
         pending = await now.owe()
         await now.told(1)
-        await until(lambda: not now.storage.debts)
+        await until(lambda: not now.storage.deliveries)
 
         assert now.storage.outbox.abandoned[pending.delivery_id].error == "nobody there"
 
@@ -196,7 +196,7 @@ async def test_one_slow_destination_does_not_hold_up_the_others() -> None:
             await now.owe()
         await now.told(5)
 
-        assert list(now.storage.debts) == [first.delivery_id]
+        assert list(now.storage.deliveries) == [first.delivery_id]
         slow.set()
         await now.told(6)
 
@@ -259,7 +259,7 @@ async def test_what_is_owed_to_one_that_fails_again_waits_together_and_holds_up_
         await now.told(8)
 
         assert sorted(tried, key=str) == sorted([SPEC, SPEC, OTHER], key=str)
-        assert now.storage.debts == {}
+        assert now.storage.deliveries == {}
 
 
 async def test_what_has_waited_for_a_day_behind_one_that_fails_has_its_try_and_is_given_up() -> None:
@@ -293,7 +293,7 @@ async def test_one_that_is_left_alone_is_tried_with_one_at_once_when_that_is_ask
         await now.told(5)
 
         assert tried == 3
-        assert sorted(pending.tries for pending in now.storage.debts.values()) == [1, 1, 1]
+        assert sorted(pending.tries for pending in now.storage.deliveries.values()) == [1, 1, 1]
 
 
 async def test_one_is_tried_when_that_is_asked_for_though_another_hangs() -> None:
@@ -304,13 +304,13 @@ async def test_one_is_tried_when_that_is_asked_for_though_another_hangs() -> Non
         now.recorder.then = lambda _: anyio.sleep_forever()
         await now.owe_together(SPEC, SPEC)
         await until(lambda: len(now.recorder.seen) == 2)
-        hanging, waiting = sorted(pending.delivery_id for pending in now.storage.debts.values())[1:]
+        hanging, waiting = sorted(pending.delivery_id for pending in now.storage.deliveries.values())[1:]
         now.recorder.then = lambda _: None
         now.delivery.probe([SPEC])
         await now.told(2)
-        await until(lambda: waiting not in now.storage.debts)
+        await until(lambda: waiting not in now.storage.deliveries)
 
-        assert now.delivery.delivery_status(now.storage.debts[hanging]).under_way
+        assert now.delivery.delivery_status(now.storage.deliveries[hanging]).under_way
 
 
 async def test_what_is_owed_tells_whether_its_destination_fails_and_when_that_is_tried_again() -> None:
@@ -318,7 +318,7 @@ async def test_what_is_owed_tells_whether_its_destination_fails_and_when_that_is
         now.recorder.then = lambda pending: OSError("closed") if pending.destination == SPEC else None
         await now.owe()
         await now.told(1)
-        [first] = now.storage.debts.values()
+        [first] = now.storage.deliveries.values()
         once = now.delivery.delivery_status(first)
         await now.owe_together(SPEC, SPEC)
         await now.told(2)
@@ -366,9 +366,9 @@ async def test_a_destination_that_hangs_is_left_and_tried_again() -> None:
     async with delivering(longest=0.01) as now:
         now.recorder.then = lambda _: anyio.sleep_forever()
         pending = await now.owe()
-        await until(lambda: bool(now.storage.debts[pending.delivery_id].tries))
+        await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
 
-        assert now.storage.debts[pending.delivery_id].error == "the destination took longer than 0.01 s"
+        assert now.storage.deliveries[pending.delivery_id].error == "the destination took longer than 0.01 s"
         assert now.delivery.statistics().under_way == 0
 
 
