@@ -1,4 +1,4 @@
-"""Protocols: every seam of the engine, each with a contract suite."""
+"""Protocols: the seams of the engine, each with a contract suite."""
 
 from engine.protocols.audit import (
     Audit,

@@ -1,4 +1,4 @@
-"""Who is told of what was done over the control plane. With nobody to tell, nothing is put together."""
+"""Control-plane audit events, built only while someone subscribes."""
 
 from __future__ import annotations
 
@@ -13,45 +13,48 @@ log = structlog.get_logger("functiond.audit")
 
 
 class Trace(Struct, frozen=True, kw_only=True):
-    """One operation of the API that changed something, or was refused."""
+    """Audit event: an API operation that changed something or was refused."""
 
     trace_id: str
-    time: float
-    operation: str  #: its name in the vendor's SDK, such as CreateFunction
+    time: float  #: seconds since the epoch
+    operation: str  #: name in the vendor's SDK, such as CreateFunction
     project: str
     resource_type: str  #: function, version, alias, trigger, event, dependency, delivery, or invocation
     resource_id: str
     resource_name: str
     code: int  #: HTTP status
-    user: str  #: access key, or the beginning of a token's SHA-256; empty where no credentials are needed
+    user: str  #: access key, or the beginning of a token's SHA-256; empty if no credentials are required
     source_ip: str
-    request_id: str  #: the reply's X-Request-Id, which errors have; else the trace's own id
+    request_id: str  #: X-Request-Id of an error reply; otherwise the trace id
     method: str
-    path: str  #: as it came, with the query
-    request: Any  #: body as JSON data without secrets; None if there is none to show
-    response: Any  #: likewise
+    path: str  #: path as received, with the query
+    request: Any  #: body as JSON data without secrets; None: no body to show
+    response: Any  #: body of the reply, in the same form
 
 
 Listener = Callable[[Trace], None]
 
 
 class Audit(Protocol):
-    """The traces of the control plane."""
+    """Traces of the control plane."""
 
     def subscribed(self, listener: Listener) -> AbstractContextManager[None]:
-        """Within this, call ``listener`` in the loop after each operation; it must return at once."""
+        """Call ``listener`` in the event loop after each operation, while the block is entered.
+
+        The listener must return at once.
+        """
         ...
 
 
 class AuditTrail:
-    """Satisfies ``Audit``, for those who leave traces."""
+    """Implementation of ``Audit``, with ``tell`` for publishing traces."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
 
     @property
     def heard(self) -> bool:
-        """Whether anybody listens."""
+        """True while someone subscribes."""
         return bool(self._listeners)
 
     @contextmanager
@@ -63,8 +66,9 @@ class AuditTrail:
             self._listeners.remove(listener)
 
     def tell(self, trace: Trace) -> None:
+        """Publish a trace to all listeners."""
         for listener in list(self._listeners):
             try:
                 listener(trace)
-            except Exception:  # what was done is done, and its caller gets the answer
-                log.exception("a listener failed", operation=trace.operation)
+            except Exception:  # an error of a listener must not affect the operation or its reply
+                log.exception("audit listener failed", operation=trace.operation)

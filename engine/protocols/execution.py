@@ -13,16 +13,19 @@ from engine.model.invocation import (
 
 
 class Executor(Protocol):
-    """Runs one attempt in an instance of the function."""
+    """Executor of attempts in instances of functions."""
 
     async def execute(self, function: Function, invocation: Invocation) -> Outcome:
-        """Run it to its end or to the function's timeout. Whatever user code does is an Outcome."""
+        """Run one attempt to its end or to the function's timeout.
+
+        User code never causes an exception here: everything it does becomes an outcome.
+        """
         ...
 
     def cancel(self, key: int) -> bool:
-        """End the running invocation at once, with Outcome 4208; False if it does not run here."""
+        """End a running invocation at once, with outcome 4208. Return False if it does not run."""
         ...
 
     async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
-        """Drop a function's idle instances, but for those of the revisions to ``keep``; busy ones go when done."""
+        """Drop a function's idle instances, except those of the revisions to ``keep``. Busy ones exit when idle."""
         ...

@@ -1,4 +1,4 @@
-"""One operation of an HTTP API, as its document tells it."""
+"""Description of an HTTP API operation, for the API document."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Operation(Struct, frozen=True, kw_only=True):
     name: str
     method: str
     path: str
-    body: Any = None  #: a type; None if there is no body
+    body: Any = None  #: type of the body; None: no body
     optional: bool = False  #: the body may be left out
-    reply: Any = None  #: a type; None if the reply is empty
+    reply: Any = None  #: type of the reply; None: empty reply
     status: int = 200
     query: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
-    content: str = JSON  #: of the reply
-    problem: Any = None  #: the type of a refusal; None: that of the API itself
-    own: bool = False  #: not of the platform's API, or of none of its SDK
-    lacks: str = ""  #: what this machine has not; the answer is that for an account without it
+    content: str = JSON  #: content type of the reply
+    problem: Any = None  #: type of an error reply; None: the API's own type
+    own: bool = False  #: not part of the vendor's API, or not of its SDK
+    lacks: str = ""  #: feature that this engine does not have; the reply is that for an account without it

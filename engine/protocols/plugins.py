@@ -1,4 +1,4 @@
-"""Plugins: destinations, code links, the rules of a trigger kind, and the registration of all three."""
+"""Plugins: destinations, code links, rules of trigger kinds, and their registration."""
 
 from __future__ import annotations
 
@@ -17,92 +17,98 @@ from engine.protocols.triggers import EventSink, PluginContext, PluginService, T
 
 
 class DeliveryContext(Protocol):
-    """What a destination may use while it delivers one outcome."""
+    """Context of a destination while it delivers one outcome."""
 
     @property
     def plugin(self) -> PluginContext:
-        """What all parts of its plugin may use."""
+        """Context shared by all parts of the plugin."""
         ...
 
     def hop(self) -> int:
-        """The ``hops`` of events that the outcome becomes here. Raises Undeliverable for what looks like a loop."""
+        """Return the ``hops`` of events made from the outcome. Raises Undeliverable if the number suggests a loop."""
         ...
 
     async def accept(self, request: Request) -> str:
-        """Turn the delivery into an invocation here, in one transaction with its being delivered."""
+        """Turn the delivery into an invocation of this engine, in one transaction with its removal from the outbox.
+
+        Returns the request id.
+        """
         ...
 
 
 class Destination(Protocol):
-    """Where an outcome goes. May see the same outcome twice, with the same ``delivery_id``."""
+    """Receiver of outcomes. May get the same outcome twice, with the same ``delivery_id``."""
 
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
-        """Carry ``record`` (the documented JSON) there. Raise to be called again later."""
+        """Deliver ``record`` (FunctionGraph's documented JSON). Raise an exception to be called again later."""
         ...
 
 
 class Undeliverable(Exception):
-    """Raised by a destination: trying again will not help."""
+    """Error that a destination raises if a retry cannot succeed."""
 
 
 class CodeLinks(Protocol):
-    """Finds code packages by their links, in the one store that the settings name, whatever host a link names."""
+    """Store of code packages that links refer to.
+
+    The settings name the only store that is read. The host in a link is ignored.
+    """
 
     def open(self, link: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The package's bytes, block by block.
+        """Open a package and return its bytes, block by block.
 
-        Entering raises BadLink, ObjectMissing, StoreRefused and StoreUnavailable; reading on, StoreUnavailable.
+        Entering raises BadLink, ObjectMissing, StoreRefused and StoreUnavailable; reading raises StoreUnavailable.
         """
         ...
 
 
 class TriggerRules(Struct, frozen=True, kw_only=True):
-    """What holds for a kind of triggers, beside what its options check.
+    """Rules of a trigger kind, in addition to the checks of its options.
 
-    Options mark their fields by ``msgspec.Meta(extra=...)``: with ``secret`` a field is shown to nobody, with
-    ``fixed`` it stays as it was created. Their ``__post_init__`` may raise InvalidField.
+    Options mark their fields by ``msgspec.Meta(extra=...)``. A field with ``secret`` is never shown; a field with
+    ``fixed`` cannot be changed after creation. Their ``__post_init__`` may raise InvalidField.
     """
 
-    vendor: bool = False  #: unknown keys are passed over and logged; other kinds refuse them
+    vendor: bool = False  #: ignore and log unknown keys of the options; other kinds refuse them
     may_disable: bool = True
     starts_disabled: bool = False
-    pulls: bool = False  #: is one of the ten that a version may have of these kinds together
-    per_project: int = 0  #: how many a project may have; 0: any number
-    unique: tuple[str, ...] = ()  #: options that, together, differ between the triggers of a version
-    #: Whether two triggers of a project exclude each other; the last argument tells if they are of one function.
+    pulls: bool = False  #: counts towards the ten triggers of pull kinds that a version may have
+    per_project: int = 0  #: triggers that a project may have; 0: no limit
+    unique: tuple[str, ...] = ()  #: options whose combination must differ between the triggers of a version
+    #: Return whether two triggers of a project exclude each other. Arguments: options of both, True for one function.
     conflicts: Callable[[Any, Any, bool], bool] | None = None
-    mode: Callable[[Any], Mode] | None = None  #: the invocation mode that options ask for
-    mode_option: str = ""  #: the option by which they do
-    #: After a change the new source starts before the old one stops: for push sources, which answer all the time.
+    mode: Callable[[Any], Mode] | None = None  #: options -> invocation mode that they select
+    mode_option: str = ""  #: option that selects the invocation mode
+    #: After a change, start the new source before the old one stops: for push sources, which must always answer.
     start_before_stop: bool = False
-    #: What a reply has beside the options: options, trigger id, URN, settings of the plugin's service.
+    #: Return fields of a reply besides the options. Arguments: options, trigger id, URN, settings of the service.
     reply_fields: Callable[[Any, str, str, Any], Mapping[str, Any]] | None = None
-    #: The same of what only its running service knows: the service, options, trigger id, URN.
+    #: Return reply fields that need the running service. Arguments: service, options, trigger id, URN.
     runtime_fields: Callable[[Any, Any, str, str], Mapping[str, Any]] | None = None
-    #: Entered, and raising nothing, while a trigger is stored and enabled, whether its source runs or not: the service,
-    #: options, its door.
+    #: Context entered while a trigger is stored and enabled, even if its source does not run. Must not raise.
+    #: Arguments: service, options, event sink.
     on_registered: Callable[[Any, Any, EventSink], AbstractContextManager[None]] | None = None
-    #: Where a trigger is reached, if it is known: its kind, options, and the settings of the plugin's service. Replies
-    #: show it as ``invoke_url``.
+    #: Return the address of a trigger as far as it is known, shown in replies as ``invoke_url``. Arguments: kind,
+    #: options, settings of the service.
     address: Callable[[str, Any, Any], str] | None = None
 
 
 class Plugin(Struct, frozen=True, kw_only=True):
-    """One service: its trigger and its destination, registered under the kinds it speaks for."""
+    """Module for one service: its trigger, its destination and its shared service, registered under its kinds."""
 
     kinds: tuple[str, ...]  #: trigger type codes and destination names, e.g. ``("OBS",)``
-    service: type[Struct] | None = None  #: its settings: the table ``[plugins.<first kind, in lower case>]``
-    options: type[Struct] | None = None  #: the trigger's ``event_data``
-    param: type[Struct] | None = None  #: the destination's ``param``
-    serve: Callable[[Any], PluginService] | None = None  #: service -> what runs for all its triggers and destinations
+    service: type[Struct] | None = None  #: settings, from the table ``[plugins.<first kind, in lower case>]``
+    options: type[Struct] | None = None  #: ``event_data`` of the trigger
+    param: type[Struct] | None = None  #: ``param`` of the destination
+    serve: Callable[[Any], PluginService] | None = None  #: settings -> service for all triggers and destinations
     trigger: Callable[[Any], Trigger] | None = None  #: options -> trigger
     destination: Callable[[Any], Destination] | None = None  #: param -> destination
-    code_links: Callable[[Any], CodeLinks | None] | None = None  #: service -> where code lies, if it is configured
+    code_links: Callable[[Any], CodeLinks | None] | None = None  #: settings -> store of code packages; None: not set
     modes: frozenset[Mode] = frozenset({Mode.ASYNC})
-    fixed_mode: bool = True  #: False: the invocation mode may be changed
+    fixed_mode: bool = True  #: False: the invocation mode can be changed
     rules: TriggerRules = TriggerRules()
 
     @property
     def table(self) -> str:
-        """The name of its settings below ``plugins``."""
+        """Name of the settings table under ``plugins``."""
         return self.kinds[0].lower()

@@ -1,1 +1,1 @@
-"""Storage of invocations, catalog and plugin tables."""
+"""Storage of invocations, functions, resources and plugin tables."""
