@@ -247,18 +247,18 @@ class Dispatcher:
         try:
             await asyncio.sleep(0)  # an entry already handed to a slot starts now
             if key in self._running:
-                self._scheduler.reinstate(key, gone=False)
+                self._scheduler.reinstate(key, ended=False)
                 return False
             outcome = Outcome(code=Code.CANCELLED, message=_CANCELLED, ended_at=self._clock.now())
             decided = self._journal.cancel(key, outcome, then=self._cancel_decided)
         except BaseException:
-            self._scheduler.reinstate(key, gone=False)
+            self._scheduler.reinstate(key, ended=False)
             raise
         return await decided is not None
 
     def _cancel_decided(self, key: int, found: tuple[int, int] | None, stored: bool) -> None:
         """Account for the result of a cancellation. Called by the journal, even if the caller was cancelled."""
-        self._scheduler.reinstate(key, gone=stored)
+        self._scheduler.reinstate(key, ended=stored)
         if found is not None:
             self._backlog.remove(*found)
             self._codes[Code.CANCELLED] = self._codes.get(Code.CANCELLED, 0) + 1

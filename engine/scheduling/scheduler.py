@@ -36,12 +36,12 @@ RETRY_DELAY = 1.0
 class _Withheld:
     """Invocation that is kept out of the queue while callers try to end it."""
 
-    __slots__ = ("callers", "entry", "gone")
+    __slots__ = ("callers", "ended", "entry")
 
     def __init__(self) -> None:
         self.callers = 0
         self.entry: Entry | None = None  #: entry that was removed, or pushed meanwhile
-        self.gone = False
+        self.ended = False
 
 
 class Scheduler:
@@ -122,16 +122,16 @@ class Scheduler:
         withheld.callers += 1
         withheld.entry = self._remove(function_id, key) or withheld.entry
 
-    def reinstate(self, key: int, *, gone: bool) -> None:
-        """Put a withheld entry back, unless it is ``gone`` for good: ended on disk."""
+    def reinstate(self, key: int, *, ended: bool) -> None:
+        """Put a withheld entry back, unless ``ended``: the end of the invocation is on disk."""
         withheld = self._withheld[key]
         withheld.callers -= 1
-        withheld.gone |= gone
-        if withheld.gone and self._reads:
+        withheld.ended |= ended
+        if withheld.ended and self._reads:
             self._ended.append(key)
         elif not withheld.callers:
             del self._withheld[key]
-            if withheld.entry is not None and not withheld.gone:
+            if withheld.entry is not None and not withheld.ended:
                 self._enqueue(withheld.entry)
 
     def hold(self, reason: str) -> None:

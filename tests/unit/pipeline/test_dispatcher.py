@@ -163,7 +163,7 @@ async def test_what_became_due_during_a_refused_cancel_is_not_forgotten(monkeypa
         now.scheduler.withhold(2, waiting.key)
         await until(lambda: now.storage.rows[waiting.key].ready)
         await asyncio.sleep(0)
-        now.scheduler.reinstate(waiting.key, gone=False)
+        now.scheduler.reinstate(waiting.key, ended=False)
 
         assert await now.end_of(waiting) is State.SUCCESS
 

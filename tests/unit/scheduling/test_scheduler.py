@@ -121,7 +121,7 @@ async def test_what_is_ended_on_disk_as_it_is_read_is_not_handed_out(tmp_path: P
                 await asyncio.sleep(0)
             scheduler.withhold(1, one.key)
             await seams.journal.cancel(
-                one.key, cancelled(), then=lambda key, _, on_disk: scheduler.reinstate(key, gone=on_disk)
+                one.key, cancelled(), then=lambda key, _, on_disk: scheduler.reinstate(key, ended=on_disk)
             )
 
             assert (await scheduler.take()).invocation.key == other.key
@@ -132,8 +132,8 @@ async def test_who_tries_to_end_it_second_does_not_lose_what_the_first_took_out(
         scheduler.push(waiting(key=750))
         scheduler.withhold(1, 750)
         scheduler.withhold(1, 750)
-        scheduler.reinstate(750, gone=False)
-        scheduler.reinstate(750, gone=False)
+        scheduler.reinstate(750, ended=False)
+        scheduler.reinstate(750, ended=False)
 
         assert (await scheduler.take()).invocation.key == 750
 
@@ -147,7 +147,7 @@ async def test_what_came_while_a_page_was_read_is_not_lost_if_it_cannot_be_ended
         scheduler.withhold(1, 760)
         disk.gives.set()
         await asyncio.sleep(0)
-        scheduler.reinstate(760, gone=False)
+        scheduler.reinstate(760, ended=False)
 
         assert (await scheduler.take()).invocation.key == 760
 
@@ -236,6 +236,6 @@ async def test_what_was_forgotten_when_its_function_closed_stays_out() -> None:
         scheduler.withhold(1, 1700)
         scheduler.close(1)
 
-        scheduler.reinstate(1700, gone=False)
+        scheduler.reinstate(1700, ended=False)
 
         assert (told, scheduler.statistics().waiting_in_memory) == ([1], 0)
