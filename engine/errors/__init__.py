@@ -1,4 +1,4 @@
-"""Errors: one tree, in three files."""
+"""Public names of the error tree: general errors, errors of object stores, and errors of triggers."""
 
 from engine.errors.errors import (
     AliasExists,

@@ -1,16 +1,16 @@
-"""Every error the engine raises, as one tree.
+"""Error tree of the engine.
 
     FunctiondError
     ├── SettingsError                 the engine cannot start as configured
     ├── DataDirectoryLocked           another engine owns the data directory
-    ├── DataDirectoryUnusable         its files are damaged, missing or foreign, or from a newer engine
-    ├── InvalidRequest                the caller must change something
+    ├── DataDirectoryUnusable         files are damaged, missing, foreign, or written by a newer engine
+    ├── InvalidRequest                the caller must change the request
     │   ├── InvalidField              ... in one named field
     │   │   ├── CodeMissing  BadLink  NoInterpreter
     │   │   ├── BadExtraVersion  BadWeight  SameVersion
     │   │   ├── TooManyVariables  VariablesTooLarge
     │   │   └── BadQuery  BadMetricQuery  BadEvent  BadDependency  TooManyReserved
-    │   ├── NotJson                   ... the body is not the JSON we need
+    │   ├── NotJson                   ... the body is not the expected JSON
     │   ├── NothingToPublish
     │   └── PayloadTooLarge
     │       └── CodePackageTooLarge  InlineCodeTooLarge
@@ -23,39 +23,39 @@
     │   ├── FunctionExists  DependencyExists
     │   ├── VersionExists  AliasExists  VersionTaken
     │   └── IdempotencyConflict
-    ├── Forbidden                     known, but not allowed
+    ├── Forbidden                     understood, but not allowed
     │   ├── TooManyVersions  TooManyAliases  VersionInUse  AliasInUse
     │   ├── TooManyFunctions  TooManyEvents  TooManyDependencies
     │   ├── EventTooLarge  EventExists
     │   └── CodeQuotaExceeded
-    ├── DependencyInUse               something else must be changed first
-    ├── Unsupported                   this machine has no such feature
-    ├── Unauthorized                  who asks has not shown who it is
-    ├── FunctionDisabled              its concurrency is set to 0
-    ├── Overloaded                    try again after ``retry_after`` seconds
+    ├── DependencyInUse               another object must be changed first
+    ├── Unsupported                   this engine has no such feature
+    ├── Unauthorized                  credentials are missing or wrong
+    ├── FunctionDisabled              maximum number of instances is 0
+    ├── Overloaded                    retry after ``retry_after`` seconds
     │   ├── BacklogFull
     │   ├── TooManyFailures
     │   └── SynchronousCallsFull
-    ├── Unavailable                   the engine cannot promise anything now; retry later
+    ├── Unavailable                   the engine cannot accept work now; retry later
     │   ├── ShuttingDown
     │   ├── DiskLow
     │   ├── NotStored                 certainly not on disk
     │   └── OutcomeUnknown            may or may not be on disk
-    └── CallTimedOut                  a synchronous caller stopped waiting; a run that has begun goes on
+    └── CallTimedOut                  a synchronous call waited too long; a started run continues
 
-What *user code* does wrong is never one of these: it is an ``Outcome``.
-An error carries its data as attributes and writes its own message; HTTP maps class to status in one table.
+Failures of user code are never part of this tree: they are ``Outcome`` values.
+Each error carries its data as attributes and composes its own message. ``http/api/errors.py`` maps classes to statuses.
 """
 
 from __future__ import annotations
 
 
 class FunctiondError(Exception):
-    """Root of everything the engine raises on purpose."""
+    """Base class of all errors that the engine raises on purpose."""
 
 
 class SettingsError(FunctiondError):
-    """A setting is unknown, out of range, or does not fit another."""
+    """Unknown setting, value out of range, or conflict between settings."""
 
 
 class DataDirectoryLocked(FunctiondError):
@@ -72,11 +72,11 @@ class DataDirectoryUnusable(FunctiondError):
 
 
 class InvalidRequest(FunctiondError):
-    """The request cannot be accepted as it is; sending it again unchanged will not help."""
+    """Request that cannot be accepted. Sending it again unchanged fails again."""
 
 
 class InvalidField(InvalidRequest):
-    """``field`` holds ``value``; ``allowed`` says what would do."""
+    """Field with an unacceptable value. ``allowed`` describes the accepted values."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
@@ -91,7 +91,7 @@ class CodeMissing(InvalidField):
 
 
 class NoInterpreter(InvalidField):
-    """The runtime is a good one, but this machine has nothing that runs it."""
+    """Supported runtime for which this machine has no interpreter. ``advice`` describes how to get one."""
 
     def __init__(self, runtime: str, advice: str) -> None:
         super().__init__("runtime", runtime, advice)
@@ -108,19 +108,19 @@ class VariablesTooLarge(InvalidField):
 
 
 class BadQuery(InvalidField):
-    """A parameter of a query, not a field of a body that may have the same name."""
+    """Invalid query parameter, as opposed to a field of the body with the same name."""
 
 
 class BadEvent(InvalidField):
-    """A saved test event has a wrong name or content."""
+    """Invalid name or content of a saved test event."""
 
 
 class BadDependency(InvalidField):
-    """A dependency has a wrong name, runtime or package."""
+    """Invalid name, runtime or package of a dependency."""
 
 
 class BadMetricQuery(InvalidField):
-    """A query for workflow metrics; these answer in a shape of their own."""
+    """Invalid query for workflow metrics. The API reports these errors in a format of their own."""
 
 
 class TooManyReserved(InvalidField):
@@ -140,7 +140,7 @@ class BadWeight(InvalidField):
 
 class SameVersion(InvalidField):
     def __init__(self, version: str) -> None:
-        super().__init__("additional_version", version, "must be another than the alias's main version")
+        super().__init__("additional_version", version, "must differ from the main version of the alias")
 
 
 class NothingToPublish(InvalidRequest):
@@ -169,11 +169,11 @@ class CodePackageTooLarge(PayloadTooLarge):
 
 class InlineCodeTooLarge(PayloadTooLarge):
     def explain(self, limit: int) -> str:
-        return f"inline code may have {limit} bytes: send a zip package"
+        return f"inline code is larger than the {limit} bytes allowed: send a zip package"
 
 
 class NotFound(FunctiondError):
-    """What the request names does not exist (here, or not for this project)."""
+    """Object that does not exist in this engine or in the project of the caller."""
 
 
 class UnknownFunction(NotFound):
@@ -221,7 +221,7 @@ class NoAsyncSettings(NotFound):
 
 
 class Conflict(FunctiondError):
-    """The request contradicts what is already there."""
+    """Request that conflicts with an existing object."""
 
 
 class FunctionExists(Conflict):
@@ -246,7 +246,7 @@ class AliasExists(Conflict):
 
 class VersionTaken(Conflict):
     def __init__(self, version: str, alias: str) -> None:
-        super().__init__(f"alias {alias} already stands for version {version}: a version has one alias at most")
+        super().__init__(f"version {version} already has the alias {alias}: a version can have only one alias")
 
 
 class IdempotencyConflict(Conflict):
@@ -255,7 +255,7 @@ class IdempotencyConflict(Conflict):
 
 
 class Forbidden(FunctiondError):
-    """Understood, but not allowed to this caller."""
+    """Valid request that is not allowed: it exceeds a limit, or the object is in use."""
 
 
 class TooManyFunctions(Forbidden):
@@ -270,7 +270,7 @@ class TooManyEvents(Forbidden):
 
 class EventTooLarge(Forbidden):
     def __init__(self, limit: int) -> None:
-        super().__init__(f"a test event may have {limit} bytes")
+        super().__init__(f"the test event is larger than the {limit} bytes allowed")
 
 
 class EventExists(Forbidden):
@@ -280,11 +280,11 @@ class EventExists(Forbidden):
 
 class TooManyDependencies(Forbidden):
     def __init__(self, owner: str, limit: int) -> None:
-        super().__init__(f"{owner} may have {limit} dependencies")
+        super().__init__(f"{owner} may have at most {limit} dependencies")
 
 
 class CodeQuotaExceeded(Forbidden):
-    """Sizes are bytes of packages as they were uploaded, each counted once."""
+    """Code quota of a project exceeded. Sizes are in bytes of uploaded packages, each package counted once."""
 
     def __init__(self, used: int, size: int, limit: int) -> None:
         super().__init__(
@@ -324,18 +324,18 @@ class AliasInUse(Forbidden):
 
 
 class Unauthorized(FunctiondError):
-    """Credentials are missing or wrong; the message says which part of them, and never what they hold."""
+    """Missing or wrong credentials. The message names the wrong part and never contains its value."""
 
 
 class FunctionDisabled(FunctiondError):
-    retry_after = 60  #: seconds: somebody has to switch it on
+    retry_after = 60  #: seconds; the function must be enabled by a person or program first
 
     def __init__(self, name: str) -> None:
         super().__init__(f"Function Disabled: {name} has its maximum number of instances set to 0")
 
 
 class Overloaded(FunctiondError):
-    """Refused to protect what was accepted before; ``retry_after`` is in seconds."""
+    """Request rejected to protect accepted work. ``retry_after`` is in seconds."""
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         self.retry_after = retry_after
@@ -358,7 +358,7 @@ class SynchronousCallsFull(Overloaded):
 
 
 class Unavailable(FunctiondError):
-    """The engine cannot take this on now; ``retry_after`` is in seconds."""
+    """Request that the engine cannot accept now. ``retry_after`` is in seconds."""
 
     def __init__(self, message: str, retry_after: int = 2) -> None:
         self.retry_after = retry_after
@@ -377,14 +377,14 @@ class DiskLow(Unavailable):
 
 
 class NotStored(Unavailable):
-    """The write failed and is certainly not on disk: sending it again is safe."""
+    """Failed write that is certainly not on disk, so that sending the request again is safe."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"not stored: {problem}", retry_after=5)
 
 
 class OutcomeUnknown(Unavailable):
-    """The write failed in a way that may still have reached the disk (a retry may run it twice)."""
+    """Failed write that may have reached the disk. Sending the request again may run it twice."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"outcome unknown: {problem}", retry_after=5)
@@ -393,7 +393,7 @@ class OutcomeUnknown(Unavailable):
 class CallTimedOut(FunctiondError):
     def __init__(self, seconds: float, request_id: str = "", *, begun: bool = True) -> None:
         self.seconds, self.request_id, self.begun = seconds, request_id, begun
-        advice = "the run goes on. Invoke asynchronously to learn its end"
+        advice = "the run continues. Invoke asynchronously to be able to query the result"
         if not begun:
-            advice = "its turn did not come, and it will not run. Call again, or invoke asynchronously to let it wait"
+            advice = "the call was not started and will not run. Call again, or invoke asynchronously to queue it"
         super().__init__(f"no result within {seconds:g} s; {advice}")

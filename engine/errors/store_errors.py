@@ -1,13 +1,13 @@
-"""What can go wrong with an object in a store: branches of the tree in ``engine.errors.errors``.
+"""Errors of object stores: branches of the tree in ``engine.errors.errors``.
 
 InvalidField
-└── BadLink             no store could have such an object
+└── BadLink             link that no store can resolve
 NotFound
-└── ObjectMissing       the store has no such object or bucket
+└── ObjectMissing       no such object or bucket in the store
 Forbidden
-└── StoreRefused        it does not let this engine in
+└── StoreRefused        access denied by the store
 Unavailable
-└── StoreUnavailable    it does not answer, or not in time
+└── StoreUnavailable    no answer from the store, or none in time
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.errors.errors import Forbidden, InvalidField, NotFound, Unavailable
 
 
 class BadLink(InvalidField):
-    """A link to an object that no store could have."""
+    """Link that does not name an object of any store."""
 
     def __init__(self, link: str, allowed: str, field: str = "code_url") -> None:
         self.link = link
@@ -25,8 +25,8 @@ class BadLink(InvalidField):
 
 class ObjectMissing(NotFound):
     def __init__(self, bucket: str, key: str, missing: str = "object") -> None:
-        place = f"bucket {bucket}, key {key}" if key else f"bucket {bucket}"
-        super().__init__(f"the object store has no such {missing}: {place}")
+        location = f"bucket {bucket}, key {key}" if key else f"bucket {bucket}"
+        super().__init__(f"the object store has no such {missing}: {location}")
 
 
 class StoreRefused(Forbidden):

@@ -1,18 +1,18 @@
-"""What can be wrong with a trigger: a branch of the tree in ``errors``, where each leaf knows the trigger's kind.
+"""Errors of triggers: branches of the tree in ``engine.errors.errors``. Most carry the kind of the trigger.
 
 FunctiondError
 ├── InvalidField
-│   ├── UnknownTriggerType        no plugin knows the kind that shall be created
+│   ├── UnknownTriggerType        no plugin provides the kind to create
 │   └── InvalidTrigger
-│       ├── StatusFixed           this kind cannot be disabled
-│       └── InvocationModeFixed   this kind is invoked asynchronously, whatever is asked
+│       ├── StatusFixed           kind that cannot be disabled
+│       └── InvocationModeFixed   kind that always invokes asynchronously
 ├── NotFound
-│   ├── NoTriggerType             no plugin knows the kind that a path names
+│   ├── NoTriggerType             no plugin provides the kind in the path
 │   └── UnknownTrigger
 ├── Conflict
-│   ├── CursorMoved               a source is not the one that moves its trigger's cursors any more
-│   ├── TriggerExists             the version has one like it
-│   └── TriggerClash              another trigger has what it needs
+│   ├── CursorMoved               cursors were moved by another source, or the trigger was changed
+│   ├── TriggerExists             the version already has an equal trigger
+│   └── TriggerClash              another trigger occupies a resource that this one needs
 └── Forbidden
     └── TooManyTriggers
 """
@@ -26,9 +26,9 @@ from engine.errors.errors import Conflict, Forbidden, InvalidField, NotFound
 
 
 class UnknownTriggerType(InvalidField):
-    def __init__(self, kind: str, known: Sequence[str]) -> None:
-        near = difflib.get_close_matches(kind.upper(), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    def __init__(self, kind: str, registered: Sequence[str]) -> None:
+        near = difflib.get_close_matches(kind.upper(), registered, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(registered)}"
         super().__init__("trigger_type_code", kind, hint)
 
 
@@ -40,12 +40,12 @@ class InvalidTrigger(InvalidField):
 
 class StatusFixed(InvalidTrigger):
     def __init__(self, kind: str, status: str) -> None:
-        super().__init__(kind, "trigger_status", status, "it cannot be disabled: delete it instead")
+        super().__init__(kind, "trigger_status", status, "a trigger of this kind cannot be disabled: delete it instead")
 
 
 class InvocationModeFixed(InvalidTrigger):
     def __init__(self, kind: str, field: str, value: object, hint: str = "") -> None:
-        allowed = f"it invokes its function asynchronously, and the invocation mode cannot be changed{hint}"
+        allowed = f"this kind invokes its function asynchronously; the invocation mode cannot be changed{hint}"
         super().__init__(kind, field, value, allowed)
 
 
@@ -75,10 +75,12 @@ class TriggerExists(Conflict):
 class TriggerClash(Conflict):
     def __init__(self, kind: str, trigger_id: str, function: str) -> None:
         self.kind, self.trigger_id = kind, trigger_id
-        super().__init__(f"the {kind} trigger {trigger_id} of {function} has what this one asks for")
+        super().__init__(
+            f"the {kind} trigger {trigger_id} of {function} already uses a resource that this trigger needs"
+        )
 
 
 class TooManyTriggers(Forbidden):
     def __init__(self, kind: str, limit: int, scope: str) -> None:
         self.kind, self.limit = kind, limit
-        super().__init__(f"{scope} may have {limit} triggers, and has them: delete one first (trigger type {kind})")
+        super().__init__(f"{scope} may have at most {limit} triggers: delete one first (trigger type {kind})")

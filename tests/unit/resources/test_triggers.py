@@ -216,7 +216,7 @@ async def test_a_version_has_ten_triggers_of_all_kinds_together(bench: Bench) ->
     await bench.create(**TIMER)
 
     for kind, data in (("TIMER", {**TIMER, "name": "other"}), ("webhook", {"address": "another"})):
-        with pytest.raises(TooManyTriggers, match="may have 10 triggers, and has them: delete one first"):
+        with pytest.raises(TooManyTriggers, match="may have at most 10 triggers: delete one first"):
             await bench.create(kind, **data)
 
 
