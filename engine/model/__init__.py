@@ -1,4 +1,4 @@
-"""Nouns of the engine: functions, requests, invocations and outcomes."""
+"""Data types of the engine: functions, requests, invocations and outcomes."""
 
 from engine.model.invocation import (
     ENGINE_FAULTS,

@@ -1,4 +1,4 @@
-"""What time it is: the one place that knows.
+"""Clock: the only source of the current time.
 
 ``now`` is wall-clock time in seconds since the epoch, because due times must survive a restart.
 """
@@ -12,7 +12,7 @@ from typing import Protocol
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Seconds since the epoch, UTC."""
+        """Return the current time in seconds since the epoch (UTC)."""
         ...
 
 
@@ -22,5 +22,5 @@ class SystemClock:
 
 
 def rfc3339(moment: float) -> str:
-    """UTC with milliseconds: ``2026-01-31T23:59:59.123Z``."""
+    """Format as UTC with milliseconds: ``2026-01-31T23:59:59.123Z``."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

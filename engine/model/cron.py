@@ -1,12 +1,13 @@
 """Calendar schedules: ``[CRON_TZ=Area/City ]second minute hour day-of-month month [day-of-week]``.
 
-Each field is ``*``, values, ranges and steps, comma between; ``a/n`` starts at a. A day must fit both day fields;
-one of them is enough if neither is open, that is ``*`` or ``?`` (spec triggers_runtime, 1.1). Timers and reserved
-instances read the same text. No library reads this dialect, with seconds first, ``?`` and a time zone in front.
+Each field is ``*``, or a comma-separated list of values, ranges and steps; ``a/n`` starts at a. A day must match both
+day fields if one of them is open (``*`` or ``?``), and either of them otherwise (FunctionGraph's documented TIMER
+schedules). Timers and reserved instances use the same syntax. No library parses this dialect: seconds first, ``?``, and
+a leading time zone.
 
-Where a time zone changes its clock, a fixed local time that is skipped comes once, right after the gap, and one that
-is there twice comes at the first. With an open hour or minute, such as ``*/5``, elapsed time counts: every five
-minutes stays every five minutes.
+Schedules with a fixed hour and minute follow local time. If a clock change skips that time, the schedule fires once,
+right after the gap; if the time occurs twice, it fires at the first occurrence. Schedules with an open hour or minute,
+such as ``*/5``, follow elapsed time: every five minutes stays every five minutes.
 """
 
 from __future__ import annotations
@@ -34,24 +35,24 @@ class Cron(Struct, frozen=True, kw_only=True):
     days: frozenset[int]  #: of the month
     months: frozenset[int]
     weekdays: frozenset[int]  #: 0 is Sunday
-    either_day: bool  #: a day needs to fit one of ``days`` and ``weekdays`` only
-    elapsed: bool  #: hour or minute is open, so that elapsed time counts
-    zone: str  #: empty: whatever who uses it says
+    either_day: bool  #: a match of ``days`` or of ``weekdays`` is enough
+    elapsed: bool  #: hour or minute is open: the schedule follows elapsed time
+    zone: str  #: name of the time zone; empty: chosen by the caller
 
     def next_after(self, moment: float, zone: tzinfo = UTC) -> float:
-        """The first time after ``moment``, both in seconds since the epoch; ``zone`` is for a text without one.
+        """Return the first firing time after ``moment``, both in seconds since the epoch.
 
-        Infinite if the calendar ends before.
+        ``zone`` applies to schedules that name no time zone. Infinite if there is none before the year 10000.
         """
-        place = ZoneInfo(self.zone) if self.zone else zone
+        used_zone = ZoneInfo(self.zone) if self.zone else zone
         try:
-            return _next_elapsed(self, moment, place) if self.elapsed else _next_fixed(self, moment, place)
+            return _next_elapsed(self, moment, used_zone) if self.elapsed else _next_fixed(self, moment, used_zone)
         except (OverflowError, ValueError, OSError):  # beyond the year 9999
             return math.inf
 
     def last_until(self, moment: float, begin: float, zone: tzinfo = UTC) -> float | None:
-        """The last time from ``begin`` on, and not after ``moment``; None if there is none."""
-        # ``next_after`` never falls when its moment grows: look for the last moment from which it is not too late.
+        """Return the last firing time from ``begin`` up to and including ``moment``; None if there is none."""
+        # ``next_after`` is monotonic: search for the last moment from which it is not later than ``moment``.
         low, high = math.ceil(begin) - 1, math.floor(moment)
         if high <= low or self.next_after(low, zone) > moment:
             return None
@@ -66,7 +67,7 @@ class _Field(Struct, frozen=True, kw_only=True):
     low: int
     high: int
     names: dict[str, int] = {}
-    open: tuple[str, ...] = ("*",)  #: what stands for all values
+    open: tuple[str, ...] = ("*",)  #: texts that mean all values
 
 
 _FIELDS = (
@@ -80,7 +81,7 @@ _FIELDS = (
 
 
 def read_cron(text: str) -> Cron:
-    """Raises InvalidField with the field that is wrong, or if it would never fire."""
+    """Parse a schedule. Raise InvalidField, naming the wrong field, or if the schedule would never fire."""
     zone, parts = _split(text)
     if len(parts) not in (5, 6):
         hint = "a Cron has 5 or 6 fields: second minute hour day-of-month month [day-of-week]"
@@ -90,7 +91,7 @@ def read_cron(text: str) -> Cron:
     seconds, minutes, hours, days, months, weekdays = fields
     either = not _is_open(parts[3]) and not _is_open(parts[5])
     if not either and not any(min(days) <= _LONGEST_MONTH[month - 1] for month in months):
-        raise InvalidField("schedule", text, "no such day is in these months, it would never fire")
+        raise InvalidField("schedule", text, "these months have no such day, so the schedule would never fire")
     return Cron(
         seconds=seconds,
         minutes=minutes,
@@ -112,7 +113,7 @@ def _split(text: str) -> tuple[str, list[str]]:
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InvalidField("schedule", text, f"{zone!r} is no time zone this machine knows") from None
+        raise InvalidField("schedule", text, f"no time zone {zone!r} is installed on this machine") from None
     return zone, parts[1:]
 
 
@@ -154,14 +155,14 @@ def _read_value(text: str, field: _Field, value: str) -> int:
     return number
 
 
-# --- from here on, the calendar -----------------------------------------------------------------------------
+# --- Calendar --------------------------------------------------------------------------------------------------------
 
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 
 
 def _next_fixed(cron: Cron, moment: float, zone: tzinfo) -> float:
-    """Local times become moments: a skipped one the end of its gap, a repeated one the first of the two."""
+    """Follow local time. A skipped time fires at the end of its gap, a repeated time at its first occurrence."""
     local = _local(math.floor(moment), zone)
     while True:
         local = _next_local(cron, local + _SECOND)
@@ -171,19 +172,19 @@ def _next_fixed(cron: Cron, moment: float, zone: tzinfo) -> float:
 
 
 def _next_elapsed(cron: Cron, moment: float, zone: tzinfo) -> float:
-    """Day by day: within a stretch that keeps its offset, local time is as good as elapsed time."""
+    """Follow elapsed time, day by day: while the offset is constant, local and elapsed time advance equally."""
     begin = math.floor(moment) + 1
     while True:
         end, offset = _same_offset(begin, zone)
         found = _next_local(cron, _local(begin, zone)).replace(tzinfo=UTC).timestamp() - offset
         if found < end:
             return found
-        # No change of a clock is as long as two days, so nothing comes much sooner than at this offset.
+        # No clock change reaches two days, so no firing time is more than two days earlier than at this offset.
         begin = max(end, math.floor(found) - 2 * 86_400)
 
 
 def _same_offset(begin: int, zone: tzinfo) -> tuple[int, float]:
-    """The end of a stretch from ``begin``, of a day at most, in which the zone keeps one offset; and that offset."""
+    """Return the end of the period from ``begin`` with one UTC offset, at most a day later, and that offset."""
     offset, low, high = _offset(begin, zone), begin, begin + 86_400
     if _offset(high, zone) == offset:
         return high, offset
@@ -194,7 +195,7 @@ def _same_offset(begin: int, zone: tzinfo) -> tuple[int, float]:
 
 
 def _next_local(cron: Cron, start: datetime) -> datetime:
-    """The first local time from ``start`` on that fits."""
+    """Return the first local time, not before ``start``, that matches."""
     clock = _first_clock(cron, start.time()) if _fits(cron, start.date()) else None
     if clock is not None:
         return datetime.combine(start.date(), clock)
@@ -219,7 +220,7 @@ def _fits(cron: Cron, day: date) -> bool:
 
 
 def _first_clock(cron: Cron, start: time) -> time | None:
-    """The first time of day from ``start`` on; None if it is too late for today."""
+    """Return the first matching time of day, not before ``start``; None if that day has no later one."""
     later = min((second for second in cron.seconds if second >= start.second), default=None)
     if start.hour in cron.hours and start.minute in cron.minutes and later is not None:
         return time(start.hour, start.minute, later)
@@ -235,7 +236,7 @@ def _local(moment: int, zone: tzinfo) -> datetime:
 
 
 def _offset(moment: int, zone: tzinfo) -> float:
-    """Seconds that the zone is ahead of UTC."""
+    """Return the seconds by which the zone is ahead of UTC."""
     found = datetime.fromtimestamp(moment, zone).utcoffset()
     return found.total_seconds() if found else 0.0
 
@@ -244,6 +245,7 @@ def _moment_of(local: datetime, zone: tzinfo) -> float:
     first = local.replace(tzinfo=zone).timestamp()
     if _local(math.floor(first), zone) == local:
         return first
-    # In a gap, Python reads the one fold by the offset before it and the other by that behind it: moments around it.
+    # In a gap, Python applies the offset before the gap to one fold and the offset after it to the other: the two
+    # moments enclose the change.
     low, high = sorted((first, local.replace(tzinfo=zone, fold=1).timestamp()))
     return _same_offset(math.floor(low), zone)[0] if low < high else first

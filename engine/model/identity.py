@@ -1,36 +1,36 @@
-"""Request ids: a UUID that carries the journal's key, so that no second index is needed to find a row.
+"""Request ids: UUIDs that contain the key of the journal row, so that no second index is needed.
 
-A key is a 63-bit integer: 48 bits of milliseconds since the epoch, then a 15-bit counter. Keys grow strictly,
-also across restarts and when the clock steps back. The request id is a UUID of version 7: the same
-milliseconds and counter, and 59 bits that name the data directory, drawn once and kept in it.
+A key is a 63-bit integer: 48 bits of milliseconds since the epoch, then a 15-bit counter. Keys increase strictly,
+across restarts and when the clock steps back. The request id is a UUID of version 7: the same milliseconds and
+counter, and 59 random bits that identify the data directory. The random bits are drawn once and stored there.
 """
 
 from __future__ import annotations
 
 COUNTER_BITS = 15
-_LOW_COUNTER = 3  #: bits of the counter behind the variant; the other 12 stand behind the version
+_LOW_COUNTER = 3  #: counter bits after the UUID's variant; the other 12 follow its version
 NODE_BITS = 59
 
 
 def key_at(moment: float) -> int:
-    """The smallest key that an invocation accepted at ``moment`` can have."""
+    """Return the smallest key that an invocation accepted at ``moment`` can have."""
     return int(moment * 1000) << COUNTER_BITS
 
 
 def accepted_at(key: int) -> float:
-    """When the invocation with this key was accepted: seconds since the epoch, to the millisecond."""
+    """Return the time of acceptance of the invocation with this key: seconds since the epoch, to the millisecond."""
     return (key >> COUNTER_BITS) / 1000
 
 
 class Identity:
-    """Draws keys, and turns them into request ids and back."""
+    """Generator of keys. Converts keys to request ids and back."""
 
     def __init__(self, node: int, last_key: int = 0) -> None:
         node &= (1 << NODE_BITS) - 1
         low = (f"{0b10 << 62 | count << NODE_BITS | node:016x}" for count in range(1 << _LOW_COUNTER))
-        #: The second half of a request id, by the low bits of the counter.
+        #: Second half of a request id, by the low bits of the counter.
         self._ends = [f"-{text[:4]}-{text[4:]}" for text in low]
-        #: Names the journal; a copy of it has the same name.
+        #: Name of the journal; a copy of the journal has the same name.
         self.name = self._ends[0][-12:]
         self._last = last_key
 
@@ -39,7 +39,7 @@ class Identity:
         return self._last
 
     def pass_by(self, key: int) -> None:
-        """Draw only larger keys than this one from now on."""
+        """Return only keys larger than this one from now on."""
         self._last = max(self._last, key)
 
     def request_id(self, key: int) -> str:
@@ -48,7 +48,7 @@ class Identity:
         return f"{text[:8]}-{text[8:12]}-{text[12:]}{self._ends[counter & 0b111]}"
 
     def key_of(self, request_id: str) -> int | None:
-        """The key that a request id of this data directory carries; None for any other text."""
+        """Return the key in a request id of this data directory; None for any other text."""
         text = request_id.lower().replace("-", "")
         if len(request_id) != 36 or len(text) != 32:
             return None

@@ -1,14 +1,14 @@
-"""The nouns: what can be invoked, what was asked for, and how it ended.
+"""Data types: functions, requests, invocations and outcomes.
 
-An invocation's life, as the API shows it:
+States of an invocation, as the API shows them:
 
     WAIT ──▶ RUNNING ──▶ SUCCESS
       ▲         │  └───▶ FAIL       no attempts left, or cancelled (4208)
       └─────────┘                   retry: due later
-    WAIT ──▶ DISCARD                too old, or its function is gone
+    WAIT ──▶ DISCARD                too old, or its function was deleted
     WAIT ──▶ FAIL                   cancelled (4208)
 
-Nouns never point back at the machinery: an Invocation has no engine.
+The types never refer to components of the engine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.model.urn import LATEST, FunctionUrn
 
 
 class State(StrEnum):
-    """The five states of the API (spec functiongraph_api, 2.4)."""
+    """States of an asynchronous invocation (FunctionGraph API: ListAsyncInvocations)."""
 
     WAIT = "WAIT"
     RUNNING = "RUNNING"
@@ -37,7 +37,7 @@ class State(StrEnum):
         return self not in (State.WAIT, State.RUNNING)
 
 
-#: Which state may follow which.
+#: Allowed next states, by state.
 MOVES: dict[State, frozenset[State]] = {
     State.WAIT: frozenset({State.RUNNING, State.FAIL, State.DISCARD}),
     State.RUNNING: frozenset({State.SUCCESS, State.FAIL, State.WAIT}),
@@ -53,7 +53,7 @@ class Mode(StrEnum):
 
 
 class Code(IntEnum):
-    """Numeric error codes of an outcome (spec functiongraph_api 8.1, triggers_runtime 4.1)."""
+    """Numeric error codes of an outcome, as FunctionGraph documents them unless marked otherwise."""
 
     OK = 0
     ENTRY_NOT_FOUND = 4001
@@ -70,18 +70,18 @@ class Code(IntEnum):
     INIT_TIMEOUT = 4211
     FUNCTION_MISSING = 4024
     EXPIRED = 150430
-    ENGINE = 150500  #: ours: the engine died or could not run it
-    OVERLOAD = 150510  #: ours: no capacity for an instance
+    ENGINE = 150500  #: functiond only: the engine crashed, or could not run the invocation
+    OVERLOAD = 150510  #: functiond only: no capacity for an instance
 
 
-#: Faults of the engine, not of the function: they use up no retry.
+#: Errors of the engine, not of the function: they use up no retry.
 ENGINE_FAULTS = frozenset({Code.ENGINE, Code.OVERLOAD})
 
 
 class CodePackage(Struct, frozen=True, kw_only=True):
-    """Where a version's code lies: unpacked once under ``code/<sha256>/``."""
+    """Code of a version. Unpacked once, into ``code/<sha256>/``."""
 
-    sha256: str  #: of the package as uploaded; names the folder
+    sha256: str  #: SHA-256 hex of the uploaded package; name of the folder
     digest: str  #: SHA-512 hex of the package, as the API shows it
     size: int  #: bytes of the package
     kind: str = "zip"  #: ``inline``, ``zip``, ``obs`` or ``jar``
@@ -90,10 +90,10 @@ class CodePackage(Struct, frozen=True, kw_only=True):
 
 
 class Dependency(Struct, frozen=True, kw_only=True):
-    """One version of a package that functions share."""
+    """Version of a package that functions share."""
 
-    id: str  #: of this version; what functions name
-    dep_id: str  #: of all versions together
+    id: str  #: id of this version; functions refer to it
+    dep_id: str  #: id that all versions share
     project: str
     name: str
     version: int
@@ -105,15 +105,15 @@ class Dependency(Struct, frozen=True, kw_only=True):
 
 
 class Function(Struct, frozen=True, kw_only=True):
-    """One version of something that can be invoked."""
+    """Version of a function."""
 
-    function_id: int  #: never reused; stands for (project, package, name)
+    function_id: int  #: never reused; identifies (project, package, name)
     project: str
     package: str
     name: str
     version: str = LATEST
-    revision: int = 1  #: grows with every change; an instance serves one revision only
-    created_key: int = 0  #: of a published version: invocations with smaller keys were for an earlier one of its name
+    revision: int = 1  #: increases with every change; an instance serves one revision only
+    created_key: int = 0  #: published versions: smaller keys belong to an earlier version of this name
     runtime: str
     handler: str
     timeout: int  #: seconds
@@ -122,28 +122,28 @@ class Function(Struct, frozen=True, kw_only=True):
     initializer_handler: str = ""
     initializer_timeout: int = 300
     pre_stop_handler: str = ""
-    pre_stop_timeout: int | None = None  #: seconds; None was not set, and shows as that
+    pre_stop_timeout: int | None = None  #: seconds; None: not set, and shown as not set
     user_data: dict[str, str] = field(default_factory=dict)
     encrypted_user_data: dict[str, str] = field(default_factory=dict)
     max_instances: int = 400  #: -1 no limit, 0 disabled
-    concurrent_num: int = 1  #: requests one instance serves at a time
-    dynamic_memory: bool = False  #: a caller may choose the memory of its instance
+    concurrent_num: int = 1  #: concurrent requests of an instance
+    dynamic_memory: bool = False  #: callers may choose the memory of the instance
     description: str = ""
     version_description: str = ""
-    collected: bool = False  #: marked by its owner as one to keep at hand
+    collected: bool = False  #: marked as a favourite by its owner
     created_at: float = 0.0
     modified_at: float = 0.0
-    dependencies: tuple[Dependency, ...] = ()  #: on the path behind the code, in this order
-    details: dict[str, Any] = field(default_factory=dict)  #: API fields kept as given, without effect here
+    dependencies: tuple[Dependency, ...] = ()  #: on the module search path after the code, in this order
+    details: dict[str, Any] = field(default_factory=dict)  #: API fields stored as given, without effect
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """What it runs from, by the names of the folders."""
+        """Folder names of the code and of the dependencies."""
         return (self.code.sha256, *(dependency.code.sha256 for dependency in self.dependencies))
 
     @property
     def pre_stop_limit(self) -> int:
-        """Seconds that its last words may take."""
+        """Maximum duration of the pre-stop handler, in seconds."""
         return 90 if self.pre_stop_timeout is None else self.pre_stop_timeout
 
     def urn(self, region: str) -> FunctionUrn:
@@ -153,43 +153,43 @@ class Function(Struct, frozen=True, kw_only=True):
 
 
 class Rule(Struct, frozen=True, kw_only=True):
-    """What a header or a cookie of a request must be."""
+    """Condition on a header or a cookie of a request."""
 
     rule_type: str = "header"  #: or ``cookie``
-    param: str = ""  #: its name
+    param: str = ""  #: name of the header or cookie
     op: str = "="  #: or ``in``
-    value: str = ""  #: for ``in``, separated by commas
+    value: str = ""  #: for ``in``: comma-separated values
 
 
 class Strategy(Struct, frozen=True, kw_only=True):
-    """When a request goes to an extra version."""
+    """Rules that route requests to an additional version."""
 
-    combine_type: str = "and"  #: every rule, or with ``or`` any of them
+    combine_type: str = "and"  #: ``and``: all rules must match; ``or``: any
     rules: tuple[Rule, ...] = ()
 
 
 class Alias(Struct, frozen=True, kw_only=True):
-    """A name for a version of a function, which part of the requests may pass by."""
+    """Name of a version of a function. A share of the requests can go to additional versions."""
 
     name: str
-    version: str  #: the main one
+    version: str  #: main version
     description: str = ""
-    weights: dict[str, int] = field(default_factory=dict)  #: percent of the requests, by extra version
-    strategies: dict[str, Strategy] = field(default_factory=dict)  #: by extra version; these come first
+    weights: dict[str, int] = field(default_factory=dict)  #: percent of the requests, by additional version
+    strategies: dict[str, Strategy] = field(default_factory=dict)  #: by additional version; checked before the weights
     modified_at: float = 0.0
 
 
 class DestinationSpec(Struct, frozen=True, kw_only=True):
-    """One destination as the asynchronous settings name it; ``param`` is JSON text."""
+    """Destination in the asynchronous settings. ``param`` is JSON text."""
 
     destination: str
     param: str = "{}"
 
 
 class AsyncSettings(Struct, frozen=True, kw_only=True):
-    """What happens to a function's asynchronous invocations (spec functiongraph_api, section 3)."""
+    """Asynchronous settings of a function (FunctionGraph API: UpdateFunctionAsyncInvokeConfig)."""
 
-    max_age: int = 3600  #: seconds from due time; older ones are discarded
+    max_age: int = 3600  #: seconds from due time; older invocations are discarded
     max_retries: int = 1  #: further attempts after a function error
     on_success: DestinationSpec | None = None
     on_failure: DestinationSpec | None = None
@@ -200,25 +200,25 @@ class AsyncSettings(Struct, frozen=True, kw_only=True):
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """What a trigger or a client asks for."""
+    """Invocation that a trigger or a client requests, before it is accepted."""
 
     function: FunctionUrn
     payload: bytes  #: one JSON value
     mode: Mode = Mode.ASYNC
-    source: str = "API"  #: trigger type, or API
-    priority: int = 0  #: 0 to 9, capped by the function's settings
-    delay: float = 0.0  #: seconds
-    hops: int = 0  #: how many functions led here, by destinations or by lines in their logs
-    memory: int = 0  #: MB chosen by the caller, 0 for the function's own
+    source: str = "API"  #: trigger type, or ``API``
+    priority: int = 0  #: 0 to 9, capped by the settings of the function
+    delay: float = 0.0  #: seconds until it is due
+    hops: int = 0  #: number of functions that caused this request, through destinations or log lines
+    memory: int = 0  #: MB chosen by the caller; 0: memory of the function
     idempotency_key: str = ""
-    headers: Mapping[bytes, bytes] | None = None  #: of HTTP, in lower case: the rules of an alias may look at them
-    accept_when_disabled: bool = False  #: taken also for a function that is switched off, to run once it is on again
+    headers: Mapping[bytes, bytes] | None = None  #: HTTP headers, names in lower case; rules of an alias may use them
+    accept_when_disabled: bool = False  #: accept for a disabled function; runs after it is enabled
 
 
 class Invocation(Struct, frozen=True, kw_only=True):
-    """One accepted request and the promise to run it."""
+    """Accepted request that the engine has promised to run."""
 
-    key: int  #: the journal's; ``Identity`` turns it into the request id
+    key: int  #: key in the journal; ``Identity`` converts it to the request id
     request_id: str
     function_id: int
     version: str = LATEST
@@ -227,13 +227,13 @@ class Invocation(Struct, frozen=True, kw_only=True):
     source: str = "API"
     payload: bytes = b""
     priority: int = 0
-    rank: float = 0.0  #: smaller runs first: due_at - priority * step
-    first_due_at: float = 0.0  #: its age counts from here
-    due_at: float = 0.0  #: run no sooner; a retry is simply due later
-    delayed: bool = False  #: stored as not ready; only ``Window.promote`` makes it so
-    attempt: int = 1  #: the number of the next or present attempt
-    failures: int = 0  #: attempts that the function itself failed
-    crash_count: int = 0  #: times the engine died while it was running
+    rank: float = 0.0  #: smaller runs first: due_at - priority * priority_step
+    first_due_at: float = 0.0  #: start of its age
+    due_at: float = 0.0  #: earliest start; later for a retry
+    delayed: bool = False  #: stored as not ready; only ``Window.promote`` makes it ready
+    attempt: int = 1  #: number of the next or current attempt
+    failures: int = 0  #: attempts that failed by an error of the function
+    crash_count: int = 0  #: engine crashes while it was running
     hops: int = 0
     memory: int = 0
 
@@ -243,26 +243,26 @@ class Invocation(Struct, frozen=True, kw_only=True):
 
     @property
     def accepted_on_clock(self) -> float:
-        """Time of acceptance that the clock showed; ``accepted_at`` is later if the clock was set back before."""
+        """Clock time of acceptance. ``accepted_at`` is later if the clock had been set back before."""
         return min(self.accepted_at, self.first_due_at)
 
     @property
     def rank_key(self) -> tuple[float, int]:
-        """Its place in the order; unique."""
+        """Unique sort key of the run order."""
         return (self.rank, self.key)
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """How an attempt ended. User errors are outcomes, never exceptions of ours."""
+    """Result of an attempt. Errors of user code are outcomes, never exceptions of the engine."""
 
     code: int = Code.OK
     message: str = ""  #: error text, empty on success
-    result: bytes = b""  #: what the handler returned, or the error as JSON text
+    result: bytes = b""  #: return value of the handler, or the error as JSON text
     log: bytes = b""  #: tail of stdout, stderr and logger lines
     started_at: float = 0.0
     ended_at: float = 0.0
-    memory_used: int = 0  #: bytes, 0 if unknown
-    initialised: float = 0.0  #: seconds spent in a cold start, 0 for a warm instance
+    memory_used: int = 0  #: bytes; 0: unknown
+    initialised: float = 0.0  #: seconds of the cold start; 0: warm instance
 
     @property
     def ok(self) -> bool:
@@ -278,7 +278,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """A finished attempt of an invocation's history, which keeps the newest."""
+    """Finished attempt in the history of an invocation. The history keeps the newest attempts."""
 
     attempt: int
     started_at: float
@@ -288,7 +288,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """All the journal knows of an invocation."""
+    """Complete stored state of an invocation."""
 
     key: int
     request_id: str
@@ -316,14 +316,14 @@ class Record(Struct, frozen=True, kw_only=True):
 
 
 class PendingDelivery(Struct, frozen=True, kw_only=True):
-    """An outcome that a destination has not confirmed yet."""
+    """Outcome that its destination has not confirmed yet."""
 
-    delivery_id: int  #: stable: destinations may use it to drop what they saw before
-    key: int  #: of the invocation
+    delivery_id: int  #: stable; destinations may use it to drop duplicates
+    key: int  #: key of the invocation
     function_id: int
     condition: str  #: ``success`` or ``failure``
     destination: DestinationSpec
-    due_at: float  #: infinite once it was given up
+    due_at: float  #: time of the next try; infinite after giving up
     tries: int = 0
-    error: str = ""  #: of the last try
-    since: float = 0.0  #: when it was last sent again by hand: its age counts from there
+    error: str = ""  #: error of the last try
+    since: float = 0.0  #: time of the last redrive by a user; start of its age

@@ -1,6 +1,6 @@
-"""The limits that the API documents (spec functiongraph_api, sections 4, 5 and 9), each in one place.
+"""Limits that the FunctionGraph API documents, each in one place.
 
-The types carry their limit: shapes that name them refuse other values, and the OpenAPI document tells them.
+The types contain their limits: structs that use them reject other values, and the OpenAPI document lists them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from msgspec import Meta
 
 from engine.model.urn import NAME
 
-#: MB
+#: memory sizes in MB
 Memory = Literal[128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 8192, 10240]
 MEMORY_SIZES: tuple[int, ...] = get_args(Memory)
 TIMEOUTS = (3, 259_200)  #: seconds
-INSTANCES = (-1, 1_000)  #: of a function; -1 means any number, 0 none
-REQUESTS = (1, 1_000)  #: that one instance serves at a time
+INSTANCES = (-1, 1_000)  #: instances of a function; -1: no limit, 0: disabled
+REQUESTS = (1, 1_000)  #: concurrent requests of an instance
 INITIALIZER_TIMEOUTS = (1, 300)  #: seconds
 PRE_STOP_TIMEOUTS = (1, 90)  #: seconds
 DESCRIPTION = 512  #: characters
@@ -25,9 +25,9 @@ EVENT_AGES = (1, 86_400)  #: seconds
 RETRIES = (0, 3)
 
 FILE_NAME = 255  #: characters
-LINK = 2_048  #: characters; a key of an object has 1024 bytes
-LABEL = 256  #: characters of what names a log
-PARAM = 8_192  #: characters of a destination's parameters
+LINK = 2_048  #: characters; object keys alone can have 1024 bytes
+LABEL = 256  #: characters of the name or id of a log group or stream
+PARAM = 8_192  #: characters of the parameters of a destination
 
 NAME_RULE = "needs a letter, then up to 59 letters, digits, - and _"
 
@@ -37,13 +37,13 @@ Timeout = Annotated[int, Meta(ge=TIMEOUTS[0], le=TIMEOUTS[1])]
 Instances = Annotated[int, Meta(ge=INSTANCES[0], le=INSTANCES[1])]
 Requests = Annotated[int, Meta(ge=REQUESTS[0], le=REQUESTS[1])]
 InitializerTimeout = Annotated[int, Meta(ge=INITIALIZER_TIMEOUTS[0], le=INITIALIZER_TIMEOUTS[1])]
-#: 0 means that there is none, as Terraform writes it.
+#: 0: no hook; Terraform sends this value.
 RestoreHookTimeout = Annotated[int, Meta(ge=0, le=INITIALIZER_TIMEOUTS[1])]
 PreStopTimeout = Annotated[int, Meta(ge=PRE_STOP_TIMEOUTS[0], le=PRE_STOP_TIMEOUTS[1])]
 FileName = Annotated[str, Meta(max_length=FILE_NAME)]
 Link = Annotated[str, Meta(max_length=LINK)]
 Label = Annotated[str, Meta(max_length=LABEL)]
-Param = Annotated[str, Meta(max_length=PARAM, description=f"must be a text of JSON, of up to {PARAM} characters")]
+Param = Annotated[str, Meta(max_length=PARAM, description=f"must be JSON text of up to {PARAM} characters")]
 Description = Annotated[str, Meta(max_length=DESCRIPTION)]
 EventAge = Annotated[int, Meta(ge=EVENT_AGES[0], le=EVENT_AGES[1])]
 Retries = Annotated[int, Meta(ge=RETRIES[0], le=RETRIES[1])]

@@ -1,8 +1,8 @@
-"""Whether a failed attempt is tried again, and when: pure policy.
+"""Retry policy: decides whether and when a failed attempt is retried.
 
-A function error uses up one of the retries that the asynchronous settings grant. A fault of the engine or of its
-capacity uses up none: it is tried until the invocation is too old. Both wait exponentially longer, with jitter, and
-nothing is tried again beyond its maximum age, which counts from the first due time.
+A function error uses up one of the retries that the asynchronous settings allow. An engine error or a lack of capacity
+uses up none: it is retried until the invocation exceeds its maximum age. In both cases delays grow exponentially, with
+jitter. No attempt starts after the maximum age, which counts from the first due time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from msgspec import Struct
 
 from engine.model.invocation import AsyncSettings, Invocation, Outcome
 
-#: An invocation that was running at this many engine deaths runs alone; one more and it is failed.
+#: An invocation that was running at this many engine crashes runs alone; after one more crash it is failed.
 MAX_CRASHES = 3
-#: Attempts of an invocation that its history keeps, the newest: of those that the engine fails there may be any number.
+#: Newest attempts that the history of an invocation keeps: engine errors can cause any number of attempts.
 HISTORY = 100
 
 
 class Rules(Struct, frozen=True, kw_only=True):
-    """What a function's asynchronous settings, or the engine's defaults, grant."""
+    """Retries and maximum age, from the asynchronous settings of a function or the defaults of the engine."""
 
     retries: int
     max_age: float  #: seconds; infinite: no limit
@@ -31,7 +31,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     base: float = 1.0  #: seconds before the first retry
     factor: float = 2.0
     longest: float = 300.0
-    jitter: float = 0.2  #: share of the wait that is random, to both sides
+    jitter: float = 0.2  #: random share of the delay, added or subtracted
     default: Rules = Rules(retries=0, max_age=math.inf)  #: for functions without settings
 
     def rules(self, settings: AsyncSettings | None) -> Rules:
@@ -40,7 +40,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return Rules(retries=settings.max_retries, max_age=settings.max_age)
 
     def delay(self, attempt: int, jitter_sample: float) -> float:
-        """Seconds to wait after this attempt (from 1); ``jitter_sample`` is random in [0, 1)."""
+        """Return the seconds to wait after this attempt (from 1); ``jitter_sample`` is random in [0, 1)."""
         wait = min(self.longest, self.base * self.factor ** min(attempt - 1, 64))
         return wait * (1 + self.jitter * (2 * jitter_sample - 1))
 
@@ -57,7 +57,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         jitter_sample: float,
         priority_step: float,
     ) -> Invocation | None:
-        """Return the invocation as it waits from now on, or None if this was the last attempt."""
+        """Return the invocation with its next attempt and due time, or None if this was the last attempt."""
         if outcome.ok or outcome.cancelled:
             return None
         failures = invocation.failures + (not outcome.engine_fault)

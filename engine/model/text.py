@@ -1,20 +1,23 @@
-"""Text and data from elsewhere, made fit to be kept."""
+"""Clean-up of external text and data before storing."""
 
 from __future__ import annotations
 
 from typing import Any
 
-MASK = "******"  #: stands for a secret
+MASK = "******"  #: shown in place of a secret
 
 
 def storable(text: str, limit: int = 4096) -> str:
-    """UTF-8 can hold it: lone surrogates (in undecodable file names, say) become escapes; and it is not too long."""
+    """Return text that UTF-8 can encode, cut to ``limit`` characters.
+
+    Lone surrogates, which undecodable file names contain for example, become escapes.
+    """
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def without_nulls(value: Any) -> Any:
-    """A copy without the fields that are null, at any depth: a null is as good as nothing."""
+    """Return a copy without null fields, at any depth: null means the same as a missing field."""
     if isinstance(value, dict):
         return {name: without_nulls(one) for name, one in value.items() if one is not None}
     return [without_nulls(one) for one in value] if isinstance(value, list) else value

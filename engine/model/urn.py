@@ -1,6 +1,6 @@
 """Function URNs: ``urn:fss:<region>:<project>:function:<package>:<name>[:<version> | :!<alias>]``.
 
-Short forms are told apart by the number of colon-separated fields (spec functiongraph_api, section 1.1).
+Short forms are distinguished by their number of colon-separated fields (FunctionGraph API: ``function_urn``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from engine.errors.errors import InvalidField
 LATEST = "latest"
 MAX_LENGTH = 269
 NAME = re.compile(r"[A-Za-z][\w-]{0,59}", re.ASCII)
-_FORMS = "a function name, package:name, project:package:name[:version] or a whole URN"
+_FORMS = "a function name, package:name, project:package:name[:version] or a full URN"
 
 
 class FunctionUrn(Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class FunctionUrn(Struct, frozen=True, kw_only=True):
     package: str
     name: str
     qualifier: str = LATEST  #: ``latest``, a version, or ``!alias``
-    qualified: bool = False  #: whether the text named a version or an alias
+    qualified: bool = False  #: the text named a version or an alias
 
     @property
     def alias(self) -> str | None:
@@ -31,7 +31,7 @@ class FunctionUrn(Struct, frozen=True, kw_only=True):
 
     @property
     def function(self) -> str:
-        """The URN without version."""
+        """URN without version."""
         return f"urn:fss:{self.region}:{self.project}:function:{self.package}:{self.name}"
 
     def __str__(self) -> str:
@@ -39,9 +39,9 @@ class FunctionUrn(Struct, frozen=True, kw_only=True):
 
 
 def parse_urn(text: str, *, region: str, project: str) -> FunctionUrn:
-    """Read a whole or short URN; what it leaves out comes from ``region`` and ``project``.
+    """Parse a full or short URN. ``region`` and ``project`` replace missing fields.
 
-    Raises InvalidField. Whether the project is the caller's is not checked here.
+    Raise InvalidField if the text is no URN. The function does not check that the project belongs to the caller.
     """
     fields = text.split(":")
     if not text or len(text) > MAX_LENGTH or not all(fields):
@@ -67,7 +67,7 @@ def parse_urn(text: str, *, region: str, project: str) -> FunctionUrn:
 
 
 def short_name(urn: str) -> str:
-    """What people call a function: one of the package default by its name, others by package:name."""
+    """Return the short display name: ``name`` in the package ``default``, else ``package:name``."""
     fields = urn.split(":")
     if len(fields) < 7:
         return urn

@@ -78,7 +78,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         (
             AsyncSettingsBody,
             {"destination_config": {"on_success": {"destination": "SMN", "param": {"topic_urn": "t"}}}},
-            "param is {'topic_urn': 't'}: must be a text of JSON, of up to 8192 characters",
+            "param is {'topic_urn': 't'}: must be JSON text of up to 8192 characters",
         ),
         (ConfigBody, [], "body is []: must be an object"),
         (CodeBody, {"code_type": "obs", "code_url": "x" * 2049}, "...: must be a text of up to 2048 characters"),
