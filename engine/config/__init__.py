@@ -1,1 +1,1 @@
-"""Settings and plugins: read, checked whole, and looked up by kind."""
+"""Settings and plugin registry: reading, validation, and lookup by kind."""

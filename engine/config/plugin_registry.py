@@ -1,7 +1,7 @@
-"""The plugins an engine knows, by the kinds they speak for. Each engine has its own registry.
+"""Registry of plugins by kind. Each engine has its own registry.
 
-They come from three doors, all alike: given in Python, named as modules (which hold ``plugin`` or ``plugins``), and
-found by the entry-point group ``functiond.plugins``, by which the built-in ones come too.
+Plugins have three equal sources: objects passed in Python, named modules (with ``plugin`` or ``plugins``), and the
+entry-point group ``functiond.plugins``, which also contains the built-in plugins.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ log = structlog.get_logger("functiond")
 
 
 class Registry:
-    """``tables`` are the settings of services, as they stand below ``plugins``. Raises SettingsError."""
+    """Plugins by kind, with the settings of their services.
+
+    ``tables`` are the tables below ``plugins`` in the settings. The constructor raises SettingsError.
+    """
 
     def __init__(self, plugins: Iterable[Plugin] = (), tables: Mapping[str, Any] | None = None) -> None:
         self._by_kind: dict[str, Plugin] = {}
@@ -37,12 +40,12 @@ class Registry:
         self._services = _services(self._by_kind.values(), tables or {})
 
     def add(self, plugin: Plugin) -> None:
-        """Later ones replace earlier ones of the same kind, so that a user's own wins over the built-in."""
+        """Register a plugin in place of earlier ones of the same kind, so that users can override built-in plugins."""
         for kind in plugin.kinds:
             self._by_kind[kind.upper()] = plugin
 
     def destination(self, spec: DestinationSpec) -> Destination:
-        """The destination that asynchronous settings name. Raises InvalidField."""
+        """Return the destination in asynchronous settings. Raise InvalidField for a wrong kind or wrong parameters."""
         plugin = self._by_kind.get(spec.destination.upper())
         if plugin is None or plugin.destination is None or plugin.param is None:
             raise InvalidField("destination", spec.destination, f"must be one of {', '.join(self.destinations)}")
@@ -58,17 +61,17 @@ class Registry:
         self.destination(spec)
 
     def trigger(self, kind: str) -> Plugin | None:
-        """The plugin that knows triggers of this kind."""
+        """Return the plugin with triggers of this kind; None if there is none."""
         plugin = self._by_kind.get(kind.upper())
         return plugin if plugin is not None and plugin.options is not None else None
 
     def service(self, plugin: Plugin) -> Any:
-        """The settings of its service; None if it has none."""
+        """Return the settings of the service of a plugin; None if it has no service."""
         return self._services.get(plugin.table)
 
     @property
     def plugins(self) -> list[Plugin]:
-        """Each once, in the order in which they came."""
+        """Plugins without duplicates, in the order of registration."""
         return list({id(plugin): plugin for plugin in self._by_kind.values()}.values())
 
     def plugin(self, kind: str) -> Plugin | None:
@@ -76,14 +79,14 @@ class Registry:
 
     @property
     def code_links(self) -> CodeLinks | None:
-        """Where code lies that a link names; None without a configured store."""
+        """Access to code packages by link; None without a configured store."""
         plugins = [plugin for plugin in self._by_kind.values() if plugin.code_links is not None]
         found = (plugin.code_links(self.service(plugin)) for plugin in plugins if plugin.code_links)
         return next((links for links in found if links is not None), None)
 
     @property
     def triggers(self) -> list[str]:
-        """Kinds of triggers, as the API writes them."""
+        """Kinds of triggers, in the spelling of the API."""
         return sorted({kind for p in self._by_kind.values() if p.options is not None for kind in p.kinds})
 
     @property
@@ -92,7 +95,7 @@ class Registry:
 
 
 def _services(plugins: Iterable[Plugin], tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Checked settings by table. A service without a table has its defaults."""
+    """Return validated settings by table. A service without a table gets its defaults."""
     kinds = {plugin.table: plugin.service for plugin in plugins if plugin.service is not None}
     for name in tables:
         if name not in kinds:
@@ -103,7 +106,7 @@ def _services(plugins: Iterable[Plugin], tables: Mapping[str, Any]) -> dict[str,
 
 
 def load_plugins(modules: Iterable[str] = ()) -> list[Plugin]:
-    """Built-in and installed plugins, then those of the named modules. Raises SettingsError."""
+    """Return built-in and installed plugins, then the plugins of the named modules. Raise SettingsError."""
     import_own_plugins()
     found: list[Plugin] = []
     for entry in entry_points(group=GROUP):
@@ -122,10 +125,10 @@ def _from_module(name: str) -> list[Plugin]:
     found = getattr(module, "plugins", None) or [getattr(module, "plugin", None)]
     if not all(isinstance(plugin, Plugin) for plugin in found):
         near = difflib.get_close_matches("plugin", dir(module), n=1)
-        hint = f" (did you mean {near[0]} to be it?)" if near else ""
+        hint = f" (did you mean to name {near[0]} `plugin`?)" if near else ""
         raise SettingsError(f"plugin module {name} has no `plugin = Plugin(...)`{hint}{_shadow_note(name)}")
     if shadow := describe_shadow(name):
-        log.warning("plugin module is not the one of the current folder", module=name, problem=shadow)
+        log.warning("plugin module is not imported from the current folder", module=name, problem=shadow)
     return list(found)
 
 

@@ -1,4 +1,4 @@
-"""A plugin's table of settings, as a TOML file or the environment has it: there, a list is a text with commas."""
+"""Settings table of a plugin, from a TOML file or the environment. In the environment, lists are comma-separated."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from engine.errors import SettingsError
 
 
 def read_table(name: str, table: Any, kind: type[Struct]) -> Any:
-    """The struct ``kind``. Raises SettingsError."""
+    """Return the table as the struct ``kind``. Raise SettingsError if the table is invalid."""
     try:
         return msgspec.convert(_with_lists(table, inspect.type_info(kind)), kind, strict=False)
     except msgspec.ValidationError as error:
-        found = describe_issue(error, table, kind)  # whose value may be a secret
+        found = describe_issue(error, table, kind)  # the value may be a secret
         raise SettingsError(f"{'.'.join(filter(None, ('plugins', name, found.field)))}: {found.allowed}") from None
 
 

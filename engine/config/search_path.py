@@ -19,22 +19,22 @@ ROOT = str(Path(__file__).parents[2])  #: folder of the packages ``engine`` and 
 
 
 def drop_current_folder() -> None:
-    """Remove the current folder where ``python -m`` has put it, not where PYTHONPATH names it."""
+    """Remove the current folder if ``python -m`` added it, but not if PYTHONPATH contains it."""
     if not sys.flags.safe_path and sys.path[:1] == [_current_folder()]:
         del sys.path[0]
 
 
 def append_current_folder() -> None:
-    """Search the current folder for modules that are found nowhere else."""
+    """Search the current folder last, for modules found nowhere else."""
     folder = _current_folder()
     if folder and folder not in sys.path:
         sys.path.append(folder)
 
 
 def import_own_plugins() -> None:
-    """Import the package of the built-in plugins from beside this engine, whatever the search path finds first.
+    """Import the package of built-in plugins from the folder of this engine, even if another is found first.
 
-    Raises SettingsError if the program has imported another package of this name.
+    Raise SettingsError if the program has imported another package of this name.
     """
     sys.path.insert(0, ROOT)
     try:
@@ -43,18 +43,18 @@ def import_own_plugins() -> None:
         sys.path.remove(ROOT)
     own = os.path.realpath(os.path.join(ROOT, PLUGINS))
     if own not in map(os.path.realpath, getattr(module, "__path__", ())):
-        raise SettingsError(f"{module} is imported, and the engine has a package of this name in {own}: rename yours")
+        raise SettingsError(f"{module} is imported, but the engine has a package of this name in {own}: rename yours")
 
 
 def describe_shadow(name: str) -> str:
-    """Tell which file is imported in place of the current folder's module ``name``; empty if none is."""
+    """Describe the file that is imported instead of module ``name`` of the current folder; empty if there is none."""
     top, *_ = parts = name.split(".")
     module = Path(*parts)
     local = next((file for file in (module / "__init__.py", module.with_suffix(".py")) if file.is_file()), None)
     spec = find_spec(top)
     if local is None or spec is None:
         return ""
-    taken = {os.path.realpath(place) for place in (spec.origin, *(spec.submodule_search_locations or ())) if place}
+    taken = {os.path.realpath(path) for path in (spec.origin, *(spec.submodule_search_locations or ())) if path}
     renamed = local.parts[0] if len(local.parts) > 1 else local
     if os.path.realpath(renamed) in taken:
         return ""
@@ -63,7 +63,7 @@ def describe_shadow(name: str) -> str:
 
 
 def _current_folder() -> str:
-    """Return its path; empty if it was deleted."""
+    """Return the path of the current folder; empty if the folder was deleted."""
     try:
         return os.getcwd()
     except FileNotFoundError:

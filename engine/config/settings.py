@@ -1,7 +1,7 @@
-"""Everything that can be set, checked whole before anything starts.
+"""Settings of the engine, validated as a whole before the engine starts.
 
-Later sources win: defaults, a TOML file, environment variables (``FUNCTIOND_SECTION__KEY``), the command line.
-Parts get values, never this object.
+Later sources override earlier ones: defaults, a TOML file, environment variables (``FUNCTIOND_SECTION__KEY``), the
+command line. Components receive single values, never the ``Settings`` object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.errors import SettingsError
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-#: Variables of the command line, which are no settings of an engine.
+#: Variables that only the command line reads; they are no settings of the engine.
 COMMAND_VARIABLES = frozenset(
     {
         "FUNCTIOND_CONFIG",
@@ -37,12 +37,12 @@ COMMAND_VARIABLES = frozenset(
         "FUNCTIOND_SECURITY_TOKEN",
     }
 )
-#: What an instance finds in its environment: an engine may be started inside a function.
+#: Variables of instances. The engine ignores them, because a function may start an engine.
 INSTANCE_VARIABLES = frozenset({"FUNCTIOND_ENGINE", "FUNCTIOND_INSTANCE"})
 
 
 def default_slots() -> int:
-    """By the processors that this process may run on, which may be fewer than the machine has."""
+    """Return the number of slots for the processors that this process may use, possibly fewer than the machine has."""
     return max(16, 8 * len(os.sched_getaffinity(0)))
 
 
@@ -52,25 +52,25 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class HttpSettings(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8080  #: 0 takes a free one
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080  #: 0: any free port
     sync_timeout: Seconds = 90.0  #: synchronous callers get 504 after this many seconds
     sync_body_limit: Positive = 6 * MIB
     async_body_limit: Positive = 256 * KIB
     region: str = "local-1"
-    console: bool = True  #: pages for people, below /console/
-    #: Whether updating a configuration resets what the request leaves out (spec functiongraph_api 4.1 leaves it open).
+    console: bool = True  #: web pages below /console/
+    #: updating a configuration resets fields that the request omits (FunctionGraph does not document this case)
     update_resets: bool = False
 
 
 class AuthSettings(Section, frozen=True, kw_only=True):
-    """With any key or token, every request needs one; without, only this machine may ask."""
+    """Credentials. If any key or token is set, every request needs one; otherwise only local clients are accepted."""
 
-    file: str = ""  #: TOML with more [[keys]] and [[tokens]]; its owner's alone
+    file: str = ""  #: TOML file with more [[keys]] and [[tokens]]; accessible to its owner only
     keys: tuple[AccessKey, ...] = ()
     tokens: tuple[Token, ...] = ()
-    open_metrics: bool = False  #: /metrics and /readyz need no credentials, as /healthz never does
-    failures: Positive = 20  #: failed attempts in ``failure_window`` after which a client address must wait
-    failure_window: Annotated[float, Meta(gt=0)] = 60.0
+    open_metrics: bool = False  #: /metrics and /readyz need no credentials; /healthz never needs any
+    failures: Positive = 20  #: failed logins in ``failure_window`` after which a client address is rejected
+    failure_window: Annotated[float, Meta(gt=0)] = 60.0  #: seconds
 
     @property
     def required(self) -> bool:
@@ -78,48 +78,48 @@ class AuthSettings(Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if twice := first_twice(key.access for key in self.keys):
-            raise ValueError(f"the access key {twice} is there twice")
+            raise ValueError(f"the access key {twice} is configured twice")
         if first_twice(token.token for token in self.tokens):
-            raise ValueError("a token is there twice")
+            raise ValueError("a token is configured twice")
 
 
 class QueueSettings(Section, frozen=True, kw_only=True):
-    priority_step: Seconds = 60.0  #: one step of priority is worth this many seconds of waiting
-    rows: Positive = 10_000_000  #: unfinished invocations in all
-    size: Positive = 20 * GIB  #: payload bytes of all of them
+    priority_step: Seconds = 60.0  #: seconds of waiting that one priority level is worth
+    rows: Positive = 10_000_000  #: unfinished invocations of all functions
+    size: Positive = 20 * GIB  #: payload bytes of all unfinished invocations
     function_rows: Positive = 2_000_000
     function_size: Positive = 8 * GIB
-    sync_rows: Positive = 1_000  #: synchronous calls that wait or run
+    sync_rows: Positive = 1_000  #: synchronous calls waiting or running
     sync_size: Positive = 256 * MIB
     idempotency_retention: Seconds = 86_400.0
-    host_idle_gate: bool = False  #: asynchronous work also waits while the host's processors are busy
+    host_idle_gate: bool = False  #: hold asynchronous work while the host's processors are busy
 
 
 class ExecutorSettings(Section, frozen=True, kw_only=True):
-    slots: Positive = default_slots()  #: invocations that run at a time
-    sync_slots: Annotated[int, Meta(ge=0)] = 2  #: of them kept free for synchronous callers
-    memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: three quarters of what the engine may use
-    idle: Seconds = 300.0  #: an instance without work ends after this many seconds
-    python: str = ""  #: interpreter of all Python functions; empty: the installed one that is nearest to the runtime
-    node: str = ""  #: likewise of Node.js functions
+    slots: Positive = default_slots()  #: concurrent invocations
+    sync_slots: Annotated[int, Meta(ge=0)] = 2  #: slots reserved for synchronous callers
+    memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: 3/4 of the usable memory
+    idle: Seconds = 300.0  #: seconds after which an instance without work exits
+    python: str = ""  #: interpreter of all Python functions; empty: installed version closest to the runtime
+    node: str = ""  #: interpreter of all Node.js functions; empty: as for ``python``
     long_time_functions: tuple[str, ...] = ()  #: URNs or names that may exceed ``max_timeout``; "*" for all
-    max_timeout: Positive = 900  #: seconds, for functions not listed there
+    max_timeout: Positive = 900  #: seconds, for functions not in ``long_time_functions``
     log_size: Positive = MIB  #: bytes of output kept per invocation
-    processes: Positive = 1024  #: per instance, where the kernel can limit it
-    isolation: Literal["auto", "bubblewrap", "process"] = "auto"  #: auto: a sandbox of bubblewrap's if it works here
-    tmp_size: Positive = 512  #: MB of each instance's temporary folder, in a sandbox
-    network: bool = True  #: whether functions reach the network; if not, loopback of their own is all they have
-    http_network: Literal["host", "own"] = "host"  #: of HTTP functions; in their own they reach nothing outside
-    fork_server: Literal["off", "need", "start"] = "need"  #: outside a sandbox, whether Python instances are forked
+    processes: Positive = 1024  #: processes of an instance, if the kernel can limit them
+    isolation: Literal["auto", "bubblewrap", "process"] = "auto"  #: auto: a bubblewrap sandbox if it works here
+    tmp_size: Positive = 512  #: MB of the temporary folder of an instance, in a sandbox
+    network: bool = True  #: functions have network access; if false, only an own loopback interface
+    http_network: Literal["host", "own"] = "host"  #: network of HTTP functions; own: no access to other hosts
+    fork_server: Literal["off", "need", "start"] = "need"  #: template of Python instances, without a sandbox
 
 
 class RetrySettings(Section, frozen=True, kw_only=True):
     base: Seconds = 1.0  #: seconds before the first retry
     factor: Annotated[float, Meta(ge=1)] = 2.0
     longest: Seconds = 300.0
-    jitter: Annotated[float, Meta(ge=0, le=1)] = 0.2  #: share of the wait that is random
+    jitter: Annotated[float, Meta(ge=0, le=1)] = 0.2  #: random share of the delay
     default_retries: Annotated[int, Meta(ge=0, le=8)] = 0  #: for functions without asynchronous settings
-    default_max_age: Annotated[int, Meta(ge=0)] = 0  #: likewise; 0: no limit
+    default_max_age: Annotated[int, Meta(ge=0)] = 0  #: seconds, likewise; 0: no limit
 
 
 class StorageSettings(Section, frozen=True, kw_only=True):
@@ -127,15 +127,15 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     retention: Seconds = 7 * 86_400.0  #: seconds that finished invocations are kept
     retention_rows: Positive = 5_000_000
     retention_size: Positive = 10 * GIB
-    logs_size: Positive = GIB  #: bytes of logs that are longer than records keep; beyond, the oldest go
-    free_space: Annotated[int, Meta(ge=0)] = 256 * MIB  #: bytes left on disk below which new work is refused
-    ballast: Annotated[int, Meta(ge=0)] = 16 * MIB  #: file given up when the disk is full
-    code_quota: Positive = QUOTA  #: bytes of packages that a project may keep
-    commit_warning: Seconds = 1.0  #: a commit in flight longer than this is unhealthy
+    logs_size: Positive = GIB  #: bytes of logs too long for records; the oldest are removed
+    free_space: Annotated[int, Meta(ge=0)] = 256 * MIB  #: bytes of free disk space below which new work is rejected
+    ballast: Annotated[int, Meta(ge=0)] = 16 * MIB  #: bytes of a file that is deleted when the disk is full
+    code_quota: Positive = QUOTA  #: bytes of code packages of a project
+    commit_warning: Seconds = 1.0  #: seconds of a commit in flight beyond which the engine is unhealthy
 
 
 class TriggerSettings(Section, frozen=True, kw_only=True):
-    timer_sync_execution: bool = False  #: whether a timer may ask to wait for its function (sync_execution)
+    timer_sync_execution: bool = False  #: timers may invoke synchronously (sync_execution)
 
 
 class LogSettings(Section, frozen=True, kw_only=True):
@@ -152,16 +152,16 @@ class Settings(Section, frozen=True, kw_only=True):
     storage: StorageSettings = field(default_factory=StorageSettings)
     triggers: TriggerSettings = field(default_factory=TriggerSettings)
     log: LogSettings = field(default_factory=LogSettings)
-    plugin: tuple[str, ...] = ()  #: modules that register plugins
-    grace: Seconds = 30.0  #: seconds that running work gets at shutdown
-    plugins: dict[str, Any] = field(default_factory=dict)  #: tables of services, checked when plugins are known
+    plugin: tuple[str, ...] = ()  #: modules that define plugins
+    grace: Seconds = 30.0  #: seconds that running work may take at shutdown
+    plugins: dict[str, Any] = field(default_factory=dict)  #: tables of plugin services, validated later
 
     def __post_init__(self) -> None:
         if self.executor.sync_slots >= self.executor.slots:
             raise ValueError("executor.sync_slots must be smaller than executor.slots")
         if not is_loopback(self.http.host) and not self.auth.required:
             raise ValueError(
-                f"http.host {self.http.host} is reachable by others, who need credentials: name a file of them as "
+                f"http.host {self.http.host} is reachable from other machines, which requires credentials: set "
                 "auth.file, or use 127.0.0.1, ::1 or localhost"
             )
 
@@ -179,7 +179,10 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Read, merge and check. ``overrides`` are dotted names; Nones are passed over. Raises SettingsError."""
+    """Read, merge and validate settings. Raise SettingsError if they are invalid.
+
+    ``overrides`` has dotted names; None values are ignored.
+    """
     table = _read_toml(file) if file else {}
     _refuse_unknown(table, Settings, "")
     for name, value in (environ or {}).items():
@@ -194,14 +197,14 @@ def load_settings(
     try:
         return msgspec.convert(table, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsError(_complaint(error, table)) from None
+        raise SettingsError(_describe(error, table)) from None
 
 
-def _complaint(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
+def _describe(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
     found = describe_issue(error, table, Settings)
-    if not found.field:  # several that do not go together
+    if not found.field:  # conflict between several fields
         return str(error)
-    shown = "" if found.field.partition(".")[0] == "auth" else f" is {found.value!r}"  # those are secrets
+    shown = "" if found.field.partition(".")[0] == "auth" else f" is {found.value!r}"  # values below auth are secrets
     return f"{found.field}{shown}: {found.allowed}"
 
 
@@ -219,7 +222,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _holds_secret(table: Any) -> bool:
-    """By the names: what a plugin's settings mean is not known yet."""
+    """Return True if a name suggests a secret. The plugins that could declare it are not loaded yet."""
     if not isinstance(table, dict):
         return False
     named = any(isinstance(table[name], str) and re.search("secret|password|token|app_code", name) for name in table)
@@ -227,13 +230,13 @@ def _holds_secret(table: Any) -> bool:
 
 
 def _add_credentials(table: dict[str, Any]) -> None:
-    """What ``auth.file`` holds stands beside what the settings hold."""
+    """Append the keys and tokens of ``auth.file`` to those of the settings."""
     auth = table.get("auth")
     file = auth.get("file") if isinstance(auth, dict) else None
     if isinstance(auth, dict) and isinstance(file, str) and file:
         for name, found in read_credentials(Path(file)).items():
             given = auth.get(name, [])
-            if isinstance(given, list):  # else it is told when all is checked
+            if isinstance(given, list):  # otherwise the final validation reports it
                 auth[name] = [*given, *found]
 
 
@@ -251,18 +254,18 @@ def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _refuse_unknown(table: Mapping[str, Any], section: type[Struct], prefix: str) -> None:
-    known = {f.name: f.type for f in msgspec.structs.fields(section)}
+    fields = {f.name: f.type for f in msgspec.structs.fields(section)}
     for name, value in table.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1) or _of_sections(section, name)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1) or _in_sections(section, name)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(sorted(fields))}"
             raise SettingsError(f"unknown setting {prefix}{name}: {hint}")
-        if _is_section(known[name]) and isinstance(value, Mapping):
-            _refuse_unknown(value, known[name], f"{prefix}{name}.")
+        if _is_section(fields[name]) and isinstance(value, Mapping):
+            _refuse_unknown(value, fields[name], f"{prefix}{name}.")
 
 
-def _of_sections(section: type[Struct], name: str) -> list[str]:
-    """Settings of that very name one floor down."""
+def _in_sections(section: type[Struct], name: str) -> list[str]:
+    """Return dotted names of settings with this name in the subsections."""
     fields = msgspec.structs.fields(section)
     inner = [f for f in fields if _is_section(f.type) and name in f.type.__struct_fields__]
     return [f"{f.name}.{name}" for f in inner]

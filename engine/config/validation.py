@@ -1,4 +1,4 @@
-"""What does not fit a shape, read from msgspec's message: which field, which value, and what would do there."""
+"""Validation issues, read from messages of msgspec: the field, its value, and the accepted values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS: dict[type[inspect.Type], str] = {
     inspect.BoolType: "true or false",
     inspect.IntType: "a whole number",
     inspect.FloatType: "a number",
-    inspect.StrType: "a text",
+    inspect.StrType: "text",
     inspect.ListType: "a list",
     inspect.VarTupleType: "a list",
     inspect.DictType: "an object",
@@ -27,28 +27,28 @@ _WORDS: dict[type[inspect.Type], str] = {
 
 
 class ValidationIssue(Struct, frozen=True, kw_only=True):
-    field: str  #: its path; empty for the whole
+    field: str  #: path of the field; empty for the whole value
     value: Any
-    allowed: str  #: what would do there
+    allowed: str  #: description of the accepted values
 
 
 def describe_issue(error: ValidationError, data: Any, kind: Any) -> ValidationIssue:
-    """Why ``data`` cannot be a ``kind``."""
-    message = str(error)
-    found = _PATH.search(message)
-    path, said = (found[1], message[: found.start()]) if found else ("", message)
+    """Describe why ``data`` is no valid ``kind``."""
+    text = str(error)
+    found = _PATH.search(text)
+    path, message = (found[1], text[: found.start()]) if found else ("", text)
     steps = _STEP.findall(path)
-    if missing := _MISSING.match(said):
+    if missing := _MISSING.match(message):
         allowed = _required(_fields(kind, steps), _value_at(data, steps), missing[1])
         return ValidationIssue(field=_joined(path, missing[1]), value=None, allowed=allowed)
-    if unknown := _UNKNOWN.match(said):
+    if unknown := _UNKNOWN.match(message):
         value = _value_at(data, [*steps, unknown[1]])
         return ValidationIssue(
-            field=_joined(path, unknown[1]), value=value, allowed=_known(_fields(kind, steps), unknown[1])
+            field=_joined(path, unknown[1]), value=value, allowed=_unknown_key(_fields(kind, steps), unknown[1])
         )
-    # What a struct's own check says is not in its shape.
-    allowed = _allowed(kind, steps) if said.startswith(("Expected", "Invalid")) else ""
-    return ValidationIssue(field=path, value=_value_at(data, steps), allowed=allowed or said)
+    # Checks in ``__post_init__`` are not part of the type, so only their message describes them.
+    allowed = _allowed(kind, steps) if message.startswith(("Expected", "Invalid")) else ""
+    return ValidationIssue(field=path, value=_value_at(data, steps), allowed=allowed or message)
 
 
 def _joined(path: str, name: str) -> str:
@@ -56,16 +56,16 @@ def _joined(path: str, name: str) -> str:
 
 
 def _required(fields: list[inspect.Field], given: Any, first: str) -> str:
-    """All that is missing, where the decoder stops at the first."""
-    there = {first, *(given if isinstance(given, dict) else ())}
-    more = [field.encode_name for field in fields if field.required and field.encode_name not in there]
+    """Name every missing field; the decoder stops at the first."""
+    present = {first, *(given if isinstance(given, dict) else ())}
+    more = [field.encode_name for field in fields if field.required and field.encode_name not in present]
     return f"it is required, and so {'is' if len(more) == 1 else 'are'} {', '.join(more)}" if more else "it is required"
 
 
-def _known(fields: list[inspect.Field], name: str) -> str:
+def _unknown_key(fields: list[inspect.Field], name: str) -> str:
     names = [field.encode_name for field in fields]
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
     return f"no such key: {hint}"
 
 
@@ -75,18 +75,18 @@ def _value_at(value: Any, steps: list[str]) -> Any:
             value = value[int(step[1:-1])]
         elif isinstance(value, dict) and step in value:
             value = value[step]
-        else:  # which entry of an object it is, the decoder does not tell
+        else:  # the decoder does not report the key of an entry
             break
     return value
 
 
 def _allowed(kind: Any, steps: list[str]) -> str:
-    """Empty if the shape does not say."""
-    return " or ".join(filter(None, map(_told, _types(kind, steps))))
+    """Describe the accepted values; empty if the type does not define them."""
+    return " or ".join(filter(None, map(_describe_type, _types(kind, steps))))
 
 
 def _fields(kind: Any, steps: list[str]) -> list[inspect.Field]:
-    """Those of the one object that may be there; none if it may be several."""
+    """Return the fields of the struct at the path; none if several structs are possible."""
     shapes = [one.fields for one in _types(kind, steps) if isinstance(one, inspect.StructType)]
     return list(shapes[0]) if len(shapes) == 1 else []
 
@@ -116,10 +116,10 @@ def _inner(kind: inspect.Type, step: str) -> Iterator[inspect.Type]:
         yield kind.item_type
 
 
-def _told(kind: inspect.Type) -> str:
+def _describe_type(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.Metadata):
         more = kind.extra_json_schema or {}
-        return str(more.get("description") or _one_of(more.get("enum", ())) or _told(kind.type))
+        return str(more.get("description") or _one_of(more.get("enum", ())) or _describe_type(kind.type))
     if isinstance(kind, inspect.LiteralType):
         return _one_of(kind.values)
     word = _WORDS.get(type(kind))

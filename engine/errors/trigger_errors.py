@@ -28,7 +28,7 @@ from engine.errors.errors import Conflict, Forbidden, InvalidField, NotFound
 class UnknownTriggerType(InvalidField):
     def __init__(self, kind: str, registered: Sequence[str]) -> None:
         near = difflib.get_close_matches(kind.upper(), registered, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(registered)}"
+        hint = f"did you mean {near[0]}?" if near else f"must be one of {', '.join(registered)}"
         super().__init__("trigger_type_code", kind, hint)
 
 

@@ -26,7 +26,7 @@ RETRIES = (0, 3)
 
 FILE_NAME = 255  #: characters
 LINK = 2_048  #: characters; object keys alone can have 1024 bytes
-LABEL = 256  #: characters of the name or id of a log group or stream
+LABEL = 256  #: characters of the kind of a destination, or of the id or name of a log group or stream
 PARAM = 8_192  #: characters of the parameters of a destination
 
 NAME_RULE = "needs a letter, then up to 59 letters, digits, - and _"

@@ -351,7 +351,7 @@ def test_without_credentials_an_address_that_others_reach_is_not_listened_on(tmp
     done = functiond("serve", "--host", "0.0.0.0", "--port", "0", "--data-dir", tmp_path / "data")
 
     assert done.returncode == 2
-    assert "is reachable by others, who need credentials" in done.stderr
+    assert "is reachable from other machines" in done.stderr
     assert not (tmp_path / "data").exists()
 
 

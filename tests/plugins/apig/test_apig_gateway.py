@@ -362,7 +362,7 @@ async def test_a_trigger_shows_where_its_api_is(tmp_path: Path, kind: str, api: 
         ([{"key": "APP", "secret": CODE}, {"key": "APP", "secret": OTHER_CODE}], "two of the apps have the same key"),
         ([{"secret": CODE}], "an app that signs needs a key and a secret; what X-Apig-AppCode shows is its app_code"),
         ([{}], "an app needs a key and a secret, or an app_code"),
-        ([{"app_code": "short"}], "app_code: must be a text of 16 to 1024 characters"),
+        ([{"app_code": "short"}], "app_code: must be text of 16 to 1024 characters"),
     ],
 )
 async def test_apps_that_prove_nothing_or_not_enough_are_refused_at_the_start(

@@ -55,7 +55,7 @@ def test_what_the_file_holds_stands_beside_what_the_settings_hold(tmp_path: Path
 def test_a_file_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
     file = private(tmp_path, KEYS, mode)
 
-    with pytest.raises(SettingsError, match=f"others may use it .mode {mode:04o}.: chmod 600 {file}"):
+    with pytest.raises(SettingsError, match=f"others have access .mode {mode:04o}.: chmod 600 {file}"):
         load(file)
 
 
@@ -69,7 +69,7 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     file = private(tmp_path, KEYS)
     os.chown(file, 12345, 12345)
 
-    with pytest.raises(SettingsError, match="belongs to user 12345: give it to user 0"):
+    with pytest.raises(SettingsError, match="belongs to user 12345: change its owner to user 0"):
         load(file)
 
 
@@ -108,8 +108,8 @@ def test_settings_without_keys_may_be_read_by_all(tmp_path: Path) -> None:
         ("[[key]]\n", "unknown field `key`"),
         ("keys = 1\n", r"at `\$.keys`"),
         ("[[keys\n", "is not valid TOML"),
-        (KEYS + KEYS, "the access key AK1 is there twice"),
-        (TOKENS + TOKENS, "a token is there twice"),
+        (KEYS + KEYS, "the access key AK1 is configured twice"),
+        (TOKENS + TOKENS, "a token is configured twice"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_told_without_secrets(tmp_path: Path, text: str, said: str) -> None:
@@ -125,7 +125,7 @@ def test_what_is_no_file_is_told(tmp_path: Path, what: str) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe", 0o600)
 
-    with pytest.raises(SettingsError, match=r"cannot read auth.file .*: (No such file|Is a dir)|must be a plain"):
+    with pytest.raises(SettingsError, match=r"cannot read auth.file .*: (No such file|Is a dir)|must be a regular"):
         load(tmp_path / what)
 
 
@@ -139,12 +139,12 @@ def test_keys_that_are_no_tables_are_told(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match=r"auth\.keys: must be a list"):
         load_settings(file=settings)
-    with pytest.raises(SettingsError, match=r"auth\.file: must be a text"):
+    with pytest.raises(SettingsError, match=r"auth\.file: must be text"):
         load_settings(overrides={"auth.file": 5})
 
 
 def test_a_file_without_any_entry_makes_no_address_safe(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"0\.0\.0\.0 is reachable by others, who need credentials"):
+    with pytest.raises(SettingsError, match=r"0\.0\.0\.0 is reachable from other machines"):
         load(private(tmp_path, ""), http__host="0.0.0.0")
 
 

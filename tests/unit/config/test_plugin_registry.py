@@ -77,7 +77,7 @@ def test_a_service_without_a_table_has_its_defaults() -> None:
         ({"shelf": {}}, "unknown setting plugins.shelf: known: box"),
         ({"box": {"tries": "many"}}, "plugins.box.tries: must be a whole number"),
         ({"box": {"endpont": 1}}, r"plugins.box.endpont: no such key: did you mean endpoint\?"),
-        ({"box": {"lid": 1}}, "plugins.box.lid: no such key: known are endpoint, "),
+        ({"box": {"lid": 1}}, "plugins.box.lid: no such key: expected one of endpoint, "),
     ],
 )
 def test_settings_that_no_service_knows_are_refused(tables: dict[str, Any], message: str) -> None:

@@ -120,7 +120,7 @@ def test_a_section_and_a_plain_value_of_it_do_not_go_together() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.com", ""])
 def test_an_address_that_others_reach_is_refused(host: str) -> None:
-    with pytest.raises(SettingsError, match="is reachable by others, who need credentials"):
+    with pytest.raises(SettingsError, match="is reachable from other machines"):
         load_settings(overrides={"http.host": host})
 
 

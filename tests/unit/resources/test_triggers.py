@@ -292,8 +292,8 @@ async def test_errors_show_no_secret(bench: Bench, password: object) -> None:
     ("data", "told"),
     [
         ({"schedule": "61m"}, "event_data.schedule is '61m': a Rate is 1m to 60m"),
-        ({"name": ""}, "event_data.name is '': must be a text of 1 to 64 characters"),
-        ({"name": 7}, "event_data.name is 7: must be a text of 1 to 64 characters"),
+        ({"name": ""}, "event_data.name is '': must be text of 1 to 64 characters"),
+        ({"name": 7}, "event_data.name is 7: must be text of 1 to 64 characters"),
         ({"schedule_type": "Often"}, "event_data.schedule_type is 'Often': must be one of Cron, Rate"),
         ({"name": None}, "event_data.name is missing: it is required"),
     ],
