@@ -1,1 +1,1 @@
-"""Who asks: keys, tokens and signatures, whichever door they come to."""
+"""Authentication: keys, tokens, signatures and throttling of failed logins."""

@@ -1,6 +1,6 @@
-"""Who may use the engine: access keys that sign, and tokens that are shown; and the file that keeps them.
+"""Credentials: access keys for signatures, bearer tokens, and the file that contains them.
 
-What is secret appears in no representation of these, so in no log line or message either.
+The representations of these types omit secrets, so that no log line or message can contain one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from msgspec import Meta, Struct
 from engine.errors import SettingsError
 
 Project = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
-Access = Annotated[str, Meta(pattern=r"^[!-+\--<>-~]{1,128}\Z")]  #: printable; a comma or = would end it in the header
+Access = Annotated[str, Meta(pattern=r"^[!-+\--<>-~]{1,128}\Z")]  #: printable; no comma or =, which would end it
 Expiry = Annotated[datetime, Meta(tz=True)] | None
-#: Short ones can be found by trying, from one signature that was seen.
+#: minimum length against brute-force search from one observed signature
 Secret = Annotated[str, Meta(min_length=16, max_length=8192, pattern=r"^[!-~]+\Z")]
 
 
@@ -29,7 +29,7 @@ class AccessKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     access: Access
     secret: Secret
     project: Project
-    token: Secret | None = None  #: of a temporary key: requests must carry and sign it as X-Security-Token
+    token: Secret | None = None  #: of a temporary key; requests must send and sign it as X-Security-Token
     expires: Expiry = None
 
     def __repr__(self) -> str:
@@ -37,7 +37,7 @@ class AccessKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Token(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Shown as X-Auth-Token."""
+    """Bearer token, sent as X-Auth-Token."""
 
     token: Secret
     project: Project
@@ -48,14 +48,17 @@ class Token(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[keys]]`` and ``[[tokens]]``: what a file of credentials may hold."""
+    """Content of a credentials file: ``[[keys]]`` and ``[[tokens]]``."""
 
     keys: tuple[AccessKey, ...] = ()
     tokens: tuple[Token, ...] = ()
 
 
 def read_credentials(file: Path) -> dict[str, Any]:
-    """Its tables, checked. Raises SettingsError, also if others than its owner may read it."""
+    """Return the validated tables of a credentials file.
+
+    Raise SettingsError if the file is invalid, or accessible to users other than its owner.
+    """
     try:
         with open(file, "rb", opener=_open) as opened:
             check_private(file, os.fstat(opened.fileno()))
@@ -71,20 +74,21 @@ def read_credentials(file: Path) -> dict[str, Any]:
 
 
 def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe nobody writes to must not hold up the start
+    return os.open(path, flags | os.O_NONBLOCK)  # opening a pipe without a writer must not block the start
 
 
 def check_private(file: Path, status: os.stat_result) -> None:
-    """Raises SettingsError for a file with secrets that is not ours alone."""
+    """Raise SettingsError unless this user or root owns the file, and no other user has access."""
     if not stat.S_ISREG(status.st_mode):
-        raise SettingsError(f"{file} holds credentials, so it must be a plain file")
+        raise SettingsError(f"{file} contains credentials, so it must be a regular file")
     if status.st_uid not in (os.geteuid(), 0):
         raise SettingsError(
-            f"{file} holds credentials and belongs to user {status.st_uid}: give it to user {os.geteuid()}, who runs us"
+            f"{file} contains credentials and belongs to user {status.st_uid}: "
+            f"change its owner to user {os.geteuid()}, which runs the engine"
         )
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
-        raise SettingsError(f"{file} holds credentials and others may use it (mode {mode:04o}): chmod 600 {file}")
+        raise SettingsError(f"{file} contains credentials and others have access (mode {mode:04o}): chmod 600 {file}")
 
 
 def first_twice(names: Iterable[str]) -> str | None:

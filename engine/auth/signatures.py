@@ -1,4 +1,4 @@
-"""Whether a request is signed as it claims to be (spec functiongraph_api, section 1.2), whoever keeps the keys."""
+"""Verification of request signatures (FunctionGraph API: AK/SK signatures). Independent of key storage."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from engine.auth.signing import (
 )
 from engine.model.clock import Clock
 
-SKEW = 900.0  #: seconds that a request's date may be off
-CACHED = 512  #: bytes of a path or query that is remembered in its canonical form
+SKEW = 900.0  #: seconds by which the date of a request may differ from the clock
+CACHED = 512  #: longest path or query in bytes whose canonical form is cached
 JSON = b"application/json"
 
-#: Headers that must be signed if they are there, since they change what the request means. Host and X-Security-Token
-#: need not: the vendor's SDK for Go, which Terraform uses, signs neither, and the token must be the key's own anyway.
+#: Headers that must be signed if present, because they change the meaning of the request. Host and X-Security-Token are
+#: exempt: the vendor's Go SDK, which Terraform uses, signs neither, and the token must match the key anyway.
 _MEANING = frozenset({b"x-sdk-content-sha256", b"idempotency-key"})
 _MEANINGS = (b"x-cff-", b"x-functiond-")
 
@@ -33,7 +33,7 @@ Headers = Mapping[bytes, bytes]
 
 
 class Signed(Struct, frozen=True, kw_only=True):
-    """A request but for its body, as it came; names of headers in lower case."""
+    """Request without its body, unmodified except that names of headers are in lower case."""
 
     method: bytes
     path: bytes
@@ -42,26 +42,26 @@ class Signed(Struct, frozen=True, kw_only=True):
 
 
 class Signatures:
-    """Both checks tell what is wrong; empty if nothing is."""
+    """Verifier of signatures. Both checks return a description of the problem; empty: valid."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        # Clients repeat themselves; caches of our own keep two engines apart.
+        # Clients repeat dates, paths and queries. Caches per object keep several engines in a process apart.
         self._date = lru_cache(64)(read_date)
         self._path, self._query = lru_cache(4096)(canonical_path), lru_cache(1024)(canonical_query)
 
     def bad_head(self, headers: Headers, proof: Authorization) -> str:
-        """What is wrong already without the body."""
+        """Check date and headers, which needs no body. Return the problem, or an empty text."""
         now = self._clock.now()
         date = self._date(headers.get(b"x-sdk-date", b""))
         if date is None:
-            return "X-Sdk-Date is needed, such as 20260131T235959Z"
+            return "X-Sdk-Date must be a time such as 20260131T235959Z"
         if abs(now - date) > SKEW:
             return f"X-Sdk-Date is {abs(now - date):.0f} s off this engine's clock: up to {SKEW:.0f} s are allowed"
         return _unsigned(headers, proof.signed)
 
     def mismatch(self, request: Signed, body_hash: bytes, proof: Authorization, secret: bytes) -> str:
-        """For a request whose head is not bad."""
+        """Check body hash and signature of a request that passed ``bad_head``. Return the problem, or an empty text."""
         headers = request.headers
         given = headers.get(b"x-sdk-content-sha256")
         if problem := _bad_hash(given, headers, body_hash, proof.signed):
@@ -69,14 +69,14 @@ class Signatures:
         path, query = request.path, request.query
         path = self._path(path) if len(path) <= CACHED else canonical_path(path)
         query = self._query(query) if len(query) <= CACHED else canonical_query(query)
-        # Without a body, the vendor's SDK signs the hash of nothing, whatever that header says.
+        # Without a body, the vendor's SDK signs the hash of an empty body and ignores X-Sdk-Content-Sha256.
         hashes = [given, EMPTY] if given and body_hash == EMPTY else [given or body_hash]
         for one in hashes:
             canonical = canonical_request(request.method, path, query, headers, proof.signed, one)
             if is_same(signature(secret, headers[b"x-sdk-date"], canonical), proof.signature):
                 return ""
         return (
-            "the signature does not match: check the secret key, and that nothing on the way changes method, "
+            "the signature does not match: check the secret key, and check that no proxy changes method, "
             "Host, path, query or body"
         )
 
@@ -87,12 +87,12 @@ def _unsigned(headers: Headers, signed: tuple[bytes, ...]) -> str:
             return f"the header {name.decode('latin-1')} must be signed"
     for name in signed:
         if name not in headers:
-            return f"the header {name.decode('latin-1')} is signed but not there"
+            return f"the header {name.decode('latin-1')} is listed in SignedHeaders but missing"
     return ""
 
 
 def _bad_hash(given: bytes | None, headers: Headers, body_hash: bytes, signed: tuple[bytes, ...]) -> str:
-    """What is wrong with X-Sdk-Content-Sha256, if it is there."""
+    """Check X-Sdk-Content-Sha256. Return the problem; empty if it is valid or absent."""
     if given is None:
         return ""
     if given != UNSIGNED:
@@ -101,5 +101,5 @@ def _bad_hash(given: bytes | None, headers: Headers, body_hash: bytes, signed: t
         return ""
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind in (b"", JSON) or b"content-type" not in signed:
-        return "UNSIGNED-PAYLOAD is for bodies that are not JSON, whose Content-Type is signed"
+        return "UNSIGNED-PAYLOAD is only allowed for bodies other than JSON with a signed Content-Type"
     return ""

@@ -1,7 +1,7 @@
-"""SDK-HMAC-SHA256: what a client signs of its request, and the signature (spec functiongraph_api, section 1.2).
+"""Signatures of the scheme SDK-HMAC-SHA256 (FunctionGraph API: AK/SK signatures).
 
-Everything is bytes as they stand on the wire. What is signed: method, path, query, the headers that SignedHeaders
-names, the hash of the body, and X-Sdk-Date, whether it is named there or not.
+Values are bytes as sent. The signature covers method, path, query, the headers listed in SignedHeaders, the hash of the
+body, and X-Sdk-Date even if it is not listed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from msgspec import Struct
 
 ALGORITHM = b"SDK-HMAC-SHA256"
-UNSIGNED = b"UNSIGNED-PAYLOAD"  #: stands for the hash of a body that the signature leaves out
-EMPTY = hashlib.sha256().hexdigest().encode()
+UNSIGNED = b"UNSIGNED-PAYLOAD"  #: replaces the hash of a body that is not signed
+EMPTY = hashlib.sha256().hexdigest().encode()  #: hash of an empty body
 
 _AUTHORIZATION = re.compile(
     rb"SDK-HMAC-SHA256 +Access=([^\s,=]{1,128}), *SignedHeaders=([!#$%&'*+.^`|~0-9a-z;-]{1,4096})"
@@ -28,15 +28,15 @@ _DIGITS = re.compile(rb"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z")
 
 
 class Authorization(Struct, frozen=True, kw_only=True):
-    """The header of that name, read."""
+    """Parsed ``Authorization`` header."""
 
     access: str
-    signed: tuple[bytes, ...]  #: names of headers, as the client listed them
+    signed: tuple[bytes, ...]  #: names of headers, in the order of the client
     signature: bytes
 
 
 def read_authorization(value: bytes) -> Authorization | None:
-    """None for what is not this scheme, or not well formed."""
+    """Parse an ``Authorization`` header. Return None for another scheme or a malformed value."""
     found = _AUTHORIZATION.fullmatch(value)
     if found is None:
         return None
@@ -45,7 +45,7 @@ def read_authorization(value: bytes) -> Authorization | None:
 
 
 def read_date(value: bytes) -> float | None:
-    """The moment of an X-Sdk-Date such as ``20260131T235959Z``; None if it is none."""
+    """Parse an X-Sdk-Date such as ``20260131T235959Z``. Return seconds since the epoch; None if malformed."""
     found = _DIGITS.fullmatch(value)
     try:
         return datetime(*map(int, found.groups()), tzinfo=UTC).timestamp() if found else None  # type: ignore[misc,arg-type]
@@ -62,13 +62,13 @@ def hash_of(body: bytes) -> bytes:
 
 
 def canonical_path(path: bytes) -> bytes:
-    """Decoded, then encoded in the one way that client and server share, with a slash at its end."""
+    """Return the path decoded, re-encoded in canonical form, and with a trailing slash."""
     text = quote_from_bytes(unquote_to_bytes(path), safe="/").encode()
     return text if text.endswith(b"/") else text + b"/"
 
 
 def canonical_query(query: bytes) -> bytes:
-    """Its pairs in order of key and value; a plus sign is a space, as it is to who reads the parameters."""
+    """Return the pairs sorted by key and value. A plus sign means a space, as for readers of the parameters."""
     if not query:
         return b""
     pairs = [pair.replace(b"+", b" ").partition(b"=") for pair in query.split(b"&") if pair]
@@ -88,19 +88,22 @@ def canonical_request(
     signed: Sequence[bytes],
     payload_hash: bytes,
 ) -> bytes:
-    """``path`` and ``query`` are canonical already. Raises KeyError for a signed header that is not there."""
+    """Compose the canonical request. Raise KeyError if a signed header is missing.
+
+    ``path`` and ``query`` must be canonical.
+    """
     lines = [b"%b:%b" % (name, headers[name].strip()) for name in signed]
     return b"\n".join((method, path, query, *lines, b"", b";".join(signed), payload_hash))
 
 
 def signature(secret: bytes, date: bytes, canonical: bytes) -> bytes:
-    """In lower-case hexadecimal."""
+    """Return the signature in lower-case hexadecimal."""
     to_sign = b"%b\n%b\n%b" % (ALGORITHM, date, hash_of(canonical))
     return hmac.digest(secret, to_sign, "sha256").hex().encode()
 
 
 def is_same(one: bytes, other: bytes) -> bool:
-    """Compared in a time that tells nothing about where they differ."""
+    """Compare in constant time."""
     return hmac.compare_digest(one, other)
 
 
@@ -114,7 +117,10 @@ def sign(
     secret: str,
     moment: float,
 ) -> dict[str, str]:
-    """The headers to add to a request. ``target`` is path and query, ``headers`` all that is to be signed: Host too."""
+    """Return the headers to add to a request.
+
+    ``target`` is path and query. ``headers`` are all headers to sign, including Host.
+    """
     date = write_date(moment)
     given = {name.lower().encode(): value.encode() for name, value in headers.items() if "_" not in name}
     given[b"x-sdk-date"] = date.encode()

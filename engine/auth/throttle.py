@@ -1,4 +1,4 @@
-"""How often who failed to authenticate, so that nobody may try for ever; what is remembered has a bound."""
+"""Rate limit for failed logins, by network and access key, in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from functools import lru_cache
 from engine.errors import TooManyFailures
 from engine.model.clock import Clock
 
-SUBJECTS = 4096  #: remembered at most; the longest unseen one is forgotten first
+SUBJECTS = 4096  #: tracked subjects; the one without failures for longest is dropped first
 
-Subject = tuple[str, str]  #: a client's network, and the access key it tried if that key exists
+Subject = tuple[str, str]  #: network of a client, and its access key if that key exists
 
 
 class AuthThrottle:
-    """``limit`` failures within ``window`` seconds, and the subject must wait for the window's end."""
+    """Counter of failed logins. Rejects a subject after ``limit`` failures until its window of ``window`` s ends."""
 
     def __init__(self, clock: Clock, *, limit: int, window: float) -> None:
         self._clock, self._limit, self._window = clock, limit, window
@@ -26,16 +26,20 @@ class AuthThrottle:
         return len(self._seen)
 
     def subject(self, address: str, access: str = "") -> Subject:
-        """Who is counted. A known key is counted apart, so that one broken client does not lock out its neighbours."""
+        """Return the subject to count.
+
+        Existing keys are counted separately, so that one broken client does not lock out its network.
+        """
         return self._network(address), access
 
     def check(self, subject: Subject) -> None:
-        """Raises TooManyFailures."""
+        """Raise TooManyFailures if the subject has reached the limit."""
         count, until = self._seen.get(subject, (0, 0.0))
         if count >= self._limit and (wait := until - self._clock.now()) > 0:
             raise TooManyFailures(math.ceil(wait))
 
     def note(self, subject: Subject) -> None:
+        """Count a failure. The first one starts the window."""
         now = self._clock.now()
         count, until = self._seen.pop(subject, (0, 0.0))
         self._seen[subject] = (count + 1, until) if until > now else (1, now + self._window)
@@ -44,7 +48,7 @@ class AuthThrottle:
 
 
 def network_of(address: str) -> str:
-    """An IPv6 client owns all the addresses of its /64."""
+    """Return the IPv4 address, or the /64 network of an IPv6 address, which one client controls completely."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

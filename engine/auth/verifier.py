@@ -1,4 +1,4 @@
-"""Who signed a request, whoever keeps the keys; who fails too often must wait."""
+"""Authentication of signed requests, with throttling of failures. Callers provide the keys."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from engine.auth.throttle import AuthThrottle, Subject
 from engine.errors import Unauthorized
 from engine.model.clock import Clock
 
-LARGE = 1 << 20  #: bytes of a body from which on hashing it would hold up others
+LARGE = 1 << 20  #: size of a body in bytes from which it is hashed in a thread, off the event loop
 
 log = structlog.get_logger("functiond")
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """Who signed a request, as far as its head tells."""
+    """Claimed signer of a request, from its headers. Not verified yet."""
 
     proof: Authorization
     secret: bytes
@@ -30,13 +30,16 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 
 class SignatureVerifier:
-    """A request is believed once ``claim`` and ``verify`` have returned; both raise Unauthorized."""
+    """Verifier of signed requests. A request is authentic after ``claim`` and ``verify``; both raise Unauthorized."""
 
     def __init__(self, clock: Clock, failures: AuthThrottle) -> None:
         self._failures, self._signatures = failures, Signatures(clock)
 
     def claim(self, headers: Headers, address: str, secret_of: Callable[[str], bytes | None]) -> Claim:
-        """By what the headers say, ``authorization`` among them. Raises TooManyFailures."""
+        """Read the signer from the headers, which must include ``authorization``.
+
+        ``secret_of`` returns the secret of an access key, or None. Raise Unauthorized or TooManyFailures.
+        """
         proof = read_authorization(headers[b"authorization"])
         secret = secret_of(proof.access) if proof else None
         subject = self._failures.subject(address, proof.access if proof and secret is not None else "")
@@ -52,6 +55,7 @@ class SignatureVerifier:
         return Claim(proof=proof, secret=secret, subject=subject)
 
     async def verify(self, claim: Claim, scope: MutableMapping[str, Any], headers: Headers, body: bytes) -> None:
+        """Raise Unauthorized unless the signature matches the request."""
         body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
         signed = Signed(
             method=scope["method"].encode(), path=scope["raw_path"], query=scope["query_string"], headers=headers
@@ -61,7 +65,7 @@ class SignatureVerifier:
 
     @contextmanager
     def attempt(self, address: str) -> Iterator[None]:
-        """For proofs other than signatures: Unauthorized in the block counts. Raises TooManyFailures."""
+        """Check proofs other than signatures in a block. Count Unauthorized errors; raise TooManyFailures at entry."""
         subject = self._failures.subject(address)
         self._failures.check(subject)
         try:
@@ -71,12 +75,12 @@ class SignatureVerifier:
             raise
 
     def failed(self, subject: Subject, problem: str) -> Unauthorized:
-        """To be raised; it counts, and is logged."""
+        """Count and log a failure. Return the error for the caller to raise."""
         self._failures.note(subject)
         log.warning("not authenticated", client=subject[0], access=subject[1], problem=problem)
         return Unauthorized(problem)
 
 
 def address_of(scope: Mapping[str, Any]) -> str:
-    """Of who connected."""
+    """Return the address of the client; empty if unknown."""
     return scope["client"][0] if scope.get("client") else ""

@@ -181,8 +181,8 @@ async def test_the_date_is_part_of_what_is_signed(secured: SecuredApi) -> None:
     headers = secured.signed("GET", BASE)
     for date, said in (
         ("20231114T221321Z", "does not match"),
-        ("yesterday", "X-Sdk-Date is needed"),
-        (None, "is needed"),
+        ("yesterday", "X-Sdk-Date must be a time"),
+        (None, "must be a time"),
     ):
         changed = {name: value for name, value in headers.items() if name != "X-Sdk-Date"}
 
@@ -230,7 +230,7 @@ async def test_a_signed_header_cannot_be_taken_away(secured: SecuredApi) -> None
 
     missing = await secured.api.send("GET", BASE, None, headers, base="")
 
-    assert refusal(missing, 401, "FSS.0401", "idempotency-key is signed but not there")
+    assert refusal(missing, 401, "FSS.0401", "idempotency-key is listed in SignedHeaders but missing")
 
 
 async def test_what_terraform_signs_is_enough(secured: SecuredApi) -> None:
@@ -266,7 +266,7 @@ async def test_only_bodies_that_are_not_json_may_be_left_unsigned(secured: Secur
     form = await secured.ask("POST", INVOKE, b"a=1", **unsigned, Content_Type="application/octet-stream")
     nothing = await secured.ask("GET", BASE, None, **unsigned)
 
-    assert refusal(jsonlike, 401, "FSS.0401", "UNSIGNED-PAYLOAD is for bodies that are not JSON")
+    assert refusal(jsonlike, 401, "FSS.0401", "UNSIGNED-PAYLOAD is only allowed for bodies other than JSON")
     assert (form.status, nothing.status) == (406, 200)  # let in, and then no invocation takes it
 
 
@@ -276,7 +276,7 @@ async def test_a_body_is_left_unsigned_only_if_its_kind_is_signed(secured: Secur
 
     answer = await secured.api.send("POST", INVOKE, b"a", headers | {"Content-Type": "text/plain"}, base="")
 
-    assert refusal(answer, 401, "FSS.0401", "whose Content-Type is signed")
+    assert refusal(answer, 401, "FSS.0401", "with a signed Content-Type")
 
 
 async def test_the_vendors_signer_without_a_body_signs_the_hash_of_nothing(secured: SecuredApi) -> None:
