@@ -1,1 +1,1 @@
-"""The application: construction, lifecycle, process and embedding."""
+"""Application: construction, lifecycle, process and embedding of the engine."""

@@ -1,4 +1,4 @@
-"""The engine within a Python program of one's own: ``Engine(plugins=[mine]).serve()``."""
+"""Engine embedded in a Python program: ``Engine(plugins=[mine]).serve()``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from engine.protocols import Plugin
 
 
 class Engine:
-    """Built-in and installed plugins, and ``plugins``, which win where they speak for the same kind.
+    """Engine with built-in and installed plugins. ``plugins`` override plugins of the same kind.
 
-    ``settings`` have dotted names, such as ``{"storage.data_dir": "/var/lib/functiond", "http.port": 0}``; ``config``
-    is a TOML file, over which they win. The environment is not looked at. Raises SettingsError.
+    ``settings`` have dotted names, such as ``{"storage.data_dir": "/var/lib/functiond", "http.port": 0}``, and override
+    the TOML file ``config``. The environment is ignored. The constructor raises SettingsError.
     """
 
     def __init__(
@@ -33,11 +33,11 @@ class Engine:
         self.plugins = [*load_plugins(self.settings.plugin), *plugins]
 
     def serve(self) -> None:
-        """Answer over HTTP until SIGTERM or SIGINT. For the main thread of a program."""
+        """Serve HTTP until SIGTERM or SIGINT. Call this in the main thread."""
         asyncio.run(serve(self.settings, plugins=self.plugins, ready=lambda engine, url: None))
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[EngineParts]:
-        """Run in the loop that is there, without HTTP, while the block is entered."""
+        """Run in the current event loop, without HTTP, while the block is entered."""
         async with run_engine(self.settings, plugins=self.plugins) as running:
             yield running

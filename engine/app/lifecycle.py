@@ -1,11 +1,11 @@
-"""The engine: its nesting is the lifecycle of the parts that ``wiring`` puts together.
+"""Lifecycle of the engine: starts and stops the components that ``wiring`` constructs.
 
-    data directory locked → its journal checked → storage open → writer runs → leftovers of a dead engine killed
-      → pool open → what it left in the journal recovered → scheduler, dispatcher, janitor run
-      → sources, delivery run → doors open
+    data directory locked → journal checked → storage open → writer runs → orphaned instances killed
+      → pool open → work of the previous engine recovered → scheduler, discarder, pruner run
+      → dispatcher, sources, delivery run → listeners open (``service``)
 
-Leaving goes the other way: intake refuses, running work drains within the grace period, the rest goes back to WAIT,
-the journal closes last.
+Shutdown is in reverse order. Intake rejects requests, and running work may finish within the grace period. The rest
+returns to WAIT. The journal closes last.
 """
 
 from __future__ import annotations
@@ -51,32 +51,32 @@ async def run_engine(
 ) -> AsyncIterator[EngineParts]:
     """Run an engine on its data directory while the block is entered.
 
-    Raises SettingsError, DataDirectoryLocked and DataDirectoryUnusable; and JournalBroken out of the block, when only
-    a new start can tell what is on disk.
+    Raise SettingsError, DataDirectoryLocked or DataDirectoryUnusable. The block raises JournalBroken when only a
+    restart can determine the state on disk.
     """
     clock = clock or SystemClock()
-    index, kept, executor = Path(settings.storage.data_dir), settings.storage, settings.executor
+    data_dir, storage_settings, executor = Path(settings.storage.data_dir), settings.storage, settings.executor
     retention = settings.queue.idempotency_retention
     registry, board = Registry(plugins, settings.plugins), LogBoard()
-    with locked(index):
-        codes = CodeStore(index / "code", Limits(keep_free=kept.free_space), registry.code_links)
+    with locked(data_dir):
+        codes = CodeStore(data_dir / "code", Limits(keep_free=storage_settings.free_space), registry.code_links)
         async with (
             open_storage(
-                index,
+                data_dir,
                 idempotency_retention=retention,
-                ballast=kept.ballast,
+                ballast=storage_settings.ballast,
                 packages_of=await codes.mark(),
             ) as storage,
             _writing(storage),
             open_pool(
                 code_path=codes.folder,
-                tmp=index / "tmp",
-                log_dir=index / "logs",
+                tmp=data_dir / "tmp",
+                log_dir=data_dir / "logs",
                 marker=storage.marker,
                 memory=memory_budget(settings),
                 idle=executor.idle,
                 log_size=executor.log_size,
-                log_space=kept.logs_size,
+                log_space=storage_settings.logs_size,
                 board=board,
                 processes=executor.processes,
                 region=settings.http.region,
@@ -89,16 +89,16 @@ async def run_engine(
             infrastructure = Infrastructure(
                 settings=settings, clock=clock, storage=storage, pool=pool, codes=codes, registry=registry, board=board
             )
-            running = wire(infrastructure)
-            async with _services(running):
-                yield running
+            engine = wire(infrastructure)
+            async with _services(engine):
+                yield engine
 
 
 @asynccontextmanager
 async def _writing(storage: Storage) -> AsyncIterator[None]:
-    """The journal's writer runs, and ends when all that was submitted is on disk."""
+    """Run the writer of the journal while the block is entered, then until all submitted requests are on disk."""
     async with anyio.create_task_group() as tasks:
-        # Not ``await start``: cancelled there, it would wait for a writer that ends by ``close`` only.
+        # Not ``await start``: cancellation during it would wait for the writer, which only ``close`` ends.
         tasks.start_soon(storage.writer.run)
         try:
             yield
@@ -107,32 +107,32 @@ async def _writing(storage: Storage) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _services(running: EngineParts) -> AsyncIterator[None]:
+async def _services(engine: EngineParts) -> AsyncIterator[None]:
     async with anyio.create_task_group() as services:
-        await _recover(running, services)
-        await services.start(running.scheduler.run)
-        await services.start(running.discarder.run)
-        await services.start(running.pruner.run)
-        await services.start(running.resources.reservations.run)
-        await services.start(running.usage_store.run)
-        if running.settings.queue.host_idle_gate:
-            await services.start(watch_pressure, running.scheduler)
+        await _recover(engine, services)
+        await services.start(engine.scheduler.run)
+        await services.start(engine.discarder.run)
+        await services.start(engine.pruner.run)
+        await services.start(engine.resources.reservations.run)
+        await services.start(engine.usage_store.run)
+        if engine.settings.queue.host_idle_gate:
+            await services.start(watch_pressure, engine.scheduler)
         try:
-            # Delivery within the sources: what goes to a topic of our own is lost on triggers that do not listen.
-            async with _going(running.dispatcher.run), _going(running.sources.run), _going(running.delivery.run):
+            # Delivery runs within the sources: outcomes for the engine's own topics are lost unless triggers run.
+            async with _service(engine.dispatcher.run), _service(engine.sources.run), _service(engine.delivery.run):
                 try:
                     yield
                 finally:
-                    await drain(running)
+                    await drain(engine)
         finally:
             with anyio.CancelScope(shield=True):
-                await _release(running)
+                await _release(engine)
             services.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def _going(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """A service runs while the block is entered."""
+async def _service(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run a service while the block is entered."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(run)
         try:
@@ -141,67 +141,67 @@ async def _going(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator
             tasks.cancel_scope.cancel()
 
 
-async def _recover(running: EngineParts, services: TaskGroup) -> None:
-    """Take up what the last engine left: what was running waits again, before anything new is accepted."""
+async def _recover(engine: EngineParts, services: TaskGroup) -> None:
+    """Load the state of the previous engine before new work is accepted. Interrupted invocations wait again."""
     try:
-        await running.resources.load()
-        running.versions.load()
-        await running.aliases.load()
-        await running.usage_store.load()
-        recovery = await running.storage.journal.recover()
+        await engine.resources.load()
+        engine.versions.load()
+        await engine.aliases.load()
+        await engine.usage_store.load()
+        recovery = await engine.storage.journal.recover()
     except Unavailable as problem:
-        raise DataDirectoryUnusable(str(running.storage.path), f"cannot be written: {problem}") from problem
+        raise DataDirectoryUnusable(str(engine.storage.path), f"cannot be written: {problem}") from problem
 
     def apply(function_id: int, function: Function | None) -> None:
-        if function is None:  # synchronous calls that still wait pass through, and hear of it
-            running.scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
-            running.discarder.discard(function_id)
+        if function is None:  # deleted; waiting synchronous calls are still dispatched, and get an error
+            engine.scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
+            engine.discarder.discard(function_id)
         else:
-            running.scheduler.configure(
+            engine.scheduler.configure(
                 function_id,
                 weight=weight(function),
-                limit=request_limit(function, shared_port=running.pool.http_network == "shared"),
+                limit=request_limit(function, shared_port=engine.pool.http_network == "shared"),
                 memory=function.memory_size,
                 concurrent_requests=function.concurrent_num,
             )
-        kept = {version.revision for version in running.catalog.versions(function_id)}
-        services.start_soon(running.pool.retire, function_id, kept)
+        current = {version.revision for version in engine.catalog.versions(function_id)}
+        services.start_soon(engine.pool.retire, function_id, current)
 
-    for function_id in {function.function_id for function in running.catalog.all()}:
-        apply(function_id, running.catalog.resolve(function_id, LATEST))
-    running.catalog.watch(apply)
-    running.backlog.load(recovery.backlog)
-    running.scheduler.recover(recovery)
-    for function_id in running.backlog.functions:
-        if running.catalog.resolve(function_id, LATEST) is None:  # the last engine did not come to it
-            running.discarder.discard(function_id)
-    running.dispatcher.fail_poisoned(recovery.poisoned)
-    log.info("recovered", waiting=running.backlog.rows, revived=recovery.revived, functions=len(recovery.waiting))
+    for function_id in {function.function_id for function in engine.catalog.all()}:
+        apply(function_id, engine.catalog.resolve(function_id, LATEST))
+    engine.catalog.watch(apply)
+    engine.backlog.load(recovery.backlog)
+    engine.scheduler.recover(recovery)
+    for function_id in engine.backlog.functions:
+        if engine.catalog.resolve(function_id, LATEST) is None:  # deleted, but not discarded by the previous engine
+            engine.discarder.discard(function_id)
+    engine.dispatcher.fail_poisoned(recovery.poisoned)
+    log.info("recovered", waiting=engine.backlog.rows, revived=recovery.revived, functions=len(recovery.waiting))
 
 
-async def drain(running: EngineParts, max_wait: anyio.CancelScope | None = None) -> None:
-    """Doors first; then what runs may end within the grace period, and instances say their last words. Once is enough.
+async def drain(engine: EngineParts, max_wait: anyio.CancelScope | None = None) -> None:
+    """Stop accepting, then wait up to the grace period for running work and pre-stop handlers.
 
-    Cancelling ``max_wait`` ends the grace period at once.
+    Cancelling ``max_wait`` ends the grace period at once. Later calls return at once.
     """
-    if _STOPPING in running.scheduler.held:
-        return  # the grace period is granted once
-    running.intake.close()
-    running.scheduler.hold(_STOPPING)
-    if running.storage.writer.broken:
-        return  # no end of a run could be stored
+    if _STOPPING in engine.scheduler.held:
+        return
+    engine.intake.close()
+    engine.scheduler.hold(_STOPPING)
+    if engine.storage.writer.broken:
+        return  # outcomes cannot be stored
     max_wait = max_wait or anyio.CancelScope()
-    max_wait.shield, max_wait.deadline = True, anyio.current_time() + running.settings.grace
+    max_wait.shield, max_wait.deadline = True, anyio.current_time() + engine.settings.grace
     with max_wait:
-        await running.dispatcher.drain()
-        await running.pool.drain()
+        await engine.dispatcher.drain()
+        await engine.pool.drain()
 
 
-async def _release(running: EngineParts) -> None:
-    """What still runs waits for the next engine."""
-    if running.storage.writer.broken:
+async def _release(engine: EngineParts) -> None:
+    """Return unfinished work to WAIT, for the next engine."""
+    if engine.storage.writer.broken:
         return
     try:
-        await running.dispatcher.release()
-    except Unavailable as problem:  # the next engine finds them running, as after a death of this one
-        log.warning("running work not put back", problem=str(problem))
+        await engine.dispatcher.release()
+    except Unavailable as problem:  # the next engine recovers it, as after a crash
+        log.warning("unfinished work not returned to WAIT", problem=str(problem))

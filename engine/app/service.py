@@ -1,4 +1,4 @@
-"""One process: an engine, its HTTP door, and the signals that end it."""
+"""Process of the engine: HTTP listener and signal handling."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from engine.protocols import Plugin
 
 log = structlog.get_logger("functiond")
 
-#: Seconds that replies under way get once the work has drained.
+#: Seconds that pending replies may take after running work has drained.
 PRE_STOP_GRACE = 1.0
-#: Descriptors that an engine wants to be able to open.
-ENOUGH_FILES = 65_536
+#: Open file descriptors that the engine requests.
+FILE_LIMIT = 65_536
 
 
 async def serve(
@@ -41,12 +41,12 @@ async def serve(
     ready: Callable[[EngineParts, str], object],
     read_auth: Callable[[], AuthSettings] | None = None,
 ) -> None:
-    """Run until SIGTERM or SIGINT; ``ready(engine, url)`` is called once requests are taken.
+    """Run until SIGTERM or SIGINT. Call ``ready(engine, url)`` when requests are accepted.
 
-    A second signal ends the grace period. On SIGHUP, credentials are replaced by what ``read_auth`` gives.
+    A second signal ends the grace period. SIGHUP replaces the credentials with the result of ``read_auth``.
     """
     began = time.perf_counter()
-    _open_enough()
+    _raise_file_limit()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
             host = settings.http.host
@@ -56,7 +56,7 @@ async def serve(
                 listen(_make_app(engine, authenticator), host, settings.http.port, grace=PRE_STOP_GRACE) as port,
             ):
                 url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-                _calm_collector()
+                _tune_garbage_collector()
                 log.info("serving", url=url, port=port, seconds=round(time.perf_counter() - began, 3))
                 ready(engine, url)
                 async for number in signals:
@@ -65,7 +65,7 @@ async def serve(
                         "stopping", signal=signal.Signals(number).name, running=running, grace=engine.settings.grace
                     )
                     break
-                await _drain(engine, signals)  # callers hear 503 meanwhile, and those who wait for a result get it
+                await _drain(engine, signals)  # meanwhile, new requests get 503, and waiting callers get their results
         log.info("stopped")
 
 
@@ -92,22 +92,22 @@ def _console_parts(engine: EngineParts, api: ApiDependencies) -> ConsoleParts:
 
 
 async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) -> None:
-    """The next signal says that nobody wants to wait for what runs: it goes back to WAIT."""
+    """Drain running work. Another signal ends the wait, and unfinished work returns to WAIT."""
     max_wait = anyio.CancelScope()
 
-    async def listen_on() -> None:
+    async def watch_signals() -> None:
         async for number in signals:
             log.info("stopping at once", signal=signal.Signals(number).name)
             max_wait.cancel()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(listen_on)
+        tasks.start_soon(watch_signals)
         await drain(engine, max_wait)
         tasks.cancel_scope.cancel()
 
 
 def make_authenticator(engine: EngineParts) -> Authenticator | None:
-    """None where no credentials are set: then the settings have made sure that only this machine can ask."""
+    """Return the authenticator; None without credentials, when settings only allow a loopback address."""
     auth, http = engine.settings.auth, engine.settings.http
     if not auth.required:
         return None
@@ -124,22 +124,22 @@ def make_authenticator(engine: EngineParts) -> Authenticator | None:
     )
 
 
-def _open_enough() -> None:
-    """A connection, an instance and a reader each cost descriptors: take what the hard limit grants."""
+def _raise_file_limit() -> None:
+    """Raise the limit of open files as far as the hard limit allows: connections, instances and readers need many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    enough = FILE_LIMIT if hard == resource.RLIM_INFINITY else min(hard, FILE_LIMIT)
     resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
-def _calm_collector() -> None:
-    """What the start made stays; and what requests make is freed by its counts: look for cycles seldom."""
+def _tune_garbage_collector() -> None:
+    """Exclude start-up objects from garbage collection, and collect rarely: reference counting frees most objects."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
 def api_parts(engine: EngineParts) -> ApiDependencies:
-    """What the API needs of an engine."""
+    """Return the components that the API uses."""
     telemetry = Telemetry(lambda: read_figures(engine))
     return ApiDependencies(
         intake=engine.intake,

@@ -1,6 +1,6 @@
-"""What an engine is made of, put together from its settings: plain construction, from the storage up.
+"""Construction of the components of an engine from its settings, starting with the storage.
 
-Nothing runs yet when this returns; ``app`` has the order of that.
+``wire`` starts no component; ``lifecycle`` does, in the required order.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from engine.triggers.sources import Sources
 
 
 class EngineParts(Struct, frozen=True, kw_only=True):
-    """The parts of an engine that runs, for the edges to use."""
+    """Components of a running engine, for the API and embedding programs."""
 
     settings: Settings
     clock: Clock
@@ -73,7 +73,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
 
 
 class Infrastructure(Struct, frozen=True, kw_only=True):
-    """What is open before the parts are made."""
+    """Resources opened before components are built."""
 
     settings: Settings
     clock: Clock
@@ -85,6 +85,7 @@ class Infrastructure(Struct, frozen=True, kw_only=True):
 
 
 def wire(infrastructure: Infrastructure) -> EngineParts:
+    """Construct the components. No component runs yet."""
     settings, clock, storage, pool = (
         infrastructure.settings,
         infrastructure.clock,
@@ -149,8 +150,8 @@ def _catalog(infrastructure: Infrastructure) -> Catalog:
 
 
 def _pruner(infrastructure: Infrastructure) -> Pruner:
-    kept = infrastructure.settings.storage
-    retention = Retention(age=kept.retention, rows=kept.retention_rows, size=kept.retention_size)
+    storage = infrastructure.settings.storage
+    retention = Retention(age=storage.retention, rows=storage.retention_rows, size=storage.retention_size)
     return Pruner(
         records=infrastructure.storage.records,
         logs=infrastructure.pool.files,
@@ -337,5 +338,5 @@ def _policy(retry: RetrySettings) -> RetryPolicy:
 
 
 def memory_budget(settings: Settings) -> int:
-    """MB for all instances together."""
+    """Return the memory for all instances in MB: the setting, or 3/4 of the usable memory."""
     return settings.executor.memory or (usable_memory() >> 20) * 3 // 4
