@@ -1,4 +1,4 @@
-"""The command line: ``functiond``, which is also ``python -m engine``."""
+"""Command line: ``functiond``, or ``python -m engine``."""
 
 from __future__ import annotations
 

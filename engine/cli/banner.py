@@ -1,4 +1,4 @@
-"""What ``serve`` says to people once it runs, and the function that ``--demo`` deploys."""
+"""Start-up message of ``serve``, and the function that ``--demo`` deploys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.errors import FunctiondError, FunctionExists
 from engine.model import Function
 
 PROJECT = "default"
-DEMO = '''"""Says hello. `event` is the JSON that the caller sent."""
+DEMO = '''"""Return a greeting. `event` is the JSON value that the caller sent."""
 
 
 def handler(event, context):
@@ -22,19 +22,20 @@ def handler(event, context):
 
 
 def greet(engine: EngineParts, url: str) -> None:
+    """Print the address, and the number of functions or a command to deploy one."""
     output = Output()
     functions = {function.function_id for function in engine.catalog.all()}
-    _tell_place(output, engine, url)
+    _print_address(output, engine, url)
     if functions:
         output.print(f"{len(functions)} functions, {engine.backlog.rows} invocations waiting")
     else:
-        output.print("No functions yet. Deploy a folder that holds index.py with `def handler(event, context)`:")
+        output.print("No functions yet. Deploy a folder that contains index.py with `def handler(event, context)`:")
         output.paste(f"{program()} deploy FOLDER --handler index.handler{_url_option(url)}")
-    _tell_end(output)
+    _print_stop_hint(output)
 
 
 async def greet_demo(engine: EngineParts, url: str) -> None:
-    """Once the words are out, the lines in them work."""
+    """Deploy the demo function, then print commands that call it."""
     output, auth = Output(), engine.settings.auth
     projects = [*(key.project for key in auth.keys), *(token.project for token in auth.tokens), PROJECT]
     project = projects[0]
@@ -43,38 +44,38 @@ async def greet_demo(engine: EngineParts, url: str) -> None:
     except FunctiondError as error:
         output.print(f"The demo function cannot be deployed: {error}", style="red", markup=False)
         return
-    _tell_place(output, engine, url)
+    _print_address(output, engine, url)
     if auth.required:
-        _tell_signed(output, url, project)
+        _print_signed_commands(output, url, project)
         return
     target = f"{url}/v2/{project}/fgs/functions/{function.urn(engine.settings.http.region)}"
     output.print("The function [bold]hello[/] is deployed. Accept now, run when idle (202 and a request id):")
     output.paste(_curl(f"{target}/invocations-async"))
-    output.print("See what became of it:")
+    output.print("Show its state:")
     output.paste(f"{program()} invocations hello{_url_option(url)}")
-    output.print("Or call it and wait for what it returns:")
+    output.print("Or call it and wait for the result:")
     output.paste(_curl(f"{target}/invocations"))
-    _tell_end(output)
+    _print_stop_hint(output)
 
 
-def _tell_place(output: Output, engine: EngineParts, url: str) -> None:
-    output.print(f"[bold green]functiond[/] serves [bold]{url}[/], keeps its data in [bold]{engine.storage.path}[/]")
+def _print_address(output: Output, engine: EngineParts, url: str) -> None:
+    output.print(f"[bold green]functiond[/] serves [bold]{url}[/], data directory [bold]{engine.storage.path}[/]")
     if engine.settings.http.console:
-        output.print(f"See what it does at [bold]{url}/console/[/]")
+        output.print(f"Open the console at [bold]{url}/console/[/]")
 
 
-def _tell_signed(output: Output, url: str, project: str) -> None:
-    """Where credentials are wanted, the command line signs, and curl cannot."""
+def _print_signed_commands(output: Output, url: str, project: str) -> None:
+    """Print commands of this command line, which can sign requests, instead of curl."""
     hello, options = f"{program()} invoke hello", f" --project {project}{_url_option(url)}"
-    output.print("The function [bold]hello[/] is deployed. With FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY set to")
-    output.print(f"those of project {project}, accept now and run when idle, or call it and wait for what it returns:")
+    output.print("The function [bold]hello[/] is deployed. Set FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY to")
+    output.print(f"a key of project {project}. Then accept now and run when idle, or call it and wait for the result:")
     output.paste(f"""{hello} --async --data '{{"name": "you"}}'{options}""")
     output.paste(f"""{hello} --data '{{"name": "you"}}'{options}""")
-    _tell_end(output)
+    _print_stop_hint(output)
 
 
-def _tell_end(output: Output) -> None:
-    output.print("Ctrl-C ends it; what was accepted waits on disk for the next start.", style="dim")
+def _print_stop_hint(output: Output) -> None:
+    output.print("Press Ctrl-C to stop. Accepted invocations stay on disk and run after the next start.", style="dim")
 
 
 async def _deploy(engine: EngineParts, project: str) -> Function:
@@ -88,7 +89,7 @@ async def _deploy(engine: EngineParts, project: str) -> Function:
         timeout=10,
         memory_size=128,
         code=NO_CODE,
-        description="The demo of functiond",
+        description="Demo of functiond",
     )
     try:
         return await engine.catalog.create(

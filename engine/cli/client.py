@@ -1,4 +1,4 @@
-"""A client of the engine's API, as the commands need it: one request at a time over the standard library's HTTP."""
+"""Client of the API for commands: one request at a time, with HTTP of the standard library."""
 
 from __future__ import annotations
 
@@ -17,22 +17,20 @@ from msgspec import Struct
 from engine.auth.signing import sign
 from engine.errors import FunctiondError
 
-CONNECT = 5.0  #: seconds; how long the answer may take is the engine's affair
+CONNECT = 5.0  #: seconds to connect; the reply has no time limit
 
 
 class UsageError(FunctiondError):
-    """The command cannot be meant as it was given."""
+    """Invalid use of a command."""
 
 
 class NotRunning(FunctiondError):
     def __init__(self, url: str, start: str, problem: str) -> None:
-        super().__init__(
-            f"no engine answers at {url} ({problem}): start one with `{start} serve`, or name it with --url"
-        )
+        super().__init__(f"cannot reach an engine at {url} ({problem}): start one with `{start} serve`, or set --url")
 
 
 class ApiError(FunctiondError):
-    """The engine refused; ``code`` is the API's, such as FSS.1051."""
+    """Error reply of the engine. ``code`` is an error code of the API, such as FSS.1051."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         self.status, self.code = status, code
@@ -50,14 +48,14 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Key(Struct, frozen=True, kw_only=True):
-    """Signs what is sent."""
+    """Access key that signs requests."""
 
     access: str
     secret: str
-    token: str = ""  #: of a temporary key
+    token: str = ""  #: security token of a temporary key
 
     def sign(self, method: str, target: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
-        """All headers to send, those given among them."""
+        """Return all headers to send, including the given ones."""
         given = headers | ({"X-Security-Token": self.token} if self.token else {})
         signed = sign(method, target, given, body, access=self.access, secret=self.secret, moment=time.time())
         return given | signed
@@ -67,12 +65,12 @@ class Key(Struct, frozen=True, kw_only=True):
 
 
 class Client:
-    """Speaks for one project to one engine, signing with ``key`` if there is one. Raises NotRunning, ApiError."""
+    """Client of one engine for one project. Signs with ``key`` if given. Methods raise NotRunning and ApiError."""
 
     def __init__(self, url: str, project: str, start: str, key: Key | None = None) -> None:
         parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
         if parts.scheme != "http" or not parts.hostname:
-            raise UsageError(f"--url is {url}: it must look like http://127.0.0.1:8080")
+            raise UsageError(f"--url is {url}: the URL must look like http://127.0.0.1:8080")
         self._host, self._port = parts.hostname, parts.port or 80
         self._url, self._start, self._key = url, start, key
         self._base = f"/v2/{quote(project, safe='')}/fgs/functions"
@@ -81,8 +79,8 @@ class Client:
         given = {name: value for name, value in query.items() if value not in (None, "")}
         return self.send("GET", path + (f"?{urlencode(given)}" if given else "")).json
 
-    def every(self, path: str, field: str) -> list[dict[str, Any]]:
-        """All that a list of pages holds under ``field``."""
+    def get_all(self, path: str, field: str) -> list[dict[str, Any]]:
+        """Return all entries of a paged list, which pages contain as ``field``."""
         found: list[dict[str, Any]] = []
         count = 1
         while len(found) < count:
@@ -96,13 +94,13 @@ class Client:
 
     @property
     def of_project(self) -> Client:
-        """The same, with paths that begin at the project, not at its functions."""
+        """Client whose paths start at the project instead of its functions."""
         other = copy(self)
         other._base = self._base.removesuffix("/functions")
         return other
 
     def find(self, path: str, **query: object) -> Any:
-        """Like ``get``, but None for what does not exist."""
+        """Return the result of ``get``; None if the object does not exist."""
         try:
             return self.get(path, **query)
         except ApiError as error:
@@ -118,21 +116,21 @@ class Client:
         headers: Mapping[str, str] | None = None,
         pieces: Iterable[bytes] | None = None,
     ) -> Answer:
-        """``pieces``, if given, are the body again, to be sent one after another."""
-        with self._asked(method, path, body, headers, pieces) as reply:
+        """Send a request and return the reply. ``pieces``, if given, is the same body in parts."""
+        with self._request(method, path, body, headers, pieces) as reply:
             names = {name.lower(): value for name, value in reply.getheaders()}
             return _checked(Answer(status=reply.status, headers=names, body=reply.read()))
 
     def lines(self, path: str, accept: str) -> Iterator[bytes]:
-        """The lines of a reply as they come, without their ends."""
-        with self._asked("GET", path, None, {"Accept": accept}, None) as reply:
+        """Yield the lines of a reply on arrival, without line ends."""
+        with self._request("GET", path, None, {"Accept": accept}, None) as reply:
             if reply.status >= 400:
                 _checked(Answer(status=reply.status, headers={}, body=reply.read()))
             while line := reply.readline():
                 yield line.rstrip(b"\n")
 
     @contextmanager
-    def _asked(
+    def _request(
         self,
         method: str,
         path: str,
@@ -159,7 +157,7 @@ class Client:
 
 
 def path_of(name: str, rest: str = "") -> str:
-    """The path of a function, by whichever form of its URN."""
+    """Return the path of a function, given by any form of its URN."""
     return f"/{quote(name, safe=':!')}{rest}"
 
 
@@ -171,7 +169,7 @@ def _checked(answer: Answer) -> Answer:
         raise ApiError(answer.status, error["error_code"], error["error_msg"])
     except (ValueError, KeyError, TypeError):
         shown = answer.body[:200].decode("utf-8", "replace")
-        raise ApiError(answer.status, f"HTTP {answer.status}", f"{shown} (is this a functiond?)") from None
+        raise ApiError(answer.status, f"HTTP {answer.status}", f"{shown} (is this a functiond engine?)") from None
 
 
 def _problem(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What commands there are. Each is imported when it is asked for, so that none waits for the others."""
+"""Table of commands. Each command is imported on use, so that start-up stays fast."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from engine.cli.client import UsageError
 from engine.cli.exit_codes import FAILED, USAGE
 from engine.errors import FunctiondError
 
-_HERE = {
+_ENGINE_COMMANDS = {
     "serve": ("serve:serve", "Run an engine."),
     "settings": ("show_settings:settings", "List every setting with its default."),
 }
-_THERE = {
+_CLIENT_COMMANDS = {
     "deploy": ("deploy:deploy", "Create a function from a folder or file, or update it."),
     "functions": ("functions:functions", "List the functions."),
     "delete": ("functions:delete", "Delete a function."),
-    "invoke": ("invoke:invoke", "Call a function, or leave an event for it (--async)."),
-    "triggers": ("triggers:triggers", "List triggers, and how their sources do."),
+    "invoke": ("invoke:invoke", "Call a function, or queue an invocation (--async)."),
+    "triggers": ("triggers:triggers", "List triggers and the state of their sources."),
     "invocations": ("invocations:invocations", "List asynchronous invocations."),
     "show": ("invocations:show", "Show one invocation."),
-    "logs": ("logs:logs", "Print what an invocation or a function has written."),
-    "redrive": ("redrive:redrive", "Send again what ended badly."),
-    "deliveries": ("redrive:deliveries", "List the outcomes that are not delivered."),
-    "cancel": ("invocations:cancel", "End an invocation that waits or runs."),
+    "logs": ("logs:logs", "Print the logs of an invocation or a function."),
+    "redrive": ("redrive:redrive", "Send failed deliveries or invocations again."),
+    "deliveries": ("redrive:deliveries", "List pending deliveries, and deliveries that were given up."),
+    "cancel": ("invocations:cancel", "Cancel a waiting or running invocation."),
 }
 
 
-def make_app(asked: Sequence[str]) -> App:
-    """The commands; the one that is asked for tells its own help, which it is imported for."""
+def make_app(arguments: Sequence[str]) -> App:
+    """Build the application. The command named in ``arguments`` is imported and provides its own help."""
     app = App(
         name="functiond",
         help="A durable asynchronous function engine: accept now, run when idle.",
         version=__version__,
         error_console=Console(stderr=True, soft_wrap=True, highlight=False),
-        error_formatter=lambda error: f"functiond: {_told(error)}",
+        error_formatter=lambda error: f"functiond: {_format_error(error)}",
     )
-    for title, commands in (("The engine", _HERE), ("Using an engine that runs", _THERE)):
+    for title, commands in (("Engine", _ENGINE_COMMANDS), ("Client of a running engine", _CLIENT_COMMANDS)):
         group = Group.create_ordered(title)
-        for place, (name, (target, help)) in enumerate(commands.items()):
-            own = None if name in asked else help
-            app.command(f"engine.cli.{target}", name=name, help=own, group=group, sort_key=place)
+        for position, (name, (target, help)) in enumerate(commands.items()):
+            own = None if name in arguments else help
+            app.command(f"engine.cli.{target}", name=name, help=own, group=group, sort_key=position)
     more = Group.create_ordered("More")
     for flag in ("--help", "--version"):
         app[flag].group = (more,)
@@ -54,12 +54,12 @@ def make_app(asked: Sequence[str]) -> App:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """The exit code. What the user did wrong is one line, never a traceback."""
+    """Run a command and return its exit code. User errors are printed as one line, without a traceback."""
     code = _run(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _say_no_more()
+        _discard_output()
     return code
 
 
@@ -67,24 +67,24 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         code = make_app(arguments)(arguments, exit_on_error=False, result_action="return_value")
     except CycloptsError:
-        return USAGE  # cyclopts has said it
+        return USAGE  # cyclopts has printed the message
     except FunctiondError as error:
         print(f"functiond: {error}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
-        return 130  # as the shell has it
+        return 130  # shell convention: 128 + SIGINT
     except BrokenPipeError:
-        _say_no_more()
-        return 141
+        _discard_output()
+        return 141  # shell convention: 128 + SIGPIPE
     return code if isinstance(code, int) else 0
 
 
-def _told(error: CycloptsError) -> str:
+def _format_error(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError):
-        return f"did not expect {' '.join(error.unused_tokens or ())!r} there: --help after the command tells what goes"
+        return f"unexpected argument {' '.join(error.unused_tokens or ())!r}: run the command with --help"
     return str(error)
 
 
-def _say_no_more() -> None:
-    """Whoever read our output has seen enough; the interpreter must not try to write the rest at its end."""
+def _discard_output() -> None:
+    """Redirect output to the null device: the reader closed the pipe, and the interpreter flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

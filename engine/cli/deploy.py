@@ -1,4 +1,4 @@
-"""``functiond deploy``: a folder or file becomes a function, or its next state."""
+"""``functiond deploy``: create or update a function from a folder or file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from engine.cli.client import Client, path_of
 from engine.cli.deploy_options import Asynchronous, Configuration
 from engine.cli.output import Output, print_json
 from engine.cli.packaging import default_handler, default_name, default_runtime, missing_entry, pack
-from engine.cli.target import HERE, Target
+from engine.cli.target import DEFAULT_TARGET, Target
 
-CHUNK = 256 << 10
-SHOWN_FROM = 1 << 20  #: bytes from which on an upload shows its progress
-AS_IT_IS, LIKEWISE = Configuration(), Asynchronous()
+CHUNK = 256 << 10  #: bytes
+PROGRESS_SIZE = 1 << 20  #: bytes from which an upload shows its progress
+UNCHANGED, UNCHANGED_ASYNC = Configuration(), Asynchronous()
 NEW = {"timeout": 30, "memory_size": 128}
 
 
@@ -26,18 +26,18 @@ def deploy(
     /,
     *,
     name: str | None = None,
-    configuration: Configuration = AS_IT_IS,
-    asynchronous: Asynchronous = LIKEWISE,
-    target: Target = HERE,
+    configuration: Configuration = UNCHANGED,
+    asynchronous: Asynchronous = UNCHANGED_ASYNC,
+    target: Target = DEFAULT_TARGET,
 ) -> None:
-    """Create a function, or update its code and what is named here; the rest stays as it is.
+    """Create a function, or update its code and the given options. Other configuration stays unchanged.
 
     Parameters
     ----------
     path
-        A folder, a Python or JavaScript file, or a zip package.
+        Folder, Python or JavaScript file, or zip package.
     name
-        What to call the function. [default: as the folder or file]
+        Name of the function. [default: name of the folder or file]
     """
     client = target.client()
     package, name, config = pack(path), name or default_name(path), configuration.fields()
@@ -48,15 +48,15 @@ def deploy(
     else:
         shown = _update(client, name, package, old, config)
     if missing := missing_entry(package, shown["runtime"], shown["handler"]):
-        note = f"the package has no {missing} for the handler {shown['handler']}: --handler names another"
+        note = f"the package has no {missing} for the handler {shown['handler']}: set another --handler"
         print(f"functiond: {note}", file=sys.stderr)
     settings = asynchronous.apply(client, name)
     if target.json:
         print_json({**shown, "async_invoke_config": settings})
     else:
-        did = "updated" if old else "created"
+        action = "updated" if old else "created"
         output = Output()
-        output.print(f"[bold green]{did}[/] [bold]{name}[/]: {len(package):,} bytes, {shown['handler']}")
+        output.print(f"[bold green]{action}[/] [bold]{name}[/]: {len(package):,} bytes, {shown['handler']}")
         output.paste(shown["func_urn"])
 
 
@@ -78,13 +78,13 @@ def _update(
 def _upload(client: Client, method: str, path: str, head: Mapping[str, Any], package: bytes) -> dict[str, Any]:
     code = {"code_type": "zip", "func_code": {"file": base64.b64encode(package).decode()}}
     body = json.dumps({**head, **code}).encode()
-    pieces = _shown(body) if len(body) > SHOWN_FROM and sys.stderr.isatty() else None
+    pieces = _with_progress(body) if len(body) > PROGRESS_SIZE and sys.stderr.isatty() else None
     shown: dict[str, Any] = client.send(method, path, body, pieces=pieces).json
     shown.pop("func_code", None)
     return shown
 
 
-def _shown(body: bytes) -> Iterator[bytes]:
+def _with_progress(body: bytes) -> Iterator[bytes]:
     from rich.console import Console
     from rich.progress import Progress
 

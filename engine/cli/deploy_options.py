@@ -1,4 +1,4 @@
-"""What ``functiond deploy`` may be told about a function, and how the API says it."""
+"""Options of ``functiond deploy``, and their conversion to API fields."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from engine.cli.client import Client, UsageError, path_of
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What is not given stays as it is."""
+    """Configuration of the function. Options that are not given stay unchanged."""
 
     handler: str | None = None
-    "file.function to call. [default: index.handler, or that of the file]"
+    "Entry point, as file.function. [default: index.handler, or FILE.handler for a file]"
 
     runtime: str | None = None
-    "Such as Python3.10, the default."
+    "Runtime, such as Python3.10. [default: Python3.10, or Node.js18.15 for JavaScript]"
 
     timeout: int | None = None
-    "Seconds that a run may take. [default: 30]"
+    "Maximum duration of a run in seconds. [default: 30]"
 
     memory: int | None = None
-    "MB of an instance. [default: 128]"
+    "Memory of an instance in MB. [default: 128]"
 
     env: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
-    "Environment variable NAME=VALUE; can be given several times, and replaces all that were there."
+    "Environment variable NAME=VALUE. Repeat for several. Replaces all existing variables."
 
     def fields(self) -> dict[str, Any]:
-        """As the API has them."""
+        """Return the given options as API fields."""
         named = {
             "handler": self.handler,
             "runtime": self.runtime,
@@ -46,22 +46,22 @@ class Configuration:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Asynchronous:
-    """The function's asynchronous settings; what is not given stays as it is."""
+    """Asynchronous settings of the function. Options that are not given stay unchanged."""
 
     retries: int | None = None
-    "Further attempts after the function failed, 0 to 3."
+    "Retries after a failure of the function, 0 to 3."
 
     max_age: int | None = None
-    "Seconds after which what still waits is discarded."
+    "Seconds after which a waiting invocation is discarded."
 
     on_success: str | None = None
-    "Function (name or URN) that gets the outcomes that are successes."
+    "Function (name or URN) that receives outcomes of successful invocations."
 
     on_failure: str | None = None
-    "Function (name or URN) that gets the others."
+    "Function (name or URN) that receives outcomes of all other invocations."
 
     def apply(self, client: Client, name: str) -> Any:
-        """The settings as they are then; putting them replaces them all."""
+        """Apply the options and return the resulting settings. The API replaces all settings at once."""
         path = path_of(name, "/async-invoke-config")
         settings = client.find(path)
         if self == Asynchronous():
@@ -80,7 +80,7 @@ class Asynchronous:
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
-            raise UsageError(f"--env {pair}: it must look like NAME=VALUE")
+            raise UsageError(f"--env is {pair}: a variable must look like NAME=VALUE")
     return dict(pair.split("=", 1) for pair in pairs)
 
 

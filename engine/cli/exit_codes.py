@@ -1,4 +1,4 @@
-"""Exit codes. A supervisor should start the engine again after RESTART; after USAGE someone has to change something."""
+"""Exit codes. Supervisors should restart the engine after RESTART. USAGE requires a change of configuration first."""
 
 from __future__ import annotations
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from engine.cli.client import Client, path_of
 from engine.cli.output import Output, print_json, print_table
-from engine.cli.target import HERE, Target
+from engine.cli.target import DEFAULT_TARGET, Target
 from engine.model.urn import short_name
 
 
-def functions(*, target: Target = HERE) -> None:
-    """List the project's functions."""
+def functions(*, target: Target = DEFAULT_TARGET) -> None:
+    """List the functions of the project."""
     found = all_functions(target.client())
     if target.json:
         print_json(found)
@@ -22,8 +22,8 @@ def functions(*, target: Target = HERE) -> None:
         print_table(columns, (_row(function) for function in found))
 
 
-def delete(name: str, /, *, target: Target = HERE) -> None:
-    """Delete a function; what waits for it is discarded.
+def delete(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Delete a function. Its waiting invocations are discarded.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ def delete(name: str, /, *, target: Target = HERE) -> None:
 
 
 def all_functions(client: Client) -> list[dict[str, Any]]:
-    return client.every("", "functions")
+    return client.get_all("", "functions")
 
 
 def all_names(client: Client) -> list[str]:
-    """URNs without a version, which mean all versions where invocations are looked for."""
+    """Return URNs without version. Searches for invocations by such a URN include all versions."""
     return [":".join(one["func_urn"].split(":")[:7]) for one in all_functions(client)]
 
 

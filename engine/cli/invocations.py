@@ -1,4 +1,4 @@
-"""``functiond invocations``, ``show`` and ``cancel``: what became of the events that were left."""
+"""``functiond invocations``, ``show`` and ``cancel``: state of asynchronous invocations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from engine.cli.client import Client, path_of
 from engine.cli.functions import all_names
 from engine.cli.output import Output, coloured, print_json, print_table
-from engine.cli.target import HERE, Target
+from engine.cli.target import DEFAULT_TARGET, Target
 from engine.errors import UnknownInvocation
 from engine.model.urn import short_name
 
@@ -38,20 +38,20 @@ def invocations(
     status: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     limit: int = 20,
     hours: float = 1.0,
-    target: Target = HERE,
+    target: Target = DEFAULT_TARGET,
 ) -> None:
-    """List asynchronous invocations, the newest first.
+    """List asynchronous invocations, newest first.
 
     Parameters
     ----------
     name
-        Name or URN of the function; without it, of all functions.
+        Name or URN of the function. [default: all functions]
     status
-        WAIT, RUNNING, SUCCESS, FAIL or DISCARD; can be given several times.
+        WAIT, RUNNING, SUCCESS, FAIL or DISCARD. Repeat for several.
     limit
-        How many at most, up to 500 of a function.
+        Maximum number of invocations, up to 500 of a function.
     hours
-        How far back to look.
+        Hours to look back.
     """
     client = target.client()
     names = [name] if name else all_names(client)
@@ -61,7 +61,7 @@ def invocations(
         query = {"status": ",".join(status).upper(), "limit": limit, "query_begin_time": begin}
         page = client.get(path_of(one, "/async-invocations"), **query)
         found += [{"function": short_name(one), **item} for item in page["invocations"]]
-    # Request ids begin with the moment of acceptance.
+    # Request ids start with the time of acceptance.
     found = sorted(found, key=lambda item: str(item["request_id"]), reverse=True)[:limit]
     if target.json:
         print_json(found)
@@ -72,15 +72,15 @@ def invocations(
         print_table(("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), map(_row, found))
 
 
-def show(request_id: str, /, *, function: str | None = None, target: Target = HERE) -> None:
-    """Show all that is known of one invocation.
+def show(request_id: str, /, *, function: str | None = None, target: Target = DEFAULT_TARGET) -> None:
+    """Show the complete state of an invocation.
 
     Parameters
     ----------
     request_id
-        What the engine answered when it accepted the invocation.
+        Request id of the invocation, which the engine returned on acceptance.
     function
-        Name or URN of its function; without it, all are looked through.
+        Name or URN of its function. [default: search all functions]
     """
     _, record = find_invocation(target.client(), request_id, function)
     if target.json:
@@ -95,22 +95,22 @@ def show(request_id: str, /, *, function: str | None = None, target: Target = HE
     if record["error_code"]:
         output.print(f"  error     {record['error_code']} {record['error_message']}", style="red", markup=False)
     for attempt in record["attempts"]:
-        told = f"{attempt['start_time']} {attempt['error_code']} {attempt['error_message']}"
-        output.print(f"  attempt {attempt['attempt']} {told}", style="yellow", markup=False)
+        description = f"{attempt['start_time']} {attempt['error_code']} {attempt['error_message']}"
+        output.print(f"  attempt {attempt['attempt']} {description}", style="yellow", markup=False)
     if record["log"]:
         output.print("  log")
         output.print("\n".join(f"    {line}" for line in record["log"].splitlines()), style="dim", markup=False)
 
 
-def cancel(request_id: str, /, *, function: str | None = None, target: Target = HERE) -> None:
-    """End an invocation that waits or runs.
+def cancel(request_id: str, /, *, function: str | None = None, target: Target = DEFAULT_TARGET) -> None:
+    """Cancel a waiting or running invocation.
 
     Parameters
     ----------
     request_id
-        What the engine answered when it accepted the invocation.
+        Request id of the invocation, which the engine returned on acceptance.
     function
-        Name or URN of its function; without it, all are looked through.
+        Name or URN of its function. [default: search all functions]
     """
     client = target.client()
     function, _ = find_invocation(client, request_id, function)
@@ -123,7 +123,7 @@ def cancel(request_id: str, /, *, function: str | None = None, target: Target = 
 
 
 def find_invocation(client: Client, request_id: str, function: str | None) -> tuple[str, dict[str, Any]]:
-    """The invocation and its function. Raises UnknownInvocation."""
+    """Return the function and the record of an invocation. Raise UnknownInvocation if there is none."""
     names = [function] if function else all_names(client)
     for name in names:
         read = client.get if function else client.find

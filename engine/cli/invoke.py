@@ -1,4 +1,4 @@
-"""``functiond invoke``: call a function and wait for what it returns, or leave an event for it."""
+"""``functiond invoke``: call a function and wait for the result, or queue an asynchronous invocation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cyclopts import Parameter
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.exit_codes import FAILED
 from engine.cli.output import print_json
-from engine.cli.target import HERE, Target
+from engine.cli.target import DEFAULT_TARGET, Target
 
-LONGEST_WAIT = 60.0  #: seconds that the API holds an answer back; longer waits ask again
+LONGEST_WAIT = 60.0  #: longest wait of the API in seconds; longer waits need several requests
 
 Flag = Parameter(negative="", show_default=False)
 
@@ -36,9 +36,9 @@ def invoke(
     delay: float | None = None,
     idempotency_key: str | None = None,
     log: Annotated[bool, Flag] = False,
-    target: Target = HERE,
+    target: Target = DEFAULT_TARGET,
 ) -> int:
-    """Call a function. The result goes to standard output; exit code 1 says that the function failed.
+    """Call a function. Print the result to standard output. Exit with code 1 if the function failed.
 
     Parameters
     ----------
@@ -47,26 +47,26 @@ def invoke(
     standard_input
         Read the event from standard input.
     data
-        The event, which is JSON. [default: {}]
+        Event as JSON. [default: {}]
     file
-        File that holds the event.
+        File that contains the event.
     asynchronous
-        Leave the event, print the request id: it is on disk and will run.
+        Queue the invocation and print its request id. The invocation is on disk and will run.
     wait
-        With --async: wait until it has ended, and print the result.
+        With --async: wait for the end of the invocation and print its result.
     timeout
-        With --wait: wait no longer than so many seconds.
+        With --wait: maximum wait in seconds.
     priority
-        With --async: 0 to 9; higher runs sooner.
+        With --async: 0 to 9; higher priorities run sooner.
     delay
-        With --async: run no sooner than in so many seconds.
+        With --async: seconds to wait before the first run.
     idempotency_key
-        With --async: the same key again is the same invocation.
+        With --async: requests with the same key create only one invocation.
     log
-        Show what the function logged, on standard error.
+        Print the log of the function to standard error.
     """
-    later = {"X-Functiond-Priority": priority, "X-Functiond-Delay": delay, "Idempotency-Key": idempotency_key}
-    headers = {field: str(value) for field, value in later.items() if value is not None}
+    options = {"X-Functiond-Priority": priority, "X-Functiond-Delay": delay, "Idempotency-Key": idempotency_key}
+    headers = {field: str(value) for field, value in options.items() if value is not None}
     if timeout is not None and not wait:
         raise UsageError("--timeout needs --wait")
     if not asynchronous and (headers or wait):
@@ -75,7 +75,7 @@ def invoke(
     client = target.client()
     if asynchronous:
         bound = inf if timeout is None else timeout
-        return _leave(client, name, body, headers, bound if wait else None, log, target.json)
+        return _invoke_async(client, name, body, headers, bound if wait else None, log, target.json)
     return _call(client, name, body, log, target.json)
 
 
@@ -102,14 +102,14 @@ def _call(client: Client, name: str, body: bytes, log: bool, as_json: bool) -> i
         more = {"log": text} if log else {}
         status = "FAIL" if failed else "SUCCESS"
         print_json(
-            {"request_id": answer.headers["x-cff-request-id"], "status": status, "result": _read(result), **more}
+            {"request_id": answer.headers["x-cff-request-id"], "status": status, "result": _parse_json(result), **more}
         )
     else:
         _show(result, text)
     return FAILED if failed else 0
 
 
-def _leave(
+def _invoke_async(
     client: Client, name: str, body: bytes, headers: dict[str, str], bound: float | None, log: bool, as_json: bool
 ) -> int:
     request_id = client.send("POST", path_of(name, "/invocations-async"), body, headers).json["request_id"]
@@ -118,12 +118,13 @@ def _leave(
         return 0
     if not as_json:
         print(request_id, file=sys.stderr, flush=True)
-    record = _ended(client, path_of(name, f"/async-invocations/{request_id}"), bound)
+    record = _wait_for_end(client, path_of(name, f"/async-invocations/{request_id}"), bound)
     state = record["status"]
     if as_json:
-        print_json({**record, "payload": _read(record["payload"]), "result": _read(record["result"])})
+        print_json({**record, "payload": _parse_json(record["payload"]), "result": _parse_json(record["result"])})
     elif record["end_time"] is None:
-        print(f"functiond: {state} after {bound:g} s; it goes on: `show {request_id}` tells its end", file=sys.stderr)
+        hint = f"the invocation continues: `show {request_id}` shows its result"
+        print(f"functiond: {state} after {bound:g} s; {hint}", file=sys.stderr)
     else:
         _show(record["result"], record["log"] if log else "")
         if state != "SUCCESS":
@@ -131,8 +132,8 @@ def _leave(
     return 0 if state == "SUCCESS" else FAILED
 
 
-def _ended(client: Client, path: str, bound: float) -> dict[str, Any]:
-    """The record once the invocation has ended, or as it is after ``bound`` seconds, which may be infinite."""
+def _wait_for_end(client: Client, path: str, bound: float) -> dict[str, Any]:
+    """Wait for the end, at most ``bound`` seconds (may be infinite). Return the record."""
     until = time.monotonic() + bound
     while True:
         left = max(0.0, until - time.monotonic())
@@ -148,8 +149,8 @@ def _show(result: str, log: str) -> None:
         print(result, flush=True)
 
 
-def _read(text: str) -> Any:
-    """JSON where it is JSON."""
+def _parse_json(text: str) -> Any:
+    """Parse JSON. Return other text unchanged."""
     try:
         return json.loads(text)
     except ValueError:

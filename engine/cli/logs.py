@@ -1,4 +1,4 @@
-"""``functiond logs``: what an invocation has written, or a function's last ones, and live what comes."""
+"""``functiond logs``: logs of an invocation or of the latest invocations of a function, optionally live."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from engine.cli.client import Client, path_of
 from engine.cli.invocations import find_invocation
-from engine.cli.target import HERE, Target
+from engine.cli.target import DEFAULT_TARGET, Target
 
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 EVENTS, JSON_LINES = "text/event-stream", "application/x-ndjson"
@@ -26,21 +26,21 @@ def logs(
     follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative="", show_default=False)] = False,
     instances: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     limit: int = 10,
-    target: Target = HERE,
+    target: Target = DEFAULT_TARGET,
 ) -> None:
-    """Print lines with their times and streams.
+    """Print log lines with their times and streams.
 
     Parameters
     ----------
     name
-        Request id of an invocation; or name or URN of a function, for its last asynchronous invocations.
+        Request id of an invocation; or name or URN of a function, for its latest asynchronous invocations.
     follow
-        Print what is written from now on: until the invocation ends, or for a function without end.
+        Print new lines as they are written, until the invocation ends. For a function, until interrupted.
     instances
-        Print what the function's instances wrote that belongs to no request, such as raw output of those that
-        serve several.
+        Print output of instances that belongs to no request, such as raw output of instances that serve several
+        requests at a time.
     limit
-        How many invocations of a function.
+        Maximum number of invocations of a function.
     """
     client = target.client()
     if _REQUEST_ID.fullmatch(name):
@@ -70,7 +70,7 @@ def _events(client: Client, path: str) -> Iterator[dict[str, Any]]:
         elif field == b"data" and name == "line":
             yield json.loads(value)
         elif field == b"data" and name == "dropped":
-            print(f"functiond: {json.loads(value)['lines']} lines came too fast to be shown", file=sys.stderr)
+            print(f"functiond: {json.loads(value)['lines']} lines were dropped: written too fast", file=sys.stderr)
 
 
 def _print(line: dict[str, Any], *, whole: bool) -> None:
@@ -78,7 +78,7 @@ def _print(line: dict[str, Any], *, whole: bool) -> None:
 
 
 def _shown(line: dict[str, Any]) -> str:
-    """A function's logger writes the time, to the millisecond, before its words: once is enough."""
+    """Format a line. If its text starts with the time, as written by a function's logger, do not repeat it."""
     time, text = line["time"] or "", line["text"]
     stamp, _, rest = text.partition(" ")
     own = line["stream"] == "logger" and stamp.endswith("Z") and len(stamp) == len("2026-01-01T00:00:00.000Z")

@@ -1,4 +1,4 @@
-"""Words for people on standard output, in colour where there is a terminal; or JSON for machines."""
+"""Output to standard output: text, with colours on a terminal, or JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 
-_COLOURS = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "cyan"}  # of invocations
-_COLOURS |= {"running": "green", "failing": "red"}  # of sources
+_COLOURS = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "cyan"}  # states of invocations
+_COLOURS |= {"running": "green", "failing": "red"}  # states of sources
 
 
 class Output(Console):
-    """Outlives whoever reads it: an engine must not end because ``| head`` has seen enough."""
+    """Console that survives a closed pipe: an engine must not exit because ``| head`` has exited."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, soft_wrap=True)
@@ -26,7 +26,7 @@ class Output(Console):
         self.quiet = True
 
     def paste(self, text: str, style: str = "cyan") -> None:
-        """Text as it is, such as a line to paste."""
+        """Print text unchanged, such as a command to paste."""
         self.print(f"  {text}", style=style, markup=False)
 
 
@@ -35,7 +35,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Cells are never cut or folded: what is shown can be copied. A line too long is the terminal's to break."""
+    """Print a table. Cells are never cut or wrapped, so that they can be copied; the terminal wraps long lines."""
     lines = list(rows)
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *lines, strict=True)]
     output = Output()
@@ -47,13 +47,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def coloured(text: str) -> str:
-    """A cell; states have a colour."""
+    """Return a cell as markup, with a colour if it is a state."""
     colour = _COLOURS.get(text.strip())
     return f"[{colour}]{escape(text)}[/]" if colour else escape(text)
 
 
 def program() -> str:
-    """How this program was called, for a line to paste."""
+    """Return the command that started this program, for commands to paste."""
     if Path(sys.argv[0]).name != "__main__.py":
         return "functiond"
     shown = os.path.relpath(sys.executable)

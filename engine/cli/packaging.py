@@ -1,5 +1,6 @@
-"""A folder or file as the zip package that the API takes. The same files give the same bytes, so an unchanged
-function is stored once and its digest says that it is unchanged.
+"""Packaging of a folder or file as a zip package for the API.
+
+The same files always give the same bytes. An unchanged function is therefore stored once, with an unchanged digest.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from pathlib import Path
 from engine.cli.client import UsageError
 from engine.runtimes.catalog import Family, find_runtime
 
-LEFT_OUT = frozenset({"__pycache__", ".git", ".hg", ".svn", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
+EXCLUDED = frozenset({"__pycache__", ".git", ".hg", ".svn", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
 _NODE = (".js", ".mjs", ".cjs")
-_MOMENT = (1980, 1, 1, 0, 0, 0)  #: the earliest a zip can name
+_MOMENT = (1980, 1, 1, 0, 0, 0)  #: earliest time that a zip file can contain
 
 
 def pack(path: Path) -> bytes:
-    """The package. A zip file is taken as it is. Raises UsageError."""
+    """Return the zip package. A zip file is returned unchanged. Raise UsageError if a file cannot be read."""
     try:
         if path.is_dir():
             return _zipped(path, list(_files(path)))
@@ -31,7 +32,7 @@ def pack(path: Path) -> bytes:
 
 
 def default_name(path: Path) -> str:
-    """What a function is called if nobody says so: like its folder or file."""
+    """Return the default name of the function: the name of the folder or file."""
     path = path.resolve()
     return path.name if path.is_dir() else path.stem
 
@@ -41,13 +42,13 @@ def default_handler(path: Path) -> str:
 
 
 def default_runtime(path: Path) -> str:
-    """Of a file by its ending, of a folder by its ``index``; Python where nothing tells."""
+    """Return the runtime by the suffix of the file, or of ``index`` in the folder. Default to Python."""
     found = path.suffix in _NODE or any((path / f"index{suffix}").is_file() for suffix in _NODE)
     return "Node.js18.15" if found else "Python3.10"
 
 
 def missing_entry(package: bytes, runtime: str, handler: str) -> str:
-    """The file that the handler needs and the package lacks; empty if it is there, or nothing tells."""
+    """Return the file that the handler needs and the package lacks; empty if present or unknown."""
     found = find_runtime(runtime)
     module = handler.rpartition(".")[0]
     endings = {Family.PYTHON: (".py", "/__init__.py", ".pyc", ".so"), Family.NODE: _NODE}
@@ -56,7 +57,7 @@ def missing_entry(package: bytes, runtime: str, handler: str) -> str:
     try:
         names = zipfile.ZipFile(io.BytesIO(package)).namelist()
     except zipfile.BadZipFile:
-        return ""  # the engine says so
+        return ""  # the engine reports it
     entries = tuple(f"{module}{ending}" for ending in endings[found.family])
     return "" if any(name in entries for name in names) else entries[0]
 
@@ -64,14 +65,14 @@ def missing_entry(package: bytes, runtime: str, handler: str) -> str:
 def _files(folder: Path) -> Iterator[Path]:
     found = False
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in LEFT_OUT)
+        folders[:] = sorted(name for name in folders if name not in EXCLUDED)
         for name in sorted(names):
             file = Path(parent, name)
             if file.is_file() and file.suffix != ".pyc":
                 found = True
                 yield file
     if not found:
-        raise UsageError(f"{folder} holds no files: a function needs at least one, such as index.py")
+        raise UsageError(f"{folder} contains no files: a function needs at least one, such as index.py")
 
 
 def _zipped(root: Path, files: list[Path]) -> bytes:

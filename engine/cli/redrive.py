@@ -1,4 +1,4 @@
-"""``functiond deliveries`` and ``redrive``: what is not delivered, and sending again what ended badly."""
+"""``functiond deliveries`` and ``redrive``: list pending deliveries; send failed work again."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from cyclopts import Parameter
 from engine.cli.client import Client, UsageError, path_of
 from engine.cli.invocations import find_invocation
 from engine.cli.output import Output, print_json, print_table
-from engine.cli.target import HERE, Target
+from engine.cli.target import DEFAULT_TARGET, Target
 from engine.model.urn import short_name
 
-STEP = 100  #: invocations sent again by one request
+STEP = 100  #: invocations per request
 
 
-def deliveries(*, limit: int = 100, after: int = 0, target: Target = HERE) -> None:
-    """List the outcomes that are not delivered: first what was given up, then what waits or is tried again by itself.
+def deliveries(*, limit: int = 100, after: int = 0, target: Target = DEFAULT_TARGET) -> None:
+    """List deliveries that were given up, then deliveries that wait or will be retried.
 
     Parameters
     ----------
     limit
-        How many of each at most; of those that were given up, up to 500.
+        Maximum number of each kind; at most 500 that were given up.
     after
-        Begin behind the delivery of this number, and leave out all that was given up.
+        List only waiting deliveries, starting after this delivery number.
     """
     client = target.client().of_project
     page = client.get("/deliveries", limit=limit, after=after)
     found = [] if after else page["deliveries"]
     waiting = page["retrying"]
-    while len(waiting) < limit and (further := page["next_after"]):  # it has looked at many that were given up
+    while len(waiting) < limit and (further := page["next_after"]):  # deliveries that were given up shorten a page
         page = client.get("/deliveries", limit=limit - len(waiting), after=further)
         waiting += page["retrying"]
     found += waiting
     if target.json:
         print_json(found)
     elif not found:
-        Output().print("Everything is delivered.", style="dim")
+        Output().print("No pending deliveries.", style="dim")
     else:
         columns = ("DELIVERY", "FUNCTION", "REQUEST ID", "DESTINATION", "STATE", "TRIES", "NEXT TRY", "ERROR")
         print_table(columns, map(_row, found))
         if page["next_after"]:
-            Output().print(f"More wait: functiond deliveries --after {page['next_after']}", style="dim")
+            Output().print(f"To list more: functiond deliveries --after {page['next_after']}", style="dim")
 
 
 def redrive(
@@ -55,46 +55,50 @@ def redrive(
     function: str | None = None,
     hours: float = 24.0,
     limit: int | None = None,
-    target: Target = HERE,
+    target: Target = DEFAULT_TARGET,
 ) -> None:
-    """Send again what ended badly: deliveries that were given up or wait, or invocations that failed.
+    """Send again deliveries that wait or were given up, or invocations that failed.
 
     Parameters
     ----------
     ids
-        Numbers of deliveries, or request ids of invocations that ended as FAIL or DISCARD.
+        Delivery numbers, or request ids of invocations that ended as FAIL or DISCARD.
     all
-        All deliveries that were given up.
+        Send all deliveries again that were given up.
     failed
-        All invocations of --function that failed or were discarded, the newest first; not those that were cancelled.
+        Run all failed and discarded invocations of --function again, newest first, except cancelled ones.
     function
-        Name or URN of the invocations' function; without it, all are looked through for a request id.
+        Name or URN of the function of the invocations. [default: search all functions for a request id]
     hours
-        How far --failed goes back. Who says it again within a day sends nothing twice.
+        Hours that --failed looks back. Repeating the command within a day sends nothing twice.
     limit
-        How many --failed sends again, at most.
+        Maximum number of invocations for --failed.
     """
     if bool(ids) + all + failed != 1:
-        raise UsageError("name deliveries or request ids, or say --all, or --failed with --function")
+        raise UsageError("give delivery numbers or request ids, or use --all, or use --failed with --function")
     if all and function:
-        raise UsageError("--all sends the deliveries of all functions again: leave --function out, or say --failed")
+        raise UsageError("--all sends the deliveries of all functions again: omit --function, or use --failed")
     if failed and not function:
-        raise UsageError("--failed needs --function: name the one whose invocations are to be sent again")
+        raise UsageError("--failed needs --function: name the function whose invocations to send again")
     client = target.client()
-    done = _failed(client, function, hours, limit) if failed and function else _named(client, ids, all, function)
+    if failed and function:
+        done = _redrive_failed(client, function, hours, limit)
+    else:
+        done = _redrive_named(client, ids, all, function)
     if target.json:
         print_json(list(done))
         return
-    nothing = True
+    empty = True
     for one in done:
-        nothing = False
-        _tell(one)
-    if nothing:
-        ended = f"failed in the last {hours:g} hours" if failed else "has such a number" if ids else "was given up"
-        Output().print(f"Nothing to send again: there is none that {ended}.", style="dim")
+        empty = False
+        _print_result(one)
+    if empty:
+        reason = "no delivery has this number" if ids else "no delivery was given up"
+        reason = f"no invocation failed in the last {hours:g} hours" if failed else reason
+        Output().print(f"Nothing to send again: {reason}.", style="dim")
 
 
-def _named(client: Client, ids: Sequence[str], all: bool, function: str | None) -> Iterator[dict[str, Any]]:
+def _redrive_named(client: Client, ids: Sequence[str], all: bool, function: str | None) -> Iterator[dict[str, Any]]:
     numbers = [int(one) for one in ids if one.isascii() and one.isdigit()]
     if numbers or all:
         body: dict[str, Any] = {"all": True} if all else {"delivery_ids": numbers}
@@ -105,8 +109,8 @@ def _named(client: Client, ids: Sequence[str], all: bool, function: str | None) 
         yield from _send(client, name, {"request_ids": [request_id]})["redriven"]
 
 
-def _failed(client: Client, function: str, hours: float, limit: int | None) -> Iterator[dict[str, Any]]:
-    """In steps; also what can never be sent again, with the reason."""
+def _redrive_failed(client: Client, function: str, hours: float, limit: int | None) -> Iterator[dict[str, Any]]:
+    """Redrive failed invocations in batches. Yield results, also of rejected invocations, with the reason."""
     begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - hours * 3600))
     body, left = {"failed": True, "query_begin_time": begin}, inf if limit is None else limit
     while left > 0:
@@ -123,9 +127,9 @@ def _send(client: Client, function: str, body: dict[str, Any]) -> Any:
     return client.send("POST", path_of(function, "/async-invocations/redrive"), json.dumps(body).encode()).json
 
 
-def _tell(one: dict[str, Any]) -> None:
+def _print_result(one: dict[str, Any]) -> None:
     if "error_message" in one:
-        Output().print(f"not sent {one['request_id']}: {one['error_message']}", style="yellow", markup=False)
+        Output().print(f"not sent again {one['request_id']}: {one['error_message']}", style="yellow", markup=False)
         return
     sent = f" as {one['new_request_id']}" if "new_request_id" in one else ""
     Output().print(f"[bold green]sent again[/] {one.get('delivery_id', one.get('request_id'))}{sent}")

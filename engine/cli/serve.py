@@ -1,4 +1,4 @@
-"""``functiond serve``: an engine in this process, until SIGTERM or SIGINT."""
+"""``functiond serve``: run an engine in this process until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from engine.errors import DataDirectoryLocked, DataDirectoryUnusable, SettingsEr
 from engine.metrics.prometheus import configure_logging
 from engine.storage.sqlite import JournalBroken
 
-_KNOWN = (SettingsError, DataDirectoryLocked, DataDirectoryUnusable, JournalBroken)
+_EXPECTED = (SettingsError, DataDirectoryLocked, DataDirectoryUnusable, JournalBroken)
 
 
 def serve(
@@ -41,27 +41,27 @@ def serve(
 ) -> int:
     """Run an engine.
 
-    Every setting can also stand in a TOML file, or in the environment as FUNCTIOND_SECTION__KEY: see
-    `functiond settings`. The command line wins over the environment, which wins over the file.
+    Set any setting in a TOML file, or in the environment as FUNCTIOND_SECTION__KEY: see `functiond settings`. The
+    command line overrides the environment, which overrides the file.
 
     Parameters
     ----------
     data_dir
-        Where everything durable lies. [default: data]
+        Folder for all durable data. [default: data]
     host
-        Address to listen on; others than this machine's own need credentials (auth.file). [default: 127.0.0.1]
+        Address to listen on. Addresses other than loopback require credentials (auth.file). [default: 127.0.0.1]
     port
-        Port to listen on; 0 takes a free one. [default: 8080]
+        Port to listen on; 0 chooses a free port. [default: 8080]
     log_format
-        How log lines look on standard error. [default: console]
+        Format of log lines on standard error. [default: console]
     log_level
-        From which level on. [default: info]
+        Lowest level of log lines to print. [default: info]
     config
         TOML file with settings.
     plugin
-        Module with more triggers and destinations, installed or in the current folder; can be given several times.
+        Module with plugins, installed or in the current folder. Repeat for several.
     demo
-        Deploy a small function and say how to call it.
+        Deploy a small function and print how to call it.
     """
     given = {
         "storage.data_dir": str(data_dir) if data_dir else None,
@@ -76,7 +76,7 @@ def serve(
         settings = load()
         configure_logging(settings.log.format, settings.log.level)
         _loop_runner()(_serve(settings, demo, lambda: load().auth))
-    except (*_KNOWN, BaseExceptionGroup) as error:
+    except (*_EXPECTED, BaseExceptionGroup) as error:
         return _explain(error, log_format or os.environ.get("FUNCTIOND_LOG__FORMAT", ""))
     return 0
 
@@ -106,13 +106,13 @@ def _loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
 
 
 def _explain(error: BaseException, form: str) -> int:
-    """One line about what can be explained; anything else is a bug and goes on its way."""
+    """Print one line for an expected error and return the exit code. Raise other errors: they are bugs."""
     leaves = list(_leaves(error))
     broken = next((leaf for leaf in leaves if isinstance(leaf, JournalBroken)), None)
-    known = broken or next((leaf for leaf in leaves if isinstance(leaf, _KNOWN)), None)
-    if known is None:
+    expected = broken or next((leaf for leaf in leaves if isinstance(leaf, _EXPECTED)), None)
+    if expected is None:
         raise error
-    hint = f"{known} (start the engine again: it reads what is on disk)" if broken else str(known)
+    hint = f"{expected} (start the engine again: it recovers from disk)" if broken else str(expected)
     line = json.dumps({"event": hint, "level": "error"}) if form == "json" else f"functiond: {hint}"
     print(line, file=sys.stderr)
     return RESTART if broken else USAGE

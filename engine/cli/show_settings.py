@@ -1,4 +1,4 @@
-"""``functiond settings``: every setting, told by the structs that hold them."""
+"""``functiond settings``: list of all settings, read from the structs that define them."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def settings(*, json: Annotated[bool, Flag] = False, markdown: Annotated[bool, F
     Parameters
     ----------
     json
-        Print JSON and nothing else.
+        Print JSON only.
     markdown
-        Print the table of the README.
+        Print the table of the documentation, in Markdown.
     """
     found = list(all_settings())
     if json:
@@ -56,7 +56,7 @@ def markdown_table(found: list[Setting]) -> str:
 
 
 def all_settings() -> Iterator[Setting]:
-    """In the order of the file; a setting of a section is ``section.name``."""
+    """Yield settings in the order of definition. Settings of a section are named ``section.name``."""
     yield from _settings_of(Settings, "")
 
 
@@ -68,7 +68,7 @@ def _settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
         if isinstance(field.type, inspect.StructType):
             yield from _settings_of(field.type.cls, f"{name}.")
         elif isinstance(field.type, inspect.VarTupleType) and isinstance(field.type.item_type, inspect.StructType):
-            # Not from the environment: what stands there is easily seen.
+            # No variable: credentials in the environment are easily exposed.
             parts = ", ".join(part.name for part in field.type.item_type.fields)
             yield Setting(name=f"{name}.<entry>", type=f"tables with {parts}", default="none", variable="")
         elif isinstance(field.type, inspect.DictType):
@@ -110,7 +110,7 @@ def _kind(kind: inspect.Type) -> str:
         case inspect.LiteralType():
             return " or ".join(map(str, kind.values)) if len(kind.values) < 3 else ", ".join(map(str, kind.values))
         case inspect.VarTupleType():
-            return "texts, separated by commas"
+            return "comma-separated list"
         case _:
             return "text"
 

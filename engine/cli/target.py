@@ -1,4 +1,4 @@
-"""The options that all commands share which talk to an engine that runs."""
+"""Options shared by all commands that use a running engine."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from engine.cli.output import program
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Which engine, and how to show what it says."""
+    """Engine to use, and format of the output."""
 
     url: Annotated[str, Parameter(env_var="FUNCTIOND_URL")] = "http://127.0.0.1:8080"
-    "Where the engine is."
+    "URL of the engine."
 
     project: Annotated[str, Parameter(env_var="FUNCTIOND_PROJECT")] = "default"
-    "Whose functions are meant."
+    "Project of the functions."
 
     access_key: Annotated[str, Parameter(env_var="FUNCTIOND_ACCESS_KEY", show_default=False)] = ""
-    "Access key to sign with, where the engine wants it."
+    "Access key to sign requests with, if the engine requires credentials."
 
     secret_key: Annotated[str, Parameter(env_var="FUNCTIOND_SECRET_KEY", show_default=False)] = field(
         default="", repr=False
     )
-    "Its secret; better given by its variable, since others on this machine see the command line."
+    "Secret of the access key. Prefer the environment variable: other users can see command lines."
 
     security_token: Annotated[str, Parameter(env_var="FUNCTIOND_SECURITY_TOKEN", show_default=False)] = field(
         default="", repr=False
     )
-    "Its token, if it is a temporary key."
+    "Security token of a temporary access key."
 
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False
-    "Print JSON and nothing else."
+    "Print JSON only."
 
     def client(self) -> Client:
         return Client(self.url, self.project, program(), self._key())
 
     def _key(self) -> Key | None:
         if bool(self.access_key) != bool(self.secret_key):
-            raise UsageError("--access-key and --secret-key go together")
+            raise UsageError("--access-key and --secret-key must be given together")
         if not self.access_key:
             return None
         return Key(access=self.access_key, secret=self.secret_key, token=self.security_token)
 
 
-HERE = Target()
+DEFAULT_TARGET = Target()

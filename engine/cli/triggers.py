@@ -1,4 +1,4 @@
-"""``functiond triggers``: what calls functions, and how it does."""
+"""``functiond triggers``: list of triggers and the state of their sources."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import Any
 
 from engine.cli.client import path_of
 from engine.cli.output import Output, print_json, print_table
-from engine.cli.target import HERE, Target
+from engine.cli.target import DEFAULT_TARGET, Target
 from engine.model.urn import short_name
 
 COLUMNS = ("TRIGGER ID", "TYPE", "FUNCTION", "STATE", "ACCEPTED", "REFUSED", "NEXT TRY", "PROBLEM")
 
 
-def triggers(name: str | None = None, /, *, target: Target = HERE) -> None:
-    """List triggers, with what their sources do, and how many events came since the engine started.
+def triggers(name: str | None = None, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """List triggers, with the state of their sources and the number of events since the engine started.
 
     Parameters
     ----------
     name
-        Name or URN of the function; without it, of all functions.
+        Name or URN of the function. [default: all functions]
     """
     client = target.client()
-    found = client.of_project.every("/triggers", "triggers")
+    found = client.of_project.get_all("/triggers", "triggers")
     if name:
-        meant = _without_version(client.get(path_of(name, "/config"))["func_urn"])
-        found = [one for one in found if _without_version(one["func_urn"]) == meant]
+        urn = _without_version(client.get(path_of(name, "/config"))["func_urn"])
+        found = [one for one in found if _without_version(one["func_urn"]) == urn]
     if target.json:
         print_json(found)
     elif not found:

@@ -118,7 +118,7 @@ def test_waiting_may_have_a_bound(engine: EngineProcess, tmp_path: Path) -> None
     run = functiond("invoke", "bound", "--async", "--wait", "--timeout", "0.1", url=engine.url)
 
     assert (run.returncode, run.stdout) == (1, "")
-    assert "after 0.1 s; it goes on" in run.stderr
+    assert "after 0.1 s; the invocation continues" in run.stderr
     assert functiond("cancel", run.stderr.split()[0], url=engine.url).returncode == 0
 
 
@@ -249,7 +249,7 @@ def test_an_engine_without_functions_says_how_to_deploy(tmp_path: Path) -> None:
         words = [said.readline() for _ in range(4)]
 
     assert "functiond serves http://127.0.0.1:" in words[0]
-    assert words[1].startswith("See what it does at http://127.0.0.1:")
+    assert words[1].startswith("Open the console at http://127.0.0.1:")
     assert words[1].endswith("/console/\n")
     assert " deploy FOLDER --handler index.handler --url http://127.0.0.1:" in words[3]
 
@@ -297,7 +297,7 @@ def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
 def test_settings_that_are_wrong_are_told_as_json_to_who_wants_json() -> None:
     said = refused("serve", "--host", "0.0.0.0", "--log-format", "json", code=2)
 
-    assert "name a file of them as auth.file" in json.loads(said)["event"]
+    assert "set auth.file" in json.loads(said)["event"]
 
 
 def test_a_plugin_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_the_key_can_be_given_as_options(engine: EngineProcess) -> None:
         ({"FUNCTIOND_ACCESS_KEY": "AK2"}, "FSS.0401 the access key is not one of this engine's", 1),
         ({"FUNCTIOND_PROJECT": "p2"}, "FSS.0403 these credentials are for project p1 only", 1),
         ({"FUNCTIOND_ACCESS_KEY": "", "FUNCTIOND_SECRET_KEY": ""}, "FSS.0401 credentials are needed", 1),
-        ({"FUNCTIOND_SECRET_KEY": ""}, "--access-key and --secret-key go together", 2),
+        ({"FUNCTIOND_SECRET_KEY": ""}, "--access-key and --secret-key must be given together", 2),
     ],
 )
 def test_a_refusal_is_one_line_without_the_secret(

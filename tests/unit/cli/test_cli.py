@@ -102,7 +102,7 @@ def test_a_package_without_the_file_of_its_handler_is_noticed(
 def test_what_cannot_be_packed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(UsageError, match=r"cannot read|holds no files"):
+    with pytest.raises(UsageError, match=r"cannot read|contains no files"):
         pack(Path(path))
 
 
@@ -125,15 +125,15 @@ def test_a_url_that_is_none_of_ours_is_told(url: str) -> None:
         ("deploy", "PATH requires an argument"),
         ("nothing", "nothing"),
         ("invoke f --dta 1", "Did you mean --data?"),
-        ("invoke f {}", "did not expect '{}' there"),
+        ("invoke f {}", "unexpected argument '{}'"),
         ("invoke f --delay 1", "need --async"),
         ("invoke f --wait", "need --async"),
         ("invoke f --async --timeout 1", "--timeout needs --wait"),
         ("invoke f - --data 1", "give the event once"),
         ("invoke f --file /nowhere", "cannot read /nowhere"),
-        ("redrive", "or say --all"),
-        ("redrive --all --function f", "leave --function out"),
-        ("redrive --failed", "name the one whose invocations"),
+        ("redrive", "or use --all"),
+        ("redrive --all --function f", "omit --function"),
+        ("redrive --failed", "name the function whose invocations"),
         ("functions --url ftp://x", "must look like"),
         ("deploy /nowhere", "cannot read /nowhere"),
     ],
