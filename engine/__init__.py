@@ -1,6 +1,6 @@
-"""functiond: a durable asynchronous function engine. Accept now, run when idle.
+"""functiond: durable asynchronous function engine. Accept now, run when idle.
 
-What is exported here is all that a plugin may use.
+Plugins may use only the names exported here.
 """
 
 from engine.auth.signing import sign as sign_request
