@@ -1,1 +1,1 @@
-"""What can be invoked: functions, their versions and aliases, and what each may be."""
+"""Functions, versions and aliases: storage, look-up by URN, and validation."""

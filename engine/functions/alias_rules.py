@@ -1,7 +1,10 @@
-"""What an alias may be (spec functiongraph_api, section 5), and which version it means for one request.
+"""Validation of aliases, and choice of the version that serves one request of an alias.
 
-A request goes to the first extra version whose rules its headers and cookies satisfy, else by lot to an extra
-version with its percentage, else to the main one.
+Limits are those of FunctionGraph's CreateVersionAlias. The version is chosen in this order:
+
+1. the first extra version whose rules the request's headers and cookies satisfy;
+2. an extra version, drawn at random by its percentage;
+3. the main version.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from engine.model.urn import LATEST
 NAME_LENGTH = 64
 _ALIAS = re.compile(r"[A-Za-z]([\w.-]*[A-Za-z0-9])?", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?", re.ASCII)
-_TOKEN = re.compile(r"[!#$%&'*+.^`|~\w-]+", re.ASCII)  #: what may name a header or a cookie
+_TOKEN = re.compile(r"[!#$%&'*+.^`|~\w-]+", re.ASCII)  #: name of a header or a cookie
 
 Headers = Mapping[bytes, bytes]  #: names in lower case
 
@@ -32,7 +35,7 @@ def check_version_name(name: str) -> None:
 
 
 def check_alias(alias: Alias, versions: Container[str]) -> None:
-    """Raises InvalidField or UnknownVersion for the first thing that is not allowed."""
+    """Raise the first violation: InvalidField, UnknownVersion, BadExtraVersion, SameVersion or BadWeight."""
     if len(alias.name) > NAME_LENGTH or not _ALIAS.fullmatch(alias.name):
         allowed = f"needs a letter, then letters, digits, - _ and ., up to {NAME_LENGTH}, a letter or digit last"
         raise InvalidField("alias.name", alias.name, allowed)
@@ -48,7 +51,7 @@ def check_alias(alias: Alias, versions: Container[str]) -> None:
 
 
 def choose_version(alias: Alias, headers: Headers | None, random: Random) -> str:
-    """The version that serves a request with these headers."""
+    """Return the version that serves a request with these headers."""
     if alias.strategies and headers:
         for version, strategy in alias.strategies.items():
             if _matches(strategy, headers):
@@ -84,7 +87,7 @@ def _check_strategy(version: str, strategy: Strategy) -> None:
     if not strategy.rules:
         raise InvalidField(f"{field}.rules", [], "needs at least one rule")
     for rule in strategy.rules:
-        # In any case: another cloud of the same vendor writes Header.
+        # Case is ignored because another cloud of the same vendor writes Header.
         if rule.rule_type.lower() not in ("header", "cookie"):
             raise InvalidField(f"{field}.rule_type", rule.rule_type, "must be header or cookie")
         if rule.op not in ("=", "in"):

@@ -1,7 +1,7 @@
 """Aliases: names for versions of a function, in memory and on disk.
 
-What they may be and whom they choose is in alias_rules. An alias always names versions that exist: it goes with
-its main version, and an extra one cannot be deleted before it lets go of it.
+Validation and the choice of a version are in ``alias_rules``. An alias always refers to existing versions: deleting
+its main version deletes the alias, and a version that it uses as an extra one cannot be deleted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_ALIASES = 10  #: per function
 
 
 class Aliases:
-    """``load`` it once, after the catalog."""
+    """Operations on aliases. Call ``load`` once, after loading the catalog."""
 
     def __init__(self, catalog: Catalog, store: ResourceStore, clock: Clock) -> None:
         self._catalog, self._store, self._clock = catalog, store, clock
@@ -30,7 +30,7 @@ class Aliases:
     async def load(self) -> None:
         for row in await self._store.load(ALIAS):
             function_id = int(row.owner.removeprefix("function:"))
-            self._catalog.show_alias(function_id, msgspec.json.decode(row.body, type=Alias))
+            self._catalog.index_alias(function_id, msgspec.json.decode(row.body, type=Alias))
 
     def list(self, urn: FunctionUrn) -> Sequence[Alias]:
         return self._catalog.aliases(self._id(urn))
@@ -49,23 +49,26 @@ class Aliases:
             return await self._put(function_id, draft)
 
     async def update(self, urn: FunctionUrn, draft: Alias) -> Alias:
-        """Replace the alias of this name; what ``draft`` leaves out is empty again."""
+        """Replace the alias of this name. Fields that ``draft`` leaves out become empty."""
         async with self._catalog.changing():
             function_id = self._id(urn)
             self._catalog.alias_of(function_id, draft.name)
             return await self._put(function_id, draft)
 
     async def delete(self, urn: FunctionUrn, name: str) -> None:
-        """Raises AliasInUse while triggers call it. Accepted invocations keep the version it meant for them."""
+        """Delete an alias. Accepted invocations keep the version that was chosen for them.
+
+        Raises AliasInUse while triggers are bound to it.
+        """
         async with self._catalog.changing():
             function_id = self._id(urn)
             self._catalog.alias_of(function_id, name)
             if self._catalog.bound_to(function_id, f"!{name}"):
                 raise AliasInUse(name)
-            gone = alias_resource(function_id, name)
-            await self._store.delete(gone.kind, gone.owner, gone.id)
-            self._catalog.hide_alias(function_id, name)
-            self._catalog.tell(function_id)
+            resource = alias_resource(function_id, name)
+            await self._store.delete(resource.kind, resource.owner, resource.id)
+            self._catalog.unindex_alias(function_id, name)
+            self._catalog.notify(function_id)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -76,8 +79,8 @@ class Aliases:
                 raise VersionTaken(draft.version, other.name)
         alias = msgspec.structs.replace(draft, modified_at=self._clock.now())
         await self._store.put(alias_resource(function_id, alias.name, msgspec.json.encode(alias)))
-        self._catalog.show_alias(function_id, alias)
-        self._catalog.tell(function_id)
+        self._catalog.index_alias(function_id, alias)
+        self._catalog.notify(function_id)
         return alias
 
     def _id(self, urn: FunctionUrn) -> int:

@@ -1,10 +1,11 @@
-"""What can be invoked: all functions and their asynchronous settings, in memory and on disk.
+"""Catalog of all functions and their asynchronous settings, in memory and on disk.
 
-A change is checked, goes to the store, and only then shows here; changes come one at a time. Those who watch are
-told of each, and one that instances would notice gives the function a new revision. Functions are known by
-(project, package, name) to the world and by ``function_id`` inside; an id holds ``latest``, which changes, and the
-published versions, which don't. The maximum of instances is the exception: it is one fact of the whole function, so
-all its versions show the same and share it.
+Changes are serialised. Each is checked, stored, and only then visible in memory; watchers are called afterwards.
+A change that affects instances gives the function a new revision.
+
+Clients identify a function by (project, package, name), the engine by ``function_id``. An id holds ``latest``, which
+can be changed, and the published versions, which cannot. The maximum number of instances is the exception: the value
+belongs to the whole function, so all versions carry the same one.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ Bound = Callable[[int, str], Sequence[StoredResource]]
 
 
 class Catalog(FunctionIndex):
-    """Knows every function. ``load`` it once before use."""
+    """Catalog of all functions. Call ``load`` once before use."""
 
     def __init__(
         self,
@@ -67,25 +68,26 @@ class Catalog(FunctionIndex):
         self._check_destination, self._check_runtime = check_destination, check_runtime
         self._changing = anyio.Lock()
         self._watchers: list[Watcher] = []
-        self.find_dependencies: FindDependencies = lambda project, ids: ()  #: set by the part that keeps them
+        self.find_dependencies: FindDependencies = lambda project, ids: ()  #: set by ``Resources.load``
         self._bound: list[Bound] = []
 
     async def load(self, keep: Collection[str] = ()) -> None:
-        """Read everything, and remove code that nothing refers to, but for the packages to ``keep``."""
+        """Read all functions, then remove unreferenced code packages except those in ``keep`` (SHA-256 names)."""
         functions, settings = await self._store.load()
         for function in functions:
-            self.show(function)
+            self.index_function(function)
         self._settings = dict(settings)
         await self._codes.sweep({*keep, *(sha256 for function in functions for sha256 in function.packages)})
 
     def watch(self, watcher: Watcher) -> None:
-        """Call ``watcher(function_id, latest)`` after each change of any version; with None once all are gone."""
+        """Call ``watcher(function_id, latest)`` after each change of any version; None: the function was deleted."""
         self._watchers.append(watcher)
 
     def bind(self, bound: Bound) -> None:
-        """``bound(function_id, qualifier)`` gives what hangs on a version or on an alias, written ``!name``.
+        """Register ``bound(function_id, qualifier)``, which returns resources of a version or alias (``!name``).
 
-        It goes with its version, in one transaction, before those who watch are told; an alias waits for it to go.
+        Deleting a version deletes its resources in the same transaction, before watchers are called. An alias cannot
+        be deleted while it has resources.
         """
         self._bound.append(bound)
 
@@ -95,7 +97,7 @@ class Catalog(FunctionIndex):
     # --- changing -------------------------------------------------------------------------------------------
 
     async def create(self, draft: Function, source: CodeSource) -> Function:
-        """Store a new function; the id, the code and the times of ``draft`` are filled in here."""
+        """Store a new function. The id, code and times of ``draft`` are set here."""
         self._check(draft)
         self._check_room(draft)
         await self._check_machine(draft.runtime)
@@ -122,7 +124,7 @@ class Catalog(FunctionIndex):
             return await self.update(urn, {"code": code, "details": details})
 
     async def update(self, urn: FunctionUrn, changes: dict[str, Any]) -> Function:
-        """Change the named fields; ``details`` are merged into those that are there, and UNSET takes one away."""
+        """Change the named fields. ``details`` are merged into the stored ones; the value UNSET removes a key."""
         async with self.changing():
             old = self._changeable(urn)
             given = changes.get("details", {})
@@ -138,25 +140,25 @@ class Catalog(FunctionIndex):
         return function
 
     async def limit(self, urn: FunctionUrn, max_instances: int) -> Function:
-        """Set the maximum of instances of the whole function, whichever version ``urn`` names; gives that one."""
+        """Set the maximum number of instances of the whole function, and return the version that ``urn`` names."""
         await self.update(_latest(urn), {"max_instances": max_instances})
         return self.find(urn)
 
     async def collect(self, urn: FunctionUrn, collected: bool) -> None:
-        """Mark the whole function as one to keep at hand, or no longer."""
+        """Set or clear the mark "collected" (favourite) of the whole function."""
         self.find(urn)
         await self.update(_latest(urn), {"collected": collected})
 
     async def delete(self, urn: FunctionUrn) -> None:
-        """Remove a whole function; its waiting invocations are discarded by those who watch."""
+        """Delete a whole function. Watchers discard its waiting invocations."""
         async with self.changing():
             function = self.find(_latest(urn))
             await self._store.delete_function(function.function_id)
-            self.hide(function)
-            self._tell(function.function_id, None)
+            self.unindex_function(function)
+            self._notify(function.function_id, None)
 
     async def put_settings(self, urn: FunctionUrn, settings: AsyncSettings) -> AsyncSettings:
-        """Replace the settings of a version; what they leave out is back at its default."""
+        """Replace the settings of a version. Fields that ``settings`` leaves out return to their defaults."""
         async with self.changing():
             function = self._version(urn)
             targets = check_settings(settings, function, self._region, self._check_destination)
@@ -165,7 +167,7 @@ class Catalog(FunctionIndex):
             now = self._clock.now()
             settings = msgspec.structs.replace(settings, created_at=old.created_at if old else now, modified_at=now)
             await self._store.put_settings(function.function_id, function.version, settings)
-            self.show_settings_of(function, settings)
+            self.index_settings(function, settings)
         return settings
 
     async def delete_settings(self, urn: FunctionUrn) -> None:
@@ -173,46 +175,46 @@ class Catalog(FunctionIndex):
             function = self._version(urn)
             self.show_settings(urn)
             await self._store.delete_settings(function.function_id, function.version)
-            self.show_settings_of(function, None)
+            self.index_settings(function, None)
 
-    # --- for those who change versions and aliases ----------------------------------------------------------
+    # --- used by Versions and Aliases -----------------------------------------------------------------------
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:
-        """Nobody else changes anything meanwhile, and what has begun is done to its end."""
-        # A caller that is cancelled between the store and the memory would leave them telling different things.
+        """Hold the lock for changes. Cancellation is deferred until the block ends."""
+        # A caller cancelled between the write to the store and the change in memory would leave them different.
         async with self._changing:
             with anyio.CancelScope(shield=True):
                 yield
 
-    def tell(self, function_id: int) -> None:
-        """A version came or went, or an alias changed."""
-        self._tell(function_id, self.resolve(function_id, LATEST))
+    def notify(self, function_id: int) -> None:
+        """Call the watchers after a version was added or deleted, or an alias changed."""
+        self._notify(function_id, self.resolve(function_id, LATEST))
 
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _put(self, function: Function) -> None:
-        """Store and show ``latest``, and what it shares with the published versions."""
+        """Store and index ``latest``, and copy its maximum of instances to the published versions."""
         limit = function.max_instances
         others = [one for one in self.versions(function.function_id) if one.version != LATEST]
-        alike = [msgspec.structs.replace(one, max_instances=limit) for one in others if one.max_instances != limit]
-        await self._store.put_functions([function, *alike])
-        for one in (function, *alike):
-            self.show(one)
-        self._tell(function.function_id, function)
+        changed = [msgspec.structs.replace(one, max_instances=limit) for one in others if one.max_instances != limit]
+        await self._store.put_functions([function, *changed])
+        for one in (function, *changed):
+            self.index_function(one)
+        self._notify(function.function_id, function)
 
-    def _tell(self, function_id: int, function: Function | None) -> None:
+    def _notify(self, function_id: int, function: Function | None) -> None:
         for watcher in self._watchers:
             watcher(function_id, function)
 
     def _version(self, urn: FunctionUrn) -> Function:
         function = self.find(urn)
         if urn.alias is not None:
-            raise InvalidField("version", urn.qualifier, "settings belong to a version: name that, not an alias")
+            raise InvalidField("version", urn.qualifier, "settings belong to a version, not an alias: name the version")
         return function
 
     def _changeable(self, urn: FunctionUrn) -> Function:
-        """Versions are frozen: only ``latest`` changes."""
+        """Return the function if ``urn`` means ``latest``. Raises InvalidField for a published version or alias."""
         function = self.find(urn)
         if urn.qualifier != LATEST:
             raise InvalidField("version", urn.qualifier, "only latest can be changed")
@@ -223,12 +225,15 @@ class Catalog(FunctionIndex):
         check_function(function, urn, max_timeout=self._max_timeout, may_run_long=self._may_run_long)
 
     async def _check_machine(self, runtime: str) -> None:
-        """Whether anything here can run it."""
+        """Raise unless this machine can run the runtime."""
         if self._check_runtime is not None:
             await self._check_runtime(runtime)
 
     def _with_dependencies(self, function: Function, details: dict[str, Any]) -> Function:
-        """As the ids in ``details`` say. A copy: what runs stays what it is, also if one of them is deleted."""
+        """Return the function with copies of the dependencies that ``details`` names.
+
+        Copies, so that a running function is unaffected when a dependency is deleted.
+        """
         ids = details.get("depend_version_list")
         if ids is not None:
             function = msgspec.structs.replace(function, dependencies=self.find_dependencies(function.project, ids))
@@ -242,7 +247,7 @@ class Catalog(FunctionIndex):
             raise TooManyFunctions(MAX_FUNCTIONS)
 
     def _check_loop(self, origin: Name, targets: set[Name]) -> None:
-        """Refuse targets from which destinations lead back to ``origin``."""
+        """Raise InvalidField if destinations lead from ``targets`` back to ``origin``."""
         seen: set[Name] = set()
         while targets:
             name = targets.pop()
@@ -265,7 +270,7 @@ class Catalog(FunctionIndex):
 
 
 def alias_resource(function_id: int, name: str, body: bytes = b"") -> StoredResource:
-    """An alias as the store has it."""
+    """Return an alias in its stored form."""
     return StoredResource(kind=ALIAS, owner=f"function:{function_id}", id=name, body=body)
 
 

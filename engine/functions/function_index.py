@@ -1,6 +1,6 @@
-"""What a URN means now: every version of every function, its asynchronous settings and the aliases, in memory.
+"""Index in memory of all versions, asynchronous settings and aliases; resolves URNs.
 
-Reading never waits. Who changes something writes it to the store first and shows it here afterwards.
+Reads never wait. Callers write a change to the store first and index it afterwards.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ class FunctionIndex:
         self._functions: dict[int, dict[str, Function]] = {}
         self._settings: dict[tuple[int, str], AsyncSettings] = {}
         self._aliases: dict[int, dict[str, Alias]] = {}
-        self._revisions: dict[int, int] = {}  #: the last given, so that none comes twice
+        self._revisions: dict[int, int] = {}  #: last revision issued per function, so that none is issued twice
 
     # --- by URN ---------------------------------------------------------------------------------------------
 
     def find(self, urn: FunctionUrn) -> Function:
-        """The version that a URN means, an alias its main one. Raises UnknownFunction, UnknownVersion, UnknownAlias."""
+        """Return the version that a URN means; for an alias its main version.
+
+        Raises UnknownFunction, UnknownVersion, UnknownAlias.
+        """
         versions = self._versions(urn)
         return versions.get(urn.qualifier) or versions[self._alias(urn).version]
 
     def route(self, urn: FunctionUrn, headers: Headers | None = None) -> Function:
-        """The version that serves one request: an alias with extra versions may choose another each time."""
+        """Return the version that serves one request. An alias with extra versions may choose differently each time."""
         versions = self._versions(urn)
         return versions.get(urn.qualifier) or versions[choose_version(self._alias(urn), headers, self._random)]
 
@@ -50,7 +53,7 @@ class FunctionIndex:
         return settings
 
     def settings_by_version(self, urn: FunctionUrn) -> Sequence[tuple[Function, AsyncSettings]]:
-        """All the asynchronous settings of a function."""
+        """Return each version of a function that has asynchronous settings, with them."""
         versions = self.versions(self.find(urn).function_id)
         pairs = ((function, self.settings_of(function.function_id, function.version)) for function in versions)
         return [(function, settings) for function, settings in pairs if settings is not None]
@@ -72,7 +75,7 @@ class FunctionIndex:
         return self._settings.get((function_id, version))
 
     def versions(self, function_id: int) -> Sequence[Function]:
-        """``latest``, then the published ones, oldest first; none if there is no such function."""
+        """Return ``latest``, then the published versions, oldest first; empty if the function does not exist."""
         versions = self._functions.get(function_id, {}).values()
         return sorted(versions, key=lambda version: (version.version != LATEST, version.revision))
 
@@ -80,7 +83,7 @@ class FunctionIndex:
         return list(self._aliases.get(function_id, {}).values())
 
     def alias_of(self, function_id: int, name: str) -> Alias:
-        """Raises UnknownAlias."""
+        """Return an alias by name. Raises UnknownAlias."""
         alias = self._aliases.get(function_id, {}).get(name)
         if alias is None:
             raise UnknownAlias(name)
@@ -89,7 +92,7 @@ class FunctionIndex:
     # --- all ------------------------------------------------------------------------------------------------
 
     def list(self, project: str, *, package: str = "", name_part: str = "") -> Sequence[Function]:
-        """The ``latest`` of a project's functions, oldest first."""
+        """Return the ``latest`` versions of a project's functions, oldest first."""
         functions = (versions[LATEST] for versions in self._functions.values())
         return [
             function
@@ -100,44 +103,44 @@ class FunctionIndex:
         ]
 
     def all(self) -> Sequence[Function]:
-        """Every version of every function."""
+        """Return every version of every function."""
         return [function for versions in self._functions.values() for function in versions.values()]
 
-    # --- for those who change -------------------------------------------------------------------------------
+    # --- changing -------------------------------------------------------------------------------------------
 
     def next_revision(self, function_id: int) -> int:
-        """Never given before to any version of this function, so that instances are never mixed up."""
+        """Return a revision that no version of this function had before, so that instances are never confused."""
         self._revisions[function_id] = revision = self._revisions.get(function_id, 0) + 1
         return revision
 
-    def show(self, function: Function) -> None:
+    def index_function(self, function: Function) -> None:
         function_id = function.function_id
         self._ids[name_of(function)] = function_id
         self._functions.setdefault(function_id, {})[function.version] = function
         self._revisions[function_id] = max(self._revisions.get(function_id, 0), function.revision)
 
-    def show_settings_of(self, function: Function, settings: AsyncSettings | None) -> None:
-        """None: it has none any more."""
+    def index_settings(self, function: Function, settings: AsyncSettings | None) -> None:
+        """Set the asynchronous settings of a version; None removes them."""
         if settings is None:
             self._settings.pop((function.function_id, function.version), None)
         else:
             self._settings[function.function_id, function.version] = settings
 
-    def show_alias(self, function_id: int, alias: Alias) -> None:
+    def index_alias(self, function_id: int, alias: Alias) -> None:
         self._aliases.setdefault(function_id, {})[alias.name] = alias
 
-    def hide_alias(self, function_id: int, name: str) -> None:
+    def unindex_alias(self, function_id: int, name: str) -> None:
         del self._aliases[function_id][name]
 
-    def hide_version(self, function: Function) -> None:
+    def unindex_version(self, function: Function) -> None:
         del self._functions[function.function_id][function.version]
-        self.show_settings_of(function, None)
+        self.index_settings(function, None)
 
-    def hide(self, function: Function) -> None:
-        """The whole function."""
+    def unindex_function(self, function: Function) -> None:
+        """Remove the whole function with its versions, settings and aliases."""
         del self._ids[name_of(function)]
         for version in self._functions.pop(function.function_id).values():
-            self.show_settings_of(version, None)
+            self.index_settings(version, None)
         self._aliases.pop(function.function_id, None)
         self._revisions.pop(function.function_id, None)
 
@@ -150,7 +153,7 @@ class FunctionIndex:
         return self._functions[function_id]
 
     def _alias(self, urn: FunctionUrn) -> Alias:
-        """What a qualifier that is no version must be."""
+        """Return the alias that a qualifier names. Raises UnknownVersion if it is not an alias's name."""
         if urn.alias is None:
             raise UnknownVersion(urn.qualifier)
         return self.alias_of(self._ids[urn.project, urn.package, urn.name], urn.alias)

@@ -1,6 +1,6 @@
-"""What a function may look like: the documented limits (spec functiongraph_api, sections 4 and 9) as plain checks.
+"""Validation of functions against the documented limits of FunctionGraph's CreateFunction.
 
-``check_function`` looks at a whole Function, whoever made it, and names the API's field that is wrong.
+``check_function`` checks a complete Function, and its errors name the field of the API.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from engine.runtimes.catalog import CHOICE, Family, find_runtime
 VARIABLES = 20
 VARIABLES_SIZE = 4_096  #: characters of names and values
 DETAILS_SIZE = 64 << 10  #: bytes as JSON: every version keeps them in memory, and every list shows them
-WEIGHTS = (0.001, 1_000.0)  #: farther apart, shares would be lost in the rounding of the queue's virtual time
-OWN = "functiond"  #: the key in ``details`` of what only this engine knows
+WEIGHTS = (0.001, 1_000.0)  #: a wider range would lose shares to rounding in the queue's virtual time
+OWN = "functiond"  #: key in ``details`` of this engine's own settings
 
 _HANDLER = re.compile(r"[\w-]+([./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -40,17 +40,17 @@ MayRunLong = Callable[[FunctionUrn], bool]
 
 
 def listed(names: Iterable[str]) -> MayRunLong:
-    """Whether a function is on a list of names, package:names and URNs (without version); ``*`` takes all."""
-    known = frozenset(names)
+    """Return a check whether a function is listed by name, package:name or URN (without version); ``*`` lists all."""
+    entries = frozenset(names)
 
     def on_list(urn: FunctionUrn) -> bool:
-        return not known.isdisjoint(("*", urn.name, f"{urn.package}:{urn.name}", urn.function, str(urn)))
+        return not entries.isdisjoint(("*", urn.name, f"{urn.package}:{urn.name}", urn.function, str(urn)))
 
     return on_list
 
 
 def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, may_run_long: MayRunLong) -> None:
-    """Raises InvalidField for the first thing that is not allowed."""
+    """Raise the first violation: InvalidField, TooManyVariables or VariablesTooLarge."""
     _check_names(function)
     _check_runtime(function)
     _check_timeout(function, urn, max_timeout, may_run_long)
@@ -70,7 +70,10 @@ def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, ma
 
 
 def check_dependencies(function: Function) -> None:
-    """A package made for one runtime may hold what another cannot load, so it serves functions of that runtime only."""
+    """Raise BadDependency unless all dependencies are for the function's runtime.
+
+    A package made for one runtime may contain files that another cannot load.
+    """
     for one in function.dependencies:
         if one.runtime != function.runtime:
             allowed = f"is for {one.runtime}: a function of runtime {function.runtime} needs packages made for that"
@@ -78,21 +81,21 @@ def check_dependencies(function: Function) -> None:
 
 
 def priority_cap(function: Function) -> int:
-    """The highest priority that callers of this function may ask for."""
+    """Return the highest priority that callers of this function may request, 0 to 9."""
     cap: int = function.details.get(OWN, {}).get("priority_cap", 9)
     return cap
 
 
 def weight(function: Function) -> float:
-    """Its share of the slots, relative to that of other functions."""
+    """Return the function's share of the slots, relative to the weights of other functions; 1.0 by default."""
     share: float = function.details.get(OWN, {}).get("weight", 1.0)
     return share
 
 
 def request_limit(function: Function, *, shared_port: bool) -> int:
-    """How many requests of it may run at a time, -1 for any number.
+    """Return how many requests of the function may run at a time; negative: any number.
 
-    With ``shared_port`` there is one port for the servers of all HTTP functions, so that they have one instance each.
+    With ``shared_port``, the servers of all HTTP functions share one port, so each HTTP function has one instance.
     """
     runtime = find_runtime(function.runtime)
     alone = shared_port and runtime is not None and runtime.family is Family.HTTP and function.max_instances != 0
@@ -101,17 +104,17 @@ def request_limit(function: Function, *, shared_port: bool) -> int:
 
 
 def run_alike(one: Function, other: Function) -> bool:
-    """Whether an instance of one may serve the other: they differ in what no instance sees."""
+    """Return whether an instance of one may serve the other: no difference is visible to an instance."""
     return _as_run(one) == _as_run(other)
 
 
 def publish_alike(one: Function, other: Function) -> bool:
-    """Whether a version of one would be a version of the other: the same code and configuration."""
+    """Return whether both would publish as the same version: equal code and configuration."""
     return run_alike(one, other) and (one.description, one.details) == (other.description, other.details)
 
 
 def _as_run(function: Function) -> Function:
-    """With all that makes no difference to a run at its default."""
+    """Return the function with every field that does not affect execution at its default."""
     return msgspec.structs.replace(
         function,
         version=LATEST,
@@ -150,7 +153,10 @@ def _check_runtime(function: Function) -> None:
 
 
 def check_handler(field: str, handler: str, family: Family) -> None:
-    """Only interpreters need a file and a function to load; a ``bootstrap`` may be told anything."""
+    """Raise InvalidField unless the handler fits the family.
+
+    Interpreted runtimes need a file and a function to load. A ``bootstrap`` accepts any printable text.
+    """
     if not family.interpreted:
         if not (0 < len(handler) <= HANDLER and handler.isprintable()):
             raise InvalidField(field, handler, f"needs 1 to {HANDLER} printable characters")
@@ -194,7 +200,7 @@ def _check_own(own: Any) -> None:
         elif name == "weight":
             fine = isinstance(value, int | float) and not isinstance(value, bool) and WEIGHTS[0] <= value <= WEIGHTS[1]
         else:
-            raise InvalidField(f"{OWN}.{name}", value, "known are priority_cap and weight")
+            raise InvalidField(f"{OWN}.{name}", value, "no such key: must be priority_cap or weight")
         if not fine:
             low, high = WEIGHTS
             hint = f"priority_cap is from 0 to 9, weight from {low:g} to {high:g}"
@@ -205,5 +211,5 @@ def _check_details(details: dict[str, Any]) -> None:
     sizes = {name: len(msgspec.json.encode(value)) for name, value in details.items()}
     if sum(sizes.values()) > DETAILS_SIZE:
         largest = max(sizes, key=lambda name: sizes[name])
-        hint = f"this and the other fields that are only kept may have {DETAILS_SIZE} bytes together"
+        hint = f"all fields without effect in this engine may have {DETAILS_SIZE} bytes together"
         raise InvalidField(largest, f"{sizes[largest]} bytes", hint)

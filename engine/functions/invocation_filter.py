@@ -1,4 +1,4 @@
-"""Which invocations a URN means."""
+"""Conversion of a URN to a filter of invocations."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from engine.protocols import Selection
 
 
 def selection_of(catalog: Catalog, urn: FunctionUrn) -> Selection:
-    """Those of its version or alias, of the whole function if it has none. Raises UnknownFunction."""
+    """Return a selection of the URN's version or alias, or of the whole function if it has neither.
+
+    Raises UnknownFunction, UnknownVersion, UnknownAlias.
+    """
     function_id = catalog.find(urn).function_id
-    # A function that has but one version need not be looked through for it.
+    # A filter by version would only cost time if there is a single version.
     if not urn.qualified or len(catalog.versions(function_id)) == 1:
         return Selection(function_id=function_id)
     if urn.alias is not None:

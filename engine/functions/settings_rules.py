@@ -1,4 +1,4 @@
-"""What asynchronous settings may say (spec functiongraph_api, section 3), and which functions they lead to."""
+"""Validation of asynchronous settings (FunctionGraph's UpdateFunctionAsyncInvokeConfig), and their target functions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_settings(
     region: str,
     check_destination: Callable[[DestinationSpec], None] | None,
 ) -> set[tuple[str, str, str]]:
-    """Raises InvalidField; gives the functions that outcomes go to, as (project, package, name)."""
+    """Return the functions that receive outcomes, as (project, package, name). Raises InvalidField."""
     for field, value, (low, high) in (
         ("max_async_event_age_in_seconds", settings.max_age, EVENT_AGES),
         ("max_async_retry_attempts", settings.max_retries, RETRIES),
@@ -40,13 +40,13 @@ def check_settings(
 
 
 def function_targets(settings: AsyncSettings, region: str, project: str) -> set[tuple[str, str, str]]:
-    """The functions that settings checked before lead to."""
+    """Return the functions that receive outcomes by settings that were checked before."""
     urns = (_target(spec, region, project) for spec in _specs(settings) if _is_function(spec))
     return {(urn.project, urn.package, urn.name) for urn in urns}
 
 
 def read_param(spec: DestinationSpec) -> dict[str, Any]:
-    """A destination's ``param``, which is JSON inside a string."""
+    """Return a destination's ``param``, which is JSON inside a string. Raises InvalidField."""
     try:
         return msgspec.json.decode(spec.param.encode("utf-8", "surrogatepass"), type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):
@@ -68,11 +68,10 @@ def _specs(settings: AsyncSettings) -> Iterator[DestinationSpec]:
 
 
 def _is_function(spec: DestinationSpec) -> bool:
-    # In any case, as plugins are found: else another spelling would slip past the search for loops.
+    # Case is ignored, as in the search for plugins; otherwise another spelling would bypass the check for loops.
     return spec.destination.upper() == FUNCTION.upper()
 
 
 def _check_kind(spec: DestinationSpec) -> None:
     if spec.destination not in VENDOR_KINDS and not _is_function(spec):
-        known = ", ".join((*VENDOR_KINDS, FUNCTION))
-        raise InvalidField("destination", spec.destination, f"known are {known}")
+        raise InvalidField("destination", spec.destination, f"must be one of {', '.join((*VENDOR_KINDS, FUNCTION))}")

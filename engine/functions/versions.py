@@ -1,8 +1,7 @@
-"""Published versions: the code and configuration of ``latest`` at one moment, which stay as they are.
+"""Published versions: immutable copies of the code and configuration of ``latest``.
 
-A version comes with a copy of the asynchronous settings of ``latest``, which are its own from then on. Once it is
-deleted, invocations that wait for it are discarded when their turn comes, also if there is another version of its
-name by then.
+A version also gets a copy of the asynchronous settings of ``latest``, which can be changed independently afterwards.
+Waiting invocations of a deleted version are discarded when they are due, even if another version has its name by then.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from engine.model.limits import DESCRIPTION
 from engine.model.urn import LATEST, FunctionUrn
 from engine.protocols import CatalogStore
 
-MAX_VERSIONS = 20  #: published ones per function
+MAX_VERSIONS = 20  #: published versions per function
 
 
 class Versions:
@@ -35,36 +34,39 @@ class Versions:
         self._identity = identity
 
     def load(self) -> None:
-        """Once, after the catalog: no invocation must seem older than the version that it is for."""
+        """Advance the identity past all versions' keys. Call once, after loading the catalog.
+
+        Otherwise a new invocation could seem older than its version and be discarded.
+        """
         self._identity.pass_by(max((function.created_key for function in self._catalog.all()), default=0))
 
     async def publish(self, urn: FunctionUrn, *, name: str = "", description: str = "", digest: str = "") -> Function:
-        """Freeze ``latest`` under ``name``, or one made of the time of day.
+        """Publish ``latest`` under ``name``; if empty, under a name made from the time.
 
-        ``digest`` says which code is meant: the MD5 of its package, as documented, or the SHA-512 that functions show.
-        Raises VersionExists, NothingToPublish, TooManyVersions, InvalidField.
+        ``digest`` states the expected code: the MD5 of its package, as FunctionGraph documents, or the SHA-512 that
+        function replies contain. Raises VersionExists, NothingToPublish, TooManyVersions, InvalidField.
         """
         if name:
             check_version_name(name)
         if len(description) > DESCRIPTION:
             raise InvalidField("description", description, f"may have {DESCRIPTION} characters")
-        # Reading a large package takes its time, so it holds up no other change.
-        meant = await self._checked(self._latest(urn).code, digest.lower()) if digest else None
+        # Reading a large package is slow, so it happens outside the lock.
+        expected = await self._checked(self._latest(urn).code, digest.lower()) if digest else None
         async with self._catalog.changing():
             latest = self._latest(urn)
-            if meant not in (None, latest.code):
-                raise InvalidField("digest", digest, "the code was changed meanwhile: publish again if you mean that")
+            if expected not in (None, latest.code):
+                raise InvalidField("digest", digest, "the code was changed meanwhile: publish again with its digest")
             name = self._free(latest, name)
             settings = self._catalog.settings_of(latest.function_id, LATEST)
             version = self._version(latest, name, description)
             await self._store.publish(version, settings)
-            self._catalog.show(version)
-            self._catalog.show_settings_of(version, settings)
-            self._catalog.tell(version.function_id)
+            self._catalog.index_function(version)
+            self._catalog.index_settings(version, settings)
+            self._catalog.notify(version.function_id)
         return version
 
     async def delete(self, urn: FunctionUrn) -> None:
-        """With its settings and what is bound to it, such as triggers; an alias whose main version it is goes as well.
+        """Delete a version with its settings, its resources (such as triggers), and aliases whose main version it is.
 
         Raises VersionInUse while it is an alias's extra version.
         """
@@ -74,19 +76,19 @@ class Versions:
                 hint = "latest cannot be deleted alone: leave the version out to delete the function"
                 raise InvalidField("version", LATEST, hint)
             function_id = version.function_id
-            gone, names = [*self._catalog.bound_to(function_id, version.version)], []
+            resources, names = [*self._catalog.bound_to(function_id, version.version)], []
             for alias in self._catalog.aliases(function_id):
                 if version.version in (*alias.weights, *alias.strategies):
                     raise VersionInUse(version.version, alias.name)
                 if alias.version == version.version:
-                    gone += [*self._catalog.bound_to(function_id, f"!{alias.name}")]
-                    gone += [alias_resource(function_id, alias.name)]
+                    resources += [*self._catalog.bound_to(function_id, f"!{alias.name}")]
+                    resources += [alias_resource(function_id, alias.name)]
                     names.append(alias.name)
-            await self._store.delete_version(function_id, version.version, gone)
-            self._catalog.hide_version(version)
+            await self._store.delete_version(function_id, version.version, resources)
+            self._catalog.unindex_version(version)
             for name in names:
-                self._catalog.hide_alias(function_id, name)
-            self._catalog.tell(function_id)
+                self._catalog.unindex_alias(function_id, name)
+            self._catalog.notify(function_id)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -97,7 +99,7 @@ class Versions:
         return latest
 
     def _free(self, latest: Function, name: str) -> str:
-        """The name that the new version gets, if there may be one."""
+        """Return the name for the new version. Raises VersionExists, NothingToPublish, TooManyVersions."""
         published = [one for one in self._catalog.versions(latest.function_id) if one.version != LATEST]
         taken = {one.version for one in published}
         if name in taken:
@@ -128,6 +130,6 @@ class Versions:
 
     async def _checked(self, code: CodePackage, digest: str) -> CodePackage:
         if digest not in (code.digest, code.sha256) and digest != (found := await self._codes.md5(code)):
-            hint = f"the code has MD5 {found}: it was changed, or is not what you meant to publish"
+            hint = f"the code of latest has MD5 {found}: check that it is the code you want to publish"
             raise InvalidField("digest", digest, hint)
         return code
