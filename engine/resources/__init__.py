@@ -1,1 +1,1 @@
-"""What belongs to functions and projects besides the functions themselves: one actor per family."""
+"""Resources of functions and projects: triggers, tags, dependencies, reservations and others, one class per kind."""

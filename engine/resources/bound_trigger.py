@@ -1,4 +1,4 @@
-"""A trigger and the function that it calls, read from what a client asked for or from what lies on disk."""
+"""Trigger bound to its function: stored data checked and read as the plugin's options."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ KIND = "trigger"
 
 
 class StoredTrigger(Struct, frozen=True, kw_only=True):
-    """A trigger as it lies on disk."""
+    """Trigger in its form on disk."""
 
     id: str
-    kind: str  #: trigger type code, as its plugin writes it
+    kind: str  #: trigger type code, in its plugin's spelling
     qualifier: str  #: ``latest``, a version, or ``!alias``
     active: bool
     event_type_code: str = ""
-    data: dict[str, Any]  #: its ``event_data`` without unknown keys, secrets as they were given
-    generation: int = 1  #: grows with every change: what a source remembers of an earlier one is void
+    data: dict[str, Any]  #: ``event_data`` without unknown keys, secrets unmasked
+    generation: int = 1  #: count of changes; the state of a source from an earlier generation is void
     created_at: float = 0.0
     modified_at: float = 0.0
 
 
 class BoundTrigger(Struct, frozen=True, kw_only=True):
     function_id: int
-    function: str  #: URN, with the qualifier
+    function: str  #: URN with the qualifier
     project: str
-    plugin: Plugin  #: a bare one if nobody knows the kind any more
-    options: Any  #: read by the plugin; None if it cannot read them any more
+    plugin: Plugin  #: placeholder without options if no plugin has the kind any more
+    options: Any  #: the plugin's options; None: the stored data cannot be read any more
     mode: Mode
     stored: StoredTrigger
-    shown: dict[str, Any]  #: the data as clients see it: without secrets, and with what the kind adds
-    problem: str = ""  #: why its data cannot be read any more
+    shown: dict[str, Any]  #: data for clients: secrets masked, with the fields that the kind adds
+    problem: str = ""  #: reason why the stored data cannot be read
 
     @property
     def id(self) -> str:
@@ -56,7 +56,7 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
 
     @property
     def runnable(self) -> bool:
-        """Whether there is a source to run for it now."""
+        """True if the trigger is active, readable, and of a kind that has a source."""
         return self.stored.active and self.options is not None and self.plugin.trigger is not None
 
     def resource(self, body: bytes = b"") -> StoredResource:
@@ -66,9 +66,10 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
 def bind(
     stored: StoredTrigger, plugin: Plugin, function: Function, region: str, *, free: bool, service: Any = None
 ) -> BoundTrigger:
-    """Check the data of ``stored``, and keep what the plugin knows of it. Raises InvalidTrigger.
+    """Check the data of ``stored`` and reduce it to keys that the plugin has.
 
-    ``service`` are the settings of the plugin's service.
+    ``free`` allows invocation modes outside the plugin's ``modes``. ``service`` are the settings of the plugin's
+    service. Raises InvalidTrigger, InvocationModeFixed.
     """
     kind, data = stored.kind, stored.data
     if not plugin.rules.vendor:
@@ -83,7 +84,10 @@ def bind(
 def bind_unreadable(
     stored: StoredTrigger, plugin: Plugin | None, function: Function, region: str, problem: str
 ) -> BoundTrigger:
-    """A trigger whose plugin is gone or takes its data no more: it is shown, can be deleted, and does nothing."""
+    """Return a trigger whose plugin is missing or rejects its data; ``problem`` is the reason.
+
+    Such a trigger is listed and can be deleted, but does not run.
+    """
     bound = _bound(stored, plugin, function, region, None, Mode.ASYNC)
     return msgspec.structs.replace(bound, problem=problem)
 
@@ -98,7 +102,7 @@ def _bound(
     service: Any = None,
 ) -> BoundTrigger:
     urn = str(msgspec.structs.replace(function.urn(region), qualifier=stored.qualifier))
-    # Without a plugin nobody knows which of the values are secret.
+    # Only the plugin defines which values are secret, so without one every value is masked.
     hidden: rules.Data = dict.fromkeys(stored.data, MASK)
     shown = rules.masked(plugin, stored.data) if plugin else hidden
     if plugin and plugin.rules.reply_fields and options is not None:
@@ -118,7 +122,7 @@ def _bound(
 
 
 def _check_backend(kind: str, data: dict[str, Any], function: Function, region: str) -> None:
-    """An API's backend is the function that the trigger is made for."""
+    """Raise InvalidTrigger if the backend of an API is another function than the trigger's own."""
     backend = data.get("func_info")
     text = backend.get("function_urn") if isinstance(backend, dict) else None
     if not text or not isinstance(text, str):

@@ -1,7 +1,7 @@
 """Dependencies (layers): packages that functions share, in numbered versions under one name.
 
-A function that names a version gets a copy of its description, and a published version keeps it. The code lies in
-the code store like any other, and goes at a start when neither a dependency nor a function refers to it.
+A function that names a version stores a copy of its description, which published versions keep. The code is in the
+code store like that of functions. Code that neither a dependency nor a function refers to is removed at the next start.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from engine.resources.repository import Repository, project_owner
 
 
 class NewDependency(Struct, frozen=True, kw_only=True):
-    """A version as a client asks for it."""
+    """Request for a new version of a dependency."""
 
     name: str
     runtime: str
@@ -45,17 +45,17 @@ class Dependencies:
         catalog.quota.count(lambda project: (dependency.code for dependency in self.of(project)))
 
     def packages(self) -> set[str]:
-        """The code that must stay."""
+        """Return the SHA-256 names of all code packages in use by dependencies."""
         return {dependency.code.sha256 for _, _, dependency in self._repository.all()}
 
     def named(self, project: str, ids: Sequence[str]) -> tuple[Dependency, ...]:
-        """The versions with these ids. Raises UnknownDependency, TooManyDependencies."""
+        """Return the versions with these ids. Raises UnknownDependency, TooManyDependencies."""
         if len(ids) > MAX_PER_FUNCTION:
             raise TooManyDependencies("a function", MAX_PER_FUNCTION)
         return tuple(self._by_id(project, id) for id in ids)
 
     def list(self, project: str, *, name_part: str = "", runtime: str = "") -> Sequence[Dependency]:
-        """The newest version of each, by name."""
+        """Return the newest version of each dependency, sorted by name."""
         newest: dict[str, Dependency] = {}
         for one in sorted(self.of(project), key=lambda dependency: dependency.version):
             newest[one.dep_id] = one
@@ -63,7 +63,7 @@ class Dependencies:
         return sorted(found, key=lambda dependency: dependency.name)
 
     def versions(self, project: str, dep_id: str) -> Sequence[Dependency]:
-        """Newest first; none at all is UnknownDependency."""
+        """Return the versions of a dependency, newest first. Raises UnknownDependency if it has none."""
         found = sorted((one for one in self.of(project) if one.dep_id == dep_id), key=lambda one: -one.version)
         if not found:
             raise UnknownDependency(dep_id)
@@ -76,7 +76,7 @@ class Dependencies:
         return found
 
     async def create(self, project: str, new: NewDependency) -> Dependency:
-        """The first or the next version of a name; on disk and unpacked once this returns."""
+        """Create the first or next version of a name. Its code is unpacked and on disk when this returns."""
         check_dependency(new.name, new.runtime, new.description)
         self._next(project, new)
         with self._catalog.quota.claims(project) as admit:
@@ -119,7 +119,7 @@ class Dependencies:
         return dependency
 
     def _next(self, project: str, new: NewDependency) -> tuple[str, int]:
-        """The id and the number that the new version gets."""
+        """Return the dependency's id and the number for a new version. Raises TooManyDependencies, DependencyExists."""
         same = [one for one in self.of(project) if one.name == new.name]
         if len(self._repository.of(project_owner(project))) >= MAX_PER_PROJECT:
             raise TooManyDependencies("a project", MAX_PER_PROJECT)

@@ -1,4 +1,4 @@
-"""What a dependency may look like."""
+"""Validation of dependencies: name, runtime, description, and limits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.errors import BadDependency
 from engine.model.limits import DESCRIPTION
 from engine.runtimes.catalog import find_runtime
 
-MAX_PER_PROJECT = 400  #: versions of all dependencies together
+MAX_PER_PROJECT = 400  #: versions of all dependencies in total
 MAX_PER_FUNCTION = 20
 
 NAME = re.compile(r"[A-Za-z]([\w.-]{0,94}[A-Za-z0-9])?", re.ASCII)
@@ -18,7 +18,7 @@ NAME_RULE = "needs a letter, then up to 95 letters, digits, -, _ and ., the last
 def check_dependency(name: str, runtime: str, description: str) -> None:
     if not NAME.fullmatch(name):
         raise BadDependency("name", name, NAME_RULE)
-    if find_runtime(runtime) is None:  # packages may be kept here also for those that this engine does not run
+    if find_runtime(runtime) is None:  # packages for runtimes that this engine does not run are allowed
         raise BadDependency("runtime", runtime, "must be a runtime of functions, such as Python3.10")
     if len(description) > DESCRIPTION:
         raise BadDependency("description", description, f"may have {DESCRIPTION} characters")

@@ -1,4 +1,4 @@
-"""Saved test events: what a user keeps beside a function to try it with. All versions share them."""
+"""Saved test events of functions, shared by all versions of a function."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONGEST_TEXT = MAX_SIZE * 2  #: characters of base64, with line breaks
 class Event(Struct, frozen=True, kw_only=True):
     id: str
     name: str
-    content: str  #: base64 of JSON, as given
+    content: str  #: base64 of JSON, as received
     created_at: float
     modified_at: float
 
@@ -36,7 +36,7 @@ class Events:
         self._repository, self._catalog, self._clock = repository, catalog, clock
 
     def list(self, urn: FunctionUrn) -> Sequence[Event]:
-        """Oldest first. Raises UnknownFunction, as all do here."""
+        """Return a function's events, oldest first. Raises UnknownFunction, like all methods."""
         return sorted(self._repository.of(self._owner(urn)).values(), key=lambda event: event.created_at)
 
     def show(self, urn: FunctionUrn, id: str) -> Event:
@@ -59,7 +59,7 @@ class Events:
         return event
 
     async def update(self, urn: FunctionUrn, id: str, content: str, name: str = "") -> Event:
-        """Without ``name`` it keeps its own."""
+        """Replace the content, and the name unless ``name`` is empty."""
         async with self._repository.change():
             old, owner = self.show(urn, id), self._owner(urn)
             name = name or old.name

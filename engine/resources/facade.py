@@ -1,4 +1,4 @@
-"""The families of small resources of one engine, together, as app and HTTP hand them on."""
+"""Facade over all kinds of resources of one engine, for ``app`` and ``http``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Struct)
 
 
 class Resources:
-    """``load`` it once: it loads the catalog, too, and follows it from then on."""
+    """Resources of every kind. Call ``load`` once; the catalog is loaded with them, and its changes are followed."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Resources:
         self.triggers = Triggers(store, catalog, registry or Registry(), clock, region=region, free=free_modes)
 
     async def load(self) -> None:
-        """Read everything; code that neither functions nor dependencies refer to goes."""
+        """Read all resources and the catalog. Code that neither functions nor dependencies refer to is removed."""
         await self._dependencies.load()
         self._catalog.find_dependencies = self.dependencies.named
         await self._catalog.load(keep=self.dependencies.packages())
@@ -74,4 +74,4 @@ class Resources:
         if not self._exists(function_id):
             for repository in self._repositories:
                 repository.forget(f"function:{function_id}")
-        self.reservations.look()
+        self.reservations.wake()

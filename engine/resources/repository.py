@@ -1,7 +1,8 @@
-"""Resources of one kind, in memory and on disk: what is shown here is stored.
+"""Repository of resources of one kind, in memory and on disk.
 
-Reading never waits. A change goes to the store first; changes come one at a time. What a function owns goes with
-it: the store drops the rows in the transaction that deletes the function, and ``forget`` drops them here.
+Reads never wait and return stored values only. Changes are serialised, and are stored before they are visible.
+Resources of a deleted function are deleted with it: the store removes the rows in the transaction that deletes the
+function, and ``forget`` removes them from memory.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ def project_owner(project: str) -> str:
 
 
 def owning_function(owner: str) -> int | None:
-    """The id of the function that an owner is; None for a project."""
+    """Return the function id of an owner; None for a project."""
     return int(owner.removeprefix(_FUNCTION)) if owner.startswith(_FUNCTION) else None
 
 
 class Repository(Generic[T]):
-    """``exists(function_id)`` tells whether a function is still there."""
+    """Resources of one kind by owner and id. ``exists(function_id)`` returns whether a function exists."""
 
     def __init__(self, store: ResourceStore, kind: str, type: type[T], exists: Callable[[int], bool]) -> None:
         self._store, self._kind, self._type, self._exists = store, kind, type, exists
@@ -43,26 +44,26 @@ class Repository(Generic[T]):
         self._changing = anyio.Lock()
 
     async def load(self) -> None:
-        """Read all; what a deleted function left behind is removed."""
+        """Read all resources, and delete those of functions that no longer exist."""
         for row in await self._store.load(self._kind):
-            if self._gone(row.owner):
+            if self._orphaned(row.owner):
                 await self._store.delete(row.kind, row.owner, row.id)
             else:
                 self._by_owner.setdefault(row.owner, {})[row.id] = msgspec.json.decode(row.body, type=self._type)
 
     def of(self, owner: str) -> Mapping[str, T]:
-        """What an owner has, by id."""
+        """Return an owner's resources by id."""
         return self._by_owner.get(owner, {})
 
     def all(self) -> Iterator[tuple[str, str, T]]:
-        """Owner, id and value of everything."""
+        """Yield owner, id and value of each resource."""
         for owner, values in self._by_owner.items():
             for id, value in values.items():
                 yield owner, id, value
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[None]:
-        """Check and change within this: nobody else changes meanwhile, and a cancelled caller tears nothing."""
+        """Hold the lock for changes. Check and change inside; cancellation is deferred until the block ends."""
         async with self._changing:
             with anyio.CancelScope(shield=True):
                 yield
@@ -70,7 +71,7 @@ class Repository(Generic[T]):
     async def put(self, owner: str, id: str, value: T) -> None:
         body = msgspec.json.encode(value)
         await self._store.put(StoredResource(kind=self._kind, owner=owner, id=id, body=body))
-        if self._gone(owner):  # the function was deleted while this was on its way to disk
+        if self._orphaned(owner):  # the function was deleted during the write
             await self._store.delete(self._kind, owner, id)
         else:
             self._by_owner.setdefault(owner, {})[id] = value
@@ -82,6 +83,6 @@ class Repository(Generic[T]):
     def forget(self, owner: str) -> None:
         self._by_owner.pop(owner, None)
 
-    def _gone(self, owner: str) -> bool:
+    def _orphaned(self, owner: str) -> bool:
         function_id = owning_function(owner)
         return function_id is not None and not self._exists(function_id)

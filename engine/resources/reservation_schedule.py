@@ -1,11 +1,11 @@
-"""How many instances a reservation means at a given time.
+"""Schedule of a reservation: its number of instances at a given time.
 
-    base count ──▶ a Cron comes ──▶ its count ──▶ another Cron comes, or this one expires ──▶ ...
+    base count ──▶ a cron fires ──▶ its count ──▶ another cron fires, or this one expires ──▶ ...
 
-Of several Crons the one that came last decides; of those that came together, the largest count. Crons are in UTC
-unless they name a zone (spec triggers_runtime, 1.1). One without ``start_time`` counts from when it was put, so that
-a yearly one does not act at once for last year. Counts by load (``metric_configs``) are kept and have no effect, as
-on an account without that feature.
+The cron that fired last determines the count; if several fired at the same time, the largest count applies. Crons are
+in UTC unless they name a zone, as in FunctionGraph. A cron without ``start_time`` starts when it is stored, so that a
+yearly one does not apply last year's firing at once. Counts by load (``metric_configs``) are stored without effect, as
+on a FunctionGraph account without that feature.
 """
 
 from __future__ import annotations
@@ -40,76 +40,83 @@ class MetricConfig(Struct, frozen=True, kw_only=True):
 
 
 class Tactics(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """None are an empty object, as Terraform compares it with what it was told."""
+    """Schedules of a reservation (FunctionGraph's ``tactics_config``).
+
+    No schedules are encoded as an empty object, because Terraform compares the reply with its request.
+    """
 
     cron_configs: Annotated[list[CronConfig], Meta(max_length=10)] = []
     metric_configs: Annotated[list[MetricConfig], Meta(max_length=10)] = []
 
 
-class Held(Struct, frozen=True, kw_only=True):
-    """How many instances, from when to when."""
+class ScheduledCount(Struct, frozen=True, kw_only=True):
+    """Number of instances in a stretch of time."""
 
     count: int
-    begin: float
-    end: float
+    begin: float  #: seconds since the epoch, inclusive
+    end: float  #: seconds since the epoch, exclusive; infinite: no change is scheduled
 
     def covers(self, now: float) -> bool:
         return self.begin <= now < self.end
 
 
 class Reservation(Struct, frozen=True, kw_only=True):
-    """Kept under the version or ``!alias`` that it is for.
+    """Reservation of one version or alias; stored under the version's name or ``!alias``.
 
-    ``idle_mode`` asks for idle instances that cost less; here idle ones cost nothing but memory either way.
+    ``idle_mode`` has no effect. FunctionGraph charges less for idle instances with it; in this engine they only cost
+    memory.
     """
 
     count: int
     idle_mode: bool = False
     tactics: Tactics = Tactics()
-    since: tuple[float, ...] = ()  #: when each of the Crons was put
-    created_key: int = (
-        0  #: of the published version that it is for: another one of its name has no part in it; 0: whichever
-    )
+    since: tuple[float, ...] = ()  #: time at which each cron was stored
+    #: ``created_key`` of the published version, so that a later version of the same name does not inherit the
+    #: reservation; 0: any version.
+    created_key: int = 0
 
     @property
     def largest(self) -> int:
-        """What it may come to."""
+        """Largest count that the schedule can reach."""
         return max(self.count, *(config.count for config in self.tactics.cron_configs), 0)
 
     def put_at(self, now: float, old: Reservation | None) -> Reservation:
-        """What ``old`` had already stays in force."""
-        known = list(zip(old.tactics.cron_configs, old.since, strict=False)) if old else []
+        """Return the reservation as stored at ``now``. Crons that ``old`` already had keep their time."""
+        stored = list(zip(old.tactics.cron_configs, old.since, strict=False)) if old else []
         since = tuple(
-            next((since for other, since in known if other == config), now) for config in self.tactics.cron_configs
+            next((since for other, since in stored if other == config), now) for config in self.tactics.cron_configs
         )
         return msgspec.structs.replace(self, since=since)
 
-    def held_at(self, now: float) -> Held:
-        """Takes a millisecond for each Cron."""
-        came, end = [], math.inf
+    def scheduled_at(self, now: float) -> ScheduledCount:
+        """Return the count at ``now`` and the time of the next possible change. Takes about a millisecond per cron."""
+        fired, end = [], math.inf
         for config, since in zip(self.tactics.cron_configs, self.since, strict=False):
             last, change = _times(config, config.start_time or since, now)
             end = min(end, change)
             if last is not None:
-                came.append((last, config.count))
-        return Held(count=max(came)[1] if came else self.count, begin=now, end=end)
+                fired.append((last, config.count))
+        return ScheduledCount(count=max(fired)[1] if fired else self.count, begin=now, end=end)
 
 
 def _times(config: CronConfig, begin: float, now: float) -> tuple[float | None, float]:
-    """When it came last, if that holds now; and when that may change, infinite if never."""
+    """Return when the cron last fired (None: not since ``begin``, or expired), and when that may change next.
+
+    The second time is infinite if it never changes.
+    """
     expires = config.expired_time or math.inf
     if expires <= now:
         return None, math.inf
     try:
         cron = read_cron(config.cron)
-    except InvalidField:  # this machine may know fewer time zones than the one on which it was put
+    except InvalidField:  # the cron may name a time zone that was available on another machine only
         return None, math.inf
-    # One that comes in the very second of its start comes.
+    # Subtract one second so that a firing in the very second of ``start_time`` counts.
     return cron.last_until(now, begin), min(cron.next_after(max(now, config.start_time - 1)), expires)
 
 
 def check_tactics(tactics: Tactics) -> None:
-    """Raises InvalidField."""
+    """Raise InvalidField unless all crons are valid and expire after their start."""
     for number, config in enumerate(tactics.cron_configs):
         field = f"tactics_config.cron_configs[{number}]"
         try:

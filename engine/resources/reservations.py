@@ -1,9 +1,9 @@
-"""Reserved instances: so many instances of a version are alive at any time, with the user's code loaded.
+"""Reserved instances: instances of a version that are kept running without work, with the user's code loaded.
 
-    PUT count ──▶ stored ──▶ the pool wants so many ──▶ started one after another ──▶ one ends ──▶ another is started
+    PUT count ──▶ stored ──▶ set as the pool's target ──▶ started one by one ──▶ one exits ──▶ another is started
 
-An alias reserves instances of its main version. How many are wanted may change with time, as the tactics say: one
-timer stands for the next change.
+An alias reserves instances of its main version. Schedules (``tactics_config``) may change the target over time; a
+single timer waits for the next change.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ from engine.model import Function
 from engine.model.clock import Clock
 from engine.model.urn import LATEST, FunctionUrn
 from engine.resources.repository import Repository, function_owner, owning_function
-from engine.resources.reservation_schedule import Held, Reservation, check_tactics
+from engine.resources.reservation_schedule import Reservation, ScheduledCount, check_tactics
 
 log = structlog.get_logger("functiond.reservations")
 
 MAX_PER_PROJECT = 90
-PAUSE = 1.0  #: seconds before a lost instance is replaced: one that dies at once must not keep the machine busy
-RETRY = 30.0  #: seconds after which one that could not be started is tried again
-MAX_TIMER = 3600.0  #: the clock may be set: a far change is looked at again after this many seconds
+PAUSE = 1.0  #: seconds before a lost instance is replaced, so that instances that crash at once do not load the machine
+RETRY = 30.0  #: seconds before a failed start is tried again
+MAX_TIMER = 3600.0  #: longest timer in seconds; the clock may be set, so later changes are checked again
 
 
 class Reserved(Struct, frozen=True, kw_only=True):
-    """A reservation with what it is for."""
+    """Reservation with its function and current count."""
 
     function: Function
     qualifier: str
     reservation: Reservation
-    count: int  #: at present
+    count: int  #: current number of instances
 
 
 class Warmer(Protocol):
-    """Whoever has the instances."""
+    """Owner of the instances (the pool)."""
 
     reserve: Reserve
 
     async def warm(self, function: Function) -> bool:
-        """Start one that waits for work; False if it cannot be made ready."""
+        """Start an instance without work; return False if it cannot be made ready."""
         ...
 
 
 class NoWarmer:
-    """Where there are no instances."""
+    """Warmer of an engine without instances."""
 
     def __init__(self) -> None:
         self.reserve = Reserve(())
@@ -66,18 +66,22 @@ class NoWarmer:
 
 
 class Reservations:
-    """``memory`` is MB for all instances of the engine, 0 for no bound; reservations may have half of it."""
+    """Reservations of all functions.
+
+    ``memory`` is the limit in MB for all instances of the engine, 0 for no limit. Reservations may take half of it.
+    """
 
     def __init__(
         self, repository: Repository[Reservation], catalog: Catalog, clock: Clock, warmer: Warmer, *, memory: int
     ) -> None:
         self._repository, self._catalog, self._clock = repository, catalog, clock
         self._warmer, self._memory = warmer, memory
-        self._wake, self._asked = anyio.Event(), False
-        self._held: dict[tuple[str, str], tuple[Reservation, Held]] = {}  #: by owner and qualifier
+        self._wake, self._requested = anyio.Event(), False
+        #: Current counts by owner and qualifier.
+        self._scheduled: dict[tuple[str, str], tuple[Reservation, ScheduledCount]] = {}
 
     def find(self, project: str, urn: FunctionUrn | None = None) -> Sequence[Reserved]:
-        """Of a project, or of one function (of one version, if the URN names one)."""
+        """Return the reservations of a project, of one function, or of one version if the URN names one."""
         only = self._catalog.find(urn) if urn is not None else None
         return [
             one
@@ -88,11 +92,14 @@ class Reservations:
         ]
 
     def count(self, function_id: int) -> int:
-        """How many of them there shall be now."""
+        """Return the current number of instances reserved for a function."""
         return sum(one.count for one in self._all() if one.function.function_id == function_id)
 
     async def put(self, urn: FunctionUrn, reservation: Reservation) -> Reservation:
-        """Replace it; if it can never be more than 0, there is none any more. Raises InvalidField, TooManyReserved."""
+        """Replace the reservation of a version or alias; delete it if its count can never exceed 0.
+
+        Raises InvalidField, TooManyReserved.
+        """
         check_tactics(reservation.tactics)
         async with self._repository.change():
             function = self._catalog.find(urn)
@@ -105,46 +112,46 @@ class Reservations:
                 await self._repository.put(owner, urn.qualifier, wanted)
             elif old is not None:
                 await self._repository.delete(owner, urn.qualifier)
-        self.look()
+        self.wake()
         return reservation
 
-    def look(self) -> None:
-        """Something has changed: see to it that as many are alive as shall be."""
-        self._asked = True
+    def wake(self) -> None:
+        """Compare targets and instances again, after a change of functions, aliases or reservations."""
+        self._requested = True
         self._wake.set()
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         self._warmer.reserve.on_loss = lambda: self._wake.set()
         task_status.started()
         while True:
-            self._wake, self._asked = anyio.Event(), False
+            self._wake, self._requested = anyio.Event(), False
             await self._drop_orphans()
             self._warmer.reserve.want(self._wanted())
-            complete = await self._fill()
-            if not complete and not self._asked:
-                self._wake = anyio.Event()  # what would not start has ended, too: that is no news
+            complete = await self._start_missing()
+            if not complete and not self._requested:
+                self._wake = anyio.Event()  # the exit of an instance that failed to start must not cause a retry
             with anyio.move_on_after(min(self._next_change(), math.inf if complete else RETRY)) as max_wait:
                 await self._wake.wait()
-            if not self._asked and not max_wait.cancelled_caught:
+            if not self._requested and not max_wait.cancelled_caught:
                 await anyio.sleep(PAUSE)
 
     def _next_change(self) -> float:
-        """Seconds until another number is wanted."""
-        end = min((held.end for _, held in self._held.values()), default=math.inf)
+        """Return the seconds until a target changes, at most ``MAX_TIMER``; infinite if none does."""
+        end = min((scheduled.end for _, scheduled in self._scheduled.values()), default=math.inf)
         return math.inf if end == math.inf else min(end - self._clock.now(), MAX_TIMER)
 
-    async def _fill(self) -> bool:
-        """Start what is missing; False if something would not start."""
+    async def _start_missing(self) -> bool:
+        """Start missing instances; return False if any failed to start."""
         failed: set[tuple[int, int]] = set()
         for function in list(self._warmer.reserve.shortage()):
             kind = (function.function_id, function.revision)
             if kind not in failed and not await self._warmer.warm(function):
-                log.warning("a reserved instance did not start", function=function.name, version=function.version)
+                log.warning("reserved instance did not start", function=function.name, version=function.version)
                 failed.add(kind)
         return not failed
 
     def _wanted(self) -> list[tuple[Function, int]]:
-        """Two names for one version add up."""
+        """Return the target per version. Reservations of a version and of its aliases add up."""
         counts: dict[tuple[int, str], tuple[Function, int]] = {}
         for one in self._all():
             key = (one.function.function_id, one.function.version)
@@ -152,19 +159,19 @@ class Reservations:
         return list(counts.values())
 
     def _all(self) -> list[Reserved]:
-        found, now, before, self._held = [], self._clock.now(), self._held, {}
+        found, now, before, self._scheduled = [], self._clock.now(), self._scheduled, {}
         for owner, qualifier, one in self._repository.all():
             function = self._function(owner, qualifier, one)
             if function is not None:
-                known, held = before.get((owner, qualifier), (None, None))
-                if held is None or known is not one or not held.covers(now):
-                    held = one.held_at(now)
-                self._held[owner, qualifier] = one, held
-                found.append(Reserved(function=function, qualifier=qualifier, reservation=one, count=held.count))
+                previous, scheduled = before.get((owner, qualifier), (None, None))
+                if scheduled is None or previous is not one or not scheduled.covers(now):
+                    scheduled = one.scheduled_at(now)
+                self._scheduled[owner, qualifier] = one, scheduled
+                found.append(Reserved(function=function, qualifier=qualifier, reservation=one, count=scheduled.count))
         return found
 
     def _function(self, owner: str, qualifier: str, reservation: Reservation) -> Function | None:
-        """None if the version or alias has gone."""
+        """Return the reserved version; None if it or the alias no longer exists."""
         latest = self._catalog.resolve(owning_function(owner) or 0, LATEST)
         if latest is None:
             return None
@@ -180,7 +187,7 @@ class Reservations:
                 for owner, id, one in list(self._repository.all()):
                     if self._function(owner, id, one) is None:
                         await self._repository.delete(owner, id)
-        except Unavailable as problem:  # they count for nothing; the next look tries again
+        except Unavailable as problem:  # orphans have no effect, and are deleted in a later turn
             log.warning("orphaned reservations not deleted", problem=str(problem))
 
     def _check(self, function: Function, qualifier: str, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Tags: keys and values that a project's own tools put on functions, and find them by."""
+"""Tags: keys and values that clients attach to functions and find them by."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from engine.functions.catalog import Catalog
 from engine.model import Function
 from engine.resources.repository import Repository, function_owner
 
-MAX_TAGS = 20  #: on one function, and as many of the system's
+MAX_TAGS = 20  #: tags per function; system tags are counted separately
 KEY, VALUE = 128, 255  #: characters
 _TEXT = re.compile(r"[\w .:=+\-@/]*")
 _ID = "tags"
 
 
 class TagSet(Struct, frozen=True, kw_only=True):
-    """What one function carries."""
+    """Tags and system tags of one function."""
 
     tags: dict[str, str] = {}
     sys_tags: dict[str, str] = {}
@@ -32,7 +32,10 @@ class _Item(Struct, frozen=True, kw_only=True):
 
 
 class TagFilter(Struct, frozen=True, kw_only=True):
-    """Which functions are wanted: every key with one of its values (none: any value); ``untagged`` stands alone."""
+    """Filter of functions. A function matches if it has every key with one of the listed values.
+
+    An empty list of values matches any value. ``untagged`` selects functions without tags.
+    """
 
     tags: Mapping[str, Sequence[str]] = {}
     sys_tags: Mapping[str, Sequence[str]] = {}
@@ -45,12 +48,12 @@ class Tags:
         self._repository, self._catalog = repository, catalog
 
     def of(self, function: Function) -> TagSet:
-        """Until its tags are changed, those that it was created with."""
-        kept = self._repository.of(function_owner(function)).get(_ID)
-        return TagSet(tags=_first_tags(function)) if kept is None else kept
+        """Return a function's tags; if they were never changed, those of its creation."""
+        stored = self._repository.of(function_owner(function)).get(_ID)
+        return TagSet(tags=_first_tags(function)) if stored is None else stored
 
     def of_project(self, project: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """All values of each key in use, of tags and of system tags."""
+        """Return the values of each key in use: of tags, and of system tags."""
         sets = [self.of(function) for function in self._catalog.list(project)]
         return _values([one.tags for one in sets]), _values([one.sys_tags for one in sets])
 
@@ -58,7 +61,7 @@ class Tags:
         return [function for function in self._catalog.list(project) if self._matches(function, wanted)]
 
     async def add(self, function: Function, added: TagSet) -> None:
-        """A key that is there already gets the new value."""
+        """Add tags; the value of an existing key is replaced. Raises InvalidField."""
         for key, value in [*added.tags.items(), *added.sys_tags.items()]:
             check_tag(key, value)
         async with self._repository.change():
@@ -69,7 +72,7 @@ class Tags:
             await self._repository.put(function_owner(function), _ID, new)
 
     async def remove(self, function: Function, keys: Sequence[str], sys_keys: Sequence[str]) -> None:
-        """Keys that are not there are passed over."""
+        """Remove tags by key. Missing keys are ignored."""
         async with self._repository.change():
             old = self.of(function)
             new = TagSet(tags=_without(old.tags, keys), sys_tags=_without(old.sys_tags, sys_keys))
@@ -91,7 +94,7 @@ def check_tag(key: str, value: str) -> None:
 
 
 def read_tags(text: str) -> dict[str, str]:
-    """Tags as they come with a new function: the text of a JSON object, or of a list of keys and values.
+    """Parse the tags of a new function: JSON text of an object, or of a list of objects with ``key`` and ``value``.
 
     Raises InvalidField.
     """
@@ -109,7 +112,7 @@ def read_tags(text: str) -> dict[str, str]:
 def _first_tags(function: Function) -> dict[str, str]:
     try:
         return read_tags(str(function.details.get("tags", "")))
-    except InvalidField:  # earlier engines took any text
+    except InvalidField:  # earlier engines accepted any text
         return {}
 
 

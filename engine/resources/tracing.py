@@ -1,6 +1,6 @@
-"""The keys by which a function's calls would be traced: kept and shown, with the secret one masked.
+"""Tracing keys of functions: stored and returned, with the secret key masked.
 
-Nothing is traced here, and no key reaches a child.
+The engine does no tracing, and passes the keys to no instance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from engine.model.urn import FunctionUrn
 from engine.resources.repository import Repository, function_owner
 
 _ID = "tracing"
-_LONGEST = 256
+_LONGEST = 256  #: characters per key
 
 
 class TracingKeys(Struct, frozen=True, kw_only=True):
@@ -30,11 +30,11 @@ class Tracing:
         self._repository, self._catalog = repository, catalog
 
     def show(self, urn: FunctionUrn) -> TracingKeys:
-        """Empty keys if there are none."""
+        """Return a function's keys; empty ones if none are stored."""
         return self._repository.of(self._owner(urn)).get(_ID, TracingKeys())
 
     async def put(self, urn: FunctionUrn, keys: TracingKeys) -> None:
-        """Empty keys end the tracing; a masked secret means the one that is there."""
+        """Store keys; empty keys delete them, and a masked secret keeps the stored one. Raises InvalidField."""
         async with self._repository.change():
             owner = self._owner(urn)
             if keys.secret == MASK:
@@ -52,6 +52,6 @@ class Tracing:
 def _check(keys: TracingKeys) -> None:
     if bool(keys.access) != bool(keys.secret):
         empty = "tracing_sk" if keys.access else "tracing_ak"
-        raise InvalidField(empty, "", "give both keys, or none to end the tracing")
+        raise InvalidField(empty, "", "set both keys, or none to disable tracing")
     if max(len(keys.access), len(keys.secret)) > _LONGEST:
         raise InvalidField("tracing_ak", keys.access[:20], f"keys may have {_LONGEST} characters")

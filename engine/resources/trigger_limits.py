@@ -1,4 +1,4 @@
-"""How many triggers there may be, and which exclude each other."""
+"""Limits on the number of triggers, and conflicts between triggers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from engine.errors import TooManyTriggers, TriggerClash, TriggerExists
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_rules import same_key
 
-TRIGGERS = 10  #: of one version or alias, whatever their kinds (spec triggers_runtime, section 1)
+TRIGGERS = 10  #: triggers per version or alias, of all kinds together (FunctionGraph's quota)
 
 
 def check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
-    """Whether ``new`` may join the triggers of its project. Raises TooManyTriggers, TriggerExists, TriggerClash."""
+    """Raise if ``new`` cannot be added to its project: TooManyTriggers, TriggerExists or TriggerClash."""
     version = [other for other in others if (other.function_id, other.qualifier) == (new.function_id, new.qualifier)]
     rules = new.plugin.rules
     if len(version) >= TRIGGERS:
@@ -23,7 +23,7 @@ def check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
 
 
 def check_others(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
-    """Whether ``new`` may be beside the others of its project. Raises TriggerExists, TriggerClash."""
+    """Raise if ``new`` conflicts with another trigger of its project: TriggerExists or TriggerClash."""
     for other in others:
         if other.kind == new.kind and other.id != new.id and other.options is not None:
             _check_pair(new, other)
@@ -35,7 +35,7 @@ def _check_pair(new: BoundTrigger, other: BoundTrigger) -> None:
     same_function = new.function_id == other.function_id
     same_version = same_function and new.qualifier == other.qualifier
     if key and same_version and key == same_key(other.plugin, other.options):
-        what = ", ".join(f"{name} {value}" for name, value in zip(rules.unique, key, strict=True))
-        raise TriggerExists(new.kind, what, other.id)
+        fields = ", ".join(f"{name} {value}" for name, value in zip(rules.unique, key, strict=True))
+        raise TriggerExists(new.kind, fields, other.id)
     if rules.conflicts is not None and rules.conflicts(new.options, other.options, same_function):
         raise TriggerClash(new.kind, other.id, other.function)

@@ -1,4 +1,4 @@
-"""What triggers may look like: their ``event_data`` read as a plugin's options, merged, masked, and compared."""
+"""Validation of triggers: ``event_data`` is read as a plugin's options, merged, masked and compared."""
 
 from __future__ import annotations
 
@@ -16,33 +16,36 @@ from engine.model.text import MASK, without_nulls
 from engine.protocols import Plugin
 
 EVENT_DATA = "event_data"
-#: Where clients ask for an invocation mode, in kinds whose options know no such field.
+#: Fields in which clients request an invocation mode, for kinds whose options have no such field.
 _MODE_FIELDS = (("invocation_type",), ("invocation_mode",), ("func_info", "invocation_type"))
-#: What lets options change a mode that is fixed.
+#: Settings that allow options to change a fixed mode, by kind.
 _SETTINGS = {"TIMER": "triggers.timer_sync_execution"}
 
 Data = dict[str, Any]
 
 
 def read_options(kind: str, plugin: Plugin, data: Data) -> Any:
-    """The plugin's options. Raises InvalidTrigger, which names field, value and range, but shows no secret."""
+    """Return the plugin's options. Raises InvalidTrigger with field, value and range; secrets are masked in it."""
     assert plugin.options is not None
     try:
         return msgspec.convert(data, plugin.options)
     except InvalidField as error:
         raise InvalidTrigger(kind, f"{EVENT_DATA}.{error.field}", error.value, error.allowed) from None
     except msgspec.ValidationError as error:
-        raise _misfit(kind, plugin, data, error) from None
+        raise _invalid(kind, plugin, data, error) from None
 
 
-def _misfit(kind: str, plugin: Plugin, data: Data, error: msgspec.ValidationError) -> InvalidTrigger:
+def _invalid(kind: str, plugin: Plugin, data: Data, error: msgspec.ValidationError) -> InvalidTrigger:
     found = describe_issue(error, masked(plugin, data), plugin.options)
     field = f"{EVENT_DATA}.{found.field}" if found.field else EVENT_DATA
     return InvalidTrigger(kind, field, found.value, found.allowed)
 
 
 def stored_form(options: Any, given: Data) -> Data:
-    """Options as JSON data, without what is empty, unless it was given so: clients compare."""
+    """Return options as JSON data without empty values, except those given in the request.
+
+    Clients compare the reply with their request.
+    """
     data: Data = msgspec.to_builtins(options)
     return {
         name: value for name, value in data.items() if value or value == 0 or (name in given and value == given[name])
@@ -50,7 +53,7 @@ def stored_form(options: Any, given: Data) -> Data:
 
 
 def merged(plugin: Plugin, old: Data, parts: Iterable[Mapping[str, Any]]) -> Data:
-    """``old`` with each of ``parts`` over it, objects within them alike; a masked secret is the old one."""
+    """Return ``old`` updated with each of ``parts``. Nested objects are merged; a masked secret keeps the old value."""
     data, secrets = dict(old), marked(plugin, "secret")
     for part in parts:
         for name, value in without_nulls(part).items():
@@ -62,7 +65,7 @@ def merged(plugin: Plugin, old: Data, parts: Iterable[Mapping[str, Any]]) -> Dat
 
 
 def check_fixed(kind: str, plugin: Plugin, old: Data, new: Data) -> None:
-    """Some fields stay as they were created. Raises InvalidTrigger."""
+    """Raise InvalidTrigger if a field marked ``fixed`` has changed."""
     for name in marked(plugin, "fixed"):
         if old.get(name) != new.get(name):
             hint = f"it cannot be changed from {old.get(name)!r}: delete the trigger and create another"
@@ -70,26 +73,29 @@ def check_fixed(kind: str, plugin: Plugin, old: Data, new: Data) -> None:
 
 
 def unknown_keys(plugin: Plugin, data: Data) -> list[str]:
-    """Keys that the options do not know."""
+    """Return the keys of ``data`` that the plugin's options do not have."""
     return [name for name in data if name not in field_names(plugin.options)]
 
 
 def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str]) -> None:
-    """Our own kinds answer a key they do not know with the nearest that they do. Raises InvalidTrigger."""
-    known = field_names(plugin.options)
+    """Raise InvalidTrigger for the first unknown key, suggesting the nearest valid one.
+
+    Applies to kinds that are not the vendor's; unknown keys of vendor kinds are ignored.
+    """
+    names = field_names(plugin.options)
     for name in unknown:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"must be one of {', '.join(names)}"
         raise InvalidTrigger(kind, f"{EVENT_DATA}.{name}", MASK, f"no such key: {hint}")
 
 
 def check_mode(kind: str, plugin: Plugin, data: Data, options: Any, *, free: bool) -> Mode:
-    """How the function is invoked. Raises InvocationModeFixed; ``free`` lets options have their way."""
-    known, mode = field_names(plugin.options), plugin.rules.mode
+    """Return the invocation mode. Raises InvocationModeFixed if options request another one, unless ``free``."""
+    names, mode = field_names(plugin.options), plugin.rules.mode
     for path in _MODE_FIELDS if plugin.fixed_mode else ():
-        asked = _asked(data, path)
-        if path[0] not in known and asked not in (None, Mode.ASYNC.value):
-            raise InvocationModeFixed(kind, ".".join((EVENT_DATA, *path)), asked)
+        requested = _value_at(data, path)
+        if path[0] not in names and requested not in (None, Mode.ASYNC.value):
+            raise InvocationModeFixed(kind, ".".join((EVENT_DATA, *path)), requested)
     if mode is None:
         return Mode.ASYNC if Mode.ASYNC in plugin.modes else Mode.SYNC
     wanted = mode(options)
@@ -100,14 +106,14 @@ def check_mode(kind: str, plugin: Plugin, data: Data, options: Any, *, free: boo
     return wanted
 
 
-def _asked(data: Any, path: tuple[str, ...]) -> Any:
+def _value_at(data: Any, path: tuple[str, ...]) -> Any:
     for name in path:
         data = data.get(name) if isinstance(data, dict) else None
     return data
 
 
 def read_status(kind: str, plugin: Plugin, status: str) -> bool | None:
-    """Whether it shall be active; None if nothing is said. Raises InvalidTrigger."""
+    """Return whether the trigger is to be active; None if ``status`` is empty. Raises InvalidTrigger, StatusFixed."""
     if status not in ("", "ACTIVE", "DISABLED"):
         raise InvalidTrigger(kind, "trigger_status", status, "must be ACTIVE or DISABLED")
     if status == "DISABLED" and not plugin.rules.may_disable:
@@ -121,7 +127,7 @@ def masked(plugin: Plugin, data: Data) -> Data:
 
 
 def same_key(plugin: Plugin, options: Any) -> tuple[Any, ...]:
-    """What must differ between two triggers of a version; empty if nothing must."""
+    """Return the values that must differ between two triggers of a version; empty if none must."""
     return tuple(getattr(options, name) for name in plugin.rules.unique)
 
 
@@ -130,7 +136,7 @@ def field_names(options: type[Struct] | None) -> list[str]:
 
 
 def marked(plugin: Plugin, mark: str) -> frozenset[str]:
-    """Names of the options' fields that are marked ``secret`` or ``fixed``."""
+    """Return the names of the options' fields with this mark: ``secret`` or ``fixed``."""
     if plugin.options is None:
         return frozenset()
     fields = msgspec.inspect.type_info(plugin.options)

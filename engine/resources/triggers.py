@@ -1,8 +1,8 @@
-"""Triggers as stored things: which outside events call which version or alias, in memory and on disk.
+"""Stored triggers of all functions, in memory and on disk.
 
-Reading never waits. A change is checked, goes to the store, and only then shows here; it happens under the
-catalog's lock, so that no trigger is bound to a version that is being deleted. What runs the sources follows by
-``watch``. Triggers of a version or function go with it.
+Reads never wait. A change is checked, stored, and only then visible. Changes hold the catalog's lock, so that no
+trigger is bound to a version that is being deleted. The sources follow changes by ``watch``. Triggers of a version,
+alias or function are deleted with it.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ log = structlog.get_logger("functiond")
 
 
 class TriggerDraft(Struct, frozen=True, kw_only=True):
-    """What a client asks for."""
+    """Request for a new trigger."""
 
     kind: str
     data: dict[str, Any]
-    status: str = ""  #: ACTIVE, DISABLED, or empty for the kind's own start
+    status: str = ""  #: ACTIVE, DISABLED, or empty: the kind's default
     event_type_code: str = ""
 
 
 class Triggers:
-    """``load`` it once, after the catalog and the aliases. ``free`` are kinds whose fixed mode options may change."""
+    """Triggers of all functions. Call ``load`` once, after loading the catalog and the aliases.
+
+    ``free`` lists the kinds whose fixed invocation mode may be changed by options.
+    """
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class Triggers:
             _warn_without_source(trigger)
 
     def watch(self, watcher: Watcher) -> None:
-        """Call ``watcher(trigger_id, trigger)`` after each change; with None once the trigger is gone."""
+        """Call ``watcher(trigger_id, trigger)`` after each change; None: the trigger was deleted."""
         self._watchers.append(watcher)
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -84,7 +87,10 @@ class Triggers:
             yield from list(triggers.values())
 
     def list(self, urn: FunctionUrn) -> Sequence[BoundTrigger]:
-        """Those of one version or alias, oldest first. Raises UnknownFunction and the like, as all do here."""
+        """Return the triggers of one version or alias, oldest first.
+
+        Raises UnknownFunction, UnknownVersion or UnknownAlias, like all methods with a URN.
+        """
         function = self._catalog.find(urn)
         return [one for one in self._of(function.function_id) if one.qualifier == urn.qualifier]
 
@@ -93,7 +99,7 @@ class Triggers:
         return sorted(found, key=lambda one: (one.stored.created_at, one.id))
 
     def show(self, urn: FunctionUrn, kind: str, trigger_id: str) -> BoundTrigger:
-        """Raises NoTriggerType, UnknownTrigger."""
+        """Return one trigger. Raises NoTriggerType, UnknownTrigger."""
         function = self._catalog.find(urn)
         trigger = self._by_function.get(function.function_id, {}).get(trigger_id)
         if trigger is None or trigger.kind.upper() != kind.upper():
@@ -105,7 +111,11 @@ class Triggers:
     # --- changing -------------------------------------------------------------------------------------------
 
     async def create(self, urn: FunctionUrn, draft: TriggerDraft) -> BoundTrigger:
-        """Raises UnknownTriggerType, InvalidTrigger, TooManyTriggers, TriggerExists, TriggerClash."""
+        """Check and store a new trigger.
+
+        Raises UnknownTriggerType, InvalidTrigger, InvocationModeFixed, StatusFixed, TooManyTriggers, TriggerExists,
+        TriggerClash.
+        """
         plugin = self._registry.trigger(draft.kind)
         if plugin is None:
             raise UnknownTriggerType(draft.kind, self.kinds)
@@ -131,7 +141,7 @@ class Triggers:
     async def update(
         self, urn: FunctionUrn, kind: str, trigger_id: str, parts: Sequence[Mapping[str, Any]] = (), status: str = ""
     ) -> BoundTrigger:
-        """Merge ``parts`` into its data, one after another. Raises as ``create`` does."""
+        """Merge ``parts`` into the trigger's data, one after another. Raises the same errors as ``create``."""
         async with self._catalog.changing():
             old = self.show(urn, kind, trigger_id)
             plugin = self._registry.trigger(kind)
@@ -156,7 +166,7 @@ class Triggers:
             await self._delete(self.show(urn, kind, trigger_id))
 
     async def delete_all(self, urn: FunctionUrn) -> None:
-        """Those of the version or alias; those of the whole function if ``urn`` names neither."""
+        """Delete the triggers of a version or alias, or of the whole function if ``urn`` names neither."""
         async with self._catalog.changing():
             for trigger in self._of(self._catalog.find(urn).function_id):
                 if not urn.qualified or trigger.qualifier == urn.qualifier:
@@ -169,7 +179,9 @@ class Triggers:
         free, service = stored.kind in self._free, self._registry.service(plugin)
         trigger = bind(stored, plugin, function, self._region, free=free, service=service)
         if unknown:
-            log.info("keys passed over", trigger=trigger.id, kind=trigger.kind, function=trigger.function, keys=unknown)
+            log.info(
+                "unknown keys ignored", trigger=trigger.id, kind=trigger.kind, function=trigger.function, keys=unknown
+            )
         return trigger
 
     def _revive(self, stored: StoredTrigger, function: Function) -> BoundTrigger:
@@ -187,7 +199,7 @@ class Triggers:
         self._show(trigger)
         log.info(event, trigger=trigger.id, kind=trigger.kind, function=trigger.function, active=trigger.stored.active)
         _warn_without_source(trigger)
-        self._tell(trigger.id, trigger)
+        self._notify(trigger.id, trigger)
 
     async def _delete(self, trigger: BoundTrigger) -> None:
         resource = trigger.resource()
@@ -202,7 +214,7 @@ class Triggers:
         return [one.resource() for one in self._of(function_id) if one.qualifier == qualifier]
 
     def _follow(self, function_id: int, latest: Function | None) -> None:
-        """What a version or a whole function took along is gone here too."""
+        """Remove triggers from memory whose version, alias or function was deleted."""
         versions = {version.version for version in self._catalog.versions(function_id)}
         aliases = {f"!{alias.name}" for alias in self._catalog.aliases(function_id)}
         for trigger in self._of(function_id):
@@ -218,14 +230,14 @@ class Triggers:
         if not triggers:
             del self._by_function[trigger.function_id]
         log.info("trigger deleted", trigger=trigger.id, kind=trigger.kind, function=trigger.function)
-        self._tell(trigger.id, None)
+        self._notify(trigger.id, None)
 
-    def _tell(self, trigger_id: str, trigger: BoundTrigger | None) -> None:
+    def _notify(self, trigger_id: str, trigger: BoundTrigger | None) -> None:
         for watcher in self._watchers:
             watcher(trigger_id, trigger)
 
 
 def _warn_without_source(trigger: BoundTrigger) -> None:
-    """The API of a kind may be there before its source is."""
+    """Log a warning for an active trigger of a kind without a source; the API of a kind may precede its source."""
     if trigger.stored.active and trigger.options is not None and trigger.plugin.trigger is None:
-        log.warning("no source yet: the trigger is kept and fires nothing", trigger=trigger.id, kind=trigger.kind)
+        log.warning("trigger has no source: stored, but will not fire", trigger=trigger.id, kind=trigger.kind)

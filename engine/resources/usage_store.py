@@ -1,4 +1,4 @@
-"""What each project used by the month, on disk: a crash costs the last two minutes of it at most."""
+"""Monthly usage of each project, on disk. A crash loses at most the last two minutes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.protocols import ResourceStore, StoredResource
 from engine.resources.repository import project_owner
 
 KIND = "usage"
-PAUSE = 60.0  #: seconds from a use to its writing: the minute of the use is over by then
+PAUSE = 60.0  #: seconds from a use to its write, so that the minute of the use has ended
 _OWNER = project_owner("")
 
 log = structlog.get_logger("functiond.usage")
@@ -27,12 +27,12 @@ class _Used(Struct, frozen=True, kw_only=True):
 
 
 class UsageStore:
-    """``load`` it once, before anything runs."""
+    """Writer of monthly usage. Call ``load`` once, before the first invocation."""
 
     def __init__(self, usage: Usage, store: ResourceStore, *, pause: float = PAUSE) -> None:
         self._usage, self._store, self._pause = usage, store, pause
         self._used = anyio.Event()
-        self._written: dict[tuple[str, str], bytes] = {}  #: by project and date
+        self._written: dict[tuple[str, str], bytes] = {}  #: stored bodies by project and date
 
     async def load(self) -> None:
         rows = await self._store.load(KIND)
@@ -41,7 +41,7 @@ class UsageStore:
         self._usage.on_use = lambda: self._used.set()
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Sleeps while nothing is used; writes once more at its end."""
+        """Write usage one minute after it occurs, and once more when cancelled. Sleeps while nothing is used."""
         task_status.started()
         try:
             while True:
@@ -63,7 +63,7 @@ class UsageStore:
                 if self._written.get(key) != body:
                     await self._store.put(StoredResource(kind=KIND, owner=project_owner(key[0]), id=key[1], body=body))
                     self._written[key] = body
-        except Unavailable as problem:  # the next use, or the end, tries again
+        except Unavailable as problem:  # written after the next use, or at the end
             log.warning("usage not stored", problem=str(problem))
 
 

@@ -66,8 +66,8 @@ def test_the_log_says_what_has_no_source_and_which_keys_were_passed_over(engine:
 
     engine.stop()
 
-    (passed,) = said(engine, "keys passed over")
-    (missing,) = said(engine, "no source yet")
+    (passed,) = said(engine, "unknown keys ignored")
+    (missing,) = said(engine, "trigger has no source")
     assert (passed["trigger"], passed["kind"], passed["keys"]) == (trigger, "DMS", ["invented"])
     assert (missing["trigger"], missing["level"]) == (trigger, "warning")
     assert "quiet" not in "".join(engine.log)

@@ -28,32 +28,32 @@ def at(hour: float) -> float:
 
 
 def test_without_tactics_the_count_never_changes() -> None:
-    assert (reserved().held_at(at(9)).count, reserved().held_at(at(9)).end) == (1, math.inf)
+    assert (reserved().scheduled_at(at(9)).count, reserved().scheduled_at(at(9)).end) == (1, math.inf)
 
 
 def test_the_cron_that_came_last_decides() -> None:
     reservation = reserved(cron(9, 5), cron(18, 2))
 
-    assert [reservation.held_at(at(hour)).count for hour in (8.9, 9, 17.9, 18, 32, 33)] == [1, 5, 5, 2, 2, 5]
-    assert [reservation.held_at(at(hour)).end for hour in (0, 9, 18)] == [at(9), at(18), at(33)]
+    assert [reservation.scheduled_at(at(hour)).count for hour in (8.9, 9, 17.9, 18, 32, 33)] == [1, 5, 5, 2, 2, 5]
+    assert [reservation.scheduled_at(at(hour)).end for hour in (0, 9, 18)] == [at(9), at(18), at(33)]
 
 
 def test_of_those_that_come_together_the_largest_count_decides() -> None:
-    assert reserved(cron(9, 5), cron(9, 7), cron(9, 6)).held_at(at(10)).count == 7
+    assert reserved(cron(9, 5), cron(9, 7), cron(9, 6)).scheduled_at(at(10)).count == 7
 
 
 def test_a_cron_counts_from_its_start_to_its_expiry() -> None:
     reservation = reserved(cron(9, 5, start_time=int(at(33)), expired_time=int(at(40))))
 
-    assert [reservation.held_at(at(hour)).count for hour in (10, 32.9, 33, 39.9, 40, 80)] == [1, 1, 5, 5, 1, 1]
-    assert [reservation.held_at(at(hour)).end for hour in (0, 33, 40)] == [at(33), at(40), math.inf]
+    assert [reservation.scheduled_at(at(hour)).count for hour in (10, 32.9, 33, 39.9, 40, 80)] == [1, 1, 5, 5, 1, 1]
+    assert [reservation.scheduled_at(at(hour)).end for hour in (0, 33, 40)] == [at(33), at(40), math.inf]
 
 
 def test_a_cron_without_start_does_not_act_for_times_before_it_was_put() -> None:
     noon = at(12)
 
-    assert reserved(cron(9, 5), put=noon).held_at(noon).count == 1
-    assert reserved(cron(9, 5, start_time=1), put=noon).held_at(noon).count == 5
+    assert reserved(cron(9, 5), put=noon).scheduled_at(noon).count == 1
+    assert reserved(cron(9, 5, start_time=1), put=noon).scheduled_at(noon).count == 5
 
 
 def test_what_is_put_again_stays_in_force() -> None:
@@ -61,7 +61,7 @@ def test_what_is_put_again_stays_in_force() -> None:
 
     again = Reservation(count=2, tactics=Tactics(cron_configs=[cron(18, 0), cron(9, 5)])).put_at(at(12), old)
 
-    assert (again.held_at(at(12)).count, again.held_at(at(18)).count) == (5, 0)
+    assert (again.scheduled_at(at(12)).count, again.scheduled_at(at(18)).count) == (5, 0)
 
 
 def test_the_largest_is_what_it_may_come_to() -> None:
@@ -71,7 +71,7 @@ def test_the_largest_is_what_it_may_come_to() -> None:
 def test_a_zone_of_its_own_is_heeded() -> None:
     config = CronConfig(cron="CRON_TZ=Asia/Shanghai 0 0 9 * * *", count=5)
 
-    assert reserved(config).held_at(at(0)).end == at(1)
+    assert reserved(config).scheduled_at(at(0)).end == at(1)
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_a_cron_that_cannot_come_is_refused(config: CronConfig, field: str) -> N
 def test_a_cron_that_this_machine_cannot_read_never_comes() -> None:
     lost = reserved(CronConfig(cron="CRON_TZ=Nowhere/City 0 0 9 * * *", count=5))
 
-    assert (lost.held_at(at(10)).count, lost.held_at(at(10)).end) == (1, math.inf)
+    assert (lost.scheduled_at(at(10)).count, lost.scheduled_at(at(10)).end) == (1, math.inf)
 
 
 def test_a_count_is_good_from_when_it_was_looked_up_until_the_next_change() -> None:
-    held = reserved(cron(9, 5)).held_at(at(10))
+    held = reserved(cron(9, 5)).scheduled_at(at(10))
 
     assert [held.covers(at(hour)) for hour in (9.9, 10, 32.9, 33)] == [False, True, True, False]
 
