@@ -1,4 +1,4 @@
-"""Source text that comes without a package: the file it becomes, and what runs when it is left out."""
+"""Inline code: the file that the source text is stored as, and the default code if no source is sent."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _TEMPLATES = {
 
 
 def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, int]:
-    """Path and mode: for Python ``index.handler`` lives in ``index.py``; a runtime without handlers has ``bootstrap``.
+    """Return path and mode of the source's file: ``index.handler`` in Python is in ``index.py``.
 
-    ``filename``, as the caller has it, tells a module of Node.js (``.mjs``) from a script. Raises InvalidField.
+    Runtimes without an interpreter use ``bootstrap``. The suffix of the caller's ``filename`` distinguishes a module
+    of Node.js (``.mjs``) from a script. Raises InvalidField.
     """
     family = _family(runtime)
     if not family.interpreted:
@@ -35,7 +36,7 @@ def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, in
 
 
 def template(handler: str, runtime: str) -> bytes:
-    """Code that answers with its event. Raises CodeMissing where nobody can guess what is wanted."""
+    """Return code that replies with its event. Raises CodeMissing for runtimes without default code."""
     text = _TEMPLATES.get(_family(runtime))
     if text is None:
         raise CodeMissing("inline")
@@ -43,5 +44,5 @@ def template(handler: str, runtime: str) -> bytes:
 
 
 def _family(runtime: str) -> Family:
-    known = find_runtime(runtime)
-    return known.family if known and known.family else Family.PYTHON
+    found = find_runtime(runtime)
+    return found.family if found and found.family else Family.PYTHON

@@ -1,14 +1,14 @@
-"""Code packages on disk: unpacked once, whole or not at all, and never changed after that.
+"""Code packages on disk: unpacked once, atomically, and immutable afterwards.
 
-    code/<sha256>/          what an instance runs from
-    code/<sha256>.package   the bytes as they came, to be shown again
-    code/.new-*             a package on its way in, or what a crash left of one
-    code/.journal           mark of the packages: the name of the journal that knows them
+    code/<sha256>/          unpacked code, from which instances run
+    code/<sha256>.package   the package as received, for download
+    code/.new-*             a package being received, or the rest of one after a crash
+    code/.journal           mark of the packages: the name of the journal that refers to them
 
-Code comes with the call (inline or zip), or from an object store that a link leads into (obs). A folder appears by
-rename only after all its files are on disk, so whoever sees it may use it. The name of a zip package is the hash of
-its bytes; inline source is hashed together with the name of the file it becomes. Nothing is removed while the engine
-runs (an instance may still run from it): ``sweep`` does that at the next start.
+Code is part of the request (inline or zip), or is fetched from an object store by a link (obs). A folder is renamed to
+its final name after all its files are on disk, so an existing folder is complete. A zip package is named by the hash
+of its bytes; inline source is hashed together with the name of its file. Packages are not removed while the engine
+runs, because an instance may still use them. ``sweep`` removes them at the next start.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from engine.model import CodePackage
 from engine.protocols import CodeLinks
 
 INLINE_LIMIT = 10 * 1024
-PACKAGE_LIMIT = 50 << 20  #: of a package that comes with a call, and of what a reply can hold
-LINKED_LIMIT = 300 << 20  #: of one that a link leads to (spec functiongraph_api, section 9)
-NO_CODE = CodePackage(sha256="", digest="", size=0)  #: of a function whose code is not stored yet
+PACKAGE_LIMIT = 50 << 20  #: bytes of a package in a request or reply
+LINKED_LIMIT = 300 << 20  #: bytes of a package fetched by a link (FunctionGraph's limit)
+NO_CODE = CodePackage(sha256="", digest="", size=0)  #: placeholder until a function's code is stored
 
 _MARK = ".journal"
 _PACKAGE = re.compile(r"[0-9a-f]{64}(\.package)?")
-_FETCHES = 4  #: at a time
+_FETCHES = 4  #: concurrent downloads by link
 _SPACE = bytes(range(9, 14)) + b" "
 _STEP = 1 << 20  #: characters, or bytes
 T = TypeVar("T")
@@ -60,12 +60,12 @@ Admit = Callable[[CodePackage], None]
 
 
 class CodeSource(Struct, frozen=True, kw_only=True):
-    """Code as an API call names it."""
+    """Code in an API request."""
 
     kind: str  #: ``inline``, ``zip`` or ``obs``
-    file: str = ""  #: base64 of the source text or of the package
+    file: str = ""  #: base64 of the source text or package
     filename: str = ""
-    url: str = ""  #: of kind ``obs``: the link to the package
+    url: str = ""  #: link to the package, for kind ``obs``
 
 
 class CodeStore:
@@ -73,43 +73,44 @@ class CodeStore:
         self._folder, self._links = folder, links
         self._journal = ""
         self._limits = limits or Limits()
-        # One package at a time: each may hold 50 MB in memory and write thirty times that.
+        # Packages are processed one at a time: each may take 50 MB of memory and write thirty times that.
         self._turn = anyio.CapacityLimiter(1)
         self._fetches = anyio.CapacityLimiter(_FETCHES)
 
     async def add(
         self, source: CodeSource, *, handler: str, runtime: str = "", admit: Admit = lambda package: None
     ) -> CodePackage:
-        """Inline source becomes the file that ``handler`` names, in the language of ``runtime``.
+        """Store a package. On return the package is unpacked and on disk.
 
-        ``admit`` sees the package before it is kept, and may refuse it by what it raises. Once this returns, the
-        package is unpacked and on disk. Raises InvalidField, PayloadTooLarge, DiskLow, NotStored, and what links raise.
+        Inline source is stored as the file that ``handler`` names, in the language of ``runtime``. ``admit`` is called
+        with the package before it is stored, and may raise to reject it. Raises InvalidField, PayloadTooLarge,
+        DiskLow, NotStored, and errors of ``CodeLinks``.
         """
-        place = inline_file(handler, runtime, source.filename) if source.kind == "inline" else None
+        target = inline_file(handler, runtime, source.filename) if source.kind == "inline" else None
         async with self._new_folder() as new:
             package = new / "package"
             await self._receive(source, package, lambda: template(handler, runtime))
-            found = await self._in_thread(lambda: _describe(package, source, place[0] if place else ""))
+            found = await self._in_thread(lambda: _describe(package, source, target[0] if target else ""))
             admit(found)
-            await self._in_thread(lambda: self._keep(found.sha256, new, place))
+            await self._in_thread(lambda: self._keep(found.sha256, new, target))
         return found
 
     def folder(self, package: CodePackage) -> Path:
-        """Where the package lies unpacked."""
+        """Return the folder with the unpacked package."""
         return self._folder / package.sha256
 
     async def original(self, package: CodePackage) -> bytes:
-        """The source text or zip file as it came. Raises CodePackageTooLarge for one that no reply can hold."""
+        """Return the source text or zip file as received. Raises CodePackageTooLarge if it exceeds a reply's limit."""
         if package.size > PACKAGE_LIMIT:
             raise CodePackageTooLarge(PACKAGE_LIMIT)
         return await anyio.Path(self._original(package.sha256)).read_bytes()
 
     async def md5(self, package: CodePackage) -> str:
-        """Of its bytes, in hexadecimal digits; some documented fields hold that."""
+        """Return the MD5 of the package in hexadecimal digits, as some fields of the API require."""
         return await self._in_thread(lambda: _md5(self._original(package.sha256)))
 
     async def mark(self) -> str | None:
-        """Return the mark of the packages; empty for packages without one, None without packages.
+        """Return the mark of the packages: empty if there is none, None if there are no packages.
 
         Raises DataDirectoryUnusable.
         """
@@ -120,18 +121,18 @@ class CodeStore:
             raise DataDirectoryUnusable(str(self._folder), problem) from error
 
     def belong_to(self, journal: str) -> None:
-        """Mark packages with the name of their journal from now on: at the sweep, and before a new one is kept."""
+        """Set the name of the journal with which packages are marked: at ``sweep``, and before storing a new one."""
         self._journal = journal
 
     async def sweep(self, referenced: Collection[str]) -> int:
-        """Remove packages that no function refers to, and torn uploads. At start only; gives how many went."""
+        """Remove unreferenced packages and incomplete uploads, and return the number removed. Call at start only."""
         return await self._in_thread(lambda: self._sweep(frozenset(referenced)))
 
-    # --- on the way in --------------------------------------------------------------------------------------
+    # --- receiving ------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _new_folder(self) -> AsyncIterator[Path]:
-        """Gone when the block is left, with what is still in it."""
+        """Yield a new folder, and remove it with its contents when the block ends."""
         new = self._folder / f".new-{uuid.uuid4().hex}"
         try:
             await self._in_thread(lambda: new.mkdir(parents=True))
@@ -142,7 +143,7 @@ class CodeStore:
                 await anyio.to_thread.run_sync(lambda: shutil.rmtree(new, ignore_errors=True))
 
     async def _receive(self, source: CodeSource, package: Path, left_out: Callable[[], bytes]) -> None:
-        """``left_out`` gives the inline source of a call that has none."""
+        """Write the source or package to ``package``; ``left_out`` returns default source if the request has none."""
         if source.kind == "inline":
             await self._in_thread(lambda: package.write_bytes(decoded(source.file, INLINE_LIMIT) or left_out()))
         elif source.kind == "zip":
@@ -150,14 +151,14 @@ class CodeStore:
         elif source.kind == "obs":
             await self._fetch(source.url, package)
         else:
-            raise InvalidField("code_type", source.kind, "this engine takes inline, zip and obs")
+            raise InvalidField("code_type", source.kind, "must be inline, zip or obs")
 
     async def _fetch(self, link: str, package: Path) -> None:
         if self._links is None:
             hint = "no object store is configured: set plugins.obs.endpoint or plugins.obs.folder, or send a zip"
             raise InvalidField("code_type", "obs", hint)
         if not link:
-            raise BadLink("", "code in an object store needs its link")
+            raise BadLink("", "code in an object store needs a link to the package")
         size = 0
         try:
             async with self._fetches, self._links.open(link) as blocks, await anyio.open_file(package, "xb") as file:
@@ -170,22 +171,25 @@ class CodeStore:
         except OSError as error:
             raise _not_stored(error) from error
 
-    def _keep(self, name: str, new: Path, place: tuple[str, int] | None) -> None:
-        """``place`` is the file that inline source becomes, and its mode."""
+    def _keep(self, name: str, new: Path, target: tuple[str, int] | None) -> None:
+        """Unpack the package in ``new`` and rename it to its final name; ``target`` is path and mode of inline source.
+
+        Does nothing if the package exists already.
+        """
         if (self._folder / name).is_dir():
             return
         code, package = new / "code", new / "package"
         code.mkdir()
         code.chmod(0o755)
-        if place:
-            write_file(code / place[0], [package.read_bytes()], place[1])
+        if target:
+            write_file(code / target[0], [package.read_bytes()], target[1])
         else:
             with package.open("rb") as opened:
                 unpack(opened, code, self._limits)
         fsync_tree(code)
         fsync_file(package)
         self._set_mark()
-        # The folder comes last: that it exists says that the package does, too.
+        # The folder is renamed last, so that an existing folder implies an existing package.
         package.rename(self._original(name))
         code.rename(self._folder / name)
         fsync_folder(self._folder)
@@ -229,9 +233,9 @@ class CodeStore:
             if entry.name == _MARK:
                 continue
             if entry.is_dir() and not entry.is_symlink():
-                remove_tree(entry)  # functions may have written there
+                remove_tree(entry)  # functions may have written to the folder
                 if entry.exists():
-                    shutil.rmtree(entry)  # it says what hinders
+                    shutil.rmtree(entry)  # called for its error, which names the cause
                 removed += 1
             else:
                 entry.unlink()
@@ -243,14 +247,18 @@ class CodeStore:
 
 
 def decoded(text: str, limit: int) -> bytes:
-    """Base64, with or without line breaks, decoded in steps: one long step would hold up the event loop's thread."""
+    """Decode base64, with or without line breaks, of at most ``limit`` bytes.
+
+    Decodes in steps, since a long one would block the event loop's thread by holding the GIL. Raises InvalidField,
+    InlineCodeTooLarge, CodePackageTooLarge.
+    """
     content, rest = bytearray(), b""
     try:
         for start in range(0, len(text), _STEP):
             packed = rest + text[start : start + _STEP].encode("ascii").translate(None, _SPACE)
             whole = len(packed) - len(packed) % 4
             if packed and content and len(content) % 3:
-                raise binascii.Error("there is more after the padding")
+                raise binascii.Error("data after the padding")
             content += base64.b64decode(packed[:whole], validate=True)
             rest = packed[whole:]
             if len(content) > limit:
@@ -268,9 +276,9 @@ def _given(source: CodeSource) -> bytes:
     return content
 
 
-def _describe(file: Path, source: CodeSource, place: str) -> CodePackage:
-    """``place`` is the file that inline source becomes."""
-    name, digest = hashlib.sha256(b"inline\0" + place.encode() + b"\0" if place else b""), hashlib.sha512()
+def _describe(file: Path, source: CodeSource, target: str) -> CodePackage:
+    """Return name, digest and size of a received package; ``target`` is the path of inline source, else empty."""
+    name, digest = hashlib.sha256(b"inline\0" + target.encode() + b"\0" if target else b""), hashlib.sha512()
     for block in _blocks(file):
         name.update(block)
         digest.update(block)
@@ -279,7 +287,9 @@ def _describe(file: Path, source: CodeSource, place: str) -> CodePackage:
         digest=digest.hexdigest(),
         size=file.stat().st_size,
         kind=source.kind,
-        filename=PurePosixPath(place).name or source.filename or PurePosixPath(unquote(urlsplit(source.url).path)).name,
+        filename=PurePosixPath(target).name
+        or source.filename
+        or PurePosixPath(unquote(urlsplit(source.url).path)).name,
         url=source.url,
     )
 

@@ -1,7 +1,7 @@
-"""Unpacking zip files from strangers: nothing lands outside the folder, and nothing grows without bound.
+"""Unpacking of untrusted zip files: files stay inside the folder, and the size is bounded.
 
-Names and modes are checked before anything is written; sizes are counted as real bytes come out, since what an
-archive says about itself may be a lie. Files are created, never opened, so two entries of one name are refused.
+Names and modes are checked before writing. Sizes are counted from the unpacked bytes, because sizes declared in an
+archive may be false. Files are created exclusively, so two entries of one name are rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from msgspec import Struct
 from engine.errors import DiskLow, InvalidField
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_CENTRAL = b"PK\x01\x02"  #: begins each entry of the directory
+_CENTRAL = b"PK\x01\x02"  #: signature of each entry of the zip's directory
 _ENCRYPTED = 0x1
 _UTF8 = 0x800
 _BLOCK = 1 << 18
@@ -30,20 +30,20 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, N
 
 class Limits(Struct, frozen=True, kw_only=True):
     entries: int = 65_535
-    unpacked: int = 1_500 << 20  #: bytes in all
-    ratio: int = 100  #: unpacked bytes per packed one ...
-    ratio_from: int = 16 << 20  #: ... once this many have come out
-    keep_free: int = 0  #: bytes that the disk must have left all the while
+    unpacked: int = 1_500 << 20  #: bytes of all files
+    ratio: int = 100  #: unpacked bytes per packed byte
+    ratio_from: int = 16 << 20  #: unpacked bytes before ``ratio`` applies
+    keep_free: int = 0  #: free bytes that must remain on the disk
 
 
 def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
-    """Fill the empty ``folder``. The files are on disk when this returns, the folders may not be.
+    """Unpack into the empty ``folder``. On return the files are synced to disk, the folders may not be.
 
     Raises InvalidField, DiskLow, OSError.
     """
-    # Counted before the directory is read: an object for each of a million entries is an attack of its own.
+    # Count entries before reading the directory, because objects for a million entries would exhaust memory.
     if _count(package, _CENTRAL) > limits.entries:
-        raise _refused(f"it has more than {limits.entries} entries")
+        raise _rejected(f"it has more than {limits.entries} entries")
     try:
         with zipfile.ZipFile(package) as archive:
             entries = [(_path(info), info) for info in archive.infolist()]
@@ -51,11 +51,11 @@ def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
             for path, info in entries:
                 _extract(archive, info, folder / path, budget)
     except _BROKEN as error:
-        raise _refused(f"it is not a sound zip file: {error}") from None
+        raise _rejected(f"it is not a sound zip file: {error}") from None
     except FileExistsError as error:
-        raise _refused(f"it names {Path(error.filename).name} twice") from None
+        raise _rejected(f"it names {Path(error.filename).name} twice") from None
     except NotADirectoryError as error:
-        raise _refused(f"{Path(error.filename).name} lies in a file") from None
+        raise _rejected(f"{Path(error.filename).name} is inside a file") from None
 
 
 def _count(package: BinaryIO, mark: bytes) -> int:
@@ -68,7 +68,7 @@ def _count(package: BinaryIO, mark: bytes) -> int:
 
 
 class _Budget:
-    """What may still come out of the archive."""
+    """Remaining size that the archive may unpack to."""
 
     def __init__(self, packed: int, limits: Limits, folder: Path) -> None:
         self._packed, self._limits, self._folder = packed, limits, folder
@@ -77,14 +77,14 @@ class _Budget:
     def spend(self, size: int) -> None:
         self._spent += size
         if self._spent > self._limits.unpacked:
-            raise _refused(f"it unpacks to more than {self._limits.unpacked} bytes")
+            raise _rejected(f"it unpacks to more than {self._limits.unpacked} bytes")
         if self._spent > max(self._limits.ratio_from, self._limits.ratio * self._packed):
-            raise _refused(f"it unpacks to more than {self._limits.ratio} times its size")
+            raise _rejected(f"it unpacks to more than {self._limits.ratio} times its size")
         check_free(self._folder, self._limits.keep_free)
 
 
 def check_free(folder: Path, needed: int) -> None:
-    """Whether the disk of ``folder`` has so many bytes left. Raises DiskLow."""
+    """Raise DiskLow unless the disk of ``folder`` has ``needed`` free bytes."""
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     if free < needed:
@@ -92,31 +92,31 @@ def check_free(folder: Path, needed: int) -> None:
 
 
 def _path(info: zipfile.ZipInfo) -> Path:
-    """The entry's place below the folder, once its name, kind and method are found harmless."""
+    """Return the entry's relative path. Raises InvalidField unless its name, file type and method are safe."""
     name = _name(info)
     parts = [part for part in name.rstrip("/").split("/") if part != "."]
     if name.startswith("/") or "\\" in name or not name.isprintable() or ":" in name[:2]:
-        raise _refused(f"the name {name!r} is not a plain relative path with / between its parts")
+        raise _rejected(f"the name {name!r} is not a plain relative path with / between its parts")
     if any(part in ("", "..") or len(part.encode()) > 255 for part in parts):
-        raise _refused(f"the name {name!r} is not a plain relative path of parts of up to 255 bytes")
+        raise _rejected(f"the name {name!r} is not a plain relative path of parts of up to 255 bytes")
     if len(parts) > _DEPTH or len(name.encode()) > 1024:
-        raise _refused(f"the name {name!r} is longer than 1024 bytes or {_DEPTH} folders")
+        raise _rejected(f"the name {name!r} is longer than 1024 bytes or {_DEPTH} folders")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFDIR) > name.endswith("/"):
-        raise _refused(f"{name} is neither a file nor a folder (links and devices are not taken)")
+        raise _rejected(f"{name} is neither a file nor a folder (links and devices are not allowed)")
     if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS:
-        raise _refused(f"{name} is encrypted or not packed by the method deflate")
+        raise _rejected(f"{name} is encrypted, or compressed by another method than deflate")
     return Path(*parts)
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """The name as UTF-8, which Linux tools write also without saying so."""
+    """Return the name as UTF-8. Linux tools write UTF-8 without setting its flag. Raises InvalidField."""
     if info.flag_bits & _UTF8:
         return info.orig_filename
     try:
         return info.orig_filename.encode("cp437").decode()
     except UnicodeError:
-        raise _refused(f"the name {info.orig_filename!r} is not UTF-8") from None
+        raise _rejected(f"the name {info.orig_filename!r} is not UTF-8") from None
 
 
 def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, budget: _Budget) -> None:
@@ -136,7 +136,7 @@ def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget) ->
 
 
 def make_folders(path: Path) -> None:
-    """Like mkdir -p, and readable by whoever runs the code, whatever the umask."""
+    """Create folders like ``mkdir -p``, with mode 755 regardless of the umask, so that instances can read them."""
     if path.is_dir():
         return
     make_folders(path.parent)
@@ -145,7 +145,10 @@ def make_folders(path: Path) -> None:
 
 
 def write_file(path: Path, blocks: Iterable[bytes], mode: int) -> None:
-    """A new file, on disk; folders above it are made. Raises FileExistsError, rather than follow or overwrite."""
+    """Create a file with its parent folders and sync it to disk.
+
+    Raises FileExistsError if the path exists; links are not followed.
+    """
     make_folders(path.parent)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb", buffering=0) as file:
@@ -174,10 +177,10 @@ def _fsync(path: Path, flags: int) -> None:
 
 
 def fsync_tree(folder: Path) -> None:
-    """All folders from ``folder`` down."""
+    """Sync ``folder`` and all folders below it, without their files."""
     for parent, _, _ in os.walk(folder, topdown=False):
         fsync_folder(Path(parent))
 
 
-def _refused(problem: str) -> InvalidField:
+def _rejected(problem: str) -> InvalidField:
     return InvalidField("func_code", "a zip package", problem)
