@@ -1,1 +1,1 @@
-"""Runs the sources of triggers, and what their plugins run beside them."""
+"""Triggers: runs their sources and the services of plugins, and accepts their events."""

@@ -1,6 +1,6 @@
-"""Who sends, for plugins that ask: the API's door lends them its check of the engine's own credentials.
+"""Authentication of requests to plugins, by the engine's own credentials or by keys of the plugin.
 
-Whoever fails too often waits at all doors of the engine.
+Failed attempts count for the whole engine: an address that fails too often is rejected by the API and by all plugins.
 """
 
 from __future__ import annotations
@@ -13,23 +13,26 @@ from engine.auth.verifier import SignatureVerifier, address_of
 from engine.errors import Unauthorized, Unavailable
 
 
-class TriggerIngress(Protocol):
+class Authenticator(Protocol):
     async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str: ...
 
 
 class DeferredAuthenticator:
-    """Satisfies ``Callers`` for all plugins of an engine; ``target`` once the API's door is made."""
+    """``Callers`` of all plugins of an engine.
+
+    ``target`` is the API's authenticator, which is built after the plugins. Requests are rejected before it is set.
+    """
 
     def __init__(self, verifier: SignatureVerifier, *, required: bool) -> None:
         self._verifier, self._required = verifier, required
-        self.target: TriggerIngress | None = None
+        self.target: Authenticator | None = None
 
     async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str:
         if self.target is not None:
             return await self.target.identify(scope, headers, body)
         if self._required:
             raise Unavailable("the engine is starting: retry in a moment")
-        raise Unauthorized("this engine has no credentials that a request could be signed with: set auth.file")
+        raise Unauthorized("no credentials are configured to check requests with: set auth.file")
 
     async def signer(
         self, keys: Mapping[str, bytes], scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes

@@ -1,4 +1,4 @@
-"""A plugin's tables on a disk that must keep room for what was accepted."""
+"""Store of a plugin that rejects writes when the disk is nearly full."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from engine.protocols import Store
 
 
 class GuardedStore:
-    """Satisfies ``Store``. What is put may be refused with DiskLow; what makes room, or asks, never is."""
+    """``Store`` that checks free disk space before it puts rows, and may raise DiskLow.
+
+    Reads and deletions are never rejected, so that space can be freed. The reserved space is for accepted invocations.
+    """
 
     def __init__(self, store: Store, disk: DiskGuard) -> None:
         self._disk = disk

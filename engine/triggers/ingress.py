@@ -1,4 +1,4 @@
-"""The way in for the events of one trigger; there from when it is stored, whether its source runs or not."""
+"""Event sink of one trigger. Available as soon as the trigger is stored, even if its source does not run."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from engine.triggers.plugin_contexts import EnginePluginContext
 
 
 class IngressDeps(Struct, frozen=True, kw_only=True):
-    """Where sources bring what they have."""
+    """Parts of the engine that event sinks and sources use."""
 
     intake: Intake
     cursors: Cursors
     backlog: Backlog
     identity: Identity
     dispatcher: Dispatcher
-    enabled: Callable[[int], Awaitable[bool]]  #: returns once the function may run, or is gone: whether that took time
+    enabled: Callable[[int], Awaitable[bool]]  #: waits until a function is enabled or deleted; True if not so at once
 
 
 class Tally:
-    """What came of a trigger's events since the engine started."""
+    """Counts of a trigger's events since the engine started."""
 
     def __init__(self) -> None:
         self.accepted = self.refused = 0
 
 
 class TriggerIngress:
-    """Satisfies ``EventSink``."""
+    """``EventSink`` of one trigger."""
 
     def __init__(self, trigger: BoundTrigger, plugin: EnginePluginContext, deps: IngressDeps, tally: Tally) -> None:
         self._trigger, self._deps, self._tally = trigger, deps, tally

@@ -1,4 +1,4 @@
-"""What the parts of one plugin share in one engine: its settings, its service, its tables, its routes."""
+"""Plugin contexts: settings, service, store and routes that all parts of one plugin share in one engine."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers.callers import DeferredAuthenticator
 from engine.triggers.routes import Mounts, PluginRoutes
 
-#: The clock may be set: a far moment is looked at again after this many seconds.
+#: Longest timer in seconds. The clock may be set, so later moments are checked again.
 MAX_TIMER = 3600.0
 
 
 class EnginePluginContext(Struct, frozen=True, kw_only=True):
-    """Satisfies ``PluginContext``."""
+    """``PluginContext`` of one plugin."""
 
     settings: Any
     service: PluginService | None
@@ -45,7 +45,7 @@ class EnginePluginContext(Struct, frozen=True, kw_only=True):
 
 
 class PluginContexts:
-    """Those of every plugin, by the name of its table. ``serve`` of a plugin may raise SettingsError."""
+    """Contexts of all plugins. Building them calls each plugin's ``serve``, which may raise SettingsError."""
 
     def __init__(
         self,
@@ -81,18 +81,18 @@ class PluginContexts:
         return self._by_table[plugin.table]
 
     def context_for(self, kind: str) -> EnginePluginContext:
-        """Of the plugin of a trigger or destination that is known."""
+        """Return the context of the plugin that has this kind of trigger or destination. The kind must exist."""
         plugin = self._registry.plugin(kind)
         assert plugin is not None
         return self.of(plugin)
 
-    def standing(self, trigger: BoundTrigger) -> Mapping[str, Any]:
-        """What the running service of a trigger's plugin tells of it."""
-        told, parts = trigger.plugin.rules.runtime_fields, self._by_table.get(trigger.plugin.table)
-        if told is None or parts is None or trigger.options is None:
+    def runtime_fields(self, trigger: BoundTrigger) -> Mapping[str, Any]:
+        """Return the reply fields of a trigger that its plugin's running service provides."""
+        runtime_fields, context = trigger.plugin.rules.runtime_fields, self._by_table.get(trigger.plugin.table)
+        if runtime_fields is None or context is None or trigger.options is None:
             return {}
-        return told(parts.service, trigger.options, trigger.id, trigger.function)
+        return runtime_fields(context.service, trigger.options, trigger.id, trigger.function)
 
     def services(self) -> Mapping[str, EnginePluginContext]:
-        """Of the plugins that run something."""
-        return {table: parts for table, parts in self._by_table.items() if parts.service is not None}
+        """Return the contexts of plugins that have a service, by table name."""
+        return {table: context for table, context in self._by_table.items() if context.service is not None}

@@ -1,4 +1,4 @@
-"""HTTP of plugins: what they mount below ``/triggers/`` on the API's listener, and listeners of their own."""
+"""HTTP routes of plugins: paths below ``/triggers/`` on the API's listener, vendor paths, and separate listeners."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from engine.asgi.listener import Receive, Scope, Send, listen
 from engine.protocols import EVENT_LIMIT, AsgiApp, Operation, PushHandler, PushReply, PushRequest
 
 PREFIX = "/triggers/"
-#: Where the API leaves the project of the credentials that it has checked.
+#: Key of the ASGI scope in which the API stores the project of verified credentials.
 PROJECT = "functiond.project"
-#: Seconds that requests under way get when a listener closes.
+#: Seconds that running requests get to finish when a listener closes.
 GRACE = 1.0
 
 log = structlog.get_logger("functiond.triggers")
@@ -45,7 +45,7 @@ class Mount(Struct, kw_only=True, eq=False):
 
 
 class Mounts:
-    """What is mounted now, for the whole engine."""
+    """Current mounts of all plugins."""
 
     def __init__(self) -> None:
         self._by_path: dict[str, list[Mount]] = {}
@@ -60,12 +60,15 @@ class Mounts:
             del self._by_path[mount.path]
 
     def operations(self) -> Sequence[Operation]:
-        """What is served there, as far as it is described."""
+        """Return the described operations of all mounts, sorted by name."""
         mounts = [mount for mounts in self._by_path.values() for mount in mounts]
         return sorted((one for mount in mounts for one in mount.operations), key=lambda one: one.name)
 
     def find(self, path: str) -> Mount | None:
-        """The mount with the longest path that ``path`` is, or is below of."""
+        """Return the mount with the longest path equal to ``path`` or above it; the latest if several have that path.
+
+        Below ``/v…`` a mount is found by version and by the segment after the project: ``v2/streams``.
+        """
         if path.startswith("/v"):
             _, version, _, word, *_ = (*path.split("/", 4), "", "")
             mounts = self._by_path.get(f"{version}/{word}")
@@ -78,7 +81,7 @@ class Mounts:
 
 
 class PluginRoutes:
-    """The ``Routes`` of one plugin."""
+    """``Routes`` of one plugin."""
 
     def __init__(self, mounts: Mounts, plugin: str) -> None:
         self._mounts, self._prefix = mounts, PREFIX + plugin
@@ -123,7 +126,7 @@ class PluginRoutes:
 
 
 class _App:
-    """A handler as an ASGI application, and the border of one request to it."""
+    """ASGI application of a push handler. Converts exceptions of one request to error replies."""
 
     def __init__(self, handler: PushHandler, limit: int, skip: int) -> None:
         self._handler, self._limit, self._skip = handler, limit, skip
@@ -132,17 +135,17 @@ class _App:
         try:
             body = await _read(receive, dict(scope["headers"]).get(b"content-length", b"0"), self._limit)
             if body is None:
-                return  # the sender went away
+                return  # the client has disconnected
             reply = await self._handler(_request(scope, body, self._skip))
         except e.FunctiondError as error:
-            reply = _refusal(error)
+            reply = _error_reply(error)
         except Exception:
             log.exception("push failed", method=scope["method"], path=scope["path"])
-            reply = _problem(500, "FSS.0500", "internal error: the engine's log says more")
+            reply = _problem(500, "FSS.0500", "internal error: see the engine's log")
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         if reply.body:
             headers.append((b"content-type", reply.content_type))
-        if reply.status >= 400:  # as the API's own errors have it, for the vendor's SDKs
+        if reply.status >= 400:  # the vendor's SDKs read it, as from the API's own errors
             headers.append((b"x-request-id", str(uuid.uuid4()).encode()))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
@@ -162,7 +165,7 @@ def _request(scope: Scope, body: bytes, skip: int) -> PushRequest:
 
 
 async def _read(receive: Receive, declared: bytes, limit: int) -> bytes | None:
-    """The whole body; None if the sender went away. Raises PayloadTooLarge."""
+    """Return the whole body; None if the client has disconnected. Raises PayloadTooLarge."""
     body, more = bytearray(), True
     while more:
         if max(len(body), int(declared)) > limit:
@@ -177,7 +180,7 @@ async def _read(receive: Receive, declared: bytes, limit: int) -> bytes | None:
     return bytes(body)
 
 
-def _refusal(error: e.FunctiondError) -> PushReply:
+def _error_reply(error: e.FunctiondError) -> PushReply:
     status, code = next(((s, c) for kind, s, c in _STATUS if isinstance(error, kind)), (500, "FSS.0500"))
     retry = isinstance(error, e.Overloaded | e.Unavailable | e.FunctionDisabled)
     headers = ((b"retry-after", b"%d" % error.retry_after),) if retry else ()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The source of one trigger through its life: it runs, rests or goes as what is stored of the trigger says."""
+"""Source of one trigger. Starts, restarts and stops it according to the stored trigger."""
 
 from __future__ import annotations
 
@@ -18,59 +18,59 @@ from engine.triggers.supervisor import STOPPED, Health, Supervisor
 
 DISABLED, NO_SOURCE = "disabled", "no source"
 
-#: Runs a trigger's source once, to its end or failure.
+#: Runs a trigger's source until it ends or fails.
 RunOnce = Callable[[BoundTrigger, Supervisor, Tally], Awaitable[None]]
-#: Entered while a trigger is to run, from when that is stored.
-Known = Callable[[BoundTrigger, Tally], AbstractContextManager[None]]
+#: Context that is entered while a trigger is stored and runnable.
+Register = Callable[[BoundTrigger, Tally], AbstractContextManager[None]]
 
 
 class SourceState(Struct, frozen=True, kw_only=True):
-    """How a trigger's source does, and what came of its events since the engine started."""
+    """State of a trigger's source, with counts of its events since the engine started."""
 
     state: str  #: starting, running, failing, disabled, stopped, or ``no source``
     problem: str
-    since: float  #: when that began
-    failures: int  #: in a row
-    next_try: float = 0.0  #: when a failing one is started again
+    since: float  #: time at which the state began
+    failures: int  #: consecutive failures
+    next_try: float = 0.0  #: time of the next start, if failing
     accepted: int
-    refused: int  #: events refused for good: too large, or a key used with another payload
+    refused: int  #: events rejected permanently: too large, or an idempotency key used with another payload
 
 
 class Source:
     def __init__(
-        self, trigger: BoundTrigger, run_once: RunOnce, known: Known, clock: Clock, policy: RetryPolicy
+        self, trigger: BoundTrigger, run_once: RunOnce, register: Register, clock: Clock, policy: RetryPolicy
     ) -> None:
         self._wanted: BoundTrigger | None = trigger
-        self._run_once, self._known, self._clock, self._policy = run_once, known, clock, policy
+        self._run_once, self._enter, self._clock, self._policy = run_once, register, clock, policy
         self._changed, self._caught_up = asyncio.Event(), asyncio.Event()
         self._tally = Tally()
-        self._life: _Life | None = None
-        self._rest = Health(state=STOPPED, since=clock.now())
-        self._presence = ExitStack()
-        self._appear(trigger)
+        self._current: _Run | None = None
+        self._idle = Health(state=STOPPED, since=clock.now())  #: health while no source runs
+        self._registration = ExitStack()
+        self._register(trigger)
 
     def want(self, trigger: BoundTrigger | None) -> None:
-        """What is stored now; None once the trigger is gone."""
+        """Set the trigger as it is stored now; None if it was deleted."""
         self._wanted = trigger
-        self._appear(trigger)
+        self._register(trigger)
         self._caught_up.clear()
         self._changed.set()
-        if self._life is not None:
-            self._life.supervisor.settled.set()  # whoever waits for it to start has something new to do
+        if self._current is not None:
+            self._current.supervisor.settled.set()  # release `_follow`, which may wait for an obsolete source to start
 
     async def settled(self) -> None:
-        """Return once the source does as was wanted last: it runs or has failed, or has ended."""
+        """Return when the last ``want`` has taken effect: the source runs, has failed once, or has ended."""
         await self._caught_up.wait()
-        if self._life is not None:
-            await self._life.supervisor.settled.wait()
+        if self._current is not None:
+            await self._current.supervisor.settled.wait()
 
     async def run(self) -> None:
-        """Until the trigger is gone."""
-        async with anyio.create_task_group() as lives:
+        """Run until the trigger is deleted."""
+        async with anyio.create_task_group() as tasks:
             while True:
                 self._changed.clear()
                 wanted = self._wanted
-                await self._follow(wanted, lives)
+                await self._follow(wanted, tasks)
                 if wanted is self._wanted:
                     self._caught_up.set()
                 if wanted is None:
@@ -78,7 +78,7 @@ class Source:
                 await self._changed.wait()
 
     def state(self) -> SourceState:
-        health = self._life.supervisor.health if self._life else self._rest
+        health = self._current.supervisor.health if self._current else self._idle
         return SourceState(
             state=health.state,
             problem=health.problem,
@@ -91,36 +91,36 @@ class Source:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _appear(self, trigger: BoundTrigger | None) -> None:
-        self._presence.close()
+    def _register(self, trigger: BoundTrigger | None) -> None:
+        self._registration.close()
         if trigger is not None and trigger.runnable:
-            self._presence.enter_context(self._known(trigger, self._tally))
+            self._registration.enter_context(self._enter(trigger, self._tally))
 
-    async def _follow(self, wanted: BoundTrigger | None, lives: TaskGroup) -> None:
-        old, self._life = self._life, None
+    async def _follow(self, wanted: BoundTrigger | None, tasks: TaskGroup) -> None:
+        old, self._current = self._current, None
         if old is not None and not _overlaps(wanted):
             await old.end(deleted=wanted is None)
             old = None
         if wanted is None or not wanted.runnable:
             problem = wanted.problem if wanted is not None else ""
-            self._rest = Health(state=_resting(wanted), problem=problem, since=self._clock.now())
+            self._idle = Health(state=_idle_state(wanted), problem=problem, since=self._clock.now())
             return
-        supervisor = self._begin(wanted, lives)
+        supervisor = self._begin(wanted, tasks)
         if old is not None:
             await supervisor.settled.wait()
             await old.end()
 
-    def _begin(self, trigger: BoundTrigger, lives: TaskGroup) -> Supervisor:
+    def _begin(self, trigger: BoundTrigger, tasks: TaskGroup) -> Supervisor:
         supervisor = Supervisor(
             self._clock, self._policy, trigger=trigger.id, kind=trigger.kind, function=trigger.function
         )
-        self._life = _Life(supervisor)
-        lives.start_soon(self._life.run, lambda status: self._run_once(trigger, status, self._tally))
+        self._current = _Run(supervisor)
+        tasks.start_soon(self._current.run, lambda status: self._run_once(trigger, status, self._tally))
         return supervisor
 
 
-class _Life:
-    """A source with one set of options, from its start to its end."""
+class _Run:
+    """Source with one set of options, from its start to its end."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
@@ -144,7 +144,7 @@ def _overlaps(trigger: BoundTrigger | None) -> bool:
     return trigger is not None and trigger.runnable and trigger.plugin.rules.start_before_stop
 
 
-def _resting(trigger: BoundTrigger | None) -> str:
+def _idle_state(trigger: BoundTrigger | None) -> str:
     if trigger is None:
         return STOPPED
     return NO_SOURCE if trigger.stored.active else DISABLED

@@ -1,8 +1,8 @@
-"""All sources of an engine: they follow the triggers that are stored, each on its own.
+"""Sources of all triggers of an engine. Each follows its stored trigger independently.
 
-    services of plugins start → a source for every trigger → each change of a trigger is followed at once
+    services of plugins start → a source starts for every trigger → each change of a trigger is followed at once
 
-What a source or service raises is shown, and tried again; it never leaves this module.
+A source or service that raises is reported and restarted. Its exceptions never leave this module.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from engine.triggers.supervisor import Health, Supervisor
 
 log = structlog.get_logger("functiond.triggers")
 
-#: Seconds that the services of plugins get to start before the engine goes on without waiting for them.
+#: Seconds that the engine's start waits for services of plugins, and for push sources.
 START = 5.0
-#: Seconds that whoever changes a trigger waits for its source to follow.
+#: Seconds that a request which changes a trigger waits for its source to follow.
 SETTLE = 1.0
 
 
 class SourcesStatistics(Struct, frozen=True, kw_only=True):
-    states: dict[str, int]  #: triggers, by the state of their source
-    services: dict[str, Health]  #: of plugins, by table
-    accepted: int  #: events, since the engine started
-    refused: int  #: for good
+    states: dict[str, int]  #: number of triggers by state of their source
+    services: dict[str, Health]  #: health of plugins' services by table
+    accepted: int  #: events accepted since the engine started
+    refused: int  #: events rejected permanently since the engine started
 
 
 class Sources:
@@ -66,7 +66,7 @@ class Sources:
         clock: Clock,
         policy: RetryPolicy,
     ) -> None:
-        self._triggers, self._parts, self._catalog = triggers, parts, catalog
+        self._triggers, self._contexts, self._catalog = triggers, parts, catalog
         self._clock, self._policy = clock, policy
         self._deps = IngressDeps(
             intake=intake,
@@ -78,12 +78,15 @@ class Sources:
         )
         self._sources: dict[str, Source] = {}
         self._services: dict[str, Supervisor] = {}
-        self._past = Tally()  #: of triggers that are gone
+        self._past = Tally()  #: events of deleted triggers
         self._paused: dict[asyncio.Future[None], int] = {}
         self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Until cancelled; started once the services of plugins and push sources run, or have failed once."""
+        """Run until cancelled.
+
+        Reports ``started`` when the services of plugins and all push sources run or have failed once, or are slow.
+        """
         self._catalog.watch(self._wake)
         try:
             async with anyio.create_task_group() as tasks:
@@ -103,7 +106,7 @@ class Sources:
         return source.state() if source else None
 
     async def settled(self, trigger_id: str) -> None:
-        """Return once the source of a trigger does as was last stored of it; or after a while, if it is slow."""
+        """Return when the source of a trigger has followed its last change, or after ``SETTLE`` seconds."""
         source = self._sources.get(trigger_id)
         if source is not None:
             with anyio.move_on_after(SETTLE):
@@ -121,15 +124,15 @@ class Sources:
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _start_services(self, tasks: TaskGroup) -> None:
-        for table, parts in self._parts.services().items():
+        for table, context in self._contexts.services().items():
             supervisor = self._services[table] = Supervisor(self._clock, self._policy, service=table)
-            tasks.start_soon(supervisor.run_forever, _service(parts))
+            tasks.start_soon(supervisor.run_forever, _service(context))
         with anyio.move_on_after(START):
             for supervisor in self._services.values():
                 await supervisor.settled.wait()
 
     async def _await_push_sources(self) -> None:
-        """So that who sends once the engine serves finds them."""
+        """Wait for push sources, so that clients reach them as soon as the engine serves."""
         pushing = [self._sources[one.id] for one in self._triggers.all() if one.plugin.rules.start_before_stop]
         with anyio.move_on_after(START):
             for source in pushing:
@@ -140,7 +143,8 @@ class Sources:
         if source is not None:
             source.want(trigger)
         elif trigger is not None and self._tasks is not None:
-            source = self._sources[trigger_id] = Source(trigger, self._run_once, self._known, self._clock, self._policy)
+            source = Source(trigger, self._run_once, self._register, self._clock, self._policy)
+            self._sources[trigger_id] = source
             self._tasks.start_soon(self._run_source, trigger_id, source)
 
     async def _run_source(self, trigger_id: str, source: Source) -> None:
@@ -152,15 +156,15 @@ class Sources:
     async def _run_once(self, trigger: BoundTrigger, supervisor: Supervisor, tally: Tally) -> None:
         assert trigger.plugin.trigger is not None
         positions: Mapping[str, bytes] = await self._deps.cursors.read(trigger.id)
-        parts = self._parts.of(trigger.plugin)
-        context = SourceContext(trigger, parts, self._deps, supervisor, tally, positions)
+        plugin = self._contexts.of(trigger.plugin)
+        context = SourceContext(trigger, plugin, self._deps, supervisor, tally, positions)
         await trigger.plugin.trigger(trigger.options).run(context, task_status=supervisor)
 
-    def _known(self, trigger: BoundTrigger, tally: Tally) -> AbstractContextManager[None]:
-        known, parts = trigger.plugin.rules.on_registered, self._parts.of(trigger.plugin)
-        if known is None:
+    def _register(self, trigger: BoundTrigger, tally: Tally) -> AbstractContextManager[None]:
+        on_registered, plugin = trigger.plugin.rules.on_registered, self._contexts.of(trigger.plugin)
+        if on_registered is None:
             return nullcontext()
-        return known(parts.service, trigger.options, TriggerIngress(trigger, parts, self._deps, tally))
+        return on_registered(plugin.service, trigger.options, TriggerIngress(trigger, plugin, self._deps, tally))
 
     async def _enabled(self, function_id: int) -> bool:
         waited = False
@@ -179,9 +183,9 @@ class Sources:
                 waiter.set_result(None)
 
 
-def _service(parts: EnginePluginContext) -> Callable[[Supervisor], Awaitable[None]]:
+def _service(context: EnginePluginContext) -> Callable[[Supervisor], Awaitable[None]]:
     async def run(supervisor: Supervisor) -> None:
-        assert parts.service is not None
-        await parts.service.run(parts, task_status=supervisor)
+        assert context.service is not None
+        await context.service.run(context, task_status=supervisor)
 
     return run
