@@ -1,4 +1,4 @@
-"""``python -m bench [scenario …]``: measures functiond, and names the machine it was measured on."""
+"""Command line of the benchmarks: ``python -m bench [scenario …]``. Reports figures and the machine's properties."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import report
-from bench.harness import Options, Say, Scenario, run
-from bench.machine import look
+from bench.harness import Options, Progress, Scenario, run
+from bench.machine import inspect_machine
 from bench.server import ServerFailed
 
-WIDTH = 120  #: of tables in a file
+WIDTH = 120  #: columns of tables when the output is not a terminal
 SCENARIOS = ("accept", "intake", "end_to_end", "latency", "recovery", "backlog", "idle", "cold_start", "dispatch")
 
 
@@ -29,7 +29,7 @@ def find(name: str) -> Scenario:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 also when targets are missed: a figure is news, not an error."""
+    """Run the scenarios. Return 0, also if targets are missed; 1 if a scenario could not be measured."""
     given = _parser().parse_args(arguments)
     options = Options(
         seconds=given.seconds,
@@ -41,16 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
-    machine = look(Path(options.directory or tempfile.gettempdir()))
+    machine = inspect_machine(Path(options.directory or tempfile.gettempdir()))
     report.show_machine(console, machine)
     measured = {}
     for name in given.scenarios or SCENARIOS:
         scenario = find(name)
         try:
-            with _progress() as say:
-                measured[name] = run(scenario, options, say)
+            with _progress() as progress:
+                measured[name] = run(scenario, options, progress)
         except ServerFailed as failure:
-            console.print(f"[red]{name} could not be measured:[/]", escape(str(failure)), highlight=False)
+            console.print(f"[red]cannot measure {name}:[/]", escape(str(failure)), highlight=False)
             return 1
         report.show(console, scenario, measured[name])
         if options.profile:
@@ -61,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Say]:
-    """On standard error: one line that changes on a terminal, else one line a step."""
+def _progress() -> Iterator[Progress]:
+    """Report progress on standard error: a line that is updated on a terminal, else a line per step."""
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status("starting") as status:
@@ -74,12 +74,16 @@ def _progress() -> Iterator[Say]:
 def _parser() -> argparse.ArgumentParser:
     defaults = Options()
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure functiond on this machine.")
-    parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"of {', '.join(SCENARIOS)}; all if none")
-    parser.add_argument("--seconds", type=float, default=defaults.seconds, help="of load per cell (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="(%(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full backlogs and counts (%(default)s)")
-    parser.add_argument("--directory", default="", help="where data directories are made and removed")
-    parser.add_argument("--json", metavar="FILE", help="write everything there")
+    parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"{', '.join(SCENARIOS)} (all)")
+    parser.add_argument(
+        "--seconds", type=float, default=defaults.seconds, help="duration of load per cell (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="number of rounds (%(default)s)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="fraction of the full backlogs and counts (%(default)s)"
+    )
+    parser.add_argument("--directory", default="", help="parent of the temporary data directories")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
     parser.add_argument(
         "--profile", nargs="?", const="bench.pstats", default="", metavar="FILE", help="run the engine under cProfile"
     )

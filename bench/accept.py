@@ -1,6 +1,6 @@
-"""How many requests a second are accepted, each one on disk before it is answered; against an empty POST.
+"""Rate of accepted requests, each on disk before its 202, compared with an empty POST on Starlette.
 
-The function's one instance sleeps for good, so that accepted work is queued and never executed meanwhile.
+The function's only instance sleeps, so that accepted invocations are queued and not executed.
 """
 
 from __future__ import annotations
@@ -8,36 +8,36 @@ from __future__ import annotations
 from collections.abc import Generator
 from statistics import mean
 
-from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.load import Job
 from bench.machine import cpu_of
 from bench.server import HELD, Engine, Process, engine, load, starlette
 
 CONNECTIONS = (1, 16, 64, 256)
-MAIN = 64  #: where the target is, and where the CPU is looked at
+MAIN = 64  #: connections of the cell with the target and the CPU figures
 BODY = '{"k": "' + "x" * 191 + '"}'
 
 
-def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
+def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
         found: Round = {}
         with scratch(options) as directory, engine(directory, profile=options.profile) as server:
             path = server.deploy("held", HELD, instances=1) + "/invocations-async"
             for connections in CONNECTIONS:
-                # Before and after what it is compared with: machines do not keep their pace.
-                bare = [_bare(options, say)] if connections == MAIN else []
-                say(f"accept: {connections} connections")
+                # Measured before and after the cell it is compared with, because a machine's speed varies.
+                bare = [_bare(options, progress)] if connections == MAIN else []
+                progress(f"accept: {connections} connections")
                 found |= _cell(server, path, connections, options)
                 if bare:
-                    bare.append(_bare(options, say))
+                    bare.append(_bare(options, progress))
                     found["starlette 64"] = mean(bare)
         found["accept / starlette 64"] = found["accept 64"] / found["starlette 64"]
         yield found
 
 
-def _bare(options: Options, say: Say) -> float:
-    """Requests a second that an application which does nothing answers."""
-    say("accept: empty Starlette POST")
+def _bare(options: Options, progress: Progress) -> float:
+    """Return the requests per second of an empty application."""
+    progress("accept: empty Starlette POST")
     with starlette() as server:
         return load(_job(server, "/", MAIN, options)).rate
 
@@ -66,16 +66,16 @@ SCENARIO = Scenario(
     name="accept",
     title="POST …/invocations-async, 200 bytes, keep-alive, answered when fsynced",
     figures=(
-        Figure(name="accept / starlette 64", unit="of its rate", at_least=0.5),
+        Figure(name="accept / starlette 64", unit="ratio of rates", at_least=0.5),
         Figure(name="starlette 64", unit="requests/s"),
         *(Figure(name=f"accept {n}", unit="requests/s") for n in CONNECTIONS),
         Figure(name="p50 64", unit="ms"),
         *(Figure(name=f"p99 {n}", unit="ms") for n in CONNECTIONS),
-        Figure(name="commit", unit="requests in one at 64"),
+        Figure(name="commit", unit="requests per commit at 64"),
         Figure(name="engine loop", unit="µs CPU/request at 64"),
         Figure(name="engine threads", unit="µs CPU/request at 64"),
         Figure(name="load generator", unit="µs CPU/request at 64"),
     ),
     rounds=rounds,
-    note="numbers behind a name are connections; accepted work waits behind one instance that sleeps",
+    note="numbers after a name are connections; accepted invocations wait for an instance that sleeps",
 )

@@ -1,4 +1,4 @@
-"""What a backlog costs: time to choose the next, memory of the engine, and how fast no-op work drains, by length."""
+"""Cost of a backlog by its length: time to choose the next invocation, memory, and rate of draining no-op work."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 
 import anyio
 
-from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.journal_file import drained, fill
 from bench.machine import memory_mb
 from bench.server import NOOP, ServerFailed, engine, until
 
 LENGTHS = (1_000, 10_000, 100_000, 1_000_000)
-FUNCTION = 1  #: the first that a new data directory gives
+FUNCTION = 1  #: id of the first function in a new data directory
 POPS = 5_000
 
 
-def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
+def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
         found: Round = {}
         for length in LENGTHS:
             rows = options.scaled(length)
-            say(f"backlog: queueing {rows:,} invocations")
+            progress(f"backlog: queueing {rows:,} invocations")
             with scratch(options) as directory:
                 found |= {f"{name} {length:,}": value for name, value in _measure(directory, rows, options).items()}
         shortest, longest = f"{LENGTHS[0]:,}", f"{LENGTHS[-1]:,}"
@@ -54,21 +54,21 @@ def _pop(directory: Path, count: int) -> float:
     command = [sys.executable, "-m", "bench.pops", str(directory), str(FUNCTION), str(count)]
     done = subprocess.run(command, capture_output=True, timeout=120)
     if done.returncode:
-        raise ServerFailed(f"choosing could not be measured: {done.stderr.decode()[-1000:]}")
+        raise ServerFailed(f"bench.pops failed: {done.stderr.decode()[-1000:]}")
     return float(json.loads(done.stdout)["pop"])
 
 
 SCENARIO = Scenario(
     name="backlog",
-    title="the next of a backlog, memory, and draining no-op work, by queued invocations of 200 bytes",
+    title="choosing the next invocation, memory, and draining no-op work, by queued invocations of 200 bytes",
     figures=(
-        Figure(name="pop, longest / shortest", unit="of its time", at_most=2),
+        Figure(name="pop, longest / shortest", unit="ratio of times", at_most=2),
         Figure(name="growth of memory", unit="MB, shortest to longest", at_most=100),
-        *(Figure(name=f"pop {n:,}", unit="µs with reading") for n in LENGTHS),
-        *(Figure(name=f"memory {n:,}", unit="MB when it serves") for n in LENGTHS),
+        *(Figure(name=f"pop {n:,}", unit="µs, reads included") for n in LENGTHS),
+        *(Figure(name=f"memory {n:,}", unit="MB after the start") for n in LENGTHS),
         *(Figure(name=f"peak memory {n:,}", unit="MB after some draining") for n in LENGTHS),
         *(Figure(name=f"drain {n:,}", unit="invocations/s") for n in LENGTHS),
     ),
     rounds=rounds,
-    note="pop: take and release, reading included; drain: cold starts included, which is most of a thousand",
+    note="pop: take and release, reads included; drain: cold starts included, most of the time at 1,000",
 )

@@ -1,4 +1,4 @@
-"""The yardstick: an empty POST on a bare Starlette application, ``python -m bench.baseline``."""
+"""Baseline for comparison: an empty POST on a Starlette application. Run as ``python -m bench.baseline``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main() -> None:
     app = Starlette(routes=[Route("/", accept, methods=["POST"])])
     config = uvicorn.Config(app, http="httptools", loop="uvloop", access_log=False, log_config=None, lifespan="off")
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        # The kernel takes connections from here on, so this is true before the loop runs.
+        # The kernel accepts connections already, so the port can be announced before the loop runs.
         line = json.dumps({"event": "serving", "port": listener.getsockname()[1]})
         print(line, file=sys.stderr, flush=True)
         uvicorn.Server(config).run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""Cold starts: from the request to the handler of a new Python instance, by the way in which it comes to be."""
+"""Cold starts: time from the request to the handler of a new Python instance, by method of starting it."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import subprocess
 import sys
 from collections.abc import Generator
 
-from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.instances import RESULT
 from bench.server import ServerFailed
 
 COUNT = 100
-_SANDBOXES = 20  #: of which each loads an interpreter of its own
+_SANDBOXES = 20  #: number of sandboxes; fewer, because each loads its own interpreter
 
 
-def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
+def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
         found: Round = {}
         for sandbox in ("spawn", "fork"):
-            say(f"cold_start: {sandbox}")
+            progress(f"cold_start: {sandbox}")
             found |= _both(sandbox, ask(options, sandbox, options.scaled(COUNT))["next"])
         if shutil.which("bwrap"):
-            say("cold_start: bubblewrap")
+            progress("cold_start: bubblewrap")
             times = ask(options, "bubblewrap", options.scaled(_SANDBOXES))
             found |= _both("bubblewrap first", times["first"]) | _both("bubblewrap next", times["next"])
         yield found
 
 
 def ask(options: Options, sandbox: str, count: int) -> dict[str, list[float]]:
-    """Seconds, each."""
+    """Run ``bench.instances`` and return its times in seconds."""
     with scratch(options) as directory:
         command = [sys.executable, "-m", "bench.instances", str(directory), sandbox, str(count)]
         done = subprocess.run(command, capture_output=True, timeout=300)
         if done.returncode:
-            raise ServerFailed(f"{sandbox} could not be measured: {done.stderr.decode()[-1000:]}")
+            raise ServerFailed(f"bench.instances failed for {sandbox}: {done.stderr.decode()[-1000:]}")
         found: dict[str, list[float]] = json.loads((directory / RESULT).read_bytes())
     return found
 
@@ -63,5 +63,5 @@ SCENARIO = Scenario(
         Figure(name="bubblewrap next p95", unit="ms"),
     ),
     rounds=rounds,
-    note="at the pool: no HTTP, no journal; with limits by cgroup where the host has them",
+    note="measured at the pool: no HTTP, no journal; with cgroup limits if the host supports them",
 )

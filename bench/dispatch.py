@@ -1,4 +1,4 @@
-"""The round trip to a warm child: from the pool's taking a request to its outcome, one after another."""
+"""Round trip to a warm instance: time from a call of the pool to its outcome, sequentially."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Generator
 
 from bench.cold_start import ask
-from bench.harness import Figure, Options, Round, Say, Scenario
+from bench.harness import Figure, Options, Progress, Round, Scenario
 
 COUNT = 20_000
 
 
-def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
+def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
-        say("dispatch: round trips")
+        progress("dispatch: round trips")
         times = sorted(ask(options, "dispatch", options.scaled(COUNT))["next"])
         yield {
             "round trip p50": statistics.median(times) * 1e6,
@@ -24,12 +24,12 @@ def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
 
 SCENARIO = Scenario(
     name="dispatch",
-    title="round trip to a warm Python child",
+    title="round trip to a warm Python instance",
     figures=(
         Figure(name="round trip p50", unit="µs"),
         Figure(name="round trip p99", unit="µs"),
         Figure(name="one after another", unit="invocations/s"),
     ),
     rounds=rounds,
-    note="at the pool: no HTTP, no journal, one instance with one request at a time",
+    note="measured at the pool: no HTTP, no journal, one instance with one request at a time",
 )

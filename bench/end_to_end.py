@@ -1,11 +1,11 @@
-"""From POST through a handler in a warm child to the outcome on disk: the clock stops when all outcomes are there."""
+"""End to end: from POST through a handler in a warm instance until all outcomes are on disk."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator
 
-from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.load import Job, Report
 from bench.machine import cpu_of
 from bench.server import NOOP, Engine, ServerFailed, engine, load
@@ -13,18 +13,18 @@ from bench.server import NOOP, Engine, ServerFailed, engine, load
 CONNECTIONS = 64
 BODY = '{"k": "' + "x" * 191 + '"}'
 WARM_UP = 1_000
-PER_SECOND = 6_000  #: requests sent for each second asked for
+PER_SECOND = 6_000  #: requests sent per second of ``--seconds``
 
 
-def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
+def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
         with scratch(options) as directory, engine(directory, profile=options.profile) as server:
             function = server.deploy("noop", NOOP)
-            say("end_to_end: warming up")
+            progress("end_to_end: warming up")
             warm = options.scaled(WARM_UP)
             _run(server, function, warm)
             count = options.scaled(int(PER_SECOND * options.seconds))
-            say(f"end_to_end: {count:,} invocations")
+            progress(f"end_to_end: {count:,} invocations")
             found = _measure(server, function, count)
             ended = server.ended(function)
         if ended != warm + count:
@@ -51,7 +51,7 @@ def _measure(server: Engine, function: str, count: int) -> Round:
 
 
 def _run(server: Engine, function: str, count: int) -> Report:
-    """Return when all outcomes are on disk."""
+    """Send the requests, and return when all outcomes are on disk."""
     job = Job(
         port=server.port,
         path=f"{function}/invocations-async",
@@ -66,16 +66,16 @@ def _run(server: Engine, function: str, count: int) -> Report:
 
 SCENARIO = Scenario(
     name="end_to_end",
-    title="POST → handler in a warm child → outcome on disk, 64 connections, 200 bytes",
+    title="POST → handler in a warm instance → outcome on disk, 64 connections, 200 bytes",
     figures=(
         Figure(name="end to end", unit="invocations/s", at_least=5_000),
-        Figure(name="accepted", unit="requests/s, while that ran"),
-        Figure(name="commit", unit="appends, starts, ends in one"),
+        Figure(name="accepted", unit="requests/s, at the same time"),
+        Figure(name="commit", unit="appends, starts, ends per commit"),
         Figure(name="engine loop", unit="µs CPU/invocation"),
         Figure(name="engine threads", unit="µs CPU/invocation"),
         Figure(name="children", unit="µs CPU/invocation"),
         Figure(name="load generator", unit="µs CPU/invocation"),
     ),
     rounds=rounds,
-    note="every one is checked to have ended as SUCCESS; load generator and children share the machine",
+    note="each invocation is checked to have ended as SUCCESS; load generator and instances share the machine",
 )

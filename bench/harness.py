@@ -1,4 +1,4 @@
-"""What a scenario is, how its rounds are run, and how figures come of them: medians, and targets to hold them to."""
+"""Harness: runs the rounds of a scenario, and computes medians of its figures and whether targets are met."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from msgspec import Struct
 
-Say = Callable[[str], None]  #: tells people how far it is
+Progress = Callable[[str], None]  #: prints a progress message
 Round = dict[str, float]  #: figures of one round, by name
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    seconds: float = 3.0  #: of load, per cell
+    seconds: float = 3.0  #: duration of load per cell
     rounds: int = 3
-    scale: float = 1.0  #: share of the full sizes: backlogs, counts
-    directory: str = ""  #: where data directories are made; empty: the system's place for temporary files
+    scale: float = 1.0  #: fraction of the full backlogs and counts
+    directory: str = ""  #: parent of the data directories; empty: the system's temporary directory
     profile: str = ""  #: file for the profile of the engine; empty: none
 
     def scaled(self, number: int) -> int:
@@ -27,7 +27,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
 
 class Figure(Struct, frozen=True, kw_only=True):
-    """One thing that is measured; without a target it only informs."""
+    """Declaration of a measured figure, with an optional target."""
 
     name: str
     unit: str
@@ -41,24 +41,24 @@ class Figure(Struct, frozen=True, kw_only=True):
         return f"≤ {self.at_most:,g}" if self.at_most is not None else ""
 
     def met(self, value: float) -> bool | None:
-        """None if there is no target."""
+        """Return whether the value meets the target; None if there is no target."""
         if self.at_least is not None:
             return value >= self.at_least
         return value <= self.at_most if self.at_most is not None else None
 
 
 class Scenario(Struct, frozen=True, kw_only=True):
-    """``rounds`` yields one Round after another, as long as it is asked; what it set up ends with it."""
+    """Benchmark scenario. The generator ``rounds`` yields Rounds without end, and cleans up when it is closed."""
 
     name: str
     title: str
     figures: tuple[Figure, ...]
-    rounds: Callable[[Options, Say], Generator[Round, None, None]]
+    rounds: Callable[[Options, Progress], Generator[Round, None, None]]
     note: str = ""
 
 
 class Measured(Struct, frozen=True, kw_only=True):
-    """A figure over all rounds."""
+    """Figure with its values of all rounds."""
 
     name: str
     unit: str
@@ -70,20 +70,23 @@ class Measured(Struct, frozen=True, kw_only=True):
     met: bool | None
 
 
-def run(scenario: Scenario, options: Options, say: Say) -> list[Measured]:
+def run(scenario: Scenario, options: Options, progress: Progress) -> list[Measured]:
     rounds: list[Round] = []
-    with closing(scenario.rounds(options, say)) as source:
+    with closing(scenario.rounds(options, progress)) as source:
         for found in islice(source, options.rounds):
             rounds.append(found)
-            say(f"{scenario.name}: round {len(rounds)} of {options.rounds} done")
+            progress(f"{scenario.name}: round {len(rounds)} of {options.rounds} done")
     return summarise(scenario.figures, rounds)
 
 
 def summarise(figures: Sequence[Figure], rounds: Sequence[Round]) -> list[Measured]:
-    """In the order of ``figures``; those that no round gave are left out. An unknown name is a mistake."""
+    """Return measured figures in the order of ``figures``, without those that were not measured.
+
+    Raises ValueError for a value without a declared figure.
+    """
     unknown = {name for found in rounds for name in found} - {figure.name for figure in figures}
     if unknown:
-        raise ValueError(f"figures without a declaration: {', '.join(sorted(unknown))}")
+        raise ValueError(f"undeclared figures: {', '.join(sorted(unknown))}")
     return [
         _measured(f, [found[f.name] for found in rounds if f.name in found]) for f in figures if f.name in rounds[0]
     ]
@@ -105,6 +108,6 @@ def _measured(figure: Figure, values: Sequence[float]) -> Measured:
 
 @contextmanager
 def scratch(options: Options) -> Iterator[Path]:
-    """An empty directory, gone afterwards."""
+    """Yield an empty directory, and remove it afterwards."""
     with tempfile.TemporaryDirectory(prefix="functiond-bench-", dir=options.directory or None) as name:
         yield Path(name)

@@ -1,24 +1,24 @@
-"""What an engine costs that has nothing to do: memory, and how often it wakes up."""
+"""Cost of an idle engine: memory, wake-ups, and CPU time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator
 
-from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.machine import cpu_of, memory_mb, wakeups
 from bench.server import engine
 
 SECONDS = 10.0
-#: What a start leaves to be done a moment later does not count.
+#: Seconds after the start that are not measured, for work deferred by the start.
 SETTLING = 1.0
 
 
-def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
+def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
         with scratch(options) as directory, engine(directory) as server:
             time.sleep(SETTLING)
-            say(f"idle: watching for {SECONDS * options.scale:g} s")
+            progress(f"idle: watching for {SECONDS * options.scale:g} s")
             woken, used = wakeups(server.pid), cpu_of(server.pid)
             time.sleep(SECONDS * options.scale)
             woken, used = wakeups(server.pid) - woken, cpu_of(server.pid).since(used)

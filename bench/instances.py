@@ -1,8 +1,8 @@
-"""What instances cost, measured at the pool itself: no HTTP, no journal.
+"""Cost of instances, measured at the pool: no HTTP, no journal.
 
-Run as ``python -m bench.instances DIRECTORY WALLS COUNT``, in a process of its own; leaves seconds as JSON in the
-directory's ``RESULT``, apart from what is logged. ``WALLS`` is ``spawn``, ``fork`` or ``bubblewrap`` for cold starts,
-``dispatch`` for round trips to a warm child.
+Run in a separate process as ``python -m bench.instances DIRECTORY SANDBOX COUNT``. Writes seconds as JSON to the file
+``RESULT`` in the directory. ``SANDBOX`` is ``spawn``, ``fork`` or ``bubblewrap`` for cold starts, ``dispatch`` for
+round trips to a warm instance.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from engine.model import CodePackage, Function, Invocation
 from engine.runtimes.interpreters import Interpreters, own_interpreter
 
 SOURCE = "import time\n\n\ndef handler(event, context):\n    return time.time()\n"
-WALLS = {
+SANDBOXES = {
     "spawn": NO_ISOLATION,
     "fork": IsolationOptions(isolation="process", fork_server="start"),
     "bubblewrap": IsolationOptions(isolation="bubblewrap"),
     "dispatch": NO_ISOLATION,
 }
 RESULT = "seconds.json"
-_WARMING = 3  #: instances until all that is loaded once is loaded
+_WARMING = 3  #: unmeasured runs, after which everything that is loaded once is in memory
 
 
 async def measure(directory: Path, sandbox: str, count: int) -> dict[str, list[float]]:
@@ -40,7 +40,7 @@ async def measure(directory: Path, sandbox: str, count: int) -> dict[str, list[f
         log_dir=directory / "logs",
         marker=f"bench-{directory.name}",
         interpreters=Interpreters(python=own_interpreter().path),
-        sandbox=WALLS[sandbox],
+        sandbox=SANDBOXES[sandbox],
     ) as pool:
         if sandbox == "dispatch":
             return {"next": await _round_trips(pool, count)}
@@ -51,7 +51,7 @@ async def measure(directory: Path, sandbox: str, count: int) -> dict[str, list[f
 
 
 async def _starts(pool: Pool, functions: range, *, memory: int) -> list[float]:
-    """From the request to the handler of a new instance, for one function after another; all of them stay."""
+    """Return seconds from the request to the handler of a new instance, for each function; instances keep running."""
     times = []
     for number in functions:
         began = time.time()
@@ -61,16 +61,16 @@ async def _starts(pool: Pool, functions: range, *, memory: int) -> list[float]:
 
 
 async def _round_trips(pool: Pool, count: int) -> list[float]:
-    asked, found = _function(0, 128), []
+    function, found = _function(0, 128), []
     for _ in range(count + _WARMING):
         began = time.perf_counter()
-        await pool.execute(asked, _invocation())
+        await pool.execute(function, _invocation())
         found.append(time.perf_counter() - began)
     return found[_WARMING:]
 
 
 def _function(number: int, memory: int) -> Function:
-    """Of another size of memory, it is the same function for a sandbox and needs an instance of its own."""
+    """Return a function. With another ``memory`` (MB) it shares the sandbox and needs another instance."""
     values: dict[str, Any] = {
         "function_id": 1, "revision": number, "memory_size": memory, "project": "p", "package": "default", "name": "f",
         "handler": "index.handler", "timeout": 30, "code": CodePackage(sha256="0", digest="", size=1),

@@ -1,4 +1,4 @@
-"""The journal of an engine that is not running: filled before it starts, or read after its end."""
+"""Access to the journal of a stopped engine: filled before a start, read after the end."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PAYLOAD = b'{"k": "' + b"x" * 191 + b'"}'
 
 
 class Drained(Struct, frozen=True, kw_only=True):
-    """How fast invocations ended, by the journal's own times."""
+    """Rate of ended invocations, by times in the journal."""
 
     count: int
-    seconds: float  #: from the first start to the last end
+    seconds: float  #: time between the first start and the last end
 
     @property
     def rate(self) -> float:
@@ -33,7 +33,7 @@ class Drained(Struct, frozen=True, kw_only=True):
 
 
 async def fill(directory: Path, function_id: int, rows: int) -> None:
-    """Queue ``rows`` invocations of a function, as if they had been accepted a moment ago."""
+    """Queue ``rows`` invocations of a function, as if they had just been accepted."""
     with locked(directory):
         async with open_storage(directory) as storage, anyio.create_task_group() as tasks:
             await tasks.start(storage.writer.run)
@@ -63,8 +63,8 @@ def _waiting(identity: Identity, function_id: int) -> Invocation:
 
 def _insert(db: sqlite3.Connection, batch: Sequence[Invocation]) -> None:
     rows = [append_rows(invocation) for invocation in batch]
-    for place, statement in enumerate((Statement.APPEND, Statement.PAYLOAD)):
-        db.executemany(SQL[statement], [row[place][1] for row in rows])
+    for index, statement in enumerate((Statement.APPEND, Statement.PAYLOAD)):
+        db.executemany(SQL[statement], [row[index][1] for row in rows])
     size = sum(len(invocation.payload) for invocation in batch)
     db.execute(SQL[Statement.TALLY], (batch[0].function_id, len(batch), size))
 
@@ -73,7 +73,7 @@ def _insert(db: sqlite3.Connection, batch: Sequence[Invocation]) -> None:
 
 
 def results(directory: Path) -> list[bytes]:
-    """What handlers returned, in the order of acceptance."""
+    """Return the handlers' results, in the order of acceptance."""
     with closing(_read(directory)) as db:
         return [row[0] for row in db.execute("SELECT body FROM result ORDER BY key")]
 

@@ -1,6 +1,6 @@
-"""How soon a handler runs: arrivals at a steady mean rate, whatever the engine does, to the handler's first line.
+"""Latency from a request to the first line of its handler, at a fixed mean rate of arrivals (open loop).
 
-A request's time begins when it was due to be sent, so that a stall counts for everyone it kept waiting.
+A request's time starts when the request was due to be sent, so a stall counts for every request that it delayed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from array import array
 from collections.abc import Generator
 
-from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.journal_file import results
 from bench.load import STAMP, Job, Report, percentiles
 from bench.server import Engine, ServerFailed, engine, load
@@ -25,14 +25,14 @@ def handler(event, context):
 """
 
 
-def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
+def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
         with scratch(options) as directory:
             with engine(directory, profile=options.profile) as server:
                 function = server.deploy("stamp", HANDLER)
-                say("latency: warming up")
+                progress("latency: warming up")
                 _warm_up(server, function, options.scaled(WARM_UP))
-                say(f"latency: {RATE} arrivals a second for {options.seconds:g} s")
+                progress(f"latency: {RATE} arrivals a second for {options.seconds:g} s")
                 report = load(_job(server, function, options))
                 server.wait_for_all(function, report.last)
             yield _figures(report, [json.loads(result) for result in results(directory)])
@@ -63,7 +63,7 @@ def _job(server: Engine, function: str, options: Options) -> Job:
 def _figures(report: Report, stamps: list[dict[str, int]]) -> Round:
     delays = array("d", ((one["began"] - one["due"]) / 1e9 for one in stamps if one["due"]))
     if len(delays) != report.requests:
-        raise ServerFailed(f"{len(delays)} of {report.requests} requests reached their handler")
+        raise ServerFailed(f"only {len(delays)} of {report.requests} requests reached their handler")
     start = percentiles(delays)
     return {
         "start p50": start.p50,
@@ -87,9 +87,9 @@ SCENARIO = Scenario(
         Figure(name="start worst", unit="ms"),
         Figure(name="answer p50", unit="ms to the 202"),
         Figure(name="answer p99", unit="ms to the 202"),
-        Figure(name="generator lag p99", unit="ms, contained above"),
+        Figure(name="generator lag p99", unit="ms, included in the above"),
         Figure(name="requests", unit="measured"),
     ),
     rounds=rounds,
-    note="from the moment a request was due to be sent; the disk's fsync is part of it",
+    note="measured from the moment a request was due to be sent; includes the disk's fsync",
 )

@@ -1,9 +1,9 @@
-"""The load generator: one process of its own, bare protocols on uvloop, requests built once, answers hardly parsed.
+"""Load generator: a separate process with raw protocols on uvloop. Requests are built once, replies barely parsed.
 
-Run as ``python -m bench.load``: a Job as JSON comes in on stdin, a Report goes out on stdout. Closed loop: each
-connection sends its next request when the last is answered. Open loop (``rate``): requests are due at moments drawn
-beforehand, whatever the server does; latency counts from the moment a request was *due*, so that a server which
-stalls cannot hide the requests it kept from being sent.
+Run as ``python -m bench.load``: reads a Job as JSON from stdin, writes a Report to stdout. Closed loop: each connection
+sends its next request when the last is answered. Open loop (``rate``): requests are due at random moments that do not
+depend on the server. Latency counts from the moment a request was *due*, so a stalling server cannot hide the requests
+that it delayed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import msgspec
 import uvloop
 from msgspec import Struct, field
 
-#: Stands in a body where the nanosecond at which the request was due shall stand; as long as that number.
+#: Placeholder in a body for the nanosecond at which the request was due; has as many digits as that number.
 STAMP = "1000000000000000000"
-#: Seconds that open requests get after the last one was due.
+#: Seconds that unanswered requests get after the last one was due.
 MAX_WAIT = 30.0
 
 
@@ -33,13 +33,13 @@ class Job(Struct, frozen=True, kw_only=True):
     body: str
     headers: dict[str, str] = field(default_factory=dict)
     connections: int = 64
-    count: int = 0  #: requests in all; 0 no bound
-    seconds: float = 60.0  #: no request begins after these
-    rate: float = 0.0  #: arrivals a second; 0 sends as fast as answers come
+    count: int = 0  #: number of requests; 0: no limit
+    seconds: float = 60.0  #: duration in which requests are sent
+    rate: float = 0.0  #: arrivals per second; 0: closed loop
 
 
 class Percentiles(Struct, frozen=True, kw_only=True):
-    """In milliseconds."""
+    """Percentiles in milliseconds."""
 
     p50: float = 0.0
     p90: float = 0.0
@@ -49,14 +49,14 @@ class Percentiles(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    requests: int  #: answered
-    began: float  #: when the first was sent, by the clock that all processes share (time.perf_counter)
-    seconds: float  #: from the first request to the last answer
+    requests: int  #: answered requests
+    began: float  #: time of the first request by ``time.perf_counter``, which all processes share
+    seconds: float  #: time between the first request and the last reply
     statuses: dict[int, int]
     latency: Percentiles
-    lag: Percentiles  #: how late the generator itself was, open loop only
-    cpu_seconds: float  #: of the generator, connecting left out
-    last: list[str]  #: the body of each connection's last answer
+    lag: Percentiles  #: delay of the generator itself, open loop only
+    cpu_seconds: float  #: CPU time of the generator, without connecting
+    last: list[str]  #: body of each connection's last reply
 
     @property
     def rate(self) -> float:
@@ -64,7 +64,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     @property
     def cpu_micros(self) -> float:
-        """Of the generator, per request."""
+        """CPU time of the generator per request."""
         return self.cpu_seconds / self.requests * 1e6 if self.requests else 0.0
 
 
@@ -80,7 +80,7 @@ def percentiles(seconds: array[float]) -> Percentiles:
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection with at most one request under way."""
+    """Keep-alive connection with at most one unanswered request."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport is not a subclass
 
     def data_received(self, data: bytes) -> None:
         if self._pieces:
@@ -127,7 +127,7 @@ def _length(data: bytes, head: int) -> int:
 
 
 class Load:
-    """What the connections share: what is left to send, and what came back."""
+    """Shared state of all connections: remaining requests, and results."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -135,7 +135,7 @@ class Load:
         self._ended = asyncio.Event()
         self._connections: list[Connection] = []
         self._free: deque[Connection] = deque()
-        self._overdue: deque[float] = deque()  #: due, and no connection free
+        self._overdue: deque[float] = deque()  #: due requests that wait for a free connection
         self._left = job.count or sys.maxsize
         self._open = 0
         self._stop_at = float("inf")
@@ -155,7 +155,7 @@ class Load:
         try:
             await asyncio.wait_for(self._ended.wait(), max_wait)
         except TimeoutError:
-            raise SystemExit(f"{self._open} requests were not answered within {max_wait:g} s") from None
+            raise SystemExit(f"{self._open} requests not answered within {max_wait:g} s") from None
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         return self._report(began, seconds, cpu)
 
@@ -185,7 +185,7 @@ class Load:
             last=[c.last.partition(b"\r\n\r\n")[2].decode() for c in self._connections if c.last],
         )
 
-    # --- what connections tell ------------------------------------------------------------------------------
+    # --- called by connections ------------------------------------------------------------------------------
 
     def answered(self, connection: Connection, status: int, due: float) -> None:
         now = time.perf_counter()
@@ -200,7 +200,7 @@ class Load:
         self._end_if_done()
 
     def lost(self, connection: Connection) -> None:
-        """Counted as status 0; the connection is not made anew."""
+        """Count an unanswered request of a lost connection as status 0. The connection is not replaced."""
         if connection.busy:
             connection.busy = False
             self._open -= 1
@@ -215,7 +215,7 @@ class Load:
         connection.send(self._request, now)
 
     def _pace(self, loop: asyncio.AbstractEventLoop, began: float) -> None:
-        # A thread, since the timers of both loops are only good for a millisecond.
+        # Runs in a thread, because timers of event loops have a resolution of a millisecond only.
         random, due = Random(20), began
         while self._left > 0:
             due += random.expovariate(self._job.rate)
@@ -248,7 +248,7 @@ class Load:
 
 
 def build(job: Job) -> bytes:
-    """The request as it goes over the wire."""
+    """Return the request in bytes."""
     body = job.body.encode()
     headers = {"Host": f"127.0.0.1:{job.port}", "Content-Type": "application/json", **job.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -1,4 +1,4 @@
-"""The machine that a figure was measured on, and what the kernel tells of a process."""
+"""Properties of the machine, and resource usage of processes from the kernel."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _SYNCS = 100
 
 class Machine(Struct, frozen=True, kw_only=True):
     processor: str
-    cores: int  #: that this process may use
+    cores: int  #: cores available to this process
     memory_mb: int
     kernel: str
     python: str
     sqlite: str
-    filesystem: str  #: of the data directories
-    fsync_ms: float  #: of 4 KB appended there, median
+    filesystem: str  #: file system of the data directories
+    fsync_ms: float  #: median time to append and sync 4 KB there
 
 
 class Cpu(Struct, frozen=True, kw_only=True):
-    """Seconds on a processor."""
+    """CPU time in seconds."""
 
-    loop: float  #: the main thread
-    threads: float  #: all others, the journal's writer above all
-    children: float  #: of children that live now
+    loop: float  #: main thread
+    threads: float  #: other threads, mainly the journal's writer
+    children: float  #: running child processes
 
     def since(self, before: Cpu) -> Cpu:
         return Cpu(
@@ -42,7 +42,7 @@ class Cpu(Struct, frozen=True, kw_only=True):
         )
 
 
-def look(directory: Path) -> Machine:
+def inspect_machine(directory: Path) -> Machine:
     return Machine(
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)),
@@ -56,7 +56,7 @@ def look(directory: Path) -> Machine:
 
 
 def measure_fsync(directory: Path) -> float:
-    """Milliseconds, median."""
+    """Return the median time to append and sync 4 KB, in milliseconds."""
     taken = []
     with tempfile.NamedTemporaryFile(dir=directory) as file:
         for _ in range(_SYNCS):
@@ -89,7 +89,7 @@ def _filesystem(directory: Path) -> str:
 
 
 def memory_mb(pid: int, field: str = "VmRSS") -> float:
-    """Resident memory; ``VmHWM`` is its peak."""
+    """Return the resident memory in MB; with ``field="VmHWM"`` its peak."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) / 1024
@@ -97,7 +97,7 @@ def memory_mb(pid: int, field: str = "VmRSS") -> float:
 
 
 def wakeups(pid: int) -> int:
-    """How often a thread of it has slept and been woken."""
+    """Return how often the process's threads have slept and been woken."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         for line in (task / "status").read_text().splitlines():
@@ -112,17 +112,17 @@ def cpu_of(pid: int) -> Cpu:
         with suppress(FileNotFoundError, ProcessLookupError):
             seconds = _on_processor(task)
             loop, threads = (loop + seconds, threads) if task.name == str(pid) else (loop, threads + seconds)
-            children += sum(_of_all(child) for child in (task / "children").read_text().split())
+            children += sum(_tree_seconds(child) for child in (task / "children").read_text().split())
     return Cpu(loop=loop, threads=threads, children=children)
 
 
-def _of_all(pid: str) -> float:
-    """Of a process and of all that it started and still lives: instances may be children of a template."""
+def _tree_seconds(pid: str) -> float:
+    """Return CPU seconds of a process and its running descendants; instances may be children of a template."""
     seconds = 0.0
     with suppress(FileNotFoundError, ProcessLookupError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             seconds += _on_processor(task)
-            seconds += sum(_of_all(child) for child in (task / "children").read_text().split())
+            seconds += sum(_tree_seconds(child) for child in (task / "children").read_text().split())
     return seconds
 
 

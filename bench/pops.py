@@ -1,6 +1,6 @@
-"""The cost of choosing the next of a backlog: run queue and scheduler over the real journal, nothing executed.
+"""Cost of choosing the next invocation of a backlog: run queue and scheduler on the real journal, without execution.
 
-Run as ``python -m bench.pops DIRECTORY FUNCTION COUNT``, in a process of its own; prints microseconds as JSON.
+Run in a separate process as ``python -m bench.pops DIRECTORY FUNCTION COUNT``. Prints microseconds as JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engine.storage.sqlite import locked, open_storage
 
 
 async def measure(directory: Path, function_id: int, count: int) -> dict[str, float]:
-    """``pop`` is the mean with all reading from disk; ``first`` is from the start of recovery to the first."""
+    """Return microseconds: ``pop`` is the mean, reads from disk included; ``first`` is recovery and the first pop."""
     with locked(directory):
         async with open_storage(directory) as storage, anyio.create_task_group() as tasks:
             await tasks.start(storage.writer.run)

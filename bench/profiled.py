@@ -1,7 +1,7 @@
-"""An engine under cProfile: ``python -m bench.profiled FILE --data-dir DIR --port N --log-format json``.
+"""Engine under cProfile: ``python -m bench.profiled FILE --data-dir DIR --port N --log-format json``.
 
-Only the loop's thread is seen. The profiler's own cost is charged to calls, so small functions look dearer than they
-are: compare places, and take absolute times from the CPU figures of a run without it.
+Profiles the event loop's thread only. The profiler adds its own cost to each call, so small functions appear more
+expensive than they are. Compare functions with each other, and take absolute times from a run without the profiler.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How soon an engine serves again on a million queued invocations: at a start, and after kill -9 while it works."""
+"""Recovery time of an engine with a million queued invocations, after a regular stop and after kill -9."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 
 import anyio
 
-from bench.harness import Figure, Options, Round, Say, Scenario, scratch
+from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.journal_file import fill
 from bench.server import MAX_WAIT, Engine, ServerFailed, engine
 
 ROWS = 1_000_000
-FUNCTION = 1  #: the first that a new data directory gives
-#: Share of the backlog that must be left for a start to count.
+FUNCTION = 1  #: id of the first function in a new data directory
+#: Fraction of the backlog that must remain for a start to count.
 LEFT = 0.5
-#: Runs that are seen before the engine is killed.
+#: Runs that are observed before the engine is killed.
 SEEN = 200
-#: The functions tell by a pipe of the host, which a sandbox would hide from them.
-WALLS = {"FUNCTIOND_EXECUTOR__ISOLATION": "process"}
-#: Each run tells when it began, for as long as someone listens.
+#: Functions write to a named pipe of the host, which a sandbox would hide.
+ENVIRONMENT = {"FUNCTIOND_EXECUTOR__ISOLATION": "process"}
+#: Writes the time of each run to the pipe while a reader has it open.
 HANDLER = """import os, struct, time
 
 def handler(event, context):
@@ -44,19 +44,19 @@ def handler(event, context):
 """
 
 
-def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
-    with scratch(options) as place:
-        pipe, directory = place / "pipe", place / "data"
+def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
+    with scratch(options) as folder:
+        pipe, directory = folder / "pipe", folder / "data"
         os.mkfifo(pipe)
-        with engine(directory, **WALLS) as server:
-            function = server.deploy("tell", HANDLER.format(pipe=str(pipe)))
+        with engine(directory, **ENVIRONMENT) as server:
+            function = server.deploy("report", HANDLER.format(pipe=str(pipe)))
         rows = options.scaled(ROWS)
-        say(f"recovery: queueing {rows:,} invocations")
+        progress(f"recovery: queueing {rows:,} invocations")
         anyio.run(partial(fill, directory, FUNCTION, rows))
         while True:
-            say("recovery: start, then kill -9")
+            progress("recovery: start, then kill -9")
             after_stop = _start(directory, pipe, function, rows, kill=True)
-            say("recovery: start after kill -9")
+            progress("recovery: start after kill -9")
             after_kill = _start(directory, pipe, function, rows, kill=False)
             yield {
                 "first 202": after_stop[0],
@@ -68,9 +68,9 @@ def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
 
 
 def _start(directory: Path, pipe: Path, function: str, rows: int, *, kill: bool) -> tuple[float, float, float]:
-    """Seconds from the start of the process to the first 202, and to the first run; and how many were queued."""
+    """Return seconds from the process's start to the first 202 and to the first run, and the number queued."""
     with _listening(pipe) as listener:
-        server = Engine(directory, **WALLS)
+        server = Engine(directory, **ENVIRONMENT)
         try:
             server.wait_until_serving()
             server.call("POST", f"{function}/invocations-async", {})
@@ -86,22 +86,23 @@ def _start(directory: Path, pipe: Path, function: str, rows: int, *, kill: bool)
 
 
 def check_backlog(server: Engine, rows: int) -> float:
-    """How many it started on: earlier starts have run some, and on few the figures would mean nothing.
+    """Return the number of invocations that were queued at the start. Raises ServerFailed if too few remain.
 
-    The engine is asked, not the file: a reader would do the recovery of the log that the engine is timed for.
+    Earlier starts have run some of them, and figures for a short backlog would be meaningless. The number is from the
+    engine's metrics, because reading the file would perform the recovery of SQLite's log that is to be measured.
     """
-    known = server.metric("backlog_invocations") + server.metric("started_total")
-    if known < rows * LEFT:
-        raise ServerFailed(f"the engine started on {known:,.0f} queued invocations, of {rows:,}")
-    return known
+    queued = server.metric("backlog_invocations") + server.metric("started_total")
+    if queued < rows * LEFT:
+        raise ServerFailed(f"the engine started on {queued:,.0f} queued invocations of {rows:,}; use a larger --scale")
+    return queued
 
 
 @contextmanager
 def _listening(pipe: Path) -> Iterator[int]:
-    # Opened for writing too: a reader whose last writer went away would see the end, again and again.
+    # Opened for writing too, because a reader without any writer would read the end of the file repeatedly.
     listener = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
     try:
-        with suppress(BlockingIOError):  # what was said to the last listener is old
+        with suppress(BlockingIOError):  # discard times of earlier runs
             while os.read(listener, 1 << 16):
                 pass
         yield listener
@@ -110,7 +111,10 @@ def _listening(pipe: Path) -> Iterator[int]:
 
 
 def _moments(listener: int, count: int, *, since: int) -> list[int]:
-    """When the next runs began, in nanoseconds, earliest first; what a dead engine's last child says is passed over."""
+    """Return start times of the next runs in nanoseconds, earliest first.
+
+    Times before ``since`` are ignored; instances of a killed engine may still write some.
+    """
     moments: list[int] = []
     while len(moments) < count:
         readable, _, _ = select.select([listener], [], [], MAX_WAIT)
@@ -123,7 +127,7 @@ def _moments(listener: int, count: int, *, since: int) -> list[int]:
 
 SCENARIO = Scenario(
     name="recovery",
-    title=f"a start on {ROWS:,} queued invocations, from the process's start",
+    title=f"start on {ROWS:,} queued invocations, from the process's start",
     figures=(
         Figure(name="first 202", unit="s", at_most=1),
         Figure(name="first run", unit="s"),
@@ -132,5 +136,5 @@ SCENARIO = Scenario(
         Figure(name="queued", unit="invocations at the start"),
     ),
     rounds=rounds,
-    note="interpreter and imports included; the file's pages may still be in the kernel's cache",
+    note="includes interpreter and imports; the file's pages may still be in the kernel's cache",
 )

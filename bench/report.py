@@ -1,4 +1,4 @@
-"""What people and programs read of a run: tables in a terminal, everything in a JSON file."""
+"""Reports of a run: tables in a terminal, and all figures in a JSON file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def show(console: Console, scenario: Scenario, measured: Sequence[Measured]) -> 
 
 
 def show_profile(console: Console, file: str) -> None:
-    """The dearest functions of the engine's loop, by their own time."""
+    """Print the most expensive functions of the engine's loop, by their own time."""
     stats = pstats.Stats(file, stream=console.file)
     stats.sort_stats("tottime").print_stats(_LINES)
     console.print(f"profile kept in {file}", highlight=False)
@@ -58,7 +58,7 @@ def write_json(file: Path, results: Results) -> None:
 
 
 def number(value: float) -> str:
-    """Three digits that count."""
+    """Format a value with three significant digits, or as an integer from 100 on."""
     if value and abs(value) < 100:
         return f"{value:.3g}"
     return f"{value:,.0f}"

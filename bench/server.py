@@ -1,4 +1,4 @@
-"""Server processes to measure: an engine as anyone starts it, and the bare Starlette application beside it."""
+"""Server processes to measure: an engine, started as by a user, and the Starlette baseline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import msgspec
 from bench.load import Job, Report
 
 PROJECT = "bench"
-#: Seconds that a process gets to start, to end, and to do what is waited for.
+#: Seconds that a process gets to start, to stop, or to reach an awaited state.
 MAX_WAIT = 120.0
 
 NOOP = "def handler(event, context):\n    return ''\n"
@@ -31,11 +31,11 @@ HELD = "import time\ndef handler(event, context):\n    time.sleep(3600)\n"
 
 
 class ServerFailed(Exception):
-    """A process that was to be measured did not do its part."""
+    """A measured process failed or was too slow."""
 
 
 class Process:
-    """A server that says on stderr, as a JSON line, when it serves and on which port."""
+    """Server process that announces its port as a JSON line with the event "serving" on stderr."""
 
     def __init__(self, command: Sequence[str], **environment: str) -> None:
         self._last: deque[str] = deque(maxlen=20)
@@ -63,7 +63,7 @@ class Process:
             raise ServerFailed("the server did not start:\n" + "".join(self._last))
 
     def stop(self) -> None:
-        """In an orderly way."""
+        """Stop the server by SIGTERM. Raises ServerFailed, after killing it, if it does not exit."""
         self._popen.send_signal(signal.SIGTERM)
         try:
             self._popen.wait(MAX_WAIT)
@@ -78,7 +78,7 @@ class Process:
         self._reap()
 
     def end(self) -> None:
-        """Whatever has become of it."""
+        """Stop the server unless it has exited, and release its resources."""
         if self._popen.poll() is None:
             self.stop()
         else:
@@ -100,7 +100,7 @@ class Process:
 
 
 class Engine(Process):
-    """An engine process and its API; ``profile`` names a file for the statistics of cProfile."""
+    """Engine process and its API. ``profile`` is the file for statistics of cProfile; empty: no profiling."""
 
     def __init__(self, directory: Path, *, profile: str = "", **environment: str) -> None:
         module = ["bench.profiled", profile] if profile else ["engine", "serve"]
@@ -117,11 +117,11 @@ class Engine(Process):
         finally:
             connection.close()
         if answer.status >= 300:
-            raise ServerFailed(f"{method} {path} was answered {answer.status}: {text[:500]!r}")
+            raise ServerFailed(f"{method} {path} returned {answer.status}: {text[:500]!r}")
         return json.loads(text) if text.startswith((b"{", b"[")) else text.decode()
 
     def metric(self, name: str) -> float:
-        """One figure without labels of the engine's own."""
+        """Return the value of an engine metric without labels. Raises ServerFailed if it does not exist."""
         text: str = self.call("GET", "/metrics")
         for line in text.splitlines():
             key, _, value = line.partition(" ")
@@ -130,11 +130,11 @@ class Engine(Process):
         raise ServerFailed(f"the engine has no metric {name}")
 
     def commits(self) -> tuple[float, float]:
-        """How many there were, and what they carried."""
+        """Return the number of commits, and of rows in them."""
         return self.metric("commit_rows_count"), self.metric("commit_rows_sum")
 
     def deploy(self, name: str, source: str, *, instances: int = 400) -> str:
-        """Create a function; gives the path of its resource."""
+        """Create a function and return its path in the API."""
         body = {
             "func_name": name,
             "package": "default",
@@ -150,23 +150,23 @@ class Engine(Process):
         return f"/v2/{PROJECT}/fgs/functions/{quote(f'urn:fss:local-1:{PROJECT}:function:default:{name}', safe=':')}"
 
     def wait_for(self, function: str, request_id: str) -> None:
-        """Return when that invocation has ended, or after a minute."""
+        """Return when an invocation has ended, or after a minute."""
         self.call("GET", f"{function}/async-invocations/{request_id}?wait=60")
 
     def wait_for_all(self, function: str, last: Sequence[str]) -> None:
-        """Return when everything accepted has ended; ``last`` are the replies to the latest requests."""
+        """Return when all accepted invocations have ended; ``last`` are the replies to the latest requests."""
         for reply in last:
             self.wait_for(function, json.loads(reply)["request_id"])
         while active := self.call("GET", f"{function}/active-async-invocations")["invocations"]:
             self.wait_for(function, active[-1]["request_id"])
 
     def ended(self, function: str, status: str = "SUCCESS") -> int:
-        """How many have ended so."""
+        """Return how many invocations have ended with this status."""
         return int(self.call("GET", f"{function}/async-invocations?status={status}&limit=1")["count"])
 
 
 def until(true: Callable[[], bool], problem: str) -> None:
-    """Return once it is so. Raises ServerFailed, with the problem in words, if that takes too long."""
+    """Return when ``true()`` holds. Raises ServerFailed with ``problem`` after ``MAX_WAIT`` seconds."""
     deadline = time.perf_counter() + MAX_WAIT
     while not true():
         if time.perf_counter() > deadline:
@@ -186,7 +186,7 @@ def engine(directory: Path, *, profile: str = "", **environment: str) -> Iterato
 
 @contextmanager
 def starlette() -> Iterator[Process]:
-    """An empty POST on the same stack: uvicorn, httptools, uvloop."""
+    """Run the baseline: an empty POST on uvicorn, httptools and uvloop."""
     server = Process(["bench.baseline"])
     try:
         server.wait_until_serving()
@@ -203,5 +203,5 @@ def load(job: Job) -> Report:
         raise ServerFailed(f"the load generator failed: {done.stderr.decode()[-1000:]}")
     report = msgspec.json.decode(done.stdout, type=Report)
     if set(report.statuses) - {200, 202}:
-        raise ServerFailed(f"requests were refused or lost, by status: {report.statuses}")
+        raise ServerFailed(f"requests were rejected or lost; count by status: {report.statuses}")
     return report

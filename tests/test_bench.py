@@ -20,7 +20,7 @@ from bench.__main__ import SCENARIOS, find, main
 from bench.harness import Figure, Measured, Options, run, summarise
 from bench.intake import SOURCES
 from bench.load import STAMP, Job, Load, build, percentiles
-from bench.machine import cpu_of, look, wakeups
+from bench.machine import cpu_of, inspect_machine, wakeups
 from bench.recovery import check_backlog
 from bench.report import number
 from bench.server import NOOP, ServerFailed, engine, load, starlette
@@ -168,7 +168,7 @@ def test_small_numbers_keep_three_digits() -> None:
 
 
 def test_the_machine_is_named(tmp_path: Path) -> None:
-    machine = look(tmp_path)
+    machine = inspect_machine(tmp_path)
 
     assert machine.cores >= 1
     assert machine.fsync_ms > 0

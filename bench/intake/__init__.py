@@ -1,7 +1,7 @@
-"""How many events a second sources bring into the journal.
+"""Rate of events from sources to the journal.
 
-What is accepted is queued, and not executed meanwhile, but for the calls of a gateway that wait for it. A source adds a
-module with a ``SOURCE`` to this folder, and its name to the list.
+Accepted events are queued and not executed, except for synchronous calls of a gateway. To add a source, add a module
+with a ``SOURCE`` to this package, and its name to ``NAMES``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from importlib import import_module
 
-from bench.harness import Options, Round, Say, Scenario
+from bench.harness import Options, Progress, Round, Scenario
 from bench.intake.source import Source
 from engine.metrics.prometheus import configure_logging
 
@@ -18,13 +18,13 @@ SOURCES: dict[str, Source] = {name: import_module(f"bench.intake.{name}").SOURCE
 ABSENT = {name: why for name, source in SOURCES.items() if (why := source.absent())}
 
 
-def rounds(options: Options, say: Say) -> Generator[Round, None, None]:
+def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     configure_logging("console", "error")
     while True:
         found: Round = {}
         for name, source in SOURCES.items():
             if name not in ABSENT:
-                say(f"intake: {source.what}")
+                progress(f"intake: {source.description}")
                 found |= source.measure(options)
         yield found
 
@@ -36,10 +36,10 @@ SCENARIO = Scenario(
     rounds=rounds,
     note="; ".join(
         (
-            "pull: made up, so many in a batch",
-            "dis, kafka, rabbitmq, dds: messages or changes, 100 in an event; lts: lines, 75 KB in an event",
-            "what is posted: 64 connections",
-            *(f"{name} is left out: {why}" for name, why in ABSENT.items()),
+            "pull: generated events, by batch size",
+            "dis, kafka, rabbitmq, dds: messages or changes, 100 per event; lts: lines, 75 KB per event",
+            "posted events: 64 connections",
+            *(f"{name} not measured: {why}" for name, why in ABSENT.items()),
         )
     ),
 )

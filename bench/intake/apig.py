@@ -1,4 +1,4 @@
-"""Requests to a gateway's API: taken for later, and answered by the function; the engine's own API beside them."""
+"""Requests to an API of the gateway, asynchronous and synchronous, compared with the engine's own API."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _free_port() -> int:
 
 
 SOURCE = Source(
-    what="requests to a gateway, and to the API",
+    description="requests to a gateway, and to the API",
     figures=(*figures("apig async"), *figures("API async"), *CALLS),
     measure=measure,
 )

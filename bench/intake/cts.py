@@ -1,4 +1,4 @@
-"""Traces that others push."""
+"""Traces that are pushed to the engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.load import STAMP
 TRACE = {"trace_id": STAMP, "service_type": "ECS", "resource_type": "ecs", "trace_name": "stop", "request": TEXT}
 
 SOURCE = Source(
-    what="traces that are pushed",
+    description="traces that are pushed",
     figures=figures("cts"),
     measure=posted("cts", "CTS", {"name": "n", "operations": ["ECS:ecs:stop"]}, "/triggers/cts", json.dumps(TRACE)),
 )

@@ -1,4 +1,4 @@
-"""Changes that a collection of a real server has kept while the engine was away."""
+"""Changes of a collection on a real server, made while the engine was stopped."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CHANGES = 20_000
 
 def absent() -> str:
     if not all(find_spec(name) for name in ("pymongo", "pytest")):
-        return "pip install -e '.[dev]' brings its client"
+        return "install its client with pip install -e '.[dev]'"
     from tests.support.mongo_server import home
 
-    return "" if home().is_dir() else "python -m pytest tests/plugins/dds/test_dds.py brings a server"
+    return "" if home().is_dir() else "install a server with python -m pytest tests/plugins/dds/test_dds.py"
 
 
 def measure(options: Options) -> Round:
@@ -32,8 +32,8 @@ async def _measure(options: Options) -> Round:
 
     with scratch(options) as directory:
         async with mongo_server(directory / "mongo") as server, server.client() as client:
-            place = {"db_name": DATABASE, "collection_name": COLLECTION, "instance_addrs": [server.address]}
-            data = {"instance_id": "i", "db_password": PASSWORD, "batch_size": BATCH_SIZE, **place}
+            collection = {"db_name": DATABASE, "collection_name": COLLECTION, "instance_addrs": [server.address]}
+            data = {"instance_id": "i", "db_password": PASSWORD, "batch_size": BATCH_SIZE, **collection}
 
             def begin() -> None:
                 with engine(directory / "data") as first:
@@ -54,4 +54,4 @@ def _records(event: Any) -> int:
     return len(event["records"])
 
 
-SOURCE = Source(what="changes of documents", figures=figures("dds"), measure=measure, absent=absent)
+SOURCE = Source(description="changes of documents", figures=figures("dds"), measure=measure, absent=absent)

@@ -1,4 +1,4 @@
-"""Records that are put into the engine's own stream, some at a time, and read from there."""
+"""Records that are put into a stream of the engine in small batches, and read from it."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ def _count(event: Any) -> int:
     return len(event["Message"]["records"])
 
 
-SOURCE = Source(what="records put into a stream", figures=figures("dis"), measure=measure)
+SOURCE = Source(description="records put into a stream", figures=figures("dis"), measure=measure)

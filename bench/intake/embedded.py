@@ -1,4 +1,4 @@
-"""An engine in this process, for sources that a test program can't reach from outside."""
+"""Engine in this process, for sources that cannot be driven from another process."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SOURCE_CODE = b"def handler(event, context):\n    return event\n"
 async def running(
     directory: Path, plugins: Iterable[Plugin] = (), *, clock: Clock | None = None, **settings: Any
 ) -> AsyncIterator[EngineParts]:
-    """It executes nothing."""
-    named = {name.replace("__", "."): value for name, value in settings.items()}
-    whole = load_settings(overrides={"storage.data_dir": str(directory), "grace": 0, **named})
-    async with run_engine(whole, plugins=plugins, clock=clock) as engine:
-        engine.scheduler.hold("only what comes in is measured")
+    """Run an engine that accepts events but executes nothing. ``__`` in names of settings stands for a dot."""
+    overrides = {name.replace("__", "."): value for name, value in settings.items()}
+    loaded = load_settings(overrides={"storage.data_dir": str(directory), "grace": 0, **overrides})
+    async with run_engine(loaded, plugins=plugins, clock=clock) as engine:
+        engine.scheduler.hold("only intake is measured")
         yield engine
 
 
 async def create(engine: EngineParts, kind: str, data: dict[str, Any]) -> None:
-    """A function, and a trigger of it."""
+    """Create a function and a trigger of it."""
     function = Function(
         function_id=0,
         project="default",

@@ -1,4 +1,4 @@
-"""CloudEvents, one in a request."""
+"""CloudEvents, one per request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EVENT = {"id": STAMP, "source": "shop", "specversion": "1.0", "type": "paid", "d
 HEADERS = {"Content-Type": "application/cloudevents+json"}
 
 SOURCE = Source(
-    what="CloudEvents",
+    description="CloudEvents",
     figures=figures("eventgrid"),
     measure=posted("eventgrid", "EVENTGRID", {"channel_id": "c"}, "/triggers/eventgrid/c", json.dumps(EVENT), HEADERS),
 )

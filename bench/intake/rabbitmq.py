@@ -1,4 +1,4 @@
-"""Messages that have come to a trigger's queue, at a real broker, while the engine was away."""
+"""Messages in a trigger's queue on a real broker, sent while the engine was stopped."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MESSAGES = 20_000
 
 def absent() -> str:
     if not all(find_spec(name) for name in ("aiormq", "cryptography", "pytest")):
-        return "pip install -e '.[dev]' brings its client"
+        return "install its client with pip install -e '.[dev]'"
     from tests.support.rabbit_broker import PROGRAM
 
-    return "" if Path(PROGRAM).exists() else "apt-get install rabbitmq-server"
+    return "" if Path(PROGRAM).exists() else "install a broker with apt-get install rabbitmq-server"
 
 
 def measure(options: Options) -> Round:
@@ -41,4 +41,4 @@ def measure(options: Options) -> Round:
             return watch.figures("rabbitmq", messages)
 
 
-SOURCE = Source(what="messages of RabbitMQ", figures=figures("rabbitmq"), measure=measure, absent=absent)
+SOURCE = Source(description="messages of RabbitMQ", figures=figures("rabbitmq"), measure=measure, absent=absent)

@@ -1,4 +1,4 @@
-"""Messages published to a topic of the engine's own."""
+"""Messages published to a topic of the engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def create(server: Engine) -> None:
 
 
 SOURCE = Source(
-    what="messages of a topic",
+    description="messages of a topic",
     figures=figures("smn"),
     measure=posted(
         "smn",

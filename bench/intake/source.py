@@ -1,4 +1,4 @@
-"""What every source of the scenario is, and the ways that several are measured: posted to, or drained."""
+"""Sources of the scenario ``intake``, and helpers to measure them: posting requests, or draining a store."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from bench.machine import cpu_of
 from bench.server import HELD, MAX_WAIT, PROJECT, Engine, engine, load, until
 
 CONNECTIONS = 64
-#: What an event has beside its envelope.
+#: Content of an event without its envelope.
 TEXT = "x" * 191
-#: Messages in one event at the most, of sources that make one of many.
+#: Maximum messages per event, for sources that combine messages.
 BATCH_SIZE = 100
-#: Messages in a request to a stream.
+#: Messages per request to a stream.
 PUT = 10
 
-Count = Callable[[Any], int]  #: how many messages an event has
+Count = Callable[[Any], int]  #: returns the number of messages in an event
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    what: str  #: for people who wait
+    description: str  #: text of the progress message
     figures: tuple[Figure, ...]
     measure: Callable[[Options], Round]
-    absent: Callable[[], str] = lambda: ""  #: why it can't be measured here
+    absent: Callable[[], str] = lambda: ""  #: returns the reason why it cannot be measured here, or ""
 
 
 def figures(name: str) -> tuple[Figure, ...]:
@@ -40,7 +40,7 @@ def figures(name: str) -> tuple[Figure, ...]:
 
 
 class Listening:
-    """A trigger whose source runs, on a function that executes nothing to speak of."""
+    """Trigger with a running source, on a function whose only instance sleeps."""
 
     def __init__(self, server: Engine, kind: str, data: Mapping[str, Any]) -> None:
         urn = server.deploy("held", HELD, instances=1).rpartition("/")[2]
@@ -51,12 +51,12 @@ class Listening:
         until(lambda: server.call("GET", self._state)["state"] == "running", f"the source of {kind} did not run")
 
     def accepted(self, events: int) -> None:
-        """Return once there were so many."""
-        until(lambda: self._server.call("GET", self._state)["accepted"] >= events, f"{events} events did not come")
+        """Return when the trigger has accepted ``events`` events."""
+        until(lambda: self._server.call("GET", self._state)["accepted"] >= events, f"{events} events not accepted")
 
 
 class Watch:
-    """Time, and work of an engine's loop, from now on."""
+    """Measurement of elapsed time and of CPU time of an engine's loop, from construction on."""
 
     def __init__(self, server: Engine) -> None:
         self._server, self._used, self._began = server, cpu_of(server.pid), time.perf_counter()
@@ -75,14 +75,17 @@ def posted(
     headers: Mapping[str, str] | None = None,
     before: Callable[[Engine], object] = lambda server: None,
 ) -> Callable[[Options], Round]:
-    """Measures what is posted to a path, in which ``{trigger}`` is the trigger's id. ``before`` makes what is there."""
+    """Return a measurement of requests posted to a path, in which ``{trigger}`` stands for the trigger's id.
+
+    ``before`` is called with the engine before the trigger is created.
+    """
 
     def measure(options: Options) -> Round:
         with scratch(options) as directory, engine(directory, profile=options.profile) as server:
             before(server)
             trigger = Listening(server, kind, data)
-            where = path.format(trigger=trigger.trigger_id)
-            found, requests = flood(server, name, server.port, where, body, options, headers)
+            url_path = path.format(trigger=trigger.trigger_id)
+            found, requests = flood(server, name, server.port, url_path, body, options, headers)
             trigger.accepted(requests)
             return found
 
@@ -98,7 +101,7 @@ def flood(
     options: Options,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[Round, int]:
-    """As many requests as are answered; gives their number, too."""
+    """Send requests as fast as they are answered, and return the figures and the number of requests."""
     before = cpu_of(server.pid)
     job = Job(
         port=port,
@@ -114,7 +117,7 @@ def flood(
 
 
 def streamed(server: Engine, data: Path, name: str, path: str, body: str, requests: int, count: Count) -> Round:
-    """So many requests, of ``PUT`` messages each, until all of these are in the journal."""
+    """Send ``requests`` requests of ``PUT`` messages each, and measure until all messages are in the journal."""
     watch = Watch(server)
     load(Job(port=server.port, path=path, body=body, connections=CONNECTIONS, seconds=MAX_WAIT, count=requests))
     wait_for_messages(data, requests * PUT, count)
@@ -122,7 +125,7 @@ def streamed(server: Engine, data: Path, name: str, path: str, body: str, reques
 
 
 def wait_for_messages(data: Path, messages: int, count: Count) -> None:
-    """Return once the journal's events have so many."""
+    """Return when the events in the journal contain ``messages`` messages."""
     last = found = 0
 
     def all_there() -> bool:
@@ -131,15 +134,15 @@ def wait_for_messages(data: Path, messages: int, count: Count) -> None:
             last, found = key, found + count(msgspec.json.decode(event))
         return found >= messages
 
-    until(all_there, f"{messages} messages did not come")
+    until(all_there, f"{messages} messages not in the journal")
 
 
 def in_records(event: Any) -> int:
-    """As events of brokers have them."""
+    """Return the number of messages in a broker's event."""
     return sum(len(record["messages"]) for record in event["records"])
 
 
 def _events(data: Path, after: int) -> list[tuple[int, bytes]]:
-    """All behind a key, in their order."""
+    """Return keys and payloads after a key, in order."""
     with closing(sqlite3.connect(f"file:{data}/journal.db?mode=ro", uri=True, timeout=10)) as database:
         return database.execute("SELECT key, body FROM payload WHERE key > ? ORDER BY key", (after,)).fetchall()

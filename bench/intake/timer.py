@@ -1,4 +1,4 @@
-"""A timer of each second, all of whose due times of a while are caught up at once: as fast as it can fire."""
+"""Timer that fires every second and catches up all missed times at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def measure(options: Options) -> Round:
 
 
 SOURCE = Source(
-    what="a timer that catches up",
+    description="a timer that catches up",
     figures=(Figure(name="timer", unit="events/s"),),
     measure=measure,
 )

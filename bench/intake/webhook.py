@@ -1,4 +1,4 @@
-"""Requests signed as GitHub does, whose signature is that of the body alone: each has an id of its own."""
+"""Signed requests in GitHub's scheme. The signature covers the body only, so requests differ by their delivery id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADERS = {
 OPTIONS = {"name": "n", "secret": SECRET, "scheme": "github"}
 
 SOURCE = Source(
-    what="signed requests",
+    description="signed requests",
     figures=figures("webhook"),
     measure=posted("webhook", "WEBHOOK", OPTIONS, "/triggers/webhook/{trigger}", TEXT, HEADERS),
 )
