@@ -147,7 +147,7 @@ class CodeStore:
         if source.kind == "inline":
             await self._in_thread(lambda: package.write_bytes(decoded(source.file, INLINE_LIMIT) or left_out()))
         elif source.kind == "zip":
-            await self._in_thread(lambda: package.write_bytes(_given(source)))
+            await self._in_thread(lambda: package.write_bytes(_zip_content(source)))
         elif source.kind == "obs":
             await self._fetch(source.url, package)
         else:
@@ -269,7 +269,7 @@ def decoded(text: str, limit: int) -> bytes:
     return bytes(content)
 
 
-def _given(source: CodeSource) -> bytes:
+def _zip_content(source: CodeSource) -> bytes:
     content = decoded(source.file, PACKAGE_LIMIT)
     if not content:
         raise CodeMissing("zip")

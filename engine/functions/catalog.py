@@ -23,7 +23,7 @@ from engine.code.quota import CodeQuota
 from engine.code.store import CodeSource, CodeStore
 from engine.errors import FunctionExists, InvalidField, TooManyFunctions
 from engine.functions.function_index import FunctionIndex, Name, name_of
-from engine.functions.function_rules import MayRunLong, check_dependencies, check_function, run_alike
+from engine.functions.function_rules import MayRunLong, check_dependencies, check_function, equal_for_instances
 from engine.functions.function_rules import listed as listed
 from engine.functions.function_rules import priority_cap as priority_cap
 from engine.functions.function_rules import weight as weight
@@ -131,7 +131,7 @@ class Catalog(FunctionIndex):
             details = {name: value for name, value in {**old.details, **given}.items() if value is not UNSET}
             changes = {**changes, "details": details, "modified_at": self._clock.now()}
             function = self._with_dependencies(msgspec.structs.replace(old, **changes), given)
-            if not run_alike(old, function):
+            if not equal_for_instances(old, function):
                 function = msgspec.structs.replace(function, revision=self.next_revision(old.function_id))
             self._check(function)
             if function.runtime != old.runtime:

@@ -103,17 +103,17 @@ def request_limit(function: Function, *, shared_port: bool) -> int:
     return instances if instances < 0 else instances * function.concurrent_num
 
 
-def run_alike(one: Function, other: Function) -> bool:
+def equal_for_instances(one: Function, other: Function) -> bool:
     """Return whether an instance of one may serve the other: no difference is visible to an instance."""
-    return _as_run(one) == _as_run(other)
+    return _without_unused(one) == _without_unused(other)
 
 
-def publish_alike(one: Function, other: Function) -> bool:
+def equal_as_versions(one: Function, other: Function) -> bool:
     """Return whether both would publish as the same version: equal code and configuration."""
-    return run_alike(one, other) and (one.description, one.details) == (other.description, other.details)
+    return equal_for_instances(one, other) and (one.description, one.details) == (other.description, other.details)
 
 
-def _as_run(function: Function) -> Function:
+def _without_unused(function: Function) -> Function:
     """Return the function with every field that does not affect execution at its default."""
     return msgspec.structs.replace(
         function,

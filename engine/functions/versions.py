@@ -15,7 +15,7 @@ from engine.code.store import CodeStore
 from engine.errors import InvalidField, NothingToPublish, TooManyVersions, VersionExists, VersionInUse
 from engine.functions.alias_rules import check_version_name
 from engine.functions.catalog import Catalog, alias_resource
-from engine.functions.function_rules import publish_alike
+from engine.functions.function_rules import equal_as_versions
 from engine.model import CodePackage, Function
 from engine.model.clock import Clock
 from engine.model.identity import Identity
@@ -104,7 +104,7 @@ class Versions:
         taken = {one.version for one in published}
         if name in taken:
             raise VersionExists(name)
-        if published and publish_alike(latest, published[-1]):
+        if published and equal_as_versions(latest, published[-1]):
             raise NothingToPublish(published[-1].version)
         if len(published) >= MAX_VERSIONS:
             raise TooManyVersions(MAX_VERSIONS)

@@ -66,7 +66,7 @@ class Triggers:
         for row in await self._store.load(KIND):
             function = self._catalog.resolve(int(row.owner.removeprefix("function:")), LATEST)
             if function is not None:
-                self._show(self._revive(msgspec.json.decode(row.body, type=StoredTrigger), function))
+                self._add(self._restore(msgspec.json.decode(row.body, type=StoredTrigger), function))
         self._catalog.bind(self._bound_to)
         self._catalog.watch(self._follow)
         for trigger in self.all():
@@ -184,7 +184,7 @@ class Triggers:
             )
         return trigger
 
-    def _revive(self, stored: StoredTrigger, function: Function) -> BoundTrigger:
+    def _restore(self, stored: StoredTrigger, function: Function) -> BoundTrigger:
         plugin = self._registry.trigger(stored.kind)
         try:
             if plugin is None:
@@ -196,7 +196,7 @@ class Triggers:
 
     async def _put(self, trigger: BoundTrigger, event: str) -> None:
         await self._store.put(trigger.resource(msgspec.json.encode(trigger.stored)))
-        self._show(trigger)
+        self._add(trigger)
         log.info(event, trigger=trigger.id, kind=trigger.kind, function=trigger.function, active=trigger.stored.active)
         _warn_without_source(trigger)
         self._notify(trigger.id, trigger)
@@ -204,7 +204,7 @@ class Triggers:
     async def _delete(self, trigger: BoundTrigger) -> None:
         resource = trigger.resource()
         await self._store.delete(resource.kind, resource.owner, resource.id)
-        self._hide(trigger)
+        self._remove(trigger)
 
     def _of(self, function_id: int) -> Sequence[BoundTrigger]:
         triggers = self._by_function.get(function_id, {}).values()
@@ -219,12 +219,12 @@ class Triggers:
         aliases = {f"!{alias.name}" for alias in self._catalog.aliases(function_id)}
         for trigger in self._of(function_id):
             if trigger.qualifier not in versions | aliases:
-                self._hide(trigger)
+                self._remove(trigger)
 
-    def _show(self, trigger: BoundTrigger) -> None:
+    def _add(self, trigger: BoundTrigger) -> None:
         self._by_function.setdefault(trigger.function_id, {})[trigger.id] = trigger
 
-    def _hide(self, trigger: BoundTrigger) -> None:
+    def _remove(self, trigger: BoundTrigger) -> None:
         triggers = self._by_function[trigger.function_id]
         del triggers[trigger.id]
         if not triggers:
