@@ -1,4 +1,4 @@
-"""An HTTP/1.1 connection: uvicorn's protocol with bounds on all that a client may send, and one way to reject it."""
+"""HTTP/1.1 connections: uvicorn's protocol with bounds on everything that a client sends, and one form of rejection."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ UPGRADE_FIELDS = (b"upgrade", b"http2-settings")
 
 
 class ListenerState(ServerState):
-    """What the connections share; ``idle`` is set while there are none."""
+    """State that the connections of a listener share. ``idle`` is set while there are no connections."""
 
     def __init__(self, *, connection_limit: int, held_limit: int) -> None:
         super().__init__()
         self.connection_limit, self.held_limit = connection_limit, held_limit
-        self.held = 0  #: bytes of requests without an answer whose bodies did not come at once
+        self.held = 0  #: bytes of unanswered requests whose bodies took several packets
         self.idle = asyncio.Event()
         self.idle.set()
 
 
 class _Rejection(Exception):
-    """An error reply of the listener itself. The connection is closed after it."""
+    """Error reply that the listener itself sends. The connection is closed after it."""
 
     def __init__(self, status: int, code: bytes, message: bytes, more: bytes = b"") -> None:
         super().__init__(status, message)
@@ -51,27 +51,27 @@ class _Rejection(Exception):
 
 
 def _not_http() -> _Rejection:
-    return _Rejection(400, b"FSS.0400", b"this is not an HTTP/1.1 request")
+    return _Rejection(400, b"FSS.0400", b"cannot parse the request; send HTTP/1.1")
 
 
 def _fields_too_large() -> _Rejection:
-    return _Rejection(431, b"FSS.0400", b"request line, headers and trailers may have %d bytes" % HEAD_LIMIT)
+    return _Rejection(431, b"FSS.0400", b"request line, headers and trailers exceed %d bytes; send less" % HEAD_LIMIT)
 
 
 class _Part(Enum):
-    """The part of a request that the next bytes belong to."""
+    """Part of a request that the next bytes belong to."""
 
     HEAD = auto()  #: also between two requests
     BODY = auto()
-    TRAILERS = auto()  #: also a chunk of which no byte has come yet
+    TRAILERS = auto()  #: also a chunk before its first byte
 
 
 class Connection(HttpToolsProtocol):
-    """Bounds what a client may send before its request is complete, in bytes and in time.
+    """HTTP connection that bounds what a client sends before its request is complete, in bytes and in time.
 
-    One timer runs from the connection, or the last answer, to the end of the next head; another while a body is
-    under way that did not come at once. A request to switch protocols is read as an ordinary one (RFC 9110, 7.8).
-    A request that is rejected is the last one read; the earlier ones are answered first.
+    The head timer runs from the connection, or the last answer, to the end of the next head. The body timer runs
+    while a body is incomplete that did not arrive in one packet. A request to switch protocols is read as an ordinary
+    request (RFC 9110, 7.8). A rejected request is the last one read; the earlier ones are answered first.
     """
 
     server_state: ListenerState
@@ -80,15 +80,15 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._part, self._chunk = _Part.HEAD, 0
-        self._unread = 0  #: bytes of the head or the trailers that came after their first packet
-        self._fields = 0  #: bytes of names and values, counted once there are trailers
+        self._unread = 0  #: bytes of the head or the trailers after their first packet
+        self._fields = 0  #: bytes of names and values, counted from the first trailer on
         self._plain_head: bytes | None = None
         self._rejection: _Rejection | None = None
         self._held, self._fed = 0, 0.0
         self._body_timer: asyncio.TimerHandle | None = None
         self.server_state.idle.clear()
         if len(self.connections) > self.server_state.connection_limit:
-            self._reject(_Rejection(503, b"FSS.0503", b"too many connections: use fewer, or retry", RETRY))
+            self._reject(_Rejection(503, b"FSS.0503", b"too many connections; use fewer, or retry later", RETRY))
             return
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
@@ -113,7 +113,7 @@ class Connection(HttpToolsProtocol):
         except _Rejection as rejection:
             self._reject_current(rejection)
         except httptools.HttpParserError as error:
-            # The parser keeps an exception of its callbacks as the context of its own.
+            # The parser raises its own error; an exception of a callback is its context.
             cause = error.__context__
             self._reject_current(cause if isinstance(cause, _Rejection) else _not_http())
         else:
@@ -121,7 +121,7 @@ class Connection(HttpToolsProtocol):
                 self._watch_body()
 
     def _feed(self, data: bytes) -> None:
-        """Parse ``data``. A parser stops after a head that asks for an upgrade: a new one reads on from there."""
+        """Parse ``data``. A parser stops after a head with an upgrade request; a new parser continues from there."""
         rest = memoryview(data)
         while True:
             try:
@@ -135,7 +135,7 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(head or b"")
 
     def _unset_keepalive_if_required(self) -> None:
-        """Called for any bytes; but only a whole head ends the wait for it, or one byte would do to stay for ever."""
+        """Keep the head timer. uvicorn stops it after any byte, so a single byte would keep a connection for ever."""
 
     def _stop_head_timer(self) -> None:
         if self.timeout_keep_alive_task is not None:
@@ -156,7 +156,7 @@ class Connection(HttpToolsProtocol):
             raise _fields_too_large()
 
     def on_headers_complete(self) -> None:
-        # The sum is only taken if the bytes that came since the head began could exceed the limit at all.
+        # Sum the fields only if the bytes received since the head began could exceed the limit.
         if self._unread + self._chunk > HEAD_LIMIT and self._head_size() > HEAD_LIMIT:
             raise _fields_too_large()
         if self.parser.should_upgrade():
@@ -177,7 +177,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if self._plain_head is not None:
-            return  # the head comes again, with its body
+            return  # the head is parsed again, with its body
         self._part, self._unread = _Part.HEAD, 0
         super().on_message_complete()
 
@@ -195,7 +195,7 @@ class Connection(HttpToolsProtocol):
         if self._held:
             self._hold_queued()
         if self._body_timer is not None:
-            self._fed = self.loop.time()  # till now it may have waited for us
+            self._fed = self.loop.time()  # until now the client may have waited for this side
         if self._rejection is not None and not self.pipeline:
             self._end(self._rejection)
         else:
@@ -209,13 +209,18 @@ class Connection(HttpToolsProtocol):
         self._hold(sum(len(cycle.body) for cycle, _ in self.pipeline))
 
     def _watch_body(self) -> None:
-        """Called for each packet of a body that did not come at once: what did is soon the engine's to bound."""
+        """Count and time a body that did not arrive in one packet; called for each of its packets.
+
+        Other bodies are not counted: the application soon reads them, and bounds them itself.
+        """
         if self.cycle.response_complete or self.transport.is_closing():
             self._stop_body_timer()
             return
         self._hold(self._held + self._chunk)
         if self.server_state.held > self.server_state.held_limit:
-            rejection = _Rejection(503, b"FSS.0503", b"too many bytes of requests are held: retry later", RETRY)
+            rejection = _Rejection(
+                503, b"FSS.0503", b"too many bytes of requests are held in memory; retry later", RETRY
+            )
             self._reject(rejection, self.cycle)
             return
         if not self._body_missing():
@@ -226,17 +231,19 @@ class Connection(HttpToolsProtocol):
             self._body_timer = self.loop.call_later(self.timeout_keep_alive, self._check_body)
 
     def _check_body(self) -> None:
-        """The timer is not set anew for each packet: it looks when the last one came."""
+        """Reject the request if its last packet is too old. Packets do not restart the timer, which compares times."""
         self._body_timer = None
         if not self._body_missing():
             return
         if self.flow.read_paused or self.cycle.waiting_for_100_continue:
-            self._fed = self.loop.time()  # it waits for us
+            self._fed = self.loop.time()  # the client waits for this side
         left = self._fed + self.timeout_keep_alive - self.loop.time()
         if left > 0:
             self._body_timer = self.loop.call_later(left, self._check_body)
         else:
-            rejection = _Rejection(408, b"FSS.0408", b"the body stopped coming: send the request again")
+            rejection = _Rejection(
+                408, b"FSS.0408", b"timed out waiting for the rest of the body; send the request again"
+            )
             self._reject(rejection, self.cycle)
 
     def _body_missing(self) -> bool:
@@ -259,10 +266,10 @@ class Connection(HttpToolsProtocol):
         self._reject(rejection, None if self._part is _Part.HEAD else self.cycle)
 
     def _reject(self, rejection: _Rejection, cycle: RequestResponseCycle | None = None) -> None:
-        """Read nothing more, answer all earlier requests, send ``rejection``, and close.
+        """Stop reading, answer all earlier requests, send ``rejection``, and close the connection.
 
-        ``cycle`` is the request that is rejected, if its head was read. The application is told that its client has
-        gone, even if it has the whole body. If it has begun to answer, the answer is cut off instead.
+        ``cycle`` is the rejected request, if its head was read. Its application receives ``http.disconnect``, even
+        if it has the whole body. If the application has begun to answer, its answer is cut off instead.
         """
         self._rejection = rejection
         self._stop_head_timer()
@@ -289,9 +296,9 @@ class Connection(HttpToolsProtocol):
 
 
 def _write_whole(cycle: RequestResponseCycle, status: int, headers: Iterable[Header], body: bytes) -> bool:
-    """What ``cycle.send`` does with a start and a body, for headers that the engine itself made."""
+    """Send a response as ``cycle.send`` does, for headers that the engine made. Return False if that is impossible."""
     if cycle.disconnected:
-        return True  # nobody listens
+        return True  # the client has disconnected
     if cycle.response_started or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
         return False
     cycle.response_started = cycle.response_complete = True
@@ -302,6 +309,6 @@ def _write_whole(cycle: RequestResponseCycle, status: int, headers: Iterable[Hea
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()
-    del cycle.scope["extensions"]  # which refers to the cycle: only the collector would free the two
+    del cycle.scope["extensions"]  # they refer to the cycle: only the garbage collector would free both
     cycle.on_response()
     return True

@@ -1,8 +1,8 @@
-"""uvicorn in our loop, as a resource that owns its port: its HTTP protocol without its server.
+"""HTTP listeners on the caller's event loop: uvicorn's HTTP protocol without its server.
 
-``uvicorn.Server`` takes the signals and wakes up ten times a second to look at flags; here the listening socket and
-the connections are all there is, so an idle server sleeps. Without that tick there is no Date header to refresh: it
-is left off, as RFC 9110 allows.
+``uvicorn.Server`` takes over the signals and wakes up ten times a second to check flags. Here only the listening
+socket and the connections exist, so an idle server sleeps. Without that tick no Date header is refreshed; it is left
+out, as RFC 9110 allows.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ async def listen(
     connections: int = 8192,
     held_limit: int = 256 << 20,
 ) -> AsyncIterator[int]:
-    """Serve ``app`` until the block is left; gives the port, which is a free one for ``port`` 0.
+    """Serve ``app`` while the block runs; yield the port, which is a free one for ``port`` 0.
 
-    Leaving closes the door first, then lets running requests finish for ``grace`` seconds; what is left is
-    cancelled, and cut off if it needs longer than that again to say so.
-    A client has ``keep_alive`` seconds for a head, and between two packets of a body. More than so many connections,
-    or bytes of unanswered requests that came in more than one packet, are refused with 503.
-    Raises SettingsError if the address cannot be had.
+    On exit, stop accepting, then wait up to ``grace`` seconds for running requests. Cancel those that still run, and
+    abort their connections if they need longer than ``grace`` again for their last reply.
+    A client has ``keep_alive`` seconds for a head, and between two packets of a body. More than ``connections``
+    connections are rejected with 503; so are requests once more than ``held_limit`` bytes of unanswered requests are
+    held whose bodies took several packets. Raises SettingsError if the address cannot be bound.
     """
     config = Config(
         app,
@@ -71,13 +71,14 @@ async def listen(
 
 
 async def _open(make: Callable[[], asyncio.Protocol], host: str, port: int) -> asyncio.Server:
-    # localhost has two addresses, which would get two different free ports.
+    # localhost resolves to two addresses, which would get two different free ports.
     host = "127.0.0.1" if host == "localhost" else host
     try:
         server = await asyncio.get_running_loop().create_server(make, host, port, backlog=BACKLOG)
     except OSError as error:
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         problem = error.strerror or str(error)
-        raise SettingsError(f"cannot listen on {host} port {port} ({problem}): choose another --port") from None
+        raise SettingsError(f"cannot listen on {address} ({problem}); choose another --port") from None
     return server
 
 
@@ -87,11 +88,11 @@ async def _end(server: asyncio.Server, state: ListenerState, grace: float) -> No
         connection.shutdown()
     with anyio.move_on_after(grace):
         await state.idle.wait()
-        while state.tasks:  # of callers that went away
+        while state.tasks:  # requests of clients that disconnected
             await asyncio.wait(set(state.tasks))
     for task in state.tasks:
         task.cancel()
-    if state.tasks:  # who is cancelled may still say so to its caller
+    if state.tasks:  # a cancelled request may still send its reply
         await asyncio.wait(set(state.tasks), timeout=grace)
     for connection in list(state.connections):
         connection.transport.abort()

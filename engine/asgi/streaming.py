@@ -1,7 +1,7 @@
-"""A reply that is written piece by piece, until it has ended or its reader has gone.
+"""Streamed replies: written piece by piece, until they end or the client disconnects.
 
-Events go out in the format of server-sent events (HTML standard, 9.2). The libraries for it look for the end of
-uvicorn's own server several times a second; here the listener cancels the request instead, so that nothing polls.
+Events have the format of server-sent events (HTML standard, 9.2). Libraries for that format poll for the end of
+uvicorn's own server several times a second. Here the listener cancels the request instead, so nothing polls.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine.asgi.listener import Receive, Send
 from engine.asgi.wire import Reply
 
 EVENTS = b"text/event-stream"
-HEARTBEAT = b": still here\n\n"  #: a comment, so that whoever sits between does not close the connection
+HEARTBEAT = b": still here\n\n"  #: a comment, so that proxies do not close an idle connection
 
 log = structlog.get_logger("functiond")
 
@@ -25,7 +25,7 @@ Write = Callable[[bytes], Awaitable[None]]
 
 
 class Stream(Reply, frozen=True, kw_only=True):
-    """``run`` writes the body; it is cancelled when nobody reads any more."""
+    """Reply whose body ``run`` writes. ``run`` is cancelled when the client disconnects."""
 
     run: Callable[[Write], Awaitable[None]]
 
@@ -35,25 +35,25 @@ def event(name: str, data: object) -> bytes:
 
 
 async def stream(receive: Receive, send: Send, reply: Stream) -> None:
-    """Whatever goes wrong once it has begun ends the body early: there is no other answer any more."""
+    """Send ``reply`` as it is written. An error after the start ends the body early, as no other reply is possible."""
     headers = [*reply.headers, (b"content-type", reply.content_type), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
 
     async def write(piece: bytes) -> None:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
 
-    async def until_gone(scope: anyio.CancelScope) -> None:
+    async def cancel_on_disconnect(scope: anyio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         scope.cancel()
 
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(until_gone, tasks.cancel_scope)
+            tasks.start_soon(cancel_on_disconnect, tasks.cancel_scope)
             await reply.run(write)
             tasks.cancel_scope.cancel()
     except asyncio.CancelledError:
-        pass  # only the listener cancels, at its end, and it waits for the last words
+        pass  # only the listener cancels, when it stops, and it waits for the end of the body
     except Exception:
         log.exception("stream failed")
     await send({"type": "http.response.body", "body": b""})

@@ -1,6 +1,6 @@
-"""HTTP as bytes: a reply, and a request's body read within bounds.
+"""HTTP messages as bytes: replies, and request bodies read within bounds.
 
-The hot path uses nothing else, so it builds no request or response objects but these.
+The fast path uses nothing else, so it builds no other request or response objects.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from msgspec import Struct
 from engine.asgi.listener import WHOLE_REPLY, Receive, Scope, Send
 from engine.errors import NotJson, PayloadTooLarge
 
-Headers = Mapping[bytes, bytes]  #: names in lower case; of repeated ones the last
+Headers = Mapping[bytes, bytes]  #: names in lower case; the last of repeated ones
 
 JSON = b"application/json"
 
 
 class ClientDisconnect(Exception):
-    """The client hung up in the middle of its request: nobody is left to answer."""
+    """Connection closed by the client in the middle of its request; no reply can be sent."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -37,7 +37,7 @@ async def respond(scope: Scope, send: Send, reply: Reply) -> None:
     headers = list(reply.headers)
     if reply.status != 204:
         headers.append((b"content-length", b"%d" % len(reply.body)))
-    if reply.body or reply.content_type != JSON:  # no lines are lines, too; nothing is no JSON
+    if reply.body or reply.content_type != JSON:  # an empty text body is valid text; an empty body is not valid JSON
         headers.append((b"content-type", reply.content_type))
     whole = scope.get("extensions", {}).get(WHOLE_REPLY)
     if whole is None or not whole["write"](reply.status, headers, reply.body):
@@ -46,14 +46,14 @@ async def respond(scope: Scope, send: Send, reply: Reply) -> None:
 
 
 async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
-    """The whole body, never holding much more than ``limit`` bytes of it. Raises PayloadTooLarge, ClientGone."""
+    """Return the whole body, holding little more than ``limit`` bytes. Raises PayloadTooLarge, ClientDisconnect."""
     declared = headers.get(b"content-length")
     if declared is not None and int(declared) > limit:
         raise PayloadTooLarge(limit)
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
-        return await _read_on(receive, bytearray(body), limit)
+        return await _read_rest(receive, bytearray(body), limit)
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     if len(body) > limit:
@@ -61,7 +61,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     return body
 
 
-async def _read_on(receive: Receive, body: bytearray, limit: int) -> bytes:
+async def _read_rest(receive: Receive, body: bytearray, limit: int) -> bytes:
     more = True
     while more:
         if len(body) > limit:
@@ -77,7 +77,7 @@ async def _read_on(receive: Receive, body: bytearray, limit: int) -> bytes:
 
 
 def check_json(headers: Headers, body: bytes) -> None:
-    """A body must say that it is JSON and be it. Raises NotJson."""
+    """Raise NotJson unless the body is declared as JSON, in UTF-8, and valid."""
     check_json_type(headers)
     check_utf8(body)
     check_json_text(body)
@@ -89,18 +89,18 @@ def check_json_text(body: bytes) -> None:
     except msgspec.DecodeError as error:
         raise NotJson(str(error)) from None
     except RecursionError:
-        raise NotJson("it is nested too deeply") from None
+        raise NotJson("nested too deeply") from None
 
 
 def check_json_type(headers: Headers) -> None:
     kind = headers.get(b"content-type", b"")
     if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
         shown = kind.decode("latin-1")[:80]
-        raise NotJson(f"it came as {shown!r}" if shown else "it came without Content-Type")
+        raise NotJson(f"its Content-Type is {shown!r}" if shown else "it has no Content-Type")
 
 
 def check_utf8(body: bytes) -> None:
-    """The JSON decoder looks at structure only, and would let broken text pass."""
+    """Raise NotJson unless the body is UTF-8. The JSON decoder checks structure only and would accept invalid text."""
     if body.isascii():
         return
     try:

@@ -52,7 +52,7 @@ class Listener:
                     self._tell(None)
                     await anyio.sleep_forever()
             except SettingsError as error:
-                self._tell(str(error).rpartition(": ")[0])
+                self._tell(str(error).rpartition("; ")[0])
             finally:
                 self.port = 0
 

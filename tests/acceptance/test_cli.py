@@ -189,7 +189,7 @@ def test_triggers_are_listed_with_what_their_sources_do(tmp_path: Path) -> None:
         ["EVENTGRID", "one", "running", "1", "0"],
         ["APIG", "other", "failing", "0", "0"],
     ]
-    assert f"cannot listen on 127.0.0.1 port {port}" in listed[2]
+    assert f"cannot listen on 127.0.0.1:{port}" in listed[2]
     assert (one["trigger_type_code"], one["source"]["accepted"]) == ("EVENTGRID", 1)
     assert "FSS.1051" in unknown
 
@@ -284,8 +284,8 @@ def test_a_port_in_use_is_told(engine: EngineProcess, tmp_path: Path) -> None:
     run = functiond("serve", "--port", port, "--data-dir", tmp_path / "data", "--log-level", "error")
 
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
-    assert f"cannot listen on 127.0.0.1 port {port}" in run.stderr
-    assert run.stderr.endswith(": choose another --port\n")
+    assert f"cannot listen on 127.0.0.1:{port}" in run.stderr
+    assert run.stderr.endswith("; choose another --port\n")
 
 
 def test_a_damaged_journal_is_told(tmp_path: Path) -> None:

@@ -331,7 +331,7 @@ async def test_a_listener_that_cannot_be_had_is_told_and_tried_again(tmp_path: P
             taken.close()
             await until(lambda: place.state(trigger).state == "running")
 
-    assert f"cannot listen on 127.0.0.1 port {port}" in problem
+    assert f"cannot listen on 127.0.0.1:{port}" in problem
     assert "choose another plugins.apig.port" in problem
 
 
