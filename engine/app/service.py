@@ -157,7 +157,7 @@ def api_parts(engine: EngineParts) -> ApiDependencies:
         redrive=engine.redrive,
         source_state=engine.sources.state,
         source_settled=engine.sources.settled,
-        standing=engine.plugins.runtime_fields,
+        runtime_fields=engine.plugins.runtime_fields,
         audit=engine.audit,
         logs=engine.logs,
         log_archive=engine.pool,

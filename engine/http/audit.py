@@ -1,7 +1,7 @@
-"""Each operation that changes something leaves a trace, done or refused, if somebody listens.
+"""Audit traces of operations that change something, accepted or rejected. Built only while a listener subscribes.
 
-Not traced: reading, invoking (which the journal tells), and what never reached an operation, such as a request
-without credentials. Bodies come without secrets, and without the bulk of code packages.
+Not traced are reads, invocations (the journal records them), and requests that reached no operation, such as those
+without credentials. Bodies are traced without secrets, and without the bulk of code packages.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from engine.http.operations import OPERATIONS
 from engine.model.clock import Clock
 from engine.protocols.audit import AuditTrail, Trace
 
-BODY = 64 << 10  #: bytes of a body beyond which it is not shown
-SEARCH = "ShowResInstanceInfo"  #: reads, though its filter comes by POST
+BODY = 64 << 10  #: largest body, in bytes, that is traced
+SEARCH = "ShowResInstanceInfo"  #: a read, although its filter is sent by POST
 
 
 class _Kind(Struct, frozen=True, kw_only=True):
-    """What a path is about, and where its id and name stand: in the path, the reply, or the body."""
+    """Resource type of a path, and the fields with its id and name, in the path, the reply, or the body."""
 
     type: str
     ids: tuple[str, ...]
     names: tuple[str, ...]
 
 
-#: By a part of the path; the first that is there.
+#: Keyed by a segment of the path; the first match counts.
 _KINDS = {
     "triggers": _Kind(type="trigger", ids=("trigger_id",), names=("trigger_type_code",)),
     "aliases": _Kind(type="alias", ids=("alias_urn", "alias_name"), names=("alias_name", "name")),
@@ -50,13 +50,13 @@ _FUNCTION = _Kind(type="function", ids=("func_urn", "function_urn", "resource_id
 
 
 def audited(resources: Iterable[Resource], audit: AuditTrail, clock: Clock) -> list[Resource]:
-    """The same resources, whose changing operations are traced."""
+    """Return the resources with all changing operations traced."""
     changing = [one for one in OPERATIONS if one.method != "GET" and one.name != SEARCH]
     names = {(one.method, one.path): one.name for one in changing}
 
     def traced(path: str, method: str, handler: Handler) -> Handler:
         name = names.get((method, path))
-        return _Traced(name, path, handler, audit, clock) if name else handler
+        return _TracedHandler(name, path, handler, audit, clock) if name else handler
 
     return [
         Resource(path=one.path, methods={method: traced(one.path, method, it) for method, it in one.methods.items()})
@@ -64,7 +64,7 @@ def audited(resources: Iterable[Resource], audit: AuditTrail, clock: Clock) -> l
     ]
 
 
-class _Traced:
+class _TracedHandler:
     def __init__(self, operation: str, path: str, handler: Handler, audit: AuditTrail, clock: Clock) -> None:
         self._operation, self._handler, self._audit, self._clock = operation, handler, audit, clock
         self._kind = next((kind for part, kind in _KINDS.items() if part in path.split("/")), _FUNCTION)
@@ -83,9 +83,9 @@ class _Traced:
         return reply
 
     def _trace(self, call: Call, reply: Reply) -> Trace:
-        body = _shown(call.body)
-        answer = _shown(reply.body) if reply.content_type == JSON else None
-        sources = [_named(call), *(one for one in (answer, body) if isinstance(one, dict))]
+        body = _traced_body(call.body)
+        response = _traced_body(reply.body) if reply.content_type == JSON else None
+        sources = [_path_fields(call), *(one for one in (response, body) if isinstance(one, dict))]
         trace_id = str(uuid.uuid4())
         request_id = dict(reply.headers).get(b"x-request-id", b"").decode()
         return Trace(
@@ -103,12 +103,12 @@ class _Traced:
             method=call.method,
             path=call.path,
             request=body,
-            response=answer,
+            response=response,
         )
 
 
-def _named(call: Call) -> dict[str, str]:
-    """The parts of the path, the function's URN written out, if it is one."""
+def _path_fields(call: Call) -> dict[str, str]:
+    """Return the parameters of the path, with the URN of the function in full, if the path has one."""
     parts = dict(call.parts)
     with suppress(FunctiondError, KeyError):
         urn = call.urn
@@ -121,8 +121,8 @@ def _first(names: Iterable[str], sources: Iterable[Mapping[str, Any]]) -> str:
     return next((str(one[name]) for name in names for one in sources if one.get(name)), "")
 
 
-def _shown(body: bytes) -> Any:
-    """A body as JSON, fit to be shown; None if there is none, or it is no JSON, or too long."""
+def _traced_body(body: bytes) -> Any:
+    """Return a JSON body without secrets; None if it is empty, not JSON, or too long."""
     if not body or len(body) > BODY:
         return None
     try:

@@ -1,15 +1,15 @@
-"""Who asks: each request shows a token, or is signed with an access key; and it stays within its own project.
+"""Authentication of requests by token, or by signature with an access key, and their restriction to one project.
 
-A signed request is believed once its whole body has been read and hashed, before any of it is used: no handler sees
-what is not verified. Its date may be 15 minutes off.
+A signature is verified after the whole body has been read and hashed, before any of it is used: handlers get verified
+bodies only. The date of a request may be 15 minutes off.
 
-Within these 15 minutes, who has seen a signed request can send the very same one again. The signature has no nonce,
-and two equal requests of one second are signed alike, so they cannot be told from a replay: refusing them would
-refuse clients that are right to repeat themselves. What helps: nobody but a TLS proxy of yours sees the requests
-(it must leave Host and path as they are), and an Idempotency-Key, which is signed too, makes the copy harmless.
+Within these 15 minutes, anyone who has seen a signed request can replay it. The signature has no nonce, and two equal
+requests of the same second have equal signatures, so a legitimate repetition cannot be distinguished from a replay.
+Rejecting both would reject correct clients. Two measures protect against replays: a TLS proxy in front of the engine
+(it must leave Host and path unchanged), and an Idempotency-Key, which is signed too and makes a replay harmless.
 
-Pages of the console, which change nothing, also take a token as the password of HTTP Basic (RFC 7617), since that is
-what browsers ask people for. The API does not: browsers send it by themselves, whoever made them ask.
+Console pages, which change nothing, also accept a token as the password of HTTP Basic (RFC 7617), because browsers
+prompt people for it. The API does not: browsers send such a password on their own, for requests of any page.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from engine.triggers.routes import PROJECT
 
 
 class Principal(Struct, frozen=True, kw_only=True):
-    """What is known of a key or token."""
+    """Project and secrets that belong to a key or token."""
 
-    name: str  #: fit to be shown
+    name: str  #: shown in logs and traces; not secret
     project: str
-    prefix: str  #: of the paths of its project
-    expires: float
+    prefix: str  #: start of the paths of its project
+    expires: float  #: seconds since the epoch
     secret: bytes = b""
     token: bytes | None = None
 
 
 class Authenticator:
-    """``body_limits`` are those of paths by their last part; ``open_paths`` need no credentials."""
+    """Check of credentials. ``body_limits`` in bytes by last path segment; ``open_paths`` need no credentials."""
 
     def __init__(
         self,
@@ -67,60 +67,66 @@ class Authenticator:
         self._limits, self._open = dict(body_limits), frozenset(open_paths)
 
     def replace(self, keys: Iterable[AccessKey], tokens: Iterable[Token]) -> None:
-        """From now on these and no others; a request whose body is still coming is judged by what it began with."""
-        self._keys = {key.access: _key(key) for key in keys}
-        # By their hashes, so that a search's time says nothing about them.
-        self._tokens = {_digest(one.token.encode()): _token(one) for one in tokens}
+        """Replace all credentials. A request whose body is still being read is checked against the earlier ones."""
+        self._keys = {key.access: _key_principal(key) for key in keys}
+        # Keyed by hash, so that the time of a lookup reveals nothing about the tokens.
+        self._tokens = {_digest(one.token.encode()): _token_principal(one) for one in tokens}
 
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
-        """What to read the body from. Raises Unauthorized, Forbidden, TooManyFailures, and what reading raises."""
+        """Authenticate; return the callable to read the body from.
+
+        Raises Unauthorized, Forbidden, TooManyFailures, and the errors of reading a body.
+        """
         if scope["path"] in self._open:
             return receive
-        holder = self._by_token(scope, headers, basic=is_page(scope["path"]))
-        if holder is None:
-            claim, holder = self._claim(scope, headers)
+        principal = self._by_token(scope, headers, basic=is_page(scope["path"]))
+        if principal is None:
+            claim, principal = self._claim(scope, headers)
             body = await self._read(scope, headers, receive)
             await self._verifier.verify(claim, scope, headers, body)
             receive = _Replay(body, receive)
-        _check_project(scope["path"], holder)
-        scope[PROJECT] = holder.project
-        scope[CALLER] = holder.name
+        _check_project(scope["path"], principal)
+        scope[PROJECT] = principal.project
+        scope[CALLER] = principal.name
         return receive
 
     async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
-        """The project of who asks, for a request whose path is not the API's. Raises Unauthorized, TooManyFailures."""
-        holder = self._by_token(scope, headers)
-        if holder is None:
-            claim, holder = self._claim(scope, headers)
+        """Return the sender's project for a path outside the API. Raises Unauthorized, TooManyFailures."""
+        principal = self._by_token(scope, headers)
+        if principal is None:
+            claim, principal = self._claim(scope, headers)
             await self._verifier.verify(claim, scope, headers, body)
-        return holder.project
+        return principal.project
 
     def _by_token(self, scope: Scope, headers: Headers, *, basic: bool = False) -> Principal | None:
-        """None if the request may still be good by its signature; with ``basic``, the token may be a password."""
+        """Return the principal of the token; None if the request may still be authenticated by signature.
+
+        With ``basic``, the token may be an HTTP Basic password. Raises Unauthorized.
+        """
         token, name = headers.get(b"x-auth-token"), "X-Auth-Token"
         if token is None and basic:
             token, name = _password(headers), "password"
         if token is None:
             return None
         with self._verifier.attempt(address_of(scope)):
-            holder = self._tokens.get(_digest(token))
-            if holder is not None and self._clock.now() < holder.expires:
-                return holder
+            principal = self._tokens.get(_digest(token))
+            if principal is not None and self._clock.now() < principal.expires:
+                return principal
             if b"x-auth-token" in headers and b"authorization" in headers:
                 return None
-            problem = "is not one of this engine's" if holder is None else "has expired"
+            problem = "is not one of this engine's" if principal is None else "has expired"
             raise Unauthorized(f"the {name} {problem}")
 
     def _claim(self, scope: Scope, headers: Headers) -> tuple[Claim, Principal]:
-        """By what the headers say; the signature itself is still to be verified."""
+        """Return the claim in the headers, with a signature not verified yet. Raises Unauthorized."""
         if b"authorization" not in headers:
-            # Nobody guesses anything by this, so it is not counted.
-            raise Unauthorized("credentials are needed: sign the request with an access key, or send X-Auth-Token")
+            # Not counted as a failed login, because no secret was guessed.
+            raise Unauthorized("credentials are needed; sign the request with an access key, or send X-Auth-Token")
         claim = self._verifier.claim(headers, address_of(scope), self._secret)
-        holder = self._keys[claim.proof.access]
-        if problem := self._problem(holder, headers):
+        principal = self._keys[claim.proof.access]
+        if problem := self._problem(principal, headers):
             raise self._verifier.failed(claim.subject, problem)
-        return claim, holder
+        return claim, principal
 
     def _secret(self, access: str) -> bytes | None:
         key = self._keys.get(access)
@@ -144,7 +150,7 @@ class Authenticator:
 
 
 class _Replay:
-    """Gives a body that was read before once more, then what comes after it."""
+    """ASGI receive callable that replays a body already read, then passes on later messages."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:
         self._body: bytes | None = body
@@ -155,18 +161,18 @@ class _Replay:
         return await self._receive() if body is None else {"type": "http.request", "body": body, "more_body": False}
 
 
-def _check_project(path: str, holder: Principal) -> None:
-    """By the path as the router reads it, which is decoded."""
-    if path.startswith(holder.prefix):
+def _check_project(path: str, principal: Principal) -> None:
+    """Raise Forbidden if ``path``, decoded as for the router, names another project."""
+    if path.startswith(principal.prefix):
         return
     parts = path.split("/", 4)
     named = parts[2:3] if parts[1:2] == ["v2"] else parts[3:4] if parts[1:3] == ["console", "projects"] else []
-    if named and named != [holder.project]:
-        raise Forbidden(f"these credentials are for project {holder.project} only")
+    if named and named != [principal.project]:
+        raise Forbidden(f"these credentials are for project {principal.project} only")
 
 
 def _password(headers: Headers) -> bytes | None:
-    """That of HTTP Basic; None if something else is shown, or nothing. Raises no error: nonsense is no password."""
+    """Return the HTTP Basic password; None without one. A malformed header counts as an empty password."""
     scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() != b"basic":
         return None
@@ -186,16 +192,16 @@ def _digest(text: bytes) -> bytes:
     return hashlib.sha256(text).digest()
 
 
-def _key(key: AccessKey) -> Principal:
+def _key_principal(key: AccessKey) -> Principal:
     token = key.token.encode() if key.token is not None else None
-    return _holder(key.access, key.project, key.expires, secret=key.secret.encode(), token=token)
+    return _principal(key.access, key.project, key.expires, secret=key.secret.encode(), token=token)
 
 
-def _token(one: Token) -> Principal:
-    return _holder(f"token {_digest(one.token.encode()).hex()[:12]}", one.project, one.expires)
+def _token_principal(one: Token) -> Principal:
+    return _principal(f"token {_digest(one.token.encode()).hex()[:12]}", one.project, one.expires)
 
 
-def _holder(
+def _principal(
     name: str, project: str, expires: datetime | None, *, secret: bytes = b"", token: bytes | None = None
 ) -> Principal:
     until = expires.timestamp() if expires else math.inf

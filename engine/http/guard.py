@@ -1,19 +1,19 @@
 """Protection against web pages that use a browser to reach the engine.
 
-A page from anywhere can make a browser on this machine send requests to a loopback port. The browser tells, in
-Origin, where the page came from, and in Host, which name it believes to talk to; a name that was rebound to
-127.0.0.1 is still the foreign name there. Origin must always be the engine's own or of this machine: browsers resend
-a password of HTTP Basic to the engine's own name, whichever page makes them.
+Any page can make a browser on this machine send requests to a loopback port. The browser sends the page's origin in
+Origin, and the name that it connects to in Host. If a foreign name was rebound to 127.0.0.1 (DNS rebinding), Host
+still holds the foreign name. Origin must always be the engine's own or of this machine: browsers resend an HTTP Basic
+password to the engine's own name, for requests of any page.
 
 Without credentials, Host must name this machine. A rebound page has the rebound name as its Origin too, so nothing
-else tells it from the engine's own pages.
+else distinguishes it from the engine's own pages.
 
 With credentials, Host may be any name: a proxy on this machine passes on the one that clients use and have signed.
-An engine keeps them until it ends (``http/reload``). A rebound page gains nothing:
+An engine that requires credentials does so until it exits (``http/reload``). A rebound page gains nothing:
 
 - Browsers add neither signatures nor tokens for a page, and no password that was given for another name.
-- Paths that need no credentials all the same are meant for anyone: the health of the engine, the style sheets of
-  the console, and its figures if ``auth.open_metrics`` says so.
+- Paths that need no credentials all the same are public: the health of the engine, the style sheets of the console,
+  and the metrics if ``auth.open_metrics`` is set.
 - Mounts of plugins that are not ``signed`` check each sender themselves. Senders of webhooks reach them under the
   proxy's name.
 """
@@ -33,21 +33,21 @@ class Guard:
 
     def __init__(self, *, credentials: bool) -> None:
         self._any_host = credentials
-        # Clients repeat themselves; a cache of our own keeps two engines apart.
+        # Clients repeat the same names. A cache per guard keeps two engines in one process apart.
         self._is_local_host = lru_cache(256)(is_local_host)
         self._is_local_origin = lru_cache(256)(is_local_origin)
 
     def check(self, headers: Headers) -> None:
-        """Raise Forbidden for a name that is foreign."""
+        """Raise Forbidden for a foreign Host or Origin."""
         host = headers.get(b"host", b"")
         if not self._any_host and not self._is_local_host(host):
             raise Forbidden(
-                f"the Host {_shown(host)} is not this machine: use localhost, 127.0.0.1 or [::1]; "
+                f"the Host {_quoted(host)} is not this machine; use localhost, 127.0.0.1 or [::1]; "
                 "an engine behind a proxy needs credentials (auth.file)"
             )
         origin = headers.get(b"origin")
         if origin is not None and not self._is_own(origin, host):
-            raise Forbidden(f"web pages of {_shown(origin)} may not use this engine")
+            raise Forbidden(f"web pages of {_quoted(origin)} may not use this engine")
 
     def _is_own(self, origin: bytes, host: bytes) -> bool:
         own = host.lower()
@@ -55,7 +55,7 @@ class Guard:
 
 
 def is_local_host(value: bytes) -> bool:
-    """Whether a Host header names this machine, with or without a port."""
+    """Return whether a Host header names this machine, with or without a port."""
     text = value.decode("latin-1").lower()
     name, _, port = text.partition("]:") if text.startswith("[") else text.partition(":")
     return (not port or (port.isascii() and port.isdigit())) and _is_loopback(name.strip("[]"), text)
@@ -72,10 +72,10 @@ def _is_loopback(name: str, text: str) -> bool:
 
 
 def is_local_origin(value: bytes) -> bool:
-    """Whether an Origin header names a page served by this machine."""
+    """Return whether an Origin header names a page served by this machine."""
     scheme, _, host = value.partition(b"://")
     return scheme in (b"http", b"https") and is_local_host(host) and urlsplit(value).path == b""
 
 
-def _shown(value: bytes) -> str:
+def _quoted(value: bytes) -> str:
     return repr(value[:80].decode("latin-1"))

@@ -1,4 +1,4 @@
-"""What one reader of live logs has not read yet: bounded, since a slow reader must not hold the lines of all."""
+"""Queue of log lines for one live reader. Bounded, because a slow reader must not hold lines in memory for ever."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from engine.logs.feed import FunctionLines
 
-LIMIT = 1 << 20  #: characters of text
+LIMIT = 1 << 20  #: characters of text in one queue
 
 
 class Taken(NamedTuple):
-    told: tuple[FunctionLines, ...]
-    dropped: int  #: lines that were too many, before these
-    last: bool  #: nothing will follow
+    batches: tuple[FunctionLines, ...]
+    dropped: int  #: lines dropped before these, as the queue was full
+    last: bool  #: end of the queue
 
 
 class LogQueue:
@@ -23,34 +23,34 @@ class LogQueue:
         self._waiting: deque[FunctionLines] = deque()
         self._size = self._dropped = 0
         self._ended = False
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
-    def put(self, told: FunctionLines) -> None:
-        """A listener of a feed; takes the lines of its request, or all."""
-        if self._request_id and told.request_id != self._request_id:
+    def put(self, batch: FunctionLines) -> None:
+        """Add lines, if they belong to the queue's request or it has none. Usable as a listener of a log feed."""
+        if self._request_id and batch.request_id != self._request_id:
             return
-        self._waiting.append(told)
-        self._size += _size(told)
+        self._waiting.append(batch)
+        self._size += _size(batch)
         while self._size > self._limit and len(self._waiting) > 1:
             oldest = self._waiting.popleft()
             self._size -= _size(oldest)
             self._dropped += len(oldest.lines)
-        self._news.set()
+        self._changed.set()
 
     def end(self) -> None:
-        """Nothing more will be put."""
+        """End the queue; nothing may be put afterwards."""
         self._ended = True
-        self._news.set()
+        self._changed.set()
 
     async def take(self) -> Taken:
-        """All that is there, once there is something."""
-        await self._news.wait()
-        self._news.clear()
+        """Wait until there are lines or the queue has ended; return all of them."""
+        await self._changed.wait()
+        self._changed.clear()
         taken = Taken(tuple(self._waiting), self._dropped, self._ended)
         self._waiting.clear()
         self._size = self._dropped = 0
         return taken
 
 
-def _size(told: FunctionLines) -> int:
-    return sum(len(line.text) for line in told.lines)
+def _size(batch: FunctionLines) -> int:
+    return sum(len(line.text) for line in batch.lines)

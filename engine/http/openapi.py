@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the API, made from the table of operations and the structs that it names."""
+"""OpenAPI 3.1 document of the API, made from the table of operations and the structs that it names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATH = "/openapi.json"
 _REF = "#/components/schemas/{name}"
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "string", "pattern": "^[0-9]{1,9}$"}
-#: An empty parameter is as good as none.
+#: An empty parameter counts as absent.
 _OPTIONAL_NUMBER = {"type": "string", "pattern": "^[0-9]{0,9}$"}
 _CHOICES = {
     "tags": {"resource_type": ["functions"]},
@@ -36,7 +36,7 @@ _PARTS = {
     "function_urn": {
         "type": "string",
         "maxLength": MAX_LENGTH,
-        "description": "A URN, whole or short: a function's name, package:name, project:package:name[:version].",
+        "description": "Full or short URN: a function's name, package:name, project:package:name[:version].",
     },
     "period": {**_NUMBER, "description": "Minutes."},
 }
@@ -55,14 +55,16 @@ _QUERIES = {
 _HEADERS = {
     "X-Cff-Instance-Memory": {"type": "string", "enum": ["", *map(str, MEMORY_SIZES)]},
     "X-CFF-Request-Version": {"type": "string", "enum": ["", "v0", "v1"], "default": "v0"},
-    "X-Cff-Log-Type": {"type": "string", "description": "With tail, the end of the log comes along."},
+    "X-Cff-Log-Type": {
+        "type": "string",
+        "description": "tail: the reply has the end of the log in X-Cff-Function-Log.",
+    },
     "X-Functiond-Priority": {"type": "string", "pattern": "^[0-9]$"},
     "X-Functiond-Delay": {"type": "string", "description": f"Seconds, up to {MAX_DELAY:.0f}."},
     "Idempotency-Key": {"type": "string", "pattern": "^[ -~]{1,255}$"},
 }
 
-
-#: What an engine with credentials asks for, in one of these ways.
+#: Alternatives to authenticate at an engine with credentials.
 _SECURITY = {
     "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
     "signature": {
@@ -75,7 +77,7 @@ _SECURITY = {
 
 
 class Document:
-    """Serves the document; it is made when it is first asked for, and again once something else is ``mounted``."""
+    """The document as a resource. Built on the first request, and again after the ``mounted`` operations change."""
 
     def __init__(self, version: str, mounted: Callable[[], Sequence[Operation]]) -> None:
         self._version, self._mounted = version, mounted
@@ -139,8 +141,8 @@ def _parameters(operation: Operation) -> Iterable[dict[str, Any]]:
 
 
 def _choice(operation: Operation, name: str) -> dict[str, Any] | None:
-    for place, choices in _CHOICES.items():
-        method, _, part = place.rpartition(" ")
+    for pattern, choices in _CHOICES.items():
+        method, _, part = pattern.rpartition(" ")
         if method in ("", operation.method) and part in operation.path.split("/") and name in choices:
             return {"type": "string", "enum": choices[name]}
     return None
@@ -148,17 +150,17 @@ def _choice(operation: Operation, name: str) -> dict[str, Any] | None:
 
 def _reply(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     if operation.reply is None:
-        return {"description": "Done; there is nothing to tell."}
+        return {"description": "Success without a body."}
     schema = {} if operation.content != JSON else _schema(operation.reply, schemas)
     content = {operation.content: {"schema": schema}}
     if operation.reply is Any:
         content["text/plain"] = {"schema": {}}
-    return {"description": "Done.", "content": content}
+    return {"description": "Success.", "content": content}
 
 
 def _problem(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     return {
-        "description": "Not done; the code and the message say why.",
+        "description": "Failure, with a code and a message.",
         "headers": {"X-Request-Id": {"schema": _TEXT}},
         "content": {JSON: {"schema": _schema(operation.problem or Problem, schemas)}},
     }

@@ -37,15 +37,15 @@ JSON_LINES = "application/x-ndjson"
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """What every error looks like."""
+    """Body of every error reply."""
 
     error_code: str
     error_msg: str
-    request_id: str | UnsetType = UNSET  #: of errors of workflow metrics; all others have it as X-Request-Id only
+    request_id: str | UnsetType = UNSET  #: errors of workflow metrics only; others have just X-Request-Id
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """``ok`` or ``ready``, or what is wrong, by part."""
+    """Health of the engine. Unless ``status`` is ok or ready, further fields name the problems by part."""
 
     status: str
 
@@ -210,7 +210,7 @@ OPERATIONS = (
         own=True,
     ),
     _op("ListTriggerTypes", "GET", f"{BASE}/triggertypes", None, list[Any], own=True),
-    _op("ShowFeatures", "GET", f"{BASE}/feature", None, dict[str, Any], own=True, lacks="features to switch on"),
+    _op("ShowFeatures", "GET", f"{BASE}/feature", None, dict[str, Any], own=True, lacks="optional features"),
     # --- reserved instances ---
     _op(
         "UpdateFunctionReservedInstancesCount",

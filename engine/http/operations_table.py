@@ -5,16 +5,16 @@ from __future__ import annotations
 from engine.http.operations import OPERATIONS
 from engine.protocols import Operation
 
-#: Families of the platform that this engine leaves out.
+#: Families of operations that this engine does not implement.
 ABSENT = ("workflows", "function applications and templates", "VPC endpoints", "bridge functions")
 EXPLAINED = (
-    "*As without* something: answered as the platform does for an account that has no such feature;\n"
-    "what is sent is kept and shown again at most."
+    "*As without* a feature: the reply is the platform's for an account that does not have the feature.\n"
+    "Values that are sent are at most stored and returned."
 )
 
 
 def table() -> str:
-    """Markdown."""
+    """Return the table in Markdown."""
     rows = ["| Operation | Request | Success |", "|---|---|---|"]
     for one in OPERATIONS:
         path = one.path.removeprefix("/v2/{project_id}")
@@ -30,7 +30,7 @@ def _mark(operation: Operation) -> str:
 
 def main() -> None:
     print(table())
-    print(f"\n{EXPLAINED}\n\nNot here: {', '.join(ABSENT)}.")
+    print(f"\n{EXPLAINED}\n\nNot served: {', '.join(ABSENT)}.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""SIGHUP: an engine that serves reads its credentials again. What is wrong with them changes nothing, and is logged."""
+"""Reload of credentials on SIGHUP. Invalid credentials are logged and change nothing."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ log = structlog.get_logger("functiond")
 async def reloading(
     authenticator: Authenticator | None, read: Callable[[], AuthSettings] | None
 ) -> AsyncIterator[None]:
-    """While the block is entered. ``read`` blocks, and raises SettingsError.
+    """Reload credentials on SIGHUP while the block runs. ``read`` blocks, and raises SettingsError.
 
-    An engine that is open to its machine stays so until it is started again, and SIGHUP ends it, as without this.
+    An engine that was started without credentials runs without them until it is restarted. SIGHUP then has its
+    default effect and ends the process.
     """
     if authenticator is None or read is None:
         yield
         return
     async with anyio.create_task_group() as tasks:
-        await tasks.start(_follow, authenticator, read)
+        await tasks.start(_reload_on_signal, authenticator, read)
         yield
         tasks.cancel_scope.cancel()
 
 
-async def _follow(
+async def _reload_on_signal(
     authenticator: Authenticator, read: Callable[[], AuthSettings], *, task_status: TaskStatus[None]
 ) -> None:
     with anyio.open_signal_receiver(signal.SIGHUP) as signals:
@@ -53,5 +54,5 @@ async def _follow(
 def _read(read: Callable[[], AuthSettings]) -> AuthSettings:
     auth = read()
     if not auth.required:
-        raise SettingsError("there are no credentials any more: start the engine again to open it to its machine")
+        raise SettingsError("no credentials are configured any more; restart the engine to run it without credentials")
     return auth

@@ -1,6 +1,6 @@
-"""The engine's HTTP door as one ASGI application: guard and credentials, the two fast requests, the router behind them.
+"""HTTP server of the engine as one ASGI application: guard, credentials, the two fast requests, and the router.
 
-Whatever goes wrong becomes one reply in the API's shape here, and nowhere else.
+Every error becomes one reply in the API's shape here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_TARGET = 1200  #: bytes; no URN needs more, even with every byte percent-enc
 
 log = structlog.get_logger()
 
-#: What is answered to a request that went wrong.
+#: Makes the reply to a request that failed.
 Refuse = Callable[[Scope, FunctiondError], Awaitable[Reply]]
 
 
@@ -42,9 +42,9 @@ def create_app(
     more: Iterable[Resource] = (),
     refuse: Refuse | None = None,
 ) -> App:
-    """The whole API, open without ``authenticator``, and what plugins mount.
+    """Return the whole API with the mounts of plugins. Without ``authenticator`` it needs no credentials.
 
-    ``more`` are resources of parts that this module does not know; ``refuse`` may answer what goes wrong with these.
+    ``more`` adds further resources, such as the console; ``refuse`` may replace the replies to failed requests.
     """
     limits = {"async_limit": parts.async_body_limit, "sync_limit": parts.sync_body_limit}
     invocations = Invocations(parts.intake, parts.catalog, **limits)
@@ -92,16 +92,16 @@ class HttpServer:
         except ClientDisconnect:
             return
         except asyncio.CancelledError:
-            # Only the listener cancels, at its end, and it waits for this last answer.
+            # Only the listener cancels, when it stops, and it waits for this reply.
             reply = error_reply(ShuttingDown())
         except Exception:
-            # The border of one request: what is broken here must not take down the others.
+            # A bug in one request must not affect the others.
             log.exception("request failed", method=scope["method"], path=scope["path"])
-            reply = problem(500, "FSS.0500", "internal error: the engine's log says more")
+            reply = problem(500, "FSS.0500", "internal error; see the engine's log")
         await respond(scope, send, reply)
 
     async def _invoke(self, scope: Scope, headers: Headers, receive: Receive) -> Reply | None:
-        """The answer to an invocation; None if the path is another."""
+        """Return the reply to an invocation; None for any other path."""
         path: bytes = scope["raw_path"]
         head, _, action = path.rpartition(b"/")
         if action == b"invocations-async":
@@ -113,7 +113,7 @@ class HttpServer:
         return None
 
     def _read_target(self, head: bytes) -> FunctionUrn | None:
-        """The function in ``/v2/<project>/fgs/functions/<urn>``."""
+        """Return the function of ``/v2/<project>/fgs/functions/<urn>``; None for any other path."""
         parts = head.split(b"/") if len(head) <= MAX_TARGET else []
         if len(parts) != 6 or (parts[0], parts[1], parts[3], parts[4]) != (b"", b"v2", b"fgs", b"functions"):
             return None

@@ -1,4 +1,4 @@
-"""Aliases of a function's versions (spec functiongraph_api, section 5)."""
+"""Aliases of a function's versions (FunctionGraph API: CreateVersionAlias and others)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.model.urn import FunctionUrn
 
 
 class AliasBody(Struct, frozen=True, kw_only=True):
-    """What PUT takes; it replaces, so what is left out is empty again."""
+    """Body of PUT, which replaces the alias: absent fields become empty."""
 
     version: str
     description: Description = ""
@@ -27,7 +27,7 @@ class CreateAliasBody(AliasBody, frozen=True, kw_only=True):
 
 
 class AliasReply(Struct, frozen=True, kw_only=True):
-    """Without extra versions, it says nothing of them: Terraform would take an empty object for a difference."""
+    """Alias in replies. Fields of extra versions are absent without them: Terraform sees a difference in ``{}``."""
 
     name: str
     version: str

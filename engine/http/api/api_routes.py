@@ -1,4 +1,4 @@
-"""All the API on one page: the families of its resources, each a module beside this one."""
+"""Resources of the whole API. Each family of resources is a module beside this one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from engine.http.api.redrive import RedriveApi
 from engine.http.api.reserved_instances import ReservedApi
 from engine.http.api.routing import Resource
 from engine.http.api.tags import TagsApi
-from engine.http.api.tracing_and_snapshots import SwitchesApi
+from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
 from engine.http.api.triggers import TriggersApi
 from engine.http.api.versions import VersionsApi
 from engine.http.openapi import Document
 
 
 def all_resources(parts: ApiDependencies) -> list[Resource]:
-    """All but the two fast requests."""
+    """Return all resources but the two fast requests (``invocations`` and ``invocations-async``)."""
     return [
         *Functions(parts).resources(),
         *VersionsApi(parts).resources(),
@@ -42,7 +42,7 @@ def all_resources(parts: ApiDependencies) -> list[Resource]:
         *PackagesApi(parts).resources(),
         *MetricsApi(parts).resources(),
         *QuotasApi(parts).resources(),
-        *SwitchesApi(parts).resources(),
+        *TracingAndSnapshotsApi(parts).resources(),
         *Health(parts.health).resources(),
         *Document(parts.version, parts.mounted).resources(),
     ]

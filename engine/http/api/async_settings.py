@@ -1,4 +1,4 @@
-"""A function's asynchronous settings (spec functiongraph_api, section 3), and where its status log goes."""
+"""Asynchronous settings of a function, and the target of its status log (FunctionGraph API)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Destinations(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CustomLog(Struct, frozen=True, kw_only=True):
-    """Where the status log goes: kept as given."""
+    """Target of the status log, stored as given."""
 
     log_group_id: Label | UnsetType = UNSET
     log_group_name: Label | UnsetType = UNSET
@@ -36,7 +36,7 @@ class CustomLog(Struct, frozen=True, kw_only=True):
 
 
 class AsyncSettingsBody(CustomLog, frozen=True, kw_only=True):
-    """What PUT takes; it replaces, so what is left out is back at its default."""
+    """Body of PUT, which replaces the settings: absent fields return to their defaults."""
 
     max_async_event_age_in_seconds: EventAge = AsyncSettings().max_age
     max_async_retry_attempts: Retries = AsyncSettings().max_retries
@@ -55,7 +55,7 @@ class AsyncSettingsReply(CustomLog, frozen=True, kw_only=True):
 
 
 class SettingsShown(Struct, frozen=True, kw_only=True):
-    """What the replies about versions show of them."""
+    """Asynchronous settings in replies about versions."""
 
     max_async_event_age_in_seconds: int
     max_async_retry_attempts: int
@@ -98,12 +98,12 @@ class AsyncSettingsApi:
         return Reply(status=204)
 
     async def list_all(self, call: Call) -> Reply:
-        page = page_of(call, self._catalog.settings_by_version(call.urn), "limit", most=MAX_SETTINGS, usual=10)
+        page = page_of(call, self._catalog.settings_by_version(call.urn), "limit", maximum=MAX_SETTINGS, default=10)
         configs = [self._reply(function, settings) for function, settings in page.items]
         return json_reply(AsyncSettingsList(async_invoke_configs=configs, count=page.count, page_info=page.info))
 
     async def enable_status_log(self, call: Call) -> Reply:
-        """The status of every invocation is always kept here, so there is nothing to switch on."""
+        """Return success. The status of every invocation is always stored, so the switch has no effect."""
         return Reply()
 
     async def show_status_log(self, call: Call) -> Reply:

@@ -1,6 +1,7 @@
-"""A body as a shape; what does not fit is told as the field, the value, and what would do.
+"""Decoding of request bodies into structs. Errors name the field, its value, and the allowed values.
 
-What would do is read from the shape itself, so that a limit that stands there validates, documents and explains.
+The allowed values are read from the struct itself, so that a limit is written once, for validation, document and
+messages.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from engine.model.text import MASK, without_nulls
 
 T = TypeVar("T")
 
-DEPTH = 100  #: levels of lists and objects within each other; what looks through bodies may call itself at each
-#: Values of a body that is decoded again because it does not fit: each becomes an object, and is copied.
+DEPTH = 100  #: levels of nested lists and objects; functions that walk bodies may recurse at each
+#: Limit of values for decoding an invalid body again, where each value becomes an object and is copied.
 VALUES = 10_000
 
 
 def decode(body: bytes, kind: type[T], error: type[InvalidField] = InvalidField) -> T:
-    """JSON as ``kind``, where a null is as good as nothing. Raises NotJson, and for what does not fit ``error``."""
+    """Decode JSON as ``kind``; a null counts as absent. Raises NotJson, and ``error`` for an invalid field."""
     if is_deeper(body, DEPTH):
-        raise NotJson(f"it is nested too deeply: {DEPTH} levels are allowed")
+        raise NotJson(f"nested too deeply; at most {DEPTH} levels are allowed")
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as problem:
@@ -36,10 +37,10 @@ def decode(body: bytes, kind: type[T], error: type[InvalidField] = InvalidField)
 
 
 def _decode_again(body: bytes, kind: type[T], error: type[InvalidField], found: msgspec.ValidationError) -> T:
-    """What does not fit may do so without its nulls."""
-    check_json_text(body)  # it may be broken further on, which comes first
+    """Decode an invalid body again without its nulls, since it may be valid without them."""
+    check_json_text(body)  # invalid JSON further on is reported first
     if body.count(b",") + body.count(b"[") + body.count(b"{") > VALUES:
-        hint = f"one does not fit ({found}); leave out nulls, or send fewer to see its value"
+        hint = f"one value is invalid ({found}); leave out nulls, or send fewer values to see it"
         raise error("body", f"more than {VALUES} values", hint)
     try:
         given = without_nulls(msgspec.json.decode(body))
@@ -48,10 +49,10 @@ def _decode_again(body: bytes, kind: type[T], error: type[InvalidField], found: 
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as problem:
-        raise _misfit(problem, given, kind, error) from None
+        raise _invalid_field(problem, given, kind, error) from None
 
 
-def _misfit(problem: msgspec.ValidationError, given: Any, kind: Any, error: type[InvalidField]) -> InvalidField:
+def _invalid_field(problem: msgspec.ValidationError, given: Any, kind: Any, error: type[InvalidField]) -> InvalidField:
     found = describe_issue(problem, given, kind)
     value = MASK if is_secret(found.field) and found.value is not None else without_secrets(found.value)
     return error(found.field or "body", value, found.allowed)

@@ -1,4 +1,4 @@
-"""Dependencies and their versions (spec functiongraph_api, section 7)."""
+"""Dependencies and their versions (FunctionGraph API: CreateDependencyVersion and others)."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class DependenciesApi:
         self._dependencies = resources.dependencies
 
     def resources(self) -> list[Resource]:
-        all_of_them = f"{BASE}/dependencies"
-        versions = f"{all_of_them}/{{depend_id}}/version"
+        dependencies = f"{BASE}/dependencies"
+        versions = f"{dependencies}/{{depend_id}}/version"
         return [
-            Resource(path=all_of_them, methods={"GET": self.list_all}),
-            Resource(path=f"{all_of_them}/version", methods={"POST": self.create}),
+            Resource(path=dependencies, methods={"GET": self.list_all}),
+            Resource(path=f"{dependencies}/version", methods={"POST": self.create}),
             Resource(path=versions, methods={"GET": self.list_versions}),
             Resource(path=f"{versions}/{{version}}", methods={"GET": self.show, "DELETE": self.delete}),
         ]
@@ -80,7 +80,7 @@ class DependenciesApi:
         return json_reply(dependency_reply(await self._dependencies.create(project, new)))
 
     async def list_all(self, call: Call) -> Reply:
-        """There are no public dependencies here."""
+        """List the project's dependencies. A query for public ones finds none, as this engine has none."""
         found = self._dependencies.list(call.project, name_part=call.text("name"), runtime=call.text("runtime"))
         public = call.text("ispublic") == "true" or call.text("dependency_type") == "public"
         return _page(call, () if public else found)
@@ -116,7 +116,7 @@ def dependency_reply(dependency: Dependency) -> DependencyReply:
 
 
 def _page(call: Call, found: Sequence[Dependency]) -> Reply:
-    """``limit`` and ``maxitems`` mean the same; either may be left out."""
+    """Return the page that ``limit`` or ``maxitems`` selects. Both mean the same; either may be absent."""
     page = page_of(call, found, "limit", "maxitems")
     shown = [dependency_reply(dependency) for dependency in page.items]
     return json_reply(DependencyList(dependencies=shown, count=page.count, next_marker=page.next_marker))

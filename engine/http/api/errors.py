@@ -1,6 +1,6 @@
-"""The one table from an error's class to its HTTP status and FSS code (spec functiongraph_api, section 8).
+"""HTTP status and FSS code of each error class (error codes of the FunctionGraph API).
 
-Those of triggers differ by the trigger's kind: trigger_codes has them.
+Codes of trigger errors differ by the trigger's kind; ``trigger_codes`` has them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _TABLE: dict[type[e.FunctiondError], tuple[int, str]] = {
     e.CallTimedOut: (504, "FSS.0504"),
 }
 
-#: Codes of an InvalidField, by the field; the others are FSS.0400.
+#: Codes of an InvalidField by its field; FSS.0400 for all other fields.
 _FIELDS = {
     "func_name": "FSS.1002",
     "handler": "FSS.1003",
@@ -103,7 +103,7 @@ _FIELDS = {
 
 
 def error_reply(error: e.FunctiondError) -> Reply:
-    """What the caller gets to see of it."""
+    """Return the reply for an error, with its status, code, message and headers."""
     status, code = _status(error)
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, e.Overloaded | e.Unavailable | e.FunctionDisabled):
@@ -116,9 +116,9 @@ def error_reply(error: e.FunctiondError) -> Reply:
 
 
 def problem(status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
-    """An error reply in the API's shape, with a request id that the SDK puts into its exception.
+    """Return an error reply in the API's shape, with a request id that the SDK puts into its exception.
 
-    Errors of workflow metrics, which have codes of their own, show it in the body, too (spec, sections 7 and 8).
+    Errors of workflow metrics (codes FGS.*) have the request id in the body, too, as the FunctionGraph API does.
     """
     request_id = str(uuid.uuid4())
     shown = {"error_code": code, "error_msg": message}
@@ -129,8 +129,8 @@ def problem(status: int, code: str, message: str, headers: tuple[tuple[bytes, by
 
 
 def _status(error: e.FunctiondError) -> tuple[int, str]:
-    if (own := trigger_status(error)) is not None:
-        return own
+    if (status := trigger_status(error)) is not None:
+        return status
     kind = next(kind for kind in type(error).__mro__ if kind in _TABLE or kind is e.InvalidField)
     if kind is e.InvalidField and isinstance(error, e.InvalidField):
         return 400, _FIELDS.get(error.field.partition(".")[0].partition("[")[0], "FSS.0400")

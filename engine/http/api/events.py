@@ -1,4 +1,4 @@
-"""Saved test events of a function (spec functiongraph_api, section 7)."""
+"""Saved test events of a function (FunctionGraph API: CreateEvent and others)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CreateEventBody(Struct, frozen=True, kw_only=True):
 
 class UpdateEventBody(Struct, frozen=True, kw_only=True):
     content: str
-    name: EventLabel | UnsetType = UNSET  #: not documented; Terraform sends it, a new one as well
+    name: EventLabel | UnsetType = UNSET  #: not documented; Terraform sends it, also to rename an event
 
 
 class EventName(Struct, frozen=True, kw_only=True):

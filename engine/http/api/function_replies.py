@@ -1,4 +1,4 @@
-"""A function as every reply shows it, and a version with what only versions have."""
+"""Replies about functions, and about versions with the fields that only versions have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.http.api.function_shapes import FuncCode, FunctionReply, Passthrough
 from engine.http.api.times import zoned_time
 from engine.model import AsyncSettings, Function
 
-LONG_TIME = 900  #: seconds; a timeout beyond is called long
+LONG_TIME = 900  #: seconds; longer timeouts set ``long_time``
 
 
 def function_reply(function: Function, region: str, code: FuncCode | UnsetType = UNSET) -> FunctionReply:
@@ -57,12 +57,12 @@ def function_reply(function: Function, region: str, code: FuncCode | UnsetType =
         func_vpc_id=_detail(function, "func_vpc", "vpc_id"),
         collected=function.collected,
         func_code=code,
-        **_kept(function),
+        **_passthrough(function),
     )
 
 
 def version_reply(function: Function, region: str, settings: AsyncSettings | None) -> FunctionReply:
-    """With the asynchronous settings of that version."""
+    """Return the reply about a version, with its asynchronous settings."""
     return replace(
         function_reply(function, region),
         version_description=function.version_description,
@@ -72,13 +72,13 @@ def version_reply(function: Function, region: str, settings: AsyncSettings | Non
     )
 
 
-def _kept(function: Function) -> dict[str, Any]:
+def _passthrough(function: Function) -> dict[str, Any]:
     shown = {name: value for name, value in function.details.items() if name in PassthroughFields.__struct_fields__}
     return {"type": "v2", **shown}
 
 
 def _as_given(function: Function, name: str, variables: dict[str, str]) -> str:
-    """Clients compare texts: another way to write the same variables would be a difference to them."""
+    """Return variables as the client wrote them. Clients compare texts, so another notation would be a difference."""
     given: str | None = function.details.get(name)
     return variables_text(variables) if given is None else given
 
@@ -88,6 +88,6 @@ def _detail(function: Function, table: str, name: str) -> str:
 
 
 def _image_name(function: Function) -> str:
-    """The vendor's id of one state of a version; ours names the moment and the revision."""
+    """Return the id of one state of a version, made from its time and revision in place of the vendor's id."""
     moment = datetime.fromtimestamp(function.modified_at, UTC)
     return f"{function.version}-{moment:%y%m%d%H%M%S}@{function.revision}"

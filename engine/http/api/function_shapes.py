@@ -1,7 +1,7 @@
-"""Functions as the API writes them (spec functiongraph_api, 4.3).
+"""Functions in bodies and replies of the API (FunctionGraph API: CreateFunction and others).
 
-``PassthroughFields`` holds the fields that have no effect here: they are stored as given and shown again, so that a
-client that compares what it sent with what it reads finds no difference. Unknown fields are ignored.
+``PassthroughFields`` holds the fields without effect in this engine. They are stored and returned as given, so that a
+client that compares sent and returned values finds no difference. Unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Flag = bool | UnsetType
 Number = int | UnsetType
 Texts = list[str] | UnsetType
 Table = dict[str, Any] | UnsetType
-#: The platform's; which of them run here is said when the code is looked at.
+#: Values of the platform; the code store rejects those that this engine does not support.
 CodeType = Annotated[str, Meta(extra_json_schema={"enum": ["inline", "zip", "obs", "jar", "Custom-Image-Swr"]})]
 
 
@@ -47,7 +47,7 @@ class FuncCode(Struct, frozen=True, kw_only=True):
 
 
 class Strategy(Struct, frozen=True, kw_only=True):
-    """Documented as needed, both; Terraform sends the second alone."""
+    """Limits of instances. Both fields are documented as required, but Terraform sends the second alone."""
 
     concurrency: Instances | UnsetType = UNSET
     concurrent_num: Requests | UnsetType = UNSET
@@ -81,13 +81,13 @@ class PassthroughFields(Struct, frozen=True, kw_only=True):
     type: Literal["v1", "v2"] | UnsetType = UNSET
     user_data_encrypt_kms_key_id: Text = UNSET
     xrole: Text = UNSET
-    functiond: Table = UNSET  #: ours: ``priority_cap`` and ``weight``
+    functiond: Table = UNSET  #: extension: ``priority_cap`` and ``weight``
 
 
 class ConfigBody(PassthroughFields, frozen=True, kw_only=True):
-    """What updating its configuration takes, and creating a function as well."""
+    """Fields of a function's configuration, for creating and updating it."""
 
-    func_name: Name | UnsetType = UNSET  #: documented as needed; Terraform leaves it out, the URN says it all
+    func_name: Name | UnsetType = UNSET  #: documented as required, but Terraform omits it
     runtime: str
     handler: Handler
     memory_size: Memory
@@ -106,7 +106,7 @@ class ConfigBody(PassthroughFields, frozen=True, kw_only=True):
 class CreateBody(ConfigBody, frozen=True, kw_only=True):
     func_name: Name
     package: Name
-    tags: Text = UNSET  #: JSON; later they are changed by requests of their own
+    tags: Text = UNSET  #: JSON; changed later by the tag operations
     code_type: CodeType = ""
     code_filename: FileName = ""
     code_url: Link = ""
@@ -115,7 +115,7 @@ class CreateBody(ConfigBody, frozen=True, kw_only=True):
 
 class CodeBody(Struct, frozen=True, kw_only=True):
     code_type: CodeType
-    func_code: FuncCode = FuncCode()  #: documented as needed, but a link says it all
+    func_code: FuncCode = FuncCode()  #: documented as required, but a link suffices
     code_filename: FileName = ""
     code_url: Link = ""
     depend_version_list: Texts = UNSET
@@ -127,7 +127,7 @@ class MaxInstanceBody(Struct, frozen=True, kw_only=True):
 
 
 class FunctionReply(PassthroughFields, frozen=True, kw_only=True):
-    """One shape for all replies: clients pass over what theirs does not list."""
+    """Function in all replies. Clients ignore the fields that they do not expect."""
 
     func_id: str
     func_name: str
@@ -166,18 +166,18 @@ class FunctionReply(PassthroughFields, frozen=True, kw_only=True):
     log_stream_id: str
     func_vpc_id: str
     collected: bool
-    # What this machine has not.
+    # Features that this engine does not have.
     allow_ephemeral_storage: bool = False
     apig_route_enable: bool = False
     bind_bridge_funcUrns: list[str] = []  # noqa: N815  (the API's own spelling)
     is_bridge_function: bool = False
     is_return_stream: bool = False
-    # Of single functions, and of lists.
+    # In replies about one function, or in lists.
     reserved_instance_count: Number = UNSET
     reserved_instance_idle_mode: Flag = UNSET
     fail_count: Number = UNSET
     func_code: FuncCode | UnsetType = UNSET
-    # Of versions only.
+    # In replies about versions only.
     version_description: Text = UNSET
     concurrency: Number = UNSET
     concurrent_num: Number = UNSET
@@ -190,8 +190,8 @@ class FunctionList(Struct, frozen=True, kw_only=True):
     next_marker: int
 
 
-#: API fields that a Function has under a name of its own.
-_OWN_NAMES = {"enable_dynamic_memory": "dynamic_memory"}
+#: API fields with another name in Function.
+_FUNCTION_NAMES = {"enable_dynamic_memory": "dynamic_memory"}
 _PLAIN = (
     "runtime",
     "handler",
@@ -204,8 +204,8 @@ _PLAIN = (
     "pre_stop_timeout",
     "enable_dynamic_memory",
 )
-#: The code brings these along; instances have a request of their own, by which their maximum stays.
-_ELSEWHERE = ("func_name", "depend_version_list", "code_encrypt_kms_key_id", "strategy_config")
+#: Fields that no configuration update resets: those of the code, and the limits of instances, which other requests set.
+_NOT_RESET = ("func_name", "depend_version_list", "code_encrypt_kms_key_id", "strategy_config")
 _DEFAULTS = msgspec.structs.asdict(
     Function(
         function_id=0, project="", package="", name="", runtime="", handler="", memory_size=0, timeout=0, code=NO_CODE
@@ -214,8 +214,8 @@ _DEFAULTS = msgspec.structs.asdict(
 
 
 def changes_of(body: ConfigBody) -> dict[str, Any]:
-    """The fields of a Function that the body sets; what it leaves out is not there. Raises InvalidField."""
-    changes = {_OWN_NAMES.get(name, name): value for name in _PLAIN if (value := getattr(body, name)) is not UNSET}
+    """Return the fields of a Function that the body sets, without absent ones. Raises InvalidField."""
+    changes = {_FUNCTION_NAMES.get(name, name): value for name in _PLAIN if (value := getattr(body, name)) is not UNSET}
     details = details_of(body)
     for name in ("user_data", "encrypted_user_data"):
         if (text := getattr(body, name)) is not UNSET:
@@ -229,20 +229,20 @@ def changes_of(body: ConfigBody) -> dict[str, Any]:
 
 
 def replacement_of(body: ConfigBody) -> dict[str, Any]:
-    """Likewise; what the body leaves out is back at its default, but for what other requests set as well.
+    """Return the fields of a Function as ``changes_of``, with absent ones at their defaults. Raises InvalidField.
 
-    Among ``details``, UNSET stands for what is to go.
+    Absent fields that other requests also set are left out. In ``details``, UNSET marks a field to remove.
     """
     changes = changes_of(body)
-    unset = [name for name in ConfigBody.__struct_fields__ if getattr(body, name) is UNSET and name not in _ELSEWHERE]
+    unset = [name for name in ConfigBody.__struct_fields__ if getattr(body, name) is UNSET and name not in _NOT_RESET]
     for name in unset:
-        if (own := _OWN_NAMES.get(name, name)) in _DEFAULTS:
+        if (own := _FUNCTION_NAMES.get(name, name)) in _DEFAULTS:
             changes[own] = _DEFAULTS[own]
     return changes | {"details": {**dict.fromkeys(unset, UNSET), **changes["details"]}}
 
 
 def draft_of(body: CreateBody, project: str) -> Function:
-    """The function that a body asks for, without its id and code. Raises InvalidField."""
+    """Return the function that a body describes, without id and code. Raises InvalidField."""
     changes = changes_of(body)
     if body.tags is not UNSET:
         read_tags(body.tags)
@@ -251,13 +251,13 @@ def draft_of(body: CreateBody, project: str) -> Function:
 
 
 def details_of(body: Struct) -> dict[str, Any]:
-    """What is only kept."""
+    """Return the fields that are stored without effect."""
     values = {name: getattr(body, name, UNSET) for name in PassthroughFields.__struct_fields__}
     return {name: value for name, value in values.items() if value is not UNSET}
 
 
 def _variables(field: str, text: str) -> dict[str, str]:
-    """Environment variables come as JSON inside a string."""
+    """Decode environment variables, which are sent as JSON in a string. Raises InvalidField."""
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=dict[str, str]) if text else {}
     except (msgspec.DecodeError, RecursionError) as error:
@@ -271,5 +271,5 @@ def variables_text(variables: dict[str, str]) -> str:
 
 
 def cpu_of(function: Function) -> int:
-    """Millicores, by the vendor's formula."""
+    """Return millicores, by the vendor's formula."""
     return function.memory_size * 100 // 128 + 200

@@ -1,4 +1,4 @@
-"""Creating, showing, changing and deleting functions (spec functiongraph_api, section 4)."""
+"""Operations on functions: create, show, update, delete (FunctionGraph API: CreateFunction and others)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Functions:
     async def create(self, call: Call) -> Reply:
         body = await self._read_code(call, CreateBody)
         if not body.code_type:
-            raise InvalidField("code_type", "", "this engine takes inline, zip and obs")
+            raise InvalidField("code_type", "", "must be inline, zip or obs")
         function = await self._catalog.create(draft_of(body, call.project), _source(body))
         return json_reply(self._with_reserved(function))
 
@@ -99,7 +99,7 @@ class Functions:
         return json_reply(self._reply(self._catalog.find(urn)))
 
     async def delete(self, call: Call) -> Reply:
-        """A version if the URN names one, or stands for one by an alias; else the whole function."""
+        """Delete a version if the URN names it or its alias; else the whole function."""
         urn = call.urn
         await (self._versions.delete(urn) if urn.qualified else self._catalog.delete(urn))
         return Reply(status=204)
@@ -112,7 +112,7 @@ class Functions:
             raise CodePackageTooLarge(PACKAGE_LIMIT) from None
 
     async def _with_code(self, function: Function) -> FunctionReply:
-        """A package that is too large for a reply is shown by its link alone."""
+        """Return the reply with the code; a package too large for a reply is shown by its link alone."""
         if (code := function.code).size > PACKAGE_LIMIT:
             return self._reply(function, FuncCode(link=code.url))
         packed = await self._codes.original(code)

@@ -1,4 +1,4 @@
-"""For whoever watches the engine: alive, ready, and its figures."""
+"""Health checks and metrics, for monitoring: alive, ready, and metrics in the text format of Prometheus."""
 
 from __future__ import annotations
 

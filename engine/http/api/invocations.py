@@ -1,7 +1,7 @@
-"""Invoking a function, asynchronously and synchronously: the two requests that must be fast.
+"""Asynchronous and synchronous invocation of a function: the two requests that must be fast.
 
-They bypass the router. An asynchronous call is answered once its invocation is on disk; a synchronous one with what
-the function returned, where an error of the function's own is still HTTP 200, told by flags.
+Both bypass the router. An asynchronous call is answered after its invocation is on disk. A synchronous call is answered
+with the function's result. An error of the function itself is HTTP 200, too, marked by X-Is-Func-Err.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from engine.model import Function, Mode, Outcome, Request
 from engine.model.limits import MEMORY_SIZES
 from engine.model.urn import FunctionUrn
 
-MAX_DELAY = 7 * 86_400.0  #: seconds
+MAX_DELAY = 7 * 86_400.0  #: seconds from acceptance
 TEXT = b"text/plain; charset=utf-8"
-TAIL = 4 << 10  #: bytes of log in a header
+TAIL = 4 << 10  #: bytes at the end of a log that a header holds
 
 
 class CallResult(Struct, frozen=True, kw_only=True):
-    """The reply of version v1."""
+    """Reply with X-CFF-Request-Version v1."""
 
     request_id: str
     result: str
@@ -43,7 +43,7 @@ class Invocations:
         self._async_limit, self._sync_limit = async_limit, sync_limit
 
     async def accept(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
-        """POST …/invocations-async"""
+        """Handle POST …/invocations-async."""
         payload = await self._event(headers, receive, self._async_limit)
         request = Request(
             function=urn,
@@ -58,7 +58,7 @@ class Invocations:
         return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"x-cff-request-id", request_id),))
 
     async def call(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
-        """POST …/invocations"""
+        """Handle POST …/invocations."""
         version = headers.get(b"x-cff-request-version", b"") or b"v0"
         if version not in (b"v0", b"v1"):
             raise InvalidField("X-CFF-Request-Version", version.decode("latin-1"), "must be v0 or v1")
@@ -83,7 +83,9 @@ class Invocations:
         if text not in map(str, MEMORY_SIZES):
             raise InvalidField("X-Cff-Instance-Memory", text, f"must be one of {', '.join(map(str, MEMORY_SIZES))}")
         if not self._catalog.find(urn).dynamic_memory:
-            raise InvalidField("X-Cff-Instance-Memory", text, "the function needs enable_dynamic_memory for this")
+            raise InvalidField(
+                "X-Cff-Instance-Memory", text, "needs enable_dynamic_memory in the function's configuration"
+            )
         return int(text)
 
 
@@ -95,7 +97,7 @@ def _call_reply(
     if tail:
         headers = (*headers, (b"x-cff-function-log", base64.b64encode(log[-TAIL:])))
     if outcome.engine_fault:
-        # Not the function's doing, so not HTTP 200: the caller may try again.
+        # A fault of the engine is no result, so it is not HTTP 200: the caller may retry.
         return problem(500, "FSS.0500", outcome.message, headers)
     if version == b"v0":
         return Reply(body=outcome.result, headers=headers, content_type=JSON if _is_json(outcome.result) else TEXT)
@@ -142,7 +144,7 @@ def _framed(request_id: str, function: Function, outcome: Outcome, memory: int) 
 
 
 def _is_json(result: bytes) -> bool:
-    """Whether it is: a handler's text stands there as it is, without quotes."""
+    """Return whether a result is JSON. A handler's text is returned as it is, without quotes."""
     try:
         msgspec.json.decode(result, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):
@@ -179,5 +181,5 @@ def _idempotency_key(value: bytes | None) -> str:
         return ""
     text = value.decode("latin-1")
     if not (1 <= len(text) <= 255 and text.isascii() and text.isprintable()):
-        raise InvalidField("Idempotency-Key", text, "needs 1 to 255 printable ASCII characters")
+        raise InvalidField("Idempotency-Key", text, "must be 1 to 255 printable ASCII characters")
     return text

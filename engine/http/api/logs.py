@@ -1,4 +1,4 @@
-"""Ours: the log of an invocation, line by line with time and stream, and live what a function writes."""
+"""Logs of an invocation, line by line with time and stream, and live logs of a function (extension of the API)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from engine.logs.lines import Line, decode
 from engine.model import Function, Record
 
 JSON_LINES = b"application/x-ndjson"
-QUIET = 15.0  #: seconds without a line after which a heartbeat is sent
-LONG = 3600.0  #: seconds after which is looked whether an invocation has ended unnoticed
+QUIET = 15.0  #: seconds without a line until a heartbeat is sent
+LONG = 3600.0  #: seconds between checks for an invocation that ended unnoticed
 
 
 class LogItem(Struct, frozen=True, kw_only=True):
-    """A line. ``stream`` is stdout, stderr, logger, or engine for a note of what is missing."""
+    """Line of a log. ``stream`` is stdout, stderr, logger, or engine for a note about missing lines."""
 
     time: str | None
     stream: str
     text: str
-    request_id: str | UnsetType = UNSET  #: live; empty for what an instance wrote that belongs to no request
+    request_id: str | UnsetType = UNSET  #: live logs only; empty for lines that belong to no request
 
 
 class LogsApi:
@@ -43,7 +43,7 @@ class LogsApi:
         ]
 
     async def show(self, call: Call) -> Reply:
-        """Its lines as JSON, one a line; with ``Accept: text/event-stream`` as events, until it has ended."""
+        """Return an invocation's log as JSON lines; with ``Accept: text/event-stream`` as events until it ends."""
         function = self._parts.catalog.find(call.urn)
         record = await self._parts.record(function, call.part("request_id"))
         if _wants_events(call):
@@ -51,7 +51,7 @@ class LogsApi:
         return _json_lines(await self._lines(record))
 
     async def show_function(self, call: Call) -> Reply:
-        """What its instances have written lately that belongs to no request; as events, all that is yet to come."""
+        """Return recent lines of the instances that belong to no request; as events, all lines written from now on."""
         function = self._parts.catalog.find(call.urn)
         if not _wants_events(call):
             lines = decode(await self._parts.log_archive.instance_log(function.function_id))
@@ -63,7 +63,7 @@ class LogsApi:
         with self._parts.logs.subscribed(queue.put, function_id=function.function_id):
             async with anyio.create_task_group() as tasks:
                 if record is None:
-                    await write(HEARTBEAT)  # so that whoever asked knows that it has begun
+                    await write(HEARTBEAT)  # lets the client see that the stream has begun
                 else:
                     await write(_events(record.request_id, await self._lines(record)) or HEARTBEAT)
                     tasks.start_soon(self._await_end, record.key, queue)
@@ -92,7 +92,7 @@ def _json_lines(lines: Iterable[Line]) -> Reply:
 
 
 async def _pass_on(queue: LogQueue, write: Write) -> None:
-    """Until the queue ends."""
+    """Write lines until the queue ends."""
     last = False
     while not last:
         taken = None
@@ -103,8 +103,8 @@ async def _pass_on(queue: LogQueue, write: Write) -> None:
             continue
         if taken.dropped:
             await write(event("dropped", {"lines": taken.dropped}))
-        if taken.told:
-            await write(b"".join(_events(told.request_id, told.lines) for told in taken.told))
+        if taken.batches:
+            await write(b"".join(_events(batch.request_id, batch.lines) for batch in taken.batches))
         last = taken.last
 
 

@@ -1,7 +1,7 @@
-"""Series of what functions did (spec functiongraph_api, section 7); -1 where nothing happened.
+"""Time series about functions (FunctionGraph API: ListFunctionStatistics and others). A value of -1 means no data.
 
-Concurrency is the mean of a stretch, rounded up: seconds of attempts by seconds of time. As many instances are taken
-to have been there; how many there are now is counted.
+Concurrency is the mean over a time interval, rounded up: seconds of attempts divided by seconds of the interval. The
+number of instances of an interval is taken to be its concurrency; the present number is counted.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadMetricQuery, BadQuery
 from engine.http.api.paging import MAX_LIMIT, bounds
 from engine.http.api.parts import ApiDependencies
-from engine.http.api.routing import BASE, Call, Resource, whole
+from engine.http.api.routing import BASE, Call, Resource, whole_number
 from engine.metrics.usage import Stretch, Tally
 
 DAY = 86_400.0
 MAX_PERIOD = 1_440  #: minutes
 NO_DATA = -1.0
-MONTHS = {"0": (0, 0), "1": (1, 1), "2": (1, 3), "3": (1, 6)}  #: option -> from so many months ago to so many
+MONTHS = {"0": (0, 0), "1": (1, 1), "2": (1, 3), "3": (1, 6)}  #: option -> months ago: nearest, farthest
 WORKFLOW_METRICS = ("totalCount", "errorCount", "averageDuration", "running", "rejectCount")
 
 
@@ -57,7 +57,7 @@ class MonthUsed(Struct, frozen=True, kw_only=True):
 
 
 class Statistics(Struct, frozen=True, kw_only=True):
-    """One of the two kinds, as the filter asks."""
+    """Monthly usage, or time series, by the query parameter ``filter``."""
 
     count: list[MonthUsed] | UnsetType = UNSET
     gbs: list[MonthUsed] | UnsetType = UNSET
@@ -83,7 +83,7 @@ class WorkflowSeries(Struct, frozen=True, kw_only=True):
     running_count: list[SlaValue]
 
 
-#: What functions can be compared by.
+#: Measures that functions are ranked by; durations in milliseconds.
 _RANKS: dict[str, Callable[[Tally], float]] = {
     "failcount": lambda tally: tally.errors,
     "count": lambda tally: tally.count,
@@ -116,7 +116,7 @@ class MetricsApi:
 
     async def show_instances(self, call: Call) -> Reply:
         series = self._series([self._catalog.find(call.urn).function_id], 60)
-        offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
+        offset, limit = bounds(call, "limit", maximum=MAX_LIMIT, default=100)
         page = slice(offset, offset + limit)
         reserved = series.reserved_instance_num[page]
         return json_reply(ReservedSeries(instance_num=series.instance_num[page], reserved_instance_num=reserved))
@@ -131,8 +131,8 @@ class MetricsApi:
         return json_reply(self._months(project, call.text("option") or "0"))
 
     async def compare(self, call: Call) -> Reply:
-        """The functions with the highest values, of the last day unless the query says otherwise."""
-        kind, (_, limit) = call.text("type") or "failcount", bounds(call, "limit", most=MAX_LIMIT, usual=10)
+        """List the functions with the highest values, of the last day unless the query names a time span."""
+        kind, (_, limit) = call.text("type") or "failcount", bounds(call, "limit", maximum=MAX_LIMIT, default=10)
         rank = _RANKS.get(kind.lower())
         if rank is None:
             raise BadQuery("type", kind, f"must be one of {', '.join(_RANKS)}")
@@ -149,15 +149,15 @@ class MetricsApi:
         return json_reply(FunctionMetrics(values=page, count=len(page), next_marker=len(page)))
 
     async def show_workflows(self, call: Call) -> Reply:
-        """An account without workflows has no data of them."""
+        """Return empty series, as the platform does for an account without workflows."""
         if (kind := call.text("metric_type")) not in ("", *WORKFLOW_METRICS):
             raise BadMetricQuery("metric_type", kind, f"must be one of {', '.join(WORKFLOW_METRICS)}")
         for name in ("period", "start_time", "end_time"):
-            whole(name, call.text(name), 0, BadMetricQuery)
+            whole_number(name, call.text(name), 0, BadMetricQuery)
         return json_reply(WorkflowSeries(count=[], duration=[], fail_count=[], running_count=[]))
 
     async def show_workflow(self, call: Call) -> Reply:
-        raise BadMetricQuery("workflow_urn", call.part("workflow_urn"), "there are no workflows here")
+        raise BadMetricQuery("workflow_urn", call.part("workflow_urn"), "must be a workflow, and this engine has none")
 
     def _series(self, functions: Sequence[int], minutes: int) -> FunctionSeries:
         end = self._clock.now()
@@ -204,20 +204,20 @@ def _series(stretches: Sequence[Stretch], reserved: int, elastic: int) -> Functi
 
 
 def _period(text: str) -> int:
-    minutes = whole("period", text, 0, BadQuery)
+    minutes = whole_number("period", text, 0, BadQuery)
     if minutes < 1:
         raise BadQuery("period", text, "must be a number of minutes, 1 or more")
     return min(minutes, MAX_PERIOD)
 
 
 def _moment(call: Call, name: str, default: float) -> float:
-    """Milliseconds or seconds since the epoch."""
+    """Return seconds since the epoch from a query parameter in seconds or milliseconds. Raises BadQuery."""
     number = call.number(name, 0)
     return default if not number else number / 1000 if number > 10**11 else float(number)
 
 
 def _dates(now: float, nearest: int, farthest: int) -> Collection[str]:
-    """Names of the months from so many to so many ago."""
+    """Return the months from ``farthest`` to ``nearest`` months ago, as YYYY-MM."""
     today = datetime.fromtimestamp(now, UTC)
-    whole = today.year * 12 + today.month - 1
-    return {f"{number // 12}-{number % 12 + 1:02}" for number in range(whole - farthest, whole - nearest + 1)}
+    months = today.year * 12 + today.month - 1
+    return {f"{number // 12}-{number % 12 + 1:02}" for number in range(months - farthest, months - nearest + 1)}

@@ -1,7 +1,7 @@
 """Depth of a JSON text, found in one pass before the text is decoded.
 
-Each block of the text is reduced to its brackets: escapes are taken out, then everything but brackets and quotes, then
-what stands between quotes. Brackets are looked up eight at a time. Nothing but one block is held.
+Each block of the text is reduced to its brackets: escapes are removed, then everything but brackets and quotes, then
+everything between quotes. Brackets are looked up eight at a time. Memory holds one block at a time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _OTHERS = bytes(set(range(256)) - set(b'{[}]"'))
 
 
 def _heights(brackets: int) -> list[int]:
-    """Levels after each of eight brackets, counted from what comes before them."""
-    return list(accumulate(1 if brackets >> place & 1 else -1 for place in reversed(range(8))))
+    """Return the level after each of eight brackets, relative to the level before them."""
+    return list(accumulate(1 if brackets >> bit & 1 else -1 for bit in reversed(range(8))))
 
 
-#: Of eight brackets as the bits of a byte: how far they lead up, as a signed byte, and how far up they go on the way.
+#: Change of level after eight brackets, the bits of a byte, as a signed byte; and the highest level among them.
 _RISES = bytes(_heights(brackets)[-1] & 0xFF for brackets in range(256))
 _PEAKS = bytes(max(0, *_heights(brackets)) for brackets in range(256))
 
@@ -31,7 +31,7 @@ _PEAKS = bytes(max(0, *_heights(brackets)) for brackets in range(256))
 def is_deeper(text: bytes, levels: int) -> bool:
     """Return whether lists and objects are nested in more than ``levels`` levels.
 
-    Of a text that is not JSON, only what comes before its first fault counts for certain.
+    The result for a text that is not JSON is certain only up to its first error.
     """
     if text.count(b"[") + text.count(b"{") <= levels:
         return False
@@ -48,7 +48,7 @@ def is_deeper(text: bytes, levels: int) -> bool:
 
 
 def _blocks(text: bytes) -> Iterator[bytes]:
-    """Parts of ``text``; none ends within an escape."""
+    """Yield parts of ``text``; none ends within an escape."""
     start = 0
     while start < len(text):
         block = text[start : start + BLOCK]
@@ -59,14 +59,14 @@ def _blocks(text: bytes) -> Iterator[bytes]:
 
 
 def _reduced(block: bytes) -> bytes:
-    """Digits and quotes of ``block``; quotes with nothing left between them are taken out."""
+    """Return the digits and quotes of ``block``, without pairs of adjacent quotes."""
     if b"\\" in block:
         block = block.replace(b"\\\\", b"").replace(b'\\"', b"")
     return block.translate(_DIGITS, _OTHERS).replace(b'""', b"")
 
 
 def _peak(digits: bytes, depth: int) -> int:
-    """Highest level that brackets lead to from ``depth``."""
+    """Return the highest level that the brackets reach, starting from ``depth``."""
     size = (len(digits) + 7) // 8
     brackets = int(digits.ljust(8 * size, b"0"), 2).to_bytes(size, "big")
     before = accumulate(array("b", brackets.translate(_RISES)), initial=depth)

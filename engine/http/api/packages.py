@@ -1,4 +1,4 @@
-"""Export and import: a function as one zip file, to be kept or taken elsewhere (spec functiongraph_api, section 7)."""
+"""Export and import of a function as one zip file (FunctionGraph API: ExportFunction, ImportFunction)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from engine.model import Function
 from engine.model.limits import Name
 
 FILE_LIMIT = PACKAGE_LIMIT + CONFIG_LIMIT
-_TOO_LARGE = f"the file may have {FILE_LIMIT >> 20} MB"
+_TOO_LARGE = f"the file must be at most {FILE_LIMIT >> 20} MB"
 
 
 class ImportBody(Struct, frozen=True, kw_only=True):
@@ -47,11 +47,11 @@ class PackagesApi:
         functions = f"{BASE}/functions"
         return [
             Resource(path=f"{functions}/{{function_urn}}/export", methods={"GET": self.export}),
-            Resource(path=f"{functions}/import", methods={"POST": self.take_in}),
+            Resource(path=f"{functions}/import", methods={"POST": self.import_package}),
         ]
 
     async def export(self, call: Call) -> Reply:
-        """``config`` and ``code`` choose what is in the file; if neither is wanted, both are."""
+        """Export configuration, code, or both, by the flags ``config`` and ``code``; both if neither flag is set."""
         function = self._catalog.find(call.urn)
         config, code = _flag(call, "config"), _flag(call, "code")
         both = config == code
@@ -63,13 +63,15 @@ class PackagesApi:
         named = (b"content-disposition", f'attachment; filename="{name}.zip"'.encode())
         return Reply(body=package, content_type=b"application/zip", headers=(named,))
 
-    async def take_in(self, call: Call) -> Reply:
+    async def import_package(self, call: Call) -> Reply:
         body = await self._read(call)
         packed = await anyio.to_thread.run_sync(lambda: open_package(_decoded(body.file_code)))
         config = _config_of(packed, body)
         draft = draft_of(replace(config, func_name=body.func_name, package=body.package), call.project)
         text = base64.b64encode(packed.code).decode()
-        kind = "zip" if config.code_type == "obs" else config.code_type  # it came along, wherever it was first
+        kind = (
+            "zip" if config.code_type == "obs" else config.code_type
+        )  # the package holds the code, wherever it was stored before
         source = CodeSource(kind=kind, file=text, filename=config.code_filename)
         return json_reply(function_reply(await self._catalog.create(draft, source), self._region))
 
@@ -81,7 +83,7 @@ class PackagesApi:
         return body
 
     def _config(self, function: Function) -> bytes:
-        """What creating it takes is part of what describing it shows."""
+        """Return the JSON configuration: the fields of the function's reply that CreateFunction accepts."""
         shown: dict[str, Any] = msgspec.to_builtins(function_reply(function, self._region))
         wanted = [name for name in CreateBody.__struct_fields__ if name in shown and name != "func_code"]
         return msgspec.json.encode({name: shown[name] for name in wanted})
@@ -93,7 +95,7 @@ def _config_of(packed: Packed, body: ImportBody) -> CreateBody:
             raise NamelessConfig(body.file_name)
         return decode(packed.config, CreateBody)
     except NotJson as problem:
-        hint = f"the .yaml file must hold JSON, as an export of this engine does ({problem})"
+        hint = f"the .yaml file must hold JSON, like the exports of this engine ({problem})"
         raise InvalidField("yaml", body.file_name, hint) from None
     except InvalidRequest as problem:
         raise InvalidField("yaml", body.file_name, str(problem)) from None

@@ -1,7 +1,7 @@
-"""Lists that come in pages: where the query says to begin, and how many entries it may have at once.
+"""Pages of lists: the start and the number of entries that a query selects.
 
-Asking for 0 entries means the usual number, for more than the most means the most (spec functiongraph_api, sections 3
-and 4.1). The marker of the next page is where this one ends, so a client that reads on stops when it stands still.
+A limit of 0 means the default number, a limit above the maximum means the maximum (FunctionGraph API). The marker of
+the next page is the end of this one, so a client that reads page by page stops when the marker no longer changes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from engine.http.api.routing import Call
 
 T = TypeVar("T")
 
-MAX_ITEMS = 400  #: of what functions are made of: they themselves, versions, dependencies
-MAX_LIMIT = 500  #: of most others
+MAX_ITEMS = 400  #: entries of functions, versions and dependencies
+MAX_LIMIT = 500  #: entries of most other lists
 MAX_SETTINGS = 100
 MAX_TAGGED = 1_000
 
@@ -29,7 +29,7 @@ class PageInfo(Struct, frozen=True, kw_only=True):
 
 class Page(Struct, Generic[T], frozen=True, kw_only=True):
     items: Sequence[T]
-    count: int  #: of all
+    count: int  #: entries of all pages
     info: PageInfo
 
     @property
@@ -37,15 +37,17 @@ class Page(Struct, Generic[T], frozen=True, kw_only=True):
         return self.info.next_marker
 
 
-def page_of(call: Call, found: Sequence[T], *names: str, most: int = MAX_ITEMS, usual: int | None = None) -> Page[T]:
-    """The part of ``found`` that the query asks for; ``names`` are those of the number of entries, the first counts."""
-    offset, limit = bounds(call, *names, most=most, usual=usual)
+def page_of(
+    call: Call, found: Sequence[T], *names: str, maximum: int = MAX_ITEMS, default: int | None = None
+) -> Page[T]:
+    """Return the page of ``found`` that the query selects. The limit is the first parameter of ``names`` set."""
+    offset, limit = bounds(call, *names, maximum=maximum, default=default)
     items = found[offset : offset + limit]
     info = PageInfo(next_marker=offset + len(items), previous_marker=max(0, offset - limit), current_count=len(items))
     return Page(items=items, count=len(found), info=info)
 
 
-def bounds(call: Call, *names: str, most: int, usual: int | None = None) -> tuple[int, int]:
-    """Where to begin, and how many. Raises BadQuery."""
-    asked = [call.number(name, 0) for name in names]
-    return call.number("marker", 0), min(next(filter(None, asked), usual or most), most)
+def bounds(call: Call, *names: str, maximum: int, default: int | None = None) -> tuple[int, int]:
+    """Return offset and limit. Raises BadQuery."""
+    limits = [call.number(name, 0) for name in names]
+    return call.number("marker", 0), min(next(filter(None, limits), default or maximum), maximum)

@@ -1,4 +1,4 @@
-"""What the API needs of the engine, as it calls it."""
+"""Dependencies of the API: the parts of the engine that it calls."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ from engine.triggers.source import SourceState
 
 class Intake(Protocol):
     async def accept(self, request: Request) -> str:
-        """The request id, once the invocation is durable."""
+        """Return the request id after the invocation is durable."""
         ...
 
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
-        """The request id, the version that was called, and its end. Raises CallTimedOut."""
+        """Return the request id, the invoked version, and its outcome. Raises CallTimedOut."""
         ...
 
 
 class Dispatcher(Protocol):
     async def cancel(self, key: int) -> bool:
-        """End an invocation that waits or runs; False if it is over."""
+        """Cancel an invocation that waits or runs. Return False if it has ended."""
         ...
 
-    async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (reaching it is no error)
+    async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (a timeout is no error)
         """Return when the invocation has ended, or after ``timeout`` seconds."""
         ...
 
 
 class LogArchive(Protocol):
-    """What functions have written, as ``engine.logs.lines`` keeps it."""
+    """Stored output of functions, in the format of ``engine.logs.lines``."""
 
     async def log(self, key: int, request_id: str) -> bytes | None:
-        """Of an invocation, so far; None: no more than its record tells."""
+        """Return the log of an invocation so far; None if its record has all of it."""
         ...
 
     async def instance_log(self, function_id: int) -> bytes:
-        """Of a function's instances, lately, that belongs to no request."""
+        """Return recent output of a function's instances that belongs to no request."""
         ...
 
 
 class HealthChecks(Struct, frozen=True, kw_only=True):
-    """How the engine is; each is asked anew for every request."""
+    """Health of the engine. Each function is called anew for every request."""
 
-    alive: Callable[[], Mapping[str, Any]] = dict  #: what is wrong, by part; empty when all is well
-    ready: Callable[[], Mapping[str, Any]] = dict  #: why new work is refused; empty when it is taken
-    about: Callable[[], Mapping[str, Any]] = dict  #: what else is worth knowing of an engine that is ready or not
-    metrics: Callable[[], bytes] = bytes  #: in the text format of Prometheus
+    alive: Callable[[], Mapping[str, Any]] = dict  #: problems by part; empty: healthy
+    ready: Callable[[], Mapping[str, Any]] = dict  #: reasons for rejecting new work, by part; empty: ready
+    about: Callable[[], Mapping[str, Any]] = dict  #: further facts, whether ready or not
+    metrics: Callable[[], bytes] = bytes  #: text format of Prometheus
 
 
 class ApiDependencies(Struct, frozen=True, kw_only=True):
@@ -83,19 +83,21 @@ class ApiDependencies(Struct, frozen=True, kw_only=True):
     logs: LogFeed = field(default_factory=LogBoard)
     log_archive: LogArchive
     audit: AuditTrail = field(default_factory=AuditTrail)
-    version: str = ""  #: of the engine
-    mounted: Callable[[], Sequence[Operation]] = lambda: ()  #: what plugins serve at paths of this API
-    instances: Callable[[Collection[int]], int] = lambda functions: 0  #: how many of these are alive
-    source_state: Callable[[str], SourceState | None] = lambda trigger_id: None  #: of a trigger, by its id
-    standing: Callable[[BoundTrigger], Mapping[str, Any]] = lambda trigger: {}  #: what its running service tells of it
-    source_settled: Callable[[str], Awaitable[None]] | None = None  #: returns once it follows the last change
-    async_body_limit: int = 256 << 10
-    sync_body_limit: int = 6 << 20
-    update_resets: bool = False  #: whether an update of a function's configuration resets what it leaves out
+    version: str = ""  #: version of the engine
+    mounted: Callable[[], Sequence[Operation]] = lambda: ()  #: operations of plugins at paths of this API
+    instances: Callable[[Collection[int]], int] = lambda functions: 0  #: number of live instances of these functions
+    source_state: Callable[[str], SourceState | None] = lambda trigger_id: (
+        None
+    )  #: state of a trigger's source, by trigger id
+    runtime_fields: Callable[[BoundTrigger], Mapping[str, Any]] = lambda trigger: {}  #: fields of a running service
+    source_settled: Callable[[str], Awaitable[None]] | None = None  #: waits until a source follows its last change
+    async_body_limit: int = 256 << 10  #: bytes
+    sync_body_limit: int = 6 << 20  #: bytes
+    update_resets: bool = False  #: True: configuration updates reset absent fields
     health: HealthChecks = HealthChecks()
 
     async def record(self, function: Function, request_id: str) -> Record:
-        """An invocation of this function. Raises UnknownInvocation."""
+        """Return an invocation of this function. Raises UnknownInvocation."""
         key = self.identity.key_of(request_id)
         record = await self.records.get(key) if key is not None else None
         if record is None or record.function_id != function.function_id:

@@ -1,4 +1,4 @@
-"""What a project may have of each thing, and has."""
+"""Quotas of a project, and their use."""
 
 from __future__ import annotations
 

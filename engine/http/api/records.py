@@ -1,4 +1,4 @@
-"""Looking at a function's asynchronous invocations, and cancelling them."""
+"""Asynchronous invocations of a function: list, show and cancel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.logs.lines import plain
 from engine.model import Attempt, Code, Function, Record, State
 from engine.protocols import Selection
 
-DEFAULT_SPAN = 3600.0  #: seconds that a list goes back if no times are asked for
+DEFAULT_SPAN = 3600.0  #: seconds that a list goes back without query times
 MAX_IDS = 10
 MAX_WAIT = 60.0  #: seconds
 
@@ -54,7 +54,7 @@ class AttemptReply(Struct, frozen=True, kw_only=True):
 
 
 class WholeRecord(Struct, frozen=True, kw_only=True):
-    """Ours: all that is known of one invocation. Payload and result are texts, as destinations get them."""
+    """All data of one invocation (extension of the API). Payload and result are texts, as sent to destinations."""
 
     request_id: str
     function_urn: str
@@ -95,7 +95,7 @@ class InvocationRecords:
     async def list_active(self, call: Call) -> Reply:
         ids = [part.strip() for part in call.text("requests").split(",") if part.strip()]
         if len(ids) > MAX_IDS:
-            raise BadQuery("requests", call.text("requests"), f"may name {MAX_IDS} request ids")
+            raise BadQuery("requests", call.text("requests"), f"must be at most {MAX_IDS} request ids")
         return await self._list(call, ids, ACTIVE)
 
     async def _list(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Reply:
@@ -106,15 +106,15 @@ class InvocationRecords:
         return json_reply(InvocationList(invocations=items, count=count, next_marker=selection.offset + len(items)))
 
     def _selection(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Selection:
-        """Those of the version or alias in the URN, of the whole function if it has none; ids say enough themselves."""
+        """Return the selection for the version or alias in the URN, else, or with ids, for the whole function."""
         catalog, urn = self._parts.catalog, call.urn
-        scope = Selection(function_id=catalog.find(urn).function_id) if ids else selection_of(catalog, urn)
+        base = Selection(function_id=catalog.find(urn).function_id) if ids else selection_of(catalog, urn)
         begin, end = call.text("query_begin_time"), call.text("query_end_time")
-        offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
+        offset, limit = bounds(call, "limit", maximum=MAX_LIMIT, default=100)
         since = 0.0 if ids else self._parts.clock.now() - DEFAULT_SPAN
         keys = (self._parts.identity.key_of(request_id) for request_id in ids)
         return replace(
-            scope,
+            base,
             states=read_states(call.text("status")) & allowed,
             keys=frozenset(key for key in keys if key is not None) if ids else None,
             begin=read_time("query_begin_time", begin) if begin else since,
@@ -124,7 +124,7 @@ class InvocationRecords:
         )
 
     async def show(self, call: Call) -> Reply:
-        """Ours: ``?wait=<seconds>`` holds the answer back until the invocation has ended."""
+        """Return one invocation (extension of the API). ``?wait=<seconds>`` waits until it has ended."""
         wait = _wait(call.text("wait"))
         function = self._parts.catalog.find(call.urn)
         record = await self._parts.record(function, call.part("request_id"))
@@ -137,7 +137,7 @@ class InvocationRecords:
         function = self._parts.catalog.find(call.urn)
         body = await call.read(CancelBody)
         if body.type != "force":
-            raise InvalidField("type", body.type, "this engine knows force only")
+            raise InvalidField("type", body.type, "must be force")
         try:
             record = await self._parts.record(function, body.request_id)
         except UnknownInvocation as problem:
@@ -148,12 +148,12 @@ class InvocationRecords:
 
 
 def read_states(text: str) -> frozenset[State]:
-    """All of them if none is named. Raises BadQuery."""
+    """Return the states in a comma-separated text, all for an empty one. Raises BadQuery."""
     names = [part.strip() for part in text.split(",") if part.strip()]
     try:
         return frozenset(map(State, names)) or frozenset(State)
     except ValueError:
-        raise BadQuery("status", text, f"must be some of {', '.join(State)}") from None
+        raise BadQuery("status", text, f"must be a list of {', '.join(State)}") from None
 
 
 def _wait(text: str) -> float:

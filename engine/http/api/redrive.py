@@ -1,4 +1,4 @@
-"""Ours: deliveries that wait, fail or were given up, and sending again what ended badly."""
+"""Pending and given-up deliveries, and redrive of deliveries and invocations (extension of the API)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Ids = Annotated[list[Id], Meta(max_length=500)]
 BATCH_SIZE = 100  #: invocations sent again by one request
 RequestIds = Annotated[list[str], Meta(max_length=BATCH_SIZE)]
 Limit = Annotated[int, Meta(ge=1, le=BATCH_SIZE)]
-#: Seconds that a walk goes back if no times are asked for: as long as who asks twice is answered the same.
+#: Seconds that a redrive of failed invocations goes back by default. Repeats within this time return the same ids.
 SPAN = 86_400.0
 
 
@@ -33,23 +33,23 @@ class DeliveryItem(Struct, frozen=True, kw_only=True):
     destination: str
     param: str
     tries: int
-    error: str  #: of the last try
-    next_try: str  #: at the soonest; empty once it is given up
-    under_way: bool  #: it is being tried
+    error: str  #: error of the last try
+    next_try: str  #: earliest time; empty after giving up
+    under_way: bool  #: True: a try is running
     destination_state: str  #: ``ok``, or ``failing`` if its last delivery failed
-    destination_next_try: str  #: nothing is sent there before; empty if nothing is held back
+    destination_next_try: str  #: time until which deliveries there wait; empty: no pause
 
 
 class DeliveryList(Struct, frozen=True, kw_only=True):
     deliveries: list[DeliveryItem]  #: given up
     count: int
     next_marker: int
-    retrying: list[DeliveryItem]  #: neither delivered nor given up, tried or not, by their ids
-    next_after: int  #: where ``retrying`` goes on, for ``after``; 0 if it ends here. A page may be short, or empty.
+    retrying: list[DeliveryItem]  #: neither delivered nor given up, tried or not, in order of id
+    next_after: int  #: ``after`` for the next page of ``retrying``; 0: last page. Pages may be short, or empty
 
 
 class RedriveDeliveriesBody(Struct, frozen=True, kw_only=True):
-    """Some, by their ids, whether they were given up or wait, or all that are given up."""
+    """Deliveries to redrive: some by id, pending or given up; or all that were given up."""
 
     delivery_ids: Ids = []
     all: bool = False
@@ -60,14 +60,14 @@ class RedrivenDeliveries(Struct, frozen=True, kw_only=True):
 
 
 class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
-    """Some, by their ids, or one step through all that failed or were discarded; cancelled ones are passed over."""
+    """Invocations to redrive: some by id, or one step through all failed and discarded ones, without cancelled ones."""
 
     request_ids: RequestIds = []
     failed: bool = False
-    limit: Limit = BATCH_SIZE  #: of a step
-    marker: str = ""  #: where to go on: ``next_marker`` of the step before
-    query_begin_time: str = ""  #: of acceptance, as in lists; a day ago if empty
-    query_end_time: str = ""
+    limit: Limit = BATCH_SIZE  #: invocations of a step
+    marker: str = ""  #: ``next_marker`` of the previous step; empty: first step
+    query_begin_time: str = ""  #: earliest acceptance, as in lists; empty: a day ago
+    query_end_time: str = ""  #: latest acceptance; empty: now
 
 
 class RedrivenInvocation(Struct, frozen=True, kw_only=True):
@@ -81,12 +81,12 @@ class RefusedInvocation(Struct, frozen=True, kw_only=True):
 
 
 class RedrivenInvocations(Struct, frozen=True, kw_only=True):
-    """Of a step also what is below; the newest come first, as many as there is room for."""
+    """Redriven invocations, the newest first. A step has all fields, and ends early when no more are accepted."""
 
     redriven: list[RedrivenInvocation]
-    refused: list[RefusedInvocation] | UnsetType = UNSET  #: which can never be sent again
-    count: int | UnsetType = UNSET  #: of those that were left before this step
-    next_marker: str | UnsetType = UNSET  #: empty once none are left
+    refused: list[RefusedInvocation] | UnsetType = UNSET  #: can never be redriven
+    count: int | UnsetType = UNSET  #: invocations left before this step
+    next_marker: str | UnsetType = UNSET  #: empty: none are left
 
 
 class RedriveApi:
@@ -103,7 +103,7 @@ class RedriveApi:
         ]
 
     async def list_deliveries(self, call: Call) -> Reply:
-        offset, limit = bounds(call, "limit", most=MAX_LIMIT, usual=100)
+        offset, limit = bounds(call, "limit", maximum=MAX_LIMIT, default=100)
         found, count = await self._redrive.given_up(call.project, offset, limit)
         items = [self.item(pending) for pending in found]
         pending, further = await self._redrive.pending(call.project, call.number("after", 0), limit)
@@ -121,7 +121,7 @@ class RedriveApi:
         project = call.project
         body = await call.read(RedriveDeliveriesBody)
         if body.all is bool(body.delivery_ids):
-            raise InvalidField("delivery_ids", body.delivery_ids, "name some, or say all: true")
+            raise InvalidField("delivery_ids", body.delivery_ids, "list some ids, or set all to true")
         done = self._redrive.deliver_all(project) if body.all else self._redrive.deliver(project, body.delivery_ids)
         return json_reply(RedrivenDeliveries(redriven=list(await done)))
 
@@ -129,7 +129,7 @@ class RedriveApi:
         urn = call.urn
         body = await call.read(RedriveInvocationsBody)
         if body.failed is bool(body.request_ids):
-            raise InvalidField("request_ids", body.request_ids, "name some, or say failed: true")
+            raise InvalidField("request_ids", body.request_ids, "list some ids, or set failed to true")
         if body.failed:
             return json_reply(await self._step(urn, body))
         done = [
@@ -142,7 +142,7 @@ class RedriveApi:
         begin, end = body.query_begin_time, body.query_end_time
         below = self._identity.key_of(body.marker) if body.marker else None
         if body.marker and below is None:
-            raise InvalidField("marker", body.marker, "must be the next_marker of the step before, or empty")
+            raise InvalidField("marker", body.marker, "must be the next_marker of the previous step, or empty")
         step = await self._redrive.invoke_failed(
             urn,
             begin=read_time("query_begin_time", begin) if begin else self._clock.now() - SPAN,
@@ -158,7 +158,7 @@ class RedriveApi:
         )
 
     def item(self, pending: PendingDelivery) -> DeliveryItem:
-        """As lists show it."""
+        """Return a delivery as lists show it."""
         function, delivery_status = (
             self._catalog.resolve(pending.function_id, LATEST),
             self._redrive.delivery_status(pending),

@@ -1,4 +1,4 @@
-"""Reserved instances (spec functiongraph_api, section 5)."""
+"""Reserved instances (FunctionGraph API: UpdateFunctionReservedInstancesCount and others)."""
 
 from __future__ import annotations
 
@@ -65,19 +65,19 @@ class ReservedApi:
         return json_reply(body)
 
     async def list_counts(self, call: Call) -> Reply:
-        found = self._reservations.find(call.project, self._asked(call, "urn"))
-        page = page_of(call, found, "limit", most=MAX_LIMIT, usual=400)
+        found = self._reservations.find(call.project, self._queried_urn(call, "urn"))
+        page = page_of(call, found, "limit", maximum=MAX_LIMIT, default=400)
         counts = [ReservedCount(func_urn=self._urn(one), count=one.count) for one in page.items]
         return json_reply(ReservedCounts(reservedinstances=counts, page_info=page.info, count=page.count))
 
     async def list_configs(self, call: Call) -> Reply:
-        found = self._reservations.find(call.project, self._asked(call, "function_urn"))
-        page = page_of(call, found, "limit", most=MAX_LIMIT, usual=100)
+        found = self._reservations.find(call.project, self._queried_urn(call, "function_urn"))
+        page = page_of(call, found, "limit", maximum=MAX_LIMIT, default=100)
         configs = [self._config(one) for one in page.items]
         return json_reply(ReservedConfigs(reserved_instances=configs, page_info=page.info, count=page.count))
 
-    def _asked(self, call: Call, name: str) -> FunctionUrn | None:
-        """With ``latest`` it is the whole function, too: Terraform asks so for the reservations of all versions."""
+    def _queried_urn(self, call: Call, name: str) -> FunctionUrn | None:
+        """Return the URN of a query. ``latest`` means the whole function, as Terraform queries all versions by it."""
         text = call.text(name)
         urn = own_urn(text, call.project, self._region) if text else None
         return replace(urn, qualified=False) if urn is not None and urn.qualifier == LATEST else urn

@@ -1,4 +1,4 @@
-"""The calling convention of the API: a resource is a path and its methods, a handler turns a Call into a Reply."""
+"""Routing of the API. A resource is a path with a handler per method; a handler turns a Call into a Reply."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from engine.http.api.errors import problem
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.triggers.routes import PROJECT
 
-#: Bytes of a body. Each limit has room for the longest texts allowed in such a body, even if they are all escapes.
-SHORT_LIMIT = 64 << 10  #: of one that names or switches something
-LONG_LIMIT = 256 << 10  #: of one that describes something, such as a trigger
-BODY_LIMIT = 1 << 20  #: of one that searches, and of what stands beside code
+#: Bytes of a body. Each limit has room for the longest allowed texts of such a body, even if fully escaped.
+SHORT_LIMIT = 64 << 10  #: bodies of a few short fields
+LONG_LIMIT = 256 << 10  #: descriptions, such as that of a trigger
+BODY_LIMIT = 1 << 20  #: searches, and fields beside code
 BASE = "/v2/{project_id}/fgs"
-CALLER = "functiond.caller"  #: in the scope: whose credentials a request showed
+CALLER = "functiond.caller"  #: key in the ASGI scope: name of the authenticated key or token
 
 _PROJECT = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
 class Call:
-    """One request to the API."""
+    """Request to the API."""
 
     def __init__(self, scope: Scope, receive: Receive, region: str) -> None:
         self._receive, self._region = receive, region
-        self.parts: Mapping[str, str] = scope["path_params"]  #: of the path, by their names
+        self.parts: Mapping[str, str] = scope["path_params"]  #: parameters of the path, by name
         self.project = check_project(self.parts["project_id"]) if "project_id" in self.parts else ""
         self.method: str = scope["method"]
         self.path = (scope["raw_path"] + b"?" + scope["query_string"]).decode("latin-1").rstrip("?")
         self.address: str = scope["client"][0] if scope.get("client") else ""
         self.caller: str = scope.get(CALLER, "")
-        self.own: str = scope.get(PROJECT, "")  #: the project of its credentials; empty where none are needed
-        self.body = b""  #: as far as it was read
+        self.own_project: str = scope.get(PROJECT, "")  #: project of its credentials; empty if none are needed
+        self.body = b""  #: empty until ``read``
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self._query: dict[str, str] = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
 
@@ -49,16 +49,16 @@ class Call:
         return own_urn(self.part("function_urn"), self.project, self._region)
 
     def part(self, name: str) -> str:
-        """What stands in the path for ``{name}``."""
+        """Return the path parameter ``{name}``."""
         return self.parts[name]
 
     def text(self, name: str) -> str:
-        """A query parameter; empty if it is not there."""
+        """Return a query parameter; empty if absent."""
         return self._query.get(name, "")
 
     def number(self, name: str, default: int) -> int:
-        """A query parameter that is a whole number, 0 or more. Raises BadQuery."""
-        return whole(name, self.text(name), default, BadQuery)
+        """Return a query parameter that is a whole number, 0 or more. Raises BadQuery."""
+        return whole_number(name, self.text(name), default, BadQuery)
 
     async def read(
         self,
@@ -68,12 +68,15 @@ class Call:
         empty: T | None = None,
         error: type[InvalidField] = InvalidField,
     ) -> T:
-        """The body as ``kind``; if there may be none, ``empty``. Raises NotJson, PayloadTooLarge, and ``error``."""
+        """Return the body as ``kind``, or ``empty``, if given, without a body.
+
+        Raises NotJson, PayloadTooLarge, and ``error`` for an invalid field.
+        """
         self.body = body = await read_body(self._receive, self.headers, limit)
         if empty is not None and body in (b"", b"null"):
             return empty
         if not body:
-            raise NotJson("it is empty")
+            raise NotJson("the body is empty")
         check_json_type(self.headers)
         check_utf8(body)
         return decode(body, kind, error)
@@ -83,21 +86,21 @@ Handler = Callable[[Call], Awaitable[Reply]]
 
 
 class Resource(Struct, frozen=True, kw_only=True):
-    """A path and what can be done with it, by method."""
+    """Path with its handlers by method."""
 
     path: str
     methods: Mapping[str, Handler]
 
 
 def make_router(resources: Iterable[Resource], region: str) -> App:
-    """An ASGI application whose errors are for the caller to catch: nothing has been sent by then."""
+    """Return an ASGI application. Errors are raised to its caller, before any part of a reply is sent."""
     ordered = sorted(resources, key=_precedence)
     routes = [_Route(one.path, _Endpoint(one, region), methods=list(one.methods)) for one in ordered]
     return Router(routes, redirect_slashes=False, default=_unknown)
 
 
 class _Route(Route):
-    """Where the method is another, a later path may still have it: functions may be called ``import``."""
+    """Route that leaves other methods to its endpoint, if no later path has them: functions may be named ``import``."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
@@ -111,7 +114,7 @@ class _Endpoint:
         handler = self._methods.get(scope["method"])
         if handler is None:
             allowed = ", ".join(self._methods)
-            reply = problem(405, "FSS.0405", f"use {allowed} here", ((b"allow", allowed.encode()),))
+            reply = problem(405, "FSS.0405", f"method not allowed; use {allowed}", ((b"allow", allowed.encode()),))
         else:
             reply = await handler(Call(scope, receive, self._region))
             if isinstance(reply, Stream):
@@ -121,7 +124,7 @@ class _Endpoint:
 
 
 def _precedence(resource: Resource) -> list[bool]:
-    """A literal part of a path goes before a ``{name}``, which would swallow it."""
+    """Return a sort key that puts literal segments of a path before ``{name}``, which would match them, too."""
     return [part.startswith("{") for part in resource.path.split("/")]
 
 
@@ -135,8 +138,8 @@ def check_project(project: str) -> str:
     return project
 
 
-def whole(field: str, text: str, default: int, error: type[InvalidField] = InvalidField) -> int:
-    """A number that came as text; ``default`` if there is none. Raises ``error``."""
+def whole_number(field: str, text: str, default: int, error: type[InvalidField] = InvalidField) -> int:
+    """Return the number in ``text``; ``default`` for an empty text. Raises ``error``."""
     text = text or str(default)
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise error(field, text, "must be a whole number, 0 or more")
@@ -144,7 +147,7 @@ def whole(field: str, text: str, default: int, error: type[InvalidField] = Inval
 
 
 def own_urn(text: str, project: str, region: str) -> FunctionUrn:
-    """A URN from a path, which must not reach into another project. Raises InvalidField, Forbidden."""
+    """Return the URN in ``text``, which must be of ``project``. Raises InvalidField, Forbidden."""
     urn = parse_urn(text, region=region, project=check_project(project))
     if urn.project != project:
         raise Forbidden(f"{text} belongs to another project than {project}")

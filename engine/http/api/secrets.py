@@ -1,4 +1,4 @@
-"""What must not be shown again, known by its name: in traces, and in messages about what was wrong with it."""
+"""Masking of secrets, which are recognised by field name, in audit traces and in error messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.model.text import MASK
 
-TEXT = 1024  #: characters of a text that are kept
+TEXT = 1024  #: characters after which a text is cut
 
 _SECRET = re.compile(r"passw|secret|token|credential|private|_sk$|_ak$|access_key|user_data", re.IGNORECASE)
 
@@ -17,7 +17,7 @@ def is_secret(name: str) -> bool:
 
 
 def without_secrets(value: Any) -> Any:
-    """A copy in which what is named like a secret is masked, and code and long texts are cut."""
+    """Return a copy with fields named like secrets masked, and code and long texts cut."""
     if isinstance(value, dict):
         return {name: MASK if is_secret(name) else without_secrets(one) for name, one in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Tags of functions, and functions by their tags (spec functiongraph_api, section 7 and appendix A).
+"""Tags of functions, and search for functions by tags (FunctionGraph API: CreateTags and others).
 
-These paths have no ``/fgs``: the vendor's tag service asks every service alike. ``resource_id`` is a function's URN
-or the ``resource_id`` in its description.
+The paths have no ``/fgs``, because the vendor's tag service uses the same paths with every service. ``resource_id`` is
+a function's URN, or the ``resource_id`` in replies about a function.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField, NotFound, UnknownFunction
 from engine.http.api.paging import MAX_TAGGED
 from engine.http.api.parts import ApiDependencies
-from engine.http.api.routing import BODY_LIMIT, LONG_LIMIT, Call, Resource, own_urn, whole
+from engine.http.api.routing import BODY_LIMIT, LONG_LIMIT, Call, Resource, own_urn, whole_number
 from engine.model import Function
 from engine.model.urn import LATEST
 from engine.resources.tags import TagFilter, TagSet
@@ -50,7 +50,7 @@ class ProjectTags(Struct, frozen=True, kw_only=True):
 
 class FindBody(Struct, frozen=True, kw_only=True):
     without_any_tag: bool = False
-    limit: str | int = ""  #: the vendor's clients send numbers as text here
+    limit: str | int = ""  #: the vendor's clients send numbers as text
     offset: str | int = ""
     action: str = ""
     matches: list[Tag] = []
@@ -110,12 +110,12 @@ class TagsApi:
         return json_reply(ProjectTags(tags=_tag_values(tags), sys_tags=_tag_values(sys_tags)))
 
     async def find(self, call: Call) -> Reply:
-        """The action ``filter`` gives the functions, ``count`` how many they are."""
+        """Return the matching functions for the action ``filter``, only their number for ``count``."""
         project, action = _project(call), call.part("action")
         if action not in ("filter", "count"):
             raise InvalidField("action", action, "must be filter or count")
         body = await call.read(FindBody, BODY_LIMIT)
-        offset, limit = whole("offset", str(body.offset), 0), whole("limit", str(body.limit), MAX_TAGGED)
+        offset, limit = whole_number("offset", str(body.offset), 0), whole_number("limit", str(body.limit), MAX_TAGGED)
         found = self._tags.find(project, _filter(body))
         page = found[offset : offset + min(limit, MAX_TAGGED)] if action == "filter" else ()
         return json_reply(TaggedResources(resources=[self._resource(one) for one in page], total_count=len(found)))
@@ -142,7 +142,7 @@ class TagsApi:
 
 def _project(call: Call) -> str:
     if call.part("resource_type") != _FUNCTIONS:
-        raise NotFound(f"no tags are kept for {call.part('resource_type')[:60]}, only for {_FUNCTIONS}")
+        raise NotFound(f"{call.part('resource_type')[:60]} have no tags in this engine; only {_FUNCTIONS} do")
     return call.project
 
 

@@ -1,4 +1,4 @@
-"""Moments as the API writes them: UTC, to the second."""
+"""Formats of times in the API: UTC, to the second."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from engine.errors import BadQuery
 
 
 def short_time(moment: float) -> str:
-    """``2026-01-31T23:59:59``, as invocation records have it."""
+    """Format a time as ``2026-01-31T23:59:59``, as in invocation records."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def zoned_time(moment: float) -> str:
-    """``2026-01-31T23:59:59Z``, as functions and settings have it."""
+    """Format a time as ``2026-01-31T23:59:59Z``, as in functions and settings."""
     return short_time(moment) + "Z"
 
 
 def exact_time(moment: float) -> str:
-    """With milliseconds, where the field is ours."""
+    """Format a time with milliseconds, as in fields that extend the API."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read_time(field: str, text: str) -> float:
-    """Seconds since the epoch; UTC unless the text names a zone."""
+    """Return seconds since the epoch; the text is UTC unless it names a zone. Raises BadQuery."""
     try:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
@@ -32,5 +32,5 @@ def read_time(field: str, text: str) -> float:
 
 
 def read_end(field: str, text: str) -> float:
-    """The same, as the end of a span: a second is meant whole, the last one too."""
+    """Return the end of a time span as ``read_time``, with the whole last second included. Raises BadQuery."""
     return read_time(field, text) + 0.9995

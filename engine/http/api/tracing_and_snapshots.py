@@ -1,4 +1,4 @@
-"""Tracing, log details and snapshots: what clients switch and ask for, and this engine has little of."""
+"""Tracing, log targets and snapshots: operations for features that this engine has in part, or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SnapshotState(Struct, frozen=True, kw_only=True):
     code: str
 
 
-class SwitchesApi:
+class TracingAndSnapshotsApi:
     def __init__(self, parts: ApiDependencies) -> None:
         self._catalog, self._tracing = parts.catalog, parts.resources.tracing
 
@@ -47,11 +47,11 @@ class SwitchesApi:
         return Reply()
 
     async def enable_logs(self, call: Call) -> Reply:
-        """What functions write is always kept here, so there is nothing to switch on."""
+        """Return success. Output of functions is always stored, so the switch has no effect."""
         return Reply()
 
     async def show_logs(self, call: Call) -> Reply:
-        """Where its log goes, as its configuration says; names of this engine's own if it says nothing."""
+        """Show the log target in the function's configuration, or this engine's default names without one."""
         return json_reply(log_target_of(self._catalog.find(call.urn)))
 
     async def show_snapshot(self, call: Call) -> Reply:
@@ -60,15 +60,15 @@ class SwitchesApi:
         return json_reply(SnapshotState(state="Disabled", code=""))
 
     async def switch_snapshot(self, call: Call) -> Reply:
-        """Only the vendor's Java runtime has snapshots."""
+        """Reject enabling snapshots, which only the vendor's Java runtime has; disabling succeeds."""
         self._catalog.find(call.urn)
         if _check_action(call, ("enable", "disable")) == "enable":
             raise Unsupported("snapshots of functions: instances start from code, or are reserved")
         return Reply(status=204)
 
 
-def _check_action(call: Call, known: tuple[str, ...]) -> str:
+def _check_action(call: Call, allowed: tuple[str, ...]) -> str:
     action = call.part("action")
-    if action not in known:
-        raise InvalidField("action", action, f"must be {' or '.join(known)}")
+    if action not in allowed:
+        raise InvalidField("action", action, f"must be {' or '.join(allowed)}")
     return action

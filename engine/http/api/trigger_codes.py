@@ -1,4 +1,4 @@
-"""HTTP status and FSS code of what can be wrong with a trigger, which differ by its kind (section 8 of the spec)."""
+"""HTTP status and FSS code of trigger errors, which differ by kind (error codes of the FunctionGraph API)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _KINDS = {
     "OPENSOURCEKAFKA": _codes(1112, 1174, 1150),
     "DDS": _codes(1164, 1163, 1166),
     "GAUSSMONGO": _codes(1164, 1163, 1166),
-    # The code for a missing one, FSS.1301, comes with 400, which Terraform would not take for "gone".
+    # FSS.1301, the code for a missing trigger, has status 400, which Terraform does not treat as "deleted".
     "CTS": _Codes(invalid=(400, "FSS.1305"), conflicts=(400, "FSS.1307"), too_many=(400, "FSS.1306")),
 }
 #: Fields with a code of their own.
@@ -57,15 +57,15 @@ _OTHER = _Codes()
 
 
 def trigger_status(error: e.FunctiondError) -> Status | None:
-    """None if the error is about something else."""
+    """Return status and code; None if the error is not about a trigger."""
     match error:
         case te.UnknownTriggerType():
             return 400, "FSS.1101"
         case te.NoTriggerType():
             return 404, "FSS.1137"
         case te.InvalidTrigger():
-            own = _FIELDS.get((error.kind, error.field))
-            return (400, own) if own else _of(error.kind).invalid
+            code = _FIELDS.get((error.kind, error.field))
+            return (400, code) if code else _of(error.kind).invalid
         case te.UnknownTrigger():
             return _of(error.kind).missing
         case te.TriggerExists():

@@ -1,4 +1,4 @@
-"""Triggers of functions (spec functiongraph_api, section 6), and what Terraform asks about their kinds."""
+"""Triggers of functions (FunctionGraph API: CreateFunctionTrigger and others), and the kinds that Terraform reads."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from engine.triggers.supervisor import STOPPED
 Data = dict[str, Any]
 _ONE = "{trigger_type_code}/{trigger_id}"
 
-
-#: Which of them a kind allows is for the kind to say, with a code of its own.
+#: Each kind restricts these values itself, with its own error code.
 Status = Annotated[str, Meta(extra_json_schema={"enum": ["ACTIVE", "DISABLED"]})]
 
 
@@ -31,7 +30,7 @@ class CreateTriggerBody(Struct, frozen=True, kw_only=True):
 
 
 class UpdateTriggerBody(Struct, frozen=True, kw_only=True):
-    """The SDK sends a list of objects, Terraform one object."""
+    """Body of PUT. The SDK sends ``event_data`` as a list of objects, Terraform as one object."""
 
     event_data: Data | list[Data] | None = None
     trigger_status: Status | None = None
@@ -47,15 +46,15 @@ class TriggerReply(Struct, frozen=True, kw_only=True):
 
 
 class TriggerState(Struct, frozen=True, kw_only=True):
-    """What the source of a trigger does, and what came of its events since the engine started."""
+    """State of a trigger's source, and counts of its events since the engine started."""
 
-    state: str  #: starting, running, failing (it will be started again), disabled, stopped, or ``no source``
-    problem: str  #: empty when all is well
+    state: str  #: starting, running, failing (restarts later), disabled, stopped, or ``no source``
+    problem: str  #: empty: none
     since: str
-    failures: int  #: in a row
-    next_try: str = ""  #: when a failing one is started again
+    failures: int  #: consecutive
+    next_try: str = ""  #: restart of a failing source
     accepted: int
-    refused: int  #: for good
+    refused: int  #: finally, without a retry
 
 
 class ProjectTrigger(TriggerReply, frozen=True, kw_only=True):
@@ -72,7 +71,7 @@ class ProjectTriggers(Struct, frozen=True, kw_only=True):
 class TriggersApi:
     def __init__(self, parts: ApiDependencies) -> None:
         self._triggers, self._source_state = parts.resources.triggers, parts.source_state
-        self._source_settled, self._standing = parts.source_settled, parts.standing
+        self._source_settled, self._runtime_fields = parts.source_settled, parts.runtime_fields
 
     def resources(self) -> list[Resource]:
         triggers = f"{BASE}/triggers"
@@ -104,22 +103,22 @@ class TriggersApi:
         return json_reply([self._reply(trigger) for trigger in self._triggers.list(call.urn)])
 
     async def show(self, call: Call) -> Reply:
-        return json_reply(self._reply(self._triggers.show(call.urn, *_which(call))))
+        return json_reply(self._reply(self._triggers.show(call.urn, *_kind_and_id(call))))
 
     async def show_state(self, call: Call) -> Reply:
-        return json_reply(self._state(self._triggers.show(call.urn, *_which(call))))
+        return json_reply(self._state(self._triggers.show(call.urn, *_kind_and_id(call))))
 
     async def update(self, call: Call) -> Reply:
         urn = call.urn
         body = await call.read(UpdateTriggerBody, LONG_LIMIT)
         parts = [body.event_data] if isinstance(body.event_data, dict) else body.event_data or []
-        trigger = await self._triggers.update(urn, *_which(call), parts, body.trigger_status or "")
+        trigger = await self._triggers.update(urn, *_kind_and_id(call), parts, body.trigger_status or "")
         await self._settle(trigger)
         return json_reply(self._reply(trigger))
 
     async def delete(self, call: Call) -> Reply:
-        trigger = self._triggers.show(call.urn, *_which(call))
-        await self._triggers.delete(call.urn, *_which(call))
+        trigger = self._triggers.show(call.urn, *_kind_and_id(call))
+        await self._triggers.delete(call.urn, *_kind_and_id(call))
         await self._settle(trigger)
         return Reply(status=204)
 
@@ -128,7 +127,7 @@ class TriggersApi:
         return Reply(status=204)
 
     async def _settle(self, trigger: BoundTrigger) -> None:
-        """Whoever sends to a push source next must find it as it was just changed."""
+        """Wait until a push source follows the change, so that the next sender meets the new state."""
         if trigger.plugin.rules.start_before_stop and self._source_settled is not None:
             await self._source_settled(trigger.id)
 
@@ -148,7 +147,7 @@ class TriggersApi:
 
     async def list_project(self, call: Call) -> Reply:
         page = page_of(
-            call, self._triggers.in_project(call.project, call.text("trigger_type")), "maxitems", most=MAX_LIMIT
+            call, self._triggers.in_project(call.project, call.text("trigger_type")), "maxitems", maximum=MAX_LIMIT
         )
         triggers = [self.project_trigger(trigger) for trigger in page.items]
         return json_reply(ProjectTriggers(triggers=triggers, count=page.count, next_marker=page.next_marker))
@@ -157,14 +156,14 @@ class TriggersApi:
         return json_reply(self._triggers.kinds)
 
     async def show_features(self, call: Call) -> Reply:
-        """What the vendor switches on account by account; an account without any has an empty object."""
+        """Return an empty object, as the platform does for an account without optional features."""
         return json_reply({})
 
     def _reply(self, trigger: BoundTrigger) -> TriggerReply:
         return TriggerReply(**self._fields(trigger))
 
     def project_trigger(self, trigger: BoundTrigger) -> ProjectTrigger:
-        """As lists of a project show it."""
+        """Return a trigger as lists of a project show it."""
         return ProjectTrigger(func_urn=trigger.function, source=self._state(trigger), **self._fields(trigger))
 
     def _fields(self, trigger: BoundTrigger) -> Data:
@@ -173,11 +172,11 @@ class TriggersApi:
             "trigger_id": stored.id,
             "trigger_type_code": stored.kind,
             "trigger_status": "ACTIVE" if stored.active else "DISABLED",
-            "event_data": {**trigger.shown, **self._standing(trigger)},
+            "event_data": {**trigger.shown, **self._runtime_fields(trigger)},
             "created_time": zoned_time(stored.created_at),
             "last_updated_time": zoned_time(stored.modified_at),
         }
 
 
-def _which(call: Call) -> tuple[str, str]:
+def _kind_and_id(call: Call) -> tuple[str, str]:
     return call.part("trigger_type_code"), call.part("trigger_id")

@@ -1,4 +1,4 @@
-"""Publishing and listing the versions of a function, and marking functions (spec functiongraph_api, 4.1 and 5).
+"""Versions of a function, and its mark as collected (FunctionGraph API: CreateFunctionVersion and others).
 
 A version is shown and deleted like a function, by a URN that names it.
 """
@@ -54,7 +54,7 @@ class VersionsApi:
         return json_reply(VersionList(versions=versions, next_marker=page.next_marker, count=page.count))
 
     async def collect(self, call: Call) -> Reply:
-        """Mark the function as one to keep at hand, or no longer; it makes no difference to the engine."""
+        """Set or clear the mark ``collected``. It has no effect in the engine."""
         state = call.part("state").lower()
         if state not in ("true", "false"):
             raise InvalidField("state", call.part("state"), "must be true or false")

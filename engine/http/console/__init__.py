@@ -1,1 +1,1 @@
-"""The web console: pages that show what the engine does, for people, and change nothing."""
+"""Web console: read-only pages about the engine, its functions, invocations, triggers and deliveries."""

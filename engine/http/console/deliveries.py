@@ -1,4 +1,4 @@
-"""Outcomes that are not delivered: what waits or is tried again by itself, and what was given up."""
+"""Page of deliveries: pending ones, which are retried automatically, and those that were given up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DeliveriesPage:
         self._item = RedriveApi(parts).item
 
     async def show(self, call: Call) -> Reply:
-        offset, limit = bounds(call, "limit", most=ROWS)
+        offset, limit = bounds(call, "limit", maximum=ROWS)
         after = call.number("after", 0)
         pending, further = await self._redrive.pending(call.project, after, limit)
         given_up, count = await self._redrive.given_up(call.project, offset, limit)

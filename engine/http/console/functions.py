@@ -1,4 +1,4 @@
-"""The functions of a project, with their versions and aliases, and how much waits and runs."""
+"""Page of a project's functions, with versions and aliases, and counts of waiting and running invocations."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ ROWS = 100
 
 
 class FunctionRow(Struct, frozen=True, kw_only=True):
-    function: Function  #: its latest version
+    function: Function  #: version ``latest``
     urn: str
     versions: Sequence[str]  #: published ones
     aliases: Sequence[Alias]
     settings: AsyncSettings | None
-    unended: int
-    running: int
+    unended: int  #: accepted invocations that wait or run
+    running: int  #: attempts, synchronous calls included
     instances: int
     triggers: int
-    failures: int  #: attempts that failed within a day
+    failures: int  #: failed attempts of the last day
 
 
 class FunctionsPage:
@@ -36,7 +36,7 @@ class FunctionsPage:
 
     async def show(self, call: Call) -> Reply:
         api = self._parts.api
-        page = page_of(call, api.catalog.list(call.project), "limit", most=ROWS)
+        page = page_of(call, api.catalog.list(call.project), "limit", maximum=ROWS)
         failures = api.usage.failures()
         triggers = Counter(trigger.function_id for trigger in api.resources.triggers.in_project(call.project))
         rows = [self._row(one, triggers[one.function_id], failures.get(one.function_id, 0)) for one in page.items]

@@ -1,6 +1,6 @@
-"""Asynchronous invocations: those of a project or of one function, and all that is known of one.
+"""Pages of asynchronous invocations: list of a project or a function, and details of one invocation.
 
-A page looks at so many of the newest rows and no further, however much is kept.
+A list reads a limited number of the newest rows, however many are stored.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from engine.model.urn import LATEST
 from engine.protocols import Selection
 
 ROWS = 50
-WITHIN = 10_000  #: rows that a page looks at, at most
-TEXT = 16 << 10  #: bytes of an event, and of a result, that are shown
-LOG = 64 << 10  #: bytes of a log that are shown: its end
+WITHIN = 10_000  #: newest rows that a list reads
+TEXT = 16 << 10  #: bytes shown of an event, and of a result
+LOG = 64 << 10  #: bytes shown of a log, at its end
 
 
 class InvocationsPage:
@@ -33,10 +33,10 @@ class InvocationsPage:
 
     async def show_all(self, call: Call) -> Reply:
         functions = {one.function_id: one for one in self._parts.catalog.list(call.project)}
-        offset, limit = bounds(call, "limit", most=ROWS)
+        offset, limit = bounds(call, "limit", maximum=ROWS)
         states = read_states(call.text("status"))
         selection = replace(
-            self._scope(call, frozenset(functions)), states=states, within=WITHIN, offset=offset, limit=limit
+            self._selection(call, frozenset(functions)), states=states, within=WITHIN, offset=offset, limit=limit
         )
         records, count = await self._parts.records.list(selection) if functions else ([], 0)
         return await self._pages.show(
@@ -71,14 +71,14 @@ class InvocationsPage:
             pending=pending,
         )
 
-    def _scope(self, call: Call, functions: frozenset[int]) -> Selection:
+    def _selection(self, call: Call, functions: frozenset[int]) -> Selection:
         name = call.text("function")
         if not name:
             return Selection(functions=functions)
         return selection_of(self._parts.catalog, own_urn(name, call.project, self._parts.region))
 
     async def _record(self, call: Call) -> Record:
-        """Raises UnknownInvocation, also for one of another project."""
+        """Return the invocation of the path. Raises UnknownInvocation, also for one of another project."""
         request_id = call.part("request_id")
         key = self._parts.identity.key_of(request_id)
         record = await self._parts.records.get(key) if key is not None else None
@@ -87,12 +87,12 @@ class InvocationsPage:
         return record
 
     async def _log(self, record: Record) -> tuple[list[Line], bool]:
-        """Its last lines, and whether there are more before them."""
+        """Return the last lines of the log, and whether earlier ones are left out."""
         whole = await self._parts.log_archive.log(record.key, record.request_id)
         log = record.log if whole is None else whole
         return list(decode(last(log, LOG))), len(log) > LOG
 
 
 def _text(body: bytes) -> tuple[str, int]:
-    """Its beginning, and how many bytes are left out."""
+    """Return the start of ``body``, and the number of bytes left out."""
     return body[:TEXT].decode("utf-8", "replace"), max(0, len(body) - TEXT)

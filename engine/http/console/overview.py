@@ -1,4 +1,4 @@
-"""The first page: whether the engine takes work, and what it does. All of it stands in /metrics and /readyz, too."""
+"""First page: readiness and metrics of the engine. /readyz and /metrics have the same data."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class OverviewPage:
             reasons=health.ready(),
             about=health.about(),
             value={name: figure.values[""] for name, figure in figures.items() if "" in figure.values},
-            values={name: _present(figure) for name, figure in figures.items() if figure.label},
+            values={name: _nonzero(figure) for name, figure in figures.items() if figure.label},
             times={name: figure.distribution for name, figure in figures.items() if figure.distribution},
         )
 
 
-def _present(figure: Figure) -> Mapping[str, float]:
-    """By label, the largest first; what is nothing is left out."""
+def _nonzero(figure: Figure) -> Mapping[str, float]:
+    """Return the nonzero values by label, the largest first."""
     found = {label: value for label, value in figure.values.items() if value}
     return dict(sorted(found.items(), key=lambda one: -one[1]))

@@ -1,4 +1,4 @@
-"""What the console needs of the engine, beside what the API needs."""
+"""Dependencies of the console: those of the API, and further parts of the engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.triggers.supervisor import Health
 
 class ConsoleParts(Struct, frozen=True, kw_only=True):
     api: ApiDependencies
-    figures: Callable[[], Iterable[Figure]]  #: those that /metrics shows
-    unended: Callable[[int], int]  #: accepted invocations of a function that wait or run
-    running: Callable[[int], int]  #: runs of a function, those of synchronous calls among them
-    services: Callable[[], Mapping[str, Health]]  #: of plugins, by table
+    figures: Callable[[], Iterable[Figure]]  #: metrics, as /metrics shows them
+    unended: Callable[[int], int]  #: number of accepted invocations of a function that wait or run
+    running: Callable[[int], int]  #: number of running attempts of a function, synchronous calls included
+    services: Callable[[], Mapping[str, Health]]  #: health of plugins' services, by name of their settings table

@@ -1,17 +1,17 @@
-"""Where the console's pages are."""
+"""Paths of the console."""
 
 from __future__ import annotations
 
 HOME = "/console/"
 PROJECT = f"{HOME}projects/{{project_id}}"
 STATIC = f"{HOME}static/"
-#: What stands beside the pages, by its content type.
+#: Static files and their content types.
 FILES = {
     "console.css": b"text/css; charset=utf-8",
     "console.js": b"text/javascript; charset=utf-8",
     "icon.svg": b"image/svg+xml",
 }
-#: What a browser needs before it has shown any credentials, and tells nothing of this engine.
+#: Paths that a browser needs before it has sent credentials; their replies reveal nothing about this engine.
 OPEN = ("/", "/console", *(STATIC + name for name in FILES))
 
 

@@ -1,4 +1,4 @@
-"""Which projects a page may lead to."""
+"""Projects that a page links to."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from engine.functions.catalog import Catalog
 from engine.http.api.routing import Call
 
-USUAL = "default"
+DEFAULT = "default"
 
 
 def projects_for(call: Call, catalog: Catalog) -> Sequence[str]:
-    """That of the credentials; without any all that have functions, ``default`` first, and the one that is shown."""
-    if call.own:
-        return [call.own]
+    """Return the project of the credentials; without credentials all with functions and the present one.
+
+    ``default`` is the first.
+    """
+    if call.own_project:
+        return [call.own_project]
     found = {function.project for function in catalog.all()} | ({call.project} if call.project else set())
-    return sorted(found or {USUAL}, key=lambda project: (project != USUAL, project))
+    return sorted(found or {DEFAULT}, key=lambda project: (project != DEFAULT, project))

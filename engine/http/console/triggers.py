@@ -1,4 +1,4 @@
-"""The triggers of a project: what their sources do, why they fail, and when these are started again."""
+"""Page of a project's triggers, with the states of their sources, problems, and times of restarts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = 100
 
 class TriggersPage:
     def __init__(self, parts: ConsoleParts, pages: Pages) -> None:
-        self._parts, self._pages, self._shown = parts, pages, TriggersApi(parts.api)
+        self._parts, self._pages, self._triggers = parts, pages, TriggersApi(parts.api)
 
     async def show(self, call: Call) -> Reply:
         api, name = self._parts.api, call.text("function")
@@ -23,7 +23,7 @@ class TriggersPage:
         if name:
             function = api.catalog.find(own_urn(name, call.project, api.region))
             found = [trigger for trigger in found if trigger.function_id == function.function_id]
-        page = page_of(call, found, "limit", most=ROWS)
+        page = page_of(call, found, "limit", maximum=ROWS)
         services = self._parts.services()
         return await self._pages.show(
             call,
@@ -31,6 +31,6 @@ class TriggersPage:
             function=name,
             page=page,
             limit=ROWS,
-            rows=[(trigger, self._shown.project_trigger(trigger)) for trigger in page.items],
+            rows=[(trigger, self._triggers.project_trigger(trigger)) for trigger in page.items],
             services={table: one for table, one in services.items() if one.state != RUNNING or one.problem},
         )

@@ -1,4 +1,4 @@
-"""Values as people read them: the console's words for amounts, times and sizes."""
+"""Formats of amounts, times and sizes on console pages."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ def number(value: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """``1.5 ms``, ``12 s``, ``3 d``: two figures tell what matters."""
+    """Format seconds with two significant digits, as ``1.5 ms``, ``12 s``, ``3 d``."""
     if math.isinf(seconds):
         return "longer"
     for unit, name in _SPANS:
         if seconds >= unit:
-            return f"{_two_figures(seconds / unit)} {name}"
+            return f"{_two_digits(seconds / unit)} {name}"
     return "0 s"
 
 
 def size(value: float) -> str:
     for unit, name in _SIZES:
         if value >= unit:
-            return f"{_two_figures(value / unit)} {name}"
+            return f"{_two_digits(value / unit)} {name}"
     return f"{value:.0f} bytes"
 
 
 def clock_time(moment: float | None) -> str:
-    """UTC, to the millisecond, as the command line has it."""
+    """Format a time in UTC, to the millisecond, as on the command line."""
     return "" if not moment or math.isinf(moment) else exact_time(moment).replace("T", " ").rstrip("Z")
 
 
 def quantile(distribution: Distribution, share: float) -> float | None:
-    """What this share of the observations does not exceed, as far as the buckets tell; None if there are none."""
+    """Return the bound that this share of observations does not exceed, to the next bucket; None without any."""
     wanted, seen = distribution.count * share, 0
     for bound, count in zip((*distribution.bounds, math.inf), distribution.counts, strict=True):
         seen += count
@@ -47,5 +47,5 @@ def quantile(distribution: Distribution, share: float) -> float | None:
     return None
 
 
-def _two_figures(value: float) -> str:
+def _two_digits(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0") if value < 9.95 else f"{value:,.0f}"

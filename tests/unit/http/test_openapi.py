@@ -147,4 +147,4 @@ def test_the_table_in_the_readme_is_true() -> None:
 
     assert table() in text
     assert EXPLAINED in text
-    assert f"Not here: {', '.join(ABSENT)}." in text
+    assert f"Not served: {', '.join(ABSENT)}." in text

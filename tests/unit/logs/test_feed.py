@@ -68,7 +68,7 @@ async def test_of_what_a_slow_reader_leaves_the_oldest_goes() -> None:
 
     taken = await queue.take()
 
-    assert ([told.lines[0].text for told in taken.told], taken.dropped) == (["67890", "abc"], 1)
+    assert ([batch.lines[0].text for batch in taken.batches], taken.dropped) == (["67890", "abc"], 1)
 
 
 async def test_a_queue_takes_the_lines_of_its_request_and_ends() -> None:
@@ -79,7 +79,7 @@ async def test_a_queue_takes_the_lines_of_its_request_and_ends() -> None:
 
     taken = await queue.take()
 
-    assert ([told.lines[0].text for told in taken.told], taken.last) == (["y"], True)
+    assert ([batch.lines[0].text for batch in taken.batches], taken.last) == (["y"], True)
 
 
 class Ears:
