@@ -80,12 +80,12 @@ def test_the_first_page_tells_that_work_is_taken_and_what_became_of_it(
 
     ended = [engine.metric(f'functiond_outcomes_total{{state="{state}"}}') for state in ("SUCCESS", "FAIL")]
     assert min(ended) > 0
-    assert "Ready New work is taken" in text
+    assert "Ready New work is accepted" in text
     assert "Isolation process" in text
     assert "SUCCESS {:.0f} FAIL {:.0f} DISCARD 0".format(*ended) in text
     assert f"by source API {sum(ended):.0f}" in text
     assert "failing 1" in text
-    assert "Disk room" in text
+    assert "Free disk space" in text
 
 
 def test_the_first_page_tells_why_no_work_is_taken(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_function_has_its_versions_aliases_and_links(engine: EngineProcess) ->
 
     rows = {row["Function"].split()[0]: row for row in page.rows}
     assert rows["good"]["Versions and aliases"] == "latest, v1 prod → v1"
-    assert rows["good"]["See"] == "invocations 1 trigger"
+    assert rows["good"]["Links"] == "invocations 1 trigger"
     assert rows["bad"]["Versions and aliases"].endswith("1 retry, up to 1 h old; failure to SMN")
     assert rows["batch:slow"]["Runtime"].startswith("Python3.10 index.handler")
     assert page.links("invocations?function=batch%3Aslow")
@@ -124,7 +124,7 @@ def test_what_waits_and_runs_is_counted_by_function(engine: EngineProcess) -> No
     for one in ids:
         body = {"request_id": one["request_id"], "type": "force"}
         engine.ask("POST", f"/v2/{PROJECT}/fgs/functions/{urn}/cancel", body)
-    assert (rows["batch:slow"]["Waiting"], rows["batch:slow"]["EngineParts"]) == ("2", "1")
+    assert (rows["batch:slow"]["Waiting"], rows["batch:slow"]["Running"]) == ("2", "1")
     assert listed.column("Status") == ["RUNNING", "WAIT", "WAIT"]
     assert running.column("Function") == ["batch:slow"]
 
@@ -235,7 +235,7 @@ def test_a_service_that_fails_is_told_of_where_triggers_are(tmp_path: Path) -> N
     with engine_on(tmp_path / "data", **settings) as engine:
         text = visit(engine, f"{HERE}/triggers").text
 
-    assert "Service of lamp failing OSError: no such cable It is started again in " in text
+    assert "Service of lamp failing OSError: no such cable Restart in " in text
 
 
 def test_secrets_of_triggers_are_on_no_page(engine: EngineProcess) -> None:

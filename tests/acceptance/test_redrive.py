@@ -110,7 +110,7 @@ def test_all_that_waits_for_a_destination_that_fails_is_seen_and_goes_when_one_o
         assert all(one["next_try"] >= one["destination_next_try"] for one in found)
         assert [one["delivery_id"] for one in listed] == [one["delivery_id"] for one in found] == list(range(1, 13))
         assert [one["delivery_id"] for page in shown for one in page] == list(range(1, 13))
-        assert [page.column("DeliveryWorker") for page in (first, second)] == [
+        assert [page.column("Delivery") for page in (first, second)] == [
             list("12345"),
             ["6", "7", "8", "9", "10"],
         ]

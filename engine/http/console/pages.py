@@ -1,7 +1,7 @@
-"""Data become pages here: templates, what all pages have around them, and what browsers are told of them.
+"""Rendering of pages: templates, data common to all pages, and security headers.
 
-The templates are compiled when the first page is asked for, beside the loop: an engine that nobody looks at does not
-pay for them, and nobody waits for who does.
+The templates are compiled in a thread at the first request for a page. An engine whose console is not used does not
+pay for them, and other requests do not wait for the compilation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Headers = tuple[tuple[bytes, bytes], ...]
 
 HTML = b"text/html; charset=utf-8"
-#: Nothing but what the engine itself serves, nothing inline, and no page around these.
+#: Only resources that the engine itself serves, nothing inline, and no embedding in other pages.
 POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -47,19 +47,21 @@ class Pages:
         self._environment: Environment | None = None
 
     async def show(self, call: Call, template: str, *, live: bool = True, **data: Any) -> Reply:
-        """A page; ``live`` ones are fetched again while they are looked at."""
+        """Render a page. A ``live`` page is fetched again regularly while it is visible."""
         projects = projects_for(call, self._catalog)
-        shown = {
+        common = {
             "project": call.project or projects[0],
             "projects": projects,
             "section": template.partition(".")[0],
             "sections": SECTIONS,
             "live": live,
         }
-        return await self._reply(template, 200, (), shown | data)
+        return await self._reply(template, 200, (), common | data)
 
-    async def problem(self, status: int, title: str, said: str, headers: Headers = ()) -> Reply:
-        return await self._reply("problem.html", status, headers, {"status": status, "title": title, "said": said})
+    async def problem(self, status: int, title: str, message: str, headers: Headers = ()) -> Reply:
+        return await self._reply(
+            "problem.html", status, headers, {"status": status, "title": title, "message": message}
+        )
 
     async def _reply(self, template: str, status: int, headers: Headers, data: Mapping[str, Any]) -> Reply:
         if self._environment is None:

@@ -1,4 +1,4 @@
-"""The console as resources of the engine's HTTP door: its pages, the files beside them, and what is no page."""
+"""Console as resources of the HTTP server: pages, static files, redirects, and error pages."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from engine.http.console.paths import FILES, HOME, PROJECT, STATIC, is_page
 from engine.http.console.triggers import TriggersPage
 
 _CHALLENGE = (b"www-authenticate", b'Basic realm="functiond", charset="UTF-8"')
-_SIGN_IN = "Sign in with one of the engine's tokens as the password; any user name will do."
-_TITLES = {400: "That cannot be", 401: "Who is there?", 403: "Not yours to see", 404: "Nothing is here"}
+_SIGN_IN = "Sign in with one of the engine's tokens as the password; any user name is accepted."
+_TITLES = {400: "Invalid request", 401: "Sign in", 403: "Access denied", 404: "Not found"}
 
 
 class Console:
@@ -35,7 +35,7 @@ class Console:
             f"{PROJECT}/invocations/{{request_id}}": invocations.show,
             f"{PROJECT}/triggers": TriggersPage(parts, pages).show,
             f"{PROJECT}/deliveries": DeliveriesPage(parts.api, pages).show,
-            f"{HOME}{{rest:path}}": _nowhere,
+            f"{HOME}{{rest:path}}": _no_page,
             HOME.rstrip("/"): _home,
             "/": _home,
             **{STATIC + name: _File(name).show for name in FILES},
@@ -45,14 +45,14 @@ class Console:
         return [Resource(path=path, methods={"GET": show, "HEAD": show}) for path, show in self._shown.items()]
 
     async def refuse(self, scope: Scope, error: FunctiondError) -> Reply:
-        """What went wrong, as a page for who asked for one, else in the API's shape."""
+        """Return an error as a page if the path is one of the console, else in the API's shape."""
         reply = error_reply(error)
         if not is_page(scope["path"]):
             return reply
         if isinstance(error, Unauthorized):
             return await self._pages.problem(401, _TITLES[401], f"{_SIGN_IN} ({error})", (_CHALLENGE,))
         retry = tuple(header for header in reply.headers if header[0] == b"retry-after")
-        return await self._pages.problem(reply.status, _TITLES.get(reply.status, "Not now"), str(error), retry)
+        return await self._pages.problem(reply.status, _TITLES.get(reply.status, "Request failed"), str(error), retry)
 
 
 class _File:
@@ -69,11 +69,11 @@ def _read(name: str) -> bytes:
 
 
 async def _home(call: Call) -> Reply:
-    """People are shown the way; programs find nothing at the root, as ever."""
+    """Redirect browsers to the console. Raise NotFound for other clients of the root path."""
     if call.path == "/" and b"text/html" not in call.headers.get(b"accept", b""):
         raise NotFound("no such resource: / (/openapi.json lists the operations)")
     return Reply(status=307, headers=(*HEADERS, (b"location", HOME.encode())))
 
 
-async def _nowhere(call: Call) -> Reply:
-    raise NotFound(f"There is no page {call.path[:200]}. What was here may be gone, or never was.")
+async def _no_page(call: Call) -> Reply:
+    raise NotFound(f"no such page: {call.path[:200]} (it may have been removed)")

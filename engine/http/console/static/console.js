@@ -1,20 +1,20 @@
-// Keeps the page up to date while it is looked at: what is in <main> is fetched again, and only what differs is changed.
+// Keeps a visible page up to date: fetches it again, and changes only the parts of <main> that differ.
 "use strict";
 
-const EVERY = 2000;
+const INTERVAL = 2000; // milliseconds
 const main = document.getElementById("main");
 const button = document.getElementById("live");
-let wanted = sessionStorage.getItem("live") !== "off";
-let welcome = true;
+let enabled = sessionStorage.getItem("live") !== "off";
+let authorized = true;
 let timer = 0;
 
 function show(state) {
   button.dataset.state = state;
-  button.textContent = { on: "live", off: "paused", lost: "no answer", ended: "final", out: "sign in again" }[state];
+  button.textContent = { on: "live", off: "paused", lost: "no reply", ended: "final", out: "sign in again" }[state];
   button.setAttribute("aria-pressed", String(state === "on"));
 }
 
-// What people have opened or typed is theirs.
+// Keeps what the user has opened or typed.
 function morph(old, next) {
   if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName || old.id !== next.id) {
     old.replaceWith(next.cloneNode(true));
@@ -31,18 +31,18 @@ function morph(old, next) {
   for (const { name, value } of next.attributes) {
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
-  const had = [...old.childNodes], has = [...next.childNodes];
-  has.forEach((child, place) => {
-    if (place < had.length) morph(had[place], child);
+  const before = [...old.childNodes], after = [...next.childNodes];
+  after.forEach((child, index) => {
+    if (index < before.length) morph(before[index], child);
     else old.append(child.cloneNode(true));
   });
-  had.slice(has.length).forEach((child) => child.remove());
+  before.slice(after.length).forEach((child) => child.remove());
 }
 
 async function refresh() {
   try {
     const reply = await fetch(location.href, { headers: { Accept: "text/html" } });
-    welcome = ![401, 403, 429].includes(reply.status); // asked again and again, it would count as guessing
+    authorized = ![401, 403, 429].includes(reply.status); // further requests would count as failed logins
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
     const next = page.getElementById("main");
     if (!reply.ok || next === null) throw new Error(reply.statusText);
@@ -56,24 +56,24 @@ async function refresh() {
 function plan() {
   clearTimeout(timer);
   if (main.dataset.live === undefined) show("ended");
-  else if (!welcome) show("out");
-  else if (!wanted) show("off");
+  else if (!authorized) show("out");
+  else if (!enabled) show("off");
   else if (!document.hidden) {
     timer = setTimeout(async () => {
       if (getSelection().isCollapsed) await refresh();
       plan();
-    }, EVERY);
+    }, INTERVAL);
   }
 }
 
 if (button !== null && main.dataset.live !== undefined) {
   button.hidden = false;
-  show(wanted ? "on" : "off");
+  show(enabled ? "on" : "off");
   button.addEventListener("click", () => {
-    if (!welcome) return location.reload();
-    wanted = !wanted;
-    sessionStorage.setItem("live", wanted ? "on" : "off");
-    if (wanted) show("on");
+    if (!authorized) return location.reload();
+    enabled = !enabled;
+    sessionStorage.setItem("live", enabled ? "on" : "off");
+    if (enabled) show("on");
     plan();
   });
   document.addEventListener("visibilitychange", plan);
