@@ -5,8 +5,8 @@ bodies only. The date of a request may be 15 minutes off.
 
 Within these 15 minutes, anyone who has seen a signed request can replay it. The signature has no nonce, and two equal
 requests of the same second have equal signatures, so a legitimate repetition cannot be distinguished from a replay.
-Rejecting both would reject correct clients. Two measures protect against replays: a TLS proxy in front of the engine
-(it must leave Host and path unchanged), and an Idempotency-Key, which is signed too and makes a replay harmless.
+Rejecting both would reject correct clients. Two measures protect against replays: TLS up to a proxy of your own (it
+must leave Host and path unchanged), and an Idempotency-Key, which is signed too and makes a replay harmless.
 
 Console pages, which change nothing, also accept a token as the password of HTTP Basic (RFC 7617), because browsers
 prompt people for it. The API does not: browsers send such a password on their own, for requests of any page.

@@ -67,7 +67,7 @@ class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
     limit: Limit = BATCH_SIZE  #: invocations of a step
     marker: str = ""  #: ``next_marker`` of the previous step; empty: first step
     query_begin_time: str = ""  #: earliest acceptance, as in lists; empty: a day ago
-    query_end_time: str = ""  #: latest acceptance; empty: now
+    query_end_time: str = ""  #: latest acceptance; empty: no limit
 
 
 class RedrivenInvocation(Struct, frozen=True, kw_only=True):
