@@ -27,7 +27,7 @@ LAYERS = (
     {"http"},
     {"app"},
     {"cli"},
-    {"__main__"},
+    {"__main__", "docs"},
 )
 
 

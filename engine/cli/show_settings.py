@@ -57,22 +57,26 @@ def markdown_table(found: list[Setting]) -> str:
 
 def all_settings() -> Iterator[Setting]:
     """Yield settings in the order of definition. Settings of a section are named ``section.name``."""
-    yield from _settings_of(Settings, "")
+    yield from settings_of(Settings, "")
 
 
-def _settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
+def settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
+    """Yield the settings of a struct, their names after ``prefix``."""
     shape = inspect.type_info(section)
     assert isinstance(shape, inspect.StructType)
     for field in shape.fields:
         name = f"{prefix}{field.name}"
         if isinstance(field.type, inspect.StructType):
-            yield from _settings_of(field.type.cls, f"{name}.")
+            yield from settings_of(field.type.cls, f"{name}.")
         elif isinstance(field.type, inspect.VarTupleType) and isinstance(field.type.item_type, inspect.StructType):
             # No variable: credentials in the environment are easily exposed.
             parts = ", ".join(part.name for part in field.type.item_type.fields)
             yield Setting(name=f"{name}.<entry>", type=f"tables with {parts}", default="none", variable="")
+        elif isinstance(field.type, inspect.DictType) and isinstance(field.type.value_type, inspect.StructType):
+            yield from settings_of(field.type.value_type.cls, f"{name}.<entry>.")
         elif isinstance(field.type, inspect.DictType):
-            yield Setting(name=f"{name}.<kind>", type="table of a plugin", default="none", variable=_variable(name))
+            entry, kind = ("<kind>", "table of a plugin") if section is Settings else ("<entry>", "text")
+            yield Setting(name=f"{name}.{entry}", type=kind, default="none", variable=_variable(name))
         else:
             default = COMPUTED.get(name) or _shown(field.default)
             yield Setting(name=name, type=_kind(field.type), default=default, variable=_variable(name))
@@ -87,6 +91,8 @@ def _shown(value: Any) -> str:
         return "empty"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     if isinstance(value, int) and value >= 1 << 18:
         return f"{value} ({_size(value)})" if value % (1 << 18) == 0 else str(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -118,4 +124,4 @@ def _kind(kind: inspect.Type) -> str:
 def _range(low: float | None, high: float | None) -> str:
     if low is None:
         return ""
-    return f", {low:g} to {high:g}" if high is not None else f", {low:g} or more"
+    return f", {low:.10g} to {high:.10g}" if high is not None else f", {low:.10g} or more"

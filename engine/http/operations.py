@@ -1,7 +1,7 @@
 """Every operation of the API on one page: its name in the vendor's SDK, where it is, what it takes and gives.
 
-The OpenAPI document and the table of operations in the README are made from this (``python -m
-engine.http.operations`` prints the table); a test holds it against the routes.
+The OpenAPI document and the page ``engine/docs/api.md`` are made from this (``python -m engine.docs`` writes the page);
+a test compares it with the routes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of operations for the README: ``python -m engine.http.operations_table`` prints it."""
+"""Table of operations for ``engine/docs/api.md``. ``python -m engine.http.operations_table`` prints it."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's own
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-README = Path(__file__).parents[3] / "README.md"
+API_PAGE = Path(__file__).parents[3] / "engine" / "docs" / "api.md"
 #: These two go around the router.
 FAST = {("POST", f"{BASE}/functions/{{function_urn}}/{action}") for action in ("invocations", "invocations-async")}
 #: Families that this engine leaves out, by words in the SDK's names of operations.
@@ -133,7 +133,7 @@ def test_the_document_tells_how_requests_are_authenticated() -> None:
     assert {name for way in document["security"] for name in way} == set(document["components"]["securitySchemes"])
 
 
-def test_the_table_is_printed_for_the_readme() -> None:
+def test_the_table_is_printed() -> None:
     command = [sys.executable, "-m", "engine.http.operations_table"]
 
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -142,8 +142,8 @@ def test_the_table_is_printed_for_the_readme() -> None:
     assert said.count("\n|") == len(OPERATIONS) + 1
 
 
-def test_the_table_in_the_readme_is_true() -> None:
-    text = README.read_text()
+def test_the_table_in_the_documentation_is_true() -> None:
+    text = API_PAGE.read_text()
 
     assert table() in text
     assert EXPLAINED in text

@@ -1,0 +1,1 @@
+"""User documentation. ``python -m engine.docs`` writes the generated pages."""

@@ -1,0 +1,159 @@
+"""The documentation as text: form, links, blocks that are data, and generated pages."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cli.commands import make_app
+from engine.config.plugin_registry import Registry, load_plugins
+from engine.config.settings import load_settings
+from engine.docs.generate import PAGES as GENERATED
+from engine.docs.generate import stale
+from tests.support.certificates import write_certificate
+from tests.support.documents import DOCS, OTHERS, PAGES, README, ROOT, anchors, blocks, page_id, prose, section
+from tests.support.engine_process import functiond
+
+#: Run by tests/test_readme.py, or by people: the starts of engines and benchmarks.
+PROGRAMS = {"sh", "python", "js", "console"}
+DATA = {"toml", "json", "nginx", "ini", ""}
+VAGUE = re.compile(r"(?:^(?:- |\d\. )?|[.:?!] )(What|Who|Whose|That|Which|By|It|There)\b")
+
+each_page = pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=page_id)
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(README.read_text().splitlines()) <= 250
+
+
+@each_page
+def test_lines_have_a_width(page: Path) -> None:
+    text = [line for line in prose(page) if not line.startswith("|")]
+    code = [line for one in blocks(page) for line in one.text.splitlines()]
+
+    assert [line for line in text if len(line) > 140] == []
+    assert [line for line in code if len(line) > 160] == []
+
+
+@each_page
+def test_sentences_name_their_subjects(page: Path) -> None:
+    paragraphs = " ".join(line or "\n" for line in prose(page) if not line.startswith("|")).split("\n")
+
+    assert [found for one in paragraphs for found in VAGUE.findall(one.strip())] == []
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\[[^\]]+\]\(([^)\s]+)\)", "\n".join(prose(page)))
+    broken = []
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+
+    assert broken == []
+
+
+def test_the_index_names_every_page() -> None:
+    named = set(re.findall(r"^- \[[^\]]+\]\(([\w-]+\.md)\)", (DOCS / "index.md").read_text(), re.MULTILINE))
+
+    assert named | {"index.md"} == {page.name for page in DOCS.glob("*.md")}
+
+
+@each_page
+def test_blocks_are_of_known_languages(page: Path) -> None:
+    assert {one.language for one in blocks(page)} <= PROGRAMS | DATA
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_settings_in_pages_are_accepted(page: Path, tmp_path: Path) -> None:
+    for one in blocks(page, "toml"):
+        file = tmp_path / "functiond.toml"
+        file.write_text(one.text)
+        file.chmod(0o600)
+        if one.file == "credentials.toml":
+            settings = load_settings(overrides={"auth.file": str(file)})
+            assert settings.auth.required
+        else:
+            settings = load_settings(file=file)
+            Registry(load_plugins(settings.plugin), settings.plugins)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_json_in_pages_is_json(page: Path) -> None:
+    for one in blocks(page, "json"):
+        json.loads(one.text)
+
+
+def test_the_nginx_configuration_is_accepted(tmp_path: Path) -> None:
+    (one,) = blocks(DOCS / "security.md", "nginx")
+    assert one.text.count("{") == one.text.count("}") == 2
+    if program := shutil.which("nginx", path="/usr/sbin:/usr/bin"):
+        write_certificate(tmp_path)
+        text = re.sub(r"/etc/ssl/certs/[\w.]+", str(tmp_path / "cert.pem"), one.text)
+        text = re.sub(r"/etc/ssl/private/[\w.]+", str(tmp_path / "key.pem"), text)
+        (tmp_path / "nginx.conf").write_text(
+            f"pid {tmp_path}/pid; error_log stderr; events {{}}\nhttp {{ access_log off;\n{text}}}\n"
+        )
+        command = [program, "-t", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+
+
+def test_the_unit_is_accepted(tmp_path: Path) -> None:
+    (one,) = blocks(DOCS / "operations.md", "ini")
+    assert all(re.fullmatch(r"[A-Z]\w+=.+|\[\w+\]|# .*|", line) for line in one.text.splitlines())
+    if program := shutil.which("systemd-analyze"):
+        (tmp_path / "functiond.service").write_text(one.text)
+        command = [program, "verify", "--man=no", str(tmp_path / "functiond.service")]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "functiond.service:" not in run.stderr
+
+
+def test_generated_pages_are_fresh() -> None:
+    assert stale() == [], "a generated page is stale: run python -m engine.docs"
+    assert set(GENERATED) == {"api.md", "settings.md"}
+
+
+def test_the_table_of_commands_is_complete() -> None:
+    named = set(re.findall(r"^\| `(\w+)", section(DOCS / "operations.md", "Command line"), re.MULTILINE))
+
+    assert named == {name for name in make_app(()) if not name.startswith("-")}
+
+
+def test_every_option_in_the_table_of_commands_exists() -> None:
+    table = section(DOCS / "operations.md", "Command line").replace("\\|", "/")
+    rows = re.findall(r"^\| `(\w+)[^|]*?` \|(.*)\|$", table, re.MULTILINE)
+    named = {name: set(re.findall(r"--[a-z][a-z-]+", row)) for name, row in rows}
+    helps = {name: functiond(name, "--help").stdout for name, options in named.items() if options}
+
+    missing = [(name, one) for name, options in named.items() for one in options if f" {one} " not in helps[name]]
+    assert missing == []
+    assert len(helps) >= 4
+
+
+def test_the_quick_start_installs_what_the_package_offers() -> None:
+    start, tests = (one.text for one in blocks(README, "sh") if "venv" in one.text)
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert start.endswith("-m engine serve --demo\n")
+    assert set(re.findall(r"\.\[(\w+)\]", tests)) <= set(project["optional-dependencies"])
+    assert (tests.count("\n"), start.count("\n")) == (1, 1)
+
+
+def test_extras_in_pages_are_offered() -> None:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {extra for page in PAGES for extra in re.findall(r"pip install '\.\[(\w+)\]'", page.read_text())}
+
+    assert named <= set(project["optional-dependencies"])
+    assert len(named) > 5
