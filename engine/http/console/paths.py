@@ -4,6 +4,7 @@ from __future__ import annotations
 
 HOME = "/console/"
 PROJECT = f"{HOME}projects/{{project_id}}"
+DOCS = f"{HOME}docs/"
 STATIC = f"{HOME}static/"
 #: Static files and their content types.
 FILES = {

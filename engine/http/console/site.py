@@ -11,12 +11,13 @@ from engine.errors import FunctiondError, NotFound, Unauthorized
 from engine.http.api.errors import error_reply
 from engine.http.api.routing import Call, Handler, Resource
 from engine.http.console.deliveries import DeliveriesPage
+from engine.http.console.docs import DocsPage
 from engine.http.console.functions import FunctionsPage
 from engine.http.console.invocations import InvocationsPage
 from engine.http.console.overview import OverviewPage
 from engine.http.console.pages import HEADERS, Pages
 from engine.http.console.parts import ConsoleParts
-from engine.http.console.paths import FILES, HOME, PROJECT, STATIC, is_page
+from engine.http.console.paths import DOCS, FILES, HOME, PROJECT, STATIC, is_page
 from engine.http.console.triggers import TriggersPage
 
 _CHALLENGE = (b"www-authenticate", b'Basic realm="functiond", charset="UTF-8"')
@@ -28,6 +29,7 @@ class Console:
     def __init__(self, parts: ConsoleParts) -> None:
         self._pages = pages = Pages(parts.api)
         invocations = InvocationsPage(parts.api, pages)
+        docs = DocsPage(pages)
         self._shown: dict[str, Handler] = {
             HOME: OverviewPage(parts, pages).show,
             f"{PROJECT}/functions": FunctionsPage(parts, pages).show,
@@ -35,6 +37,9 @@ class Console:
             f"{PROJECT}/invocations/{{request_id}}": invocations.show,
             f"{PROJECT}/triggers": TriggersPage(parts, pages).show,
             f"{PROJECT}/deliveries": DeliveriesPage(parts.api, pages).show,
+            DOCS: docs.show_index,
+            f"{DOCS}{{page}}": docs.show,
+            DOCS.rstrip("/"): _docs,
             f"{HOME}{{rest:path}}": _no_page,
             HOME.rstrip("/"): _home,
             "/": _home,
@@ -73,6 +78,11 @@ async def _home(call: Call) -> Reply:
     if call.path == "/" and b"text/html" not in call.headers.get(b"accept", b""):
         raise NotFound("no such resource: / (/openapi.json lists the operations)")
     return Reply(status=307, headers=(*HEADERS, (b"location", HOME.encode())))
+
+
+async def _docs(call: Call) -> Reply:
+    """Redirect to the index."""
+    return Reply(status=307, headers=(*HEADERS, (b"location", DOCS.encode())))
 
 
 async def _no_page(call: Call) -> Reply:

@@ -1,0 +1,94 @@
+"""Documentation pages: the Markdown files of ``engine/docs`` as HTML.
+
+Each page is rendered once, in a thread, and kept. Links between the files lead to the console's pages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+from msgspec import Struct
+
+from engine.asgi.wire import Reply
+from engine.errors import NotFound
+from engine.http.api.routing import Call
+from engine.http.console.pages import Pages
+from engine.http.console.paths import DOCS
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+
+INDEX = "index"
+ARCHITECTURE = "architecture"  #: the page of ``engine/README.md``, which lies outside the folder
+_OUTSIDE = {"../README.md": ARCHITECTURE}
+_LINK = re.compile(r"([\w./-]+\.md)(#.*)?", re.ASCII)
+
+
+class _Document(Struct, frozen=True, kw_only=True):
+    title: str
+    body: str  #: HTML
+
+
+class DocsPage:
+    """Handlers of the index and of each page."""
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+
+    async def show_index(self, call: Call) -> Reply:
+        return await self._show(call, INDEX)
+
+    async def show(self, call: Call) -> Reply:
+        return await self._show(call, call.part("page"))
+
+    async def _show(self, call: Call, name: str) -> Reply:
+        if name not in _files():
+            raise NotFound(f"There is no page {call.path[:200]}. The index has all pages: {DOCS}")
+        document = await anyio.to_thread.run_sync(_document, name)
+        return await self._pages.show(call, "docs.html", live=False, document=document, index=name == INDEX, docs=DOCS)
+
+
+@cache
+def _files() -> Mapping[str, Traversable]:
+    """Return the Markdown files by the name of their page."""
+    package = files("engine")
+    found = {one.name.removesuffix(".md"): one for one in (package / "docs").iterdir() if one.name.endswith(".md")}
+    return {**found, ARCHITECTURE: package / "README.md"}
+
+
+@cache
+def _document(name: str) -> _Document:
+    """Return a page as HTML."""
+    from markdown_it import MarkdownIt
+
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    text = re.sub(r"\A<!--.*?-->\s*", "", _files()[name].read_text(encoding="utf-8"), flags=re.DOTALL)
+    tokens = markdown.parse(text)
+    title = name
+    for token, following in pairwise(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", anchor(following.content))
+            title = following.content if token.tag == "h1" else title
+        for child in token.children or ():
+            _redirect(child)
+    return _Document(title=title, body=markdown.renderer.render(tokens, markdown.options, {}))
+
+
+def anchor(heading: str) -> str:
+    """Return the id of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _redirect(token: Token) -> None:
+    """Point a link at the console's page of a file."""
+    href = str(token.attrGet("href") or "")
+    if token.type == "link_open" and (found := _LINK.fullmatch(href)):
+        page = _OUTSIDE.get(found[1], found[1].removesuffix(".md"))
+        token.attrSet("href", f"{DOCS}{'' if page == INDEX else page}{found[2] or ''}")
