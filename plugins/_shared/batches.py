@@ -1,4 +1,4 @@
-"""Messages of a broker as the events that a function gets: several in each, by their topics, in their order."""
+"""Events of brokers' messages: several messages in each event, grouped by topic, in their order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine import Event, TriggerContext
 
 
 class Record(Protocol):
-    """What is looked at of a message."""
+    """Message of a broker."""
 
     @property
     def topic(self) -> str: ...
@@ -21,7 +21,7 @@ class Record(Protocol):
 
 
 def envelope(context: TriggerContext, trigger_type: str, instance_id: str) -> dict[str, Any]:
-    """What stands around the records of an event."""
+    """Return the fields of an event beside its records."""
     return {
         "event_version": "v1.0",
         "event_time": int(context.plugin.clock.now()),
@@ -32,16 +32,17 @@ def envelope(context: TriggerContext, trigger_type: str, instance_id: str) -> di
 
 
 def events(records: Iterable[Record], around: Mapping[str, Any], limit: int) -> list[Event]:
-    """As few events as hold the records, each of at most ``limit`` bytes unless a single record needs more.
+    """Return as few events as hold the records, each of at most ``limit`` bytes unless a single record needs more.
 
-    Values are text (spec triggers_runtime, 1.8): bytes that are none become U+FFFD, and no value the empty string.
+    Values are text (FunctionGraph's documented KAFKA event). Bytes that are not UTF-8 become U+FFFD; a missing value
+    becomes the empty string.
     """
     head = msgspec.json.encode(around)[:-1] + b',"records":['
     return [Event(payload=_payload(head, messages)) for messages in _parts(records, limit - len(head) - 2)]
 
 
 def _parts(records: Iterable[Record], room: int) -> Iterator[Mapping[str, Sequence[bytes]]]:
-    """Encoded messages by topic, as many as there is room for."""
+    """Yield encoded messages by topic, each time as many as fit into ``room`` bytes."""
     messages: dict[str, list[bytes]] = {}
     size = 0
     for record in records:

@@ -1,4 +1,4 @@
-"""Questions to servers that may never answer."""
+"""Deadlines for requests to servers that may never answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio
 
 @contextmanager
 def deadline(problem: str, seconds: float) -> Iterator[None]:
-    """Raises ConnectionError, with the problem in words, if the block takes longer."""
+    """Raise ConnectionError with the text ``problem`` if the block takes longer."""
     try:
         with anyio.fail_after(seconds):
             yield

@@ -1,4 +1,4 @@
-"""An endpoint of the vendor's elsewhere: what its settings are, and signed requests to it."""
+"""Remote endpoint of a vendor's service: its settings, and signed requests to it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASC
 
 
 class EndpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    endpoint: str = ""  #: of the service elsewhere; without, the engine serves it itself
-    project_id: str = ""  #: there; that of the function if empty
+    endpoint: str = ""  #: URL of the remote service; empty: the engine serves it itself
+    project_id: str = ""  #: project at the endpoint; empty: the function's project
     access_key: str = ""
     secret_key: str = ""
     timeout: Annotated[float, Meta(gt=0, le=300)] = 30.0  #: seconds for one request
@@ -30,18 +30,20 @@ class EndpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.endpoint and not _ENDPOINT.fullmatch(self.endpoint):
             raise ValueError("endpoint must look like https://service.region.host or http://127.0.0.1:8000")
         if bool(self.access_key) != bool(self.secret_key):
-            raise ValueError("access_key and secret_key go together")
+            raise ValueError("access_key and secret_key must be set together")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(endpoint={self.endpoint!r}, project_id={self.project_id!r})"
 
 
 class Endpoint:
+    """Client of one endpoint."""
+
     def __init__(self, settings: EndpointSettings, http: HttpService, clock: Clock) -> None:
         self._settings, self._http, self._clock = settings, http, clock
         self._host = urlsplit(settings.endpoint).netloc
 
-    async def ask(
+    async def request(
         self,
         method: str,
         project: str,
@@ -51,7 +53,7 @@ class Endpoint:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """``path`` is what comes behind the project. Raises what httpx raises where there is no answer."""
+        """Send a signed request, and return the reply. ``path`` follows the project. Raises httpx's errors."""
         settings, content = self._settings, b"" if body is None else msgspec.json.encode(body)
         project = settings.project_id or project
         target = f"/v2/{project}/{path}"

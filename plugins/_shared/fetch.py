@@ -1,8 +1,8 @@
-"""Fetches what a message from outside names by its URL, such as a certificate: from hosts that the settings name only.
+"""Fetching of URLs from received messages, such as that of a certificate. Only hosts in the settings are allowed.
 
-A request to wherever a message says would reach into this network. So a host of ``hosts`` must be a public one:
-https, and no private address, whatever its name resolves to; one of ``private_hosts`` may be anywhere, and speak plain
-HTTP. No redirect is followed, and an answer is bounded in size and time.
+Otherwise a message could direct requests into the private network. A host in ``hosts`` must be public: it needs https,
+and all addresses of its name must be public. A host in ``private_hosts`` may have any address, and plain HTTP.
+Redirects are not followed. Answers are limited in size and time.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ log = structlog.get_logger("functiond.plugins")
 
 LONGEST = 2000  #: characters of a URL
 LIMIT = 64 << 10  #: bytes of an answer
-MAX_WAIT = 10.0  #: seconds for all of it
+MAX_WAIT = 10.0  #: seconds for the whole request
 
 
 class Fetcher:
-    """Hosts are named with their port, unless it is the usual one."""
+    """Client for the allowed hosts. Hosts include their port unless it is the default one."""
 
     def __init__(self, http: HttpService, hosts: Collection[str], private_hosts: Collection[str] = ()) -> None:
         self._http, self._hosts, self._private_hosts = http, hosts, private_hosts
 
     async def get(self, url: str) -> bytes:
-        """Raises Forbidden for what may not be fetched, or is refused there; Unavailable for what may be later."""
+        """Return the body. Raises Forbidden for a refusal by us or the host, Unavailable for a temporary failure."""
         parts = self._checked(url)
         try:
             with anyio.fail_after(MAX_WAIT):
@@ -45,24 +45,24 @@ class Fetcher:
             parts = urlsplit(url)
             _ = parts.port
         except ValueError:
-            raise Forbidden("no good URL") from None
+            raise Forbidden("invalid URL") from None
         if len(url) > LONGEST or not (url.isascii() and url.isprintable()):
-            raise Forbidden("no good URL")  # urlsplit takes what the client would choke on
+            raise Forbidden("invalid URL")  # urlsplit accepts URLs that the client cannot use
         if parts.netloc in self._private_hosts and parts.scheme in ("http", "https"):
             return parts
         if parts.netloc not in self._hosts:
-            raise Forbidden(f"{parts.netloc[:100]!r} is none of the hosts that the settings name")
+            raise Forbidden(f"{parts.netloc[:100]!r} is not among the hosts in the settings")
         if parts.scheme != "https":
-            raise Forbidden(f"{parts.netloc} must be asked by https")
+            raise Forbidden(f"the URL of {parts.netloc} must begin with https")
         return parts
 
     async def _fetch(self, parts: SplitResult) -> bytes:
         client = await self._http.client()
-        import httpx  # which is there, since there is a client
+        import httpx  # installed, since a client exists
 
         port = parts.port or (443 if parts.scheme == "https" else 80)
         address = await self._address(parts, port)
-        # The address that was checked, and no other look at the name, which may give another one.
+        # The checked address is used: resolving the name again could return another one.
         url = f"{parts.scheme}://{address}:{port}{parts.path or '/'}{'?' * bool(parts.query)}{parts.query}"
         headers = {"Host": parts.netloc, "Accept-Encoding": "identity", "Connection": "close"}
         names = {"sni_hostname": parts.hostname}
@@ -83,7 +83,7 @@ class Fetcher:
 
     async def _address(self, parts: SplitResult, port: int) -> str:
         found = await anyio.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-        addresses = [ipaddress.ip_address(place[0]) for *_, place in found]
+        addresses = [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in found]
         if parts.netloc not in self._private_hosts and not all(_is_public(address) for address in addresses):
             raise Forbidden(f"{parts.netloc} has an address in a private network")
         first = addresses[0]
@@ -96,11 +96,11 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 async def confirm(fetcher: Fetcher, url: str, setting: str) -> None:
-    """Tell a topic that its messages are wanted, by a GET of the URL that it gave. Raises InvalidField, Unavailable."""
+    """Confirm a topic's subscription by a GET of the URL in its message. Raises InvalidField, Unavailable."""
     try:
         await fetcher.get(url)
     except Forbidden as refusal:
-        hint = f"{refusal}: open it yourself to confirm, or name its host in {setting}"
+        hint = f"{refusal}: open it yourself to confirm, or add its host to {setting}"
         log.warning("subscription not confirmed", url=url[:1000], hint=hint)
         raise InvalidField("SubscribeURL", url[:200], hint) from None
     log.info("subscription confirmed", host=urlsplit(url).netloc)

@@ -1,4 +1,4 @@
-"""One HTTP client for all of a plugin: opened when it is first asked for, closed with the engine."""
+"""HTTP client that all parts of a plugin share. Opened at the first use, closed with the engine."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 class HttpService:
-    """A ``PluginService`` to be used as it is, or within another's ``run``."""
+    """``PluginService`` for use on its own, or within another service's ``run``."""
 
     def __init__(self, timeout: float, ca_file: str = "") -> None:
-        """``ca_file`` has certificates of authorities to be trusted beside the usual ones. Raises SettingsError."""
+        """Trust the authorities in ``ca_file`` beside the default ones. Raises SettingsError if it is unusable."""
         if ca_file:
             try:
                 ssl.create_default_context(cafile=ca_file)
             except OSError as error:
                 raise SettingsError(f"ca_file {ca_file} cannot be used: {error}") from None
         self._timeout, self._ca_file = timeout, ca_file
-        self._asked, self._open = asyncio.Event(), asyncio.Event()
+        self._requested, self._open = asyncio.Event(), asyncio.Event()
         self._client: httpx.AsyncClient | None = None
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         task_status.started()
-        await self._asked.wait()
-        # What a sender means is its own matter: no redirect leads elsewhere, no proxy of the environment comes between.
+        await self._requested.wait()
+        # Requests must reach the configured address: no redirects, and no proxy or certificates from the environment.
         trust = _httpx().create_ssl_context(trust_env=False)
         if self._ca_file:
             trust.load_verify_locations(self._ca_file)
@@ -48,9 +48,9 @@ class HttpService:
                 self._open.clear()
 
     async def client(self) -> httpx.AsyncClient:
-        """Raises SettingsError if the library is not installed."""
+        """Return the client. Raises SettingsError if the library is not installed."""
         _httpx()
-        self._asked.set()
+        self._requested.set()
         await self._open.wait()
         assert self._client is not None
         return self._client

@@ -1,4 +1,4 @@
-"""What destinations read of the outcome that they carry (spec functiongraph_api, 10.1)."""
+"""Fields that destinations read from an outcome's record (FunctionGraph's documented record of destinations)."""
 
 from __future__ import annotations
 

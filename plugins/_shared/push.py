@@ -1,4 +1,4 @@
-"""Events that a sender pushes for several triggers together."""
+"""Endpoints at which one request pushes events for several triggers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from engine import (
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
-    accepted: int  #: events, by as many triggers as wanted them
+    accepted: int  #: number of accepted events, counted for each trigger
 
 
 def accepted_reply(accepted: int, status: int = 202) -> PushReply:
@@ -32,30 +32,30 @@ def accepted_reply(accepted: int, status: int = 202) -> PushReply:
 
 
 def push_operation(name: str, path: str, status: int = 202) -> Operation:
-    """One event or several, in shapes of the sender's, which no schema tells."""
+    """Describe the endpoint in the API's document. The body is one event or a list, in the sender's own format."""
     body = dict[str, Any] | list[dict[str, Any]]
     return Operation(name=name, method="POST", path=path, body=body, reply=Accepted, status=status, own=True)
 
 
 async def accept_each(pairs: Iterable[tuple[EventSink, Event]]) -> int:
-    """Each on its own: what one function refuses keeps nothing from the others. Gives how many were accepted.
+    """Accept each event separately, and return the number of accepted ones.
 
-    Events have keys: who gives an id twice means the same event. So the sender, who hears of a refusal at the end,
-    may send all of them again; of several refusals it hears of one that goes away.
+    A refusal by one trigger does not affect the others; it is raised at the end. A temporary refusal is preferred to a
+    permanent one. Events have idempotency keys, so the sender may then repeat the whole request.
     """
     accepted = 0
-    later: FunctiondError | None = None
-    never: FunctiondError | None = None
+    temporary: FunctiondError | None = None
+    permanent: FunctiondError | None = None
     for sink, event in pairs:
         try:
             with suppress(IdempotencyConflict):
                 await sink.accept(event)
         except (FunctionDisabled, Overloaded) as refusal:
-            later = later or refusal
+            temporary = temporary or refusal
         except (NotFound, PayloadTooLarge) as refusal:
-            never = never or refusal
+            permanent = permanent or refusal
         else:
             accepted += 1
-    if (refused := later or never) is not None:
+    if (refused := temporary or permanent) is not None:
         raise refused
     return accepted

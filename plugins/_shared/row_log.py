@@ -1,7 +1,7 @@
-"""Logs of rows in a plugin's own tables: numbered without repetition, read in order, dropped from their beginning.
+"""Logs of rows in a plugin's own tables: numbered without repetition, read in order, deleted from their beginning.
 
-A log has a name without ``/`` at its ends; what is appended to several is one transaction. The last row of a log stays
-on disk past its time, unseen: the numbers go on from it.
+The name of a log has no ``/`` at its ends. Rows for several logs can be appended in one transaction. The last row of a
+log stays on disk after its deletion, hidden, so that numbering continues from it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from msgspec.structs import replace
 from engine import Store
 
 STEP = 1000  #: rows that are read or purged at a time
-FIRST_STEP = 8  #: rows that are read before anything is known of their size
+FIRST_STEP = 8  #: rows of the first read, while their size is unknown
 
 
 class Row(Protocol):
-    """A frozen struct, which is kept as msgpack."""
+    """Frozen struct that is stored as msgpack."""
 
     @property
     def at(self) -> int:
-        """Milliseconds; set when it is appended. Times do not go back within a log."""
+        """Time in milliseconds, set when the row is appended. Times never decrease within a log."""
         ...
 
     @property
@@ -36,28 +36,28 @@ R = TypeVar("R", bound=Row)
 
 
 class _Tail(Struct, kw_only=True, eq=False):
-    """What is known of a log without reading it."""
+    """State of a log in memory."""
 
-    next: int = 0  #: sequence number
-    newest: int = -1  #: that of the last row that is certainly on disk
-    earliest: int = 0  #: what may be read begins here
-    last: int = 0  #: milliseconds
+    next: int = 0  #: sequence number of the next row
+    newest: int = -1  #: sequence number of the last row that is certainly on disk
+    earliest: int = 0  #: first readable sequence number
+    last: int = 0  #: time of the last row in milliseconds
     news: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
-    def tell(self) -> None:
-        told, self.news = self.news, asyncio.Event()
-        told.set()
+    def notify(self) -> None:
+        event, self.news = self.news, asyncio.Event()
+        event.set()
 
 
 class RowLogs(Generic[R]):
-    """All logs of a table. Each is to be loaded before it is used."""
+    """Logs of one table. A log must be loaded before it is used."""
 
     def __init__(self, store: Store, table: str, row: type[R], now: Callable[[], float]) -> None:
         self._store, self._table, self._row, self._now = store, table, row, now
         self._tails: dict[str, _Tail] = {}
 
     async def names(self) -> list[str]:
-        """Of the logs that have rows."""
+        """Return the names of the logs that have rows."""
         found, after = list[str](), ""
         while rows := await self._store.scan(self._table, after=after, limit=1):
             found.append(rows[0][0].rpartition("/")[0])
@@ -65,7 +65,7 @@ class RowLogs(Generic[R]):
         return found
 
     async def load(self, name: str) -> tuple[R, R] | None:
-        """Gives its first row and its last."""
+        """Load a log, and return its first and last row, or None if it is empty."""
         last = await self._edge(name, newest=True)
         first = await self._edge(name, newest=False)
         tail = self._tails[name] = _Tail()
@@ -74,28 +74,29 @@ class RowLogs(Generic[R]):
         tail.newest, tail.next, tail.earliest, tail.last = last[0], last[0] + 1, first[0], last[1].at
         return first[1], last[1]
 
-    def knows(self, name: str) -> bool:
+    def is_loaded(self, name: str) -> bool:
         return name in self._tails
 
     def forget(self, name: str) -> None:
-        """Whoever waits for it is told."""
+        """Unload a log and wake its waiters."""
         if tail := self._tails.pop(name, None):
-            tail.tell()
+            tail.notify()
 
     def span(self, name: str) -> tuple[int, int]:
-        """The first sequence number that may be read, and that of the next row."""
+        """Return the first readable sequence number, and that of the next row."""
         tail = self._tails[name]
         return tail.earliest, tail.next
 
     def news(self, name: str) -> asyncio.Event:
-        """Set once there is something new."""
+        """Return an event that is set at the log's next change."""
         return self._tails[name].news
 
-    def tell(self, name: str) -> None:
-        self._tails[name].tell()
+    def notify(self, name: str) -> None:
+        """Wake all that wait for a change of the log."""
+        self._tails[name].notify()
 
     async def append(self, rows: Iterable[tuple[str, R]]) -> Sequence[int]:
-        """Rows and their logs; gives their sequence numbers. They are on disk once this returns."""
+        """Append rows, each to the log of its name, durably in one transaction. Return their sequence numbers."""
         put, sequences, now = dict[str, bytes](), list[int](), int(self._now() * 1000)
         last = dict[str, tuple[_Tail, int]]()
         for name, row in rows:
@@ -108,11 +109,14 @@ class RowLogs(Generic[R]):
         await self._store.write(self._table, put)
         for tail, newest in last.values():
             tail.newest = max(tail.newest, newest)
-            tail.tell()
+            tail.notify()
         return sequences
 
     async def read(self, name: str, position: int, max_bytes: int) -> tuple[list[tuple[int, R]], int]:
-        """Numbered rows from there on, as many as fit, and at least one if there is one; and where to go on."""
+        """Return numbered rows from a position, and the next position.
+
+        The rows have at most ``max_bytes``, but at least one is returned if one exists.
+        """
         found, size, step = list[tuple[int, R]](), 0, FIRST_STEP
         while True:
             rows = await self._store.scan(self._table, after=_before(name, position), until=_end(name), limit=step)
@@ -128,7 +132,7 @@ class RowLogs(Generic[R]):
             step = min(STEP, max(1, (max_bytes - size) * len(found) // max(size, 1)))
 
     async def seek(self, name: str, moment: int) -> int:
-        """The sequence number of the first row from this time (milliseconds) on."""
+        """Return the sequence number of the first row that is not older than ``moment`` (milliseconds)."""
         low, high = self.span(name)
         while low < high:
             middle = (low + high) // 2
@@ -140,14 +144,14 @@ class RowLogs(Generic[R]):
         return low
 
     async def cut(self, name: str, sequence: int) -> None:
-        """What lies before is not read any more."""
+        """Hide and delete the rows before ``sequence``."""
         tail = self._tails[name]
         tail.earliest = max(tail.earliest, sequence)
-        if tail.newest >= 0:  # the numbers behind it may be those of rows that were refused
+        if tail.newest >= 0:  # later numbers may belong to rows that could not be written
             await self._purge(f"{name}/", _key(name, min(tail.earliest, tail.newest)))
 
     async def purge(self, name: str) -> None:
-        """All rows, also of the logs whose names go on from this one behind a ``/``."""
+        """Delete all rows of the log, and of logs with names that begin with this one and a ``/``."""
         await self._purge(f"{name}/", _end(name))
 
     async def _purge(self, after: str, until: str) -> None:
@@ -163,7 +167,7 @@ class RowLogs(Generic[R]):
 
 
 def _end(name: str) -> str:
-    return f"{name}0"  # the character behind the slash
+    return f"{name}0"  # 0 is the character after the slash
 
 
 def _key(name: str, sequence: int) -> str:

@@ -1,4 +1,4 @@
-"""Encrypted connections to servers, for clients that want an SSL context."""
+"""SSL contexts for clients of encrypted servers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import ssl
 
 
 def client_context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
-    """Checks certificates and hosts. An empty name means: the authorities of this machine, no certificate of one's own.
+    """Return a context that checks certificates and host names. Raises OSError if a file cannot be read.
 
-    Raises OSError if a file is not there.
+    Without ``ca_file`` the machine's authorities are trusted; without ``cert_file`` no client certificate is sent.
     """
     context = ssl.create_default_context(cafile=ca_file or None)
     if cert_file:

@@ -1,4 +1,4 @@
-"""An API that a plugin serves at the vendor's own paths: one call of it, and how its parts are read."""
+"""APIs that plugins serve at the vendor's own paths: their operations, calls, and parsing of requests."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ T = TypeVar("T")
 
 
 class Call(Struct, frozen=True, kw_only=True):
+    """Call of an operation."""
+
     project: str
-    names: tuple[str, ...]  #: what stands in the variable places of the path
+    names: tuple[str, ...]  #: values of the path's variables, without the project
     request: PushRequest
 
 
-Answer = tuple[int, Any]  #: status, and what becomes the body: nothing for None
+Answer = tuple[int, Any]  #: status and body, the latter None if empty
 Handler = Callable[[Call], Awaitable[Answer]]
-#: Makes the service's own error of what is wrong.
+#: returns the service's own error for a description of the problem
 Refuse = Callable[[str], Exception]
 
 
 class Offer(NamedTuple):
-    """One operation of a service. The document has what its handler reads: the types of its body and its query."""
+    """Operation of a service. The types of body and query, which its handler reads, appear in the API's document."""
 
     handler: Handler
     name: str
@@ -39,28 +41,29 @@ class Offer(NamedTuple):
 
 
 class Table:
-    """All that a service offers, by, say, ``GET v2 streams {stream_name}``: the project stands behind the version.
+    """Operations of a service by templates such as ``GET v2 streams {stream_name}``.
 
-    ``skip`` words that all paths have there are left out; names stand at every second place of the rest.
+    The path of this example is ``/v2/{project_id}/streams/{stream_name}``. The first ``skip`` words, which all paths
+    of the service share, are not matched; in the rest, every second segment is a variable.
     """
 
     def __init__(self, offers: Mapping[str, Offer], skip: int = 0) -> None:
         self.offers, self._skip = offers, skip
-        self.operations = [_operation(place, offer) for place, offer in offers.items()]
+        self.operations = [_operation(template, offer) for template, offer in offers.items()]
         self._handlers: dict[str, Handler] = {}
-        for place, offer in offers.items():
-            method, version, *words = place.split()
+        for template, offer in offers.items():
+            method, version, *words = template.split()
             self._handlers[_name(method, version, words[skip:])] = offer.handler
 
     async def answer(self, request: PushRequest, refuse: Callable[[int, str], Exception]) -> Answer:
-        """``refuse`` makes the service's own error, with a status."""
+        """Call the handler of the request's operation. ``refuse`` returns the service's own error for a status."""
         _, version, project, *words = request.path.rstrip("/").split("/")
         words = words[self._skip :]
         if request.project and request.project != project:
             raise refuse(403, f"these credentials are for project {request.project} only")
         handler = self._handlers.get(_name(request.method, version, words))
         if handler is None:
-            raise refuse(404, "the embedded service does not offer this")
+            raise refuse(404, "the embedded service does not have this operation")
         return await handler(Call(project=project, names=tuple(words[1::2]), request=request))
 
 
@@ -80,11 +83,11 @@ def read_query(request: PushRequest, type_: type[T], refuse: Refuse) -> T:
 
 
 def _name(method: str, version: str, words: Sequence[str]) -> str:
-    return " ".join([method, version, *("*" if place % 2 else word for place, word in enumerate(words))])
+    return " ".join([method, version, *("*" if index % 2 else word for index, word in enumerate(words))])
 
 
-def _operation(place: str, offer: Offer) -> Operation:
-    method, version, *words = place.split()
+def _operation(template: str, offer: Offer) -> Operation:
+    method, version, *words = template.split()
     return Operation(
         name=offer.name,
         method=method,

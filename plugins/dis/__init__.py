@@ -1,4 +1,4 @@
-"""DIS, the stream service: records of a stream call functions, and outcomes become records."""
+"""DIS, the stream service: records of a stream call functions, and outcomes are sent as records."""
 
 from __future__ import annotations
 

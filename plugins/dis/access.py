@@ -1,4 +1,4 @@
-"""How sources and destinations reach streams, be they the engine's own or of an endpoint elsewhere."""
+"""Interface by which sources and destinations use streams, embedded ones or those of a remote endpoint."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ CursorType = Literal["AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "TRIM_HORIZO
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """A record to be put; in JSON, ``data`` is base64. It goes to the partition that ``partition_id`` names, else to
-    that of the hash, else to that of the key's hash."""
+    """Record to be put; in JSON, ``data`` is base64.
+
+    The partition is that of ``partition_id``, else of ``explicit_hash_key``, else of the key's hash.
+    """
 
     data: bytes
     partition_key: Annotated[str, Meta(max_length=256)] | None = None
@@ -21,7 +23,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 
 class Put(Struct, frozen=True, kw_only=True):
-    """What became of an entry: its place, or an error."""
+    """Result of an entry: partition and sequence number, or an error."""
 
     partition_id: str | None = None
     sequence_number: str | None = None
@@ -42,7 +44,7 @@ class Page(Struct, frozen=True, kw_only=True):
 
 
 class Start(Struct, frozen=True, kw_only=True):
-    """From where on a partition is read."""
+    """Position from which a partition is read."""
 
     type: CursorType
     sequence_number: str = ""
@@ -50,11 +52,11 @@ class Start(Struct, frozen=True, kw_only=True):
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """A partition as a reader sees it. What a split or merger closes is read to its end before its children."""
+    """Partition as a reader sees it. A partition closed by a split or merge is read to its end before its children."""
 
     id: str
     open: bool
-    expired: bool = False  #: closed so long ago that nothing is left in it
+    expired: bool = False  #: closed so long ago that all its records have expired
     parents: tuple[str, ...] = ()
 
 
@@ -64,22 +66,25 @@ class Layout(Struct, frozen=True, kw_only=True):
 
 
 class StreamAccess(Protocol):
-    """All raise DisProblem where DIS refuses; a real endpoint also what its connection raises."""
+    """Streams of one service. Methods raise DisProblem for refusals, and connection errors of a remote endpoint."""
 
-    fresh_for: float  #: seconds that a reader may go on with a layout it has
+    fresh_for: float  #: seconds for which a reader may use a layout that it has read
 
     async def layout(self, project: str, stream: str) -> Layout: ...
 
     async def cursor(self, project: str, stream: str, partition_id: str, start: Start) -> str:
-        """Good for five minutes."""
+        """Return a cursor, which is valid for five minutes."""
         ...
 
     async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
-        """At least one record, if there is one."""
+        """Return records of at most ``max_bytes``, but at least one if one exists."""
         ...
 
     async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]: ...
 
     def news(self, project: str, stream: str, partition_id: str, interval: float) -> Callable[[], Awaitable[object]]:
-        """What waits for something new since this call: records, a split, the stream itself."""
+        """Return a function that waits for a change since this call: records, a split, or creation of the stream.
+
+        A remote endpoint reports no changes: there it waits ``interval`` seconds.
+        """
         ...

@@ -1,6 +1,7 @@
-"""The API of the embedded streams, at the vendor's own paths: streams, records and cursors.
+"""API of the embedded streams at the vendor's paths: streams, records and cursors.
 
-Refusals have the vendor's codes. What it offers beyond (dump tasks, tags, policies, metrics) is answered with 404.
+Refusals have the vendor's codes. Other operations of the vendor's API (dump tasks, tags, policies, metrics) are
+answered with 404.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from plugins.dis.shape import Partition, Stream
 from plugins.dis.streams import NewStream, Streams
 
 HEADS = ("v2/streams", "v2/records", "v2/cursors", "v2/apps", "v2/checkpoints", "v2/stream", "v3/streams")
-#: Bytes of a body: what one request may put, in base64, and the rest of it.
+#: Bytes of a body: the largest permitted records in base64, and the other fields.
 LIMIT = 10 << 20
 MOST_FETCHED = 10 << 20  #: bytes of records in one answer
 
@@ -78,26 +79,26 @@ class DisApi:
     async def _list(self, call: Call) -> Answer:
         query = b.read_query(call.request, b.ListStreams)
         names = self._streams.names(call.project)
-        left = [name for name in names if name > query.start_stream_name]
-        page = left[: query.limit]
+        following = [name for name in names if name > query.start_stream_name]
+        page = following[: query.limit]
         return 200, {
             "total_number": len(names),
             "stream_names": page,
-            "has_more_streams": len(page) < len(left),
+            "has_more_streams": len(page) < len(following),
             "stream_info_list": [_info(self._streams.find(call.project, name)) for name in page],
         }
 
     async def _show(self, call: Call) -> Answer:
         query = b.read_query(call.request, b.ShowStream)
         stream = self._streams.find(call.project, call.names[0])
-        left = [one for one in stream.partitions if one.id > query.start_partition_id]
-        page = left[: query.limit_partitions]
+        following = [one for one in stream.partitions if one.id > query.start_partition_id]
+        page = following[: query.limit_partitions]
         return 200, {
             **_info(stream),
             "stream_id": stream.stream_id,
             "last_modified_time": int(stream.modified_at * 1000),
             "partitions": [self._partition(stream, one) for one in page],
-            "has_more_partitions": len(page) < len(left),
+            "has_more_partitions": len(page) < len(following),
             "writable_partition_count": len(stream.open),
             "readable_partition_count": sum(not self._streams.expired(stream, one) for one in stream.partitions),
         }
@@ -189,7 +190,7 @@ def _refuse(status: int, problem: str) -> DisProblem:
 
 
 def _problem(problem: DisProblem) -> PushReply:
-    # The second pair is for the vendor's SDK, which does not understand the first, documented one.
-    told = {"errorCode": problem.code, "message": problem.message}
-    body = msgspec.json.encode({**told, "error_code": problem.code, "error_msg": problem.message})
+    # errorCode and message are documented; the vendor's SDK reads error_code and error_msg instead.
+    documented = {"errorCode": problem.code, "message": problem.message}
+    body = msgspec.json.encode({**documented, "error_code": problem.code, "error_msg": problem.message})
     return PushReply(status=problem.status, body=body)

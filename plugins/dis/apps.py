@@ -1,4 +1,4 @@
-"""Consumers of embedded streams: apps, and how far each has come."""
+"""Consumers of embedded streams: apps and their checkpoints."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ class App(Struct, frozen=True, kw_only=True):
     name: str
     app_id: str
     created_at: float
-    checkpoints: dict[str, dict[str, Checkpoint]] = {}  #: by stream id and partition id
+    checkpoints: dict[str, dict[str, Checkpoint]] = {}  #: keyed by stream id and partition id
 
 
 class Apps:
+    """Stored apps of all projects. Methods raise DisProblem if an app does not exist, or exists already."""
+
     def __init__(self, store: Store, now: Callable[[], float]) -> None:
         self._store, self._now = store, now
         self._changing = anyio.Lock()
@@ -50,7 +52,7 @@ class Apps:
         async with self._changing:
             if await self._store.get(TABLE, f"{project}/{name}") is not None:
                 raise DisProblem(APP_EXISTS, f"App already exists. [{name}]")
-            await self._keep(project, App(name=name, app_id=uuid.uuid4().hex[:20], created_at=self._now()))
+            await self._save(project, App(name=name, app_id=uuid.uuid4().hex[:20], created_at=self._now()))
 
     async def delete(self, project: str, name: str) -> None:
         async with self._changing:
@@ -60,18 +62,16 @@ class Apps:
     async def commit(self, project: str, name: str, stream_id: str, part: str, checkpoint: Checkpoint) -> None:
         async with self._changing:
             app = await self.find(project, name)
-            there = app.checkpoints.get(stream_id, {})
-            await self._keep(
-                project, replace(app, checkpoints={**app.checkpoints, stream_id: {**there, part: checkpoint}})
-            )
+            of_stream = {**app.checkpoints.get(stream_id, {}), part: checkpoint}
+            await self._save(project, replace(app, checkpoints={**app.checkpoints, stream_id: of_stream}))
 
     async def forget(self, project: str, name: str, stream_id: str, part: str) -> None:
-        """The checkpoint of a partition, or of all if none is named."""
+        """Delete the checkpoint of a partition, or of all partitions if ``part`` is empty."""
         async with self._changing:
             app = await self.find(project, name)
-            left = {one: kept for one, kept in app.checkpoints.get(stream_id, {}).items() if part and one != part}
+            rest = {one: kept for one, kept in app.checkpoints.get(stream_id, {}).items() if part and one != part}
             others = {one: kept for one, kept in app.checkpoints.items() if one != stream_id}
-            await self._keep(project, replace(app, checkpoints={**others, stream_id: left} if left else others))
+            await self._save(project, replace(app, checkpoints={**others, stream_id: rest} if rest else others))
 
-    async def _keep(self, project: str, app: App) -> None:
+    async def _save(self, project: str, app: App) -> None:
         await self._store.write(TABLE, {f"{project}/{app.name}": msgspec.json.encode(app)})

@@ -1,4 +1,4 @@
-"""Bodies and queries that the embedded streams' API takes (the vendor's SDK, huaweicloudsdkdis v2)."""
+"""Bodies and queries of the embedded streams' API, as the vendor's SDK sends them (huaweicloudsdkdis v2)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ScaleStream(Struct, frozen=True, kw_only=True):
 
 
 class PutRecords(Struct, frozen=True, kw_only=True):
-    #: 250,000 small ones would hold up others.
+    #: at most 10,000: as many small records as a body can hold (250,000) would delay other requests
     records: Annotated[list[Entry], Meta(min_length=1, max_length=10_000)]
     stream_name: str | None = None
     stream_id: str | None = None

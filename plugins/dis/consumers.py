@@ -1,4 +1,4 @@
-"""The API of the embedded streams, its other half: apps, checkpoints, and how far an app lags behind."""
+"""API of the embedded streams at the vendor's paths: apps, checkpoints, and the progress of an app."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class ConsumersApi:
         name, stream_name = call.names
         query = b.read_query(call.request, b.ShowConsumer)
         app, stream = await self._apps.find(call.project, name), self._streams.find(call.project, stream_name)
-        left = [one for one in stream.partitions if one.id > query.start_partition_id]
+        following = [one for one in stream.partitions if one.id > query.start_partition_id]
         states = []
-        for one in left[: query.limit]:
+        for one in following[: query.limit]:
             first, next_ = self._streams.span(stream, one)
             checkpoint = app.checkpoints.get(stream.stream_id, {}).get(one.id)
             state = {
@@ -53,13 +53,13 @@ class ConsumersApi:
                 "status": "ACTIVE" if one.open else "DELETED",
             }
             states.append(state)
-        more = len(states) < len(left)
+        more = len(states) < len(following)
         body = {"stream_name": stream_name, "app_name": name, "has_more": more, "partition_consuming_states": states}
         return 200, body
 
     async def commit(self, call: Call) -> Answer:
         body = b.read_body(call.request, b.CommitCheckpoint)
-        stream_id, part = self._place(call.project, body.stream_name, body.partition_id)
+        stream_id, part = self._partition(call.project, body.stream_name, body.partition_id)
         checkpoint = Checkpoint(sequence_number=body.sequence_number, metadata=body.metadata or "")
         await self._apps.commit(call.project, body.app_name, stream_id, part, checkpoint)
         return 201, {}
@@ -68,20 +68,20 @@ class ConsumersApi:
         query = b.read_query(call.request, b.NameCheckpoint)
         if not query.partition_id:
             raise DisProblem(BAD_REQUEST, "Request error. partition_id is needed")
-        stream_id, part = self._place(call.project, query.stream_name, query.partition_id)
+        stream_id, part = self._partition(call.project, query.stream_name, query.partition_id)
         app = await self._apps.find(call.project, query.app_name)
         found = app.checkpoints.get(stream_id, {}).get(part)
-        # Without one, the vendor's client begins where it was told to.
+        # -1 stands for no checkpoint: the vendor's client then starts at its configured position.
         return 200, found or Checkpoint(sequence_number="-1")
 
     async def forget(self, call: Call) -> Answer:
         query = b.read_query(call.request, b.NameCheckpoint)
         stream_id = self._streams.find(call.project, query.stream_name).stream_id
-        part = self._place(call.project, query.stream_name, query.partition_id)[1] if query.partition_id else ""
+        part = self._partition(call.project, query.stream_name, query.partition_id)[1] if query.partition_id else ""
         await self._apps.forget(call.project, query.app_name, stream_id, part)
         return 204, None
 
-    def _place(self, project: str, stream_name: str, part: str) -> tuple[str, str]:
+    def _partition(self, project: str, stream_name: str, part: str) -> tuple[str, str]:
         stream = self._streams.find(project, stream_name)
         partition = stream.partition(part)
         if partition is None:

@@ -1,4 +1,4 @@
-"""What a partition cursor says: which partition, from where on, since when."""
+"""Partition cursors: partition, position and creation time, encoded in the cursor's text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from msgspec import Struct
 
 from plugins.dis.problems import BAD_REQUEST, EXPIRED_CURSOR, DisProblem
 
-#: Seconds that a cursor is good for (spec triggers_runtime, 3.3).
+#: Seconds for which a cursor is valid (DIS API: GetCursor).
 LIFE = 300.0
 
 
 class Cursor(Struct, frozen=True, array_like=True):
     stream_id: str
     number: int  #: of the partition
-    position: int  #: sequence number of what is read next
+    position: int  #: sequence number of the next record
     made_at: float
 
 
@@ -26,11 +26,12 @@ def write_cursor(cursor: Cursor) -> str:
 
 
 def read_cursor(text: str, now: float) -> Cursor:
+    """Return the decoded cursor. Raises DisProblem if it is invalid or too old."""
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         cursor = msgspec.msgpack.decode(base64.urlsafe_b64decode(padded), type=Cursor)
     except (UnicodeError, binascii.Error, msgspec.DecodeError):
-        raise DisProblem(BAD_REQUEST, "partition-cursor is none: ask for one at cursors") from None
+        raise DisProblem(BAD_REQUEST, "partition-cursor is invalid: request one at cursors") from None
     if now - cursor.made_at > LIFE:
-        raise DisProblem(EXPIRED_CURSOR, f"Expired partition cursor: it is good for {LIFE:.0f} s, ask for a new one")
+        raise DisProblem(EXPIRED_CURSOR, f"Expired partition cursor: it is valid for {LIFE:.0f} s, request a new one")
     return cursor

@@ -1,6 +1,6 @@
-"""Destination DIS: each outcome is a record of a stream, whose partition key is the request id.
+"""Destination DIS: each outcome is a record of a stream. The partition key is the request id.
 
-At least once: an outcome that comes twice has the same ``request_context.request_id``.
+Delivery is at least once: records of a repeated outcome have the same ``request_context.request_id``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class DisDestination:
         self._stream = param.stream_name
 
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
-        said = context_of(record)
-        project = parse_urn(said.function_urn, region="", project="").project
+        outcome = context_of(record)
+        project = parse_urn(outcome.function_urn, region="", project="").project
         access = await context.plugin.service.access()
-        [put] = await access.put(project, self._stream, [Entry(data=record, partition_key=said.request_id)])
+        [put] = await access.put(project, self._stream, [Entry(data=record, partition_key=outcome.request_id)])
         if put.error_code:
             raise DisProblem(put.error_code, put.error_message or "")

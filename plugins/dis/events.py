@@ -1,4 +1,4 @@
-"""What a batch of records becomes: events of the documented shape (spec triggers_runtime, 1.4)."""
+"""Events of a batch of records (FunctionGraph's documented DIS event)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from engine import Event
 from plugins.dis.access import Page, Record
 from plugins.dis.options import DisOptions
 
-#: Bytes of one event's JSON, so that it is accepted: 10,000 records with long keys may have more.
+#: Bytes of one event's JSON, below the limit of an event: 10,000 records with long keys would exceed that.
 LARGEST = 5 << 20
 
 
 def events_of(options: DisOptions, partition: str, page: Page) -> list[tuple[Event, str]]:
-    """Events, each with the sequence number of its last record."""
+    """Return events, each with the sequence number of its last record."""
     return [(_event(options, partition, page, batch), batch[-1].sequence_number) for batch in _batches(options, page)]
 
 

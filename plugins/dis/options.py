@@ -1,4 +1,4 @@
-"""What a DIS trigger is told: which stream, from where on, and how much at a time (spec triggers_runtime, 1.4)."""
+"""Options of a DIS trigger: stream, start position and batch size (FunctionGraph API: CreateFunctionTrigger)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from msgspec import Meta, Struct
 from engine import InvalidField
 from plugins._shared.fields import Text, UpTo10000
 
-LONGEST = {"s": 60, "ms": 60_000}  #: polling intervals
+LONGEST = {"s": 60, "ms": 60_000}  #: longest polling interval by unit
 
 
 class DisOptions(Struct, frozen=True, kw_only=True):
     stream_name: Text
     sharditerator_type: Literal["TRIM_HORIZON", "LATEST"]
-    polling_interval: Annotated[int, Meta(ge=1)] = 30  #: until an empty partition of a real endpoint is read again
+    polling_interval: Annotated[int, Meta(ge=1)] = (
+        30  #: time until an empty partition of a remote endpoint is read again
+    )
     polling_unit: Literal["s", "ms"] = "s"
     batch_size: UpTo10000 = 100
     max_fetch_bytes: Annotated[int, Meta(ge=0, le=4 << 20)] = 1 << 20
-    #: Whether the next read waits for the end of what the last one started. Text in creations, a boolean in updates.
+    #: whether reading waits for the end of the last batch's invocation; text in creations, boolean in updates
     is_serial: Literal["true", "false"] | bool = "true"
 
     def __post_init__(self) -> None:
@@ -36,5 +38,5 @@ class DisOptions(Struct, frozen=True, kw_only=True):
 
     @property
     def interval(self) -> float:
-        """Seconds."""
+        """Polling interval in seconds."""
         return self.polling_interval * (1.0 if self.polling_unit == "s" else 0.001)

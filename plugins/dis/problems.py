@@ -1,8 +1,8 @@
-"""What DIS answers when it refuses: codes of the vendor's list, told by the embedded stream and by a real endpoint."""
+"""Refusals of DIS with the vendor's error codes, from the embedded streams and from a remote endpoint."""
 
 from __future__ import annotations
 
-OUT_OF_RANGE = "DIS.4224"  #: a sequence number that is not there (any more)
+OUT_OF_RANGE = "DIS.4224"  #: a sequence number that does not exist, or has expired
 EXPIRED_CURSOR = "DIS.4225"
 BAD_REQUEST = "DIS.4300"
 NO_STREAM = "DIS.4301"

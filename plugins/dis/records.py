@@ -1,4 +1,4 @@
-"""The records of embedded streams: rows of the plugin's own tables, a log for each partition."""
+"""Records of embedded streams: rows of the plugin's own tables, one log per partition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plugins.dis.access import Entry, Record
 
 TABLE = "records"
 
-Place = tuple[str, int]  #: stream id, number of the partition
+PartitionKey = tuple[str, int]  #: stream id, number of the partition
 
 
 class _Row(Struct, frozen=True, array_like=True):
@@ -27,59 +27,65 @@ class _Row(Struct, frozen=True, array_like=True):
 
 
 class Records:
+    """Records of all partitions. A partition must be loaded before it is used."""
+
     def __init__(self, store: Store, now: Callable[[], float]) -> None:
         self._logs = RowLogs(store, TABLE, _Row, now)
 
-    async def load(self, place: Place) -> None:
-        await self._logs.load(_log(place))
+    async def load(self, partition: PartitionKey) -> None:
+        await self._logs.load(_log(partition))
 
-    def forget(self, place: Place) -> None:
-        """Whoever waits for it is told."""
-        self._logs.forget(_log(place))
+    def forget(self, partition: PartitionKey) -> None:
+        """Remove a partition and wake its waiters."""
+        self._logs.forget(_log(partition))
 
-    def span(self, place: Place) -> tuple[int, int]:
-        """The first sequence number that may be read, and that of the next record."""
-        return self._logs.span(_log(place))
+    def span(self, partition: PartitionKey) -> tuple[int, int]:
+        """Return the first readable sequence number, and that of the next record."""
+        return self._logs.span(_log(partition))
 
-    def news(self, place: Place) -> asyncio.Event:
-        """Set once there is something new."""
-        return self._logs.news(_log(place))
+    def news(self, partition: PartitionKey) -> asyncio.Event:
+        """Return an event that is set at the partition's next change."""
+        return self._logs.news(_log(partition))
 
-    def tell(self, place: Place) -> None:
-        self._logs.tell(_log(place))
+    def notify(self, partition: PartitionKey) -> None:
+        """Wake all that wait for a change of the partition."""
+        self._logs.notify(_log(partition))
 
     async def append(self, stream_id: str, entries: Iterable[tuple[int, Entry]]) -> Sequence[int]:
-        """All in one transaction, by the numbers of their partitions; gives their sequence numbers."""
+        """Append entries with their partition numbers in one transaction, and return their sequence numbers."""
         return await self._logs.append(
             (_log((stream_id, number)), _Row(at=0, key=entry.partition_key, data=entry.data))
             for number, entry in entries
         )
 
-    async def read(self, place: Place, position: int, max_bytes: int) -> tuple[list[Record], int]:
-        """From there on, as many as fit, and at least one if there is one; and where to go on."""
-        rows, position = await self._logs.read(_log(place), position, max_bytes)
+    async def read(self, partition: PartitionKey, position: int, max_bytes: int) -> tuple[list[Record], int]:
+        """Return records from a position, and the next position.
+
+        The records have at most ``max_bytes``, but at least one is returned if one exists.
+        """
+        rows, position = await self._logs.read(_log(partition), position, max_bytes)
         records = [
             Record(sequence_number=str(sequence), data=row.data, partition_key=row.key, timestamp=row.at)
             for sequence, row in rows
         ]
         return records, position
 
-    async def seek(self, place: Place, moment: int) -> int:
-        """The sequence number of the first record from this time (milliseconds) on."""
-        return await self._logs.seek(_log(place), moment)
+    async def seek(self, partition: PartitionKey, moment: int) -> int:
+        """Return the sequence number of the first record that is not older than ``moment`` (milliseconds)."""
+        return await self._logs.seek(_log(partition), moment)
 
-    async def expire(self, place: Place, moment: int) -> None:
-        """What is older than this time (milliseconds) is not read any more."""
-        await self._logs.cut(_log(place), await self.seek(place, moment))
+    async def expire(self, partition: PartitionKey, moment: int) -> None:
+        """Hide and delete records that are older than ``moment`` (milliseconds)."""
+        await self._logs.cut(_log(partition), await self.seek(partition, moment))
 
     async def purge(self, stream_id: str) -> None:
-        """All of a stream that is gone."""
+        """Delete all records of a deleted stream."""
         await self._logs.purge(stream_id)
 
     async def streams(self) -> list[str]:
-        """Ids of the streams that have rows."""
+        """Return the ids of the streams that have rows."""
         return list(dict.fromkeys(name.partition("/")[0] for name in await self._logs.names()))
 
 
-def _log(place: Place) -> str:
-    return f"{place[0]}/{place[1]:010}"
+def _log(partition: PartitionKey) -> str:
+    return f"{partition[0]}/{partition[1]:010}"

@@ -1,4 +1,4 @@
-"""Streams of a DIS elsewhere, by its REST API (spec triggers_runtime, 3.3), with signed requests."""
+"""Streams of a remote DIS endpoint, used through its REST API with signed requests."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Results(Struct, frozen=True, kw_only=True):
 
 
 class RemoteStreams:
-    """A ``StreamAccess``. Where DIS is not well, it raises ConnectionError and what httpx raises."""
+    """Remote ``StreamAccess``. Raises ConnectionError and httpx's errors if the endpoint does not answer properly."""
 
     fresh_for = 30.0
 
@@ -61,7 +61,7 @@ class RemoteStreams:
         parts, after, more, stream_id = list[Part](), "", True, ""
         while more:
             query = {"limit_partitions": "1000", **({"start_partitionId": after} if after else {})}
-            page = await self._ask("GET", project, f"streams/{quote(stream)}", _Description, query=query)
+            page = await self._request("GET", project, f"streams/{quote(stream)}", _Description, query=query)
             parts += [_part(one) for one in page.partitions]
             stream_id, more = page.stream_id, page.has_more_partitions and bool(page.partitions)
             after = parts[-1].id if parts else ""
@@ -73,20 +73,20 @@ class RemoteStreams:
             query["starting-sequence-number"] = start.sequence_number
         if start.timestamp:
             query["timestamp"] = str(start.timestamp)
-        return (await self._ask("GET", project, "cursors", _Cursor, query=query)).partition_cursor
+        return (await self._request("GET", project, "cursors", _Cursor, query=query)).partition_cursor
 
     async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
         query = {"partition-cursor": cursor, "max_fetch_bytes": str(max_bytes)}
-        return await self._ask("GET", project, "records", Page, query=query)
+        return await self._request("GET", project, "records", Page, query=query)
 
     async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]:
         body = {"stream_name": stream, "records": entries}
-        return (await self._ask("POST", project, "records", _Results, body=body)).records
+        return (await self._request("POST", project, "records", _Results, body=body)).records
 
     def news(self, project: str, stream: str, partition_id: str, interval: float) -> Callable[[], Awaitable[object]]:
         return partial(anyio.sleep, interval)
 
-    async def _ask(
+    async def _request(
         self,
         method: str,
         project: str,
@@ -96,7 +96,7 @@ class RemoteStreams:
         query: Mapping[str, str] | None = None,
         body: Any = None,
     ) -> T:
-        reply = await self._endpoint.ask(method, project, path, query=query, body=body)
+        reply = await self._endpoint.request(method, project, path, query=query, body=body)
         if reply.is_success:
             return msgspec.json.decode(reply.content, type=answer)
         raise _refusal(reply.status_code, reply.content, f"{method} {self._url} /{path.partition('/')[0]}")
@@ -111,11 +111,12 @@ def _part(partition: _Partition) -> Part:
     )
 
 
-def _refusal(status: int, content: bytes, asked: str) -> Exception:
+def _refusal(status: int, content: bytes, request: str) -> Exception:
+    """Return DisProblem for an error with a code of DIS, or else ConnectionError."""
     try:
         error = msgspec.json.decode(content, type=_Error)
     except (msgspec.DecodeError, UnicodeDecodeError):
         error = _Error()
     if error.code.startswith("DIS."):
         return DisProblem(error.code, error.message)
-    return ConnectionError(f"{asked} was answered {status}: {content[:200].decode(errors='replace')}")
+    return ConnectionError(f"{request} was answered {status}: {content[:200].decode(errors='replace')}")

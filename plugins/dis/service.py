@@ -1,4 +1,4 @@
-"""What runs once for all of DIS: the embedded streams and their API, or the client of an endpoint elsewhere."""
+"""Service of DIS: the embedded streams and their API, or the client of a remote endpoint."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from plugins.dis.streams import Streams
 
 
 class DisService:
+    """``PluginService`` of DIS."""
+
     def __init__(self, settings: DisSettings) -> None:
         self._settings = settings
         self._ready = asyncio.Event()
@@ -34,28 +36,28 @@ class DisService:
             self._ready.clear()
 
     async def access(self) -> StreamAccess:
-        """Waits while the service starts."""
+        """Return the streams, after waiting for the service to start."""
         await self._ready.wait()
         assert self._access is not None
         return self._access
 
     async def _run_client(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
         http = HttpService(self._settings.timeout)
-        self._offer(RemoteStreams(self._settings, http, context.clock))
+        self._set_ready(RemoteStreams(self._settings, http, context.clock))
         await http.run(context, task_status=task_status)
 
     async def _run_streams(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
-        if self._streams is None:  # else it failed before, and triggers go on with what there is
+        if self._streams is None:  # after a failure, running triggers keep using the loaded streams
             streams = Streams(context)
             await streams.load()
             self._streams = streams
         streams = self._streams
         api = DisApi(streams, ConsumersApi(Apps(context.store, context.clock.now), streams))
         with context.routes.claim(*HEADS, handler=api.answer, operations=api.table.operations, limit=LIMIT):
-            self._offer(streams)
+            self._set_ready(streams)
             task_status.started()
             await streams.run()
 
-    def _offer(self, access: StreamAccess) -> None:
+    def _set_ready(self, access: StreamAccess) -> None:
         self._access = access
         self._ready.set()

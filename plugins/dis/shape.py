@@ -1,4 +1,4 @@
-"""A stream's shape: partitions that share the range of hashes, split and merged as their number is changed."""
+"""Partitions of a stream. They divide the range of hashes; a change of their number splits and merges them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
-LARGEST = (1 << 63) - 1  #: hash
+LARGEST = (1 << 63) - 1  #: largest hash
 
 
 class Partition(Struct, frozen=True, kw_only=True):
@@ -16,7 +16,7 @@ class Partition(Struct, frozen=True, kw_only=True):
     low: int  #: first hash
     high: int  #: last hash
     parents: tuple[int, ...] = ()
-    closed_at: float = 0.0  #: 0 while it takes records
+    closed_at: float = 0.0  #: 0 while it accepts records
 
     @property
     def id(self) -> str:
@@ -36,19 +36,20 @@ class Stream(Struct, frozen=True, kw_only=True):
     retention: int  #: hours
     stream_type: str
     data_type: str
-    partitions: tuple[Partition, ...]  #: by number
+    partitions: tuple[Partition, ...]  #: sorted by number
 
     @property
     def open(self) -> tuple[Partition, ...]:
         return tuple(one for one in self.partitions if one.open)
 
     def partition(self, text: str) -> Partition | None:
-        """By its id, or its number."""
+        """Return the partition with an id or number, or None."""
         digits = text.removeprefix("shardId-")
         number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 10 else -1
         return self.partitions[number] if 0 <= number < len(self.partitions) else None
 
     def holding(self, hashed: int) -> Partition:
+        """Return the open partition for a hash."""
         return next(one for one in self.partitions if one.open and one.low <= hashed <= one.high)
 
 
@@ -61,38 +62,39 @@ def hash_of(key: str) -> int:
 
 
 def evenly(count: int) -> tuple[Partition, ...]:
+    """Return partitions that divide the range of hashes evenly."""
     bounds = [(LARGEST + 1) * number // count for number in range(count + 1)]
     return tuple(Partition(number=n, low=bounds[n], high=bounds[n + 1] - 1) for n in range(count))
 
 
 def scaled(stream: Stream, count: int, now: float) -> Stream:
-    """With so many open partitions: the widest are split in two, or the narrowest neighbours merged.
+    """Return the stream with ``count`` open partitions: the widest are halved, or the narrowest neighbours merged.
 
-    A partition is closed at most once on the way: what is made here may be cut or merged again before it exists.
+    Ranges are computed first, so a partition that exists is closed at most once, and no intermediate one is created.
     """
     wanted = sorted(stream.open, key=lambda one: one.low)
     ranges = [(one.low, one.high, {one.number}) for one in wanted]
     while len(ranges) < count:
-        place = max(range(len(ranges)), key=lambda n: ranges[n][1] - ranges[n][0])
-        low, high, parents = ranges[place]
+        widest = max(range(len(ranges)), key=lambda n: ranges[n][1] - ranges[n][0])
+        low, high, parents = ranges[widest]
         middle = (low + high) // 2
-        ranges[place : place + 1] = [(low, middle, parents), (middle + 1, high, parents)]
+        ranges[widest : widest + 1] = [(low, middle, parents), (middle + 1, high, parents)]
     while len(ranges) > count:
-        place = min(range(len(ranges) - 1), key=lambda n: ranges[n + 1][1] - ranges[n][0])
-        (low, _, left), (_, high, right) = ranges[place : place + 2]
-        ranges[place : place + 2] = [(low, high, left | right)]
+        narrowest = min(range(len(ranges) - 1), key=lambda n: ranges[n + 1][1] - ranges[n][0])
+        (low, _, left), (_, high, right) = ranges[narrowest : narrowest + 2]
+        ranges[narrowest : narrowest + 2] = [(low, high, left | right)]
     return replace(stream, modified_at=now, partitions=_with(stream.partitions, ranges, now))
 
 
 def _with(
-    there: tuple[Partition, ...], ranges: Iterable[tuple[int, int, set[int]]], now: float
+    existing: tuple[Partition, ...], ranges: Iterable[tuple[int, int, set[int]]], now: float
 ) -> tuple[Partition, ...]:
-    kept = {(one.low, one.high) for one in there if one.open}
+    kept = {(one.low, one.high) for one in existing if one.open}
     new = [(low, high, parents) for low, high, parents in ranges if (low, high) not in kept]
     closed = {number for _, _, parents in new for number in parents}
-    old = [replace(one, closed_at=now) if one.number in closed else one for one in there]
+    old = [replace(one, closed_at=now) if one.number in closed else one for one in existing]
     made = [
-        Partition(number=len(there) + place, low=low, high=high, parents=tuple(sorted(parents)))
-        for place, (low, high, parents) in enumerate(new)
+        Partition(number=len(existing) + index, low=low, high=high, parents=tuple(sorted(parents)))
+        for index, (low, high, parents) in enumerate(new)
     ]
     return (*old, *made)

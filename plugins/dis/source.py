@@ -1,10 +1,10 @@
-"""The source of DIS: each partition of a stream is read in order, by a task of its own.
+"""Source of DIS: each partition of a stream is read in order, by its own task.
 
-    stream there → partitions whose parents are drained → read, hand over with the place, read on → drained → children
+    stream exists → partitions with drained parents → read, accept with checkpoint, repeat → drained → children
 
-Serial, a partition is read on only after what its last batch started has ended. A place is a sequence number, so that
-it outlives cursors. Records whose time is over before they are read are lost, as the stream's retention has it; the
-log says so.
+A serial trigger reads a partition further only after the invocation of its last batch has ended. A checkpoint is a
+sequence number, since DIS's cursors expire. Records that exceed the stream's retention before they are read are lost;
+the log contains a warning.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from plugins.dis.problems import EXPIRED_CURSOR, NO_STREAM, OUT_OF_RANGE, TOO_FA
 
 log = structlog.get_logger("functiond.dis")
 
-FETCHED = 1 << 20  #: bytes of records in one read, if the options say nothing
+FETCHED = 1 << 20  #: bytes of records in one read, unless the options set it
 
 
 class DisTrigger:
@@ -47,7 +47,7 @@ class DisTrigger:
             except DisProblem as problem:
                 if problem.code != NO_STREAM:
                     raise
-                context.report_problem(f"there is no stream {name!r} yet: create it")
+                context.report_problem(f"stream {name!r} does not exist yet: create it")
                 await made()
             else:
                 context.report_problem("")
@@ -55,7 +55,7 @@ class DisTrigger:
 
 
 class _Reading:
-    """One run: which partitions are being read, and how far each has come."""
+    """Single run: the partitions that are being read, and their checkpoints."""
 
     def __init__(
         self,
@@ -65,8 +65,8 @@ class _Reading:
         checkpoints: ShardCheckpoints,
         layout: Layout,
     ) -> None:
-        self._context, self._access, self._options, self._places = context, access, options, checkpoints
-        self._layout, self._seen = layout, anyio.current_time()
+        self._context, self._access, self._options, self._checkpoints = context, access, options, checkpoints
+        self._layout, self._read_at = layout, anyio.current_time()
         self._begun: set[str] = set()
 
     async def run(self) -> None:
@@ -75,16 +75,16 @@ class _Reading:
             await anyio.sleep_forever()
 
     def _begin(self, readers: TaskGroup) -> None:
-        """Read whatever may be read and is not yet."""
+        """Start readers of all partitions that may be read and have none yet."""
         parts = {part.id: part for part in self._layout.parts}
         for part in self._layout.parts:
-            waits = any(parent in parts and not self._over(parts[parent]) for parent in part.parents)
-            if part.id not in self._begun and not waits and not self._over(part):
+            waits = any(parent in parts and not self._is_finished(parts[parent]) for parent in part.parents)
+            if part.id not in self._begun and not waits and not self._is_finished(part):
                 self._begun.add(part.id)
                 readers.start_soon(self._follow, part.id, readers)
 
-    def _over(self, part: Part) -> bool:
-        return part.expired or self._places.of(part.id).drained
+    def _is_finished(self, part: Part) -> bool:
+        return part.expired or self._checkpoints.of(part.id).drained
 
     async def _follow(self, partition: str, readers: TaskGroup) -> None:
         await self._wait_for_last(partition)
@@ -107,9 +107,9 @@ class _Reading:
             cursor = page.next_partition_cursor
             if page.records:
                 await self._take(partition, page)
-            elif closed:  # it was so before the read: nothing more will come
-                await self._places.drain(partition)
-                await self._look()
+            elif closed:  # closed before the read, so no more records follow
+                await self._checkpoints.drain(partition)
+                await self._read_layout()
                 self._begin(readers)
                 return
             elif not await self._has_closed(partition):
@@ -119,41 +119,43 @@ class _Reading:
         batches = events_of(self._options, partition, page)
         if self._options.serial:
             for event, last in batches:
-                await self._places.move(partition, [event], last, serial=True)
+                await self._checkpoints.move(partition, [event], last, serial=True)
                 await self._wait_for_last(partition)
         else:
-            await self._places.move(partition, [event for event, _ in batches], batches[-1][1])
+            await self._checkpoints.move(partition, [event for event, _ in batches], batches[-1][1])
 
     async def _wait_for_last(self, partition: str) -> None:
-        """Also for what the run before this one started."""
-        if self._options.serial and (request_id := self._places.of(partition).request):
+        """Wait for the end of the last request, which an earlier run of the source may have made."""
+        if self._options.serial and (request_id := self._checkpoints.of(partition).request):
             await self._context.ended(request_id)
 
     async def _cursor(self, partition: str) -> str:
-        start = self._places.of(partition).start()
+        start = self._checkpoints.of(partition).start()
         try:
             return await self._access.cursor(self._context.project, self._options.stream_name, partition, start)
         except DisProblem as problem:
             if problem.code != OUT_OF_RANGE:
                 raise
         log.warning(
-            "records are lost: the stream kept them too short", trigger=self._context.trigger_id, partition=partition
+            "records are lost: their retention ended before they were read",
+            trigger=self._context.trigger_id,
+            partition=partition,
         )
         start = Start(type="TRIM_HORIZON")
         return await self._access.cursor(self._context.project, self._options.stream_name, partition, start)
 
-    # --- what the stream looks like -------------------------------------------------------------------------
+    # --- layout of the stream -------------------------------------------------------------------------------
 
     def _part(self, partition: str) -> Part:
         found = (part for part in self._layout.parts if part.id == partition)
-        return next(found, Part(id=partition, open=False, expired=True))  # DIS forgets those that have expired
+        return next(found, Part(id=partition, open=False, expired=True))  # DIS does not list expired ones
 
     async def _has_closed(self, partition: str) -> bool:
-        """By a look at the stream, unless the last one is fresh."""
-        if self._part(partition).open and anyio.current_time() - self._seen >= self._access.fresh_for:
-            await self._look()
+        """Return whether a partition is closed, after reading the layout again unless it is recent."""
+        if self._part(partition).open and anyio.current_time() - self._read_at >= self._access.fresh_for:
+            await self._read_layout()
         return not self._part(partition).open
 
-    async def _look(self) -> None:
+    async def _read_layout(self) -> None:
         self._layout = await self._access.layout(self._context.project, self._options.stream_name)
-        self._seen = anyio.current_time()
+        self._read_at = anyio.current_time()

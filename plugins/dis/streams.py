@@ -1,4 +1,4 @@
-"""The embedded streams: made, changed, written and read here; what is answered is on disk."""
+"""Embedded streams. Every change is on disk before it is answered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLE = "streams"
 RECORD_LIMIT = 1 << 20  #: bytes of one record
 PUT_LIMIT = 5 << 20  #: bytes of all records of a request
 MOST_PARTITIONS = 50  #: open ones of a stream
-SWEEP = 3600.0  #: seconds between looks at what has been kept long enough
+SWEEP = 3600.0  #: seconds between deletions of expired records
 
 
 class NewStream(Struct, frozen=True, kw_only=True):
@@ -35,36 +35,36 @@ class NewStream(Struct, frozen=True, kw_only=True):
 
 
 class Streams:
-    """A ``StreamAccess``, and what the API offers beyond it. To be loaded first."""
+    """Embedded ``StreamAccess`` with the further operations of the API. Must be loaded before use."""
 
     fresh_for = 0.0
 
     def __init__(self, context: PluginContext) -> None:
         self._store, self._clock, self._sleep_until = context.store, context.clock, context.sleep_until
         self._records = Records(context.store, context.clock.now)
-        self._streams: dict[tuple[str, str], Stream] = {}  #: by project and name
+        self._streams: dict[tuple[str, str], Stream] = {}  #: keyed by project and name
         self._by_id: dict[str, Stream] = {}
         self._changing = anyio.Lock()
-        self._gone: asyncio.Queue[str] = asyncio.Queue()  #: ids of deleted streams that may still have rows
-        self._made = asyncio.Event()  #: of the next stream
+        self._deleted: asyncio.Queue[str] = asyncio.Queue()  #: ids of deleted streams that may still have rows
+        self._created = asyncio.Event()  #: set when the next stream is created
 
     async def load(self) -> None:
         after = ""
         while rows := await self._store.scan(TABLE, after=after):
             after = rows[-1][0]
             for _, value in rows:
-                await self._know(msgspec.json.decode(value, type=Stream))
+                await self._open(msgspec.json.decode(value, type=Stream))
         for stream_id in await self._records.streams():
             if stream_id not in self._by_id:
-                self._gone.put_nowait(stream_id)
+                self._deleted.put_nowait(stream_id)
         await self._expire()
 
     async def run(self) -> None:
-        """Drop what was kept long enough, and what is left of deleted streams."""
+        """Delete expired records, and the records of deleted streams."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._sweep)
             while True:
-                await self._records.purge(await self._gone.get())
+                await self._records.purge(await self._deleted.get())
 
     # --- streams --------------------------------------------------------------------------------------------
 
@@ -99,10 +99,10 @@ class Streams:
                 data_type=new.data_type,
                 partitions=evenly(new.partitions),
             )
-            await self._keep(stream)
-            await self._know(stream)
-        made, self._made = self._made, asyncio.Event()
-        made.set()
+            await self._save(stream)
+            await self._open(stream)
+        created, self._created = self._created, asyncio.Event()
+        created.set()
 
     async def change(self, project: str, name: str, *, retention: int | None, data_type: str | None) -> None:
         async with self._changing:
@@ -113,20 +113,20 @@ class Streams:
                 data_type=data_type or stream.data_type,
                 modified_at=self._clock.now(),
             )
-            await self._keep(stream)
-            self._learn(stream)
+            await self._save(stream)
+            self._remember(stream)
 
     async def scale(self, project: str, name: str, count: int) -> int:
-        """Gives how many partitions were open before."""
+        """Change the number of open partitions, and return the former one."""
         async with self._changing:
             old = self.find(project, name)
             new = scaled(old, count, self._clock.now())
-            await self._keep(new)
+            await self._save(new)
             for partition in new.partitions[len(old.partitions) :]:
                 await self._records.load((new.stream_id, partition.number))
-            self._learn(new)
+            self._remember(new)
         for partition in old.partitions:
-            self._records.tell((old.stream_id, partition.number))
+            self._records.notify((old.stream_id, partition.number))
         return len(old.open)
 
     async def delete(self, project: str, name: str) -> None:
@@ -136,17 +136,17 @@ class Streams:
             del self._streams[project, name], self._by_id[stream.stream_id]
         for partition in stream.partitions:
             self._records.forget((stream.stream_id, partition.number))
-        self._gone.put_nowait(stream.stream_id)
+        self._deleted.put_nowait(stream.stream_id)
 
     def span(self, stream: Stream, partition: Partition) -> tuple[int, int]:
-        """The first sequence number that may be read, and that of the next record."""
+        """Return the first readable sequence number, and that of the next record."""
         return self._records.span((stream.stream_id, partition.number))
 
     def expired(self, stream: Stream, partition: Partition) -> bool:
         closed = partition.closed_at
         return bool(closed) and closed + stream.retention * 3600 < self._clock.now()
 
-    # --- what StreamAccess asks for -------------------------------------------------------------------------
+    # --- StreamAccess ---------------------------------------------------------------------------------------
 
     async def layout(self, project: str, stream: str) -> Layout:
         found = self.find(project, stream)
@@ -170,50 +170,52 @@ class Streams:
         return self._cursor(found.stream_id, partition.number, position)
 
     async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
-        """Raises DisProblem for a cursor of another project as for one of a stream that is gone."""
-        known = read_cursor(cursor, self._clock.now())
-        stream = self.by_id(project, known.stream_id)
-        if not 0 <= known.number < len(stream.partitions):
-            raise DisProblem(NO_PARTITION, f"Partition does not exist. [{known.number}]")
-        place = (stream.stream_id, known.number)
-        position = max(known.position, self._records.span(place)[0])
-        records, position = await self._records.read(place, position, max_bytes)
-        return Page(records=records, next_partition_cursor=self._cursor(*place, position))
+        """Read records behind a cursor. Cursors of another project are refused like those of a deleted stream."""
+        decoded = read_cursor(cursor, self._clock.now())
+        stream = self.by_id(project, decoded.stream_id)
+        if not 0 <= decoded.number < len(stream.partitions):
+            raise DisProblem(NO_PARTITION, f"Partition does not exist. [{decoded.number}]")
+        partition = (stream.stream_id, decoded.number)
+        position = max(decoded.position, self._records.span(partition)[0])
+        records, position = await self._records.read(partition, position, max_bytes)
+        return Page(records=records, next_partition_cursor=self._cursor(*partition, position))
 
     async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]:
-        """In the order of the entries. Those that are refused, alone, say why."""
+        """Store entries and return results in their order. Refused entries have an error; the others are stored."""
         return await self.put_into(self.find(project, stream), entries)
 
     async def put_into(self, stream: Stream, entries: Sequence[Entry]) -> Sequence[Put]:
         if sum(len(entry.data) for entry in entries) > PUT_LIMIT:
             raise DisProblem(BAD_REQUEST, f"records may have {PUT_LIMIT} bytes together: send fewer at a time")
-        places = [_partition(stream, entry) for entry in entries]
-        good = [
-            (place.number, entry) for place, entry in zip(places, entries, strict=True) if not isinstance(place, Put)
+        targets = [_partition(stream, entry) for entry in entries]
+        valid = [
+            (target.number, entry)
+            for target, entry in zip(targets, entries, strict=True)
+            if not isinstance(target, Put)
         ]
-        sequences = iter(await self._records.append(stream.stream_id, good) if good else ())
+        sequences = iter(await self._records.append(stream.stream_id, valid) if valid else ())
         return [
-            place if isinstance(place, Put) else Put(partition_id=place.id, sequence_number=str(next(sequences)))
-            for place in places
+            target if isinstance(target, Put) else Put(partition_id=target.id, sequence_number=str(next(sequences)))
+            for target in targets
         ]
 
     def news(self, project: str, stream: str, partition_id: str, interval: float) -> Callable[[], Awaitable[object]]:
         found = self._streams.get((project, stream))
         partition = found.partition(partition_id) if found else None
         if found is None or partition is None:
-            return self._made.wait
+            return self._created.wait
         return self._records.news((found.stream_id, partition.number)).wait
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    async def _position(self, place: tuple[str, int], start: Start) -> int:
-        earliest, next_ = self._records.span(place)
+    async def _position(self, partition: tuple[str, int], start: Start) -> int:
+        earliest, next_ = self._records.span(partition)
         if start.type == "TRIM_HORIZON":
             return earliest
         if start.type == "LATEST":
             return next_
         if start.type == "AT_TIMESTAMP":
-            return await self._records.seek(place, start.timestamp)
+            return await self._records.seek(partition, start.timestamp)
         text = start.sequence_number
         position = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
         position += position >= 0 and start.type == "AFTER_SEQUENCE_NUMBER"
@@ -224,16 +226,16 @@ class Streams:
     def _cursor(self, stream_id: str, number: int, position: int) -> str:
         return write_cursor(Cursor(stream_id, number, position, self._clock.now()))
 
-    async def _keep(self, stream: Stream) -> None:
+    async def _save(self, stream: Stream) -> None:
         await self._store.write(TABLE, {_key(stream): msgspec.json.encode(stream)})
 
-    def _learn(self, stream: Stream) -> None:
+    def _remember(self, stream: Stream) -> None:
         self._streams[stream.project, stream.name] = self._by_id[stream.stream_id] = stream
 
-    async def _know(self, stream: Stream) -> None:
+    async def _open(self, stream: Stream) -> None:
         for partition in stream.partitions:
             await self._records.load((stream.stream_id, partition.number))
-        self._learn(stream)
+        self._remember(stream)
 
     async def _sweep(self) -> None:
         while True:
@@ -244,7 +246,7 @@ class Streams:
         for stream in list(self._by_id.values()):
             moment = int((self._clock.now() - stream.retention * 3600) * 1000)
             for partition in stream.partitions:
-                if stream.stream_id in self._by_id:  # it may be deleted meanwhile
+                if stream.stream_id in self._by_id:  # may have been deleted meanwhile
                     await self._records.expire((stream.stream_id, partition.number), moment)
 
 
@@ -253,7 +255,7 @@ def _key(stream: Stream) -> str:
 
 
 def _partition(stream: Stream, entry: Entry) -> Partition | Put:
-    """Where an entry goes, or why it goes nowhere."""
+    """Return the partition for an entry, or the result with which it is refused."""
     if len(entry.data) > RECORD_LIMIT:
         return Put(error_code=BAD_REQUEST, error_message=f"a record may have {RECORD_LIMIT} bytes")
     if entry.partition_id:

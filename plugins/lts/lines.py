@@ -61,7 +61,7 @@ class Lines:
     async def know(self, stream: str) -> None:
         """Needed before anything else is asked of a stream."""
         async with self._loading:
-            if not self._logs.knows(stream):
+            if not self._logs.is_loaded(stream):
                 found = await self._logs.load(stream)
                 self._begins[stream] = found[0].end - found[0].size if found else 0
                 self._ends[stream] = self._seen[stream] = found[1].end if found else 0

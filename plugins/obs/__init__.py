@@ -1,11 +1,11 @@
-"""OBS, the object store: objects that come and go call functions, and outcomes become objects."""
+"""OBS, the object store: created and removed objects call functions, and outcomes are stored as objects."""
 
 from __future__ import annotations
 
 from engine import Plugin, TriggerRules
 from plugins.obs.code import code_links
 from plugins.obs.destination import ObsDestination, ObsParam
-from plugins.obs.options import ObsOptions, conflicts, shown
+from plugins.obs.options import ObsOptions, conflicts, reply_fields
 from plugins.obs.service import ObsHub
 from plugins.obs.source import ObsTrigger
 from plugins.obs.store import ObsService
@@ -21,5 +21,7 @@ plugin = Plugin(
     param=ObsParam,
     destination=ObsDestination,
     code_links=code_links,
-    rules=TriggerRules(vendor=True, may_disable=False, start_before_stop=True, conflicts=conflicts, reply_fields=shown),
+    rules=TriggerRules(
+        vendor=True, may_disable=False, start_before_stop=True, conflicts=conflicts, reply_fields=reply_fields
+    ),
 )

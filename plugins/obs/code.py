@@ -1,4 +1,4 @@
-"""Code packages by link, out of the configured store."""
+"""Code packages that are read by link from the configured store."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from plugins.obs.store import ObsService
 
 
 class ObsLinks:
+    """Implementation of ``CodeLinks``."""
+
     def __init__(self, service: ObsService) -> None:
         self._host, self._opener = service.host, StoreOpener(service)
 
@@ -23,5 +25,5 @@ class ObsLinks:
 
 
 def code_links(service: ObsService) -> CodeLinks | None:
-    """None while no store is configured."""
+    """Return the reader of links, or None if no store is configured."""
     return ObsLinks(service) if service.configured else None

@@ -1,6 +1,7 @@
-"""Destination OBS: each outcome becomes an object, whose name is the same however often it is written.
+"""Destination OBS: each outcome becomes an object. Repeated deliveries of one outcome write the same key.
 
-``expires`` days later the engine deletes it; what it should have deleted while it was down, it deletes when it starts.
+The engine deletes the object after ``expires`` days. Objects that expire while the engine is down are deleted at its
+next start.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ DAY = 86_400.0
 class ObsParam(Struct, frozen=True, kw_only=True):
     bucket: Bucket
     prefix: Annotated[str, Meta(max_length=900)] = ""
-    expires: Annotated[int, Meta(ge=0, le=365)] = 0  #: days; 0: for ever
+    expires: Annotated[int, Meta(ge=0, le=365)] = 0  #: days; 0: never
 
 
 class ObsDestination:
@@ -30,7 +31,7 @@ class ObsDestination:
         plugin, bucket, key = context.plugin, self._param.bucket, self._key(pending, record)
         if self._param.expires:
             due = plugin.clock.now() + self._param.expires * DAY
-            await plugin.service.expiry.note(plugin, bucket, key, due)
+            await plugin.service.expiry.schedule(plugin, bucket, key, due)
         async with plugin.service.opener.open() as store:
             await store.write(bucket, key, record)
 

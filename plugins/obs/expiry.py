@@ -1,6 +1,6 @@
-"""Deletes objects whose days are over: the stores that speak S3 know no such time for a single object.
+"""Deletion of expired objects. S3 has no expiry time for a single object, so the engine deletes them itself.
 
-When one is due is written before the object is, so that none is kept for ever by a crash in between.
+The due time is stored before the object is written. A crash in between therefore leaves no object that never expires.
 """
 
 from __future__ import annotations
@@ -18,50 +18,53 @@ from plugins.obs.opening import StoreOpener
 log = structlog.get_logger("functiond.plugins.obs")
 
 TABLE = "expiring"
-#: Seconds until the clock, which may be set, is looked at again, and until a store that failed is asked again.
+#: Seconds until the clock is read again, since it may be set, and until a failed deletion is retried.
 HOUR = 3600.0
 
 
 class Expiry:
     def __init__(self, opener: StoreOpener) -> None:
         self._opener = opener
-        self._news = asyncio.Event()
+        self._scheduled = asyncio.Event()
 
-    async def note(self, context: PluginContext, bucket: str, key: str, due: float) -> None:
-        """Delete an object then. Of what is noted twice, the first time counts."""
+    async def schedule(self, context: PluginContext, bucket: str, key: str, due: float) -> None:
+        """Schedule the deletion of an object. If it is scheduled twice, the earlier time counts."""
         row = f"{due:014.2f} {bucket} {key}"
         await context.store.write(TABLE, {row: msgspec.json.encode((due, bucket, key))})
-        self._news.set()
+        self._scheduled.set()
 
     async def run(self, context: PluginContext) -> None:
         while True:
-            self._news.clear()
+            self._scheduled.clear()
             wait = await self._delete_due(context)
             with anyio.move_on_after(wait):
-                await self._news.wait()
+                await self._scheduled.wait()
 
     async def _delete_due(self, context: PluginContext) -> float | None:
-        """Seconds until there is something to do, or None. What a bucket refuses keeps nothing of the others."""
-        row, refusing = "", set[str]()
+        """Delete objects that are due. Return the seconds until the next is due, or None if no more are scheduled.
+
+        A refusal by one bucket does not delay deletions in others.
+        """
+        row, refused = "", set[str]()
         while rows := await context.store.scan(TABLE, after=row, limit=1):
             [(row, value)] = rows
             due, bucket, key = msgspec.json.decode(value, type=tuple[float, str, str])
             if (left := due - context.clock.now()) > 0:
                 return min(left, HOUR)
-            if bucket in refusing:
+            if bucket in refused:
                 continue
             try:
                 await self._delete(bucket, key)
             except FunctiondError as error:
-                log.warning("object not deleted when its days were over", bucket=bucket, key=key, problem=str(error))
+                log.warning("expired object not deleted", bucket=bucket, key=key, problem=str(error))
                 if not isinstance(error, StoreRefused):
                     return HOUR
-                refusing.add(bucket)
+                refused.add(bucket)
             else:
                 await context.store.write(TABLE, delete=[row])
-        return HOUR if refusing else None
+        return HOUR if refused else None
 
     async def _delete(self, bucket: str, key: str) -> None:
-        with suppress(ObjectMissing):  # or its bucket: who deleted that took it along
+        with suppress(ObjectMissing):  # the object, or its whole bucket, was deleted already
             async with self._opener.open() as store:
                 await store.delete(bucket, key)

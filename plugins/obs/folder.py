@@ -1,6 +1,6 @@
-"""A folder as an object store: a subfolder for each bucket, a file for each object, at its key.
+"""Object store in a folder: a subfolder for each bucket, a file for each object, at its key.
 
-Nothing outside the folder is read or written, whatever keys and symbolic links say.
+Keys and symbolic links that lead out of the folder are rejected.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _UNFINISHED = ".functiond-"
 
 
 class FolderStore:
+    """Implementation of ``Store``. File operations run in threads."""
+
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
 
@@ -46,8 +48,8 @@ class FolderStore:
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
         return await anyio.to_thread.run_sync(self._list, bucket, prefix, after, limit)
 
-    def place(self, bucket: str) -> Path:
-        """A bucket's folder, which may be missing."""
+    def bucket_path(self, bucket: str) -> Path:
+        """Return a bucket's folder, which may not exist. Raises ObjectMissing for a name that leads elsewhere."""
         root = (self._folder / bucket).resolve()
         if root.parent != self._folder.resolve():
             raise ObjectMissing(bucket, "", "bucket")
@@ -57,9 +59,9 @@ class FolderStore:
 
     def _open(self, bucket: str, key: str) -> BinaryIO:
         path = self._path(bucket, key)
-        if not self.place(bucket).is_dir():
+        if not self.bucket_path(bucket).is_dir():
             raise ObjectMissing(bucket, key, "bucket")
-        if not os.path.isfile(path):  # also what would hold up its reader, such as a pipe
+        if not os.path.isfile(path):  # a pipe, for example, would block its reader
             raise ObjectMissing(bucket, key)
         try:
             return path.open("rb")
@@ -80,12 +82,12 @@ class FolderStore:
         return _etag(path.stat())
 
     def _list(self, bucket: str, prefix: str, after: str, limit: int) -> Listing:
-        root = self.place(bucket)
+        root = self.bucket_path(bucket)
         if not root.is_dir():
             raise ObjectMissing(bucket, prefix, "bucket")
         try:
             page = list(islice(_objects(root, "", prefix, after), limit + 1))
-        except OSError as error:  # what cannot be read must not seem to be gone
+        except OSError as error:  # an unreadable object must not seem to be removed
             raise StoreUnavailable(f"{error.strerror} ({error.filename})") from None
         return Listing(objects=page[:limit], more=len(page) > limit)
 
@@ -106,9 +108,9 @@ class FolderStore:
             raise StoreUnavailable(error.strerror or str(error)) from None
 
     def _path(self, bucket: str, key: str) -> Path:
-        """Raises ObjectMissing for a key that is no plain path, or leads out of the bucket."""
+        """Return the file's path. Raises ObjectMissing if the key is not a plain path, or leads out of the bucket."""
         parts = key.split("/")
-        path = self.place(bucket).joinpath(*parts)
+        path = self.bucket_path(bucket).joinpath(*parts)
         plain = not any(part in ("", ".", "..") for part in parts) and not parts[-1].startswith(_UNFINISHED)
         if not plain or os.path.realpath(path) != str(path):
             raise ObjectMissing(bucket, key)
@@ -116,7 +118,7 @@ class FolderStore:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """On disk once this returns; what fails leaves nothing."""
+    """Write a file atomically and durably. A failed write leaves no temporary file."""
     unfinished = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
     try:
         with unfinished.open("xb") as file:
@@ -134,7 +136,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def is_object(name: str) -> bool:
-    """Whether a file of that name counts: not what is being written here, nor what no key could be."""
+    """Return whether a file of that name is an object: no temporary file, and its name is valid UTF-8."""
     try:
         return not name.startswith(_UNFINISHED) and bool(name.encode())
     except UnicodeEncodeError:
@@ -142,7 +144,7 @@ def is_object(name: str) -> bool:
 
 
 def _objects(folder: Path, base: str, prefix: str, after: str) -> Iterator[StoredObject]:
-    """In the order of keys; ``base`` is what all keys in the folder begin with."""
+    """Yield the objects of a folder in the order of keys. ``base`` is the common beginning of their keys."""
     for key, is_folder in _entries(folder, base):
         if not is_folder:
             one = _object(folder / key[len(base) :], key) if key.startswith(prefix) and key > after else None
@@ -153,11 +155,14 @@ def _objects(folder: Path, base: str, prefix: str, after: str) -> Iterator[Store
 
 
 def _entries(folder: Path, base: str) -> list[tuple[str, bool]]:
-    """Keys, with a slash behind those of folders. (Texts have the order of their bytes in UTF-8.)"""
+    """Return sorted keys and whether each is a folder. Keys of folders end with a slash.
+
+    Python sorts texts by code points, which is the order of their UTF-8 bytes.
+    """
     try:
         with os.scandir(folder) as entries:
             there = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if is_object(entry.name)]
-    except (FileNotFoundError, NotADirectoryError):  # gone meanwhile
+    except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
         return []
     return sorted((f"{base}{name}/" if is_folder else base + name, is_folder) for name, is_folder in there)
 
@@ -165,7 +170,7 @@ def _entries(folder: Path, base: str) -> list[tuple[str, bool]]:
 def _object(path: Path, key: str) -> StoredObject | None:
     try:
         status = path.lstat()
-    except FileNotFoundError:  # gone meanwhile
+    except FileNotFoundError:  # deleted meanwhile
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
@@ -173,7 +178,7 @@ def _object(path: Path, key: str) -> StoredObject | None:
 
 
 def _etag(status: os.stat_result) -> str:
-    """Another one for each state of a file, without reading it."""
+    """Return an etag that differs for each state of a file, without reading the file."""
     state = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
     return hashlib.md5(state.encode(), usedforsecurity=False).hexdigest()
 

@@ -1,6 +1,6 @@
-"""Links to objects, as people write them: which bucket and which key one means, and nothing else.
+"""Links to objects, as people write them. A link names a bucket and a key.
 
-A link never says where to connect: whatever host it names, the object comes from the configured store.
+The host in a link never decides where to connect: the object is always read from the configured store.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from engine import BadLink
 KEY_SIZE = 1024  #: bytes
 FORMS = "must be obs://bucket/key, https://bucket.obs.region.host/key or https://obs.region.host/bucket/key"
 
-#: An Amazon resource name, too, is a bucket to some clients, and would lead them elsewhere.
+#: Stricter than S3: some clients accept an Amazon resource name as a bucket, and connect elsewhere.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 
 
 def read_link(link: str, endpoint_host: str = "") -> tuple[str, str]:
-    """Bucket and key. ``endpoint_host`` is the store's, which may also stand in links. Raises BadLink."""
+    """Return bucket and key. Links may also use the store's own ``endpoint_host``. Raises BadLink."""
     try:
         parts = urlsplit(link)
         host = parts.hostname or ""
@@ -42,12 +42,12 @@ def read_link(link: str, endpoint_host: str = "") -> tuple[str, str]:
 
 
 def is_key(key: str) -> bool:
-    """Whether a store could have an object of that name."""
+    """Return whether the key is valid in an object store."""
     return key.isprintable() and 0 < len(key.encode()) <= KEY_SIZE
 
 
 def _by_host(link: str, host: str, path: str, endpoint_host: str) -> Sequence[str]:
-    """The bucket comes before the store's host, or at the beginning of the path."""
+    """Return bucket and key. The bucket precedes the store's host, or is the first segment of the path."""
     if host == endpoint_host or host.startswith("obs."):
         bucket, _, key = path.partition("/")
         return bucket, key

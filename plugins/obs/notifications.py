@@ -1,8 +1,8 @@
-"""Reads what stores post when something happens: S3's records, as MinIO, Ceph, moto and OBS write them, bare or
-within a message of SNS or SMN.
+"""Parser of the notifications that stores post: S3's records, as MinIO, Ceph, moto and OBS write them, bare or within
+a message of SNS or SMN.
 
-Keys come in four ways: ``in%2Fa+b``, ``in/a+b`` and ``in/a%20b``, which one decoding reads alike, and by Ceph as they
-are. A key that no encoding would give (with a blank in it, say) is taken as it is from anybody.
+Keys have four spellings. ``in%2Fa+b``, ``in/a+b`` and ``in/a%20b`` are decoded alike; Ceph sends keys without encoding.
+A key that no encoding produces (for example one with a blank) is used unchanged, from any sender.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ import msgspec
 from msgspec import Struct
 
 from engine import InvalidField
-from plugins.obs.records import Happening, moment
+from plugins.obs.records import ObjectEvent, format_time
 
-#: What an encoded key consists of.
+#: Characters of an encoded key.
 _ENCODED = re.compile(r"(?:[\w.~!*'()/+:@&=$,;-]|%[0-9A-Fa-f]{2})*", re.ASCII)
-_TOLD = ("eTag", "size", "versionId", "sequencer")
-_DEPTH = 3  #: envelopes within each other
+_OBJECT_FIELDS = ("eTag", "size", "versionId", "sequencer")
+_DEPTH = 3  #: maximum nesting of envelopes
 
 
 class Confirmation(Struct, frozen=True, kw_only=True):
-    """A topic asks whether messages are wanted: yes is a GET of this URL."""
+    """Request of a topic to confirm the subscription by a GET of ``url``."""
 
     url: str
 
 
-def read_notification(body: bytes) -> list[Happening] | Confirmation:
-    """Empty for a test message. Raises InvalidField."""
+def read_notification(body: bytes) -> list[ObjectEvent] | Confirmation:
+    """Return the events of a body, none for a test message; or a confirmation request. Raises InvalidField."""
     for _ in range(_DEPTH):
         match _decode(body):
             case {"Records": [*records]}:
-                return [_happening(record) for record in records]
+                return [_object_event(record) for record in records]
             case {"Event": "s3:TestEvent"}:
                 return []
             case {"Type": "SubscriptionConfirmation", "SubscribeURL": str(url)}:
@@ -53,23 +53,23 @@ def read_notification(body: bytes) -> list[Happening] | Confirmation:
     raise InvalidField("body", _start(body), "must have Records, as notifications of S3 do, or be a message with them")
 
 
-def _happening(record: Any) -> Happening:
+def _object_event(record: Any) -> ObjectEvent:
     match record:
-        case {"eventName": str(name), "s3": place} | {"eventName": str(name), "obs": place}:
+        case {"eventName": str(name), "s3": subject} | {"eventName": str(name), "obs": subject}:
             pass
         case _:
             raise InvalidField("Records", _start(record), "each needs eventName, and s3 with bucket and object")
-    match place:
-        case {"bucket": {"name": str(bucket), **owner}, "object": {"key": str(key), **told}}:
+    match subject:
+        case {"bucket": {"name": str(bucket), **owner}, "object": {"key": str(key), **fields}}:
             pass
         case _:
-            raise InvalidField("s3", _start(place), "needs bucket.name and object.key")
-    return Happening(
+            raise InvalidField("s3", _start(subject), "needs bucket.name and object.key")
+    return ObjectEvent(
         event=name.removeprefix("s3:"),
         bucket=bucket,
         key=_key(key, str(record.get("eventSource", ""))),
         time=_time(record.get("eventTime")),
-        object={name: told[name] for name in _TOLD if told.get(name) not in (None, "")},
+        object={name: fields[name] for name in _OBJECT_FIELDS if fields.get(name) not in (None, "")},
         region=_text(record, "awsRegion"),
         source_ip=_text(record, "requestParameters", "sourceIPAddress"),
         principal=_text(record, "userIdentity", "principalId"),
@@ -88,13 +88,13 @@ def _key(key: str, source: str) -> str:
         return key
 
 
-def _time(told: Any) -> str:
-    """As it came, but always in milliseconds of UTC."""
+def _time(text: Any) -> str:
+    """Return a time in milliseconds of UTC. Raises InvalidField."""
     try:
-        parsed = datetime.fromisoformat(told)
-        return moment((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
+        parsed = datetime.fromisoformat(text)
+        return format_time((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
     except (TypeError, ValueError, OverflowError):
-        raise InvalidField("eventTime", _start(told), "must look like 2026-03-01T06:30:00.123Z") from None
+        raise InvalidField("eventTime", _start(text), "must look like 2026-03-01T06:30:00.123Z") from None
 
 
 def _text(data: Mapping[Any, Any], *path: str) -> str:

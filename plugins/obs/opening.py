@@ -1,4 +1,4 @@
-"""Opening the object store that is configured, be it one that speaks S3 or a folder."""
+"""Access to the configured object store: one with the S3 protocol, or a folder."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from plugins.obs.store import ObsService, Store
 
 
 class StoreOpener:
-    """The way to one store. Loads its client's library once, and shares one client among all who use it."""
+    """Opener of one store. Loads the client library once, and shares one client among all users."""
 
     def __init__(self, service: ObsService) -> None:
-        """Raises SettingsError if an endpoint is set and its client is not installed."""
+        """Raise SettingsError if an endpoint is set and its client is not installed."""
         if service.endpoint and find_spec("aiobotocore") is None:
             raise SettingsError(
                 "plugins.obs.endpoint needs a client that is not installed: pip install '.[obs]' in the clone, "
@@ -31,16 +31,13 @@ class StoreOpener:
         self._session: Any = None
         self._client = SharedClient(self._make_client)
 
-    def kept(self) -> AbstractAsyncContextManager[None]:
-        """Keep the client while the block is entered, also when nobody has the store open."""
+    def keep_open(self) -> AbstractAsyncContextManager[None]:
+        """Keep the client open while the block is entered, also between uses of the store."""
         return self._client.held()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
-        """The store, for as long as the block is entered.
-
-        Raises SettingsError if none is configured.
-        """
+        """Open the store while the block is entered. Raises SettingsError if none is configured."""
         if not self._service.configured:
             raise SettingsError("there is no object store: set plugins.obs.endpoint, or plugins.obs.folder")
         if self._service.folder:
@@ -64,6 +61,6 @@ class StoreOpener:
 
 
 def _load(service: ObsService) -> Any:
-    from plugins.obs.s3 import load_session  # only now: the client takes a quarter of a second to import
+    from plugins.obs.s3 import load_session  # imported late: the client takes a quarter of a second to import
 
     return load_session(service)

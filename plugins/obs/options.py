@@ -1,4 +1,4 @@
-"""What an OBS trigger asks for: a bucket, what happens there, and to which of its objects."""
+"""Options of an OBS trigger: bucket, events, and the objects that match."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ObsOptions(Struct, frozen=True, kw_only=True):
     events: Annotated[tuple[str, ...], Meta(min_length=1)]
     prefix: Affix = ""
     suffix: Affix = ""
-    name: Annotated[str, Meta(max_length=64)] = ""  #: that of the trigger's id if empty
+    name: Annotated[str, Meta(max_length=64)] = ""  #: the trigger's id if empty
 
     def __post_init__(self) -> None:
         wanted: set[str] = set()
@@ -33,23 +33,29 @@ class ObsOptions(Struct, frozen=True, kw_only=True):
 
     @property
     def wanted(self) -> frozenset[str]:
-        """Events as records name them, such as ``ObjectCreated:Put``."""
+        """Names of the wanted events as records contain them, such as ``ObjectCreated:Put``."""
         return frozenset(name for event in self.events for name in _members(event))
 
 
 def _members(event: str) -> Iterable[str]:
-    """``s3:ObjectCreated:*``, ``ObjectCreated``, ``ObjectCreated:Put`` and ``Put`` are all ways to say it."""
+    """Return the full names that a spelling stands for. Raises InvalidField for an unknown one.
+
+    Accepted are, for example, ``s3:ObjectCreated:*``, ``ObjectCreated``, ``ObjectCreated:Put`` and ``Put``.
+    """
     group, _, member = event.removeprefix("s3:").partition(":")
     if group in GROUPS and member in ("", "*"):
         return [f"{group}:{name}" for name in GROUPS[group]]
-    for known, names in GROUPS.items():
-        if (group == known and member in names) or (not member and group in names):
-            return [f"{known}:{member or group}"]
-    raise InvalidField("events", event, f"known are {', '.join((*GROUPS, *CREATED, *REMOVED))}")
+    for prefix, names in GROUPS.items():
+        if (group == prefix and member in names) or (not member and group in names):
+            return [f"{prefix}:{member or group}"]
+    raise InvalidField("events", event, f"must be one of {', '.join((*GROUPS, *CREATED, *REMOVED))}")
 
 
 def conflicts(mine: ObsOptions, other: ObsOptions, same_function: bool) -> bool:
-    """A bucket calls one function only, and no object may fit two rules for one event."""
+    """Return whether two triggers exclude each other.
+
+    A bucket may call one function only, and no event of an object may match two of its triggers.
+    """
     if mine.bucket != other.bucket:
         return False
     if not same_function:
@@ -59,5 +65,5 @@ def conflicts(mine: ObsOptions, other: ObsOptions, same_function: bool) -> bool:
     return overlap and not mine.wanted.isdisjoint(other.wanted)
 
 
-def shown(options: ObsOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
+def reply_fields(options: ObsOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
     return {"name": options.name or trigger_id}

@@ -1,4 +1,4 @@
-"""The event of OBS: one record of the shape that S3 has, as spec triggers_runtime, 1.3, has it."""
+"""Event of OBS: one record in the shape of S3's notifications (FunctionGraph's documented OBS event)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from msgspec import Struct
 from plugins.obs.store import StoredObject
 
 
-class Happening(Struct, frozen=True, kw_only=True):
-    """Something that happened to one object. What its source does not know is empty."""
+class ObjectEvent(Struct, frozen=True, kw_only=True):
+    """Creation or removal of one object. Fields that the source does not report are empty."""
 
-    event: str  #: ``ObjectCreated:Put``: never with ``s3:`` before it
+    event: str  #: for example ``ObjectCreated:Put``, without the prefix ``s3:``
     bucket: str
-    key: str  #: as it is, not encoded
+    key: str  #: not encoded
     time: str
     object: Mapping[str, Any]  #: fields of ``s3.object`` beside the key
     region: str = ""
@@ -26,49 +26,49 @@ class Happening(Struct, frozen=True, kw_only=True):
     principal: str = ""
     owner: str = ""
     answers: Mapping[str, Any] = {}  #: ``responseElements``
-    id: str = ""  #: the same whenever the same happening is told again
+    id: str = ""  #: the same for repeated notifications of one event
 
 
-def event_json(happening: Happening, rule: str, region: str) -> bytes:
-    """What the function gets. ``rule`` names the trigger; keys are URL-encoded, slashes too."""
+def event_json(event: ObjectEvent, rule: str, region: str) -> bytes:
+    """Return the function's event. ``rule`` names the trigger. The key is URL-encoded, including slashes."""
     bucket = {
-        "name": happening.bucket,
-        "ownerIdentity": {"PrincipalId": happening.owner},
-        "arn": f"arn:aws:s3:::{happening.bucket}",
+        "name": event.bucket,
+        "ownerIdentity": {"PrincipalId": event.owner},
+        "arn": f"arn:aws:s3:::{event.bucket}",
     }
     record = {
         "eventVersion": "2.0",
         "eventSource": "aws:s3",
-        "awsRegion": happening.region or region,
-        "eventTime": happening.time,
-        "eventName": happening.event,
-        "userIdentity": {"principalId": happening.principal},
-        "requestParameters": {"sourceIPAddress": happening.source_ip},
-        "responseElements": {"x-amz-request-id": "", "x-amz-id-2": "", **happening.answers},
+        "awsRegion": event.region or region,
+        "eventTime": event.time,
+        "eventName": event.event,
+        "userIdentity": {"principalId": event.principal},
+        "requestParameters": {"sourceIPAddress": event.source_ip},
+        "responseElements": {"x-amz-request-id": "", "x-amz-id-2": "", **event.answers},
         "s3": {
             "s3SchemaVersion": "1.0",
             "configurationId": rule,
             "bucket": bucket,
-            "object": {"key": quote(happening.key, safe=""), **happening.object},
+            "object": {"key": quote(event.key, safe=""), **event.object},
         },
     }
     return msgspec.json.encode({"Records": [record]})
 
 
-def found(bucket: str, one: StoredObject) -> Happening:
-    """Of an object that a list shows: only its etag tells how it came, and nothing by whom."""
+def created_event(bucket: str, one: StoredObject) -> ObjectEvent:
+    """Return the event of a listed object. Its etag shows whether it was uploaded in parts; the user is unknown."""
     event = "ObjectCreated:CompleteMultipartUpload" if "-" in one.etag else "ObjectCreated:Put"
-    told = {"eTag": one.etag, "size": one.size, "versionId": "null", "sequencer": _sequencer(one.modified_at)}
-    return Happening(event=event, bucket=bucket, key=one.key, time=moment(one.modified_at), object=told)
+    fields = {"eTag": one.etag, "size": one.size, "versionId": "null", "sequencer": _sequencer(one.modified_at)}
+    return ObjectEvent(event=event, bucket=bucket, key=one.key, time=format_time(one.modified_at), object=fields)
 
 
-def gone(bucket: str, key: str, now: float) -> Happening:
-    told = {"versionId": "null", "sequencer": _sequencer(now)}
-    return Happening(event="ObjectRemoved:Delete", bucket=bucket, key=key, time=moment(now), object=told)
+def removed_event(bucket: str, key: str, now: float) -> ObjectEvent:
+    fields = {"versionId": "null", "sequencer": _sequencer(now)}
+    return ObjectEvent(event="ObjectRemoved:Delete", bucket=bucket, key=key, time=format_time(now), object=fields)
 
 
-def moment(seconds: float) -> str:
-    """In milliseconds, with a Z."""
+def format_time(seconds: float) -> str:
+    """Return a UTC time in ISO 8601 with milliseconds and a Z."""
     text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 

@@ -1,4 +1,4 @@
-"""A store that speaks S3, as OBS and its likes do: the only file that knows the client."""
+"""Object store with the S3 protocol, such as OBS. Only this module depends on the client library."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from plugins.obs.store import BLOCK, Listing, ObsService, StoredObject
 CONNECT, SILENCE = 5, 30  #: seconds
 
 _BROKEN = (BotoCoreError, aiohttp.ClientError, OSError)
-#: Those of the connection. With the others the client refuses to send a request at all.
+#: Errors of the connection. For the other errors the client sends no request at all.
 _DISCONNECTED = (ConnectionError, HTTPClientError, IncompleteReadError, aiohttp.ClientError, OSError)
 _EXPIRED = frozenset({"ExpiredToken", "TokenRefreshRequired"})
 
 
-class _Direct(AIOHTTPSession):  # type: ignore[misc]  # (its package tells no types)
-    """Asks the configured store and nobody else, whatever it says."""
+class _Direct(AIOHTTPSession):  # type: ignore[misc]  # (its package has no types)
+    """HTTP session that connects to the configured store only. Redirects are refused."""
 
     async def _get_session(self, proxy_url: str | None) -> Any:
         session = await super()._get_session(proxy_url)
-        return SimpleNamespace(request=partial(_ask, session.request))
+        return SimpleNamespace(request=partial(_request, session.request))
 
 
-async def _ask(request: Callable[..., Awaitable[aiohttp.ClientResponse]], *parts: Any, **more: Any) -> Any:
+async def _request(request: Callable[..., Awaitable[aiohttp.ClientResponse]], *parts: Any, **more: Any) -> Any:
     response = await request(*parts, **more, allow_redirects=False)
     if response.status in (301, 302, 303, 307, 308):
         response.close()
-        raise aiohttp.ClientError(f"it answers {response.status}, and redirects are not followed")
+        raise aiohttp.ClientError(f"it answered {response.status}; redirects are not followed")
     return response
 
 
 def load_session(service: ObsService) -> AioSession:
-    """Blocks for 0.2 s, in which all is read that clients need; after that, one opens in a few milliseconds."""
+    """Load the files that clients need. Blocks for 0.2 s; afterwards, a client opens in a few milliseconds."""
     session = get_session()
 
     async def touch() -> None:
@@ -57,15 +57,15 @@ def load_session(service: ObsService) -> AioSession:
 
 
 def open_client(session: AioSession, service: ObsService) -> AbstractAsyncContextManager[Any]:
-    """A client, open while it is entered."""
+    """Return a client that is open while it is entered."""
     config = AioConfig(
         http_session_cls=_Direct,
         s3={"addressing_style": "path" if service.path_style else "auto"},
         connect_timeout=CONNECT,
         read_timeout=SILENCE,
-        max_pool_connections=0,  # any number: what hangs in one bucket must not keep another's requests waiting
-        retries={"total_max_attempts": 1, "mode": "standard"},  # whoever asks tries again, later
-        # Checksums that only AWS asks for; other stores take them for part of the object.
+        max_pool_connections=0,  # any number: slow requests of one bucket must not delay those of another
+        retries={"total_max_attempts": 1, "mode": "standard"},  # callers retry themselves
+        # Only AWS needs these checksums; other stores store them as part of the object.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
@@ -81,50 +81,52 @@ def open_client(session: AioSession, service: ObsService) -> AbstractAsyncContex
 
 
 class S3Store:
+    """Implementation of ``Store``."""
+
     def __init__(self, shared: SharedClient, timeout: float) -> None:
         self._shared, self._timeout = shared, timeout
 
     @asynccontextmanager
     async def read(self, bucket: str, key: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        async with self._lent("the object did not come") as lease:
-            with _told(lease, bucket, key):
+        async with self._lease("the object was not received") as lease:
+            with _converted_errors(lease, bucket, key):
                 reply = await lease.client.get_object(Bucket=bucket, Key=key)
             body = reply["Body"]
             async with body:
                 yield _blocks(body, lease, bucket, key)
 
     async def write(self, bucket: str, key: str, content: bytes) -> str:
-        async with self._lent("the object was not taken") as lease:
-            with _told(lease, bucket, key):
+        async with self._lease("the object was not stored") as lease:
+            with _converted_errors(lease, bucket, key):
                 reply = await lease.client.put_object(Bucket=bucket, Key=key, Body=content)
         return _etag(reply)
 
     async def find(self, bucket: str, key: str) -> StoredObject | None:
-        async with self._lent("nothing was told of an object") as lease:
+        async with self._lease("no answer about an object") as lease:
             try:
-                with _told(lease, bucket, key):
+                with _converted_errors(lease, bucket, key):
                     head = await lease.client.head_object(Bucket=bucket, Key=key)
             except ObjectMissing:
                 return None
         return _object({**head, "Key": key, "Size": head["ContentLength"]})
 
     async def delete(self, bucket: str, key: str) -> None:
-        async with self._lent("the object was not deleted") as lease:
-            with _told(lease, bucket, key):
+        async with self._lease("the object was not deleted") as lease:
+            with _converted_errors(lease, bucket, key):
                 await lease.client.delete_object(Bucket=bucket, Key=key)
 
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
-        """By the older of S3's two ways to list, which is the one that OBS documents."""
-        async with self._lent("there was no list") as lease:
-            with _told(lease, bucket, prefix):
+        """List with ListObjects, version 1 of the operation, which is the one that OBS documents."""
+        async with self._lease("no list of objects was received") as lease:
+            with _converted_errors(lease, bucket, prefix):
                 page = await lease.client.list_objects(Bucket=bucket, Prefix=prefix, Marker=after, MaxKeys=limit)
         found = tuple(_object(item) for item in page.get("Contents", ()))
         return Listing(objects=found, more=page["IsTruncated"])
 
     @asynccontextmanager
-    async def _lent(self, late: str) -> AsyncIterator[Lease]:
-        """Lend the client to one request. Raises StoreUnavailable after the timeout; ``late`` begins its text."""
-        async with self._shared.target() as lease:
+    async def _lease(self, late: str) -> AsyncIterator[Lease]:
+        """Use the shared client for one request. Raises StoreUnavailable, with ``late`` in its text, after the timeout."""
+        async with self._shared.lease() as lease:
             with anyio.move_on_after(self._timeout) as scope:
                 yield lease
             if scope.cancelled_caught:
@@ -133,14 +135,14 @@ class S3Store:
 
 
 async def _blocks(body: Any, lease: Lease, bucket: str, key: str) -> AsyncIterator[bytes]:
-    with _told(lease, bucket, key):
+    with _converted_errors(lease, bucket, key):
         async for block in body.iter_chunks(BLOCK):
             yield block
 
 
 @contextmanager
-def _told(lease: Lease, bucket: str, key: str) -> Iterator[None]:
-    """Raise the client's errors in our words. A lost connection and expired credentials fail the client."""
+def _converted_errors(lease: Lease, bucket: str, key: str) -> Iterator[None]:
+    """Convert the client's errors. A lost connection and expired credentials mark the client as failed."""
     try:
         yield
     except ClientError as error:
@@ -150,16 +152,16 @@ def _told(lease: Lease, bucket: str, key: str) -> Iterator[None]:
     except _BROKEN as error:
         if isinstance(error, _DISCONNECTED):
             lease.fail()
-        raise StoreUnavailable(f"no answer, or not all of it ({error})"[:300]) from error
+        raise StoreUnavailable(f"no answer, or an incomplete one ({error})"[:300]) from error
 
 
 def _refusal(error: ClientError, bucket: str, key: str) -> Exception:
-    said, status = error.response["Error"], error.response["ResponseMetadata"]["HTTPStatusCode"]
-    code = said.get("Code", "")
+    reply, status = error.response["Error"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+    code = reply.get("Code", "")
     if status == 404:
         return ObjectMissing(bucket, key, "bucket" if code == "NoSuchBucket" else "object")
-    problem = f"{status} {code} {said.get('Message', '')}"[:200].rstrip()
-    return StoreRefused(problem) if 400 <= status < 500 else StoreUnavailable(f"answers {problem}")
+    problem = f"{status} {code} {reply.get('Message', '')}"[:200].rstrip()
+    return StoreRefused(problem) if 400 <= status < 500 else StoreUnavailable(f"answered {problem}")
 
 
 def _object(item: Mapping[str, Any]) -> StoredObject:

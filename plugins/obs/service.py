@@ -1,8 +1,8 @@
-"""What all of OBS in one engine shares: the way to the store, the endpoint for notifications, and who listens.
+"""Service of OBS: access to the store, the endpoint for notifications, and the listening triggers.
 
-``POST /triggers/obs`` takes notifications for all buckets. Where a bucket is listed or watched, they only say that it
-is time to look; else they are the events. Those of a bucket without a trigger are answered 404, so that a store that
-keeps its notifications comes again while the engine starts.
+``POST /triggers/obs`` accepts notifications for all buckets. If a bucket is listed or watched, a notification only
+starts a comparison; otherwise it is the event. Notifications for a bucket without a trigger are answered with 404, so
+that a store that keeps undelivered notifications repeats them while the engine starts.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from plugins._shared.push import accept_each, accepted_reply, push_operation
 from plugins.obs.expiry import Expiry
 from plugins.obs.notifications import Confirmation, read_notification
 from plugins.obs.opening import StoreOpener
-from plugins.obs.records import Happening
+from plugins.obs.records import ObjectEvent
 from plugins.obs.snapshot import forget_others
 from plugins.obs.store import ObsService
 
-#: Seconds after which all triggers that there are have begun to listen.
+#: Seconds after the start by which all existing triggers listen.
 SETTLED = 60.0
 PUSH = push_operation("ObsPushNotification", "/triggers/obs", status=200)
 
 
 class Listener(Protocol):
-    """One trigger."""
+    """Trigger that receives notifications."""
 
     @property
     def bucket(self) -> str: ...
@@ -46,37 +46,37 @@ class Listener(Protocol):
     @property
     def trigger_id(self) -> str: ...
 
-    def tell(self, happening: Happening) -> tuple[TriggerContext, Event] | None:
-        """What its function is to be called with; None if that is not for a notification to say."""
+    def notify(self, event: ObjectEvent) -> tuple[TriggerContext, Event] | None:
+        """Return the event for the function; None if it is not wanted, or the trigger compares the bucket itself."""
         ...
 
 
 class ObsHub:
-    """The ``PluginService``."""
+    """``PluginService`` of OBS."""
 
     def __init__(self, settings: ObsService) -> None:
-        """Raises SettingsError if the store's client is not installed."""
+        """Raise SettingsError if the store's client is not installed."""
         self.opener = StoreOpener(settings)
         self.expiry = Expiry(self.opener)
         self._settings = settings
         self._http = HttpService(MAX_WAIT)
         self._fetcher = Fetcher(self._http, (), settings.confirm_hosts)
         self._listeners: dict[str, Listener] = {}
-        self._turns: dict[str, anyio.Lock] = {}
+        self._scan_locks: dict[str, anyio.Lock] = {}
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         answer = partial(self._answer, context.callers)
         with context.routes.mount("", answer, signed=not self._settings.token, operations=[PUSH]):
-            async with self.opener.kept(), anyio.create_task_group() as tasks:
+            async with self.opener.keep_open(), anyio.create_task_group() as tasks:
                 await tasks.start(lambda *, task_status: self._http.run(context, task_status=task_status))
                 tasks.start_soon(self.expiry.run, context)
                 task_status.started()
                 await anyio.sleep(SETTLED)
-                await forget_others(context, self._turns)
+                await forget_others(context, self._scan_locks)
 
     @contextmanager
-    def heard(self, listener: Listener) -> Iterator[None]:
-        """Notifications reach a trigger; where it runs twice while it changes, its newer self."""
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Register a trigger for notifications. If two runs overlap during a change, the newer one receives them."""
         self._listeners[listener.trigger_id] = listener
         try:
             yield
@@ -84,9 +84,9 @@ class ObsHub:
             if self._listeners[listener.trigger_id] is listener:
                 del self._listeners[listener.trigger_id]
 
-    def turn(self, trigger_id: str) -> anyio.Lock:
-        """Held by the one life of a trigger that looks for changes."""
-        return self._turns.setdefault(trigger_id, anyio.Lock())
+    def scan_lock(self, trigger_id: str) -> anyio.Lock:
+        """Return the lock of a trigger, held by the only run that compares its bucket."""
+        return self._scan_locks.setdefault(trigger_id, anyio.Lock())
 
     # --- notifications --------------------------------------------------------------------------------------
 
@@ -95,32 +95,32 @@ class ObsHub:
             self._check(callers, request)
         if request.method != "POST":
             return PushReply(status=405, headers=((b"allow", b"POST"),))
-        told = read_notification(request.body)
-        if isinstance(told, Confirmation):
-            await confirm(self._fetcher, told.url, "plugins.obs.confirm_hosts")
+        notification = read_notification(request.body)
+        if isinstance(notification, Confirmation):
+            await confirm(self._fetcher, notification.url, "plugins.obs.confirm_hosts")
             return accepted_reply(0, status=200)
-        wanted = [(happening, self._listening(happening.bucket, request.project)) for happening in told]
-        told_on = (one.tell(happening) for happening, listeners in wanted for one in listeners)
-        accepted = await accept_each(pair for pair in told_on if pair is not None)
+        received = [(event, self._listeners_of(event.bucket, request.project)) for event in notification]
+        results = (one.notify(event) for event, listeners in received for one in listeners)
+        accepted = await accept_each(pair for pair in results if pair is not None)
         return accepted_reply(accepted, status=200)
 
     def _check(self, callers: Callers, request: PushRequest) -> None:
-        """Raises Unauthorized, and Overloaded for who tries one token after another."""
-        shown = request.headers.get(b"authorization", b"")
-        with callers.attempt({"client": (request.client, 0)}) if shown else nullcontext():
-            if not shows(shown, self._settings.token):
-                raise Unauthorized("show plugins.obs.token, as Authorization: Bearer or as password of Basic")
+        """Raise Unauthorized unless the token is right, or Overloaded after too many wrong ones from an address."""
+        authorization = request.headers.get(b"authorization", b"")
+        with callers.attempt({"client": (request.client, 0)}) if authorization else nullcontext():
+            if not has_token(authorization, self._settings.token):
+                raise Unauthorized("send plugins.obs.token as Authorization: Bearer, or as password of Basic")
 
-    def _listening(self, bucket: str, project: str) -> list[Listener]:
+    def _listeners_of(self, bucket: str, project: str) -> list[Listener]:
         of_bucket = [one for one in self._listeners.values() if one.bucket == bucket]
         found = [one for one in of_bucket if project in ("", one.project)]
         if not found:
-            raise NotFound(f"no trigger listens to the bucket {bucket[:100]!r}")
+            raise NotFound(f"no OBS trigger exists for the bucket {bucket[:100]!r}")
         return found
 
 
-def shows(authorization: bytes, token: str) -> bool:
-    """Stores can send one of two: MinIO a bearer token, Ceph and SNS the user and password of a URL."""
+def has_token(authorization: bytes, token: str) -> bool:
+    """Return whether the header carries the token, as Bearer (MinIO) or as password of Basic (Ceph, SNS)."""
     kind, _, value = authorization.strip().partition(b" ")
     value = value.strip()
     if kind.lower() == b"basic":

@@ -1,7 +1,7 @@
-"""One client of a store for all requests: made when it is first needed, replaced once it has failed.
+"""Store client that all requests share. Created at the first use, replaced after a failure.
 
-Making a client costs tens of milliseconds of CPU, most of it for TLS, and its connections can be used again. Requests
-under way on a failed client go on; it is closed when the last of them ends.
+Creating a client costs tens of milliseconds of CPU, mostly for TLS, and an open client reuses its connections. Running
+requests of a failed client continue; the client is closed when the last of them ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import anyio
 
 
 class Lease:
-    """A client, and the number of requests that use it."""
+    """Client with the number of requests that use it."""
 
     def __init__(self, client: Any, close: Callable[[], Awaitable[None]]) -> None:
         self.client = client
@@ -23,7 +23,7 @@ class Lease:
         self._close = close
 
     def fail(self) -> None:
-        """Give this client to no further request."""
+        """Use this client for no further request."""
         self.failed = True
 
     async def close(self) -> None:
@@ -32,7 +32,7 @@ class Lease:
 
 
 class SharedClient:
-    """``make`` gives a client that opens when it is entered."""
+    """Owner of the current client. ``make`` returns a client that opens when it is entered."""
 
     def __init__(self, make: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
         self._make = make
@@ -53,8 +53,8 @@ class SharedClient:
                 await lease.close()
 
     @asynccontextmanager
-    async def target(self) -> AsyncIterator[Lease]:
-        """Lend the client to one request. Enter this while ``held``."""
+    async def lease(self) -> AsyncIterator[Lease]:
+        """Use the client for one request. Must be entered within ``held``."""
         lease = await self._usable()
         lease.users += 1
         try:

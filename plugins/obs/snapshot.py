@@ -1,9 +1,9 @@
-"""What a trigger knows of its bucket: the state of each object, in the plugin's own durable table.
+"""Snapshot of a trigger's bucket: the last state of each object, in the plugin's own durable table.
 
-A list of a bucket is in the order of keys, not of time, so no single position in it says what is new: a change is what
-differs from this snapshot. Its rows cannot be written in the transaction that accepts events. So the trigger's cursor,
-which is, holds the rows that belong to the last events, and whoever comes next writes them first: no event is missed
-or made twice, wherever the engine dies.
+A list of a bucket is sorted by key, not by time, so no position in it separates new objects from old ones. A change is
+a difference from this snapshot. Its rows cannot be written in the transaction that accepts events, but the trigger's
+cursor can. The cursor therefore holds the rows of the last events, and the next run writes them first. No event is
+lost or repeated, wherever the engine is killed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from msgspec import Struct
 
 from engine import Event, PluginContext, TriggerContext
 
-BATCH_SIZE = 100  #: events in one transaction; their keys, of 1 KB at most, are in the cursor
+BATCH_SIZE = 100  #: events in one transaction; the cursor holds their keys, each at most 1 KB
 PAGE = 1000  #: rows
 CURSOR, TRIGGERS = "objects", "triggers"
-END = "\U0010ffff"  #: above what keys go on with
+END = "\U0010ffff"  #: above every character of a key
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """A new state of an object, empty if it is gone, and the event of it, if anybody wants one."""
+    """New state of an object, empty if it was removed, and its event, if the trigger wants one."""
 
     key: str
     state: str
@@ -31,44 +31,46 @@ class Change(Struct, frozen=True, kw_only=True):
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """The cursor."""
+    """Cursor of the trigger."""
 
     prefix: str
-    since: float  #: what is older is not news, until all objects have been seen once
-    whole: bool = False  #: they have
-    rows: dict[str, str] = {}  #: what the last events came with; written again at the start
+    since: float  #: older objects are no events until the first comparison is complete
+    whole: bool = False  #: the first comparison is complete
+    rows: dict[str, str] = {}  #: rows of the last events; written again at the start
 
 
 class Snapshot:
+    """Stored states of one trigger's objects."""
+
     def __init__(self, context: TriggerContext, progress: Progress) -> None:
         self._context, self.progress = context, progress
         self._store, self._table = context.plugin.store, table_of(context.trigger_id)
 
-    async def known(self, keys: Iterable[str]) -> Mapping[str, str]:
+    async def states(self, keys: Iterable[str]) -> Mapping[str, str]:
         keys = list(keys)
         states = await asyncio.gather(*(self._store.get(self._table, key) for key in keys))
         return {key: state.decode() for key, state in zip(keys, states, strict=True) if state is not None}
 
     async def between(self, after: str, until: str) -> AsyncIterator[Mapping[str, str]]:
-        """Rows above one key and below another, in pages."""
+        """Yield the rows above one key and below another, in pages."""
         while rows := await self._store.scan(self._table, after=after, until=until, limit=PAGE):
             yield {key: state.decode() for key, state in rows}
             after = rows[-1][0]
 
     async def apply(self, changes: Sequence[Change]) -> None:
-        """Accept the events and know the states, once each."""
+        """Accept the events of changes and store the states, exactly once."""
         silent = {change.key: change.state for change in changes if change.payload is None}
         if silent:
             await self._write(silent)
-        told = [change for change in changes if change.payload is not None]
-        for start in range(0, len(told), BATCH_SIZE):
-            part = told[start : start + BATCH_SIZE]
+        events = [change for change in changes if change.payload is not None]
+        for start in range(0, len(events), BATCH_SIZE):
+            part = events[start : start + BATCH_SIZE]
             rows = {change.key: change.state for change in part}
             await self._accept([Event(payload=change.payload or b"") for change in part], rows=rows)
             await self._write(rows)
 
     async def finish(self) -> None:
-        """All objects have been seen: what is unknown from now on is new."""
+        """Mark the first comparison as complete: from now on, every unknown object is new."""
         if not self.progress.whole:
             self.progress = msgspec.structs.replace(self.progress, whole=True)
             await self._accept([], rows={})
@@ -78,35 +80,38 @@ class Snapshot:
         await self._context.accept_batch(events, {CURSOR: cursor})
 
     async def _write(self, rows: Mapping[str, str]) -> None:
-        there = {key: state.encode() for key, state in rows.items() if state}
-        await self._store.write(self._table, there, [key for key, state in rows.items() if not state])
+        present = {key: state.encode() for key, state in rows.items() if state}
+        await self._store.write(self._table, present, [key for key, state in rows.items() if not state])
 
 
 async def open_snapshot(context: TriggerContext, prefix: str) -> Snapshot:
-    """That of a trigger as it was left; another prefix begins anew with what was unknown, from now."""
+    """Return the stored snapshot of a trigger, or a new one.
+
+    After a change of the prefix, rows outside the new one are deleted, and unknown objects count as new from now on.
+    """
     store, cursor = context.plugin.store, context.cursors.get(CURSOR)
     fresh = Progress(prefix=prefix, since=context.since)
     if cursor is None or await store.get(TRIGGERS, context.trigger_id) is None:
         await store.write(TRIGGERS, {context.trigger_id: context.function.encode()})
         return Snapshot(context, fresh)
-    left = msgspec.json.decode(cursor, type=Progress)
-    snapshot = Snapshot(context, left)
-    await snapshot._write(left.rows)
-    if left.prefix != prefix:
+    stored = msgspec.json.decode(cursor, type=Progress)
+    snapshot = Snapshot(context, stored)
+    await snapshot._write(stored.rows)
+    if stored.prefix != prefix:
         await _narrow(context.plugin, table_of(context.trigger_id), prefix)
         snapshot.progress = fresh
     return snapshot
 
 
 async def _narrow(plugin: PluginContext, table: str, prefix: str) -> None:
-    """Forget the rows outside a prefix: they are not kept up to date any more."""
+    """Delete the rows outside a prefix, which are no longer updated."""
     if prefix:
         await _purge(plugin, table, "", prefix)
         await _purge(plugin, table, prefix + END, END * 2)
 
 
 async def forget_others(plugin: PluginContext, alive: Iterable[str]) -> None:
-    """Delete the snapshots of triggers that are gone."""
+    """Delete the snapshots of triggers that no longer exist."""
     rows = await plugin.store.scan(TRIGGERS, limit=1_000_000)
     for trigger_id in {key for key, _ in rows}.difference(alive):
         await _purge(plugin, table_of(trigger_id), "", END * 2)

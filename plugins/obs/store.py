@@ -1,6 +1,6 @@
-"""The object store, real or a folder: what triggers, destinations and code links need of it.
+"""Interface of object stores, as triggers, destinations and code links use it, and the settings of OBS.
 
-Errors are those of ``engine``: ObjectMissing, StoreRefused, StoreUnavailable.
+Stores raise ObjectMissing, StoreRefused and StoreUnavailable of ``engine``.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASC
 
 
 class ObsService(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[plugins.obs]``: a store that speaks S3, or a folder with a subfolder for each bucket."""
+    """``[plugins.obs]``: a store with the S3 protocol, or a folder with a subfolder for each bucket."""
 
-    endpoint: str = ""  #: http or https, with a port if it is not the usual one
+    endpoint: str = ""  #: http or https URL; with a port unless it is the default one
     access_key: str = ""
     secret_key: str = ""
-    region: str = "us-east-1"  #: as signatures name it
-    path_style: bool = False  #: the bucket in the path; else in the host's name, unless that is an address
+    region: str = "us-east-1"  #: region in signatures
+    path_style: bool = False  #: bucket in the path; otherwise in the host name, unless that is an IP address
     timeout: Annotated[float, Meta(gt=0)] = 100.0  #: seconds for a whole object
     folder: str = ""
-    scan: Annotated[float, Meta(ge=0)] = 10.0  #: seconds between lists of a trigger's bucket; 0: the store notifies
-    token: str = ""  #: those who post notifications show it; without, they need the engine's own credentials
-    confirm_hosts: tuple[str, ...] = ()  #: hosts (with port, if any) of topics whose subscriptions are confirmed
+    scan: Annotated[float, Meta(ge=0)] = 10.0  #: seconds between lists of a trigger's bucket; 0: notifications only
+    token: str = ""  #: token of posted notifications; empty: they need the engine's own credentials
+    confirm_hosts: tuple[str, ...] = ()  #: hosts (with port, if any) at which subscriptions are confirmed
 
     def __post_init__(self) -> None:
         if self.endpoint and self.folder:
@@ -53,7 +53,7 @@ class ObsService(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class StoredObject(Struct, frozen=True, kw_only=True):
-    """One object of a list."""
+    """Metadata of one object."""
 
     key: str
     size: int
@@ -62,29 +62,29 @@ class StoredObject(Struct, frozen=True, kw_only=True):
 
 
 class Listing(Struct, frozen=True, kw_only=True):
-    """Objects in the order of their keys' bytes."""
+    """Page of objects in the order of their keys' bytes."""
 
     objects: Sequence[StoredObject]
-    more: bool  #: others come behind the last one; a page may be short all the same
+    more: bool  #: more objects follow; a page may be short all the same
 
 
 class Store(Protocol):
     def read(self, bucket: str, key: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """An object's bytes in blocks; leaving early is fine."""
+        """Open an object to read its bytes in blocks. The block may be left early."""
         ...
 
     async def write(self, bucket: str, key: str, content: bytes) -> str:
-        """Create or replace an object; gives its etag. It is there whole or not at all."""
+        """Create or replace an object atomically, and return its etag."""
         ...
 
     async def find(self, bucket: str, key: str) -> StoredObject | None:
-        """What there is of one object; its time may be less exact than in a list."""
+        """Return an object's metadata, or None. Its time may be less exact than in a list."""
         ...
 
     async def delete(self, bucket: str, key: str) -> None:
-        """Also of what is not there."""
+        """Delete an object. A missing object is no error."""
         ...
 
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
-        """Objects whose keys begin with ``prefix`` and come behind ``after``."""
+        """Return objects whose keys begin with ``prefix`` and sort behind ``after``."""
         ...

@@ -1,7 +1,7 @@
-"""Hears what changes below a folder, from the kernel: nothing is looked at again and again.
+"""Watch of a folder tree by the kernel (inotify), without polling.
 
-A file counts once it is closed after writing, or moved to its place. A new subfolder is told as a whole after it is
-watched, so that what comes into it is missed by neither the watch nor the look that follows.
+A file counts as changed when it is closed after writing, or moved into the tree. A new subfolder is first watched, then
+reported as a whole, so that no file in it is missed between the two.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 class Changed(Struct, frozen=True, kw_only=True):
-    """Places relative to the folder."""
+    """Changed paths, relative to the folder."""
 
     files: frozenset[str] = frozenset()
-    folders: frozenset[str] = frozenset()  #: with a slash behind; an empty one is the whole
+    folders: frozenset[str] = frozenset()  #: each with a slash at its end; empty text: the whole tree
 
 
 @asynccontextmanager
 async def watched(root: Path) -> AsyncIterator[FolderWatch]:
-    """Hears everything from when the block is entered. Raises ObjectMissing once the folder is gone."""
+    """Watch a folder while the block is entered. Raises ObjectMissing when the folder is removed."""
     try:
         from asyncinotify import Inotify
     except ImportError:
@@ -48,6 +48,8 @@ async def watched(root: Path) -> AsyncIterator[FolderWatch]:
 
 
 class FolderWatch:
+    """Collector of the changes below one folder."""
+
     def __init__(self, root: Path, inotify: Inotify) -> None:
         from asyncinotify import Mask
 
@@ -55,65 +57,68 @@ class FolderWatch:
         self._kinds: type[Mask] = Mask
         self._files: set[str] = set()
         self._folders: set[str] = set()
-        self._heard = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def changes(self) -> Changed:
-        """Wait for some; gives all since the last call."""
-        await self._heard.wait()
-        self._heard.clear()
+        """Wait for changes, and return all since the last call."""
+        await self._changed.wait()
+        self._changed.clear()
         changed = Changed(files=frozenset(self._files), folders=frozenset(self._folders))
         self._files.clear()
         self._folders.clear()
         return changed
 
     def add(self, folder: Path) -> None:
-        """Watch a folder and all in it. Blocks; a folder first, then what is in it, so that nothing slips between."""
+        """Watch a folder and all its subfolders. Blocks.
+
+        A folder is watched before its entries are read, so that no new entry is missed.
+        """
         kind = self._kinds
         wanted = kind.CREATE | kind.CLOSE_WRITE | kind.MOVED_FROM | kind.MOVED_TO | kind.DELETE
         wanted |= kind.DELETE_SELF | kind.MOVE_SELF | kind.ONLYDIR | kind.DONT_FOLLOW
         try:
-            self._inotify.add_watch(folder, wanted).path = folder  # it may have been watched elsewhere
+            self._inotify.add_watch(folder, wanted).path = folder  # a moved folder keeps its watch: set the new path
             inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
         except (FileNotFoundError, NotADirectoryError):
             if folder == self._root:
                 raise ObjectMissing(folder.name, "", "bucket") from None
-            return  # gone again
+            return  # removed meanwhile
         for one in inside:
             self.add(one)
 
     async def listen(self) -> None:
         while True:
-            await self._hear(await self._inotify.get())
+            await self._handle(await self._inotify.get())
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    async def _hear(self, event: Event) -> None:
+    async def _handle(self, event: Event) -> None:
         kind, mask = self._kinds, event.mask
         if mask & kind.Q_OVERFLOW:
-            await self._look_again(self._root)
+            await self._rescan(self._root)
         elif mask & (kind.DELETE_SELF | kind.MOVE_SELF):
             if event.watch is not None and event.watch.path == self._root:
                 raise ObjectMissing(self._root.name, "", "bucket")
         elif (path := event.path) is None or event.name is None:
             return
         elif mask & kind.ISDIR:
-            await self._look_again(path)
+            await self._rescan(path)
         elif not mask & kind.CREATE or _is_linked(path):
-            self._tell(self._files, path.relative_to(self._root).as_posix())
+            self._report(self._files, path.relative_to(self._root).as_posix())
 
-    async def _look_again(self, folder: Path) -> None:
+    async def _rescan(self, folder: Path) -> None:
         await anyio.to_thread.run_sync(self.add, folder)
-        place = folder.relative_to(self._root).as_posix()
-        self._tell(self._folders, "" if place == "." else f"{place}/")
+        path = folder.relative_to(self._root).as_posix()
+        self._report(self._folders, "" if path == "." else f"{path}/")
 
-    def _tell(self, places: set[str], place: str) -> None:
-        if all(is_object(name) for name in place.split("/") if name):
-            places.add(place)
-            self._heard.set()
+    def _report(self, changed: set[str], path: str) -> None:
+        if all(is_object(name) for name in path.split("/") if name):
+            changed.add(path)
+            self._changed.set()
 
 
 def _is_linked(path: Path) -> bool:
-    """Whether a new file is complete already, being another's second name."""
+    """Return whether a new file is a hard link to another, and so complete already."""
     try:
         return path.lstat().st_nlink > 1
     except OSError:

@@ -36,6 +36,6 @@ class SmnDestination:
             return
         path = f"notifications/topics/{quote(self._topic, safe=':')}/publish"
         body = {"subject": subject, "message": record.decode()}
-        reply = await publisher.ask("POST", project, path, body=body, headers={"Idempotency-Key": key})
+        reply = await publisher.request("POST", project, path, body=body, headers={"Idempotency-Key": key})
         if not reply.is_success:
             raise ConnectionError(f"{self._topic} answered {reply.status_code}: {reply.text[:200]}")

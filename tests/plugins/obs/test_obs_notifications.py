@@ -14,8 +14,8 @@ from engine.asgi.listener import listen
 from engine.triggers.routes import Mounts, PluginRoutes
 from plugins.obs import plugin as obs
 from plugins.obs.notifications import Confirmation, read_notification
-from plugins.obs.records import Happening, event_json
-from plugins.obs.service import shows
+from plugins.obs.records import ObjectEvent, event_json
+from plugins.obs.service import has_token
 from tests.support.triggering import House, door, house, until
 
 TIME = "2026-03-01T06:30:00.123Z"
@@ -31,7 +31,7 @@ def body(*records: dict[str, Any], **more: Any) -> bytes:
     return json.dumps({**more, "Records": records}).encode()
 
 
-def read(content: bytes) -> list[Happening]:
+def read(content: bytes) -> list[ObjectEvent]:
     told = read_notification(content)
     assert isinstance(told, list)
     return told
@@ -208,7 +208,7 @@ async def test_one_of_a_bucket_that_nobody_listens_to_must_come_again(tmp_path: 
     ],
 )
 def test_a_token_is_shown_in_two_ways(header: bytes, shown: bool) -> None:
-    assert shows(header, "a-token") is shown
+    assert has_token(header, "a-token") is shown
 
 
 async def test_who_posts_must_show_the_token_where_there_is_one(tmp_path: Path) -> None:

@@ -139,8 +139,8 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
 @pytest.mark.parametrize(
     ("reply", "hang", "problem"),
     [
-        (HALF, False, "not all of it"),
-        (HALF, True, "did not come within 0.5 s"),
+        (HALF, False, "an incomplete one"),
+        (HALF, True, "was not received within 0.5 s"),
         (b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n", False, "503"),
         (b"no HTTP\r\n\r\n", False, "no answer"),
         (b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", False, "not followed"),
