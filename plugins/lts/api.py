@@ -1,6 +1,7 @@
-"""The API of log groups and streams, at the vendor's own paths.
+"""API of log groups and streams at the vendor's paths.
 
-Refusals have the vendor's codes. What it offers beyond (search, alarms, transfers, consumer groups) is refused, too.
+Refusals have the vendor's codes. Other operations of the vendor's API (search, alarms, transfers, consumer groups) are
+refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bodies and queries that the log service takes (spec triggers_runtime, 3.4; the vendor's SDK, huaweicloudsdklts)."""
+"""Bodies and queries of the log service's API, as the vendor's SDK sends them (huaweicloudsdklts)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from plugins.lts.problems import BAD_REQUEST, LtsProblem
 
 T = TypeVar("T")
 
-LIMIT = 5 << 20  #: bytes of a body, as it comes and unpacked
-MOST = 10_000  #: lines of a body: more small ones would hold up others
+LIMIT = 5 << 20  #: bytes of a body, both as received and decompressed
+MOST = 10_000  #: lines of a body; more small lines would delay other requests
 
 ResourceName = Annotated[str, Meta(pattern=r"^[^\s./][^/]{0,63}\Z")]
 Days = Annotated[int, Meta(ge=1, le=365)]
@@ -53,16 +53,16 @@ class FindStreams(Struct, frozen=True, kw_only=True):
 
 
 class Contents(Struct, frozen=True, kw_only=True):
-    """Lines whose times follow each other."""
+    """Lines with one common time, to which each line adds a nanosecond."""
 
     log_time_ns: Nanoseconds
     contents: Annotated[list[Message], Meta(min_length=1, max_length=MOST)]
     labels: dict[str, Any] | None = None
 
     def timed(self) -> list[tuple[int, str]]:
-        """Nanoseconds and text of each."""
+        """Return time in nanoseconds and text of each line."""
         first = int(self.log_time_ns)
-        return [(first + place, text) for place, text in enumerate(self.contents)]
+        return [(first + index, text) for index, text in enumerate(self.contents)]
 
 
 class TimedLine(Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ class TimedLine(Struct, frozen=True, kw_only=True):
 
 
 class TimedContents(Struct, frozen=True, kw_only=True):
-    """Lines with times of their own."""
+    """Lines that each have their own time."""
 
     contents: Annotated[list[TimedLine], Meta(min_length=1, max_length=MOST)]
     labels: dict[str, Any] | None = None
@@ -81,24 +81,25 @@ class TimedContents(Struct, frozen=True, kw_only=True):
 
 
 def read_body(request: PushRequest, type_: type[T]) -> T:
-    """Raises LtsProblem."""
+    """Return the decompressed, decoded body. Raises LtsProblem."""
     body = unpacked(request.body, request.headers.get(b"content-encoding", b"").lower())
     return vendor_api.read_body(replace(request, body=body), type_, _invalid)
 
 
 def read_query(request: PushRequest, type_: type[T]) -> T:
-    """Raises LtsProblem."""
+    """Return the decoded query. Raises LtsProblem."""
     return vendor_api.read_query(request, type_, _invalid)
 
 
 def checked_labels(labels: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the labels, if any. Raises LtsProblem if they are too long."""
     if labels and not are_short(labels):
         raise _bad(f"labels may have {LABELS} bytes")
     return labels or {}
 
 
 def unpacked(body: bytes, encoding: bytes) -> bytes:
-    """Raises LtsProblem, also for what would become too large."""
+    """Return the decompressed body. Raises LtsProblem, also if the result would be too large."""
     if encoding in (b"", b"identity"):
         return body
     if encoding == b"gzip":
@@ -113,16 +114,16 @@ def _gunzipped(body: bytes) -> bytes:
     try:
         plain = unpacking.decompress(body, LIMIT + 1)
     except zlib.error as error:
-        raise _bad(f"The body is no gzip: {error}") from None
+        raise _bad(f"The body is not valid gzip: {error}") from None
     if len(plain) > LIMIT:
         raise _too_large()
     if not unpacking.eof or unpacking.unused_data:
-        raise _bad("The body is no gzip: it ends too early or goes on behind its end")
+        raise _bad("The body is not valid gzip: it is cut short, or has more data behind its end")
     return plain
 
 
 def _unsnapped(body: bytes) -> bytes:
-    """Of the block format, which the vendor's SDKs send."""
+    """Decompress snappy's block format, which the vendor's SDKs send."""
     try:
         from cramjam import DecompressionError, snappy
     except ImportError:
@@ -134,7 +135,7 @@ def _unsnapped(body: bytes) -> bytes:
             raise _too_large()
         return bytes(snappy.decompress_raw(body))
     except DecompressionError as error:
-        raise _bad(f"The body is no snappy block: {error}") from None
+        raise _bad(f"The body is not a valid snappy block: {error}") from None
 
 
 def _too_large() -> LtsProblem:

@@ -1,6 +1,6 @@
-"""What a batch of lines becomes: events of the documented shape (spec triggers_runtime, 1.5).
+"""Events of a batch of lines (FunctionGraph's documented LTS event).
 
-What was sent and what functions wrote never share an event, so that an event tells how many functions led to it.
+Lines that clients sent and lines that functions wrote never share an event, because events of the latter count hops.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from plugins.lts.lines import Row
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
-    """What the events of a trigger have in common."""
+    """Fields that all events of a trigger share."""
 
     owner: str
     log_group_id: str
     log_topic_id: str
-    as_text: bool  #: ``logs`` is JSON text, not the array itself
+    as_text: bool  #: ``logs`` is a text with JSON, not the array itself
 
     def events(self, rows: Sequence[Row]) -> Iterator[Event]:
         for some in ([row for row in rows if not row.function], [row for row in rows if row.function]):
@@ -30,7 +30,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
                 yield Event(payload=msgspec.json.encode({"lts": {"data": self._data(logs)}}), hops=hops)
 
     def _data(self, logs: bytes) -> bytes:
-        """In JSON, bytes are base64."""
+        """Return the JSON of ``data``. As bytes, it becomes base64 in the event's JSON."""
         return msgspec.json.encode(
             {
                 "logs": logs.decode() if self.as_text else msgspec.Raw(logs),

@@ -1,12 +1,18 @@
-"""What functions write becomes lines of their log streams, where a trigger of another function listens.
+"""Lines that functions write, added to their log streams if a trigger of another function reads these.
 
-They wait in memory for a moment, and as long as the streams are full: those of the last quarter of a second go with a
-killed engine, and beyond ``WAITING`` the newest are passed over, aloud. Once written they are as safe as what is sent.
+Lines wait in memory for a quarter of a second, and while the streams are full. They are lost if the engine is killed
+meanwhile. More than ``WAITING`` bytes are dropped, newest first, with an error in the engine's log. After they are
+written, they are as durable as lines that clients send.
 
-No loops: what a function writes never calls itself; what it writes while it runs for lines of other functions calls
-nothing (else functions that read each other's lines would multiply them); and a chain over destinations ends after
-``HOPS`` functions. What an instance writes for no request in particular calls nothing, since it may be either. A
-function that sends its lines over the API itself is not held up.
+Loops are prevented as follows:
+
+- Lines of a function never call the function itself.
+- Lines of an invocation that was itself called for lines of functions call nothing. Otherwise functions that read each
+  other's lines would multiply them.
+- A chain over destinations ends after ``HOPS`` functions.
+- Lines that an instance writes outside of a request call nothing, since their cause is unknown.
+
+Lines that a function sends through the API are not restricted.
 """
 
 from __future__ import annotations
@@ -31,30 +37,32 @@ log = structlog.get_logger("functiond.lts")
 
 
 class FunctionLog:
+    """Buffer between the feed of functions' lines and the log streams."""
+
     def __init__(
         self, lines: Lines, listens: Callable[[str, str], bool], now: Callable[[], float], region: str, *, labels: bool
     ) -> None:
         self._lines, self._listens, self._now, self._region, self._labels = lines, listens, now, region, labels
         self._waiting: list[Written] = []
-        self._size = self._missed = 0
+        self._size = self._dropped = 0
         self._filled = asyncio.Event()
         self._numbers = count(1)
 
-    def hear(self, told: FunctionLines) -> None:
-        """A listener of the engine's feed."""
-        if not told.request_id or told.hops >= HOPS or (told.source == "LTS" and told.hops > 0):
+    def collect(self, written: FunctionLines) -> None:
+        """Buffer lines from the engine's feed."""
+        if not written.request_id or written.hops >= HOPS or (written.source == "LTS" and written.hops > 0):
             return
-        function, target = told.function, log_target_of(told.function)
+        function, target = written.function, log_target_of(written.function)
         if function.details.get("enable_lts_log") is False:
             return
         stream = stream_name(function.project, target.group_id, target.stream_id)
         name = f"{function.package}:{function.name}"
         if self._listens(stream, name):
-            items = list(encoded(self._items(told)))
-            self._put(Written(stream=stream, items=items, function=name, hops=told.hops + 1))
+            items = list(encoded(self._items(written)))
+            self._put(Written(stream=stream, items=items, function=name, hops=written.hops + 1))
 
     async def run(self) -> None:
-        """Write what was heard, until cancelled; and then what is left, if that can be done at once."""
+        """Write buffered lines until cancelled, then the remaining ones within a second."""
         try:
             while True:
                 await self._filled.wait()
@@ -67,20 +75,20 @@ class FunctionLog:
     def _put(self, written: Written) -> None:
         size = sum(map(len, written.items))
         if self._size + size > WAITING:
-            if not self._missed:
-                log.error("lines of functions are passed over: too many wait", stream=written.stream)
-            self._missed += len(written.items)
+            if not self._dropped:
+                log.error("dropping lines of functions: too many wait", stream=written.stream)
+            self._dropped += len(written.items)
             return
         self._waiting.append(written)
         self._size += size
         self._filled.set()
 
     async def _write(self) -> None:
-        written, self._waiting, missed = self._waiting, [], self._missed
-        self._size = self._missed = 0
+        written, self._waiting, dropped = self._waiting, [], self._dropped
+        self._size = self._dropped = 0
         self._filled.clear()
-        if missed:
-            log.error("lines of functions were passed over", lines=missed)
+        if dropped:
+            log.error("lines of functions were dropped", lines=dropped)
         while written:
             try:
                 await self._lines.append(list(_merged(written)))
@@ -90,24 +98,24 @@ class FunctionLog:
             else:
                 return
 
-    def _items(self, told: FunctionLines) -> Iterator[Item]:
-        function = told.function
+    def _items(self, written: FunctionLines) -> Iterator[Item]:
+        function = written.function
         tags = function.details.get("lts_custom_tag", {})
-        for line in told.lines:
+        for line in written.lines:
             yield Item(
                 message=line.text,
                 time=int((line.at or self._now()) * 1000),
                 host_name=function.name,
                 ip="127.0.0.1",
                 path=str(function.urn(self._region)),
-                log_uid=told.request_id,
+                log_uid=written.request_id,
                 line_no=next(self._numbers),
                 labels=tags if self._labels and are_short(tags) else {},
             )
 
 
 def _merged(written: list[Written]) -> Iterator[Written]:
-    """Fewer, in their order: what one function wrote one after the other is together."""
+    """Join consecutive entries of one function and stream, in their order."""
     for (stream, function, hops), some in groupby(written, key=lambda one: (one.stream, one.function, one.hops)):
         items = [item for one in some for item in one.items]
         yield Written(stream=stream, items=items, function=function, hops=hops)

@@ -1,4 +1,4 @@
-"""Log groups and their streams: made over the API, and of each project one more, where its functions write."""
+"""Log groups and their streams, created through the API; and one more group per project, to which functions write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LogStream(Struct, frozen=True, kw_only=True):
     id: str
     name: str
     created_at: float
-    days: int | None = None  #: that lines are kept; None: as in its group
+    days: int | None = None  #: retention in days; None: that of the group
     alias: str = ""
     tags: dict[str, str] = {}
 
@@ -32,7 +32,7 @@ class Group(Struct, frozen=True, kw_only=True):
     id: str
     name: str
     created_at: float
-    days: int
+    days: int  #: retention in days
     alias: str = ""
     tags: dict[str, str] = {}
     streams: tuple[LogStream, ...] = ()
@@ -42,17 +42,20 @@ class Group(Struct, frozen=True, kw_only=True):
 
 
 def stream_name(project: str, group_id: str, stream_id: str) -> str:
-    """Of a stream, by which its lines are kept: functions may name ids that nobody has made."""
+    """Return the name under which lines of a stream are stored. The ids need not exist: functions may use any."""
     return "/".join(quote(part, safe="") for part in (project, group_id, stream_id))
 
 
 class Groups:
-    """To be loaded first. ``usual_days`` is for streams that nobody has made."""
+    """Groups of all projects. Must be loaded before use. ``usual_days`` is the retention of streams not created here.
+
+    Methods raise LtsProblem.
+    """
 
     def __init__(self, store: Store, now: Callable[[], float], usual_days: int) -> None:
         self._store, self._now, self._usual_days = store, now, usual_days
-        self._groups: dict[str, dict[str, Group]] = {}  #: by project and id
-        self._days: dict[str, int] = {}  #: by the names of streams
+        self._groups: dict[str, dict[str, Group]] = {}  #: keyed by project and id
+        self._days: dict[str, int] = {}  #: keyed by the names of streams
         self._changing = anyio.Lock()
 
     async def load(self) -> None:
@@ -60,9 +63,9 @@ class Groups:
         while rows := await self._store.scan(TABLE, after=after):
             after = rows[-1][0]
             for key, value in rows:
-                self._know(key.rpartition("/")[0], msgspec.json.decode(value, type=Group))
+                self._remember(key.rpartition("/")[0], msgspec.json.decode(value, type=Group))
 
-    # --- looking --------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def all(self, project: str) -> Sequence[Group]:
         return [self._own(project), *self._groups.get(project, {}).values()]
@@ -86,58 +89,58 @@ class Groups:
             return False
 
     def days(self, stream: str) -> int:
-        """How long the lines of a stream are kept, by its name."""
+        """Return a stream's retention in days, by its name."""
         return self._days.get(stream, self._usual_days)
 
     # --- changing -------------------------------------------------------------------------------------------
 
     async def create(self, project: str, group: Group) -> Group:
-        """As given, with an id."""
+        """Store a group and return it with its id."""
         async with self._changing:
-            there = self.all(project)
-            if group.name in {one.name for one in there}:
+            existing = self.all(project)
+            if group.name in {one.name for one in existing}:
                 raise LtsProblem(p.GROUP_EXISTS, f"The log group name exists already: {group.name}")
-            if len(there) > MOST:
+            if len(existing) > MOST:
                 raise LtsProblem(p.TOO_MANY_GROUPS, f"A project may have {MOST} log groups")
-            return await self._keep(project, replace(group, id=str(uuid.uuid4()), created_at=self._now()))
+            return await self._save(project, replace(group, id=str(uuid.uuid4()), created_at=self._now()))
 
     async def change(self, project: str, group_id: str, days: int) -> Group:
         async with self._changing:
-            return await self._keep(project, replace(self._made(project, group_id), days=days))
+            return await self._save(project, replace(self._changeable(project, group_id), days=days))
 
     async def delete(self, project: str, group_id: str) -> Group:
         async with self._changing:
-            group = self._made(project, group_id)
+            group = self._changeable(project, group_id)
             await self._store.write(TABLE, delete=[f"{project}/{group_id}"])
             del self._groups[project][group_id]
             self._forget(project, group, group.streams)
             return group
 
     async def create_stream(self, project: str, group_id: str, stream: LogStream) -> LogStream:
-        """As given, with an id."""
+        """Store a stream and return it with its id."""
         async with self._changing:
-            group = self._made(project, group_id)
+            group = self._changeable(project, group_id)
             if stream.name in {one.name for one in group.streams}:
                 raise LtsProblem(p.STREAM_EXISTS, f"The log stream name exists already: {stream.name}")
             if len(group.streams) >= MOST:
                 raise LtsProblem(p.TOO_MANY_STREAMS, f"A log group may have {MOST} log streams")
             stream = replace(stream, id=str(uuid.uuid4()), created_at=self._now())
-            await self._keep(project, replace(group, streams=(*group.streams, stream)))
+            await self._save(project, replace(group, streams=(*group.streams, stream)))
             return stream
 
     async def change_stream(self, project: str, group_id: str, stream_id: str, days: int) -> LogStream:
         async with self._changing:
-            group = self._made(project, group_id)
+            group = self._changeable(project, group_id)
             changed = replace(self.stream(project, group_id, stream_id), days=days)
             streams = tuple(changed if one.id == stream_id else one for one in group.streams)
-            await self._keep(project, replace(group, streams=streams))
+            await self._save(project, replace(group, streams=streams))
             return changed
 
     async def delete_stream(self, project: str, group_id: str, stream_id: str) -> None:
         async with self._changing:
-            group, gone = self._made(project, group_id), self.stream(project, group_id, stream_id)
-            await self._keep(project, replace(group, streams=tuple(one for one in group.streams if one != gone)))
-            self._forget(project, group, (gone,))
+            group, deleted = self._changeable(project, group_id), self.stream(project, group_id, stream_id)
+            await self._save(project, replace(group, streams=tuple(one for one in group.streams if one != deleted)))
+            self._forget(project, group, (deleted,))
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -148,19 +151,19 @@ class Groups:
             id=target.group_id, name=target.group_name, created_at=0.0, days=self._usual_days, streams=(stream,)
         )
 
-    def _made(self, project: str, group_id: str) -> Group:
+    def _changeable(self, project: str, group_id: str) -> Group:
         self.find(project, group_id)
-        made = self._groups.get(project, {}).get(group_id)
-        if made is None:
-            raise LtsProblem(p.BAD_REQUEST, "This log group is where functions write: it stays as it is")
-        return made
-
-    async def _keep(self, project: str, group: Group) -> Group:
-        await self._store.write(TABLE, {f"{project}/{group.id}": msgspec.json.encode(group)})
-        self._know(project, group)
+        group = self._groups.get(project, {}).get(group_id)
+        if group is None:
+            raise LtsProblem(p.BAD_REQUEST, "The log group to which functions write cannot be changed or deleted")
         return group
 
-    def _know(self, project: str, group: Group) -> None:
+    async def _save(self, project: str, group: Group) -> Group:
+        await self._store.write(TABLE, {f"{project}/{group.id}": msgspec.json.encode(group)})
+        self._remember(project, group)
+        return group
+
+    def _remember(self, project: str, group: Group) -> None:
         self._groups.setdefault(project, {})[group.id] = group
         for stream in group.streams:
             self._days[stream_name(project, group.id, stream.id)] = group.days_of(stream)

@@ -1,4 +1,4 @@
-"""Lines as the items that an event tells of them (spec triggers_runtime, 1.5), made when they come."""
+"""Items of the LTS event, one or more per line, encoded when a line is received."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-#: Bytes of ``logs`` in one event: 75 KB, in the stricter reading.
+#: Bytes of ``logs`` in one event. The vendor documents 75 KB, read here as 75,000 bytes.
 PIECE = 75_000
-LABELS = 2048  #: bytes of labels, which may be told with each line
+LABELS = 2048  #: bytes of labels, which each line may repeat
 
 
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -19,7 +19,7 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
     host_name: str
     ip: str
     path: str
-    log_uid: str  #: of the request that sent it, or of the invocation that wrote it
+    log_uid: str  #: id of the request that sent the line, or of the invocation that wrote it
     line_no: int
     labels: dict[str, Any] = {}
 
@@ -29,7 +29,7 @@ def are_short(labels: Mapping[str, Any]) -> bool:
 
 
 def encoded(items: Iterable[Item]) -> Iterator[bytes]:
-    """JSON of each. What is too long for an event becomes several, with parts of its message."""
+    """Yield the JSON of each item. An item that is too long for an event is split into several by its message."""
     for item in items:
         text = msgspec.json.encode(item)
         if len(text) <= PIECE - 2:
@@ -41,7 +41,7 @@ def encoded(items: Iterable[Item]) -> Iterator[bytes]:
 
 
 def joined(items: Iterable[bytes]) -> Iterator[bytes]:
-    """JSON arrays of them, each as long as an event may have it."""
+    """Yield JSON arrays of the items, each at most as long as an event permits."""
     piece, size = list[bytes](), 2
     for item in items:
         if piece and size + len(item) + 1 > PIECE:

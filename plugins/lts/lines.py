@@ -1,7 +1,7 @@
-"""The lines of all streams on their way to functions: rows of several each, on disk once this says so.
+"""Stored lines of all streams, several in a row.
 
-All together may have ``limit`` bytes. While more than half of that is in use, what no trigger waits for goes; what is
-waited for is never dropped before its time is over, so that new lines may have to be refused.
+The lines of all streams may have ``limit`` bytes. While more than half of that is used, lines that all triggers have
+read are deleted. Unread lines are kept for their retention; if they fill the space, new lines are refused.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ ROW = 1 << 16  #: bytes of items, after which the next row begins
 
 
 class Written(Struct, frozen=True, kw_only=True):
-    """Lines of one stream that came together."""
+    """Lines of one stream that were received together."""
 
     stream: str
     items: Sequence[bytes]
-    function: str = ""  #: that wrote them, as package:name; empty if they were sent
-    hops: int = 0  #: how many functions led to them; 0 if they were sent
+    function: str = ""  #: writing function as package:name; empty if a client sent the lines
+    hops: int = 0  #: number of functions in the chain that led to the lines; 0 if a client sent them
 
 
 class Row(Struct, frozen=True, array_like=True):
     at: int
-    end: int  #: bytes of the stream's items up to this row's last, with those that are gone
+    end: int  #: bytes of all items of the stream up to this row's last, including deleted ones
     items: tuple[bytes, ...]
     function: str = ""
     hops: int = 0
@@ -41,30 +41,30 @@ class Row(Struct, frozen=True, array_like=True):
 
 
 class Lines:
-    """Streams go by the names that ``groups.stream_name`` gives them."""
+    """Lines by stream, named as ``groups.stream_name`` returns."""
 
     def __init__(self, store: Store, now: Callable[[], float], limit: int) -> None:
         self._logs = RowLogs(store, TABLE, Row, now)
         self._limit = limit
-        # By streams, in the bytes that ``Row.end`` counts:
-        self._begins: dict[str, int] = {}  #: where what is kept begins
-        self._seen: dict[str, int] = {}  #: where what is on disk ends
-        self._ends: dict[str, int] = {}  #: where the next row begins, behind those on their way to disk
-        self._coming = 0  #: bytes of these
+        # Positions by stream, in bytes as ``Row.end`` counts them:
+        self._begins: dict[str, int] = {}  #: beginning of the stored rows
+        self._stored: dict[str, int] = {}  #: end of the rows on disk
+        self._ends: dict[str, int] = {}  #: beginning of the next row, behind rows that are being written
+        self._writing = 0  #: bytes of rows that are being written
         self._loading = anyio.Lock()
-        self.pressed = asyncio.Event()  #: set when more than half of the room is in use
+        self.half_full = asyncio.Event()  #: set when more than half of the space is used
 
     async def load(self) -> None:
         for name in await self._logs.names():
-            await self.know(name)
+            await self.open(name)
 
-    async def know(self, stream: str) -> None:
-        """Needed before anything else is asked of a stream."""
+    async def open(self, stream: str) -> None:
+        """Load a stream. Must be called before any other method for the stream."""
         async with self._loading:
             if not self._logs.is_loaded(stream):
                 found = await self._logs.load(stream)
                 self._begins[stream] = found[0].end - found[0].size if found else 0
-                self._ends[stream] = self._seen[stream] = found[1].end if found else 0
+                self._ends[stream] = self._stored[stream] = found[1].end if found else 0
 
     @property
     def streams(self) -> Sequence[str]:
@@ -72,77 +72,77 @@ class Lines:
 
     @property
     def size(self) -> int:
-        return sum(self._seen.values()) - sum(self._begins.values()) + self._coming
+        return sum(self._stored.values()) - sum(self._begins.values()) + self._writing
 
     def end(self, stream: str) -> int:
-        """Where what can be read ends, in bytes."""
-        return self._seen[stream]
+        """Return the end of the readable rows, in bytes."""
+        return self._stored[stream]
 
     def span(self, stream: str) -> tuple[int, int]:
-        """The number of the first row that may be read, and of the next one to come."""
+        """Return the number of the first readable row, and that of the next row."""
         return self._logs.span(stream)
 
     async def append(self, written: Sequence[Written]) -> None:
-        """All in one transaction. Raises Overloaded if there is no room."""
+        """Store lines in one transaction. Raises Overloaded if there is no space."""
         for one in written:
-            await self.know(one.stream)
+            await self.open(one.stream)
         size = sum(len(item) for one in written for item in one.items)
         self._admit(size)
         rows = [(one.stream, self._row(one, items)) for one in written for items in _chunks(one.items)]
-        self._coming += size
+        self._writing += size
         try:
             await self._logs.append(rows)
-            self._seen.update((stream, row.end) for stream, row in rows)
+            self._stored.update((stream, row.end) for stream, row in rows)
         finally:
-            self._coming -= size
-            if not self._coming:  # what failed leaves no gap
-                self._ends.update((stream, self._seen[stream]) for stream, _ in rows)
+            self._writing -= size
+            if not self._writing:  # close the gap that a failed write leaves
+                self._ends.update((stream, self._stored[stream]) for stream, _ in rows)
         if self.size > self._limit // 2:
-            self.pressed.set()
+            self.half_full.set()
 
     async def read(self, stream: str, position: int, max_bytes: int) -> tuple[list[Row], int]:
-        """Rows from there on, at least one if there is one; and where to go on."""
+        """Return rows from a position, at least one if one exists, and the next position."""
         rows, position = await self._logs.read(stream, position, max_bytes)
         return [row for _, row in rows], position
 
     async def seek(self, stream: str, moment: int) -> int:
-        """The number of the first row from this time (milliseconds) on."""
+        """Return the number of the first row that is not older than ``moment`` (milliseconds)."""
         return await self._logs.seek(stream, moment)
 
     async def grown(self, stream: str, end: int) -> None:
-        """Return once so much can be read."""
-        while self._seen[stream] < end:
+        """Wait until the readable rows reach ``end`` bytes."""
+        while self._stored[stream] < end:
             await self._logs.news(stream).wait()
 
     async def expire(self, stream: str, moment: int) -> None:
         await self._cut(stream, await self.seek(stream, moment))
 
     async def make_room(self, needed: Callable[[str], int | None]) -> None:
-        """Drop what comes before the row that is still needed of each stream; None: nothing is."""
-        self.pressed.clear()
+        """Delete the rows of each stream before the one that ``needed`` returns; all rows for None."""
+        self.half_full.clear()
         for stream in self.streams if self.size > self._limit // 2 else ():
             reached = needed(stream)
             await self._cut(stream, self.span(stream)[1] if reached is None else reached)
 
     async def drop(self, stream: str) -> None:
-        """All that is kept of it."""
-        await self.know(stream)
+        """Delete all lines of a stream."""
+        await self.open(stream)
         await self._logs.purge(stream)
-        self._begins[stream] = self._seen[stream]
+        self._begins[stream] = self._stored[stream]
 
     def _admit(self, size: int) -> None:
         used = self.size
         if used + size > self._limit:
-            self.pressed.set()
-            room = f"{used} of {self._limit} bytes (plugins.lts.size)"
-            raise Overloaded(f"the log streams hold {room}: functions must take some first", retry_after=5)
+            self.half_full.set()
+            held = f"{used} of {self._limit} bytes (plugins.lts.size)"
+            raise Overloaded(f"the log streams hold {held}: retry after functions have read some", retry_after=5)
 
     def _row(self, written: Written, items: tuple[bytes, ...]) -> Row:
         end = self._ends[written.stream] = self._ends[written.stream] + sum(map(len, items))
         return Row(at=0, end=end, items=items, function=written.function, hops=written.hops)
 
     async def _cut(self, stream: str, position: int) -> None:
-        end = self._seen[stream]
+        end = self._stored[stream]
         rows, _ = await self.read(stream, position, 1)
         self._begins[stream] = rows[0].end - rows[0].size if rows else end
         await self._logs.cut(stream, position)

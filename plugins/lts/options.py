@@ -1,4 +1,4 @@
-"""Which stream an LTS trigger reads (spec triggers_runtime, 1.5)."""
+"""Options of an LTS trigger: the stream that it reads (FunctionGraph API: CreateFunctionTrigger)."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from plugins._shared.fields import Text
 
 class LtsOptions(Struct, frozen=True, kw_only=True):
     log_group_id: Text
-    log_topic_id: Text  #: of the stream
+    log_topic_id: Text  #: id of the stream

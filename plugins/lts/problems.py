@@ -1,4 +1,4 @@
-"""What LTS answers when it refuses: codes of the vendor's list."""
+"""Refusals of LTS with the vendor's error codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which triggers read which streams, and how far they have come."""
+"""Triggers that read streams, and their positions."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
-#: Seconds for which lines are kept for a trigger that stopped: longer than a failed one takes to start again.
+#: Seconds for which lines are kept for a stopped trigger. Longer than the restart of a failed source takes.
 MAX_WAIT = 600.0
 
 
 class Reader(Struct, kw_only=True, eq=False):
     stream: str
     function: str  #: package:name
-    position: int = 0  #: number of the row that is read next
+    position: int = 0  #: number of the next row
     left_at: float | None = None
 
 
 class Readers:
-    """Those that are gone count for a while, as nobody tells whether they come back."""
+    """Readers by trigger. A stopped reader counts for ``MAX_WAIT`` seconds, since it may start again."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._readers: dict[str, Reader] = {}  #: by trigger
+        self._readers: dict[str, Reader] = {}  #: keyed by trigger
 
     @contextmanager
     def reading(self, trigger_id: str, stream: str, function: str) -> Iterator[Reader]:
@@ -34,13 +34,13 @@ class Readers:
             reader.left_at = self._now()
 
     def listens(self, stream: str, function: str) -> bool:
-        """Whether what a function writes there reaches another one."""
+        """Return whether a trigger of another function reads the stream to which ``function`` writes."""
         return any(
             one.stream == stream and one.function != function and one.left_at is None for one in self._readers.values()
         )
 
     def needed(self, stream: str) -> int | None:
-        """The first row that somebody has not read; None if nobody reads."""
+        """Return the number of the first row that some reader still needs; None if the stream has no readers."""
         late = self._now() - MAX_WAIT
         self._readers = {key: one for key, one in self._readers.items() if one.left_at is None or one.left_at > late}
         return min((one.position for one in self._readers.values() if one.stream == stream), default=None)

@@ -1,4 +1,4 @@
-"""How the log service answers, and how it refuses."""
+"""Replies of the log service's API, with its refusals."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def _refuse(status: int, problem: str) -> LtsProblem:
 
 
 def _problem(problem: LtsProblem) -> PushReply:
-    # The first is how what takes lines says it, the others how the rest does.
-    told = {"errorCode": problem.code, "error_code": problem.code, "error_msg": problem.message}
-    return PushReply(status=problem.status, body=msgspec.json.encode(told))
+    # The operations that accept lines use errorCode, all others error_code and error_msg.
+    body = {"errorCode": problem.code, "error_code": problem.code, "error_msg": problem.message}
+    return PushReply(status=problem.status, body=msgspec.json.encode(body))

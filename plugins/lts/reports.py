@@ -1,4 +1,4 @@
-"""Lines that are sent: checked, made into items, and on disk when they are answered (spec triggers_runtime, 3.4)."""
+"""API that accepts lines, at the vendor's paths. Lines are on disk before the request is answered."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from plugins.lts.lines import Lines, Written
 from plugins.lts.replies import answered
 
 HEAD = "v2/lts"
-#: What a sender may say of itself by labels, each in one of these spellings.
+#: Labels by which a sender describes itself, in the accepted spellings.
 _HOST, _IP, _PATH = ("host_name", "hostName"), ("ip", "hostIP", "host_ip"), ("path", "pathFile", "path_file")
-_LONGEST = 255  #: characters of one of these
-_TAKEN = {"errorCode": "SVCSTG.ALS.200.200", "error_msg": "Report success.", "result": None}
+_LONGEST = 255  #: characters of such a label
+_ACCEPTED = {"errorCode": "SVCSTG.ALS.200.200", "error_msg": "Report success.", "result": None}
 
 
 class ReportsApi:
@@ -27,8 +27,10 @@ class ReportsApi:
         contents = "lts groups {log_group_id} streams {log_stream_id} tenant contents"
         self.table = Table(
             {
-                f"POST v2 {contents}": Offer(self._take, "LtsSendLogs", body=b.Contents),
-                f"POST v2 {contents} high-accuracy": Offer(self._take_timed, "LtsSendTimedLogs", body=b.TimedContents),
+                f"POST v2 {contents}": Offer(self._accept, "LtsSendLogs", body=b.Contents),
+                f"POST v2 {contents} high-accuracy": Offer(
+                    self._accept_timed, "LtsSendTimedLogs", body=b.TimedContents
+                ),
             },
             skip=1,
         )
@@ -36,18 +38,18 @@ class ReportsApi:
     async def answer(self, request: PushRequest) -> PushReply:
         return await answered(self.table, request)
 
-    async def _take(self, call: Call) -> Answer:
-        return await self._keep(call, b.read_body(call.request, b.Contents))
+    async def _accept(self, call: Call) -> Answer:
+        return await self._store(call, b.read_body(call.request, b.Contents))
 
-    async def _take_timed(self, call: Call) -> Answer:
-        return await self._keep(call, b.read_body(call.request, b.TimedContents))
+    async def _accept_timed(self, call: Call) -> Answer:
+        return await self._store(call, b.read_body(call.request, b.TimedContents))
 
-    async def _keep(self, call: Call, body: b.Contents | b.TimedContents) -> Answer:
+    async def _store(self, call: Call, body: b.Contents | b.TimedContents) -> Answer:
         group_id, stream_id, _ = call.names
         self._groups.stream(call.project, group_id, stream_id)
         items = list(encoded(self._items(body, call.request.client)))
         await self._lines.append([Written(stream=stream_name(call.project, group_id, stream_id), items=items)])
-        return 200, _TAKEN
+        return 200, _ACCEPTED
 
     def _items(self, body: b.Contents | b.TimedContents, client: str) -> list[Item]:
         labels, uid = b.checked_labels(body.labels), str(uuid.uuid4())

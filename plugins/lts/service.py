@@ -1,4 +1,4 @@
-"""What runs once for all of LTS: the log streams, their API, and the ear for what functions write."""
+"""Service of LTS: the log streams, their API, and the collector of lines that functions write."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from plugins.lts.readers import Reader, Readers
 from plugins.lts.reports import HEAD, ReportsApi
 from plugins.lts.settings import LtsSettings
 
-#: Seconds after which all triggers that there are have said where they stand, so that room may be made.
+#: Seconds after the start by which all existing triggers read; afterwards, rows may be deleted to make room.
 SETTLED = 60.0
-SWEEP = 3600.0  #: seconds between looks at what has been kept long enough
-CALM = 5.0  #: seconds between two times that room is made
+SWEEP = 3600.0  #: seconds between deletions of expired lines
+CALM = 5.0  #: seconds between deletions that make room
 
 DAY = 86_400
 
 
 class LtsService:
-    """To be used once it is ``ready``."""
+    """``PluginService`` of LTS. Usable after ``ready`` is set."""
 
     lines: Lines
     groups: Groups
@@ -36,11 +36,11 @@ class LtsService:
     def __init__(self, settings: LtsSettings) -> None:
         self._settings = settings
         self.ready = asyncio.Event()
-        self._hearing = ExitStack()
-        self._listening = 0  #: triggers
+        self._subscription = ExitStack()
+        self._readers_count = 0
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
-        if not self.ready.is_set():  # else it failed before, and triggers go on with what there is
+        if not self.ready.is_set():  # after a failure, running triggers keep using the loaded streams
             await self._open(context)
         groups = GroupsApi(self.groups, self.lines)
         reports = ReportsApi(self.groups, self.lines, labels=self._settings.labels)
@@ -58,17 +58,17 @@ class LtsService:
 
     @contextmanager
     def reading(self, context: PluginContext, trigger_id: str, stream: str, function: str) -> Iterator[Reader]:
-        """Within this, a trigger reads a stream, and functions are heard."""
-        if not self._listening:
-            self._hearing.enter_context(context.logs.subscribed(self._function_log.hear))
-        self._listening += 1
+        """Register a trigger that reads a stream. Lines of functions are collected while any trigger reads."""
+        if not self._readers_count:
+            self._subscription.enter_context(context.logs.subscribed(self._function_log.collect))
+        self._readers_count += 1
         try:
             with self._readers.reading(trigger_id, stream, function) as reader:
                 yield reader
         finally:
-            self._listening -= 1
-            if not self._listening:
-                self._hearing.close()
+            self._readers_count -= 1
+            if not self._readers_count:
+                self._subscription.close()
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -90,6 +90,6 @@ class LtsService:
 
     async def _make_room_often(self) -> None:
         while True:
-            await self.lines.pressed.wait()
+            await self.lines.half_full.wait()
             await self.lines.make_room(self._readers.needed)
             await anyio.sleep(CALM)

@@ -1,8 +1,9 @@
-"""The source of LTS: lines of one stream, gathered by size and time, from where the trigger's cursor stands.
+"""Source of LTS: lines of one stream from the trigger's cursor on, in batches by size and time.
 
-What is sent is on disk when it is answered, and the cursor moves with the requests made from it: each line reaches the
-function once, also when the engine is killed. A new trigger takes what comes from when it was made. While it is
-disabled its lines are kept, as long as the stream keeps them and room is left; when lines are lost, the log says so.
+Lines are on disk before their request is answered, and the cursor is stored in one transaction with the accepted
+requests. So each line reaches the function once, even if the engine is killed. A new trigger starts with lines that are
+received after its creation. While it is disabled, lines are kept for the stream's retention if space permits; lost
+lines cause a warning in the log.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class LtsTrigger:
         group, topic = self._options.log_group_id, self._options.log_topic_id
         urn = parse_urn(context.function, region=context.plugin.region, project=context.project)
         stream = stream_name(context.project, group, topic)
-        await service.lines.know(stream)
+        await service.lines.open(stream)
         with service.reading(context.plugin, context.trigger_id, stream, f"{urn.package}:{urn.name}") as reader:
             envelope = Envelope(
                 owner=context.project,
@@ -50,49 +51,49 @@ class LtsTrigger:
             task_status.started()
             if not service.groups.has(context.project, group, topic):
                 context.report_problem(
-                    "nobody has made this log stream: only functions whose log_config names it write there"
+                    "this log stream was not created here: only functions with its id in log_config write to it"
                 )
             await reading.follow()
 
 
 class _Reading:
-    """One run."""
+    """Single run of a trigger."""
 
     def __init__(self, context: TriggerContext, lines: Lines, reader: Reader, envelope: Envelope) -> None:
         self._context, self._lines, self._reader, self._envelope = context, lines, reader, envelope
         self._settings: LtsSettings = context.plugin.settings
-        self._end = 0  #: where what was read ends, in bytes
+        self._end = 0  #: end of the rows that were read, in bytes
 
     async def begin(self) -> None:
-        kept = self._context.cursors.get(self._reader.stream)
-        if kept is not None:
+        cursor = self._context.cursors.get(self._reader.stream)
+        if cursor is not None:
             _, next_ = self._lines.span(self._reader.stream)
-            self._reader.position = min(int(kept), next_)  # beyond the end if the stream was emptied
+            self._reader.position = min(int(cursor), next_)  # a cursor is beyond the end if the stream was emptied
         else:
             since = int(self._context.since * 1000)
-            await self._take([], await self._lines.seek(self._reader.stream, since))
+            await self._accept([], await self._lines.seek(self._reader.stream, since))
 
     async def follow(self) -> None:
-        """Until cancelled."""
+        """Accept lines until cancelled."""
         stream = self._reader.stream
         while True:
             await self._lines.grown(stream, self._end + 1)
             with anyio.move_on_after(self._settings.batch_wait):
                 await self._lines.grown(stream, self._end + self._settings.batch_size)
-            end, position = self._lines.end(stream), self._kept()
+            end, position = self._lines.end(stream), self._next_position()
             rows, position = await self._lines.read(stream, position, BATCH_BYTES)
             if rows:
-                await self._take(rows, position)
+                await self._accept(rows, position)
             self._end = rows[-1].end if rows else end
 
-    async def _take(self, rows: Sequence[Row], position: int) -> None:
+    async def _accept(self, rows: Sequence[Row], position: int) -> None:
         others = [row for row in rows if row.function != self._reader.function]
         await self._context.accept_batch(list(self._envelope.events(others)), {self._reader.stream: b"%d" % position})
         self._reader.position = position
 
-    def _kept(self) -> int:
-        """Where to read on."""
+    def _next_position(self) -> int:
+        """Return the position to read from: the reader's, or the earliest one if rows before it were deleted."""
         earliest, _ = self._lines.span(self._reader.stream)
         if self._reader.position < earliest:
-            log.warning("lines are lost: they were kept too short", trigger=self._context.trigger_id)
+            log.warning("lines are lost: they were deleted before they were read", trigger=self._context.trigger_id)
         return max(self._reader.position, earliest)

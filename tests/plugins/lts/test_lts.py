@@ -211,9 +211,9 @@ async def test_bodies_may_be_packed(tmp_path: Path) -> None:
     [
         ("gzip", gzip.compress(b" " * (bodies.LIMIT + 1)), "when it is unpacked"),
         ("gzip", gzip.compress(b"{}" * 100, mtime=0)[:-9], "ends too early"),
-        ("gzip", b"plain", "no gzip"),
+        ("gzip", b"plain", "not valid gzip"),
         ("snappy", bytes(snappy.compress_raw(b" " * (bodies.LIMIT + 1))), "when it is unpacked"),
-        ("snappy", b"\xff\xff", "no snappy"),
+        ("snappy", b"\xff\xff", "not a valid snappy"),
         ("br", b"x", "gzip or snappy"),
         ("", b"no json", "malformed"),
         ("", b'{"contents": ["a"]}', "log_time_ns"),

@@ -155,8 +155,8 @@ async def test_lines_wait_in_memory_for_room_up_to_a_bound(tmp_path: Path, monke
             one.write("later")
             await one.has("0" * 300, "later")
 
-        passed_over = [line for line in logs if "passed over" in line["event"]]
-        assert [line.get("lines") for line in passed_over] == [None, 4]
+        dropped = [line for line in logs if "dropp" in line["event"]]
+        assert [line.get("lines") for line in dropped] == [None, 4]
 
 
 async def test_what_waits_is_written_when_the_engine_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
