@@ -1,7 +1,7 @@
 """Lines that functions write, added to their log streams if a trigger of another function reads these.
 
-Lines wait in memory for a quarter of a second, and while the streams are full. They are lost if the engine is killed
-meanwhile. More than ``WAITING`` bytes are dropped, newest first, with an error in the engine's log. After they are
+Lines wait in memory for a quarter of a second, and while the streams are full. Buffered lines are lost if the engine is
+killed. More than ``WAITING`` bytes are dropped, newest first, with an error in the engine's log. After they are
 written, they are as durable as lines that clients send.
 
 Loops are prevented as follows:

@@ -1,11 +1,11 @@
-"""SMN, the message service: messages of a topic call functions, and outcomes become messages."""
+"""SMN, the message service: messages of a topic call functions, and outcomes are published as messages."""
 
 from __future__ import annotations
 
 from engine import Plugin, TriggerRules
 from plugins.smn.destination import SmnDestination, SmnParam
-from plugins.smn.options import SmnOptions, shown
-from plugins.smn.service import SmnService, known, standing
+from plugins.smn.options import SmnOptions, reply_fields
+from plugins.smn.service import SmnService, on_registered, runtime_fields
 from plugins.smn.settings import SmnSettings
 from plugins.smn.source import SmnTrigger
 
@@ -22,8 +22,8 @@ plugin = Plugin(
         may_disable=False,
         start_before_stop=True,
         unique=("topic_urn",),
-        reply_fields=shown,
-        runtime_fields=standing,
-        on_registered=known,
+        reply_fields=reply_fields,
+        runtime_fields=runtime_fields,
+        on_registered=on_registered,
     ),
 )

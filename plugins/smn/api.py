@@ -1,7 +1,7 @@
-"""The API of the embedded topics, at the vendor's own paths.
+"""API of the embedded topics at the vendor's paths.
 
-Subscribers are functions, by their triggers: those for addresses of people and HTTP are refused, as are templates,
-tags, policies and the like. A publication with an ``Idempotency-Key`` may be sent again: it calls nothing twice.
+Only functions can subscribe, by their triggers. Subscriptions of e-mail, SMS and HTTP addresses are refused, as are
+templates, tags and policies. A publication with an ``Idempotency-Key`` can be repeated: it calls no function twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from plugins.smn.topics import Topic, Topics
 T = TypeVar("T")
 
 HEAD = "v2/notifications"
-#: Bytes of a body: the longest message, escaped, and the rest of it.
+#: Bytes of a body: the longest message in escaped form, and the other fields.
 LIMIT = 2 << 20
 CONFIRMED = 1
 
@@ -115,12 +115,12 @@ class SmnApi:
 
     async def _subscribe(self, call: Call) -> Answer:
         self._topics.find(call.project, call.names[0])
-        hint = "Functions subscribe by an SMN trigger; other subscribers are not served: use the destination WEBHOOK"
+        hint = "Functions subscribe by an SMN trigger; other subscribers are not supported: use the destination WEBHOOK"
         raise bad_request(f"Parameter: Protocol is invalid. {hint}", "SMN.0011")
 
     async def _unsubscribe(self, call: Call) -> Answer:
         raise bad_request(
-            "Parameter: SubscriptionUrn is invalid. Delete the SMN trigger that it stands for", "SMN.0014"
+            "Parameter: SubscriptionUrn is invalid. Delete the SMN trigger of this subscription instead", "SMN.0014"
         )
 
     async def _list_of_topic(self, call: Call) -> Answer:

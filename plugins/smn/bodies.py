@@ -1,4 +1,4 @@
-"""Bodies and queries that the embedded topics' API takes (the vendor's SDK, huaweicloudsdksmn v2)."""
+"""Bodies and queries of the embedded topics' API, as the vendor's SDK sends them (huaweicloudsdksmn v2)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from plugins.smn.problems import SmnProblem, bad_request
 
 SUBJECT_LIMIT = 512  #: bytes
 MESSAGE_LIMIT = 256 << 10  #: bytes
-LONGEST = 86_400  #: seconds that a message may be kept
-#: How a message with a structure, or one for some protocols only, names functions.
+LONGEST = 86_400  #: maximum of ``time_to_live`` in seconds
+#: Protocols that stand for functions in ``message_structure`` and in attributes of type PROTOCOL.
 PROTOCOLS = ("functionstage", "functiongraph")
 
 TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,254}\Z")]
@@ -64,18 +64,18 @@ class Publish(Struct, frozen=True, kw_only=True):
     message_attributes: list[Attribute] | None = None
 
     def check(self) -> None:
-        """Raises SmnProblem."""
+        """Raise SmnProblem unless subject, template and life time are valid."""
         if len((self.subject or "").encode()) > SUBJECT_LIMIT:
             raise SmnProblem(403, "SMN.0008", f"Parameter: Subject is invalid. It may have {SUBJECT_LIMIT} bytes")
         if self.message_template_name and not self.message_structure:
-            hint = "The embedded topics keep no templates: send message or message_structure"
+            hint = "Embedded topics have no templates: send message or message_structure"
             raise bad_request(f"Parameter: message_template_name is invalid. {hint}", "SMN.0032")
         life = str(self.time_to_live or LONGEST)
         if not (life.isascii() and life.isdigit() and len(life) <= 5 and 0 < int(life) <= LONGEST):
             raise bad_request(f"Parameter: time_to_live is invalid. It may be 1 to {LONGEST} seconds")
 
     def text(self) -> str:
-        """What functions get. Raises SmnProblem."""
+        """Return the message for functions. Raises SmnProblem if it is invalid."""
         text = self._structured(self.message_structure) if self.message_structure else self.message or ""
         if not 0 < len(text.encode()) <= MESSAGE_LIMIT:
             raise SmnProblem(403, "SMN.0009", f"Parameter: Message is invalid. It must have 1 to {MESSAGE_LIMIT} bytes")
@@ -88,7 +88,7 @@ class Publish(Struct, frozen=True, kw_only=True):
 
     @property
     def calls(self) -> bool:
-        """Whether functions are among the protocols that it is for."""
+        """True if the message is for functions, by its attributes of type PROTOCOL."""
         chosen = [one.value for one in self.message_attributes or () if one.type == "PROTOCOL"]
         return all(any(protocol in value for protocol in PROTOCOLS) for value in chosen)
 

@@ -1,7 +1,7 @@
-"""Destination SMN: each outcome is a message of a topic, here or at the endpoint.
+"""Destination SMN: each outcome is a message of a topic, embedded or at the remote endpoint.
 
-At least once: one that comes twice has the same ``request_context.request_id``, and here also the same message id, so
-that it calls no function twice.
+Delivery is at least once. Messages of a repeated outcome have the same ``request_context.request_id``; in embedded
+topics they also have the same message id, so that they call no function twice.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class SmnDestination:
 
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         service: SmnService = context.plugin.service
-        said = context_of(record)
-        project = parse_urn(said.function_urn, region="", project="").project
-        subject, key = f"{pending.condition} of {said.function_urn}", f"{said.request_id}-{pending.delivery_id}"
+        outcome = context_of(record)
+        project = parse_urn(outcome.function_urn, region="", project="").project
+        subject, key = f"{pending.condition} of {outcome.function_urn}", f"{outcome.request_id}-{pending.delivery_id}"
         publisher = await service.publisher()
         if not isinstance(publisher, Endpoint):
             await publisher.publish(project, self._topic, record.decode(), subject=subject, key=key, hops=context.hop())

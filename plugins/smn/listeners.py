@@ -1,4 +1,4 @@
-"""The triggers that there are: which functions a message is for, and whether their subscriptions are confirmed."""
+"""Triggers as subscribers of topics, and whether their subscriptions to remote topics are confirmed."""
 
 from __future__ import annotations
 
@@ -13,54 +13,56 @@ from plugins.smn.message import Message, event_json
 TABLE = "subscriptions"
 CONFIRMED, UNCONFIRMED = "Confirmed", "Unconfirmed"
 
-#: Project and name of a topic of the engine's; empty for what is no URN of one.
-Place = tuple[str, ...]
+#: project and name of an embedded topic; empty for a text that is not a topic's URN
+TopicKey = tuple[str, ...]
 
 
-def place_of(urn: str) -> Place:
-    """A URN's region is taken as it comes: the engine has one."""
+def key_of(urn: str) -> TopicKey:
+    """Return project and name in a topic's URN. Any region is accepted, since the engine has only one."""
     parts = urn.split(":")
     return (parts[3], parts[4]) if len(parts) == 5 and parts[:2] == ["urn", "smn"] else ()
 
 
 class Listener(Struct, frozen=True, kw_only=True, eq=False):
-    """One trigger."""
+    """Trigger that is subscribed to a topic."""
 
     topic_urn: str
     sink: EventSink
 
     def event(self, message: Message, hops: int = 0) -> Event:
-        """A message that comes again calls the function once."""
+        """Return the event of a message. Its idempotency key makes repeated messages call the function once."""
         key = f"smn:{self.sink.trigger_id}:{message.message_id}"
         return Event(payload=event_json(message, self.sink.function), idempotency_key=key, hops=hops)
 
 
 class Listeners:
+    """Registered triggers by topic, and the stored confirmations of subscriptions."""
+
     def __init__(self) -> None:
-        self._known: set[str] = set()  #: ids of triggers
-        self._by_place: dict[Place, list[Listener]] = {}
-        self._confirmed: set[str] = set()  #: ids of triggers that topics elsewhere push to
+        self._registered: set[str] = set()  #: ids of triggers
+        self._by_topic: dict[TopicKey, list[Listener]] = {}
+        self._confirmed: set[str] = set()  #: ids of triggers with a confirmed subscription to a remote topic
 
     @contextmanager
-    def heard(self, listener: Listener) -> Iterator[None]:
-        """Messages reach a trigger."""
-        key, place = listener.sink.trigger_id, place_of(listener.topic_urn)
-        of_topic = self._by_place.setdefault(place, [])
-        self._known.add(key)
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Register a trigger for messages while the block is entered."""
+        trigger_id, topic = listener.sink.trigger_id, key_of(listener.topic_urn)
+        of_topic = self._by_topic.setdefault(topic, [])
+        self._registered.add(trigger_id)
         of_topic.append(listener)
         try:
             yield
         finally:
             of_topic.remove(listener)
             if not of_topic:
-                del self._by_place[place]
-            self._known.discard(key)
+                del self._by_topic[topic]
+            self._registered.discard(trigger_id)
 
-    def of_topic(self, place: Place) -> Sequence[Listener]:
-        """Those of the topic's own project."""
-        return [one for one in self._by_place.get(place, ()) if one.sink.project == place[0]]
+    def of_topic(self, topic: TopicKey) -> Sequence[Listener]:
+        """Return the subscribers of the topic's own project."""
+        return [one for one in self._by_topic.get(topic, ()) if one.sink.project == topic[0]]
 
-    # --- subscriptions to topics elsewhere ------------------------------------------------------------------
+    # --- subscriptions to remote topics ---------------------------------------------------------------------
 
     async def load(self, store: Store) -> None:
         after = ""
@@ -71,7 +73,8 @@ class Listeners:
     def is_confirmed(self, trigger_id: str) -> bool:
         return trigger_id in self._confirmed
 
-    async def note(self, store: Store, trigger_id: str, confirmed: bool) -> None:
+    async def set_confirmed(self, store: Store, trigger_id: str, confirmed: bool) -> None:
+        """Store whether a subscription is confirmed."""
         if confirmed is self.is_confirmed(trigger_id):
             return
         if confirmed:
@@ -82,6 +85,6 @@ class Listeners:
             self._confirmed.discard(trigger_id)
 
     async def forget_others(self, store: Store) -> None:
-        """What is not known of by now is gone."""
-        for trigger_id in sorted(self._confirmed - self._known):
-            await self.note(store, trigger_id, False)
+        """Delete the confirmations of triggers that no longer exist."""
+        for trigger_id in sorted(self._confirmed - self._registered):
+            await self.set_confirmed(store, trigger_id, False)

@@ -1,4 +1,4 @@
-"""A message of a topic, and the event that it becomes (spec triggers_runtime, 1.2)."""
+"""Message of a topic, and its event (FunctionGraph's documented SMN event)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ class Message(Struct, frozen=True, kw_only=True):
     topic_urn: str
     message_id: str
     message: str
-    timestamp: str  #: of its publication, in ISO 8601
+    timestamp: str  #: time of publication in ISO 8601
     subject: str = ""
-    attributes: Mapping[str, Any] | None = None  #: type and value, by name
+    attributes: Mapping[str, Any] | None = None  #: type and value of each, keyed by name
 
 
 def event_json(message: Message, function: str) -> bytes:
-    """For the function with this URN, with version or alias. The same message gives the same event."""
+    """Return the event for a function, given by its URN with version or alias.
+
+    The result depends only on the arguments, so a repeated message has the same event.
+    """
     request_id = uuid.uuid5(uuid.NAMESPACE_URL, f"{message.topic_urn}/{message.message_id}")
     body = {
         "topic_urn": message.topic_urn,
@@ -34,7 +37,7 @@ def event_json(message: Message, function: str) -> bytes:
         "message_id": message.message_id,
         "subject": message.subject,
     }
-    # What a function is subscribed with is its own URN.
+    # Functions subscribe with their own URN.
     record = {"event_version": "1.0", "smn": body, "event_subscription_urn": function, "event_source": "smn"}
     event = {
         "record": [record],
@@ -46,9 +49,9 @@ def event_json(message: Message, function: str) -> bytes:
 
 
 def moment(timestamp: str) -> float:
-    """Raises ValueError."""
-    read = datetime.fromisoformat(timestamp)
-    return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+    """Return a timestamp in seconds. Raises ValueError."""
+    parsed = datetime.fromisoformat(timestamp)
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
 def timestamp_of(moment: float) -> str:
@@ -56,5 +59,5 @@ def timestamp_of(moment: float) -> str:
 
 
 def _date(timestamp: str) -> str:
-    """As JavaScript's ``Date.toString()`` has it, in UTC."""
+    """Return a time as JavaScript's ``Date.toString()`` does, in UTC."""
     return datetime.fromtimestamp(moment(timestamp), UTC).strftime("%a %b %d %Y %H:%M:%S GMT+0000 (UTC)")

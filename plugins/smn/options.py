@@ -1,4 +1,4 @@
-"""What an SMN trigger is told: the topic (spec triggers_runtime, 1.2)."""
+"""Options of an SMN trigger: the topic (FunctionGraph API: CreateFunctionTrigger)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from plugins._shared.fields import Text
 
 
 class SmnOptions(Struct, frozen=True, kw_only=True):
-    topic_urn: Text  #: also the ARN of a topic of SNS
+    topic_urn: Text  #: URN, or the ARN of an SNS topic
 
 
-def shown(options: SmnOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
-    """Where topics elsewhere push to: who knows it is the only one whose subscription counts."""
+def reply_fields(options: SmnOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
+    """Return the path to which remote topics push. Only senders that have it can confirm a subscription."""
     return {"path": f"/triggers/smn/{trigger_id}"}

@@ -1,4 +1,4 @@
-"""What SMN answers when it refuses: a status, and a code of the vendor's list."""
+"""Refusals of SMN: HTTP status and the vendor's error code."""
 
 from __future__ import annotations
 

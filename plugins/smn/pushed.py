@@ -1,6 +1,6 @@
-"""Reads what topics elsewhere push: messages of SMN (spec triggers_runtime, 3.1), and of SNS, its near relative.
+"""Parser of messages that remote topics push, in the format of SMN or of SNS.
 
-Headers are not signed, so they tell nothing; nor are attributes, so they are left out.
+Headers and attributes are not covered by the signature, so headers are ignored and attributes are left out.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from engine import InvalidField
 from plugins.smn.message import Message, moment
 
 Kind = Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"]
-#: By which a message was signed; empty: by that of the certificate.
+#: digest of a message's signature; empty: that of the certificate
 Digest = Literal["", "sha1", "sha256"]
 
 
 class Pushed(Struct, frozen=True, kw_only=True):
-    """A message whose signature is still to be checked."""
+    """Message with a signature that is not checked yet."""
 
     kind: Kind
     message: Message
-    subscribe_url: str  #: of confirmations
+    subscribe_url: str  #: only in confirmations
     signed: bytes  #: the text that was signed
     signature: bytes
     certificate_url: str
@@ -44,12 +44,14 @@ class _Push(Struct, frozen=True, kw_only=True):
     signing_cert_url: str
     subject: str | None = None
     subscribe_url: str | None = None
-    token: str | None = None  #: of SNS
+    token: str | None = None  #: only in messages of SNS
 
 
 class _Dialect(Struct, frozen=True, kw_only=True):
-    names: Mapping[str, str]  #: of a message's fields, as the sender has them, and ours
-    digests: Mapping[str, Digest]  #: by the version of the signature
+    """Format of one service's messages."""
+
+    names: Mapping[str, str]  #: fields of ``_Push``, keyed by the sender's names
+    digests: Mapping[str, Digest]  #: keyed by the version of the signature
 
 
 _SMN = _Dialect(names={name: name for name in _Push.__struct_fields__ if name != "token"}, digests={"v1": "", "V1": ""})
@@ -69,17 +71,17 @@ _SNS = _Dialect(
     },
     digests={"1": "sha1", "2": "sha256"},
 )
-#: What is signed of a notification, and of the two confirmations.
+#: Signed fields of a notification, and of both confirmations.
 _NOTE = frozenset({"message", "message_id", "subject", "timestamp", "topic_urn", "type"})
 _CONFIRMATION = frozenset({"message", "message_id", "subscribe_url", "timestamp", "token", "topic_urn", "type"})
 
 
 def read_push(body: bytes) -> Pushed:
-    """Raises InvalidField."""
+    """Return the message in a body. Raises InvalidField."""
     try:
-        told = msgspec.json.decode(body, type=dict[str, Any])
-        dialect = _SNS if "TopicArn" in told else _SMN
-        found = {ours: told[name] for name, ours in dialect.names.items() if name in told}
+        sent = msgspec.json.decode(body, type=dict[str, Any])
+        dialect = _SNS if "TopicArn" in sent else _SMN
+        found = {ours: sent[name] for name, ours in dialect.names.items() if name in sent}
         push = msgspec.convert(found, _Push)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         start = body[:80].decode(errors="replace")
@@ -90,7 +92,7 @@ def read_push(body: bytes) -> Pushed:
 def _pushed(push: _Push, dialect: _Dialect) -> Pushed:
     digest = dialect.digests.get(push.signature_version)
     if digest is None:
-        raise InvalidField("signature_version", push.signature_version, f"known are {', '.join(dialect.digests)}")
+        raise InvalidField("signature_version", push.signature_version, f"must be one of {', '.join(dialect.digests)}")
     try:
         moment(push.timestamp)
     except (ValueError, OverflowError):
@@ -117,7 +119,7 @@ def _pushed(push: _Push, dialect: _Dialect) -> Pushed:
 
 
 def _signed(push: _Push, dialect: _Dialect) -> bytes:
-    """Names and values by turns, a line each, in the order of the sender's names; without what is empty."""
+    """Return the signed text: name and value of each non-empty field on lines, sorted by the sender's names."""
     wanted = _NOTE if push.type == "Notification" else _CONFIRMATION
     pairs = [
         (name, value)
@@ -125,7 +127,7 @@ def _signed(push: _Push, dialect: _Dialect) -> bytes:
         if ours in wanted and (value := getattr(push, ours))
     ]
     for name, value in pairs:
-        # A line break within another value would let a text pass for that of another message.
+        # With a line break in another value, two different messages could have the same signed text.
         if name.lower() != "message" and "\n" in value:
             raise InvalidField(name, value, "must be one line")
     return "".join(f"{name}\n{value}\n" for name, value in pairs).encode()

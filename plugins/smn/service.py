@@ -1,5 +1,5 @@
-"""What runs once for all of SMN: the embedded topics and their API, or the client of an endpoint elsewhere; and what
-tells whether pushed messages may be believed."""
+"""Service of SMN: the embedded topics and their API, or the client of a remote endpoint; and the verifier of pushed
+messages."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ from plugins.smn.settings import SmnSettings
 from plugins.smn.signatures import Verifier, check_library
 from plugins.smn.topics import Topics
 
-#: Seconds after which all triggers that there are have begun to listen.
+#: Seconds after the start by which all existing triggers are registered.
 SETTLED = 60.0
 
 
 class SmnService:
-    def __init__(self, settings: SmnSettings, fetch: Callable[[str], Awaitable[bytes]] | None = None) -> None:
-        """``fetch`` gets certificates in another way than from where their URLs say.
+    """``PluginService`` of SMN."""
 
-        Raises SettingsError if pushes are to be believed and what checks them is not installed.
+    def __init__(self, settings: SmnSettings, fetch: Callable[[str], Awaitable[bytes]] | None = None) -> None:
+        """Raise SettingsError if pushed messages are accepted, but the library to verify them is not installed.
+
+        ``fetch`` replaces the download of certificates from their URLs.
         """
         self.listeners = Listeners()
         self._settings, self._http = settings, HttpService(settings.timeout, settings.ca_file)
-        self._believes = bool(settings.hosts or settings.private_hosts or fetch)
-        if self._believes:
+        self._accepts_pushes = bool(settings.hosts or settings.private_hosts or fetch)
+        if self._accepts_pushes:
             check_library()
         self._fetcher = Fetcher(self._http, settings.hosts, settings.private_hosts)
         self._fetch = fetch or self._fetcher.get
@@ -56,26 +58,26 @@ class SmnService:
                 self._ready.clear()
 
     async def publisher(self) -> Topics | Endpoint:
-        """The embedded topics, or where others are. Waits while the service starts."""
+        """Return the embedded topics, or the remote endpoint, after waiting for the service to start."""
         await self._ready.wait()
         found = self._topics or self._endpoint
         assert found is not None
         return found
 
     async def verify(self, pushed: Pushed) -> None:
-        """Raises Forbidden, Unauthorized, Unavailable."""
+        """Verify the signature of a message. Raises Forbidden, Unauthorized, Unavailable."""
         await self._ready.wait()
         assert self._verifier is not None
-        if not self._believes:
-            raise Forbidden("nobody's pushes are believed here: name hosts of certificates in plugins.smn.hosts")
+        if not self._accepts_pushes:
+            raise Forbidden("pushed messages are not accepted: set plugins.smn.hosts to the hosts of certificates")
         await self._verifier.check(pushed)
 
     async def confirm(self, url: str) -> None:
-        """Raises InvalidField, Unavailable."""
+        """Confirm a subscription. Raises InvalidField, Unavailable."""
         await confirm(self._fetcher, url, "plugins.smn.hosts")
 
     def status(self, topic_urn: str, trigger_id: str, project: str) -> str:
-        """Functions need not confirm that they want the messages of the engine's own topics."""
+        """Return the status of a trigger's subscription. Subscriptions to embedded topics need no confirmation."""
         own = self._topics is not None and self._topics.has(project, topic_urn)
         return CONFIRMED if own or self.listeners.is_confirmed(trigger_id) else UNCONFIRMED
 
@@ -99,10 +101,10 @@ class SmnService:
         await anyio.sleep_forever()
 
 
-def known(service: SmnService, options: SmnOptions, sink: EventSink) -> AbstractContextManager[None]:
-    return service.listeners.heard(Listener(topic_urn=options.topic_urn, sink=sink))
+def on_registered(service: SmnService, options: SmnOptions, sink: EventSink) -> AbstractContextManager[None]:
+    return service.listeners.listening(Listener(topic_urn=options.topic_urn, sink=sink))
 
 
-def standing(service: SmnService, options: SmnOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
+def runtime_fields(service: SmnService, options: SmnOptions, trigger_id: str, urn: str) -> Mapping[str, Any]:
     project = parse_urn(urn, region="", project="").project
     return {"subscription_status": service.status(options.topic_urn, trigger_id, project)}

@@ -1,4 +1,4 @@
-"""``[plugins.smn]``: the embedded topics or a real endpoint, and whose pushes are believed."""
+"""``[plugins.smn]``: embedded topics or a remote endpoint, and the hosts for messages that remote topics push."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from plugins._shared.endpoint import EndpointSettings
 
 
 class SmnSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Without an endpoint, the engine serves topics itself."""
+    """Settings of SMN. Without an endpoint, the engine serves topics itself."""
 
-    #: Where certificates of pushed messages may lie, and confirmations go: public hosts, by https.
+    #: public hosts of certificates and of subscription confirmations; https only
     hosts: tuple[str, ...] = ()
-    #: The same of hosts with private addresses, also by plain http: who can change what they say can forge messages.
+    #: the same with private addresses, or by plain http; an attacker who controls their answers can forge messages
     private_hosts: tuple[str, ...] = ()
-    ca_file: str = ""  #: certificates of authorities that hosts are known by, beside the usual ones
+    ca_file: str = ""  #: certificates of authorities for these hosts, beside the default ones

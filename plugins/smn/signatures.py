@@ -1,6 +1,7 @@
-"""Whether a pushed message comes from where its certificate is served: RSA, PKCS #1 v1.5 (spec triggers_runtime, 3.1).
+"""Verification of pushed messages by the certificate at their URL (RSA with PKCS #1 v1.5, as SMN and SNS sign).
 
-What is trusted is the host that serves the certificate: who issued it, and until when it is good, nobody says.
+Trust is based on the host that serves the certificate. Its issuer and validity period are not checked, since the vendor
+does not document them.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
-KEPT = 64  #: certificates
-LIFE = 3600.0  #: seconds that one is kept
-AT_ONCE = 4  #: that are fetched
+KEPT = 64  #: cached certificates
+LIFE = 3600.0  #: seconds for which a certificate is cached
+AT_ONCE = 4  #: concurrent downloads of certificates
 DIGESTS = ("sha1", "sha256", "sha384", "sha512")
 
 
 class Certificate(Struct, frozen=True, eq=False):
     key: RSAPublicKey
-    digest: str  #: by which it was itself signed
-    until: float
+    digest: str  #: digest of the certificate's own signature
+    until: float  #: end of caching
 
 
 class Verifier:
-    """``fetch`` gets a certificate, and is the one to know which URLs are good."""
+    """Verifier with a cache of certificates. ``fetch`` downloads one, and rejects URLs that are not allowed."""
 
     def __init__(self, fetch: Callable[[str], Awaitable[bytes]], now: Callable[[], float]) -> None:
         self._fetch, self._now = fetch, now
@@ -40,7 +41,7 @@ class Verifier:
         self._fetching = anyio.CapacityLimiter(AT_ONCE)
 
     async def check(self, pushed: Pushed) -> None:
-        """Raises Unauthorized, and what ``fetch`` raises."""
+        """Raise Unauthorized unless the signature matches the message. Raises also what ``fetch`` raises."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
@@ -49,13 +50,13 @@ class Verifier:
         try:
             certificate.key.verify(pushed.signature, pushed.signed, PKCS1v15(), digest)
         except InvalidSignature:
-            raise Unauthorized("the signature does not fit the message") from None
+            raise Unauthorized("the signature does not match the message") from None
 
     async def _certificate(self, url: str) -> Certificate:
         if found := self._find(url):
             return found
         async with self._fetching:
-            if found := self._find(url):  # somebody else has fetched it meanwhile
+            if found := self._find(url):  # fetched by another task meanwhile
                 return found
             found = self._kept[url] = _read(await self._fetch(url), self._now() + LIFE)
             if len(self._kept) > KEPT:
@@ -71,12 +72,12 @@ class Verifier:
 
 
 def check_library() -> None:
-    """Raises SettingsError if signatures cannot be checked here."""
+    """Raise SettingsError if the libraries for signatures are not installed."""
     try:
-        import cryptography  # noqa: F401  (whether it is there)
+        import cryptography  # noqa: F401  (tests the import)
         import httpx  # noqa: F401
     except ImportError as error:
-        hint = "to believe pushed messages needs the extra smn: pip install '.[smn]' in the clone"
+        hint = "verification of pushed messages needs the extra smn: pip install '.[smn]' in the clone"
         raise SettingsError(f"plugins.smn.hosts: {hint} ({error})") from None
 
 
@@ -87,15 +88,15 @@ def _read(content: bytes, until: float) -> Certificate:
     try:
         certificate = load_pem_x509_certificate(content)
         key, digest = certificate.public_key(), certificate.signature_hash_algorithm
-    except Exception as error:  # the library has many ways to say that it cannot read something
-        raise Unauthorized(f"what lies at the URL of the certificate is none: {type(error).__name__}") from None
+    except Exception as error:  # the library raises many types of errors for invalid certificates
+        raise Unauthorized(f"no valid certificate at the certificate's URL: {type(error).__name__}") from None
     if not isinstance(key, RSAPublicKey) or digest is None or digest.name not in DIGESTS:
-        raise Unauthorized(f"the certificate needs an RSA key, and one of {', '.join(DIGESTS)}")
+        raise Unauthorized(f"the certificate must have an RSA key, and a signature with one of {', '.join(DIGESTS)}")
     return Certificate(key, digest.name, until)
 
 
 def _digest(name: str) -> HashAlgorithm:
     from cryptography.hazmat.primitives import hashes
 
-    made: HashAlgorithm = getattr(hashes, name.upper())()
-    return made
+    algorithm: HashAlgorithm = getattr(hashes, name.upper())()
+    return algorithm

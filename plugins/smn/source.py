@@ -1,8 +1,8 @@
-"""The source of SMN: one call for each message of a topic.
+"""Source of SMN: one invocation for each message of a topic.
 
-Messages of the engine's own topics come by their API. Topics elsewhere, of SMN or of SNS, push to the trigger's
-``path``: a message counts if its signature does, its topic is the trigger's, and it is less than a day old, for
-so long the engine knows which it has seen.
+Messages of embedded topics are published through the API. Remote topics of SMN or SNS push to the trigger's ``path``.
+A pushed message is accepted if its signature is valid, its topic is the trigger's, and it is less than a day old. For
+one day the engine recognises repeated messages.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from plugins.smn.pushed import Pushed, read_push
 from plugins.smn.service import SmnService
 
 SKEW = 900.0  #: seconds that a sender's clock may be ahead
-#: Seconds. Together with that, no longer than the engine knows which messages it has seen.
+#: Maximum age in seconds. With SKEW, at most the time for which idempotency keys are stored.
 OLDEST = 86_400.0 - SKEW
-LIMIT = 2 << 20  #: bytes of what is pushed
+LIMIT = 2 << 20  #: bytes of a pushed message
 
 log = structlog.get_logger("functiond.smn")
 
@@ -42,7 +42,7 @@ class SmnTrigger:
                 return PushReply(status=405, headers=((b"allow", b"POST"),))
             pushed = read_push(request.body)
             await self._check(pushed, service, context)
-            return await _take(pushed, service, listener, context)
+            return await _handle(pushed, service, listener, context)
 
         with context.plugin.routes.mount(f"/{context.trigger_id}", answer, limit=LIMIT):
             task_status.started()
@@ -50,28 +50,30 @@ class SmnTrigger:
 
     async def _check(self, pushed: Pushed, service: SmnService, context: TriggerContext) -> None:
         if pushed.message.topic_urn != self._topic:
-            raise Forbidden("the message is of another topic than this trigger's")
+            raise Forbidden("the message is from another topic than this trigger's")
         age = context.plugin.clock.now() - moment(pushed.message.timestamp)
         if age > OLDEST:
-            raise Forbidden("the message is about a day old or older: it may have been taken before")
+            raise Forbidden("the message is about a day old or older: it may be a repetition")
         if age < -SKEW:
             raise Forbidden(f"the message is from {-age:.0f} s in the future: check the clocks of both sides")
         await service.verify(pushed)
 
 
-async def _take(pushed: Pushed, service: SmnService, listener: Listener, context: TriggerContext) -> PushReply:
+async def _handle(pushed: Pushed, service: SmnService, listener: Listener, context: TriggerContext) -> PushReply:
     if pushed.kind == "SubscriptionConfirmation":
         await service.confirm(pushed.subscribe_url)
     if pushed.kind == "UnsubscribeConfirmation":
         log.warning("unsubscribed", trigger=context.trigger_id, topic=listener.topic_urn)
-    await service.listeners.note(context.plugin.store, context.trigger_id, pushed.kind != "UnsubscribeConfirmation")
+    await service.listeners.set_confirmed(
+        context.plugin.store, context.trigger_id, pushed.kind != "UnsubscribeConfirmation"
+    )
     if pushed.kind != "Notification":
         return PushReply()
     return await _accept(context, listener.event(pushed.message))
 
 
 async def _accept(context: TriggerContext, event: Event) -> PushReply:
-    with suppress(IdempotencyConflict):  # who gives an id twice means the same message
+    with suppress(IdempotencyConflict):  # the same id is the same message
         request_id = await context.accept(event)
         return PushReply(body=msgspec.json.encode({"request_id": request_id}))
     return PushReply(body=b'{"duplicate":true}')

@@ -1,4 +1,4 @@
-"""The embedded topics: made, changed and published to here. A message is answered once all its calls are on disk."""
+"""Embedded topics. A publication is answered after all its invocations are on disk."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import PluginContext
-from plugins.smn.listeners import Listener, Listeners, Place, place_of
+from plugins.smn.listeners import Listener, Listeners, TopicKey, key_of
 from plugins.smn.message import Message, timestamp_of
 from plugins.smn.problems import SmnProblem, bad_request, no_topic
 
 TABLE = "topics"
-MOST = 3000  #: of a project
+MOST = 3000  #: topics of a project
 
 
 class Topic(Struct, frozen=True, kw_only=True):
@@ -31,12 +31,12 @@ class Topic(Struct, frozen=True, kw_only=True):
 
 
 class Topics:
-    """To be loaded first."""
+    """Topics of all projects. Must be loaded before use. Methods raise SmnProblem."""
 
     def __init__(self, context: PluginContext, listeners: Listeners) -> None:
         self._store, self._clock, self._region = context.store, context.clock, context.region
         self._listeners = listeners
-        self._topics: dict[Place, Topic] = {}  #: by project and name
+        self._topics: dict[TopicKey, Topic] = {}  #: keyed by project and name
         self._changing = anyio.Lock()
 
     async def load(self) -> None:
@@ -51,28 +51,28 @@ class Topics:
         return f"urn:smn:{self._region}:{topic.project}:{topic.name}"
 
     def of_project(self, project: str) -> Sequence[Topic]:
-        """The newest first."""
+        """Return a project's topics, newest first."""
         own = [topic for (owner, _), topic in self._topics.items() if owner == project]
         return sorted(own, key=lambda topic: (-topic.created_at, topic.name))
 
     def has(self, project: str, urn: str) -> bool:
-        place = place_of(urn)
-        return place[:1] == (project,) and place in self._topics
+        key = key_of(urn)
+        return key[:1] == (project,) and key in self._topics
 
     def find(self, project: str, urn: str) -> Topic:
-        """A URN's region is taken as it comes. Raises SmnProblem."""
-        place = place_of(urn)
-        if not place:
+        """Return the topic with a URN of any region. Raises SmnProblem."""
+        key = key_of(urn)
+        if not key:
             raise bad_request(f"Parameter: TopicUrn is invalid. [{urn[:300]}]")
         if not self.has(project, urn):
             raise no_topic(urn)
-        return self._topics[place]
+        return self._topics[key]
 
     def subscribers(self, topic: Topic) -> Sequence[Listener]:
         return self._listeners.of_topic((topic.project, topic.name))
 
     async def create(self, project: str, name: str, display_name: str) -> tuple[Topic, bool]:
-        """The topic of that name, and whether it is new."""
+        """Return the topic of that name, and whether it was created by this call."""
         async with self._changing:
             if found := self._topics.get((project, name)):
                 return found, False
@@ -87,13 +87,13 @@ class Topics:
                 created_at=now,
                 modified_at=now,
             )
-            await self._keep(topic)
+            await self._save(topic)
             return topic, True
 
     async def rename(self, project: str, urn: str, display_name: str) -> None:
         async with self._changing:
             topic = self.find(project, urn)
-            await self._keep(replace(topic, display_name=display_name, modified_at=self._clock.now()))
+            await self._save(replace(topic, display_name=display_name, modified_at=self._clock.now()))
 
     async def delete(self, project: str, urn: str) -> None:
         async with self._changing:
@@ -113,10 +113,11 @@ class Topics:
         calls: bool = True,
         hops: int = 0,
     ) -> str:
-        """Call all functions of the topic, or none; gives the message's id.
+        """Call all functions of the topic, or none on an error; return the message's id.
 
-        The same ``key`` is the same message, and calls nothing twice. Without ``calls``, it is for others than
-        functions; ``hops`` of them led to it. Raises SmnProblem, and what ``accept`` of triggers raises.
+        Publications with the same ``key`` are the same message, and call no function twice. Without ``calls``, the
+        message is not for functions. ``hops`` is the number of functions that led to it. Raises SmnProblem, and what
+        ``accept`` of triggers raises.
         """
         topic = self.find(project, urn)
         own = self.urn(topic)
@@ -134,6 +135,6 @@ class Topics:
             await first.accept_with(event, others)
         return sent.message_id
 
-    async def _keep(self, topic: Topic) -> None:
+    async def _save(self, topic: Topic) -> None:
         await self._store.write(TABLE, {f"{topic.project}/{topic.name}": msgspec.json.encode(topic)})
         self._topics[topic.project, topic.name] = topic

@@ -204,7 +204,7 @@ async def test_a_confirmation_outlives_the_engine_but_not_its_trigger(tmp_path: 
         parts = place.engine.plugins.of(smn)
         service = parts.service
         assert isinstance(service, SmnService)
-        await service.listeners.note(parts.store, "gone", True)
+        await service.listeners.set_confirmed(parts.store, "gone", True)
         await service.listeners.forget_others(parts.store)
         assert [key for key, _ in await parts.store.scan("subscriptions")] == [shown["trigger_id"]]
 
