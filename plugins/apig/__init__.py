@@ -1,12 +1,12 @@
-"""APIG, the API gateway, shared, dedicated, or part of ROMA: HTTP requests that call a function each.
+"""APIG, the API gateway, shared, dedicated, or part of ROMA: each HTTP request calls a function.
 
-The caller waits for the function unless the backend says ``async``.
+The client waits for the function's reply unless the backend's invocation type is ``async``.
 """
 
 from __future__ import annotations
 
 from engine import Mode, Plugin, TriggerRules
-from plugins.apig.options import ApigOptions, conflicts, mode, shown
+from plugins.apig.options import ApigOptions, conflicts, mode, reply_fields
 from plugins.apig.settings import ApigSettings
 from plugins.apig.source import ApigService, ApigTrigger, address
 
@@ -26,7 +26,7 @@ plugin = Plugin(
         mode_option="func_info",
         conflicts=conflicts,
         start_before_stop=True,
-        reply_fields=shown,
+        reply_fields=reply_fields,
         address=address,
     ),
 )

@@ -1,4 +1,4 @@
-"""Who may call an API: anyone, an app by its signature or code, or who holds credentials of the engine."""
+"""Access control of APIs: open, by an app's signature or code, or by the engine's own credentials."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from plugins.apig.routing import Route
 from plugins.apig.settings import App
 
 CODE, SIGNATURE = b"x-apig-appcode", b"authorization"
-#: What proves the caller to the gateway is not for the function to see.
-_PROOFS = {
+#: Headers that authenticate the client to the gateway. Functions do not receive them.
+_CREDENTIAL_HEADERS = {
     "NONE": frozenset[str](),
     "APP": frozenset({"x-apig-appcode", "x-sdk-date", "x-sdk-content-sha256"}),
     "IAM": frozenset({"authorization", "x-auth-token", "x-security-token", "x-sdk-date", "x-sdk-content-sha256"}),
@@ -21,14 +21,16 @@ _PROOFS = {
 
 
 class Access:
+    """Check of requests against the access control of their APIs."""
+
     def __init__(self, apps: Mapping[str, App]) -> None:
-        # By their hashes, so that a search's time says nothing about them.
+        # Codes are hashed, so that the time of a search reveals nothing about them.
         self._by_code = {_digest(app.app_code.encode()): app for app in apps.values() if app.app_code}
         self._by_key = {app.key: app for app in apps.values() if app.key}
         self._secrets = {app.key: app.secret.encode() for app in apps.values() if app.key}
 
     async def check(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> None:
-        """Raises Problem, and what the engine raises if it cannot tell now."""
+        """Raise Problem unless the client may call the API, or the engine's error if it cannot decide now."""
         match route.options.auth:
             case "APP":
                 await self._check_app(route, scope, headers, body)
@@ -44,22 +46,22 @@ class Access:
             raise Problem(403, "APIG.0304", "The app is not authorized to access the API.")
 
     async def _app(self, callers: Callers, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> App:
-        """Raises Unauthorized."""
+        """Return the authenticated app. Raises Unauthorized."""
         if CODE in headers:
             with callers.attempt(scope):
                 app = self._by_code.get(_digest(headers[CODE]))
                 if app is None:
-                    raise Unauthorized("X-Apig-AppCode is that of no app")
+                    raise Unauthorized("X-Apig-AppCode is not the code of any app")
                 return app
         if SIGNATURE not in headers:
             raise Unauthorized("sign the request with the key and secret of an app, or send X-Apig-AppCode")
         return self._by_key[await callers.signer(self._secrets, scope, headers, body)]
 
 
-def proofs(route: Route, headers: Mapping[bytes, bytes]) -> frozenset[str]:
-    """Names of headers that the function does not get."""
-    names = _PROOFS[route.options.auth]
-    # Beside the code of an app, what is no signature of one is meant for the function.
+def credential_headers(route: Route, headers: Mapping[bytes, bytes]) -> frozenset[str]:
+    """Return the names of headers that the function does not receive."""
+    names = _CREDENTIAL_HEADERS[route.options.auth]
+    # Beside an app's code, an authorization that is not an app's signature is meant for the function.
     is_signature = route.options.auth == "APP" and headers.get(SIGNATURE, b"").startswith(b"SDK-HMAC-")
     return names | {SIGNATURE.decode()} if is_signature else names
 
@@ -70,7 +72,7 @@ async def _check_identity(route: Route, scope: Scope, headers: Mapping[bytes, by
     except Unauthorized as error:
         raise Problem(401, "APIG.0301", f"Incorrect IAM authentication information: {error}") from None
     if project != route.context.project:
-        raise Problem(403, "APIG.0302", "The IAM user is not allowed to access the API: it is of another project.")
+        raise Problem(403, "APIG.0302", "The IAM user is not allowed to access the API: it belongs to another project.")
 
 
 def _digest(text: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""One request to a gateway as ASGI has it: read within bounds, answered in one piece."""
+"""ASGI side of a gateway: requests are read with a limit, replies are sent in one piece."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class ClientDisconnect(Exception):
-    """Nobody is left to answer."""
+    """The client has closed the connection."""
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
-    """By names in lower case; of repeated ones all values, one behind the other."""
+    """Return headers keyed by names in lower case. Values of a repeated header are joined."""
     found: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in found:
@@ -28,18 +28,18 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
-    """Raises PayloadTooLarge, ClientGone."""
+    """Return the body. Raises PayloadTooLarge, ClientDisconnect."""
     if int(headers.get(b"content-length", b"0")) > limit:
         raise PayloadTooLarge(limit)
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     body: bytes = message.get("body", b"")
-    return await _read_on(receive, body, limit) if message.get("more_body") or len(body) > limit else body
+    return await _read_rest(receive, body, limit) if message.get("more_body") or len(body) > limit else body
 
 
-async def _read_on(receive: Receive, begun: bytes, limit: int) -> bytes:
-    body, more = bytearray(begun), True
+async def _read_rest(receive: Receive, start: bytes, limit: int) -> bytes:
+    body, more = bytearray(start), True
     while more and len(body) <= limit:
         message = await receive()
         if message["type"] == "http.disconnect":

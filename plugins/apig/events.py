@@ -1,8 +1,7 @@
-"""From an HTTP request to the event of a gateway, and from what the function returned to an HTTP reply.
+"""Conversion of HTTP requests to FunctionGraph's documented APIG event, and of functions' results to HTTP replies.
 
-Spec triggers_runtime, 1.11. Where a header comes more than once, its values are joined by commas (cookies by
-semicolons); a parameter of the query that does is a list of its values, where one value stands as it is. The path is
-as it came, percent-encoded; the parameters in it are decoded.
+Values of a repeated header are joined by commas, those of cookies by semicolons. A query parameter is a text; if it is
+repeated, it is a list of its values. The path stays percent-encoded as it was received; path parameters are decoded.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from msgspec import Struct, field
 from plugins.apig.problems import Problem, bad_reply
 from plugins.apig.routing import Found
 
-#: Of one connection, or computed anew.
+#: Headers of a connection, and those that the gateway computes itself.
 _OF_THE_CONNECTION = frozenset(
     {"connection", "content-length", "keep-alive", "proxy-connection", "trailer", "transfer-encoding", "upgrade"}
 )
@@ -28,14 +27,14 @@ _NAME = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
-class Asked(Struct, frozen=True, kw_only=True):
-    """A request as the gateway takes it."""
+class GatewayRequest(Struct, frozen=True, kw_only=True):
+    """Request as the gateway received it."""
 
-    request_id: str  #: the gateway's own
+    request_id: str  #: id of the gateway, not of the invocation
     method: str
     path: str
     query: str
-    headers: Mapping[str, str]  #: as the function gets them
+    headers: Mapping[str, str]  #: headers for the function
     body: bytes
     client: str
 
@@ -65,7 +64,7 @@ class GatewayReply(Struct, frozen=True, kw_only=True):
 
 
 class _Returned(Struct, frozen=True, kw_only=True):
-    """Other keys are passed over."""
+    """Result of a function. Other keys are ignored."""
 
     statusCode: int  # noqa: N815
     headers: dict[str, Any] | None = field(default_factory=dict)
@@ -73,35 +72,39 @@ class _Returned(Struct, frozen=True, kw_only=True):
     isBase64Encoded: bool = False  # noqa: N815
 
 
-def write_event(found: Found, asked: Asked, *, as_base64: bool) -> bytes:
-    body, encoded = _body(asked, as_base64)
+def write_event(found: Found, request: GatewayRequest, *, as_base64: bool) -> bytes:
+    """Return the JSON of the event. ``as_base64`` encodes bodies of JSON, too."""
+    body, encoded = _body(request, as_base64)
     options = found.route.options
     return msgspec.json.encode(
         _Event(
             body=body,
             requestContext=_Context(
                 api_id=found.route.api_id,
-                request_id=asked.request_id,
+                request_id=request.request_id,
                 stage=options.env_name,
-                source_ip=asked.client,
+                source_ip=request.client,
             ),
-            queryStringParameters=_query(asked.query) if asked.query else {},
-            httpMethod=asked.method,
+            queryStringParameters=_query(request.query) if request.query else {},
+            httpMethod=request.method,
             pathParameters=found.parameters,
-            headers=asked.headers,
-            path=asked.path,
+            headers=request.headers,
+            path=request.path,
             isBase64Encoded=encoded,
         )
     )
 
 
-def _body(asked: Asked, as_base64: bool) -> tuple[str, bool]:
-    if not as_base64 and asked.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+def _body(request: GatewayRequest, as_base64: bool) -> tuple[str, bool]:
+    if (
+        not as_base64
+        and request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+    ):
         try:
-            return asked.body.decode(), False
+            return request.body.decode(), False
         except UnicodeDecodeError:
-            pass  # so it is no JSON, whatever it says
-    return base64.b64encode(asked.body).decode(), True
+            pass  # not JSON, despite its content type
+    return base64.b64encode(request.body).decode(), True
 
 
 def _query(query: str) -> dict[str, str | list[str]]:
@@ -118,7 +121,7 @@ def _query(query: str) -> dict[str, str | list[str]]:
 
 
 def read_reply(result: bytes) -> GatewayReply:
-    """Raises Problem."""
+    """Return the HTTP reply for a function's result. Raises Problem if the result is invalid."""
     returned = _read(result)
     if not 200 <= returned.statusCode <= 599:
         raise bad_reply(f"the function returned statusCode {returned.statusCode}: it must be 200 to 599")
@@ -137,16 +140,16 @@ def read_reply(result: bytes) -> GatewayReply:
 
 
 def _read(result: bytes) -> _Returned:
-    """An object, or JSON text of one."""
+    """Return the decoded result: an object, or a text with the JSON of one."""
     try:
         if result.startswith(b'"'):
             result = msgspec.json.decode(result, type=str).encode()
         return msgspec.json.decode(result, type=_Returned, strict=False)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _misfit(error) from None
+        raise _invalid_result(error) from None
 
 
-def _misfit(error: Exception) -> Problem:
+def _invalid_result(error: Exception) -> Problem:
     return bad_reply(
         "the function must return an object with statusCode (number), headers (object), body (string) and "
         f"isBase64Encoded (boolean): {error}"
@@ -154,10 +157,10 @@ def _misfit(error: Exception) -> Problem:
 
 
 def _headers(given: Mapping[str, Any]) -> Iterator[tuple[bytes, bytes]]:
-    """Raises ValueError for what would break the reply apart."""
+    """Yield encoded headers. Raises ValueError for names and values that are not allowed in HTTP."""
     for name, values in given.items():
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of one")
+            raise ValueError(f"{name!r} is not a valid name")
         lower = name.lower()
         if lower in _OF_THE_CONNECTION:
             continue
@@ -168,5 +171,5 @@ def _headers(given: Mapping[str, Any]) -> Iterator[tuple[bytes, bytes]]:
 def _value(name: str, value: Any) -> bytes:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     if not _VALUE.fullmatch(text):
-        raise ValueError(f"{name} holds characters that a header cannot")
+        raise ValueError(f"{name} has characters that are not allowed in a header")
     return text.strip().encode("utf-8", "replace")

@@ -1,6 +1,6 @@
-"""Where a request came from, as the gateway tells the function: ``x-real-ip`` and ``x-forwarded-…``.
+"""Headers that report a request's origin to the function: ``x-real-ip`` and ``x-forwarded-…``.
 
-What a client claims of itself is believed only of a proxy that the settings say is in front.
+Such headers of the request are used only if the settings declare a proxy in front of the gateway.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from plugins.apig.edge import Scope
 
 
 class Sender(Struct, frozen=True, kw_only=True):
-    address: str  #: of the client, as far as it is known
+    """Origin of a request."""
+
+    address: str  #: address of the client; empty if unknown
     headers: Mapping[str, str]
 
 
 def sender_of(scope: Scope, headers: Mapping[bytes, bytes], *, trusted: bool) -> Sender:
+    """Return the origin of a request. ``trusted``: the request's own headers are used."""
     client, server = scope.get("client"), scope.get("server")
     peer, port = client[0] if client else "", str(server[1]) if server else ""
     if not trusted:

@@ -1,6 +1,6 @@
-"""A gateway: takes a request, finds its API, calls the function, and answers with what it returned.
+"""API gateway: finds the API of a request, calls its function, and answers with the function's result.
 
-route → preflight → body → who asks → event → accept (async: 202) or call (sync: the function's own reply)
+route → preflight → body → access control → event → accept (async: 202) or call (sync: the function's reply)
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import structlog
 
 from engine import Code, Event, FunctiondError, Mode, Outcome
 from plugins.apig import cross_origin, problems
-from plugins.apig.access import Access, proofs
+from plugins.apig.access import Access, credential_headers
 from plugins.apig.edge import ClientDisconnect, Receive, Scope, Send, headers_of, read_body, respond
-from plugins.apig.events import Asked, GatewayReply, read_reply, write_event
+from plugins.apig.events import GatewayReply, GatewayRequest, read_reply, write_event
 from plugins.apig.forwarded import Sender, sender_of
 from plugins.apig.problems import Problem
 from plugins.apig.routing import RELEASE, Found, Route, Routes, host_of
@@ -31,7 +31,7 @@ log = structlog.get_logger("functiond.apig")
 
 
 class Gateway:
-    """An ASGI application; each listener has its own."""
+    """ASGI application of one listener."""
 
     def __init__(self, settings: ApigSettings, access: Access) -> None:
         self.routes = Routes()
@@ -41,9 +41,9 @@ class Gateway:
         request_id, headers = os.urandom(16).hex(), headers_of(scope)
         route: Route | None = None
         try:
-            found, asks_first = self._find(scope, headers)
+            found, is_preflight = self._find(scope, headers)
             route = found.route
-            if asks_first:
+            if is_preflight:
                 reply = GatewayReply(status=204, headers=cross_origin.preflight(route, headers), body=b"")
             else:
                 body = await read_body(receive, headers, self._settings.body_limit)
@@ -51,67 +51,67 @@ class Gateway:
         except ClientDisconnect:
             return
         except Problem as problem:
-            reply = _told(problem, request_id)
+            reply = _problem_reply(problem, request_id)
         except FunctiondError as error:
-            reply = _told(problems.refused(error), request_id)
+            reply = _problem_reply(problems.refused(error), request_id)
         except asyncio.CancelledError:
-            # Only the listener cancels, at its end, and it waits for this last answer.
-            reply = _told(problems.ending(), request_id)
+            # Only the listener cancels a request, when it closes, and it waits for this reply.
+            reply = _problem_reply(problems.ending(), request_id)
         except Exception:
-            # The border of one request: what is broken here must not take down the others.
+            # A bug must fail its own request only, not others on this listener.
             log.exception("request failed", method=scope["method"], path=scope["path"])
-            reply = _told(problems.internal(), request_id)
-        lines = reply.headers if route is None else cross_origin.opened(route, reply.headers)
+            reply = _problem_reply(problems.internal(), request_id)
+        lines = reply.headers if route is None else cross_origin.allow_origins(route, reply.headers)
         await respond(scope, send, reply.status, (*lines, (b"x-request-id", request_id.encode())), reply.body)
 
     def _find(self, scope: Scope, headers: Raw) -> tuple[Found, bool]:
-        """The API, and whether a browser only asks if it may call it. Raises Problem."""
+        """Return the API, and whether the request is a preflight for it. Raises Problem."""
         method, path = scope["method"], scope["raw_path"].decode("latin-1")
         host = host_of(headers.get(b"host", b"").decode("latin-1"))
         stage = headers[b"x-stage"].decode("latin-1") if b"x-stage" in headers else RELEASE
         found = self.routes.find(host, stage, method, path)
-        asked = cross_origin.asked_method(method, headers)
-        # An API for the method OPTIONS itself answers browsers as it likes.
-        if asked and (found is None or found.route.options.req_method != method):
-            meant = self.routes.find(host, stage, asked, path)
-            if meant is not None and meant.route.options.cors:
-                return meant, True
+        wanted = cross_origin.preflight_method(method, headers)
+        # An API for the method OPTIONS answers preflight requests itself.
+        if wanted and (found is None or found.route.options.req_method != method):
+            target = self.routes.find(host, stage, wanted, path)
+            if target is not None and target.route.options.cors:
+                return target, True
         if found is None:
             raise problems.no_api()
         return found, False
 
     async def _answer(self, found: Found, scope: Scope, headers: Raw, body: bytes, request_id: str) -> GatewayReply:
-        """Raises Problem, and what the engine raises."""
+        """Check access, and accept or call. Raises Problem and the engine's errors."""
         context = found.route.context
         sender = sender_of(scope, headers, trusted=self._settings.behind_proxy)
-        # Who fails to prove itself too often is not the proxy that all come through.
+        # Failed logins count for the client's address, not for a proxy that all clients use.
         await self._access.check(found.route, {**scope, "client": (sender.address, 0)}, headers, body)
         if context.mode is Mode.SYNC:
             payload = self._payload(found, scope, headers, body, sender, request_id)
             return await _call(found.route, Event(payload=payload, headers=headers))
         key = _key(context.trigger_id, headers)
-        # A request that is sent again with its key must become the same event.
-        payload = self._payload(found, scope, headers, body, sender, _id_by(key) if key else request_id)
+        # A repeated request with the same key must become the same event, so its id is derived from the key.
+        payload = self._payload(found, scope, headers, body, sender, _id_of(key) if key else request_id)
         return _accepted(await context.accept(Event(payload=payload, headers=headers, idempotency_key=key)))
 
     def _payload(self, found: Found, scope: Scope, headers: Raw, body: bytes, sender: Sender, request_id: str) -> bytes:
-        asked = Asked(
+        request = GatewayRequest(
             request_id=request_id,
             method=scope["method"],
             path=scope["raw_path"].decode("latin-1"),
             query=scope["query_string"].decode("latin-1"),
-            headers=_shown(headers, found.route, sender),
+            headers=_forwarded_headers(headers, found.route, sender),
             body=body,
             client=sender.address,
         )
-        return write_event(found, asked, as_base64=self._settings.base64)
+        return write_event(found, request, as_base64=self._settings.base64)
 
 
 async def _call(route: Route, event: Event) -> GatewayReply:
-    """Raises Problem, and what the engine raises."""
+    """Call the function and wait for its reply. Raises Problem and the engine's errors."""
     seconds = route.options.func_info.timeout / 1000
     try:
-        # The engine's own limit for synchronous calls holds, too; the run goes on to the function's.
+        # The engine's limit for synchronous calls applies as well. The invocation itself continues up to its own.
         async with asyncio.timeout(seconds):
             request_id, outcome = await route.context.call(event)
     except TimeoutError:
@@ -126,14 +126,14 @@ async def _call(route: Route, event: Event) -> GatewayReply:
 
 
 def _replied(outcome: Outcome) -> GatewayReply:
-    """Raises Problem."""
+    """Return the reply for an outcome. Raises Problem."""
     if outcome.ok:
         return read_reply(outcome.result)
     if outcome.engine_fault:
         raise problems.unavailable("the engine could not run the function")
     if outcome.code == Code.TIMEOUT:
         raise Problem(504, "APIG.0201", f"Backend timeout: {outcome.message}")
-    # What user code raised is for its owner, who finds it by the request id, and not for any caller.
+    # Errors of user code are not shown to clients. The function's owner finds them by the request id.
     raise problems.bad_reply(f"the function failed (code {outcome.code})")
 
 
@@ -142,25 +142,25 @@ def _accepted(request_id: str) -> GatewayReply:
     return GatewayReply(status=202, headers=(JSON, (b"x-cff-request-id", request_id.encode())), body=body)
 
 
-def _told(problem: Problem, request_id: str) -> GatewayReply:
+def _problem_reply(problem: Problem, request_id: str) -> GatewayReply:
     return GatewayReply(status=problem.status, headers=(JSON, *problem.headers), body=problem.body(request_id))
 
 
-def _shown(headers: Raw, route: Route, sender: Sender) -> Mapping[str, str]:
-    """What the function gets: text, without what proves the caller, and with where the request came from."""
-    shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
-    for name in proofs(route, headers):
-        shown.pop(name, None)
-    shown.update(sender.headers)
-    return shown
+def _forwarded_headers(headers: Raw, route: Route, sender: Sender) -> Mapping[str, str]:
+    """Return headers for the function, without the client's credentials, and with the request's origin."""
+    forwarded = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+    for name in credential_headers(route, headers):
+        forwarded.pop(name, None)
+    forwarded.update(sender.headers)
+    return forwarded
 
 
-def _id_by(key: str) -> str:
+def _id_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _key(trigger_id: str, headers: Raw) -> str:
-    """Raises Problem."""
+    """Return the idempotency key, empty if the request has none. Raises Problem for an invalid one."""
     if KEY not in headers:
         return ""
     text = headers[KEY].decode("latin-1")

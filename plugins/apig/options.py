@@ -1,4 +1,4 @@
-"""What an API of a gateway is: the requests that it answers, who may send them, and what is behind it."""
+"""Options of an API: the requests that it answers, its access control, and its backend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Optional = Annotated[str, Meta(max_length=255)]
 
 
 class FunctionInfo(Struct, frozen=True, kw_only=True):
-    """The backend."""
+    """Backend of an API."""
 
     function_urn: str = ""
     invocation_type: Literal["sync", "async"] = "sync"
@@ -25,12 +25,12 @@ class FunctionInfo(Struct, frozen=True, kw_only=True):
 
 class ApigOptions(Struct, frozen=True, kw_only=True):
     name: Text
-    type: Literal[1, 2]  #: public or private
+    type: Literal[1, 2]  #: 1: public; 2: private
     path: Annotated[str, Meta(min_length=1, max_length=512)]
     protocol: Literal["HTTP", "HTTPS"]
     req_method: Literal["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "ANY"]
     group_id: Text
-    match_mode: Literal["SWA", "NORMAL"]  #: the path's beginning, or the whole path
+    match_mode: Literal["SWA", "NORMAL"]  #: SWA: beginning of the path; NORMAL: whole path
     env_name: Text
     env_id: Text
     auth: Literal["IAM", "APP", "NONE"]
@@ -38,9 +38,9 @@ class ApigOptions(Struct, frozen=True, kw_only=True):
     group_name: Optional = ""
     sl_domain: Optional = ""
     backend_type: Literal["FUNCTION"] = "FUNCTION"
-    instance_id: Optional = ""  #: of a dedicated gateway
+    instance_id: Optional = ""  #: id of a dedicated gateway
     roma_app_id: Optional = ""
-    cors: bool = False  #: answer what browsers ask first, and let pages of any origin read the replies
+    cors: bool = False  #: answer preflight requests, and permit any origin to read replies
 
     def __post_init__(self) -> None:
         check_path(self.path)
@@ -51,13 +51,13 @@ def mode(options: ApigOptions) -> Mode:
 
 
 def conflicts(mine: ApigOptions, other: ApigOptions, same_function: bool) -> bool:
-    """Two APIs of a group cannot answer the same requests."""
-    place = (mine.instance_id, mine.group_id, mine.env_id, mine.match_mode, without_names(mine.path))
-    there = (other.instance_id, other.group_id, other.env_id, other.match_mode, without_names(other.path))
-    return place == there and ("ANY" in (mine.req_method, other.req_method) or mine.req_method == other.req_method)
+    """Return whether two APIs of a group would answer the same requests."""
+    first = (mine.instance_id, mine.group_id, mine.env_id, mine.match_mode, without_names(mine.path))
+    second = (other.instance_id, other.group_id, other.env_id, other.match_mode, without_names(other.path))
+    return first == second and ("ANY" in (mine.req_method, other.req_method) or mine.req_method == other.req_method)
 
 
-def shown(options: ApigOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
+def reply_fields(options: ApigOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
     backend = {
         "function_urn": urn,
         "invocation_type": options.func_info.invocation_type,

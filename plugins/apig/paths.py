@@ -1,6 +1,6 @@
 """Path of an API, segment by segment: literal text, or one parameter with literal text before and after it.
 
-Segments are checked and matched percent-decoded, so that a parameter is one however it is written. Matching compares
+Segments are checked and matched percent-decoded, so that all spellings of a parameter are equal. Matching compares
 a beginning and an end, in time proportional to the request's path: no pattern is compiled from an API's path.
 """
 
@@ -40,8 +40,8 @@ def check_path(path: str) -> None:
     found = [_PARAMETER.findall(unquote(part)) for part in parts]
     names = [name for part in found for name in part]
     if "" in names or len(set(names)) < len(names):
-        raise InvalidField("path", path, "its parameters need names that differ")
-    # Of two, only trying tells where one value ends and the next begins.
+        raise InvalidField("path", path, "its parameters must have different names")
+    # With two parameters, the end of the first value would be ambiguous.
     if any(len(part) > 1 for part in found):
         raise InvalidField("path", path, "may have one parameter between two slashes")
 

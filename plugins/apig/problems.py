@@ -1,4 +1,4 @@
-"""What a gateway answers when it cannot answer with what a function returned (error codes of the vendor's APIG)."""
+"""Error replies of a gateway, with the error codes of the vendor's APIG."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def ending() -> Problem:
 
 
 def internal() -> Problem:
-    return Problem(500, "APIG.0601", "Internal server error: the engine's log says more")
+    return Problem(500, "APIG.0601", "Internal server error: see the engine's log")
 
 
 def bad_reply(message: str) -> Problem:
-    """The function ran, but what came of it is no reply (spec triggers_runtime, 1.11)."""
+    """Return the problem of a function that ran, but did not return a valid reply (FunctionGraph: FSS.1202)."""
     return Problem(500, "FSS.1202", message)
 
 
 def refused(error: FunctiondError) -> Problem:
-    """Why the engine did not take the request."""
+    """Return the problem for an error with which the engine refused a request."""
     match error:
         case PayloadTooLarge():
             return Problem(413, "APIG.0201", f"Request entity too large: {error}")

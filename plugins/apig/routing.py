@@ -1,8 +1,8 @@
-"""Which API answers a request: by host and environment, then by path and method.
+"""Routing of requests to APIs: by host and environment, then by path and method.
 
-A whole path goes before one with parameters, that before a beginning; a method by name goes before ANY. An API is
-found under its own domain (``sl_domain``) only; without one, under any host, and ``<group_id>.`` at the beginning of
-the host chooses between groups. Where two would do, the one that was there first answers.
+Literal paths precede paths with parameters, and these precede path beginnings. A named method precedes ANY. An API
+with a domain (``sl_domain``) is found under this domain only. An API without one is found under any host;
+``<group_id>.`` at the beginning of the host selects a group. Of several matching APIs, the oldest answers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RELEASE = "RELEASE"
 
 
 class Route(Struct, frozen=True, kw_only=True, eq=False):
-    """An API, and what it calls."""
+    """API with the context of its trigger."""
 
     options: ApigOptions
     context: TriggerContext
@@ -34,26 +34,28 @@ class Route(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Found(Struct, frozen=True, kw_only=True):
+    """Matching API, with the values of its path parameters."""
+
     route: Route
     parameters: dict[str, str]
 
 
 class _Shape(Struct, frozen=True, kw_only=True):
-    """A path as it is matched: what ``/orders/{id}`` is made of."""
+    """Path of an API, such as ``/orders/{id}``, in the form for matching."""
 
     segments: tuple[Segment, ...]
     names: tuple[str, ...]
-    rest: str | None = None  #: name of the parameter that takes all that follows; None if nothing may follow
+    rest: str | None = None  #: name of the parameter for the rest of the path; None: the path ends here
 
 
 class _Node:
-    """The APIs at one place of a tree of segments."""
+    """Node in a tree of path segments, with the APIs that end at it."""
 
     def __init__(self) -> None:
         self.literal: dict[str, _Node] = {}
-        self.parameters: dict[tuple[str, str], _Node] = {}  #: by the text before and after the value
-        self.whole: dict[str, list[tuple[_Shape, Route]]] = {}  #: by method: of paths that end here
-        self.begin: dict[str, list[tuple[_Shape, Route]]] = {}  #: of paths that go on from here
+        self.parameters: dict[tuple[str, str], _Node] = {}  #: keyed by the text before and after the value
+        self.whole: dict[str, list[tuple[_Shape, Route]]] = {}  #: keyed by method: paths that end here
+        self.begin: dict[str, list[tuple[_Shape, Route]]] = {}  #: keyed by method: paths with a rest behind this node
 
     @property
     def empty(self) -> bool:
@@ -72,14 +74,14 @@ class _Node:
 
 
 class Routes:
-    """Those of one listener."""
+    """Routes of one listener."""
 
     def __init__(self) -> None:
         self._roots: dict[tuple[str, str], _Node] = {}
 
     @contextmanager
     def added(self, route: Route) -> Iterator[None]:
-        """While the block is entered. It takes the place of an earlier route of the same trigger at once."""
+        """Add a route while the block is entered. An earlier route of the same trigger is replaced at once."""
         shape, keys = _shape(route.options), _keys(route.options)
         for key in keys:
             _add(self._roots.setdefault(key, _Node()), shape, route)
@@ -92,7 +94,7 @@ class Routes:
                     del self._roots[key]
 
     def find(self, host: str, stage: str, method: str, path: str) -> Found | None:
-        """``path`` is as it came, percent-encoded."""
+        """Return the API for a request, or None. ``path`` is percent-encoded."""
         segments = [unquote(segment) for segment in path[1:].split("/")] if "%" in path else path[1:].split("/")
         for name in (host, host.partition(".")[0] + ".", ""):
             root = self._roots.get((name, stage))
@@ -103,7 +105,7 @@ class Routes:
 
 
 def host_of(header: str) -> str:
-    """Without the port."""
+    """Return the host of a Host header, without the port."""
     if header.startswith("["):
         return header.partition("]")[0] + "]"
     return header.partition(":")[0].lower()
@@ -133,10 +135,10 @@ def _ends(node: _Node, shape: _Shape) -> dict[str, list[tuple[_Shape, Route]]]:
 def _add(node: _Node, shape: _Shape, route: Route) -> None:
     for segment in shape.segments:
         node = node.child(segment)
-    there = _ends(node, shape).setdefault(route.options.req_method, [])
-    ids = [other.context.trigger_id for _, other in there]
+    entries = _ends(node, shape).setdefault(route.options.req_method, [])
+    ids = [other.context.trigger_id for _, other in entries]
     trigger_id = route.context.trigger_id
-    there.insert(ids.index(trigger_id) if trigger_id in ids else len(there), (shape, route))
+    entries.insert(ids.index(trigger_id) if trigger_id in ids else len(entries), (shape, route))
 
 
 def _remove(node: _Node, shape: _Shape, left: Sequence[Segment], route: Route) -> None:
@@ -152,24 +154,24 @@ def _remove(node: _Node, shape: _Shape, left: Sequence[Segment], route: Route) -
         del ends[method]
 
 
-def _find(node: _Node, segments: Sequence[str], place: int, method: str, values: tuple[str, ...]) -> Found | None:
-    """Each node lies at one depth, so that none is looked at twice."""
-    if place == len(segments):
+def _find(node: _Node, segments: Sequence[str], depth: int, method: str, values: tuple[str, ...]) -> Found | None:
+    """Return the best match below a node. Each node has one depth, so no node is visited twice."""
+    if depth == len(segments):
         if entries := node.whole.get(method) or node.whole.get(ANY):
             return _found(entries[0], values, "")
     else:
-        segment = segments[place]
+        segment = segments[depth]
         child = node.literal.get(segment)
-        if child is not None and (found := _find(child, segments, place + 1, method, values)):
+        if child is not None and (found := _find(child, segments, depth + 1, method, values)):
             return found
         for (before, after), below in node.parameters.items():
             if (value := value_between(before, segment, after)) and (
-                found := _find(below, segments, place + 1, method, (*values, value))
+                found := _find(below, segments, depth + 1, method, (*values, value))
             ):
                 return found
-    if begun := node.begin.get(method) or node.begin.get(ANY):
-        rest = "/".join(segments[place:])
-        for entry in begun:
+    if prefixes := node.begin.get(method) or node.begin.get(ANY):
+        rest = "/".join(segments[depth:])
+        for entry in prefixes:
             if rest or not entry[0].rest:
                 return _found(entry, values, rest)
     return None
@@ -179,6 +181,6 @@ def _found(entry: tuple[_Shape, Route], values: tuple[str, ...], rest: str) -> F
     shape, route = entry
     parameters: dict[str, Any] = dict(zip(shape.names, values, strict=True))
     if rest:
-        # What follows the beginning stands under an empty name (spec triggers_runtime, 1.11).
+        # The event has the rest of the path under an empty name (FunctionGraph's documented APIG event).
         parameters[shape.rest or ""] = rest
     return Found(route=route, parameters=parameters)

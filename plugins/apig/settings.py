@@ -1,4 +1,4 @@
-"""Where the gateways listen, and which apps may call what asks for one."""
+"""Settings of the gateways: addresses, and apps that may call APIs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-Port = Annotated[int, Meta(ge=0, le=65_535)]  #: 0 takes a free one
-#: Short ones can be found by trying.
+Port = Annotated[int, Meta(ge=0, le=65_535)]  #: 0: a free port
+#: at least 16 characters, since short secrets can be guessed
 Secret = Annotated[str, Meta(min_length=16, max_length=1024, pattern=r"^[!-~]+\Z")]
 MIB = 1 << 20
 
 
 class ListenerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Address of a gateway."""
+
     host: str = "127.0.0.1"
     port: Port
-    url: str = ""  #: under which clients reach it, a proxy's for example; empty: of host and port
+    url: str = ""  #: URL for clients, for example that of a proxy; empty: host and port
 
     @property
     def address(self) -> str:
-        """What stands before the path in the URL of an API; empty if it is not known beforehand."""
+        """URL of an API without its path; empty if the port is not known before the start."""
         if self.url or not self.port:
             return self.url.rstrip("/")
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -31,19 +33,21 @@ class DedicatedSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unkn
 
 
 class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who signs with ``key`` and ``secret``, or shows ``app_code`` as X-Apig-AppCode; an app may do both."""
+    """Client that signs with ``key`` and ``secret``, or sends ``app_code`` as X-Apig-AppCode. An app may have both."""
 
-    key: Annotated[str, Meta(pattern=r"^[!-+\--<>-~]{1,128}\Z")] = ""  #: a comma or = would end it in the header
+    key: Annotated[str, Meta(pattern=r"^[!-+\--<>-~]{1,128}\Z")] = (
+        ""  #: without comma and =, which would end it in the header
+    )
     secret: Secret = ""
     app_code: Secret = ""
-    project: str = ""  #: whose APIs it may call; empty: everyone's
-    apis: tuple[str, ...] = ()  #: by name; empty: all
+    project: str = ""  #: project of the APIs it may call; empty: any
+    apis: tuple[str, ...] = ()  #: names of the APIs it may call; empty: all
 
     def __post_init__(self) -> None:
         if bool(self.key) != bool(self.secret):
-            raise ValueError("an app that signs needs a key and a secret; what X-Apig-AppCode shows is its app_code")
+            raise ValueError("an app that signs needs both key and secret; X-Apig-AppCode is compared with app_code")
         if not (self.key or self.app_code):
-            raise ValueError("an app needs a key and a secret, or an app_code, or all of them")
+            raise ValueError("an app needs key and secret, or app_code, or all of them")
 
     def __repr__(self) -> str:
         return f"App(key={self.key!r}, project={self.project!r}, apis={self.apis!r})"
@@ -52,13 +56,13 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class ApigSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     port: Port = 8090
     dedicated: DedicatedSettings = field(default_factory=DedicatedSettings)
-    base64: bool = True  #: bodies of requests come as base64; if not, JSON comes as the text it is
+    base64: bool = True  #: events have all bodies in base64; otherwise, bodies of JSON are text
     body_limit: Annotated[int, Meta(ge=1, le=6 * MIB)] = 6 * MIB
-    behind_proxy: bool = False  #: believe X-Forwarded-For, -Port, -Proto and X-Real-IP of whoever connects
+    behind_proxy: bool = False  #: trust X-Forwarded-For, -Port, -Proto and X-Real-IP of every client
     apps: dict[str, App] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what in ("key", "app_code"):
-            given = [value for app in self.apps.values() if (value := getattr(app, what))]
-            if len(set(given)) < len(given):
-                raise ValueError(f"two of the apps have the same {what}")
+        for name in ("key", "app_code"):
+            values = [value for app in self.apps.values() if (value := getattr(app, name))]
+            if len(set(values)) < len(values):
+                raise ValueError(f"two of the apps have the same {name}")

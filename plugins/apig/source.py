@@ -1,4 +1,4 @@
-"""The listeners of the gateways, opened when the first API needs them, and the triggers that put APIs there."""
+"""Listeners of the gateways, opened when the first API needs them, and the triggers that add APIs to them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ log = structlog.get_logger("functiond.apig")
 
 
 class Listener:
-    """One address, and the gateway behind it."""
+    """Listening address with its gateway."""
 
     def __init__(self, name: str, settings: ListenerSettings, gateway: Gateway) -> None:
         self._name, self._settings, self.gateway = name, settings, gateway
         self._wanted = asyncio.Event()
         self._waiting: set[asyncio.Future[None]] = set()
-        self.port = 0  #: while it listens
+        self.port = 0  #: port while it listens, otherwise 0
 
     async def opened(self) -> None:
-        """Return once it listens. Raises SettingsError if it cannot."""
+        """Wait until the address is open. Raises SettingsError if it cannot be opened."""
         if not self.port:
-            # Each waits for itself, so that one that is cancelled takes no other along.
+            # Each caller has its own future, so that cancellation of one does not affect others.
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.add(waiter)
             self._wanted.set()
@@ -42,21 +42,22 @@ class Listener:
                 self._waiting.discard(waiter)
 
     async def run(self, context: PluginContext) -> None:
-        """Each time a trigger asks: what cannot be had now may be had when it asks again."""
+        """Open the address each time a trigger requests it. After a failure, the next request tries again."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             try:
                 async with context.routes.listen(self.gateway, self._settings.host, self._settings.port) as self.port:
                     log.info("gateway serves", gateway=self._name, host=self._settings.host, port=self.port)
-                    self._tell(None)
+                    self._notify(None)
                     await anyio.sleep_forever()
             except SettingsError as error:
-                self._tell(str(error).rpartition("; ")[0])
+                self._notify(str(error).rpartition("; ")[0])
             finally:
                 self.port = 0
 
-    def _tell(self, problem: str | None) -> None:
+    def _notify(self, problem: str | None) -> None:
+        """Wake all waiting callers: with success, or with SettingsError if there is a problem."""
         for waiter in self._waiting:
             if waiter.done():
                 continue
@@ -67,6 +68,8 @@ class Listener:
 
 
 class ApigService:
+    """``PluginService`` of APIG."""
+
     def __init__(self, settings: ApigSettings) -> None:
         access = Access(settings.apps)
         self._shared = Listener("plugins.apig", settings, Gateway(settings, access))
@@ -96,15 +99,15 @@ class ApigTrigger:
 
 
 def address(kind: str, options: ApigOptions, settings: ApigSettings) -> str:
-    """The URL of an API; without the host where that is known only once it listens."""
+    """Return the URL of an API; only its path if the port is not known before the start."""
     listener = settings.dedicated if kind == DEDICATED else settings
     return _with_domain(listener.address, options.sl_domain) + options.path
 
 
 def _with_domain(base: str, domain: str) -> str:
-    """An API with a domain of its own is found by it only; the port stays."""
+    """Replace the host by the API's own domain, if it has one, since the API is found by it only. Keep the port."""
     if not domain or not base:
         return base
-    scheme, _, place = base.partition("://")
-    _, colon, port = place.rpartition("]")[2].partition(":")
+    scheme, _, host = base.partition("://")
+    _, colon, port = host.rpartition("]")[2].partition(":")
     return f"{scheme}://{domain}{colon}{port}"

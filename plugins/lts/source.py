@@ -1,9 +1,10 @@
 """Source of LTS: lines of one stream from the trigger's cursor on, in batches by size and time.
 
 Lines are on disk before their request is answered, and the cursor is stored in one transaction with the accepted
-requests. Each line therefore reaches the function once, even if the engine is killed. A new trigger starts with lines that are
-received after its creation. While it is disabled, lines are kept for the stream's retention if space permits; lost
-lines cause a warning in the log.
+requests. Each line therefore reaches the function once, even if the engine is killed.
+
+A new trigger starts with lines that are received after its creation. While it is disabled, lines are kept for the
+stream's retention if space permits; lost lines cause a warning in the log.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from engine import TriggerContext
-from plugins.apig.events import Asked, GatewayReply, read_reply, write_event
+from plugins.apig.events import GatewayReply, GatewayRequest, read_reply, write_event
 from plugins.apig.forwarded import sender_of
 from plugins.apig.options import ApigOptions
 from plugins.apig.problems import Problem
@@ -43,7 +43,7 @@ def event(*, as_base64: bool = True, **fields: Any) -> Any:
         "body": b"",
         "client": "192.0.2.1",
     }
-    return json.loads(write_event(FOUND, Asked(**{**asked, **fields}), as_base64=as_base64))
+    return json.loads(write_event(FOUND, GatewayRequest(**{**asked, **fields}), as_base64=as_base64))
 
 
 def test_an_event_is_as_the_platform_documents_it() -> None:

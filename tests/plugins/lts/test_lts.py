@@ -210,7 +210,7 @@ async def test_bodies_may_be_packed(tmp_path: Path) -> None:
     ("encoding", "body", "problem"),
     [
         ("gzip", gzip.compress(b" " * (bodies.LIMIT + 1)), "when it is unpacked"),
-        ("gzip", gzip.compress(b"{}" * 100, mtime=0)[:-9], "ends too early"),
+        ("gzip", gzip.compress(b"{}" * 100, mtime=0)[:-9], "cut short"),
         ("gzip", b"plain", "not valid gzip"),
         ("snappy", bytes(snappy.compress_raw(b" " * (bodies.LIMIT + 1))), "when it is unpacked"),
         ("snappy", b"\xff\xff", "not a valid snappy"),
