@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import anyio
 import structlog
@@ -16,6 +17,8 @@ from plugins.apig.routing import Route
 from plugins.apig.settings import ApigSettings, ListenerSettings
 
 DEDICATED = "DEDICATEDGATEWAY"
+#: the engine's advice for its own listener, replaced by one for the gateway's setting
+_CHOICE = re.compile(r"[;:] choose another --port$")
 
 log = structlog.get_logger("functiond.apig")
 
@@ -52,7 +55,7 @@ class Listener:
                     self._notify(None)
                     await anyio.sleep_forever()
             except SettingsError as error:
-                self._notify(str(error).rpartition("; ")[0])
+                self._notify(_CHOICE.sub("", str(error)))
             finally:
                 self.port = 0
 
@@ -64,7 +67,7 @@ class Listener:
             if problem is None:
                 waiter.set_result(None)
             else:
-                waiter.set_exception(SettingsError(f"{problem}: choose another {self._name}.port"))
+                waiter.set_exception(SettingsError(f"{problem}; choose another {self._name}.port"))
 
 
 class ApigService:

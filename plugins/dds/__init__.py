@@ -11,8 +11,8 @@ from plugins.dds.settings import USER, DdsSettings
 from plugins.dds.source import DdsTrigger
 
 
-def shown(options: DdsOptions, trigger_id: str, urn: str, settings: DdsSettings) -> Mapping[str, Any]:
-    """What the vendor's replies add; all but the mode of the instance, which only the server knows."""
+def reply_fields(options: DdsOptions, trigger_id: str, urn: str, settings: DdsSettings) -> Mapping[str, Any]:
+    """Return the fields that the vendor's replies add, except the instance's mode, which only the server has."""
     try:
         server = settings.server(options, "")
     except SettingsError:
@@ -27,14 +27,14 @@ plugin = Plugin(
     service=DdsSettings,
     options=DdsOptions,
     trigger=DdsTrigger,
-    rules=TriggerRules(vendor=True, starts_disabled=True, pulls=True, unique=_UNIQUE, reply_fields=shown),
+    rules=TriggerRules(vendor=True, starts_disabled=True, pulls=True, unique=_UNIQUE, reply_fields=reply_fields),
 )
-#: In neither list of the API, of kinds that start disabled and of those that may be disabled (functiongraph_api, 6):
-#: so it starts active, and is deleted rather than disabled.
+#: FunctionGraph's API lists this kind neither among those that start disabled nor among those that may be disabled.
+#: It therefore starts active, and can only be deleted.
 gauss_plugin = Plugin(
     kinds=("GAUSSMONGO",),
     service=DdsSettings,
     options=DdsOptions,
     trigger=DdsTrigger,
-    rules=TriggerRules(vendor=True, may_disable=False, pulls=True, unique=_UNIQUE, reply_fields=shown),
+    rules=TriggerRules(vendor=True, may_disable=False, pulls=True, unique=_UNIQUE, reply_fields=reply_fields),
 )

@@ -1,4 +1,4 @@
-"""The client of a document database, and the streams that it opens."""
+"""Client of a document database, and its change streams."""
 
 from __future__ import annotations
 
@@ -21,38 +21,40 @@ from plugins.dds.settings import DdsSettings, Instance
 
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
 
-#: What a stream ends with, and has to be heard of whatever is told.
+#: Operations that end a stream. They are always requested, even if the settings do not select them.
 ENDINGS = ("drop", "rename", "dropDatabase", "invalidate")
 
-#: The server can't read on from a place: it is no longer in its log, or was never. The later ones are of old servers.
+#: Error codes for a position that the server's log does not have, or no longer has. The 5-digit ones: old servers.
 LOST = frozenset({136, 260, 280, 286, 40576, 40585, 40615})
-#: A change and its document are larger together than a reply may be: nobody reads past it.
+#: Error code for a change that, with its document, exceeds the size of a reply. Reading cannot continue past it.
 TOO_LARGE = 10334
 
 
-#: Seconds. The client looks for a missing server each half second, also at the moment it gives up; cut off in that look
-#: it would leave a connection for the garbage collector to close.
-LAST_LOOK = 0.2
+#: Seconds before the client is closed after a failure. It probes a missing server each half second, also when it gives
+#: up; if it were closed during a probe, the connection would remain until garbage collection.
+LAST_PROBE = 0.2
 
 
 class Database:
+    """Connected client for one trigger's collection."""
+
     def __init__(self, client: AsyncMongoClient[dict[str, Any]], options: DdsOptions, settings: DdsSettings) -> None:
         self._client, self._options, self._settings = client, options, settings
 
     async def now(self) -> Now:
-        """Raises ConnectionError if it has no change streams."""
+        """Return the server's current position. Raises ConnectionError if it has no change streams."""
         with reachable():
-            await self._client.admin.command("ping")  # connects, so that the next answer is not old when it is read
-            told = await self._client.admin.command("hello")
-        moment = told.get("operationTime")
-        if moment is None or not ("setName" in told or told.get("msg") == "isdbgrid"):
+            await self._client.admin.command("ping")  # connects first, so that the next answer is fresh
+            hello = await self._client.admin.command("hello")
+        moment = hello.get("operationTime")
+        if moment is None or not ("setName" in hello or hello.get("msg") == "isdbgrid"):
             raise ConnectionError("this server has no change streams: they need a replica set or a sharded cluster")
-        time = told["localTime"].replace(tzinfo=UTC).timestamp()
-        return Now(last=(moment.time, moment.inc), time=time, alone="setName" in told)
+        time = hello["localTime"].replace(tzinfo=UTC).timestamp()
+        return Now(last=(moment.time, moment.inc), time=time, alone="setName" in hello)
 
     @asynccontextmanager
     async def stream(self, position: ResumeToken) -> AsyncIterator[AsyncChangeStream[RawBSONDocument]]:
-        """What has changed since. Raises OperationFailure, also while it is read."""
+        """Open the stream of changes behind a position. Raises OperationFailure, also while it is read."""
         collection = self._client[self._options.db_name][self._options.collection_name].with_options(RAW)
         wanted = sorted({*self._settings.operations, *ENDINGS})
         with reachable():
@@ -75,7 +77,7 @@ async def open_database(instance: Instance, options: DdsOptions, settings: DdsSe
         serverSelectionTimeoutMS=timeout,
         connectTimeoutMS=timeout,
         socketTimeoutMS=timeout + silence,
-        # One look at each server now and then; more would keep an idle engine awake.
+        # Poll each server rarely; the default streaming mode would keep an idle engine awake.
         serverMonitoringMode="poll",
         heartbeatFrequencyMS=max(silence, 500),
         **instance.connection,
@@ -83,19 +85,19 @@ async def open_database(instance: Instance, options: DdsOptions, settings: DdsSe
     try:
         yield Database(client, options, settings)
     except ConnectionError:
-        await anyio.sleep(LAST_LOOK)
+        await anyio.sleep(LAST_PROBE)
         raise
     finally:
         with anyio.move_on_after(1, shield=True) as run_now:
             await client.close()
-        if run_now.cancelled_caught:  # it has waited for a server to be told goodbye, which it does once only
+        if run_now.cancelled_caught:  # it waited for a server while ending sessions, which a second call skips
             with anyio.move_on_after(1, shield=True):
                 await client.close()
 
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """The client tells all that it knows of the servers; the reason is enough."""
+    """Convert the client's connection errors, without their long description of all servers."""
     try:
         yield
     except ConnectionFailure as error:

@@ -1,4 +1,4 @@
-"""What comes of a change stream, in batches: the next is on its way while one is being written."""
+"""Reader of a change stream in batches. The next batch is read while one is being accepted."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ from msgspec import Struct
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import PyMongoError
 
-#: Changes, of up to 16 MB each, that wait to be taken, beside those the client holds.
+#: Changes, of up to 16 MB each, that are read ahead, beside those in the client's buffer.
 AHEAD = 10
-#: Seconds that lie between two questions if a server doesn't wait with its answer when it has nothing to tell.
+#: Minimum seconds between two requests without changes, for servers that answer these at once.
 MIN_WAIT = 1.0
 
 
 class Seen(Struct, frozen=True, kw_only=True):
-    """A change; or that there was none, up to ``token``."""
+    """Change, or the absence of changes up to ``token``."""
 
-    raw: bytes  #: empty: none
-    token: Mapping[str, Any] | None  #: from where to go on; None if the server has told no such place yet
+    raw: bytes  #: BSON of the change; empty: no change
+    token: Mapping[str, Any] | None  #: position behind it; None if the server has not sent one yet
 
 
 class Feed:
+    """Queue of the changes that a stream returns."""
+
     def __init__(self, stream: AsyncChangeStream[RawBSONDocument], *, most: int, size: int, wait: float) -> None:
         self._stream, self._most, self._size, self._wait = stream, most, size, wait
-        self._came: asyncio.Queue[Seen | None] = asyncio.Queue(AHEAD)
+        self._queue: asyncio.Queue[Seen | None] = asyncio.Queue(AHEAD)
         self._ended = False
-        #: Why it ended, unless the collection did.
+        #: error that ended the stream; None if the collection ended
         self.failure: PyMongoError | None = None
 
     async def run(self) -> None:
-        """Until the stream ends."""
+        """Read until the stream ends."""
         try:
             while self._stream.alive:
                 await self._step()
         except PyMongoError as error:
             self.failure = error
-        await self._came.put(None)
+        await self._queue.put(None)
 
     async def batch(self) -> list[Seen]:
-        """What comes next and, within a short wait, after it. Empty at the end."""
+        """Wait for a change, and return it with those that follow within a short time. Empty at the stream's end."""
         batch: list[Seen] = []
         size = await self._take(batch)
         with anyio.move_on_after(self._wait):
@@ -52,8 +54,8 @@ class Feed:
         return batch
 
     async def _take(self, batch: list[Seen]) -> int:
-        """One more, unless it has ended; gives its bytes."""
-        seen = None if self._ended else await self._came.get()
+        """Append the next change, unless the stream has ended, and return its size in bytes."""
+        seen = None if self._ended else await self._queue.get()
         if seen is None:
             self._ended = True
             return 0
@@ -64,6 +66,6 @@ class Feed:
         soonest = anyio.current_time() + MIN_WAIT
         change = await self._stream.try_next()
         token = self._stream.resume_token
-        await self._came.put(Seen(raw=bytes(change.raw) if change is not None else b"", token=token))
+        await self._queue.put(Seen(raw=bytes(change.raw) if change is not None else b"", token=token))
         if change is None and self._stream.alive:
             await anyio.sleep_until(soonest)

@@ -1,4 +1,4 @@
-"""What a trigger on a document database is made with (spec triggers_runtime, 1.7)."""
+"""Options of a trigger on a document database (FunctionGraph API: CreateFunctionTrigger)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from msgspec import Struct
 from engine import InvalidField
 from plugins._shared.fields import Address, NeededSecret, Text, UpTo10000
 
-OWN_DATABASES = ("admin", "local", "config")  #: of the server itself
+OWN_DATABASES = ("admin", "local", "config")  #: databases of the server itself
 
 
 class DdsOptions(Struct, frozen=True, kw_only=True):
@@ -16,7 +16,7 @@ class DdsOptions(Struct, frozen=True, kw_only=True):
     collection_name: Text
     db_password: NeededSecret
     batch_size: UpTo10000
-    #: Where the vendor's replies show the instance's addresses, a trigger may be told them, too.
+    #: addresses of the instance; the vendor has this field in replies only
     instance_addrs: tuple[Address, ...] = ()
 
     def __post_init__(self) -> None:
@@ -25,5 +25,5 @@ class DdsOptions(Struct, frozen=True, kw_only=True):
 
     @property
     def collection(self) -> str:
-        """With its database."""
+        """Name of the collection with its database."""
         return f"{self.db_name}.{self.collection_name}"

@@ -1,8 +1,8 @@
-"""Reads a collection's changes on from its cursor. Each batch and the cursor behind it are one transaction.
+"""Reader of a collection's changes from its cursor on. Each batch and its cursor are stored in one transaction.
 
-begin ──▶ stream ──▶ batch ──▶ batch … ──▶ the collection is gone, or the server has forgotten where we were
-            ▲                                        │ restart: the cursor says so    │ stop: wait for a change
-            └────────────────────────────────────────┘                                ▼ of the trigger
+begin ──▶ stream ──▶ batch ──▶ batch … ──▶ collection removed, or position no longer in the server's log
+            ▲                                        │ on_lost = restart              │ on_lost = stop: wait for
+            └────────────────────────────────────────┘                                ▼ a change of the trigger
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from engine import TriggerContext
 from plugins.dds.client import LOST, TOO_LARGE, Database, open_database, reachable
 from plugins.dds.feed import MIN_WAIT, Feed, Seen
 from plugins.dds.options import DdsOptions
-from plugins.dds.records import Change, Teller, change_of, extended_json
+from plugins.dds.records import Change, EventEncoder, change_of, extended_json
 from plugins.dds.resume_token import ResumeToken, first_of, next_of, read, written
 from plugins.dds.settings import DdsSettings
 
 GONE = "is gone"
-#: What becomes of a collection before its stream ends.
-FATES = {"drop": "was dropped", "rename": "was renamed", "dropDatabase": "was dropped with its database"}
+#: operations that end a collection, as words of messages
+ENDS = {"drop": "was dropped", "rename": "was renamed", "dropDatabase": "was dropped with its database"}
 
 
 class Stopped(Exception):
-    """Nobody may read on before the trigger is changed."""
+    """Reading has stopped until the trigger is changed."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"{problem}; change the trigger to go on")
+        super().__init__(f"{problem}; change the trigger to continue")
 
 
 class Reader:
-    """One run."""
+    """Single run of a trigger."""
 
     def __init__(self, options: DdsOptions, context: TriggerContext) -> None:
         self._options, self._context = options, context
         self._settings: DdsSettings = context.plugin.settings
         self._position = read(context.cursors, f"{options.instance_id}/{options.collection}")
-        self._kept_at = anyio.current_time()
-        self._fate = GONE
-        self._teller = Teller(
+        self._stored_at = anyio.current_time()
+        self._end = GONE  #: reason of the collection's end, for messages
+        self._encoder = EventEncoder(
             kind=context.kind,
             region=context.plugin.region,
             source_id=context.trigger_id,
@@ -72,10 +72,10 @@ class Reader:
                 except OperationFailure as error:
                     problem = await self._lost(database, error)
 
-    # --- where to begin -------------------------------------------------------------------------------------
+    # --- positions ------------------------------------------------------------------------------------------
 
     async def _begin(self, database: Database) -> None:
-        """Raises Stopped. Once this returns, the cursor on disk says where the stream begins."""
+        """Store the position from which the stream begins, unless a cursor has it. Raises Stopped."""
         position = self._position
         if self._settings.on_lost == "stop" and position.stopped(self._context.generation):
             raise Stopped(position.problem)
@@ -83,29 +83,35 @@ class Reader:
             return
         now = await database.now()
         waited = self._context.plugin.clock.now() - self._context.since
-        await self._keep(next_of(position.place, now) if position.problem else first_of(position.place, now, waited))
+        await self._store(next_of(position.place, now) if position.problem else first_of(position.place, now, waited))
 
     async def _lost(self, database: Database, error: OperationFailure) -> str:
-        """What is to be said, once the cursor stands at what comes from now on. Raises Stopped, and other errors."""
+        """Move the cursor to the server's current position, and return the problem to report.
+
+        Raises Stopped if the settings demand it, and ``error`` itself if it does not mean a lost position.
+        """
         if error.code not in LOST and error.code != TOO_LARGE:
             raise error
-        why = "one is too large" if error.code == TOO_LARGE else "the server has forgotten where the last was"
-        problem = f"changes of {self._options.collection} after the last that was read are lost: {why} ({error.code})"
+        why = "one is too large" if error.code == TOO_LARGE else "the server no longer has the cursor's position"
+        problem = f"changes of {self._options.collection} behind the cursor are lost: {why} ({error.code})"
         if self._settings.on_lost == "stop":
             await self._stop(ResumeToken(place=self._position.place), problem)
-        await self._keep(next_of(self._position.place, await database.now()))
+        await self._store(next_of(self._position.place, await database.now()))
         self._context.report_problem(problem)
-        await anyio.sleep(MIN_WAIT)  # nothing is missed by it, and the server may forget this place as well
+        await anyio.sleep(MIN_WAIT)  # loses no change, and bounds the rate if the server drops this position as well
         return problem
 
     async def _stop(self, position: ResumeToken, problem: str, changes: Sequence[Change] = ()) -> NoReturn:
-        await self._keep(replace(position, problem=problem, generation=self._context.generation), changes)
+        await self._store(replace(position, problem=problem, generation=self._context.generation), changes)
         raise Stopped(problem)
 
     # --- batches --------------------------------------------------------------------------------------------
 
     async def _follow(self, stream: AsyncChangeStream[RawBSONDocument]) -> str:
-        """To the collection's end; gives what is to be said of it. Raises Stopped, and what ends a stream else."""
+        """Accept changes until the collection ends, and return the problem to report.
+
+        Raises Stopped, and the errors that end a stream.
+        """
         settings, problem = self._settings, ""
         feed = Feed(stream, most=self._options.batch_size, size=settings.batch_bytes, wait=settings.batch_wait)
         async with anyio.create_task_group() as tasks:
@@ -121,29 +127,29 @@ class Reader:
         return problem
 
     async def _accept(self, batch: Sequence[Seen]) -> str:
-        """Gives what is to be said, if this was the collection's end. Raises Stopped."""
+        """Accept a batch. Return the problem to report if it contains the collection's end. Raises Stopped."""
         changes = [change_of(seen.raw) for seen in batch if seen.raw]
         since = self._position.since
         fresh = [change for change in changes if change.made_at >= since]
-        self._fate = next((FATES[one.operation] for one in changes if one.operation in FATES), self._fate)
+        self._end = next((ENDS[one.operation] for one in changes if one.operation in ENDS), self._end)
         position, token = self._position, batch[-1].token
         if token:
             position = ResumeToken(place=position.place, token=extended_json(token), since=0.0 if fresh else since)
         if changes and changes[-1].operation == "invalidate":
             return await self._pass_end(replace(position, token=changes[-1].token, invalid=True), fresh)
-        due = anyio.current_time() - self._kept_at >= self._settings.keep_every
+        due = anyio.current_time() - self._stored_at >= self._settings.keep_every
         if changes or (due and position != self._position):
-            await self._keep(position, fresh)
+            await self._store(position, fresh)
         return ""
 
     async def _pass_end(self, end: ResumeToken, changes: Sequence[Change]) -> str:
-        problem, self._fate = f"collection {self._options.collection} {self._fate}", GONE
+        problem, self._end = f"collection {self._options.collection} {self._end}", GONE
         if self._settings.on_lost == "stop":
             await self._stop(end, problem, changes)
-        await self._keep(end, changes)
-        return f"{problem}; what comes under its name is read on"
+        await self._store(end, changes)
+        return f"{problem}; a new collection of its name is read from its beginning"
 
-    async def _keep(self, position: ResumeToken, changes: Sequence[Change] = ()) -> None:
-        told = [one for one in changes if one.operation in self._settings.operations]
-        await self._context.accept_batch(self._teller.events(told), written(position))
-        self._position, self._kept_at = position, anyio.current_time()
+    async def _store(self, position: ResumeToken, changes: Sequence[Change] = ()) -> None:
+        wanted = [one for one in changes if one.operation in self._settings.operations]
+        await self._context.accept_batch(self._encoder.events(wanted), written(position))
+        self._position, self._stored_at = position, anyio.current_time()

@@ -1,6 +1,6 @@
-"""Changes of documents as the events that a function gets (spec triggers_runtime, 1.7).
+"""Events of documents' changes (FunctionGraph's documented DDS and GAUSSMONGO events).
 
-The client library is imported here, so import this where a source runs.
+This module imports the client library, so it must be imported only where a source runs.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from engine import Event
 
 log = structlog.get_logger("functiond.plugins.dds")
 
-#: Whatever a server holds can be read: moments that Python has no date for, text that is not quite UTF-8.
+#: Decodes also what servers accept and Python cannot represent: dates out of range, and invalid UTF-8.
 READABLE: CodecOptions[Mapping[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
 )
-#: What each kind of trigger calls its source.
+#: ``event_source`` of each kind of trigger
 SOURCES = {"DDS": "dds", "GAUSSMONGO": "gauss_mongo"}
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """One of a change stream (3.6)."""
+    """Change from a change stream."""
 
     document: Mapping[str, Any]
     size: int  #: bytes, as BSON
@@ -45,7 +45,7 @@ class Change(Struct, frozen=True, kw_only=True):
 
     @property
     def made_at(self) -> float:
-        """As far as the server tells it: MongoDB 6 and later do."""
+        """Time of the change; infinite if the server does not report it (MongoDB before version 6)."""
         at = self.document.get("wallTime")
         return at.replace(tzinfo=UTC).timestamp() if isinstance(at, datetime) else math.inf
 
@@ -55,6 +55,7 @@ class Change(Struct, frozen=True, kw_only=True):
 
 
 def change_of(raw: bytes) -> Change:
+    """Return the decoded change."""
     try:
         document = bson.decode(raw, READABLE)
     except InvalidBSON:
@@ -63,7 +64,10 @@ def change_of(raw: bytes) -> Change:
 
 
 def _readable_parts(raw: bytes) -> Iterator[tuple[str, Any]]:
-    """A server takes what no client reads, such as a UUID of three bytes: that part is left out, and its key told."""
+    """Yield the parts of a document that can be decoded, and log the names of the others.
+
+    Servers accept values that clients cannot decode, such as a UUID of three bytes.
+    """
     for name, value in RawBSONDocument(raw, READABLE.with_options(document_class=RawBSONDocument)).items():
         try:
             yield name, bson.decode(value.raw, READABLE) if isinstance(value, RawBSONDocument) else value
@@ -75,8 +79,8 @@ def extended_json(value: Mapping[str, Any]) -> str:
     return json_util.dumps(value, json_options=json_util.RELAXED_JSON_OPTIONS, ensure_ascii=False)
 
 
-class Teller(Struct, frozen=True, kw_only=True):
-    """Puts changes into words."""
+class EventEncoder(Struct, frozen=True, kw_only=True):
+    """Encoder of changes as events."""
 
     kind: str
     region: str
@@ -86,7 +90,7 @@ class Teller(Struct, frozen=True, kw_only=True):
     limit: int  #: bytes of an event, unless one change needs more
 
     def events(self, changes: Iterable[Change]) -> list[Event]:
-        """As few as hold the changes, in their order."""
+        """Return as few events as hold the changes, in their order."""
         return [Event(payload=payload) for payload in self._payloads((self._record(one), one.token) for one in changes)]
 
     def _payloads(self, records: Iterable[tuple[bytes, str]]) -> Iterator[bytes]:
@@ -103,7 +107,7 @@ class Teller(Struct, frozen=True, kw_only=True):
             yield _payload(gathered, end)
 
     def _end(self, token: str) -> bytes:
-        """GeminiDB tells how far an event goes."""
+        """Return the end of an event's JSON. Events of GeminiDB contain the position behind their last change."""
         return b"]}" if self.kind == "DDS" else b'],"vernier":%b}' % msgspec.json.encode(token)
 
     def _record(self, change: Change) -> bytes:
@@ -117,7 +121,7 @@ class Teller(Struct, frozen=True, kw_only=True):
                 source: {
                     "size_bytes": str(change.size),
                     "token": change.token,
-                    "full_document": extended_json(_left(change.document)),
+                    "full_document": extended_json(_full_document(change.document)),
                     "ns": json.dumps(
                         change.document.get("ns") or {"db": self.database, "coll": self.collection}, ensure_ascii=False
                     ),
@@ -134,6 +138,6 @@ def _payload(records: Iterable[bytes], end: bytes) -> bytes:
     return _HEAD + b",".join(records) + end
 
 
-def _left(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The document; of one that is deleted, or was before it could be looked up, its key; of a collection, nothing."""
+def _full_document(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the changed document; its key if it was deleted, now or before the lookup; nothing for a collection."""
     return document.get("fullDocument") or document.get("documentKey") or {}

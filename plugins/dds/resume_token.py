@@ -1,4 +1,4 @@
-"""How far a trigger has read its collection: what its cursor says, and where that makes it begin."""
+"""Position of a trigger in its collection's changes: its cursor, and the rules for the first position."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
-#: The one cursor of a trigger.
+#: name of a trigger's only cursor
 NAME = "changes"
 
-#: A moment of the server's log: seconds, and a count within the second.
+#: operation time of the server's log: seconds, and a count within the second
 Moment = tuple[int, int]
 
 
 class ResumeToken(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A cursor. It counts for its own collection only: options may be changed to another."""
+    """Cursor of a trigger. Counts for its own collection only, since options may be changed to another."""
 
     place: str  #: instance and collection
-    token: str = ""  #: of the last that was read, as JSON; empty: nothing was
-    moment: Moment = (0, 0)  #: without a token, where to begin; zeros: with what comes from now on
-    since: float = 0.0  #: changes that were made earlier are passed over, until one is that was not
+    token: str = ""  #: JSON of the last read change's token; empty: no change was read
+    moment: Moment = (0, 0)  #: start of the stream if there is no token; zeros: now
+    since: float = 0.0  #: earlier changes are skipped, up to the first one that is not earlier
     invalid: bool = False  #: the token is that of a collection's end
-    problem: str = ""  #: why nobody may read on from here
-    generation: int = 0  #: of the trigger when that was found
+    problem: str = ""  #: reason for which reading has stopped
+    generation: int = 0  #: generation of the trigger when reading stopped
 
     def stopped(self, generation: int) -> bool:
-        """Whether the trigger waits for someone to change it, and nobody has."""
+        """Return whether reading has stopped, and the trigger has not been changed since."""
         return bool(self.problem) and self.generation == generation
 
     @property
@@ -35,7 +35,7 @@ class ResumeToken(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def read(cursors: Mapping[str, bytes], place: str) -> ResumeToken:
-    """The cursor of this place; one that knows nothing if there is none."""
+    """Return the cursor of an instance's collection, or an empty one."""
     found = msgspec.json.decode(cursors[NAME], type=ResumeToken) if NAME in cursors else None
     return found if found is not None and found.place == place else ResumeToken(place=place)
 
@@ -45,23 +45,23 @@ def written(position: ResumeToken) -> dict[str, bytes]:
 
 
 class Now(Struct, frozen=True, kw_only=True):
-    """What a server says of itself."""
+    """Current state of a server."""
 
-    last: Moment  #: of its newest change
-    time: float  #: by its clock
-    alone: bool  #: its clock is also that of its changes
+    last: Moment  #: moment of its newest change
+    time: float  #: time by its clock
+    alone: bool  #: replica set, not a sharded cluster: changes have times by the same clock
 
 
 def next_of(place: str, now: Now) -> ResumeToken:
-    """What comes from now on."""
+    """Return the position behind the server's newest change."""
     return ResumeToken(place=place, moment=(now.last[0], now.last[1] + 1))
 
 
 def first_of(place: str, now: Now, waited: float) -> ResumeToken:
-    """Where to begin a collection that was never read: when its trigger was enabled, ``waited`` seconds before now.
+    """Return the first position in a collection: the time when its trigger was enabled, ``waited`` seconds ago.
 
-    What has come since belongs to the trigger, also if the server could not be reached. Moments are whole seconds; what
-    is older is told by its own time, where a server gives one.
+    The trigger receives all changes since then, even if the server could not be reached at first. Positions are whole
+    seconds; earlier changes of that second are recognised by their own time, if the server reports it.
     """
     enabled = now.time - waited
     if enabled >= now.last[0] + 1:

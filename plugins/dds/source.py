@@ -1,4 +1,4 @@
-"""The source of DDS and GAUSSMONGO: follows a collection's change stream from where its cursor stands."""
+"""Source of DDS and GAUSSMONGO: a collection's change stream, read from the trigger's cursor on."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ class DdsTrigger:
 
 
 def _load() -> type[Reader]:
-    from plugins.dds.reader import Reader  # only now: the client takes half a second to import
+    from plugins.dds.reader import Reader  # imported late: the client takes half a second to import
 
     return Reader

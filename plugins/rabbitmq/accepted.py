@@ -1,11 +1,11 @@
-"""What a trigger has accepted lately, so that a message that comes again calls nothing.
+"""Recently accepted messages of a trigger, so that repeated deliveries call nothing.
 
-AMQP knows no offsets: a broker sends again whatever it holds no acknowledgement of. That may be much, since a broker
-that is killed has forgotten the last second's acknowledgements. So marks of the messages of a batch are written in the
-transaction of its requests, in one of several cursors by turns.
+AMQP has no offsets: a broker sends every message again that it has no acknowledgement of. These can be many, since a
+killed broker loses the acknowledgements of its last second. The marks of a batch's messages are therefore stored in the
+transaction that accepts the batch, in several cursors in rotation.
 
-A message without an id has no mark: nothing tells a second delivery from a second message of the same content, and to
-take a message twice is better than to miss one.
+A message without an id has no mark, because a repeated delivery cannot be distinguished from a second message with the
+same content. Such a message may be accepted twice, but is never lost.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
-#: Cursors with marks, and marks in one: it is written again with each batch until it has so many.
+#: Number of cursors, and of marks in each. A cursor is written again with each batch until it is full.
 ROWS, FULL = 16, 1024
-#: Bytes of a mark, and of the number before the marks of a row, by which rows are in order.
+#: Bytes of a mark, and of the serial number at the beginning of a cursor, which orders the cursors.
 MARK, SERIAL = 8, 8
 
 
 def mark_of(message_id: str, body: bytes) -> bytes:
-    """The same id with other content is another message: publishers may know nothing of each other."""
+    """Return the mark of a message. It covers id and content, since publishers may use the same ids."""
     key = blake2b(message_id.encode(), digest_size=32).digest()
     return blake2b(body, digest_size=MARK, key=key).digest()
 
 
 class Accepted:
-    """``cursors`` are what is on disk, those of other names among them."""
+    """Marks of accepted messages. ``cursors`` are all stored cursors of the trigger, other ones included."""
 
     def __init__(self, cursors: Mapping[str, bytes]) -> None:
         self._rows = {name: value for name, value in cursors.items() if name.isdigit()}
@@ -37,7 +37,7 @@ class Accepted:
         return any(mark in marks for marks in self._marks.values())
 
     def cursor(self, marks: Sequence[bytes]) -> dict[str, bytes]:
-        """What is to be written with a batch, by its new marks."""
+        """Return the cursor to store with a batch that has these new marks."""
         if not marks:
             return {}
         row = self._rows.get(self._last, bytes(SERIAL))
@@ -46,7 +46,7 @@ class Accepted:
         return {str(int.from_bytes(row[:SERIAL], "big") % ROWS): row + b"".join(marks)}
 
     def note(self, cursor: Mapping[str, bytes]) -> None:
-        """It is on disk."""
+        """Add the marks of a cursor that is stored now."""
         for name, row in cursor.items():
             former = self._rows.get(name, b"")
             if former and row.startswith(former):

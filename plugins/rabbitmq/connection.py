@@ -1,7 +1,7 @@
-"""A channel to a broker: what works on it ends when the broker closes it.
+"""Channel to a broker. The block that uses it is cancelled when the broker closes it.
 
-The client is aiormq, on which aio-pika is built: of the latter only what reconnects and wraps messages would be added,
-and here the trigger is what starts again.
+The client is aiormq, the basis of aio-pika. The latter adds reconnection and message objects, which are not needed
+here: a failed trigger is restarted by the engine.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from plugins._shared.tls import client_context
 from plugins.rabbitmq.lenient_decoding import install_lenient_decoders
 from plugins.rabbitmq.settings import Instance
 
-#: Seconds that a broker has for an answer.
+#: Seconds within which a broker must answer.
 DEADLINE = 15.0
-#: Seconds between signs of life. A broker that has shown none for three times as long is taken to be gone.
+#: Seconds between heartbeats. After three missing ones the connection counts as lost.
 HEARTBEAT = 10
 
 
 @asynccontextmanager
 async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
-    """The block is cancelled, and what the broker says is raised, when it closes the channel."""
+    """Open a channel. If the broker closes it, the block is cancelled and the broker's error is raised."""
     connection = await _connect(broker, vhost)
     try:
         with deadline("the broker did not open a channel", DEADLINE):
@@ -39,23 +39,26 @@ async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
             yield channel
             tasks.cancel_scope.cancel()
     finally:
-        with anyio.move_on_after(2, shield=True), suppress(asyncio.CancelledError):  # so it ends what waits for it
+        with anyio.move_on_after(2, shield=True), suppress(asyncio.CancelledError):  # closing cancels waiting calls
             await connection.close()
 
 
 async def is_direct(channel: Any, exchange: str) -> bool:
-    """Whether the broker says so of an exchange that is there, as it does when asked to make it a fanout one."""
-    asking = await channel.connection.channel(publisher_confirms=False)  # a refusal closes it
+    """Return whether an existing exchange is a direct one.
+
+    The broker's refusal to declare it again as a fanout exchange contains its type.
+    """
+    probe = await channel.connection.channel(publisher_confirms=False)  # a refusal closes this channel
     try:
-        await asking.exchange_declare(exchange, exchange_type="fanout", durable=True)
+        await probe.exchange_declare(exchange, exchange_type="fanout", durable=True)
     except _library().exceptions.AMQPChannelError as refusal:
         return "current is 'direct'" in str(refusal)
-    await asking.close()
+    await probe.close()
     return False
 
 
 async def _closed(channel: Any) -> None:
-    """Raises once it is."""
+    """Wait until the channel is closed, then raise its error."""
     closing, over = channel.closing, asyncio.Event()
     closing.add_done_callback(lambda _: over.set())
     await over.wait()
@@ -82,16 +85,16 @@ async def _connect_to(address: str, broker: Instance, vhost: str) -> Any:
     with deadline(f"{address} did not answer", DEADLINE):
         try:
             return await client.connect(url, context=context)
-        except client.exceptions.InvalidFrameError:  # all that the client says of a refusal after the login
-            raise ConnectionError(f"{address} lets {broker.user!r} use no vhost {vhost or '/'!r}") from None
+        except client.exceptions.InvalidFrameError:  # the client's only error for a refusal after the login
+            raise ConnectionError(f"{address} refuses {broker.user!r} access to vhost {vhost or '/'!r}") from None
 
 
 def _library() -> Any:
-    """The client. Raises SettingsError if it is not installed."""
+    """Return the client library. Raises SettingsError if it is not installed."""
     try:
         import aiormq
     except ImportError:
         raise SettingsError("RabbitMQ needs the extra rabbitmq: pip install '.[rabbitmq]' in the clone") from None
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it complains of, it raises as well
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # it raises all that it logs
     install_lenient_decoders()
     return aiormq

@@ -1,8 +1,8 @@
-"""Makes the client bear what publishers put beside a message.
+"""Lenient decoding of messages' properties in the client.
 
-A broker hands on properties and routing keys as they come: ids that are bytes, times in microseconds, tables that no
-specification knows. The client ends its connection at what it cannot decode, and the broker sends that message again,
-before all others, for ever. Of what is looked at here that is only the id; so what cannot be decoded is skipped.
+Brokers forward properties and routing keys without checking them: ids that are bytes, times in microseconds, tables
+outside the specification. The client closes its connection at a value that it cannot decode; the broker then repeats
+that message first, endlessly. Triggers use the message id only, so values that cannot be decoded are skipped.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-Read = Callable[[bytes], tuple[int, Any]]  #: gives the bytes that were read, and what they say
+Read = Callable[[bytes], tuple[int, Any]]  #: returns the number of read bytes, and the value
 
 
 def install_lenient_decoders() -> None:
-    """For all connections of this process; what can be decoded is decoded as before."""
+    """Replace the client's decoders for all connections of this process. Valid values are decoded as before."""
     from pamqp import decode
 
     skips: dict[str, Read] = {"shortstr": _skip_text, "table": _skip_table, "timestamp": _skip_time}
@@ -28,12 +28,12 @@ def install_lenient_decoders() -> None:
 def _read(read: Read, skip: Read, data: bytes) -> tuple[int, Any]:
     try:
         return read(data)
-    except Exception:  # the client has many ways to say that it cannot read something
+    except Exception:  # the client raises many types of errors for invalid values
         return skip(data)
 
 
 def _skip_text(data: bytes) -> tuple[int, str]:
-    """The same bytes are the same text, so that an id still tells messages apart."""
+    """Decode with escapes: equal bytes become equal texts, so that an id still identifies a message."""
     end = 1 + data[0]
     return end, data[1:end].decode("utf-8", "backslashreplace")
 

@@ -1,4 +1,4 @@
-"""What a trigger on RabbitMQ is made with (spec triggers_runtime, 1.9)."""
+"""Options of a RabbitMQ trigger (FunctionGraph API: CreateFunctionTrigger)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The source of RABBITMQ: a queue of the trigger's own, acknowledged once its messages are safe here.
+"""Source of RABBITMQ: the trigger's own queue. Messages are acknowledged after they are on disk.
 
-The queue is bound to the exchange before the trigger counts as running, keeps what comes while the engine is away, and
-goes with the trigger. Where the broker could not be told of that, it drops the queue a week after its last reader.
+The queue is bound to the exchange before the trigger counts as running. It collects messages while the engine is down,
+and is deleted with the trigger. If the broker cannot be reached then, it deletes the queue a week after its last
+reader.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from plugins.rabbitmq.options import RabbitOptions
 from plugins.rabbitmq.settings import RabbitSettings
 from plugins.rabbitmq.window import Window
 
-#: A classic queue, whatever is usual at the broker: a quorum queue throws away what has come back 20 times.
-#: Milliseconds that it is kept when nobody reads it.
+#: Arguments of the queue. Classic, whatever the broker's default: a quorum queue drops messages after 20 deliveries.
+#: ``x-expires``: milliseconds without a reader after which the broker deletes it.
 ARGUMENTS = {"x-queue-type": "classic", "x-expires": 7 * 24 * 3600 * 1000}
-#: The cursor that says what the queue is bound to.
+#: name of the cursor with the exchange to which the queue is bound
 EXCHANGE = "exchange"
-#: A fanout exchange looks at no key, and one of topics takes this for all.
+#: routing key for all messages of a topic exchange; a fanout exchange ignores it
 EVERYTHING = "#"
 
 
@@ -47,26 +48,26 @@ class RabbitTrigger:
                     await reader.step()
             finally:
                 if context.deleted:
-                    await reader.leave()
+                    await reader.delete_queue()
 
 
 class _Message(Struct, frozen=True, kw_only=True):
     topic: str
     value: bytes
-    mark: bytes  #: empty: without an id
+    mark: bytes  #: empty if the message has no id
     tag: int
 
 
 class _Reader:
-    """One run. What came waits in a queue; None in it means that the broker sends no more."""
+    """Single run. Received messages wait in ``_received``; None in it means that the broker sends no more."""
 
     def __init__(self, options: RabbitOptions, settings: RabbitSettings, context: TriggerContext, channel: Any) -> None:
         self._options, self._settings, self._context, self._channel = options, settings, context, channel
         self._queue = f"functiond-{context.trigger_id}"
         self._accepted = Accepted(context.cursors)
-        self._came: asyncio.Queue[Any] = asyncio.Queue()
+        self._received: asyncio.Queue[Any] = asyncio.Queue()
         self._last_tag = 0
-        # As many again are on their way while a batch is being written.
+        # Twice a batch, so that the next one is received while one is being written.
         self._window = Window(options.batch_size, 2 * settings.batch_bytes)
         self._consumer = ""
 
@@ -76,10 +77,12 @@ class _Reader:
             await self._channel.queue_declare(self._queue, durable=True, arguments=ARGUMENTS)
             await self._bind()
             if await is_direct(self._channel, exchange):
-                raise ValueError(f"{exchange} is a direct exchange: only fanout and topic ones give all messages")
-            if former not in ("", exchange):  # what has come from there is read
+                raise ValueError(
+                    f"{exchange} is a direct exchange: use a fanout or topic exchange, which deliver all messages"
+                )
+            if former not in ("", exchange):  # messages of the former exchange in the queue are still read
                 await self._channel.queue_unbind(self._queue, former, EVERYTHING)
-            self._channel.on_consumer_cancel_callbacks.add(lambda _: self._came.put_nowait(None))
+            self._channel.on_consumer_cancel_callbacks.add(lambda _: self._received.put_nowait(None))
         await self._consume()
         if former != exchange:
             await self._context.accept_batch([], {EXCHANGE: exchange.encode()})
@@ -89,8 +92,8 @@ class _Reader:
         with anyio.move_on_after(self._settings.check_every):
             batch.append(await self._get())
         if not batch:
-            # Who deletes an exchange and makes it again has taken the binding away, and nobody tells.
-            with deadline("the broker did not look at the exchange", DEADLINE):
+            # If the exchange was deleted and created again, the binding is lost without notice.
+            with deadline("the broker did not renew the binding", DEADLINE):
                 await self._bind()
             return
         size = len(batch[0].value)
@@ -99,11 +102,11 @@ class _Reader:
                 batch.append(await self._get())
                 size += len(batch[-1].value)
         await self._accept(batch)
-        if self._window.saw(max(len(message.value) for message in batch)):
+        if self._window.adapt(max(len(message.value) for message in batch)):
             await self._consume()
 
-    async def leave(self) -> None:
-        """The trigger is gone. What was under way on the channel may have closed it."""
+    async def delete_queue(self) -> None:
+        """Delete the queue of a deleted trigger. Uses a new channel, since the current one may be closed."""
         with anyio.move_on_after(DEADLINE, shield=True):
             channel = await self._channel.connection.channel(publisher_confirms=False)
             await channel.queue_delete(self._queue)
@@ -114,19 +117,19 @@ class _Reader:
         await self._channel.queue_bind(self._queue, self._options.exchange_name, EVERYTHING)
 
     async def _consume(self) -> None:
-        """By another consumer: the broker changes the window of none that it has."""
-        with deadline("the broker did not begin to send", DEADLINE):
+        """Start a new consumer, since the broker does not change the window of an existing one."""
+        with deadline("the broker did not start a consumer", DEADLINE):
             if self._consumer:
                 await self._channel.basic_cancel(self._consumer)
             await self._channel.basic_qos(prefetch_count=self._window.size)
-            self._consumer = (await self._channel.basic_consume(self._queue, self._came.put_nowait)).consumer_tag
+            self._consumer = (await self._channel.basic_consume(self._queue, self._received.put_nowait)).consumer_tag
 
     async def _get(self) -> _Message:
-        message = await self._came.get()
+        message = await self._received.get()
         if message is None:
             raise ConnectionError(f"queue {self._queue} was deleted")
         if message.delivery_tag != self._last_tag + 1:  # the last of a batch is acknowledged with all before it
-            raise ConnectionError(f"message {self._last_tag + 1} did not come")
+            raise ConnectionError(f"message {self._last_tag + 1} is missing")
         self._last_tag = message.delivery_tag
         message_id = message.header.properties.message_id
         return _Message(
@@ -145,7 +148,7 @@ class _Reader:
         await self._channel.basic_ack(batch[-1].tag, multiple=True)
 
     def _fresh(self, batch: Sequence[_Message]) -> Sequence[_Message]:
-        """Those not accepted yet, each once."""
+        """Return the messages that are not accepted yet, each once."""
         seen: set[bytes] = set()
         fresh = []
         for message in batch:

@@ -360,8 +360,8 @@ async def test_a_trigger_shows_where_its_api_is(tmp_path: Path, kind: str, api: 
     [
         ([{"app_code": CODE}, {"app_code": CODE}], "two of the apps have the same app_code"),
         ([{"key": "APP", "secret": CODE}, {"key": "APP", "secret": OTHER_CODE}], "two of the apps have the same key"),
-        ([{"secret": CODE}], "an app that signs needs a key and a secret; what X-Apig-AppCode shows is its app_code"),
-        ([{}], "an app needs a key and a secret, or an app_code"),
+        ([{"secret": CODE}], "an app that signs needs both key and secret"),
+        ([{}], "an app needs key and secret, or app_code"),
         ([{"app_code": "short"}], "app_code: must be text of 16 to 1024 characters"),
     ],
 )

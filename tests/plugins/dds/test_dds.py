@@ -20,7 +20,7 @@ from engine.testing import ManualClock
 from plugins.dds import gauss_plugin, plugin
 from plugins.dds.feed import MIN_WAIT
 from plugins.dds.options import DdsOptions
-from plugins.dds.records import Change, Teller, change_of
+from plugins.dds.records import Change, EventEncoder, change_of
 from plugins.dds.resume_token import NAME, Now, ResumeToken, first_of, read, written
 from plugins.dds.settings import USER, DdsSettings, Instance, check_client
 from tests.support.certificates import write_certificate
@@ -44,8 +44,8 @@ def change(operation: str = "insert", token: str = "8265", **rest: Any) -> Chang
     return change_of(bson.encode(document))
 
 
-def teller(kind: str = "DDS", limit: int = 1 << 20) -> Teller:
-    return Teller(kind=kind, region="r", source_id="s", database="d", collection="c", limit=limit)
+def encoder(kind: str = "DDS", limit: int = 1 << 20) -> EventEncoder:
+    return EventEncoder(kind=kind, region="r", source_id="s", database="d", collection="c", limit=limit)
 
 
 def records(payload: bytes, source: str = "dds") -> list[Any]:
@@ -60,7 +60,7 @@ def test_a_change_is_told_as_documented(kind: str, source: str, more: dict[str, 
     ns = {"db": "d", "coll": "c"}
     one = change(ns=ns, documentKey={"_id": KEY}, fullDocument={"_id": KEY, "name": "né"})
 
-    [event] = teller(kind).events([one])
+    [event] = encoder(kind).events([one])
 
     told = {
         "size_bytes": str(one.size),
@@ -76,7 +76,7 @@ def test_documents_are_relaxed_extended_json_whatever_they_hold() -> None:
     held = {"n": Int64(5), "f": float("nan"), "d": Decimal128("1.5"), "b": Binary(b"x"), "t": datetime(2026, 1, 2)}
     raw = bson.encode({"_id": {"_data": ""}, "operationType": "insert", "fullDocument": {**held, "s": "xy"}})
 
-    [event] = teller().events([change_of(raw.replace(b"xy\0", b"x\xff\0"))])
+    [event] = encoder().events([change_of(raw.replace(b"xy\0", b"x\xff\0"))])
 
     assert json.loads(records(event.payload)[0]["full_document"]) == {
         "n": 5,
@@ -91,7 +91,7 @@ def test_documents_are_relaxed_extended_json_whatever_they_hold() -> None:
 def test_a_moment_for_which_python_has_no_date_stops_nothing() -> None:
     far = bson.DatetimeMS(1 << 60)
 
-    [event] = teller().events([change(fullDocument={"t": far})])
+    [event] = encoder().events([change(fullDocument={"t": far})])
 
     assert json.loads(records(event.payload)[0]["full_document"]) == {"t": {"$date": {"$numberLong": str(1 << 60)}}}
 
@@ -99,7 +99,7 @@ def test_a_moment_for_which_python_has_no_date_stops_nothing() -> None:
 def test_a_document_that_nobody_can_read_stops_nothing_and_its_key_is_told() -> None:
     document = {"uuid": Binary(b"xyz", 4)}
 
-    [event] = teller().events(
+    [event] = encoder().events(
         [change(documentKey={"_id": 1}, fullDocument=document, wallTime=bson.DatetimeMS(1 << 60))]
     )
 
@@ -116,7 +116,7 @@ def test_a_document_that_nobody_can_read_stops_nothing_and_its_key_is_told() -> 
     ],
 )
 def test_of_a_document_that_is_gone_its_key_is_told(gone: Change, told: str) -> None:
-    [event] = teller().events([gone])
+    [event] = encoder().events([gone])
 
     assert records(event.payload)[0]["full_document"] == told
 
@@ -126,7 +126,7 @@ def test_of_a_document_that_is_gone_its_key_is_told(gone: Change, told: str) -> 
 def test_events_keep_to_the_limit_and_all_changes_in_order(kind: str, limit: int) -> None:
     changes = [change(token="7" * (n % 5), fullDocument={"n": n, "x": "x" * (n % 7)}) for n in range(30)]
 
-    payloads = [event.payload for event in teller(kind, limit).events(changes)]
+    payloads = [event.payload for event in encoder(kind, limit).events(changes)]
 
     source = {"DDS": "dds", "GAUSSMONGO": "gauss_mongo"}[kind]
     told = [records(payload, source) for payload in payloads]
@@ -369,10 +369,10 @@ async def test_or_else_the_trigger_stops_until_it_is_changed(tmp_path: Path, ser
         await is_in(place, trigger, "running")
         await server.insert(1)
         await client[DATABASE][COLLECTION].drop()
-        await is_in(place, trigger, "failing", "was dropped; change the trigger to go on")
+        await is_in(place, trigger, "failing", "was dropped; change the trigger to continue")
         await server.insert(2)
     async with house(tmp_path / "data", [plugin], **stopping) as place:
-        await is_in(place, trigger, "failing", "was dropped; change the trigger to go on")
+        await is_in(place, trigger, "failing", "was dropped; change the trigger to continue")
         before = await numbers(place, 1)
         await place.update(trigger, batch_size=5)
 
@@ -395,7 +395,7 @@ async def test_where_the_server_has_forgotten_the_past_it_is_said_and_gone_on_fr
         await server.insert(2)
         await server.fail("aggregate", errorCode=286)
         await place.update(trigger, status="ACTIVE")
-        await is_in(place, trigger, state, "are lost: the server has forgotten where the last was")
+        await is_in(place, trigger, state, "are lost: the server no longer has")
         if on_lost == "stop":
             trigger = await place.update(trigger, batch_size=5)
             await is_in(place, trigger, "running")

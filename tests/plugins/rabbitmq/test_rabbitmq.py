@@ -89,12 +89,12 @@ def test_the_window_has_room_for_two_batches_or_for_as_many_bytes() -> None:
 
     sizes = []
     for largest in (0, 4000, *[1] * 30):
-        window.saw(largest)
+        window.adapt(largest)
         sizes.append(window.size)
 
     assert (sizes[0], sizes[1], sizes[-1]) == (2000, 2, 2000)
     assert sizes[1:] == sorted(sizes[1:])
-    assert window.saw(20_000)
+    assert window.adapt(20_000)
     assert (window.size, window.batch) == (1, 1)
 
 
@@ -250,7 +250,7 @@ async def test_of_large_messages_few_are_held(
     accept = _Reader._accept
 
     async def watched(reader: _Reader, batch: Sequence[Any]) -> None:
-        held.append(len(batch) + reader._came.qsize())
+        held.append(len(batch) + reader._received.qsize())
         await accept(reader, batch)
 
     async with house(tmp_path, [plugin]) as place:
