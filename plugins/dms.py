@@ -1,4 +1,4 @@
-"""DMS, the retired queue service: queues that are asked at an interval."""
+"""DMS, the retired queue service. Its triggers are stored, but have no source."""
 
 from __future__ import annotations
 

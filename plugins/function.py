@@ -8,11 +8,11 @@ from engine import DeliveryContext, PendingDelivery, Plugin, Request, parse_urn
 
 
 class FunctionParam(Struct, frozen=True, kw_only=True):
-    func_urn: str  #: a whole URN, of a version, an alias or ``latest``
+    func_urn: str  #: complete URN of a version, an alias or ``latest``
 
     def __post_init__(self) -> None:
         if not self.func_urn.startswith("urn:"):
-            raise ValueError("func_urn must be a whole URN: urn:fss:<region>:<project>:function:<package>:<name>")
+            raise ValueError("func_urn must be a complete URN: urn:fss:<region>:<project>:function:<package>:<name>")
 
 
 class FunctionDestination:

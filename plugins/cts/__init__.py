@@ -1,10 +1,10 @@
-"""CTS, the audit service: what somebody did to the project's resources, one call each."""
+"""CTS, the audit service: each operation on the project's resources calls a function."""
 
 from __future__ import annotations
 
 from engine import Plugin, TriggerRules
 from plugins.cts.options import CtsOptions, conflicts
-from plugins.cts.source import CtsService, CtsTrigger, known
+from plugins.cts.source import CtsService, CtsTrigger, on_registered
 
 plugin = Plugin(
     kinds=("CTS",),
@@ -12,6 +12,11 @@ plugin = Plugin(
     options=CtsOptions,
     trigger=CtsTrigger,
     rules=TriggerRules(
-        vendor=True, may_disable=False, start_before_stop=True, per_project=10, conflicts=conflicts, on_registered=known
+        vendor=True,
+        may_disable=False,
+        start_before_stop=True,
+        per_project=10,
+        conflicts=conflicts,
+        on_registered=on_registered,
     ),
 )

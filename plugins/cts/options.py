@@ -1,4 +1,4 @@
-"""Which operations a CTS trigger wants, and what may be said so (spec triggers_runtime, 1.6)."""
+"""Options of a CTS trigger: the operations that call the function, and their limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine import InvalidField
 from plugins._shared.fields import Name
 
 SERVICES = 10
-OPERATIONS = 10  #: of one service
+OPERATIONS = 10  #: operations of one service
 ALL_OPERATIONS = 100
 _PART = r"[\w.*-]+(?:;[\w.*-]+)*"
 _OPERATION = re.compile(rf"([\w.-]+):{_PART}:({_PART})", re.ASCII)
@@ -30,7 +30,7 @@ class CtsOptions(Struct, frozen=True, kw_only=True):
                 raise InvalidField("operations", operation, "needs Service:resource[;resource]:action[;action]")
             actions[found[1]] = actions.get(found[1], 0) + found[2].count(";") + 1
         if len(set(self.operations)) < len(self.operations):
-            raise InvalidField("operations", list(self.operations), "one of them is there twice")
+            raise InvalidField("operations", list(self.operations), "must not repeat an operation")
         if len(actions) > SERVICES:
             raise InvalidField("operations", f"of {len(actions)} services", f"at most {SERVICES} are allowed")
         most = max(actions.values())
@@ -40,5 +40,5 @@ class CtsOptions(Struct, frozen=True, kw_only=True):
 
 
 def conflicts(mine: CtsOptions, other: CtsOptions, same_function: bool) -> bool:
-    """Names are those of notifications of the whole project."""
+    """Return whether two triggers have the same name, which must be unique in the project."""
     return mine.name == other.name

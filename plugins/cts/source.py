@@ -1,10 +1,11 @@
-"""The source of CTS: traces of this engine's own control plane, and those that others push.
+"""Source of CTS: traces of this engine's own control plane, and traces that clients push.
 
-Own ones wait in memory for a moment, and as long as the function's backlog is full; they go with a killed engine, and
-beyond ``WAITING`` the newest are passed over, aloud. What is pushed to ``POST /triggers/cts`` is safe once answered;
-it needs the engine's own credentials, where it has any. A trace that comes again by its id calls nothing.
+Own traces wait in memory for a moment, and while the function's backlog is full. They are lost if the engine is killed.
+If more than ``WAITING`` wait, the newest are dropped, with an error in the engine's log. Traces that are pushed to
+``POST /triggers/cts`` are on disk before the request is answered. Pushing needs the engine's own credentials, if it has
+any. A trace with the id of an earlier one calls nothing.
 
-Invocations leave no trace, so that a call made here cannot lead to the next one.
+Invocations produce no traces, so an invocation for a trace cannot cause another one.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from plugins._shared.push import accept_each, accepted_reply, push_operation
 from plugins.cts.options import CtsOptions
 from plugins.cts.traces import Wanted, own, payload, read_pushed
 
-WAITING = 1000  #: own traces of one trigger
-BATCH_SIZE = 100  #: of them in one transaction
+WAITING = 1000  #: waiting own traces of one trigger
+BATCH_SIZE = 100  #: own traces in one transaction
 PUSH = push_operation("CtsPushTraces", "/triggers/cts")
 
 log = structlog.get_logger("functiond.cts")
 
 
 class CtsTrigger:
-    """Empties the inbox of a trigger, which is there from when that is stored."""
+    """Source that empties the trigger's inbox. The inbox exists since the trigger is stored."""
 
     def __init__(self, options: CtsOptions) -> None: ...
 
@@ -57,12 +58,12 @@ class CtsTrigger:
 
 
 class _Inbox:
-    """Own traces of one trigger on their way. Runs that overlap empty it one after the other."""
+    """Waiting own traces of one trigger. Overlapping runs empty it one after the other."""
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
         self._filled = asyncio.Event()
-        self._turn = anyio.Lock()
+        self._lock = anyio.Lock()
 
     def __len__(self) -> int:
         return len(self._events)
@@ -72,8 +73,8 @@ class _Inbox:
         self._filled.set()
 
     async def empty_into(self, context: TriggerContext) -> None:
-        """Until cancelled; what was not seen to be accepted stays, to be accepted once by its key."""
-        async with self._turn:
+        """Accept events until cancelled. Events stay until their acceptance is confirmed; keys prevent duplicates."""
+        async with self._lock:
             while True:
                 await self._filled.wait()
                 events = list(islice(self._events, BATCH_SIZE))
@@ -92,21 +93,22 @@ class _Subscriber(Struct, frozen=True, kw_only=True, eq=False):
     def event(self, trace_id: str, content: bytes) -> Event:
         return Event(payload=content, idempotency_key=f"cts:{self.sink.trigger_id}:{trace_id}")
 
-    def hear(self, trace: Trace) -> None:
+    def collect(self, trace: Trace) -> None:
+        """Put a trace of the engine into the inbox, if the trigger wants it."""
         if trace.project != self.sink.project or not self.wanted.has_own(trace):
             return
         if len(self.inbox) >= WAITING:
-            log.error("trace passed over: too many wait", trigger=self.sink.trigger_id, trace=trace.trace_id)
+            log.error("trace dropped: too many wait", trigger=self.sink.trigger_id, trace=trace.trace_id)
         else:
             self.inbox.put(self.event(trace.trace_id, payload(own(trace))))
 
 
 class CtsService:
-    """The endpoint, and the triggers that listen."""
+    """``PluginService`` of CTS: the endpoint for pushed traces, and the subscribed triggers."""
 
     def __init__(self, settings: None) -> None:
         self._subscribers: list[_Subscriber] = []
-        self._inboxes: dict[str, _Inbox] = {}  #: by trigger
+        self._inboxes: dict[str, _Inbox] = {}  #: keyed by trigger
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         with context.routes.mount("", self._answer, signed=True, operations=[PUSH]):
@@ -124,7 +126,7 @@ class CtsService:
         subscriber = _Subscriber(wanted=wanted, sink=sink, inbox=self.inbox(sink.trigger_id))
         self._subscribers.append(subscriber)
         try:
-            with sink.plugin.audit.subscribed(subscriber.hear):
+            with sink.plugin.audit.subscribed(subscriber.collect):
                 yield
         finally:
             self._subscribers.remove(subscriber)
@@ -134,7 +136,7 @@ class CtsService:
             return PushReply(status=405 if request.method != "POST" else 404, headers=((b"allow", b"POST"),))
         listening = [one for one in self._subscribers if request.project in ("", one.sink.project)]
         if not listening:
-            raise NotFound("no CTS trigger listens: create one")
+            raise NotFound("no CTS trigger exists: create one")
         accepted = await accept_each(
             (one.sink, one.event(trace["trace_id"], payload(trace)))
             for trace in read_pushed(request.body)
@@ -144,5 +146,5 @@ class CtsService:
         return accepted_reply(accepted)
 
 
-def known(service: CtsService, options: CtsOptions, sink: EventSink) -> AbstractContextManager[None]:
+def on_registered(service: CtsService, options: CtsOptions, sink: EventSink) -> AbstractContextManager[None]:
     return service.subscribed(Wanted(options.operations), sink)

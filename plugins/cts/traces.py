@@ -1,4 +1,4 @@
-"""Traces as the audit service writes them: those of this engine, and those that others push."""
+"""Traces in the format of the audit service: those of this engine, and those that clients push."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from engine import InvalidField, Trace
 SERVICE = "FunctionGraph"
 #: Traces of one pushed body.
 MOST = 1000
-#: What a trace must tell, to be told apart and chosen.
+#: Required fields of a pushed trace: its identity, and the fields that triggers select by.
 _NEEDED = ("trace_id", "service_type", "resource_type", "trace_name")
 _ID_LIMIT = 128
-#: Names that the platform documents for its own traces, where they differ from the operation's in the SDK.
+#: Documented names of the platform's own traces, where they differ from the SDK's names of operations.
 _NAMES = {
     "UpdateFunctionCode": "modifyFunctionMetadata",
     "UpdateFunctionConfig": "modifyFunctionMetadata",
@@ -27,7 +27,7 @@ _NAMES = {
 
 
 class Wanted:
-    """The operations of one trigger. Upper and lower case are the same, and ``*`` stands for anything."""
+    """Operations that one trigger wants. Case is ignored, and ``*`` matches any text."""
 
     def __init__(self, operations: Iterable[str]) -> None:
         parts = [operation.lower().split(":") for operation in operations]
@@ -36,13 +36,13 @@ class Wanted:
     def has(self, service: str, kind: str, *names: str) -> bool:
         return any(
             fnmatchcase(service.lower(), wanted)
-            and _is_one(kind, kinds)
-            and any(_is_one(name, actions) for name in names)
+            and _matches(kind, kinds)
+            and any(_matches(name, actions) for name in names)
             for wanted, kinds, actions in self._operations
         )
 
     def has_own(self, trace: Trace) -> bool:
-        """Own operations have the name of the SDK, too."""
+        """Return whether a trace of this engine is wanted. Operations match by their SDK name, too."""
         return self.has(SERVICE, trace.resource_type, trace.operation, name_of(trace.operation))
 
     def has_pushed(self, trace: dict[str, Any]) -> bool:
@@ -58,7 +58,10 @@ def payload(trace: dict[str, Any]) -> bytes:
 
 
 def own(trace: Trace) -> dict[str, Any]:
-    """Times in milliseconds and the extra fields are those of captured events (spec triggers_runtime, 1.6)."""
+    """Return a trace of this engine in the documented format.
+
+    The times in milliseconds and the additional fields are those of recorded events of the platform.
+    """
     moment = int(trace.time * 1000)
     rating = "normal" if trace.code < 400 else "warning" if trace.code < 500 else "incident"
     return {
@@ -87,18 +90,21 @@ def own(trace: Trace) -> dict[str, Any]:
 
 
 def read_pushed(body: bytes) -> list[dict[str, Any]]:
-    """One trace, a list, or ``{"traces": […]}`` as the vendor's query answers. Raises InvalidField."""
+    """Return pushed traces. Raises InvalidField.
+
+    The body is a trace, a list, or ``{"traces": […]}`` as in the reply of the vendor's query.
+    """
     try:
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidField("body", body[:40].decode("utf-8", "replace"), f"is no JSON: {error}") from None
+        raise InvalidField("body", body[:40].decode("utf-8", "replace"), f"must be JSON: {error}") from None
     match content:
         case {"traces": list(traces)} | list(traces):
             pass
         case {"cts": one} | one:
             traces = [one]
     if len(traces) > MOST:
-        raise InvalidField("traces", f"{len(traces)} of them", f"at most {MOST} may come together")
+        raise InvalidField("traces", f"{len(traces)} of them", f"at most {MOST} may be in one body")
     for trace in traces:
         _check(trace)
     return traces
@@ -113,5 +119,5 @@ def _check(trace: object) -> None:
             raise InvalidField(name, value, f"must be a text of 1 to {_ID_LIMIT} characters")
 
 
-def _is_one(name: str, patterns: Iterable[str]) -> bool:
+def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)

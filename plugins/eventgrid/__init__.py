@@ -1,10 +1,10 @@
-"""EventGrid: events of a channel, one call each; its subscription says whether the caller waits."""
+"""EventGrid: each event of a channel calls a function, asynchronously or synchronously by its subscription."""
 
 from __future__ import annotations
 
 from engine import Mode, Plugin, TriggerRules
 from plugins.eventgrid.options import EventGridOptions
-from plugins.eventgrid.source import EventGridService, EventGridTrigger, known
+from plugins.eventgrid.source import EventGridService, EventGridTrigger, on_registered
 
 plugin = Plugin(
     kinds=("EVENTGRID",),
@@ -18,6 +18,6 @@ plugin = Plugin(
         may_disable=False,
         start_before_stop=True,
         unique=("channel_id", "source_name", "trigger_name"),
-        on_registered=known,
+        on_registered=on_registered,
     ),
 )

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 over HTTP: reads one event in binary or structured mode, or a batch of them, as JSON objects."""
+"""Parser of CloudEvents 1.0 over HTTP: an event in binary or structured mode, or a batch, as JSON objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CloudEvent = dict[str, Any]
 
 
 def read_events(request: PushRequest) -> list[CloudEvent]:
-    """Each with the attributes that the specification needs. Raises InvalidField."""
+    """Return the events of a request. Raises InvalidField if a required attribute is missing."""
     kind = request.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
     if kind == BATCH:
         return [_checked(event) for event in _decode(request.body, list[CloudEvent])]
@@ -29,7 +29,7 @@ def read_events(request: PushRequest) -> list[CloudEvent]:
 
 
 def _binary(headers: Mapping[bytes, bytes], kind: str, body: bytes) -> CloudEvent:
-    """Attributes are in headers, percent-encoded; the body is the data."""
+    """Return an event in binary mode: attributes are percent-encoded headers, the body is the data."""
     named = {name.decode("latin-1"): unquote(value.decode("latin-1")) for name, value in headers.items()}
     event: CloudEvent = {name[len(_PREFIX) :]: value for name, value in named.items() if name.startswith(_PREFIX)}
     if kind:
@@ -47,7 +47,7 @@ def _binary(headers: Mapping[bytes, bytes], kind: str, body: bytes) -> CloudEven
 def _checked(event: CloudEvent) -> CloudEvent:
     for name in NEEDED:
         if not isinstance(event.get(name), str) or not event[name]:
-            raise InvalidField(name, event.get(name), "every CloudEvent needs it, as a text that is not empty")
+            raise InvalidField(name, event.get(name), "every CloudEvent needs it as a non-empty text")
     if event["specversion"] != "1.0":
         raise InvalidField("specversion", event["specversion"], "must be 1.0")
     return event

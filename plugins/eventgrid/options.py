@@ -1,4 +1,4 @@
-"""What an EVENTGRID trigger asks for: a channel, and which of its events."""
+"""Options of an EVENTGRID trigger: a channel, and the events that match."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class EventGridOptions(Struct, frozen=True, kw_only=True):
     bucket: Optional = ""
     prefix: Affix = ""
     suffix: Affix = ""
-    encode_key: bool = field(name="Key_encode", default=False)  #: whether object keys come percent-encoded
-    key_encode: bool | None = None  #: the same, as some clients spell it
+    encode_key: bool = field(name="Key_encode", default=False)  #: percent-encode object keys in events
+    key_encode: bool | None = None  #: other spelling of the same option
     status: Literal["ACTIVE", "DISABLE", "DISABLED", ""] = ""
 
     def __post_init__(self) -> None:

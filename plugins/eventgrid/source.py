@@ -1,7 +1,7 @@
-"""The source of EVENTGRID: a CloudEvents endpoint for each channel, which hands events to all triggers of it.
+"""Source of EVENTGRID: a CloudEvents endpoint for each channel. Its events go to all triggers of the channel.
 
-``POST /triggers/eventgrid/<channel_id>`` needs the engine's own credentials, where it has any. An event that comes
-again, by its source and id, is not accepted twice; so a sender may repeat a batch that was taken in part only.
+``POST /triggers/eventgrid/<channel_id>`` needs the engine's own credentials, if it has any. An event with the source
+and id of an earlier one is not accepted again, so a sender may repeat a batch that was accepted only in part.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from plugins.eventgrid.cloudevents import CloudEvent, read_events
 from plugins.eventgrid.options import EventGridOptions
 
 PUSH = push_operation("EventGridPushEvents", "/triggers/eventgrid/{channel_id}")
-#: What the grid adds where a sender left it off (spec triggers_runtime, 1.12).
+#: Attributes that EventGrid adds to events without them (FunctionGraph's documented EVENTGRID event).
 _COMMON = {"datacontenttype": "application/json", "dataschema": "", "subject": ""}
 
 
 class EventGridTrigger:
-    """Nothing runs for it: events come to it from when it is stored."""
+    """Source without a task: a trigger receives events from its storage on."""
 
     def __init__(self, options: EventGridOptions) -> None: ...
 
@@ -37,7 +37,7 @@ class EventGridTrigger:
 
 
 class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
-    """One trigger."""
+    """Trigger that is subscribed to a channel."""
 
     options: EventGridOptions
     sink: EventSink
@@ -52,16 +52,17 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
             and key.endswith(options.suffix)
         )
 
-    def event(self, told: CloudEvent) -> Event:
-        """An event that comes again calls the function once."""
-        source, whole = quote(told["source"], safe=""), {**_COMMON, **told}  # quoted, its end is that of no other
-        key = f"eventgrid:{self.sink.trigger_id}:{source}:{told['id']}"
-        payload = msgspec.json.encode(_encoded(whole) if self.options.encode_key else whole)
+    def event(self, received: CloudEvent) -> Event:
+        """Return the event for the function. Its idempotency key makes repeated events call the function once."""
+        # Quoted, the source has no colon, so keys of different sources and ids differ.
+        source, complete = quote(received["source"], safe=""), {**_COMMON, **received}
+        key = f"eventgrid:{self.sink.trigger_id}:{source}:{received['id']}"
+        payload = msgspec.json.encode(_encoded(complete) if self.options.encode_key else complete)
         return Event(payload=payload, idempotency_key=key)
 
 
 class EventGridService:
-    """The endpoint, and who listens to which channel."""
+    """``PluginService`` of EVENTGRID: the endpoint, and the subscribed triggers."""
 
     def __init__(self, settings: None) -> None:
         self._subscribers: list[Subscriber] = []
@@ -89,19 +90,21 @@ class EventGridService:
             if one.options.channel_id == channel and request.project in ("", one.sink.project)
         ]
         if not listening:
-            raise NotFound(f"no trigger listens to the channel {channel[:100]!r}")
+            raise NotFound(f"no EVENTGRID trigger exists for the channel {channel[:100]!r}")
         accepted = await accept_each(
             (one.sink, one.event(event)) for event in read_events(request) for one in listening if one.wants(event)
         )
         return accepted_reply(accepted)
 
 
-def known(service: EventGridService, options: EventGridOptions, sink: EventSink) -> AbstractContextManager[None]:
+def on_registered(
+    service: EventGridService, options: EventGridOptions, sink: EventSink
+) -> AbstractContextManager[None]:
     return service.subscribed(Subscriber(options=options, sink=sink))
 
 
 def _object_of(event: CloudEvent) -> tuple[str, str]:
-    """Bucket and key of an object that an event is about; of any other event nothing, and its subject."""
+    """Return bucket and key of the event's object. Other events have an empty bucket, and their subject as key."""
     match event:
         case {"data": {"obs": {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}}}:
             return bucket, key
@@ -110,7 +113,7 @@ def _object_of(event: CloudEvent) -> tuple[str, str]:
 
 
 def _encoded(event: CloudEvent) -> CloudEvent:
-    """With the object's key percent-encoded, where the event has one."""
+    """Return the event with its object's key, if any, percent-encoded."""
     match event:
         case {"data": {"obs": {"object": {"key": str(key)}}}}:
             data: dict[str, Any] = event["data"]

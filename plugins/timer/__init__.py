@@ -1,4 +1,4 @@
-"""TIMER: calls a function at an interval or at moments of the calendar."""
+"""TIMER: calls a function at an interval, or at calendar times."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class TimerOptions(Struct, frozen=True, kw_only=True):
     name: Name
     schedule_type: Literal["Rate", "Cron"]
     schedule: Annotated[str, Meta(min_length=1, max_length=255)]
-    user_event: Annotated[str, Meta(max_length=2048)] = ""  #: handed on as it is
-    #: Whether a tick waits for the function. Most sources call timers asynchronous, one page of 2025 "synchronous,
-    #: fixed", and an example of Terraform sends this flag as false (spec triggers_runtime, 2). So it is false, and may
-    #: be true only where the setting triggers.timer_sync_execution lets it.
+    user_event: Annotated[str, Meta(max_length=2048)] = ""  #: copied into the event
+    #: Whether the timer waits for the function. Most of the vendor's documents call timers asynchronous, one of 2025
+    #: calls them "synchronous, fixed", and an example for Terraform sends this flag as false. The default is therefore
+    #: false; true is allowed only by the setting triggers.timer_sync_execution.
     sync_execution: bool = False
 
     def __post_init__(self) -> None:
         self.read()
 
     def read(self) -> Schedule:
-        """Raises InvalidField."""
+        """Return the parsed schedule. Raises InvalidField."""
         return read_schedule(self.schedule_type, self.schedule)
 
 

@@ -1,4 +1,4 @@
-"""When a timer fires, as its text says: ``15m``, ``@every 1h30m``, or six fields of a calendar."""
+"""Schedules of timers: a rate such as ``15m``, an interval such as ``@every 1h30m``, or a Cron text of six fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from engine import Cron, InvalidField, read_cron
 
-RATES = {"m": (60, 60), "h": (24, 3_600), "d": (30, 86_400)}  #: by unit: the most of them, seconds of one
+RATES = {"m": (60, 60), "h": (24, 3_600), "d": (30, 86_400)}  #: maximum and seconds, keyed by unit
 _RATE = re.compile(r"([1-9]\d?)([mhd])", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -26,14 +26,14 @@ Schedule = Interval | Cron
 
 
 class Timetable(Struct, frozen=True, kw_only=True):
-    """The due times of a schedule that began at a moment; all in seconds since the epoch."""
+    """Due times of a schedule with its beginning. All times are in seconds since the epoch."""
 
     schedule: Schedule
-    since: float  #: an interval counts from here
-    zone: tzinfo  #: for a calendar that names none
+    since: float  #: beginning of intervals
+    zone: tzinfo  #: time zone of Cron texts without one
 
     def next_after(self, moment: float) -> float:
-        """Infinite if there is none."""
+        """Return the first due time after ``moment``, infinite if there is none."""
         if isinstance(self.schedule, Cron):
             return self.schedule.next_after(moment, self.zone)
         seconds = self.schedule.seconds
@@ -42,12 +42,12 @@ class Timetable(Struct, frozen=True, kw_only=True):
         return due if due > moment else due + seconds
 
     def period(self, moment: float) -> float:
-        """The distance between the next two due times after ``moment``."""
+        """Return the seconds between the next two due times after ``moment``."""
         due = self.next_after(moment)
         return self.next_after(due) - due
 
     def last_until(self, moment: float, after: float) -> float | None:
-        """The last that is after ``after``, and not after ``moment``."""
+        """Return the last due time after ``after`` and not after ``moment``, or None."""
         if isinstance(self.schedule, Cron):
             found = self.schedule.last_until(moment, after, self.zone)
         else:
@@ -57,7 +57,7 @@ class Timetable(Struct, frozen=True, kw_only=True):
 
 
 def read_schedule(schedule_type: str, text: str) -> Schedule:
-    """Raises InvalidField with the part that is wrong."""
+    """Return the parsed schedule. Raises InvalidField with the invalid part."""
     if schedule_type == "Rate":
         return _read_rate(text)
     if text.startswith("@"):

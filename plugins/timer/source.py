@@ -1,12 +1,12 @@
-"""The source of TIMER: one request for each due time, and never two, also when the engine dies in between.
+"""Source of TIMER: exactly one request for each due time, even if the engine is killed in between.
 
-What was due while nothing ran, because the engine was down, its machine slept, or the function was switched off, is
-caught up as the setting says: one request for the last of it, one for each, or none; and so is what was due while a
-timer that waits for its function waited. A full backlog only makes the requests wait: each comes.
+Due times are missed while the engine is down, the machine sleeps, the function is disabled, or a synchronous timer
+waits for its function. The setting ``catch_up`` decides what follows: one request for the last missed due time, one for
+each, or none. A full backlog only delays requests; none is dropped.
 
-Each request has an idempotency key of trigger, generation and due time. When the clock is set back, the cursor goes
-back with it, and due times that had a request while the clock was ahead are dropped as duplicates. Calls have no key:
-they are made again.
+Each request has an idempotency key of trigger, generation and due time. When the clock is set back, the cursor is moved
+back with it, and due times that had a request while the clock was ahead are dropped as duplicates. Synchronous calls
+have no key, so these are repeated.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ BATCH_SIZE = 100
 
 
 class TimerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    catch_up: Literal["once", "all", "skip"] = "once"  #: what was due while nothing ran
-    zone: Annotated[str, Meta(min_length=1)] = "UTC"  #: of calendars that name none by CRON_TZ
+    catch_up: Literal["once", "all", "skip"] = "once"  #: requests for missed due times
+    zone: Annotated[str, Meta(min_length=1)] = "UTC"  #: time zone of Cron texts without CRON_TZ
 
     def __post_init__(self) -> None:
         try:
             ZoneInfo(self.zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(f"zone is {self.zone!r}: no time zone this machine knows") from None
+            raise ValueError(f"zone is {self.zone!r}: no such time zone on this machine") from None
 
 
 class TimerTrigger:
@@ -54,8 +54,8 @@ class TimerTrigger:
         zone, clock = ZoneInfo(context.plugin.settings.zone), context.plugin.clock
         table = Timetable(schedule=self._schedule, since=math.floor(context.since), zone=zone)
         task_status.started()
-        looked, showed, waited = elapsed(), clock.now(), False
-        position = _by_the_clock(context, table, read_position(context, table), 0.0)
+        checked_at, showed, waited = elapsed(), clock.now(), False
+        position = _adjusted_to_clock(context, table, read_position(context, table), 0.0)
         position = await self._catch_up(context, table, position)
         while (due := table.next_after(position.due)) < math.inf:
             if due > clock.now():
@@ -64,36 +64,36 @@ class TimerTrigger:
             elif await context.enabled():
                 waited = True
             else:
-                position = await self._deal_with(context, table, position, due, waited=waited)
+                position = await self._handle(context, table, position, due, waited=waited)
                 waited = False
-            passed, looked = elapsed() - looked, elapsed()
+            passed, checked_at = elapsed() - checked_at, elapsed()
             jumped = clock.now() - showed - passed > LATE  # the clock was set ahead, or the machine was suspended
             showed = clock.now()
-            before, position = position, _by_the_clock(context, table, position, passed)
+            before, position = position, _adjusted_to_clock(context, table, position, passed)
             # Due times since the clock was set back are late, not missed.
             waited = jumped or (waited and position is before)
         await anyio.sleep_forever()
 
-    async def _deal_with(
+    async def _handle(
         self, context: TriggerContext, table: Timetable, position: Position, due: float, *, waited: bool
     ) -> Position:
-        """Fire for a due time that has come, or catch up if it counts as missed."""
+        """Fire for a due time that is reached, or catch up if it counts as missed."""
         now = context.plugin.clock.now()
-        behind = position.known(table.since, now) > position.due
+        behind = position.handled_until(table.since, now) > position.due
         if now - due > LATE and (waited or behind or context.mode is Mode.SYNC):
             return await self._catch_up(context, table, position)
         return await self._fire(context, table, position, [due], due)
 
     async def _catch_up(self, context: TriggerContext, table: Timetable, position: Position) -> Position:
-        """Deal with all that is due by now."""
+        """Handle all due times up to now."""
         clock, rule = context.plugin.clock, context.plugin.settings.catch_up
-        position = position.after(position.known(table.since, clock.now()), asked=False)
+        position = position.after(position.handled_until(table.since, clock.now()), asked=False)
         newest = table.last_until(clock.now(), position.due)
         if newest is None:
             return position
         if rule != "all":
             return await self._fire(context, table, position, [newest] if rule == "once" else [], newest)
-        # The clock may be set back meanwhile: due times that it no longer shows wait.
+        # The clock may be set back meanwhile. Due times that are in the future again must wait.
         while missed := _between(table, position.due, min(newest, clock.now())):
             position = await self._fire(context, table, position, missed, missed[-1])
         return position
@@ -118,7 +118,7 @@ class TimerTrigger:
         return position
 
     def _event(self, due: float, table: Timetable) -> bytes:
-        """Spec triggers_runtime, 1.1."""
+        """Return the JSON of FunctionGraph's documented TIMER event."""
         own = table.schedule.zone if isinstance(table.schedule, Cron) else ""
         zone = ZoneInfo(own) if own else table.zone
         event = {
@@ -131,8 +131,8 @@ class TimerTrigger:
         return msgspec.json.encode(event)
 
 
-def _by_the_clock(context: TriggerContext, table: Timetable, position: Position, passed: float) -> Position:
-    """Return the position, moved back if it comes from a clock that was ahead.
+def _adjusted_to_clock(context: TriggerContext, table: Timetable, position: Position, passed: float) -> Position:
+    """Return the position, moved back if a clock that was ahead has set it.
 
     The clock was set back within the ``passed`` seconds since the last look: due times since then have not fired yet.
     """
@@ -154,7 +154,7 @@ def _utc(moment: float) -> str:
 
 
 def _between(table: Timetable, last: float, newest: float) -> list[float]:
-    """The next due times, some of them."""
+    """Return the next due times up to ``newest``, at most a batch."""
     found: list[float] = []
     while len(found) < BATCH_SIZE and (due := table.next_after(last)) <= newest:
         found.append(due)

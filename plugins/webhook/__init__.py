@@ -1,4 +1,4 @@
-"""WEBHOOK: signed HTTP requests call functions, and outcomes go out as such requests."""
+"""WEBHOOK: signed HTTP requests call functions, and outcomes are sent as such requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def serve(settings: WebhookSettings) -> HttpService:
     return HttpService(settings.timeout)
 
 
-def shown(options: WebhookOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
+def reply_fields(options: WebhookOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
     return {"path": f"/triggers/webhook/{trigger_id}"}
 
 
@@ -27,5 +27,5 @@ plugin = Plugin(
     trigger=WebhookTrigger,
     param=WebhookParam,
     destination=WebhookDestination,
-    rules=TriggerRules(start_before_stop=True, unique=("name",), reply_fields=shown),
+    rules=TriggerRules(start_before_stop=True, unique=("name",), reply_fields=reply_fields),
 )

@@ -1,6 +1,6 @@
-"""Destination WEBHOOK: the outcome is posted to a URL, signed as Standard Webhooks 1.0 has it.
+"""Destination WEBHOOK: the outcome is posted to a URL, signed by the Standard Webhooks specification 1.0.
 
-``webhook-id`` is the same whenever an outcome is sent again. Anything but 2xx is tried again later; 410 says never.
+``webhook-id`` is the same in repeated deliveries of an outcome. A reply other than 2xx is retried, except 410.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GONE = 410
 
 
 class WebhookSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    secrets: dict[str, str] = field(default_factory=dict)  #: by the names that destinations use
+    secrets: dict[str, str] = field(default_factory=dict)  #: keyed by the names that destinations use
     timeout: Annotated[float, Meta(gt=0, le=60)] = 30.0  #: seconds for one delivery's connection and answer
 
     def __post_init__(self) -> None:
@@ -28,12 +28,12 @@ class WebhookSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class WebhookParam(Struct, frozen=True, kw_only=True):
     url: str
-    secret: str = ""  #: name of one of the settings' secrets; without, nothing is signed
+    secret: str = ""  #: name of a secret in the settings; empty: no signature
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("url must be a whole one, http:// or https://")
+            raise ValueError("url must be a complete one that begins with http:// or https://")
 
 
 class WebhookDestination:
@@ -43,9 +43,11 @@ class WebhookDestination:
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         client = await context.plugin.service.client()
         url, headers = self._param.url, self._headers(pending, record, context)
-        async with client.stream("POST", url, content=record, headers=headers) as reply:  # its body may be endless
+        async with client.stream(
+            "POST", url, content=record, headers=headers
+        ) as reply:  # streamed, since its body may be endless
             if reply.status_code == GONE:
-                raise Undeliverable(f"{url} answered 410: it wants no more")
+                raise Undeliverable(f"{url} answered 410: it accepts no more deliveries")
             if not reply.is_success:
                 raise ConnectionError(f"{url} answered {reply.status_code}")
 

@@ -1,4 +1,4 @@
-"""Signatures of webhooks: those of the Standard Webhooks specification 1.0, and the way GitHub signs."""
+"""Signatures of webhooks: those of the Standard Webhooks specification 1.0, and those of GitHub."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from collections.abc import Mapping
 from engine import Unauthorized
 
 PREFIX = "whsec_"
-#: Seconds that a message's time may be off, to both sides.
+#: Seconds by which a message's time may differ from the clock, in both directions.
 TOLERANCE = 300.0
 ID, TIMESTAMP, SIGNATURE = b"webhook-id", b"webhook-timestamp", b"webhook-signature"
 GITHUB_ID, GITHUB_SIGNATURE = b"x-github-delivery", b"x-hub-signature-256"
 
 
 def key_of(secret: str) -> bytes:
-    """A secret is ``whsec_`` and base64, or any other text as it stands. Raises ValueError."""
+    """Return the key of a secret: ``whsec_`` and base64, or any other text. Raises ValueError for invalid base64."""
     if not secret.startswith(PREFIX):
         return secret.encode()
     try:
         return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except binascii.Error:
-        raise ValueError("a secret that begins with whsec_ must go on in base64") from None
+        raise ValueError("a secret that begins with whsec_ must continue in base64") from None
 
 
 def sign(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
-    """One signature, as it stands in the header."""
+    """Return the value of the signature header."""
     signed = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
 def check_standard(key: bytes, headers: Mapping[bytes, bytes], body: bytes, now: float) -> str:
-    """The message's id. Raises Unauthorized."""
+    """Return the message's id. Raises Unauthorized."""
     message_id, timestamp = headers.get(ID, b"").decode("latin-1"), headers.get(TIMESTAMP, b"")
     if not message_id or not timestamp.isdigit() or len(timestamp) > 12:
         raise Unauthorized("webhook-id, webhook-timestamp (seconds) and webhook-signature are needed")
     if abs(now - int(timestamp)) > TOLERANCE:
-        raise Unauthorized(f"webhook-timestamp is more than {TOLERANCE:.0f} s off this engine's clock")
+        raise Unauthorized(f"webhook-timestamp differs by more than {TOLERANCE:.0f} s from this engine's clock")
     expected = sign(key, message_id, int(timestamp), body).encode()
-    # A sender that changes its secret signs with the old and the new one for a while.
+    # Senders that change their secret send signatures with both the old and the new one for a while.
     if not any(hmac.compare_digest(expected, given) for given in headers.get(SIGNATURE, b"").split()):
         raise Unauthorized("webhook-signature does not match: check the secret")
     return message_id
 
 
 def check_github(key: bytes, headers: Mapping[bytes, bytes], body: bytes, now: float) -> str:
-    """The delivery's id, empty if there is none. Raises Unauthorized."""
+    """Return the delivery's id, empty if there is none. Raises Unauthorized."""
     expected = b"sha256=" + hmac.digest(key, body, "sha256").hex().encode()
     if not hmac.compare_digest(expected, headers.get(GITHUB_SIGNATURE, b"")):
         raise Unauthorized("X-Hub-Signature-256 does not match: check the secret")

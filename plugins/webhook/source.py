@@ -1,6 +1,6 @@
-"""The source of WEBHOOK: signed HTTP requests from anyone who has the secret, one call each.
+"""Source of WEBHOOK: each signed HTTP request calls the function. Senders need the secret only.
 
-A message that comes again with the same id within a day is answered like the first, and calls nothing.
+A message with the id of another one within a day is answered as a success, and calls nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine import Event, IdempotencyConflict, InvalidField, PushReply, PushRequ
 from plugins._shared.fields import Name
 from plugins.webhook.signatures import GITHUB_SIGNATURE, SIGNATURE, TIMESTAMP, check_github, check_standard, key_of
 
-#: Headers that a function has no use for, or that differ when a message is sent again.
+#: Headers that functions do not need, or that differ when a message is repeated.
 _LEFT_OUT = frozenset(
     {SIGNATURE, TIMESTAMP, GITHUB_SIGNATURE, b"x-hub-signature", b"authorization", b"cookie", b"host", b"connection"}
     | {b"content-length", b"accept-encoding", b"traceparent", b"tracestate", b"x-request-id", b"date"}
@@ -29,7 +29,7 @@ Secret = Annotated[str, Meta(min_length=16, max_length=1024, extra={"secret": Tr
 class WebhookOptions(Struct, frozen=True, kw_only=True):
     name: Name
     secret: Secret
-    scheme: Literal["standard", "github"] = "standard"  #: how requests are signed
+    scheme: Literal["standard", "github"] = "standard"  #: signature scheme of requests
 
     def __post_init__(self) -> None:
         try:

@@ -171,8 +171,8 @@ async def test_own_traces_wait_for_room_up_to_a_bound(tmp_path: Path) -> None:
         [trigger] = place.engine.resources.triggers.all()
         await until(lambda: "backlog" in place.state(trigger).problem)
 
-        passed_over = [line["trace"] for line in logs if "passed over" in line["event"]]
-        assert passed_over == [str(WAITING), str(WAITING + 1)]
+        dropped = [line["trace"] for line in logs if "dropped" in line["event"]]
+        assert dropped == [str(WAITING), str(WAITING + 1)]
         await place.delete(trigger)
         await until(lambda: place.engine.sources.state(trigger.id) is None)
         service: Any = place.engine.plugins.of(cts).service
