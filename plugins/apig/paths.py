@@ -23,7 +23,7 @@ class Segment(Struct, frozen=True, kw_only=True):
 
     before: str  #: the whole text if there is no parameter
     after: str = ""
-    name: str | None = None  #: of the parameter
+    name: str | None = None  #: name of the parameter, if the segment has one
 
     @property
     def greedy(self) -> str:

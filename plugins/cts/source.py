@@ -1,6 +1,6 @@
 """Source of CTS: traces of this engine's own control plane, and traces that clients push.
 
-Own traces wait in memory for a moment, and while the function's backlog is full. They are lost if the engine is killed.
+Own traces wait in memory for a moment, and while the function's backlog is full. A killed engine loses waiting traces.
 If more than ``WAITING`` wait, the newest are dropped, with an error in the engine's log. Traces that are pushed to
 ``POST /triggers/cts`` are on disk before the request is answered. Pushing needs the engine's own credentials, if it has
 any. A trace with the id of an earlier one calls nothing.

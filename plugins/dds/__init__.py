@@ -30,7 +30,7 @@ plugin = Plugin(
     rules=TriggerRules(vendor=True, starts_disabled=True, pulls=True, unique=_UNIQUE, reply_fields=reply_fields),
 )
 #: FunctionGraph's API lists this kind neither among those that start disabled nor among those that may be disabled.
-#: It therefore starts active, and can only be deleted.
+#: Its triggers therefore start active, and can only be deleted.
 gauss_plugin = Plugin(
     kinds=("GAUSSMONGO",),
     service=DdsSettings,

@@ -21,7 +21,7 @@ from plugins.dds.settings import DdsSettings, Instance
 
 RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
 
-#: Operations that end a stream. They are always requested, even if the settings do not select them.
+#: Operations that end a stream. Always requested, even if the settings do not select them.
 ENDINGS = ("drop", "rename", "dropDatabase", "invalidate")
 
 #: Error codes for a position that the server's log does not have, or no longer has. The 5-digit ones: old servers.
@@ -30,8 +30,8 @@ LOST = frozenset({136, 260, 280, 286, 40576, 40585, 40615})
 TOO_LARGE = 10334
 
 
-#: Seconds before the client is closed after a failure. It probes a missing server each half second, also when it gives
-#: up; if it were closed during a probe, the connection would remain until garbage collection.
+#: Seconds before the client is closed after a failure. The client probes a missing server each half second, also at its
+#: timeout. If it were closed during a probe, the connection would remain until garbage collection.
 LAST_PROBE = 0.2
 
 

@@ -22,7 +22,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     """Change, or the absence of changes up to ``token``."""
 
     raw: bytes  #: BSON of the change; empty: no change
-    token: Mapping[str, Any] | None  #: position behind it; None if the server has not sent one yet
+    token: Mapping[str, Any] | None  #: position behind it, unless the server has not sent one yet
 
 
 class Feed:
@@ -32,7 +32,7 @@ class Feed:
         self._stream, self._most, self._size, self._wait = stream, most, size, wait
         self._queue: asyncio.Queue[Seen | None] = asyncio.Queue(AHEAD)
         self._ended = False
-        #: error that ended the stream; None if the collection ended
+        #: error that ended the stream, unless the collection ended
         self.failure: PyMongoError | None = None
 
     async def run(self) -> None:

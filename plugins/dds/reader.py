@@ -25,7 +25,7 @@ from plugins.dds.records import Change, EventEncoder, change_of, extended_json
 from plugins.dds.resume_token import ResumeToken, first_of, next_of, read, written
 from plugins.dds.settings import DdsSettings
 
-GONE = "is gone"
+GONE = "no longer exists"
 #: operations that end a collection, as words of messages
 ENDS = {"drop": "was dropped", "rename": "was renamed", "dropDatabase": "was dropped with its database"}
 

@@ -1,6 +1,6 @@
 """Events of documents' changes (FunctionGraph's documented DDS and GAUSSMONGO events).
 
-This module imports the client library, so it must be imported only where a source runs.
+Import this module only where a source runs, since it imports the client library.
 """
 
 from __future__ import annotations

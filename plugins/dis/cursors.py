@@ -16,7 +16,7 @@ LIFE = 300.0
 
 class Cursor(Struct, frozen=True, array_like=True):
     stream_id: str
-    number: int  #: of the partition
+    number: int  #: number of the partition
     position: int  #: sequence number of the next record
     made_at: float
 

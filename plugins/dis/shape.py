@@ -1,4 +1,4 @@
-"""Partitions of a stream. They divide the range of hashes; a change of their number splits and merges them."""
+"""Partitions of a stream, which divide the range of hashes. A change of their number splits and merges them."""
 
 from __future__ import annotations
 

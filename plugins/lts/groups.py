@@ -23,7 +23,7 @@ class LogStream(Struct, frozen=True, kw_only=True):
     id: str
     name: str
     created_at: float
-    days: int | None = None  #: retention in days; None: that of the group
+    days: int | None = None  #: retention in days; otherwise that of the group
     alias: str = ""
     tags: dict[str, str] = {}
 

@@ -40,7 +40,7 @@ class Readers:
         )
 
     def needed(self, stream: str) -> int | None:
-        """Return the number of the first row that some reader still needs; None if the stream has no readers."""
+        """Return the number of the first row that some reader still needs, or None if the stream has no readers."""
         late = self._now() - MAX_WAIT
         self._readers = {key: one for key, one in self._readers.items() if one.left_at is None or one.left_at > late}
         return min((one.position for one in self._readers.values() if one.stream == stream), default=None)

@@ -125,7 +125,7 @@ class S3Store:
 
     @asynccontextmanager
     async def _lease(self, late: str) -> AsyncIterator[Lease]:
-        """Use the shared client for one request. After the timeout, raise StoreUnavailable; ``late`` begins its text."""
+        """Use the shared client for a request. After the timeout, raise StoreUnavailable; ``late`` begins its text."""
         async with self._shared.lease() as lease:
             with anyio.move_on_after(self._timeout) as scope:
                 yield lease

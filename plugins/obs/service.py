@@ -47,7 +47,7 @@ class Listener(Protocol):
     def trigger_id(self) -> str: ...
 
     def notify(self, event: ObjectEvent) -> tuple[TriggerContext, Event] | None:
-        """Return the event for the function; None if it is not wanted, or the trigger compares the bucket itself."""
+        """Return the event for the function, or None: not wanted, or the trigger compares the bucket itself."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Recently accepted messages of a trigger, so that repeated deliveries call nothing.
 
-AMQP has no offsets: a broker sends every message again that it has no acknowledgement of. These can be many, since a
+AMQP has no offsets: a broker repeats every message without acknowledgement. Repeated messages can be many, since a
 killed broker loses the acknowledgements of its last second. The marks of a batch's messages are therefore stored in the
 transaction that accepts the batch, in several cursors in rotation.
 
@@ -20,7 +20,7 @@ MARK, SERIAL = 8, 8
 
 
 def mark_of(message_id: str, body: bytes) -> bytes:
-    """Return the mark of a message. It covers id and content, since publishers may use the same ids."""
+    """Return the mark of a message, a hash of id and content, since publishers may use the same ids."""
     key = blake2b(message_id.encode(), digest_size=32).digest()
     return blake2b(body, digest_size=MARK, key=key).digest()
 

@@ -1,8 +1,8 @@
 """Source of RABBITMQ: the trigger's own queue. Messages are acknowledged after they are on disk.
 
-The queue is bound to the exchange before the trigger counts as running. It collects messages while the engine is down,
-and is deleted with the trigger. If the broker cannot be reached then, it deletes the queue a week after its last
-reader.
+The queue is bound to the exchange before the trigger counts as running. Messages collect in it while the engine is
+down. The queue is deleted with the trigger; if the broker cannot be reached then, it deletes the queue itself a week
+after its last reader.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Message(Struct, frozen=True, kw_only=True):
 
 
 class _Reader:
-    """Single run. Received messages wait in ``_received``; None in it means that the broker sends no more."""
+    """Single run. Received messages wait in ``_received``, followed by None if the broker sends no more."""
 
     def __init__(self, options: RabbitOptions, settings: RabbitSettings, context: TriggerContext, channel: Any) -> None:
         self._options, self._settings, self._context, self._channel = options, settings, context, channel

@@ -17,7 +17,7 @@ class TimerOptions(Struct, frozen=True, kw_only=True):
     schedule_type: Literal["Rate", "Cron"]
     schedule: Annotated[str, Meta(min_length=1, max_length=255)]
     user_event: Annotated[str, Meta(max_length=2048)] = ""  #: copied into the event
-    #: Whether the timer waits for the function. Most of the vendor's documents call timers asynchronous, one of 2025
+    #: The timer waits for the function. Most of the vendor's documents call timers asynchronous, one of 2025
     #: calls them "synchronous, fixed", and an example for Terraform sends this flag as false. The default is therefore
     #: false; true is allowed only by the setting triggers.timer_sync_execution.
     sync_execution: bool = False

@@ -26,7 +26,7 @@ Schedule = Interval | Cron
 
 
 class Timetable(Struct, frozen=True, kw_only=True):
-    """Due times of a schedule with its beginning. All times are in seconds since the epoch."""
+    """Due times of a schedule with its beginning, in seconds since the epoch."""
 
     schedule: Schedule
     since: float  #: beginning of intervals

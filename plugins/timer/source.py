@@ -5,7 +5,7 @@ waits for its function. The setting ``catch_up`` decides what follows: one reque
 each, or none. A full backlog only delays requests; none is dropped.
 
 Each request has an idempotency key of trigger, generation and due time. When the clock is set back, the cursor is moved
-back with it, and due times that had a request while the clock was ahead are dropped as duplicates. Synchronous calls
+back with it. Due times that had a request while the clock was ahead are then dropped as duplicates. Synchronous calls
 have no key, so these are repeated.
 """
 
