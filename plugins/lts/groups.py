@@ -23,7 +23,7 @@ class LogStream(Struct, frozen=True, kw_only=True):
     id: str
     name: str
     created_at: float
-    days: int | None = None  #: retention in days; otherwise that of the group
+    days: int | None = None  #: retention in days, unless it is the group's
     alias: str = ""
     tags: dict[str, str] = {}
 

@@ -149,7 +149,7 @@ def obs(**fields: Any) -> ObsOptions:
     ("operations", "problem"),
     [
         (["ECS:ecs"], "needs Service"),
-        (["ECS:ecs:start", "ECS:ecs:start"], "twice"),
+        (["ECS:ecs:start", "ECS:ecs:start"], "repeat"),
         ([f"S{number}:r:a" for number in range(11)], "at most 10 are allowed"),
         (["S:r:" + ";".join(f"a{number}" for number in range(11))], "at most 10 actions a service"),
     ],
