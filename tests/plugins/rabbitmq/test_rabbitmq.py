@@ -388,7 +388,7 @@ async def restart(broker: Broker, noticed: Any) -> None:
     [
         ({"exchange_name": "nowhere"}, "no exchange 'nowhere'"),
         ({"access_password": "wrong"}, "Login was refused"),
-        ({"vhost": "elsewhere"}, "no vhost 'elsewhere'"),
+        ({"vhost": "elsewhere"}, "access to vhost 'elsewhere'"),
     ],
 )
 async def test_what_the_broker_refuses_is_told(
