@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 
 import anyio
 import structlog
@@ -17,8 +16,7 @@ from plugins.apig.routing import Route
 from plugins.apig.settings import ApigSettings, ListenerSettings
 
 DEDICATED = "DEDICATEDGATEWAY"
-#: the engine's advice for its own listener, replaced by one for the gateway's setting
-_CHOICE = re.compile(r"[;:] choose another --port$")
+ADVICE = "; choose another --port"  #: for the engine's own listener; gateways have a setting instead
 
 log = structlog.get_logger("functiond.apig")
 
@@ -55,7 +53,7 @@ class Listener:
                     self._notify(None)
                     await anyio.sleep_forever()
             except SettingsError as error:
-                self._notify(_CHOICE.sub("", str(error)))
+                self._notify(str(error).removesuffix(ADVICE))
             finally:
                 self.port = 0
 
