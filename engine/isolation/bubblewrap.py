@@ -1,8 +1,8 @@
-"""A sandbox by bubblewrap: only what a function needs of the file system, read-only, in namespaces of its own.
+"""Bubblewrap sandbox: the parts of the file system that a function needs, read-only, in separate namespaces.
 
-What runs inside is a template (``workers/python_template.py``), which puts a fence around each instance that it forks:
-a temporary folder, a space of process ids and maybe a network of its own. Where the engine is root's, instances run
-as another user of the host; else that user is the engine's own, by another name.
+A template (``workers/python_template.py``) runs inside. The template puts each instance that it forks in a pid
+namespace with a temporary folder, optionally in a network namespace. If the engine runs as root, instances run as
+another user of the host. Otherwise they run as the engine's own user, mapped to another user id.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from msgspec import Struct
 from engine.isolation.limits import is_root
 from engine.runtimes.interpreters import WORKERS, own_interpreter
 
-USER = 1003  #: as the platform has it (spec triggers_runtime 4.2); the group likewise
+USER = 1003  #: user and group id of functions, as on FunctionGraph
 CODE, LAYERS = Path("/opt/function/code"), Path("/opt/function/layers")
 TMP, RUNTIME = Path("/tmp"), Path("/home/snuser/runtime")
 _TEMPLATE = RUNTIME / "python_template.py"
-_PATIENCE = 20.0  #: seconds that the probe may take
+_PROBE_TIMEOUT = 20.0  #: seconds
 
 _SPACES = ("pid", "ipc", "uts", "cgroup-try")
-#: What the template needs to put up fences. Instances keep none of it.
+#: Capabilities that the template needs to create namespaces. Instances drop all of them.
 _CAPABILITIES = ("SYS_ADMIN", "NET_ADMIN", "SETUID", "SETGID", "KILL")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _LINKS = {
@@ -35,7 +35,7 @@ _LINKS = {
     **{f"/dev/std{name}": f"/proc/self/fd/{fd}" for fd, name in enumerate(("in", "out", "err"))},
 }
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-#: Of the configuration, what programs look for and no secret is in.
+#: Entries of /etc that programs read and that contain no secrets.
 _CONFIGURATION = (
     "alternatives", "ca-certificates", "crypto-policies", "gai.conf", "host.conf", "hosts", "ld.so.cache", "ld.so.conf",
     "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "pki/tls", "pki/ca-trust", "protocols", "resolv.conf",
@@ -45,26 +45,29 @@ _CONFIGURATION = (
 
 class Bubblewrap(Struct, frozen=True, kw_only=True):
     program: str
-    folder: Path  #: for what is made for sandboxes
-    hidden: tuple[Path, ...] = ()  #: folders that no function may see
-    privileged: bool  #: whether the engine is root's
+    folder: Path  #: for generated files that sandboxes mount
+    hidden: tuple[Path, ...] = ()  #: folders that functions must not see
+    privileged: bool  #: the engine runs as root
 
     @property
     def user(self) -> int | None:
-        """Whom instances have to become; None if they are that user from the start."""
+        """User id that instances must switch to; None: they start as that user."""
         return USER if self.privileged else None
 
     def prepare(self) -> None:
-        """Blocks. Raises OSError."""
+        """Create the folder and the files that sandboxes mount. Blocks. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "passwd").write_text(f"root:x:0:0::/:/bin/sh\nsnuser:x:{USER}:{USER}::{TMP}:/bin/sh\n")
         (self.folder / "group").write_text(f"root:x:0:\nsnuser:x:{USER}:\n")
         for name in ("passwd", "group"):
-            (self.folder / name).chmod(0o644)  # whatever the umask
+            (self.folder / name).chmod(0o644)  # independent of the umask
 
     def command(self, python: str, code: Path, layers: Sequence[Path], programs: Iterable[str] = ()) -> list[str]:
-        """Starts a template inside; ``programs`` are other executables that have to be there. Its arguments follow."""
-        # As the first process, which bubblewrap waits for; an init of its own it leaves as a zombie to the host.
+        """Return the command that starts a template in the sandbox; the caller appends the template's arguments.
+
+        ``programs`` are further executables that must exist inside.
+        """
+        # The template runs as pid 1, which bubblewrap waits for. Bubblewrap's own init would remain a zombie on the host.
         parts = [self.program, "--die-with-parent", "--as-pid-1", *(f"--unshare-{space}" for space in _SPACES)]
         if not self.privileged:
             parts += ["--unshare-user", "--uid", str(USER), "--gid", str(USER)]
@@ -73,12 +76,12 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
             parts += ["--cap-add", "CAP_" + name]
         mounts = [*_system(), *self._configuration(), *_devices()]
         mounts += [("--ro-bind", str(path), str(path)) for path in sorted(_installations([python, *programs]))]
-        mounts += [("--tmpfs", str(folder)) for folder in self._in_view(mounts)]
+        mounts += [("--tmpfs", str(folder)) for folder in self._visible_hidden(mounts)]
         mounts += [("--ro-bind", str(WORKERS), str(RUNTIME)), ("--ro-bind", str(code), str(CODE))]
         mounts += [("--ro-bind", str(layer), str(LAYERS / str(n))) for n, layer in enumerate(layers)]
         mounts += [("--proc", "/proc"), ("--dir", str(TMP)), ("--symlink", str(TMP), "/var/tmp")]
-        words = [word for mount in (*_parents(mounts), *mounts, ("--remount-ro", "/")) for word in mount]
-        return [*parts, *words, "--", python, "-I", str(_TEMPLATE)]
+        arguments = [argument for mount in (*_parents(mounts), *mounts, ("--remount-ro", "/")) for argument in mount]
+        return [*parts, *arguments, "--", python, "-I", str(_TEMPLATE)]
 
     def _configuration(self) -> Iterator[tuple[str, ...]]:
         for name in _CONFIGURATION:
@@ -86,16 +89,19 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         for name in ("passwd", "group"):
             yield "--ro-bind", str(self.folder / name), f"/etc/{name}"
 
-    def _in_view(self, mounts: Iterable[tuple[str, ...]]) -> Iterator[Path]:
-        """Those of the hidden folders that lie in something that is mounted."""
-        shown = [Path(mount[1]) for mount in mounts if mount[0].startswith("--ro-bind")]
+    def _visible_hidden(self, mounts: Iterable[tuple[str, ...]]) -> Iterator[Path]:
+        """Yield the hidden folders that lie below a mounted folder."""
+        mounted = [Path(mount[1]) for mount in mounts if mount[0].startswith("--ro-bind")]
         for folder in self.hidden:
-            if any(folder.is_relative_to(one) for one in shown):
+            if any(folder.is_relative_to(path) for path in mounted):
                 yield folder
 
 
 def find_bubblewrap(tmp: Path, fence: dict[str, Any]) -> Bubblewrap | str:
-    """A sandbox that works here, or why there is none. ``tmp`` is of the engine's data. Blocks: for a thread."""
+    """Return a sandbox that works on this machine, or the reason why there is none.
+
+    ``tmp`` lies in the engine's data directory, which is hidden from functions. Blocks: call in a thread.
+    """
     program = shutil.which("bwrap")
     if program is None:
         return "bubblewrap is not installed"
@@ -108,12 +114,12 @@ def find_bubblewrap(tmp: Path, fence: dict[str, Any]) -> Bubblewrap | str:
             "--probe",
             json.dumps({**fence, "user": found.user}),
         ]
-        tried = subprocess.run(command, capture_output=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL)
+        tried = subprocess.run(command, capture_output=True, timeout=_PROBE_TIMEOUT, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError) as error:
-        return f"bubblewrap does not start: {error}"
+        return f"bubblewrap cannot be started: {error}"
     if tried.returncode:
-        said = " ".join(tried.stderr.decode(errors="replace").split())[-300:]
-        return f"bubblewrap has not the right to do its work here: {said}"
+        output = " ".join(tried.stderr.decode(errors="replace").split())[-300:]
+        return f"bubblewrap lacks permissions that it needs on this machine: {output}"
     return found
 
 
@@ -128,7 +134,7 @@ def _system() -> Iterator[tuple[str, ...]]:
 
 
 def _devices() -> Iterator[tuple[str, ...]]:
-    # Not --dev: for its terminals bubblewrap makes a second user namespace, in which fences could not be put up.
+    # Not --dev: bubblewrap then creates a second user namespace, in which instances cannot get namespaces of their own.
     yield "--dir", "/dev/shm"
     for name in _DEVICES:
         yield "--dev-bind", f"/dev/{name}", f"/dev/{name}"
@@ -137,16 +143,19 @@ def _devices() -> Iterator[tuple[str, ...]]:
 
 
 def _parents(mounts: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
-    """Folders above what is mounted. Bubblewrap would make them, too, but for root alone."""
+    """Yield options that create the parent folders of mounts.
+
+    Bubblewrap would create them, too, but readable only by root.
+    """
     above = {parent for mount in mounts for parent in Path(mount[-1]).parents if parent != Path("/")}
     for folder in sorted(above):
         yield "--perms", "0755", "--dir", str(folder)
 
 
 def _installations(programs: Iterable[str]) -> set[Path]:
-    """What programs outside /usr need: themselves, their libraries, and the mark of a virtual environment.
+    """Return what programs outside /usr need: the files, their libraries and pyvenv.cfg of a virtual environment.
 
-    Not the folder that all of it is in: that of ``~/bin/node`` is somebody's home.
+    The folder above them is left out: for ``~/bin/node`` it is a user's home directory.
     """
     found = set()
     for program in programs:

@@ -1,6 +1,6 @@
-"""Limits by cgroup: one group for the engine, below it one for each instance, of version 1 or 2.
+"""Limits by cgroup: one group for the engine, and in it one group per instance. Works with versions 1 and 2.
 
-The group holds whatever an instance starts, so that limits count for all of it together, and so does a kill.
+A group contains every process that its instance starts. Limits and kills therefore apply to all of them together.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from engine.isolation.processes import MAX_WAIT, kill_and_wait
 
 
 class Setting(Struct, frozen=True, kw_only=True):
-    """A value written into each instance's group; ``{memory}`` and ``{processes}`` stand for its limits."""
+    """Value written into each instance's group; ``{memory}`` (bytes) and ``{processes}`` are replaced by its limits."""
 
     controller: str
     file: str
     value: str
-    optional: bool = False  #: not every kernel has it
+    optional: bool = False  #: missing in some kernels
 
 
 class Layout(Struct, frozen=True, kw_only=True):
-    """What differs between the versions."""
+    """Differences between the cgroup versions."""
 
     name: str
     settings: tuple[Setting, ...]
-    oom_file: str  #: counts kills in a line ``oom_kill N``
-    door: str  #: takes the number of a process that moves itself
-    anonymous: str  #: begins the line of ``memory.stat`` with what is not of files
-    alarm: str = ""  #: the file whose value can be watched by ``cgroup.event_control``
+    oom_file: str  #: file with the number of kills in a line ``oom_kill N``
+    procs_file: str  #: file to which a process writes to move itself
+    anonymous: str  #: prefix of the line in ``memory.stat`` that counts memory not backed by files
+    alarm: str = ""  #: file watched through ``cgroup.event_control``; empty: not supported
 
 
 V1 = Layout(
@@ -47,7 +47,7 @@ V1 = Layout(
         Setting(controller="pids", file="pids.max", value="{processes}"),
     ),
     oom_file="memory.oom_control",
-    door="tasks",
+    procs_file="tasks",
     anonymous="total_rss ",
     alarm="memory.usage_in_bytes",
 )
@@ -60,19 +60,19 @@ V2 = Layout(
         Setting(controller="pids", file="pids.max", value="{processes}"),
     ),
     oom_file="memory.events",
-    door="cgroup.procs",
+    procs_file="cgroup.procs",
     anonymous="anon ",
 )
 
 
 class CgroupIsolation:
-    """``folders`` gives the engine's own group for each controller (the same one in version 2).
+    """Isolation by cgroups. ``folders`` maps each controller to the engine's group (the same one in version 2).
 
-    They are its own while it has these ``locks``, which it closes.
+    The engine owns the groups while it holds ``locks``, descriptors that ``close`` closes.
     """
 
     def __init__(self, layout: Layout, folders: dict[str, Path], locks: list[int]) -> None:
-        self._layout, self._folders, self._claims = layout, folders, locks
+        self._layout, self._folders, self._locks = layout, folders, locks
 
     @property
     def name(self) -> str:
@@ -89,17 +89,17 @@ class CgroupIsolation:
         return group
 
     def measure(self, enclosures: Sequence[Enclosure | None]) -> Sequence[int]:
-        return [one.anonymous() if isinstance(one, CgroupEnclosure) else 0 for one in enclosures]
+        return [group.anonymous() if isinstance(group, CgroupEnclosure) else 0 for group in enclosures]
 
     def close(self) -> None:
         for folder in set(self._folders.values()):
             remove_group(folder)
-        while self._claims:
-            os.close(self._claims.pop())
+        while self._locks:
+            os.close(self._locks.pop())
 
 
 class CgroupEnclosure:
-    """The group of one instance."""
+    """Group of one instance."""
 
     def __init__(self, layout: Layout, folders: dict[str, Path], limits: Limits) -> None:
         self._layout, self._folders, self._limits = layout, folders, limits
@@ -129,10 +129,10 @@ class CgroupEnclosure:
         opened: list[int] = []
         try:
             for folder in self._groups():
-                opened.append(os.open(folder / self._layout.door, os.O_WRONLY | os.O_CLOEXEC))
+                opened.append(os.open(folder / self._layout.procs_file, os.O_WRONLY | os.O_CLOEXEC))
         except OSError:
-            for door in opened:
-                os.close(door)
+            for fd in opened:
+                os.close(fd)
             raise
         return opened
 
@@ -142,7 +142,7 @@ class CgroupEnclosure:
         folder = self._folders["memory"]
         try:
             alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        except OSError:  # there is no descriptor for it
+        except OSError:  # no free descriptor
             return None
         try:
             with open(folder / self._layout.alarm) as watched:
@@ -153,7 +153,7 @@ class CgroupEnclosure:
         return alarm
 
     def anonymous(self) -> int:
-        """Bytes that are not of files; 0 when the group is gone."""
+        """Return the bytes of memory not backed by files; 0 if the group no longer exists."""
         try:
             text = (self._folders["memory"] / "memory.stat").read_text()
         except OSError:
@@ -181,7 +181,7 @@ class CgroupEnclosure:
 
 
 def write(file: Path, text: str) -> None:
-    # Not write_text: that would create the file if the group has vanished and the path is no cgroup any more.
+    # Not write_text: if the group was removed and the path is outside cgroupfs, write_text would create a file.
     fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
@@ -197,13 +197,13 @@ def members(folder: Path) -> list[int]:
 
 
 def kill_group(folder: Path) -> None:
-    """Kill every process of the group itself, having refused it new ones where that is possible."""
+    """Kill every process of this group, not of groups below it. Forbid new processes first where the kernel can."""
     try:
         write(folder / "cgroup.kill", "1")
         return
     except OSError:
         pass  # version 1, or a kernel before 5.14
-    with suppress(OSError):  # no such controller here: then remove_group kills until nothing is left
+    with suppress(OSError):  # no pids controller: remove_group repeats the kill until the group is empty
         write(folder / "pids.max", "0")
     for pid in members(folder):
         with suppress(ProcessLookupError):
@@ -211,10 +211,10 @@ def kill_group(folder: Path) -> None:
 
 
 def remove_group(folder: Path) -> bool:
-    """End all that lives in the group and below it, then remove it. Blocks. False if something would not go."""
+    """Kill all processes in the group and below it, then remove it. Blocks. Return False if a process did not exit."""
     for child in children(folder):
         remove_group(child)
-    give_up = time.monotonic() + MAX_WAIT
+    deadline = time.monotonic() + MAX_WAIT
     while True:
         kill_group(folder)
         try:
@@ -223,10 +223,10 @@ def remove_group(folder: Path) -> bool:
         except FileNotFoundError:
             return True
         except OSError as error:
-            if error.errno != errno.EBUSY or time.monotonic() > give_up:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 return False
         if not (left := members(folder)):
-            time.sleep(0.001)  # the last one is on its way out of the kernel, which tells nobody when it has left
+            time.sleep(0.001)  # the last process is still exiting; the kernel sends no event for that
         elif kill_and_wait(left, lambda pid: pid in members(folder)):
             return False
 

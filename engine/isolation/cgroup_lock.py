@@ -1,10 +1,10 @@
-"""Whose an engine's group is: it is held by a lock while its engine lives, and swept up by others once nobody holds it.
+"""Ownership of an engine's cgroup. The engine holds a lock on it while it runs; unlocked groups are stale.
 
-An engine that is killed leaves its groups behind. If it never comes back, nobody ends them by its marker: they would
-pile up on the host, and every start, which looks for its own leftovers among all groups, would take longer.
+An engine that is killed cannot remove its groups. If it is never started again, nothing else removes them. Such
+groups would accumulate on the host, and each start, which searches all groups, would take longer.
 
-A lock is seen by those who have the same view of the hierarchy. So only groups beside one's own are swept, and not
-those further away, which may be another container's.
+Locks are visible only to processes with the same view of the hierarchy. Therefore only sibling groups are removed,
+not groups elsewhere, which may belong to another container.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from pathlib import Path
 
 from engine.isolation.cgroup import children
 
-PREFIX = "functiond-"  #: begins the name of every engine's group
+PREFIX = "functiond-"  #: prefix of the name of every engine's group
 
 
-def claim(folder: Path) -> int:
-    """Make this group unless it is there, and hold it until the descriptor is closed, or this process dies.
+def lock_group(folder: Path) -> int:
+    """Create this group unless it exists, and lock it until the descriptor is closed or this process exits.
 
-    Who removes one holds it as well. Raises OSError.
+    A process that removes a group must hold its lock, too. Raises OSError.
     """
     while True:
         with suppress(FileExistsError):
             os.mkdir(folder)
-        with suppress(FileNotFoundError):  # someone has just swept it up
-            return _locked(folder, fcntl.LOCK_SH)  # who sweeps has it for a moment only
+        with suppress(FileNotFoundError):  # another engine has just removed it
+            return _locked(folder, fcntl.LOCK_SH)  # a process that removes it holds the lock only briefly
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Likewise, while the block is entered."""
-    fd = claim(folder)
+def group_locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of this group, created if needed, while the block is entered. Raises OSError."""
+    fd = lock_group(folder)
     try:
         yield
     finally:
         os.close(fd)
 
 
-def sweep(beside: Path) -> None:
-    """Remove the groups of dead engines beside this one, but for those in which something still lives."""
+def remove_stale_groups(beside: Path) -> None:
+    """Remove sibling groups whose engines have exited, except those that still contain processes."""
     for folder in beside.parent.glob(PREFIX + "*"):
         with suppress(OSError):
-            _remove_unclaimed(folder)
+            _remove_stale(folder)
 
 
-def _remove_unclaimed(folder: Path) -> None:
+def _remove_stale(folder: Path) -> None:
     fd = _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         for child in children(folder):
@@ -60,13 +60,13 @@ def _remove_unclaimed(folder: Path) -> None:
         os.close(fd)
 
 
-def _locked(folder: Path, how: int) -> int:
-    """A descriptor of the group that is there now. Raises FileNotFoundError if it is another one, or none, by then."""
+def _locked(folder: Path, operation: int) -> int:
+    """Open and lock the group. Raises FileNotFoundError if it was removed or replaced meanwhile."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, how)
+        fcntl.flock(fd, operation)
         if not os.path.samestat(os.fstat(fd), os.stat(folder)):
-            raise FileNotFoundError(errno.ENOENT, "it was removed, and made again", str(folder))
+            raise FileNotFoundError(errno.ENOENT, "the group was removed and created again", str(folder))
     except BaseException:
         os.close(fd)
         raise

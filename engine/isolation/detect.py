@@ -1,4 +1,4 @@
-"""Which mechanism of isolation this host offers: asked once, by trying it."""
+"""Detection of the isolation mechanism that this host offers, by trying each."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.isolation.cgroup import V1, V2, CgroupIsolation, Layout, write
-from engine.isolation.cgroup_lock import PREFIX, claim, claimed, sweep
+from engine.isolation.cgroup_lock import PREFIX, group_locked, lock_group, remove_stale_groups
 from engine.isolation.limits import Isolation
 from engine.isolation.rlimits import RlimitIsolation
 
 CONTROLLERS = ("memory", "pids")
 _MARKER = re.compile(r"[\w.-]{1,100}", re.ASCII)
-_LEAF = ".engine"  #: ends the name of the group into which the engine moves itself (version 2)
+_LEAF = ".engine"  #: suffix of the group into which the engine moves itself (version 2)
 
 
 def detect_isolation(marker: str) -> Isolation:
-    """The strongest one that works here. ``marker`` names the engine's data directory on this host."""
+    """Return the strongest mechanism that works. ``marker`` identifies the engine's data directory on this host."""
     check_marker(marker)
     return _version_1(marker) or _version_2(marker) or RlimitIsolation()
 
 
 def check_marker(marker: str) -> None:
     if not _MARKER.fullmatch(marker):
-        raise ValueError(f"the marker {marker!r} must be 1 to 100 letters, digits, '_', '.' or '-': it names cgroups")
+        raise ValueError(f"the marker {marker!r} names cgroups: it must be 1 to 100 letters, digits, '_', '.' or '-'")
 
 
 def cgroup_mounts() -> set[Path]:
-    """Where hierarchies are mounted, of both versions."""
+    """Return the mount points of all cgroup hierarchies, of both versions."""
     return {mount for mount, _, kind, _ in _mounts() if kind in ("cgroup", "cgroup2")}
 
 
@@ -38,15 +38,15 @@ def _version_1(marker: str) -> Isolation | None:
     for mount, root, kind, options in _mounts():
         for controller in CONTROLLERS:
             if kind == "cgroup" and controller in options.split(",") and controller in own:
-                folders[controller] = _visible(mount, root, own[controller]) / (PREFIX + marker)
+                folders[controller] = _visible_path(mount, root, own[controller]) / (PREFIX + marker)
     if len(folders) < len(CONTROLLERS):
         return None
-    return _tried(V1, folders)
+    return _try_layout(V1, folders)
 
 
 def _version_2(marker: str) -> Isolation | None:
     own = _own_groups().get("")
-    found = [_visible(mount, root, own) for mount, root, kind, _ in _mounts() if kind == "cgroup2" and own]
+    found = [_visible_path(mount, root, own) for mount, root, kind, _ in _mounts() if kind == "cgroup2" and own]
     if not found:
         return None
     base = found[0].parent if found[0].name.endswith(_LEAF) else found[0]
@@ -55,38 +55,44 @@ def _version_2(marker: str) -> Isolation | None:
         _delegate(base, marker)
     except OSError:
         return None
-    return _tried(V2, dict.fromkeys(CONTROLLERS, folder))
+    return _try_layout(V2, dict.fromkeys(CONTROLLERS, folder))
 
 
 def _delegate(base: Path, marker: str) -> None:
-    """Let the children of ``base`` have the controllers. Only a group without processes may: so the engine moves."""
+    """Enable the controllers for the children of ``base``.
+
+    The kernel allows this only if ``base`` contains no processes, so the engine moves itself into a group below it.
+    """
     if set(CONTROLLERS) <= set((base / "cgroup.subtree_control").read_text().split()):
         return
     if not set(CONTROLLERS) <= set((base / "cgroup.controllers").read_text().split()):
-        raise OSError("the controllers are not here")
+        raise OSError("the controllers are not available")
     try:
-        _pass_on(base)
+        _enable_controllers(base)
     except OSError:
         leaf = base / (PREFIX + marker + _LEAF)
-        with claimed(leaf):
+        with group_locked(leaf):
             write(leaf / "cgroup.procs", "0")
-        _pass_on(base)
+        _enable_controllers(base)
 
 
-def _pass_on(folder: Path) -> None:
-    """Let its children have the controllers (version 2)."""
+def _enable_controllers(folder: Path) -> None:
+    """Enable the controllers for the group's children (version 2)."""
     write(folder / "cgroup.subtree_control", " ".join(f"+{controller}" for controller in CONTROLLERS))
 
 
-def _tried(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
-    """Make the engine's group, and in it one group as instances will have; those of dead engines make room."""
+def _try_layout(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
+    """Create the engine's group, and in it a probe group like those of instances. Return None if that fails.
+
+    Also removes stale groups of other engines.
+    """
     locks: list[int] = []
     isolation = CgroupIsolation(layout, folders, locks)
     try:
         for folder in set(folders.values()):
-            locks.append(claim(folder))
+            locks.append(lock_group(folder))
             if layout is V2:
-                _pass_on(folder)
+                _enable_controllers(folder)
             probe = folder / "probe"
             probe.mkdir()
             needed = [s.file for s in layout.settings if folders[s.controller] == folder and not s.optional]
@@ -94,7 +100,7 @@ def _tried(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
             probe.rmdir()
             if not usable:
                 raise OSError("the group lacks its files")
-            sweep(folder)
+            remove_stale_groups(folder)
     except OSError:
         isolation.close()
         return None
@@ -102,7 +108,7 @@ def _tried(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
 
 
 def _mounts() -> Iterator[tuple[Path, str, str, str]]:
-    """Mount point, root inside the file system, type and options of each mount."""
+    """Yield mount point, root inside the file system, type and options of each mount."""
     for line in _lines("/proc/self/mountinfo"):
         left, _, right = line.partition(" - ")
         fields, (kind, _, options) = left.split(), right.split(" ", 2)
@@ -110,7 +116,7 @@ def _mounts() -> Iterator[tuple[Path, str, str, str]]:
 
 
 def _own_groups() -> dict[str, str]:
-    """Controller to the group of this process; version 2 goes by the empty name."""
+    """Return the group of this process by controller; version 2 has an empty controller name."""
     groups = {}
     for line in _lines("/proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -118,8 +124,8 @@ def _own_groups() -> dict[str, str]:
     return groups
 
 
-def _visible(mount: Path, root: str, group: str) -> Path:
-    """Where a group lies under its mount; a container may see only the part below ``root``."""
+def _visible_path(mount: Path, root: str, group: str) -> Path:
+    """Return the path of a group under its mount; a container may see only the part below ``root``."""
     inside = group.removeprefix(root) if root != "/" else group
     folder = mount / inside.lstrip("/")
     return folder if folder.is_dir() else mount

@@ -1,4 +1,4 @@
-"""The seam of isolation: an instance is enclosed within limits, and ended with all that it started."""
+"""Interface of isolation: limits around an instance, and a kill of all processes that it started."""
 
 from __future__ import annotations
 
@@ -10,83 +10,83 @@ from typing import Protocol
 from msgspec import Struct
 
 OPEN_FILES = 2048
-ENGINE_VARIABLE = "FUNCTIOND_ENGINE"  #: in every child's environment: which data directory it belongs to
-INSTANCE_VARIABLE = "FUNCTIOND_INSTANCE"  #: and which instance
+ENGINE_VARIABLE = "FUNCTIOND_ENGINE"  #: environment variable of every child: data directory that it belongs to
+INSTANCE_VARIABLE = "FUNCTIOND_INSTANCE"  #: environment variable of every child: its instance
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What one instance may use."""
+    """Resources that one instance may use."""
 
     memory: int  #: MB
     processes: int
-    enters: bool = False  #: whether the process goes into its groups itself, through ``Enclosure.doors``
-    tmp: int = 0  #: MB of files that lie in its memory, and may lie there beside ``memory``
-    address_space: bool = True  #: whether that tells of its memory; some programs reserve far more than they use
+    enters: bool = False  #: the process moves itself into its cgroups, by ``Enclosure.cgroup_fds``
+    tmp: int = 0  #: MB of files in memory, allowed in addition to ``memory``
+    address_space: bool = True  #: limit address space; some programs reserve far more than they use
 
 
 class Enclosure(Protocol):
-    """What holds one instance and every process that it starts."""
+    """Container of one instance and all processes that it starts."""
 
     def admit(self, pid: int) -> None:
-        """Put a process that has not yet run user code within the limits. May block, unless it enters by itself.
+        """Apply the limits to a process that has not run user code yet. Raises OSError.
 
-        Raises OSError.
+        May block, unless the process moves itself into its cgroups.
         """
         ...
 
     def cgroup_fds(self) -> list[int]:
-        """New descriptors; a process enters by writing 0 to each."""
+        """Return new descriptors of the cgroups; a process enters by writing 0 to each."""
         ...
 
     @property
     def shared(self) -> bool:
-        """Whether something besides the kernel has to see to its memory."""
+        """True if the engine must check its memory use, because the kernel alone does not enforce the limit."""
         ...
 
     def alarm(self) -> int | None:
-        """A new eventfd that counts whenever ``memory`` may have been exceeded; None where nothing tells."""
+        """Return a new eventfd that counts when ``memory`` may be exceeded, or None without such events."""
         ...
 
     def kill(self) -> None:
-        """Kill what is inside, as far as that needs no search and no waiting."""
+        """Kill the processes inside, as far as that needs no search and no waiting."""
         ...
 
     def out_of_memory(self) -> bool:
-        """Whether the kernel killed something inside because of its memory limit."""
+        """Return whether the kernel killed a process inside for exceeding its memory limit."""
         ...
 
     def remove(self) -> None:
-        """Kill the rest, wait until it is gone, forget the enclosure. Blocks: for a thread."""
+        """Kill all remaining processes, wait until they exited, then release resources. Blocks: call in a thread."""
         ...
 
 
 class Isolation(Protocol):
-    """One mechanism of the host, found once at the start."""
+    """Isolation mechanism of the host, chosen once at the start."""
 
     @property
     def name(self) -> str: ...
 
     def enclose(self, instance_id: str, limits: Limits) -> Enclosure:
-        """Limits for an instance, whose process need not be there yet. May block. Raises OSError."""
+        """Create the limits of an instance, whose process need not exist yet. May block. Raises OSError."""
         ...
 
     def measure(self, enclosures: Sequence[Enclosure | None]) -> Sequence[int]:
-        """Bytes of memory that each uses, files not counted. Blocks for a moment."""
+        """Return the bytes of memory that each enclosure uses, without files. Blocks briefly."""
         ...
 
     def close(self) -> None:
-        """Give back what was made on the host."""
+        """Remove what was created on the host."""
         ...
 
 
 def bound_descriptors(pid: int) -> None:
-    """No core files, and few enough descriptors: right for every mechanism."""
+    """Forbid core files and limit open descriptors of a process. Every mechanism needs this."""
     lower(pid, resource.RLIMIT_CORE, 0)
     lower(pid, resource.RLIMIT_NOFILE, OPEN_FILES)
 
 
 def lower(pid: int, kind: int, value: int) -> None:
-    """Set a resource limit of another process, never above what it has."""
+    """Set a resource limit of another process, never above its hard limit."""
     hard = resource.prlimit(pid, kind)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.prlimit(pid, kind, (value, value))

@@ -1,4 +1,4 @@
-"""What a dead engine left behind: its processes, groups and temporary folders."""
+"""Cleanup after an engine that was killed: its processes, cgroups and temporary folders."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.isolation.cgroup import remove_group
-from engine.isolation.cgroup_lock import PREFIX, claimed
+from engine.isolation.cgroup_lock import PREFIX, group_locked
 from engine.isolation.detect import cgroup_mounts, check_marker
 from engine.isolation.limits import ENGINE_VARIABLE
 from engine.isolation.processes import kill_marked
 
 
 def kill_orphans(marker: str, tmp: Path | None = None) -> list[int]:
-    """End all that an engine with this marker started, and wait until it is gone. Blocks: for a thread.
+    """Kill all processes that an engine with this marker started, and wait until they exited.
 
-    To be done before its work is queued again, and only by who holds the lock of the data directory: a living
-    engine would lose its instances. Gives the processes that hang in the kernel and would not go.
+    Call before its work is queued again, and only while holding the lock of the data directory. Otherwise the
+    instances of a running engine are killed. Return the processes that hang in the kernel and did not exit. Blocks:
+    call in a thread.
     """
     check_marker(marker)
     for folder in _groups(PREFIX + marker):
-        with claimed(folder):
+        with group_locked(folder):
             remove_group(folder)
     stuck = kill_marked(ENGINE_VARIABLE, marker)
     if tmp is not None and tmp.is_dir():
@@ -32,24 +33,24 @@ def kill_orphans(marker: str, tmp: Path | None = None) -> list[int]:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder in which user code worked; what cannot be removed stays.
+    """Remove a folder in which user code worked; files that cannot be removed remain.
 
-    It may hold folders that not even their owner may change, and folders in folders so deep that no path leads to the
-    last and no recursion comes back from it: each is moved up to the top before it is emptied.
+    The folder may contain folders without write permission for their owner. Nesting may be so deep that paths become
+    too long and recursion fails. Therefore each nested folder is moved to the top before it is emptied.
     """
     if not folder.is_symlink():
-        below = _emptied(folder, folder)
+        below = _empty(folder, folder)
         while below:
             inner = below.pop()
-            below += _emptied(inner, folder)
+            below += _empty(inner, folder)
             with suppress(OSError):
                 inner.rmdir()
         with suppress(OSError):
             folder.rmdir()
 
 
-def _emptied(folder: Path, top: Path) -> list[Path]:
-    """The folders that were in it, where they are now."""
+def _empty(folder: Path, top: Path) -> list[Path]:
+    """Delete the files of a folder and return the folders that were in it, at their new paths."""
     found: list[Path] = []
     with suppress(OSError):
         folder.chmod(0o700)
@@ -60,13 +61,13 @@ def _emptied(folder: Path, top: Path) -> list[Path]:
                 elif folder == top:
                     found.append(Path(entry.path))
                 else:
-                    os.chmod(entry.path, 0o700)  # else it cannot be moved
+                    os.chmod(entry.path, 0o700)  # otherwise it cannot be moved
                     found.append(Path(entry.path).rename(top / uuid.uuid4().hex))
     return found
 
 
 def _groups(name: str) -> list[Path]:
-    """The groups of that name anywhere: the engine may have run in another group than this process does."""
+    """Return all groups of that name. The engine may have run in another group than this process does."""
     found: list[Path] = []
     for mount in cgroup_mounts():
         for path, folders, _ in os.walk(mount):

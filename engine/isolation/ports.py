@@ -1,4 +1,4 @@
-"""Whether ports can be mapped here, as ``engine/workers/bridge_ports.py`` does it for instances of HTTP functions."""
+"""Check whether ``engine/workers/bridge_ports.py`` can map ports for instances of HTTP functions on this machine."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import errno
 import os
 import platform
 
-_OLDEST = (5, 5)  #: kernel that lets a call go on after it was asked about
-_SECCOMP = {"x86_64": 317, "aarch64": 277}  #: the number of the call, by machine
+_OLDEST = (5, 5)  #: first kernel that can continue a system call after a user notification
+_SECCOMP = {"x86_64": 317, "aarch64": 277}  #: number of the system call, by machine
 _SET_FILTER, _NEW_LISTENER = 1, 8
 
 
 def can_map_ports() -> bool:
-    """Asks without doing anything."""
+    """Return whether the kernel supports it. Changes nothing."""
     number = _SECCOMP.get(platform.machine())
     version = tuple(int(part) for part in os.uname().release.split(".", 2)[:2] if part.isdecimal())
     if number is None or version < _OLDEST:
         return False
-    # The kernel looks at what is asked for before it looks at the filter, which is missing here.
+    # The kernel checks the requested operation before the filter. The filter is missing here: EFAULT means supported.
     result = ctypes.CDLL(None, use_errno=True).syscall(number, _SET_FILTER, _NEW_LISTENER, None)
     return result == -1 and ctypes.get_errno() == errno.EFAULT

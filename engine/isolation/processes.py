@@ -1,7 +1,7 @@
-"""Finding processes by a variable in their environment, and ending them for certain.
+"""Processes found by a variable in their environment, and a reliable kill.
 
-A variable is inherited by everything that an instance starts, whatever session or group it moves to, unless it
-cleans its environment on purpose: the best that can be done where there is no cgroup.
+Every process that an instance starts inherits the variable, in any session or process group. Only a process that
+clears its environment on purpose is missed. Without cgroups there is no stronger mark.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-MAX_WAIT = 10.0  #: seconds that a killed process gets to disappear; longer means that it hangs in the kernel
+MAX_WAIT = 10.0  #: seconds until a killed process must have exited; after that it hangs in the kernel
 
 
 def marked(name: str, value: str) -> Iterator[int]:
-    """The processes (but for this one) that carry the variable."""
+    """Yield the processes that have the variable in their environment, except this one."""
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid() and carries(int(entry), name, value):
             yield int(entry)
 
 
 def carries(pid: int, name: str, value: str) -> bool:
-    """False also for a process that is gone, a zombie, or not ours to look at."""
+    """Return whether a process has the variable. False if it exited, is a zombie or cannot be inspected."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return f"{name}={value}".encode() in file.read().split(b"\0")
@@ -33,7 +33,7 @@ def carries(pid: int, name: str, value: str) -> bool:
 
 
 def resident(roots: Sequence[int]) -> dict[int, int]:
-    """Bytes of resident memory of each of these processes with its descendants, and with all of its session."""
+    """Return bytes of resident memory of each process, with its descendants and all processes of its session."""
     parents, sessions, sizes = {}, {}, {}
     for entry in os.listdir("/proc"):
         with suppress(OSError, ValueError):
@@ -53,30 +53,30 @@ def resident(roots: Sequence[int]) -> dict[int, int]:
 
 
 def kill_marked(name: str, value: str) -> list[int]:
-    """Kill all that carry the variable and wait until they are gone; gives those that would not go."""
+    """Kill all processes that have the variable and wait until they exited. Return those that did not exit."""
     stuck: list[int] = []
     while pids := [pid for pid in marked(name, value) if pid not in stuck]:
         stuck += kill_and_wait(pids, lambda pid: carries(pid, name, value))
     return stuck
 
 
-def kill_and_wait(pids: list[int], still_meant: Callable[[int], bool]) -> list[int]:
-    """Kill these processes and wait until they are gone; gives those that would not go.
+def kill_and_wait(pids: list[int], is_target: Callable[[int], bool]) -> list[int]:
+    """Kill these processes and wait until they exited. Return those that did not exit.
 
-    ``still_meant`` is asked once the process is held by a descriptor: a number may meanwhile be another's.
+    ``is_target`` is called while a pidfd holds the process: the pid may have been reused meanwhile.
     """
     for pid in pids:
-        with _held(pid) as fd:
-            if fd is not None and still_meant(pid):
+        with _pidfd(pid) as fd:
+            if fd is not None and is_target(pid):
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
-    return [pid for pid in pids if not _gone(pid, still_meant)]
+    return [pid for pid in pids if not _wait_for_exit(pid, is_target)]
 
 
-def _gone(pid: int, still_meant: Callable[[int], bool]) -> bool:
-    """Whether it ended within our patience."""
-    with _held(pid) as fd:
-        if fd is None or not still_meant(pid):
+def _wait_for_exit(pid: int, is_target: Callable[[int], bool]) -> bool:
+    """Return whether the process exited within ``MAX_WAIT``."""
+    with _pidfd(pid) as fd:
+        if fd is None or not is_target(pid):
             return True
         poll = select.poll()
         poll.register(fd, select.POLLIN)
@@ -84,8 +84,11 @@ def _gone(pid: int, still_meant: Callable[[int], bool]) -> bool:
 
 
 @contextmanager
-def _held(pid: int) -> Iterator[int | None]:
-    """A descriptor of the process, None if it is gone. One at a time: a fork bomb has more than we may open."""
+def _pidfd(pid: int) -> Iterator[int | None]:
+    """Open a pidfd of the process, or return None if it exited.
+
+    Callers open one at a time: a fork bomb has more processes than this process may open descriptors.
+    """
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,8 +1,11 @@
-"""Limits without a cgroup: what a process can be refused, and a search for what it left behind.
+"""Limits without cgroups: resource limits per process, and a search for the processes that an instance started.
 
-Weaker in three ways: memory is counted as address space and for each process alone; that is said of Python only, since
-others reserve far more than they use (of Node.js the heap is bounded instead); root may start any number of processes.
-What all processes of an instance use together is looked at now and then, and may be exceeded for a moment.
+Weaker than cgroups in three points:
+
+- Memory is limited as address space and per process. The limit applies to Python only, since other programs reserve
+  far more than they use (Node.js has a heap limit instead).
+- Instances of an engine that runs as root may start any number of processes.
+- The memory of all processes of an instance together is only sampled, and may exceed the limit for a moment.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Sequence
 from engine.isolation.limits import INSTANCE_VARIABLE, Enclosure, Limits, bound_descriptors, is_root, lower
 from engine.isolation.processes import kill_marked, resident
 
-HEADROOM = 256 << 20  #: bytes of address space an interpreter takes without using the memory
+HEADROOM = 256 << 20  #: bytes of address space that an interpreter reserves without using them
 
 
 class RlimitIsolation:
@@ -27,7 +30,7 @@ class RlimitIsolation:
         return [found[one.pid] if isinstance(one, RlimitEnclosure) else 0 for one in enclosures]
 
     def close(self) -> None:
-        """Nothing was made."""
+        """Do nothing: no resource was created."""
 
 
 class RlimitEnclosure:
@@ -35,27 +38,27 @@ class RlimitEnclosure:
 
     def __init__(self, instance_id: str, limits: Limits) -> None:
         self._instance_id, self._limits = instance_id, limits
-        self.pid = 0  #: until it is admitted
+        self.pid = 0  #: 0 until ``admit``
 
     def admit(self, pid: int) -> None:
         self.pid = pid
         bound_descriptors(pid)
         if self._limits.address_space:
             lower(pid, resource.RLIMIT_AS, (self._limits.memory << 20) + HEADROOM)
-        if not is_root():  # counted for the user, not for the instance: all instances share it
+        if not is_root():  # counts per user, not per instance: all instances share the limit
             lower(pid, resource.RLIMIT_NPROC, self._limits.processes)
 
     def cgroup_fds(self) -> list[int]:
         return []
 
     def alarm(self) -> None:
-        """Nobody counts its memory."""
+        """Return None: the kernel does not count the memory of all processes together."""
 
     def kill(self) -> None:
-        """The process group is killed by who owns the process; the others need the search in ``remove``."""
+        """Do nothing: the owner kills the process group, and ``remove`` searches for the other processes."""
 
     def out_of_memory(self) -> bool:
-        """Here the runtime itself sees a failed allocation, and answers."""
+        """Return False: the runtime itself reports a failed allocation."""
         return False
 
     def remove(self) -> None:

@@ -1,1 +1,1 @@
-"""Runtimes: their names, the interpreters that run them, and the protocol of an instance."""
+"""Runtimes: names, interpreters that run them, and the protocol between engine and instance."""

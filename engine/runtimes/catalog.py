@@ -1,7 +1,7 @@
-"""Which runtimes there are by name, and what kind of program serves each (spec functiongraph_api 4.2).
+"""Runtime names, and the kind of program that serves each.
 
-A name that the platform knows but this engine cannot run has no family. Beyond the platform's names there are the
-newer versions of Python and Node.js, and ``Lambda`` with AWS's own names for it.
+Names are FunctionGraph's. A name that the platform offers but this engine cannot run has no family. In addition
+there are newer versions of Python and Node.js, and ``Lambda`` with AWS's names for it.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from msgspec import Struct
 
 
 class Family(StrEnum):
-    """What serves a function; a worker program each, but for the last three, which share one."""
+    """Kind of program that serves a function. Each has a worker program; the last three share one."""
 
     PYTHON = "python"
     NODE = "node"
-    CUSTOM = "custom"  #: a ``bootstrap`` that asks the platform's runtime API for events
-    LAMBDA = "lambda"  #: a ``bootstrap`` that asks AWS's runtime API
+    CUSTOM = "custom"  #: a ``bootstrap`` that polls FunctionGraph's runtime API for events
+    LAMBDA = "lambda"  #: a ``bootstrap`` that polls AWS's runtime API for events
     HTTP = "http"  #: a ``bootstrap`` that serves HTTP
 
     @property
     def interpreted(self) -> bool:
-        """Whether an interpreter loads the handler as ``file.function``; the others start ``bootstrap``."""
+        """True if an interpreter loads the handler as ``file.function``; other families start ``bootstrap``."""
         return self in (Family.PYTHON, Family.NODE)
 
 
 class Runtime(Struct, frozen=True, kw_only=True):
     name: str
-    family: Family | None = None  #: None: known, but not to be had from this engine
-    version: tuple[int, int] = (0, 0)  #: asked for; of Python and Node.js only
+    family: Family | None = None  #: None: this engine cannot run it
+    version: tuple[int, int] = (0, 0)  #: requested version; Python and Node.js only
 
 
-#: The platform's names that nothing here runs. Packages for them may be kept all the same.
+#: Names of the platform that this engine cannot run. Their packages can be stored nevertheless.
 ELSEWHERE = frozenset(
     (
         *("Java8", "Java11", "Java17", "Go1.8", "Go1.x", "PHP7.3", "PHP8.3", "Cangjie1.0", "Custom Image"),
@@ -45,14 +45,14 @@ BY_BOOTSTRAP = {
     "http": Family.HTTP,
     **dict.fromkeys(("Lambda", "provided.al2", "provided.al2023"), Family.LAMBDA),
 }
-#: What to say to someone whose runtime is none of these.
+#: Part of the error message for any other runtime.
 CHOICE = "this engine runs Python3.x, Node.js (such as Node.js18.15), Custom, http and Lambda"
 
 _VERSIONED = re.compile(r"(Python|Node\.js)(\d{1,2})\.(\d{1,2})", re.ASCII)
 
 
 def find_runtime(name: str) -> Runtime | None:
-    """None if there is no runtime of that name; names are told apart by case, as the platform does."""
+    """Return the runtime of that name, or None if there is none. Names are case-sensitive, as on the platform."""
     if name in BY_BOOTSTRAP:
         return Runtime(name=name, family=BY_BOOTSTRAP[name])
     if name in ELSEWHERE:

@@ -1,9 +1,10 @@
-"""The interpreters of this machine: found when a runtime is first asked for, tried, and remembered.
+"""Interpreters of this machine. A runtime's interpreter is searched for and tried on first use, then cached.
 
-A runtime's name is a wish: of those of the same major version the nearest minor serves (for Node.js, the nearest
-major from 18 on), and the log says so once. Only what has run once counts: a launcher without an interpreter behind
-it is passed over. A virtual environment that is come upon leads to the interpreter below it, so that its packages
-stay its own; one that the settings name is taken as it is.
+A runtime's version need not match exactly. Of interpreters with the same major version the nearest minor version is
+used (for Node.js, the nearest major version from 18 on), and a log event reports it once. An interpreter is used
+only if it has run once: launchers without an interpreter are skipped. A virtual environment that the search finds is
+replaced by its base interpreter, so that its packages stay private. An interpreter set in the settings is used
+unchanged.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from engine.runtimes.catalog import CHOICE, Family, Runtime, find_runtime
 
 log = structlog.get_logger("functiond")
 
-OLDEST = {Family.PYTHON: (3, 9), Family.NODE: (18, 0)}  #: that the workers are written for
+OLDEST = {Family.PYTHON: (3, 9), Family.NODE: (18, 0)}  #: oldest versions that the workers support
 WORKERS = Path(__file__).parents[1] / "workers"
-BRIDGE = WORKERS / "bridge_worker.py"  #: for functions that bring their own ``bootstrap``
+BRIDGE = WORKERS / "bridge_worker.py"  #: worker of functions with their own ``bootstrap``
 
-_PATIENCE = 30.0  #: seconds that an interpreter may take to tell its version
+_PROBE_TIMEOUT = 30.0  #: seconds until an interpreter must have printed its version
 _PYTHON_NAME = re.compile(r"python(3)\.(\d{1,2})")
-#: Each prints, a line each, the version, the program that really runs, and the one below its virtual environment.
-_QUESTIONS = {
+#: Arguments that print three lines: version, running program, and base interpreter of its virtual environment.
+_PROBES = {
     Family.PYTHON: (
         *("-I", "-S", "-c"),
         "import sys; e = sys.executable; print('%d.%d' % sys.version_info[:2], e, getattr(sys, '_base_executable', e), "
@@ -53,43 +54,42 @@ class Interpreter(NamedTuple):
 
 
 class Interpreters:
-    """``python`` and ``node`` are paths, which then serve every version asked for; empty ones are looked for."""
+    """Cache of interpreters by runtime. A path in ``python`` or ``node`` serves every version; empty: search."""
 
     def __init__(self, *, python: str = "", node: str = "") -> None:
         self._set = {Family.PYTHON: python, Family.NODE: node}
-        self._found: dict[str, Interpreter] = {}  #: by runtime
+        self._found: dict[str, Interpreter] = {}  #: by runtime name
         self._searching = anyio.Lock()
 
     async def worker_command(self, runtime: str, memory: int = 0) -> list[str]:
-        """What starts a worker for this runtime; the number of its descriptor is yet to be appended.
+        """Return the command that starts a worker of this runtime; the caller appends the number of its descriptor.
 
-        ``memory``, in MB, is what the instance will have: Node.js must know how much of it its heap may take.
-
-        Raises InvalidField, and of it NoInterpreter if another machine could run it. What was found once is not
-        looked for again while it is there.
+        ``memory``, in MB, is the instance's limit; Node.js needs it to bound its heap. A cached interpreter is
+        searched for again only if its file is missing. Raises InvalidField, and its subclass NoInterpreter if
+        another machine could run the runtime.
         """
-        known = find_runtime(runtime)
-        if known is None or known.family is None:
+        declared = find_runtime(runtime)
+        if declared is None or declared.family is None:
             raise InvalidField("runtime", runtime, CHOICE)
-        if not known.family.interpreted:
-            return [own_interpreter().path, "-I", str(BRIDGE), known.family.value]
-        found = self._known(runtime) or await self._search(known, known.family)
-        if known.family is Family.NODE:
+        if not declared.family.interpreted:
+            return [own_interpreter().path, "-I", str(BRIDGE), declared.family.value]
+        found = self._cached(runtime) or await self._search(declared, declared.family)
+        if declared.family is Family.NODE:
             return [found.path, *_heap(memory), str(WORKERS / "node_worker.cjs")]
         return [found.path, "-I", str(WORKERS / "python_worker.py")]
 
     async def check(self, runtime: str) -> None:
-        """Raises InvalidField if nothing here can run it."""
+        """Raise InvalidField if this machine cannot run the runtime."""
         await self.worker_command(runtime)
 
-    def _known(self, runtime: str) -> Interpreter | None:
+    def _cached(self, runtime: str) -> Interpreter | None:
         found = self._found.get(runtime)
         return found if found and os.access(found.path, os.X_OK) else None
 
     async def _search(self, runtime: Runtime, family: Family) -> Interpreter:
         async with self._searching:
-            if known := self._known(runtime.name):
-                return known
+            if cached := self._cached(runtime.name):
+                return cached
             found = await to_thread.run_sync(_choose, runtime.version, family, self._set[family])
             if isinstance(found, Interpreter):
                 if found.version != runtime.version:
@@ -101,17 +101,20 @@ class Interpreters:
 
 
 def _heap(memory: int) -> list[str]:
-    """Its default is measured by the machine. Less than all, for Node.js itself takes some 45 MB beside the heap."""
+    """Return the option that bounds the heap; Node.js's default depends on the machine's memory.
+
+    The heap gets less than the limit because Node.js itself needs about 45 MB beside it.
+    """
     return [f"--max-old-space-size={min(memory - 48, memory * 9 // 10)}"] if memory else []
 
 
 def own_interpreter() -> Interpreter:
-    """The one below the engine's own virtual environment."""
+    """Return the base interpreter of the engine's own virtual environment."""
     return Interpreter(sys.version_info[:2], getattr(sys, "_base_executable", sys.executable))
 
 
 def _choose(version: tuple[int, int], family: Family, fixed: str) -> Interpreter | str:
-    """The nearest that runs, or what to tell someone who asked for it. Blocks."""
+    """Return the nearest interpreter that runs, or the reason why there is none, for an error message. Blocks."""
     if family is Family.PYTHON and version[0] != OLDEST[family][0]:
         return f"this engine's Python functions need Python {_dotted(OLDEST[family])} or newer: choose Python3.x"
     passed_over = []
@@ -125,20 +128,20 @@ def _choose(version: tuple[int, int], family: Family, fixed: str) -> Interpreter
 
 
 def _candidates(version: tuple[int, int], family: Family, fixed: str) -> Iterator[tuple[str, Interpreter | None]]:
-    """Paths and what they are once asked, the likeliest first. Blocks."""
+    """Yield paths and the interpreters found there (None: does not run), the most likely first. Blocks."""
     if fixed:
-        yield fixed, _ask(fixed, family, as_it_is=True)
+        yield fixed, _probe(fixed, family, keep_venv=True)
     elif family is Family.PYTHON:
         own = own_interpreter()
         named = sorted([own, *_named_pythons(_files(family))], key=lambda one: _distance(one.version, version))
-        yield from ((one.path, one if one is own else _ask(one.path, family)) for one in named)
-    else:  # a file's name says nothing: all must be asked
-        asked = [(path, _ask(path, family)) for path in _files(family)]
-        yield from sorted(asked, key=lambda one: _distance(one[1].version if one[1] else (0, 0), version))
+        yield from ((one.path, one if one is own else _probe(one.path, family)) for one in named)
+    else:  # the file name has no version: all must be probed
+        probed = [(path, _probe(path, family)) for path in _files(family)]
+        yield from sorted(probed, key=lambda one: _distance(one[1].version if one[1] else (0, 0), version))
 
 
 def _named_pythons(paths: Iterable[str]) -> Iterator[Interpreter]:
-    """Those of use, by their names: asking takes a process each."""
+    """Yield the usable interpreters by version in the file name, because a probe needs a process each."""
     for path in paths:
         named = _PYTHON_NAME.fullmatch(Path(path).name)
         if named and (version := (int(named[1]), int(named[2]))) >= OLDEST[Family.PYTHON]:
@@ -146,12 +149,12 @@ def _named_pythons(paths: Iterable[str]) -> Iterator[Interpreter]:
 
 
 def _distance(version: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int, bool]:
-    """Of two that are equally far the newer is nearer."""
+    """Return a sort key; of two equally distant versions the newer is nearer."""
     return abs(version[0] - wanted[0]), abs(version[1] - wanted[1]), version < wanted
 
 
 def _files(family: Family) -> list[str]:
-    """Whatever has the name of such an interpreter, each real file once."""
+    """Return all executables with the name of such an interpreter, each real file once."""
     patterns = [os.path.expanduser(folder) for folder in _FOLDERS[family]]
     folders = [folder for pattern in patterns for folder in sorted(Path("/").glob(pattern.removeprefix("/")))]
     folders += [Path(folder) for folder in os.get_exec_path()]
@@ -159,21 +162,24 @@ def _files(family: Family) -> list[str]:
     return list({os.path.realpath(file): str(file) for file in files}.values())
 
 
-def _ask(path: str, family: Family, *, as_it_is: bool = False) -> Interpreter | None:
-    """What it says of itself; None if it doesn't run. ``as_it_is`` keeps a virtual environment."""
+def _probe(path: str, family: Family, *, keep_venv: bool = False) -> Interpreter | None:
+    """Run the interpreter and return its version and path, or None if it does not run.
+
+    ``keep_venv`` keeps a virtual environment.
+    """
     try:
-        told = subprocess.run(
-            [path, *_QUESTIONS[family]],
+        process = subprocess.run(
+            [path, *_PROBES[family]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=_PATIENCE,
+            timeout=_PROBE_TIMEOUT,
             check=True,
             text=True,
         )
-        version, real, base = told.stdout.splitlines()
+        version, real, base = process.stdout.splitlines()
         major, minor, *_ = version.split(".")
-        return Interpreter((int(major), int(minor)), real if as_it_is else base)
+        return Interpreter((int(major), int(minor)), real if keep_venv else base)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
 

@@ -1,19 +1,19 @@
-"""The wire between the engine and an instance: requests go in, each under a ticket; answers and log lines come back.
+"""Protocol between the engine and an instance. Requests have tickets; answers and log lines refer to them.
 
     to the instance     length u32 | kind u8 | body
         SETUP   JSON
         INVOKE  ticket u32 | request_id u8 | alias u8 | request_id alias event       (the u8 are lengths)
-        STOP    nothing: run the pre-stop handler, if there is one, and exit
+        STOP    no body: run the pre-stop handler, if there is one, and exit
     from the instance   length u32 | kind u8 | ticket u32 | ...
-        READY, DONE     code u16 | memory u32 | text u32 | message | result          (to SETUP, to INVOKE)
+        READY, DONE     code u16 | memory u32 | text u32 | message | result          (reply to SETUP, to INVOKE)
         LOG             time u64 | stream u8 | text
 
-All big-endian; ``length`` counts what follows it, ``memory`` is the peak in KiB, ``text`` the bytes of the message.
-A ticket is unique among the requests that an instance has; 0 stands for the instance itself: its start, its end, and
-threads that outlive their request. Several requests may be answered in any order; the lines of a request come before
-its answer. A LOG frame is whole lines in UTF-8, the last with or without its newline, at most ``LONGEST_TEXT`` bytes;
-longer lines are split. Its time is in milliseconds since the epoch. The programs in ``engine/workers`` speak this
-without importing it.
+Numbers are big-endian. ``length`` counts the bytes after it, ``memory`` is the peak in KiB, ``text`` the bytes of
+the message. A ticket is unique among the open requests of an instance. Ticket 0 stands for the instance itself: its
+start, its end, and threads that outlive their request. Answers may arrive in any order; the lines of a request
+precede its answer. A LOG frame contains whole lines in UTF-8, the last with or without its newline, at most
+``LONGEST_TEXT`` bytes; longer lines are split. Its time is in milliseconds since the epoch. The programs in
+``engine/workers`` implement the protocol without importing this module.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from struct import Struct as Layout
 from typing import Any, NamedTuple
 
 SETUP, INVOKE, STOP = 1, 2, 3  #: kinds of requests
-READY, DONE, LOG = 1, 2, 3  #: kinds of frames that come back
-ITSELF = 0  #: the ticket of the instance
+READY, DONE, LOG = 1, 2, 3  #: kinds of frames from the instance
+ITSELF = 0  #: ticket of the instance itself
 
-RESULT_LIMIT = 6 << 20  #: bytes; a larger result is an Outcome of its own (4004)
+RESULT_LIMIT = 6 << 20  #: bytes; a larger result fails with code 4004
 LONGEST_TEXT = 64 << 10  #: bytes of a LOG frame's text
-_LONGEST = RESULT_LIMIT + (1 << 20)  #: the result, a message, and room to spare
+_LONGEST_FRAME = RESULT_LIMIT + (1 << 20)  #: bytes: the result, a message, and a margin
 
 _REQUEST = Layout("!IB")
 _INVOKE = Layout("!IBIBB")
 _ANSWER = Layout("!IBIHII")
 _LOG = Layout("!IBIQB")
 _LENGTH = 4
-_LEAST = _LOG.size - _LENGTH
+_SHORTEST_FRAME = _LOG.size - _LENGTH
 
 
 class FrameError(Exception):
-    """The instance sent something that is no frame; it cannot be trusted any more."""
+    """Malformed frame from an instance, which cannot be trusted any more."""
 
 
 class Answer(NamedTuple):
@@ -53,7 +53,7 @@ class Answer(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """Whole lines that a request wrote, or the instance itself."""
+    """Whole lines written by a request or by the instance itself."""
 
     ticket: int
     at: int  #: milliseconds since the epoch
@@ -62,7 +62,7 @@ class Logged(NamedTuple):
 
 
 def setup_frame(setup: Mapping[str, Any]) -> bytes:
-    """What an instance needs to know before its first request."""
+    """Return the frame with the configuration that an instance needs before its first request."""
     body = json.dumps(setup).encode()
     return _REQUEST.pack(1 + len(body), SETUP) + body
 
@@ -78,25 +78,25 @@ def stop_frame() -> bytes:
 
 
 def answer_frame(kind: int, ticket: int, code: int, memory_kib: int, message: str, result: bytes) -> bytes:
-    """What an instance sends; here for those that are written in this process, and for tests."""
+    """Return an answer as an instance sends it. Used by in-process instances and tests."""
     text = message.encode()
     length = _ANSWER.size - _LENGTH + len(text) + len(result)
     return _ANSWER.pack(length, kind, ticket, code, memory_kib, len(text)) + text + result
 
 
 def log_frame(ticket: int, at: int, stream: int, text: bytes) -> bytes:
-    """Likewise."""
-    return _LOG.pack(_LEAST + len(text), LOG, ticket, at, stream) + text
+    """Return log lines as an instance sends them. Used by in-process instances and tests."""
+    return _LOG.pack(_SHORTEST_FRAME + len(text), LOG, ticket, at, stream) + text
 
 
 class FrameReader:
-    """Puts frames together from the pieces that a socket gives; one whole frame in one piece costs no copy."""
+    """Parser of frames from pieces as a socket delivers them. A whole frame in one piece is not copied."""
 
     def __init__(self) -> None:
         self._pieces = bytearray()
 
     def feed(self, data: bytes) -> Sequence[Answer | Logged]:
-        """What is complete now. Raises FrameError."""
+        """Return the frames that are complete now. Raises FrameError."""
         if not self._pieces and _end(data, 0) == len(data):
             return (_decode(data),)
         self._pieces += data
@@ -110,13 +110,13 @@ class FrameReader:
 
 
 def _end(data: bytes | bytearray, begin: int) -> int:
-    """Where the frame that begins there ends, which may be beyond the data. Raises FrameError."""
+    """Return the end of the frame that starts at ``begin``, possibly beyond the data. Raises FrameError."""
     start = begin + _LENGTH
     if len(data) < start:
         return start
     length = int.from_bytes(data[begin:start], "big")
-    if not _LEAST <= length <= _LONGEST:
-        raise FrameError(f"a frame of {length} bytes")
+    if not _SHORTEST_FRAME <= length <= _LONGEST_FRAME:
+        raise FrameError(f"frame of {length} bytes")
     return start + length
 
 
@@ -126,10 +126,10 @@ def _decode(data: bytes) -> Answer | Logged:
         _, _, ticket, at, stream = _LOG.unpack_from(data)
         return Logged(ticket, at, stream, data[_LOG.size :])
     if kind not in (READY, DONE) or len(data) < _ANSWER.size:
-        raise FrameError(f"a frame of kind {kind} with {len(data)} bytes")
+        raise FrameError(f"frame of kind {kind} with {len(data)} bytes")
     _, _, ticket, code, memory_kib, text = _ANSWER.unpack_from(data)
     end = _ANSWER.size + text
     if end > len(data):
-        raise FrameError(f"a message of {text} bytes in a frame of {len(data)}")
+        raise FrameError(f"message of {text} bytes in a frame of {len(data)} bytes")
     message = data[_ANSWER.size : end].decode(errors="replace") if text else ""
     return Answer(kind, code, memory_kib << 10, message, data[end:], ticket)

@@ -19,7 +19,7 @@ import pytest
 from engine.executors.pool import Pool
 from engine.executors.sandbox import NO_ISOLATION, IsolationOptions
 from engine.isolation.cgroup import V2, CgroupEnclosure, CgroupIsolation, Layout, members
-from engine.isolation.cgroup_lock import PREFIX, claimed, sweep
+from engine.isolation.cgroup_lock import PREFIX, group_locked, remove_stale_groups
 from engine.isolation.detect import cgroup_mounts, check_marker, detect_isolation
 from engine.isolation.limits import Limits
 from engine.isolation.orphans import kill_orphans
@@ -406,17 +406,17 @@ def test_a_group_that_is_claimed_while_others_sweep_is_there(tmp_path: Path) -> 
 
     def others() -> None:
         while not done.is_set():
-            sweep(folder)
+            remove_stale_groups(folder)
 
     sweeper = threading.Thread(target=others)
     sweeper.start()
     missing = 0
     for _ in range(500):
-        with claimed(folder):
+        with group_locked(folder):
             missing += not folder.is_dir()
     done.set()
     sweeper.join()
-    sweep(folder)
+    remove_stale_groups(folder)
 
     assert (missing, folder.exists()) == (0, False)
     held.close()
@@ -435,7 +435,7 @@ def test_version_2_kills_and_removes_a_whole_group(tmp_path: Path) -> None:
     mount = next((m for m in cgroup_mounts() if (m / "cgroup.controllers").exists()), None)
     if mount is None or not os.access(mount, os.W_OK):
         pytest.skip("no cgroup of version 2 can be written here")
-    bare = Layout(name="bare", settings=(), oom_file="memory.events", door="cgroup.procs", anonymous="anon ")
+    bare = Layout(name="bare", settings=(), oom_file="memory.events", procs_file="cgroup.procs", anonymous="anon ")
     group = CgroupEnclosure(bare, {"memory": mount / marker(tmp_path)}, Limits(memory=1, processes=1))
     group.create()
     with subprocess.Popen(["/bin/sh", "-c", "sleep 60 & echo up; sleep 60"], stdout=subprocess.PIPE) as shell:
