@@ -1,9 +1,11 @@
-"""Places: which instance takes one more request.
+"""Allocation of requests to instances.
 
-    one that works and has a place free → one that is idle → one on its way with a place free → none
+Candidates in this order: a busy instance with spare concurrency, an idle one, a starting one with spare concurrency,
+none.
 
-Working ones come first, so that others become idle and can go. An instance of a function without concurrency has one
-place. Who takes a place gives it back. On an instance that is on its way it is taken beforehand, and then awaited.
+Busy instances are preferred, so that others become idle and can be dismissed. An instance serves at most
+``concurrency`` requests at a time; ``assigned`` counts them. A caller that acquires an instance must release it. A
+request may also be assigned to an instance that is still starting, and then waits for it.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from engine.executors.process import Instance, Key
 
 
 class Wait:
-    """One request that has no instance yet: for the first, an interpreter is looked for, others wait for a start.
+    """Request without an instance: the interpreter is being searched for, or an instance is starting.
 
-    ``verdict`` is what it ends with; None: see which instance there is now.
+    ``verdict`` is the end of the request; None: look for an instance again.
     """
 
     __slots__ = ("cancelled", "verdict")
@@ -30,7 +32,7 @@ class Wait:
         self.cancelled = False
 
     def cancel(self) -> bool:
-        """False if it is over."""
+        """Cancel the request. Return False if the verdict was an end already."""
         if not self.verdict.done():
             self.verdict.set_result(None)
         elif self.verdict.cancelled() or self.verdict.result():
@@ -39,66 +41,71 @@ class Wait:
         return True
 
     async def decided(self) -> Ended | None:
-        """The verdict. Until who waits has heard of it, it can be cancelled though there is an instance for it."""
+        """Wait for the verdict.
+
+        A cancellation counts until the waiting task resumes, even if an instance became available meanwhile.
+        """
         verdict = await self.verdict
         return Ended(CANCELLED.answer, NOTHING) if self.cancelled else verdict
 
 
 class Start:
-    """An instance on its way, and who waits for it besides the one that starts it."""
+    """Starting instance, and the requests that wait for it besides the one that starts it."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.waits: list[Wait] = []
 
     def decide(self, verdict: Ended | None) -> None:
-        """The instance is ready or will never be; then they may try again, or end like the one that started it."""
+        """Resolve all waiting requests with the end of a failed start, or with None: look for an instance again."""
         for wait in self.waits:
             if not wait.verdict.done():
                 wait.verdict.set_result(verdict)
 
 
 class Allocator:
+    """Ready and starting instances by key, and the requests assigned to them."""
+
     def __init__(self, idle: float, keeps: Callable[[Instance], bool]) -> None:
         self.idle = IdleInstances(idle, lambda instance: instance.dismiss(), keeps)
-        self._open: dict[Key, dict[Instance, None]] = {}  #: at work, with places free
+        self._open: dict[Key, dict[Instance, None]] = {}  #: busy, with spare concurrency
         self._starts: dict[Key, list[Start]] = {}
 
-    def take(self, key: Key) -> Instance | None:
-        """A place on an instance that is ready."""
+    def acquire(self, key: Key) -> Instance | None:
+        """Assign a request to a ready instance; return None if there is none with spare concurrency."""
         opened = self._open.get(key)
         instance = next(reversed(opened)) if opened else self.idle.take(key)
         if instance is not None:
-            instance.taken += 1
+            instance.assigned += 1
             if instance.concurrency > 1:
-                self._sort(instance)
+                self._update_open(instance)
         return instance
 
-    def give(self, instance: Instance) -> None:
-        """Back; whoever has lost its instance does so too."""
-        instance.taken -= 1
+    def release(self, instance: Instance) -> None:
+        """End the assignment of one request, also after the instance has ended."""
+        instance.assigned -= 1
         if instance.ready and instance.end is None:
-            self._settle(instance)
+            self._update(instance)
 
-    def begin(self, instance: Instance, taken: int) -> Start:
-        """It is on its way, with so many places taken already."""
-        instance.taken = taken
+    def begin(self, instance: Instance, assigned: int) -> Start:
+        """Register a starting instance with this number of requests assigned already."""
+        instance.assigned = assigned
         start = Start(instance)
         self._starts.setdefault(instance.key, []).append(start)
         return start
 
-    def join(self, key: Key) -> tuple[Start, Wait] | None:
-        """A place on an instance that is on its way."""
+    def join_starting(self, key: Key) -> tuple[Start, Wait] | None:
+        """Assign a request to a starting instance; return None if there is none with spare concurrency."""
         for start in self._starts.get(key, ()):
-            if start.instance.taken < start.instance.concurrency and not start.instance.obsolete:
-                start.instance.taken += 1
+            if start.instance.assigned < start.instance.concurrency and not start.instance.obsolete:
+                start.instance.assigned += 1
                 wait = Wait()
                 start.waits.append(wait)
                 return start, wait
         return None
 
     def finish(self, start: Start, verdict: Ended | None) -> None:
-        """It is ready, or will never be."""
+        """Register the end of a start: the instance is ready, or has ended."""
         instance = start.instance
         starts = self._starts[instance.key]
         starts.remove(start)
@@ -106,39 +113,39 @@ class Allocator:
             del self._starts[instance.key]
         if instance.end is None:
             instance.ready = True
-            self._settle(instance)
+            self._update(instance)
         start.decide(verdict)
 
     def retire(self, instance: Instance) -> bool:
-        """It takes no more requests; True if it is gone already, since it had none."""
+        """Assign no more requests to the instance. Return True if it was idle and has been dismissed at once."""
         if instance in self.idle:
             instance.dismiss()
             return True
         instance.obsolete = True
-        self._close(instance)
+        self._remove_open(instance)
         return False
 
     def discard(self, instance: Instance) -> None:
-        """It has ended."""
+        """Remove an instance that has ended."""
         self.idle.discard(instance)
-        self._close(instance)
+        self._remove_open(instance)
 
-    def _settle(self, instance: Instance) -> None:
+    def _update(self, instance: Instance) -> None:
         if instance.concurrency > 1:
-            self._sort(instance)
-        if instance.taken == 0:
+            self._update_open(instance)
+        if instance.assigned == 0:
             if instance.obsolete:
                 instance.dismiss()
             else:
                 self.idle.put(instance)
 
-    def _sort(self, instance: Instance) -> None:
-        if 0 < instance.taken < instance.concurrency and not instance.obsolete:
+    def _update_open(self, instance: Instance) -> None:
+        if 0 < instance.assigned < instance.concurrency and not instance.obsolete:
             self._open.setdefault(instance.key, {})[instance] = None
         else:
-            self._close(instance)
+            self._remove_open(instance)
 
-    def _close(self, instance: Instance) -> None:
+    def _remove_open(self, instance: Instance) -> None:
         opened = self._open.get(instance.key)
         if opened is not None and instance in opened:
             del opened[instance]

@@ -1,4 +1,4 @@
-"""The process of an instance, whoever forked it: its death, its status, and its group while that is its own."""
+"""Interface of an instance's process, independent of its parent: existence, exit status, kill."""
 
 from __future__ import annotations
 
@@ -12,54 +12,57 @@ from typing import Protocol
 
 
 class Child(Protocol):
-    """It leads a session and a group of its own. Whoever holds the handle calls ``watch``, and ``reap`` when told."""
+    """Process that leads a session and a process group. Its owner calls ``watch``, then ``reap`` on exit."""
 
     @property
     def waits(self) -> bool:
-        """Whether it does nothing before it is let in (``Instance.let_in``)."""
+        """True if the process does nothing until ``Instance.enter_cgroup``."""
         ...
 
     @property
     def pid(self) -> int:
-        """As the engine sees it, 0 before ``spawned``. Its number cannot be another's before ``reap``."""
+        """Process id as the engine sees it; 0 before ``spawned``. The id cannot be reused before ``reap``."""
         ...
 
     async def spawned(self) -> None:
-        """Returns when it exists. Raises OSError if it could not be started."""
+        """Wait until the process exists. Raises OSError if it could not be started."""
         ...
 
     @property
     def alive(self) -> bool:
-        """Until ``gone`` of ``watch`` is called."""
+        """True until ``watch`` reports the exit."""
         ...
 
     @property
     def failure(self) -> OSError | None:
-        """What kept it from becoming an instance, once it has ended: then it has read nothing and run no user code."""
+        """Error that kept the process from becoming an instance; available after its exit.
+
+        Such a process has read no request and run no user code.
+        """
         ...
 
-    def watch(self, gone: Callable[[], None]) -> None:
-        """``gone`` is called once, by the loop, when it has ended."""
+    def watch(self, on_exit: Callable[[], None]) -> None:
+        """Call ``on_exit`` once, from the loop, when the process has exited."""
         ...
 
     def kill(self) -> None:
-        """Its whole group, at once; nothing after ``reap``."""
+        """Kill the whole process group at once. Do nothing after ``reap``."""
         ...
 
     def reap(self) -> int | None:
-        """How it ended: its status, or minus the signal; None if nobody knows."""
+        """Return the exit status, minus the signal, or None if unknown."""
         ...
 
     def abandon(self) -> None:
-        """End one that nobody watches, and forget it. May block for a moment."""
+        """Kill and reap a process that is not watched. May block briefly."""
         ...
 
 
 class OwnChild:
-    """A child of this process."""
+    """Child of this process."""
 
     waits = False
-    failure = None  #: ``spawn`` itself would have raised it
+    failure = None  #: raised by ``spawn`` instead
 
     def __init__(self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._process, self._loop = process, loop
@@ -71,17 +74,17 @@ class OwnChild:
         return self._process.pid
 
     async def spawned(self) -> None:
-        """It exists."""
+        """Return at once: the process exists."""
 
     @property
     def alive(self) -> bool:
         return self._pidfd >= 0
 
-    def watch(self, gone: Callable[[], None]) -> None:
+    def watch(self, on_exit: Callable[[], None]) -> None:
         def ended() -> None:
             self._loop.remove_reader(self._pidfd)
             self._close()
-            gone()
+            on_exit()
 
         self._loop.add_reader(self._pidfd, ended)
 

@@ -1,7 +1,8 @@
-"""The fleet: all instances there are, how each is started, and how it goes.
+"""Fleet: every instance of the pool, its start, retirement and end.
 
-A start that fails in user code is tried again on a new instance, ``TRIES`` times in all. For a new instance's memory
-the ones unused for longest go. Nothing is refused here: what has been chosen to run fits, or runs all the same.
+A start that fails in user code is repeated on a new instance, ``TRIES`` times in all. To make room for a new
+instance's memory, the instances idle for longest are dismissed. The fleet rejects no request: the scheduler has
+checked capacity before, so an instance is started even if that memory does not suffice.
 """
 
 from __future__ import annotations
@@ -24,49 +25,49 @@ from engine.metrics.histogram import Histogram
 from engine.model import Code, Function, Invocation
 from engine.model.clock import Clock
 
-TRIES = 3  #: instances that one request starts at most (spec triggers_runtime, 4.1)
+TRIES = 3  #: most instances that one request starts, as on FunctionGraph
 
 
 class Fleet:
-    """Owns every instance."""
+    """Owner of every instance."""
 
     def __init__(self, host: Host, files: LogFiles, *, memory: int, idle: float, clock: Clock) -> None:
         self._host, self._files, self._limit, self._clock = host, files, memory, clock
         self.alive: set[Instance] = set()
-        self.present: set[Instance] = set()  #: also those that have ended, but are not gone
+        self.present: set[Instance] = set()  #: including instances that have ended but are not closed
         self.reserve = Reserve(self.alive)
         self.allocator = Allocator(idle, self.reserve.keeps)
         self._port = SharedPort(self.allocator.idle.__contains__)
-        self.memory = 0  #: MB granted to those alive
+        self.memory = 0  #: MB granted to instances in ``alive``
         self.starting = self.started = self.retired = self.killed = 0
         self.cold_starts = Histogram()
 
     # --- starting -------------------------------------------------------------------------------------------
 
     async def command(self, function: Function, memory: int) -> list[str] | Ended:
-        """What starts a worker; the first time this takes a while."""
+        """Return the command that starts a worker. The first call for a runtime searches for its interpreter."""
         try:
             return await self._host.interpreters.worker_command(function.runtime, memory)
         except InvalidField as problem:
             return Ended(runtime_fault(problem).answer, NOTHING)
 
     async def start(
-        self, command: list[str], key: Key, function: Function, invocation: Invocation, note: Callable[[Call], None]
+        self, command: list[str], key: Key, function: Function, invocation: Invocation, on_call: Callable[[Call], None]
     ) -> Call | Ended:
-        """An instance for a request that found none, its place taken; or what the request ends with instead.
+        """Start an instance for a request that found none, and assign the request to it.
 
-        Gives the start as a call, with what was written meanwhile. ``note`` hears of each that is begun, since it can
-        be cancelled.
+        Return the start as a call, with the lines logged meanwhile, or the end of the request. ``on_call`` receives
+        the call of each attempted start, so that the request can be cancelled.
         """
         log_buffer: LogBuffer | None = None
         tries = TRIES
         while True:
             tries -= 1
-            begun = self._begin(command, key, function, taken=1)
+            begun = self._begin(command, key, function, assigned=1)
             if isinstance(begun, Ended):
                 return begun
             call = Call(begun.instance, invocation, log_buffer)
-            note(call)
+            on_call(call)
             ended = await self._prepare(begun, call, function, command, last=tries == 0)
             if ended is None:
                 return call
@@ -75,28 +76,28 @@ class Fleet:
             log_buffer = call.log_buffer
 
     async def warm(self, function: Function) -> bool:
-        """Start an instance that waits for work; False if it cannot be made ready."""
+        """Start an instance without a request. Return False if it cannot be made ready."""
         command = await self.command(function, function.memory_size)
         if isinstance(command, Ended) or self.port_is_taken(function):
             return False
-        begun = self._begin(command, key_of(function), function, taken=0)
+        begun = self._begin(command, key_of(function), function, assigned=0)
         if isinstance(begun, Ended):
             return False
         return await self._prepare(begun, Call(begun.instance, None), function, command, last=True) is None
 
     def port_is_taken(self, function: Function) -> bool:
-        """Then another instance must go before one of the function can start."""
+        """Return whether another instance must end before one of this function can start."""
         return self._host.shares_port(function) and not self._port.is_free
 
     async def free_port(self, command: list[str]) -> list[str] | Ended:
-        """The command, once one of the function can start."""
+        """Return the command when the shared port is free, or the end of the request if the port is in use."""
         try:
             await self._port.free()
         except OSError as error:
             return Ended(launch_fault(error, command[0]).answer, NOTHING)
         return command
 
-    def _begin(self, command: list[str], key: Key, function: Function, taken: int) -> Start | Ended:
+    def _begin(self, command: list[str], key: Key, function: Function, assigned: int) -> Start | Ended:
         memory = key[-1]
         while self._limit and self.memory + memory > self._limit and self.allocator.idle.dismiss_oldest():
             pass
@@ -110,12 +111,15 @@ class Fleet:
         self.present.add(instance)
         self.memory += memory
         self.started += 1
-        return self.allocator.begin(instance, taken)
+        return self.allocator.begin(instance, assigned)
 
     async def _prepare(
         self, start: Start, call: Call, function: Function, command: list[str], *, last: bool
     ) -> Ended | None:
-        """None once it is ready. Whoever waits for it is told, too: of a failure only if no other try follows."""
+        """Return None when the instance is ready, or the end of the start.
+
+        Requests that wait for the start receive the same result, but a failure only if no further attempt follows.
+        """
         verdict: Ended | None = None
         began = self._clock.now()
         try:
@@ -146,30 +150,30 @@ class Fleet:
         instance.kill(End.UNFIT)
         if call.cancelled:
             answer = CANCELLED.answer
-        elif answer is None or answer.code == Code.OK:  # it ended as soon as it was ready
+        elif answer is None or answer.code == Code.OK:  # the instance ended right after its answer
             answer = start_fault(instance, function).answer
         return Ended(answer, call.written())
 
-    # --- going ----------------------------------------------------------------------------------------------
+    # --- ending ---------------------------------------------------------------------------------------------
 
     async def retire(self, function_id: int, keep: Collection[int]) -> None:
-        """Those of other revisions go now, or when their calls are done."""
-        doomed = [one for one in self.alive if one.key[0] == function_id and one.key[2] not in keep]
-        await _all_gone([one for one in doomed if self.allocator.retire(one)])
+        """Dismiss instances of other revisions, at once or when their calls have ended."""
+        outdated = [one for one in self.alive if one.key[0] == function_id and one.key[2] not in keep]
+        await _wait_all_closed([one for one in outdated if self.allocator.retire(one)])
 
     async def drain(self) -> None:
-        """Instances without work say their last words; return when they are gone."""
+        """Dismiss idle instances with their pre-stop handlers, and wait until they have exited."""
         self.reserve.want(())
         self.allocator.idle.close()
         for instance in [one for one in self.present if one.end is not None]:
-            await instance.gone.wait()
+            await instance.closed.wait()
 
     async def close(self) -> None:
-        """End every instance, and return when they are gone and cleared away."""
+        """Kill every instance, and return when all have exited and their resources are removed."""
         self.allocator.idle.close()
         for instance in list(self.present):
             instance.kill(End.ABANDONED)
-        await _all_gone(self.present)
+        await _wait_all_closed(self.present)
         await self._host.close()
 
     def instance_ended(self, instance: Instance) -> None:
@@ -182,14 +186,14 @@ class Fleet:
         else:
             self.killed += 1
 
-    def instance_gone(self, instance: Instance) -> None:
+    def instance_closed(self, instance: Instance) -> None:
         self.present.discard(instance)
         self._host.clear(instance)
         if instance.log_buffer is not None:
             self._host.later(self._files.keep_instance, instance.key[0], instance.log_buffer.written())
 
 
-async def _all_gone(instances: Iterable[Instance]) -> None:
-    with anyio.move_on_after(MAX_WAIT):  # one that hangs in the kernel must not hold the engine
+async def _wait_all_closed(instances: Iterable[Instance]) -> None:
+    with anyio.move_on_after(MAX_WAIT):  # a process that hangs in the kernel must not block the engine
         for instance in list(instances):
-            await instance.gone.wait()
+            await instance.closed.wait()

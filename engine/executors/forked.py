@@ -1,10 +1,11 @@
-"""An instance's process that a template has forked: a grandchild, whose death and status come by different ways.
+"""Instance process forked by a template: a grandchild of the engine.
 
-    asked ──▶ born ──▶ dead, with a status
-       └──────────────▶ failed
+    requested ──▶ spawned ──▶ exited, with a status
+        └────────────▶ failed
 
-Its pidfd tells the truth about its death, the template why it died. The template keeps it as a zombie until ``reap``,
-so that its number cannot be another's; when the template is gone that care is, too, and nobody knows the status.
+The pidfd reports the exit; the template reports the exit status. The template keeps the process as a zombie until
+``reap``, so that its pid cannot be reused. If the template has exited, the pid may be reused and the status is
+unknown.
 """
 
 from __future__ import annotations
@@ -16,45 +17,46 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-_LATE = 5.0  #: seconds that the status may come after the death; a stopped template must not hold an instance
+_STATUS_TIMEOUT = 5.0  #: seconds from exit to status; a stopped template must not block an instance
 
 
 class ForkedChild:
-    """Satisfies ``engine.executors.child.Child``."""
+    """Implementation of ``engine.executors.child.Child``."""
 
     waits = True
 
-    def __init__(self, release: Callable[[], None], max_wait: float, late: Callable[[], None]) -> None:
-        """``release`` lets the template reap; ``late`` is called if it is not born within so many seconds."""
-        self.pid = 0  #: until it is born
-        self.exists = False  #: whether the template has it
+    def __init__(self, release: Callable[[], None], max_wait: float, on_overdue: Callable[[], None]) -> None:
+        """``release`` lets the template reap. ``on_overdue`` is called if none exists after ``max_wait`` seconds."""
+        self.pid = 0  #: 0 until spawned
+        self.exists = False  #: spawned; the template holds the process
         self.alive = True
         self.failure: OSError | None = None
         self._release = release
         self._loop = asyncio.get_running_loop()
-        self._birth: asyncio.Future[None] = self._loop.create_future()
+        self._spawned: asyncio.Future[None] = self._loop.create_future()
         self._error: OSError | None = None
-        self._gone: Callable[[], None] = lambda: None
+        self._on_exit: Callable[[], None] = lambda: None
         self._status: int | None = None
         self._pidfd = -1
-        self._overdue = self._loop.call_later(max_wait, late)
-        self._timer: asyncio.TimerHandle | None = None
-        self._doomed = self._dead = self._orphan = self._reaped = False
+        self._spawn_timer = self._loop.call_later(max_wait, on_overdue)
+        self._status_timer: asyncio.TimerHandle | None = None
+        self._kill_requested = self._exited = self._template_gone = self._reaped = False
 
-    # --- for who has asked for it ---
+    # --- called by the owner ---
 
     async def spawned(self) -> None:
-        await asyncio.shield(self._birth)
+        await asyncio.shield(self._spawned)
         if self._error is not None:
             raise self._error
 
-    def watch(self, gone: Callable[[], None]) -> None:
-        self._gone = gone
+    def watch(self, on_exit: Callable[[], None]) -> None:
+        self._on_exit = on_exit
 
     def kill(self) -> None:
-        self._doomed = True
+        self._kill_requested = True
         if self._pidfd >= 0:
-            # Both: it may not have made its group yet, and the first process of a pid space is in another one.
+            # Both, because the process may not have created its group yet. The first process of a pid namespace is in
+            # another group than its instance.
             self._kill_group()
             with suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -68,67 +70,67 @@ class ForkedChild:
 
     def abandon(self) -> None:
         self.kill()
-        self.watch(self._forget)
+        self.watch(self._reap_ignored)
 
-    # --- what the template tells ---
+    # --- called by the template ---
 
     def on_spawned(self, pidfd: int) -> None:
-        self._overdue.cancel()
+        self._spawn_timer.cancel()
         self.exists, self._pidfd = True, pidfd
-        self._loop.add_reader(pidfd, self._died)
+        self._loop.add_reader(pidfd, self._process_exited)
         try:
             self.pid = _pid_of(pidfd)
-        except OSError as error:  # there is no descriptor to look it up with
-            self._error, self._doomed = error, True
-        self._birth.set_result(None)
-        if self._doomed:
+        except OSError as error:  # no free descriptor to look the pid up
+            self._error, self._kill_requested = error, True
+        self._spawned.set_result(None)
+        if self._kill_requested:
             self.kill()
 
-    def failed(self, error: OSError) -> None:
-        self._overdue.cancel()
+    def on_failed(self, error: OSError) -> None:
+        self._spawn_timer.cancel()
         self._error = error
-        self._birth.set_result(None)
+        self._spawned.set_result(None)
         self._conclude()
 
-    def told(self, status: int, failure: OSError | None = None) -> None:
+    def on_status(self, status: int, failure: OSError | None = None) -> None:
         self._status, self.failure = status, failure
         self._conclude()
 
-    def orphaned(self, reason: str) -> None:
-        """The template is gone."""
-        self._orphan = True
-        if not self._birth.done():
-            self.failed(OSError(errno.ECHILD, f"no process for it came to be: {reason}"))
-        elif self._dead:
+    def on_template_exit(self, reason: str) -> None:
+        """Conclude without the template, which has exited."""
+        self._template_gone = True
+        if not self._spawned.done():
+            self.on_failed(OSError(errno.ECHILD, f"the process was not spawned: {reason}"))
+        elif self._exited:
             self._conclude()
 
-    # --- within ---
+    # --- internal ---
 
-    def _forget(self) -> None:
+    def _reap_ignored(self) -> None:
         self.reap()
 
     def _kill_group(self) -> None:
-        if self.pid and not (self._orphan and self._dead):  # then its number may already be another's
+        if self.pid and not (self._template_gone and self._exited):  # otherwise the pid may have been reused
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def _died(self) -> None:
+    def _process_exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        self._dead = True
-        if self._orphan:
+        self._exited = True
+        if self._template_gone:
             self._conclude()
         elif self.alive:
-            self._timer = self._loop.call_later(_LATE, self._conclude)
+            self._status_timer = self._loop.call_later(_STATUS_TIMEOUT, self._conclude)
 
     def _conclude(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._pidfd >= 0 and not self._dead:
+        if self._status_timer is not None:
+            self._status_timer.cancel()
+        if self._pidfd >= 0 and not self._exited:
             self._loop.remove_reader(self._pidfd)
-            self._dead = True
+            self._exited = True
         if self.alive:
             self.alive = False
-            self._gone()
+            self._on_exit()
 
     def _close(self) -> None:
         if self._pidfd >= 0:
@@ -137,6 +139,6 @@ class ForkedChild:
 
 
 def _pid_of(pidfd: int) -> int:
-    """As this process sees it: the template may live in another space of process ids."""
+    """Return the pid as this process sees it; the template may use another pid namespace."""
     with open(f"/proc/self/fdinfo/{pidfd}") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))

@@ -1,7 +1,7 @@
-"""Where instances come from and go to: their processes, limits and temporary folders.
+"""Processes, limits and temporary folders of instances.
 
-What may block (making a cgroup can wait for the kernel, removing files is as long as the user made it) is done in
-threads, those for new instances apart from those that clear away, so that neither waits for the other.
+Blocking work runs in threads: creating a cgroup can wait for the kernel, and removing files can take long if the
+user created many. Starting and cleaning have separate threads, so that neither waits for the other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msgspec import Struct
 from engine.executors.log_buffer import LogRecorder
 from engine.executors.memory_watch import MemoryWatch
 from engine.executors.process import Call, End, Instance, Key, Owner
-from engine.executors.spawn import Order, Place, environment, setup
+from engine.executors.spawn import InstanceSpec, ProcessSpec, environment, setup
 from engine.executors.starter import Starter
 from engine.isolation.limits import Enclosure, Isolation, Limits
 from engine.isolation.orphans import remove_tree
@@ -28,12 +28,14 @@ from engine.runtimes.catalog import Family, find_runtime
 from engine.runtimes.interpreters import Interpreters
 from engine.runtimes.protocol import Answer, setup_frame
 
-_STARTERS, _CLEANERS = 2, 2  #: threads
+_START_THREADS, _CLEAN_THREADS = 2, 2  #: threads
 
-Done = TypeVar("Done")
+Result = TypeVar("Result")
 
 
 class HostSettings(Struct, frozen=True, kw_only=True):
+    """Settings common to all instances."""
+
     code_path: Callable[[CodePackage], Path]
     tmp: Path
     marker: str
@@ -42,6 +44,8 @@ class HostSettings(Struct, frozen=True, kw_only=True):
 
 
 class Host:
+    """Factory of instances; also removes what they leave on the host."""
+
     def __init__(
         self,
         settings: HostSettings,
@@ -54,56 +58,59 @@ class Host:
         self.interpreters = interpreters
         self._settings, self._starter, self._isolation, self._recorder = settings, starter, isolation, recorder
         self._maps_ports = can_map_ports()
-        self._starters = ThreadPoolExecutor(_STARTERS, "functiond-start")
-        self._cleaners = ThreadPoolExecutor(_CLEANERS, "functiond-clean")
+        self._starters = ThreadPoolExecutor(_START_THREADS, "functiond-start")
+        self._cleaners = ThreadPoolExecutor(_CLEAN_THREADS, "functiond-clean")
         self._memory = MemoryWatch(isolation, self._cleaners)
-        self._places: dict[Instance, Place] = {}
+        self._specs: dict[Instance, InstanceSpec] = {}
 
     @property
     def isolation(self) -> str:
-        """What separates instances from the host, then what limits them."""
+        """Names of the mechanism that separates instances from the host, and of the one that limits them."""
         return f"{self._starter.name}, {self._isolation.name}"
 
     @property
     def http_network(self) -> str:
-        """How HTTP functions come to their port: ``own`` of each instance, ``mapped`` to a free one, or ``shared``."""
+        """Port of HTTP functions: ``own`` network per instance, ``mapped`` to a free port, or ``shared`` by all."""
         if self._starter.own_network:
             return "own"
         return "mapped" if self._maps_ports else "shared"
 
     def shares_port(self, function: Function) -> bool:
-        """Whether its server listens where those of other instances do."""
+        """Return whether the function's server listens on the same port as those of other instances."""
         return self.http_network == "shared" and _serves_http(function)
 
     def spawn(self, command: list[str], function: Function, memory: int, key: Key, owner: Owner) -> Instance:
-        """A new process that waits to be prepared: ``command`` starts its worker. Raises OSError."""
-        place = self._place(function, memory)
-        seen = self._starter.seen(place)
-        order = Order(command, environment(function, seen), seen.code, seen.layers)
-        spawned = self._starter.start(key[:3], place, order)
+        """Start a process that waits for ``prepare``. ``command`` starts its worker. Raises OSError."""
+        spec = self._new_spec(function, memory)
+        seen_inside = self._starter.seen_inside(spec)
+        process = ProcessSpec(command, environment(function, seen_inside), seen_inside.code, seen_inside.layers)
+        spawned = self._starter.start(key[:3], spec, process)
         try:
             instance = Instance(spawned, key=key, function=function, owner=owner, recorder=self._recorder)
         except BaseException:
             spawned.destroy()
             self._starter.ended(key[:3])
-            self._cleaners.submit(remove_tree, place.tmp)
+            self._cleaners.submit(remove_tree, spec.tmp)
             raise
-        self._places[instance] = place
+        self._specs[instance] = spec
         return instance
 
     async def prepare(self, start: Call, function: Function) -> Answer | None:
-        """Limits first, then user code: load it and run its initializer. None if the instance ended. Raises OSError."""
+        """Apply limits, load user code and run its initializer. Return None if the instance ended. Raises OSError.
+
+        User code is loaded only after the limits are in force.
+        """
         instance = start.instance
         answer = await self._prepare(start, function)
-        if answer is None and instance.end is End.DIED:
-            await instance.gone.wait()  # now it is known how
+        if answer is None and instance.end is End.EXITED:
+            await instance.closed.wait()  # sets the exit status
             if instance.failure is not None:
                 raise instance.failure
         return answer
 
     async def _prepare(self, start: Call, function: Function) -> Answer | None:
         instance = start.instance
-        place = self._places[instance]
+        spec = self._specs[instance]
         limits = Limits(
             memory=instance.memory,
             processes=self._settings.processes,
@@ -111,15 +118,15 @@ class Host:
             tmp=self._starter.tmp,
             address_space=_family(function) is Family.PYTHON,
         )
-        instance.enclosing = self._starters.submit(_attempt, self._isolation.enclose, place.instance_id, limits)
+        instance.enclosing = self._starters.submit(_capture_error, self._isolation.enclose, spec.instance_id, limits)
         await instance.connect()
         await instance.spawned()
-        # Shielded: the thread goes on in any case, and what it made is removed in ``clear``.
+        # Shielded: the thread continues after a cancellation, and ``clear`` removes the enclosure.
         enclosure = await asyncio.shield(asyncio.wrap_future(instance.enclosing))
         if isinstance(enclosure, OSError):
             raise enclosure
         instance.enclosure = enclosure
-        if instance.end is not None:  # and by now it may even be cleared away
+        if instance.end is not None:  # its resources may be removed already
             return None
         problem = await self._admit(instance, enclosure)
         if instance.end is not None:
@@ -127,30 +134,30 @@ class Host:
         if problem is not None and not isinstance(problem, ProcessLookupError):
             raise problem
         if problem is not None or (instance.waits and not instance.enter_cgroup(enclosure.cgroup_fds())):
-            await instance.gone.wait()  # it ended by itself, and its end says why
+            await instance.closed.wait()  # the process exited; its status is the reason
             return None
         self._memory.add(instance, enclosure)
         timeout = function.initializer_timeout if function.initializer_handler else function.timeout
-        return await instance.request(start, setup_frame(setup(function, self._starter.seen(place))), timeout)
+        return await instance.request(start, setup_frame(setup(function, self._starter.seen_inside(spec))), timeout)
 
     async def _admit(self, instance: Instance, enclosure: Enclosure) -> OSError | None:
         if instance.waits:
-            return _attempt(enclosure.admit, instance.pid)
-        admitting = self._starters.submit(_attempt, enclosure.admit, instance.pid)
+            return _capture_error(enclosure.admit, instance.pid)
+        admitting = self._starters.submit(_capture_error, enclosure.admit, instance.pid)
         return await asyncio.shield(asyncio.wrap_future(admitting))
 
     def clear(self, instance: Instance) -> None:
-        """The instance is gone: remove what it left, in the background."""
+        """Remove in the background what a closed instance used."""
         self._memory.discard(instance)
         self._starter.ended(instance.key[:3])
-        self._cleaners.submit(_clear, instance.enclosing, self._places.pop(instance).tmp)
+        self._cleaners.submit(_clear, instance.enclosing, self._specs.pop(instance).tmp)
 
     def later(self, task: Callable[..., None], *arguments: object) -> None:
-        """Do it in the background; ``close`` waits for it."""
+        """Run a task in the background; ``close`` waits for it."""
         self._cleaners.submit(task, *arguments)
 
     async def close(self) -> None:
-        """Returns when all is cleared."""
+        """Wait until all is removed, then stop the threads."""
         self._memory.close()
         await self._starter.close()
         await asyncio.to_thread(self._close)
@@ -160,14 +167,14 @@ class Host:
         self._cleaners.shutdown()
         self._isolation.close()
 
-    def _place(self, function: Function, memory: int) -> Place:
+    def _new_spec(self, function: Function, memory: int) -> InstanceSpec:
         instance_id = uuid.uuid4().hex
-        return Place(
+        return InstanceSpec(
             instance_id=instance_id,
             marker=self._settings.marker,
             region=self._settings.region,
-            code=self._settings.code_path(function.code).absolute(),  # a child has another working folder
-            tmp=self._settings.tmp.absolute() / instance_id[:12],  # a socket's path has 107 bytes
+            code=self._settings.code_path(function.code).absolute(),  # absolute: a child has another working folder
+            tmp=self._settings.tmp.absolute() / instance_id[:12],  # short: the path of a socket has at most 107 bytes
             memory=memory,
             layers=tuple(self._settings.code_path(one.code).absolute() for one in function.dependencies),
             own_network=self.http_network == "own" and _serves_http(function),
@@ -176,7 +183,7 @@ class Host:
 
 
 def _serves_http(function: Function) -> bool:
-    """Then its instances all listen on the same port."""
+    """Return whether the function's instances listen on one fixed port."""
     return _family(function) is Family.HTTP
 
 
@@ -185,8 +192,8 @@ def _family(function: Function) -> Family | None:
     return runtime.family if runtime is not None else None
 
 
-def _attempt(task: Callable[..., Done], *arguments: object) -> Done | OSError:
-    """Errors are given, not raised: the call that it is for may have been cancelled meanwhile."""
+def _capture_error(task: Callable[..., Result], *arguments: object) -> Result | OSError:
+    """Return the error instead of raising it, because the caller may have been cancelled meanwhile."""
     try:
         return task(*arguments)
     except OSError as error:
@@ -194,6 +201,7 @@ def _attempt(task: Callable[..., Done], *arguments: object) -> Done | OSError:
 
 
 def _clear(enclosing: Future[Enclosure | OSError] | None, tmp: Path) -> None:
+    """Remove the enclosure and the temporary folder of an instance."""
     enclosure = enclosing.result() if enclosing is not None and not enclosing.cancelled() else None
     if enclosure is not None and not isinstance(enclosure, OSError):
         enclosure.remove()

@@ -1,6 +1,6 @@
-"""Instances without work: the newest of a kind is used first, the oldest of all is dismissed first.
+"""Idle instances. The newest of a key is used first; the oldest of all is dismissed first.
 
-Those that the reserve keeps are passed over, and looked at again later.
+Instances that the reserve keeps are skipped and checked again later.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from engine.executors.process import Instance, Key
 
-_RESPITE = 60.0  #: seconds until an instance that is kept is looked at again, at least
+_KEEP_INTERVAL = 60.0  #: minimum seconds until an instance that was kept is checked again
 
 
 class IdleInstances:
-    """One timer for the instance that has been idle longest. ``dismiss`` is called with one that is no longer here."""
+    """Idle instances with one timer, for the oldest. ``dismiss`` is called with instances already removed."""
 
     def __init__(
         self, seconds: float, dismiss: Callable[[Instance], None], keeps: Callable[[Instance], bool] = lambda _: False
@@ -39,7 +39,7 @@ class IdleInstances:
             self._timer = self._loop.call_later(self._seconds, self._expire)
 
     def take(self, key: Key) -> Instance | None:
-        """One of that kind, the last that was put."""
+        """Remove and return the newest instance of that key, or return None."""
         same = self._by_key.get(key)
         if not same:
             return None
@@ -56,30 +56,33 @@ class IdleInstances:
                 del self._by_key[instance.key]
 
     def dismiss_oldest(self) -> bool:
-        """False if there is none that may go."""
+        """Dismiss the oldest instance that the reserve does not keep. Return False if there is none."""
         oldest = next((one for one in self._by_age if not self._keeps(one)), None)
         if oldest is None:
             return False
-        self._let_go(oldest)
+        self._remove(oldest)
         return True
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         for instance in list(self._by_age):
-            self._let_go(instance)
+            self._remove(instance)
 
-    def _let_go(self, instance: Instance) -> None:
+    def _remove(self, instance: Instance) -> None:
         self.discard(instance)
         self._dismiss(instance)
 
-    def _respite(self, instance: Instance) -> None:
-        instance.idle_since = self._loop.time() + _RESPITE
+    def _postpone(self, instance: Instance) -> None:
+        instance.idle_since = self._loop.time() + _KEEP_INTERVAL
         del self._by_age[instance]
         self._by_age[instance] = None
 
     def _expire(self) -> None:
-        """The timer is not touched when an instance is taken, so it may find that the next one has time left."""
+        """Dismiss instances whose time is over, and set the timer for the next.
+
+        Taking an instance does not change the timer, so the oldest instance may have time left.
+        """
         self._timer = None
         while (oldest := next(iter(self._by_age), None)) is not None:
             left = oldest.idle_since + self._seconds - self._loop.time()
@@ -87,6 +90,6 @@ class IdleInstances:
                 self._timer = self._loop.call_later(left, self._expire)
                 return
             if self._keeps(oldest):
-                self._respite(oldest)
+                self._postpone(oldest)
             else:
-                self._let_go(oldest)
+                self._remove(oldest)

@@ -1,4 +1,4 @@
-"""The lines of one request, or of an instance itself: kept up to a limit, newest last."""
+"""Log lines of one request or of an instance itself. Keeps the newest up to a limit."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from engine.logs.lines import NOTE, encode, last
 from engine.model import Function, Invocation
 from engine.model.clock import Clock
 
-_OWN_LIMIT = 64 << 10  #: bytes of lines that belong to no request
+_OWN_LIMIT = 64 << 10  #: bytes of an instance's own lines
 
 
 class Written(NamedTuple):
-    """Lines as ``engine.logs.lines`` keeps them, and how many bytes before them were too many."""
+    """Lines in the format of ``engine.logs.lines``, and the number of bytes dropped before them."""
 
     kept: bytes
     dropped: int
 
     def whole(self) -> bytes:
-        """With a line in front that tells of what was dropped."""
+        """Return the lines, preceded by a note if some were dropped."""
         if not self.dropped:
             return self.kept
         at = int(self.kept[:13])
@@ -30,6 +30,8 @@ NOTHING = Written(b"", 0)
 
 
 class LogBuffer:
+    """Lines of one request, or of an instance if ``invocation`` is None. ``limit`` is in bytes."""
+
     def __init__(self, invocation: Invocation | None, limit: int) -> None:
         self.invocation = invocation
         self._limit = limit
@@ -37,13 +39,13 @@ class LogBuffer:
         self._dropped = 0
 
     def add(self, lines: bytes) -> None:
-        """Lines as they are kept."""
+        """Append lines in the format of ``engine.logs.lines``."""
         self._lines += lines
-        if len(self._lines) > 2 * self._limit + (1 << 16):  # seldom, since it moves what is kept
+        if len(self._lines) > 2 * self._limit + (1 << 16):  # rarely, because the kept lines are copied
             self._shorten()
 
     def written(self) -> Written:
-        """All until now."""
+        """Return all lines up to now."""
         if not self._lines:
             return NOTHING
         if len(self._lines) > self._limit:
@@ -57,13 +59,13 @@ class LogBuffer:
 
 
 class LogRecorder:
-    """Writes down what instances say, and tells it to those who listen. ``limit`` is in bytes, for each request."""
+    """Recorder of instances' output. Publishes lines to listeners, too. ``limit`` is in bytes per request."""
 
     def __init__(self, *, limit: int, clock: Clock, board: LogBoard) -> None:
         self._limit, self._clock, self._board = limit, clock, board
 
     def now(self) -> int:
-        """Milliseconds since the epoch, for lines that come without a time."""
+        """Return milliseconds since the epoch, for lines without a time."""
         return int(self._clock.now() * 1000)
 
     def begin(self, invocation: Invocation | None) -> LogBuffer:

@@ -1,4 +1,4 @@
-"""From the way an attempt ended to its Outcome: the table of codes and messages in one place."""
+"""Conversion of an attempt's end to its Outcome. This module contains all codes and messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.executors.process import Call, End, Instance
 from engine.model import Code, Function
 from engine.runtimes.protocol import DONE, Answer
 
-#: The host has no room or no time now; anything else that keeps a process from starting needs a change by someone.
+#: Errors of a host that lacks a resource now. Other errors at the start of a process need a change by the operator.
 _EXHAUSTED = frozenset(
     {
         errno.EAGAIN,
@@ -28,7 +28,7 @@ _EXHAUSTED = frozenset(
     }
 )
 
-#: A failed start for which new instances are tried (spec triggers_runtime 4.1).
+#: Codes of failed starts that are repeated on a new instance.
 START_FAILURES = frozenset({Code.INITIALIZER_ERROR, Code.INIT_FAILED, Code.INIT_TIMEOUT})
 
 INVOCATION = "function invocation exception, error: "
@@ -36,48 +36,49 @@ INITIALIZATION = "function initialization exception, error: "
 
 
 class Ended(NamedTuple):
-    """What an attempt ended with."""
+    """End of an attempt: answer and log."""
 
     answer: Answer
     written: Written
 
 
 class Fault(NamedTuple):
-    """Why there is no answer, as an Outcome shows it."""
+    """Reason for a missing answer, as an Outcome shows it."""
 
     code: Code
     message: str
 
     @property
     def answer(self) -> Answer:
-        """As if the instance had said so itself."""
+        """Equivalent answer of an instance."""
         body = {"errorMessage": self.message, "errorType": self.code.name, "stackTrace": []}
         return Answer(DONE, self.code, 0, self.message, json.dumps(body, indent=4).encode())
 
 
 CANCELLED = Fault(Code.CANCELLED, "the invocation was cancelled")
-#: A request that is there when its instance ends so many times is held to be the reason.
-BESIDE_TIMES = 3
-_BESIDE = {
+#: Instances that end during a request before it is considered the cause.
+MAX_COLLATERAL = 3
+_COLLATERAL_REASONS = {
     End.TIMEOUT: "another request that it served at the time ran too long",
     End.GARBLED: "one of the requests that it served at the time wrote to the engine's socket",
-    End.ABANDONED: "another request that it served at the time was given up",
+    End.ABANDONED: "another request that it served at the time was abandoned",
 }
 
 
 def call_fault(call: Call, function: Function) -> Fault:
-    """The instance ended while it ran the handler, and nothing else or because of it."""
+    """Return the fault of a call whose instance ended while it ran only this handler, or because of it."""
     instance = call.instance
     if instance.end is End.TIMEOUT:
         return Fault(Code.TIMEOUT, f"Invoke function timeout: it ran longer than the {function.timeout} s allowed")
-    return _common_fault(instance) or Fault(Code.USER_EXCEPTION, INVOCATION + _death(instance))
+    return _common_fault(instance) or Fault(Code.USER_EXCEPTION, INVOCATION + _exit_reason(instance))
 
 
-def beside_fault(call: Call, times: int) -> Fault:
-    """The instance ended while it served several, and not certainly because of this one.
+def collateral_fault(call: Call, times: int) -> Fault:
+    """Return the fault of a call whose instance ended while it served several, possibly because of another.
 
-    To cancel one cancels all (spec functiongraph_api, 2.5). Any other end uses up no retry, but for one that was
-    there ``BESIDE_TIMES`` times: if all were to go on for ever, the one that is to blame would.
+    Cancelling one request cancels all of its instance (FunctionGraph API: CancelAsyncInvocation). Other ends use up
+    no retry until a request was affected ``MAX_COLLATERAL`` times. Without that limit, the request that causes the
+    ends would be retried forever.
     """
     instance = call.instance
     if instance.end is End.CANCELLED:
@@ -85,37 +86,40 @@ def beside_fault(call: Call, times: int) -> Fault:
     if instance.out_of_memory:
         reason = f"its requests together used more than its {instance.memory} MB of memory"
     else:
-        reason = _BESIDE.get(instance.end or End.DIED) or _death(instance)
+        reason = _COLLATERAL_REASONS.get(instance.end or End.EXITED) or _exit_reason(instance)
     text = f"the instance ended before its answer: {reason}"
-    if times < BESIDE_TIMES:
+    if times < MAX_COLLATERAL:
         return Fault(Code.ENGINE, f"{text}; it will be tried again")
     return Fault(Code.USER_EXCEPTION, f"{INVOCATION}{text}, and this is the {times}th time for this request")
 
 
 def start_fault(instance: Instance, function: Function) -> Fault:
-    """The instance ended before it was ready: the initializer, or loading the code, is to blame."""
+    """Return the fault of an instance that ended before it was ready, in its initializer or while loading code."""
     if instance.end is End.TIMEOUT and function.initializer_handler:
         limit = function.initializer_timeout
         return Fault(Code.INIT_TIMEOUT, f"{INITIALIZATION}it ran longer than the {limit} s allowed")
     if instance.end is End.TIMEOUT:
         return Fault(Code.TIMEOUT, f"Invoke function timeout: loading the code took longer than {function.timeout} s")
-    return _common_fault(instance) or Fault(Code.INIT_FAILED, INITIALIZATION + _death(instance))
+    return _common_fault(instance) or Fault(Code.INIT_FAILED, INITIALIZATION + _exit_reason(instance))
 
 
 def launch_fault(error: OSError, command: str) -> Fault:
-    """There is no process to begin with. None of these is the function's fault, so none uses up a retry."""
+    """Return the fault of a process that could not be started. The function is not the cause: no retry is used up."""
     reason = error.strerror or str(error)
     if error.errno in _EXHAUSTED:
         return Fault(Code.OVERLOAD, f"no new instance can start now: {reason}; it will be tried again")
     if error.filename == command or os.path.basename(error.filename or "") == "bwrap":
-        advice = "it ran before: install it again, or restart the engine to have another one looked for"
+        advice = "it ran before: install it again, or restart the engine to search for another one"
     else:
-        advice = "see that the data directory is whole and belongs to the engine, then deploy the function again"
+        advice = "check that the data directory is complete and the engine may use it, then deploy the function again"
     return Fault(Code.ENGINE, f"cannot start an instance: {reason} ({error.filename or command}); {advice}")
 
 
 def runtime_fault(problem: InvalidField) -> Fault:
-    """Nothing here runs it. If that is for want of an interpreter, the function is not to blame."""
+    """Return the fault of a runtime that cannot run here.
+
+    A missing interpreter is the machine's fault and uses up no retry.
+    """
     if isinstance(problem, NoInterpreter):
         return Fault(Code.ENGINE, f"cannot start an instance: {problem}")
     return Fault(Code.ENTRY_NOT_FOUND, f"function entry exception, error: {problem}")
@@ -133,7 +137,7 @@ def _common_fault(instance: Instance) -> Fault | None:
     return None
 
 
-def _death(instance: Instance) -> str:
+def _exit_reason(instance: Instance) -> str:
     status = instance.exit_status
     if status is None:
         return "the process of the instance ended"

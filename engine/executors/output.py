@@ -1,7 +1,7 @@
-"""What an instance writes past its runtime: raw output of descriptors 1 and 2, by native code and by what it started.
+"""Raw output of an instance on descriptors 1 and 2, from native code and from programs that it started.
 
-It comes through two pipes, read without end. The runtime's own lines come through the socket instead, each with the
-request that it belongs to; of raw output only the stream is known.
+The output arrives through two pipes, which are read without limit. Lines of the runtime itself arrive through the
+socket with their request. For raw output only the stream is known.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from collections.abc import Callable
 from engine.logs.lines import STDERR, STDOUT
 from engine.runtimes.protocol import LONGEST_TEXT
 
-_PIPE = 1 << 16  #: what one read can bring: a pipe's usual capacity
-_DRAIN = 16  #: reads that empty a pipe of the largest size; more would chase what is written meanwhile
+_PIPE = 1 << 16  #: bytes per read: a pipe's usual capacity
+_DRAIN = 16  #: reads that empty a pipe of the largest size; more would follow a fast writer without end
 
-Sink = Callable[[int, bytes], None]  #: takes the stream and whole lines of it
+Sink = Callable[[int, bytes], None]  #: called with a stream and whole lines
 
 
 class Output:
-    """Owns the reading ends of both pipes, which are non-blocking."""
+    """Reader of both pipes. Owns their non-blocking reading ends."""
 
     def __init__(self, stdout: int, stderr: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
-        self._waiting = select.epoll()  # to ask both at once, which is far cheaper than to read nothing
+        self._waiting = select.epoll()  # polls both pipes at once, far cheaper than empty reads
         for fd in (stdout, stderr):
             self._waiting.register(fd, select.EPOLLIN)
         self._pipes = (Pipe(stdout, STDOUT, sink, loop), Pipe(stderr, STDERR, sink, loop))
 
     def drain(self) -> None:
-        """All that is in the pipes now goes to the sink, unfinished lines too."""
+        """Pass everything in the pipes to the sink, including unfinished lines."""
         if self._waiting.poll(0, 1) or self._pipes[0].unfinished or self._pipes[1].unfinished:
             for pipe in self._pipes:
                 pipe.drain()
 
     def close(self) -> None:
-        """Likewise, and nothing more will be read."""
+        """Drain, then close the pipes."""
         for pipe in self._pipes:
             pipe.drain()
             pipe.release()
@@ -44,9 +44,11 @@ class Output:
 
 
 class Pipe:
+    """Reader of one pipe."""
+
     def __init__(self, fd: int, stream: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         self._fd, self._stream, self._sink, self._loop = fd, stream, sink, loop
-        self.unfinished = b""  #: the beginning of a line
+        self.unfinished = b""  #: start of an incomplete line
         loop.add_reader(fd, self._read)
 
     def drain(self) -> None:
@@ -68,7 +70,7 @@ class Pipe:
             data = os.read(self._fd, _PIPE)
         except BlockingIOError:
             return 0
-        if not data:  # every writer has closed it; a reader left registered would be called for ever
+        if not data:  # closed by every writer; a registered reader would be called forever
             self.release()
             return 0
         whole = data.rfind(b"\n") + 1

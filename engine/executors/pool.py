@@ -1,7 +1,7 @@
-"""Runs attempts in warm child processes.
+"""Execution of attempts in warm child processes.
 
-The scheduler in front has chosen and counted: the pool refuses nothing. It finds each request a place on an instance,
-and turns the way in which that ends into an Outcome.
+The scheduler has chosen the invocation and checked capacity: the pool rejects nothing. The pool assigns each request
+to an instance and turns its end into an Outcome.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engine.executors.fleet import Fleet
 from engine.executors.host import Host, HostSettings
 from engine.executors.log_buffer import NOTHING, LogRecorder
 from engine.executors.log_files import LogFiles
-from engine.executors.outcomes import CANCELLED, Ended, Fault, beside_fault, call_fault
+from engine.executors.outcomes import CANCELLED, Ended, Fault, call_fault, collateral_fault
 from engine.executors.process import Call, Instance, Key
 from engine.executors.sandbox import NO_ISOLATION, IsolationOptions, open_starter
 from engine.isolation.detect import detect_isolation
@@ -34,20 +34,22 @@ from engine.model import Code, CodePackage, Function, Invocation, Mode, Outcome
 from engine.model.clock import Clock, SystemClock
 from engine.runtimes.interpreters import Interpreters
 
-COLLATERAL = 10_000  #: of which it is remembered that their instances ended beneath them
+MAX_TRACKED = 10_000  #: invocations whose collateral ends are counted
 
 log = structlog.get_logger("functiond")
 
 
 class PoolStatistics(Struct, frozen=True, kw_only=True):
+    """Counts and gauges of the pool."""
+
     starting: int
     idle: int
     busy: int
-    alive: int  #: of any state
+    alive: int  #: in any state
     memory: int  #: MB granted to all instances
-    started: int  #: since the beginning
+    started: int  #: since the engine's start
     retired: int  #: dismissed by the pool
-    killed: int  #: ended in any other way: died, timed out, cancelled
+    killed: int  #: ended otherwise: exited, timed out, cancelled
     cold_starts: Distribution  #: seconds until an instance was ready
     isolation: str
 
@@ -71,12 +73,12 @@ async def open_pool(
     interpreters: Interpreters | None = None,
     sandbox: IsolationOptions = NO_ISOLATION,
 ) -> AsyncIterator[Pool]:
-    """A pool in which nothing of an earlier engine runs any more; when it is left, nothing of this one does.
+    """Open a pool in which no process of an earlier engine runs. On exit, every process of this one is killed.
 
-    ``memory`` is MB for all instances together, 0 for no bound. Of a log, ``log_size`` bytes are kept; files of longer
-    ones have ``log_space`` bytes together, and whoever listens on ``board`` hears all lines. ``marker`` names the data
-    directory and with it whatever an engine on it has started: two living engines must not share one. Raises
-    SettingsError if ``sandbox`` ask for what this machine has not.
+    ``memory`` is MB for all instances together, 0: no limit. Of each log, ``log_size`` bytes are kept. Files of
+    longer logs have ``log_space`` bytes together. Listeners on ``board`` receive all lines. ``marker`` identifies
+    the data directory and all processes started for it: two running engines must not share one. Raises SettingsError
+    if ``sandbox`` demands what this machine lacks.
     """
     await to_thread.run_sync(kill_orphans, marker, tmp)
     starter = await open_starter(sandbox, marker, tmp)
@@ -98,7 +100,7 @@ async def open_pool(
         recorder=LogRecorder(limit=log_size, clock=clock, board=board or LogBoard()),
     )
     if sandbox is not NO_ISOLATION:
-        log.info("functions run", isolation=host.isolation, http_network=host.http_network)
+        log.info("isolation chosen", isolation=host.isolation, http_network=host.http_network)
     pool = Pool(host, files=LogFiles(log_dir, log_space), memory=memory, idle=idle, clock=clock)
     try:
         yield pool
@@ -108,25 +110,25 @@ async def open_pool(
 
 
 class Pool:
-    """Satisfies ``engine.protocols.Executor``."""
+    """Implementation of ``engine.protocols.Executor``."""
 
     def __init__(self, host: Host, *, files: LogFiles, memory: int, idle: float, clock: Clock) -> None:
         self.interpreters = host.interpreters
         self.http_network = host.http_network
         self.isolation, self._clock, self.files = host.isolation, clock, files
         self.fleet = Fleet(host, files, memory=memory, idle=idle, clock=clock)
-        self.reserve, self._places = self.fleet.reserve, self.fleet.allocator
+        self.reserve, self._allocator = self.fleet.reserve, self.fleet.allocator
         self._running: dict[int, Call | Wait] = {}
-        self._collateral: dict[int, int] = {}  #: invocations whose instances ended beneath them, and how often
+        self._collateral: dict[int, int] = {}  #: ends of instances during an invocation, by its key
 
-    # --- the seam ---
+    # --- Executor ---
 
     async def execute(self, function: Function, invocation: Invocation) -> Outcome:
         started_at = self._clock.now()
         memory = invocation.memory or function.memory_size
         key = (function.function_id, function.version, function.revision, memory)
         initialised = 0.0
-        instance = self._places.take(key)
+        instance = self._allocator.acquire(key)
         try:
             ended = await self._call(instance, function, invocation) if instance is not None else None
             if ended is None:
@@ -142,33 +144,33 @@ class Pool:
         return running is not None and running.cancel()
 
     async def log(self, key: int, request_id: str) -> bytes | None:
-        """What an invocation has written, as ``engine.logs.lines`` keeps it; None: no more than its record tells."""
+        """Return the log of an invocation in the format of ``engine.logs.lines``, or None: its record has all of it."""
         running = self._running.get(key)
         if isinstance(running, Call):
             return running.written().whole()
         return await to_thread.run_sync(self.files.read, request_id)
 
     async def instance_log(self, function_id: int) -> bytes:
-        """What a function's instances have written lately that belongs to no request."""
+        """Return recent lines of a function's instances that belong to no request."""
         living = [one.log_buffer for one in self.fleet.present if one.key[0] == function_id]
         now = b"".join(log_buffer.written().whole() for log_buffer in living if log_buffer is not None)
         return await to_thread.run_sync(self.files.read_instances, function_id) + now
 
     def alive(self, functions: Collection[int]) -> int:
-        """How many instances these functions have."""
+        """Return the number of instances of these functions."""
         return sum(instance.key[0] in functions for instance in self.fleet.alive)
 
     async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
         await self.fleet.retire(function_id, keep)
 
     async def warm(self, function: Function) -> bool:
-        """Start an instance that waits for work; False if it cannot be made ready."""
+        """Start an instance without a request. Return False if it cannot be made ready."""
         return await self.fleet.warm(function)
 
-    # --- around it ---
+    # --- management ---
 
     def statistics(self) -> PoolStatistics:
-        fleet, idle = self.fleet, len(self._places.idle)
+        fleet, idle = self.fleet, len(self._allocator.idle)
         return PoolStatistics(
             starting=fleet.starting,
             idle=idle,
@@ -183,22 +185,28 @@ class Pool:
         )
 
     async def drain(self) -> None:
-        """Nothing runs any more: instances say their last words. Return when they are gone."""
+        """Dismiss all idle instances with their pre-stop handlers, and wait until they have exited.
+
+        Call when no request runs.
+        """
         await self.fleet.drain()
 
     async def close(self) -> None:
-        """End every instance, and return when they are gone and cleared away."""
+        """Kill every instance, and return when all have exited and their resources are removed."""
         await self.fleet.close()
 
-    # --- within ---
+    # --- internal ---
 
     async def _wait(self, key: Key, function: Function, invocation: Invocation, since: float) -> tuple[Ended, float]:
-        """For want of an instance: wait for one that is on its way, or start one; and how long that took."""
+        """Run a request without a ready instance: wait for a starting one or start one.
+
+        Return its end, and the seconds waited.
+        """
         command = await self._unless_cancelled(invocation, self.fleet.command(function, key[-1]))
         while not isinstance(command, Ended):
-            instance = self._places.take(key)
+            instance = self._allocator.acquire(key)
             start: Call | None = None
-            if instance is None and (joined := self._places.join(key)) is not None:
+            if instance is None and (joined := self._allocator.join_starting(key)) is not None:
                 instance, verdict = joined[0].instance, await self._join(*joined, invocation)
                 if verdict is not None:
                     return verdict, self._clock.now() - since
@@ -221,50 +229,50 @@ class Pool:
     async def _unless_cancelled(
         self, invocation: Invocation, command: Awaitable[list[str] | Ended]
     ) -> list[str] | Ended:
-        """What starts a worker, once it is known; while that takes, the invocation can be cancelled."""
+        """Await the command that starts a worker. Meanwhile the invocation can be cancelled."""
         wait = self._running[invocation.key] = Wait()
         found = await command
         return Ended(CANCELLED.answer, NOTHING) if wait.cancelled else found
 
     async def _join(self, start: Start, wait: Wait, invocation: Invocation) -> Ended | None:
-        """None: it may be ready now."""
+        """Wait for a starting instance. Return None if it may be ready now, else the end of the request."""
         self._running[invocation.key] = wait
         try:
             verdict = await wait.decided()
         except BaseException:
-            self._places.give(start.instance)
+            self._allocator.release(start.instance)
             raise
         if verdict is not None:
-            self._places.give(start.instance)
+            self._allocator.release(start.instance)
         return verdict
 
     async def _call(
         self, instance: Instance, function: Function, invocation: Invocation, start: Call | None = None
     ) -> Ended | None:
-        """One request to an instance, on its place there, perhaps started for it.
+        """Send the request to an instance that it is assigned to, possibly started for it.
 
-        None: the instance, not a new one, ended before it read it, and nothing has run.
+        Return None if an instance that was not new ended before it read the request: nothing has run.
         """
         log_buffer = start.log_buffer if start is not None else None
         call = self._running[invocation.key] = Call(instance, invocation, log_buffer)
         try:
             answer = await instance.invoke(call, invocation, function.timeout)
         finally:
-            self._places.give(instance)
+            self._allocator.release(instance)
         if answer is not None:
             return Ended(answer, call.written())
         if call.unread and start is None and not call.cancelled:
             return None
-        fault = call_fault(call, function) if call.responsible else self._beside(call, invocation)
+        fault = call_fault(call, function) if call.responsible else self._collateral_fault(call, invocation)
         return Ended(fault.answer, call.written())
 
-    def _beside(self, call: Call, invocation: Invocation) -> Fault:
-        """Its instance ended, perhaps for another's doing."""
+    def _collateral_fault(self, call: Call, invocation: Invocation) -> Fault:
+        """Return the fault of a call whose instance ended, possibly because of another call."""
         times = self._collateral.pop(invocation.key, 0) + 1
-        fault = beside_fault(call, times)
-        if fault.code == Code.ENGINE and invocation.mode is Mode.ASYNC:  # it will come again
+        fault = collateral_fault(call, times)
+        if fault.code == Code.ENGINE and invocation.mode is Mode.ASYNC:  # will be retried
             self._collateral[invocation.key] = times
-            while len(self._collateral) > COLLATERAL:
+            while len(self._collateral) > MAX_TRACKED:
                 del self._collateral[next(iter(self._collateral))]
         return fault
 

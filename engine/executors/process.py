@@ -1,13 +1,14 @@
-"""An instance: one child process that serves requests until it is ended, seen from the engine.
+"""Instance: one child process that serves requests until it is ended.
 
     starting ──▶ ready, with 0 to ``concurrency`` calls
-        └──────────┴──▶ ended ──▶ gone
+        └──────────┴──▶ ended ──▶ closed
 
-``ended``: nothing more is to be had of it, because it was killed, died or was dismissed; whoever waited has been told.
-``gone``: the kernel says so and the socket is closed. What it started is swept up by the owner then.
+- ``ended``: the instance was killed or dismissed, or has exited. All waiting callers have been resolved, and no
+  further requests are accepted.
+- ``closed``: the process has exited and the socket is closed. The owner then removes what the instance started.
 
-Whatever ends one call before its answer ends the instance, and with it the other calls: user code cannot be stopped
-in any other way. Each call learns whether the end was its own doing.
+If one call ends before its answer, the instance ends, and with it all other calls, because user code cannot be
+stopped otherwise. Each call records whether it was the cause.
 """
 
 from __future__ import annotations
@@ -28,28 +29,28 @@ from engine.logs.lines import STDERR
 from engine.model import Code, Function, Invocation
 from engine.runtimes.protocol import ITSELF, READY, Answer, FrameError, FrameReader, Logged, invoke_frame, stop_frame
 
-Key = tuple[int, str, int, int]  #: function_id, version, revision, memory: what an instance can serve
+Key = tuple[int, str, int, int]  #: function_id, version, revision, memory; an instance serves one key
 
 _TICKETS = 1 << 32
-_PARTING = 2.0  #: seconds from the end of the connection to that of the process, and to the word of how it ended
-_REST = 256  #: reads of what an ended instance left in its socket
+_EXIT_TIMEOUT = 2.0  #: seconds from the end of the connection to the exit of the process and its status
+_MAX_READS = 256  #: reads of the socket of an ended instance
 
 
 class End(StrEnum):
-    """Why an instance ended."""
+    """Reason why an instance ended."""
 
-    RETIRED = "retired"  #: no work, no room, or out of date
-    DIED = "died"  #: by itself, or by a hand that is not ours
+    RETIRED = "retired"  #: no work, no memory, or outdated
+    EXITED = "exited"  #: exited, or was killed by something else
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
-    ABANDONED = "abandoned"  #: whoever waited for the answer went away
+    ABANDONED = "abandoned"  #: the caller stopped waiting for the answer
     GARBLED = "garbled"  #: user code wrote to the socket
-    UNFIT = "unfit"  #: it could not load the code, or its initializer failed
+    UNFIT = "unfit"  #: could not load the code, or its initializer failed
 
 
-HEAP_EXHAUSTED = b"JavaScript heap out of memory"  #: what Node.js writes to stderr before it aborts
+HEAP_EXHAUSTED = b"JavaScript heap out of memory"  #: written by Node.js to stderr before it aborts
 
-#: What a worker may answer; anything else was made up by user code.
+#: Codes that workers send. User code must have forged any other.
 _WORKER_CODES = frozenset(
     {
         Code.OK,
@@ -66,30 +67,33 @@ _WORKER_CODES = frozenset(
 
 
 class Owner(Protocol):
-    """Whom an instance tells about its end; both are called once, in this order."""
+    """Receiver of an instance's end. Both methods are called once, in this order."""
 
     def instance_ended(self, instance: Instance) -> None: ...
 
-    def instance_gone(self, instance: Instance) -> None: ...
+    def instance_closed(self, instance: Instance) -> None: ...
 
 
 class Call:
-    """One request that an instance has; with the ticket of the instance itself, its start."""
+    """Request assigned to an instance. With ticket ``ITSELF``: the start of the instance."""
 
     __slots__ = ("cancelled", "instance", "invocation", "log_buffer", "responsible", "ticket", "unsent", "waiter")
 
     def __init__(self, instance: Instance, invocation: Invocation | None, log_buffer: LogBuffer | None = None) -> None:
         self.instance = instance
-        self.invocation = invocation  #: None if it is started ahead of any
-        self.log_buffer = log_buffer  #: made with its first line
+        self.invocation = invocation  #: None: started without a request
+        self.log_buffer = log_buffer  #: created with the first line
         self.ticket = ITSELF
         self.waiter: asyncio.Future[Answer | None] | None = None
-        self.responsible = False  #: the instance ended because of this one, or had no other to serve
+        self.responsible = False  #: the instance ended because of this call, or served no other
         self.unsent = False
-        self.cancelled = False  #: it must not go on, neither here nor on another instance
+        self.cancelled = False  #: must not run, neither here nor on another instance
 
     def cancel(self) -> bool:
-        """End it, and the instance; False if it is over. A start that was answered is not: its request follows."""
+        """End the call and its instance. Return False if the call is over.
+
+        A start that was answered is not over, because its request follows.
+        """
         waiter = self.waiter
         if self.ticket != ITSELF and waiter is not None and waiter.done() and (waiter.cancelled() or waiter.result()):
             return False
@@ -99,25 +103,27 @@ class Call:
 
     @property
     def answered(self) -> bool:
-        """It has its answer, or knows that there will be none."""
+        """True if the call has its answer or will certainly have none."""
         return self.waiter is not None and self.waiter.done()
 
     def give_up(self) -> None:
-        """There will be no answer."""
+        """Resolve the call without an answer."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
     @property
     def unread(self) -> bool:
-        """Whether it has certainly not been read before the instance died."""
-        # Asked late: the loop may hear of the reset connection after the death.
-        return self.unsent or (self.responsible and self.instance.end is End.DIED and self.instance.unread)
+        """True if the instance certainly ended before it read the request."""
+        # Evaluated late, because the loop may report the connection reset after the exit.
+        return self.unsent or (self.responsible and self.instance.end is End.EXITED and self.instance.unread)
 
     def written(self) -> Written:
         return NOTHING if self.log_buffer is None else self.log_buffer.written()
 
 
 class Instance(asyncio.Protocol):
+    """Child process of one function, and its connection."""
+
     def __init__(self, spawned: Spawned, *, key: Key, function: Function, owner: Owner, recorder: LogRecorder) -> None:
         self.key = key
         self.memory = key[-1]  #: MB
@@ -126,17 +132,17 @@ class Instance(asyncio.Protocol):
         self.end: End | None = None
         self.exit_status: int | None = None
         self.out_of_memory = False
-        self.heap_exhausted = False  #: so it said with its last words, unless user code said it
-        self.unread = False  #: certainly ended before it had read the last that was sent
+        self.heap_exhausted = False  #: Node.js reported it before its abort, or user code wrote the same
+        self.unread = False  #: certainly ended before it read the last frame
         self.ready = False
         self.obsolete = False  #: to be retired when its calls are done
-        self.on_work: Callable[[Instance], None] | None = None  #: called when a request goes to it
-        self.taken = 0  #: places, of as many as ``concurrency``
+        self.on_work: Callable[[Instance], None] | None = None  #: called when a request is sent to the instance
+        self.assigned = 0  #: requests, at most ``concurrency``
         self.idle_since = 0.0
-        self.gone = asyncio.Event()
+        self.closed = asyncio.Event()
         self.enclosing: Future[Enclosure | OSError] | None = None
         self.enclosure: Enclosure | None = None
-        self.log_buffer: LogBuffer | None = None  #: of lines that belong to no call
+        self.log_buffer: LogBuffer | None = None  #: lines that belong to no call
         self._function, self._owner, self._recorder = function, owner, recorder
         self._pre_stop = function.pre_stop_limit if function.pre_stop_handler else 0
         self._loop = asyncio.get_running_loop()
@@ -146,8 +152,8 @@ class Instance(asyncio.Protocol):
         self._connecting = self._connected = False
         self._reader = FrameReader()
         self._ticket = ITSELF
-        self._last_words: asyncio.TimerHandle | None = None
-        self._output = Output(spawned.stdout, spawned.stderr, self._note_raw, self._loop)
+        self._kill_timer: asyncio.TimerHandle | None = None
+        self._output = Output(spawned.stdout, spawned.stderr, self._record_raw, self._loop)
         self._child.watch(self._exited)
 
     @property
@@ -155,41 +161,47 @@ class Instance(asyncio.Protocol):
         return self._child.pid
 
     async def spawned(self) -> None:
-        """Returns when its process exists. Raises OSError if it could not be started; then it has ended, too."""
+        """Wait until the process exists. Raises OSError if it could not be started; the instance has ended then."""
         await self._child.spawned()
 
     @property
     def failure(self) -> OSError | None:
-        """What kept its process from becoming an instance; known when it is gone."""
+        """Error that kept the process from becoming an instance; available when it is closed."""
         return self._child.failure
 
     @property
     def waits(self) -> bool:
-        """Whether it does nothing, and reads nothing, before it is let in."""
+        """True if the process does nothing, and reads nothing, until ``enter_cgroup``."""
         return self._child.waits
 
     def enter_cgroup(self, cgroup_fds: Sequence[int]) -> bool:
-        """Through these descriptors, which are closed. False if it has ended."""
+        """Send these descriptors, by which the process enters its cgroups, and close them.
+
+        Return False if it has ended.
+        """
         try:
-            if self._connected:  # else its end of the socket is closed: it is ending, and how is yet to be told
+            if self._connected:  # otherwise its end of the socket is closed: it is exiting, and the status follows
                 socket.send_fds(self._socket, [b"\0"], cgroup_fds)
             return self._connected
         except (BrokenPipeError, ConnectionResetError):
             return False
         finally:
-            for door in cgroup_fds:
-                os.close(door)
+            for fd in cgroup_fds:
+                os.close(fd)
 
     async def connect(self) -> None:
-        """Once, before the first request."""
+        """Open the connection. Call once, before the first request."""
         self._connecting = True
         transport, _ = await self._loop.create_unix_connection(lambda: self, sock=self._socket)
         self._transport = transport
-        if not self._child.alive:  # it exited meanwhile
+        if not self._child.alive:  # exited meanwhile
             transport.abort()
 
     async def request(self, call: Call, frame: bytes, seconds: float) -> Answer | None:
-        """Its answer; None if the instance ended instead, and ``end`` says why. After so many seconds it is ended."""
+        """Send a frame and wait for the answer. Return None if the instance ended instead; ``end`` is the reason.
+
+        After this number of seconds the instance is killed.
+        """
         if self.end is not None:
             call.unsent = True
             return None
@@ -210,28 +222,28 @@ class Instance(asyncio.Protocol):
             del self.calls[call.ticket]
 
     def invoke(self, call: Call, invocation: Invocation, seconds: float) -> Awaitable[Answer | None]:
-        """Likewise, for an invocation."""
+        """Send an invocation and wait for the answer, like ``request``."""
         call.ticket = self._ticket = (self._ticket + 1) % _TICKETS or 1
         frame = invoke_frame(call.ticket, invocation.request_id, invocation.alias, invocation.payload)
         return self.request(call, frame, seconds)
 
     def kill(self, end: End, cause: Call | None = None) -> None:
-        """End it and all that it started, at once. Who waits for an answer is told now, not when it is gone."""
+        """Kill the process and all that it started. Callers that wait are resolved now, not when it is closed."""
         if self.end is None:
             self._kill_group()
-            self._conclude(end, cause)
-        elif self._last_words is not None:
+            self._end(end, cause)
+        elif self._kill_timer is not None:
             self._kill_group()
 
     def dismiss(self) -> None:
-        """It is not needed any more: it ends when its pre-stop handler has, or the time for that is over."""
+        """End an idle instance: run its pre-stop handler, and kill the process when the handler's time is over."""
         if self.end is not None:
             return
         if not (self._pre_stop and self.ready and self._connected):
             self.kill(End.RETIRED)
             return
-        self._last_words = self._loop.call_later(self._pre_stop, self._kill_group)
-        self._conclude(End.RETIRED)
+        self._kill_timer = self._loop.call_later(self._pre_stop, self._kill_group)
+        self._end(End.RETIRED)
         assert self._transport is not None
         self._transport.write(stop_frame())
 
@@ -240,11 +252,11 @@ class Instance(asyncio.Protocol):
             self.kill(End.TIMEOUT, call)
 
     def _send(self, call: Call, frame: bytes) -> None:
-        # Straight to the socket: the child runs that much sooner, and a failure means that it read nothing.
+        # Written directly to the socket: the child runs sooner, and an error means that it read nothing.
         transport = self._transport
         assert transport is not None
         try:
-            # What an earlier call sent may still be waiting for the instance to read.
+            # The frame of an earlier call may still be in the transport's buffer.
             free = self._connected and (len(self.calls) == 1 or not transport.get_write_buffer_size())
             sent = os.write(self._fd, frame) if free else 0
         except BlockingIOError:
@@ -253,13 +265,13 @@ class Instance(asyncio.Protocol):
             sent = -1
         if sent < 0 or not self._connected:
             call.unsent = True
-            self.kill(End.DIED)
+            self.kill(End.EXITED)
         elif sent < len(frame):
             transport.write(frame[sent:])
 
-    def _conclude(self, end: End, cause: Call | None = None) -> None:
+    def _end(self, end: End, cause: Call | None = None) -> None:
         self.end = end
-        if cause is not None:  # it is told so even if its answer has just come
+        if cause is not None:  # also if its answer has just arrived
             cause.responsible = True
             cause.give_up()
         self._read_rest()
@@ -275,38 +287,38 @@ class Instance(asyncio.Protocol):
         if self.enclosure is not None:
             self.enclosure.kill()
 
-    # --- what comes back ---
+    # --- received frames ---
 
-    def _take(self, frame: Answer | Logged) -> None:
+    def _receive(self, frame: Answer | Logged) -> None:
         call = self.calls.get(frame.ticket)
         if isinstance(frame, Logged):
-            self._note(call, frame.at, frame.stream, frame.text)
+            self._record(call, frame.at, frame.stream, frame.text)
             return
         if call is not None and call.answered and self.end is not None:
-            return  # it came too late
+            return  # too late
         ready = frame.kind == READY
         if call is None or call.waiter is None or call.answered or ready != (frame.ticket == ITSELF):
-            raise FrameError(f"an answer to {frame.ticket}, which nobody asked")
+            raise FrameError(f"answer to ticket {frame.ticket}, which is not waiting for one")
         if frame.code not in _WORKER_CODES:
-            raise FrameError(f"an answer with the code {frame.code}")
+            raise FrameError(f"answer with the unknown code {frame.code}")
         if ready or self.concurrency == 1:
             self._output.drain()
         call.waiter.set_result(frame)
 
-    def _note_raw(self, stream: int, text: bytes) -> None:
-        """Of an instance that serves several, nobody can tell whose it is."""
+    def _record_raw(self, stream: int, text: bytes) -> None:
+        """Record raw output. If the instance serves several requests, the lines are the instance's own."""
         self.heap_exhausted = self.heap_exhausted or (stream == STDERR and HEAP_EXHAUSTED in text)
         own = self.concurrency == 1 or ITSELF in self.calls
         call = next(iter(self.calls.values()), None) if own else None
-        self._note(call, self._recorder.now(), stream, text)
+        self._record(call, self._recorder.now(), stream, text)
 
-    def _note(self, call: Call | None, at: int, stream: int, text: bytes) -> None:
+    def _record(self, call: Call | None, at: int, stream: int, text: bytes) -> None:
         writer, invocation = (self, None) if call is None else (call, call.invocation)
         if writer.log_buffer is None:
             writer.log_buffer = self._recorder.begin(invocation)
         self._recorder.write(writer.log_buffer, self._function, at, stream, text)
 
-    # --- what the loop calls ---
+    # --- called by the loop ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connected = True
@@ -314,7 +326,7 @@ class Instance(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for frame in self._reader.feed(data):
-                self._take(frame)
+                self._receive(frame)
         except FrameError:
             self.kill(End.GARBLED)
 
@@ -322,13 +334,16 @@ class Instance(asyncio.Protocol):
         self._connected = False
         # The kernel resets a connection whose other end was closed with something unread in it.
         self.unread = self.unread or isinstance(error, ConnectionResetError | BrokenPipeError)
-        if self._child.alive and self._last_words is None:
-            # It is dying, and how it ends is yet to be told; or user code has closed our socket, and it is of no use.
-            self._last_words = self._loop.call_later(_PARTING, self._kill_group)
-        self._finish()
+        if self._child.alive and self._kill_timer is None:
+            # The process is exiting and its status follows, or user code has closed the socket and it is unusable.
+            self._kill_timer = self._loop.call_later(_EXIT_TIMEOUT, self._kill_group)
+        self._close_if_done()
 
     def _exited(self) -> None:
-        """The process is a zombie now: the one moment at which its group can be killed without a doubt."""
+        """Handle the exit of the process.
+
+        The process is a zombie and still holds its pid: only now is it safe to kill its process group.
+        """
         self._kill_group()
         if self.enclosure is not None and self.enclosure.out_of_memory():
             self.out_of_memory = True
@@ -337,14 +352,14 @@ class Instance(asyncio.Protocol):
             self.unread = True
         self._read_rest()
         if self.end is None:
-            self._conclude(End.DIED)
+            self._end(End.EXITED)
         if self._transport is not None:
             self._transport.abort()
-        self._finish()
+        self._close_if_done()
 
     def _read_rest(self) -> None:
-        """Lines and an answer may still be in the socket; the loop would bring them too late."""
-        for _ in range(_REST if self._connected else 0):
+        """Read lines and answers that are still in the socket; the loop would deliver them too late."""
+        for _ in range(_MAX_READS if self._connected else 0):
             try:
                 data = os.read(self._fd, 1 << 16)
             except ConnectionResetError:
@@ -356,13 +371,13 @@ class Instance(asyncio.Protocol):
                 return
             self.data_received(data)
 
-    def _finish(self) -> None:
-        if self._child.alive or self._connected or self.gone.is_set():
+    def _close_if_done(self) -> None:
+        if self._child.alive or self._connected or self.closed.is_set():
             return
-        if self._last_words is not None:
-            self._last_words.cancel()
-        if not self._connecting:  # else it belongs to a transport, even if the attempt to connect was cancelled
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        if not self._connecting:  # otherwise a transport owns the socket, even if ``connect`` was cancelled
             self._socket.close()
         self._output.close()
-        self.gone.set()
-        self._owner.instance_gone(self)
+        self.closed.set()
+        self._owner.instance_closed(self)

@@ -1,4 +1,4 @@
-"""The reserve: how many instances of which kinds stay alive also when there is no work for them."""
+"""Reserve: how many instances of which functions stay alive without work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from engine.model import Function
 
 
 class Reserve:
-    """``alive`` is the pool's own set. ``on_loss`` is called when an instance of a reserved kind has ended."""
+    """Target numbers of instances.
+
+    ``alive`` is the pool's own set. ``on_loss`` is called when a reserved instance has ended.
+    """
 
     def __init__(self, alive: Collection[Instance]) -> None:
         self._alive = alive
@@ -18,16 +21,16 @@ class Reserve:
         self.on_loss: Callable[[], None] = lambda: None
 
     def want(self, wanted: Iterable[tuple[Function, int]]) -> None:
-        """Replaces what was wanted before; a surplus becomes like any other instance."""
+        """Replace all targets; surplus instances are treated like any other."""
         self._wanted = {key_of(function): (function, count) for function, count in wanted}
 
     def keeps(self, instance: Instance) -> bool:
-        """Whether the reserve would be too small without it."""
+        """Return whether the reserve would be too small without this instance."""
         wanted = self._wanted.get(instance.key)
         return wanted is not None and self._count(instance.key) <= wanted[1]
 
     def shortage(self) -> Iterator[Function]:
-        """What is missing, each as often as it is."""
+        """Yield the function of each missing instance."""
         for key, (function, count) in self._wanted.items():
             yield from repeat(function, max(0, count - self._count(key)))
 

@@ -1,4 +1,4 @@
-"""Which walls stand around instances: the strongest that this machine has, or those that the settings ask for."""
+"""Choice of the sandbox: the strongest that this machine offers, or the one in the settings."""
 
 from __future__ import annotations
 
@@ -18,23 +18,28 @@ from engine.runtimes.interpreters import own_interpreter
 
 log = structlog.get_logger("functiond")
 
-_PATIENCE = 20.0  #: seconds that a probe may take
+_PROBE_TIMEOUT = 20.0  #: seconds
 
 
 class IsolationOptions(Struct, frozen=True, kw_only=True):
+    """Settings of isolation."""
+
     isolation: Literal["auto", "bubblewrap", "process"] = "auto"
-    fork_server: Literal["off", "need", "start"] = "need"  #: of Python instances outside a sandbox
-    tmp_size: int = 512  #: MB of the temporary folder, inside a sandbox
-    network: bool = True  #: whether functions reach the host's network; else there is but loopback
-    http_network: Literal["host", "own"] = "host"  #: of HTTP functions; in their own there is but loopback
+    fork_server: Literal["off", "need", "start"] = "need"  #: for Python instances outside a sandbox
+    tmp_size: int = 512  #: MB of the temporary folder inside a sandbox
+    network: bool = True  #: functions reach the host's network; false: only loopback
+    http_network: Literal["host", "own"] = "host"  #: network of HTTP functions; ``own`` has only loopback
 
 
-#: Plain processes, each a program of its own; nothing is probed.
+#: Plain processes without templates; nothing is probed.
 NO_ISOLATION = IsolationOptions(isolation="process", fork_server="off")
 
 
 async def open_starter(sandbox: IsolationOptions, marker: str, tmp: Path) -> Starter:
-    """To be closed. ``tmp`` lies in the folder that no function may see. Raises SettingsError."""
+    """Return a starter, which the caller closes. Raises SettingsError if the machine lacks what the settings demand.
+
+    ``tmp`` lies in the folder that is hidden from functions.
+    """
     if sandbox is NO_ISOLATION:
         return Processes(marker, forking=False)
     if sandbox.isolation != "process":
@@ -44,14 +49,14 @@ async def open_starter(sandbox: IsolationOptions, marker: str, tmp: Path) -> Sta
             return Sandboxes(found, marker, fence=fence, own_network=sandbox.http_network == "own")
         if sandbox.isolation == "bubblewrap":
             raise SettingsError(f"executor.isolation is bubblewrap, but {found}; install it, or set auto or process")
-        log.warning("functions are not walled off from this machine", reason=found)
+        log.warning("functions run without a sandbox", reason=found)
     if not sandbox.network:
         raise SettingsError(
-            "executor.network = false needs the sandbox of bubblewrap: install it, or allow the network"
+            "executor.network = false needs the bubblewrap sandbox: install bubblewrap, or set executor.network = true"
         )
     own_network = sandbox.http_network == "own" and await to_thread.run_sync(_own_network)
     if sandbox.http_network == "own" and not own_network:
-        log.warning("HTTP functions have the host's network", reason="this machine gives no network namespaces")
+        log.warning("HTTP functions use the host's network", reason="no network namespaces here")
     processes = Processes(marker, forking=sandbox.fork_server != "off", own_network=own_network)
     if sandbox.fork_server == "start":
         processes.prepare(own_interpreter().path)
@@ -59,10 +64,12 @@ async def open_starter(sandbox: IsolationOptions, marker: str, tmp: Path) -> Sta
 
 
 def _own_network() -> bool:
-    """Whether a process here can have a network of its own. Blocks."""
+    """Return whether a process can have a network namespace here. Blocks."""
     fence: dict[str, Any] = {"tmp": None, "network": True, "user": None}
     command = [own_interpreter().path, "-I", str(TEMPLATE), "--probe", json.dumps(fence)]
     try:
-        return not subprocess.run(command, capture_output=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL).returncode
+        return not subprocess.run(
+            command, capture_output=True, timeout=_PROBE_TIMEOUT, stdin=subprocess.DEVNULL
+        ).returncode
     except (OSError, subprocess.SubprocessError):
         return False

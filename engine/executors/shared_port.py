@@ -1,6 +1,6 @@
-"""The port on which the servers of HTTP functions listen, where all instances share the host's network.
+"""Port of HTTP functions where all instances share the host's network.
 
-Then there is one such instance at a time: an idle one goes when another function, or another version, needs the port.
+Only one such instance runs at a time. An idle one is dismissed when another function or version needs the port.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ from engine.executors.process import Instance
 
 
 class SharedPort:
+    """Holder of the one port."""
+
     def __init__(self, is_idle: Callable[[Instance], bool]) -> None:
         self._is_idle = is_idle
         self._holder: Instance | None = None
 
     @property
     def is_free(self) -> bool:
-        return self._holder is None or self._holder.gone.is_set()
+        return self._holder is None or self._holder.closed.is_set()
 
     async def free(self) -> None:
-        """Once this returns the port can be taken, by ``hold`` in the same step. Raises OSError if it is in use."""
-        while (holder := self._holder) is not None and not holder.gone.is_set():
+        """Wait until the port can be taken by ``hold`` in the same step. Raises OSError if it is in use.
+
+        An idle holder is dismissed.
+        """
+        while (holder := self._holder) is not None and not holder.closed.is_set():
             if holder.end is None and not self._is_idle(holder):
                 raise OSError(errno.EADDRINUSE, "the port of HTTP functions is in use, since there is one for all")
             holder.dismiss()
-            await holder.gone.wait()
+            await holder.closed.wait()
 
     def hold(self, instance: Instance) -> None:
-        """It has the port until it is gone."""
+        """Assign the port to an instance until it is closed."""
         self._holder = instance

@@ -1,6 +1,6 @@
-"""Starting the process of an instance: what it is given, and nothing else of the engine's.
+"""Start of an instance's process, with only the descriptors and environment that it needs.
 
-Everything that knows how a process comes to be is here, so that a template to fork from can take its place.
+A parameter (``Launch``) selects the method: a new program, or a fork of a template.
 """
 
 from __future__ import annotations
@@ -23,80 +23,82 @@ from engine.runtimes.protocol import RESULT_LIMIT
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-REQUEST_LIMIT = 6 << 20  #: bytes, as the platform has it for synchronous calls (spec triggers_runtime 4.5)
-#: MB of memory to thousandths of a processor, as the platform grants them.
+REQUEST_LIMIT = 6 << 20  #: bytes; FunctionGraph's limit of a synchronous request
+#: Thousandths of a processor by MB of memory, as on FunctionGraph.
 _CPU = {
     128: 300, 256: 400, 512: 600, 768: 800, 1024: 1000, 1280: 1200, 1536: 1400, 1792: 1600,
     2048: 1800, 2560: 2200, 3072: 2600, 3584: 3000, 4096: 3400, 8192: 6600, 10240: 8200,
 }  # fmt: skip
 
 
-class Place(NamedTuple):
-    """Where an instance lives."""
+class InstanceSpec(NamedTuple):
+    """Identity, folders and limits of one instance."""
 
     instance_id: str
-    marker: str  #: of the engine
+    marker: str  #: the engine's
     region: str
     code: Path
-    tmp: Path  #: its own, made by ``spawn``
+    tmp: Path  #: temporary folder, created by ``spawn``
     memory: int  #: MB
-    layers: tuple[Path, ...] = ()  #: of its dependencies
-    runtime: Path = WORKERS  #: the programs that run functions
-    own_network: bool = False  #: whether ports are its own, with nothing but loopback
-    maps_port: bool = False  #: whether it listens on another port than it thinks
+    layers: tuple[Path, ...] = ()  #: folders of its dependencies
+    runtime: Path = WORKERS  #: folder of the worker programs
+    own_network: bool = False  #: network namespace of its own, with loopback only
+    maps_port: bool = False  #: its server's port is mapped to a free one
 
 
 class Spawned(NamedTuple):
+    """Started process and the engine's ends of its channels."""
+
     child: Child
-    socket: socket.socket  #: our end, non-blocking
-    stdout: int  #: the reading end, non-blocking, like that of stderr
+    socket: socket.socket  #: the engine's end, non-blocking
+    stdout: int  #: reading end, non-blocking, like that of stderr
     stderr: int
 
     def destroy(self) -> None:
-        """For one that nobody has taken charge of."""
+        """Kill the process and close the channels. For a process that no instance owns."""
         self.child.abandon()
         self.socket.close()
         os.close(self.stdout)
         os.close(self.stderr)
 
 
-class Order(NamedTuple):
-    """What is to run: the command lacks its last argument, the number of its socket's descriptor."""
+class ProcessSpec(NamedTuple):
+    """Program to run. The command lacks its last argument, the number of its socket's descriptor."""
 
     command: list[str]
     environment: dict[str, str]
-    code: Path  #: its working folder
+    code: Path  #: working folder
     layers: tuple[Path, ...] = ()
 
 
 class Channels(NamedTuple):
-    """The descriptors that the process is given."""
+    """Descriptors passed to the process."""
 
     socket: int
     stdout: int
     stderr: int
 
 
-Launch = Callable[[Order, Channels], Child]  #: raises OSError
+Launch = Callable[[ProcessSpec, Channels], Child]  #: raises OSError
 
 
-def launch(order: Order, channels: Channels) -> OwnChild:
-    """As a new program, in a session of its own."""
+def launch(process_spec: ProcessSpec, channels: Channels) -> OwnChild:
+    """Start a new program in a session of its own. Raises OSError."""
     process = subprocess.Popen(
-        [*order.command, str(channels.socket)],
+        [*process_spec.command, str(channels.socket)],
         stdin=subprocess.DEVNULL,
         stdout=channels.stdout,
         stderr=channels.stderr,
         pass_fds=(channels.socket,),
-        cwd=order.code,
-        env=order.environment,
+        cwd=process_spec.code,
+        env=process_spec.environment,
         start_new_session=True,
     )
     return OwnChild(process, asyncio.get_running_loop())
 
 
-def spawn(order: Order, tmp: Path | None, launch: Launch = launch) -> Spawned:
-    """Start it, with a temporary folder of its own if it needs one. Raises OSError; then nothing is left behind."""
+def spawn(process_spec: ProcessSpec, tmp: Path | None, launch: Launch = launch) -> Spawned:
+    """Start a process, with a temporary folder if it needs one. Raises OSError, after removing what it created."""
     with ExitStack() as undo, ExitStack() as childs:
         if tmp is not None:
             tmp.mkdir(mode=0o700, parents=True)
@@ -106,7 +108,7 @@ def spawn(order: Order, tmp: Path | None, launch: Launch = launch) -> Spawned:
         childs.callback(theirs.close)
         ours.setblocking(False)
         (stdout, to_stdout), (stderr, to_stderr) = _pipe(undo, childs), _pipe(undo, childs)
-        child = launch(order, Channels(theirs.fileno(), to_stdout, to_stderr))
+        child = launch(process_spec, Channels(theirs.fileno(), to_stdout, to_stderr))
         undo.pop_all()
         return Spawned(child, ours, stdout, stderr)
 
@@ -120,14 +122,14 @@ def _pipe(undo: ExitStack, childs: ExitStack) -> tuple[int, int]:
 
 
 def cpu(memory: int) -> int:
-    """Thousandths of a processor that go with so many MB."""
+    """Return the thousandths of a processor that belong to this number of MB."""
     return next((share for size, share in _CPU.items() if size >= memory), memory)
 
 
-def environment(function: Function, place: Place) -> dict[str, str]:
-    """The whole environment of a child: defaults, the user's variables, then what must not be changed."""
+def environment(function: Function, spec: InstanceSpec) -> dict[str, str]:
+    """Return the environment of a child: defaults, the user's variables, then those that users cannot change."""
     user = function.user_data | function.encrypted_user_data
-    tmp, code = str(place.tmp), str(place.code)
+    tmp, code = str(spec.tmp), str(spec.code)
     variables = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": tmp, "TMPDIR": tmp}
     variables |= {name: value for name, value in user.items() if _exportable(name, value)}
     variables |= {
@@ -137,8 +139,8 @@ def environment(function: Function, place: Place) -> dict[str, str]:
         "RUNTIME_FUNC_VERSION": function.version,
         "RUNTIME_HANDLER": function.handler,
         "RUNTIME_TIMEOUT": str(function.timeout),
-        "RUNTIME_CPU": str(cpu(place.memory)),
-        "RUNTIME_MEMORY": str(place.memory),
+        "RUNTIME_CPU": str(cpu(spec.memory)),
+        "RUNTIME_MEMORY": str(spec.memory),
         "RUNTIME_USERDATA": json.dumps(user),
         "RUNTIME_INITIALIZER_HANDLER": function.initializer_handler,
         "RUNTIME_INITIALIZER_TIMEOUT": str(function.initializer_timeout),
@@ -147,43 +149,46 @@ def environment(function: Function, place: Place) -> dict[str, str]:
         "PRE_STOP_TIMEOUT": str(function.pre_stop_limit),
         "RUNTIME_MAX_RESP_BODY_SIZE": str(RESULT_LIMIT),
         "RUNTIME_MAX_REQUEST_BODY_SIZE": str(REQUEST_LIMIT),
-        "RUNTIME_ROOT": str(place.runtime),
+        "RUNTIME_ROOT": str(spec.runtime),
         "RUNTIME_CODE_ROOT": code,
         "RUNTIME_LOG_DIR": tmp,
-        "RUNTIME_REGION": place.region,
-        ENGINE_VARIABLE: place.marker,
-        INSTANCE_VARIABLE: place.instance_id,
+        "RUNTIME_REGION": spec.region,
+        ENGINE_VARIABLE: spec.marker,
+        INSTANCE_VARIABLE: spec.instance_id,
     }
     return variables
 
 
-def setup(function: Function, place: Place) -> dict[str, Any]:
-    """What the worker is told before it loads user code."""
+def setup(function: Function, spec: InstanceSpec) -> dict[str, Any]:
+    """Return the configuration that a worker gets before it loads user code."""
     return {
-        "instance": place.instance_id,
-        "code": str(place.code),
-        "layers": [str(layer) for layer in place.layers],
+        "instance": spec.instance_id,
+        "code": str(spec.code),
+        "layers": [str(layer) for layer in spec.layers],
         "handler": function.handler,
         "initializer": function.initializer_handler,
         "initializer_timeout": function.initializer_timeout,
         "pre_stop": function.pre_stop_handler,
         "concurrency": function.concurrent_num,
         "timeout": function.timeout,
-        "memory": place.memory,
-        "cpu": cpu(place.memory),
+        "memory": spec.memory,
+        "cpu": cpu(spec.memory),
         "project": function.project,
         "package": function.package,
         "name": function.name,
         "version": function.version,
         "user_data": function.user_data | function.encrypted_user_data,
         "result_limit": RESULT_LIMIT,
-        "maps_port": place.maps_port,
+        "maps_port": spec.maps_port,
         "guarded": True,
     }
 
 
 def _exportable(name: str, value: str) -> bool:
-    """Some names that the API takes are no names for the kernel; context.getUserData knows them all the same."""
+    """Return whether a variable can be in a process's environment.
+
+    The API accepts some names that the kernel does not; context.getUserData returns those, too.
+    """
     try:
         return (
             bool(os.fsencode(name)) and "=" not in name and "\0" not in name + value and os.fsencode(value) is not None

@@ -1,6 +1,7 @@
-"""How the process of an instance comes to be: forked from a template where that can be, else as a new program.
+"""Starters: an instance's process is forked from a template where possible, otherwise started as a new program.
 
-``Processes`` are the host's, with one template per interpreter. ``Sandboxes`` have one per function, inside its walls.
+``Processes`` run on the host, with one template per interpreter. ``Sandboxes`` have one template per function,
+inside its sandbox.
 """
 
 from __future__ import annotations
@@ -11,57 +12,59 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engine.executors.forked import ForkedChild
-from engine.executors.spawn import PATH, Channels, Order, Place, Spawned, spawn
+from engine.executors.spawn import PATH, Channels, InstanceSpec, ProcessSpec, Spawned, spawn
 from engine.executors.template import Template
 from engine.isolation.bubblewrap import CODE, LAYERS, RUNTIME, TMP, Bubblewrap
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.runtimes.interpreters import WORKERS, own_interpreter
 
-Home = tuple[int, str, int]  #: function, version and revision: what may share a sandbox
+SandboxKey = tuple[int, str, int]  #: function_id, version, revision; their instances share a sandbox
 
 _WORKER = WORKERS / "python_worker.py"
 TEMPLATE = WORKERS / "python_template.py"
-_LINGER = 60.0  #: seconds that a sandbox stays when its last instance has gone
-_PLACEHOLDER = "0" * 32  #: as long as the id of an instance, which is written over it
-#: These count when a program starts, so that a fork comes too late for them.
+_LINGER = 60.0  #: seconds that a sandbox stays after its last instance
+_PLACEHOLDER = "0" * 32  #: overwritten by the instance's id, which has the same length
+#: Variables read only when a program starts: a fork cannot apply them.
 _AT_START = ("LD_", "LC_", "LANG", "MALLOC_", "GLIBC_")
-#: By these a program runs code of the user's as soon as it starts, before its worker waits for anything.
+#: Variables that make a program run user code at its start, before its worker waits for the limits.
 _RUNS_CODE = ("LD_", "GCONV_PATH", "OPENSSL_", "NODE_OPTIONS")
 
 
 class Starter(Protocol):
+    """Interface to start processes of instances."""
+
     @property
     def name(self) -> str:
-        """Of what separates functions from the host."""
+        """Name of the mechanism that separates functions from the host."""
         ...
 
     @property
     def own_network(self) -> bool:
-        """Whether an instance can have a network of its own."""
+        """True if an instance can have a network of its own."""
         ...
 
     @property
     def tmp(self) -> int:
-        """MB of memory that the files of an instance may take; 0 if they lie on a disk."""
+        """MB of memory for the files of an instance; 0: they are on a disk."""
         ...
 
-    def seen(self, place: Place) -> Place:
-        """As the function sees it."""
+    def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
+        """Return the spec with paths as the function sees them."""
         ...
 
-    def start(self, home: Home, place: Place, order: Order) -> Spawned:
-        """``order`` has paths as seen by the function, but for its command. Raises OSError."""
+    def start(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Spawned:
+        """Start a process. ``process`` has paths as the function sees them, except in its command. Raises OSError."""
         ...
 
-    def ended(self, home: Home) -> None:
-        """Once for each start, when the instance is gone."""
+    def ended(self, key: SandboxKey) -> None:
+        """Release the sandbox. Call once for each start, when the instance is closed."""
         ...
 
     async def close(self) -> None: ...
 
 
 class Processes:
-    """``forking`` is whether to have templates: a second start of an interpreter begins one."""
+    """Starter on the host. ``forking`` enables templates; the second start of an interpreter creates its template."""
 
     name = "process"
     tmp = 0
@@ -69,49 +72,49 @@ class Processes:
     def __init__(self, marker: str, *, forking: bool, own_network: bool = False) -> None:
         self.own_network = own_network
         self._marker, self._forking = marker, forking
-        self._templates: dict[str, Template | None] = {}  #: by interpreter; None: asked for once
-        self._leaving: set[Template] = set()
+        self._templates: dict[str, Template | None] = {}  #: by interpreter; None: used once
+        self._closing: set[Template] = set()
 
-    def seen(self, place: Place) -> Place:
-        return place
+    def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
+        return spec
 
     def prepare(self, python: str) -> None:
-        """Begin the template of an interpreter. Raises OSError."""
-        _leave(self._templates.get(python), self._leaving)
+        """Start the template of an interpreter. Raises OSError."""
+        _keep_until_closed(self._templates.get(python), self._closing)
         command = [python, "-I", str(TEMPLATE), "{fd}", "full"]
-        self._templates[python] = Template(command, template_environment(self._marker), self._leaving.discard)
+        self._templates[python] = Template(command, template_environment(self._marker), self._closing.discard)
 
-    def start(self, home: Home, place: Place, order: Order) -> Spawned:
-        if place.own_network:
-            return self._start_apart(place, order, {"tmp": None, "network": True, "user": None})
-        if any(name.startswith(_RUNS_CODE) for name in order.environment):
-            return self._start_apart(place, order, None)
-        # Other programs gain a low descriptor: Node.js keeps those above 16 from none of the programs that it starts.
-        python, argv = (order.command[0], None) if _is_python(order) else (own_interpreter().path, order.command)
-        if self._forking and (argv or _can_fork(order)):
+    def start(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Spawned:
+        if spec.own_network:
+            return self._start_fenced(spec, process, {"tmp": None, "network": True, "user": None})
+        if any(name.startswith(_RUNS_CODE) for name in process.environment):
+            return self._start_fenced(spec, process, None)
+        # Forks of a template get low descriptors. Node.js passes descriptors above 16 to the programs that it starts.
+        python, argv = (process.command[0], None) if _is_python(process) else (own_interpreter().path, process.command)
+        if self._forking and (argv or _can_fork(process)):
             template = self._template(python)
             if template is not None and template.ready.is_set():
                 try:
-                    return spawn(order, place.tmp, partial(fork, template, argv, None))
+                    return spawn(process, spec.tmp, partial(fork, template, argv, None))
                 except OSError:
-                    pass  # then by the engine itself
-        return spawn(order, place.tmp)
+                    pass  # started by the engine instead
+        return spawn(process, spec.tmp)
 
-    def _start_apart(self, place: Place, order: Order, fence: dict[str, Any] | None) -> Spawned:
-        """A program of its own again, but started by a template: behind its fence, and once its limits hold."""
+    def _start_fenced(self, spec: InstanceSpec, process: ProcessSpec, fence: dict[str, Any] | None) -> Spawned:
+        """Start a separate program through a template, which applies the fence and waits for the limits."""
         python = own_interpreter().path
         template = self._templates.get(python)
         if template is None or not template.alive:
             self.prepare(python)
             template = self._templates[python]
             assert template is not None
-        return spawn(order, place.tmp, partial(fork, template, order.command, fence))
+        return spawn(process, spec.tmp, partial(fork, template, process.command, fence))
 
-    def ended(self, home: Home) -> None:
-        """Templates stay as long as the engine."""
+    def ended(self, key: SandboxKey) -> None:
+        """Do nothing: templates run as long as the engine."""
 
     async def close(self) -> None:
-        await _close([*(template for template in self._templates.values() if template), *self._leaving])
+        await _close([*(template for template in self._templates.values() if template), *self._closing])
 
     def _template(self, python: str) -> Template | None:
         if python not in self._templates:
@@ -127,6 +130,8 @@ class Processes:
 
 
 class Sandboxes:
+    """Starter in bubblewrap sandboxes. A sandbox stays for ``linger`` seconds after its last instance."""
+
     name = "bubblewrap"
 
     def __init__(
@@ -142,98 +147,98 @@ class Sandboxes:
         self._bubblewrap, self._marker, self._linger = bubblewrap, marker, linger
         self._fence = {**fence, "user": bubblewrap.user}
         self.tmp: int = fence["tmp"]
-        self._templates: dict[Home, Template] = {}
-        self._counts: dict[Home, int] = {}
-        self._timers: dict[Home, asyncio.TimerHandle] = {}
-        self._leaving: set[Template] = set()
+        self._templates: dict[SandboxKey, Template] = {}
+        self._counts: dict[SandboxKey, int] = {}
+        self._timers: dict[SandboxKey, asyncio.TimerHandle] = {}
+        self._closing: set[Template] = set()
 
-    def seen(self, place: Place) -> Place:
-        layers = tuple(LAYERS / str(number) for number in range(len(place.layers)))
-        return place._replace(code=CODE, tmp=TMP, layers=layers, runtime=RUNTIME)
+    def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
+        layers = tuple(LAYERS / str(number) for number in range(len(spec.layers)))
+        return spec._replace(code=CODE, tmp=TMP, layers=layers, runtime=RUNTIME)
 
-    def start(self, home: Home, place: Place, order: Order) -> Spawned:
-        template = self._template(home, place, order)
-        if (timer := self._timers.pop(home, None)) is not None:
+    def start(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Spawned:
+        template = self._template(key, spec, process)
+        if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
-        self._counts[home] = self._counts.get(home, 0) + 1
-        argv = None if _is_python(order) and _can_fork(order) else [_inside(part) for part in order.command]
-        fence = {**self._fence, "network": self._fence["network"] or place.own_network}
+        self._counts[key] = self._counts.get(key, 0) + 1
+        argv = None if _is_python(process) and _can_fork(process) else [_path_inside(part) for part in process.command]
+        fence = {**self._fence, "network": self._fence["network"] or spec.own_network}
         try:
-            return spawn(order, None, partial(fork, template, argv, fence))
+            return spawn(process, None, partial(fork, template, argv, fence))
         except BaseException:
-            self.ended(home)
+            self.ended(key)
             raise
 
-    def ended(self, home: Home) -> None:
-        self._counts[home] -= 1
-        if not self._counts[home]:
-            del self._counts[home]
-            self._timers[home] = asyncio.get_running_loop().call_later(self._linger, self._close_one, home)
+    def ended(self, key: SandboxKey) -> None:
+        self._counts[key] -= 1
+        if not self._counts[key]:
+            del self._counts[key]
+            self._timers[key] = asyncio.get_running_loop().call_later(self._linger, self._close_one, key)
 
     async def close(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
-        await _close([*self._templates.values(), *self._leaving])
+        await _close([*self._templates.values(), *self._closing])
 
-    def _template(self, home: Home, place: Place, order: Order) -> Template:
-        template = self._templates.get(home)
+    def _template(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Template:
+        template = self._templates.get(key)
         if template is None or not template.alive:
-            _leave(template, self._leaving)
-            program = order.command[0]
-            python = program if _is_python(order) else own_interpreter().path
-            command = self._bubblewrap.command(python, place.code, place.layers, [program])
+            _keep_until_closed(template, self._closing)
+            program = process.command[0]
+            python = program if _is_python(process) else own_interpreter().path
+            command = self._bubblewrap.command(python, spec.code, spec.layers, [program])
             environment = template_environment(self._marker)
-            template = self._templates[home] = Template([*command, "{fd}"], environment, self._leaving.discard)
+            template = self._templates[key] = Template([*command, "{fd}"], environment, self._closing.discard)
         return template
 
-    def _close_one(self, home: Home) -> None:
-        del self._timers[home]
-        template = self._templates.pop(home)
-        _leave(template, self._leaving)
+    def _close_one(self, key: SandboxKey) -> None:
+        del self._timers[key]
+        template = self._templates.pop(key)
+        _keep_until_closed(template, self._closing)
         template.close()
 
 
 def fork(
-    template: Template, argv: list[str] | None, fence: dict[str, Any] | None, order: Order, channels: Channels
+    template: Template, argv: list[str] | None, fence: dict[str, Any] | None, process: ProcessSpec, channels: Channels
 ) -> ForkedChild:
-    """A ``Launch`` that has a template fork. Without ``argv`` it becomes a Python worker."""
+    """Fork from a template; a ``Launch``. Without ``argv`` the process becomes a Python worker."""
     request = {
         "argv": argv,
-        "paths": [str(order.code), *map(str, order.layers)],
-        "environment": order.environment,
+        "paths": [str(process.code), *map(str, process.layers)],
+        "environment": process.environment,
         "fence": fence,
     }
     return template.fork(request, channels)
 
 
 def template_environment(marker: str) -> dict[str, str]:
-    """What marks it, and with it all that it forks, as an engine's."""
+    """Return the environment that marks a template, and with it all forks, as an engine's."""
     return {"PATH": PATH, "LANG": "C.UTF-8", ENGINE_VARIABLE: marker, INSTANCE_VARIABLE: _PLACEHOLDER}
 
 
-def _is_python(order: Order) -> bool:
-    return order.command[-1] == str(_WORKER)
+def _is_python(process: ProcessSpec) -> bool:
+    return process.command[-1] == str(_WORKER)
 
 
-def _can_fork(order: Order) -> bool:
-    return order.environment.get("LANG") == "C.UTF-8" and not any(
-        name.startswith(_AT_START) for name in order.environment if name != "LANG"
+def _can_fork(process: ProcessSpec) -> bool:
+    return process.environment.get("LANG") == "C.UTF-8" and not any(
+        name.startswith(_AT_START) for name in process.environment if name != "LANG"
     )
 
 
-def _inside(part: str) -> str:
+def _path_inside(part: str) -> str:
     path = Path(part)
     return str(RUNTIME / path.relative_to(WORKERS)) if path.is_relative_to(WORKERS) else part
 
 
-def _leave(template: Template | None, leaving: set[Template]) -> None:
-    """It is not used any more, and its end still has to be waited for."""
-    if template is not None and not template.gone.is_set():
-        leaving.add(template)
+def _keep_until_closed(template: Template | None, closing: set[Template]) -> None:
+    """Keep a template that is no longer used until it has exited."""
+    if template is not None and not template.closed.is_set():
+        closing.add(template)
 
 
 async def _close(templates: list[Template]) -> None:
     for template in templates:
         template.close()
     for template in templates:
-        await template.gone.wait()
+        await template.closed.wait()

@@ -1,4 +1,4 @@
-"""The engine's end of a fork server (``workers/python_template.py``, which describes the packets between the two)."""
+"""Engine's end of a fork server (``workers/python_template.py``, which describes the packets)."""
 
 from __future__ import annotations
 
@@ -18,37 +18,42 @@ from engine.executors.child import OwnChild
 from engine.executors.forked import ForkedChild
 
 _LARGEST = 1 << 16  #: bytes of a packet
-_BATCH = 64  #: packets at a time, so that the loop does other things too
-_PARTING = 5.0  #: seconds that it may take to end when it is told to
-_BIRTH = 30.0  #: seconds that a process may take to exist
-_LAST_WORDS = 2000  #: bytes of what it said on its end
+_BATCH = 64  #: packets read at a time, so that the loop can do other work
+_EXIT_TIMEOUT = 5.0  #: seconds from the end of the connection to the exit
+_SPAWN_TIMEOUT = 30.0  #: seconds until a requested process must exist
+_STDERR_TAIL = 2000  #: bytes of its standard error that error messages quote
 
 
 class Template:
-    """Lives until ``close`` or until it dies by itself; what it forked may well go on then.
+    """Fork server. Runs until ``close`` or until it exits; the processes that it forked may run longer.
 
-    One that lets a birth wait too long, perhaps since it is stopped, is given up: it counts as dead, but is not killed
-    before the last that it forked has gone, since a sandbox takes them along.
+    A template that lets a spawn wait too long, for example because it is stopped, is given up. No further forks are
+    requested from it. It is killed only after its last fork has exited, because a sandbox is killed with its
+    template.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], ended: Callable[[Template], None] = lambda _: None
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        on_closed: Callable[[Template], None] = lambda _: None,
     ) -> None:
-        """Raises OSError. To be made on the loop's thread: should that thread end, a sandbox ends too.
+        """Start the template. Raises OSError.
 
-        ``command`` lacks the number of its descriptor, for which ``{fd}`` stands.
+        Call on the loop's thread: the kernel kills a sandbox when the thread that started it exits. In ``command``,
+        ``{fd}`` stands for the number of the template's descriptor.
         """
         self.ready = asyncio.Event()
-        self.gone = asyncio.Event()
-        self._ended = ended
+        self.closed = asyncio.Event()
+        self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._children: dict[int, ForkedChild] = {}
         self._numbers = count(1)
-        self._max_wait, self._given_up = _BIRTH, False
-        self._killing: asyncio.TimerHandle | None = None
-        self._dead: list[int] = []  #: whose process ids it may free, and has not been told so
-        self._strays: set[int] = set()  #: which it has, and whose pidfds did not come through
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when it ends)
+        self._max_wait, self._given_up = _SPAWN_TIMEOUT, False
+        self._kill_timer: asyncio.TimerHandle | None = None
+        self._to_reap: list[int] = []  #: forks whose pids it may free, not reported yet
+        self._without_pidfd: set[int] = set()  #: forks whose pidfds did not arrive
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the process exits)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         try:
@@ -58,12 +63,12 @@ class Template:
             self._socket.close()
             self._stderr.close()
             raise
-        self._process.watch(self._died)
+        self._process.watch(self._process_exited)
         self._loop.add_reader(self._socket, self._read)
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked for instances."""
+        """True if forks can be requested."""
         return self._connected and not self._given_up
 
     @property
@@ -71,19 +76,19 @@ class Template:
         return self._process.pid
 
     def fork(self, request: Mapping[str, Any], fds: Sequence[int]) -> ForkedChild:
-        """Ask for an instance, which is started as soon as the template can. Raises OSError if it cannot be asked."""
+        """Request a fork, which happens as soon as the template can. Raises OSError if the request cannot be sent."""
         if not self.alive:
-            raise BrokenPipeError("the template has ended")
+            raise BrokenPipeError("the template has exited")
         number = next(self._numbers)
-        # When it is ending at this very moment, the child will hear why.
+        # If the template exits at this moment, ``on_template_exit`` reports why.
         with suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._socket, [json.dumps({"id": number, **request}).encode()], fds)
         child = self._children[number] = ForkedChild(lambda: self._reap(number), self._max_wait, self._give_up)
         return child
 
     def close(self) -> None:
-        """``gone`` is set when it has ended. What it forked should have ended before."""
-        self._hang_up()
+        """Close the connection. ``closed`` is set when the template has exited. Its forks should have exited before."""
+        self._disconnect()
 
     @property
     def _connected(self) -> bool:
@@ -101,20 +106,20 @@ class Template:
         )
 
     def _reap(self, number: int) -> None:
-        """That process is known to be dead, or never was; its number may be another's from now on."""
+        """Release the pid of a fork that has exited or was never spawned; the pid may be reused from now on."""
         if self._children.pop(number).exists:
             self._free(number)
         if self._given_up and not self._children:
             self._process.kill()
 
     def _free(self, number: int) -> None:
-        self._dead.append(number)
+        self._to_reap.append(number)
         if self._connected:
-            with suppress(OSError):  # its queue is full: then with the next
-                self._socket.send(json.dumps({"reap": self._dead}).encode())
-                self._dead.clear()
+            with suppress(OSError):  # its queue is full: sent with the next
+                self._socket.send(json.dumps({"reap": self._to_reap}).encode())
+                self._to_reap.clear()
 
-    # --- what the loop calls ---
+    # --- called by the loop ---
 
     def _read(self) -> None:
         for _ in range(_BATCH):
@@ -122,66 +127,66 @@ class Template:
                 data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, 1)
             except BlockingIOError:
                 return
-            except OSError:  # reset: it ended with packets unread
+            except OSError:  # reset: it exited with packets unread
                 data, fds = b"", []
             if not data:
-                self._hang_up()
+                self._disconnect()
                 return
-            self._heard(json.loads(data), fds)
+            self._handle(json.loads(data), fds)
 
-    def _heard(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
         if "ready" in message:
             self.ready.set()
             return
         number = message["id"]
-        if number in self._strays:  # nothing but its end can be told of it
-            self._strays.discard(number)
+        if number in self._without_pidfd:  # only its end can be reported
+            self._without_pidfd.discard(number)
             self._free(number)
             return
         child = self._children.get(number)
-        if child is None:  # its end was seen before the template's word of it came
+        if child is None:  # its exit was noticed before the template's packet arrived
             for fd in fds:
                 os.close(fd)
             return
         error = OSError(message["error"], message["reason"], message.get("file")) if "error" in message else None
         if "status" in message:
-            child.told(message["status"], error)
+            child.on_status(message["status"], error)
         elif error is not None:
-            child.failed(error)
+            child.on_failed(error)
         elif fds:
             child.on_spawned(fds[0])
-        else:  # it ends when its own socket is closed
-            self._strays.add(number)
-            child.failed(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        else:  # the fork exits when its own socket is closed
+            self._without_pidfd.add(number)
+            child.on_failed(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
 
     def _give_up(self) -> None:
         self._given_up = True
         reason = f"the process that forks them has been silent for {self._max_wait:g} s and is given up"
         for child in [child for child in self._children.values() if not child.exists]:
-            child.failed(OSError(errno.ETIMEDOUT, reason))
+            child.on_failed(OSError(errno.ETIMEDOUT, reason))
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         if self._connected:
             self._loop.remove_reader(self._socket)
             self._socket.close()
-            # By itself: it may still be saying why, and of a sandbox that is killed, the inner half is left as a zombie
-            # to whoever reaps orphans here.
-            self._killing = self._loop.call_later(_PARTING, self._process.kill)
+            # Not killed at once: the template may still be writing its error, and killing a sandbox leaves its inner
+            # process as a zombie for the process that reaps orphans on this machine.
+            self._kill_timer = self._loop.call_later(_EXIT_TIMEOUT, self._process.kill)
 
-    def _died(self) -> None:
+    def _process_exited(self) -> None:
         if self._connected:
-            self._read()  # what it said before
-        self._hang_up()
-        if self._killing is not None:
-            self._killing.cancel()
+            self._read()  # packets sent before the exit
+        self._disconnect()
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
         for child in list(self._children.values()):
-            child.orphaned(self._last_words())
+            child.on_template_exit(self._stderr_tail())
         self._process.reap()
         self._stderr.close()
-        self.gone.set()
-        self._ended(self)
+        self.closed.set()
+        self._on_closed(self)
 
-    def _last_words(self) -> str:
+    def _stderr_tail(self) -> str:
         size = os.fstat(self._stderr.fileno()).st_size
-        said = os.pread(self._stderr.fileno(), _LAST_WORDS, max(0, size - _LAST_WORDS)).decode(errors="replace")
-        return " ".join(said.split()) or "it ended before it had forked"
+        output = os.pread(self._stderr.fileno(), _STDERR_TAIL, max(0, size - _STDERR_TAIL)).decode(errors="replace")
+        return " ".join(output.split()) or "the template exited before it had forked"

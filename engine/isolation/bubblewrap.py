@@ -67,7 +67,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
 
         ``programs`` are further executables that must exist inside.
         """
-        # The template runs as pid 1, which bubblewrap waits for. Bubblewrap's own init would remain a zombie on the host.
+        # The template runs as pid 1, which bubblewrap waits for. Bubblewrap's own init would remain a host zombie.
         parts = [self.program, "--die-with-parent", "--as-pid-1", *(f"--unshare-{space}" for space in _SPACES)]
         if not self.privileged:
             parts += ["--unshare-user", "--uid", str(USER), "--gid", str(USER)]

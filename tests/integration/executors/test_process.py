@@ -90,7 +90,7 @@ async def test_an_instance_cancelled_while_its_limits_are_made_is_no_error(tmp_p
         await asyncio.to_thread(isolation.entered.wait)
         (instance,) = opened.fleet.alive
         opened.cancel(asked.key)
-        await instance.gone.wait()
+        await instance.closed.wait()
         isolation.go_on.set()
 
         assert (await starting).code == Code.CANCELLED

@@ -28,14 +28,14 @@ def handler(event, context):
 
 def when_ready(patch: pytest.MonkeyPatch, act: Callable[[Instance], object]) -> None:
     """Once, right after the engine has heard of it, and before anybody who waited for it goes on."""
-    take, left = Instance._take, [act]
+    take, left = Instance._receive, [act]
 
     def taking(instance: Instance, frame: Answer | Logged) -> None:
         take(instance, frame)
         if isinstance(frame, Answer) and frame.kind == READY and left:
             left.pop()(instance)
 
-    patch.setattr(Instance, "_take", taking)
+    patch.setattr(Instance, "_receive", taking)
 
 
 def runs(tmp_path: Path) -> int:
@@ -77,7 +77,7 @@ async def test_an_instance_that_ends_then_has_run_nothing_and_another_is_started
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with pool(tmp_path, SOURCE) as opened:
-        when_ready(monkeypatch, lambda instance: instance.kill(End.DIED))
+        when_ready(monkeypatch, lambda instance: instance.kill(End.EXITED))
         outcome = await opened.execute(function("handler"), invocation())
 
         assert (outcome.code, outcome.result, runs(tmp_path)) == (Code.OK, b"done", 1)

@@ -406,7 +406,7 @@ async def test_a_sandbox_without_instances_is_closed(opened: Pool) -> None:
     (template,) = starter._templates.values()
     await opened.retire(1)
 
-    await template.gone.wait()
+    await template.closed.wait()
     assert sandboxes(opened) == []
 
 
@@ -427,7 +427,7 @@ async def test_a_sandbox_that_dies_takes_its_instances_along_and_a_new_one_comes
     (instance,) = opened.fleet.alive
     os.kill(template.pid, signal.SIGKILL)
 
-    await instance.gone.wait()
+    await instance.closed.wait()
     assert await pid_of(opened) == 2
 
 
@@ -446,7 +446,7 @@ async def test_a_sandbox_that_is_stopped_is_left_to_its_instances_and_a_new_one_
     assert await opened.warm(function("pid"))
     assert starter_of(opened)._templates[home] is not stopped
     await opened.retire(1)
-    await stopped.gone.wait()
+    await stopped.closed.wait()
 
 
 async def test_a_sandbox_that_cannot_be_made_is_an_engine_s_fault_that_says_why(opened: Pool, tmp_path: Path) -> None:
@@ -480,19 +480,19 @@ async def test_so_they_are_though_the_socket_is_closed_before_its_end_is_known(
     starter._fence["tmp"] = -1
     spawned, enter_cgroup = Instance.spawned, Instance.enter_cgroup
 
-    async def birth_seen_late(instance: Instance) -> None:
+    async def spawned_late(instance: Instance) -> None:
         await spawned(instance)
         (template,) = starter._templates.values()
         loop.remove_reader(template._socket)
         await until(lambda: not instance._connected)
 
-    def let_in_then_listen(instance: Instance, cgroup_fds: Sequence[int]) -> bool:
+    def enter_then_listen(instance: Instance, cgroup_fds: Sequence[int]) -> bool:
         (template,) = starter._templates.values()
         loop.add_reader(template._socket, template._read)
         return enter_cgroup(instance, cgroup_fds)
 
-    monkeypatch.setattr(Instance, "birth", birth_seen_late)
-    monkeypatch.setattr(Instance, "let_in", let_in_then_listen)
+    monkeypatch.setattr(Instance, "spawned", spawned_late)
+    monkeypatch.setattr(Instance, "enter_cgroup", enter_then_listen)
     outcome = await opened.execute(function("pid"), invocation())
 
     assert outcome.code == Code.ENGINE
@@ -516,7 +516,7 @@ from tests.support.executing import function, invocation, pool
 from tests.integration.executors.test_sandbox import SOURCE, WALLS
 
 async def main():
-    async with pool(Path(sys.argv[1]), SOURCE, marker=sys.argv[3], walls=WALLS) as opened:
+    async with pool(Path(sys.argv[1]), SOURCE, marker=sys.argv[3], sandbox=WALLS) as opened:
         await opened.execute(function("helper"), invocation())
         print("up", flush=True)
         await opened.execute(function("helper"), invocation('{"hang": true}'))

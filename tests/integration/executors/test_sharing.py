@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.executors.log_files import LogFiles
-from engine.executors.outcomes import BESIDE_TIMES
+from engine.executors.outcomes import MAX_COLLATERAL
 from engine.executors.pool import Pool
 from engine.logs.lines import plain
 from engine.model import Code, Function
@@ -176,7 +176,7 @@ async def test_the_timeout_of_one_costs_the_others_no_retry(opened: Pool, tmp_pa
 
 async def test_a_death_among_several_is_nobodys_fault_until_the_third_time(opened: Pool, tmp_path: Path) -> None:
     unlucky, codes = invocation(), []
-    for _ in range(BESIDE_TIMES):
+    for _ in range(MAX_COLLATERAL):
         other = Running(opened, tmp_path, shared())
         pid = await other.pid()
         running = Running(opened, tmp_path, shared(), asked_as=unlucky)

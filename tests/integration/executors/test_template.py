@@ -219,7 +219,7 @@ async def test_when_the_template_dies_running_calls_finish_and_a_new_one_comes(o
     pid = await running.pid()
     dead = template_of(opened)
     os.kill(dead.pid, signal.SIGKILL)
-    await dead.gone.wait()
+    await dead.closed.wait()
 
     assert (await running.finish()).result == str(pid).encode()
     assert await pid_of(opened, revision=1) > 0  # starts the next one
@@ -232,7 +232,7 @@ async def test_an_instance_whose_template_is_gone_can_be_cancelled(opened: Pool,
     pid = await running.pid()
     dead = template_of(opened)
     os.kill(dead.pid, signal.SIGKILL)
-    await dead.gone.wait()
+    await dead.closed.wait()
 
     assert opened.cancel(running.invocation.key)
     assert (await running.outcome).code == Code.CANCELLED
@@ -242,7 +242,7 @@ async def test_an_instance_whose_template_is_gone_can_be_cancelled(opened: Pool,
 async def test_a_template_that_is_stopped_holds_no_dead_instance(
     opened: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.executors.forked._LATE", 0.05)
+    monkeypatch.setattr("engine.executors.forked._STATUS_TIMEOUT", 0.05)
     running = Running(opened, tmp_path)
     pid = await running.pid()
     stop(template_of(opened).pid)
@@ -267,7 +267,7 @@ async def test_a_template_that_is_stopped_delays_one_start_and_is_given_up(opene
     assert parent(await pid_of(opened, revision=1)) == template_of(opened).pid != stopped.pid
     assert (await running.finish()).result == str(pid).encode()
     await opened.retire(1)
-    await stopped.gone.wait()
+    await stopped.closed.wait()
 
 
 async def test_a_death_that_is_settled_late_is_not_taken_for_that_of_another(opened: Pool, tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ async def test_a_process_id_stays_taken_until_the_engine_gives_it_back(opened: P
 async def test_with_the_engine_everything_forked_is_gone(opened: Pool, tmp_path: Path) -> None:
     running = Running(opened, tmp_path)
     pid = await running.pid()
-    template_of(opened)._hang_up()  # as the end of a killed engine looks from there
+    template_of(opened)._disconnect()  # as the end of a killed engine looks from there
 
     await exit_of(pid)
     assert not is_alive(pid)
@@ -404,5 +404,5 @@ async def test_a_template_that_ends_says_why_also_when_it_has_hung_up_before() -
 
     with pytest.raises(OSError, match="no room for it"):
         await child.spawned()
-    await template.gone.wait()
+    await template.closed.wait()
     child.reap()

@@ -21,7 +21,7 @@ class Bare:
 
     def __init__(self, allocator: Allocator, concurrency: int) -> None:
         self.allocator, self.key, self.concurrency = allocator, KEY, concurrency
-        self.taken, self.ready, self.obsolete = 0, False, False
+        self.assigned, self.ready, self.obsolete = 0, False, False
         self.end: End | None = None
         self.idle_since = 0.0
 
@@ -42,23 +42,23 @@ class Crowd:
         self.waits: list[tuple[Start, Wait]] = []
 
     def come(self, pick: int) -> None:
-        instance = self.allocator.take(KEY)
+        instance = self.allocator.acquire(KEY)
         if instance is not None:
             assert instance.ready
             self.held.append(instance)
-        elif (joined := self.allocator.join(KEY)) is not None:
+        elif (joined := self.allocator.join_starting(KEY)) is not None:
             self.waits.append(joined)
         else:
-            self.begin(taken=1)
+            self.begin(assigned=1)
 
     def warm(self, pick: int) -> None:
-        self.begin(taken=0)
+        self.begin(assigned=0)
 
-    def begin(self, taken: int) -> None:
+    def begin(self, assigned: int) -> None:
         instance = cast(Instance, Bare(self.allocator, self.concurrency))
         self.instances.append(instance)
-        self.starts.append(self.allocator.begin(instance, taken))
-        self.held += [instance] * taken
+        self.starts.append(self.allocator.begin(instance, assigned))
+        self.held += [instance] * assigned
 
     def go(self, pick: int) -> None:
         """One that has been served, or has lost its instance."""
@@ -66,14 +66,14 @@ class Crowd:
         if served:
             instance = served[pick % len(served)]
             self.held.remove(instance)
-            self.allocator.give(instance)
+            self.allocator.release(instance)
 
     def give_up(self, pick: int) -> None:
         """One that waits does not want to wait any longer."""
         if self.waits:
             start, wait = self.waits.pop(pick % len(self.waits))
             wait.cancel()
-            self.allocator.give(start.instance)
+            self.allocator.release(start.instance)
 
     def finish(self, pick: int) -> None:
         if self.starts:
@@ -88,7 +88,7 @@ class Crowd:
         alive = [one for one in self.instances if one.end is None]
         if alive:
             instance = alive[pick % len(alive)]
-            instance.end = End.DIED
+            instance.end = End.EXITED
             self.allocator.discard(instance)
 
     def retire(self, pick: int) -> None:
@@ -99,14 +99,14 @@ class Crowd:
     def check(self) -> None:
         for instance in self.instances:
             waiting = sum(start.instance is instance for start, _ in self.waits)
-            assert instance.taken == self.held.count(instance) + waiting
-            assert instance.taken <= instance.concurrency
+            assert instance.assigned == self.held.count(instance) + waiting
+            assert instance.assigned <= instance.concurrency
             fit = instance.ready and not instance.obsolete and instance.end is None
-            assert (instance in self.allocator.idle) == (fit and instance.taken == 0)
+            assert (instance in self.allocator.idle) == (fit and instance.assigned == 0)
             assert (instance in self.allocator._open.get(KEY, {})) == (
-                fit and 0 < instance.taken < instance.concurrency and instance.concurrency > 1
+                fit and 0 < instance.assigned < instance.concurrency and instance.concurrency > 1
             )
-            if instance.obsolete and instance.ready and instance.taken == 0:
+            if instance.obsolete and instance.ready and instance.assigned == 0:
                 assert instance.end is not None
 
 
@@ -128,14 +128,14 @@ def test_a_place_is_taken_once_and_every_free_one_can_be_found(concurrency: int,
 
 async def test_who_waits_ends_like_the_start_unless_it_was_cancelled_before() -> None:
     allocator = Allocator(1000.0, lambda instance: False)
-    start = allocator.begin(cast(Instance, Bare(allocator, 3)), taken=1)
-    joined = [allocator.join(KEY), allocator.join(KEY)]
+    start = allocator.begin(cast(Instance, Bare(allocator, 3)), assigned=1)
+    joined = [allocator.join_starting(KEY), allocator.join_starting(KEY)]
     waits = [one[1] for one in joined if one is not None]
     waits[0].cancel()
     failed = cast(Ended, object())
 
     allocator.finish(start, failed)
 
-    assert allocator.join(KEY) is None
+    assert allocator.join_starting(KEY) is None
     assert (waits[0].verdict.result() is failed, waits[1].verdict.result() is failed) == (False, True)
     allocator.idle.close()

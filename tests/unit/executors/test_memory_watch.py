@@ -23,7 +23,7 @@ class Played:
 
     def __init__(self, *sizes: int, alarms: bool = True) -> None:
         self.memory, self.shared, self.end = 8, True, None
-        self.out_of_memory, self.calls, self.gone = False, {1: None}, asyncio.Event()
+        self.out_of_memory, self.calls, self.closed = False, {1: None}, asyncio.Event()
         self.enclosure = self
         self.eventfd = os.eventfd(0) if alarms else None
         self.killed, self.suspected = asyncio.Event(), asyncio.Event()
