@@ -1,8 +1,8 @@
-"""The runtime API that ``bootstrap`` asks for its events. Standard library only, Python 3.9 syntax.
+"""Runtime API from which ``bootstrap`` fetches its events. Standard library only, Python 3.9 syntax.
 
-``next`` waits until there is an event, however long (a client that expects another status when nothing is ready
-does not mind); the first one says that the runtime is ready. Several may wait, if the function takes several
-requests at a time.
+``next`` waits until there is an event, without a time limit. (Clients that poll for another status accept the wait.)
+The first ``next`` reports that the runtime is ready. Several may wait, if the function takes several requests at a
+time.
 """
 
 import json
@@ -16,14 +16,16 @@ from bridge_outcomes import INIT_RAISED, OK, PREFIX, USER, describe_error
 
 
 class Api:
+    """Server of the runtime API."""
+
     def __init__(self, bridge, dialect):
         self.bridge, self.dialect = bridge, dialect
-        self.waiting = deque()  #: clients in ``next``, the longest first
-        self.undelivered = deque()  #: invocations whose client went away before it had them
+        self.waiting = deque()  #: clients in ``next``, the longest waiting first
+        self.undelivered = deque()  #: invocations whose client closed before it received them
         self.running = {}  #: invocations by request id
 
     def open(self):
-        """Listen; gives the variables by which bootstrap finds us."""
+        """Listen; return the environment variables by which bootstrap finds the API."""
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.listener.bind(("127.0.0.1", 0))
         self.listener.listen(128)
@@ -32,43 +34,43 @@ class Api:
         return self.dialect.variables("%s:%d" % self.listener.getsockname())
 
     def prepare(self):
-        """Bootstrap needs nothing but its variables."""
+        """Do nothing: bootstrap needs only its variables."""
 
     def begin(self):
-        """Bootstrap has been started, and will ask."""
+        """Do nothing: bootstrap has been started and sends the first request."""
 
-    def wants_request(self):
+    def can_take_request(self):
         while self.waiting and not self.waiting[0].connection.alive():
             self.waiting.popleft()
         return bool(self.waiting)
 
     def invoke(self, invocation):
-        """Hand it to the client that has waited for longest."""
+        """Send the invocation to the client that has waited longest."""
         self.running[invocation.request_id] = invocation
         self.waiting.popleft().deliver(invocation, self.dialect.headers(invocation))
 
     def accept(self, events):
         try:
             sock, _ = self.listener.accept()
-        except OSError:  # it has given up
+        except OSError:  # the client has closed it already
             return
-        if self.bridge.knows(sock):
+        if self.bridge.accepts_peer(sock):
             Client(self, sock)
         else:
             sock.close()
 
-    # --- what clients ask for ---
+    # --- requests of clients ---
 
-    def wait(self, client):
+    def add_waiting(self, client):
         if not self.bridge.is_ready:
             self.bridge.ready()
         self.waiting.append(client)
         self.redeliver()
         if self.waiting:
-            self.bridge.invite()
+            self.bridge.resume_reading()
 
-    def leave(self, client):
-        """It has closed its connection."""
+    def on_closed(self, client):
+        """Handle a closed connection; an invocation not sent completely is sent to another client."""
         if client in self.waiting:
             self.waiting.remove(client)
         if client.invocation is not None and client.connection.unsent:
@@ -76,18 +78,18 @@ class Api:
             self.redeliver()
 
     def redeliver(self):
-        while self.undelivered and self.wants_request():
+        while self.undelivered and self.can_take_request():
             self.invoke(self.undelivered.popleft())
 
     def conclude(self, client, action, request_id, message):
-        """The answer to an invocation."""
+        """Handle the answer to an invocation."""
         invocation = self.running.pop(request_id, None)
         if invocation is None:
             text = "no request %r waits for an answer: each is answered once" % request_id
             client.refuse(400, "InvalidRequestID", text)
         elif message.size > self.bridge.limit:
             self.bridge.too_large(invocation.ticket, message.size)
-            text = "the response may have %d bytes" % self.bridge.limit
+            text = "the response may have at most %d bytes" % self.bridge.limit
             client.refuse(413, "RequestEntityTooLarge", text)
         else:
             error = message.body if action == ERROR else streamed_error(message)
@@ -108,14 +110,14 @@ class Api:
 
 
 class Client:
-    """A connection of the runtime's; one request at a time."""
+    """Connection of the runtime, with one request at a time."""
 
     def __init__(self, api, sock):
         self.api, self.reader = api, Reader(api.bridge.limit)
-        self.invocation = None  #: being delivered
+        self.invocation = None  #: being sent
         self.continued = False
         self.lasting = True
-        self.connection = Connection(api.bridge.loop, sock, self.read, self.leave)
+        self.connection = Connection(api.bridge.loop, sock, self.read, self.on_closed)
 
     def read(self, data):
         try:
@@ -127,7 +129,7 @@ class Client:
                 if self.reader.head.get("expect"):
                     self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         except BadMessage as problem:
-            self.connection.on_data = self.pass_over
+            self.connection.on_data = self.ignore
             self.lasting = False
             self.refuse(400, "BadRequest", str(problem))
 
@@ -135,9 +137,9 @@ class Client:
         self.lasting, self.continued, self.invocation = message.lasting, False, None
         action, request_id = self.api.dialect.route(message.start[0], message.start[1].partition("?")[0])
         if message.get("origin") or message.get("sec-fetch-site"):
-            self.refuse(403, "Forbidden", "this is no place for web pages")
+            self.refuse(403, "Forbidden", "requests from web pages are not allowed")
         elif action == NEXT:
-            self.api.wait(self)
+            self.api.add_waiting(self)
         elif action in (RESPONSE, ERROR):
             self.api.conclude(self, action, request_id, message)
         elif action == INIT_ERROR:
@@ -145,11 +147,11 @@ class Client:
         else:
             self.refuse(404, "NotFound", "the runtime API has these: " + self.api.dialect.PATHS)
 
-    def pass_over(self, data):
-        """Whatever follows what was no HTTP."""
+    def ignore(self, data):
+        """Ignore data after a malformed request."""
 
-    def leave(self):
-        self.api.leave(self)
+    def on_closed(self):
+        self.api.on_closed(self)
 
     def deliver(self, invocation, headers):
         self.invocation = invocation

@@ -1,6 +1,7 @@
-"""From an API Gateway event to an HTTP request, and from the response to the reply that a gateway understands.
+"""Conversion of an API Gateway event to an HTTP request, and of the response to a reply for the gateway.
 
-Names and rules are those of spec triggers_runtime, sections 1.11 and 4.5. Standard library only, Python 3.9 syntax.
+Names and rules are FunctionGraph's for HTTP functions with an APIG trigger. Standard library only, Python 3.9
+syntax.
 """
 
 import base64
@@ -10,21 +11,21 @@ from urllib.parse import quote, urlencode
 
 from bridge_http import write_message
 
-#: Of one connection, not of the message; and what is computed anew.
-OF_THE_CONNECTION = frozenset((
+#: Headers that belong to a connection, or that are computed anew.
+CONNECTION_HEADERS = frozenset((
     "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
     "upgrade",
 ))
-OF_THE_REPLY = frozenset(("connection", "keep-alive", "trailer", "transfer-encoding"))
-IN_A_PATH = "/?%:@!$&'()*+,;=~"
+REPLY_CONNECTION_HEADERS = frozenset(("connection", "keep-alive", "trailer", "transfer-encoding"))
+PATH_CHARACTERS = "/?%:@!$&'()*+,;=~"
 
 
 class BadEvent(Exception):
-    """The event cannot be made an HTTP request."""
+    """Event that cannot be converted to an HTTP request."""
 
 
 def read_event(invocation, setup):
-    """The method and the bytes of the request. Raises BadEvent."""
+    """Return the method and the bytes of the request. Raises BadEvent."""
     try:
         event = json.loads(invocation.event)
     except (ValueError, RecursionError):
@@ -34,12 +35,12 @@ def read_event(invocation, setup):
     method = event["httpMethod"]
     if not method.isalpha() or not method.isascii():
         raise BadEvent("httpMethod is %r" % method)
-    ours = own_headers(event, invocation, setup)
-    replaced = OF_THE_CONNECTION | {name.lower() for name, _ in ours}
+    added = own_headers(event, invocation, setup)
+    replaced = CONNECTION_HEADERS | {name.lower() for name, _ in added}
     headers = [(name, value) for name, value in given_headers(event) if name.lower() not in replaced]
     if not any(name.lower() == "host" for name, _ in headers):
         headers.append(("Host", "127.0.0.1:8000"))
-    return method, write_message("%s %s HTTP/1.1" % (method, target(event)), headers + ours, content(event))
+    return method, write_message("%s %s HTTP/1.1" % (method, target(event)), headers + added, content(event))
 
 
 def own_headers(event, invocation, setup):
@@ -65,7 +66,7 @@ def own_headers(event, invocation, setup):
 def given_headers(event):
     for name, values in pairs_of(event, "headers"):
         if not name or not name.isascii() or any(character in name for character in " \t\r\n:"):
-            raise BadEvent("%r is no name of a header" % name)
+            raise BadEvent("%r is not a header name" % name)
         for value in values:
             yield name, line(name, value)
 
@@ -78,8 +79,8 @@ def line(name, value):
 
 
 def target(event):
-    """Path and query as they stand in the first line."""
-    path = quote(str(event.get("path") or "/"), safe=IN_A_PATH, errors="replace")
+    """Return path and query as they appear in the request line."""
+    path = quote(str(event.get("path") or "/"), safe=PATH_CHARACTERS, errors="replace")
     given = pairs_of(event, "queryStringParameters")
     query = urlencode([(name, str(value)) for name, values in given for value in values], errors="replace")
     if query:
@@ -88,10 +89,10 @@ def target(event):
 
 
 def pairs_of(event, field):
-    """The names of an object with the list of their values; one value may stand without a list."""
+    """Yield each name of an object with the list of its values; a single value need not be in a list."""
     given = event.get(field) or {}
     if not isinstance(given, dict):
-        raise BadEvent("%s is no object" % field)
+        raise BadEvent("%s is not an object" % field)
     for name, value in given.items():
         yield name, value if isinstance(value, list) else [] if value is None else [value]
 
@@ -106,14 +107,14 @@ def content(event):
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
-        raise BadEvent("isBase64Encoded is true, but the body is no base64") from None
+        raise BadEvent("isBase64Encoded is true, but the body is not base64") from None
 
 
 def write_reply(message):
-    """What the gateway is given: names of headers as in Content-Type, each with a list, and the body as base64."""
+    """Return the reply as JSON: header names capitalised like Content-Type, each with a list; the body as base64."""
     headers = {}
     for name, value in message.headers:
-        if name.lower() not in OF_THE_REPLY:
+        if name.lower() not in REPLY_CONNECTION_HEADERS:
             headers.setdefault("-".join(part.capitalize() for part in name.split("-")), []).append(value)
     return json.dumps({
         "body": base64.b64encode(message.body).decode(),

@@ -1,6 +1,6 @@
-"""The two runtime APIs as data: paths, headers, variables and errors. Standard library only, Python 3.9 syntax.
+"""Two runtime APIs as data: paths, headers, variables and errors. Standard library only, Python 3.9 syntax.
 
-``Custom`` is the platform's own (spec triggers_runtime, section 4.4), ``Lambda`` is AWS's of 2018-06-01 (section 5).
+``Custom`` is FunctionGraph's runtime API, ``Lambda`` is AWS's of 2018-06-01.
 """
 
 import base64
@@ -10,16 +10,16 @@ NEXT, RESPONSE, ERROR, INIT_ERROR = "next", "response", "error", "init error"
 
 
 class Custom:
-    """Beside its documented headers there are those for keys of an agency, empty since there are no agencies here."""
+    """FunctionGraph's runtime API. Headers for keys of an agency are empty, because this engine has no agencies."""
 
     ROOT = "/v1/runtime/invocation/"
-    ACCEPTED = 200  #: the status of an answer that was taken
+    ACCEPTED = 200  #: status for an accepted answer
     PATHS = "GET %srequest, POST %sresponse/<request id>, POST %serror/<request id>" % (ROOT, ROOT, ROOT)
     KEYS = tuple("X-CFF-" + name for name in ("Access-Key", "Secret-Key", "Security-Access-Key", "Security-Secret-Key",
                                               "Security-Token", "Auth-Token"))
 
     def __init__(self, setup):
-        # Always sync: runtimes that are told async may give no result, and destinations want one.
+        # Always sync: runtimes may omit the result of async invocations, but destinations need it.
         self.fixed = [("Content-Type", "application/json"), ("X-CFF-Invoke-Type", "sync")]
         self.fixed += [(name, "") for name in self.KEYS]
 
@@ -27,7 +27,7 @@ class Custom:
         return {"RUNTIME_API_ADDR": address}
 
     def route(self, method, path):
-        """What is asked for, and of which request."""
+        """Return the requested action (None: unknown) and its request id."""
         if not path.startswith(self.ROOT):
             return None, ""
         what, _, request_id = path[len(self.ROOT):].partition("/")
@@ -40,6 +40,8 @@ class Custom:
 
 
 class Lambda:
+    """AWS's runtime API."""
+
     ROOT = "/2018-06-01/runtime/"
     ACCEPTED = 202
     PATHS = ("GET %sinvocation/next, POST %sinvocation/<request id>/response, POST %sinvocation/<request id>/error, "
@@ -69,7 +71,7 @@ class Lambda:
         }
 
     def route(self, method, path):
-        """What is asked for, and of which request."""
+        """Return the requested action (None: unknown) and its request id."""
         parts = path[len(self.ROOT):].split("/") if path.startswith(self.ROOT) else []
         if method == "GET":
             return (NEXT if parts == ["invocation", "next"] else None), ""
@@ -90,13 +92,13 @@ class Lambda:
 
 
 def trace_id(request_id):
-    """One for each request, in AWS's form, not sampled."""
+    """Return an id per request in the format of AWS X-Ray, not sampled."""
     digits = request_id.replace("-", "").ljust(32, "0")
     return "Root=1-%s-%s;Parent=%s;Sampled=0" % (digits[:8], digits[8:32], digits[16:32])
 
 
 def streamed_error(message):
-    """The error with which a streamed response broke off, as it stands in its trailers; None if it did not."""
+    """Return the error in the trailers of an aborted streamed response, or None."""
     if not message.get("lambda-runtime-function-error-type"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 messages, read as they arrive and written in one piece. Standard library only, Python 3.9 syntax."""
+"""HTTP/1.1 messages, parsed from pieces and written in one piece. Standard library only, Python 3.9 syntax."""
 
 HEAD_LIMIT = 1 << 16
 NO_BODY = frozenset((204, 304))
@@ -8,21 +8,24 @@ REASONS = {
 
 
 class BadMessage(Exception):
-    """What was sent is no HTTP that we understand."""
+    """Data that is not HTTP, or not in a form that this module supports."""
 
 
 class Message:
-    """``start`` is the first line in its three parts, ``headers`` are (name, value) pairs as sent, with trailers."""
+    """HTTP message.
+
+    ``start`` has the three parts of the first line; ``headers`` are (name, value) pairs, with trailers.
+    """
 
     def __init__(self, start, headers):
         self.start, self.headers = start, headers
         self.body = b""
-        self.size = 0  #: of the body; larger than ``body`` if it was too large to be kept
-        self.lasting = True  #: whether the connection can carry another message
+        self.size = 0  #: bytes of the body; larger than ``body`` if it exceeded the limit
+        self.lasting = True  #: the connection can carry another message
 
     def get(self, name):
-        """The first header of that (lower-case) name, or an empty string."""
-        return next((value for known, value in self.headers if known.lower() == name), "")
+        """Return the first header of that (lower-case) name, or an empty string."""
+        return next((value for field, value in self.headers if field.lower() == name), "")
 
     @property
     def status(self):
@@ -30,23 +33,23 @@ class Message:
 
 
 class Reader:
-    """Puts messages together. A body beyond ``limit`` is read to its end, but only counted."""
+    """Parser of messages. A body larger than ``limit`` is read to its end, but only counted."""
 
     def __init__(self, limit, response=False):
         self.limit, self.response = limit, response
         self.buffer = bytearray()
-        self.ended = False  #: the other side will send no more
-        self.head = None  #: of the message that is being read
-        self.bodiless = False  #: the answer to HEAD that is awaited has no body, whatever it says
+        self.ended = False  #: the peer has closed its side
+        self.head = None  #: the message being read, without its body
+        self.bodiless = False  #: the next response answers HEAD and has no body, whatever its headers state
         self.steps = self.messages()
 
     def feed(self, data):
-        """The message that this completes, or None. Raises BadMessage."""
+        """Return the message that this data completes, or None. Raises BadMessage."""
         self.buffer += data
         return next(self.steps)
 
     def end(self):
-        """The message that the end of the connection completes, or None."""
+        """Return the message that the end of the connection completes, or None."""
         self.ended = True
         try:
             return next(self.steps)
@@ -85,7 +88,7 @@ class Reader:
         del self.buffer[:end + gap]
         start = lines[0].split(" ", 2)
         if len(start) < 2 or self.response and not start[1].isdigit():
-            raise BadMessage("'%s' begins no message" % lines[0][:80])
+            raise BadMessage("'%s' does not start an HTTP message" % lines[0][:80])
         return Message(start, [pair(line) for line in lines[1:]])
 
     def read_rest(self, message):
@@ -148,14 +151,14 @@ def number(text, base):
     except ValueError:
         value = -1
     if value < 0:
-        raise BadMessage("'%s' is no length" % text[:40])
+        raise BadMessage("'%s' is not a length" % text[:40])
     return value
 
 
 def pair(line):
     name, colon, value = line.partition(":")
     if not colon:
-        raise BadMessage("'%s' is no header" % line[:80])
+        raise BadMessage("'%s' is not a header" % line[:80])
     return name.strip(), value.strip()
 
 
@@ -166,7 +169,7 @@ def persists(message, response):
 
 
 def write_message(start, headers, body):
-    """The bytes of a message; a Content-Length is added."""
+    """Return the bytes of a message, with a Content-Length added."""
     lines = [start]
     lines += ["%s: %s" % header for header in headers]
     lines.append("Content-Length: %d\r\n\r\n" % len(body))

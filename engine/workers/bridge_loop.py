@@ -1,6 +1,6 @@
-"""The event loop of the bridge: sockets, connections and timers. Standard library only, Python 3.9 syntax.
+"""Event loop of the bridge: sockets, connections and timers. Standard library only, Python 3.9 syntax.
 
-asyncio would do all this, but importing it takes longer than everything else at the start of an instance.
+asyncio would do, but importing it takes longer than all other work at the start of an instance.
 """
 
 import errno
@@ -9,7 +9,7 @@ import socket
 import time
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-PIECE = 1 << 16  #: bytes read at a time
+PIECE = 1 << 16  #: bytes per read
 
 
 class Loop:
@@ -18,7 +18,7 @@ class Loop:
         self.timers = []
 
     def watch(self, file, events, callback):
-        """Call ``callback(events)`` whenever one of these is so; replaces what was watched of the file before."""
+        """Call ``callback(events)`` when one of these events occurs. Replaces an earlier watch of the file."""
         try:
             self.selector.register(file, events, callback)
         except KeyError:
@@ -34,7 +34,7 @@ class Loop:
         self.timers.append((time.monotonic() + seconds, callback))
 
     def run(self):
-        """Until the process ends."""
+        """Run until the process exits."""
         while True:
             max_wait = None
             if self.timers:
@@ -42,9 +42,9 @@ class Loop:
             for key, events in self.selector.select(max_wait):
                 key.data(events)
             if self.timers:
-                self.ring()
+                self.run_due_timers()
 
-    def ring(self):
+    def run_due_timers(self):
         now = time.monotonic()
         due = [callback for when, callback in self.timers if when <= now]
         self.timers = [timer for timer in self.timers if timer[0] > now]
@@ -53,19 +53,19 @@ class Loop:
 
 
 class Connection:
-    """An open TCP connection: ``on_data`` gets what arrives; ``on_end`` is called when the other side is gone."""
+    """Open TCP connection. ``on_data`` receives the data; ``on_end`` is called when the peer has closed it."""
 
     def __init__(self, loop, sock, on_data, on_end):
         self.loop, self.sock, self.on_data, self.on_end = loop, sock, on_data, on_end
         self.unsent = b""
-        self.last = False  #: nothing will be written after this
+        self.last = False  #: no data may follow
         self.closed = False
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.watch(sock, READ, self.on_event)
 
     def write(self, data, last=False):
-        """A failure is told by ``on_end``, later: the loop sees it, too. After the ``last`` no more."""
+        """Send data; nothing may follow the ``last``. Errors are reported later, by ``on_end``."""
         if self.closed:
             return
         waiting = bool(self.unsent)
@@ -75,7 +75,7 @@ class Connection:
             self.loop.watch(self.sock, READ | WRITE, self.on_event)
 
     def alive(self):
-        """Whether the other side has not closed it yet; asked of one from which nothing is expected."""
+        """Return whether the peer has not closed the connection. Only for connections that expect no data."""
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK))
         except BlockingIOError:
@@ -112,7 +112,7 @@ class Connection:
             except OSError:
                 data = b""
             if data:
-                # Many programs write head and body apart: the second waits for the first to be acknowledged, 40 ms.
+                # Many programs write head and body separately; the second write waits 40 ms for a late acknowledgement.
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                 self.on_data(data)
             else:
@@ -121,7 +121,7 @@ class Connection:
 
 
 def connect(loop, address, done):
-    """Call ``done`` with a connected socket, or with None if nobody listens there."""
+    """Call ``done`` with a connected socket, or with None if the connection was refused."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setblocking(False)
 

@@ -1,4 +1,4 @@
-"""What an instance with a ``bootstrap`` can answer: codes, messages, error bodies (spec triggers_runtime, 4.1).
+"""Answers of an instance with a ``bootstrap``: FunctionGraph's codes, messages and error bodies.
 
 Standard library only, Python 3.9 syntax.
 """
@@ -15,7 +15,7 @@ PREFIX = {
 
 
 class CannotStart(Exception):
-    """The instance cannot be had; the text says what to do."""
+    """Instance that cannot be started; the text explains what to do."""
 
     def __init__(self, code, text):
         Exception.__init__(self, PREFIX[code] + text)
@@ -27,7 +27,10 @@ def error_body(text, kind, trace=()):
 
 
 def describe_error(body, kind):
-    """A line, and the documented error body, from what the runtime sent; ``kind`` is for an error that names none."""
+    """Return a line and the documented error body for the error that the runtime sent.
+
+    ``kind`` is the type of an error that has none.
+    """
     try:
         error = json.loads(body)
     except (ValueError, RecursionError):

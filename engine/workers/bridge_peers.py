@@ -1,4 +1,4 @@
-"""Who is at the other end of a loopback connection: other functions of the host must not be given this one's events.
+"""Peer of a loopback connection: other functions on the host must not receive this function's events.
 
 Standard library only, Python 3.9 syntax.
 """
@@ -15,11 +15,11 @@ HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 QUESTION = struct.Struct("=BBBxI")  # family, protocol, extensions, states
 ENDS = struct.Struct("!HH4s12x4s12x4x8s")  # ports, addresses, interface, cookie
 ANY_COOKIE = b"\xff" * 8
-INODE = 84  # where an answer has it
+INODE = 84  # offset in an answer
 
 
 def is_ours(sock):
-    """Whether what this process has started holds the other end. True if the kernel does not tell."""
+    """Return whether a descendant of this process holds the other end. True if the kernel does not answer."""
     try:
         inode = peer_inode(sock)
     except OSError:
@@ -30,7 +30,7 @@ def is_ours(sock):
 
 
 def peer_inode(sock):
-    """Raises OSError."""
+    """Return the inode of the peer's socket. Raises OSError."""
     (address, port), (own_address, own_port) = sock.getpeername(), sock.getsockname()
     body = QUESTION.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + ENDS.pack(
         port, own_port, socket.inet_aton(address), socket.inet_aton(own_address), ANY_COOKIE
@@ -44,14 +44,14 @@ def peer_inode(sock):
 
 
 def descriptors(pid):
-    """What the descriptors of a process stand for."""
+    """Yield the link targets of a process's descriptors."""
     folder = "/proc/%d/fd" % pid
     try:
         numbers = os.listdir(folder)
     except OSError:
-        return  # it is gone
+        return  # exited
     for number in numbers:
         try:
             yield os.readlink("%s/%s" % (folder, number))
         except OSError:
-            pass  # closed by now
+            pass  # closed meanwhile

@@ -1,8 +1,9 @@
-"""A port for each instance where several share one network: what would bind to port 8000 is given a free one.
+"""Port mapping where several instances share one network: ``bind`` to port 8000 gets a free port instead.
 
-The kernel asks the bridge about each ``bind`` of what it has started (seccomp's user notification, Linux 5.5 and
-newer); the bridge writes the number of a free port into the address, and the call goes on. This needs no privilege,
-and the functions keep the host's network, which in a network of their own they would not reach.
+The kernel notifies the bridge of each ``bind`` of its descendants (seccomp user notification, Linux 5.5 and newer).
+The bridge writes the number of a free port into the address and lets the call continue. No privilege is needed.
+Functions keep the host's network, which they could not reach from a network namespace.
+
 Standard library only, Python 3.9 syntax.
 """
 
@@ -17,22 +18,22 @@ import struct
 
 from bridge_loop import READ
 
-PORT = 8000  #: where the servers of HTTP functions listen, as they think
-#: By machine: its name in a filter, and the numbers of bind and seccomp.
+PORT = 8000  #: port that servers of HTTP functions bind
+#: audit architecture and numbers of bind and seccomp, by machine
 CALLS = {"x86_64": (0xC000003E, 49, 317), "aarch64": (0xC00000B7, 200, 277)}
 NO_NEW_PRIVILEGES = 38  # of prctl
 SET_FILTER, NEW_LISTENER = 1, 8  # of seccomp
 LOAD, IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # instructions of a filter
-NUMBER, MACHINE = 0, 4  # where a filter finds them
-ALLOW, ASK = 0x7FFF0000, 0x7FC00000  # what a filter answers
+NUMBER, MACHINE = 0, 4  # offsets in the filter's data
+ALLOW, ASK = 0x7FFF0000, 0x7FC00000  # return values of a filter
 NOTICE = struct.Struct("=QIIiIQ6Q")  # id, pid, flags, number, machine, pointer, arguments
 REPLY = struct.Struct("=QqiI")  # id, value, error, flags
-RECEIVE, SEND, STILL_VALID, CONTINUE = 0xC0502100, 0xC0182101, 0x40082102, 1  # of the listener
-FAMILIES = (socket.AF_INET, socket.AF_INET6)  # both have the port behind the family
+RECEIVE, SEND, STILL_VALID, CONTINUE = 0xC0502100, 0xC0182101, 0x40082102, 1  # ioctls of the listener, and a flag
+FAMILIES = (socket.AF_INET, socket.AF_INET6)  # the port follows the family in both
 
 
 class PortMap:
-    """``port`` is where the server really is, or None before its first bind; then ``on_bind`` is called."""
+    """Mapped port. ``port`` is the server's real port, None before its first bind; then ``on_bind`` is called."""
 
     def __init__(self, loop, on_bind):
         self.loop, self.on_bind = loop, on_bind
@@ -41,7 +42,7 @@ class PortMap:
         self.receiver, self.sender = socket.socketpair()
 
     def install(self):
-        """In the child, before it becomes bootstrap."""
+        """Install the filter. Call in the child, before it becomes bootstrap."""
         machine, bind, seccomp = CALLS[platform.machine()]
         code = (
             (LOAD, 0, 0, MACHINE), (IF_EQUAL, 0, 3, machine), (LOAD, 0, 0, NUMBER),
@@ -57,7 +58,10 @@ class PortMap:
         socket.send_fds(self.sender, [b"x"], [listener])
 
     def listen(self):
-        """In the bridge, once there is a child; the last one counts, if it took several to start bootstrap."""
+        """Receive the listener. Call in the bridge, once there is a child.
+
+        The last listener counts, if several attempts were needed to start bootstrap.
+        """
         self.receiver.setblocking(False)
         while True:
             try:
@@ -73,13 +77,14 @@ class PortMap:
         self.loop.watch(self.listener, READ, self.answer)
 
     def answer(self, events):
+        """Answer the notification of one bind."""
         if not any(flags & select.POLLIN for _, flags in self.readable.poll(0)):
-            self.loop.unwatch(self.listener)  # nobody is left who could ask
+            self.loop.unwatch(self.listener)  # hung up: all filtered processes have exited
             return
         notice = bytearray(NOTICE.size)
         try:
             fcntl.ioctl(self.listener, RECEIVE, notice)
-        except OSError:  # whoever called is gone
+        except OSError:  # the calling process has exited
             return
         number, pid, _, _, _, _, _, address, size, *_ = NOTICE.unpack(notice)
         first, error, flags = self.port is None, 0, CONTINUE
@@ -89,16 +94,16 @@ class PortMap:
             error, flags = -problem.errno, 0
         try:
             fcntl.ioctl(self.listener, SEND, REPLY.pack(number, 0, error, flags))
-        except OSError:  # likewise
+        except OSError:  # the calling process has exited
             return
         if first and self.port is not None:
             self.on_bind()
 
     def replace(self, number, pid, address, size):
-        """The port in the address that lies in that process's memory, if it is ours."""
+        """Replace the port in the address in that process's memory, if it is the one to map."""
         memory = os.open("/proc/%d/mem" % pid, os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.ioctl(self.listener, STILL_VALID, number.to_bytes(8, "little"))  # the pid is not another's by now
+            fcntl.ioctl(self.listener, STILL_VALID, number.to_bytes(8, "little"))  # fails if the pid was reused
             if size < 4:
                 return
             family, port = struct.unpack("=H2s", os.pread(memory, 4, address))
@@ -110,7 +115,7 @@ class PortMap:
 
 
 def free_port():
-    """One that nobody has on any address."""
+    """Return a port that is free on all addresses."""
     for family in reversed(FAMILIES):
         try:
             with socket.socket(family) as probe:

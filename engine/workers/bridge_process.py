@@ -1,4 +1,4 @@
-"""The user's ``bootstrap`` as a child, and what it has started. Standard library only, Python 3.9 syntax."""
+"""The user's ``bootstrap`` as a child process, and its descendants. Standard library only, Python 3.9 syntax."""
 
 import ctypes
 import errno
@@ -11,11 +11,11 @@ import time
 from bridge_outcomes import ENTRY, INIT_FAILED, CannotStart
 
 PARENT_DEATH_SIGNAL, CHILD_SUBREAPER = 1, 36  # of prctl
-FRESH = 0.1  #: seconds for which a measured peak of memory is good enough
+MAX_AGE = 0.1  #: seconds until the peak of memory is measured again
 
 
 def find_bootstrap(folders):
-    """The first that there is in the code and, as on Lambda, in its layers. Raises CannotStart."""
+    """Return the first ``bootstrap`` in the code folder or, as on Lambda, in its layers. Raises CannotStart."""
     for folder in folders:
         path = os.path.join(folder, "bootstrap")
         if os.path.isfile(path) and os.access(path, os.X_OK):
@@ -30,23 +30,23 @@ def prctl(option, value):
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def follow(parent, number):
-    """The kernel sends that signal to this process when its parent is gone."""
+def exit_with_parent(parent, number):
+    """Have the kernel send that signal to this process when its parent exits."""
     prctl(PARENT_DEATH_SIGNAL, number)
     if os.getppid() != parent:
         os._exit(0)
 
 
-def adopt():
-    """From now on the orphans of what is started here are this process's children, and so within reach."""
+def become_subreaper():
+    """Become the parent of descendants whose parent exits, so that they can be found and signalled."""
     prctl(CHILD_SUBREAPER, 1)
 
 
 class Bootstrap:
-    """``pidfd`` becomes readable when it ends."""
+    """Child process. ``pidfd`` becomes readable when it exits."""
 
     def __init__(self, path, environment, prepare):
-        """``prepare`` is called in the child before it becomes bootstrap. Raises CannotStart."""
+        """Start the process; ``prepare`` is called in the child before exec. Raises CannotStart."""
         try:
             self.process = start(path, environment, prepare)
         except OSError as error:
@@ -56,39 +56,39 @@ class Bootstrap:
             raise CannotStart(INIT_FAILED, "bootstrap cannot be prepared: %s" % error) from None
         self.pid = self.process.pid
         self.pidfd = os.pidfd_open(self.pid)
-        self.measured, self.peak = -FRESH, 0
+        self.measured, self.peak = -MAX_AGE, 0
 
     def memory(self):
-        """The highest peak in KiB of what runs now, all processes together."""
+        """Return the highest peak so far, in KiB, of all running processes together."""
         now = time.monotonic()
-        if now - self.measured > FRESH:
-            self.bury()
+        if now - self.measured > MAX_AGE:
+            self.reap_adopted()
             self.peak = max(self.peak, sum(high_water(pid) for pid in descendants()))
             self.measured = now
         return self.peak
 
     def signal(self, number):
-        """To all that it has started, too: a shell passes nothing on to its children."""
+        """Signal all descendants, too, because a shell does not forward signals to its children."""
         for pid in {self.pid, *descendants()}:
             try:
                 os.kill(pid, number)
             except OSError:
                 pass
 
-    def bury(self):
-        """Reap the adopted that have ended; bootstrap's own end is seen elsewhere."""
+    def reap_adopted(self):
+        """Reap adopted processes that have exited. The exit of bootstrap itself is handled elsewhere."""
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != self.pid:
             os.waitpid(ended.si_pid, 0)
 
-    def end_alike(self):
-        """End this process as bootstrap has ended, for that is what the engine will tell the caller."""
+    def exit_like_bootstrap(self):
+        """End this process with bootstrap's status or signal, which the engine reports to the caller."""
         status = self.process.wait()
         if status < 0:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             if -status != signal.SIGKILL:
                 signal.signal(-status, signal.SIG_DFL)
             os.kill(os.getpid(), -status)
-            status = 128 - status  # the first process of a pid namespace cannot be killed like that
+            status = 128 - status  # pid 1 of a namespace cannot kill itself by a signal
         os._exit(status)
 
 
@@ -97,21 +97,21 @@ def start(path, environment, prepare):
     command = [path]
 
     def before():
-        follow(bridge, signal.SIGKILL)
+        exit_with_parent(bridge, signal.SIGKILL)
         prepare()
 
     while True:
         try:
             return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=before)
         except OSError as error:
-            # Without a #! line a shell is meant, as shells themselves do it.
+            # A file without a #! line is run by a shell, as shells do.
             if error.errno != errno.ENOEXEC or len(command) > 1:
                 raise
             command = ["/bin/sh", path]
 
 
 def descendants():
-    """Of this process, as far as the kernel tells."""
+    """Return the descendants of this process, as far as the kernel lists them."""
     found = list(children(os.getpid()))
     for one in found:
         found.extend(children(one))
@@ -125,7 +125,7 @@ def children(pid):
             with open("%s/%s/children" % (tasks, task)) as file:
                 yield from map(int, file.read().split())
     except OSError:
-        return  # it is gone, or this kernel does not tell
+        return  # exited, or not supported by this kernel
 
 
 def high_water(pid):

@@ -1,7 +1,7 @@
-"""HTTP functions: the client of the server that ``bootstrap`` starts. Standard library only, Python 3.9 syntax.
+"""HTTP functions: client of the server that ``bootstrap`` starts. Standard library only, Python 3.9 syntax.
 
-An instance is ready when its port takes connections (spec triggers_runtime, section 4.5). Connections are kept and
-used again, the last one first; there are never more than the instance has requests.
+An instance is ready when its port accepts connections (FunctionGraph's rule for HTTP functions). Connections are
+kept and reused, the last one first. The number of connections never exceeds that of the instance's requests.
 """
 
 import socket
@@ -13,27 +13,32 @@ from bridge_loop import Connection, connect
 from bridge_outcomes import INIT_FAILED, OK, PREFIX, USER, CannotStart, error_body
 from bridge_ports import PORT, PortMap
 
-RETRY = 0.01  #: seconds between attempts to connect while the server starts; there is no event to wait for
-LETTING_GO = 1.0  #: seconds that the server of an instance which has just ended may still hold the port
-PARTING = 0.5  #: seconds for bootstrap's end to be seen, which tells more than the end of a connection
+RETRY = 0.01  #: seconds between connection attempts while the server starts; the kernel offers no event for that
+PORT_TIMEOUT = 1.0  #: seconds that the server of a just ended instance may still hold the port
+EXIT_GRACE = 0.5  #: seconds for bootstrap's exit to be noticed; its status is more precise than a closed connection
 SAFE_TO_REPEAT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 
 
 class Exchange:
-    """A request on its way, and the invocation that it is for."""
+    """Request being served, and its invocation."""
 
     def __init__(self, ticket, method, request):
         self.ticket, self.method, self.request = ticket, method, request
 
 
 class Proxy:
+    """HTTP client of the server."""
+
     def __init__(self, bridge):
         self.bridge = bridge
         self.ports = PortMap(bridge.loop, self.try_port) if bridge.setup.get("maps_port") else None
-        self.idle = []  #: upstreams, the one used last at the end
+        self.idle = []  #: upstreams, the last used at the end
 
     def open(self):
-        """Nobody may listen yet, lest this function's requests go to a stranger. Raises CannotStart."""
+        """Wait until the port is free, so that requests cannot reach another program. Raises CannotStart.
+
+        With mapped ports no check is needed.
+        """
         if self.ports is None:
             wait_for_port()
         return {}
@@ -53,18 +58,18 @@ class Proxy:
         connect(self.bridge.loop, ("127.0.0.1", port), done)
 
     def try_port(self):
-        self.connect(self.tried)
+        self.connect(self.on_tried)
 
-    def tried(self, sock):
+    def on_tried(self, sock):
         if sock is None:
             self.bridge.loop.later(RETRY, self.try_port)
             return
         self.idle.append(Upstream(self, sock))
         self.bridge.ready()
-        self.bridge.invite()
+        self.bridge.resume_reading()
 
-    def wants_request(self):
-        return True  # the engine sends no more than the instance may have
+    def can_take_request(self):
+        return True  # the engine sends no more than the instance may take
 
     def invoke(self, invocation):
         try:
@@ -81,22 +86,22 @@ class Proxy:
                 upstream.send(exchange)
                 return
             upstream.connection.close()
-        self.send_anew(exchange)
+        self.send_on_new_connection(exchange)
 
-    def send_anew(self, exchange):
-        """On a new connection."""
+    def send_on_new_connection(self, exchange):
+        """Send a request on a new connection."""
 
         def connected(sock):
             if sock is None:
-                self.bridge.loop.later(PARTING, lambda: self.give_up(exchange))
+                self.bridge.loop.later(EXIT_GRACE, lambda: self.give_up(exchange))
             else:
                 Upstream(self, sock).send(exchange)
 
         self.connect(connected)
 
     def give_up(self, exchange):
-        """There is no server any more: another instance may do better."""
-        self.fail(exchange.ticket, "the server on port %d takes no connections any more" % PORT, "ServerGone")
+        """Fail the request and end the instance: its server accepts no connections, another instance may work."""
+        self.fail(exchange.ticket, "the server on port %d no longer accepts connections" % PORT, "ServerGone")
         self.bridge.end(1)
 
     def fail(self, ticket, text, kind):
@@ -104,17 +109,18 @@ class Proxy:
 
 
 def wait_for_port():
-    """Until it can be listened on. Raises CannotStart."""
-    max_wait = time.monotonic() + LETTING_GO
+    """Wait until the port is free. Raises CannotStart."""
+    deadline = time.monotonic() + PORT_TIMEOUT
     while (problem := port_problem()) is not None:
-        if time.monotonic() > max_wait:
-            text = "port %d, where the function's server belongs, cannot be had: %s; end what uses it" % (PORT, problem)
+        if time.monotonic() > deadline:
+            text = "port %d, on which the function's server must listen, is not free: %s" % (PORT, problem)
+            text += "; stop the program that uses it"
             raise CannotStart(INIT_FAILED, text)
         time.sleep(RETRY)
 
 
 def port_problem():
-    """Why the port cannot be listened on; None if it can."""
+    """Return why the port cannot be listened on, or None."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -125,33 +131,33 @@ def port_problem():
 
 
 class Upstream:
-    """A connection to the server; it has one request at a time."""
+    """Connection to the server, with one request at a time."""
 
     def __init__(self, proxy, sock):
         self.proxy = proxy
         self.reader = Reader(proxy.bridge.limit, response=True)
         self.exchange = None
-        self.used = False  #: it carried a request before this one
-        self.touched = False  #: some of the response is there
-        self.connection = Connection(proxy.bridge.loop, sock, self.read, self.leave)
+        self.used = False  #: carried a request before this one
+        self.response_started = False  #: part of the response has arrived
+        self.connection = Connection(proxy.bridge.loop, sock, self.read, self.on_closed)
 
     def send(self, exchange):
-        self.exchange, self.touched = exchange, False
+        self.exchange, self.response_started = exchange, False
         self.reader.bodiless = exchange.method == "HEAD"
         self.connection.write(exchange.request)
 
     def read(self, data):
-        if self.exchange is None:  # nobody has asked
+        if self.exchange is None:  # unexpected data
             self.proxy.idle.remove(self)
             self.connection.close()
             return
-        self.touched = True
+        self.response_started = True
         try:
             message = self.reader.feed(data)
             while message is not None and message.status < 200:
                 message = self.reader.feed(b"")
         except BadMessage as problem:
-            self.break_off("the server's response is no HTTP: %s" % problem, "BadResponse")
+            self.fail_exchange("the server's response is not HTTP: %s" % problem, "BadResponse")
             return
         if message is not None:
             self.conclude(message)
@@ -159,21 +165,21 @@ class Upstream:
             exchange = self.release()
             self.proxy.bridge.too_large(exchange.ticket, self.reader.head.size)
 
-    def leave(self):
-        """The server has closed the connection: that may end a response, and is an error otherwise."""
+    def on_closed(self):
+        """Handle the end of the connection, which completes some responses and is an error otherwise."""
         if self.exchange is None:
             self.proxy.idle.remove(self)
             return
         message = self.reader.end()
         if message is not None:
             self.conclude(message)
-        elif self.used and not self.touched and self.exchange.method in SAFE_TO_REPEAT:
-            self.proxy.send_anew(self.release())
+        elif self.used and not self.response_started and self.exchange.method in SAFE_TO_REPEAT:
+            self.proxy.send_on_new_connection(self.release())
         else:
-            self.proxy.bridge.loop.later(PARTING, self.lose)
+            self.proxy.bridge.loop.later(EXIT_GRACE, self.lose)
 
     def lose(self):
-        self.break_off("the server closed the connection before it had answered", "ConnectionClosed")
+        self.fail_exchange("the server closed the connection before it had answered", "ConnectionClosed")
 
     def conclude(self, message):
         reply = write_reply(message)
@@ -184,11 +190,11 @@ class Upstream:
             self.connection.close()
         self.proxy.bridge.answer(exchange.ticket, OK, "", reply)
 
-    def break_off(self, text, kind):
+    def fail_exchange(self, text, kind):
         self.proxy.fail(self.release().ticket, text, kind)
 
     def release(self):
-        """The exchange, of which nothing more will come here."""
+        """Close the connection and return its exchange."""
         exchange, self.exchange = self.exchange, None
         self.connection.close()
         return exchange

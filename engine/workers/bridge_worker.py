@@ -1,10 +1,11 @@
-"""An instance of a function that brings its own runtime: the bridge between the engine's frames and HTTP.
+"""Instance of a function that brings its own runtime: bridge between the engine's frames and HTTP.
 
-Run as ``python -I bridge_worker.py <family> <descriptor>``, family being custom, lambda or http. It starts the user's
-``bootstrap`` and serves the runtime API to it (``bridge_api``), or is the client of the server that it starts
-(``bridge_proxy``). Standard library only, Python 3.9 syntax, nothing of the engine; the frames are described in
-``engine/runtimes/protocol.py``. One thread, one loop; the engine's socket is not inherited by bootstrap, whose output goes
-to the two pipes that this process was given and does not write to.
+Run as ``python -I bridge_worker.py <family> <descriptor>``; family is custom, lambda or http. The bridge starts the
+user's ``bootstrap``. Then the bridge serves the runtime API to it (``bridge_api``), or is the client of its HTTP
+server (``bridge_proxy``). Standard library only, Python 3.9 syntax, no import of the engine.
+``engine/runtimes/protocol.py`` describes the frames. The bridge has one thread and one loop. Bootstrap does not
+inherit the engine's socket. Its output is written to the two pipes of this process, which itself does not write to
+them.
 """
 
 import json
@@ -21,7 +22,7 @@ from bridge_dialects import Custom, Lambda  # noqa: E402
 from bridge_loop import READ, Loop  # noqa: E402
 from bridge_outcomes import OK, TOO_LARGE, CannotStart, error_body  # noqa: E402
 from bridge_peers import is_ours  # noqa: E402
-from bridge_process import Bootstrap, adopt, find_bootstrap, follow  # noqa: E402
+from bridge_process import Bootstrap, become_subreaper, exit_with_parent, find_bootstrap  # noqa: E402
 from bridge_proxy import Proxy  # noqa: E402
 
 del sys.path[0]
@@ -34,8 +35,8 @@ LONGEST_MESSAGE = 4096
 Invocation = namedtuple("Invocation", "ticket request_id alias event deadline")  # deadline: ms since the epoch
 
 
-class EngineGone(Exception):
-    """The engine has closed the socket, or is dead."""
+class EngineClosed(Exception):
+    """The engine has closed the socket, or has exited."""
 
 
 class Wire:
@@ -44,17 +45,17 @@ class Wire:
         self.socket = socket.socket(fileno=fd)
 
     def peek(self):
-        """The kind of the next frame, which stays unread; None if there is none yet. Raises EngineGone."""
+        """Return the kind of the next frame without reading it, or None if there is none yet. Raises EngineClosed."""
         try:
             head = self.socket.recv(HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         if not head:
-            raise EngineGone
+            raise EngineClosed
         return head[4] if len(head) == HEAD else None
 
     def read(self):
-        """The kind and body of the next frame. Raises EngineGone."""
+        """Return kind and body of the next frame. Raises EngineClosed."""
         head = self.exactly(HEAD)
         return head[4], self.exactly(int.from_bytes(head[:4], "big") - 1)
 
@@ -63,7 +64,7 @@ class Wire:
         while len(data) < size:
             more = self.socket.recv(size - len(data), socket.MSG_WAITALL)
             if not more:
-                raise EngineGone
+                raise EngineClosed
             data += more
         return data
 
@@ -77,7 +78,7 @@ class Wire:
 
 
 class Bridge:
-    """What the two fronts have of the engine: they ask for invocations, and answer them."""
+    """Engine's side of the two fronts, which take invocations from it and answer them."""
 
     def __init__(self, wire, family, setup):
         self.wire, self.setup, self.loop = wire, setup, Loop()
@@ -102,10 +103,10 @@ class Bridge:
         self.watch_engine()
         self.loop.run()
 
-    # --- towards the engine ---
+    # --- messages to the engine ---
 
     def ready(self, code=OK, message="", result=b""):
-        """Once; with a code, the instance is of no use and will be ended."""
+        """Report the end of the start. Call once. After an error code the engine ends the instance."""
         self.is_ready = True
         self.wire.answer(READY, 0, code, self.memory(), message, result)
 
@@ -119,12 +120,12 @@ class Bridge:
         text = "the response has %d bytes, more than the %d allowed" % (size, self.limit)
         self.wire.answer(DONE, ticket, TOO_LARGE, self.memory(), text, error_body(text, "ResponseTooLarge"))
 
-    def knows(self, sock):
-        """Whether the other end is one of what bootstrap has started."""
+    def accepts_peer(self, sock):
+        """Return whether the peer of the connection is a descendant of this process."""
         return not self.setup["guarded"] or is_ours(sock)
 
-    def invite(self):
-        """The front has become hungry: what was left unread is wanted now."""
+    def resume_reading(self):
+        """Read invocations again: the front can take one now."""
         if not self.watching:
             self.watch_engine()
             self.from_engine(READ)
@@ -132,7 +133,7 @@ class Bridge:
     def memory(self):
         return self.bootstrap.memory() if self.bootstrap else 0
 
-    # --- what the loop calls ---
+    # --- called by the loop ---
 
     def watch_engine(self):
         self.watching = True
@@ -141,8 +142,9 @@ class Bridge:
     def from_engine(self, events):
         kind = self.wire.peek()
         if kind == INVOKE:
-            # What nobody has asked for stays unread: if bootstrap ends now, the engine sees that it has not run.
-            if self.front.wants_request():
+            # Unread until a client requests it: if bootstrap exits before, the engine detects that the invocation has
+            # not run.
+            if self.front.can_take_request():
                 self.front.invoke(parse_invocation(self.wire.read()[1], self.setup["timeout"]))
             else:
                 self.watching = False
@@ -152,15 +154,15 @@ class Bridge:
             self.stopping = True
             self.bootstrap.signal(signal.SIGTERM)
         elif kind is not None:
-            raise EngineGone
+            raise EngineClosed
 
     def bootstrap_ended(self, events):
         if self.stopping:
             os._exit(0)
-        self.bootstrap.end_alike()
+        self.bootstrap.exit_like_bootstrap()
 
     def end(self, status):
-        """With everything that bootstrap has started."""
+        """Kill everything that bootstrap has started, and exit."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if self.bootstrap is not None:
             self.bootstrap.signal(signal.SIGKILL)
@@ -176,7 +178,7 @@ def parse_invocation(body, timeout):
 
 
 def environment(setup):
-    """This process's own, which is the function's, with what its layers bring."""
+    """Return this process's environment, which is the function's, with the paths of its layers added."""
     variables = dict(os.environ)
     for layer in setup.get("layers", []):
         for name, folders in (
@@ -184,29 +186,30 @@ def environment(setup):
             ("NODE_PATH", ("nodejs/node_modules", "node_modules")),
         ):
             found = [os.path.join(layer, folder) for folder in folders if os.path.isdir(os.path.join(layer, folder))]
-            known = [variables[name]] if variables.get(name) else []
+            existing = [variables[name]] if variables.get(name) else []
             if found:
-                variables[name] = ":".join(known + found)
+                variables[name] = ":".join(existing + found)
     return variables
 
 
-def note_death(number, frame):
-    raise EngineGone
+def raise_engine_closed(number, frame):
+    raise EngineClosed
 
 
 def main(family, fd):
     wire = Wire(fd)
     bridge = None
     try:
-        # Not killed outright, as what bootstrap has started would live on. And the socket is not always watched.
-        signal.signal(signal.SIGTERM, note_death)
-        follow(os.getppid(), signal.SIGTERM)
-        adopt()
+        # SIGTERM instead of SIGKILL, because descendants of bootstrap must be killed, too. The socket alone does not
+        # suffice: it is not always watched.
+        signal.signal(signal.SIGTERM, raise_engine_closed)
+        exit_with_parent(os.getppid(), signal.SIGTERM)
+        become_subreaper()
         kind, body = wire.read()
         if kind == SETUP:
             bridge = Bridge(wire, family, json.loads(body))
             bridge.run()
-    except (EngineGone, ConnectionError):
+    except (EngineClosed, ConnectionError):
         if bridge is not None:
             bridge.end(0)
 

@@ -1,18 +1,18 @@
 "use strict";
-// The context object and the logger that a Node.js function is given.
+// Context object and logger of a Node.js function.
 
 const { format } = require("node:util");
 const { LOGGER } = require("./node_output.cjs");
 
 const LEVELS = { DEBUG: 10, INFO: 20, WARN: 30, WARNING: 30, ERROR: 40, CRITICAL: 50, FATAL: 50 };
 
-/** Lines of the invocation log: UTC time, request id, level, text. */
+/** Logger of the invocation log. Lines have UTC time, request id, level, text. */
 class Logger {
   constructor(output) {
     this.output = output;
     this.level = 0;
     for (const name of ["debug", "info", "warn", "error", "critical"]) {
-      this[name] = this.write.bind(this, name.toUpperCase()); // bound: people pass logger.info on as a function
+      this[name] = this.write.bind(this, name.toUpperCase()); // bound, so that logger.info can be passed as a function
     }
     this.warning = this.warn;
     this.fatal = this.critical;
@@ -35,7 +35,7 @@ class Logger {
   }
 }
 
-/** The documented context object. What has no source here answers with an empty string, never with an exception. */
+/** FunctionGraph's documented context object. Values that have no source here are empty, never an exception. */
 class Context {
   #setup; #logger; #requestId; #alias; #timeout; #began = performance.now(); #state = null; #instanceId;
 
@@ -81,6 +81,6 @@ const EMPTY = [
   "getAccessKey", "getSecretKey", "getSecurityAccessKey", "getSecuritySecretKey", "getSecurityToken", "getToken",
   "getAuthToken", "getWorkflowID", "getWorkflowRunID", "getWorkflowStateID", "getTenantID", "getSessionID",
 ];
-for (const name of EMPTY) Context.prototype[name] = function nothing() { return ""; };
+for (const name of EMPTY) Context.prototype[name] = function empty() { return ""; };
 
 module.exports = { Context, Logger };

@@ -1,5 +1,5 @@
 "use strict";
-// What goes wrong in user code, as the documented codes, messages and error bodies.
+// Failures of user code and the answers that report them, with FunctionGraph's codes, messages and error bodies.
 
 const OK = 0, ENTRY = 4001, USER = 4002, TOO_LARGE = 4004, BAD_RESULT = 4007, INIT_RAISED = 4009;
 const NO_MEMORY = 4205, DISK_FULL = 4207;
@@ -12,7 +12,7 @@ const PREFIX = {
   [DISK_FULL]: "function disk usage exceeded, error: ",
 };
 const LONGEST_MESSAGE = 4096, LONGEST_LINE = 2000, MOST_FRAMES = 50;
-/** Errors of the system and of V8 that have a code of their own. */
+/** Codes of errors of the system and of V8 that are reported separately. */
 const BY_ERROR_CODE = new Map([
   ["ENOSPC", DISK_FULL],
   ["EDQUOT", DISK_FULL],
@@ -20,9 +20,9 @@ const BY_ERROR_CODE = new Map([
   ["ERR_MEMORY_ALLOCATION_FAILED", NO_MEMORY],
   ["ERR_WORKER_OUT_OF_MEMORY", NO_MEMORY],
 ]);
-const OURS = [`${__dirname}/node_`, "(node:", "at node:"]; // in a line of a stack: the worker's files, Node's own
+const OURS = [`${__dirname}/node_`, "(node:", "at node:"]; // marks in stack lines of the worker's files and of Node.js
 
-/** An answer with a code; `result` is the error as JSON text. */
+/** Answer with an error code; `result` is the error as JSON text. */
 class Failure {
   constructor(code, text, result = errorBody(text, "FunctionError", [])) {
     this.code = code;
@@ -31,19 +31,20 @@ class Failure {
   }
 }
 
-/** What user code threw, as an answer. It may be anything at all, and reading it may throw once more. */
+/** Return the answer for a thrown value, which may be of any type; reading it may throw again. */
 function failure(code, error, kind = undefined) {
   if (error instanceof Failure) return error;
   try {
     const { line, name, message, frames } = describe(error);
-    const own = BY_ERROR_CODE.get(error?.code) ?? (line === "RangeError: Array buffer allocation failed" ? NO_MEMORY : code);
+    const noBuffer = line === "RangeError: Array buffer allocation failed";
+    const own = BY_ERROR_CODE.get(error?.code) ?? (noBuffer ? NO_MEMORY : code);
     return new Failure(own, PREFIX[own] + line, errorBody(kind === undefined ? message : line, kind ?? name, frames));
   } catch {
     return new Failure(code, `${PREFIX[code]}an error that cannot be described was thrown`);
   }
 }
 
-/** A handler that cannot be used as it is set. */
+/** Return the answer for a handler that cannot be used as configured. */
 function configError(text) {
   return new Failure(ENTRY, PREFIX[ENTRY] + text, errorBody(text, "FunctionConfigError", []));
 }
@@ -62,12 +63,12 @@ function describe(error) {
   return { line: message ? `${name}: ${message}` : name, name, message, frames: userFrames(error.stack) };
 }
 
-/** The lines of a stack that lie in user code; where a file could not be compiled, also the place. */
+/** Return the stack lines in user code, preceded by the position if a file could not be compiled. */
 function userFrames(stack) {
   const lines = typeof stack === "string" ? stack.split("\n") : [];
-  const place = /^(file:\/\/)?\/.*:\d+$/.test(lines[0]) ? [lines[0]] : [];
+  const position = /^(file:\/\/)?\/.*:\d+$/.test(lines[0]) ? [lines[0]] : [];
   const frames = lines.filter((line) => /^\s+at /.test(line)).map((line) => line.trim());
-  return place
+  return position
     .concat(frames)
     .filter((line) => !OURS.some((mark) => line.includes(mark)))
     .map((line) => line.slice(0, LONGEST_LINE))

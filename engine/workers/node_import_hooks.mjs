@@ -1,4 +1,4 @@
-// How `import` finds packages of dependencies: as if the importing file lay in one of them.
+// Lets `import` find packages of dependencies, as if the importing file were in one of them.
 
 let parents = [];
 
@@ -15,9 +15,9 @@ export async function resolve(specifier, context, next) {
       try {
         return await next(specifier, { ...context, parentURL });
       } catch {
-        // not in this one
+        // not in this dependency
       }
     }
-    throw error; // which names the file that asked for it
+    throw error; // names the importing file
   }
 }

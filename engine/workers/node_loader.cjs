@@ -1,5 +1,5 @@
 "use strict";
-// Finding the function that `folder/file.name` means, in CommonJS and in ECMAScript modules.
+// Lookup of the function named by `folder/file.name`, in CommonJS and ECMAScript modules.
 
 const { readFileSync, statSync } = require("node:fs");
 const Module = require("node:module");
@@ -10,7 +10,7 @@ const { ENTRY, configError, failure, loadError } = require("./node_failures.cjs"
 const EXTENSIONS = [".js", ".cjs", ".mjs"];
 
 class Loader {
-  /** `layers` are folders of dependencies, which are searched in this order after what lies beside the code. */
+  /** `layers` are folders of dependencies, searched in this order after the folders of the code. */
   constructor(root, layers) {
     this.root = root;
     this.layers = layers;
@@ -18,12 +18,12 @@ class Loader {
     if (layers.length > 0) addToRequire(layers);
   }
 
-  /** The exported function. Throws Failure. */
+  /** Return the exported function. Throws Failure. */
   async load(entry) {
     const dot = entry.lastIndexOf(".");
     const path = entry.slice(0, Math.max(dot, 0)).replace(/^\/+/, "");
     const name = entry.slice(dot + 1);
-    if (!path || !name) throw configError(`'${entry}' is no handler, write file.function`);
+    if (!path || !name) throw configError(`'${entry}' is not a handler; write file.function`);
     const file = EXTENSIONS.map((extension) => join(this.root, path + extension)).find(isFile);
     if (file === undefined) throw loadError(`there is no file ${path}.js, .cjs or .mjs for the handler '${entry}'`);
     const exported = await this.evaluate(file);
@@ -50,7 +50,7 @@ function isFile(path) {
   return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
 }
 
-/** As Node.js decides it: by the extension, else by the nearest package.json. */
+/** Return whether the file is an ECMAScript module: by its extension, else by the nearest package.json. */
 function isModule(file, root) {
   if (!file.endsWith(".js")) return file.endsWith(".mjs");
   for (let folder = dirname(file); ; folder = dirname(folder)) {
@@ -59,22 +59,24 @@ function isModule(file, root) {
       try {
         return JSON.parse(readFileSync(description, "utf8")).type === "module";
       } catch {
-        return false; // Node.js will say what is wrong with it
+        return false; // Node.js reports the error
       }
     }
     if (folder === root || folder === dirname(folder)) return false;
   }
 }
 
-/** A dependency's archive holds node_modules, or nodejs/node_modules, or is one itself. */
+/** Add layers to `require`. A layer contains node_modules or nodejs/node_modules, or is such a folder itself. */
 function addToRequire(layers) {
-  const folders = layers.flatMap((layer) => [join(layer, "node_modules"), join(layer, "nodejs", "node_modules"), layer]);
-  const known = process.env.NODE_PATH;
-  process.env.NODE_PATH = [...folders, ...(known ? [known] : [])].join(delimiter); // for programs that it starts, too
-  Module._initPaths(); // Node.js itself reads the variable at its start only
+  const within = (layer) => [join(layer, "node_modules"), join(layer, "nodejs", "node_modules"), layer];
+  const folders = layers.flatMap(within);
+  const existing = process.env.NODE_PATH;
+  // Also for programs that the function starts.
+  process.env.NODE_PATH = [...folders, ...(existing ? [existing] : [])].join(delimiter);
+  Module._initPaths(); // Node.js reads the variable only at its start
 }
 
-/** `import` knows no NODE_PATH. This costs a thread of Node.js's own, and is there from 18.19 and 20.6 on. */
+/** Add layers to `import`, which ignores NODE_PATH. Needs a thread of Node.js, and Node.js 18.19 or 20.6. */
 function addToImport(layers) {
   const parents = layers.flatMap((layer) => [join(layer, "x"), join(layer, "nodejs", "x")]);
   const data = parents.map((path) => pathToFileURL(path).href);

@@ -1,5 +1,5 @@
 "use strict";
-// What user code prints, line by line to the engine, each line with the request that printed it.
+// Output of user code, sent to the engine line by line, each line with the request that printed it.
 
 const { AsyncLocalStorage } = require("node:async_hooks");
 const { Writable } = require("node:stream");
@@ -9,13 +9,13 @@ const STDOUT = 1, STDERR = 2, LOGGER = 3;
 const LONGEST = 1 << 16; // bytes of a frame's text
 const current = new AsyncLocalStorage();
 
-/** Who prints: a request while it runs, else the instance itself. */
+/** Origin of output: a running request, or the instance itself. */
 class Printer {
   constructor(ticket, requestId) {
     this.ticket = ticket;
     this.requestId = requestId;
     this.ended = false;
-    this.unfinished = ["", "", ""]; // by stream, what has no end of line yet
+    this.unfinished = ["", "", ""]; // by stream: text without an end of line yet
   }
 }
 
@@ -25,7 +25,7 @@ class Output {
     this.instance = new Printer(0, "");
   }
 
-  /** What a request started may go on to print after its answer: that belongs to the instance. */
+  /** Return the origin of the current output. Output after a request's answer belongs to the instance. */
   printer() {
     const printer = current.getStore();
     return printer === undefined || printer.ended ? this.instance : printer;
@@ -43,7 +43,7 @@ class Output {
     if (printer.unfinished[stream].length > LONGEST) this.flush(printer, stream);
   }
 
-  /** One line, whole as it is. */
+  /** Send one complete line. */
   record(stream, line) {
     this.send(this.printer(), stream, `${line}\n`);
   }
@@ -72,7 +72,7 @@ class Output {
     for (const piece of pieces(text)) this.wire.log(printer.ticket, stream, piece);
   }
 
-  /** From now on the streams of this process, and with them the console, come here. */
+  /** Replace the streams of this process, and with them the console's, by this output. */
   capture() {
     for (const [name, stream] of [["stdout", STDOUT], ["stderr", STDERR]]) {
       const printed = new Printed(this, stream);
@@ -81,7 +81,7 @@ class Output {
   }
 }
 
-/** Split where lines end, or where a line is too long, but never inside a character. */
+/** Split text at ends of lines, or inside a line that is too long, but never inside a character. */
 function* pieces(text) {
   const most = Math.floor(LONGEST / 3); // a UTF-16 unit takes at most 3 bytes
   let at = 0;
@@ -97,11 +97,11 @@ function* pieces(text) {
   }
 }
 
-/** A `process.stdout` that cannot be closed: the next request needs it, too. */
+/** `process.stdout` that cannot be closed, because the next request needs it. */
 class Printed extends Writable {
   constructor(output, stream) {
     super({ decodeStrings: false });
-    this.fd = stream; // child processes that are given this stream write to the descriptor
+    this.fd = stream; // child processes that get this stream write to the descriptor
     this.output = output;
     this.stream = stream;
     this.decoder = new StringDecoder();
@@ -114,7 +114,9 @@ class Printed extends Writable {
   }
 
   end(chunk, encoding, done) {
-    if (typeof chunk !== "function" && chunk != null) this.write(chunk, typeof encoding === "string" ? encoding : undefined);
+    if (typeof chunk !== "function" && chunk != null) {
+      this.write(chunk, typeof encoding === "string" ? encoding : undefined);
+    }
     const last = [chunk, encoding, done].find((one) => typeof one === "function");
     if (last !== undefined) process.nextTick(last);
     return this;

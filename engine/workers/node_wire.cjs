@@ -1,7 +1,7 @@
 "use strict";
-// The engine's socket, seen from a Node.js instance. The frames are described in engine/frames.py.
+// Socket to the engine. engine/runtimes/protocol.py describes the frames.
 
-// Taken before user code can replace them: libraries patch fs, test helpers patch Date.
+// Captured before user code can replace them: libraries patch fs, test helpers patch Date.
 const { closeSync, openSync, readSync, writeSync } = require("node:fs");
 const { Socket } = require("node:net");
 const { now } = Date;
@@ -9,7 +9,7 @@ const { resourceUsage } = process;
 
 const READY = 1, DONE = 2, LOG = 3;
 const ANSWER_HEAD = 19, LOG_HEAD = 18;
-const NAP = new Int32Array(new SharedArrayBuffer(4));
+const SLEEPER = new Int32Array(new SharedArrayBuffer(4));
 
 class Wire {
   constructor(fd) {
@@ -19,19 +19,19 @@ class Wire {
     this.have = 0;
   }
 
-  /** Calls `receive(kind, body)` for each frame, and `gone()` when the engine has closed the socket. */
-  listen(receive, gone) {
+  /** Call `receive(kind, body)` for each frame, and `closed()` when the engine has closed the socket. */
+  listen(receive, closed) {
     const socket = new Socket({ fd: this.fd, readable: true, writable: false });
     socket.on("data", (data) => this.feed(data, receive));
-    socket.on("end", gone);
-    socket.on("error", gone);
+    socket.on("end", closed);
+    socket.on("error", closed);
   }
 
   feed(data, receive) {
     if (this.have > 0) {
       this.pieces.push(data);
       this.have += data.length;
-      // One copy when the frame is whole, not one for each piece.
+      // Copied once when the frame is complete, not once per piece.
       if (this.pieces[0].length >= 4 && this.have < this.pieces[0].readUInt32BE(0) + 4) return;
       data = Buffer.concat(this.pieces, this.have);
       this.pieces = [];
@@ -76,29 +76,29 @@ class Wire {
     this.write(frame);
   }
 
-  /** All of it, before this returns: a line must be out before the code behind it crashes or runs for ever. */
+  /** Write the whole frame before returning: a line must be sent before later code crashes or runs forever. */
   write(frame) {
     let sent = 0;
     while (sent < frame.length) {
       try {
         sent += writeSync(this.fd, frame, sent);
       } catch (error) {
-        if (error.code !== "EAGAIN") process.kill(process.pid, "SIGKILL"); // the engine is gone
-        Atomics.wait(NAP, 0, 0, 0.2); // it reads without end; Node.js offers nothing to wait for it by
+        if (error.code !== "EAGAIN") process.kill(process.pid, "SIGKILL"); // the engine has closed the socket
+        Atomics.wait(SLEEPER, 0, 0, 0.2); // the engine reads continuously; Node.js has no synchronous wait for a socket
       }
     }
   }
 }
 
 /**
- * The peak of resident memory in KiB. The system's figure alone would do, but a child made by vfork and exec inherits
- * there the peak of the engine; so /proc is asked, only when a megabyte of pages has been faulted in since.
+ * Peak of resident memory in KiB. The system's figure alone does not suffice: a child made by vfork and exec inherits
+ * the engine's peak there. In that case /proc is read, but only after page faults for another megabyte.
  */
 class Memory {
   constructor() {
     this.inherited = resourceUsage().maxRSS;
     this.faults = -Infinity;
-    this.known = 0;
+    this.cached = 0;
     this.buffer = Buffer.alloc(4096);
   }
 
@@ -106,10 +106,10 @@ class Memory {
     const { maxRSS, minorPageFault } = resourceUsage();
     if (maxRSS > this.inherited) return maxRSS;
     if (minorPageFault - this.faults >= 256) {
-      this.known = this.highWater() || maxRSS;
+      this.cached = this.highWater() || maxRSS;
       this.faults = minorPageFault;
     }
-    return this.known;
+    return this.cached;
   }
 
   highWater() {

@@ -1,10 +1,10 @@
 "use strict";
-// An instance of a Node.js function: started by path in a child, it serves requests, several at a time if asked to,
-// until its socket closes.
+// Instance of a Node.js function: serves requests, several at a time if configured, until its socket closes.
 //
-// Run as `node --max-old-space-size=<MB> node_worker.cjs <descriptor>`. Node.js 18 and newer, no packages, nothing of the
-// engine. CommonJS, because that starts some milliseconds sooner, and user code finds a `require.main`.
-// The frames are described in engine/frames.py. It writes nothing to the descriptors of stdout and stderr itself.
+// Run as `node --max-old-space-size=<MB> node_worker.cjs <descriptor>`. Node.js 18 and newer, no packages, no import of
+// the engine. CommonJS, because it starts some milliseconds faster and user code finds a `require.main`.
+// engine/runtimes/protocol.py describes the frames. The worker itself writes nothing to the descriptors of stdout and
+// stderr.
 
 const { inspect } = require("node:util");
 const { Context, Logger } = require("./node_context.cjs");
@@ -23,8 +23,8 @@ class Instance {
     this.output = new Output(wire);
     this.logger = new Logger(this.output);
     this.running = new Set(); // Printers of requests
-    this.stage = ENTRY; // the code of what goes wrong before it is ready; USER from then on
-    this.broken = false; // an error went past all handlers: it serves no longer than it must
+    this.stage = ENTRY; // code of an error before the instance is ready; USER afterwards
+    this.broken = false; // an error was not caught: exit when no request runs
   }
 
   receive(kind, body) {
@@ -59,7 +59,7 @@ class Instance {
     this.wire.answer(READY, 0, code, text, result);
   }
 
-  /** An initializer or a pre-stop handler: over when it has returned, or called back if it takes a callback. */
+  /** Run an initializer or pre-stop handler until it has returned, or called back if it takes a callback. */
   call(hook, timeout = undefined) {
     const context = new Context(this.setup, this.logger, "", "", timeout);
     return new Promise((resolve, reject) => {
@@ -80,15 +80,16 @@ class Instance {
 
   run(request, alias, event) {
     try {
-      const { handler } = this; // apart, so that user code's `this` is not this
+      const { handler } = this; // a local, so that `this` is not the instance in user code
       const value = event ? JSON.parse(event) : null;
       const context = new Context(this.setup, this.logger, request.requestId, alias);
       const callsBack = handler.length === 3;
       const result = callsBack
         ? handler(value, context, (error, answer) => this.callback(request, error, answer))
         : handler(value, context);
-      if (isThenable(result)) result.then((answer) => this.succeed(request, answer), (error) => this.fail(request, error));
-      else if (!callsBack) this.succeed(request, result);
+      if (isThenable(result)) {
+        result.then((answer) => this.succeed(request, answer), (error) => this.fail(request, error));
+      } else if (!callsBack) this.succeed(request, result);
     } catch (error) {
       this.fail(request, error);
     }
@@ -118,12 +119,12 @@ class Instance {
     this.output.end(request);
     this.running.delete(request);
     this.wire.answer(DONE, request.ticket, code, text, result);
-    if (this.broken && this.running.size === 0) leave();
+    if (this.broken && this.running.size === 0) killSelf();
   }
 
-  /** Nobody caught it. Node.js would end here; who else is served meanwhile shall not suffer for it. */
+  /** Handle an uncaught error. Node.js would exit here, but other running requests are served to their end. */
   crash(error) {
-    const request = this.culprit();
+    const request = this.responsibleRequest();
     this.broken = true;
     if (this.stage !== USER) {
       const { code, text, result } = failure(this.stage, error);
@@ -132,14 +133,14 @@ class Instance {
       this.fail(request, error);
     } else {
       this.output.print(STDERR, `Uncaught ${inspect(error)}\n`);
-      if (this.running.size === 0) leave();
+      if (this.running.size === 0) killSelf();
     }
   }
 
-  /** User code called process.exit. */
+  /** Handle a call of process.exit by user code. */
   exit(status) {
-    const problem = new Error(`process.exit(${status}) was called`); // its stack tells where
-    const request = this.culprit();
+    const problem = new Error(`process.exit(${status}) was called`); // its stack contains the caller
+    const request = this.responsibleRequest();
     if (this.stage !== USER) {
       const { code, text, result } = failure(this.stage, problem);
       this.ready(code, text, result);
@@ -148,14 +149,14 @@ class Instance {
     }
   }
 
-  /** The request that runs this code, as far as Node.js knows; or else the only one there is. */
-  culprit() {
-    const known = current.getStore();
-    if (known !== undefined) return known.ended ? undefined : known;
+  /** Return the request that runs this code, if Node.js can identify it, else the only running one. */
+  responsibleRequest() {
+    const printer = current.getStore();
+    if (printer !== undefined) return printer.ended ? undefined : printer;
     return this.running.size === 1 ? this.running.values().next().value : undefined;
   }
 
-  /** The last thing it is asked to do. */
+  /** Run the pre-stop handler and exit. */
   async stop() {
     try {
       if (this.setup.pre_stop) await this.call(await this.loader.load(this.setup.pre_stop));
@@ -167,7 +168,7 @@ class Instance {
   }
 }
 
-/** As documented (spec triggers_runtime 4.3): how many it declares tells whether it calls back. */
+/** Check the number of declared parameters, which decides whether the handler calls back (FunctionGraph's rule). */
 function checkParameters(handler, entry) {
   const { length } = handler;
   if (length === 2 || length === 3) return;
@@ -175,7 +176,7 @@ function checkParameters(handler, entry) {
   throw configError(`the handler '${entry}' declares ${length} parameter${length === 1 ? "" : "s"}, ${must}`);
 }
 
-/** What a handler returned, as text. Throws Failure. */
+/** Return a handler's result as text. Throws Failure. */
 function encode(value, limit) {
   if (value == null) return "";
   const text = typeof value === "string" ? value : JSON.stringify(value);
@@ -191,8 +192,8 @@ function isThenable(value) {
   return value != null && typeof value.then === "function";
 }
 
-/** At once: nothing of user code may hold an instance that has been dismissed. */
-function leave() {
+/** Exit at once: user code must not delay the exit. */
+function killSelf() {
   process.kill(process.pid, "SIGKILL");
 }
 
@@ -200,9 +201,9 @@ function main() {
   const instance = new Instance(new Wire(Number(process.argv[2])));
   process.on("exit", (status) => instance.exit(status));
   process.on("uncaughtException", (error) => {
-    if (process.listenerCount("uncaughtException") === 1) instance.crash(error); // else user code sees to it
+    if (process.listenerCount("uncaughtException") === 1) instance.crash(error); // otherwise user code handles it
   });
-  instance.wire.listen((kind, body) => instance.receive(kind, body), leave);
+  instance.wire.listen((kind, body) => instance.receive(kind, body), killSelf);
 }
 
 main();

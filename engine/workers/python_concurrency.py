@@ -1,7 +1,7 @@
-"""An instance that serves several requests at a time: async handlers share one loop in the main thread, plain ones
-have a thread each. A line belongs to the request on whose behalf it is written, wherever that runs.
+"""Instance that serves several requests at a time.
 
-Standard library only, Python 3.9 syntax. Only loaded where it is needed.
+Async handlers share one loop in the main thread; plain handlers run in a thread each. A log line belongs to the
+request for which the code that wrote it runs. Loaded only if needed. Standard library only, Python 3.9 syntax.
 """
 
 import contextvars
@@ -17,7 +17,7 @@ COROUTINE = 0x80  # of a code object, as in inspect.CO_COROUTINE
 
 
 class SharedWire(Wire):
-    """Knows its requests by the context in which a line is written."""
+    """Wire that finds the request of a line by the context in which it is written."""
 
     def __init__(self, fd):
         Wire.__init__(self, fd)
@@ -37,7 +37,7 @@ class SharedWire(Wire):
 
 
 class SharedCaller(Caller):
-    """For plain handlers, each in a thread: what they give to await runs on one loop, in a thread of its own."""
+    """Caller for plain handlers in threads. Awaitable results run on one loop in a separate thread."""
 
     def __init__(self, loop):
         Caller.__init__(self)
@@ -48,14 +48,14 @@ class SharedCaller(Caller):
 
         with self.starting:
             if not self.running:
-                run = contextvars.Context().run  # in the context of no request
+                run = contextvars.Context().run  # in a context without a request
                 threading.Thread(target=run, args=(run_on, self.open_loop()), name="loop", daemon=True).start()
                 self.running = True
         return asyncio.run_coroutine_threadsafe(completed(awaitable), self.loop).result()
 
 
 def run_on(loop):
-    """Whatever user code does on it: others wait for theirs."""
+    """Run the loop whatever user code raises on it, because other requests wait for their results."""
     while not loop.is_closed():
         try:
             loop.run_forever()
@@ -63,37 +63,37 @@ def run_on(loop):
             warn("between requests", error)
 
 
-def serve(wire, instance, places):
+def serve(wire, instance, concurrency):
     inherit_requests()
     if is_async(instance.handler):
         serve_loop(wire, instance)
     else:
-        serve_threads(wire, instance, places)
+        serve_threads(wire, instance, concurrency)
 
 
 # --- plain handlers ---
 
 
-def serve_threads(wire, instance, places):
+def serve_threads(wire, instance, concurrency):
     instance.call = SharedCaller(instance.call.loop)
-    threads = ThreadPoolExecutor(places, "request")
+    threads = ThreadPoolExecutor(concurrency, "request")
     serving = True
     while serving:
         try:
             kind, body = wire.read()
             if kind == INVOKE:
                 threads.submit(answer, wire, instance, Request(body))
-                wire.taken()
+                wire.consume()
             else:
                 serving = False
-        except BaseException as error:  # of a signal handler that user code has left behind
+        except BaseException as error:  # raised by a signal handler of user code
             warn("between requests", error)
     if kind == STOP:
         instance.stop()
 
 
 def answer(wire, instance, request):
-    """In a thread and in a context of the request's own."""
+    """Serve one request. Runs in a thread and a context of the request."""
     wire.begin(request)
     request.run(instance)
     request.finish(wire)
@@ -115,7 +115,7 @@ def serve_loop(wire, instance):
                 ended.set_result(kind)
                 return
             task = loop.create_task(answer_async(wire, instance, Request(body)))
-            wire.taken()
+            wire.consume()
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             if not wire.has_frame():
@@ -125,14 +125,14 @@ def serve_loop(wire, instance):
     while not ended.done():
         try:
             loop.run_until_complete(ended)
-        except BaseException as error:  # likewise, or sys.exit in a task that user code started
+        except BaseException as error:  # raised by a signal handler, or sys.exit in a task of user code
             warn("between requests", error)
     if ended.result() == STOP:
         instance.stop()
 
 
 async def answer_async(wire, instance, request):
-    """In a task, whose context is the request's own."""
+    """Serve one request. Runs in a task, whose context is the request's."""
     wire.begin(request)
     try:
         request.answer = OK, "", await instance.invoke_async(request)
@@ -142,7 +142,8 @@ async def answer_async(wire, instance, request):
 
 
 def is_async(handler):
-    """Whether calling it gives a coroutine. By its code: the module inspect is a large one."""
+    """Return whether calling the handler returns a coroutine. Checks the code flags, because importing inspect is slow.
+    """
     while hasattr(handler, "func"):  # functools.partial
         handler = handler.func
     for function in (handler, type(handler).__call__):
@@ -153,7 +154,7 @@ def is_async(handler):
 
 
 def inherit_requests():
-    """What a request starts in other threads is its own, too."""
+    """Pass the request's context to threads that it starts and to tasks that it submits to thread pools."""
     start, submit = threading.Thread.start, ThreadPoolExecutor.submit
 
     def start_in_context(thread):

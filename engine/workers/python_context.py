@@ -1,4 +1,4 @@
-"""The context object and the logger that a Python function is given. Standard library only, Python 3.9 syntax."""
+"""Context object and logger of a Python function. Standard library only, Python 3.9 syntax."""
 
 import time
 
@@ -9,16 +9,16 @@ NAMES = {10: "DEBUG", 20: "INFO", 30: "WARN", 40: "ERROR", 50: "CRITICAL"}
 
 
 class Logger:
-    """Lines of the invocation log: UTC time, request id, level, text (spec triggers_runtime 4.1).
+    """Logger of the invocation log. Lines have UTC time, request id, level, text, as on FunctionGraph.
 
-    One for the life of an instance: a line has the id of the request that runs, whenever the logger was asked for.
+    The logger serves all requests of an instance: each line has the id of the request that runs.
     """
 
     def __init__(self, wire):
         self.wire, self.level = wire, 0
 
     def setLevel(self, level):
-        """A number, or a name of any case; an unknown one lets all through."""
+        """Set the level: a number, or a name in any case. An unknown name enables all levels."""
         self.level = level if isinstance(level, int) else LEVELS.get(str(level).upper(), 0)
 
     def log(self, level, msg="", *args):
@@ -31,7 +31,7 @@ class Logger:
             return
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + ".%03dZ" % (now % 1 * 1000)
-        line = "%s %s %s %s\n" % (stamp, self.wire.current().id, name, written(msg, args))
+        line = "%s %s %s %s\n" % (stamp, self.wire.current().id, name, format_message(msg, args))
         self.wire.log(LOGGER, line.encode("utf-8", "backslashreplace"))
 
     def debug(self, msg="", *args):
@@ -54,21 +54,21 @@ class Logger:
     def exception(self, msg="", *args):
         import traceback
 
-        self.log("ERROR", "%s", written(msg, args) + "\n" + traceback.format_exc().rstrip())
+        self.log("ERROR", "%s", format_message(msg, args) + "\n" + traceback.format_exc().rstrip())
 
     set_level = setLevel
 
 
-def written(msg, args):
-    """A log must not raise: what does not fit its pattern stands behind it."""
+def format_message(msg, args):
+    """Return the formatted message. Never raises: arguments that do not fit the pattern are appended to it."""
     try:
         return str(msg) % args if args else str(msg)
     except Exception:
         return " ".join([str(msg)] + [str(arg) for arg in args])
 
 
-class Figure(int):
-    """A number that may also be put together with text: the platform gives it as either (spec triggers_runtime 4.1)."""
+class Number(int):
+    """Number that can also be concatenated with text, because FunctionGraph documents both uses."""
 
     def __add__(self, other):
         return str(self) + other if isinstance(other, str) else int(self) + other
@@ -86,7 +86,7 @@ class Figure(int):
 
 
 class Context:
-    """The documented context object. What has no source here answers with an empty string, never with an exception."""
+    """FunctionGraph's documented context object. Values that have no source here are empty, never an exception."""
 
     def __init__(self, setup, logger, request_id, alias, timeout=None):
         self._setup, self._logger, self._request_id, self._alias = setup, logger, request_id, alias
@@ -129,13 +129,13 @@ class Context:
         return self._setup["timeout"]
 
     def getMemorySize(self):
-        return Figure(self._setup["memory"])
+        return Number(self._setup["memory"])
 
     def getCPUNumber(self):
-        return Figure(self._setup["cpu"])
+        return Number(self._setup["cpu"])
 
     def getUserData(self, key=None, default=None):
-        """The value of a variable; without a key all of them."""
+        """Return the value of a variable; without a key a copy of all."""
         data = self._setup["user_data"]
         return dict(data) if key is None else data.get(key, default)
 
@@ -150,7 +150,7 @@ class Context:
     def setInstanceID(self, instance_id):
         self._instance_id = instance_id
 
-    # --- what there is none of here ---
+    # --- not available here ---
 
     def getInvokeProperty(self, *unused):
         return ""
@@ -158,16 +158,16 @@ class Context:
     def getStream(self, *unused):
         return None
 
-    def _nothing(self, *unused):
+    def _empty(self, *unused):
         return ""
 
-    getAccessKey = getSecretKey = getSecurityAccessKey = getSecuritySecretKey = getSecurityToken = _nothing
-    getToken = getAuthToken = getWorkflowID = getWorkflowRunID = getWorkflowStateID = _nothing
-    getTenantID = getSessionID = _nothing
+    getAccessKey = getSecretKey = getSecurityAccessKey = getSecuritySecretKey = getSecurityToken = _empty
+    getToken = getAuthToken = getWorkflowID = getWorkflowRunID = getWorkflowStateID = _empty
+    getTenantID = getSessionID = _empty
 
-    # --- other names of the same ---
+    # --- aliases ---
 
     getTraceID = getInvokeID = get_trace_id = get_invoke_id = getRequestID
     get_state, set_state, get_instance_id, set_instance_id = getState, setState, getInstanceID, setInstanceID
     get_invoke_property, get_stream = getInvokeProperty, getStream
-    get_session_id = get_tenant_id = _nothing
+    get_session_id = get_tenant_id = _empty

@@ -1,4 +1,4 @@
-"""What can go wrong in user code, as the answer that tells of it (spec triggers_runtime 4.1).
+"""Failures of user code and the answers that report them, with FunctionGraph's codes, messages and error bodies.
 
 Standard library only, Python 3.9 syntax.
 """
@@ -18,13 +18,13 @@ PREFIX = {
     DISK_FULL: "function disk usage exceeded, error: ",
 }
 LONGEST_MESSAGE, LONGEST_LINE, FRAMES = 4096, 2000, 50
-OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+WORKERS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 LIBRARY = os.path.dirname(os.__file__) + os.sep
 INSTALLED = tuple(LIBRARY + name + os.sep for name in ("site-packages", "dist-packages"))
 
 
 class Failure(Exception):
-    """An answer with a code; ``result`` is the error as JSON text."""
+    """Answer with an error code; ``result`` is the error as JSON text."""
 
     def __init__(self, code, text, result=None):
         Exception.__init__(self, text)
@@ -33,7 +33,7 @@ class Failure(Exception):
 
 
 def failure(code, error):
-    """What went wrong in user code, as an answer."""
+    """Return the answer for an exception of user code."""
     if isinstance(error, Failure):
         return error
     if isinstance(error, MemoryError):
@@ -49,30 +49,30 @@ def failure(code, error):
 
 
 def describe(error):
-    """An exception as one line, and as the documented error body."""
+    """Return an exception as one line, and as the documented error body."""
     kind = type(error).__name__
     try:
         text = str(error)
     except Exception:
         text = ""
-    return "%s: %s" % (kind, text) if text else kind, error_body(text, kind, users_frames(error.__traceback__))
+    return "%s: %s" % (kind, text) if text else kind, error_body(text, kind, user_frames(error.__traceback__))
 
 
-def users_frames(trace):
-    """From the first frame of the user's on: what of the library led there is the way by which it was called."""
+def user_frames(trace):
+    """Return the frames from the first one in user code on; library frames before it only show how it was called."""
     import traceback
 
     lines, reached = [], False
     for frame, line in zip(traceback.extract_tb(trace), traceback.format_tb(trace)):
         file = frame.filename
         reached = reached or not is_library(file)
-        if reached and not file.startswith((OURS, "<frozen importlib")):
+        if reached and not file.startswith((WORKERS, "<frozen importlib")):
             lines.append(line.rstrip("\n")[:LONGEST_LINE])
     return lines[-FRAMES:]
 
 
 def is_library(file):
-    return file.startswith((OURS, LIBRARY, "<frozen")) and not file.startswith(INSTALLED)
+    return file.startswith((WORKERS, LIBRARY, "<frozen")) and not file.startswith(INSTALLED)
 
 
 def error_body(message, kind, trace):
@@ -81,8 +81,8 @@ def error_body(message, kind, trace):
 
 
 def warn(what, error):
-    """In the log, where no request is there to be told."""
+    """Write an error to the log, if no request can report it."""
     try:
         sys.stderr.write("%s: %s\n" % (what, describe(error)[0]))
     except BaseException:
-        pass  # user code has closed it
+        pass  # closed by user code

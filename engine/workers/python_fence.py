@@ -1,7 +1,7 @@
-"""Namespaces for an instance that is forked: process ids, mounts, temporary folder, network of its own.
+"""Namespaces of a forked instance: process ids, mounts with a temporary folder, and network.
 
-A fence is {"tmp": MB or null, "network": bool, "user": id or null}. Without ``tmp`` only the network is the instance's own.
-It is put up by a template that may do so, and the instance keeps no right to take it down.
+A fence is {"tmp": MB or null, "network": bool, "user": id or null}. Without ``tmp`` only the network is separate;
+with ``tmp`` the fence is whole. A template with the needed capabilities creates it, and the instance drops them.
 Standard library only, Python 3.9 syntax.
 """
 
@@ -28,12 +28,12 @@ def call(name, *args):
 
 
 def is_whole(fence):
-    """Whether it needs an init: the first process of a space of process ids, whose end is the end of them all."""
+    """Return whether the fence has a pid namespace, and so needs an init: its exit ends all processes inside."""
     return fence is not None and fence["tmp"] is not None
 
 
 def fork(fence):
-    """As os.fork; behind a whole fence the child is the first process of a new space of process ids."""
+    """Fork like os.fork; with a whole fence the child is the first process of a new pid namespace."""
     if not is_whole(fence):
         return os.fork()
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -44,58 +44,59 @@ def fork(fence):
         return pid
     finally:
         if pid:
-            call("setns", own, NEW_PIDS)  # else no second space could be made
+            call("setns", own, NEW_PIDS)  # otherwise no second namespace could be created
         os.close(own)
 
 
-def enter(fence, fds, saying):
-    """In the forked process: put up the fence, if any, and go into its control group when the engine lets it.
+def enter(fence, fds, report):
+    """Create the fence, if any, and enter the cgroups when the engine allows it. Call in the forked process.
 
-    Behind a whole fence it forks once more: what returns is the child of an init, which says how that child ended.
+    With a whole fence the process forks once more: the caller continues in the child of an init, which reports its
+    exit.
     """
     if is_whole(fence):
-        raise_mounts(fence)
+        create_mounts(fence)
     if fence is not None and fence["network"]:
-        raise_network()
-    if not go_in(fds[0]):
+        create_network()
+    if not enter_cgroups(fds[0]):
         os._exit(0)
     if is_whole(fence):
-        # No handler, or user code could end its init by that signal; without one it has no effect there.
+        # The init gets no handler: the signal then has no effect on it. With a handler, user code could end its init.
         handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
         first = os.fork()
         if first:
-            become_init(first, fds, saying)
+            become_init(first, fds, report)
         signal.signal(signal.SIGINT, handler)
         drop_rights(fence["user"])
 
 
-def become_init(first, fds, saying):
-    """Reap whatever is left to it, until that child ends, and tell how it did. Never returns."""
+def become_init(first, fds, report):
+    """Reap all children until ``first`` exits, and report its status. Never returns."""
     for fd in {0, 1, 2, *fds}:
         os.close(fd)
     pid = None
     while pid != first:
         pid, status = os.waitpid(-1, 0)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-    os.write(saying, str(code).encode())
+    os.write(report, str(code).encode())
     os._exit(0)
 
 
-def go_in(fd):
-    """Wait for the first byte on its socket, which brings the doors of its groups; False if the engine has closed it.
+def enter_cgroups(fd):
+    """Wait for the first byte on the socket, which carries the descriptors of the cgroups, and enter them.
 
-    A process that moves itself alone need not wait for all others of the machine to stand still, as when another moves
-    it (10 to 20 ms with version 1).
+    Return False if the engine has closed the socket. A process moves itself, because that is fast. If another
+    process moved it, the kernel would first have to pause all processes of the machine (10 to 20 ms with version 1).
     """
     with socket.socket(fileno=os.dup(fd)) as own:
-        data, doors, _, _ = socket.recv_fds(own, 1, 4)
-    for door in doors:
-        os.write(door, b"0")
-        os.close(door)
+        data, cgroup_fds, _, _ = socket.recv_fds(own, 1, 4)
+    for cgroup_fd in cgroup_fds:
+        os.write(cgroup_fd, b"0")
+        os.close(cgroup_fd)
     return bool(data)
 
 
-def raise_mounts(fence):
+def create_mounts(fence):
     call("unshare", NEW_MOUNTS | NEW_IPC)
     call("mount", None, b"/", None, PRIVATE | RECURSIVE, None)
     call("mount", b"proc", b"/proc", b"proc", NO_SUID | NO_DEVICES | NO_EXEC, None)
@@ -103,8 +104,8 @@ def raise_mounts(fence):
         call("mount", b"tmpfs", folder, b"tmpfs", NO_SUID | NO_DEVICES, b"size=%dm,mode=1777" % fence["tmp"])
 
 
-def raise_network():
-    """A network of its own with nothing in it but loopback, which is up."""
+def create_network():
+    """Create a network namespace with only loopback, which is up."""
     user, group = os.geteuid(), os.getegid()
     try:
         call("unshare", NEW_NETWORK)
@@ -124,7 +125,7 @@ def raise_network():
 
 
 def drop_rights(user):
-    """Become that user, if any, and keep no capability, nor a way to one."""
+    """Become that user, if any, drop all capabilities and forbid gaining new ones."""
     call("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     if user is not None and os.getuid() != user:
         os.setgroups([])
@@ -132,37 +133,40 @@ def drop_rights(user):
         os.setresuid(user, user, user)
     call("prctl", AMBIENT, AMBIENT_CLEAR_ALL, 0, 0, 0)
     call("capset", struct.pack("Ii", CAPABILITY_VERSION, 0), bytes(24))
-    call("prctl", DUMPABLE, 1, 0, 0, 0)  # the change of user took /proc/self away
+    call("prctl", DUMPABLE, 1, 0, 0, 0)  # changing the user made /proc/self inaccessible
 
 
-# --- what others see of its environment ---
+# --- environment as other processes see it ---
 
 
 def variable_in_memory(name):
-    """Where the value of a variable lies that this process was started with: /proc/<pid>/environ shows what is there."""
+    """Return the address of a variable's value in the environment that this process was started with.
+
+    /proc/<pid>/environ shows that memory.
+    """
     libc.getenv.restype = ctypes.c_void_p
     return libc.getenv(name.encode())
 
 
 def write_in_memory(address, value):
-    """Over a value of the same length."""
+    """Overwrite a value with one of the same length."""
     text = value.encode()
     if len(text) == len(ctypes.string_at(address)):
         ctypes.memmove(address, text, len(text))
 
 
 def probe(fence):
-    """Whether an instance can have such a fence; what hinders goes to standard error."""
+    """Return whether an instance can have such a fence; write the reason to standard error if not."""
     ours, theirs = socket.socketpair()
     ours.send(b"x")
-    said, saying = os.pipe()
+    report_reader, report = os.pipe()
     pid = fork(fence)
     if pid == 0:
         try:
-            enter(fence, [theirs.fileno()], saying)
+            enter(fence, [theirs.fileno()], report)
             os._exit(0)
         except OSError as error:
             os.write(2, ("%s\n" % error).encode())
         finally:
             os._exit(1)
-    return os.waitpid(pid, 0)[1] == 0 and (not is_whole(fence) or os.read(said, 32) == b"0")
+    return os.waitpid(pid, 0)[1] == 0 and (not is_whole(fence) or os.read(report_reader, 32) == b"0")

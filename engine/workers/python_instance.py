@@ -1,4 +1,4 @@
-"""User code as the runtime sees it: loaded, called, and what it gives turned into an answer.
+"""Handler and initializer of an instance: loading, calls, and conversion of results to answers.
 
 Standard library only, Python 3.9 syntax.
 """
@@ -14,7 +14,7 @@ from python_wire import DONE, ITSELF
 
 
 class Request:
-    """What an INVOKE frame asks for, and the answer to it."""
+    """Request of an INVOKE frame, and its answer."""
 
     def __init__(self, body):
         split = 6 + body[4]
@@ -24,7 +24,7 @@ class Request:
         self.answer = OK, "", b""
 
     def run(self, instance):
-        """Have the answer. Does not raise, unless a signal handler does."""
+        """Compute the answer. Raises nothing, unless a signal handler does."""
         try:
             self.answer = OK, "", instance.invoke(self)
         except Failure as problem:
@@ -39,7 +39,7 @@ class Request:
 
 
 class Caller:
-    """Calls user code; what is awaitable is awaited on one loop, kept for the life of the instance."""
+    """Caller of user code. Awaitable results run on one loop, kept for the instance's lifetime."""
 
     def __init__(self):
         self.loop = None
@@ -63,12 +63,12 @@ class Caller:
 
 
 def early_loop(asyncio):
-    """Before Python 3.10 an Event or a Queue of a module is bound to a loop when it is made: it must be the same."""
+    """Return the current loop. Before Python 3.10 a module's Event or Queue binds to it when it is created."""
     if sys.version_info >= (3, 10):
         return None
     try:
         return asyncio.get_event_loop()
-    except RuntimeError:  # in a thread that has none
+    except RuntimeError:  # no loop in this thread
         return None
 
 
@@ -77,13 +77,15 @@ async def completed(awaitable):
 
 
 class Instance:
+    """Loaded function."""
+
     def __init__(self, setup, wire):
         self.setup, self.wire, self.call = setup, wire, Caller()
         self.logger = Logger(wire)
         self.handler = None
 
     def prepare(self):
-        """Load the handler, then run the initializer. Raises Failure; gives the answer, which is empty."""
+        """Load the handler, then run the initializer. Return the answer, which is empty. Raises Failure."""
         self.handler = load(self.setup["handler"])
         entry = self.setup.get("initializer")
         if not entry:
@@ -97,7 +99,7 @@ class Instance:
         return b""
 
     def invoke(self, request):
-        """The result as bytes. Raises Failure."""
+        """Return the result as bytes. Raises Failure."""
         try:
             result = self.call(self.handler, *self.arguments(request))
         except BaseException as error:
@@ -105,7 +107,7 @@ class Instance:
         return self.encode(result)
 
     async def invoke_async(self, request):
-        """Likewise, of a handler that is a coroutine function, on the loop that runs."""
+        """Return the result of a coroutine function as bytes, on the running loop. Raises Failure."""
         try:
             result = await self.handler(*self.arguments(request))
         except BaseException as error:
@@ -117,7 +119,7 @@ class Instance:
         return json.loads(request.event) if request.event else None, context
 
     def encode(self, value):
-        """As documented: text as it is, nothing for None, all else as JSON. Raises Failure."""
+        """Return text unchanged, None as empty, all else as JSON, as FunctionGraph documents. Raises Failure."""
         try:
             if value is None:
                 return b""
@@ -131,7 +133,7 @@ class Instance:
         return result
 
     def stop(self):
-        """Its last words, which nobody answers; what goes wrong is told in the log."""
+        """Run the pre-stop handler, which has no answer; errors are logged."""
         entry = self.setup.get("pre_stop")
         try:
             if entry:

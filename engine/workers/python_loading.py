@@ -1,18 +1,18 @@
-"""From a handler's name to what is called. Standard library only, Python 3.9 syntax."""
+"""Lookup of a handler by name. Standard library only, Python 3.9 syntax."""
 
 import os
 import sys
 
 from python_failures import ENTRY, PREFIX, Failure, failure
 
-LOADED = {}  # modules by path: not all of them are in sys.modules
+LOADED = {}  # modules by path; some are not in sys.modules
 
 
 def load(entry):
-    """The callable that ``dir/file.function`` names. Raises Failure."""
+    """Return the callable that ``dir/file.function`` names. Raises Failure."""
     path, dot, name = entry.rpartition(".")
     if not (dot and path and name):
-        raise Failure(ENTRY, "%s'%s' is no handler, write file.function" % (PREFIX[ENTRY], entry))
+        raise Failure(ENTRY, "%s'%s' is not a handler; write file.function" % (PREFIX[ENTRY], entry))
     try:
         target = getattr(load_module(path.strip("/"), entry), name, None)
     except BaseException as error:
@@ -28,10 +28,10 @@ def load_module(path, entry):
     if path in LOADED:
         return LOADED[path]
     name = path.replace("/", ".")
-    known = sys.modules.get(name)
+    loaded = sys.modules.get(name)
     file = os.path.join(os.getcwd(), path + ".py")
-    if known is not None and getattr(known, "__file__", None) == file:
-        return known
+    if loaded is not None and getattr(loaded, "__file__", None) == file:
+        return loaded
     if os.path.isfile(file):
         spec = util.spec_from_file_location(name, file)
         module = util.module_from_spec(spec)

@@ -1,7 +1,6 @@
-"""``sys.stdout`` and ``sys.stderr`` of an instance: what is written there goes to the engine with the request that
-wrote it. Standard library only, Python 3.9 syntax.
+"""``sys.stdout`` and ``sys.stderr`` of an instance: output is sent to the engine with the request that wrote it.
 
-The descriptors 1 and 2 stay what they are, pipes, for subprocesses and native code.
+Descriptors 1 and 2 remain pipes, for subprocesses and native code. Standard library only, Python 3.9 syntax.
 """
 
 import io
@@ -11,7 +10,7 @@ from python_wire import STDERR, STDOUT
 
 
 class Stream(io.TextIOBase):
-    """Not a TextIOWrapper: that holds text of all threads in one buffer, and so would mix up their requests."""
+    """Text stream. Not a TextIOWrapper, whose single buffer would mix the text of threads, and so of requests."""
 
     encoding, errors, newlines, line_buffering, write_through, mode = "utf-8", "backslashreplace", None, True, True, "w"
 
@@ -44,11 +43,11 @@ class Stream(io.TextIOBase):
         return self.buffer
 
     def reconfigure(self, **options):
-        """Nothing to be had: it is UTF-8, line by line."""
+        """Ignore all options: the stream is always UTF-8 and line-buffered."""
 
 
 class Bytes(io.BufferedIOBase):
-    """``sys.stdout.buffer``."""
+    """Binary stream, as ``sys.stdout.buffer``."""
 
     def __init__(self, text):
         io.BufferedIOBase.__init__(self)
@@ -74,10 +73,10 @@ def redirect(wire):
 
 
 def flush():
-    """User code may have put streams of its own there, with buffers, which belong to the request that ends."""
+    """Flush streams that user code has installed. Their buffers belong to the request that ends."""
     for stream in (sys.stdout, sys.stderr):
         if type(stream) is not Stream:
             try:
                 stream.flush()
             except Exception:
-                pass  # or closed it
+                pass  # may be closed

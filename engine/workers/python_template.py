@@ -1,34 +1,35 @@
-"""A fork server: it has the Python runtime loaded, and forks an instance in about a millisecond when it is told to.
+"""Fork server: has the Python runtime loaded and forks an instance in about a millisecond on request.
 
-Run as ``python -I python_template.py <descriptor> [full]``; as ``… --probe <fence>`` it exits with 0 if such can be had.
-Standard library only, Python 3.9 syntax, nothing of the engine. One thread, no signal handlers: it never forks anything
-but what it is. The descriptor is a SOCK_SEQPACKET socket; each packet is one JSON object.
+Run as ``python -I python_template.py <descriptor> [full]``. With ``--probe <fence>`` it exits with 0 if such a fence
+is possible. Standard library only, Python 3.9 syntax, no import of the engine. The server has one thread and no
+signal handlers: every fork starts from the same state. The descriptor is a SOCK_SEQPACKET socket; each packet is one
+JSON object.
 
     from the engine   {"id", "argv", "paths", "environment", "fence"} + socket, stdout, stderr   start an instance
-                      {"reap": [id, …]}                              they are known to be dead: free their process ids
-    to the engine     {"ready": true}                                what was asked before is served from now on
-                      {"id", "pid"} + pidfd                          it lives
-                      {"id", "error", "reason"}                      it could not be started: an errno
-                      {"id", "status", "error", "reason", "file"}    it died: its exit status, or minus the signal; and
-                                                                     if it never came to be an instance, what hindered
+                      {"reap": [id, …]}                              these have exited: release their process ids
+    to the engine     {"ready": true}                                requests are served from now on
+                      {"id", "pid"} + pidfd                          started
+                      {"id", "error", "reason"}                      not started: an errno
+                      {"id", "status", "error", "reason", "file"}    exited: status, or minus the signal; with the
+                                                                     error, if it failed before it was an instance
 
 Without ``argv`` the instance is ``python_worker`` in the forked process itself, else that program with the socket's
-number as its last argument; ``paths`` are its working folder and those of its layers. A ``fence`` (python_fence.py) gives
-it namespaces of its own; behind a whole one the process that is reported is its init. The first byte on its own socket
-brings the descriptors by which it enters its control groups: only then does it go on.
+number as its last argument. ``paths`` are its working folder and those of its layers. A ``fence`` (python_fence.py)
+puts it in namespaces. With a whole fence the reported process is the init of the instance. The first byte on the
+instance's own socket carries the descriptors by which it enters its cgroups; it continues only then.
 
-When the engine is gone, so is everything here: the socket's end is the sign. When only the template dies, its
-instances go on (but for those inside a sandbox that dies with it).
+If the engine exits, the socket closes, and all processes here are killed. If only the template exits, its instances
+continue (except inside a sandbox, which is killed with its template).
 """
 
-import ctypes  # noqa: F401  (a worker that is a program of its own has loaded it, too)
+import ctypes  # noqa: F401  (loaded in a worker that is a separate program, too)
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import python_worker  # noqa: E402
 
-COMMON = set(sys.modules)  # what user code finds loaded in any worker
+COMMON = set(sys.modules)  # modules that are loaded in every worker
 
 import errno  # noqa: E402
 import gc  # noqa: E402
@@ -43,41 +44,47 @@ import python_fence  # noqa: E402
 del sys.path[0]
 
 LARGEST = 1 << 20  #: bytes of a packet
-LONGEST_WORDS = 4096  #: bytes that a child says about its end
+REPORT_LIMIT = 4096  #: bytes of a child's report on its end
 INSTANCE = "FUNCTIOND_INSTANCE"
-#: What most functions use. Loaded one by one while there is nothing to do, in this order. What is large and used by few
-#: (asyncio, ssl, http) is not: each fork copies the page tables of all of it, 1.3 ms.
-PRELOADED = ("traceback", "importlib.util", "random", "datetime", "logging", "base64", "uuid", "tempfile", "urllib.parse")
+#: Modules that most functions use, loaded one by one in idle time, in this order. Large modules that few functions
+#: use (asyncio, ssl, http) are not loaded: each fork would copy their page tables, 1.3 ms.
+PRELOADED = (
+    "traceback", "importlib.util", "random", "datetime", "logging", "base64", "uuid", "tempfile", "urllib.parse",
+)
 
 
 class Child:
-    def __init__(self, pid, pidfd, said):
-        self.pid, self.pidfd, self.said, self.closed = pid, pidfd, said, False
+    def __init__(self, pid, pidfd, report_reader):
+        self.pid, self.pidfd, self.report_reader, self.closed = pid, pidfd, report_reader, False
 
     def end(self):
-        """It is a zombie now. Its init knows better than the kernel how the instance ended, itself what hindered it."""
+        """Return the end of a process that is a zombie now.
+
+        A report of its init replaces the kernel's status. A report of itself adds the error that kept it from
+        starting.
+        """
         found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         own = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-        problem, _, status = os.read(self.said, LONGEST_WORDS).decode().rpartition("\n")
+        problem, _, status = os.read(self.report_reader, REPORT_LIMIT).decode().rpartition("\n")
         return {"status": int(status or own), **json.loads(problem or "{}")}
 
     def close(self):
         self.closed = True
-        close(self.pidfd, self.said)
+        close(self.pidfd, self.report_reader)
 
 
 class Template:
     def __init__(self, control, preloaded):
         self.control, self.children = control, {}  # by id
         self.waiting = list(preloaded)
-        self.own = {}  # modules that other workers have not, by the name before the first dot
+        self.own = {}  # modules that other workers have not loaded, by the name before the first dot
         self.note_modules()
-        python_worker.OURS = python_worker.own_modules()
+        python_worker.OWN_MODULES = python_worker.own_modules()
         self.placeholder = python_fence.variable_in_memory(INSTANCE)
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
         self.by_fd = {}
-        self.highest = control.fileno()  # descriptor there ever was
+        self.highest = control.fileno()  # highest descriptor ever used
 
     def run(self):
         self.send({"ready": True})
@@ -88,7 +95,7 @@ class Template:
                 self.preload()
             for fd, _ in events:
                 if fd in self.by_fd:
-                    self.died(fd)
+                    self.on_exit(fd)
                 elif fd == self.control.fileno() and not self.receive():
                     return
 
@@ -96,7 +103,7 @@ class Template:
         name = self.waiting.pop(0)
         try:
             __import__(name)
-        except (ImportError, OSError):  # there may be too few descriptors just now
+        except (ImportError, OSError):  # for example too few free descriptors
             pass
         self.note_modules()
         gc.freeze()
@@ -106,7 +113,7 @@ class Template:
             self.own.setdefault(one.partition(".")[0], set()).add(one)
 
     def receive(self):
-        """False when the engine has gone."""
+        """Handle one packet. Return False when the engine has closed the socket."""
         try:
             data, fds, _, _ = socket.recv_fds(self.control, LARGEST, 3)
         except OSError:
@@ -130,21 +137,21 @@ class Template:
     def start(self, request, fds):
         if len(fds) < 3:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        said, saying = os.pipe()
-        self.highest = max(self.highest, said, saying, *fds)
+        report_reader, report = os.pipe()
+        self.highest = max(self.highest, report_reader, report, *fds)
         try:
             pid = python_fence.fork(request["fence"])
         except OSError:
-            close(said, saying)
+            close(report_reader, report)
             raise
         if pid == 0:
-            close(said)
-            self.become(request, fds, saying)
-        close(saying)
+            close(report_reader)
+            self.run_instance(request, fds, report)
+        close(report)
         try:
-            child = Child(pid, os.pidfd_open(pid), said)
-        except OSError:  # there are too many descriptors
-            close(said)
+            child = Child(pid, os.pidfd_open(pid), report_reader)
+        except OSError:  # no free descriptor
+            close(report_reader)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
@@ -156,17 +163,17 @@ class Template:
 
     def reap(self, number):
         child = self.children[number]
-        if not child.closed:  # the engine was faster to see that it is dead
-            self.died(child.pidfd)
+        if not child.closed:  # the engine noticed the exit first
+            self.on_exit(child.pidfd)
         del self.children[number]
         os.waitpid(child.pid, 0)
 
-    def died(self, fd):
+    def on_exit(self, fd):
         number = self.by_fd.pop(fd)
         child = self.children[number]
         self.poll.unregister(fd)
         end = child.end()
-        sweep(child.pid)
+        kill_group(child.pid)
         child.close()
         self.send({"id": number, **end})
 
@@ -174,35 +181,35 @@ class Template:
         try:
             socket.send_fds(self.control, [json.dumps(message).encode()], fds)
         except OSError:
-            pass  # the engine has gone: the next read says so, too
+            pass  # the engine has closed the socket; the next read reports it, too
 
     def close(self):
         for child in self.children.values():
-            sweep(child.pid)
+            kill_group(child.pid)
 
     # --- in the new process ---
 
-    def become(self, request, fds, saying):
-        """Never returns."""
+    def run_instance(self, request, fds, report):
+        """Become the instance. Call in the forked process. Never returns."""
         try:
             self.control.detach()
-            close_others({*fds, saying}, self.highest)
-            python_fence.enter(request["fence"], fds, saying)
+            close_others({*fds, report}, self.highest)
+            python_fence.enter(request["fence"], fds, report)
             os.setsid()
-            self.dress(request, fds)
+            self.apply_request(request, fds)
             if request["argv"]:
                 execute(request["argv"], fds[0])
-            self.forget(request["paths"])
+            self.unload_own_modules(request["paths"])
         except BaseException as error:
-            os.write(saying, problem(error))
+            os.write(report, problem(error))
             os._exit(1)
-        os.close(saying)  # user code must not have it
+        os.close(report)  # must not be open in user code
         sys.modules["__main__"] = python_worker
-        python_worker.__spec__ = None  # as of any program; multiprocessing would look for a module of that name
+        python_worker.__spec__ = None  # as in any program; multiprocessing would search for a module of that name
         python_worker.run(fds[0])
 
-    def dress(self, request, fds):
-        """What a new program would find: descriptors, environment, folder."""
+    def apply_request(self, request, fds):
+        """Set descriptors, environment and folder, as a new program would find them."""
         for number, fd in ((1, fds[1]), (2, fds[2])):
             os.dup2(fd, number)
             os.close(fd)
@@ -215,9 +222,12 @@ class Template:
             time.tzset()
         os.chdir(request["paths"][0])
 
-    def forget(self, folders):
-        """A file of the user's named like a module that only the template loaded must win, as it does elsewhere."""
-        # Not a walk along sys.modules: whatever is only looked at here costs a fork the copy of its page.
+    def unload_own_modules(self, folders):
+        """Unload modules that only the template has loaded and that have the name of a user's file.
+
+        The user's file must win, as in any other worker.
+        """
+        # No iteration over sys.modules: in a fork, even reading an object copies its memory page.
         for folder in folders:
             for name in os.listdir(folder):
                 for one in self.own.pop(name.partition(".")[0], ()):
@@ -225,33 +235,33 @@ class Template:
 
 
 def execute(argv, fd):
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a program would inherit that
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and inherited by programs
         signal.signal(number, signal.SIG_DFL)
     os.set_inheritable(fd, True)
     os.execve(argv[0], [*argv, str(fd)], os.environ)
 
 
 def problem(error):
-    """A line for ``Child.end``."""
-    told = {"error": getattr(error, "errno", None) or 0, "file": getattr(error, "filename", None)}
-    told["reason"] = (getattr(error, "strerror", None) or "%s: %s" % (type(error).__name__, error))[:500]
-    return json.dumps(told).encode() + b"\n"
+    """Return a report for ``Child.end``."""
+    found = {"error": getattr(error, "errno", None) or 0, "file": getattr(error, "filename", None)}
+    found["reason"] = (getattr(error, "strerror", None) or "%s: %s" % (type(error).__name__, error))[:500]
+    return json.dumps(found).encode() + b"\n"
 
 
-def sweep(pid):
-    """Its whole group, as long as the process id is surely its own."""
+def kill_group(pid):
+    """Kill the process group. Call only while the process id is certainly its own."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except OSError:
         pass
     try:
-        os.kill(pid, signal.SIGKILL)  # it may not have had the time to make a group
+        os.kill(pid, signal.SIGKILL)  # its group may not exist yet
     except OSError:
         pass
 
 
 def close_others(kept, highest):
-    """By ranges: to go along the children that the template has would cost a fork the copies of their pages."""
+    """Close descriptors by ranges. Iterating over the template's children would copy their memory pages in the fork."""
     low = 3
     for fd in [*sorted(kept), highest + 1]:
         os.closerange(low, fd)

@@ -1,7 +1,7 @@
-"""The socket to the engine, and what user code prints as frames on it. Standard library only, Python 3.9 syntax.
+"""Socket to the engine, and output of user code as frames on it. Standard library only, Python 3.9 syntax.
 
-``engine/runtimes/protocol.py`` describes the frames. Whatever threads write, a frame is whole; a process that user code forked
-never writes here: its answer would be a second one.
+``engine/runtimes/protocol.py`` describes the frames. Frames stay whole, whatever threads write. A process that user
+code forked never writes here: its answer would be a second one.
 """
 
 import _thread
@@ -16,11 +16,11 @@ STDOUT, STDERR, LOGGER = 1, 2, 3
 LONGEST_MESSAGE = 4096  # characters
 LONGEST_TEXT = 64 << 10  # bytes of a LOG frame
 READ = 1 << 16
-WHOLE = 1 << 14  # bytes that the kernel takes at once or not at all
+WHOLE = 1 << 14  # bytes that the kernel accepts whole or not at all
 
 
 class ITSELF:
-    """In place of a request: the instance, before, between and after its requests."""
+    """Placeholder for a request: the instance before, between and after its requests."""
 
     ticket, id = 0, ""
 
@@ -28,18 +28,19 @@ class ITSELF:
 class Wire:
     def __init__(self, fd):
         self.fd, self.pid, self.memory = fd, os.getpid(), Memory()
-        self.running = [ITSELF]  # the request; behind it something more as soon as it is answered
-        self.pieces = []  # the one that was read last, until it is part of the following
-        self.received = b""  # what is no whole frame yet, or belongs to a later one
+        self.running = [ITSELF]  # the request; a second element once it is answered
+        self.pieces = []  # data read last, until it is added to ``received``
+        self.received = b""  # incomplete or later frames
         self.lock, self.busy = _thread.RLock(), False
-        self.unfinished = {}  # lines without an end yet, by ticket, stream and thread
+        self.unfinished = {}  # unfinished lines, by ticket, stream and thread
 
-    # --- what comes in ---
+    # --- receiving ---
 
     def read(self):
-        """The next frame: its kind and body; the kind is None when the engine has closed the socket.
+        """Return kind and body of the next frame; the kind is None when the engine has closed the socket.
 
-        It stays the next one until it is ``taken``: a signal handler may raise anywhere, and nothing is lost.
+        The frame stays the next one until ``consume``: a signal handler may raise at any point, and no frame may be
+        lost.
         """
         while not self.has_frame():
             if not self.pieces:
@@ -60,15 +61,15 @@ class Wire:
         try:
             self.pieces.extend(map(os.read, (self.fd,), (self.missing(),)))  # in one call: see ``send``
         except OSError as error:
-            if error.errno is None:  # a signal handler's TimeoutError, say
+            if error.errno is None:  # raised by a signal handler, for example TimeoutError
                 raise
             self.pieces.append(b"")
 
-    def taken(self):
+    def consume(self):
         self.received = self.received[self.length():]
 
     def has_frame(self):
-        """Whether the next one would come without waiting."""
+        """Return whether the next frame can be read without waiting."""
         return len(self.received) >= 4 and len(self.received) >= self.length()
 
     def length(self):
@@ -77,27 +78,27 @@ class Wire:
     def missing(self):
         return READ if len(self.received) < 4 else min(self.length() - len(self.received), 1 << 20)
 
-    # --- what goes out ---
+    # --- sending ---
 
     def current(self):
-        """The request on whose behalf this runs."""
+        """Return the request for which the calling code runs."""
         running = self.running
         return running[0] if len(running) == 1 else ITSELF
 
     def begin(self, request):
-        """The request of the next frame runs from now on."""
-        # At once: no signal handler may come between.
+        """Start the request of the next frame, and consume the frame."""
+        # In one statement, which no signal handler interrupts.
         self.running, self.received = [request], self.received[self.length():]
 
     def end(self, request, frames):
-        """Send the answer to it."""
+        """Send the answer to a request."""
         self.send(frames, self.running)
 
     def answer(self, kind, request, code, message, result):
-        """Comes after all lines of the request; what its threads write from now on is the instance's."""
+        """Send the answer after all lines of the request. Later output of its threads belongs to the instance."""
         if os.getpid() != self.pid:
             self.flush()
-            os._exit(0)  # a child that user code forked came back from the handler: there is one answer, not two
+            os._exit(0)  # a fork by user code returned from the handler; only one process may answer
         text = message[:LONGEST_MESSAGE].encode("utf-8", "replace") if message else b""
         with self.lock:
             frames = ((15 + len(text) + len(result)).to_bytes(4, "big") + bytes((kind,))
@@ -108,12 +109,12 @@ class Wire:
             self.end(request, frames)
 
     def log(self, stream, data):
-        """What user code wrote: its whole lines go out now, the rest when it is finished, or with the answer."""
+        """Send the whole lines that user code wrote; the rest follows when it is finished, or with the answer."""
         if os.getpid() != self.pid:
             self.log_raw(stream, data)
             return
         with self.lock:
-            if self.busy:  # this is a signal handler or a finalizer, in the middle of a frame
+            if self.busy:  # a signal handler or finalizer runs during a frame
                 write_raw(stream, data)
                 return
             self.busy = True
@@ -134,7 +135,7 @@ class Wire:
             self.send(b"".join(log_frames(key, data[:whole])))
 
     def log_raw(self, stream, data):
-        """In a forked process, whose lines should be as whole as any; the lock may be held for ever there."""
+        """Write output of a forked process, by whole lines. The lock is not used: it may be held forever there."""
         key = -os.getpid(), stream, _thread.get_ident()
         data = self.unfinished.pop(key, b"") + data
         whole = data.rfind(b"\n") + 1
@@ -144,14 +145,14 @@ class Wire:
             self.unfinished[key] = data[whole:]
 
     def flush(self):
-        """A forked process has no answer by which its last line would be finished."""
+        """Write the last line of a forked process, which has no answer to finish it."""
         pid = os.getpid()
         if pid != self.pid:
             for key in [key for key in self.unfinished if key[0] == -pid]:
                 write_raw(key[1], self.unfinished.pop(key))
 
     def finish(self, request):
-        """Send what it has written of lines without an end."""
+        """Send the unfinished lines of a request."""
         with self.lock:
             self.send(b"".join(self.finished(request)))
 
@@ -160,23 +161,23 @@ class Wire:
             yield from log_frames(key, self.unfinished.pop(key))
 
     def send(self, frames, sent=None):
-        """Only with the lock. The list ``sent`` grows with the very step that gives them to the kernel."""
+        """Send frames. Call with the lock held. The same step that passes them to the kernel extends ``sent``."""
         sent = [] if sent is None else sent
         try:
             if len(frames) <= WHOLE:
-                sent.extend(map(os.write, (self.fd,), (frames,)))  # in one call, which no signal handler divides
+                sent.extend(map(os.write, (self.fd,), (frames,)))  # in one call, which no signal handler interrupts
             else:
-                self.send_undisturbed(memoryview(frames), sent)
+                self.send_with_signals_blocked(memoryview(frames), sent)
         except OSError as error:
             if error.errno is None:
                 raise
-            os._exit(0)  # the engine has gone, and so must we
+            os._exit(0)  # the engine has closed the socket
 
-    def send_undisturbed(self, frames, sent):
-        """A signal handler that raised between two parts would leave a frame torn."""
+    def send_with_signals_blocked(self, frames, sent):
+        """Send frames in several parts. A signal handler that raised between two parts would tear a frame."""
         signals = pthread_sigmask(SIG_BLOCK, ())
         try:
-            pthread_sigmask(SIG_BLOCK, valid_signals())  # in here it still may
+            pthread_sigmask(SIG_BLOCK, valid_signals())  # a handler may still raise during this call
             while frames:
                 frames = frames[os.write(self.fd, frames):]
             sent.append(True)
@@ -185,7 +186,7 @@ class Wire:
 
 
 def log_frames(key, text):
-    """Text that is longer than a frame is split, between lines or at least between characters."""
+    """Yield log frames. Long text is split between lines, or at least between characters."""
     ticket, stream, _ = key
     begin, size = 0, len(text)
     while begin < size:
@@ -201,31 +202,34 @@ def log_frames(key, text):
 
 
 def write_raw(stream, data):
-    """To the descriptor, whose reader knows the stream and nothing more."""
+    """Write to the descriptor; its reader can assign the text to a stream only."""
     try:
         os.write(2 if stream == STDERR else 1, data)
     except OSError:
-        pass  # user code has closed it, and nobody can be told
+        pass  # closed by user code; the text is lost
 
 
 class Memory:
-    """The peak of resident memory. getrusage alone would do, but a child made by vfork and exec inherits there the
-    peak of the engine; so /proc is asked, only when pages have been faulted in since."""
+    """Peak of resident memory.
+
+    getrusage alone does not suffice: a child made by vfork and exec inherits the engine's peak there. In that case
+    /proc is read, but only after page faults.
+    """
 
     def __init__(self):
         self.inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self.faults, self.known = -1, 0
+        self.faults, self.cached = -1, 0
 
     def peak(self):
-        """In KiB."""
+        """Return the peak in KiB."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         if usage.ru_maxrss > self.inherited:
             return usage.ru_maxrss
         if usage.ru_minflt != self.faults:
-            self.known = self.high_water() or usage.ru_maxrss
-            # Asking faults pages in, too.
+            self.cached = self.high_water() or usage.ru_maxrss
+            # Reading /proc causes page faults, too.
             self.faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        return self.known
+        return self.cached
 
     @staticmethod
     def high_water():

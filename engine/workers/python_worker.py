@@ -1,9 +1,9 @@
-"""An instance of a Python function: started by path in a child, it serves one request after another until its socket closes.
+"""Instance of a Python function: serves one request after another until its socket closes.
 
-Run as ``python -I python_worker.py <descriptor>``, or by ``run`` in a forked process. Standard library only, Python 3.9
-syntax, nothing of the engine: what it imports is what user code finds imported, and what it costs is paid by each cold
-start. The frames are described in ``engine/runtimes/protocol.py``. What user code prints goes out as frames, too; it writes
-nothing to the descriptors of stdout and stderr itself.
+Run as ``python -I python_worker.py <descriptor>``, or by ``run`` in a forked process. Standard library only, Python
+3.9 syntax, no import of the engine. User code finds the modules imported that are imported here, and each cold start
+pays for them. ``engine/runtimes/protocol.py`` describes the frames. Output of user code is sent as frames, too; the
+worker itself writes nothing to the descriptors of stdout and stderr.
 """
 
 import json
@@ -19,27 +19,31 @@ from python_wire import INVOKE, ITSELF, READY, SETUP, STOP, Wire  # noqa: E402
 
 del sys.path[0]
 
-OURS = ()  # names of modules that user code must not find, if they are known beforehand
+OWN_MODULES = ()  # result of ``own_modules``, if a template has called it before
 
 
 def serve(wire, instance):
-    """One request at a time, in the main thread, without a loop of ours."""
+    """Serve one request at a time, in the main thread, without an event loop."""
     while True:
         try:
-            serve_undisturbed(wire, instance)
+            serve_requests(wire, instance)
             return
         except BaseException as error:
             recover(wire, error)
 
 
-def serve_undisturbed(wire, instance):
-    """Apart: what a signal handler raises between two turns of a loop is caught by no ``try`` of the same function."""
+def serve_requests(wire, instance):
+    """Serve requests until the end.
+
+    A separate function: a signal handler may raise between two iterations, where no ``try`` in the loop's own
+    function catches it.
+    """
     while serve_one(wire, instance):
         pass
 
 
 def serve_one(wire, instance):
-    """Whether there may be another."""
+    """Handle one frame. Return whether another may follow."""
     kind, body = wire.read()
     if kind == INVOKE:
         request = Request(body)
@@ -53,7 +57,7 @@ def serve_one(wire, instance):
 
 
 def recover(wire, error):
-    """A signal handler that user code has left behind may raise anywhere: no reason to die."""
+    """Report an error raised by a signal handler that user code has installed. The instance continues."""
     request = wire.current()
     if request is ITSELF:
         warn("between requests", error)
@@ -63,18 +67,18 @@ def recover(wire, error):
 
 
 def start(wire):
-    """Become the instance that the engine asks for, and serve."""
+    """Become the instance that the engine requests, and serve."""
     kind, body = wire.read()
     if kind != SETUP:
         return
-    wire.taken()
+    wire.consume()
     setup = json.loads(body)
-    places = setup.get("concurrency", 1)
-    if places > 1:
-        concurrency = load_concurrency()
-        wire = concurrency.SharedWire(wire.fd)
+    concurrency = setup.get("concurrency", 1)
+    if concurrency > 1:
+        shared = load_concurrency()
+        wire = shared.SharedWire(wire.fd)
     redirect(wire)
-    hide()
+    hide_own_modules()
     sys.path[:0] = [setup["code"]] + setup.get("layers", [])
     sys.argv[:] = [setup["code"]]
     instance = Instance(setup, wire)
@@ -86,8 +90,8 @@ def start(wire):
     wire.answer(READY, ITSELF, *answer)
     if answer[0] != OK:
         return
-    if places > 1:
-        concurrency.serve(wire, instance, places)
+    if concurrency > 1:
+        shared.serve(wire, instance, concurrency)
     else:
         serve(wire, instance)
 
@@ -102,30 +106,32 @@ def load_concurrency():
 
 
 def own_modules():
-    """Names of those that user code must not find. A template looks for them before it forks: in the forked process
-    that would cost a copy of each page on which a module is."""
+    """Return the names of modules that user code must not find.
+
+    A template calls this before it forks: in the forked process the search would copy many memory pages.
+    """
     return [name for name, module in list(sys.modules.items())
             if name != "__main__" and (getattr(module, "__file__", None) or "").startswith(HERE + os.sep)]
 
 
-def hide():
-    """User code may have modules of the same names as ours."""
-    for name in [*(OURS or own_modules()), "python_concurrency"]:
+def hide_own_modules():
+    """Remove the worker's modules, because user code may have modules of the same names."""
+    for name in [*(OWN_MODULES or own_modules()), "python_concurrency"]:
         sys.modules.pop(name, None)
 
 
-def die_with_engine():
-    """A long call must not outlive the engine: the kernel kills this process when its parent is gone."""
+def exit_with_engine():
+    """Have the kernel kill this process when its parent exits, so that no long call outlives the engine."""
     try:
         import ctypes
 
         ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
     except Exception:
-        pass  # then the closed socket ends it after the call
+        pass  # the closed socket ends the process after the call
 
 
 def run(fd):
-    """Serve that socket; never returns. Also for a process that was forked with all this loaded."""
+    """Serve that socket. Never returns. Also called in a process that was forked with all this loaded."""
     status = 1
     try:
         os.set_inheritable(fd, False)
@@ -137,9 +143,9 @@ def run(fd):
         traceback.print_exc()
     finally:
         flush()
-        os._exit(status)  # user threads and exit handlers must not hold an instance that has been dismissed
+        os._exit(status)  # user threads and exit handlers must not delay the exit
 
 
 if __name__ == "__main__":
-    die_with_engine()
+    exit_with_engine()
     run(int(sys.argv[1]))

@@ -228,10 +228,10 @@ def test_a_connection_that_the_server_has_closed_is_replaced(bridge: Bridge) -> 
         ("no json", "an HTTP function takes events of an API gateway, with httpMethod, path, headers and body"),
         (event("/", "GE T"), "httpMethod is 'GE T'"),
         (event("/", headers={"a": "b\r\nc: d"}), "the header a has more than one line"),
-        (event("/", headers={"a:": "b"}), "'a:' is no name of a header"),
-        (event("/", headers=["a"]), "headers is no object"),
+        (event("/", headers={"a:": "b"}), "'a:' is not a header name"),
+        (event("/", headers=["a"]), "headers is not an object"),
         ("[" * 100_000, "an HTTP function takes events of an API gateway, with httpMethod, path, headers and body"),
-        (event("/", body="%", isBase64Encoded=True), "isBase64Encoded is true, but the body is no base64"),
+        (event("/", body="%", isBase64Encoded=True), "isBase64Encoded is true, but the body is not base64"),
     ],
 )
 def test_an_event_that_is_no_request_is_told_why(bridge: Bridge, given: str, problem: str) -> None:
@@ -245,7 +245,7 @@ def test_a_response_that_is_no_http_is_an_error(bridge: Bridge) -> None:
     answer = bridge.ask(event("/nonsense"))
 
     assert (answer.code, answer.error["errorType"]) == (4002, "BadResponse")
-    assert "'once upon a time' begins no message" in answer.message
+    assert "'once upon a time' does not start an HTTP message" in answer.message
 
 
 def test_a_server_that_hangs_up_has_failed_this_request_only(bridge: Bridge) -> None:
@@ -282,7 +282,7 @@ def test_a_server_that_listens_no_more_ends_its_instance(bridge: Bridge) -> None
 
     answer = bridge.ask(event("/hang-up"))
 
-    assert "takes no connections any more" in answer.message
+    assert "no longer accepts connections" in answer.message
     assert bridge.process.wait() == 1
 
 
@@ -315,4 +315,4 @@ taken.set_inheritable(True)
         answer = bridge.answer()
 
     assert (answer.kind, answer.code) == (READY, 4201)
-    assert "port 8000, where the function's server belongs, cannot be had: Address already in use" in answer.message
+    assert "port 8000, on which the function's server must listen, is not free: Address already" in answer.message
