@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, settings
 
-#: The same examples everywhere, and however long each takes; ``--hypothesis-profile=default`` looks for new ones.
+#: Same examples on every run, without a deadline. ``--hypothesis-profile=default`` draws new examples.
 settings.register_profile(
     "functiond", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )

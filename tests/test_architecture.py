@@ -1,4 +1,4 @@
-"""The shape of the code: which module may know which, told by its imports, those for types included."""
+"""Dependencies between modules, checked by their imports (imports for types included)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LINES = 400
-SURFACE = "engine"  #: what plugins may use
+SURFACE = "engine"  #: the only package that plugins may import
 
-#: From the lowest up: an import goes to a lower layer, or stays inside one package.
+#: Layers from the lowest up: an import goes to a lower layer, or stays inside one package.
 LAYERS = (
     {"errors"},
     {"model", "runtimes"},
@@ -41,12 +41,12 @@ def _sources(*folders: str) -> dict[str, Path]:
 
 
 def _parts(*folders: str) -> dict[str, Path]:
-    """All modules but the workers, which are programs of their own."""
+    """Return all modules except the workers, which are separate programs."""
     return {name: file for name, file in _sources(*folders).items() if not name.startswith("engine.workers")}
 
 
 def _imports(file: Path, known: Iterable[str] = ()) -> Iterator[str]:
-    """Whole names of the modules that a file imports, at any place in it."""
+    """Yield full names of the modules that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -63,7 +63,7 @@ def _graph() -> dict[str, set[str]]:
 
 
 def _part(module: str) -> str:
-    """The first name below ``engine``: a module, or a folder of them."""
+    """Return the first name below ``engine``: a module or a package."""
     return module.split(".")[1] if "." in module else module
 
 
@@ -148,7 +148,7 @@ def test_modules_hold_no_state_that_changes() -> None:
 
 
 def _changing(module: ast.Module) -> Iterator[int]:
-    """Lines with ``global``, and collections at module level that are not written as constants."""
+    """Yield lines with ``global``, and mutable module-level collections whose names are not constants."""
     yield from (node.lineno for node in ast.walk(module) if isinstance(node, ast.Global))
     for node in module.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict | ast.List | ast.Set):

@@ -1,6 +1,6 @@
-"""The benchmarks measure what they say: each runs in a tiny form against real processes.
+"""Benchmarks in a tiny form against real processes: each measures the quantity it reports.
 
-No figure is held to a target here: timing decides nothing.
+No figure is compared with a target: timing decides no test.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def test_the_command_writes_figures_machine_and_profile(tmp_path: Path, capsys: 
     assert written["machine"]["fsync_ms"] > 0
     assert len(written["scenarios"]["end_to_end"][0]["values"]) == 2
     assert "profile kept in" in capsys.readouterr().out
-    profiled = pstats.Stats(str(tmp_path / "engine.pstats")).stats  # type: ignore[attr-defined]  # not in its stubs
+    profiled = pstats.Stats(str(tmp_path / "engine.pstats")).stats  # type: ignore[attr-defined]  # missing in its stubs
     assert any(file.endswith("runqueue.py") and name == "pop" for file, _, name in profiled)
 
 
@@ -245,14 +245,17 @@ async def test_requests_that_a_stall_held_back_count_from_when_they_were_due() -
         began = time.perf_counter()
         report = await load.run()
 
-    # All were due long before the stall was over, and the second was sent only then.
+    # Every request was due long before the stall ended; the second was sent only then.
     assert report.requests > 1
     assert report.latency.p50 > 1000 * (HELD_BACK - HELD_BACK / 3 - report.began + began)
 
 
 @asynccontextmanager
 async def answering(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
-    """A server that answers each request so; left when its one connection has ended. Gives the port."""
+    """Serve one connection with ``answer`` for each request, and yield the port.
+
+    Leave when the connection has ended.
+    """
     over = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -21,7 +21,7 @@ from tests.support.certificates import write_certificate
 from tests.support.documents import DOCS, OTHERS, PAGES, README, ROOT, anchors, blocks, page_id, prose, section
 from tests.support.engine_process import functiond
 
-#: Run by tests/test_readme.py, or by people: the starts of engines and benchmarks.
+#: Blocks that start engines or benchmarks; tests/test_readme.py runs some of them.
 PROGRAMS = {"sh", "python", "js", "console"}
 DATA = {"toml", "json", "nginx", "ini", ""}
 VAGUE = re.compile(r"(?:^(?:- |\d\. )?|[.:?!] )(What|Who|Whose|That|Which|By|It|There)\b")

@@ -1,4 +1,4 @@
-"""The documentation as programs: commands, requests, functions and plugins of its pages are run.
+"""Documentation as programs: the commands, requests, functions and plugins of its pages are run.
 
 The blocks of a page are run together. Blocks whose first line names a file are written to it; then all ``sh`` blocks
 are run by one shell, against an engine with the function ``hello``. Blocks marked ``console`` are not run.
@@ -27,7 +27,7 @@ from tests.support.ports import free_port
 DEFAULT_URL, GATEWAY_URL = "http://127.0.0.1:8080", "http://127.0.0.1:8090"
 TRIGGERS = "/v2/default/fgs/triggers"
 SHELL_PAGES = [page for page in PAGES if [one for one in blocks(page, "sh") if "venv" not in one.text]]
-#: Fails at the first command that fails. Requests fail if they are refused.
+#: Stops at the first failing command. Rejected requests count as failures.
 PRELUDE = 'set -euo pipefail\ncurl() { command curl -sS --fail-with-body "$@" && echo; }\n'
 
 
@@ -65,12 +65,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     for name, module in (("functiond", "engine"), ("pip", "pip")):
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m {module} "$@"\n')
         (programs / name).chmod(0o755)
-    for name in ("markdown-it-py", "mdurl"):  # an index that needs no network
+    for name in ("markdown-it-py", "mdurl"):  # a package index that needs no network
         write_wheel(name, programs)
     port = free_port()
     environ = {"FUNCTIOND_PLUGINS__APIG__PORT": str(port)}
     with engine_process(tmp_path_factory.mktemp("readme"), "--demo", environ=environ) as engine:
-        assert any("Ctrl-C" in line for line in engine.said)  # by then the function is there
+        assert any("Ctrl-C" in line for line in engine.said)  # the demo function exists by then
         yield Demo(engine, f"http://127.0.0.1:{port}", programs)
 
 
@@ -160,7 +160,7 @@ PLUGINS = DOCS / "plugins.md"
 def test_the_destination_receives_outcomes(tmp_path: Path) -> None:
     (tmp_path / "appender.py").write_text(block(PLUGINS, "python", "destination=FileDestination"))
     (tmp_path / "index.py").write_text("def handler(event, context):\n    return 1\n")
-    os.mkfifo(tmp_path / "outcomes")  # reading it waits for the delivery
+    os.mkfifo(tmp_path / "outcomes")  # reading from it blocks until the delivery
     config = json.loads(block(PLUGINS, "json", "FILE").replace("/var/tmp/outcomes", str(tmp_path / "outcomes")))
 
     with engine_process(tmp_path, "--plugin", "appender", cwd=tmp_path) as engine:
@@ -182,7 +182,7 @@ def test_the_trigger_calls_a_function_with_each_line(tmp_path: Path) -> None:
 
     with (
         engine_process(tmp_path, "--plugin", "lines", cwd=tmp_path) as engine,
-        (tmp_path / "received").open("r+b", buffering=0) as received,  # open for both directions, it never ends
+        (tmp_path / "received").open("r+b", buffering=0) as received,  # open for writing, too: no end of file
     ):
         functiond("deploy", tmp_path / "index.py", "--name", "one", url=engine.url)
         created = httpx.post(f"{engine.url}{TRIGGERS}/one", json=body, trust_env=False)

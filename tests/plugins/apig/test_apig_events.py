@@ -1,4 +1,4 @@
-"""What a function gets of a request to a gateway, and what becomes of what it returns."""
+"""Events that functions receive for gateway requests, and HTTP replies built from their results."""
 
 from __future__ import annotations
 

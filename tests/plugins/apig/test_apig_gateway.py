@@ -1,4 +1,7 @@
-"""A gateway in front of an engine in this process, asked over real sockets. Its function is held: it starts nothing."""
+"""Gateway in front of an engine in this process, called over real sockets.
+
+Its function is held: no invocation starts.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ class Gateway:
 
 @asynccontextmanager
 async def gateway(folder: Path, *apis: dict[str, Any], **settings: Any) -> AsyncIterator[Gateway]:
-    """Asynchronous APIs, unless they say otherwise."""
+    """Open a gateway with these APIs. APIs are asynchronous by default."""
     ports = {"plugins__apig__port": 0, "plugins__apig__dedicated__port": 0}
     async with house(folder, [plugin], **{**ports, **settings}) as place, AsyncExitStack() as stack:
         for api in apis:

@@ -1,4 +1,4 @@
-"""Which API of a gateway answers a request."""
+"""Choice of the gateway API that answers a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.gateways import API, MANY
 
 
 class Named(Struct, frozen=True, kw_only=True):
-    """All that routing needs of a trigger."""
+    """Part of a trigger that routing needs."""
 
     trigger_id: str
 
@@ -31,11 +31,11 @@ class Table:
         self.routes, self._stack = Routes(), stack
 
     def add(self, trigger_id: str, **options: Any) -> ExitStack:
-        """Its block can be left alone; else it is left with the test."""
+        """Add a route until its block ends, or else until the test ends."""
         return self._add(trigger_id, msgspec.convert({**API, **options}, ApigOptions))
 
     def add_unchecked(self, trigger_id: str, path: str) -> ExitStack:
-        """A path that is not validated."""
+        """Add a route whose path is not validated."""
         options = msgspec.convert(API, ApigOptions)
         msgspec.structs.force_setattr(options, "path", path)
         return self._add(trigger_id, options)
@@ -47,7 +47,7 @@ class Table:
         return own
 
     def ask(self, path: str, method: str = "GET", *, host: str = "127.0.0.1", stage: str = "RELEASE") -> Any:
-        """The name of what answers, and the parameters of the path."""
+        """Return the trigger id of the route that answers, and its path parameters; None without such a route."""
         found = self.routes.find(host, stage, method, path)
         return (found.route.context.trigger_id, found.parameters) if found else None
 

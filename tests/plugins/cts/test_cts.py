@@ -1,4 +1,4 @@
-"""Traces that call functions: which ones, what they tell, and what becomes of the others."""
+"""Traces that call functions: selection, content, and traces that are passed over."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ async def audit(place: House, *operations: str) -> None:
 
 
 async def events(place: House, count: int) -> list[Any]:
-    """Payloads, once there are as many."""
-    while len(found := await place.events()) < count:  # noqa: ASYNC110  (what is accepted offers no event)
+    """Return the payloads as soon as there are ``count``."""
+    while len(found := await place.events()) < count:  # noqa: ASYNC110  (the journal sets no event for accepted requests)
         await anyio.sleep(0.005)
     return found
 

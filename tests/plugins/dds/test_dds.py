@@ -1,4 +1,4 @@
-"""Document databases as a source, against a real server where there is something to ask of one."""
+"""Document databases as a source. Tests marked ``slow`` use a real server."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_events_keep_to_the_limit_and_all_changes_in_order(kind: str, limit: int
         assert [json.loads(one)["vernier"] for one in payloads] == [some[-1]["token"] for some in told]
 
 
-# --- where to begin -----------------------------------------------------------------------------------------
+# --- start of a collection ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_events_keep_to_the_limit_and_all_changes_in_order(kind: str, limit: int
     [
         (0.25, True, (160, 1), 160.25),
         (30.0, True, (130, 1), 130.5),
-        (30.0, False, (130, 1), 0.0),  # who answers doesn't make the changes, and may have another clock
-        (-0.5, True, (160, 8), 0.0),  # nothing has changed since
+        (30.0, False, (130, 1), 0.0),  # the answering member doesn't make the changes; its clock may differ
+        (-0.5, True, (160, 8), 0.0),  # no change since then
         (-5.0, True, (160, 8), 0.0),  # the clock was set
     ],
 )
@@ -231,7 +231,7 @@ async def is_in(place: House, trigger: BoundTrigger, state: str, problem: str = 
 
 
 async def told(place: House, count: int, source: str = "dds") -> list[Any]:
-    """All records, once there are so many."""
+    """Return all records as soon as there are ``count``."""
     while True:
         found = [record for event in await place.events() for record in event["records"]]
         if len(found) >= count:
@@ -250,10 +250,10 @@ async def test_every_change_of_a_document_is_told_and_an_update_with_the_documen
     await server.insert(0)
     async with house(tmp_path / "data", [plugin], **QUICK) as place, server.client() as client:
         orders = client[DATABASE][COLLECTION]
-        trigger = await watching(place, server)  # nobody waits for it to run
+        trigger = await watching(place, server)  # does not wait until the source runs
         await orders.insert_one({"_id": 1, "a": 1})
         await orders.update_one({"_id": 1}, {"$set": {"b": 2}})
-        await told(place, 2)  # it is looked up when the change is read
+        await told(place, 2)  # the source looks the document up when it reads the change
         await orders.replace_one({"_id": 1}, {"c": 3})
         await told(place, 3)
         await orders.delete_one({"_id": 1})
@@ -314,7 +314,7 @@ async def test_what_comes_while_the_server_could_not_be_reached_at_first_is_told
 
 @pytest.mark.slow
 async def test_what_changed_in_the_second_before_the_trigger_is_not_told(tmp_path: Path, server: MongoServer) -> None:
-    clock = ManualClock()  # to which no time passes: the trigger is enabled when the server is asked
+    clock = ManualClock()  # time stands still: the trigger is enabled at the moment of the server's reply
     async with house(tmp_path / "data", [plugin], clock=clock, **QUICK) as place:
         await server.insert(1, 2)
         trigger = await watching(place, server)
@@ -332,7 +332,7 @@ async def test_a_quiet_collection_is_kept_close_to_the_present(tmp_path: Path, s
         await is_in(place, trigger, "running")
         before = await place.cursors(trigger)
         await server.insert(1, collection="other")
-        while b"token" not in (now := await place.cursors(trigger))[NAME]:  # noqa: ASYNC110  (a row offers no event)
+        while b"token" not in (now := await place.cursors(trigger))[NAME]:  # noqa: ASYNC110  (a row sets no event)
             await anyio.sleep(0.01)
 
         assert now != before

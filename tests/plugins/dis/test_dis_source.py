@@ -1,4 +1,4 @@
-"""The source of DIS on the embedded streams: woken by records, in order of partitions, from where it was."""
+"""DIS source on the embedded streams: woken by new records, reads partitions in order, resumes at its checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.triggering import House, door, house, until
 OPTIONS: dict[str, Any] = {
     "stream_name": "clicks",
     "sharditerator_type": "TRIM_HORIZON",
-    "polling_interval": 60,  # which the embedded streams do not wait for
+    "polling_interval": 60,  # the embedded streams wake the source without this interval
     "polling_unit": "s",
     "is_serial": "false",
 }
@@ -36,7 +36,7 @@ class Scene(Struct, kw_only=True):
         return await self.place.create("DIS", **{**OPTIONS, **options})
 
     async def texts(self, *, part: str = "") -> list[str]:
-        """All data that called the function, in the order of acceptance."""
+        """Return the data of all records that called the function, in the order of acceptance."""
         return [
             base64.b64decode(record["data"]).decode()
             for event in await self.place.events()
@@ -50,12 +50,12 @@ class Scene(Struct, kw_only=True):
             await anyio.sleep(0.005)
 
     async def chances(self) -> None:
-        """Time in which a source that does not wait would have read on."""
+        """Give a source that does not wait enough time to read on."""
         for _ in range(5):
             await self.client.texts()
 
     async def end(self, number: int) -> None:
-        """Of the event that was accepted as this one."""
+        """End the event with this number in the order of acceptance."""
         assert await self.place.engine.dispatcher.cancel((await self.place.keys())[number])
 
 
@@ -157,7 +157,7 @@ async def test_serial_waits_for_the_end_of_each_batch_also_of_the_run_before(tmp
         trigger = await one.trigger(is_serial="true", batch_size=1)
         await one.client.put("a", "b", "c")
         await one.has("a")
-        while b"request" not in (await one.place.cursors(trigger)).get("shardId-0000000000", b""):  # noqa: ASYNC110  (it offers no event)
+        while b"request" not in (await one.place.cursors(trigger)).get("shardId-0000000000", b""):  # noqa: ASYNC110  (a cursor sets no event)
             await anyio.sleep(0.005)
         await one.place.update(trigger, batch_size=2)
         await until(lambda: one.place.state(trigger).state == "running")
@@ -285,7 +285,7 @@ async def test_triggers_read_on_when_the_service_of_streams_fails(
         monkeypatch.setattr(RowLogs, "purge", fail_once)
         await one.client.ask("DELETE", "streams/other")
         await failed.wait()
-        while (await one.client.ask("GET", "streams/clicks")).status_code != 200:  # noqa: ASYNC110  (no event tells)
+        while (await one.client.ask("GET", "streams/clicks")).status_code != 200:  # noqa: ASYNC110  (no event for it)
             await anyio.sleep(0.005)
         await one.client.put("after")
 

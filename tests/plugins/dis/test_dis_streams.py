@@ -1,4 +1,4 @@
-"""The embedded streams of DIS: over their API, at the vendor's paths."""
+"""Embedded streams of DIS over their API at the vendor's paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kafka as a source and as a destination, against a real broker where there is something to ask of one."""
+"""Kafka as a source and a destination. Tests marked ``slow`` use a real broker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.triggering import House, house, messages, until
 
 
 class One(Struct):
-    """A record, as far as batches look."""
+    """Part of a record that batches read."""
 
     value: bytes | None
     topic: str = "t"
@@ -85,12 +85,12 @@ def test_a_record_above_the_limit_is_alone() -> None:
     [
         (None, None, False, "latest", 9),
         (None, None, False, "earliest", 2),
-        (None, None, True, "latest", 2),  # a new partition of a topic that is read already
+        (None, None, True, "latest", 2),  # new partition of a topic that was read before
         (5, None, True, "latest", 5),
-        (5, 3, True, "latest", 5),  # killed before the broker heard of it
-        (5, 8, True, "latest", 8),  # another engine of the group went on
+        (5, 3, True, "latest", 5),  # the process was killed before it committed to the broker
+        (5, 8, True, "latest", 8),  # another engine of the group read on
         (None, 7, False, "latest", 7),
-        (1, None, True, "latest", 2),  # the cluster has dropped the oldest
+        (1, None, True, "latest", 2),  # the cluster dropped the oldest records
     ],
 )
 def test_where_a_partition_is_begun(own: int, committed: int, known: bool, start: Any, expected: int) -> None:
@@ -102,10 +102,10 @@ def test_where_a_partition_is_begun(own: int, committed: int, known: bool, start
 @pytest.mark.parametrize(
     ("own", "committed", "end", "fetched", "expected"),
     [
-        (5, None, 9, True, False),  # a broker deletes what was committed of a silent group
+        (5, None, 9, True, False),  # a broker deletes committed offsets of an inactive group
         (5, None, 4, True, True),
         (5, None, 5, True, False),
-        (5, None, 4, False, False),  # no fetch has shown it yet
+        (5, None, 4, False, False),  # no fetch has confirmed the end yet
         (5, 7, 6, True, True),
         (None, 7, 6, True, True),
         (None, None, 0, True, False),
@@ -121,9 +121,9 @@ def test_a_partition_that_ends_before_what_was_read_is_another(
     ("committed", "shared", "expected"),
     [
         (None, True, 2),
-        (4, True, 4),  # by another engine of the group, which has found out first
+        (4, True, 4),  # committed by another engine of the group that noticed first
         (4, False, 2),
-        (5, True, 2),  # by this one, as the topic was deleted
+        (5, True, 2),  # committed by this engine while the topic was deleted
         (1, True, 2),
     ],
 )
@@ -215,7 +215,7 @@ async def test_a_record_that_the_client_cannot_read_stops_no_trigger(tmp_path: P
         assert sorted(await messages(place, 3)) == ["after", "before", "other"]
 
 
-#: Other clients take the names of headers as bytes; of this one it is only the part in Python that can be made to.
+#: Program that sends a header whose name is not UTF-8: only this client's Python part can be patched to do so.
 ODD_HEADER = """
 import asyncio, sys
 from aiokafka import AIOKafkaProducer
@@ -340,7 +340,7 @@ async def test_engines_of_one_group_share_the_partitions_and_each_record_comes_o
         await broker.send("t", *NUMBERS[:20], partition=0)
         await broker.send("t", *NUMBERS[20:40], partition=1)
         await messages(one, 40)
-        await reading(two, broker)  # the group takes all away from the first, and deals anew
+        await reading(two, broker)  # the group revokes both partitions from the first and assigns them again
         for partition in (0, 1):
             await broker.send("t", *NUMBERS[40 + 20 * partition :][:20], partition=partition)
         last = await messages(two, 20)

@@ -1,4 +1,4 @@
-"""Topics that are deleted and made anew under the same name, and what must not be taken for that."""
+"""Topics that are deleted and recreated under the same name, and cases that must not be mistaken for it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.support.triggering import House, house, messages, until
 
 pytestmark = pytest.mark.slow
 
-#: Times of records, of a topic and of the one that is made in its place; brokers drop those of long ago.
+#: Timestamps of records in a topic and in its replacement, in milliseconds. Recent: brokers drop old records.
 OLD = int(time.time() * 1000)
 NEW = OLD + 1
-#: Records that a topic of this name gets in each partition when it is made anew; before that it has had three.
+#: Records per partition of a recreated topic. Its predecessor had three.
 SIZES = {"fewer": 2, "equal": 3, "more": 5}
 QUICK: dict[str, Any] = {**EARLIEST, "retry__longest": 0.1, "plugins__kafka__check_every": 0.2}
 REMADE = "made anew"
@@ -50,7 +50,7 @@ async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
 
 @pytest.fixture(params=[kafka_broker, kafka_peer])
 async def either(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
-    """One that refuses offsets behind the end, and one that answers them with nothing."""
+    """Yield a broker that rejects offsets behind the end, then one that returns no records for them."""
     async with request.param(*([tmp_path / "peer"] if request.param is kafka_peer else [])) as broker:
         yield broker
 
@@ -67,7 +67,7 @@ async def remake(broker: Broker, topic: str, count: int, partitions: int = 1) ->
 
 
 async def read_three(place: House, broker: Broker, **changes: Any) -> BoundTrigger:
-    """A trigger that has read three records of one partition of ``t``."""
+    """Return a trigger that has read three records of one partition of ``t``."""
     await broker.create("t")
     trigger = await reading(place, broker, **changes)
     await broker.send("t", *values("old", 3), partition=0, timestamp=OLD)
@@ -79,11 +79,11 @@ def problem(place: House, trigger: BoundTrigger) -> str:
     return place.state(trigger).problem
 
 
-# --- of what a broker here cannot show ----------------------------------------------------------------------
+# --- cases that a test broker cannot produce ----------------------------------------------------------------
 
 
 class Compacted:
-    """As much of the client as is asked, for a partition of a compacted topic: a fetch gives what is left."""
+    """Consumer calls for a partition of a compacted topic: a fetch returns the remaining records."""
 
     def __init__(self, *offsets: int) -> None:
         self._left = [Left(offset=offset, timestamp=OLD) for offset in offsets]
@@ -115,7 +115,7 @@ def test_a_record_that_compaction_has_removed_proves_nothing(left: tuple[int, ..
     assert [entry["offset"] for entry in logs if "cannot tell" in entry["event"]] == [4] * (4 not in left)
 
 
-# --- made anew while nobody reads ---------------------------------------------------------------------------
+# --- recreated while no trigger reads -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("away", ["engine", "trigger"])
@@ -161,7 +161,7 @@ async def test_a_shorter_topic_is_known_by_where_the_client_begins_it(tmp_path: 
     async with house(tmp_path / "data", [plugin], **QUICK) as place:
         trigger = await read_three(place, peer)
         await place.update(trigger, status="DISABLED")
-        await remake(peer, "t", 1)  # the last record that was read is asked for beyond the end
+        await remake(peer, "t", 1)  # the last record that was read lies beyond the new end
         await place.update(trigger, status="ACTIVE")
 
         assert (await messages(place, 4))[3:] == ["new t/0-0"]
@@ -186,9 +186,10 @@ async def test_a_topic_of_which_nothing_was_read_is_made_anew(tmp_path: Path, br
     await broker.create("t", 2)
     for value in values("old", 3):
         await broker.send("t", value, partition=0, timestamp=OLD)
-    async with house(tmp_path, [plugin]) as place:  # from now on: behind three records, and at offset 0
+    # Starts at the current ends: offset 3 of one partition, offset 0 of the other.
+    async with house(tmp_path, [plugin]) as place:
         trigger = await reading(place, broker)
-        while b"timestamp" not in (await place.cursors(trigger))["t/0"]:  # noqa: ASYNC110  (a cursor tells nobody)
+        while b"timestamp" not in (await place.cursors(trigger))["t/0"]:  # noqa: ASYNC110  (a cursor sets no event)
             await anyio.sleep(0.01)
         await place.update(trigger, status="DISABLED")
         await remake(broker, "t", 5, partitions=2)
@@ -220,7 +221,7 @@ async def test_a_cursor_without_a_time_is_read_and_a_shorter_topic_betrays_itsel
 
 
 async def forget_time(place: House, trigger: BoundTrigger) -> None:
-    """Disable it, and write its cursor as engines did before cursors had times."""
+    """Disable the trigger and rewrite its cursors without timestamps, as older engines stored them."""
     disabled = await place.update(trigger, status="DISABLED")
     cursors = await place.cursors(trigger)
     old = {name: msgspec.json.encode({"cluster": "i", "offset": offset_of(value)}) for name, value in cursors.items()}
@@ -239,7 +240,7 @@ def offset_of(cursor: bytes) -> int:
     return offset
 
 
-# --- made anew while it is read -----------------------------------------------------------------------------
+# --- recreated while it is read -----------------------------------------------------------------------------
 
 
 async def test_a_topic_deleted_under_a_running_trigger_is_read_once_it_is_there_again(
@@ -247,7 +248,7 @@ async def test_a_topic_deleted_under_a_running_trigger_is_read_once_it_is_there_
 ) -> None:
     async with house(tmp_path, [plugin], **QUICK) as place:
         trigger = await read_three(place, broker)
-        await broker.delete("t")  # this broker makes one anew as soon as it is asked for it
+        await broker.delete("t")  # this broker recreates a topic as soon as a client requests it
         await until(lambda: REMADE in problem(place, trigger))
         await broker.send("t", *values("new", 5), partition=0, timestamp=NEW)
 
@@ -290,7 +291,8 @@ async def test_a_topic_made_anew_while_there_was_no_room_is_read_from_its_start(
         await broker.create("t")
         trigger = await reading(place, broker, batch_size=1)
         await broker.send("t", *values("old", 4), partition=0, timestamp=OLD)
-        await until(lambda: "paused" in problem(place, trigger))  # with the second; the third was fetched with it
+        # At the second record; the third was fetched together with it.
+        await until(lambda: "paused" in problem(place, trigger))
         await remake(broker, "t", 5)
         while len(found := await messages(place, 0)) < 7:
             await make_room(place)
@@ -320,13 +322,14 @@ async def test_a_topic_made_anew_is_read_whatever_the_broker_still_knows_of_the_
         assert (await messages(place, 8))[3:] == [f"new-{number}" for number in range(5)]
 
 
-# --- not made anew ------------------------------------------------------------------------------------------
+# --- not recreated ------------------------------------------------------------------------------------------
 
 
 async def test_offsets_that_a_broker_has_forgotten_are_no_proof(tmp_path: Path, peer: Peer) -> None:
     async with house(tmp_path / "data", [plugin], **QUICK, plugins__kafka__group="g") as place:
         trigger = await read_three(place, peer)
-    async with house(tmp_path / "data", [plugin], **QUICK, plugins__kafka__group="h") as place:  # nothing committed
+    # The new group has no committed offsets.
+    async with house(tmp_path / "data", [plugin], **QUICK, plugins__kafka__group="h") as place:
         await until(lambda: place.state(trigger).state == "running")
         await peer.send("t", b"more")
 
@@ -339,7 +342,7 @@ async def test_a_topic_is_read_on_from_its_first_record_where_those_before_are_g
         trigger = await read_three(place, peer)
         await place.update(trigger, status="DISABLED")
         await peer.send("t", *values("kept", 4))
-        for before in (3, 5):  # the last that was read is gone; then two that were not
+        for before in (3, 5):  # drops the last record that was read, then two that were not read
             await peer.delete_records("t", 0, before)
         with capture_logs() as logs:
             await place.update(trigger, status="ACTIVE")
@@ -371,7 +374,8 @@ async def test_a_marker_of_a_transaction_in_the_place_of_the_last_record_proves_
         trigger = await read_three(place, peer)
         await place.update(trigger, status="DISABLED")
         await remake(peer, "t", 0)
-        await peer.send_in_transaction("t", b"new-0", b"new-1", partition=0, timestamp=NEW)  # its marker: offset 2
+        # Its transaction marker has offset 2.
+        await peer.send_in_transaction("t", b"new-0", b"new-1", partition=0, timestamp=NEW)
         with capture_logs() as logs:
             await place.update(trigger, status="ACTIVE")
             await peer.send("t", b"more")

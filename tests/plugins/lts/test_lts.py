@@ -1,4 +1,4 @@
-"""LTS: lines that are sent, gathered and told to functions as documented."""
+"""LTS: lines that are sent, batched and passed to functions in the documented form."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ class Scene(Struct, kw_only=True):
     client: Lts
 
     async def trigger(self, **options: str) -> BoundTrigger:
-        """Returns when it listens."""
+        """Create a trigger and return it once its source runs."""
         trigger = await self.place.create("LTS", **{**self.client.options, **options})
         await until(lambda: self.place.state(trigger).state == "running")
         return trigger
 
     async def has(self, *texts: str) -> list[Any]:
-        """The events, once they carry exactly these."""
+        """Return the events as soon as they carry exactly these texts."""
         while sorted(messages(found := await self.place.events())) != sorted(texts):
             assert len(messages(found)) <= len(texts), messages(found)
             await anyio.sleep(0.005)
         return found
 
     async def rows(self) -> int:
-        """Of lines, on disk."""
+        """Count the stored lines."""
         store = self.place.engine.plugins.of(lts).store
         return len(await store.scan("lines"))
 
 
 @asynccontextmanager
 async def scene(folder: Path, *, made: bool = False, **more: Any) -> AsyncIterator[Scene]:
-    """With a stream, unless it is ``made`` already."""
+    """Open an engine with a stream. ``made``: the stream exists already."""
     settings = {"plugins__lts__batch_wait": 0.01, **more}
     async with house(folder, [lts], **settings) as place, door(place) as client:
         one = Scene(place=place, client=Lts(client))
@@ -146,7 +146,7 @@ def test_a_line_that_is_too_long_comes_in_parts(text: str) -> None:
     assert {(part["log_uid"], part["line_no"]) for part in parts} == {("u", 1)}
 
 
-# --- gathering ----------------------------------------------------------------------------------------------
+# --- batches ------------------------------------------------------------------------------------------------
 
 
 async def test_lines_are_gathered_until_they_are_enough(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ async def test_refusals_have_the_codes_of_the_vendor(tmp_path: Path) -> None:
             assert (refused.status_code, refused.json()["error_code"]) == (status, code), path
 
 
-# --- what is kept -------------------------------------------------------------------------------------------
+# --- retention ----------------------------------------------------------------------------------------------
 
 
 async def test_groups_and_streams_outlive_the_engine_and_deleted_ones_are_gone(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ async def test_lines_that_no_room_is_left_for_are_refused_until_a_function_takes
         full = replies[-1]
         for key in await one.place.keys():
             await one.place.engine.dispatcher.cancel(key)
-        while (await one.client.try_to_send("at last")).status_code == 429:  # noqa: ASYNC110  (no event tells of room)
+        while (await one.client.try_to_send("at last")).status_code == 429:  # noqa: ASYNC110  (no event for free space)
             await anyio.sleep(0.01)
 
         assert {reply.status_code for reply in replies} == {200, 429}
@@ -308,7 +308,7 @@ async def test_what_is_older_than_its_stream_keeps_it_goes(tmp_path: Path) -> No
         await one.client.send("d")
         clock.advance(DAY + 1)
     async with scene(tmp_path, made=True, clock=clock) as one:
-        while await one.rows() > 1:  # noqa: ASYNC110  (nothing tells of it)
+        while await one.rows() > 1:  # noqa: ASYNC110  (no event for it)
             await anyio.sleep(0.005)
 
         assert await one.rows() == 1
@@ -326,7 +326,7 @@ async def test_lines_that_were_kept_too_short_are_lost_aloud(tmp_path: Path) -> 
         clock.advance(8 * DAY)
         await client.send("c")
     async with scene(tmp_path, made=True, clock=clock) as one:
-        while await one.rows() > 1:  # noqa: ASYNC110  (nothing tells of it)
+        while await one.rows() > 1:  # noqa: ASYNC110  (no event for it)
             await anyio.sleep(0.005)
         with structlog.testing.capture_logs() as logs:
             await one.place.update(trigger, status="ACTIVE")

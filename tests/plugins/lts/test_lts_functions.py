@@ -1,4 +1,4 @@
-"""LTS: what functions write calls others, and never goes round."""
+"""LTS: lines that functions write call other functions, without loops."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Scene(Struct, kw_only=True):
         return board
 
     async def listen(self, group: str = OWN.group_id, stream: str = OWN.stream_id) -> BoundTrigger:
-        """The function ``hello`` does."""
+        """Create a trigger for the function ``hello`` and wait until its source runs."""
         trigger = await self.place.create("LTS", log_group_id=group, log_topic_id=stream)
         await until(lambda: self.place.state(trigger).state == "running")
         return trigger
@@ -105,7 +105,7 @@ async def test_custom_tags_are_the_labels_of_lines(tmp_path: Path) -> None:
 
 
 async def test_no_function_is_called_in_a_circle(tmp_path: Path) -> None:
-    """Each of these would lead back to where it came from, or may."""
+    """Write lines of which all but the last two would lead back to their origin, or might."""
     async with scene(tmp_path) as one:
         await one.listen()
         one.write("its own", writer("hello"))
@@ -163,6 +163,6 @@ async def test_what_waits_is_written_when_the_engine_ends(tmp_path: Path, monkey
     monkeypatch.setattr(function_log, "PAUSE", 60.0)
     async with scene(tmp_path) as one:
         await one.listen()
-        one.write("last words")
+        one.write("at the end")
     async with scene(tmp_path) as one:
-        await one.has("last words")
+        await one.has("at the end")

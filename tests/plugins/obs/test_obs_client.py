@@ -1,4 +1,4 @@
-"""The client of a store that speaks S3: one for all requests, replaced when it fails, closed with the engine."""
+"""Client of an S3 store: one for all requests, replaced when it fails, closed with the engine."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from tests.support.s3_server import ACCESS, SECRET, S3Server, free_s3_ports, s3_
 from tests.support.triggering import House, house
 
 RECORD = b'{"request_context":{"request_id":"id"}}'
-BATCH_SIZE = 32  #: deliveries that one destination gets at a time
+BATCH_SIZE = 32  #: concurrent deliveries per destination
 DAY = 86_400.0
 
 
 class Made(Struct):
-    """Sessions that the client's library loaded, and the connection pools of clients that have sent a request."""
+    """Sessions that the client's library loaded, and connection pools of clients that have sent a request."""
 
     sessions: list[AioSession] = field(default_factory=list)
     pools: list[aiohttp.ClientSession] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Made(Struct):
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Made:
-    """What the library makes while the test runs."""
+    """Record the objects that the library creates during the test."""
     made = Made()
     note(monkeypatch, AioSession, made.sessions)
     note(monkeypatch, aiohttp.ClientSession, made.pools)
@@ -79,7 +79,7 @@ async def deliver(place: House, number: int, expires: int = 0) -> None:
 
 
 def opened(place: House) -> AbstractAsyncContextManager[Store]:
-    """The engine's store."""
+    """Open the engine's store."""
     hub = place.engine.plugins.of(obs).service
     assert isinstance(hub, ObsHub)
     return hub.opener.open()
@@ -112,7 +112,7 @@ async def test_triggers_and_expiry_use_the_client_of_deliveries(tmp_path: Path, 
         clock.advance(2 * DAY)
         await deliver(place, 2, expires=1)
         store = place.engine.plugins.of(obs).store
-        while len(await store.scan("expiring")) > 1:  # noqa: ASYNC110  (it offers no event)
+        while len(await store.scan("expiring")) > 1:  # noqa: ASYNC110  (a table sets no event)
             await anyio.sleep(0.01)
 
         assert (len(made.sessions), made.closed) == (1, [False])
@@ -138,16 +138,16 @@ async def test_a_client_that_lost_its_store_is_replaced(tmp_path: Path, made: Ma
     assert made.closed == [True, True]
 
 
-# --- what fails, and what does not --------------------------------------------------------------------------------
+# --- failures -----------------------------------------------------------------------------------------------------
 
 
 class Scripted(Struct):
-    """A server that answers what a test says, by the last part of the path."""
+    """Server with scripted replies, chosen by the last part of the path."""
 
     replies: dict[str, bytes] = field(default_factory=dict)
-    rest: bytes = b""  #: of the object ``long``
-    go_on: anyio.Event = field(default_factory=anyio.Event)  #: sends it
-    silent: int = 0  #: requests that are never answered
+    rest: bytes = b""  #: second part of the object ``long``
+    go_on: anyio.Event = field(default_factory=anyio.Event)  #: releases ``rest``
+    silent: int = 0  #: number of requests that are never answered
 
     async def serve(self, stream: SocketStream) -> None:
         async with stream:

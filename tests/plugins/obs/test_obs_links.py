@@ -1,4 +1,4 @@
-"""What links to objects mean, and which are none."""
+"""Links to objects: accepted forms and rejected ones."""
 
 from __future__ import annotations
 

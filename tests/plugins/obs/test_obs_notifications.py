@@ -1,4 +1,4 @@
-"""Notifications of object stores: what is read of each kind, who may post them, and what functions get."""
+"""Notifications of object stores: parsing per kind, authorisation of senders, and events for functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The object store: a real one that speaks S3, and a folder in its place, do the same."""
+"""Object store contract, run against a real S3 server and against a folder."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_a_store_that_is_down_is_unavailable() -> None:
 
 @asynccontextmanager
 async def answering(reply: bytes, *, hang: bool) -> AsyncIterator[str]:
-    """A store that answers everything so, and then hangs up, or says no more."""
+    """Start a store that sends this reply to every request, then closes the connection or stays silent."""
 
     async def answer(stream: SocketStream) -> None:
         async with stream:

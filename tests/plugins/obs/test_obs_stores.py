@@ -1,4 +1,4 @@
-"""OBS triggers and destinations with object stores that nobody here wrote."""
+"""OBS triggers and destinations on third-party object stores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.moto_server import moto_server
 from tests.support.s3_server import ACCESS, SECRET, S3Server, s3_server
 from tests.support.triggering import House, door, house, until
 
-pytestmark = pytest.mark.slow  # servers are started
+pytestmark = pytest.mark.slow  # the tests start servers
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +48,15 @@ def moto_service(url: str) -> ObsService:
 
 
 class Ahead:
-    """A clock by which everything that a store does is long ago."""
+    """Clock ten seconds ahead, so that every change is old enough to be listed."""
 
     def now(self) -> float:
         return time.time() + 10
 
 
 async def happened(place: House, count: int) -> list[tuple[str, str]]:
-    """Once there are so many events: what happened to which key."""
-    while len(events := await place.events()) < count:  # noqa: ASYNC110  (the journal offers no event)
+    """Return event names with their keys as soon as there are ``count`` events."""
+    while len(events := await place.events()) < count:  # noqa: ASYNC110  (the journal sets no event)
         await anyio.sleep(0.01)
     records = [record for event in events for record in event["Records"]]
     return sorted((record["eventName"], unquote(record["s3"]["object"]["key"])) for record in records)
@@ -68,7 +68,7 @@ async def told_of(place: House, key: str) -> None:
 
 
 async def seen(place: House, trigger: Any) -> None:
-    """Once the bucket has been seen as a whole."""
+    """Wait until the source has listed the whole bucket."""
     while b'"whole":true' not in (await place.cursors(trigger)).get("objects", b""):  # noqa: ASYNC110  (as above)
         await anyio.sleep(0.01)
 
@@ -91,7 +91,7 @@ async def test_what_was_there_before_the_trigger_is_no_event(tmp_path: Path, sea
         async with house(tmp_path, [obs], clock=Ahead(), **settings_of(seaweed.service)) as place:
             trigger = await place.create("OBS", bucket="photos", events=["ObjectCreated", "Delete"], prefix="in/")
             await seen(place, trigger)
-            # This store lists in/a/b before in/a-b, which is not the order of bytes.
+            # SeaweedFS lists in/a/b before in/a-b, which is not the order of bytes.
             await put(store, "photos", "in/a/b", "in/a-b", "in/a.b", "out/c")
             await happened(place, 3)
             await store.delete("photos", "in/gone")
@@ -122,7 +122,8 @@ async def test_a_store_that_dies_and_comes_back_costs_no_event_and_repeats_none(
                 await put(store, "photos", "third")
                 await told_of(place, "third")
         events = await happened(place, 3)
-        keys = [key for _, key in events if key != "before"]  # (which came within the second of the trigger, or before)
+        # ``before`` may be reported: created in the same second as the trigger.
+        keys = [key for _, key in events if key != "before"]
 
         assert keys == ["first", "second", "third"]
 
@@ -195,7 +196,7 @@ async def test_an_outcome_becomes_an_object(tmp_path: Path, seaweed: S3Server) -
 
 
 class Delivering:
-    """What a delivery gets from the engine."""
+    """Context that the engine gives to a delivery."""
 
     def __init__(self, place: House) -> None:
         self.plugin = place.engine.plugins.of(obs)

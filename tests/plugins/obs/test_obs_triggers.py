@@ -1,4 +1,4 @@
-"""OBS on a folder: what its triggers see and what they do not, and what becomes of outcomes."""
+"""OBS on a folder: reported changes, ignored changes, and outcomes written as objects."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ALL = ["ObjectCreated", "ObjectRemoved"]
 
 
 class Delivering(Struct, frozen=True):
-    """What a delivery gets from the engine."""
+    """Context that the engine gives to a delivery."""
 
     plugin: PluginContext
 
@@ -59,15 +59,15 @@ def inside(tmp_path: Path, **settings: Any) -> Any:
 
 
 def put(path: Path, content: str = "") -> None:
-    """It comes into its place as a whole."""
+    """Write a file in one step: a reader never sees half of it."""
     made = path.parent / ".functiond-made"
     made.write_text(content)
     made.rename(path)
 
 
 async def happened(place: House, *expected: str) -> None:
-    """Once exactly this has happened, in any order: ``+key`` or ``-key``."""
-    while len(found := await _told(place)) < len(expected):  # noqa: ASYNC110  (the journal offers no event)
+    """Wait until exactly these changes were reported, in any order: ``+key`` or ``-key``."""
+    while len(found := await _told(place)) < len(expected):  # noqa: ASYNC110  (the journal sets no event)
         await anyio.sleep(0.005)
     assert sorted(found) == sorted(expected)
 
@@ -79,7 +79,7 @@ async def _told(place: House) -> list[str]:
 
 
 async def watching(place: House, **options: Any) -> Any:
-    """A trigger that has seen the whole bucket."""
+    """Return a trigger whose source has listed the whole bucket."""
     trigger = await place.create("OBS", bucket="photos", **{"events": ALL, **options})
     await seen(place, trigger)
     return trigger
@@ -159,7 +159,7 @@ async def test_what_happens_while_the_engine_is_down_is_caught_up(tmp_path: Path
     put(bucket / "changed", "other")
     (bucket / "gone").unlink()
     put(bucket / "new")
-    os.utime(bucket / "new", (1, 1))  # moved here, and made long ago
+    os.utime(bucket / "new", (1, 1))  # moved into the bucket, with an old modification time
     async with inside(tmp_path) as place:
         await happened(place, "+kept", "+changed", "+gone", "+changed", "-gone", "+new")
 
@@ -218,7 +218,7 @@ async def test_events_that_no_look_can_tell_are_refused_aloud(tmp_path: Path, bu
 async def test_no_step_that_fails_costs_or_repeats_an_event(
     tmp_path: Path, bucket: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """What is written of the snapshot fails once, as if the engine died there, after events were accepted or before."""
+    """Fail one write of the snapshot, as if the engine was killed there: before or after events were accepted."""
     written, steps = Snapshot._write, iter(range(1000))
 
     async def write(snapshot: Snapshot, rows: Any) -> None:
@@ -241,7 +241,7 @@ async def test_no_step_that_fails_costs_or_repeats_an_event(
 
 
 class Odd(FolderStore):
-    """Pages end early, and subfolders come first, as with some stores."""
+    """Store whose pages end early and list subfolders first, as some stores do."""
 
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
         whole = await super().list(bucket, prefix=prefix)
@@ -323,7 +323,7 @@ async def test_an_outcome_that_cannot_be_deleted_keeps_no_other(
     async with inside(tmp_path, clock=clock) as place:
         await until(lambda: not later.exists())
         store = place.engine.plugins.of(obs).store
-        while len(await store.scan("expiring")) > (in_the_way == "refusal"):  # noqa: ASYNC110  (it offers no event)
+        while len(await store.scan("expiring")) > (in_the_way == "refusal"):  # noqa: ASYNC110  (a table sets no event)
             await anyio.sleep(0.01)
 
 

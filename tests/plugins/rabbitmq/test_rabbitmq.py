@@ -1,4 +1,4 @@
-"""RabbitMQ as a source, against a real broker where there is something to ask of one."""
+"""RabbitMQ as a source. Tests marked ``slow`` use a real broker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from plugins.rabbitmq.window import FIRST, Window
 from tests.support.rabbit_broker import PASSWORD, USER, VHOST, Broker, started_broker
 from tests.support.triggering import House, house, messages, until
 
-#: What is in the way is looked for, and tried again, all the time.
+#: Short intervals: checks and retries run all the time.
 QUICK: dict[str, Any] = {"plugins__rabbitmq__check_every": 0.1, "retry__longest": 0.2}
 
 
@@ -47,7 +47,7 @@ def options(**changes: Any) -> RabbitOptions:
     return msgspec.convert(whole, RabbitOptions)
 
 
-# --- what was accepted lately -------------------------------------------------------------------------------
+# --- recently accepted messages -----------------------------------------------------------------------------
 
 
 def test_a_message_is_known_by_its_id_and_content() -> None:
@@ -69,7 +69,7 @@ def test_the_last_messages_are_remembered_and_others_forgotten(together: int) ->
         disk.update(cursor)
         accepted.note(cursor)
         if start % 3000 == 0:
-            accepted = Accepted(disk)  # the next engine
+            accepted = Accepted(disk)  # as after a restart of the engine
 
     assert all(mark in accepted for mark in marks[-(ROWS - 1) * FULL :])
     assert not any(mark in accepted for mark in marks[: -ROWS * (FULL + together)])
@@ -151,7 +151,7 @@ async def test_a_broker_that_falls_silent_is_told(broker: Broker) -> None:
 
 @asynccontextmanager
 async def silenced(broker: Broker) -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """A way to the broker, on which it hears nothing more once the event is set."""
+    """Proxy the broker. Once the event is set, the proxy drops everything that the broker sends."""
     silence = asyncio.Event()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, mute: bool) -> None:
@@ -200,7 +200,7 @@ async def runs(place: House, trigger: BoundTrigger) -> None:
 
 
 async def has(broker: Broker, trigger: BoundTrigger, *, ready: int | None) -> None:
-    """Return once so many messages of the trigger's queue wait to be sent; None: once it is gone."""
+    """Wait until ``ready`` messages of the trigger's queue wait to be sent. None: until the queue is deleted."""
     while (found := await broker.ready(queue_of(trigger))) != ready:
         assert found is None or ready is None or found > ready, f"{found} is less than {ready}"
         await anyio.sleep(0.02)
@@ -287,7 +287,7 @@ async def test_what_stands_beside_a_message_stops_no_trigger(
     odd, now = b"\xf0\xff", datetime.now(UTC)
     async with house(tmp_path, [plugin]) as place:
         trigger = await reading(place, broker, exchange)
-        with monkeypatch.context() as patch:  # this client would send no such things
+        with monkeypatch.context() as patch:  # the unpatched client rejects such values
             for kind in ("shortstr", "timestamp"):
                 patch.setitem(pamqp.encode.METHODS, kind, partial(_encoded, pamqp.encode.METHODS[kind], odd))
             patch.setattr(pamqp.encode, "short_string", partial(_encoded, pamqp.encode.short_string, odd))
@@ -338,7 +338,7 @@ async def test_a_full_backlog_leaves_messages_at_the_broker(tmp_path: Path, brok
         await broker.send(exchange, *(b"%d" % number for number in range(10)))
         await until(lambda: "backlog" in place.state(trigger).problem)
 
-        await has(broker, trigger, ready=6)  # two batches are here
+        await has(broker, trigger, ready=6)  # two batches have left the queue
 
 
 @pytest.mark.slow
@@ -440,8 +440,8 @@ async def test_a_trigger_may_be_moved_to_another_exchange(tmp_path: Path, broker
     async with house(tmp_path, [plugin]) as place:
         other = await created(broker)
         trigger = await place.update(await reading(place, broker, exchange), exchange_name=other)
-        while (await place.cursors(trigger)).get("exchange") != other.encode():  # noqa: ASYNC110  (as below)
-            await anyio.sleep(0.01)  # until it has left the first
+        while (await place.cursors(trigger)).get("exchange") != other.encode():  # noqa: ASYNC110  (a cursor sets no event)
+            await anyio.sleep(0.01)  # until the source has left the first exchange
         await broker.send(exchange, b"1")
         await broker.send(other, b"2")
 

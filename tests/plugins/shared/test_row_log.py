@@ -1,4 +1,4 @@
-"""Logs of rows: their numbers, whatever the disk refuses and whatever goes."""
+"""Row logs: row numbers, failed writes and deleted logs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Row(Struct, frozen=True, array_like=True):
 
 
 class FullStore(MemoryStore):
-    """Refuses while it is full."""
+    """Store that rejects writes while ``full`` is set."""
 
     full = False
 

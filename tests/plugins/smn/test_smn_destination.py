@@ -1,4 +1,4 @@
-"""Outcomes as messages of topics, here and elsewhere."""
+"""Outcomes published as messages, to topics of this engine and of other services."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OWED = PendingDelivery(delivery_id=7, key=1, function_id=1, condition="success",
 
 
 class Delivering:
-    """What a delivery gets from the engine."""
+    """Context that the engine gives to a delivery."""
 
     def __init__(self, place: House) -> None:
         self.plugin = place.engine.plugins.of(smn)
@@ -65,7 +65,7 @@ async def test_an_outcome_that_is_delivered_twice_is_one_message(tmp_path: Path)
 
 
 class Slow:
-    """A service that takes its time to start."""
+    """Service that takes 0.3 seconds to start."""
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         await anyio.sleep(0.3)
@@ -73,7 +73,7 @@ class Slow:
         await anyio.sleep_forever()
 
 
-async def test_what_the_last_engine_owed_is_delivered_once_the_triggers_listen(tmp_path: Path) -> None:
+async def test_pending_deliveries_of_the_last_engine_are_made_once_the_triggers_listen(tmp_path: Path) -> None:
     slow = Plugin(kinds=("SLOW",), serve=lambda settings: Slow())
     async with house(tmp_path, [smn]) as place, door(place) as client:
         await listening(place, client)

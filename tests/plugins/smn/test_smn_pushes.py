@@ -1,4 +1,4 @@
-"""Messages that topics elsewhere push: which are believed, and what is fetched to know it."""
+"""Messages that topics of other services push: signature checks and the certificates fetched for them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.support.moto_server import moto_server
 from tests.support.topics import ARN, TOPIC, Served, Signer, encoded, serving
 from tests.support.triggering import URN, House, door, house, until
 
-#: What LocalStack 4.4.0, as SNS, pushed once: subscriptions and messages, by both versions of signatures.
+#: Recorded pushes of LocalStack 4.4.0 as SNS: subscriptions and messages, with both versions of signatures.
 SENT = json.loads((Path(__file__).parent / "sns_messages.json").read_text())
 
 
@@ -90,7 +90,7 @@ async def test_a_signed_message_calls_once_however_often_it_comes(tmp_path: Path
             "type": "notification",
         }
         assert (first["timestamp"], second["message"]) == (message["timestamp"], "message 2")
-        assert one.served.asked == ["/cert.pem"]  # which is kept
+        assert one.served.asked == ["/cert.pem"]  # fetched once, then cached
 
 
 @pytest.mark.parametrize("digest", [hashes.SHA256(), hashes.SHA512()])
@@ -244,12 +244,12 @@ async def test_certificates_are_kept_for_a_while_and_not_too_many() -> None:
     assert fetched == [*map(str, range(KEPT + 1)), "0", "0"]
 
 
-# --- where certificates are fetched ------------------------------------------------------------------------------
+# --- source of certificates --------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def tls_server(signer: Signer, folder: Path) -> AsyncIterator[int]:
-    """Answers everything with the name that it was asked for; its own certificate is the signer's, for localhost."""
+    """Serve the requested host name as body, with the signer's own certificate, which is valid for localhost."""
     (folder / "cert.pem").write_bytes(signer.certificate())
     (folder / "key.pem").write_bytes(signer.private_key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -327,7 +327,7 @@ def test_what_is_missing_to_check_signatures_is_named(monkeypatch: pytest.Monkey
         SmnService(SmnSettings(ca_file=str(tmp_path / "none.pem")))
 
 
-@pytest.mark.slow  # a server is started
+@pytest.mark.slow  # starts a server
 async def test_what_moto_signs_is_believed_without_a_subject(tmp_path: Path) -> None:
     with moto_server() as url:
         asked = {"Authorization": "AWS4-HMAC-SHA256 Credential=x/20200101/us-east-1/sns/aws4_request"}
@@ -337,7 +337,7 @@ async def test_what_moto_signs_is_believed_without_a_subject(tmp_path: Path) -> 
             return reply.raise_for_status()
 
         async def fetch(certificate: str) -> bytes:
-            """Moto serves it, but not at the host that it names."""
+            """Fetch a certificate from Moto instead of the host that the message names."""
             assert certificate.startswith("https://sns.us-east-1.amazonaws.com/")
             return (await aws.get(url + urlsplit(certificate).path, headers=asked)).content
 

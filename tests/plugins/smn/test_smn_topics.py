@@ -1,4 +1,4 @@
-"""The engine's own topics: their API, and the functions that their messages call."""
+"""Topics of the engine itself: their API, and the functions that their messages call."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Scene(Struct, kw_only=True):
         return [record["smn"]["message"] for event in await self.place.events() for record in event["record"]]
 
     async def record(self, function_id: int) -> Record:
-        """The one of this function."""
+        """Return the only record of this function."""
         selection = Selection(function_id=function_id, states=frozenset(State))
         [found], _ = await self.place.engine.storage.records.list(selection)
         return found
@@ -65,7 +65,7 @@ class Scene(Struct, kw_only=True):
 
 @asynccontextmanager
 async def scene(folder: Path, plugin: Plugin = smn, **more: Any) -> AsyncIterator[Scene]:
-    """With the topic, and the trigger of an earlier engine, if there was one."""
+    """Open an engine with the topic ``orders`` and any trigger of an earlier engine on this folder."""
     async with house(folder, [plugin], **more) as place, door(place) as client:
         made = Scene(place=place, client=client)
         await made.ask("POST", "topics", {"name": "orders"})
@@ -271,7 +271,7 @@ async def test_a_topic_that_is_deleted_calls_nothing(tmp_path: Path) -> None:
         await one.trigger()
         await one.ask("DELETE", f"topics/{TOPIC}")
         refused = await one.publish()
-    async with scene(tmp_path) as one:  # which makes it anew
+    async with scene(tmp_path) as one:  # creates the topic again
         taken = await one.publish("again")
 
         assert (refused.status_code, taken.status_code, await one.messages()) == (404, 200, ["again"])

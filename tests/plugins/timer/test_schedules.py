@@ -1,4 +1,4 @@
-"""When timers fire, as their texts say."""
+"""Due times of schedules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TIMER fires once for each due time, whatever dies in between, and catches up as it is told."""
+"""TIMER: one request per due time across restarts and failures, and the rules for missed due times."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def test_a_machine_that_slept_is_told_as_the_setting_says() -> None:
         accept(seconds)
         if not slept:
             slept.append(True)
-            accept(3 * 3600)  # the lid is opened again
+            accept(3 * 3600)  # the machine wakes up
 
     one.clock.advance = advance  # type: ignore[method-assign]
     await one.run(sleeping)

@@ -1,4 +1,4 @@
-"""A clock that is wrong for a while silences no timer, and nothing runs twice for it: on a real journal."""
+"""Wrong clocks on a real journal: no timer stops, and no due time runs twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def timers(folder: Path, time: PassingTime, rule: str) -> AsyncIterator[Ho
 
 
 def due_times(folder: Path) -> list[float]:
-    """All that had a request, in order of acceptance, in seconds since the test began."""
+    """Return the accepted due times in order of acceptance, in seconds since the start of the test."""
     events = [json.loads(body) for [body] in rows(folder, "SELECT body FROM payload ORDER BY key")]
     return [datetime.fromisoformat(event["time"]).timestamp() - BEGIN for event in events]
 
@@ -63,7 +63,7 @@ async def test_a_clock_an_hour_ahead_for_a_minute_loses_and_doubles_no_due_time(
         async with timers(tmp_path, time, rule):
             await time.run_until(HOUR + 200)
 
-    missed = set() if rule == "all" else {60, 90}  # when it is told at the jump, as the setting says
+    missed = set() if rule == "all" else {60, 90}  # the setting drops the due times that the jump skipped
     assert sorted(due_times(tmp_path)) == sorted(set(range(30, int(HOUR) + 201, 30)) - missed)
 
 
@@ -101,7 +101,7 @@ async def test_ten_years_that_are_caught_up_end_when_the_clock_is_set_back(tmp_p
         await time.run_until(20)
 
     fired = due_times(tmp_path)
-    assert len(fired) <= 1 + asked + 100  # by the first engine, and in a transaction that was on its way
+    assert len(fired) <= 1 + asked + 100  # one of the first engine, and a transaction under way
     assert fired == [10.0 * number for number in range(1, len(fired) + 1)]
 
 
@@ -177,9 +177,9 @@ async def test_a_timer_that_sleeps_wakes_after_its_period_though_the_clock_was_s
     async with house(tmp_path, [plugin], clock=clock) as place:
         await place.create("TIMER", **{**EVERY_TEN, "schedule": "@every 1s"})
         figures = place.engine.sources.statistics
-        clock.advance(HOUR + 0.5)  # while it sleeps, really
+        clock.advance(HOUR + 0.5)  # while the timer really sleeps
         await until(lambda: figures().accepted == 1)
-        clock.advance(0.7 - HOUR)  # while it sleeps for half a second
+        clock.advance(0.7 - HOUR)  # while the timer sleeps for half a second
         await until(lambda: figures().accepted >= 2)
         first, second, *_ = due_times(tmp_path)
 
@@ -194,6 +194,6 @@ async def test_what_was_due_before_a_timer_noticed_that_its_clock_was_set_back_i
         await place.create("TIMER", **{**EVERY_TEN, "schedule": "0 0 * * * *"})
         await time.run_until(3500)
     async with timers(tmp_path, time, "skip"):
-        await time.run_until(3 * HOUR)  # it sleeps for 3500 seconds first
+        await time.run_until(3 * HOUR)  # the first sleep takes 3500 seconds
 
     assert due_times(tmp_path) == [HOUR, 2 * HOUR, 3 * HOUR]

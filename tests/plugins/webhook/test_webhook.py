@@ -1,4 +1,4 @@
-"""Signed webhooks come in and go out; a channel's CloudEvents endpoint; what plugins mount on the API's listener."""
+"""Signed webhooks in both directions, CloudEvents of a channel, and plugin routes on the API's listener."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def signed(place: House, body: bytes, message_id: str = "m1", key: bytes = KEY, 
 
 
 def test_a_signature_is_that_of_the_specification() -> None:
-    # The example of the Standard Webhooks specification.
+    # Example of the Standard Webhooks specification.
     key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     body = b'{"test": 2432232314}'
 
@@ -358,7 +358,7 @@ async def test_a_plugin_may_listen_on_a_port_of_its_own(tmp_path: Path) -> None:
 
 
 class Receiver:
-    """Answers as it is told, and keeps what came."""
+    """Receiver that replies with ``status`` and records requests."""
 
     def __init__(self) -> None:
         self.status, self.came = 204, list[PushRequest]()

@@ -1,4 +1,4 @@
-"""Framing of HTTP/1.1: upgrades that are not taken, trailers, and errors behind good requests."""
+"""Framing of HTTP/1.1: rejected upgrades, trailers, and errors after valid requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.asgi.listener import Receive, Scope, Send, listen
 from tests.support.http_app import BASE, serve, urn_of
 
 ORDER = b'{"order": 4711}'
-#: The head of Java's own HTTP client, in its default version HTTP/2.
+#: Request head of Java's HTTP client in its default version HTTP/2.
 JAVA = (
     b"POST /java HTTP/1.1\r\n"
     b"Connection: Upgrade, HTTP2-Settings\r\n"
@@ -29,25 +29,25 @@ JAVA = (
 )
 PLAIN = b"POST /plain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"POST /chunked HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
-#: Ends each exchange that did not end before.
+#: Last request of an exchange: closes the connection if it is still open.
 END = b"GET /end HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 END_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 GARBAGE = b"\x16\x03\x01 garbage\r\n\r\n"
 
 
 class Recorder:
-    """Record each request, and answer with its body. Requests to /hold are answered once ``release`` is set."""
+    """Record each request and echo its body. Requests to /hold are answered once ``release`` is set."""
 
     def __init__(self) -> None:
         self.release = anyio.Event()
         self.entered = anyio.Event()
-        self.seen: list[tuple[str, bytes | None]] = []  #: path and body, None for one that was cut off
+        self.seen: list[tuple[str, bytes | None]] = []  #: path and body; None for an aborted body
         self.headers: list[dict[bytes, bytes]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.entered.set()
         body, more = b"", True
-        if scope["path"] == "/early":  # answered in parts while the body is still to come
+        if scope["path"] == "/early":  # answered in parts before the body has arrived
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
             await send({"type": "http.response.body", "body": b"early", "more_body": True})
         while more:
@@ -67,17 +67,17 @@ class Recorder:
 
 
 class Exchange:
-    """A listener in front of a recorder, and raw clients of it."""
+    """Listener in front of a recorder, with raw clients."""
 
     def __init__(self, app: Recorder, port: int) -> None:
         self.app, self.port = app, port
 
     async def send(self, *pieces: bytes) -> bytes:
-        """Send the pieces in packets of their own, and ``END``. Return all answers but the one to that."""
+        """Send each piece in its own packet, then ``END``. Return all responses except that to ``END``."""
         async with self.connect() as (reader, writer):
             for piece in pieces:
                 writer.write(piece)
-                await asyncio.sleep(0.02)  # only makes it likely that the packets arrive apart
+                await asyncio.sleep(0.02)  # makes separate packets likely, not certain
             writer.write(END)
             return (await reader.read()).removesuffix(END_ANSWER)
 
@@ -103,7 +103,7 @@ def statuses(answers: bytes) -> list[int]:
 
 
 def pieces_of(data: bytes, *cuts: bytes) -> list[bytes]:
-    """``data`` cut in front of each of ``cuts``."""
+    """Split ``data`` in front of each of ``cuts``."""
     pieces = []
     for cut in cuts:
         before, found, after = data.partition(cut)
@@ -289,7 +289,7 @@ async def test_earlier_requests_are_answered_before_an_error(exchange: Exchange)
     async with exchange.connect() as (reader, writer):
         writer.write(PLAIN.replace(b"/plain", b"/hold") + PLAIN + GARBAGE)
         await exchange.app.entered.wait()
-        writer.write(PLAIN)  # is read no more
+        writer.write(PLAIN)  # is no longer read
         exchange.app.release.set()
 
         assert statuses(await reader.read()) == [200, 200, 400]

@@ -1,4 +1,4 @@
-"""The listener: bounded heads, a graceful end, and no wake-ups when nothing happens."""
+"""Listener: bounded heads, graceful stop, and no wake-ups while idle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 
 
 class App:
-    """Answers, once ``release`` is set."""
+    """Application that answers once ``release`` is set."""
 
     def __init__(self, body: bytes = b"ok") -> None:
         self._body = body
@@ -46,7 +46,7 @@ def an_open_app(body: bytes = b"ok") -> App:
 
 
 class Reader:
-    """Reads each request to its end before it answers; None stands for one that was cut off."""
+    """Application that reads each request completely before it answers. None in ``read`` marks an aborted body."""
 
     def __init__(self) -> None:
         self.entered = anyio.Event()
@@ -86,14 +86,14 @@ class Client:
         return await self._reader.readuntil(b"\r\n\r\n")
 
     async def answer(self) -> bytes:
-        """One whole answer of ``ok``."""
+        """Return one complete response with the body ``ok``."""
         return await self.head() + await self._reader.readexactly(2)
 
     def end(self) -> None:
         self._writer.write_eof()
 
     async def rest(self) -> bytes:
-        """All until the other side closes."""
+        """Return all bytes until the server closes the connection."""
         try:
             return await self._reader.read()
         except ConnectionResetError:
@@ -157,7 +157,7 @@ async def test_a_head_without_end_is_cut_off() -> None:
         for _ in range(40):
             client.write(b"a" * HEAD_LIMIT)
 
-        # The server closes with unread bytes in its buffer, so the reason may be lost on the way.
+        # The server closes with unread bytes in its buffer, so its response may be lost.
         assert (await client.rest())[:13] in (b"HTTP/1.1 431 ", b"")
 
 
@@ -176,7 +176,7 @@ async def test_the_end_waits_for_running_requests_but_takes_no_new_ones() -> Non
         client.write(GET + b"\r\n")
         await app.entered.wait()
         left.set()
-        while True:  # until the door is closed; each try either connects or is refused
+        while True:  # until the port is closed: each attempt either connects or is refused
             try:
                 async with connect(port):
                     pass
@@ -234,7 +234,7 @@ async def test_a_request_may_take_longer_than_its_head() -> None:
     async with listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
         client.write(GET + b"Connection: close\r\n\r\n")
         await app.entered.wait()
-        await asyncio.sleep(1.2)  # longer than a head may take here
+        await asyncio.sleep(1.2)  # longer than the limit for a head
         app.release.set()
 
         assert (await client.rest()).endswith(b"ok")
@@ -266,7 +266,7 @@ async def test_bodies_beyond_what_may_be_held_are_refused_and_not_run(reader: Re
         async with connect(port) as first, connect(port) as second, connect(port) as third:
             for client, body in ((first, post(800) + b"x" * 799), (second, post(160) + b"x" * 5)):
                 client.write(body)
-                third.write(GET + b"\r\n")  # whose answer says that the packet before it has come in
+                third.write(GET + b"\r\n")  # the response proves that the server has received the packet before it
                 await third.answer()
             second.write(b"x" * 155)
             answer = await second.rest()
@@ -312,7 +312,7 @@ async def test_connections_beyond_the_limit_are_refused_until_others_close(reade
 def test_an_idle_server_does_not_wake_up() -> None:
     wakeups = _count_wakeups(idle=0.5)
 
-    assert wakeups <= 3  # uvicorn's own loop would make five or more
+    assert wakeups <= 3  # uvicorn's own loop would cause five or more
 
 
 def _count_wakeups(idle: float) -> int:
@@ -335,7 +335,7 @@ def _count_wakeups(idle: float) -> int:
 
 @asynccontextmanager
 async def connect_during(app: App, tasks: anyio.abc.TaskGroup) -> AsyncIterator[tuple[Client, int, anyio.Event]]:
-    """A client of a server that ends once the event is set."""
+    """Yield a client of a server that stops once the event is set."""
     left, ports = anyio.Event(), anyio.create_memory_object_stream[int](1)
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""Credentials in settings and in a file of their own: who may read it, and that secrets are never shown."""
+"""Credentials in settings and in a separate file: required file mode, and secrets that are never shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The signature, against the vendor's signer, a recomputation written apart from ours, and fixed vectors."""
+"""Request signatures, compared with the vendor's signer, an independent recomputation and fixed vectors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from engine.auth.signing import (
 )
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # the SDK's warnings
     from huaweicloudsdkcore.auth.credentials import BasicCredentials
     from huaweicloudsdkcore.sdk_request import SdkRequest
     from huaweicloudsdkcore.signer.signer import Signer
@@ -46,7 +46,7 @@ names = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_cha
 
 
 def by_the_sdk(method: str, path: str, query: Pairs, body: bytes, **more: str) -> tuple[str, str]:
-    """The Authorization that the vendor's signer makes, and the target it sends."""
+    """Return the Authorization header of the vendor's signer, and the target that it sends."""
     request = SdkRequest(
         method=method,
         schema="http",
@@ -61,7 +61,7 @@ def by_the_sdk(method: str, path: str, query: Pairs, body: bytes, **more: str) -
 
 
 def recomputed(method: str, target: str, headers: dict[str, str], body: bytes) -> str:
-    """By the words of the specification alone."""
+    """Compute the signature from the specification alone."""
     path, _, query = target.partition("?")
     uri = "/".join(quote(part, safe="-_.~") for part in unquote(path).split("/"))
     pairs = sorted(parse_qsl(query, keep_blank_values=True))
@@ -79,7 +79,7 @@ def recomputed(method: str, target: str, headers: dict[str, str], body: bytes) -
 
 
 def verified(authorization: str, method: str, target: str, headers: dict[str, str], body: bytes) -> bool:
-    """As the server does it, of the bytes on the wire."""
+    """Verify the signature as the server does, from the bytes on the wire."""
     proof = read_authorization(authorization.encode())
     assert proof is not None
     path, _, query = target.encode().partition(b"?")

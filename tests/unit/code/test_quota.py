@@ -1,4 +1,4 @@
-"""The code of a project is counted packed, each package once, and also while it is on its way."""
+"""Code quota of a project: packed size, each package once, packages being stored included."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def package(name: str, size: int) -> CodePackage:
 
 
 def quota(limit: int, *kept: CodePackage) -> CodeQuota:
-    """Of a project ``p`` that has these."""
+    """Return the quota of a project ``p`` that has these packages."""
     counted = CodeQuota(limit)
     counted.count(lambda project: kept if project == "p" else ())
     return counted
 
 
-def test_a_package_counts_once_whoever_shares_it() -> None:
+def test_a_shared_package_counts_once() -> None:
     shared = quota(100, package("a", 30), package("a", 30), package("b", 50))
     shared.count(lambda project: [package("b", 50)])
 

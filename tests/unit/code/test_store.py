@@ -1,4 +1,4 @@
-"""Code packages: stored whole or not at all, whatever strangers put into a zip file."""
+"""Code packages: stored completely or not at all, with hostile zip files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def package(content: bytes) -> CodeSource:
 
 
 def entry(name: str, content: bytes = b"x", *, mode: int = 0, method: int = zipfile.ZIP_STORED) -> bytes:
-    """A zip file of one entry, which may be named and typed as no tool would."""
+    """Build a zip file with one entry whose name and type no ordinary tool would write."""
     buffer = io.BytesIO()
     info = zipfile.ZipInfo("placeholder")
     info.filename, info.external_attr, info.compress_type = name, mode << 16, method
@@ -207,7 +207,7 @@ def test_a_ratio_no_code_has_is_refused(tmp_path: Path) -> None:
 def test_too_many_entries_are_refused_before_the_directory_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr("engine.code.unpacking._BLOCK", block)  # the entries' marks lie across the blocks, too
+    monkeypatch.setattr("engine.code.unpacking._BLOCK", block)  # makes entries span several blocks, too
     content = zipped(**{f"f{number}": "" for number in range(20)})
 
     with pytest.raises(InvalidField, match="more than 19 entries"):
@@ -354,7 +354,7 @@ async def test_a_refused_package_leaves_nothing_behind(store: CodeStore, tmp_pat
     assert list((tmp_path / "code").iterdir()) == []
 
 
-async def test_a_write_that_fails_is_the_engines_trouble_and_not_the_callers(tmp_path: Path) -> None:
+async def test_a_failed_write_is_an_error_of_the_engine_and_not_of_the_caller(tmp_path: Path) -> None:
     (tmp_path / "code").write_text("in the way")
 
     with pytest.raises(NotStored):
@@ -387,7 +387,7 @@ def _made(folder: Path, limits: Limits) -> Limits:
 
 
 def _claim_size(content: bytes, size: int) -> bytes:
-    """The archive, saying in both of its headers that its entry unpacks to ``size`` bytes."""
+    """Return the archive with ``size`` as unpacked size in both headers of its entry."""
     central = content.index(b"PK\x01\x02")
     changed = bytearray(content)
     changed[22:26] = changed[central + 24 : central + 28] = struct.pack("<I", size)

@@ -26,7 +26,7 @@ class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     endpoint: str = ""
     tries: int = 3
     labels: tuple[str, ...] = ()
-    shelves: dict[str, Library] = {}
+    racks: dict[str, Library] = {}
 
 
 class NoLinks:
@@ -53,13 +53,13 @@ def test_a_service_has_the_settings_of_its_table() -> None:
 def test_lists_of_the_environment_are_texts_with_commas() -> None:
     environ = {
         "FUNCTIOND_PLUGINS__BOX__LABELS": "red, blue",
-        "FUNCTIOND_PLUGINS__BOX__SHELVES__TOP__BOARDS": "1,2",
+        "FUNCTIOND_PLUGINS__BOX__RACKS__TOP__BOARDS": "1,2",
         "FUNCTIOND_PLUGINS__BOX__ENDPOINT": "a,b",
     }
 
     service = Registry([BOXES], load_settings(environ=environ).plugins).service(BOXES)
 
-    assert (service.labels, service.shelves, service.endpoint) == (
+    assert (service.labels, service.racks, service.endpoint) == (
         ("red", "blue"),
         {"top": Library(boards=(1, 2))},
         "a,b",
@@ -74,7 +74,7 @@ def test_a_service_without_a_table_has_its_defaults() -> None:
     ("tables", "message"),
     [
         ({"bok": {}}, r"unknown setting plugins.bok: did you mean plugins.box\?"),
-        ({"shelf": {}}, "unknown setting plugins.shelf: known: box"),
+        ({"rack": {}}, "unknown setting plugins.rack: known: box"),
         ({"box": {"tries": "many"}}, "plugins.box.tries: must be a whole number"),
         ({"box": {"endpont": 1}}, r"plugins.box.endpont: no such key: did you mean endpoint\?"),
         ({"box": {"lid": 1}}, "plugins.box.lid: no such key: expected one of endpoint, "),
@@ -88,19 +88,19 @@ def test_settings_that_no_service_knows_are_refused(tables: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("param", "told"),
     [
-        ("{}", "param.boards of SHELF is missing: it is required"),
-        ('{"boards": []}', "param.boards of SHELF is []: must be a list of 1 entries or more"),
-        ('{"boards": [1, "x"]}', "param.boards[1] of SHELF is 'x': must be a whole number"),
-        ("[]", "param of SHELF is []: must be an object"),
-        ('{"boards": [1, 1]}', "param of SHELF is {'boards': [1, 1]}: a board is there twice"),
-        ('{"board": 1, "boards": [1]}', "param.board of SHELF is 1: no such key: did you mean boards?"),
+        ("{}", "param.boards of RACK is missing: it is required"),
+        ('{"boards": []}', "param.boards of RACK is []: must be a list of 1 entries or more"),
+        ('{"boards": [1, "x"]}', "param.boards[1] of RACK is 'x': must be a whole number"),
+        ("[]", "param of RACK is []: must be an object"),
+        ('{"boards": [1, 1]}', "param of RACK is {'boards': [1, 1]}: a board is there twice"),
+        ('{"board": 1, "boards": [1]}', "param.board of RACK is 1: no such key: did you mean boards?"),
     ],
 )
 def test_what_is_wrong_with_a_destination_is_told_as_field_value_and_range(param: str, told: str) -> None:
-    shelves = Plugin(kinds=("SHELF",), param=Library, destination=Nowhere)
+    racks = Plugin(kinds=("RACK",), param=Library, destination=Nowhere)
 
     with pytest.raises(InvalidField) as caught:
-        Registry([shelves]).check_destination(DestinationSpec(destination="SHELF", param=param))
+        Registry([racks]).check_destination(DestinationSpec(destination="RACK", param=param))
 
     assert str(caught.value) == told
 
@@ -108,11 +108,11 @@ def test_what_is_wrong_with_a_destination_is_told_as_field_value_and_range(param
 def test_an_installed_package_brings_plugins_by_its_entry_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "shelves_of_ours.py").write_text("from engine import Plugin\nplugin = Plugin(kinds=('OURS',))\n")
-    (tmp_path / "shelves-1.dist-info").mkdir()
-    (tmp_path / "shelves-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: shelves\nVersion: 1\n")
-    entry = "[functiond.plugins]\nours = shelves_of_ours:plugin\n"
-    (tmp_path / "shelves-1.dist-info" / "entry_points.txt").write_text(entry)
+    (tmp_path / "racks_of_ours.py").write_text("from engine import Plugin\nplugin = Plugin(kinds=('OURS',))\n")
+    (tmp_path / "racks-1.dist-info").mkdir()
+    (tmp_path / "racks-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: racks\nVersion: 1\n")
+    entry = "[functiond.plugins]\nours = racks_of_ours:plugin\n"
+    (tmp_path / "racks-1.dist-info" / "entry_points.txt").write_text(entry)
     monkeypatch.syspath_prepend(tmp_path)
 
     kinds = {kind for plugin in load_plugins() for kind in plugin.kinds}

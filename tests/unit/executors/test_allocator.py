@@ -1,4 +1,4 @@
-"""Places on instances, through any order of taking, giving, starting and ending."""
+"""Slots of instances under any order of requests, starts and exits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY: Key = (1, "latest", 1, 128)
 
 
 class Bare:
-    """What places know of an instance."""
+    """Part of an instance that the allocator uses."""
 
     def __init__(self, allocator: Allocator, concurrency: int) -> None:
         self.allocator, self.key, self.concurrency = allocator, KEY, concurrency
@@ -31,14 +31,14 @@ class Bare:
 
 
 class Crowd:
-    """Requests that come and go, and instances that start and end beneath them."""
+    """Concurrent requests, on instances that start and exit."""
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
         self.allocator = Allocator(1000.0, lambda instance: False)
         self.instances: list[Instance] = []
         self.starts: list[Start] = []
-        self.held: list[Instance] = []  #: one entry for each place
+        self.held: list[Instance] = []  #: one entry for each slot
         self.waits: list[tuple[Start, Wait]] = []
 
     def come(self, pick: int) -> None:
@@ -61,7 +61,7 @@ class Crowd:
         self.held += [instance] * assigned
 
     def go(self, pick: int) -> None:
-        """One that has been served, or has lost its instance."""
+        """End a request that was served or has lost its instance."""
         served = [one for one in self.held if one.ready or one.end is not None]
         if served:
             instance = served[pick % len(served)]
@@ -69,7 +69,7 @@ class Crowd:
             self.allocator.release(instance)
 
     def give_up(self, pick: int) -> None:
-        """One that waits does not want to wait any longer."""
+        """Cancel a request that waits for a start."""
         if self.waits:
             start, wait = self.waits.pop(pick % len(self.waits))
             wait.cancel()
@@ -115,7 +115,7 @@ STEPS = ("come", "come", "come", "go", "go", "finish", "finish", "give_up", "war
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 @given(steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 7)), max_size=40))
-def test_a_place_is_taken_once_and_every_free_one_can_be_found(concurrency: int, steps: list[tuple[str, int]]) -> None:
+def test_a_slot_is_taken_once_and_every_free_one_can_be_found(concurrency: int, steps: list[tuple[str, int]]) -> None:
     async def walk() -> None:
         crowd = Crowd(concurrency)
         for step, pick in steps:

@@ -1,4 +1,4 @@
-"""When instances are looked at: the mechanism that measures them, and what they do, is played here."""
+"""Times at which memory of instances is measured. Measurement and instances are simulated."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from engine.executors import memory_watch
 from engine.executors.memory_watch import MemoryWatch
 from engine.isolation.limits import Enclosure, Isolation
 
-MAX_WAIT = 60.0  #: seconds after which a test has failed
+MAX_WAIT = 60.0  #: seconds until a test fails
 LITTLE, MUCH = 1 << 20, 9 << 20
 
 
 class Played:
-    """An instance that may have 8 MB, its enclosure, and a mechanism that finds one size after the other."""
+    """Instance with a limit of 8 MB, its enclosure, and a mechanism that reports ``sizes`` one after the other."""
 
     def __init__(self, *sizes: int, alarms: bool = True) -> None:
         self.memory, self.shared, self.end = 8, True, None
@@ -55,7 +55,7 @@ class Played:
 
 @pytest.fixture(autouse=True)
 def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The regular look is too far away to help."""
+    """Make the regular interval too long to matter."""
     monkeypatch.setattr(memory_watch, "_INTERVAL", 3600.0)
 
 
@@ -67,7 +67,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def watch(threads: ThreadPoolExecutor) -> Iterator[Callable[..., None]]:
-    """Have these watched by one."""
+    """Return a function that starts one watch for the given instances."""
     watches: list[tuple[MemoryWatch, Played]] = []
 
     def begin(*all_played: Played) -> None:
@@ -114,7 +114,7 @@ async def test_one_that_has_raised_an_alarm_is_looked_at_with_its_next_request(w
     played.calls.clear()
     played.ring()
     await happens(played.suspected)
-    await asyncio.sleep(0)  # it has no request: nothing is to be looked at
+    await asyncio.sleep(0)  # without a request, the alarm causes no measurement
 
     played.calls[2] = None
     played.on_work(played)

@@ -1,4 +1,4 @@
-"""What becomes of an instance's stdout and stderr."""
+"""Stdout and stderr of an instance."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Said = list[tuple[int, bytes]]
 
 @pytest.fixture
 async def raw() -> AsyncIterator[tuple[Output, int, int, Said]]:
-    """Output, where to write to its stdout and stderr, and what it was heard to say."""
+    """Yield an output, the descriptors that feed its stdout and stderr, and the list of lines it reported."""
     (stdout, to_stdout), (stderr, to_stderr) = os.pipe(), os.pipe()
     os.set_blocking(stdout, False)
     os.set_blocking(stderr, False)
@@ -62,22 +62,22 @@ async def raw() -> AsyncIterator[tuple[Output, int, int, Said]]:
 async def test_raw_output_comes_with_its_stream_and_in_whole_lines(raw: tuple[Output, int, int, Said]) -> None:
     output, stdout, stderr, said = raw
     os.write(stdout, b"a line\nan unfin")
-    os.write(stderr, b"trouble\n")
+    os.write(stderr, b"an error\n")
     for pipe in output._pipes:
         pipe._read()
     os.write(stdout, b"ished one\n")
     output.drain()
 
-    assert said == [(STDOUT, b"a line\n"), (STDERR, b"trouble\n"), (STDOUT, b"an unfinished one\n")]
+    assert said == [(STDOUT, b"a line\n"), (STDERR, b"an error\n"), (STDOUT, b"an unfinished one\n")]
 
 
 async def test_what_was_written_before_the_end_is_read_at_it(raw: tuple[Output, int, int, Said]) -> None:
     output, stdout, _, said = raw
-    os.write(stdout, b"last words")
+    os.write(stdout, b"unfinished")
 
     output.close()
 
-    assert said == [(STDOUT, b"last words")]
+    assert said == [(STDOUT, b"unfinished")]
 
 
 async def test_short_output_is_in_the_outcome_only(opened: Pool, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def _start_to_measure_the_peak() -> int:
 
 
 def _peak() -> int:
-    """KiB of memory that this process had at most."""
+    """Return the peak memory of this process in KiB."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1])
 

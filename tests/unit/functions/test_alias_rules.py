@@ -1,4 +1,4 @@
-"""What an alias may be, and which version it chooses for a request."""
+"""Valid aliases, and the version that an alias chooses for a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalog: what may be stored, what shows when, and which destinations would run in circles."""
+"""Catalog: validation, visibility of changes, and rejected destination loops."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_of_two_creations_at_once_one_wins(catalog: Catalog) -> None:
 
 
 class SlowLinks:
-    """Gives what it has once it is ``allowed``."""
+    """Links whose content is readable once ``allowed`` is set."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -339,7 +339,7 @@ async def test_what_only_this_engine_knows_has_defaults() -> None:
     assert (priority_cap(own), weight(own)) == (3, 2)
 
 
-async def test_settings_replace_those_before_and_keep_their_birthday(catalog: Catalog) -> None:
+async def test_settings_replace_those_before_and_keep_their_creation_time(catalog: Catalog) -> None:
     await catalog.create(draft(), INLINE)
     first = await catalog.put_settings(urn(), AsyncSettings(max_retries=3))
 

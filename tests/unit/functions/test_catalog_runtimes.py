@@ -1,4 +1,4 @@
-"""Which runtimes and handlers a function may have."""
+"""Runtimes and handlers that a function may have."""
 
 from __future__ import annotations
 

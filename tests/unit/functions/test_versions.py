@@ -1,4 +1,4 @@
-"""Versions and aliases as the catalog keeps them: what stays, what may go, and what a URN means."""
+"""Versions and aliases in the catalog: immutability, deletion and resolution of URNs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ResourceStore(MemoryResourceStore):
 
 
 class House(Struct):
-    """A catalog with one function, and who changes its versions."""
+    """Catalog with one function, and the services that change its versions."""
 
     folder: Path
     store: MemoryCatalogStore
@@ -74,11 +74,11 @@ class House(Struct):
     aliases: Aliases
 
     async def again(self) -> House:
-        """As after a restart."""
+        """Open it again, as after a restart."""
         return await opened(self.folder, self.store, self.kept, self.clock)
 
     async def publish(self, name: str = "", **fields: Any) -> Function:
-        """A version that differs from those before."""
+        """Publish a version that differs from earlier ones."""
         latest = self.catalog.find(urn())
         await self.catalog.update(urn(), {"timeout": latest.timeout + 1})
         return await self.versions.publish(urn(), name=name, **fields)
@@ -161,7 +161,7 @@ async def test_a_digest_says_which_code_is_meant(house: House) -> None:
 
 
 class HeldCodes(CodeStore):
-    """Reads a package once it may."""
+    """Code store that reads a package once ``may_read`` is set."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

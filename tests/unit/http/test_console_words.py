@@ -1,4 +1,4 @@
-"""How the console writes amounts, times and sizes."""
+"""Text forms of amounts, times and sizes in the console."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asynchronous settings over HTTP, and the status log that needs no switching on."""
+"""Asynchronous settings over HTTP, and the status log, which is always on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces of the control plane: what they tell, what they keep back, and that nobody pays for them unheard."""
+"""Audit traces of the control plane: content, hidden secrets, and no cost without subscribers."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_listener_that_fails_harms_nobody() -> None:
 
 
 class Watchman:
-    """A service of a plugin that listens to the control plane."""
+    """Plugin service that subscribes to audit traces."""
 
     def __init__(self) -> None:
         self.heard: list[Trace] = []

@@ -1,4 +1,4 @@
-"""Who may use the API: signatures, tokens, projects, and how often one may fail."""
+"""Access to the API: signatures, tokens, projects, and the limit of failed attempts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from engine.testing import ManualClock
 from tests.support.http_app import BASE, PROJECT, SOURCE, Answer, Api, encoded, serve, urn_of, zipped
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # the SDK's warnings
     from huaweicloudsdkcore.auth.credentials import BasicCredentials
     from huaweicloudsdkcore.sdk_request import SdkRequest
     from huaweicloudsdkcore.signer.signer import Signer
@@ -40,7 +40,7 @@ LIMIT, WINDOW = 5, 60.0
 
 
 class SecuredApi:
-    """An API that wants credentials, and a client that has them."""
+    """API that requires credentials, with a client that has them."""
 
     def __init__(self, api: Api, clock: ManualClock) -> None:
         self.api, self.clock = api, clock
@@ -48,7 +48,7 @@ class SecuredApi:
     def signed(
         self, method: str, target: str, body: bytes = b"", *, access: str = "AK1", secret: str = SECRET, **more: str
     ) -> dict[str, str]:
-        """Headers of a request; ``more`` are signed too, named with underscores for dashes."""
+        """Return signed headers of a request. ``more`` are signed too; underscores in their names stand for dashes."""
         given = {name.replace("_", "-"): value for name, value in more.items()}
         headers = {"Host": f"localhost:{self.api.port}", "Content-Type": "application/json", **given}
         return headers | sign(method, target, headers, body, access=access, secret=secret, moment=self.clock.now())
@@ -58,7 +58,7 @@ class SecuredApi:
         return await self.api.send(method, target, body, named, base="")
 
     async def ask(self, method: str, target: str, body: bytes | None = None, **more: str) -> Answer:
-        """Signed as it should be."""
+        """Send a correctly signed request."""
         return await self.api.send(method, target, body, self.signed(method, target, body or b"", **more), base="")
 
 
@@ -234,7 +234,7 @@ async def test_a_signed_header_cannot_be_taken_away(secured: SecuredApi) -> None
 
 
 async def test_what_terraform_signs_is_enough(secured: SecuredApi) -> None:
-    """Its SDK adds Host, project and security token once the request is signed."""
+    """Send the headers that Terraform's SDK adds after signing: Host, project and security token."""
     headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "golangsdk/2.0.0"}
     headers |= sign("POST", INVOKE, headers, b"{}\n", access="TEMP", secret=SECRET, moment=secured.clock.now())
     headers |= {"X-Project-Id": PROJECT, "X-Security-Token": SECURITY, "Accept-Encoding": "gzip"}
@@ -267,7 +267,7 @@ async def test_only_bodies_that_are_not_json_may_be_left_unsigned(secured: Secur
     nothing = await secured.ask("GET", BASE, None, **unsigned)
 
     assert refusal(jsonlike, 401, "FSS.0401", "UNSIGNED-PAYLOAD is only allowed for bodies other than JSON")
-    assert (form.status, nothing.status) == (406, 200)  # let in, and then no invocation takes it
+    assert (form.status, nothing.status) == (406, 200)  # authenticated; the invocation then rejects the form
 
 
 async def test_a_body_is_left_unsigned_only_if_its_kind_is_signed(secured: SecuredApi) -> None:

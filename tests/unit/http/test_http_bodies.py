@@ -1,4 +1,4 @@
-"""Bodies that do not fit: the reply names the field, the value and what would do; the document says so beforehand."""
+"""Invalid bodies: the reply names the field, the value and the allowed values, and the document states the limits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HILL = b"[" * (DEPTH - 2) + b"]" * (DEPTH - 2)
 
 
 class Work:
-    """Counts calls in its block, and the bytes that methods of bytes were called for."""
+    """Count calls in its block, and the bytes on which bytes methods were called."""
 
     def __enter__(self) -> Self:
         self.calls = self.size = 0
@@ -139,7 +139,7 @@ def test_a_shape_may_have_an_error_of_its_own() -> None:
         decode(b'{"name": "", "content": ""}', CreateEventBody, BadEvent)
 
 
-#: For each limit in the document: the operation, the field, what is beyond it, and the code of the refusal.
+#: Limits in the API document: operation, field, a value beyond the limit, and the error code.
 LIMITS = [
     ("PUT", f"/functions/{urn_of()}/config", "timeout", 259_201, "FSS.1008"),
     ("PUT", f"/functions/{urn_of()}/config", "memory_size", 129, "FSS.1007"),
@@ -175,7 +175,7 @@ async def test_what_the_document_does_not_allow_is_refused(
     assert answer.json["error_msg"].startswith(f"{field} is ")
 
 
-#: Bytes of the bodies that describe something; those that carry code have more, all others 64 KiB.
+#: Largest bodies in bytes that carry no code. All others have 64 KiB; bodies with code are larger.
 LONGER = {
     "UpdateFunctionConfig": 256 << 10,
     "CreateFunctionTrigger": 256 << 10,
@@ -218,7 +218,7 @@ def limits(schema: dict[str, Any]) -> set[str]:
 
 
 def example(schema: dict[str, Any]) -> Any:
-    """Something that fits, for the shapes above."""
+    """Return a valid value for the schemas above."""
     if "enum" in schema:
         return schema["enum"][0]
     return schema.get("minimum", "hello" if schema["type"] == "string" else 0)

@@ -1,4 +1,4 @@
-"""What every request passes: the guard, the limits of a body, and errors in the API's shape."""
+"""Rules for every request: host guard, body limits, and errors in the API's form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 
 async def raw(port: int, request: bytes) -> bytes:
-    """What comes back until the server closes or has nothing more to say."""
+    """Return one response, or all bytes until the server closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
     try:
@@ -70,7 +70,7 @@ async def test_a_proxy_in_front_of_an_open_engine_is_told_to_the_user(api: Api) 
     assert answer.json["error_msg"].endswith("an engine behind a proxy needs credentials (auth.file)")
 
 
-async def test_pages_of_this_machine_are_let_in(api: Api) -> None:
+async def test_pages_of_this_machine_are_accepted(api: Api) -> None:
     answer = await api.send("GET", "/healthz", headers={"Origin": "http://localhost:3000"}, base="")
 
     assert answer.status == 200

@@ -1,4 +1,4 @@
-"""Functions over HTTP: created, shown, changed and deleted as the API documents it."""
+"""Functions over HTTP: created, read, changed and deleted as documented."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invoking: what reaches the intake, and what the caller gets to know of the end."""
+"""Invocations over HTTP: requests passed to the intake, and results returned to the caller."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ async def test_a_call_that_takes_too_long_is_told_with_its_request_id(api: Api) 
 
 
 class _Stuck(Engine):
-    """Calls that never end."""
+    """Engine whose calls never end."""
 
     def __init__(self, api: Api) -> None:
         super().__init__(api.catalog)

@@ -1,4 +1,4 @@
-"""Logs over HTTP: line by line, and live."""
+"""Logs over HTTP, by line and as a live stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 
 class Events:
-    """What comes of a stream of events."""
+    """Reader of a server-sent event stream."""
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream, self._read = stream, b""

@@ -1,4 +1,4 @@
-"""Lists of asynchronous invocations, whole records, and cancelling."""
+"""Lists of asynchronous invocations, complete records, and cancelling."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ async def test_only_force_is_known(api: Api) -> None:
 
 
 def _make_older(api: Api, request_id: str, hours: float) -> None:
-    """Give the record a key, and so an id, of that many hours ago."""
+    """Replace the record's key, and with it the request id, by one that is ``hours`` older."""
     record = api.engine.rows.pop(api.engine.identity.key_of(request_id) or 0)
     key = key_at(record.accepted_at - hours * 3600)
     api.engine.rows[key] = replace(record, key=key, request_id=api.engine.identity.request_id(key))

@@ -1,4 +1,4 @@
-"""Triggers over HTTP as Terraform and scripts ask for them."""
+"""Triggers over HTTP, with the requests of Terraform and of scripts."""
 
 from __future__ import annotations
 

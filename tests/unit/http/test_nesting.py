@@ -1,4 +1,4 @@
-"""How deep a JSON text goes, whatever stands in its strings and wherever its blocks end."""
+"""Nesting depth of JSON text, with any string contents and any block boundaries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ values = st.recursive(
 
 
 class Counted(bytes):
-    """Counts the bytes that are taken out of it."""
+    """Bytes that count how many bytes are sliced from them."""
 
     taken = 0
 
@@ -36,7 +36,7 @@ def depth(value: Any) -> int:
 
 
 def deepest(text: bytes) -> int:
-    """The depth as ``is_deeper`` finds it."""
+    """Return the smallest depth that ``is_deeper`` accepts."""
     return next(levels for levels in range(len(text) + 1) if not is_deeper(text, levels))
 
 

@@ -1,4 +1,4 @@
-"""The table of operations, the routes, the document and the vendor's SDK tell the same story."""
+"""Agreement of the operation table, the routes, the API document and the vendor's SDK."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.support.http_app import serve
 from tests.support.triggering import door, house
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # the SDK's warnings
     from huaweicloudsdkfunctiongraph import v2 as fg
 
 API_PAGE = Path(__file__).parents[3] / "engine" / "docs" / "api.md"
-#: These two go around the router.
+#: Operations that are answered without the router.
 FAST = {("POST", f"{BASE}/functions/{{function_urn}}/{action}") for action in ("invocations", "invocations-async")}
-#: Families that this engine leaves out, by words in the SDK's names of operations.
+#: Operations outside this engine, by words in the SDK's operation names.
 LEFT_OUT = re.compile("Work[Ff]low(?!Metric)|App|Template|VpcEndpoint|Bridge")
 NO_BODY = re.compile(r"\.read\(|_read")
 
@@ -66,7 +66,7 @@ async def test_operations_take_the_bodies_that_their_handlers_read(tmp_path: Pat
 
 
 def tables() -> Iterator[Table]:
-    """Of all that plugins serve at the vendor's own paths."""
+    """Yield the route tables of all plugins at the vendor's paths."""
     nothing: Any = None
     yield SmnApi(nothing).table
     yield DisApi(nothing, ConsumersApi(nothing, nothing)).table

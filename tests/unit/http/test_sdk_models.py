@@ -1,4 +1,4 @@
-"""What the vendor's SDK can send is read, and what it can read is sent: its models against the engine's shapes."""
+"""Request and response models of the vendor's SDK, compared with the engine's structs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from engine.http.operations import OPERATIONS
 from engine.protocols import Operation
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # the SDK's warnings
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-#: There is nowhere to download a package from but the engine itself.
+#: Fields that are never sent: packages are downloaded from the engine itself, so there is no link.
 NOT_SENT = {"ShowDependencyVersion.download_link"}
 _INNER = re.compile(r"^(?:list\[|dict\(str, )(\w+)[\])]$")
 
 
 def shaped(side: str) -> list[Operation]:
-    """Operations with a struct, or a list of them, on that side."""
+    """Return operations with a struct, or a list of structs, on that side."""
     return [one for one in OPERATIONS if not one.own and struct_of(getattr(one, side)) is not None]
 
 
@@ -44,7 +44,7 @@ def _struct(kind: inspect.Type) -> inspect.StructType | None:
 
 
 def lacking(path: str, model: Any, shape: inspect.StructType) -> Iterator[str]:
-    """Fields of the model, at any depth, that the shape has not."""
+    """Yield fields of the model, at any depth, that the struct lacks."""
     fields = {field.encode_name: field.type for field in shape.fields}
     for attribute, kind in model.openapi_types.items():
         name = model.attribute_map[attribute]
@@ -59,7 +59,7 @@ def lacking(path: str, model: Any, shape: inspect.StructType) -> Iterator[str]:
 @pytest.mark.parametrize("operation", shaped("reply"), ids=lambda one: one.name)
 def test_a_reply_has_every_field_that_the_sdk_reads(operation: Operation) -> None:
     model, shape = getattr(fg, f"{operation.name}Response"), struct_of(operation.reply)
-    if "body" in model.openapi_types:  # a bare array
+    if "body" in model.openapi_types:  # the reply is an array
         model = getattr(fg, _INNER.sub(r"\1", model.openapi_types["body"]))
 
     assert shape is not None

@@ -1,6 +1,7 @@
-"""What Terraform's provider sends and compares afterwards: what it set it must find, and nothing that it did not set.
+"""Requests of Terraform's provider: values that it set are returned, and unset values stay empty.
 
-Zeros and empty texts stand for what its configuration leaves out; fields without a value it takes for such, too.
+The provider sends zeros and empty texts for values that its configuration leaves out. In replies, it treats missing
+fields as empty, too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 
 from tests.support.http_app import Api, serve, urn_of
 
-#: An update of the configuration: it names no function, and what was never set is 0 or empty.
+#: Configuration update: no function name, and unset values are 0 or empty.
 UPDATE = {
     "runtime": "Python3.10",
     "timeout": 5,

@@ -1,4 +1,4 @@
-"""How much memory the engine may count on."""
+"""Memory that the engine may use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def usable(folder: Path, groups: str, limits: dict[str, int | str]) -> int:
-    """What is usable in ``groups``, where the files named in ``limits`` hold these."""
+    """Return the usable memory for ``groups``, with the given contents of the files in ``limits``."""
     (folder / "own").write_text(groups)
     for name, limit in limits.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Who hears what functions write, and how much of it waits for a slow reader."""
+"""Subscriptions to function logs, and the bound on lines that wait for a slow reader."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_a_queue_takes_the_lines_of_its_request_and_ends() -> None:
 
 
 class Ears:
-    """A plugin's service that hears everything."""
+    """Plugin service that subscribes to all lines."""
 
     def __init__(self) -> None:
         self.heard = asyncio.Queue[FunctionLines]()

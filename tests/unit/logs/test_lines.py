@@ -1,4 +1,4 @@
-"""The format in which logs are kept."""
+"""Stored format of logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits for a function that is gone: it ends in steps, is counted, and trouble with the disk only delays it."""
+"""Discarding of invocations whose function is deleted: in steps, counted, retried after write failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.unit.pipeline.test_dispatcher import LIMITS
 
 
 class Discarding(Struct, kw_only=True):
-    """A discarder between a real scheduler and storage in memory."""
+    """Discarder between a real scheduler and storage in memory."""
 
     storage: MemoryStorage
     scheduler: Scheduler
@@ -87,7 +87,7 @@ async def test_what_comes_later_ends_too() -> None:
         assert it.states(late) == {State.DISCARD}
 
 
-async def test_trouble_with_the_disk_delays_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_disk_delays_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discarder, "RETRY_DELAY", 0)
     async with discarding() as it:
         gone, journal, asked = await it.send(), it.storage.journal, 0

@@ -17,7 +17,7 @@ ROOM = 1 << 30
 
 
 class Disk:
-    """Has a known amount of room, and counts who asks."""
+    """File system with settable free space. Counts queries."""
 
     def __init__(self) -> None:
         self.free, self.asked = 2 * ROOM, 0

@@ -1,4 +1,4 @@
-"""Figures as Prometheus reads them, and the log."""
+"""Metrics in Prometheus format, and log output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_figures_come_out_in_the_format_of_prometheus() -> None:
 
 
 def test_what_libraries_log_are_lines_like_ours() -> None:
-    """In a process of its own, which has one log."""
+    """Run in a separate process, because logging is configured once per process."""
     program = """
 import logging
 from engine.metrics.prometheus import configure_logging

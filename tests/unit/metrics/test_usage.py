@@ -1,4 +1,4 @@
-"""How much functions were used, by the minute and by the month."""
+"""Usage of functions by minute and by month."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The next and the last time of a calendar, against a search second by second around changes of the clock."""
+"""Next and previous times of a calendar, compared with a search by the second around clock changes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from engine.model.cron import Cron, read_cron
 
 HOUR = 3600
-#: A zone and the moment at which its clocks change.
+#: Zones with a moment at which their clocks change.
 CHANGES = [
     ("Europe/Berlin", 1774746000),  # 02:00 becomes 03:00
     ("Europe/Berlin", 1792890000),  # 03:00 becomes 02:00
-    ("Australia/Lord_Howe", 1775314800),  # by half an hour
+    ("Australia/Lord_Howe", 1775314800),  # back by half an hour
 ]
 TEXTS = ["0 30 2 * * *", "0 */20 * * * *", "0/30 10,20 1-3 * * *", "*/25 * 2 * * *", "0 0 2 * * 0"]
 
@@ -31,7 +31,7 @@ def fits(cron: Cron, local: datetime) -> bool:
 
 
 def times_of(cron: Cron, begin: int, end: int, zone: ZoneInfo) -> list[int]:
-    """As the rule says, by looking at each second."""
+    """Return the due times by the rule, found second by second."""
     found, seen = [], set()
     before = datetime.fromtimestamp(begin - 1, zone).replace(tzinfo=None, fold=0)
     for second in range(begin, end):

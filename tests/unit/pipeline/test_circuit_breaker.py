@@ -11,7 +11,7 @@ ONE = DestinationSpec(destination="ONE")
 
 
 def breakers(failures: int) -> CircuitBreakers:
-    """One whose destination failed so often in a row, each time as soon as it was tried."""
+    """Return breakers whose destination failed so often in a row, each time as soon as a try was allowed."""
     found, now = CircuitBreakers(RetryPolicy(), Random(1)), NOW
     for _ in range(failures):
         now = max(now, found.until(ONE, now))

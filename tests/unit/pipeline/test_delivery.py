@@ -31,16 +31,16 @@ OTHER = DestinationSpec(destination="TEST", param='{"to": "another place"}')
 
 
 class Nothing(Struct):
-    """Parameters of a destination that has none."""
+    """Parameters of a destination that takes none."""
 
 
 class Recorder(Struct):
-    """A destination that notes what it gets, and does with it what the test says."""
+    """Destination that records deliveries and then calls ``then``."""
 
     seen: list[PendingDelivery] = field(default_factory=list)
     records: list[bytes] = field(default_factory=list)
     then: Callable[[PendingDelivery], Any] = lambda pending: None
-    accepts: FunctionUrn | None = None  #: the function whose event an outcome becomes
+    accepts: FunctionUrn | None = None  #: function that outcomes are sent to as events
 
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         self.seen.append(pending)
@@ -66,7 +66,7 @@ class Functions:
 
 
 class Ingress:
-    """The part of an intake that a delivery asks."""
+    """Part of the intake that a delivery uses."""
 
     def __init__(self, storage: MemoryStorage) -> None:
         self._storage = storage
@@ -86,22 +86,22 @@ class Delivering(Struct, kw_only=True):
     ingress: Ingress
     clock: ManualClock
 
-    async def owe(self, to: DestinationSpec = SPEC, **fields: Any) -> PendingDelivery:
-        """An outcome that is owed from now on."""
+    async def add(self, to: DestinationSpec = SPEC, **fields: Any) -> PendingDelivery:
+        """Add a pending delivery, due now."""
         seams = cast("Seams", self.storage)
         await ended(seams, at=self.clock.now(), owes=to, **fields)
         self.clock.advance(1.0)
         self.delivery.wake()
         return self.storage.deliveries[self.storage.last_delivery_id]
 
-    async def owe_together(self, *to: DestinationSpec) -> None:
-        """At this very moment."""
+    async def add_together(self, *to: DestinationSpec) -> None:
+        """Add pending deliveries without a pause between them."""
         for one in to:
             await ended(cast("Seams", self.storage), at=self.clock.now() - 1.0, owes=one)
         self.delivery.wake()
 
-    async def told(self, count: int) -> None:
-        """Wait until so many deliveries were tried and decided."""
+    async def decided(self, count: int) -> None:
+        """Wait until ``count`` deliveries were delivered or given up."""
         figures = self.delivery.statistics
         await until(lambda: figures().delivered + figures().failed >= count)
 
@@ -136,10 +136,10 @@ async def until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_is_owed_is_delivered_once_and_forgotten() -> None:
+async def test_a_pending_delivery_is_made_once_and_removed() -> None:
     async with delivering() as now:
-        pending = await now.owe()
-        await now.told(1)
+        pending = await now.add()
+        await now.decided(1)
         now.delivery.wake()
         await asyncio.sleep(0)
 
@@ -150,8 +150,8 @@ async def test_what_is_owed_is_delivered_once_and_forgotten() -> None:
 async def test_a_delivery_that_fails_is_tried_again_later() -> None:
     async with delivering() as now:
         now.recorder.then = lambda _: OSError("closed")
-        pending = await now.owe()
-        await now.told(1)
+        pending = await now.add()
+        await now.decided(1)
         await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
 
         next_attempt = now.storage.deliveries[pending.delivery_id]
@@ -162,8 +162,8 @@ async def test_a_delivery_that_fails_is_tried_again_later() -> None:
 async def test_what_cannot_be_delivered_is_given_up_at_once() -> None:
     async with delivering() as now:
         now.recorder.then = lambda _: Undeliverable("nobody there")
-        pending = await now.owe()
-        await now.told(1)
+        pending = await now.add()
+        await now.decided(1)
         await until(lambda: not now.storage.deliveries)
 
         assert now.storage.outbox.abandoned[pending.delivery_id].error == "nobody there"
@@ -172,15 +172,15 @@ async def test_what_cannot_be_delivered_is_given_up_at_once() -> None:
 async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_was_tried() -> None:
     async with delivering() as now:
         now.recorder.then = lambda _: OSError("closed")
-        pending = await now.owe()
-        await now.told(1)
+        pending = await now.add()
+        await now.decided(1)
         tries = 1
         while pending.delivery_id not in now.storage.outbox.abandoned:
             assert tries < 100
             now.clock.advance(MAX_AGE / 10)
             now.delivery.wake()
             tries += 1
-            await now.told(tries)
+            await now.decided(tries)
             await asyncio.sleep(0)
 
         assert 10 <= tries <= 12
@@ -189,27 +189,27 @@ async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_w
 
 async def test_one_slow_destination_does_not_hold_up_the_others() -> None:
     async with delivering() as now:
-        first = await now.owe()
+        first = await now.add()
         slow = asyncio.Event()
         now.recorder.then = lambda pending: slow.wait() if pending == first else None
         for _ in range(5):
-            await now.owe()
-        await now.told(5)
+            await now.add()
+        await now.decided(5)
 
         assert list(now.storage.deliveries) == [first.delivery_id]
         slow.set()
-        await now.told(6)
+        await now.decided(6)
 
 
-async def test_one_that_hangs_holds_up_no_other_however_much_it_is_owed() -> None:
+async def test_one_that_hangs_holds_up_no_other_however_many_deliveries_are_pending() -> None:
     async with delivering() as now:
         now.recorder.then = lambda pending: None if pending.destination == OTHER else anyio.sleep_forever()
         for _ in range(PAGE + 1):
-            await now.owe()
+            await now.add()
         await until(lambda: len(now.recorder.seen) == AT_ONCE)
 
-        await now.owe(OTHER)
-        await now.told(1)
+        await now.add(OTHER)
+        await now.decided(1)
         assert now.recorder.seen[-1].destination == OTHER
 
 
@@ -218,45 +218,45 @@ async def test_many_that_hang_hold_up_no_other() -> None:
     async with delivering() as now:
         now.recorder.then = lambda pending: None if pending.destination == OTHER else anyio.sleep_forever()
         for to in hanging * (AT_ONCE + 1):
-            await now.owe(to)
+            await now.add(to)
         await until(lambda: len(now.recorder.seen) >= ALL_AT_ONCE // 2)
 
-        await now.owe(OTHER)
-        await now.told(1)
+        await now.add(OTHER)
+        await now.decided(1)
         assert now.recorder.seen[-1].destination == OTHER
 
 
 async def test_one_that_fails_is_tried_with_one_at_a_time_until_it_takes_that() -> None:
     async with delivering() as now:
         now.recorder.then = lambda _: OSError("closed")
-        await now.owe()
-        await now.told(1)
+        await now.add()
+        await now.decided(1)
         gate = asyncio.Event()
         now.recorder.then = lambda _: gate.wait()
         for _ in range(5):
-            await now.owe()
+            await now.add()
         for _ in range(20):
             await asyncio.sleep(0)
         assert now.delivery.statistics().under_way == 1
         gate.set()
 
-        await now.told(6)
+        await now.decided(6)
 
 
-async def test_what_is_owed_to_one_that_fails_again_waits_together_and_holds_up_no_other() -> None:
+async def test_pending_deliveries_to_one_that_fails_again_wait_together_and_hold_up_no_other() -> None:
     async with delivering() as now:
         now.recorder.then = lambda pending: OSError("closed") if pending.destination == SPEC else None
-        await now.owe()
-        await now.told(1)
-        await now.owe_together(SPEC, SPEC, SPEC, SPEC, OTHER)
-        await now.told(3)
+        await now.add()
+        await now.decided(1)
+        await now.add_together(SPEC, SPEC, SPEC, SPEC, OTHER)
+        await now.decided(3)
         for _ in range(20):
             await asyncio.sleep(0)
         tried = [pending.destination for pending in now.recorder.seen]
         now.recorder.then = lambda _: None
         now.clock.advance(LONGEST)
         now.delivery.wake()
-        await now.told(8)
+        await now.decided(8)
 
         assert sorted(tried, key=str) == sorted([SPEC, SPEC, OTHER], key=str)
         assert now.storage.deliveries == {}
@@ -265,10 +265,10 @@ async def test_what_is_owed_to_one_that_fails_again_waits_together_and_holds_up_
 async def test_what_has_waited_for_a_day_behind_one_that_fails_has_its_try_and_is_given_up() -> None:
     async with delivering() as now:
         now.recorder.then = lambda _: OSError("closed")
-        await now.owe()
-        await now.told(1)
-        await now.owe_together(SPEC, SPEC)
-        await now.told(2)
+        await now.add()
+        await now.decided(1)
+        await now.add_together(SPEC, SPEC)
+        await now.decided(2)
         now.clock.advance(MAX_AGE + 10)
         now.delivery.wake()
         await until(lambda: now.delivery.statistics().given_up == 3)
@@ -279,18 +279,18 @@ async def test_what_has_waited_for_a_day_behind_one_that_fails_has_its_try_and_i
 async def test_one_that_is_left_alone_is_tried_with_one_at_once_when_that_is_asked_for() -> None:
     async with delivering() as now:
         now.recorder.then = lambda _: OSError("closed")
-        await now.owe()
-        await now.told(1)
-        await now.owe_together(SPEC, SPEC, SPEC, SPEC)
-        await now.told(2)
+        await now.add()
+        await now.decided(1)
+        await now.add_together(SPEC, SPEC, SPEC, SPEC)
+        await now.decided(2)
         now.delivery.probe([SPEC])
-        await now.told(3)
+        await now.decided(3)
         for _ in range(20):
             await asyncio.sleep(0)
         tried = len(now.recorder.seen)
         now.recorder.then = lambda _: None
         now.delivery.probe([SPEC])
-        await now.told(5)
+        await now.decided(5)
 
         assert tried == 3
         assert sorted(pending.tries for pending in now.storage.deliveries.values()) == [1, 1, 1]
@@ -299,29 +299,29 @@ async def test_one_that_is_left_alone_is_tried_with_one_at_once_when_that_is_ask
 async def test_one_is_tried_when_that_is_asked_for_though_another_hangs() -> None:
     async with delivering() as now:
         now.recorder.then = lambda _: OSError("closed")
-        await now.owe()
-        await now.told(1)
+        await now.add()
+        await now.decided(1)
         now.recorder.then = lambda _: anyio.sleep_forever()
-        await now.owe_together(SPEC, SPEC)
+        await now.add_together(SPEC, SPEC)
         await until(lambda: len(now.recorder.seen) == 2)
         hanging, waiting = sorted(pending.delivery_id for pending in now.storage.deliveries.values())[1:]
         now.recorder.then = lambda _: None
         now.delivery.probe([SPEC])
-        await now.told(2)
+        await now.decided(2)
         await until(lambda: waiting not in now.storage.deliveries)
 
         assert now.delivery.delivery_status(now.storage.deliveries[hanging]).under_way
 
 
-async def test_what_is_owed_tells_whether_its_destination_fails_and_when_that_is_tried_again() -> None:
+async def test_a_pending_delivery_shows_whether_its_destination_fails_and_when_it_is_tried_again() -> None:
     async with delivering() as now:
         now.recorder.then = lambda pending: OSError("closed") if pending.destination == SPEC else None
-        await now.owe()
-        await now.told(1)
+        await now.add()
+        await now.decided(1)
         [first] = now.storage.deliveries.values()
         once = now.delivery.delivery_status(first)
-        await now.owe_together(SPEC, SPEC)
-        await now.told(2)
+        await now.add_together(SPEC, SPEC)
+        await now.decided(2)
         moment, twice = now.clock.now(), now.delivery.delivery_status(first)
 
         assert (once.failing, once.held_until, once.under_way) == (True, 0.0, False)
@@ -335,12 +335,12 @@ async def test_what_is_stored_when_its_time_is_up_is_queued_all_the_same(monkeyp
         delivered = now.storage.outbox.delivered
 
         async def late(pending: PendingDelivery, append: Invocation | None = None) -> None:
-            await delivered(pending, append)  # whoever waits for a commit may go, and the commit goes on
+            await delivered(pending, append)  # the commit goes on if its caller is cancelled
             await asyncio.sleep(0.6)
 
         monkeypatch.setattr(now.storage.outbox, "delivered", late)
         now.recorder.accepts = FunctionUrn(region="here", project="p", package="default", name="next")
-        await now.owe()
+        await now.add()
         await until(lambda: bool(now.ingress.queued))
 
         assert now.ingress.queued[0].key in now.storage.rows
@@ -351,21 +351,21 @@ async def test_more_than_may_be_under_way_follow_as_others_end() -> None:
         gate = asyncio.Event()
         now.recorder.then = lambda _: gate.wait()
         for _ in range(AT_ONCE + 10):
-            await now.owe()
+            await now.add()
         await until(lambda: len(now.recorder.seen) == AT_ONCE)
         for _ in range(10):
             await asyncio.sleep(0)
         assert now.delivery.statistics().under_way == AT_ONCE
         gate.set()
 
-        await now.told(AT_ONCE + 10)
+        await now.decided(AT_ONCE + 10)
         assert sorted(pending.delivery_id for pending in now.recorder.seen) == list(range(1, AT_ONCE + 11))
 
 
 async def test_a_destination_that_hangs_is_left_and_tried_again() -> None:
     async with delivering(longest=0.01) as now:
         now.recorder.then = lambda _: anyio.sleep_forever()
-        pending = await now.owe()
+        pending = await now.add()
         await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
 
         assert now.storage.deliveries[pending.delivery_id].error == "the destination took longer than 0.01 s"
@@ -374,8 +374,8 @@ async def test_a_destination_that_hangs_is_left_and_tried_again() -> None:
 
 async def test_a_record_too_large_for_an_event_goes_without_its_request() -> None:
     async with delivering(largest=1000) as now:
-        await now.owe(payload=b'"' + b"x" * 1000 + b'"')
-        await now.told(1)
+        await now.add(payload=b'"' + b"x" * 1000 + b'"')
+        await now.decided(1)
 
         record = json.loads(now.recorder.records[0])
         assert len(now.recorder.records[0]) <= 1000

@@ -28,7 +28,7 @@ LIMITS = Limits(rows=MANY, size=MANY, function_rows=MANY, function_size=MANY, sy
 
 
 class Functions:
-    """The part of the catalog that a dispatcher asks."""
+    """Part of the catalog that a dispatcher uses."""
 
     def __init__(self) -> None:
         self.known: dict[int, Function] = {1: function("job", function_id=1), 2: function("other", function_id=2)}
@@ -42,7 +42,7 @@ class Functions:
 
 
 class Dispatching(Struct, kw_only=True):
-    """A dispatcher between the real scheduler and doubles; ``job`` runs until its gate is open."""
+    """Dispatcher between the real scheduler and doubles. ``job`` runs until ``gate`` is set."""
 
     storage: MemoryStorage
     scheduler: Scheduler
@@ -54,7 +54,7 @@ class Dispatching(Struct, kw_only=True):
     ends: list[Settlement] = field(default_factory=list)
 
     def push(self, function_id: int = 1) -> Invocation:
-        """One that is on its way to a slot when this returns, if there is a free one."""
+        """Push an invocation. If a slot is free, the invocation is on its way to it when this returns."""
         one = self.made(function_id)
         self.storage.journal.append(one)
         self.scheduler.push(one)
@@ -130,7 +130,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 def refuse_cancels(storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a journal does whose commit fails while the cancel is in it."""
+    """Let cancels fail like those of a journal whose commit fails."""
 
     def cancel(key: int, outcome: Outcome, *, then: Callable[..., None]) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -189,7 +189,7 @@ async def test_whenever_it_is_cancelled_it_ends_once(turns: int) -> None:
         await now.running(first)
         waiting = await now.send()
         now.gate.set()
-        for _ in range(turns):  # its turn comes in one of these
+        for _ in range(turns):  # the invocation gets its slot in one of these turns
             await asyncio.sleep(0)
         now.gate.clear()
         known = await now.dispatcher.cancel(waiting.key)
@@ -283,7 +283,7 @@ async def test_nothing_is_waited_for_whose_slot_was_cancelled() -> None:
 # --- ends ---------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_condemned_fails_and_is_not_tried_again() -> None:
+async def test_a_poisoned_invocation_fails_and_is_not_tried_again() -> None:
     async with dispatching() as now:
         now.functions.settings = AsyncSettings(max_retries=3)
         one = await now.send(crash_count=3, delayed=True, due_at=SystemClock().now() + 1000)

@@ -1,4 +1,4 @@
-"""What a request becomes when it is accepted, above all one for a version or an alias."""
+"""Invocations made from accepted requests, in particular for a version or an alias."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Ingress(Struct):
     backlog: Backlog
 
     async def accept(self, qualifier: str = "", **headers: bytes) -> Invocation:
-        """As the journal keeps it."""
+        """Accept a request and return the stored invocation."""
         named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
         request_id = await self.intake.accept(Request(function=urn(qualifier), payload=b"{}", headers=named))
         (row,) = [row for row in self.storage.rows.values() if row.invocation.request_id == request_id]

@@ -1,4 +1,4 @@
-"""Walking through what failed of a function, while there is little room."""
+"""Redrive of a function's failed invocations while the backlog is almost full."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BAD = parse_urn("bad", region=REGION, project=PROJECT)
 
 
 async def create(place: House) -> None:
-    """``bad``, which fails."""
+    """Create a function ``bad`` that always fails."""
     hello = place.engine.catalog.route(place.urn)
     bad = msgspec.structs.replace(hello, function_id=0, name="bad")
     await place.engine.catalog.create(

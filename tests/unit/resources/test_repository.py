@@ -1,4 +1,4 @@
-"""Resources in memory and on disk tell the same story, whatever happens to their function meanwhile."""
+"""Agreement of resources in memory and on disk, with concurrent changes of their function."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Note(Struct, frozen=True, kw_only=True):
 
 
 class Store(MemoryResourceStore):
-    """Lets a test act while a row is on its way, or break."""
+    """Store with a callback before each write, and a switch that makes writes fail."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,14 +37,14 @@ class Store(MemoryResourceStore):
         self.on_put()
 
 
-def shelf_on(store: Store, alive: set[int]) -> Repository[Note]:
+def repository_on(store: Store, alive: set[int]) -> Repository[Note]:
     return Repository(store, "note", Note, lambda function_id: function_id in alive)
 
 
 async def test_what_was_put_is_there_after_a_load() -> None:
     store = Store()
-    await shelf_on(store, {1}).put(OWNER, "a", Note(text="x"))
-    later = shelf_on(store, {1})
+    await repository_on(store, {1}).put(OWNER, "a", Note(text="x"))
+    later = repository_on(store, {1})
 
     await later.load()
 
@@ -53,7 +53,7 @@ async def test_what_was_put_is_there_after_a_load() -> None:
 
 async def test_what_could_not_be_stored_is_not_shown() -> None:
     store = Store()
-    repository = shelf_on(store, {1})
+    repository = repository_on(store, {1})
     store.broken = True
 
     with pytest.raises(NotStored):
@@ -64,7 +64,7 @@ async def test_what_could_not_be_stored_is_not_shown() -> None:
 
 async def test_a_function_deleted_while_its_resource_is_written_leaves_none() -> None:
     store, alive = Store(), {1}
-    repository = shelf_on(store, alive)
+    repository = repository_on(store, alive)
     store.on_put = alive.clear
 
     await repository.put(OWNER, "a", Note(text="x"))
@@ -73,11 +73,11 @@ async def test_a_function_deleted_while_its_resource_is_written_leaves_none() ->
     assert await store.load("note") == []
 
 
-async def test_leftovers_of_a_deleted_function_are_removed_at_the_start() -> None:
+async def test_orphans_of_a_deleted_function_are_removed_at_the_start() -> None:
     store = Store()
-    await shelf_on(store, {1}).put(OWNER, "a", Note(text="x"))
-    await shelf_on(store, {1}).put("project:p", "a", Note(text="y"))
-    repository = shelf_on(store, set())
+    await repository_on(store, {1}).put(OWNER, "a", Note(text="x"))
+    await repository_on(store, {1}).put("project:p", "a", Note(text="y"))
+    repository = repository_on(store, set())
 
     await repository.load()
 
@@ -87,7 +87,7 @@ async def test_leftovers_of_a_deleted_function_are_removed_at_the_start() -> Non
 
 async def test_a_change_is_done_to_its_end_though_its_caller_is_cancelled() -> None:
     store = Store()
-    repository = shelf_on(store, {1})
+    repository = repository_on(store, {1})
     with anyio.CancelScope() as scope:
         store.on_put = scope.cancel
         async with repository.change():

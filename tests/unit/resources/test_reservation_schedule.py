@@ -1,4 +1,4 @@
-"""What a reservation means at a given time."""
+"""Number of reserved instances at a given time."""
 
 from __future__ import annotations
 

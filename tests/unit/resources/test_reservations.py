@@ -1,4 +1,4 @@
-"""Reserved instances: how many are wanted, what happens when one will not start, and what becomes of orphans."""
+"""Reserved instances: wanted number, failed starts, and removal of orphans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.http_app import PROJECT, REGION, Api, serve, urn_of
 
 
 class Warmer:
-    """Starts nothing, but notes what it is asked for."""
+    """Records requests for instances and starts none."""
 
     def __init__(self, *, works: bool) -> None:
         self.reserve = Reserve(())
@@ -102,7 +102,7 @@ async def test_a_function_reserves_no_more_than_it_may_have(tmp_path: Path) -> N
 async def test_a_cron_changes_how_many_are_wanted_when_it_comes(tmp_path: Path) -> None:
     warmer = Warmer(works=True)
     async with reserving(tmp_path, warmer) as api:
-        await put(api, 0, "hello", CronConfig(cron="* * * * * *", count=2))  # within a second
+        await put(api, 0, "hello", CronConfig(cron="* * * * * *", count=2))  # due within a second
         await warmer.told.wait()
         await anyio.wait_all_tasks_blocked()
 
@@ -127,7 +127,7 @@ async def test_a_reservation_is_not_for_another_version_of_its_name(tmp_path: Pa
         version = urn_of(version=":v1")
         await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
         await put(api, 2, version)
-        await warmer.told.wait()  # and so nobody looks after orphans
+        await warmer.told.wait()  # the warmer is busy, so orphans are not removed meanwhile
 
         await api.send("DELETE", f"/{version}")
         await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})

@@ -1,4 +1,4 @@
-"""Whatever comes as ``event_data``: it is read, or refused with a reason, and what was read comes back the same."""
+"""Validation of ``event_data``: accepted values are returned unchanged, others rejected with a reason."""
 
 from __future__ import annotations
 

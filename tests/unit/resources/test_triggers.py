@@ -1,4 +1,4 @@
-"""Triggers as the engine keeps them: who is told, what is kept of secrets, and what a plugin's rules do."""
+"""Stored triggers: notifications, secrets, and rules of plugins."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class BreakableStore(MemoryResourceStore):
 
 
 class Bench(Struct, kw_only=True):
-    """A catalog with one function, and the triggers beside it; ``again`` is what the next engine finds."""
+    """Catalog with one function, and its triggers. ``again`` opens the triggers as the next engine does."""
 
     folder: Path
     functions: MemoryCatalogStore

@@ -1,4 +1,4 @@
-"""Finding what runs a function, on this machine and on one made up of launchers in a folder."""
+"""Search for interpreters, on this machine and on one simulated by launchers in a folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ OWN_RUNTIME = "Python{}.{}".format(*sys.version_info)
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is the whole path, of a user without a home."""
+    """Make a folder the whole search path of a user without a home directory."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("HOME", "/nonexistent")
     return tmp_path
 
 
 def program(path: Path, *told: str) -> None:
-    """Something that answers any question with these lines."""
+    """Write a program that prints these lines whatever its arguments."""
     path.write_text("#!/bin/sh\nprintf '%s\\n' " + " ".join(told) + "\n" if told else "#!/bin/sh\nexit 127\n")
     path.chmod(0o755)
 

@@ -1,4 +1,4 @@
-"""The wire between engine and instance."""
+"""Protocol between engine and instance."""
 
 from __future__ import annotations
 

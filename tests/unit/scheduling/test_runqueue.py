@@ -17,7 +17,7 @@ def queue(slots: int = 4, sync_slots: int = 0, memory: int = 10_000, **sizes: in
 
 
 def popped_keys(q: RunQueue, number: int) -> list[int]:
-    """Keys in the order in which one slot would run them."""
+    """Return keys in the order in which one slot would run them."""
     keys = []
     for _ in range(number):
         chosen = q.pop()
@@ -135,7 +135,7 @@ def test_a_function_larger_than_the_budget_still_runs_alone_in_it() -> None:
 
 
 def taken(q: RunQueue, number: int) -> list[Entry]:
-    """So many runs that begin."""
+    """Pop ``number`` entries; all must be available."""
     chosen = [q.pop() for _ in range(number)]
     assert None not in chosen
     return [one for one in chosen if one is not None]
@@ -210,7 +210,7 @@ def test_nothing_is_kept_of_a_function_that_is_gone_once_its_last_call_is_withdr
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=20))
-def test_memory_is_given_back_however_many_places_an_instance_had_meanwhile(steps: list[tuple[int, bool]]) -> None:
+def test_memory_is_given_back_however_many_slots_an_instance_had_meanwhile(steps: list[tuple[int, bool]]) -> None:
     q = queue(slots=20)
     running: list[Entry] = []
     for concurrent_requests, begin in steps:
@@ -285,12 +285,12 @@ def test_a_function_of_long_runs_gets_no_more_time_than_one_of_short_runs() -> N
         used[function_id] += seconds
         q.release(chosen, seconds)
 
-    assert abs(used[1] - used[2]) <= 0.2  # two of the long runs
+    assert abs(used[1] - used[2]) <= 0.2  # the length of two long runs
 
 
 @given(st.integers(0, 9), st.integers(0, 9), st.floats(0, 1000))
 def test_ageing_lets_a_priority_wait_one_step_a_level_at_most(low: int, high: int, step: float) -> None:
-    """Whoever became due more than (difference of priority) x step earlier is never overtaken."""
+    """Check that an entry is never overtaken if it became due more than (difference of priority) x step earlier."""
     low, high = sorted((low, high))
     gap = (high - low) * step + 0.001
     old, new = waiting(due_at=0.0, rank=0.0 - low * step), waiting(due_at=gap, rank=gap - high * step)
@@ -325,7 +325,7 @@ def test_what_was_taken_out_and_came_back_is_counted_once() -> None:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """The queue over a simulated disk, against a plain list: order, limits, nothing lost, nothing twice."""
+    """Queue over a simulated disk, compared with a plain list: order, limits, each entry exactly once."""
 
     ROWS, LIMIT, SLOTS = 4, 2, 4
     PLACES = {1: 1, 2: 2}
@@ -335,7 +335,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = queue(
             slots=self.SLOTS, sync_slots=1, window_rows=self.ROWS, window_size=60, windows_size=150, memory=30
         )
-        self.disk: dict[int, Entry] = {}  # waiting, by key
+        self.disk: dict[int, Entry] = {}  # waiting entries by key
         self.running: list[Entry] = []
         self.loading: tuple[int, list[Entry], bool] | None = None
         self.key = 0
@@ -348,17 +348,17 @@ class QueueMachine(RuleBasedStateMachine):
                 memory=10,
                 concurrent_requests=concurrent_requests,
             )
-        self.queue.expect(1)  # begins behind the horizon, as after a restart
+        self.queue.expect(1)  # starts behind the horizon, as after a restart
 
     def waiting_of(self, function_id: int) -> list[Entry]:
-        """In the order of the disk."""
+        """Return the waiting entries in the order of the disk."""
         queues = [e for e in self.disk.values() if e.invocation.function_id == function_id]
         return sorted(queues, key=lambda e: e.invocation.rank_key)
 
     @rule(function_id=st.integers(1, 2), rank=st.integers(0, 5), size=st.integers(0, 40))
     def accept(self, function_id: int, rank: int, size: int) -> None:
         if function_id in self.closed:
-            return  # as the scheduler does
+            return  # the scheduler rejects them, too
         self.key += 1
         new = entry(function_id, key=self.key, rank=float(rank), payload=b"x" * size)
         self.disk[self.key] = new
@@ -386,7 +386,7 @@ class QueueMachine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         gone = self.disk.pop(data.draw(st.sampled_from(sorted(self.disk))))
         self.queue.remove(gone.invocation.function_id, gone.invocation.key)
-        if self.loading is not None:  # as the scheduler does with what is forgotten
+        if self.loading is not None:  # the scheduler does so with withheld entries
             function_id, page, complete = self.loading
             page = [e for e in page if e.invocation.key != gone.invocation.key]
             self.loading = (function_id, page, complete) if page or complete else None
@@ -409,7 +409,7 @@ class QueueMachine(RuleBasedStateMachine):
         for gone in self.waiting_of(2):
             del self.disk[gone.invocation.key]
         if self.loading is not None and self.loading[0] == 2:
-            self.loading = None  # what comes of it is not taken any more
+            self.loading = None  # the page is no longer used
 
     @precondition(lambda self: self.loading is None)
     @rule()
@@ -448,7 +448,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.statistics().memory == 10 * instances <= 30
 
     def teardown(self) -> None:
-        """Everything accepted and not cancelled runs, once."""
+        """Check that every accepted entry that was not cancelled runs once."""
         if self.loading is not None:
             self.get_the_page()
         for _ in range(10 * self.key + 10):

@@ -19,7 +19,7 @@ from tests.support.builders import waiting
 
 
 class Disk:
-    """A window over rows that the test put there."""
+    """Window over rows that the test provides."""
 
     def __init__(self, *ready: Invocation, delayed: tuple[Invocation, ...] = (), fails: int = 0) -> None:
         self.rows, self.delayed, self.fails = list(ready), list(delayed), fails
@@ -39,7 +39,7 @@ class Disk:
 
 
 class SlowDisk(Disk):
-    """Its page was read when it is asked for, and comes when the test says so."""
+    """Disk whose pages are read at once but returned when the test allows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def found(*functions: int, next_due: float | None = None) -> Recovery:
     return Recovery(backlog={}, waiting=frozenset(functions), poisoned=(), next_due=next_due, revived=0)
 
 
-async def test_whoever_waits_gets_what_is_pushed() -> None:
+async def test_a_waiting_caller_gets_what_is_pushed() -> None:
     async with scheduling(Disk()) as scheduler, asyncio.timeout(60):
         taker = asyncio.ensure_future(scheduler.take())
         await asyncio.sleep(0)
@@ -117,7 +117,7 @@ async def test_what_is_ended_on_disk_as_it_is_read_is_not_handed_out(tmp_path: P
         one, other = await stored(seams, delayed=delayed), await stored(seams, delayed=delayed)
         async with scheduling(seams.journal) as scheduler:
             scheduler.recover(found(next_due=0.0) if delayed else found(1))
-            for _ in range(turns):  # in one of these the end and the page are one commit
+            for _ in range(turns):  # in one of these turns, the end and the page arrive in one commit
                 await asyncio.sleep(0)
             scheduler.withhold(1, one.key)
             await seams.journal.cancel(
@@ -143,7 +143,7 @@ async def test_what_came_while_a_page_was_read_is_not_lost_if_it_cannot_be_ended
     async with scheduling(disk) as scheduler, asyncio.timeout(60):
         scheduler.recover(found(1))
         await disk.asked_for.wait()
-        scheduler.push(waiting(key=760))  # no page under way holds it
+        scheduler.push(waiting(key=760))  # no page under way contains it
         scheduler.withhold(1, 760)
         disk.gives.set()
         await asyncio.sleep(0)
@@ -153,7 +153,7 @@ async def test_what_came_while_a_page_was_read_is_not_lost_if_it_cannot_be_ended
 
 
 @pytest.mark.parametrize("mode", Mode)
-async def test_whoever_waits_behind_one_that_does_not_fit_has_its_turn_once_that_gives_up(mode: Mode) -> None:
+async def test_an_invocation_behind_one_that_does_not_fit_has_its_turn_once_that_gives_up(mode: Mode) -> None:
     async with scheduling(Disk(), slots=3) as scheduler, asyncio.timeout(60):
         for function_id, memory in ((1, 700), (2, 700), (3, 100)):
             scheduler.configure(function_id, weight=1.0, limit=-1, memory=memory)
@@ -216,7 +216,7 @@ async def test_nothing_of_a_closed_function_is_handed_out_wherever_it_comes_from
         scheduler.push(waiting(key=1500, due_at=1e12, delayed=True))
 
         assert (await scheduler.take()).invocation.key == 1300
-        assert [await told.get() for _ in range(3)] == [1, 1, 1]  # the third is the one that was due
+        assert [await told.get() for _ in range(3)] == [1, 1, 1]  # the third is the due one
         assert scheduler.statistics().waiting_in_memory == 0
 
 

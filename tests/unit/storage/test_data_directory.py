@@ -1,4 +1,4 @@
-"""The files of a data directory belong together, and to one engine."""
+"""Files of a data directory: they belong together, and to one engine at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOG_HEADER = 32  #: bytes of a write-ahead log before its first frame
 
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directories of real engines, each with one function, to be copied."""
+    """Create directories of real engines, each with one function, for tests to copy."""
     folder = tmp_path_factory.mktemp("directories")
     for name in ("stopped", "killed", "other"):
         with engine_on(folder / name) as engine:
@@ -41,13 +41,13 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stopped(directories: Path, tmp_path: Path) -> Path:
-    """The directory of an engine that was stopped: it has no log of transactions."""
+    """Copy the directory of a stopped engine. It has no write-ahead log."""
     return Path(shutil.copytree(directories / "stopped", tmp_path / "stopped"))
 
 
 @pytest.fixture
 def killed(directories: Path, tmp_path: Path) -> Path:
-    """The directory of an engine that was killed: its tables are in the log only."""
+    """Copy the directory of a killed engine. Its tables are in the write-ahead log only."""
     return Path(shutil.copytree(directories / "killed", tmp_path / "killed"))
 
 
@@ -57,7 +57,7 @@ def engine_of(data: Path) -> Engine:
 
 
 async def refusal(data: Path) -> str:
-    """Return the reason for which an engine does not start. Nothing in the directory changes."""
+    """Return the reason for which an engine does not start, and check that the directory is unchanged."""
     before = contents(data)
     with pytest.raises(DataDirectoryUnusable) as refused:
         async with engine_of(data).run():
@@ -67,13 +67,13 @@ async def refusal(data: Path) -> str:
 
 
 async def names(data: Path) -> list[str]:
-    """Start an engine; return the names of its functions, and end it."""
+    """Start an engine and return the names of its functions, then stop it."""
     async with engine_of(data).run() as running:
         return [function.name for function in running.catalog.all()]
 
 
 def contents(data: Path) -> dict[str, bytes]:
-    """Read all files but the lock, and the index of the log, which SQLite rebuilds whenever it opens one."""
+    """Read all files except the lock and the log's index, which SQLite rebuilds at each opening."""
     files = {str(path.relative_to(data)): path for path in data.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in files.items() if name not in ("lock", "journal.db-shm")}
 
@@ -94,7 +94,7 @@ def application_id(data: Path) -> int:
 
 
 def remove_marks(data: Path) -> None:
-    """Remove the marks: older engines set none."""
+    """Remove the marks: older engines wrote none."""
     change(data, "PRAGMA application_id = 0", "PRAGMA wal_checkpoint(TRUNCATE)")
     (data / "code" / ".journal").unlink()
 
@@ -103,7 +103,7 @@ def remove_marks(data: Path) -> None:
 
 
 async def marker_of(directory: Path) -> str:
-    """Return what names the directory in the processes that an engine on it starts."""
+    """Return the text that marks processes started by an engine on this directory."""
     with locked(directory):
         async with open_storage(directory) as storage:
             return storage.marker
@@ -178,7 +178,7 @@ async def test_a_journal_whose_checkpoint_was_interrupted_is_whole_with_its_log(
     assert await names(killed) == ["one"]
 
 
-#: A checkpoint that is killed at the seventeenth page.
+#: Program that is killed in a checkpoint, at the seventeenth page.
 INTERRUPTED = """
 import resource, signal, sqlite3, sys
 database = sqlite3.connect(sys.argv[1])
@@ -215,7 +215,7 @@ async def test_code_packages_of_another_engine_are_not_swept(stopped: Path, dire
 
 
 async def test_the_log_of_another_journal_is_refused(tmp_path: Path, directories: Path) -> None:
-    await marker_of(tmp_path)  # makes a journal
+    await marker_of(tmp_path)  # creates a journal
     shutil.copy(directories / "killed" / "journal.db-wal", tmp_path)
 
     assert "journal.db-wal" in await refusal(tmp_path)
@@ -236,7 +236,7 @@ async def test_a_directory_without_marks_starts_and_is_marked(stopped: Path, dir
 
 
 def test_a_directory_without_marks_whose_engine_was_killed_starts_too(tmp_path: Path) -> None:
-    """All its tables are in the log, and the main file tells nothing."""
+    """Leave all tables in the log, so that the main file identifies nothing."""
     engine = EngineProcess(tmp_path)
     engine.program = ["-c", UNMARKED]
     try:
@@ -255,7 +255,7 @@ def test_a_directory_without_marks_whose_engine_was_killed_starts_too(tmp_path: 
     assert application_id(tmp_path) != 0
 
 
-#: An engine whose journal gets no mark.
+#: Program of an engine that writes no mark to its journal.
 UNMARKED = """
 import sys
 from engine.storage.sqlite import database
@@ -339,7 +339,7 @@ def test_a_first_start_that_is_killed_at_any_step_starts_again(tmp_path: Path) -
     assert set(ends) == {(signal.SIGKILL, 0)}
 
 
-# --- as it is told ------------------------------------------------------------------------------------------
+# --- the exit code ------------------------------------------------------------------------------------------
 
 
 def test_the_reason_is_one_line_and_the_exit_code_asks_for_a_change(stopped: Path) -> None:

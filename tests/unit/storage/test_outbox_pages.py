@@ -1,4 +1,4 @@
-"""Pages of what is owed, on disk: each looks at a bounded number of rows, found by their ids."""
+"""Pages of pending deliveries on disk: each reads a bounded number of rows, found by their ids."""
 
 from __future__ import annotations
 

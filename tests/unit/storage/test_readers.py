@@ -1,4 +1,4 @@
-"""What people look at is read beside the writer."""
+"""Reads for people, which run beside the writer."""
 
 from __future__ import annotations
 

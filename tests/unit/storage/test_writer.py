@@ -27,15 +27,15 @@ FULL, WRITE, FSYNC = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQ
 
 
 class Disk(Struct):
-    """What goes wrong in the writer's thread: the first statements that begin with ``statement``, while it lasts."""
+    """Faults in the writer's thread, for the first ``times`` statements that begin with ``statement``."""
 
     statement: str = "COMMIT"
     code: int = 0
-    times: int = 0  #: how often; negative for ever
+    times: int = 0  #: number of faults; negative: no limit
     met: int = 0
-    busy: threading.Event = field(default_factory=threading.Event)  #: set once it takes its time
-    answer: threading.Event | None = None  #: for which COMMIT waits then
-    patient: bool = True  #: it came soon enough
+    busy: threading.Event = field(default_factory=threading.Event)  #: set once a slow statement runs
+    answer: threading.Event | None = None  #: COMMIT waits for this event
+    patient: bool = True  #: False after a wait for ``answer`` timed out
 
     def fail(self, code: int, statement: str = "COMMIT", *, times: int = -1) -> None:
         self.statement, self.code, self.times = statement, code, times
@@ -65,14 +65,14 @@ def connection_on(disk: Disk) -> type[WritingConnection]:
 
 
 class Opened(Struct, kw_only=True):
-    """A writer on a disk that can fail, and the journal over it."""
+    """Writer on a disk that can fail, with its journal."""
 
     path: Path
     disk: Disk
     writer: Writer
     journal: SQLiteJournal
     identity: Identity
-    ended: list[BaseException | None] = field(default_factory=list)  #: how ``writer.run`` ended
+    ended: list[BaseException | None] = field(default_factory=list)  #: results of ``writer.run``: None or an exception
 
     def made(self, **fields: Any) -> Invocation:
         key = self.identity.next_key(NOW)
@@ -80,7 +80,7 @@ class Opened(Struct, kw_only=True):
         return Invocation(key=key, request_id=self.identity.request_id(key), function_id=1, **fields)
 
     def state(self, invocation: Invocation) -> int | None:
-        """As another process reads it from the file."""
+        """Return the state as another process reads it from the file."""
         database = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
         try:
             row = database.execute("SELECT state FROM invocation WHERE key = ?", (invocation.key,)).fetchone()
@@ -100,7 +100,7 @@ class Opened(Struct, kw_only=True):
 @asynccontextmanager
 async def writing(tmp_path: Path, *, max_wait: float = 30.0) -> AsyncIterator[Opened]:
     async with open_storage(tmp_path):
-        pass  # makes the schema
+        pass  # creates the schema
     path, disk = tmp_path / "journal.db", Disk()
     async with aiosqlite.connect(path, factory=connection_on(disk), isolation_level=None) as database:
         await database.execute("PRAGMA synchronous = FULL")
@@ -118,7 +118,7 @@ async def writing(tmp_path: Path, *, max_wait: float = 30.0) -> AsyncIterator[Op
 
 
 async def fate(waiting: Any) -> BaseException | None:
-    """The exception with which it ends, or None."""
+    """Return the exception with which it ends, or None."""
     try:
         await waiting
     except Exception as error:
@@ -126,7 +126,7 @@ async def fate(waiting: Any) -> BaseException | None:
     return None
 
 
-# --- without trouble ----------------------------------------------------------------------------------------
+# --- without failures ---------------------------------------------------------------------------------------
 
 
 async def test_every_commit_is_synced_before_it_is_reported(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_a_commit_does_not_wait_for_all_who_ever_come(tmp_path: Path) -> N
 
 
 def sizes(opened: Opened) -> tuple[int, int]:
-    """How many commits there were, and what they carried together."""
+    """Return the number of commits and of the requests in them."""
     batches = opened.writer.statistics().batch_size
     return batches.count, int(batches.total)
 
@@ -189,7 +189,7 @@ async def test_a_disk_that_takes_its_time_does_not_hold_up_the_loop(
         stored = now.journal.append(now.made())
         while not now.disk.busy.is_set():  # noqa: ASYNC110  (set by a thread)
             await asyncio.sleep(0.001)
-        monkeypatch.setattr("engine.storage.sqlite.writer.GIL_YIELD", 15.0)  # to stand aside so long would be seen
+        monkeypatch.setattr("engine.storage.sqlite.writer.GIL_YIELD", 15.0)  # a pause of that length would be noticed
         await asyncio.sleep(0.02)
         now.disk.answer.set()
 
@@ -258,7 +258,7 @@ async def test_a_call_that_fails_takes_back_its_own_rows_only(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("statement", ["BEGIN", "COMMIT"])
-async def test_callers_of_a_failed_batch_hear_that_nothing_was_stored(tmp_path: Path, statement: str) -> None:
+async def test_callers_of_a_failed_batch_learn_that_nothing_was_stored(tmp_path: Path, statement: str) -> None:
     async with writing(tmp_path) as opened:
         one = opened.made()
         opened.disk.fail(WRITE, statement, times=1)
@@ -277,7 +277,7 @@ async def test_nobody_is_answered_while_it_is_open_what_a_failed_commit_left(tmp
         assert (opened.disk.times, opened.disk.met) == (0, 3)
 
 
-async def test_a_caller_hears_that_the_outcome_is_unknown_once_patience_ends(tmp_path: Path) -> None:
+async def test_a_caller_learns_that_the_outcome_is_unknown_after_the_deadline(tmp_path: Path) -> None:
     async with writing(tmp_path, max_wait=0.05) as opened:
         opened.disk.fail(WRITE)
         error = await fate(opened.journal.append(opened.made()))
@@ -299,7 +299,7 @@ async def test_those_who_came_during_the_failing_commit_are_refused_and_not_forg
     async with writing(tmp_path) as opened:
         opened.disk.fail(FULL)
         first = asyncio.ensure_future(fate(opened.journal.append(opened.made())))
-        while not opened.writer.number:  # noqa: ASYNC110  (each turn counts: the batch is under way for a few only)
+        while not opened.writer.number:  # noqa: ASYNC110  (the batch is under way for a few turns only)
             await asyncio.sleep(0)
         second = opened.journal.append(opened.made())
 
@@ -345,7 +345,7 @@ async def test_an_end_waits_in_memory_until_the_disk_takes_it(tmp_path: Path) ->
         assert opened.disk.times == 0
 
 
-async def test_a_start_and_its_end_from_either_side_of_the_trouble_keep_their_order(tmp_path: Path) -> None:
+async def test_a_start_and_its_end_from_either_side_of_the_failure_keep_their_order(tmp_path: Path) -> None:
     async with writing(tmp_path) as opened:
         one = opened.made()
         await opened.journal.append(one)
@@ -374,7 +374,7 @@ async def test_an_end_too_large_for_the_room_that_is_left_is_tried_ever_later(tm
         opened.disk.heal()
         await settled
 
-        assert seconds > 4 * 0.02  # the longest wait
+        assert seconds > 4 * 0.02  # the longest pause between attempts
         assert isinstance(error, NotStored)
         assert opened.state(one) == 3
         assert opened.writer.statistics().trouble == ""
@@ -390,11 +390,11 @@ async def test_a_writer_closed_while_an_end_finds_no_room_ends(tmp_path: Path) -
         await until(lambda: bool(opened.ended))
 
         assert opened.ended == [None]
-        assert opened.state(one) == 0  # for the next engine
+        assert opened.state(one) == 0  # left to the next engine
 
 
 def full_for_results(opened: Opened, one: Invocation) -> asyncio.Future[Settlement]:
-    """A fence still fits, but not this one's end; gives what is done once it does."""
+    """Settle an invocation on a disk with room for fences but not for its result. Return a future of its settlement."""
     opened.disk.fail(FULL, "INSERT OR REPLACE INTO result")
     settled: asyncio.Future[Settlement] = asyncio.get_running_loop().create_future()
     settlement = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one, result=b'"large"'))
@@ -448,10 +448,10 @@ async def test_a_fault_in_what_is_told_ends_the_writer_and_leaves_nobody_waiting
 
         assert isinstance(opened.ended[0], ZeroDivisionError)
         assert opened.writer.broken
-        assert await waiting is None  # it is on disk, in the same commit
+        assert await waiting is None  # stored by the same commit
 
 
-async def test_a_writer_that_is_closed_in_trouble_ends_and_leaves_nobody_waiting(tmp_path: Path) -> None:
+async def test_a_writer_that_is_closed_during_a_failure_ends_and_leaves_nobody_waiting(tmp_path: Path) -> None:
     async with writing(tmp_path) as opened:
         opened.disk.fail(FULL)
         waiting = asyncio.ensure_future(fate(opened.journal.append(opened.made())))
@@ -463,6 +463,6 @@ async def test_a_writer_that_is_closed_in_trouble_ends_and_leaves_nobody_waiting
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Turn the loop until it is so; ``writing`` bounds the time."""
-    while not true():  # noqa: ASYNC110  (the writer tells nobody but those who submit)
+    """Turn the loop until ``true()``; ``writing`` bounds the time."""
+    while not true():  # noqa: ASYNC110  (the writer notifies its callers only)
         await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Sources follow their triggers, each on its own, and none takes the engine down."""
+"""Sources follow their triggers independently. A failing source does not stop the engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FeedOptions(Struct, frozen=True, kw_only=True):
 
 
 class Feed:
-    """A source that a test drives: it notes its lives, and hands over what the test gives."""
+    """Source that a test drives. It records its runs and submits events that the test provides."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -321,7 +321,7 @@ async def test_stopping_keeps_what_was_handed_over_and_nothing_else(tmp_path: Pa
 
 
 class Lamp:
-    """A service of a plugin."""
+    """Plugin service."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error, self.on, self.log = error, False, list[str]()
