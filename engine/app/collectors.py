@@ -24,8 +24,8 @@ def problems(engine: EngineParts) -> Mapping[str, Any]:
     """Return the problems of a running engine, by component; empty if it is healthy."""
     writer = engine.storage.writer.statistics()
     found: dict[str, Any] = {}
-    if writer.trouble:
-        found["journal"] = f"cannot write: {writer.trouble}"
+    if writer.failure:
+        found["journal"] = f"cannot write: {writer.failure}"
     elif writer.in_flight_seconds > engine.settings.storage.commit_warning:
         found["journal"] = f"a commit has taken {writer.in_flight_seconds:.1f} s so far"
     return found
@@ -110,7 +110,7 @@ def _journal(engine: EngineParts) -> Iterator[Figure]:
         "commit_seconds", "Duration of commits in seconds, including the wait for the thread", writer.commit_seconds
     )
     yield gauge("commit_in_flight_seconds", "Age of the current commit in seconds", writer.in_flight_seconds)
-    yield gauge("journal_trouble", "1 while the journal cannot write", 1.0 if writer.trouble else 0.0)
+    yield gauge("journal_trouble", "1 while the journal cannot write", 1.0 if writer.failure else 0.0)
     yield gauge("disk_free_bytes", "Free bytes on the disk of the data directory", free_space(engine.storage.path))
     yield gauge("disk_kept_bytes", "Free bytes below which new work is rejected", engine.settings.storage.free_space)
     yield count("purged", "Finished invocations removed by pruning", engine.pruner.purged)

@@ -259,7 +259,7 @@ def _dispatcher(
 ) -> Dispatcher:
     def on_end(settlement: Settlement) -> None:
         pruner.note_end()
-        if settlement.owes is not None:
+        if settlement.deliver_to is not None:
             delivery.wake()
 
     return Dispatcher(

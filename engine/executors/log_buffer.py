@@ -74,4 +74,4 @@ class LogRecorder:
     def write(self, log_buffer: LogBuffer, function: Function, at: int, stream: int, text: bytes) -> None:
         lines = encode(at, stream, text)
         log_buffer.add(lines)
-        self._board.tell(function, log_buffer.invocation, lines)
+        self._board.publish(function, log_buffer.invocation, lines)

@@ -70,16 +70,16 @@ class _TracedHandler:
         self._kind = next((kind for part, kind in _KINDS.items() if part in path.split("/")), _FUNCTION)
 
     async def __call__(self, call: Call) -> Reply:
-        if not self._audit.heard:
+        if not self._audit.has_subscribers:
             return await self._handler(call)
         try:
             reply = await self._handler(call)
         except FunctiondError as error:
             reply = error_reply(error)
         except Exception:
-            self._audit.tell(self._trace(call, Reply(status=500)))
+            self._audit.publish(self._trace(call, Reply(status=500)))
             raise
-        self._audit.tell(self._trace(call, reply))
+        self._audit.publish(self._trace(call, reply))
         return reply
 
     def _trace(self, call: Call, reply: Reply) -> Trace:

@@ -56,7 +56,7 @@ class LogBoard:
             if not listeners:
                 self._listeners.pop(function_id, None)
 
-    def tell(self, function: Function, invocation: Invocation | None, lines: bytes) -> None:
+    def publish(self, function: Function, invocation: Invocation | None, lines: bytes) -> None:
         """Publish lines in their stored format. ``invocation`` is None for lines of the instance itself."""
         if not self._listeners:
             return

@@ -299,7 +299,7 @@ class Dispatcher:
             state=state,
             outcome=outcome,
             retry=retry,
-            owes=_destination(settings, state, outcome),
+            deliver_to=_destination(settings, state, outcome),
             ran=ran,
         )
         self._unsettled += 1

@@ -53,7 +53,7 @@ class AuditTrail:
         self._listeners: list[Listener] = []
 
     @property
-    def heard(self) -> bool:
+    def has_subscribers(self) -> bool:
         """True while someone subscribes."""
         return bool(self._listeners)
 
@@ -65,7 +65,7 @@ class AuditTrail:
         finally:
             self._listeners.remove(listener)
 
-    def tell(self, trace: Trace) -> None:
+    def publish(self, trace: Trace) -> None:
         """Publish a trace to all listeners."""
         for listener in list(self._listeners):
             try:

@@ -26,7 +26,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     state: State  #: WAIT: will be retried
     outcome: Outcome
     retry: Invocation | None = None  #: next attempt, if the state is WAIT
-    owes: DestinationSpec | None = None  #: destination of the outcome
+    deliver_to: DestinationSpec | None = None  #: destination of the outcome
     ran: bool = True  #: False: ended without an attempt (too old, cancelled while waiting)
 
 

@@ -124,8 +124,8 @@ class MemoryJournal:
         if settlement.ran and (before.attempt > 1 or not outcome.ok):
             row.attempts[before.attempt] = _attempt(before.attempt, outcome)
             row.attempts.pop(before.attempt - HISTORY, None)
-        if settlement.owes is not None:
-            self._storage.add_delivery(before, settlement.state, settlement.owes, outcome.ended_at)
+        if settlement.deliver_to is not None:
+            self._storage.add_delivery(before, settlement.state, settlement.deliver_to, outcome.ended_at)
         if then is not None:
             asyncio.get_running_loop().call_soon(then, settlement)
 

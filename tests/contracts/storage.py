@@ -119,11 +119,11 @@ async def settled(seams: Seams, invocation: Invocation, outcome: Outcome, **fiel
 
 
 async def ended(
-    seams: Seams, function_id: int = 1, *, owes: DestinationSpec | None = None, **fields: Any
+    seams: Seams, function_id: int = 1, *, deliver_to: DestinationSpec | None = None, **fields: Any
 ) -> Invocation:
     """One that ran to its success."""
     invocation = await started(seams, function_id, **fields)
-    await settled(seams, invocation, success(invocation), owes=owes)
+    await settled(seams, invocation, success(invocation), deliver_to=deliver_to)
     return invocation
 
 

@@ -18,7 +18,7 @@ async def pending(seams: Seams) -> list[PendingDelivery]:
 
 async def test_what_an_end_owes_is_there_with_it(storage: Storage) -> None:
     async with storage() as seams:
-        one = await ended(seams, 7, owes=SINK)
+        one = await ended(seams, 7, deliver_to=SINK)
         [debt] = await pending(seams)
 
         assert (debt.key, debt.function_id, debt.condition, debt.destination) == (one.key, 7, "success", SINK)
@@ -29,17 +29,17 @@ async def test_a_failure_and_a_discard_are_owed_as_failures(storage: Storage) ->
     async with storage() as seams:
         for state in (State.FAIL, State.DISCARD):
             one = await started(seams)
-            await settled(seams, one, failure(one), state=state, owes=SINK)
+            await settled(seams, one, failure(one), state=state, deliver_to=SINK)
 
         assert [debt.condition for debt in await pending(seams)] == ["failure", "failure"]
 
 
 async def test_only_what_is_due_is_given_earliest_first_and_when_to_look_again(storage: Storage) -> None:
     async with storage() as seams:
-        late = await ended(seams, at=NOW + 30, owes=SINK)
+        late = await ended(seams, at=NOW + 30, deliver_to=SINK)
         two, one = (
-            await ended(seams, at=NOW + 31, due_at=NOW + 20, owes=SINK),
-            await ended(seams, at=NOW + 32, due_at=NOW + 10, owes=SINK),
+            await ended(seams, at=NOW + 31, due_at=NOW + 20, deliver_to=SINK),
+            await ended(seams, at=NOW + 32, due_at=NOW + 10, deliver_to=SINK),
         )
 
         due, next_due = await seams.outbox.due(NOW + 25, 10, 10)
@@ -50,7 +50,7 @@ async def test_only_what_is_due_is_given_earliest_first_and_when_to_look_again(s
 
 async def test_what_one_invocation_owes_is_found_also_when_it_was_given_up(storage: Storage) -> None:
     async with storage() as seams:
-        one, other = await ended(seams, owes=SINK), await ended(seams, owes=SINK)
+        one, other = await ended(seams, deliver_to=SINK), await ended(seams, deliver_to=SINK)
         [debt] = [debt for debt in await pending(seams) if debt.key == one.key]
         await seams.outbox.postpone(debt, None, "gone")
 
@@ -64,7 +64,7 @@ async def test_what_one_invocation_owes_is_found_also_when_it_was_given_up(stora
 async def test_no_more_is_given_than_asked_for(storage: Storage) -> None:
     async with storage() as seams:
         for _ in range(3):
-            await ended(seams, owes=SINK)
+            await ended(seams, deliver_to=SINK)
 
         assert len((await seams.outbox.due(LATER, 2, 100))[0]) == 2
 
@@ -73,7 +73,7 @@ async def test_however_many_one_destination_is_owed_there_is_something_of_every_
     async with storage() as seams:
         other = replace(SINK, param='{"func_urn":"urn:y"}')
         for sink in (*[SINK] * 9, other, replace(SINK, destination="A")):
-            await ended(seams, owes=sink)
+            await ended(seams, deliver_to=sink)
         few, several = (await seams.outbox.due(LATER, 9, 100))[0], (await seams.outbox.due(LATER, 100, 5))[0]
 
         assert [debt.delivery_id for debt in few] == [1, 2, 3, 10, 11]
@@ -82,7 +82,7 @@ async def test_however_many_one_destination_is_owed_there_is_something_of_every_
 
 async def test_what_was_delivered_is_forgotten(storage: Storage) -> None:
     async with storage() as seams:
-        await ended(seams, owes=SINK)
+        await ended(seams, deliver_to=SINK)
         [debt] = await pending(seams)
         await seams.outbox.delivered(debt)
 
@@ -91,7 +91,7 @@ async def test_what_was_delivered_is_forgotten(storage: Storage) -> None:
 
 async def test_a_delivery_that_becomes_an_invocation_is_one_step(storage: Storage) -> None:
     async with storage() as seams:
-        await ended(seams, owes=SINK)
+        await ended(seams, deliver_to=SINK)
         [debt] = await pending(seams)
         follower = made(seams, 2, payload=b"1234")
         await seams.outbox.delivered(debt, append=follower)
@@ -105,7 +105,7 @@ async def test_a_delivery_that_becomes_an_invocation_is_one_step(storage: Storag
 
 async def test_what_is_postponed_comes_back_with_its_error(storage: Storage) -> None:
     async with storage() as seams:
-        await ended(seams, owes=SINK)
+        await ended(seams, deliver_to=SINK)
         [debt] = await pending(seams)
         await seams.outbox.postpone(debt, LATER - 1, "closed")
         [again] = await pending(seams)
@@ -115,7 +115,7 @@ async def test_what_is_postponed_comes_back_with_its_error(storage: Storage) -> 
 
 async def test_what_is_given_up_does_not_come_back(storage: Storage) -> None:
     async with storage() as seams:
-        await ended(seams, owes=SINK)
+        await ended(seams, deliver_to=SINK)
         [debt] = await pending(seams)
         await seams.outbox.postpone(debt, None, "never")
 
@@ -125,7 +125,7 @@ async def test_what_is_given_up_does_not_come_back(storage: Storage) -> None:
 async def test_what_is_given_up_can_be_seen_by_function_and_in_pages(storage: Storage) -> None:
     async with storage() as seams:
         for function_id in (1, 2, 1, 1):
-            await ended(seams, function_id, owes=SINK)
+            await ended(seams, function_id, deliver_to=SINK)
         debts = await pending(seams)
         for debt in debts[:3]:
             await seams.outbox.postpone(debt, None, "never")
@@ -145,7 +145,7 @@ async def test_all_that_is_neither_delivered_nor_given_up_can_be_seen_by_functio
 ) -> None:
     async with storage() as seams:
         for function_id in (1, 2, 1, 1, 1, 1):
-            await ended(seams, function_id, owes=SINK)
+            await ended(seams, function_id, deliver_to=SINK)
         tried, other, second, gone, third, done = await pending(seams)
         for debt, due_at in ((tried, LATER + 2), (other, LATER + 1), (gone, None)):
             await seams.outbox.postpone(debt, due_at, "closed")
@@ -170,7 +170,7 @@ async def test_all_that_is_neither_delivered_nor_given_up_can_be_seen_by_functio
 async def test_what_is_given_up_or_waits_can_be_made_due_at_once(storage: Storage) -> None:
     async with storage() as seams:
         for function_id in (1, 1, 2):
-            await ended(seams, function_id, owes=SINK)
+            await ended(seams, function_id, deliver_to=SINK)
         gone, waiting, other = await pending(seams)
         for debt, due_at in ((gone, None), (waiting, LATER + 100), (other, None)):
             await seams.outbox.postpone(debt, due_at, "never")
@@ -187,12 +187,12 @@ async def test_what_is_given_up_or_waits_can_be_made_due_at_once(storage: Storag
 
 async def test_debts_outlive_the_engine_and_their_ids_are_never_used_again(storage: Storage) -> None:
     async with storage() as seams:
-        await ended(seams, owes=SINK)
+        await ended(seams, deliver_to=SINK)
         [first] = await pending(seams)
 
     async with storage() as seams:
         assert await pending(seams) == [first]
         await seams.outbox.delivered(first)
-        await ended(seams, owes=SINK)
+        await ended(seams, deliver_to=SINK)
         [second] = await pending(seams)
         assert second.delivery_id > first.delivery_id

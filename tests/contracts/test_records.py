@@ -222,7 +222,7 @@ async def test_what_has_not_ended_is_never_dropped(storage: Storage) -> None:
 
 async def test_what_is_still_owed_is_not_dropped(storage: Storage) -> None:
     async with storage() as seams:
-        one = await ended(seams, at=NOW, owes=SINK)
+        one = await ended(seams, at=NOW, deliver_to=SINK)
         assert await purge(seams, NOW + 2 * AGE) == []
         [pending], _ = await seams.outbox.due(NOW + 2 * AGE, 10, 10)
 
@@ -233,7 +233,7 @@ async def test_what_is_still_owed_is_not_dropped(storage: Storage) -> None:
 
 async def test_an_undeliverable_debt_goes_with_its_invocation(storage: Storage) -> None:
     async with storage() as seams:
-        one = await ended(seams, at=NOW, owes=SINK)
+        one = await ended(seams, at=NOW, deliver_to=SINK)
         [pending], _ = await seams.outbox.due(NOW + AGE, 10, 10)
         await seams.outbox.postpone(pending, None, "no")
 

@@ -274,8 +274,8 @@ def _settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
         rows.append((Statement.ATTEMPT, history))
         if before.attempt > HISTORY:
             rows.append((Statement.DROP_ATTEMPTS, (before.key, before.attempt - HISTORY)))
-    if settlement.owes is not None:
-        to, condition = settlement.owes, "success" if settlement.state is State.SUCCESS else "failure"
+    if settlement.deliver_to is not None:
+        to, condition = settlement.deliver_to, "success" if settlement.state is State.SUCCESS else "failure"
         pending = (before.key, before.function_id, condition, to.destination, to.param, outcome.ended_at)
         rows.append((Statement.ADD_DELIVERY, pending))
     return tuple(rows)

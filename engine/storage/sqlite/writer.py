@@ -57,7 +57,7 @@ class WriterStatistics(Struct, frozen=True, kw_only=True):
     commit_seconds: Distribution
     in_flight_seconds: float  #: age of the current commit; 0: none
     waiting: int  #: requests gathered for the next commit
-    trouble: str  #: current disk failure; empty while writes succeed
+    failure: str  #: current disk failure; empty while writes succeed
 
 
 class Writer:
@@ -116,7 +116,7 @@ class Writer:
             commit_seconds=self._seconds.snapshot(),
             in_flight_seconds=perf_counter() - self._began if self._began else 0.0,
             waiting=len(self._pending),
-            trouble=self._failure,
+            failure=self._failure,
         )
 
     # --- the task -------------------------------------------------------------------------------------------

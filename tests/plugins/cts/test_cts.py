@@ -127,7 +127,7 @@ async def test_a_trigger_hears_traces_from_when_it_is_stored(tmp_path: Path) -> 
     async with house(tmp_path, [replace(cts, trigger=StartsLate)]) as place, door(place) as client:
         await place.create("CTS", name="audit", operations=["FunctionGraph:function:*", "ECS:ecs:*"])
         pushed = await push(client, PUSHED)
-        place.engine.audit.tell(left(trace_id="own"))
+        place.engine.audit.publish(left(trace_id="own"))
         opened.set()
 
         assert pushed.json() == {"accepted": 1}
@@ -147,18 +147,18 @@ async def test_a_call_leaves_no_trace_so_none_leads_to_the_next(tmp_path: Path) 
 async def test_traces_of_other_projects_are_not_heard(tmp_path: Path) -> None:
     async with house(tmp_path, [cts]) as place:
         await audit(place, "FunctionGraph:function:*")
-        place.engine.audit.tell(left(project="other", trace_id="a"))
-        place.engine.audit.tell(left(trace_id="b"))
+        place.engine.audit.publish(left(project="other", trace_id="a"))
+        place.engine.audit.publish(left(trace_id="b"))
 
         assert [event["cts"]["trace_id"] for event in await events(place, 1)] == ["b"]
 
 
 async def test_nobody_listens_without_a_trigger(tmp_path: Path) -> None:
     async with house(tmp_path, [cts]) as place, door(place) as client:
-        before = place.engine.audit.heard
+        before = place.engine.audit.has_subscribers
         await audit(place, "FunctionGraph:function:*")
 
-        assert (before, place.engine.audit.heard) == (False, True)
+        assert (before, place.engine.audit.has_subscribers) == (False, True)
         assert (await push(client, PUSHED)).json() == {"accepted": 0}
 
 
@@ -167,7 +167,7 @@ async def test_own_traces_wait_for_room_up_to_a_bound(tmp_path: Path) -> None:
         await audit(place, "FunctionGraph:function:*")
         with structlog.testing.capture_logs() as logs:
             for number in range(WAITING + 2):
-                place.engine.audit.tell(left(trace_id=str(number)))
+                place.engine.audit.publish(left(trace_id=str(number)))
         [trigger] = place.engine.resources.triggers.all()
         await until(lambda: "backlog" in place.state(trigger).problem)
 

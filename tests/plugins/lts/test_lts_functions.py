@@ -46,7 +46,7 @@ class Scene(Struct, kw_only=True):
         return trigger
 
     def write(self, text: str, by: Function | None = None, run: Invocation | None = None) -> None:
-        self.board.tell(by or writer(), run or invocation(), encode(1_764_041_045_123, STDOUT, text.encode()))
+        self.board.publish(by or writer(), run or invocation(), encode(1_764_041_045_123, STDOUT, text.encode()))
 
     async def has(self, *texts: str) -> list[Any]:
         while sorted(messages(found := await self.place.events())) != sorted(texts):
@@ -112,7 +112,7 @@ async def test_no_function_is_called_in_a_circle(tmp_path: Path) -> None:
         one.write("of an older version", writer("hello", version="v1"))
         one.write("by lines of functions", run=invocation(source="LTS", hops=1))
         one.write("after many destinations", run=invocation(source="FunctionGraph", hops=function_log.HOPS))
-        one.board.tell(writer(), None, encode(1, STDOUT, b"of an instance"))
+        one.board.publish(writer(), None, encode(1, STDOUT, b"of an instance"))
         one.write("by lines that were sent", run=invocation(source="LTS"))
         one.write("by a destination", run=invocation(source="FunctionGraph", hops=2))
 

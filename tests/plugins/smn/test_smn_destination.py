@@ -77,7 +77,9 @@ async def test_pending_deliveries_of_the_last_engine_are_made_once_the_triggers_
     slow = Plugin(kinds=("SLOW",), serve=lambda settings: Slow())
     async with house(tmp_path, [smn]) as place, door(place) as client:
         await listening(place, client)
-        await ended(cast("Seams", place.engine.storage), owes=replace(SPEC, param=json.dumps({"topic_urn": TOPIC})))
+        await ended(
+            cast("Seams", place.engine.storage), deliver_to=replace(SPEC, param=json.dumps({"topic_urn": TOPIC}))
+        )
     async with house(tmp_path, [smn, slow]) as place:
         await until(lambda: place.engine.delivery.statistics().delivered == 1)
         _, event = await place.events()

@@ -124,9 +124,9 @@ def test_a_listener_that_fails_harms_nobody() -> None:
     trace = msgspec.convert(dict.fromkeys(Trace.__struct_fields__, "") | {"time": 0.0, "code": 200}, Trace)
 
     with audit.subscribed(lambda one: 1 / 0), audit.subscribed(traces.append):  # type: ignore[arg-type]
-        audit.tell(trace)
+        audit.publish(trace)
 
-    assert (traces, audit.heard) == ([trace], False)
+    assert (traces, audit.has_subscribers) == ([trace], False)
 
 
 class Watchman:
@@ -150,4 +150,4 @@ async def test_a_plugin_hears_what_the_api_of_its_engine_changes(tmp_path: Path)
         [trace] = watchman.heard
         assert (trace.operation, trace.resource_name) == ("UpdateFunctionCollectState", "hello")
         assert trace.resource_id == urn_of(version="")
-    assert not place.engine.audit.heard
+    assert not place.engine.audit.has_subscribers

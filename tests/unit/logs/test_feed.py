@@ -32,9 +32,9 @@ def test_a_listener_hears_one_function_or_all() -> None:
         board.subscribed(lambda told: heard.append(("one", told.lines[0].text)), function_id=1),
         board.subscribed(lambda told: heard.append(("all", told.lines[0].text))),
     ):
-        board.tell(mine, None, encode(1, STDOUT, b"x"))
-        board.tell(other, None, encode(1, STDOUT, b"y"))
-    board.tell(mine, None, encode(1, STDOUT, b"z"))
+        board.publish(mine, None, encode(1, STDOUT, b"x"))
+        board.publish(other, None, encode(1, STDOUT, b"y"))
+    board.publish(mine, None, encode(1, STDOUT, b"z"))
 
     assert heard == [("one", "x"), ("all", "x"), ("all", "y")]
 
@@ -43,8 +43,8 @@ def test_a_listener_hears_what_called_the_function() -> None:
     board, heard = LogBoard(), list[tuple[str, str, int]]()
     run = invocation(source="LTS", hops=3)
     with board.subscribed(lambda told: heard.append((told.request_id, told.source, told.hops))):
-        board.tell(function("f"), run, encode(1, STDOUT, b"x"))
-        board.tell(function("f"), None, encode(1, STDOUT, b"of the instance"))
+        board.publish(function("f"), run, encode(1, STDOUT, b"x"))
+        board.publish(function("f"), None, encode(1, STDOUT, b"of the instance"))
 
     assert heard == [(run.request_id, "LTS", 3), ("", "", 0)]
 
@@ -56,7 +56,7 @@ def test_a_listener_that_fails_harms_nobody() -> None:
         raise RuntimeError
 
     with board.subscribed(fail), board.subscribed(heard.append):
-        board.tell(function("f"), None, encode(1, STDOUT, b"x"))
+        board.publish(function("f"), None, encode(1, STDOUT, b"x"))
 
     assert len(heard) == 1
 

@@ -89,7 +89,7 @@ class Delivering(Struct, kw_only=True):
     async def add(self, to: DestinationSpec = SPEC, **fields: Any) -> PendingDelivery:
         """Add a pending delivery, due now."""
         seams = cast("Seams", self.storage)
-        await ended(seams, at=self.clock.now(), owes=to, **fields)
+        await ended(seams, at=self.clock.now(), deliver_to=to, **fields)
         self.clock.advance(1.0)
         self.delivery.wake()
         return self.storage.deliveries[self.storage.last_delivery_id]
@@ -97,7 +97,7 @@ class Delivering(Struct, kw_only=True):
     async def add_together(self, *to: DestinationSpec) -> None:
         """Add pending deliveries without a pause between them."""
         for one in to:
-            await ended(cast("Seams", self.storage), at=self.clock.now() - 1.0, owes=one)
+            await ended(cast("Seams", self.storage), at=self.clock.now() - 1.0, deliver_to=one)
         self.delivery.wake()
 
     async def decided(self, count: int) -> None:

@@ -18,7 +18,7 @@ async def test_a_page_that_has_looked_at_enough_rows_ends_early_and_tells_where_
     monkeypatch.setattr(outbox, "ROWS_SCANNED", 3)
     async with storage_of("sqlite", tmp_path)() as seams:
         for function_id in (1, *[2] * 6, 1):
-            await ended(seams, function_id, owes=SINK)
+            await ended(seams, function_id, deliver_to=SINK)
         pages: list[tuple[list[int], int]] = []
         after = 0
         while not pages or after:

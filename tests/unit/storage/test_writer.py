@@ -292,7 +292,7 @@ async def test_while_the_disk_fails_newcomers_are_refused_at_once(tmp_path: Path
 
         with pytest.raises(NotStored):
             opened.journal.append(opened.made())
-        assert opened.writer.statistics().trouble
+        assert opened.writer.statistics().failure
 
 
 async def test_those_who_came_during_the_failing_commit_are_refused_and_not_forgotten(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ async def test_the_writer_goes_on_when_the_disk_does(tmp_path: Path) -> None:
         opened.disk.fail(FULL)
         await fate(opened.journal.append(opened.made()))
         opened.disk.heal()
-        await until(lambda: not opened.writer.statistics().trouble)
+        await until(lambda: not opened.writer.statistics().failure)
 
         assert await fate(opened.journal.append(one)) is None
         assert opened.state(one) == 0
@@ -351,7 +351,7 @@ async def test_a_start_and_its_end_from_either_side_of_the_failure_keep_their_or
         await opened.journal.append(one)
         opened.disk.fail(FULL)
         opened.journal.start(one, NOW)
-        await until(lambda: bool(opened.writer.statistics().trouble))
+        await until(lambda: bool(opened.writer.statistics().failure))
         settled = asyncio.get_running_loop().create_future()
         settlement = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one))
         opened.journal.settle(settlement, then=settled.set_result)
@@ -377,7 +377,7 @@ async def test_an_end_too_large_for_the_room_that_is_left_is_tried_ever_later(tm
         assert seconds > 4 * 0.02  # the longest pause between attempts
         assert isinstance(error, NotStored)
         assert opened.state(one) == 3
-        assert opened.writer.statistics().trouble == ""
+        assert opened.writer.statistics().failure == ""
 
 
 async def test_a_writer_closed_while_an_end_finds_no_room_ends(tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ async def test_a_writer_that_is_closed_during_a_failure_ends_and_leaves_nobody_w
     async with writing(tmp_path) as opened:
         opened.disk.fail(FULL)
         waiting = asyncio.ensure_future(fate(opened.journal.append(opened.made())))
-        await until(lambda: bool(opened.writer.statistics().trouble))
+        await until(lambda: bool(opened.writer.statistics().failure))
         opened.writer.close()
 
         assert isinstance(await waiting, OutcomeUnknown)
