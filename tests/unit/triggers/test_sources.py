@@ -105,7 +105,7 @@ async def test_a_deleted_function_takes_its_sources_along(tmp_path: Path, feed: 
         await place.engine.catalog.delete(place.urn)
 
         await until(lambda: feed.log == ["+a", "-a"])
-        assert place.engine.sources.statistics().states == {}
+        await until(lambda: place.engine.sources.statistics().states == {})
 
 
 async def test_a_source_that_fails_starts_again_and_tells_why(tmp_path: Path, feed: Feed) -> None:
