@@ -1,8 +1,10 @@
-"""Every seam between the engine and the source of a trigger, on one page.
+"""Protocols between the engine and plugins: sources of triggers, plugin services, and what the engine offers both.
 
-A trigger is a service: it runs from when it is created or enabled until it is changed, disabled or deleted. What it
-raises is shown, and it is started again after a while. A *pull* source reads a store of others and hands over what
-it read together with how far it read (``accept_batch``); a *push* source answers those who send (``accept``).
+A trigger's source runs from when the trigger is created or enabled until it is changed, disabled or deleted. An
+exception that a source raises is shown in the trigger's state, and the source is restarted after a delay.
+
+- A *pull* source reads an external store. It passes events to ``accept_batch`` together with the cursors behind them.
+- A *push* source receives events from clients and passes each to ``accept``.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from engine.protocols.operation import Operation
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
-#: Bytes that one event may have (spec triggers_runtime, 1.0); larger ones are refused for good.
+#: Bytes of one event (the platform's limit of 6 MB); larger events are rejected permanently.
 EVENT_LIMIT = 6 << 20
 
 AsgiApp = Callable[
@@ -30,53 +32,56 @@ AsgiApp = Callable[
 ]
 
 
-#: An ASGI extension of ours: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` writes a reply in
-#: one piece, for half the cost of two messages. False: it could not, send the messages.
+#: ASGI extension of this engine: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` writes a reply
+#: in one piece, at half the cost of two messages. If it returns False, nothing was written: send the messages.
 WHOLE_REPLY = "functiond.whole_reply"
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """What calls the function once."""
+    """Event of a trigger. Invokes the function once."""
 
     payload: bytes  #: one JSON value
-    idempotency_key: str = ""  #: an event with a key that was used within a day is a duplicate, and accepted once
-    headers: Mapping[bytes, bytes] | None = None  #: of HTTP, in lower case: the rules of an alias may look at them
-    hops: int = 0  #: how many functions led to it, where its source knows
+    idempotency_key: str = ""  #: an event whose key was used within a day is a duplicate and starts no invocation
+    headers: Mapping[bytes, bytes] | None = None  #: HTTP headers, names in lower case; rules of an alias may match them
+    hops: int = 0  #: number of functions that caused this event, if the source can count them
 
 
 class Store(Protocol):
-    """A plugin's own durable tables, for what it serves itself: small rows under text keys, ordered by them."""
+    """Durable tables of one plugin: small rows under text keys, sorted by key."""
 
     async def get(self, table: str, key: str) -> bytes | None: ...
 
     async def scan(
         self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
     ) -> Sequence[tuple[str, bytes]]:
-        """Rows with keys above ``after`` and below ``until`` (if given), the lowest first, or the highest."""
+        """Return rows with keys above ``after`` and below ``until`` (if given).
+
+        Keys ascend, or descend if ``newest``.
+        """
         ...
 
     async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
-        """All of it in one transaction, and on disk once this returns. Raises NotStored, OutcomeUnknown.
+        """Put and delete rows in one transaction, which is on disk when this returns.
 
-        What is put may also be refused with DiskLow, as new work is.
+        Raises NotStored and OutcomeUnknown. Raises DiskLow for rows to put when free disk space is low.
         """
         ...
 
     async def purge(self, table: str, until: str, *, after: str = "", limit: int = 1000) -> int:
-        """Delete up to ``limit`` rows with keys above ``after`` and below ``until``; gives how many."""
+        """Delete up to ``limit`` rows with keys above ``after`` and below ``until``; return their number."""
         ...
 
 
 class PushRequest(Struct, frozen=True, kw_only=True):
-    """An HTTP request to a mounted path."""
+    """HTTP request to a mounted path."""
 
     method: str
-    path: str  #: what is left of the path below the mount: empty, or from its ``/`` on
+    path: str  #: rest of the path below the mount: empty, or starts with ``/``
     query: str
-    headers: Mapping[bytes, bytes]  #: names in lower case; of repeated ones the last
+    headers: Mapping[bytes, bytes]  #: names in lower case; a repeated header has its last value
     body: bytes
     client: str = ""  #: address of the sender
-    project: str = ""  #: of the credentials, where they are asked for
+    project: str = ""  #: project of the credentials, if credentials are required
 
 
 class PushReply(Struct, frozen=True, kw_only=True):
@@ -86,12 +91,13 @@ class PushReply(Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-#: Answers a request. FunctiondErrors become replies: Overloaded 429 and Unavailable 503, both with Retry-After.
+#: Returns the reply to a request. Every FunctiondError becomes a reply: Overloaded 429 and Unavailable 503, both with
+#: Retry-After.
 PushHandler = Callable[[PushRequest], Awaitable[PushReply]]
 
 
 class Routes(Protocol):
-    """HTTP for a plugin: paths of the API's listener, and listeners of its own."""
+    """HTTP routes of one plugin: paths on the API's listener, and separate listeners."""
 
     def mount(
         self,
@@ -102,68 +108,79 @@ class Routes(Protocol):
         operations: Sequence[Operation] = (),
         limit: int = EVENT_LIMIT,
     ) -> AbstractContextManager[str]:
-        """Answer ``/triggers/<plugin><path>`` and all below it while the block is entered; gives the whole path.
+        """Serve ``/triggers/<plugin><path>`` and all paths below it inside the block; yield the whole path.
 
-        The longest mounted path wins; of two on the same, the later, until it goes. Whoever sends is for the
-        handler to check, unless ``signed``: then requests need the engine's own credentials, if it asks for any.
-        ``limit`` is for bytes of a body; ``operations`` tell the API's document what is served there.
+        The longest mounted path wins. If two mounts have the same path, the later one wins until its block ends. The
+        handler must authenticate senders itself. If ``signed``, requests need the engine's own credentials instead,
+        where the engine requires any. ``limit`` is the maximum size of a body in bytes. ``operations`` are added to
+        the API's OpenAPI document.
         """
         ...
 
     def claim(
         self, *heads: str, handler: PushHandler, operations: Sequence[Operation] = (), limit: int = EVENT_LIMIT
     ) -> AbstractContextManager[None]:
-        """Answer paths of the vendor's own API, where its SDK asks for them, while the block is entered.
+        """Serve paths of the vendor's own API, as its SDKs request them, inside the block.
 
-        A head is the version and what comes behind the project: ``v2/streams`` is ``/v2/<project>/streams`` and all
-        below. Requests need the engine's own credentials, if it asks for any; their ``path`` is the whole one.
+        A head is the version and the segment after the project: ``v2/streams`` stands for ``/v2/<project>/streams``
+        and all paths below it. Requests need the engine's own credentials, if it requires any. ``PushRequest.path`` is
+        the whole path.
         """
         ...
 
     def listen(self, app: AsgiApp, host: str, port: int) -> AbstractAsyncContextManager[int]:
-        """A listener of its own; gives the port, a free one for 0. Raises SettingsError if it cannot be had."""
+        """Open a separate listener; yield its port. Port 0 selects a free one.
+
+        Raises SettingsError if the address is not available.
+        """
         ...
 
     def app(self, handler: PushHandler, *, limit: int = EVENT_LIMIT) -> AsgiApp:
-        """What ``listen`` takes, with the errors of ``handler`` answered as on a mounted path."""
+        """Return an application for ``listen``. Errors of ``handler`` become replies as on a mounted path."""
         ...
 
 
 class Callers(Protocol):
-    """Who sends a request; ``scope`` is ASGI's. Raises Overloaded for an address that has failed too often."""
+    """Authentication of requests to a plugin.
+
+    ``scope`` is ASGI's. Methods raise Overloaded for an address with too many failed attempts.
+    """
 
     async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str:
-        """The project of who signed this request with a key of the engine's, or shows a token of its.
+        """Return the caller's project, by a signature with a key of the engine or by a token that it issued.
 
-        Where the engine has no credentials, nobody is known. Raises Unauthorized, Unavailable.
+        Raises Unauthorized, also for every request to an engine without credentials. Raises Unavailable.
         """
         ...
 
     async def signer(
         self, keys: Mapping[str, bytes], scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes
     ) -> str:
-        """With which of these keys, secrets by access key, the request is signed (SDK-HMAC-SHA256).
+        """Return the access key that the request is signed with (SDK-HMAC-SHA256).
 
-        ``authorization`` must be among the headers. Raises Unauthorized.
+        ``keys`` are secrets by access key. ``headers`` must contain ``authorization``. Raises Unauthorized.
         """
         ...
 
     def attempt(self, scope: MutableMapping[str, Any]) -> AbstractContextManager[None]:
-        """For a proof that the plugin itself looks at: Unauthorized, raised in the block, counts as a failure."""
+        """Count the block as an attempt to authenticate, for credentials that the plugin verifies itself.
+
+        Unauthorized, if raised in the block, counts as a failed attempt of the sender's address.
+        """
         ...
 
 
 class PluginContext(Protocol):
-    """What each part of a plugin may use. The same objects for all parts of one plugin in one engine."""
+    """Objects that a plugin may use. All parts of one plugin in one engine share them."""
 
     @property
     def settings(self) -> Any:
-        """Its checked settings, the struct that the plugin names as ``service``; None if it names none."""
+        """Validated settings: the struct that the plugin declares as ``service``; None if it declares none."""
         ...
 
     @property
     def service(self) -> Any:
-        """What the plugin's ``serve`` made; None if it has none."""
+        """Object that the plugin's ``serve`` returned; None if it has no ``serve``."""
         ...
 
     @property
@@ -183,37 +200,40 @@ class PluginContext(Protocol):
 
     @property
     def audit(self) -> Audit:
-        """Traces of the control plane."""
+        """Audit events of the control plane."""
         ...
 
     @property
     def logs(self) -> LogFeed:
-        """The lines that functions write."""
+        """Log lines that functions write."""
         ...
 
     async def sleep_until(self, moment: float) -> None:
-        """Return once the clock shows ``moment``, however often it is set meanwhile."""
+        """Return when the clock has reached ``moment``, even if the clock is set meanwhile."""
         ...
 
     async def sleep_toward(self, moment: float) -> None:
-        """Sleep for the time left until ``moment``, an hour at most. The clock may be set meanwhile: look again."""
+        """Sleep for the time left until ``moment``, at most an hour.
+
+        The clock may be set meanwhile, so the caller must compare again.
+        """
         ...
 
 
 class PluginService(Protocol):
-    """What a plugin runs once for all its triggers and destinations: a listener, an embedded server, a client."""
+    """Service of a plugin: a listener, an embedded server or a client that all its triggers and destinations share."""
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
-        """Until cancelled. Run again after a while if it fails, with the same object."""
+        """Run until cancelled. After a failure the engine calls this again on the same object, after a delay."""
         ...
 
 
 class EventSink(Protocol):
-    """Where the events of one trigger come in, from when it is stored: its source need not run yet."""
+    """Entry for the events of one trigger. Usable as soon as the trigger is stored, even if its source does not run."""
 
     @property
     def plugin(self) -> PluginContext:
-        """What all parts of its plugin may use."""
+        """Context of the trigger's plugin."""
         ...
 
     @property
@@ -226,7 +246,7 @@ class EventSink(Protocol):
 
     @property
     def function(self) -> str:
-        """URN with version or alias."""
+        """URN of the function, with version or alias."""
         ...
 
     @property
@@ -234,91 +254,103 @@ class EventSink(Protocol):
 
     @property
     def mode(self) -> Mode:
-        """How the function is to be called: with ``accept`` or, in mode SYNC, with ``call``."""
+        """Mode of invocations: ASYNC for ``accept``, SYNC for ``call``."""
         ...
 
     async def accept(self, event: Event) -> str:
-        """For push sources: invoke the function asynchronously; gives the request id once it is safe.
+        """Invoke the function asynchronously, for push sources; return the request id once the request is on disk.
 
-        Raises Overloaded and Unavailable, for the sender to come again, and what is wrong with the event itself.
+        Raises Overloaded and Unavailable, after which the sender should retry. Other errors concern the event itself.
         """
         ...
 
     async def accept_with(self, event: Event, others: Sequence[tuple[EventSink, Event]]) -> Sequence[str]:
-        """As ``accept``, together with events for other triggers of the plugin: one transaction, all of it or nothing.
+        """Accept this event and events for other triggers of the plugin in one transaction, all or none.
 
-        A function that is switched off keeps nothing from the others: its event waits until it is on again. Gives the
-        request ids, in this order: of a duplicate the earlier one, and an empty one for a key that was used with
-        another payload.
+        An event for a disabled function is accepted, and waits until the function is enabled. Returns the request ids
+        in the order of the events. A duplicate has the earlier request's id. An event whose key was used with another
+        payload has an empty id.
         """
         ...
 
     async def call(self, event: Event) -> tuple[str, Outcome]:
-        """Invoke it and wait for its end. Raises CallTimedOut, as ``accept`` does otherwise."""
+        """Invoke the function and wait for the outcome; return the request id and the outcome.
+
+        Raises CallTimedOut, and the errors of ``accept``.
+        """
         ...
 
 
 class TriggerContext(EventSink, Protocol):
-    """What a running trigger gets."""
+    """Context of a running source."""
 
     @property
     def generation(self) -> int:
-        """Grows with every change of the trigger: enabled, disabled, or with other options."""
+        """Count of changes of the trigger. Enabling, disabling and new options increase it."""
         ...
 
     @property
     def since(self) -> float:
-        """When this generation began, by the clock."""
+        """Start of this generation, in seconds since the epoch by the engine's clock."""
         ...
 
     @property
     def deleted(self) -> bool:
-        """Once ``run`` is cancelled: whether the trigger is gone, and what it has left elsewhere is to go with it."""
+        """True if ``run`` was cancelled because the trigger was deleted.
+
+        The source should then remove what it created elsewhere.
+        """
         ...
 
     @property
     def cursors(self) -> Mapping[str, bytes]:
-        """How far the source has come, by a name of its choice (a partition); written by ``accept_batch`` only.
+        """Cursors of the source, by names of its choice, such as partitions. Only ``accept_batch`` writes them.
 
-        They outlive changes of the trigger, and go with it. At the start of ``run``, what is on disk.
+        Cursors survive changes of the trigger and are deleted with it. At the start of ``run`` they equal those on
+        disk.
         """
         ...
 
     async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
-        """For pull sources: invoke once for each event and move the cursors, all in one transaction.
+        """Invoke the function once for each event and move the cursors in one transaction, for pull sources.
 
-        Waits as long as there is no room, or the disk refuses. Gives the request ids: of a duplicate the earlier
-        one, and an empty one for what is refused for good (too large, a key used with another payload), which the
-        cursors pass. Raises CursorMoved when the trigger has been changed, or the cursors are not what they were.
+        Waits while the backlog is full, the function is disabled, or the disk refuses writes. Returns the request ids
+        in the order of the events. A duplicate has the earlier request's id. An event that is rejected permanently
+        (too large, or its key was used with another payload) has an empty id, and the cursors move past it. Raises
+        CursorMoved if the trigger was changed, or if the cursors on disk differ from those of this context.
         """
         ...
 
     async def enabled(self) -> bool:
-        """Return once the function is not switched off; True if that had to be waited for.
+        """Return when the function is enabled or deleted. The result is True if that required waiting.
 
-        ``accept_batch`` waits as well: this is for sources to whom what happens meanwhile means nothing.
+        ``accept_batch`` waits too. This method is for sources that skip what happens while the function is disabled.
         """
         ...
 
     async def ended(self, request_id: str) -> None:
-        """Return once this invocation has ended; at once if nothing is known of it (any more)."""
+        """Return when this invocation has ended; at once if the engine has no such invocation (any more)."""
         ...
 
     def report_problem(self, problem: str) -> None:
-        """Show what is wrong while the source tries again by itself; empty once it works."""
+        """Show a problem in the trigger's state while the source retries by itself. An empty text clears it."""
         ...
 
-    def remark(self, text: str) -> None:
-        """Show something that has happened in the place of a problem, until there is one or the trigger is changed.
+    def report_notice(self, text: str) -> None:
+        """Show a notice in the trigger's state, in the field of the problem, while there is no problem.
 
-        A remark is shown again once a problem is over. A later remark replaces an earlier one.
+        A problem hides the notice until the problem is cleared. A later notice replaces an earlier one. A change of the
+        trigger removes it.
         """
         ...
 
 
 class Trigger(Protocol):
-    """Turns outside events into requests."""
+    """Source of one trigger. Turns external events into requests."""
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
-        """Until cancelled. Call ``task_status.started()`` when events are taken; raise to be started again later."""
+        """Run until cancelled. Call ``task_status.started()`` when the source accepts events.
+
+        The engine reports any exception and calls this again on a new object, after a delay.
+        """
         ...

@@ -1,4 +1,4 @@
-"""What the source of one trigger works with: its function, its cursors, and its door to the engine."""
+"""Context of a running source: its function, its cursors, and acceptance of its events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger("functiond.triggers")
 
 
 class SourceContext(TriggerIngress):
-    """Satisfies ``TriggerContext``."""
+    """``TriggerContext`` of one run of a source."""
 
     def __init__(
         self,
@@ -44,10 +44,10 @@ class SourceContext(TriggerIngress):
 
     async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
         ids = [""] * len(events)
-        kept = [place for place, event in enumerate(events) if len(event.payload) <= EVENT_LIMIT]
-        requests = [self._request(events[place]) for place in kept]
-        for place, request_id in zip(kept, await self._accept(requests, cursors or {}), strict=True):
-            ids[place] = request_id
+        fitting = [index for index, event in enumerate(events) if len(event.payload) <= EVENT_LIMIT]
+        requests = [self._request(events[index]) for index in fitting]
+        for index, request_id in zip(fitting, await self._accept(requests, cursors or {}), strict=True):
+            ids[index] = request_id
         self._positions.update(cursors or {})
         self._count(ids)
         return ids
@@ -63,13 +63,13 @@ class SourceContext(TriggerIngress):
     def report_problem(self, problem: str) -> None:
         self._supervisor.report_problem(problem)
 
-    def remark(self, text: str) -> None:
-        self._supervisor.remark(text)
+    def report_notice(self, text: str) -> None:
+        self._supervisor.report_notice(text)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _accept(self, requests: Sequence[Request], positions: Mapping[str, bytes]) -> Sequence[str]:
-        """Until it is stored; what is in the way goes away some day, and nothing may be lost for it."""
+        """Retry until the requests are stored. Temporary rejections are waited out and shown as problems."""
         while True:
             try:
                 ids = await self._deps.intake.accept_batch(requests, self._move(positions))
@@ -81,9 +81,9 @@ class SourceContext(TriggerIngress):
                 self._supervisor.set_problem(f"paused: {disabled}")
                 await self._deps.enabled(self._trigger.function_id)
             except ShuttingDown:
-                await anyio.sleep_forever()  # the next engine goes on from the cursors
+                await anyio.sleep_forever()  # the next engine continues from the cursors
             except OutcomeUnknown:
-                raise  # only the cursors on disk can tell: start again from them
+                raise  # only the cursors on disk are certain: the restarted source reads them
             except Unavailable as problem:
                 self._supervisor.set_problem(f"paused: {problem}")
                 await anyio.sleep(problem.retry_after)
@@ -107,4 +107,4 @@ class SourceContext(TriggerIngress):
         self._tally.accepted += len(ids) - refused
         self._tally.refused += refused
         if refused:
-            log.warning("events refused for good", trigger=self.trigger_id, kind=self.kind, events=refused)
+            log.warning("events rejected permanently", trigger=self.trigger_id, kind=self.kind, events=refused)

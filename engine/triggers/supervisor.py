@@ -1,6 +1,7 @@
-"""Keeps one service of a plugin running: what it raises ends here, and it is started again, each time later.
+"""Supervisor of one source or plugin service. Catches its exceptions and restarts it with growing delays.
 
-This is the third border that exceptions stop at, beside one attempt and one delivery: no plugin takes the engine down.
+Exceptions of plugins never stop the engine. The engine catches exceptions at two other levels: one attempt, one
+delivery.
 """
 
 from __future__ import annotations
@@ -22,98 +23,98 @@ from engine.model.text import storable
 
 log = structlog.get_logger("functiond.triggers")
 
-#: Seconds a service must have run before its failures are forgotten.
+#: Seconds of running after which a new failure counts as the first.
 STEADY = 60.0
 STARTING, RUNNING, FAILING, STOPPED = "starting", "running", "failing", "stopped"
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """How a service does."""
+    """Health of a service."""
 
-    state: str  #: starting, running, failing (it will be started again), stopped
-    problem: str = ""  #: what it last failed with, or what it says is wrong; if nothing is, its remark
-    since: float = 0.0  #: when this began
-    failures: int = 0  #: in a row
-    next_try: float = 0.0  #: when it is started again, if it is failing
+    state: str  #: starting, running, failing (waits to be restarted), stopped
+    problem: str = ""  #: last failure, or the problem that the service reports; if there is none, its notice
+    since: float = 0.0  #: start of this state, in seconds since the epoch
+    failures: int = 0  #: consecutive failures
+    next_try: float = 0.0  #: time of the next start in state failing
 
 
 class Supervisor:
-    """``settled`` is set once it runs, or has failed for the first time."""
+    """Restarts a service and records its health. ``settled`` is set when the service runs or has failed once."""
 
     def __init__(self, clock: Clock, policy: RetryPolicy, **named: str) -> None:
         self._clock, self._policy, self._named = clock, policy, named
         self._random = Random()
         self._failures = 0
-        self._remark = ""
+        self._notice = ""
         self.settled = asyncio.Event()
-        self.deleted = False  #: it is ended because what it runs for is gone
+        self.deleted = False  #: the service is stopped because its trigger was deleted
         self.health = Health(state=STARTING, since=clock.now())
 
     async def run_forever(self, run: Callable[[Supervisor], Awaitable[None]]) -> None:
-        """Run it until cancelled; ``run`` gets the keeper as its ``task_status``."""
+        """Run the service until cancelled. ``run`` gets this supervisor as its ``task_status``."""
         while True:
-            began = self._clock.now()
+            started = self._clock.now()
             self._show(STARTING, self.health.problem)
             try:
                 await run(self)
-                problem = "it ended by itself"
+                problem = "the service returned before it was stopped"
             except asyncio.CancelledError:
                 if _is_cancelled():
                     raise
-                problem = "something within it was cancelled, and it ended by that"  # as client libraries do
-            except Exception as error:  # the border of one service
+                problem = "a task inside the service was cancelled and ended it"  # client libraries do this
+            except Exception as error:
                 problem = explain(error)
-            self._failures = 1 if self._clock.now() - began > STEADY else self._failures + 1
+            self._failures = 1 if self._clock.now() - started > STEADY else self._failures + 1
             wait = self._policy.delay(self._failures, self._random.random())
-            log.warning("service failed", **self._named, problem=problem, again_in=round(wait, 3))
+            log.warning("service failed", **self._named, problem=problem, retry_in=round(wait, 3))
             self._show(FAILING, problem, self._clock.now() + wait)
             self.settled.set()
             await anyio.sleep(wait)
 
     def started(self, value: Any = None) -> None:
-        """It works: called by the service, as anyio's ``task_status``."""
+        """Record that the service runs. The service calls this as anyio's ``task_status``."""
         self._show(RUNNING, "")
         self.settled.set()
 
     def report_problem(self, problem: str) -> None:
-        """It runs, and says that something is wrong; or, with an empty text, that all is well again."""
-        if (problem or self._remark) != self.health.problem:
-            log.warning("service in trouble" if problem else "service works again", **self._named, problem=problem)
+        """Record and log a problem of a service that keeps running. An empty text clears it."""
+        if (problem or self._notice) != self.health.problem:
+            log.warning("service has a problem" if problem else "service recovered", **self._named, problem=problem)
             self.set_problem(problem)
 
     def set_problem(self, problem: str) -> None:
-        """The same for what comes and goes too often for the log."""
-        if (problem or self._remark) != self.health.problem:
+        """Record a problem without logging it, for problems that change too often."""
+        if (problem or self._notice) != self.health.problem:
             self._show(self.health.state, problem)
 
-    def remark(self, text: str) -> None:
-        """Show from now on, whenever there is no problem, something that has happened."""
-        before, self._remark = self._remark, storable(text)
-        if self.health.problem in ("", before):
+    def report_notice(self, text: str) -> None:
+        """Record a notice, which is shown whenever there is no problem. Replaces the previous notice."""
+        previous, self._notice = self._notice, storable(text)
+        if self.health.problem in ("", previous):
             self.set_problem("")
 
     def _show(self, state: str, problem: str, next_try: float = 0.0) -> None:
-        now, failures, shown = self._clock.now(), self._failures, storable(problem) or self._remark
+        now, failures, shown = self._clock.now(), self._failures, storable(problem) or self._notice
         self.health = Health(state=state, problem=shown, since=now, failures=failures, next_try=next_try)
 
 
 def _is_cancelled() -> bool:
-    """Whether this task is to end, by anyone's will."""
+    """Return whether this task is being cancelled, by anyio or asyncio."""
     task = asyncio.current_task()
     return anyio.current_effective_deadline() == -math.inf or (task is not None and task.cancelling() > 0)
 
 
 def explain(error: BaseException) -> str:
-    """In a line, with the parts of a group of errors."""
-    return "; ".join(dict.fromkeys(_told(leaf) for leaf in _leaves(error)))[:1000]
+    """Return the text of an error, at most 1000 characters. The text of a group joins the texts of its members."""
+    return "; ".join(dict.fromkeys(_describe(leaf) for leaf in _leaves(error)))[:1000]
 
 
-def _told(error: BaseException) -> str:
-    name, said = type(error).__name__, str(error)
-    # Ours are sentences, and some libraries name the class themselves.
-    if said and (isinstance(error, FunctiondError) or said.startswith(name)):
-        return said
-    return f"{name}: {said}" if said else name
+def _describe(error: BaseException) -> str:
+    name, text = type(error).__name__, str(error)
+    # Messages of the engine are sentences, and some libraries put the class name first themselves.
+    if text and (isinstance(error, FunctiondError) or text.startswith(name)):
+        return text
+    return f"{name}: {text}" if text else name
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""Kafka, the vendor's or anyone's: records of topics call a function in batches, and outcomes become records."""
+"""Kafka plugin. Batches of records invoke a function, and outcomes are sent as records, on managed or open clusters."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ plugin = Plugin(
     destination=KafkaDestination,
     rules=TriggerRules(vendor=True, starts_disabled=True, pulls=True, unique=("instance_id", "topic_ids")),
 )
-#: Starts disabled like the vendor's own (spec triggers_runtime, 1.8: "both made DISABLED"; the API's list of kinds
-#: that do, functiongraph_api 6, names KAFKA only): nobody has checked yet that the address can be reached. What starts
-#: disabled can be enabled, so it can be disabled again, though the list of those that may be names KAFKA only, too.
+#: Starts disabled like KAFKA, because nothing has checked yet that the address can be reached. FunctionGraph's
+#: documentation of both kinds requires it, although the API's list of kinds that start disabled names KAFKA only. A
+#: trigger that can be enabled can also be disabled, although the API's list of kinds for that names KAFKA only, too.
 open_plugin = Plugin(
     kinds=("OPENSOURCEKAFKA",),
     service=KafkaSettings,

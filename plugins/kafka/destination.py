@@ -1,6 +1,6 @@
-"""Destination KAFKA (ours): the outcome becomes a record of a topic.
+"""Destination KAFKA, an addition to the vendor's kinds: outcomes are sent as records to a topic.
 
-Header ``functiond-id`` is the same whenever an outcome is sent again; the key is the request's id.
+A repeated delivery has the same header ``functiond-id``. The record's key is the request id.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from plugins._shared.outcomes import context_of
 from plugins.kafka.settings import KafkaSettings, connection, library
 
 ID = "functiond-id"
-#: Bytes of one record: an outcome has what came in, what went out, and some words. The broker may take less.
+#: Bytes of one record: an outcome holds the payload, the result and some text. The broker's limit may be lower.
 RECORD_LIMIT = 16 << 20
 
 
@@ -28,7 +28,7 @@ class KafkaParam(Struct, frozen=True, kw_only=True):
 
 
 class Producers:
-    """One for each cluster, opened when it is first asked for, closed with the engine."""
+    """Producers by cluster. Each is opened at its first use and closed with the engine."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -46,7 +46,10 @@ class Producers:
             self._open.clear()
 
     async def producer(self, name: str) -> Any:
-        """Raises SettingsError, and the client's errors while the cluster can't be reached."""
+        """Return the producer of a cluster, and open it if necessary.
+
+        Raises SettingsError, and the client's errors while the cluster cannot be reached.
+        """
         async with self._opening[name]:
             if name not in self._open:
                 arguments = connection(self._settings.instance(name))
@@ -72,4 +75,4 @@ class KafkaDestination:
         try:
             await producer.send_and_wait(self._param.topic, record, key=request_id.encode(), headers=headers)
         except library().errors.MessageSizeTooLargeError as error:
-            raise Undeliverable(f"topic {self._param.topic} takes no record of this size: {error}") from None
+            raise Undeliverable(f"topic {self._param.topic} accepts no record of this size: {error}") from None

@@ -1,4 +1,4 @@
-"""Fetches the records of partitions, past what the client cannot decode, and again where their topic is in doubt."""
+"""Fetches of records. Skips records that the client cannot decode, and repeats a fetch if a topic may be another."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ from plugins.kafka.offsets import name_of
 
 log = structlog.get_logger("functiond.plugins.kafka")
 
-#: Milliseconds for what one partition has; the client may wait half a second for another one's answer first.
+#: Milliseconds to fetch from one partition. The client may first wait half a second for the reply of another one.
 APART = 1000
 
 
 class Fetches:
+    """Fetches of one consumer."""
+
     def __init__(self, consumer: Any, marks: Marks) -> None:
         self._consumer, self._marks = consumer, marks
         self._in_doubt = False
 
-    def doubt(self, cluster: Any = None) -> None:
-        """Note that topics may have been made anew. The client calls this when it has new metadata.
+    def recheck_topics(self, cluster: Any = None) -> None:
+        """Compare the last records again at the next read, since topics may have been made anew.
 
-        It asks for them every few minutes, after a lost connection, and when a topic or a leader is gone.
+        The client calls this for new metadata. It requests metadata every few minutes, after a lost connection, and
+        when a topic or a leader is missing.
         """
         self._in_doubt = True
 
     async def read(self, partitions: Collection[Any], seconds: float, room: int) -> dict[Any, list[Any]]:
         """Return records by partition. In doubt, drop them, and fetch again from the last records that were read.
 
-        A second doubt in the meantime waits for the next call, so that each call makes progress.
+        A doubt that arises during the second fetch waits for the next call, so that each call makes progress.
         """
         found = await self._fetch(partitions, seconds, room)
         if self._in_doubt:
             self._in_doubt = False
-            self._marks.look_again(partitions)
+            self._marks.recheck(partitions)
             found = await self._fetch(partitions, seconds, room)
         return found
 
@@ -48,29 +51,31 @@ class Fetches:
             return await self._read_apart(partitions, room)
 
     async def _read_apart(self, partitions: Collection[Any], room: int) -> dict[Any, list[Any]]:
-        """The client decodes names of headers, which may be any bytes, and does not say where it could not.
+        """Return the records of the first partition that has any, after the client could not decode a record.
 
-        What it had read by then is lost with that, so it is read again, partition by partition.
+        The client decodes header names, which may be any bytes, and does not report which record failed. It drops all
+        records of the failed fetch, so they are fetched again, partition by partition.
         """
-        for one in partitions:
-            self._marks.rewind(one)
-        for one in random.sample(tuple(partitions), len(partitions)):  # none waits for ever behind another
+        for partition in partitions:
+            self._marks.rewind(partition)
+        # The order is random, so that no partition is starved by another.
+        for partition in random.sample(tuple(partitions), len(partitions)):
             try:
-                if found := await self._consumer.getmany(one, timeout_ms=APART, max_records=room):
+                if found := await self._consumer.getmany(partition, timeout_ms=APART, max_records=room):
                     return dict(found)
             except UnicodeDecodeError:
-                return {one: await self._read_singly(one)}
+                return {partition: await self._read_singly(partition)}
         return {}
 
-    async def _read_singly(self, one: Any) -> list[Any]:
-        """Return the records up to the one that cannot be read. If that one is the first, log it and leave it out."""
-        records, offset = list[Any](), self._marks.rewind(one)
+    async def _read_singly(self, partition: Any) -> list[Any]:
+        """Return the records before the one that cannot be decoded. If that one is the first, log it and skip it."""
+        records, offset = list[Any](), self._marks.rewind(partition)
         try:
-            while found := await self._consumer.getmany(one, timeout_ms=APART, max_records=1):
-                records += found[one]
+            while found := await self._consumer.getmany(partition, timeout_ms=APART, max_records=1):
+                records += found[partition]
                 offset = records[-1].offset + 1
         except UnicodeDecodeError as error:
             if not records:
-                log.error("record passed over", partition=name_of(*one), offset=offset, problem=str(error))
-                self._marks.pass_over(one)
+                log.error("record skipped", partition=name_of(*partition), offset=offset, problem=str(error))
+                self._marks.skip(partition)
         return records

@@ -1,11 +1,14 @@
-"""Where a consumer reads on in each partition, and whether its topic is still the one that was read.
+"""Read positions of partitions, and detection of topics that were made anew.
 
-The last record that was read is fetched once more, and its time compared. If another record has its offset, the topic
-was deleted, and one of the same name was made. If no record has it, nothing is proven: retention and compaction remove
-records, and clients are not given the marker that ends a transaction. Two records of the same time cannot be told
-apart, so a topic whose records were copied with their times and offsets counts as the one that was read. Kafka gives
-each topic an id as well, which the client library does not tell: ids come with version 10 of the metadata, and aiokafka
-0.14 asks for version 5.
+The last record that was read is fetched again, and its time is compared:
+
+- Another record at its offset proves that the topic was deleted and another of the same name was created.
+- No record at its offset proves nothing. Retention and compaction remove records, and the marker that ends a
+  transaction is not given to clients.
+
+Two records of the same time cannot be distinguished. A topic whose records were copied with their times and offsets
+therefore counts as the one that was read. Kafka also gives each topic an id, which the client library does not
+provide: ids exist since version 10 of the metadata request, and aiokafka 0.14 uses version 5.
 """
 
 from __future__ import annotations
@@ -28,66 +31,66 @@ class Marks:
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
         self._positions: dict[Any, PartitionOffset] = {}
-        self._next: dict[Any, int] = {}  #: offsets to come; below the position while the last record is to come again
+        self._next: dict[Any, int] = {}  #: next offsets to fetch; one below the position to fetch the last record again
 
-    def position(self, one: Any) -> PartitionOffset:
-        return self._positions[one]
+    def position(self, partition: Any) -> PartitionOffset:
+        return self._positions[partition]
 
-    def stand(self, one: Any, start: Start) -> None:
-        """Read on from a start. If the time of the last record is not known, learn it where that record can be."""
-        position, found = start.position, start.found
-        self._positions[one] = position
-        if position.timestamp is not None and position.offset == found.first:
-            _say_gone(one, position)
-        there = position.timestamp is not None or position.offset <= found.end
-        self._seek(one, again=there and position.offset > found.first)
+    def start_at(self, partition: Any, start: Start) -> None:
+        """Continue from a start. If the time of the last record is unknown, learn it if that record may be stored."""
+        position, reported = start.position, start.reported
+        self._positions[partition] = position
+        if position.timestamp is not None and position.offset == reported.first:
+            _log_unproven(partition, position)
+        comparable = position.timestamp is not None or position.offset <= reported.end
+        self._seek(partition, again=comparable and position.offset > reported.first)
 
-    def look_again(self, partitions: Iterable[Any]) -> None:
-        """Fetch the last records again, where their times are known, before any others are taken."""
-        for one in partitions:
-            self._seek(one, again=self._positions[one].timestamp is not None)
+    def recheck(self, partitions: Iterable[Any]) -> None:
+        """Fetch the last records again, if their times are known, before any further records are taken."""
+        for partition in partitions:
+            self._seek(partition, again=self._positions[partition].timestamp is not None)
 
-    def take(self, one: Any, records: Sequence[Any]) -> Sequence[Any] | None:
-        """Return those records that are new, and move the position behind them; None if the topic was made anew."""
-        position, due, first, last = self._positions[one], self._next[one], records[0], records[-1]
-        if first.offset < due:  # the client goes back to the first record if the partition ends before what is due
+    def take(self, partition: Any, records: Sequence[Any]) -> Sequence[Any] | None:
+        """Return the new ones of the records, and move the position behind them; None if the topic was made anew."""
+        position, due, first, last = self._positions[partition], self._next[partition], records[0], records[-1]
+        if first.offset < due:  # the client restarts at the first record if the partition ends before ``due``
             return None
         again = due < position.offset
-        back = again and first.offset == due
-        if back and position.timestamp not in (None, first.timestamp):
+        repeated = again and first.offset == due
+        if repeated and position.timestamp not in (None, first.timestamp):
             return None
-        if again and not back and position.timestamp is not None:
-            _say_gone(one, position)
-        self._positions[one] = replace(position, offset=last.offset + 1, timestamp=last.timestamp)
-        self._next[one] = last.offset + 1
-        return records[1:] if back else records
+        if again and not repeated and position.timestamp is not None:
+            _log_unproven(partition, position)
+        self._positions[partition] = replace(position, offset=last.offset + 1, timestamp=last.timestamp)
+        self._next[partition] = last.offset + 1
+        return records[1:] if repeated else records
 
-    def ends_early(self, one: Any) -> bool:
-        """Return whether the last fetch has shown an end before the position.
+    def ends_early(self, partition: Any) -> bool:
+        """Return whether the last fetch reported an end before the position.
 
-        A new leader also shows one for a moment, until it knows how far its replicas are.
+        A new leader also reports such an end for a moment, until it has the offsets of its replicas.
         """
-        end = self._consumer.highwater(one)
-        return end is not None and end < self._positions[one].offset
+        end = self._consumer.highwater(partition)
+        return end is not None and end < self._positions[partition].offset
 
-    def rewind(self, one: Any) -> int:
-        """Fetch again what was fetched and not taken. Return its offset."""
-        self._consumer.seek(one, self._next[one])
-        return self._next[one]
+    def rewind(self, partition: Any) -> int:
+        """Fetch again the records that were fetched and not taken. Return the first offset."""
+        self._consumer.seek(partition, self._next[partition])
+        return self._next[partition]
 
-    def pass_over(self, one: Any) -> None:
-        """Leave out the next record."""
-        self._next[one] += 1
-        self.rewind(one)
+    def skip(self, partition: Any) -> None:
+        """Skip the next record."""
+        self._next[partition] += 1
+        self.rewind(partition)
 
-    def _seek(self, one: Any, *, again: bool) -> None:
-        self._next[one] = self._positions[one].offset - again
-        self._consumer.seek(one, self._next[one])
+    def _seek(self, partition: Any, *, again: bool) -> None:
+        self._next[partition] = self._positions[partition].offset - again
+        self._consumer.seek(partition, self._next[partition])
 
 
-def _say_gone(one: Any, position: PartitionOffset) -> None:
+def _log_unproven(partition: Any, position: PartitionOffset) -> None:
     log.info(
-        "cannot tell whether the topic was made anew: the last record that was read is gone",
-        partition=name_of(*one),
+        "cannot determine whether the topic was made anew: the last record that was read is no longer stored",
+        partition=name_of(*partition),
         offset=position.offset - 1,
     )

@@ -1,4 +1,4 @@
-"""How far a trigger has read each partition: what its cursors say, and where that makes it begin."""
+"""Offsets of partitions: contents of cursors, and rules for where reading starts."""
 
 from __future__ import annotations
 
@@ -10,68 +10,75 @@ from msgspec import Struct
 
 
 class PartitionOffset(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A cursor. It counts for its own cluster only: options may be changed to another."""
+    """Cursor of a partition. Valid for one cluster only, since options may be changed to another cluster."""
 
     cluster: str
-    offset: int  #: of the next record
-    timestamp: int | None = None  #: of the record before it, in milliseconds; None: not known
+    offset: int  #: offset of the next record
+    timestamp: int | None = None  #: time of the record before it, in milliseconds; None: unknown
 
 
 def name_of(topic: str, partition: int) -> str:
     return f"{topic}/{partition}"
 
 
-def written(position: PartitionOffset) -> bytes:
+def encode_offset(position: PartitionOffset) -> bytes:
     return msgspec.json.encode(position)
 
 
-def read(cursors: Mapping[str, bytes], cluster: str) -> dict[str, PartitionOffset]:
-    """Positions by the names of partitions."""
-    found = {name: msgspec.json.decode(value, type=PartitionOffset) for name, value in cursors.items()}
-    return {name: position for name, position in found.items() if position.cluster == cluster}
+def decode_offsets(cursors: Mapping[str, bytes], cluster: str) -> dict[str, PartitionOffset]:
+    """Return the positions of a cluster by the names of partitions."""
+    positions = {name: msgspec.json.decode(value, type=PartitionOffset) for name, value in cursors.items()}
+    return {name: position for name, position in positions.items() if position.cluster == cluster}
 
 
-class Found(Struct, frozen=True, kw_only=True):
-    """What the cluster says of a partition."""
+class ClusterOffsets(Struct, frozen=True, kw_only=True):
+    """Offsets of a partition as the cluster reports them."""
 
-    first: int  #: offset of the oldest record that is still there
-    end: int  #: offset of the next record to come
-    committed: int | None  #: of our group
-    fetched: bool = False  #: a fetch was answered with no later end; some brokers tell too low a one otherwise
-
-
-def reached(own: int | None, found: Found) -> int | None:
-    """Return how far a partition was read: the group may be ahead, never behind what this engine has accepted."""
-    return max((offset for offset in (own, found.committed) if offset is not None), default=None)
+    first: int  #: offset of the oldest record that is stored
+    end: int  #: offset of the next record to be written
+    committed: int | None  #: committed offset of our group
+    fetched: bool = False  #: a fetch confirmed ``end``; some brokers otherwise report too low an end
 
 
-def begin(own: int | None, found: Found, *, topic_known: bool, start: Literal["latest", "earliest"]) -> int:
-    """Return where to begin a partition.
+def last_read(cursor: int | None, reported: ClusterOffsets) -> int | None:
+    """Return the offset up to which a partition was read.
 
-    A partition that is new to a known topic is read from its first record: nobody has missed it on purpose.
+    The committed offset counts only if it is ahead of the cursor, behind which are all records accepted here.
     """
-    offset = reached(own, found)
+    return max((offset for offset in (cursor, reported.committed) if offset is not None), default=None)
+
+
+def begin(
+    cursor: int | None, reported: ClusterOffsets, *, topic_known: bool, start: Literal["latest", "earliest"]
+) -> int:
+    """Return the offset at which reading a partition starts.
+
+    A new partition of a topic that was read before starts at its first record, so that no record is skipped.
+    """
+    offset = last_read(cursor, reported)
     if offset is None:
-        return found.end if start == "latest" and not topic_known else found.first
-    return max(offset, found.first)
+        return reported.end if start == "latest" and not topic_known else reported.first
+    return max(offset, reported.first)
 
 
-def ends_early(own: int | None, found: Found) -> bool:
-    """Return whether a partition ends before what was read of it, so that its topic was made anew.
+def ends_early(cursor: int | None, reported: ClusterOffsets) -> bool:
+    """Return whether a partition ends before the offset that was read, which proves that its topic was made anew.
 
-    A missing committed offset proves nothing: brokers delete the offsets of a deleted topic, and those of a group that
-    has been silent for some days.
+    A missing committed offset proves nothing. Brokers delete the offsets of a deleted topic, and also those of a group
+    that was silent for some days.
     """
-    offset = reached(own, found)
-    return offset is not None and found.fetched and found.end < offset
+    offset = last_read(cursor, reported)
+    return offset is not None and reported.fetched and reported.end < offset
 
 
-def begin_anew(own: int | None, found: Found, *, shared: bool) -> int:
-    """Return where to begin a partition whose topic was made anew.
+def begin_anew(cursor: int | None, reported: ClusterOffsets, *, shared: bool) -> int:
+    """Return the offset at which reading a partition starts whose topic was made anew.
 
-    The first record is the place, unless another engine of the group has read on from there. Brokers delete committed
-    offsets with their topic, so a lower one than our own is another engine's. Any other may be our own, committed while
-    the topic was deleted.
+    Reading starts at the first record, unless another engine of the group has already read further. Brokers delete
+    committed offsets with their topic, so a committed offset below our cursor was set by another engine. Any other
+    offset may be our own, committed while the topic was deleted.
     """
-    committed = found.committed or 0
-    return max(committed, found.first) if shared and own is not None and committed < own else found.first
+    committed = reported.committed or 0
+    if shared and cursor is not None and committed < cursor:
+        return max(committed, reported.first)
+    return reported.first

@@ -1,4 +1,4 @@
-"""What a trigger on Kafka is made with, the vendor's managed one or anyone's (spec triggers_runtime, 1.8)."""
+"""Options of Kafka triggers, for managed and open clusters (FunctionGraph API: CreateFunctionTrigger)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine import InvalidField
 from plugins._shared.fields import Secret, Text, UpTo1000
 
 Topics = Annotated[tuple[Text, ...], Meta(min_length=1)]
-Address = Annotated[str, Meta(max_length=1024)]  #: ``host:port``, several with commas
+Address = Annotated[str, Meta(max_length=1024)]  #: ``host:port``, several separated by commas
 
 
 class KafkaOptions(Struct, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class KafkaOptions(Struct, frozen=True, kw_only=True):
 
     @property
     def cluster(self) -> str:
-        """Its name among the settings' instances, and in cursors."""
+        """Name of the cluster in the settings and in cursors."""
         return self.instance_id
 
 
@@ -48,7 +48,7 @@ class OpenKafkaOptions(Struct, frozen=True, kw_only=True):
 
     @property
     def instance_id(self) -> str:
-        """What events say: an open cluster has no id."""
+        """Instance id in events: empty, since an open cluster has none."""
         return ""
 
 

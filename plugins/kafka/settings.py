@@ -1,4 +1,4 @@
-"""Where the clusters are, how to log in there, and how records become batches."""
+"""Settings of the Kafka plugin: addresses and logins of clusters, and limits of batches."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A cluster: what is set here goes before what a trigger says of it."""
+    """Address and login of a cluster. Without ``address``, triggers use the address and login of their options."""
 
-    address: str = ""  #: ``host:port``, several with commas
+    address: str = ""  #: ``host:port``, several separated by commas
     user: str = ""
     password: str = ""
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"  #: of the login, if there is a user
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"  #: SASL mechanism, if ``user`` is set
     tls: bool = False
-    ca_file: str = ""  #: whom to believe; without, whom the machine believes
-    cert_file: str = ""  #: of the client, with its key
-    key_file: str = ""
+    ca_file: str = ""  #: trusted certificates; empty: those that the machine trusts
+    cert_file: str = ""  #: certificate of the client; needs ``tls``
+    key_file: str = ""  #: private key of the client
 
     def __post_init__(self) -> None:
         if self.cert_file and not self.tls:
-            raise ValueError("cert_file does nothing without tls = true")
+            raise ValueError("cert_file has no effect without tls = true")
 
     @property
     def protocol(self) -> str:
@@ -35,29 +35,30 @@ class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of triggers of KAFKA; those of OPENSOURCEKAFKA have a table of their own with the same fields."""
+    """Settings of KAFKA. OPENSOURCEKAFKA has a separate table with the same fields."""
 
-    #: By instance id; for OPENSOURCEKAFKA by the address that its triggers name.
+    #: Clusters by instance id; for OPENSOURCEKAFKA by the address that its triggers name.
     instances: dict[str, Instance] = field(default_factory=dict)
-    #: Where a topic is begun that the trigger has never read: with what comes from now on, or with all there is.
+    #: Start of a topic that the trigger has never read: at new records only, or at the oldest record.
     start: Literal["latest", "earliest"] = "latest"
     #: Engines with the same group share the partitions of a function's topics, by Kafka's protocol. Empty: each trigger
-    #: takes all partitions at once, and its group only shows how far it is.
+    #: reads all partitions, and its group only shows its committed offsets.
     group: Annotated[str, Meta(max_length=100)] = ""
-    session_timeout: Annotated[float, Meta(ge=1, le=1800)] = 10.0  #: after which a silent engine's partitions go on
+    session_timeout: Annotated[float, Meta(ge=1, le=1800)] = 10.0  #: seconds; then a silent engine loses its partitions
     batch_wait: Annotated[float, Meta(ge=0, le=300)] = 0.1  #: seconds that a batch waits for more records
-    batch_bytes: Annotated[int, Meta(ge=1, le=EVENT_LIMIT)] = EVENT_LIMIT  #: of one event, unless one record has more
-    check_every: Annotated[float, Meta(gt=0, le=300)] = 5.0  #: seconds of silence after which the cluster is asked
+    #: Bytes of one event. A larger record is an event alone.
+    batch_bytes: Annotated[int, Meta(ge=1, le=EVENT_LIMIT)] = EVENT_LIMIT
+    check_every: Annotated[float, Meta(gt=0, le=300)] = 5.0  #: seconds without records until the cluster is checked
 
     def cluster(self, options: KafkaOptions | OpenKafkaOptions) -> Instance:
-        """Where a trigger's topics are. Raises SettingsError."""
-        known = self.instances.get(options.cluster)
-        if known is not None and known.address:  # a row can't turn the settings' password to another host
-            return known
+        """Return the cluster of a trigger. Raises SettingsError if its address is not set."""
+        configured = self.instances.get(options.cluster)
+        if configured is not None and configured.address:  # options must not send the settings' password elsewhere
+            return configured
         if not options.kafka_connect_address:
-            raise SettingsError(f"set plugins.kafka.instances.{options.cluster}.address: a trigger reads there")
+            raise SettingsError(f"set plugins.kafka.instances.{options.cluster}.address: a trigger reads from it")
         return replace(
-            known or Instance(),
+            configured or Instance(),
             address=options.kafka_connect_address,
             user=options.kafka_user,
             password=options.kafka_password,
@@ -65,15 +66,15 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         )
 
     def instance(self, name: str) -> Instance:
-        """Where a destination writes. Raises SettingsError."""
-        known = self.instances.get(name)
-        if known is None or not known.address:
-            raise SettingsError(f"set plugins.kafka.instances.{name}.address: a destination writes there")
-        return known
+        """Return the cluster of a destination. Raises SettingsError if its address is not set."""
+        configured = self.instances.get(name)
+        if configured is None or not configured.address:
+            raise SettingsError(f"set plugins.kafka.instances.{name}.address: a destination writes to it")
+        return configured
 
 
 def connection(instance: Instance) -> dict[str, Any]:
-    """Arguments of the client library's consumers and producers. Raises OSError if a file is not there."""
+    """Return arguments for the client library's consumers and producers. Raises OSError if a file is missing."""
     arguments: dict[str, Any] = {
         "bootstrap_servers": instance.address,
         "client_id": "functiond",
@@ -90,9 +91,9 @@ def connection(instance: Instance) -> dict[str, Any]:
 
 
 def library() -> Any:
-    """The client. Raises SettingsError if it is not installed."""
+    """Return the client library. Raises SettingsError if it is not installed."""
     try:
         import aiokafka
     except ImportError:
-        raise SettingsError("Kafka needs the extra kafka: pip install '.[kafka]' in the clone") from None
+        raise SettingsError("Kafka needs the extra kafka: run pip install '.[kafka]' in the clone") from None
     return aiokafka

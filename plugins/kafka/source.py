@@ -1,7 +1,7 @@
-"""The source of KAFKA and OPENSOURCEKAFKA: reads topics from where its cursors stand.
+"""Source of KAFKA and OPENSOURCEKAFKA. Reads topics from its cursors on.
 
-Each batch and the cursors behind it are one transaction; the broker hears of the offsets only afterwards, so what it
-knows is never ahead of what is safe. After a crash the cursors decide, not the broker.
+Each batch and the cursors behind it are stored in one transaction. Offsets are committed to the broker only afterwards,
+so committed offsets are never ahead of stored records. After a crash, reading continues at the cursors.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from plugins._shared.deadline import deadline
 from plugins._shared.fields import EVENT_LIMIT
 from plugins.kafka.fetches import Fetches
 from plugins.kafka.marks import Marks
-from plugins.kafka.offsets import PartitionOffset, name_of, read, written
+from plugins.kafka.offsets import PartitionOffset, decode_offsets, encode_offset, name_of
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.kafka.settings import KafkaSettings, connection, library
 from plugins.kafka.starts import Start, Starts
 
 log = structlog.get_logger("functiond.plugins.kafka")
 
-#: Seconds that one question to the cluster may take.
+#: Seconds that one request to the cluster may take.
 DEADLINE = 15.0
-#: Seconds that a group may take to form.
+#: Seconds that forming the group may take.
 JOINING = 60.0
-#: Seconds that a batch has to be finished when the group takes its partitions away; then it is dropped.
+#: Seconds until a batch is dropped that is being accepted while the group revokes its partitions.
 REVOKED = 3.0
 
 
@@ -54,10 +54,10 @@ async def _consumer(
     consumer = library().AIOKafkaConsumer(
         group_id=f"{settings.group}:{context.function}" if settings.group else f"functiond-{context.trigger_id}",
         enable_auto_commit=False,
-        auto_offset_reset="earliest",  # of what is there once the record at our offset is gone
+        auto_offset_reset="earliest",  # where to continue if the record at our offset was removed
         session_timeout_ms=int(settings.session_timeout * 1000),
         heartbeat_interval_ms=int(settings.session_timeout * 300),
-        max_poll_interval_ms=2**31 - 1,  # a full backlog may keep us from reading for days; the heart goes on
+        max_poll_interval_ms=2**31 - 1,  # a full backlog may stop reading for days; heartbeats continue
         max_partition_fetch_bytes=EVENT_LIMIT,
         **connection(settings.cluster(options)),
     )
@@ -70,164 +70,170 @@ async def _consumer(
 
 
 class _Reader:
-    """One run. ``_placed`` are the partitions that are ours and stand where they should; only those are read."""
+    """Reader of one run. Reads the ``_started`` partitions only: those assigned whose start is found."""
 
     def __init__(
         self, options: KafkaOptions | OpenKafkaOptions, settings: KafkaSettings, context: TriggerContext, consumer: Any
     ) -> None:
         self._options, self._settings, self._context, self._consumer = options, settings, context, consumer
-        self._ours: frozenset[Any] = frozenset()
-        self._placed: set[Any] = set()
-        self._told = asyncio.Event()  #: what is ours
+        self._assigned: frozenset[Any] = frozenset()
+        self._started: set[Any] = set()
+        self._joined = asyncio.Event()  #: set at the first assignment
         self._starts, self._marks = Starts(consumer, options.cluster, settings), Marks(consumer)
         self._gathered: dict[Any, list[Any]] = {}
-        self._remade: set[Any] = set()  #: those of ours whose records have shown that their topic was made anew
-        self._begun_anew: set[Any] = set()  #: partitions that this run has begun again for that
+        self._remade: set[Any] = set()  #: assigned partitions whose records have shown that their topic was made anew
+        self._begun_anew: set[Any] = set()  #: partitions that this run has read from their start for that reason
         self._fetches = Fetches(consumer, self._marks)
-        self._handing = anyio.Lock()
+        self._accepting = anyio.Lock()
         self._scope = anyio.CancelScope()
 
     async def run(self, task_status: TaskStatus[None]) -> None:
         if self._settings.group:
             await self._join()
         else:
-            # The client offers no other way to hear of partitions before some are assigned.
+            # The client has no public method to load partitions before some are assigned.
             await self._consumer._client.set_topics(self._options.topic_ids)
-            self._take_all()
-        self._consumer._client.cluster.add_listener(self._fetches.doubt)
-        await self._place()
+            self._assign_all()
+        self._consumer._client.cluster.add_listener(self._fetches.recheck_topics)
+        await self._start_partitions()
         task_status.started()
         while True:
             await self._gather()
-            await self._hand_over()
+            await self._accept_gathered()
             if not self._settings.group:
-                self._take_all()
-            await self._place()
+                self._assign_all()
+            await self._start_partitions()
 
-    # --- whose the partitions are ---------------------------------------------------------------------------
+    # --- assignment of partitions ---------------------------------------------------------------------------
 
     async def _join(self) -> None:
         self._consumer.subscribe(self._options.topic_ids, listener=_listener(self))
         with _max_wait("form the group", JOINING):
-            while not self._told.is_set():
-                await self._consumer.getmany(timeout_ms=200)  # raises what is in the way; its records come again
+            while not self._joined.is_set():
+                await self._consumer.getmany(timeout_ms=200)  # raises the client's errors; records are fetched again
 
-    def _take_all(self) -> None:
-        """Take what partitions there are: at first, and as more are made."""
-        everything = frozenset(self._known())
-        if everything != self._ours:
-            self._consumer.assign(tuple(everything))
-            self.assigned(everything)
+    def _assign_all(self) -> None:
+        """Assign all partitions to this consumer, also those created since the last call."""
+        partitions = frozenset(self._existing())
+        if partitions != self._assigned:
+            self._consumer.assign(tuple(partitions))
+            self.set_assigned(partitions)
 
-    def _known(self) -> Iterable[Any]:
+    def _existing(self) -> Iterable[Any]:
         for topic in self._options.topic_ids:
             partitions = self._consumer.partitions_for_topic(topic)
             if not partitions:
                 raise ConnectionError(f"there is no topic {topic} at {self._options.cluster}")
             yield from (library().TopicPartition(topic, number) for number in partitions)
 
-    def assigned(self, partitions: Iterable[Any]) -> None:
-        self._ours = frozenset(partitions)
-        self._placed.clear()
+    def set_assigned(self, partitions: Iterable[Any]) -> None:
+        self._assigned = frozenset(partitions)
+        self._started.clear()
         self._remade.clear()
-        self._told.set()
+        self._joined.set()
 
-    async def revoked(self) -> None:
-        """Another engine may read them as soon as this returns."""
-        self._ours = frozenset()
-        self._placed.clear()
+    async def revoke(self) -> None:
+        """Stop reading all partitions. Another engine may read them as soon as this returns."""
+        self._assigned = frozenset()
+        self._started.clear()
         self._gathered.clear()
         with anyio.move_on_after(REVOKED):
-            async with self._handing:
+            async with self._accepting:
                 return
-        self._scope.cancel()  # it waits for room in the backlog; whoever gets the partitions reads that again
-        async with self._handing:
+        self._scope.cancel()  # the batch waits for room in the backlog; the next engine reads its records again
+        async with self._accepting:
             return
 
-    # --- where they are begun -------------------------------------------------------------------------------
+    # --- starts of partitions -------------------------------------------------------------------------------
 
-    async def _place(self) -> None:
-        """Until all that is ours stands where it should."""
-        while (ours := self._ours) - self._placed:
-            with _max_wait("tell its offsets"):
-                starts = await self._starts.find(ours, self._own(), self._remade)
-            if ours is not self._ours:
+    async def _start_partitions(self) -> None:
+        """Find the starts of assigned partitions until all are started. An assignment meanwhile repeats this."""
+        while (assigned := self._assigned) - self._started:
+            with _max_wait("report its offsets"):
+                starts = await self._starts.find(assigned, self._cursors(), self._remade)
+            if assigned is not self._assigned:
                 continue
-            await self._keep(starts)
-            if ours is self._ours:
-                for one, start in starts.items():
-                    self._marks.stand(one, start)
-                self._placed |= ours
+            await self._store_starts(starts)
+            if assigned is self._assigned:
+                for partition, start in starts.items():
+                    self._marks.start_at(partition, start)
+                self._started |= assigned
                 self._remade.clear()
 
-    async def _keep(self, starts: Mapping[Any, Start]) -> None:
-        """Store where partitions begin that have no cursor, or one of a topic that was deleted.
+    async def _store_starts(self, starts: Mapping[Any, Start]) -> None:
+        """Store the starts of partitions that have no cursor, or the cursor of a topic that was deleted.
 
-        In the second case, commit first. Once the cursor is at the start, a committed offset of the deleted topic would
-        count as read.
+        In the second case, commit first. Otherwise a committed offset of the deleted topic would count as read when
+        the cursor is at the start.
         """
-        remade = {one: start.position.offset for one, start in starts.items() if start.remade}
+        remade = {partition: start.position.offset for partition, start in starts.items() if start.remade}
         if remade:
             await self._commit(remade)
-        cursors = {name_of(*one): written(start.position) for one, start in starts.items() if not start.stored}
+        cursors = {
+            name_of(*partition): encode_offset(start.position)
+            for partition, start in starts.items()
+            if not start.stored
+        }
         if cursors:
             await self._context.accept_batch([], cursors)
         if remade:
             self._report_remade(remade)
 
     def _report_remade(self, offsets: Mapping[Any, int]) -> None:
-        for one, offset in offsets.items():
-            log.warning("the topic was deleted and made anew", partition=name_of(*one), read_from=offset)
+        for partition, offset in offsets.items():
+            log.warning("the topic was deleted and made anew", partition=name_of(*partition), read_from=offset)
         self._begun_anew |= offsets.keys()
-        counts = Counter(one.topic for one in self._begun_anew)
-        told = (
-            f"topic {topic} was deleted and made anew (partitions begun again: {counts[topic]})" for topic in counts
+        counts = Counter(partition.topic for partition in self._begun_anew)
+        self._context.report_notice(
+            "; ".join(
+                f"topic {topic} was deleted and made anew (partitions read from their start: {count})"
+                for topic, count in counts.items()
+            )
         )
-        self._context.remark("; ".join(told))
 
-    def _own(self) -> dict[str, PartitionOffset]:
-        return read(self._context.cursors, self._options.cluster)
+    def _cursors(self) -> dict[str, PartitionOffset]:
+        return decode_offsets(self._context.cursors, self._options.cluster)
 
     # --- batches --------------------------------------------------------------------------------------------
 
     async def _gather(self) -> None:
-        """Until the batch is full, or its time is over; without any records, until the cluster has answered."""
+        """Gather records until the batch is full or its time is over; without any, until the cluster has replied."""
         deadline, size = anyio.current_time() + self._settings.check_every, 0
         while (room := self._options.batch_size - sum(map(len, self._gathered.values()))) > 0:
-            found = await self._fetches.read(self._placed, deadline - anyio.current_time(), room)
+            found = await self._fetches.read(self._started, deadline - anyio.current_time(), room)
             if not self._gathered:
                 deadline = anyio.current_time() + self._settings.batch_wait
-            for one, records in found.items():
-                if records and one in self._placed:  # what came before its place was found comes again
-                    size += sum(len(record.value or b"") for record in self._take(one, records))
-            if not found or size >= self._settings.batch_bytes or self._ours - self._placed:
+            for partition, records in found.items():
+                if records and partition in self._started:  # others are fetched again when their start is found
+                    size += sum(len(record.value or b"") for record in self._take(partition, records))
+            if not found or size >= self._settings.batch_bytes or self._assigned - self._started:
                 break
-        if early := {one for one in self._placed if self._marks.ends_early(one)}:
-            self._placed -= early
-            with _max_wait("tell its topics"):  # the topic may be gone
+        if early := {partition for partition in self._started if self._marks.ends_early(partition)}:
+            self._started -= early
+            with _max_wait("report its topics"):  # the topic may have been deleted
                 await self._consumer._client.force_metadata_update()
         if not self._gathered:
             await self._check()
 
-    def _take(self, one: Any, records: Sequence[Any]) -> Sequence[Any]:
-        """Gather the new records of a partition. Without any, its cursor may still gain the time of the last one."""
-        before = self._marks.position(one)
-        new = self._marks.take(one, records)
+    def _take(self, partition: Any, records: Sequence[Any]) -> Sequence[Any]:
+        """Gather and return the new records. Without any, the cursor may still gain the time of the last record."""
+        before = self._marks.position(partition)
+        new = self._marks.take(partition, records)
         if new is None:
-            self._remade.add(one)
-            self._placed.discard(one)
+            self._remade.add(partition)
+            self._started.discard(partition)
             return ()
-        if self._marks.position(one) != before:
-            self._gathered.setdefault(one, []).extend(new)
+        if self._marks.position(partition) != before:
+            self._gathered.setdefault(partition, []).extend(new)
         return new
 
     async def _check(self) -> None:
-        """Raises if the cluster is silent because it is away: the client itself would go on hoping."""
-        with _max_wait("answer"):
+        """Raise ConnectionError if the cluster does not reply. The client itself would retry without an error."""
+        with _max_wait("reply"):
             await self._consumer.topics()
 
-    async def _hand_over(self) -> None:
-        async with self._handing:
+    async def _accept_gathered(self) -> None:
+        async with self._accepting:
             gathered, self._gathered = self._gathered, {}
             if not gathered:
                 return
@@ -235,39 +241,39 @@ class _Reader:
                 await self._accept(gathered)
 
     async def _accept(self, gathered: dict[Any, list[Any]]) -> None:
-        positions = {one: self._marks.position(one) for one in gathered}
+        positions = {partition: self._marks.position(partition) for partition in gathered}
         head = envelope(self._context, "KAFKA", self._options.instance_id)
         records = (record for some in gathered.values() for record in some)
-        began = anyio.current_time()
+        started = anyio.current_time()
         await self._context.accept_batch(
             events(records, head, self._settings.batch_bytes),
-            {name_of(*one): written(position) for one, position in positions.items()},
+            {name_of(*partition): encode_offset(position) for partition, position in positions.items()},
         )
-        if anyio.current_time() - began > self._settings.check_every:
-            self._fetches.doubt()  # the client fetches nothing while records wait for room
-        await self._commit({one: position.offset for one, position in positions.items()})
+        if anyio.current_time() - started > self._settings.check_every:
+            self._fetches.recheck_topics()  # the client fetches nothing while records wait for room
+        await self._commit({partition: position.offset for partition, position in positions.items()})
 
     async def _commit(self, offsets: dict[Any, int]) -> None:
-        """Tell the broker. If the group has moved on it refuses, and nothing is lost by that."""
+        """Commit offsets to the broker. After a rebalance the broker rejects them, which loses no records."""
         try:
-            with _max_wait("take offsets"):
+            with _max_wait("accept offsets"):
                 await self._consumer.commit(offsets)
         except library().errors.CommitFailedError as error:
             log.info("offsets not committed", trigger=self._context.trigger_id, problem=str(error))
 
 
-def _max_wait(what: str, seconds: float = DEADLINE) -> AbstractContextManager[None]:
-    return deadline(f"the cluster did not {what}", seconds)
+def _max_wait(action: str, seconds: float = DEADLINE) -> AbstractContextManager[None]:
+    return deadline(f"the cluster did not {action}", seconds)
 
 
 def _listener(reader: _Reader) -> Any:
-    """The client wants one of its own class."""
+    """Return a rebalance listener. The client accepts instances of its own class only."""
 
     class Listener(library().ConsumerRebalanceListener):  # type: ignore[misc]
         def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-            reader.assigned(assigned)
+            reader.set_assigned(assigned)
 
         async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-            await reader.revoked()
+            await reader.revoke()
 
     return Listener()

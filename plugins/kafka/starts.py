@@ -1,4 +1,4 @@
-"""Where the partitions of a consumer are begun, by the trigger's cursors and by what the cluster says of them."""
+"""Start offsets of a consumer's partitions, from the trigger's cursors and the offsets that the cluster reports."""
 
 from __future__ import annotations
 
@@ -8,63 +8,70 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
-from plugins.kafka.offsets import Found, PartitionOffset, begin, begin_anew, ends_early, name_of
+from plugins.kafka.offsets import ClusterOffsets, PartitionOffset, begin, begin_anew, ends_early, name_of
 from plugins.kafka.settings import KafkaSettings
 
 log = structlog.get_logger("functiond.plugins.kafka")
 
 
 class Start(Struct, frozen=True, kw_only=True):
+    """Start of a partition."""
+
     position: PartitionOffset
-    found: Found
-    stored: bool  #: the partition has a cursor for this topic, at the position or before it
-    remade: bool  #: the topic is not the one that was read
+    reported: ClusterOffsets
+    stored: bool  #: a cursor for this topic exists, at the position or before it
+    remade: bool  #: the topic was made anew since it was last read
 
 
 class Starts:
-    """Finds where to begin."""
+    """Finder of start offsets."""
 
     def __init__(self, consumer: Any, cluster: str, settings: KafkaSettings) -> None:
         self._consumer, self._cluster, self._settings = consumer, cluster, settings
 
     async def find(
-        self, partitions: Collection[Any], own: Mapping[str, PartitionOffset], remade: Collection[Any]
+        self, partitions: Collection[Any], cursors: Mapping[str, PartitionOffset], remade: Collection[Any]
     ) -> dict[Any, Start]:
-        """Ask the cluster, and return the start of each partition.
+        """Return the start of each partition. Reads offsets from the cluster.
 
-        ``own`` are the cursors, ``remade`` the partitions whose records have shown that their topic was made anew.
+        ``remade`` are partitions whose records have shown that their topic was made anew.
         """
-        fetched = {one: self._consumer.highwater(one) for one in partitions}
+        fetched = {partition: self._consumer.highwater(partition) for partition in partitions}
         first = await self._consumer.beginning_offsets(partitions)
         end = await self._consumer.end_offsets(partitions)
-        topics = {name.rpartition("/")[0] for name in own}
+        topics = {name.rpartition("/")[0] for name in cursors}
         starts: dict[Any, Start] = {}
-        for one in partitions:
-            found = Found(
-                first=first[one],
-                end=max(end[one], fetched[one] or 0),
-                committed=await self._consumer.committed(one),
-                fetched=fetched[one] is not None,
+        for partition in partitions:
+            reported = ClusterOffsets(
+                first=first[partition],
+                end=max(end[partition], fetched[partition] or 0),
+                committed=await self._consumer.committed(partition),
+                fetched=fetched[partition] is not None,
             )
-            mine = own.get(name_of(*one))
-            if one in remade or ends_early(mine.offset if mine else None, found):
-                starts[one] = self._anew(mine, found)
+            name = name_of(*partition)
+            cursor = cursors.get(name)
+            if partition in remade or ends_early(cursor.offset if cursor else None, reported):
+                starts[partition] = self._start_anew(cursor, reported)
             else:
-                starts[one] = self._on(name_of(*one), mine, found, topic_known=one.topic in topics)
+                starts[partition] = self._continue(name, cursor, reported, topic_known=partition.topic in topics)
         return starts
 
-    def _on(self, name: str, mine: PartitionOffset | None, found: Found, *, topic_known: bool) -> Start:
-        offset = mine.offset if mine else None
-        begun = begin(offset, found, topic_known=topic_known, start=self._settings.start)
-        if mine is not None and mine.offset < found.first:
-            log.warning("records are gone that were not read", partition=name, records=found.first - mine.offset)
-        position = (
-            mine if mine is not None and begun == mine.offset else PartitionOffset(cluster=self._cluster, offset=begun)
-        )
-        return Start(position=position, found=found, stored=mine is not None, remade=False)
+    def _continue(
+        self, name: str, cursor: PartitionOffset | None, reported: ClusterOffsets, *, topic_known: bool
+    ) -> Start:
+        offset = cursor.offset if cursor else None
+        begun = begin(offset, reported, topic_known=topic_known, start=self._settings.start)
+        if cursor is not None and cursor.offset < reported.first:
+            log.warning(
+                "records were removed that were not read", partition=name, records=reported.first - cursor.offset
+            )
+        if cursor is not None and begun == cursor.offset:
+            position = cursor  # with the time of its last record
+        else:
+            position = PartitionOffset(cluster=self._cluster, offset=begun)
+        return Start(position=position, reported=reported, stored=cursor is not None, remade=False)
 
-    def _anew(self, mine: PartitionOffset | None, found: Found) -> Start:
-        offset = begin_anew(mine.offset if mine else None, found, shared=bool(self._settings.group))
-        return Start(
-            position=PartitionOffset(cluster=self._cluster, offset=offset), found=found, stored=False, remade=True
-        )
+    def _start_anew(self, cursor: PartitionOffset | None, reported: ClusterOffsets) -> Start:
+        offset = begin_anew(cursor.offset if cursor else None, reported, shared=bool(self._settings.group))
+        position = PartitionOffset(cluster=self._cluster, offset=offset)
+        return Start(position=position, reported=reported, stored=False, remade=True)

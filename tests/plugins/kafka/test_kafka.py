@@ -24,7 +24,7 @@ from plugins._shared.batches import events
 from plugins._shared.fields import EVENT_LIMIT
 from plugins.kafka import open_plugin, plugin
 from plugins.kafka.destination import RECORD_LIMIT, KafkaDestination, KafkaParam
-from plugins.kafka.offsets import Found, begin, begin_anew, ends_early
+from plugins.kafka.offsets import ClusterOffsets, begin, begin_anew, ends_early
 from plugins.kafka.options import KafkaOptions, OpenKafkaOptions
 from plugins.kafka.settings import Instance, KafkaSettings, connection
 from tests.support.kafka_broker import EARLIEST, Broker, kafka_broker, reading, until_committed
@@ -94,7 +94,7 @@ def test_a_record_above_the_limit_is_alone() -> None:
     ],
 )
 def test_where_a_partition_is_begun(own: int, committed: int, known: bool, start: Any, expected: int) -> None:
-    found = Found(first=2, end=9, committed=committed)
+    found = ClusterOffsets(first=2, end=9, committed=committed)
 
     assert begin(own, found, topic_known=known, start=start) == expected
 
@@ -114,7 +114,7 @@ def test_where_a_partition_is_begun(own: int, committed: int, known: bool, start
 def test_a_partition_that_ends_before_what_was_read_is_another(
     own: int, committed: int, end: int, fetched: bool, expected: bool
 ) -> None:
-    assert ends_early(own, Found(first=0, end=end, committed=committed, fetched=fetched)) is expected
+    assert ends_early(own, ClusterOffsets(first=0, end=end, committed=committed, fetched=fetched)) is expected
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_partition_that_ends_before_what_was_read_is_another(
     ],
 )
 def test_a_partition_made_anew_is_begun_where_nobody_has_read_it(committed: int, shared: bool, expected: int) -> None:
-    assert begin_anew(5, Found(first=2, end=9, committed=committed), shared=shared) == expected
+    assert begin_anew(5, ClusterOffsets(first=2, end=9, committed=committed), shared=shared) == expected
 
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -396,5 +396,5 @@ async def test_a_cluster_that_is_away_is_tried_again_later(tmp_path: Path) -> No
 @pytest.mark.slow
 async def test_an_outcome_too_large_for_a_record_is_undeliverable(tmp_path: Path, broker: Broker) -> None:
     async with house(tmp_path, [plugin], plugins__kafka__instances__i__address=broker.address) as place:
-        with pytest.raises(Undeliverable, match="topic t takes no record"):
+        with pytest.raises(Undeliverable, match="topic t accepts no record"):
             await deliver(place, "t", OUTCOME % (b"x" * RECORD_LIMIT))

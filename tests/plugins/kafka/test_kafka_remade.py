@@ -18,7 +18,7 @@ from engine.protocols import CursorMove
 from engine.resources.bound_trigger import BoundTrigger
 from plugins.kafka import plugin
 from plugins.kafka.marks import Marks
-from plugins.kafka.offsets import Found, PartitionOffset
+from plugins.kafka.offsets import ClusterOffsets, PartitionOffset
 from plugins.kafka.starts import Start
 from tests.support.gate import gate
 from tests.support.kafka_broker import EARLIEST, Broker, kafka_broker, reading, until_committed
@@ -101,10 +101,10 @@ class Left(Struct):
 @pytest.mark.parametrize(("left", "new"), [((0, 4, 7, 8), [7, 8]), ((0, 7, 8), [7, 8]), ((0, 5), [5])])
 def test_a_record_that_compaction_has_removed_proves_nothing(left: tuple[int, ...], new: list[int]) -> None:
     one, consumer = TopicPartition("t", 0), Compacted(*left)
-    found = Found(first=0, end=9, committed=5)
+    found = ClusterOffsets(first=0, end=9, committed=5)
     marks = Marks(consumer)
     position = PartitionOffset(cluster="i", offset=5, timestamp=OLD)
-    marks.stand(one, Start(position=position, found=found, stored=True, remade=False))
+    marks.start_at(one, Start(position=position, reported=found, stored=True, remade=False))
 
     with capture_logs() as logs:
         taken = marks.take(one, consumer.found)
@@ -112,7 +112,7 @@ def test_a_record_that_compaction_has_removed_proves_nothing(left: tuple[int, ..
     assert taken is not None
     assert [record.offset for record in taken] == new
     assert marks.position(one) == PartitionOffset(cluster="i", offset=new[-1] + 1, timestamp=OLD)
-    assert [entry["offset"] for entry in logs if "cannot tell" in entry["event"]] == [4] * (4 not in left)
+    assert [entry["offset"] for entry in logs if "cannot determine" in entry["event"]] == [4] * (4 not in left)
 
 
 # --- recreated while no trigger reads -----------------------------------------------------------------------
@@ -197,7 +197,7 @@ async def test_a_topic_of_which_nothing_was_read_is_made_anew(tmp_path: Path, br
 
         expected = [f"new t/{partition}-{number}" for partition in (0, 1) for number in range(5)]
         assert sorted(await messages(place, 10)) == expected
-        assert problem(place, trigger) == "topic t was deleted and made anew (partitions begun again: 1)"
+        assert problem(place, trigger) == "topic t was deleted and made anew (partitions read from their start: 1)"
 
 
 async def test_a_cursor_without_a_time_is_read_and_a_shorter_topic_betrays_itself(
@@ -364,7 +364,7 @@ async def test_a_cursor_stays_where_the_last_record_is_gone(tmp_path: Path, peer
 
             assert (await messages(place, 4))[3:] == ["more"]
         assert problem(place, trigger) == ""
-        assert [entry["offset"] for entry in logs if "cannot tell" in entry["event"]] == [2] * (before == 3)
+        assert [entry["offset"] for entry in logs if "cannot determine" in entry["event"]] == [2] * (before == 3)
 
 
 async def test_a_marker_of_a_transaction_in_the_place_of_the_last_record_proves_nothing(
@@ -381,7 +381,7 @@ async def test_a_marker_of_a_transaction_in_the_place_of_the_last_record_proves_
             await peer.send("t", b"more")
 
             assert (await messages(place, 4))[3:] == ["more"]
-        assert [entry["offset"] for entry in logs if "cannot tell" in entry["event"]] == [2]
+        assert [entry["offset"] for entry in logs if "cannot determine" in entry["event"]] == [2]
 
 
 async def test_a_trigger_that_is_started_again_reads_nothing_twice(tmp_path: Path, broker: Broker) -> None:

@@ -121,13 +121,13 @@ async def test_a_source_that_fails_starts_again_and_tells_why(tmp_path: Path, fe
         assert place.engine.sources.statistics().states == {"running": 1}
 
 
-async def test_a_remark_is_shown_while_there_is_no_problem_until_the_trigger_is_changed(
+async def test_a_notice_is_shown_while_there_is_no_problem_until_the_trigger_is_changed(
     tmp_path: Path, feed: Feed
 ) -> None:
     async with house(tmp_path, [feed.plugin()]) as place:
         trigger = await running(place, feed)
         context, shown = feed.contexts["a"], list[str]()
-        context.remark("begun again")
+        context.report_notice("begun again")
         await context.accept_batch([Event(payload=b"1")], {"0": b"1"})
         shown.append(place.state(trigger).problem)
         for problem in ("slow", ""):
