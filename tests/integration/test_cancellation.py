@@ -1,4 +1,4 @@
-"""The engine is cancelled at every step of a script: nothing acknowledged is lost, nothing is half written."""
+"""Cancellation of the engine at every step of a script. Nothing acknowledged is lost, nothing is half written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.executing import function
 
 REGION, PROJECT = "local-1", "p"
 NAMES = {"plain": 1, "flaky": 2, "chain": 3, "sink": 4}
-#: What the next engine has to end: not the one that waits for ten minutes.
+#: Invocations and deliveries that the next engine must end, except the invocation delayed by ten minutes.
 UNENDED = """
 SELECT key, state FROM invocation WHERE state < 3 AND due - first_due < 100 AND first_due < (key >> 15) / 1000 + 100
 UNION ALL SELECT key, -1 FROM owed
@@ -38,7 +38,7 @@ UNION ALL SELECT key, -1 FROM owed
 
 
 class Story(Struct):
-    """What is known of an engine from outside, whatever became of it."""
+    """Observations of an engine from outside; they outlive it."""
 
     acked: list[int] = field(default_factory=list)  #: keys
     cancelled: list[int] = field(default_factory=list)
@@ -47,14 +47,14 @@ class Story(Struct):
 
 
 class SteppingLoop(asyncio.SelectorEventLoop):
-    """Calls ``cancel`` at the turn number ``last`` after it was set."""
+    """Event loop that calls ``cancel`` in turn number ``last`` after ``cancel`` was set."""
 
     def __init__(self, last: int) -> None:
         super().__init__()
         self._left = last
         self.cancel: Callable[[], object] | None = None
 
-    def _run_once(self) -> None:  # the only place that sees every turn
+    def _run_once(self) -> None:  # the only method called in every turn
         if self.cancel is not None:
             self._left -= 1
             if self._left == 0:
@@ -80,7 +80,7 @@ def executor_of(story: Story) -> InlineExecutor:
 
 
 async def script(running: EngineParts, story: Story) -> None:
-    """Everything that the engine does, once."""
+    """Exercise every feature of the engine once."""
     for name in ("plain", "flaky", "chain"):
         await accept(running, story, name)
     for _ in range(2):
@@ -110,11 +110,11 @@ async def accept(running: EngineParts, story: Story, name: str, **fields: Any) -
 
 @asynccontextmanager
 async def an_engine(directory: Path, story: Story, patch: pytest.MonkeyPatch) -> AsyncIterator[EngineParts]:
-    """A whole engine on a real file, but its pool starts no processes."""
+    """Run a complete engine on a real file; its pool starts no processes."""
     inline = executor_of(story)
     patch.setattr(Pool, "execute", lambda _, function, invocation: inline.execute(function, invocation))
     patch.setattr(Pool, "cancel", lambda _, key: inline.cancel(key))
-    patch.setattr(writer, "STILL", 1)  # turns in which nothing happens are all alike
+    patch.setattr(writer, "GATHER_IDLE_TURNS", 1)  # more idle turns would only add equivalent steps
     async with run_engine(settings_on(directory), plugins=[function_plugin]) as running:
         yield running
 
@@ -133,7 +133,7 @@ def settings_on(directory: Path) -> Settings:
 
 
 async def prepare(directory: Path) -> None:
-    """A data directory in which the functions of the script are."""
+    """Create a data directory with the functions of the script."""
     urn = f"urn:fss:{REGION}:{PROJECT}:function:default:sink:latest"
     sink = DestinationSpec(destination="FunctionGraph", param=json.dumps({"func_urn": urn}))
     with locked(directory):
@@ -147,15 +147,15 @@ async def prepare(directory: Path) -> None:
             storage.writer.close()
 
 
-# --- one life, and the next ---------------------------------------------------------------------------------
+# --- an engine and its successor ---------------------------------------------------------------------------------
 
 
-def live(directory: Path, patch: pytest.MonkeyPatch, how: str, steps: int) -> Story:
+def run_cancelled(directory: Path, patch: pytest.MonkeyPatch, how: str, steps: int) -> Story:
     """Run the script until it is cancelled or complete."""
     story = Story()
     loop = SteppingLoop(steps)
 
-    async def life() -> None:
+    async def run() -> None:
         with anyio.CancelScope() as scope:
             if how == "scope":
                 loop.cancel = scope.cancel
@@ -163,7 +163,7 @@ def live(directory: Path, patch: pytest.MonkeyPatch, how: str, steps: int) -> St
                 await script(running, story)
 
     async def main() -> None:
-        task = asyncio.ensure_future(life())
+        task = asyncio.ensure_future(run())
         if how == "task":
             loop.cancel = task.cancel
         done, _ = await asyncio.wait([task], timeout=60)
@@ -178,25 +178,28 @@ def live(directory: Path, patch: pytest.MonkeyPatch, how: str, steps: int) -> St
 
 
 async def database_threads_end() -> None:
-    """One whose opening was cancelled ends by itself, and tells the loop, which must be there to hear it."""
+    """Wait for the threads of database connections.
+
+    A thread whose connection was cancelled while opening ends by itself, but calls the loop, which must still run.
+    """
     for thread in threading.enumerate():
         if "_connection_worker_thread" in thread.name:
             await asyncio.to_thread(thread.join, 60)
-            assert not thread.is_alive(), "a thread of a database is left behind"
+            assert not thread.is_alive(), "a database thread still runs"
 
 
-def live_on(directory: Path, patch: pytest.MonkeyPatch, story: Story) -> None:
-    """The next engine ends what the last one promised."""
+def run_next(directory: Path, patch: pytest.MonkeyPatch, story: Story) -> None:
+    """Run another engine on the directory until it has ended everything that was accepted."""
 
-    async def life() -> None:
+    async def run() -> None:
         async with an_engine(directory, story, patch) as running:
             while rows := read(directory, UNENDED):
                 for key, _ in rows:
                     await running.dispatcher.ended(key, 60)
-                await asyncio.sleep(0.001)  # what a debt becomes has an id that nobody was told
+                await asyncio.sleep(0.001)  # invocations started by a delivery have unknown ids
 
     with asyncio.Runner() as runner:
-        runner.run(life())
+        runner.run(run())
 
 
 def read(directory: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -205,7 +208,7 @@ def read(directory: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 def check_file(directory: Path, story: Story) -> None:
-    """What is true of a file that any engine left in order."""
+    """Check the invariants of a file that an engine has closed in order."""
     states = dict(read(directory, "SELECT key, state FROM invocation"))
     assert set(story.acked) <= set(states)
     assert all(states[key] == 4 for key in story.cancelled)
@@ -221,7 +224,7 @@ def check_file(directory: Path, story: Story) -> None:
 
 
 def check_end(directory: Path, story: Story) -> None:
-    """What is true once the next engine is done as well."""
+    """Check that the next engine has ended everything."""
     ended = read(directory, "SELECT key, function_id FROM invocation WHERE state = 3")
     runs = [story.runs[key] for key, _ in ended]
     assert read(directory, UNENDED) == []
@@ -232,10 +235,10 @@ def check_end(directory: Path, story: Story) -> None:
 def cancel_at(step: int, how: str, prepared: Path, tmp_path: Path, patch: pytest.MonkeyPatch) -> Story:
     directory = tmp_path / str(step)
     shutil.copytree(prepared, directory)
-    story = live(directory, patch, how, step)
+    story = run_cancelled(directory, patch, how, step)
     check_file(directory, story)
     if not story.complete:
-        live_on(directory, patch, story)
+        run_next(directory, patch, story)
         check_file(directory, story)
     check_end(directory, story)
     shutil.rmtree(directory)
@@ -252,11 +255,11 @@ def prepared(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
-    ("how", "first", "stride"),  # cancelled once, or at every await from then on
+    ("how", "first", "stride"),  # "task": cancelled once; "scope": cancelled at every later await
     [
         ("task", 23, 23),
         ("scope", 13, 23),
-        # Together these take every step.
+        # Together these cover every step.
         *(pytest.param(("task", "scope")[n % 2], n, 4, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
     ],
 )

@@ -1,4 +1,4 @@
-"""Modules that the engine imports, whatever the current folder holds: real processes, started in folders of tests."""
+"""Module search path of the engine, independent of the current folder. Real processes, started in test folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAFE = (sys.executable, "-P", "-m", "engine")
 
 PLUGIN = "from engine import Plugin\nplugin = Plugin(kinds=('MINE',))\n"
 HANDLER = "def handler(event, context):\n    return event\n"
-#: A plugin that fails once the built-in ones are loaded, and reports by its message.
+#: Plugin that fails after the built-in ones are loaded and reports in its error message.
 PROBE = """
 import json, sys
 import engine, plugins
@@ -35,7 +35,7 @@ def files(folder: Path, text: str, *names: str) -> None:
 
 
 def refused(program: Sequence[str | Path], cwd: Path, plugin: str, **environ: str) -> str:
-    """Return the standard error of an engine that loads its plugins and does not start: its data directory is none."""
+    """Return the standard error of an engine that loads its plugins but cannot use its data directory."""
     command = [*program, "serve", "--data-dir", os.devnull, "--plugin", plugin]
     done = subprocess.run(command, capture_output=True, text=True, env={**CLEAN, **environ}, cwd=cwd, timeout=120)
     assert (done.returncode, done.stdout) == (2, ""), done
@@ -70,7 +70,7 @@ def test_a_folder_of_the_python_path_keeps_its_place(tmp_path: Path, program: Se
 
     assert found["plugins"] == str(ROOT / "plugins" / "__init__.py")
     assert found["path"].count(str(tmp_path)) == 1
-    assert found["path"].index(str(tmp_path)) < 2  # behind the folder of the script, if anything
+    assert found["path"].index(str(tmp_path)) < 2  # at most the script's folder precedes it
 
 
 def test_an_engine_from_a_checkout_has_the_plugins_of_that_checkout(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_an_embedded_engine_leaves_the_search_path_alone(tmp_path: Path) -> None
     files(tmp_path, "", "plugins/__init__.py")
     program = """
 import sys
-from engine.app.lifecycle.embedded import Engine
+from engine.app.embedded import Engine
 before = list(sys.path)
 kinds = {kind for plugin in Engine().plugins for kind in plugin.kinds}
 print("TIMER" in kinds, sys.path == before)
@@ -158,6 +158,6 @@ def test_a_program_with_plugins_of_its_own_is_told_to_rename_them(tmp_path: Path
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=CLEAN, cwd=tmp_path)
 
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("engine.errors.SettingsError: "), done.stderr
+    assert last.startswith("engine.errors.errors.SettingsError: "), done.stderr
     assert str(tmp_path / "plugins" / "__init__.py") in last
     assert "rename yours" in last

@@ -1,4 +1,4 @@
-"""What a function sees and can do inside a sandbox of bubblewrap's, and what is left of it afterwards."""
+"""Functions in a bubblewrap sandbox: their view of the host, their limits, and cleanup."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ http.server.HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 """
 LAYER: dict[str, Any] = {"id": "1", "dep_id": "1", "project": "p", "name": "l", "version": 1, "runtime": "Python3.10"}
 LAYER |= {"etag": "", "code": CodePackage(sha256="1", digest="", size=1)}
-WALLS = IsolationOptions(isolation="bubblewrap", tmp_size=16)
+SANDBOX = IsolationOptions(isolation="bubblewrap", tmp_size=16)
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +185,7 @@ def installed() -> None:
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, SOURCE, sandbox=WALLS) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=SANDBOX) as opened:
         yield opened
 
 
@@ -195,7 +195,7 @@ async def result(opened: Pool, handler: str, event: Any = None, **fields: Any) -
     return json.loads(outcome.result) if outcome.result.startswith((b"[", b"{")) else outcome.result.decode()
 
 
-# --- what it sees ---
+# --- view of the host ---
 
 
 async def test_a_function_sees_its_own_things_only(opened: Pool) -> None:
@@ -223,7 +223,7 @@ async def test_data_below_a_folder_that_is_shown_is_covered() -> None:
     data = Path(tempfile.mkdtemp(dir="/usr/local"))
     try:
         (data / "secret").write_text("secret")
-        async with pool(data, SOURCE, sandbox=WALLS) as opened:
+        async with pool(data, SOURCE, sandbox=SANDBOX) as opened:
             found = await result(opened, "read", {"path": str(data / "secret")})
     finally:
         shutil.rmtree(data)
@@ -237,7 +237,7 @@ async def test_of_the_home_that_an_interpreter_lies_in_nothing_else_is_seen(tmp_
     program.symlink_to(own_interpreter().path)
     secret.write_text("secret")
 
-    async with pool(tmp_path, SOURCE, sandbox=WALLS, interpreters=Interpreters(python=str(program))) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=SANDBOX, interpreters=Interpreters(python=str(program))) as opened:
         assert await result(opened, "read", {"path": str(secret)}) == "FileNotFoundError"
 
 
@@ -245,9 +245,9 @@ async def test_no_variable_or_argument_of_the_engine_reaches_a_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENGINE_SECRET", "word-of-the-engine")
-    async with pool(tmp_path, SOURCE, sandbox=WALLS) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=SANDBOX) as opened:
         assert await result(opened, "search", {"word": "word-of-the-engine"}) == []
-        assert await result(opened, "search", {"word": "RUNTIME_CODE_ROOT"}) == []  # the looking finds something
+        assert await result(opened, "search", {"word": "RUNTIME_CODE_ROOT"}) == []  # the search itself works
         assert ["2", "environ"] in await result(opened, "search", {"word": "FUNCTIOND_INSTANCE"})
 
 
@@ -269,7 +269,7 @@ async def test_instances_share_no_temporary_folder(opened: Pool) -> None:
 
 
 async def test_layers_are_there_read_only(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, sandbox=WALLS) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=SANDBOX) as opened:
         (tmp_path / "code" / "layered.py").write_text("")
         layer = Dependency(**LAYER)
         file = "/opt/function/layers/0/layered.py"
@@ -304,7 +304,7 @@ async def test_memory_that_the_files_have_left_is_not_the_function_s(tmp_path: P
 
 async def test_processes_and_descriptors_are_limited(tmp_path: Path) -> None:
     need_cgroup(tmp_path)
-    async with pool(tmp_path, SOURCE, sandbox=WALLS, processes=50) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=SANDBOX, processes=50) as opened:
         processes, descriptors = await result(opened, "exhaust")
 
     assert (40 < processes < 50, 2000 < descriptors < 2048) == (True, True)
@@ -320,7 +320,7 @@ async def test_without_network_there_is_loopback_only(tmp_path: Path) -> None:
 
 
 async def test_node_runs_inside(tmp_path: Path) -> None:
-    async with pool(tmp_path, "", sandbox=WALLS) as opened:
+    async with pool(tmp_path, "", sandbox=SANDBOX) as opened:
         source = "exports.handler = async (event, context) => [process.getuid(), process.cwd(), process.pid, event.n]"
         (tmp_path / "code" / "index.js").write_text(source)
 
@@ -349,7 +349,7 @@ async def serve_side_by_side(folder: Path, sandbox: IsolationOptions) -> None:
     assert json.loads(one.result)["body"] != json.loads(other.result)["body"]
 
 
-# --- life and death ---
+# --- endings ---
 
 
 async def test_orphans_are_reaped(opened: Pool) -> None:
@@ -367,7 +367,7 @@ async def test_so_it_is_though_the_word_of_it_comes_late(opened: Pool) -> None:
     asked = function("signalled", revision=1)
     await opened.warm(asked)
     (instance,) = opened.fleet.alive
-    stop(instance.pid)  # its init, who tells
+    stop(instance.pid)  # the sandbox's init, which reports the signal
     asyncio.get_running_loop().call_later(0.5, os.kill, instance.pid, signal.SIGCONT)
     outcome = await opened.execute(asked, invocation('{"signal": "SIGTERM"}'))
 
@@ -385,7 +385,7 @@ async def test_a_timeout_ends_what_the_function_started(opened: Pool, tmp_path: 
 
     assert outcome.code == Code.TIMEOUT
     for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)):
-        if not carries(pid, "FUNCTIOND_INSTANCE", "0" * 32):  # that of the template itself
+        if not carries(pid, "FUNCTIOND_INSTANCE", "0" * 32):  # not the template itself
             await exit_of(pid)
 
 
@@ -414,7 +414,7 @@ async def test_a_sandbox_that_is_closed_leaves_no_orphan(tmp_path: Path) -> None
     become_subreaper(True)
     try:
         before = children()
-        async with pool(tmp_path, SOURCE, sandbox=WALLS) as opened:
+        async with pool(tmp_path, SOURCE, sandbox=SANDBOX) as opened:
             await pid_of(opened)
         assert children() == before
     finally:
@@ -465,7 +465,7 @@ async def test_a_bubblewrap_that_is_gone_is_told_with_what_to_do(opened: Pool) -
     assert "No such file or directory (/nowhere/bwrap); it ran before: install it again" in outcome.message
 
 
-async def test_walls_that_cannot_be_raised_are_the_engine_s_fault(opened: Pool) -> None:
+async def test_a_sandbox_that_cannot_be_set_up_is_the_engine_s_fault(opened: Pool) -> None:
     starter_of(opened)._fence["tmp"] = -1
     outcome = await opened.execute(function("pid"), invocation())
 
@@ -473,7 +473,7 @@ async def test_walls_that_cannot_be_raised_are_the_engine_s_fault(opened: Pool) 
     assert "mount: Invalid argument" in outcome.message
 
 
-async def test_so_they_are_though_the_socket_is_closed_before_its_end_is_known(
+async def test_so_it_is_though_the_socket_is_closed_before_its_end_is_known(
     opened: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starter, loop = starter_of(opened), asyncio.get_running_loop()
@@ -500,7 +500,7 @@ async def test_so_they_are_though_the_socket_is_closed_before_its_end_is_known(
 
 
 async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, sandbox=WALLS) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=SANDBOX) as opened:
         await result(opened, "helper")
 
     for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)):
@@ -513,10 +513,10 @@ import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.support.executing import function, invocation, pool
-from tests.integration.executors.test_sandbox import SOURCE, WALLS
+from tests.integration.executors.test_sandbox import SOURCE, SANDBOX
 
 async def main():
-    async with pool(Path(sys.argv[1]), SOURCE, marker=sys.argv[3], sandbox=WALLS) as opened:
+    async with pool(Path(sys.argv[1]), SOURCE, marker=sys.argv[3], sandbox=SANDBOX) as opened:
         await opened.execute(function("helper"), invocation())
         print("up", flush=True)
         await opened.execute(function("helper"), invocation('{"hang": true}'))
@@ -541,7 +541,7 @@ async def test_after_kill_9_of_the_engine_nothing_of_it_runs(tmp_path: Path) -> 
     assert groups(tmp_path) == []
 
 
-# --- choosing ---
+# --- choice of the isolation ---
 
 
 async def test_a_sandbox_that_is_asked_for_and_not_there_is_refused(
@@ -550,7 +550,7 @@ async def test_a_sandbox_that_is_asked_for_and_not_there_is_refused(
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(SettingsError, match=r"bubblewrap is not installed"):
-        async with pool(tmp_path, SOURCE, sandbox=WALLS):
+        async with pool(tmp_path, SOURCE, sandbox=SANDBOX):
             pass
     assert groups(tmp_path) == []
 
@@ -562,7 +562,7 @@ async def test_where_there_is_none_processes_do(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_engine_that_is_not_root_s_needs_no_right(tmp_path: Path) -> None:
-    """Bubblewrap is started by another user, with an interpreter that this one can reach."""
+    """Start bubblewrap as an unprivileged user, with an interpreter that this user can read."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(WORKERS, folder / "workers")
@@ -592,7 +592,7 @@ def sandboxes(opened: Pool) -> list[int]:
 
 
 def become_subreaper(wanted: bool) -> None:
-    """Whether orphans of what this process has started become its children."""
+    """Let orphaned descendants become children of this process, or stop that (PR_SET_CHILD_SUBREAPER)."""
     assert ctypes.CDLL(None).prctl(36, int(wanted), 0, 0, 0) == 0
 
 
@@ -601,5 +601,5 @@ def children() -> str:
 
 
 def functions(folder: Path) -> list[int]:
-    """All processes of the engine on this folder that are in a sandbox, the walls themselves included."""
+    """Return all sandboxed processes of the engine on this folder, including bubblewrap itself."""
     return list(marked("FUNCTIOND_ENGINE", marker(folder)))
