@@ -1,4 +1,4 @@
-"""Pages of the console as a browser without scripts reads them: standard library only."""
+"""Pages of the console, parsed like a browser without scripts. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 
 from tests.acceptance.engine_process import EngineProcess, Reply
 
-EMPTY = frozenset({"meta", "link", "img", "input"})  #: tags that nothing closes
+EMPTY = frozenset({"meta", "link", "img", "input"})  #: elements without an end tag
 
 
 class Page(HTMLParser):
-    """``text`` is what people read; ``rows`` are those of its lists, cell by cell."""
+    """Parsed page. ``text`` is the visible text; ``rows`` are the rows of its tables, cell by cell."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def visit(engine: EngineProcess, path: str, **headers: str) -> Page:
 
 
 def foreign(page: Page) -> Iterator[str]:
-    """What its policy would refuse, or should."""
+    """Yield everything in the page that its content security policy forbids, or should forbid."""
     for tag, attributes in page.tags:
         yield from (name for name in attributes if name.startswith("on") or name == "style")
         yield from (value for name, value in attributes.items() if name in ("src", "href") and not _own(value))

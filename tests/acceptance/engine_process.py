@@ -1,4 +1,4 @@
-"""A real engine in a process of its own, to be asked over HTTP, stopped and killed: standard library only."""
+"""Engine in a process of its own, with an HTTP client. Can be stopped and killed. Standard library only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 PROJECT = "project1"
 REGION = "local-1"
 BASE = f"/v2/{PROJECT}/fgs/functions"
-#: An engine that keeps nothing back of the disk, and whose retries come soon.
+#: No reserved disk space, and short retry delays.
 QUICK = {
     "FUNCTIOND_STORAGE__FREE_SPACE": "0",
     "FUNCTIOND_STORAGE__BALLAST": "0",
@@ -44,11 +44,11 @@ def urn_of(name: str) -> str:
 
 
 class EngineProcess:
-    """An engine on a data directory; may be started again after its end. Settings are environment variables."""
+    """Engine on a data directory; can be restarted after its end. Settings are environment variables."""
 
     def __init__(self, data: Path, **settings: str) -> None:
         self.data = data
-        self.program = ["-m", "engine"]  #: what the interpreter runs
+        self.program = ["-m", "engine"]  #: arguments of the interpreter
         self.log: list[str] = []
         self.headers: dict[str, str] = {}  #: sent with every request
         self.port = 0
@@ -57,15 +57,15 @@ class EngineProcess:
         self._reader = ThreadPoolExecutor(1)
         self._read: Future[None] | None = None
 
-    # --- its life -------------------------------------------------------------------------------------------
+    # --- process -------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Return when it serves. Raises AssertionError with its log if it ends before."""
+        """Start the engine and return when it serves. Raise AssertionError with its log if it exits before."""
         self.port = self.launch().result(60)
         return self
 
     def launch(self) -> Future[int]:
-        """Start it, and do not wait; gives its port, once it has one."""
+        """Start the engine without waiting; the returned future holds its port once it serves."""
         command = [sys.executable, *self.program, "serve", "--port", "0", "--data-dir", str(self.data)]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FUNCTIOND_")}
         environment = {**inherited, **self._settings, "FUNCTIOND_LOG__FORMAT": "json"}
@@ -78,7 +78,7 @@ class EngineProcess:
         return serving
 
     def _follow(self, serving: Future[int]) -> None:
-        """Read the log to its end, so that a full pipe holds up nobody."""
+        """Read the log to its end, so that a full pipe does not block the engine."""
         assert self._process is not None
         assert self._process.stderr is not None
         with self._process.stderr as lines:
@@ -95,7 +95,7 @@ class EngineProcess:
         return self._process.pid
 
     def stop(self) -> int:
-        """SIGTERM, and its exit code."""
+        """Send SIGTERM and return the exit code."""
         self.signal(signal.SIGTERM)
         return self.wait()
 
@@ -104,7 +104,7 @@ class EngineProcess:
         self._process.send_signal(number)
 
     def kill(self, *, children: bool = False) -> None:
-        """SIGKILL, to its children too if wanted."""
+        """Send SIGKILL; with ``children``, to all descendants as well."""
         pids = descendants(self.pid) if children else []
         self.signal(signal.SIGKILL)
         for pid in pids:
@@ -126,7 +126,7 @@ class EngineProcess:
             self.kill(children=True)
         self._reader.shutdown()
 
-    # --- asking it ------------------------------------------------------------------------------------------
+    # --- requests ------------------------------------------------------------------------------------------
 
     def ask(
         self,
@@ -137,7 +137,7 @@ class EngineProcess:
         headers: Mapping[str, str] | None = None,
         timeout: float = 60.0,
     ) -> Reply:
-        """One request on a connection of its own. ``body`` is sent as JSON, bytes as they are."""
+        """Send one request on a new connection. ``body`` is sent as JSON, bytes unchanged."""
         content = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json", **self.headers, **(headers or {})}
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)) as connection:
@@ -161,7 +161,7 @@ class EngineProcess:
         assert reply.status == 200, reply
 
     def configure(self, name: str, **settings: object) -> None:
-        """Asynchronous settings."""
+        """Store asynchronous settings of a function."""
         reply = self.ask("PUT", f"{BASE}/{urn_of(name)}/async-invoke-config", settings)
         assert reply.status == 200, reply
 
@@ -177,7 +177,7 @@ class EngineProcess:
         return request_id
 
     def record(self, name: str, request_id: str, wait: float = 0) -> Any:
-        """All that is known of an invocation; with ``wait``, once it has ended."""
+        """Return the complete record of an invocation; with ``wait``, wait so many seconds for its end."""
         path = f"{BASE}/{urn_of(name)}/async-invocations/{request_id}?wait={wait:g}"
         reply = self.ask("GET", path, timeout=60 + wait)
         assert reply.status == 200, reply
@@ -187,7 +187,7 @@ class EngineProcess:
         return self.ask("POST", f"{BASE}/{urn_of(name)}/cancel", {"request_id": request_id, "type": "force"})
 
     def metric(self, name: str) -> float:
-        """The value of a figure without labels, or of its first label."""
+        """Return the value of a metric; with labels, of its first sample."""
         for line in self.ask("GET", "/metrics").body.decode().splitlines():
             if line.startswith(name) and not line.startswith("#"):
                 return float(line.rsplit(" ", 1)[1])
@@ -196,7 +196,7 @@ class EngineProcess:
 
 @contextmanager
 def engine_on(data: Path, **settings: str) -> Iterator[EngineProcess]:
-    """A running engine, gone with all its children when the block is left."""
+    """Run an engine; kill it and all its descendants when the block is left."""
     engine = EngineProcess(data, **settings)
     try:
         yield engine.start()
@@ -205,7 +205,7 @@ def engine_on(data: Path, **settings: str) -> Iterator[EngineProcess]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The living children of a process, their children, and so on."""
+    """Return all running descendants of a process."""
     found: list[int] = []
     waiting = [pid]
     while waiting:
@@ -220,7 +220,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """False for a zombie: it runs nothing any more."""
+    """Return True if the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -228,18 +228,18 @@ def is_alive(pid: int) -> bool:
 
 
 def rows(data: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
-    """Read the journal of an engine, alive or not."""
+    """Read rows from the journal of an engine, running or not."""
     with closing(sqlite3.connect(f"file:{data}/journal.db?mode=ro", uri=True, timeout=10)) as database:
         return database.execute(sql, values).fetchall()
 
 
 def make_due(data: Path) -> None:
-    """All that the next engine on a dead one's data finds delayed; it has been so for a quarter of an hour."""
+    """Move the due times of all invocations of a stopped engine back by 25 minutes."""
     with closing(sqlite3.connect(data / "journal.db")) as database, database:
         database.execute("UPDATE invocation SET first_due = first_due - 1500, due = due - 1500, rank = rank - 1500")
 
 
-#: Ended and unended rows and bytes, as the real rows have them; to be compared with the table ``tally``.
+#: Rows and bytes of waiting and ended invocations, counted from the rows; must equal the table ``tally``.
 REAL_TALLY = """
 SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY function_id
 UNION ALL

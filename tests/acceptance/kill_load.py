@@ -1,4 +1,4 @@
-"""The load of the kill loop: clients that note every promise, and functions that note every run."""
+"""Load of the kill tests: clients that record every acknowledgement, and functions that record every run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from random import Random
 
 from tests.acceptance.engine_process import EngineProcess, urn_of
 
-#: Each run appends one line in one write: the kind, and the id of the request that led to it.
+#: Appends one line per run in a single write: the kind and the id of the original request.
 NOTE = """
 import json, os, time
 
@@ -28,7 +28,7 @@ def note(context, kind, request_id=None):
 SOURCES = {
     "plain": "def handler(event, context):\n    note(context, 'plain')\n    return event\n",
     "slow": "def handler(event, context):\n    note(context, 'slow')\n    time.sleep(0.1)\n",
-    # Fails once for each request: at its first run there is no mark of it yet.
+    # Fails at the first run of each request, when its marker file does not exist yet.
     "flaky": """
 def handler(event, context):
     note(context, 'flaky')
@@ -52,10 +52,10 @@ def deploy(engine: EngineProcess, runs: Path) -> None:
 
 
 class Clients:
-    """Send until told to stop; a client that finds the engine dead waits for the next one."""
+    """Clients that send until they are stopped. After a kill they wait for the next engine."""
 
     def __init__(self, engine: EngineProcess, promises: Path) -> None:
-        self._promises = promises.open("a")  #: every 202, noted with fsync before the next request is sent
+        self._promises = promises.open("a")  #: every 202, written with fsync before the next request is sent
         self.acked: dict[str, str] = {}  #: request id -> kind
         self.keys: dict[str, str] = {}  #: idempotency key -> request id
         self.contradictions: list[str] = []  #: keys that were answered with two ids
@@ -80,7 +80,7 @@ class Clients:
 
     @contextmanager
     def dead_engine(self) -> Iterator[None]:
-        """While this is entered nobody sends."""
+        """Suspend all clients until the block is left."""
         self._alive.clear()
         yield
         self._alive.set()
@@ -101,12 +101,12 @@ class Clients:
                     self._send(connection, kind, key)
                     unanswered = None
             except (OSError, http.client.HTTPException):
-                self._alive.wait(0.01)  # it is dead; a key without an answer is sent again
+                self._alive.wait(0.01)  # the engine was killed; a request without an answer is sent again with its key
             finally:
                 connection.close()
 
     def _some_key(self, random: Random, new: str) -> str:
-        """Mostly a new one, sometimes one that was answered long ago."""
+        """Return the new key, or in a fifth of the calls a key that was answered before."""
         with self._lock:
             return random.choice(list(self.keys)) if self.keys and random.random() < 0.2 else new
 
@@ -137,7 +137,7 @@ class Clients:
 
 
 def runs_in(file: Path) -> Counter[tuple[str, str]]:
-    """How often each kind ran for each request id."""
+    """Count the runs by kind and request id."""
     counts: Counter[tuple[str, str]] = Counter()
     for line in file.read_text().splitlines():
         kind, request_id = line.split()

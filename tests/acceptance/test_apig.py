@@ -1,4 +1,4 @@
-"""APIs made by the vendor's SDK, and called by plain HTTP clients: a real engine, real functions."""
+"""APIs created by the vendor's SDK and called by plain HTTP clients, on a running engine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.gateways import API
 from tests.support.ports import free_port
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkcore.auth.credentials import BasicCredentials
     from huaweicloudsdkcore.sdk_request import SdkRequest
     from huaweicloudsdkcore.signer.signer import Signer
@@ -42,7 +42,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
 ]
 
-#: Does as the path says.
+#: The path selects the action.
 SOURCE = """
 import base64, json, os, time
 
@@ -68,7 +68,7 @@ def handler(event, context):
         time.sleep(600)
     return "nothing that a gateway could use"
 """
-#: A server that tells what it was asked.
+#: HTTP function that answers with the request it received.
 SERVER = """
 import http.server, json
 
@@ -126,7 +126,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 @pytest.fixture(scope="module")
 def shop(platform: Platform) -> str:
-    """Where the API of the function is."""
+    """Create the function's API and return its URL."""
     made = add(platform, "shop", "APIG", {**API, "name": "shop", "path": "/shop", "match_mode": "SWA"})
     return url_of(platform, "shop", made)
 
@@ -264,7 +264,7 @@ def test_an_api_is_found_again_by_the_next_engine(tmp_path: Path) -> None:
         assert (before, ask(url).status) == (200, 200)
 
 
-#: Tells that it runs, and returns when it is told to.
+#: Blocks on a FIFO: the writer sees when it runs and sets its result.
 TOLD = """
 import os
 
@@ -275,7 +275,7 @@ def handler(event, context):
 
 
 def published(engine: EngineProcess, name: str, source: str) -> str:
-    """The URL of a new function's API."""
+    """Create a function with an API and return the API's URL."""
     engine.create(name, source)
     data = {**API, "path": f"/{name}", "match_mode": "SWA", "func_info": {"timeout": 60_000}}
     body = {"trigger_type_code": "APIG", "event_data": data}
@@ -291,7 +291,7 @@ def test_who_waits_is_answered_before_the_engine_ends_and_others_are_sent_away(t
     with engine_on(tmp_path / "data", **settings) as engine, ThreadPoolExecutor(1) as pool:
         waits, probe = [published(engine, name, source) for name, source in (("told", TOLD), ("probe", SOURCE))]
         waiting = pool.submit(ask, f"{waits}?at={tmp_path}")
-        with open(tmp_path / "told", "w") as told:  # once the function reads
+        with open(tmp_path / "told", "w") as told:  # returns when the function opens the FIFO
             engine.signal(signal.SIGTERM)
             while (refused := ask(f"{probe}/text")).status != 503:
                 pass

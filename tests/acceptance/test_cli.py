@@ -1,4 +1,4 @@
-"""The command line as people use it: real processes, real signals."""
+"""Command line in real processes with real signals."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def send(engine: EngineProcess, path: str, body: Any, kind: str = "application/j
 
 
 def refused(*arguments: str, code: int, url: str = "") -> str:
-    """The one line on standard error of a command that fails."""
+    """Run a failing command and return its only line on standard error."""
     run = functiond(*arguments, url=url)
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (code, "", 1), run.stderr
     return run.stderr
@@ -126,7 +126,7 @@ def test_waiting_without_a_bound_asks_again_until_it_ends(
     engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deploy(engine, tmp_path, "patient", NAP)
-    monkeypatch.setattr("engine.cli.invoke.LONGEST_WAIT", 0.05)  # of a run that takes twenty times as long
+    monkeypatch.setattr("engine.cli.invoke.LONGEST_WAIT", 0.05)  # a twentieth of the run's duration
 
     code = run_command(["invoke", "patient", "--async", "--wait", "--url", engine.url])
 
@@ -220,7 +220,7 @@ def test_a_reader_that_goes_away_is_no_error(engine: EngineProcess) -> None:
 
 @contextmanager
 def said_by_engine(folder: Path, *options: str) -> Iterator[IO[str]]:
-    """What an engine says on standard output; it must end well by Ctrl-C."""
+    """Return the standard output of an engine that is stopped by Ctrl-C; assert a clean exit."""
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(folder / "data"), *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=CLEAN, text=True, cwd=ROOT

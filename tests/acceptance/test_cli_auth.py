@@ -1,4 +1,4 @@
-"""The command line against an engine that wants credentials."""
+"""Command line with an engine that requires credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The console of a real engine: what its pages show of work that was really done."""
+"""Console of a running engine: its pages after real invocations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.acceptance.browsing import foreign, visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, urn_of
 from tests.acceptance.triggering import GOOD as GOOD_DATA
 
-pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 T = TypeVar("T")
 
@@ -36,11 +36,11 @@ PAGES = ["/functions", "/invocations", "/triggers", "/deliveries"]
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    """With a function that works, one that fails and owes, one that takes long, and a trigger whose port is taken."""
+    """Run an engine with a working, a failing and a slow function, and a trigger whose port is taken."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         data = tmp_path_factory.mktemp("console") / "data"
-        # What fails is tried again at once, and then not for an hour: a page that is read meanwhile stays true.
+        # The first retry is immediate, the next one an hour later, so that pages do not change during the test.
         settings = {"FUNCTIOND_RETRY__FACTOR": "100000", "FUNCTIOND_RETRY__LONGEST": "3600"}
         with engine_on(data, FUNCTIOND_PLUGINS__APIG__PORT=port, **settings) as engine:
             engine.create("good", GOOD, description=EVIL)
@@ -60,7 +60,7 @@ def add_trigger(engine: EngineProcess, name: str, kind: str, data: object) -> No
 
 @pytest.fixture(scope="module")
 def done(engine: EngineProcess) -> list[str]:
-    """Invocations of ``good``, which have ended."""
+    """Run invocations of ``good`` to their end."""
     ids = [engine.accepted("good", {"n": n}) for n in range(4)]
     assert [engine.record("good", one, wait=30)["status"] for one in ids] == ["SUCCESS"] * 4
     return ids
@@ -138,14 +138,14 @@ def until(look: Callable[[], T], good: Callable[[T], bool]) -> T:
 
 
 def source_of(engine: EngineProcess, kind: str) -> dict[str, Any]:
-    """How the source of the one trigger of a kind does."""
+    """Return the source state of the only trigger of a kind."""
     [found] = [one["source"] for one in listed(engine, "triggers", "triggers") if one["trigger_type_code"] == kind]
     source: dict[str, Any] = found
     return source
 
 
 def listed(engine: EngineProcess, what: str, name: str) -> list[Any]:
-    """What the API lists of the project."""
+    """Return a list of the project from the API."""
     found: list[Any] = engine.ask("GET", f"/v2/{PROJECT}/fgs/{what}").json[name]
     return found
 

@@ -1,4 +1,4 @@
-"""The console of an engine with credentials: a token is the password, and shows its own project."""
+"""Console of an engine with credentials. A token is the password and gives access to its own project."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.acceptance.browsing import Page, visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
 from tests.acceptance.two_keys import OTHERS_TOKEN, TOKEN, key_file
 
-pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 HOME = "/console/"
 
@@ -87,6 +87,6 @@ def test_who_guesses_too_often_must_wait(tmp_path: Path) -> None:
         guesses = [signed_in(engine, HOME, f"a-guess-number-{n}-of-many").reply.status for n in range(4)]
         late = signed_in(engine, HOME)
 
-    assert unasked == [401] * 4  # nobody guesses anything by this
+    assert unasked == [401] * 4  # requests without a token are not counted as guesses
     assert guesses == [401, 401, 401, 429]
     assert (late.reply.status, int(late.reply.headers["retry-after"]) > 0) == (429, True)

@@ -1,4 +1,4 @@
-"""The documentation in the console of a real engine."""
+"""Documentation in the console of a running engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.acceptance.engine_process import EngineProcess, engine_on
 from tests.acceptance.two_keys import TOKEN, key_file
 from tests.support.documents import DOCS
 
-pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 HOME = "/console/docs/"
 
@@ -26,7 +26,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 
 @pytest.fixture(scope="module")
 def pages(engine: EngineProcess) -> dict[str, Page]:
-    """All pages that links of the index lead to, by their path."""
+    """Return all pages linked from the index, by path."""
     index = visit(engine, HOME)
     paths = {link.partition("#")[0] for link in index.links(HOME)}
     return {HOME: index} | {path: visit(engine, path) for path in paths - {HOME}}

@@ -1,4 +1,4 @@
-"""A copy of a data directory is another engine's; a directory that was moved is the same one."""
+"""Copied and moved data directories. A copy belongs to another engine; a moved one to the same."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from tests.acceptance.engine_process import EngineProcess, engine_on, is_alive, rows
 
-pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
-#: Says which process runs, and ends when a file appears.
+#: Writes its process id, and returns when a file appears.
 HELD = """
 import os, time
 
@@ -24,7 +24,7 @@ def handler(event, context):
     while not os.path.exists(event["gate"]):
         time.sleep(0.02)
 """
-#: Leaves a process in a session of its own.
+#: Leaves a child process in a session of its own.
 LEAVES = """
 import subprocess
 
@@ -47,7 +47,7 @@ def copied(data: Path) -> Path:
 
 
 def hold(engine: EngineProcess, folder: Path, count: int) -> list[str]:
-    """Runs that have begun and end when ``folder``/gate is there; return their request ids."""
+    """Start runs that end when ``folder``/gate exists; return their request ids."""
     event = {"gate": str(folder / "gate"), "runs": str(folder / "runs")}
     ids = [engine.accepted("held", event) for _ in range(count)]
     running(folder, count)
@@ -55,17 +55,17 @@ def hold(engine: EngineProcess, folder: Path, count: int) -> list[str]:
 
 
 def running(folder: Path, count: int) -> list[int]:
-    """Wait until so many runs have begun; return their processes."""
+    """Wait until ``count`` runs have started; return their process ids."""
     deadline, pids = monotonic() + 60, list[int]()
     while len(pids) < count:
         assert monotonic() < deadline, f"only {len(pids)} runs began"
-        sleep(0.02)  # a file tells nobody when it grows
+        sleep(0.02)  # polled: a file sends no event
         pids = [int(line) for line in (folder / "runs").read_text().split()] if (folder / "runs").exists() else []
     return pids
 
 
 def leave(engine: EngineProcess) -> int:
-    """Kill the engine; return the process that it leaves behind."""
+    """Kill the engine; return the process that still runs."""
     engine.create("leaves", LEAVES)
     left = int(json.loads(engine.record("leaves", engine.accepted("leaves"), wait=30)["result"]))
     engine.kill()

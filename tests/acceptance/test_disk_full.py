@@ -1,4 +1,4 @@
-"""A disk that takes no more: nothing is promised falsely, nothing that ended is forgotten, and it goes on by itself."""
+"""Full and failing disks. No unstored work is acknowledged, no result is lost, and the engine recovers by itself."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 
 from tests.acceptance.engine_process import REAL_TALLY, TALLY, EngineProcess, engine_on, make_due, rows
 
-pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 ECHO = "def handler(event, context):\n    return event\n"
-#: Waits for a file to appear, so that a test says when it ends.
+#: Returns when a file appears, which the test creates.
 HELD = """
 import os, time
 
@@ -28,7 +28,7 @@ def handler(event, context):
         time.sleep(0.02)
     return "ended"
 """
-#: The engine on a disk whose fsync fails as long as the file named by BROKEN_DISK is there.
+#: Engine whose fsync fails as long as the file named by BROKEN_DISK exists.
 BROKEN = """
 import os, sqlite3, sys
 from engine.storage.sqlite import batch
@@ -49,7 +49,7 @@ main()
 """
 TMPFS_SIZE = 64 << 20
 
-#: A fault that can be made and mended on a running engine.
+#: Causes or repairs a fault of a running engine.
 Fault = Callable[[EngineProcess], object]
 
 
@@ -65,7 +65,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # Lazily: a child that was killed a moment ago may still be leaving its working directory.
+        # Lazily, as a child that was just killed may still have its working directory here.
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
@@ -80,7 +80,7 @@ def empty(folder: Path) -> None:
 
 
 def limit_files(engine: EngineProcess) -> None:
-    """No file of the engine may grow: writes beyond fail as on a full disk."""
+    """Limit the file size of the engine, so that writes fail as on a full disk."""
     log = engine.data / "journal.db-wal"
     resource.prlimit(engine.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
 
@@ -91,7 +91,7 @@ def unlimit_files(engine: EngineProcess) -> None:
 
 @contextmanager
 def failing(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[EngineProcess, Fault, Fault]]:
-    """An engine, and how to make its disk fail and mend."""
+    """Yield an engine with the functions that make its disk fail and repair it."""
     if kind == "limit":
         with engine_on(tmp_path / "data") as engine:
             yield engine, limit_files, unlimit_files
@@ -105,7 +105,7 @@ both = pytest.mark.parametrize("kind", ["tmpfs", "limit"])
 
 
 def send_until(engine: EngineProcess, status: int, name: str = "echo") -> tuple[list[str], int]:
-    """Send until this status comes; gives the ids of what was accepted meanwhile, and the Retry-After."""
+    """Send until the reply has this status; return the ids accepted meanwhile and the Retry-After in seconds."""
     accepted: list[str] = []
     deadline = monotonic() + 60
     while monotonic() < deadline:
@@ -185,7 +185,7 @@ def test_it_stops_in_order_while_the_disk_is_full_and_nothing_is_lost(
         accepted, _ = send_until(engine, 503)
 
         assert engine.stop() == 0
-        engine.start()  # the limit was the old process's
+        engine.start()  # the limit applied to the old process only
         for request_id in accepted:
             assert engine.record("echo", request_id, wait=30)["status"] == "SUCCESS"
 
@@ -197,7 +197,7 @@ def test_below_the_watermark_new_work_is_refused_and_old_work_runs(small_disk: P
         event = {"gate": str(gate), "runs": str(runs)}
         held = engine.accepted("held", event)
         fill(small_disk, leave=16 << 20)
-        send_until(engine, 503, "held")  # the free space is looked at now and then
+        send_until(engine, 503, "held")  # the free space is checked at intervals only
         refused, ready = engine.send("held", event), engine.ask("GET", "/readyz")
         gate.touch()
 

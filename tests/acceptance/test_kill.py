@@ -1,4 +1,4 @@
-"""kill -9: what was acknowledged runs, whatever becomes of the engine."""
+"""Repeated kill -9 of the engine under load: every acknowledged invocation runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.acceptance.kill_load import Clients, deploy, runs_in
 SLOTS = 6
 SEED = 17
 UNENDED = "SELECT (SELECT count(*) FROM owed) + (SELECT count(*) FROM invocation WHERE state < 3)"
-#: Runs of one request if nothing fails but the function itself.
+#: Runs of one request without a kill; "flaky" fails once.
 EXPECTED = {"plain": 1, "slow": 1, "flaky": 2, "chain": 1, "sink": 1}
 
 
@@ -45,50 +45,50 @@ def test_what_was_acknowledged_runs_whenever_the_engine_is_killed(
     runs_file = tmp_path / "runs"
     deploy(engine, runs_file)
     promises = tmp_path / "promises"
-    clients, crash_count, random = Clients(engine, promises), Deaths(engine.data, runs_file), Random(SEED)
+    clients, crashes, random = Clients(engine, promises), Crashes(engine.data, runs_file), Random(SEED)
 
     with clients.sending(4, SEED):
         for _ in range(kills):
-            sleep(random.uniform(0.05, 0.8))  # the moment of death, not a wait for a result
+            sleep(random.uniform(0.05, 0.8))  # the random moment of the kill, not a wait for a result
             with clients.dead_engine():
-                kill_and_start(engine, random, crash_count)
+                kill_and_start(engine, random, crashes)
     drain(engine, clients)
     assert engine.stop() == 0
 
     runs = runs_in(runs_file)
-    poisoned = condemned_in(engine.data)
+    poisoned = poisoned_in(engine.data)
     alive = {i: kind for i, kind in clients.acked.items() if i not in poisoned}
     lost = [i for i, kind in alive.items() if not runs[kind, i]]
     lost += [i for i, kind in alive.items() if kind == "chain" and not runs["sink", i]]
     more = {run: count - EXPECTED[run[0]] for run, count in runs.items() if count > EXPECTED[run[0]]}
     duplicates = sum(more.values())
-    print(f"{kills} kills, {len(clients.acked)} acked, {len(lost)} lost, {duplicates} of {crash_count.in_flight} again")
+    print(f"{kills} kills, {len(clients.acked)} acked, {len(lost)} lost, {duplicates} of {crashes.in_flight} again")
     assert set(clients.acked) == {line.split()[1] for line in promises.read_text().splitlines()} != set()
     assert not lost
     assert not clients.contradictions
-    assert {run: count for run, count in more.items() if count > crash_count.met[run[0] == "sink", run[1]]} == {}
-    assert duplicates <= crash_count.in_flight
+    assert {run: count for run, count in more.items() if count > crashes.met[run[0] == "sink", run[1]]} == {}
+    assert duplicates <= crashes.in_flight
     assert rows(engine.data, "SELECT * FROM invocation WHERE state <> 3 AND NOT (code = 150500 AND deaths = 3)") == []
     assert rows(engine.data, "SELECT count(*) FROM owed") == [(0,)]
     assert sorted(rows(engine.data, TALLY)) == sorted(rows(engine.data, REAL_TALLY))
 
 
-class Deaths:
-    """What each death met: who was not ended on disk, and how many of them may have run nevertheless."""
+class Crashes:
+    """Effect of each kill: the invocations that had not ended on disk, and how many of those may have run before it."""
 
     def __init__(self, data: Path, runs: Path) -> None:
         self._data, self._runs = data, runs
-        self.met: Counter[tuple[bool, str]] = Counter()  #: whether it is a sink's, and the request that led to it
+        self.met: Counter[tuple[bool, str]] = Counter()  #: kills during it, by (is a sink, id of the original request)
         self.in_flight = 0
 
     def look(self) -> None:
-        """While the engine is dead."""
+        """Record the unended invocations after a kill, before the restart."""
         identity = Identity(node_of(self._data))
         found = rows(self._data, "SELECT key, body FROM invocation JOIN payload USING (key) WHERE state < 3")
         unended = {(bool(origin := origin_of(body)), origin or identity.request_id(key)) for key, body in found}
         ran = {(kind == "sink", request_id) for kind, request_id in runs_in(self._runs)}
         self.met.update(unended)
-        self.in_flight += len(unended & ran) + SLOTS  # instances that outlive it note their run in a moment
+        self.in_flight += len(unended & ran) + SLOTS  # instances that still run record their run a moment later
 
 
 def node_of(data: Path) -> int:
@@ -97,30 +97,30 @@ def node_of(data: Path) -> int:
 
 
 def origin_of(body: str | bytes) -> str:
-    """The request whose outcome a sink was called with; empty for any other payload."""
+    """Return the request id whose outcome a sink received; empty for any other payload."""
     return str(json.loads(body).get("request_context", {}).get("request_id", ""))
 
 
-def condemned_in(data: Path) -> set[str]:
-    """Those whom four kills met in the middle of their run, and chains whose end was: they failed, as is promised."""
+def poisoned_in(data: Path) -> set[str]:
+    """Return the requests that failed as documented after four kills during a run, and the chains of such sinks."""
     identity = Identity(node_of(data))
     found = rows(data, "SELECT key, body FROM invocation JOIN payload USING (key) WHERE state = 4 AND deaths = 3")
     return {identity.request_id(key) for key, _ in found} | {origin for _, body in found if (origin := origin_of(body))}
 
 
-def kill_and_start(engine: EngineProcess, random: Random, crash_count: Deaths) -> None:
+def kill_and_start(engine: EngineProcess, random: Random, crashes: Crashes) -> None:
     children = descendants(engine.pid)
     engine.kill(children=random.random() < 0.5)
-    crash_count.look()
+    crashes.look()
     engine.start()
-    assert not [pid for pid in children if is_alive(pid)], "an instance of the dead engine lives on"
+    assert not [pid for pid in children if is_alive(pid)], "an instance of the killed engine still runs"
 
 
 def drain(engine: EngineProcess, clients: Clients) -> None:
-    """Wait for the end of all that was promised, and of what it led to."""
+    """Wait for the end of all acknowledged invocations and of those that they started."""
     for request_id, kind in clients.acked.items():
         engine.record(kind, request_id, wait=60)
     deadline = monotonic() + 60
     while rows(engine.data, UNENDED) != [(0,)]:
         assert monotonic() < deadline, "something never ends"
-        sleep(0.1)  # what chains lead to has ids that nobody was told
+        sleep(0.1)  # invocations started by a delivery have unknown ids

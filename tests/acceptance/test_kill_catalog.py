@@ -1,7 +1,7 @@
-"""kill -9 in the middle of changes to the catalog: each is there as a whole, or not at all.
+"""Repeated kill -9 during changes of the catalog: each change is stored completely or not at all.
 
-A model knows what every change makes of the functions. After each death the engine must show the state before the
-change under way, or the one after it.
+A model computes the state after every change. After each kill the engine must show the state before or after the
+change that was being made.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = ("a", "b", "c")
 VERSIONS = ("v1", "v2", "v3")
 ALIASES = ("prod", "test")
 SOURCE = "def handler(event, context):\n    return 1\n"
-#: Rows that belong to no function any more.
+#: Rows whose function no longer exists.
 ORPHANS = """
 SELECT 'version', function_id FROM function_version WHERE function_id NOT IN (SELECT function_id FROM function)
 UNION ALL
@@ -33,11 +33,11 @@ UNION ALL
 SELECT kind, owner FROM resource WHERE owner NOT IN (SELECT 'function:' || function_id FROM function)
 """
 
-State = dict[str, dict[str, Any]]  #: by function: ``versions`` and ``aliases``
+State = dict[str, dict[str, Any]]  #: ``versions`` and ``aliases`` by function name
 
 
 class Change(NamedTuple):
-    ask: Callable[[EngineProcess], int]  #: gives the HTTP status
+    ask: Callable[[EngineProcess], int]  #: sends the change; returns the HTTP status
     apply: Callable[[State], object]
 
 
@@ -52,9 +52,9 @@ def engine(tmp_path: Path) -> Iterator[EngineProcess]:
 def test_a_change_is_there_whole_or_not_at_all_whenever_the_engine_is_killed(engine: EngineProcess, kills: int) -> None:
     random, state, done, torn = Random(SEED), State(), 0, 0
     for _ in range(kills):
-        timer = Timer(random.uniform(0.005, 0.3), engine.kill)  # the moment of death, not a wait for a result
+        timer = Timer(random.uniform(0.005, 0.3), engine.kill)  # the random moment of the kill, not a wait for a result
         timer.start()
-        before, after, count = change_until_death(engine, state, random)
+        before, after, count = change_until_killed(engine, state, random)
         timer.join()
         engine.start()
 
@@ -66,8 +66,11 @@ def test_a_change_is_there_whole_or_not_at_all_whenever_the_engine_is_killed(eng
     assert done > 0
 
 
-def change_until_death(engine: EngineProcess, state: State, random: Random) -> tuple[State, State, int]:
-    """The states before and after the change under way at the end, and how many were acknowledged."""
+def change_until_killed(engine: EngineProcess, state: State, random: Random) -> tuple[State, State, int]:
+    """Make changes until the engine is killed.
+
+    Return the states before and after the last change, and the number of acknowledged changes.
+    """
     acknowledged = 0
     while True:
         change = random.choice(CHANGES)(random)
@@ -75,7 +78,7 @@ def change_until_death(engine: EngineProcess, state: State, random: Random) -> t
         try:
             change.apply(after)
         except KeyError:
-            continue  # not possible now
+            continue  # not possible in this state
         try:
             status = change.ask(engine)
         except (OSError, http.client.HTTPException):
@@ -85,7 +88,7 @@ def change_until_death(engine: EngineProcess, state: State, random: Random) -> t
 
 
 def shown(engine: EngineProcess) -> State:
-    """All that the API shows of the functions."""
+    """Return the state of all functions as the API shows it."""
     found = engine.ask("GET", BASE).json["functions"]
     return {function["func_name"]: show_function(engine, function["func_name"]) for function in found}
 
@@ -173,7 +176,7 @@ def publish(random: Random) -> Change:
 
 
 def unpublish(random: Random) -> Change:
-    """An alias whose main version it is goes along."""
+    """Delete a version, and with it the aliases whose main version it is."""
     name, version = random.choice(NAMES), random.choice(VERSIONS)
 
     def apply(state: State) -> None:
@@ -185,7 +188,7 @@ def unpublish(random: Random) -> Change:
 
 
 def point(random: Random) -> Change:
-    """An alias that is there already changes."""
+    """Change an existing alias."""
     name, alias = random.choice(NAMES), random.choice(ALIASES)
     version, other = random.sample(VERSIONS, 2)
     body = {"version": version, "additional_version_weights": {other: random.randint(0, 100)}}
@@ -204,7 +207,7 @@ def unname(random: Random) -> Change:
 
 
 def unpublish_named(random: Random) -> Change:
-    """By the alias, which goes along; what other aliases need stays, and so does everything."""
+    """Delete a version by its alias, and both with it. A version that other aliases use is kept, with its alias."""
     name, alias = random.choice(NAMES), random.choice(ALIASES)
 
     def apply(state: State) -> None:

@@ -1,4 +1,4 @@
-"""What belongs to functions and projects outlives the engine's death, and goes with its function."""
+"""Resources of functions and projects. They survive a kill of the engine, and are deleted with their function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ask(engine: EngineProcess, method: str, path: str, body: object = None) -> A
 
 
 def fill(engine: EngineProcess) -> None:
-    """A function that has one of everything."""
+    """Create a function with one resource of every kind."""
     package = encoded(zipped(shared__py="VALUE = 1\n"))
     new = {"name": "shared", "runtime": "Python3.10", "depend_type": "zip", "depend_file": package}
     dependency = ask(engine, "POST", f"{ROOT}/dependencies/version", new)

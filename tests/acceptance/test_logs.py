@@ -1,4 +1,4 @@
-"""What functions write, as it is read afterwards and while they run."""
+"""Logs of functions, read after and during the run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 
 
 def there(engine: EngineProcess) -> dict[str, str]:
-    """Where a command finds it."""
+    """Return the environment variables by which the command line finds this engine."""
     return {"FUNCTIOND_URL": f"http://127.0.0.1:{engine.port}", "FUNCTIOND_PROJECT": PROJECT}
 
 

@@ -1,4 +1,4 @@
-"""More than the engine takes on: it says so in the API's shape, and keeps what it took."""
+"""Overload: the engine rejects requests with the API's errors and keeps all accepted work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.acceptance.engine_process import BASE, EngineProcess, Reply, engine_on, urn_of
 
 ECHO = "def handler(event, context):\n    return event\n"
-#: Runs until a file appears.
+#: Returns when a file appears.
 HELD = """
 import os, time
 
@@ -26,7 +26,7 @@ def handler(event, context):
 
 @contextmanager
 def held_engine(tmp_path: Path, **settings: str) -> Iterator[EngineProcess]:
-    """An engine whose functions ``held`` and ``other`` end when ``open_gate`` says so."""
+    """Run an engine whose functions ``held`` and ``other`` return after ``open_gate``."""
     with engine_on(
         tmp_path / "data", FUNCTIOND_EXECUTOR__SLOTS="3", FUNCTIOND_EXECUTOR__SYNC_SLOTS="1", **settings
     ) as engine:
@@ -40,16 +40,16 @@ def open_gate(tmp_path: Path) -> None:
 
 
 def call(engine: EngineProcess, name: str, event: object = None) -> Reply:
-    """Invoke synchronously."""
+    """Invoke the function synchronously."""
     return engine.ask("POST", f"{BASE}/{urn_of(name)}/invocations", event or {})
 
 
 def sync_calls(engine: EngineProcess, count: int) -> None:
-    """Wait until so many synchronous calls wait or run."""
+    """Wait until ``count`` synchronous calls wait or run."""
     deadline = monotonic() + 60
     while engine.metric("functiond_synchronous_calls") < count:
         assert monotonic() < deadline
-        sleep(0.02)  # a figure tells nobody when it changes
+        sleep(0.02)  # polled: a metric sends no event
 
 
 def assert_overloaded(reply: Reply) -> None:
@@ -141,7 +141,7 @@ def test_beyond_their_limit_synchronous_calls_are_refused_and_the_others_answere
         calls = [callers.submit(call, engine, "held") for _ in range(5)]
         sync_calls(engine, 5)
         assert_overloaded(call(engine, "held"))
-        assert engine.send("held").status == 202  # they take no place of asynchronous work
+        assert engine.send("held").status == 202  # synchronous calls take no slots of asynchronous work
         open_gate(tmp_path)
 
         assert [(one.result().status, one.result().body) for one in calls] == [(200, b"ended")] * 5

@@ -1,4 +1,4 @@
-"""What ended badly can be seen and sent again, over the API and by the command line, after a kill as well."""
+"""Redrive of failed invocations and deliveries over the API and the command line, also after a kill."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_delivery_that_was_given_up_is_seen_and_sent_again(tmp_path: Path) -> 
         request_id = engine.accepted("one", {"n": 1})
         engine.record("one", request_id, wait=30)
         while not given_up(engine)["count"]:
-            pass  # there is no function two: it is given up at once
+            pass  # the delivery is given up at once, as function two does not exist
         [item] = given_up(engine)["deliveries"]
 
         engine.kill()
@@ -72,7 +72,7 @@ def test_a_delivery_that_is_tried_again_is_seen(tmp_path: Path) -> None:
         engine.configure("one", destination_config={"on_success": target})
         engine.record("one", engine.accepted("one", {}), wait=30)
         while not (found := run(engine, "deliveries"))[0]["tries"]:
-            pass  # its first try fails
+            pass  # waits for the first failed try
 
         assert (found[0]["destination"], found[0]["tries"], bool(found[0]["next_try"])) == ("DIS", 1, True)
         assert "Stream does not exist" in found[0]["error"]
@@ -87,7 +87,7 @@ def test_all_that_waits_for_a_destination_that_fails_is_seen_and_goes_when_one_o
         target = {"destination": "DIS", "param": json.dumps({"stream_name": "late"})}
         engine.configure("one", destination_config={"on_success": target})
         sent = []
-        for tried in (1, 2, *[2] * 10):  # from the second failure on, what comes waits together
+        for tried in (1, 2, *[2] * 10):  # after the second failure the circuit breaker holds all further deliveries
             sent.append(engine.accepted("one", {}))
             engine.record("one", sent[-1], wait=30)
             while engine.metric("functiond_delivery_failures_total") < tried:
@@ -155,7 +155,7 @@ def test_all_failed_invocations_of_a_function_are_sent_again_in_steps_and_none_t
 
         first = engine.ask("POST", path, {"failed": True, "limit": 2}).json
         sent = {one["request_id"]: one["new_request_id"] for one in first["redriven"]}
-        engine.record("one", sent[c], wait=30)  # which has failed again
+        engine.record("one", sent[c], wait=30)  # the redriven one has failed again
         rest = engine.ask("POST", path, {"failed": True, "marker": first["next_marker"]}).json
         sent |= {one["request_id"]: one["new_request_id"] for one in rest["redriven"]}
         assert [engine.record("one", sent[one], wait=30)["status"] for one in (b, a)] == ["FAIL"] * 2

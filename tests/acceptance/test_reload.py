@@ -1,4 +1,4 @@
-"""SIGHUP makes an engine that serves read its credentials again."""
+"""Reload of the credentials of a serving engine by SIGHUP."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Engine(Struct):
     process: subprocess.Popen[str]
     log: IO[str]
     url: str
-    file: Path  #: of its credentials
+    file: Path  #: credentials file of the engine
 
     def hang_up(self) -> Any:
-        """What it says to SIGHUP."""
+        """Send SIGHUP and return the log line that follows."""
         self.process.send_signal(signal.SIGHUP)
         return said(self.log, "credentials")
 
@@ -39,7 +39,7 @@ class Engine(Struct):
 
 
 def said(log: IO[str], event: str) -> Any:
-    """The next line of the log that begins so."""
+    """Return the next log line whose event starts with ``event``."""
     return next(line for text in log if (line := json.loads(text))["event"].startswith(event))
 
 

@@ -1,4 +1,4 @@
-"""Learning the end: the record with payload, result and log, and the request that waits for it."""
+"""Results: the record with payload, result and log, and requests that wait for the end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_record_has_what_went_in_and_what_came_out(engine: EngineProcess) -> N
     assert "said" in record["log"]
 
 
-def test_whoever_waits_is_answered_as_soon_as_it_ends(engine: EngineProcess, tmp_path: Path) -> None:
+def test_a_waiting_request_is_answered_as_soon_as_it_ends(engine: EngineProcess, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     held(engine, "ends", gate)
     request_id = engine.accepted("ends")
@@ -56,10 +56,12 @@ def test_whoever_waits_is_answered_as_soon_as_it_ends(engine: EngineProcess, tmp
         gate.touch()
 
         assert [one.result()["result"] for one in waiting] == ["ended"] * 3
-        assert monotonic() - began < 30  # not after the 60 s that they would have waited
+        assert monotonic() - began < 30  # well before their limit of 60 s
 
 
-def test_whoever_waits_in_vain_gets_the_present_state_after_that_time(engine: EngineProcess, tmp_path: Path) -> None:
+def test_a_request_that_waits_in_vain_gets_the_present_state_after_that_time(
+    engine: EngineProcess, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     held(engine, "waits", gate)
     request_id = engine.accepted("waits")
@@ -69,7 +71,7 @@ def test_whoever_waits_in_vain_gets_the_present_state_after_that_time(engine: En
     assert engine.record("waits", request_id, wait=30)["status"] == "SUCCESS"
 
 
-def test_whoever_waits_hears_of_a_cancel(engine: EngineProcess) -> None:
+def test_a_waiting_request_is_answered_on_a_cancel(engine: EngineProcess) -> None:
     request_id = engine.accepted("echo", X_Functiond_Delay="600")
     with ThreadPoolExecutor(1) as waiters:
         waiting = waiters.submit(engine.record, "echo", request_id, 60)

@@ -1,4 +1,4 @@
-"""What follows a failure: retries, discarding, cancelling, and where the outcome goes."""
+"""Retries, discarding, cancelling, and destinations of outcomes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from tests.acceptance.engine_process import BASE, REAL_TALLY, TALLY, EngineProcess, engine_on, make_due, rows, urn_of
 
-#: Notes the event in a file, one line each.
+#: Appends the event to a file, one line each.
 SINK = """
 import json
 
@@ -41,18 +41,18 @@ def to(name: str) -> dict[str, str]:
 
 
 def sink(engine: EngineProcess, tmp_path: Path) -> Path:
-    """A function that notes what it gets; gives the file."""
+    """Create a function that records its events; return the file."""
     file = tmp_path / "sink"
     engine.create("sink", SINK, user_data=json.dumps({"sink": str(file)}))
     return file
 
 
 def noted(file: Path, count: int = 1) -> list[Any]:
-    """Wait until so many events were noted."""
+    """Wait until ``count`` events have been recorded and return them."""
     deadline = monotonic() + 60
     while not file.exists() or len(file.read_text().splitlines()) < count:
         assert monotonic() < deadline, "nothing arrived"
-        sleep(0.02)  # what a destination starts has an id that nobody was told
+        sleep(0.02)  # invocations started by a destination have unknown ids
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
@@ -74,7 +74,7 @@ def test_a_function_error_uses_up_the_retries_each_later_than_the_one_before(eng
     begun = [datetime.fromisoformat(attempt["start_time"]).timestamp() for attempt in end["attempts"]]
     waits = [later - earlier for earlier, later in pairwise(begun)]
     assert (end["status"], end["attempt"], len(begun)) == ("FAIL", 4, 4)
-    # 0.05 s, twice as long each time, a fifth of it random: what the engine itself takes only adds.
+    # 0.05 s, doubled each time, a fifth of it random; the engine's own time only adds to it.
     assert all(wait >= shortest for wait, shortest in zip(waits, (0.039, 0.079, 0.159), strict=True))
 
 
@@ -141,7 +141,7 @@ def test_what_an_engine_did_not_come_to_discard_the_next_one_does(tmp_path: Path
         engine.create("echo", ECHO)
         engine.accepted("sleep")
         waiting = [engine.accepted("echo", X_Functiond_Delay=str(3600 * (n % 2))) for n in range(100)]
-        # Deleted by hand, as a kill right after the deletion leaves it.
+        # Deleted by hand: the state after a kill right after the deletion.
         engine.kill()
         with closing(sqlite3.connect(engine.data / "journal.db")) as database, database:
             for table in ("function", "function_version"):
@@ -170,7 +170,7 @@ def delete(engine: EngineProcess, name: str) -> None:
 
 
 def ended(engine: EngineProcess, count: int) -> None:
-    """Wait until so many invocations have ended, of functions that can be asked no more."""
+    """Wait until ``count`` invocations have ended; reads the journal, as their functions are deleted."""
     deadline = monotonic() + 60
     while rows(engine.data, "SELECT count(*) FROM invocation WHERE state >= 3") != [(count,)]:
         assert monotonic() < deadline
@@ -286,7 +286,7 @@ def test_a_cancelled_one_fails_with_4208_and_owes_nothing(tmp_path: Path, when: 
         end = engine.record(name, request_id, wait=30)
         assert (end["status"], end["error_code"]) == ("FAIL", 4208)
         assert rows(engine.data, "SELECT count(*) FROM owed") == [(0,)]
-        assert engine.cancel(name, request_id).status == 200  # again, as a caller without an answer does
+        assert engine.cancel(name, request_id).status == 200  # repeated, as by a caller that got no answer
 
 
 def until(engine: EngineProcess, name: str, request_id: str, status: str, tried: bool) -> None:

@@ -1,4 +1,4 @@
-"""An engine that keeps its functions in sandboxes, as it does by default where bubblewrap works."""
+"""Engine that runs functions in sandboxes, the default where bubblewrap works."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def engine(tmp_path: Path) -> Iterator[EngineProcess]:
     if shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
     with engine_on(tmp_path / "data", FUNCTIOND_EXECUTOR__ISOLATION="auto") as engine:
-        engine.create("walled", SOURCE)
+        engine.create("sandboxed", SOURCE)
         yield engine
 
 
-def test_whoever_watches_is_told_what_walls_there_are(engine: EngineProcess) -> None:
+def test_the_isolation_is_reported_by_readiness_and_metrics(engine: EngineProcess) -> None:
     ready = engine.ask("GET", "/readyz").json
 
     assert ready["isolation"].startswith("bubblewrap, ")
@@ -41,26 +41,26 @@ def test_whoever_watches_is_told_what_walls_there_are(engine: EngineProcess) -> 
 
 
 def test_a_function_runs_inside(engine: EngineProcess) -> None:
-    reply = engine.ask("POST", f"{BASE}/{urn_of('walled')}/invocations", {})
+    reply = engine.ask("POST", f"{BASE}/{urn_of('sandboxed')}/invocations", {})
 
     assert reply.status == 200
     assert reply.json == {"user": 1003, "tmp": [], "code": ["index.py"]}
 
 
 def test_after_kill_9_nothing_of_the_engine_runs(engine: EngineProcess) -> None:
-    engine.accepted("walled", {"sleep": True})
-    engine.ask("POST", f"{BASE}/{urn_of('walled')}/invocations", {})
+    engine.accepted("sandboxed", {"sleep": True})
+    engine.ask("POST", f"{BASE}/{urn_of('sandboxed')}/invocations", {})
     left = descendants(engine.pid)
     held = [os.pidfd_open(pid) for pid in left]
     engine.kill()
 
     assert len(left) > 4
     for pid, fd in zip(left, held, strict=True):
-        gone(fd)
+        wait_for_exit(fd)
         assert not is_alive(pid)
 
 
-def gone(pidfd: int) -> None:
-    """Return when that process has ended."""
+def wait_for_exit(pidfd: int) -> None:
+    """Wait until the process has exited, then close its descriptor."""
     select.select([pidfd], [], [])
     os.close(pidfd)

@@ -1,6 +1,6 @@
-"""Requests made up from the OpenAPI document, sound and unsound ones, against an engine that is a process.
+"""Requests generated from the OpenAPI document, valid and invalid, sent to an engine process.
 
-Whatever is sent, the engine answers in the shape that the document promises, and never breaks.
+The engine must answer every request in the documented shape and never with a server error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.acceptance.engine_process import PROJECT, engine_on
 from tests.support.http_app import SOURCE, encoded
 
 PROMISES = [checks.not_a_server_error, checks.response_schema_conformance, checks.content_type_conformance]
-#: So few that reserving cannot fill the machine.
+#: MB; little enough that reserved instances cannot fill the machine
 SMALL = {"FUNCTIOND_EXECUTOR__MEMORY": "512"}
 BOUNDS = settings(
     max_examples=10,
@@ -30,7 +30,7 @@ BOUNDS = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-#: Health and figures have no parameters to make up.
+#: Operations with parameters; health and metrics have none.
 NAMES = [one.name for one in OPERATIONS if one.path.startswith("/v2/")]
 TOKEN = "a-token-of-this-project"
 HELLO = {
@@ -53,7 +53,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an engine that wants credentials, and lets anyone try as often as they like."""
+    """Yield the address of an engine that requires credentials and does not limit failed logins."""
     folder = tmp_path_factory.mktemp("guarded")
     file = folder / "credentials.toml"
     file.touch(0o600)
@@ -141,12 +141,12 @@ def operation_ids(document: Any) -> list[str]:
 
 
 def promises_of(name: str) -> list[Any]:
-    """What a function returns is its own affair, and may be nothing at all."""
+    """Return the checks of an operation. A function's result may be anything, so its shape is not checked."""
     return PROMISES[:1] if name == "InvokeFunction" else PROMISES
 
 
 def create_hello(port: int) -> None:
-    """If it is not there."""
+    """Create the function ``hello`` unless it exists."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         headers = {"Content-Type": "application/json"}

@@ -1,4 +1,4 @@
-"""The vendor's Python SDK, unmodified, against an engine that is a process of its own."""
+"""Vendor's Python SDK, unmodified, with an engine process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from msgspec import Struct
 from tests.support.http_app import zipped
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkcore.auth.credentials import BasicCredentials
     from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
     from huaweicloudsdkfunctiongraph import v2 as fg
@@ -55,9 +55,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 @contextmanager
 def platform_on(folder: Path, **settings: str) -> Iterator[Platform]:
-    """A running engine and a client of it. Settings are environment variables."""
+    """Run an engine and yield it with a client. Settings are environment variables."""
     with pytest.MonkeyPatch.context() as patch, engine_process(folder / "data", **settings) as port:
-        patch.setenv("HOME", str(folder))  # the SDK leaves a file there
+        patch.setenv("HOME", str(folder))  # the SDK writes a file to it
         credentials = BasicCredentials("LOCALAK", "LOCALSK", PROJECT)
         builder = fg.FunctionGraphClient.new_builder().with_credentials(credentials)
         client = builder.with_endpoint(f"http://127.0.0.1:{port}").build()
@@ -69,7 +69,7 @@ def platform_on(folder: Path, **settings: str) -> Iterator[Platform]:
 
 @contextmanager
 def engine_process(data: Path, **settings: str) -> Iterator[int]:
-    """A running engine, whose functions are processes of the host; gives its port."""
+    """Run an engine without sandboxes; yield its port."""
     command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--data-dir", str(data)]
     settings = {"FUNCTIOND_EXECUTOR__ISOLATION": "process", **settings}
     environment = {**os.environ, **settings, "FUNCTIOND_LOG__FORMAT": "json"}
@@ -77,7 +77,7 @@ def engine_process(data: Path, **settings: str) -> Iterator[int]:
         assert process.stderr is not None
         try:
             port = read_port(process.stderr)
-            # Its log must go somewhere, or a full pipe would hold it up.
+            # The log is read all the time, or a full pipe would block the engine.
             with ThreadPoolExecutor(1) as drain:
                 drain.submit(process.stderr.read)
                 try:
@@ -89,7 +89,7 @@ def engine_process(data: Path, **settings: str) -> Iterator[int]:
 
 
 def read_port(lines: Iterable[str]) -> int:
-    """The port, once the engine says that it serves."""
+    """Wait until the engine serves and return its port."""
     said = []
     for line in lines:
         said.append(line)
@@ -127,7 +127,7 @@ def invoke(platform: Platform, name: str, event: object = None) -> str:
 
 
 def ended(platform: Platform, name: str, request_id: str) -> Any:
-    """The whole record, once the invocation is over; asked with raw colons, as curl and Terraform do."""
+    """Wait for the end and return the complete record. The URN has raw colons, as sent by curl and Terraform."""
     path = f"/v2/{PROJECT}/fgs/functions/{urn_of(name)}/async-invocations/{request_id}?wait=60"
     connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=90)
     try:

@@ -1,4 +1,4 @@
-"""The vendor's SDK, unmodified, and raw requests against an engine that wants credentials."""
+"""Vendor's SDK, unmodified, and raw requests to an engine that requires credentials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.engine_process import functiond
 from tests.support.http_app import PROJECT, urn_of
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkcore.auth.credentials import BasicCredentials
     from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
     from huaweicloudsdkfunctiongraph import v2 as fg
@@ -75,7 +75,7 @@ pytestmark = [
 
 class Platform(Struct):
     engine: EngineProcess
-    client: Callable[..., Any]  #: a client of the SDK, for these credentials
+    client: Callable[..., Any]  #: returns an SDK client with these credentials
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         engine_on(folder / "data", **settings) as engine,
         ExitStack() as stack,
     ):
-        patch.setenv("HOME", str(folder))  # the SDK leaves a file there
+        patch.setenv("HOME", str(folder))  # the SDK writes a file to it
 
         def client(access: str = "AK1", secret: str = SECRET, project: str = PROJECT, token: str | None = None) -> Any:
             credentials = BasicCredentials(access, secret, project)
@@ -254,7 +254,7 @@ def test_a_raw_request_that_was_tampered_with_is_refused(
 
 
 def signed(engine: EngineProcess, method: str, target: str, body: bytes = b"", **more: str) -> dict[str, str]:
-    """As curl would send it, with raw colons in the path."""
+    """Send a signed request with raw colons in the path, as curl does."""
     given = {name.replace("_", "-"): value for name, value in more.items()}
     headers = {"Host": f"127.0.0.1:{engine.port}", "Content-Type": "application/json", **given}
     return headers | sign(method, target, headers, body, access="AK1", secret=SECRET, moment=time.time())
@@ -317,7 +317,7 @@ def test_secrets_reach_neither_the_log_nor_a_child(platform: Platform) -> None:
     assert "RUNTIME_PROJECT_ID" in seen
     assert '"not authenticated"' in logged
     assert not [secret for secret in secrets if secret in seen + logged]
-    assert "credentials" not in seen  # not even where they are kept
+    assert "credentials" not in seen  # not even the path of the credentials file
 
 
 def test_who_fails_too_often_must_wait(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Functions that bring their own ``bootstrap``, deployed and called through the vendor's SDK."""
+"""Functions with their own ``bootstrap``, deployed and called through the vendor's SDK."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import pytest
 from tests.acceptance.test_sdk import Platform, create, encoded, ended, invoke, platform, urn_of
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-__all__ = ["platform"]  # a fixture
+__all__ = ["platform"]  # fixture
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -29,7 +29,7 @@ pytestmark = [
 
 PYTHON = shlex.quote(sys.executable)
 
-#: A loop as the documentation has it.
+#: Request loop as in FunctionGraph's documentation of custom runtimes.
 SHELL = """#!/bin/sh
 while true
 do
@@ -70,7 +70,7 @@ http.createServer((request, response) => {
 
 
 def deploy(platform: Platform, name: str, runtime: str, files: dict[str, str], **fields: str) -> None:
-    """``bootstrap`` is packed as an executable file."""
+    """Deploy a function whose ``bootstrap`` is packed as an executable file."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, text in files.items():

@@ -1,4 +1,4 @@
-"""The vendor's SDK for DIS, unmodified, against the streams of an engine that is a process of its own."""
+"""Vendor's SDK for DIS, unmodified, with the streams of an engine process."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, r
 from tests.acceptance.two_keys import SECRET, Guarded, guarded
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
     from huaweicloudsdkdis import v2 as dis
 
-#: Writes each record that it is called for to a file.
+#: Writes each received record to a file.
 NOTE = """
 import base64, json
 def handler(event, context):
@@ -39,7 +39,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """Each test has streams of its own."""
+    """Run one engine for all tests; each test uses its own streams."""
     with guarded(tmp_path_factory.mktemp("dis"), dis.DisClient) as made:
         yield made
 
@@ -57,7 +57,7 @@ def put(client: Any, *texts: str, name: str) -> Any:
 
 
 def texts(client: Any, name: str, part: str = "shardId-0000000000", **cursor: str) -> list[str]:
-    """All from there on, read a little at a time."""
+    """Return the data of all records from the cursor on, read in pages of 1024 bytes."""
     asked = dis.ShowCursorRequest(stream_name=name, partition_id=part, **(cursor or {"cursor_type": "TRIM_HORIZON"}))
     place, found = client.show_cursor(asked).partition_cursor, list[str]()
     while True:
@@ -170,7 +170,7 @@ def test_records_call_a_function_elsewhere_and_outcomes_come_back_as_records(ser
 
 
 def carried(outcomes: list[Any]) -> int:
-    """How many records they are of."""
+    """Count the records that the outcomes' requests carried."""
     return sum(len(json.loads(outcome["request_payload"])["Message"]["records"]) for outcome in outcomes)
 
 
@@ -195,7 +195,7 @@ def test_no_record_is_missed_or_taken_twice_when_the_engine_is_killed(tmp_path: 
 
 
 def numbers(engine: EngineProcess) -> Iterator[int]:
-    """What was accepted so far."""
+    """Yield the numbers of all records accepted so far."""
     for [payload] in rows(engine.data, "SELECT body FROM payload"):
         for record in json.loads(payload)["Message"]["records"]:
             yield int(base64.b64decode(record["data"]))

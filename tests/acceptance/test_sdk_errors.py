@@ -1,6 +1,6 @@
-"""Every operation of the vendor's SDK and the errors that are documented for it (spec functiongraph_api, 8 and A).
+"""Errors of every operation of the vendor's SDK (FunctionGraph API: error codes).
 
-What all operations have in common is asked of each of them; what one refuses for its own reasons stands in a table.
+Errors common to all operations are tested on each of them; errors of single operations are listed in a table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.acceptance.engine_process import engine_on
 from tests.support.http_app import PROJECT, SOURCE, encoded, urn_of, zipped
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkcore.auth.credentials import BasicCredentials
     from huaweicloudsdkcore.exceptions.exceptions import ServiceResponseException
     from huaweicloudsdkfunctiongraph import v2 as fg
@@ -28,7 +28,7 @@ with warnings.catch_warnings():
 SECRET = "sixteen-characters-or-more"
 OTHER = "0" * 32
 KEY = '[[keys]]\naccess = "{0}"\nsecret = "{1}"\nproject = "{2}"\n'
-#: Parts of paths and queries that an operation cannot do without, beside the function.
+#: Required path and query parameters besides the function.
 PARTS = {
     "alias_name": "live",
     "depend_id": "none",
@@ -44,7 +44,7 @@ PARTS = {
     "workflow_urn": "none",
 }
 ACTIONS = {"ShowFuncSnapshotState": "state", "UpdateFuncSnapshot": "disable", "ShowResInstanceInfo": "filter"}
-#: Bodies that say nothing wrong by themselves.
+#: Valid bodies by operation.
 FUNCTION = {
     "func_name": "absent",
     "package": "default",
@@ -82,7 +82,7 @@ BODIES: dict[str, object] = {
 }
 NAMES = [one.name for one in OPERATIONS if not one.own]
 OF_FUNCTIONS = [one.name for one in OPERATIONS if not one.own and "{function_urn}" in one.path]
-#: What calls a function takes any body; what changes an alias looks for the alias first.
+#: Invocations accept any body; a change of an alias first looks up the alias.
 ANY_BODY = ("InvokeFunction", "AsyncInvokeFunction", "UpdateVersionAlias")
 WITH_BODY = [one.name for one in OPERATIONS if not one.own and one.body is not None and one.name not in ANY_BODY]
 
@@ -94,8 +94,8 @@ pytestmark = [
 
 class Platform(Struct):
     client: Any
-    stranger: Any  #: its secret is wrong
-    neighbour: Any  #: its key is another project's
+    stranger: Any  #: client with a wrong secret
+    neighbour: Any  #: client with another project's key
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         engine_on(folder / "data", **settings) as engine,
         ExitStack() as stack,
     ):
-        patch.setenv("HOME", str(folder))  # the SDK leaves a file there
+        patch.setenv("HOME", str(folder))  # the SDK writes a file to it
 
         def client(access: str, secret: str) -> Any:
             builder = fg.FunctionGraphClient.new_builder().with_credentials(BasicCredentials(access, secret, PROJECT))
@@ -126,7 +126,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 def ask(client: Any, name: str, **changes: object) -> Any:
-    """One operation of the SDK by its name, with whatever it needs."""
+    """Call an operation of the SDK by name with all its required parameters."""
     kind = getattr(fg, f"{name}Request")
     given = {**PARTS, "action": ACTIONS.get(name), "body": BODIES.get(name), **changes}
     given.setdefault("function_urn", urn_of("absent"))
@@ -185,7 +185,7 @@ def test_a_body_of_another_kind_is_told(platform: Platform, name: str) -> None:
 
 
 def body(operation: str, /, **changes: object) -> dict[str, object]:
-    """A good body with something changed."""
+    """Return a valid body with the given changes."""
     given = BODIES[operation]
     assert isinstance(given, dict)
     return {"body": {**given, **changes}}
@@ -196,7 +196,7 @@ def variables(count: int, size: int = 0) -> str:
 
 
 CREATE, CONFIGURE = "CreateFunction", "UpdateFunctionConfig"
-#: Operation, what is changed of a good request, status and code.
+#: operation, changes of a valid request, expected status and error code
 OWN: list[tuple[str, dict[str, Any], int, str]] = [
     (CREATE, body(CREATE, func_name="1st"), 400, "FSS.1002"),
     (CREATE, body(CREATE, handler="none"), 400, "FSS.1003"),

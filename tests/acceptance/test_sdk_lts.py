@@ -1,4 +1,4 @@
-"""The vendor's SDK for LTS, unmodified, and what real functions write, at an engine that is a process of its own."""
+"""Vendor's SDK for LTS, unmodified, and logs of functions, with an engine process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.acceptance.two_keys import OTHERS_TOKEN, Guarded, guarded
 from tests.support.logs import messages
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
     from huaweicloudsdklts import v2 as lts
 
-#: Says what it is told to, or tells what it has heard others say.
+#: Prints the number of its event, or returns the lines of an LTS event.
 SPEAKER = """
 import base64, json
 def handler(event, context):
@@ -57,7 +57,7 @@ def listen(service: Guarded, name: str, group: str, stream: str) -> None:
 
 
 def heard(service: Guarded, name: str) -> list[str]:
-    """What a function was told and has come to an end with, the oldest first."""
+    """Return the LTS events with which a function has run to its end, oldest first."""
     path = f"fgs/functions/{urn_of(name)}/async-invocations"
     found = ask(service, "GET", f"{path}?status=SUCCESS").json["invocations"]
     whole = [ask(service, "GET", f"{path}/{one['request_id']}").json for one in reversed(found)]
@@ -65,7 +65,7 @@ def heard(service: Guarded, name: str) -> list[str]:
 
 
 def create(client: Any, group: str, stream: str) -> tuple[str, str]:
-    """Gives both ids."""
+    """Create a log group with a stream; return both ids."""
     body = lts.CreateLogGroupParams(log_group_name=group, ttl_in_days=3)
     group_id = client.create_log_group(lts.CreateLogGroupRequest(body=body)).log_group_id
     params = lts.CreateLogStreamParams(log_stream_name=stream)

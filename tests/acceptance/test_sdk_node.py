@@ -1,4 +1,4 @@
-"""A Node.js function with a package of its own, deployed and called through the vendor's SDK."""
+"""Node.js function with an npm package, deployed and called through the vendor's SDK."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.acceptance.test_sdk import (
 from tests.support.http_app import zipped
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-__all__ = ["platform"]  # a fixture
+__all__ = ["platform"]  # fixture
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -1,4 +1,4 @@
-"""The vendor's SDK, and code that lies in an object store: a real one that speaks S3, or a folder."""
+"""Vendor's SDK with function code in an object store: an S3 server or a folder."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tests.support.http_app import zipped
 from tests.support.s3_server import S3Server, free_s3_ports, s3_server
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException, ServerResponseException
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-__all__ = ["platform"]  # a fixture: an engine without a store
+__all__ = ["platform"]  # fixture: an engine without a store
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,7 +43,7 @@ pytestmark = [
 
 
 def saying(word: str) -> bytes:
-    """A package whose function answers with a word."""
+    """Return a package whose function returns ``word``."""
     return zipped(index__py=f"def handler(event, context):\n    return {word!r}\n")
 
 
@@ -197,7 +197,7 @@ def test_a_store_that_is_down_refuses_until_it_is_there(tmp_path: Path) -> None:
 
 
 def code_used(platform: Platform) -> tuple[int, int]:
-    """Of the quota: used and allowed, in MB."""
+    """Return the used and allowed code size of the quota, in MB."""
     quotas = platform.client.list_quotas(fg.ListQuotasRequest()).quotas.resources
     (code,) = [one for one in quotas if one.type == "fgs_func_code_size"]
     return code.used, code.quota
@@ -224,7 +224,7 @@ def test_a_project_has_room_for_so_much_code(tmp_path: Path) -> None:
             create_linked(running, "third", link("c.zip"))
         with refused(403, "FSS.1042"):
             add_dependency(running, "other", kept["c"])
-        with refused(403, "FSS.1042"):  # the old code stays, since another function runs it
+        with refused(403, "FSS.1042"):  # the old code stays stored, as another function uses it
             update_code(running, "first", code_type="obs", code_url=link("c.zip"))
         used = code_used(running)
         delete_dependency(running, layer)

@@ -1,4 +1,4 @@
-"""Export and import through the vendor's SDK."""
+"""Export and import of functions through the vendor's SDK."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.acceptance.test_sdk import Platform, create, encoded, ended, invoke, 
 from tests.support.http_app import zipped
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-__all__ = ["platform"]  # a fixture
+__all__ = ["platform"]  # fixture
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -12,17 +12,17 @@ from tests.acceptance.test_sdk import Platform, create, encoded, ended, invoke, 
 from tests.support.http_app import zipped
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-__all__ = ["platform"]  # a fixture
+__all__ = ["platform"]  # fixture
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
 ]
 
-#: Each invocation ends once three are in the same instance.
+#: An invocation returns when three run in the same instance.
 MEETING = """
 import asyncio
 

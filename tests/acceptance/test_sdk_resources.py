@@ -1,4 +1,4 @@
-"""The vendor's SDK and the small resources of functions and projects, against an engine that is a process."""
+"""Vendor's SDK with resources of functions and projects, on an engine process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.acceptance.test_sdk import ECHO, PROJECT, Platform, create, encoded, 
 from tests.support.http_app import zipped
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-__all__ = ["platform"]  # a fixture
+__all__ = ["platform"]  # fixture
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -169,7 +169,7 @@ def test_a_dependency_serves_functions_of_its_own_runtime_only(platform: Platfor
 
     with refused(400, "FSS.1024"):
         create(platform, "unfit", depend_version_list=[fitting.id, older.id])
-    with refused(400, "FSS.1024"):  # what is attached already would no longer fit
+    with refused(400, "FSS.1024"):  # the attached dependency would no longer fit
         body = fg.UpdateFunctionConfigRequestBody(**newer)
         platform.client.update_function_config(fg.UpdateFunctionConfigRequest(function_urn=urn_of("fit"), body=body))
 

@@ -1,4 +1,4 @@
-"""The vendor's SDK for SMN, unmodified, against the topics of an engine that is a process of its own."""
+"""Vendor's SDK for SMN, unmodified, with the topics of an engine process."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.acceptance.engine_process import PROJECT, REGION, EngineProcess, engi
 from tests.acceptance.two_keys import SECRET, key_file, sdk_client
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
     from huaweicloudsdksmn import v2 as smn
 
-#: Writes each message that it is called with to a file, once there is a gate.
+#: Waits for a gate file, then appends each received message to a file.
 NOTE = """
 import os, time
 def handler(event, context):
@@ -49,7 +49,7 @@ class Service(Struct):
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setenv("HOME", str(tmp_path))  # the SDK leaves a file there
+    monkeypatch.setenv("HOME", str(tmp_path))  # the SDK writes a file to it
     with engine_on(tmp_path / "data") as engine, ExitStack() as stack:
         yield Service(engine=engine, stack=stack, folder=tmp_path)
 
@@ -73,7 +73,7 @@ def subscribe(engine: EngineProcess, function: str, urn: str) -> Any:
 
 
 def lines(path: Path, least: int) -> list[str]:
-    """What functions have noted, once it is so much."""
+    """Wait until functions have recorded at least ``least`` lines; return them."""
     deadline = time.monotonic() + 60
     while len(seen := path.read_text().split("\n")[:-1] if path.exists() else []) < least:
         assert time.monotonic() < deadline, seen
@@ -88,7 +88,9 @@ def test_what_the_sdk_published_runs_once_after_the_engine_was_killed(service: S
     told = subscribe(service.engine, "note", urn)
     client = service.client()
     published = [publish(client, urn, f"message {number}") for number in range(20)]
-    service.engine.kill(children=True)  # nothing has run: the first waits at the gate, and the others for it
+    service.engine.kill(
+        children=True
+    )  # nothing has run yet: the first invocation waits for the gate, the others for its end
     gate.touch()
     service.engine.start()
     noted = lines(path, 20)

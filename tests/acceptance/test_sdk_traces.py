@@ -1,4 +1,4 @@
-"""The vendor's SDK and what its own operations, and lines of functions, call."""
+"""Vendor's SDK with functions that are triggered by its operations (CTS) and by log lines (LTS)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.acceptance.test_sdk import PROJECT, Platform, create, ended, platform
 from tests.acceptance.triggering import add
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-__all__ = ["platform"]  # a fixture
+__all__ = ["platform"]  # fixture
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -33,7 +33,7 @@ def handler(event, context):
 
 
 def runs(platform: Platform, name: str, trigger: Any) -> None:
-    """Return once the source of a trigger takes events."""
+    """Wait until the source of a trigger runs."""
     path = f"/v2/{PROJECT}/fgs/triggers/{urn_of(name)}/{trigger.trigger_type_code}/{trigger.trigger_id}/state"
     deadline = time.monotonic() + 60
     while True:
@@ -45,7 +45,7 @@ def runs(platform: Platform, name: str, trigger: Any) -> None:
 
 
 def first_record(platform: Platform, name: str) -> Any:
-    """Of the first invocation, once it has ended."""
+    """Wait for the end of the function's first invocation and return its record."""
     request = fg.ListAsyncInvocationsRequest(function_urn=urn_of(name))
     deadline = time.monotonic() + 60
     while not (found := platform.client.list_async_invocations(request).invocations):

@@ -1,4 +1,4 @@
-"""What the engine refuses of triggers, with the codes that the vendor documents, as its SDK sees them."""
+"""Rejected requests for triggers, with the documented error codes, seen through the vendor's SDK."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.acceptance.test_sdk import Platform, create, platform, refused, urn_o
 from tests.acceptance.triggering import GOOD, add, delete, function, listed, show, update
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkfunctiongraph import v2 as fg
 
 __all__ = ["function", "platform"]  # fixtures

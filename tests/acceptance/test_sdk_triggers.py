@@ -1,4 +1,4 @@
-"""The vendor's SDK and triggers as stored things, against an engine that is a process."""
+"""Vendor's SDK with triggers as stored resources, on an engine process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.acceptance.test_sdk import Platform, create, platform, refused, urn_o
 from tests.acceptance.triggering import GOOD, add, alias, batch_delete, delete, function, listed, publish, show, update
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkfunctiongraph import v2 as fg
 
 __all__ = ["function", "platform"]  # fixtures

@@ -1,4 +1,4 @@
-"""The vendor's SDK with versions and aliases, against an engine that is a process."""
+"""Vendor's SDK with versions and aliases, on an engine process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import pytest
 from tests.acceptance.test_sdk import PROJECT, Platform, create, encoded, ended, platform, refused, urn_of
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-__all__ = ["platform"]  # a fixture
+__all__ = ["platform"]  # fixture
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -30,7 +30,7 @@ pytestmark = [
 
 
 def telling(word: str) -> str:
-    """A function that answers with a word, its version and the alias that led to it."""
+    """Return the source of a function that returns ``word``, its version and the alias it was called by."""
     return f"def handler(event, context):\n    return [{word!r}, context.getVersion(), context.getAlias()]\n"
 
 
@@ -48,7 +48,7 @@ def publish(platform: Platform, name: str, version: str | None = None, **fields:
 
 
 def create_with_versions(platform: Platform, name: str, count: int = 2, **fields: object) -> None:
-    """Versions v1, v2 … that each tell their name; ``latest`` tells ``new``."""
+    """Create a function with versions v1, v2 … that return their name; ``latest`` returns ``new``."""
     create(platform, name, telling("v1"), **fields)
     for number in range(1, count + 1):
         recode(platform, name, telling(f"v{number}"))
@@ -77,7 +77,7 @@ def delete(platform: Platform, name: str, qualifier: str) -> Any:
 
 
 def call(platform: Platform, name: str, qualifier: str, **headers: str) -> Any:
-    """What a synchronous call returns, which may carry headers of the caller's own."""
+    """Invoke synchronously, with extra headers, and return the result."""
     invoker = platform.client.invoke_function_invoker(
         fg.InvokeFunctionRequest(function_urn=urn_of(name, qualifier), body={})
     )
@@ -97,7 +97,7 @@ def accept(platform: Platform, name: str, qualifier: str, **headers: str) -> str
 
 
 def ask(platform: Platform, method: str, path: str, body: object = None) -> tuple[int, dict[str, str], Any]:
-    """Without the SDK, with raw colons in the path."""
+    """Send a request without the SDK, with raw colons in the path."""
     with closing(http.client.HTTPConnection("127.0.0.1", platform.port, timeout=90)) as connection:
         content = None if body is None else json.dumps(body).encode()
         connection.request(method, f"/v2/{PROJECT}/fgs{path}", content, {"Content-Type": "application/json"})
@@ -357,7 +357,7 @@ def test_weights_send_a_part_of_the_requests_elsewhere(platform: Platform) -> No
     told = Counter(call(platform, "weighed", ":!split")[0] for _ in range(60))
 
     assert set(told) == {"v1", "v2"}
-    assert min(told.values()) > 5  # the odds against are a million to one
+    assert min(told.values()) > 5  # fails by chance once in a million runs
     assert {call(platform, "weighed", ":!all")[0] for _ in range(5)} == {"v1"}
 
 
@@ -416,7 +416,7 @@ def test_an_alias_can_be_a_destination(platform: Platform) -> None:
 
 
 def arrived(platform: Platform, name: str) -> str:
-    """The request id of the first invocation that somebody else causes."""
+    """Wait for the function's first invocation and return its request id."""
     for _ in range(600):
         request = fg.ListAsyncInvocationsRequest(function_urn=urn_of(name, ""))
         found = platform.client.list_async_invocations(request).invocations

@@ -1,6 +1,6 @@
-"""One walk through every operation of the vendor's SDK: each is answered with the status that is documented for it.
+"""Calls of every operation of the vendor's SDK. Each must return its documented status.
 
-What the replies hold is for the tests of each family to say.
+The contents of replies are checked by the tests of each family of operations.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tests.acceptance.test_sdk_errors import BODIES, FUNCTION, TIMER, Platform, 
 from tests.support.http_app import encoded, urn_of, zipped
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkfunctiongraph import v2 as fg
 
-__all__ = ["platform"]  # a fixture
+__all__ = ["platform"]  # fixture
 
 WHOLE, LATEST = urn_of("whole", ""), urn_of("whole")
-#: There are no workflows here.
+#: Operations on workflows, which the engine does not have.
 NEVER = {"ShowWorkFlowMetric"}
 
 Do = Callable[..., Any]
@@ -54,7 +54,7 @@ def test_every_operation_is_answered_with_its_documented_status(platform: Platfo
 
 
 def delayed(platform: Platform) -> str:
-    """The id of an invocation that waits for a while."""
+    """Submit a delayed invocation and return its id."""
     request = fg.AsyncInvokeFunctionRequest(function_urn=LATEST, body={})
     invoker = platform.client.async_invoke_function_invoker(request).add_header("X-Functiond-Delay", "3600")
     request_id: str = invoker.invoke().request_id

@@ -1,4 +1,4 @@
-"""The end of an engine: in order, by force, and by the hand of what it runs."""
+"""Shutdown of an engine: graceful, by kill -9, and killed by its own function."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 
 from tests.acceptance.engine_process import EngineProcess, descendants, engine_on, is_alive, rows
 
-pytestmark = pytest.mark.slow  # on one Python only: nothing here depends on which
+pytestmark = pytest.mark.slow  # run on one Python version only; none differs here
 
 ECHO = "def handler(event, context):\n    return event\n"
-#: Says that it runs, and ends when a file appears.
+#: Writes its request id, and returns when a file appears.
 HELD = """
 import os, time
 
@@ -36,7 +36,7 @@ def handler(event, context):
         file.write(context.getRequestID() + "\\n")
     time.sleep(600)
 """
-#: Kills the engine, which is one of its parents.
+#: Kills the engine, one of its ancestors.
 KILLER = """
 import os, signal, time
 
@@ -56,7 +56,7 @@ def engine(tmp_path: Path) -> Iterator[EngineProcess]:
 
 
 def hold(engine: EngineProcess, tmp_path: Path) -> str:
-    """A run that has begun and ends when ``tmp_path``/gate is there; gives its request id."""
+    """Start a run that ends when ``tmp_path``/gate exists; return its request id."""
     event = {"gate": str(tmp_path / "gate"), "runs": str(tmp_path / "runs")}
     request_id = engine.accepted("held", event)
     begun(tmp_path, 1)
@@ -64,17 +64,17 @@ def hold(engine: EngineProcess, tmp_path: Path) -> str:
 
 
 def begun(tmp_path: Path, count: int) -> list[str]:
-    """Wait until so many runs have begun; gives their request ids."""
+    """Wait until ``count`` runs have started; return their request ids."""
     deadline = monotonic() + 60
     runs: list[str] = []
     while len(runs) < count:
         assert monotonic() < deadline, f"only {len(runs)} runs began"
-        sleep(0.02)  # a file tells nobody when it grows
+        sleep(0.02)  # polled: a file sends no event
         runs = (tmp_path / "runs").read_text().split() if (tmp_path / "runs").exists() else []
     return runs
 
 
-# --- one engine a directory ---------------------------------------------------------------------------------
+# --- one engine per directory ---------------------------------------------------------------------------------
 
 
 def test_a_second_engine_on_the_directory_is_refused_and_told_who_has_it(engine: EngineProcess) -> None:
@@ -106,7 +106,7 @@ def test_a_damaged_journal_is_named_and_left_as_it_is(tmp_path: Path) -> None:
         engine.close()
 
 
-# --- in order -----------------------------------------------------------------------------------------------
+# --- graceful -----------------------------------------------------------------------------------------------
 
 
 def test_an_idle_engine_stops_at_once(engine: EngineProcess) -> None:
@@ -129,7 +129,7 @@ def test_what_runs_may_end_within_the_grace_period(tmp_path: Path) -> None:
         assert engine.record("held", request_id)["result"] == "ended"
 
 
-def test_instances_say_their_last_words_within_the_grace_period(tmp_path: Path) -> None:
+def test_instances_run_their_pre_stop_hooks_within_the_grace_period(tmp_path: Path) -> None:
     said = tmp_path / "said"
     source = f"{ECHO}\ndef stop():\n    open({str(said)!r}, 'w').write('bye')\n"
     with engine_on(tmp_path / "data", FUNCTIOND_GRACE="30") as engine:
@@ -140,13 +140,13 @@ def test_instances_say_their_last_words_within_the_grace_period(tmp_path: Path) 
     assert said.read_text() == "bye"
 
 
-def test_new_requests_hear_503_while_the_engine_stops(tmp_path: Path) -> None:
+def test_new_requests_get_503_while_the_engine_stops(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data", FUNCTIOND_GRACE="30") as engine:
         engine.create("held", HELD)
         hold(engine, tmp_path)
         engine.signal(signal.SIGTERM)
         while (reply := engine.send("held")).status == 202:
-            sleep(0.01)  # the signal is on its way
+            sleep(0.01)  # the signal may not have arrived yet
         (tmp_path / "gate").touch()
 
         assert reply.status == 503
@@ -178,7 +178,7 @@ def test_a_second_signal_ends_the_grace_period(tmp_path: Path) -> None:
         begun(tmp_path, 1)
         children = descendants(engine.pid)
         engine.signal(signal.SIGTERM)
-        engine.signal(signal.SIGINT)  # two of a kind could become one on the way
+        engine.signal(signal.SIGINT)  # two pending signals of the same kind are delivered as one
 
         assert engine.wait() == 0
         assert not [pid for pid in children if is_alive(pid)]
@@ -203,7 +203,7 @@ def test_what_waits_is_not_begun_while_the_engine_stops(tmp_path: Path) -> None:
         assert engine.record("held", second, wait=30)["status"] == "SUCCESS"
 
 
-# --- by force -----------------------------------------------------------------------------------------------
+# --- kill -9 -----------------------------------------------------------------------------------------------
 
 
 def test_instances_of_a_killed_engine_are_gone_before_their_work_runs_again(
@@ -221,7 +221,7 @@ def test_instances_of_a_killed_engine_are_gone_before_their_work_runs_again(
     assert rows(engine.data, "SELECT deaths FROM invocation") == [(1,)]
 
 
-def test_what_kills_the_engine_four_times_is_condemned_and_the_others_live(
+def test_what_kills_the_engine_four_times_is_poisoned_and_the_others_run(
     engine: EngineProcess,
 ) -> None:
     engine.create("killer", KILLER)

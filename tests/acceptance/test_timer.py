@@ -1,4 +1,4 @@
-"""TIMER in an engine of its own, which is killed, or whose clock is wrong."""
+"""TIMER triggers of an engine that is killed, or whose clock is wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, rows, urn_of
 
 HOUR = 3600
-#: An engine whose clock is as many seconds ahead as a file says.
+#: Engine whose clock is ahead by the number of seconds in a file.
 AHEAD = """
 import runpy, sys, time
 from pathlib import Path
@@ -24,7 +24,7 @@ EVERY_SECOND = {"name": "t", "schedule_type": "Cron", "schedule": "@every 1s"}
 
 
 def fired(engine: EngineProcess, amount: int) -> list[float]:
-    """The due times of all requests, once there are so many."""
+    """Wait for ``amount`` requests and return the due times of all."""
     while True:
         found = [json.loads(body)["time"] for [body] in rows(engine.data, "SELECT body FROM payload ORDER BY key")]
         if len(found) >= amount:
@@ -33,7 +33,7 @@ def fired(engine: EngineProcess, amount: int) -> list[float]:
 
 
 def last_is_ahead(engine: EngineProcess, first: float, *, ahead: bool = True) -> None:
-    """Return once the latest due time comes from a clock that is an hour ahead, or does not."""
+    """Wait until the latest due time is of a clock that is an hour ahead, or with ``ahead=False`` is not."""
     while (fired(engine, 1)[-1] > first + HOUR / 2) is not ahead:
         time.sleep(0.02)
 
@@ -46,13 +46,13 @@ def test_a_killed_engine_fires_once_for_all_that_it_missed_and_nothing_twice(tmp
         fired(engine, 1)
         engine.kill()
         before = fired(engine, 1)
-        time.sleep(2.2)  # two due times pass, at least
+        time.sleep(2.2)  # at least two due times pass
         engine.start()
         after = fired(engine, len(before) + 2)
 
     assert after[: len(before)] == before
     assert after == sorted(set(after))
-    assert after[len(before)] - before[-1] >= 2  # the last of them, for all
+    assert after[len(before)] - before[-1] >= 2  # one request for all missed times, with the last of them
 
 
 def test_an_engine_whose_clock_was_an_hour_ahead_goes_on_firing_with_and_without_a_restart(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Triggers survive the death of the engine, and what has no source yet says so in the log."""
+"""Triggers after a kill of the engine, and log lines about triggers without a source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcomes go to a receiver outside: signed, again until it takes them, and always under the same id."""
+"""Deliveries to an external webhook: signed, repeated until accepted, always with the same id."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Came(NamedTuple):
 
 @contextmanager
 def receiver(statuses: list[int]) -> Iterator[tuple[int, Queue[Came]]]:
-    """Answers with these, one after another, then with 204; gives its port and what came."""
+    """Serve these statuses one after another, then 204; yield the port and a queue of received requests."""
     came: Queue[Came] = Queue()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,7 +1,6 @@
-"""Details of the wire that break real clients: asked raw, as curl and Terraform do, and by the vendor's SDK.
+"""Details of the HTTP API that break real clients, with raw requests like curl's and Terraform's, and the vendor's SDK.
 
-Terraform's requests are those that the spec records (functiongraph_api 1.1, 2.4, 6, 7; triggers_runtime 1.1): raw
-colons in URNs, ``event_data`` as one object, lists read until the marker no longer moves.
+Terraform sends raw colons in URNs and ``event_data`` as one object, and reads lists until the marker no longer moves.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply,
 from tests.support.http_app import encoded, zipped
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkcore.auth.credentials import BasicCredentials
     from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
     from huaweicloudsdkfunctiongraph import v2 as fg
@@ -48,7 +47,7 @@ class Wire(Struct):
 def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
     folder = tmp_path_factory.mktemp("wire")
     with pytest.MonkeyPatch.context() as patch, engine_on(folder / "data") as engine:
-        patch.setenv("HOME", str(folder))  # the SDK leaves a file there
+        patch.setenv("HOME", str(folder))  # the SDK writes a file to it
         builder = fg.FunctionGraphClient.new_builder().with_credentials(BasicCredentials("any", "any", PROJECT))
         sdk = builder.with_endpoint(f"http://127.0.0.1:{engine.port}").build()
         engine.create("hello", ECHO)
@@ -263,9 +262,9 @@ def test_the_life_of_a_function_as_terraform_sends_it(wire: Wire) -> None:
 
 
 class Owned(NamedTuple):
-    """What Terraform makes for a function: ``one`` is its path, of fields of the reply that made it."""
+    """Resource that Terraform creates for a function. ``one`` is its path, with fields of the reply to its creation."""
 
-    made: tuple[str, str, dict[str, Any]]  #: method, path and body
+    made: tuple[str, str, dict[str, Any]]  #: method, path and body of the creation
     one: str
     change: dict[str, Any]
 
@@ -320,7 +319,7 @@ def test_what_terraform_makes_it_reads_changes_and_takes_away(wire: Wire, kind: 
 
 
 def holds(shown: Any, given: Any) -> bool:
-    """Whether a reply has all that was sent, among what the engine adds."""
+    """Return True if the reply contains everything that was sent; the engine may add fields."""
     if isinstance(given, dict):
         return all(name in shown and holds(shown[name], value) for name, value in given.items())
     return bool(shown == given)

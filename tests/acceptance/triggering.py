@@ -1,4 +1,4 @@
-"""Triggers by the vendor's SDK: one good configuration of each kind, and how to ask for it."""
+"""Triggers through the vendor's SDK: one valid configuration of each kind, and calls to create and read it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.test_sdk import PROJECT, REGION, Platform, create, urn_of
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkfunctiongraph import v2 as fg
 
 
@@ -39,7 +39,7 @@ DIS = {
 KAFKA = {"instance_id": "i", "topic_ids": ["orders"], "batch_size": 10}
 RABBIT = {"instance_id": "i", "exchange_name": "x", "access_password": "secret", "batch_size": 1}
 GRID = {"channel_id": "c", "channel_name": "n", "source_name": "s", "trigger_name": "t", "event_types": ["a"]}
-#: One good configuration of each kind.
+#: Valid configuration of each kind.
 GOOD: dict[str, dict[str, Any]] = {
     "TIMER": {"name": "nightly", "schedule_type": "Cron", "schedule": "0 0 3 * * *", "user_event": "x"},
     "APIG": APIG,

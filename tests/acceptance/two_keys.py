@@ -1,4 +1,4 @@
-"""Credentials for two projects, an engine that asks for them, and clients of the vendor's SDKs that show them."""
+"""Credentials for two projects, an engine that requires them, and SDK clients that use them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK's own
+    warnings.simplefilter("ignore")  # warnings of the SDK's own code
     from huaweicloudsdkcore.auth.credentials import BasicCredentials
 
 SECRET = "a-secret-of-this-engine"
@@ -23,7 +23,7 @@ OTHERS_TOKEN = "a-token-of-another-project"
 
 
 def key_file(folder: Path) -> Path:
-    """AK1 and a token are for the tests' project, AK2 and another token for another."""
+    """Write credentials: AK1 and a token for the tests' project, AK2 and another token for another project."""
     file = folder / "credentials.toml"
     keys = (("AK1", TOKEN, PROJECT), ("AK2", OTHERS_TOKEN, "another"))
     file.write_text(
@@ -40,7 +40,7 @@ def key_file(folder: Path) -> Path:
 def sdk_client(
     kind: Any, port: int, stack: ExitStack, access: str = "AK1", secret: str = SECRET, project: str = PROJECT
 ) -> Any:
-    """Closed with the stack."""
+    """Return an SDK client that is closed with the stack."""
     builder = kind.new_builder().with_credentials(BasicCredentials(access, secret, project))
     made = builder.with_endpoint(f"http://127.0.0.1:{port}").build()
     stack.callback(made._http_client._session.close)
@@ -48,8 +48,8 @@ def sdk_client(
 
 
 class Guarded(Struct):
-    engine: EngineProcess  #: asked with the token of the tests' project, unless told otherwise
-    kind: Any  #: the class of the SDK's client
+    engine: EngineProcess  #: sends the token of the tests' project by default
+    kind: Any  #: class of the SDK's client
     stack: ExitStack
 
     def client(self, **key: str) -> Any:
@@ -58,12 +58,12 @@ class Guarded(Struct):
 
 @contextmanager
 def guarded(folder: Path, kind: Any, **settings: str) -> Iterator[Guarded]:
-    """An engine with credentials, so that what the SDK signs is checked."""
+    """Run an engine with credentials, so that the SDK's signatures are verified."""
     with (
         pytest.MonkeyPatch.context() as patch,
         engine_on(folder / "data", FUNCTIOND_AUTH__FILE=str(key_file(folder)), **settings) as engine,
         ExitStack() as stack,
     ):
-        patch.setenv("HOME", str(folder))  # the SDK leaves a file there
+        patch.setenv("HOME", str(folder))  # the SDK writes a file to it
         engine.headers["X-Auth-Token"] = TOKEN
         yield Guarded(engine=engine, kind=kind, stack=stack)

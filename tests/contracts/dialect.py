@@ -1,4 +1,4 @@
-"""How functions of one runtime family are written, so that one suite holds them all against the same promises."""
+"""Test functions of one runtime family, so that one contract suite covers every family."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ def _as_it_is(result: bytes) -> bytes:
 
 
 class Dialect(Struct, frozen=True, kw_only=True):
-    """One function, told by its event what to do: ``{"do": <what>, "with": <value>}``.
+    """Function whose event selects its action: ``{"do": <action>, "with": <value>}``.
 
-    echo        give the value back                 text         give the text "straße ✓"
-    nothing     give no result                      large        give a text of ``with`` bytes
-    fail        fail with the message "no order"    bad          give what is no JSON
-    hang        never end                           leave        end the process
-    pid         give what no other process has      who          give the request id
-    data        give the value of a variable        initialised  how often ``initializer`` has run
-    say         write the line to stdout, and the line behind "! " to stderr
-    meet        end once ``with`` requests are here together
+    echo        return the value                    text         return the text "straße ✓"
+    nothing     return no result                    large        return a text of ``with`` bytes
+    fail        fail with the message "no order"    bad          return invalid JSON
+    hang        never return                        leave        exit the process
+    pid         return a value unique per process   who          return the request id
+    data        return the value of a variable      initialised  return how often ``initializer`` has run
+    say         write the line to stdout; after a "! ", to stderr
+    meet        return when ``with`` requests run together
     """
 
     runtime: str
-    files: dict[str, str]  #: by path; those without a suffix are made executable
-    packages: tuple[Path, ...] = ()  #: folders and files that are part of the code, as an installer leaves them
+    files: dict[str, str]  #: contents by path; files without a suffix are made executable
+    packages: tuple[Path, ...] = ()  #: folders and files copied into the code, as an installer lays them out
     handler: str = "index.handler"
     initializer: str = "index.initialise"
-    lacks: frozenset[str] = frozenset()  #: what there is no way to do in this family
-    event: Callable[[dict[str, Any]], Any] = lambda wish: wish  #: the wish as this family's event
-    result: Callable[[bytes], bytes] = _as_it_is  #: the answer in what this family's function gives
+    lacks: frozenset[str] = frozenset()  #: actions that this family cannot do
+    event: Callable[[dict[str, Any]], Any] = lambda wish: wish  #: converts the action to this family's event
+    result: Callable[[bytes], bytes] = _as_it_is  #: extracts the JSON result from this family's answer
 
     def write(self, folder: Path) -> None:
         for path, text in self.files.items():
@@ -57,6 +57,6 @@ class Dialect(Struct, frozen=True, kw_only=True):
         return invocation(json.dumps(self.event({"do": do, "with": value})))
 
     def given(self, outcome: Outcome) -> str:
-        """The result of a success."""
+        """Return the result of a successful outcome."""
         assert outcome.ok, outcome
         return self.result(outcome.result).decode()

@@ -1,4 +1,4 @@
-"""Functions that bring their own ``bootstrap``: for the platform's runtime API, AWS Lambda's, and HTTP functions."""
+"""Test functions with their own ``bootstrap``: for the platform's runtime API, AWS Lambda's, and HTTP functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import awslambdaric
 from engine.runtimes.interpreters import own_interpreter
 from tests.contracts.dialect import Dialect
 
-#: What all of them do, given the request id.
+#: Actions of all of them, given the request id.
 _DEEDS = """
 import json, os, signal, sys, threading
 
@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 """
 
-_PYTHON = shlex.quote(own_interpreter().path)  # which there is in a sandbox, too
+_PYTHON = shlex.quote(own_interpreter().path)  # also available in a sandbox
 _SITE = Path(awslambdaric.__file__).parents[1]
 _LAMBDA_CLIENT = ("awslambdaric", "simplejson", "snapshot_restore_py.py", f"runtime_client{EXTENSION_SUFFIXES[0]}")
 
@@ -129,7 +129,7 @@ def _gateway_reply(result: bytes) -> bytes:
 
 
 def _text_of(result: bytes) -> bytes:
-    """Lambda's client sends every result as JSON."""
+    """Decode a JSON text; Lambda's client sends every result as JSON."""
     value = json.loads(result)
     return value.encode() if isinstance(value, str) else result
 
@@ -153,7 +153,7 @@ LAMBDA = Dialect(
 HTTP = Dialect(
     runtime="http",
     files={"bootstrap": f"exec {_PYTHON} serve.py", "serve.py": _HTTP, "deeds.py": _DEEDS},
-    lacks=frozenset({"bad", "fail", "large"}),  # it fails by a status, and its replies are base64
+    lacks=frozenset({"bad", "fail", "large"}),  # an HTTP function fails by a status, and its replies are base64
     event=_gateway_event,
     result=_gateway_reply,
 )

@@ -1,4 +1,4 @@
-"""Node.js functions."""
+"""Test functions in Node.js."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python functions."""
+"""Test functions in Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The storage seams, real and double, for the contract suites; and what those need to say much in a line."""
+"""Storage interfaces for the contract suites, on SQLite and in memory, with builders of stored invocations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from engine.testing import MemoryCursors, MemoryStorage, MemoryStore
 from engine.testing.resources import MemoryResourceStore
 
 NOW = 1_700_000_000.0
-ROOM = 1 << 20  #: bytes, more than a test stores
+ROOM = 1 << 20  #: bytes; more than any test stores
 SINK = DestinationSpec(destination="FunctionGraph", param='{"func_urn":"urn:x"}')
 KINDS = ("sqlite", "memory")
 
@@ -39,10 +39,10 @@ class Seams(Struct, frozen=True, kw_only=True):
     identity: Identity
     resources: ResourceStore
     cursors: Cursors
-    store: Callable[[str], Store]  #: by plugin
+    store: Callable[[str], Store]  #: store of a plugin, by its name
 
 
-#: Opens the storage; opened again, it is what a later engine finds.
+#: Opens the storage; a second call reopens the same data.
 Storage = Callable[[], AbstractAsyncContextManager[Seams]]
 
 
@@ -88,7 +88,7 @@ _seconds = count()
 
 
 def made(seams: Seams, function_id: int = 1, *, at: float | None = None, **fields: Any) -> Invocation:
-    """An invocation as intake makes it, accepted at ``at``, by default a second after the one before."""
+    """Return a new invocation accepted at ``at``; by default one second after the previous one."""
     at = NOW + next(_seconds) if at is None else at
     key = seams.identity.next_key(at)
     fields = {"due_at": at, "first_due_at": at, "rank": at, "payload": b"{}", **fields}
@@ -96,22 +96,22 @@ def made(seams: Seams, function_id: int = 1, *, at: float | None = None, **field
 
 
 async def stored(seams: Seams, function_id: int = 1, **fields: Any) -> Invocation:
-    """A waiting one."""
+    """Store and return a waiting invocation."""
     invocation = made(seams, function_id, **fields)
     await seams.journal.append(invocation)
     return invocation
 
 
 async def started(seams: Seams, function_id: int = 1, **fields: Any) -> Invocation:
-    """A running one, also for readers of the file."""
+    """Store and return a running invocation; its state is committed."""
     invocation = await stored(seams, function_id, **fields)
     seams.journal.start(invocation, invocation.due_at)
-    await seams.journal.ready(function_id, (0.0, 0), 0, 0)  # behind it in the same or a later commit
+    await seams.journal.ready(function_id, (0.0, 0), 0, 0)  # written after the start, in the same or a later commit
     return invocation
 
 
 async def settled(seams: Seams, invocation: Invocation, outcome: Outcome, **fields: Any) -> None:
-    """Settle it, and return when that is safe."""
+    """Settle the invocation and return when that is committed."""
     done = asyncio.get_running_loop().create_future()
     fields.setdefault("state", State.SUCCESS if outcome.ok else State.FAIL)
     seams.journal.settle(Settlement(invocation=invocation, outcome=outcome, **fields), then=done.set_result)
@@ -121,14 +121,14 @@ async def settled(seams: Seams, invocation: Invocation, outcome: Outcome, **fiel
 async def ended(
     seams: Seams, function_id: int = 1, *, deliver_to: DestinationSpec | None = None, **fields: Any
 ) -> Invocation:
-    """One that ran to its success."""
+    """Store an invocation that ran successfully and return it."""
     invocation = await started(seams, function_id, **fields)
     await settled(seams, invocation, success(invocation), deliver_to=deliver_to)
     return invocation
 
 
 async def retried(seams: Seams, invocation: Invocation, outcome: Outcome, after: float = 10.0) -> Invocation:
-    """Settle it to be tried again; gives what waits now."""
+    """Settle the invocation with a retry; return the waiting one."""
     due_at = invocation.due_at + after
     retry = replace(invocation, attempt=invocation.attempt + 1, failures=1, due_at=due_at, rank=due_at, delayed=True)
     await settled(seams, invocation, outcome, state=State.WAIT, retry=retry)

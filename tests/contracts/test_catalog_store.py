@@ -1,4 +1,4 @@
-"""What every catalog store promises: functions and settings come back as they were put."""
+"""Contract of catalog stores: functions and settings are returned as they were stored."""
 
 from __future__ import annotations
 

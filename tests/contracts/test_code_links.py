@@ -1,4 +1,4 @@
-"""Every place where code lies behind links keeps these."""
+"""Contract of code behind links, for every store of such code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store of cursors promises: they move with the requests made from them, or not at all."""
+"""Contract of cursor stores: a cursor advances in one transaction with the requests made from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every executor promises, held against the pool of processes and its double."""
+"""Contract of executors, tested on the process pool and its double."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every journal promises of appending, starting, settling, cancelling and recovering."""
+"""Contract of journals: append, start, settle, cancel and recover."""
 
 from __future__ import annotations
 
@@ -134,7 +134,9 @@ async def test_the_retention_of_a_token_is_told_by_the_clock_also_after_it_was_s
         ahead = made(seams, at=NOW + 10_000)
         await seams.journal.append(ahead, idempotency_key="ahead")
         await seams.journal.append(made(seams, at=NOW + 20_000))
-        await seams.journal.append(made(seams, at=NOW), idempotency_key="t")  # the clock is set back: keys still grow
+        await seams.journal.append(
+            made(seams, at=NOW), idempotency_key="t"
+        )  # keys grow even when the clock is set back
 
         late = made(seams, at=NOW + 101)
         assert await seams.journal.append(late, idempotency_key="t") == late.request_id
@@ -150,7 +152,7 @@ async def test_a_token_outlives_the_engine(storage: Storage) -> None:
         assert await seams.journal.append(made(seams, at=NOW + 1), idempotency_key="t") == first.request_id
 
 
-# --- the end of an attempt ----------------------------------------------------------------------------------
+# --- end of an attempt ----------------------------------------------------------------------------------
 
 
 async def test_a_first_success_has_its_result_and_no_history(storage: Storage) -> None:
@@ -313,7 +315,7 @@ async def test_a_cancel_is_decided_also_for_a_caller_who_went_away(storage: Stor
         assert heard == [(one.key, (1, 2), True)]
 
 
-# --- stopping and starting again ----------------------------------------------------------------------------
+# --- restart ----------------------------------------------------------------------------
 
 
 async def test_what_is_released_waits_without_having_died(storage: Storage) -> None:

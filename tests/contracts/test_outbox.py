@@ -1,4 +1,4 @@
-"""What every outbox promises: an outcome is owed with its end, until it was delivered or given up."""
+"""Contract of outboxes: a delivery is pending from the invocation's end until it succeeds or is given up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store of records promises of lists, whole records and purging."""
+"""Contract of record stores: lists, complete records and purging."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def purge(seams: Seams, now: float, *, rows: int = MANY, size: int = MANY)
     return purged
 
 
-# --- looking ------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------------
 
 
 async def test_running_ones_come_first_then_waiting_then_delayed_then_ended_newest_first(storage: Storage) -> None:
@@ -159,10 +159,10 @@ async def test_whatever_moves_meanwhile_is_in_a_list_exactly_once(storage: Stora
 
 
 async def move_all(seams: Seams, rows: list[Invocation]) -> None:
-    """Run one after the other."""
+    """Start and settle the invocations one after another."""
     for one in rows:
         seams.journal.start(one, one.due_at)
-        await seams.journal.ready(1, (0.0, 0), 0, 0)  # on disk
+        await seams.journal.ready(1, (0.0, 0), 0, 0)  # waits for the commit
         await settled(seams, one, success(one))
 
 

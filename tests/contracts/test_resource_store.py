@@ -1,4 +1,4 @@
-"""What belongs to functions and projects, on disk and in memory."""
+"""Contract of resource stores: resources of functions and projects, on disk and in memory."""
 
 from __future__ import annotations
 

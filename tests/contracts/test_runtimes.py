@@ -1,4 +1,4 @@
-"""What every runtime family promises, held against real instances of each."""
+"""Contract of runtime families, tested on real instances of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SANDBOX_HERE = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblew
 
 
 def families(*deeds: str) -> list[Any]:
-    """Those that can do all of these, and what their instances come from: for Python's, all ways there are."""
+    """Return parameters for the families that support all these actions; Python with every kind of start."""
     able = [
         pytest.param((one, NO_ISOLATION), marks=NODE_HERE if one is NODE else (), id=one.runtime)
         for one in DIALECTS
@@ -40,12 +40,12 @@ def families(*deeds: str) -> list[Any]:
 
 
 def able_to(*deeds: str) -> pytest.MarkDecorator:
-    """For a test that asks for what not all families can do."""
+    """Run a test only with the families that support these actions."""
     return pytest.mark.parametrize("run", families(*deeds), indirect=True)
 
 
 class Runner:
-    """One function of a family, in a pool of its own."""
+    """Function of one family in a pool of its own."""
 
     def __init__(self, opened: Pool, dialect: Dialect) -> None:
         self.pool, self.dialect = opened, dialect

@@ -1,4 +1,4 @@
-"""What every plugin's own store promises: small rows, ordered by their keys, and apart from other plugins'."""
+"""Contract of plugin stores: small rows ordered by key, separate for each plugin."""
 
 from __future__ import annotations
 

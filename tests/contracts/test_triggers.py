@@ -1,4 +1,4 @@
-"""What every source promises, whatever is outside: nothing missed, nothing twice, at once, on its own."""
+"""Contract of trigger sources: every event is accepted exactly once, promptly and without manual steps."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R
 
 
 def having(**traits: bool) -> pytest.MarkDecorator:
-    """Only the sources that are so."""
+    """Run a test only with the sources that have these traits."""
     chosen = [one for one in RIGS if all(getattr(one, name) is value for name, value in traits.items())]
     return pytest.mark.parametrize("rig", _params(chosen), indirect=True)
 
 
 class Scene(Struct, kw_only=True):
-    """An engine with one trigger of the rig's kind."""
+    """Engine with one trigger of the rig's kind."""
 
     rig: Rig
     place: House
@@ -64,11 +64,11 @@ class Scene(Struct, kw_only=True):
         return [await self.rig.send(self.target, number) for number in numbers]
 
     async def numbers(self) -> list[int]:
-        """All that was accepted, in the order of acceptance."""
+        """Return the numbers of all accepted events, in the order of acceptance."""
         return [number for event in await self.place.events() for number in self.rig.numbers(event)]
 
     async def has(self, *numbers: int) -> None:
-        """Return once exactly these were accepted."""
+        """Return once exactly these numbers have been accepted."""
         while sorted(found := await self.numbers()) != sorted(numbers):
             assert len(found) <= len(numbers), f"{found} is more than {numbers}"
             await anyio.sleep(0.005)
@@ -83,7 +83,7 @@ class Scene(Struct, kw_only=True):
 
 @asynccontextmanager
 async def scene(rig: Rig, **settings: Any) -> AsyncIterator[Scene]:
-    """The trigger is made by the first engine on a folder, and found by the next."""
+    """Run an engine on the rig's folder. The first one creates the trigger, later ones find it."""
     plugins = load_plugins(rig.modules)
     named = {name.replace(".", "__"): value for name, value in rig.settings.items()}
     async with house(rig.folder / "data", plugins, **{**named, **settings}) as place, door(place) as client:
@@ -202,10 +202,10 @@ async def test_nothing_is_missed_or_taken_twice_when_the_engine_is_killed(rig: R
 
 
 async def _kill_twice(rig: Rig) -> None:
-    """Send all the time, kill twice at a moment of chance, and look at what lies on disk."""
+    """Send continuously, kill the engine twice at random moments and check the stored payloads."""
     settings = {f"FUNCTIOND_{name.replace('.', '__').upper()}": str(value) for name, value in rig.settings.items()}
     engine = EngineProcess(rig.folder / "data", FUNCTIOND_PLUGIN=",".join(rig.modules), **settings)
-    chance, sent = Random(7), itertools.count(1)
+    random, sent = Random(7), itertools.count(1)
     rig.project = PROJECT
     with closing(engine):
         engine.start()
@@ -218,14 +218,14 @@ async def _kill_twice(rig: Rig) -> None:
             await anyio.sleep(0.01)
         last = 0
         for least in (2, 4):
-            deadline = anyio.current_time() + 0.1 + 0.4 * chance.random()
+            deadline = anyio.current_time() + 0.1 + 0.4 * random.random()
             while anyio.current_time() < deadline or last < least:
                 last = next(sent)
                 await _send(rig, engine, made, last)
                 await anyio.sleep(0.005)
             engine.kill()
             engine.start()
-        for number in range(1, last + 1) if not rig.pulls else ():  # senders repeat what they do not know of
+        for number in range(1, last + 1) if not rig.pulls else ():  # push senders repeat events without an answer
             while not await _send(rig, engine, made, number):  # noqa: ASYNC110  (a starting source offers no event)
                 await anyio.sleep(0.01)
         found: list[int] = []

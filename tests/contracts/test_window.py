@@ -1,4 +1,4 @@
-"""What every window promises: the order on disk is the order in memory, page by page."""
+"""Contract of windows: pages from disk have the same order as in memory."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_the_order_on_disk_is_the_order_in_memory(storage: Storage) -> Non
 
 
 async def paged(seams: Seams, rows: int) -> list[int]:
-    """All ready rows, read as the scheduler does."""
+    """Read all ready rows in pages, as the scheduler does."""
     found: list[Invocation] = []
     complete = False
     while not complete:

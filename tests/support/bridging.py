@@ -1,4 +1,4 @@
-"""The bridge program alone, over its socket: the test is the engine, and often the runtime, too."""
+"""Bridge program driven over its socket. The test takes the engine's role, and often the runtime's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from engine.isolation.ports import can_map_ports
 WORKER = Path(__file__).parents[2] / "engine" / "workers" / "bridge_worker.py"
 SETUP, INVOKE, STOP = 1, 2, 3
 READY, DONE = 1, 2
-MAX_WAIT = 60.0  #: seconds after which a test has failed; none waits for it to pass
+MAX_WAIT = 60.0  #: seconds after which a test fails; never waited for in a passing test
 
 #: A bootstrap that leaves the runtime API to the test.
 TELL_ADDRESS = '#!/bin/sh\necho "$RUNTIME_API_ADDR$AWS_LAMBDA_RUNTIME_API"\nexec sleep 1000\n'
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 class Bridge:
-    """A running one. ``files`` lie in the code's folder; ``prelude`` runs in its process before."""
+    """Running bridge. ``files`` are placed in the code folder; ``prelude`` runs in the process before the bridge."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Bridge:
         self.socket.close()
 
     def line(self) -> str:
-        """The next one of the output."""
+        """Read the next line of the output."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().decode().rstrip("\n")
 
@@ -127,7 +127,7 @@ class Bridge:
 
 
 class Runtime:
-    """What a runtime's client does, on one connection."""
+    """Client of the runtime API, on one connection."""
 
     def __init__(self, bridge: Bridge, root: str, address: str = "") -> None:
         host, _, port = (address or bridge.line()).partition(":")
@@ -143,7 +143,7 @@ class Runtime:
         self.http.close()
 
     def get(self, path: str) -> None:
-        """Ask, without waiting for the response."""
+        """Send a GET request without waiting for the response."""
         self.http.request("GET", self.root + path)
 
     def response(self) -> tuple[HTTPResponse, bytes]:
@@ -172,12 +172,12 @@ _SETUP = {
     "result_limit": 6 << 20,
     "concurrency": 1,
     "pre_stop": "",
-    "guarded": False,  # the test may be the runtime
+    "guarded": False,  # the test may act as the runtime
 }
 
 
 def enter_network() -> None:
-    """Into a network of its own, where port 8000 is free."""
+    """Move this process into its own network namespace, where port 8000 is free."""
     new_user, new_network, set_flags, up = 0x10000000, 0x40000000, 0x8914, 1
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(new_network) != 0 and libc.unshare(new_user | new_network) != 0:

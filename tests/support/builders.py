@@ -1,4 +1,4 @@
-"""Builders of nouns for tests: ``waiting("a", priority=9)``."""
+"""Builders of model objects for tests: ``waiting("a", priority=9)``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _keys = count(1)
 
 
 def waiting(function_id: int = 1, *, key: int | None = None, due_at: float = 0.0, **fields: Any) -> Invocation:
-    """An invocation that waits; its rank is its due time unless given."""
+    """Return a waiting invocation; its rank is its due time unless given."""
     key = next(_keys) if key is None else key
     fields.setdefault("rank", due_at)
     return Invocation(key=key, request_id=f"request-{key}", function_id=function_id, due_at=due_at, **fields)
@@ -23,5 +23,5 @@ def entry(function_id: int = 1, **fields: Any) -> Entry:
 
 
 def call(function_id: int = 1, **fields: Any) -> Entry:
-    """A synchronous one."""
+    """Return a synchronous invocation."""
     return Entry(waiting(function_id, mode=Mode.SYNC, **fields))

@@ -1,4 +1,4 @@
-"""Certificates of servers on this machine."""
+"""Self-signed certificates for servers on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def write_certificate(folder: Path) -> None:
-    """One that vouches for itself, as ``cert.pem``, and its ``key.pem``."""
+    """Write a self-signed certificate as ``cert.pem`` and its key as ``key.pem``."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "functiond tests")])
     here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])

@@ -1,4 +1,4 @@
-"""Pages of the documentation, and their blocks."""
+"""Pages of the documentation and their code blocks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Block(Struct, frozen=True, kw_only=True):
 
     @property
     def file(self) -> str:
-        """The file that the first line names in a comment; empty if it names none."""
+        """File name given by a comment in the first line; empty if there is none."""
         found = _NAME.match(self.text)
         return found[1] if found else ""
 

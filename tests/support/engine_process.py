@@ -1,4 +1,4 @@
-"""An engine as a process of its own, and the command line that talks to it."""
+"""Engine in a process of its own, and the command line that is its client."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from msgspec import Struct
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "engine")
-#: Nothing of the surroundings that would be a setting.
+#: Environment of the test run without the variables that are settings.
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("FUNCTIOND_")}
 
 
 class EngineProcess(Struct):
-    """``said`` is its standard output, to be read; its log lines are in ``log`` once it has ended."""
+    """Running engine. ``said`` is its standard output, still to be read; ``log`` holds the log lines after its end."""
 
     process: subprocess.Popen[str]
     url: str
@@ -37,7 +37,7 @@ def engine_process(
     program: Sequence[str | Path] = PROGRAM,
     cwd: Path = ROOT,
 ) -> Iterator[EngineProcess]:
-    """A running engine that keeps its data in ``folder``/data; ended by SIGTERM. Functions reach the host's files."""
+    """Run an engine with its data in ``folder``/data; stop it by SIGTERM. Its functions can access the host's files."""
     command = [*program, "serve", "--port", "0", "--data-dir", str(folder / "data"), *options]
     environment = {**CLEAN, "FUNCTIOND_LOG__FORMAT": "json", "FUNCTIOND_EXECUTOR__ISOLATION": "process"}
     environment |= environ or {}
@@ -49,7 +49,7 @@ def engine_process(
         try:
             log: list[str] = []
             engine = EngineProcess(process=process, url=_url(process.stderr, log), said=process.stdout, log=log)
-            # Its log must go somewhere, or a full pipe would hold it up.
+            # The log is read all the time, or a full pipe would block the engine.
             drain.submit(log.extend, process.stderr)
             yield engine
         finally:
@@ -68,7 +68,7 @@ def _url(lines: Iterator[str] | Any, log: list[str]) -> str:
 def functiond(
     *arguments: str | Path, url: str = "", stdin: str = "", environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
+    """Run one command and wait for its end."""
     environment = {**CLEAN, **({"FUNCTIOND_URL": url} if url else {}), **(environ or {})}
     command = [sys.executable, "-m", "engine", *map(str, arguments)]
     return subprocess.run(

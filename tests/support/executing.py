@@ -36,7 +36,7 @@ def wait(event, context):
     if "say" in event:
         print(event["say"])
     tell(event["told"])
-    with open(event["gate"]) as gate:  # opens when the test lets it
+    with open(event["gate"]) as gate:  # blocks until the test writes
         gate.read()
     return os.getpid()
 
@@ -61,11 +61,11 @@ def size(event, context):
 """
 
 CODE = CodePackage(sha256="0", digest="", size=1)
-_keys = count(1)  #: only to be different from each other
+_keys = count(1)  #: any distinct keys
 
 
 def function(handler: str, **fields: Any) -> Function:
-    """A function ``index.<handler>``, or another file if the handler names one."""
+    """Return a function with handler ``index.<handler>``, or ``handler`` itself if it names a file."""
     values: dict[str, Any] = {
         "function_id": 1,
         "project": "p",
@@ -77,7 +77,7 @@ def function(handler: str, **fields: Any) -> Function:
         "memory_size": 128,
         "code": CODE,
     }
-    if "revision" not in fields:  # each handler is a revision of its own, as it would be in the catalog
+    if "revision" not in fields:  # each handler gets its own revision, as in the catalog
         fields["revision"] = hash((handler, str(fields))) % (1 << 31)
     return Function(**(values | fields))
 
@@ -90,7 +90,7 @@ def invocation(event: str = "{}", **fields: Any) -> Invocation:
 
 @asynccontextmanager
 async def pool(folder: Path, source: str, **values: Any) -> AsyncIterator[Pool]:
-    """A pool whose functions all have this code, in ``folder``/code/index.py."""
+    """Open a pool in which every function has this code, in ``folder``/code/index.py."""
     code = folder / "code"
     code.mkdir()
     (code / "index.py").write_text(source)
@@ -106,7 +106,7 @@ def marker(folder: Path) -> str:
 
 
 async def exit_of(pid: int) -> None:
-    """Wait until a process that may be anyone's child is gone."""
+    """Wait until a process has exited; it need not be a child of this one."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -122,7 +122,7 @@ async def exit_of(pid: int) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """A zombie is not."""
+    """Return False for a process that does not exist or is a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -130,7 +130,7 @@ def is_alive(pid: int) -> bool:
 
 
 def stop(pid: int) -> None:
-    """With SIGSTOP; once this returns it runs no further."""
+    """Send SIGSTOP and return when the process has stopped."""
     os.kill(pid, signal.SIGSTOP)
     while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
         time.sleep(0.001)
@@ -143,7 +143,7 @@ async def pid_of(opened: Pool, **fields: Any) -> int:
 
 
 def dig(folder: Path) -> None:
-    """Folders in each other, too deep for a path and for any recursion."""
+    """Nest folders too deeply for a path and for any recursion."""
     above = os.open(folder, os.O_RDONLY)
     for _ in range(3000):
         os.mkdir("d", dir_fd=above)
@@ -154,7 +154,7 @@ def dig(folder: Path) -> None:
 
 
 class Running:
-    """A call of ``wait``: it tells when it runs, and ends when it may."""
+    """Call of the handler ``wait``: ``pid`` waits until it runs, ``finish`` lets it end."""
 
     def __init__(
         self,

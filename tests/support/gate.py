@@ -1,4 +1,4 @@
-"""A port in front of a server, which can lose the connections of one client and keep it waiting for others."""
+"""Proxy in front of a server. Can abort the connections of one client and delay its new ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Gate:
         self._to = port
 
     def shut(self, name: bytes) -> None:
-        """Close the connections whose first bytes have this name in them. New ones of that name wait for ``open``."""
+        """Abort the connections whose first bytes contain ``name``. New ones with that name wait for ``open``."""
         self._name = name
         self._is_open.clear()
         for first, writers in self._streams.values():
@@ -62,7 +62,7 @@ async def _copy(reader: StreamReader, writer: StreamWriter) -> None:
 
 @asynccontextmanager
 async def gate() -> AsyncIterator[Gate]:
-    """A gate that listens while the block is entered."""
+    """Open a gate that listens until the block is left."""
     made = Gate()
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]

@@ -1,13 +1,13 @@
-"""APIs of a gateway, and requests to them."""
+"""API definitions of an API gateway, and requests to them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: A path with five parameters in one segment, which only decoding shows.
+#: Path with five parameters in one segment, separated only after decoding.
 MANY = "/%7Ba%7Dx%7Bb%7Dx%7Bc%7Dx%7Bd%7Dx%7Be%7D!"
 
-#: What every API has, in the shortest form.
+#: Required fields of an API, in the shortest form.
 API: dict[str, Any] = {
     "name": "api",
     "type": 1,

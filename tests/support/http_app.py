@@ -1,4 +1,4 @@
-"""The HTTP API over a real socket, in front of doubles for what stands behind it."""
+"""HTTP API over a real socket, with test doubles behind it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def encoded(text: str | bytes) -> str:
 
 
 def zipped(**files: str) -> bytes:
-    """A package with these files, ``__`` in a name standing for a dot."""
+    """Return a zip package with these files; ``__`` in a name stands for a dot."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in files.items():
@@ -114,13 +114,13 @@ class MemoryCatalogStore:
         if self.broken:
             raise self.broken
         yield
-        # Like a journal: what is written stays written, whatever becomes of the caller meanwhile.
+        # Like a journal: an accepted invocation stays stored although its caller is cancelled.
         self.written()
         await anyio.lowlevel.checkpoint()
 
 
 class Engine:
-    """Intake, dispatcher and records at once: what is accepted waits until ``finish`` ends it."""
+    """Double of intake, dispatcher and records. Accepted invocations wait until ``finish`` ends them."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog, self.identity, self.clock = catalog, Identity(node=7), SystemClock()
@@ -129,7 +129,7 @@ class Engine:
         self.outcome = Outcome(result=b'"done"', log=b"said\n", started_at=1.0, ended_at=1.5, memory_used=1 << 20)
         self.refuses: Exception | None = None
         self.waited = anyio.Event()
-        self.logs: dict[str, bytes] = {}  #: whole ones
+        self.logs: dict[str, bytes] = {}  #: complete logs by request id
         self._ends: dict[int, anyio.Event] = {}
 
     async def accept(self, request: Request) -> str:
@@ -219,7 +219,7 @@ class Answer(NamedTuple):
 
 
 class Api(Struct, kw_only=True):
-    """A running API, and how to talk to it."""
+    """Running API and a client of it."""
 
     port: int
     catalog: Catalog
@@ -232,7 +232,7 @@ class Api(Struct, kw_only=True):
     async def send(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, base: str = BASE
     ) -> Answer:
-        """One request; a body that is not bytes goes as JSON."""
+        """Send one request; a body other than bytes is sent as JSON."""
         given = dict(headers or {})
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         if data is not None:
@@ -267,7 +267,7 @@ class Api(Struct, kw_only=True):
 
 
 class NoDeliveries:
-    """Nothing is under way, and no destination fails."""
+    """Double of deliveries: none is pending, no destination fails."""
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
 

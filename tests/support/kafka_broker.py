@@ -1,4 +1,4 @@
-"""A real broker that speaks Kafka's protocol, as a process of its own: Tansu, on a port that is free."""
+"""Kafka-compatible broker Tansu in a process of its own, on a free port."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.s3_server import ACCESS, SECRET, S3Server
 from tests.support.server_process import ServerProcess
 from tests.support.triggering import House, until
 
-#: What it keeps ends with it.
+#: Storage in memory, lost when the broker exits.
 MEMORY = "memory://tansu/"
 
 EARLIEST: dict[str, Any] = {"plugins__kafka__start": "earliest"}
 
 
 class Broker(ServerProcess):
-    """One that runs, or will again on the same port."""
+    """Broker that can be restarted on the same port."""
 
     def __init__(self, storage: str, environment: Mapping[str, str], advertised: int = 0) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Broker(ServerProcess):
                 await sent
 
     async def records(self, topic: str, count: int) -> list[Any]:
-        """The first of a topic, once there are so many."""
+        """Wait for ``count`` records of a topic and return the first ones."""
         consumer = AIOKafkaConsumer(topic, bootstrap_servers=self.address, auto_offset_reset="earliest")
         await consumer.start()
         try:
@@ -79,9 +79,9 @@ class Broker(ServerProcess):
 
 @asynccontextmanager
 async def kafka_broker(store: S3Server | None = None, *, advertised: int = 0) -> AsyncIterator[Broker]:
-    """Runs while the block is entered. With a store, what it has taken outlives it; bucket ``tansu`` must be there.
+    """Run a broker until the block is left. With a store, its records outlive it; the bucket ``tansu`` must exist.
 
-    ``advertised`` is the port that clients are sent to, unless it is the broker's own.
+    ``advertised`` is the port announced to clients; 0: the broker's own.
     """
     broker = Broker("s3://tansu/" if store else MEMORY, _environment(store), advertised)
     await broker.run()
@@ -92,7 +92,7 @@ async def kafka_broker(store: S3Server | None = None, *, advertised: int = 0) ->
 
 
 async def reading(place: House, broker: Broker, kind: str = "KAFKA", **changes: Any) -> BoundTrigger:
-    """A trigger on topic ``t`` that runs."""
+    """Return a running trigger on topic ``t``."""
     data = {"topic_ids": ["t"], "batch_size": 10, "kafka_connect_address": broker.address, **changes}
     trigger = await place.create(kind, **{**({"instance_id": "i"} if kind == "KAFKA" else {}), **data})
     trigger = await place.update(trigger, status="ACTIVE")
@@ -101,11 +101,11 @@ async def reading(place: House, broker: Broker, kind: str = "KAFKA", **changes: 
 
 
 async def until_committed(broker: Broker, group: str, offset: int) -> None:
-    """Return once a group has read so far in partition 0 of topic ``t``, as the broker knows."""
+    """Return once the group has committed this offset in partition 0 of topic ``t``."""
     consumer = AIOKafkaConsumer(bootstrap_servers=broker.address, group_id=group, enable_auto_commit=False)
     await consumer.start()
     try:
-        while await consumer.committed(TopicPartition("t", 0)) != offset:  # noqa: ASYNC110  (a broker tells nobody)
+        while await consumer.committed(TopicPartition("t", 0)) != offset:  # noqa: ASYNC110  (a broker sends no event)
             await anyio.sleep(0.02)
     finally:
         await consumer.stop()

@@ -1,7 +1,7 @@
-"""A second broker that speaks Kafka's protocol, for states that Tansu does not show: noida-db.
+"""Second Kafka-compatible broker, noida-db, for states that Tansu does not have.
 
-As Apache Kafka does, and unlike Tansu, it deletes records on request, writes markers of transactions into the log and
-refuses offsets out of range. Unlike Apache Kafka, it keeps the offsets of groups when their topic is deleted.
+Like Apache Kafka, and unlike Tansu, noida-db deletes records on request, writes transaction markers into the log and
+rejects offsets out of range. Unlike Apache Kafka, it keeps the offsets of groups when their topic is deleted.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Peer(Broker):
         await self.start(_program(), "start", *options, port=self.port)
 
     async def delete_records(self, topic: str, partition: int, before: int) -> None:
-        """Move the beginning of a partition, as retention does."""
+        """Move the first offset of a partition forward, as retention does."""
         async with self.admin() as admin:
             await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(before_offset=before)})
 
     async def send_in_transaction(self, topic: str, *values: bytes, partition: int, timestamp: int) -> None:
-        """The marker of the transaction's end takes the offset after the last record."""
+        """Send in one transaction. Its end marker takes the offset after the last record."""
         async with (
             AIOKafkaProducer(bootstrap_servers=self.address, transactional_id="t") as producer,
             producer.transaction(),
@@ -44,7 +44,7 @@ class Peer(Broker):
 
 @asynccontextmanager
 async def kafka_peer(folder: Path) -> AsyncIterator[Peer]:
-    """Runs while the block is entered."""
+    """Run the broker until the block is left."""
     peer = Peer(folder)
     await peer.run()
     try:

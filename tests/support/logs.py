@@ -1,4 +1,4 @@
-"""A sender of log lines, and what events say of them."""
+"""Sender of log lines to LTS, and a decoder of LTS events."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.support.http_app import PROJECT
 
 
 class Lts:
-    """One project's log streams at an engine."""
+    """Client of one project's log streams at an engine."""
 
     def __init__(self, client: httpx.AsyncClient, project: str = PROJECT) -> None:
         self._client, self._project = client, project
-        self.group = self.stream = ""  #: ids of those that were made last
+        self.group = self.stream = ""  #: ids of the group and stream created last
 
     async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
         return await self._client.request(method, f"/v2/{self._project}/{path}", json=body, **more)
@@ -48,7 +48,7 @@ class Lts:
 
 
 def told(event: Any) -> dict[str, Any]:
-    """What an event carries."""
+    """Return the log lines that an event carries."""
     data: dict[str, Any] = json.loads(base64.b64decode(event["lts"]["data"]))
     return data
 

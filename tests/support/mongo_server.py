@@ -1,7 +1,7 @@
-"""A real server that speaks MongoDB's protocol, as a process of its own: SecantusDB, a replica set of one.
+"""MongoDB-compatible server SecantusDB in a process of its own, as a replica set of one.
 
-It is licensed under the GPL: it lives in an environment of its own in the user's cache, made when it is first wanted,
-and talks to the tests over its port only.
+SecantusDB is licensed under the GPL. It is installed into a virtual environment in the user's cache on first use,
+and the tests use it over its port only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DATABASE, COLLECTION = "shop", "orders"
 
 
 class MongoServer(ServerProcess):
-    """One that runs, or will again on the same port with what it has kept."""
+    """Server that can be restarted on the same port with its stored data."""
 
     def __init__(self, program: Path, folder: Path) -> None:
         super().__init__()
@@ -39,13 +39,13 @@ class MongoServer(ServerProcess):
 
     async def run(self, *options: str | Path) -> None:
         place = ("--host", "127.0.0.1", "--port", str(self.port), "--storage-path", self._folder)
-        durable = ("--sync-on-commit", "--enable-test-commands")  # no change may be told and forgotten
-        # It looks for a file of settings where it runs.
+        durable = ("--sync-on-commit", "--enable-test-commands")  # no reported change may be lost
+        # The server reads a settings file from its working directory.
         await self.start(self._program, *place, *durable, *options, port=self.port, cwd=self._program.parent)
 
     @asynccontextmanager
     async def client(self, **how: Any) -> AsyncIterator[AsyncMongoClient[dict[str, Any]]]:
-        """A new one, since each belongs to one event loop."""
+        """Return a new client; a client belongs to one event loop."""
         async with AsyncMongoClient[dict[str, Any]](self.address, serverMonitoringMode="poll", **how) as client:
             yield client
 
@@ -54,7 +54,7 @@ class MongoServer(ServerProcess):
             await client[DATABASE][collection].insert_many([{"number": number} for number in numbers])
 
     async def fail(self, command: str, times: int = 1, **how: Any) -> None:
-        """Let the server fail at a command."""
+        """Make the server fail a command."""
         data = {"failCommands": [command], **how}
         point = {"configureFailPoint": "failCommand", "mode": {"times": times}, "data": data}
         async with self.client() as client:
@@ -63,7 +63,7 @@ class MongoServer(ServerProcess):
 
 @asynccontextmanager
 async def mongo_server(folder: Path) -> AsyncIterator[MongoServer]:
-    """Runs while the block is entered, with the vendor's user; ``folder`` holds what it has kept."""
+    """Run the server until the block is left, with DDS's default user; ``folder`` holds its data."""
     server = MongoServer(await anyio.to_thread.run_sync(_program), folder)
     await server.run()
     try:
@@ -75,7 +75,7 @@ async def mongo_server(folder: Path) -> AsyncIterator[MongoServer]:
 
 
 def home() -> Path:
-    """Where its environment is, or will be."""
+    """Return the folder of the server's virtual environment, existing or not."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "functiond-tests" / PACKAGE
 
@@ -85,7 +85,9 @@ def _program() -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     with open(place.parent / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ((place / "ready").exists() and (place / "bin" / "python").exists()):  # its interpreter may be gone
+        if not (
+            (place / "ready").exists() and (place / "bin" / "python").exists()
+        ):  # the interpreter may have been uninstalled
             _install(place)
             (place / "ready").touch()
     return place / "bin" / "secantusd-py"

@@ -1,4 +1,4 @@
-"""Amazon's services as moto imitates them, as a process of its own: S3 that notifies SNS, which posts over HTTP."""
+"""Amazon services emulated by moto in a process of its own: S3 notifies SNS, which posts over HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.ports import free_ports
 
 @contextmanager
 def moto_server() -> Iterator[str]:
-    """Runs while the block is entered; gives its URL. It holds everything in memory."""
+    """Run the server until the block is left; yield its URL. All data is kept in memory."""
     program = shutil.which("moto_server", path=str(Path(sys.executable).parent))
     if program is None:
         pytest.skip("there is no moto to try: pip install moto flask flask-cors")
@@ -27,7 +27,7 @@ def moto_server() -> Iterator[str]:
         [program, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
-        # It writes a line for each request, and stands still once nobody reads them.
+        # The server logs every request and would block on an unread pipe.
         reader = Thread(target=deque, args=(process.stderr, 0))
         try:
             if not any("Running on" in line for line in process.stderr):

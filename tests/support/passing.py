@@ -1,4 +1,4 @@
-"""Time that passes as fast as timers sleep, and a clock that is wrong for a while."""
+"""Simulated time that passes as fast as timers sleep, with a clock that can be wrong."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from engine.triggers import plugin_contexts as plugin_parts
 
 
 class PassingTime:
-    """Elapsed time of one timer, which outlives engines; ``clock`` shows it, plus the error of that time."""
+    """Elapsed time of one timer; outlives engines. ``clock`` shows it plus the clock error at that time."""
 
     def __init__(self, begin: float, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock, self.elapsed = ManualClock(begin), 0.0
-        self.errors = {0.0: 0.0}  #: seconds that the clock is ahead, by the elapsed second from which it is
+        self.errors = {0.0: 0.0}  #: seconds that the clock is ahead, by the elapsed second at which the error starts
         self._begin, self._end = begin, 0.0
         self._reached, self._extended = asyncio.Event(), asyncio.Event()
         monkeypatch.setattr(plugin_parts, "anyio", SimpleNamespace(sleep=self._sleep))
-        source = import_module("plugins.timer.source")  # the package has a function of that name
+        source = import_module(
+            "plugins.timer.source"
+        )  # ``import plugins.timer.source`` would bind the package's function of that name
         monkeypatch.setattr(source, "elapsed", lambda: self.elapsed)
 
     async def run_until(self, end: float) -> None:
@@ -32,7 +34,7 @@ class PassingTime:
         await self._reached.wait()
 
     def pass_until(self, moment: float) -> None:
-        """Let time pass, while the timer sleeps or without it."""
+        """Advance time to ``moment``, whether the timer sleeps or not."""
         self.elapsed, self._end = moment, max(moment, self._end)
         error = next(ahead for begin, ahead in reversed(self.errors.items()) if begin <= moment)
         self.clock.advance(self._begin + moment + error - self.clock.now())

@@ -1,4 +1,7 @@
-"""Ports for servers that must be told theirs, or have it again: no other test run is given them, nor a connection."""
+"""Ports for servers that need a fixed port or the same port again.
+
+Neither other test runs nor the kernel, for outgoing connections, take these ports.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ import socket
 from pathlib import Path
 
 _LOWEST = 10_000
-#: From here on the kernel gives ports to connections and to whoever asks for any.
+#: First ephemeral port: from here on the kernel assigns ports to connections and to binds to port 0.
 _END = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-_chance = random.Random(os.urandom(8))
+_random = random.Random(os.urandom(8))
 
 
 def free_port() -> int:
-    """One that the next engine on a folder can have again."""
+    """Return a free port, reserved for this test process, which can be bound again after a restart."""
     while True:
-        port = _chance.randrange(_LOWEST, max(_END, _LOWEST + 10_000))
+        port = _random.randrange(_LOWEST, max(_END, _LOWEST + 10_000))
         if _is_free(port) and _claim(port):
             return port
 
@@ -35,7 +38,7 @@ def _is_free(port: int) -> bool:
 
 
 def _claim(port: int) -> bool:
-    """As long as this process lives; False if another one has it."""
+    """Reserve the port until this process exits; return False if another process has reserved it."""
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         claim.bind(f"\0functiond-test-port-{port}")

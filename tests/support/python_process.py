@@ -1,4 +1,4 @@
-"""A Python worker alone, spoken to over its socket as the engine would."""
+"""Python worker driven over its socket in the engine's role."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from engine.runtimes.protocol import (
     stop_frame,
 )
 
-MAX_WAIT = 60.0  #: seconds after which a test has failed; none waits for it to pass
+MAX_WAIT = 60.0  #: seconds after which a test fails; never waited for in a passing test
 SETUP: dict[str, Any] = {
     "instance": "i1",
     "layers": [],
@@ -50,7 +50,7 @@ SETUP: dict[str, Any] = {
 
 
 async def interpreter(version: str) -> str:
-    """The installed one of that version; a test that asks for one which is not there is skipped."""
+    """Return the installed interpreter of that version; skip the test if there is none."""
     command = await Interpreters().worker_command(f"Python{version}")
     if os.path.basename(command[0]) != f"python{version}":
         pytest.skip(f"there is no Python {version} on this machine")
@@ -64,7 +64,7 @@ class Line(NamedTuple):
 
 
 class PythonProcess:
-    """A running one, whose answer to its setup is ``ready``. What it wrote until the last answer is in ``lines``."""
+    """Running worker. ``ready`` is its answer to the setup; ``lines`` holds its output up to the last answer."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class PythonProcess:
             (code / path).parent.mkdir(parents=True, exist_ok=True)
             (code / path).write_text(text)
         self.lines: list[Line] = []
-        self.sizes: list[int] = []  #: of the texts of LOG frames, in bytes
+        self.sizes: list[int] = []  #: text sizes of LOG frames in bytes
         self._reader = FrameReader()
         self._frames: Iterator[Answer | Logged] = iter(())
         self.socket, theirs = socket.socketpair()
@@ -118,28 +118,28 @@ class PythonProcess:
         self.socket.sendall(invoke_frame(ticket, f"request-{ticket}", "", json.dumps(event).encode()))
 
     def answer(self) -> Answer:
-        """The next one."""
+        """Read frames up to the next answer and return it."""
         return next(frame for frame in self.frames() if isinstance(frame, Answer))
 
     def call(self, event: Any = None) -> Any:
-        """What the handler gives, decoded."""
+        """Invoke the handler and return its decoded result."""
         self.ask(event)
         answer = self.answer()
         assert (answer.kind, answer.code) == (DONE, 0), answer
         return json.loads(answer.result) if answer.result else None
 
     def stop(self) -> int:
-        """Its exit status, once it has said its last words."""
+        """Stop the worker, read its remaining output and return its exit status."""
         self.socket.sendall(stop_frame())
         assert not any(isinstance(frame, Answer) for frame in self.frames())
         return self.process.wait(MAX_WAIT)
 
     def raw(self, size: int = -1) -> bytes:
-        """What went to the descriptors of stdout and stderr; without a size all, once no process holds them."""
+        """Read raw output of stdout and stderr; without a size, everything until no process holds them open."""
         return self._raw.read(size)
 
     def frames(self) -> Iterator[Answer | Logged]:
-        """As they come, until the socket is closed."""
+        """Yield frames as they arrive, until the socket is closed."""
         while True:
             for frame in self._frames:
                 if isinstance(frame, Logged):

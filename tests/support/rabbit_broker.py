@@ -1,6 +1,6 @@
-"""A real RabbitMQ, as a process of its own on ports that are free: one for the whole test run, since it takes seconds.
+"""RabbitMQ broker in a process of its own, on free ports. Shared by the whole test run, as its start takes seconds.
 
-Its user, password and virtual host have the characters that are easily got wrong.
+The user, password and virtual host contain characters that need escaping in URLs.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from pamqp.commands import Basic
 from tests.support.certificates import write_certificate
 from tests.support.ports import free_port
 
-#: Debian's, as the script of that name starts it, but as whoever runs the tests.
+#: Debian's server program; its wrapper script would change to another user.
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 USER, PASSWORD, VHOST = "sh@p", "p@s/w%25r?d", "/sh op"
-#: Seconds that it may take to start.
+#: Seconds allowed for its start.
 MAX_WAIT = 200.0
 
 
 class Broker:
-    """One that runs, or will again on the same ports with what it had stored."""
+    """Broker that can be restarted on the same ports with its stored messages."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -49,7 +49,13 @@ class Broker:
 
     def start(self) -> None:
         environment = self._environment()
-        epmd = ["epmd", "-address", "127.0.0.1", "-port", str(self._epmd_port)]  # else the broker starts one that stays
+        epmd = [
+            "epmd",
+            "-address",
+            "127.0.0.1",
+            "-port",
+            str(self._epmd_port),
+        ]  # else the broker starts an epmd that outlives it
         self._processes = [subprocess.Popen(epmd, env=environment, stdout=DEVNULL, stderr=DEVNULL)]
         with (self._folder / "output").open("wb") as output:
             server = subprocess.Popen(
@@ -87,24 +93,24 @@ class Broker:
             await channel.exchange_delete(exchange)
 
     async def send(self, exchange: str, *bodies: bytes, ids: bool = True) -> None:
-        """Confirmed ones; with ids, each body is an id as well."""
+        """Send messages with publisher confirms; with ``ids``, each body is also the message id."""
         async with self.channel() as channel:
             for body in bodies:
                 about = Basic.Properties(delivery_mode=2, message_id=body.decode()[:100] if ids else None)
                 await channel.basic_publish(body, exchange=exchange, routing_key="k", properties=about)
 
     async def pour(self, exchange: str, body: bytes, count: int) -> None:
-        """So many alike, each with an id, as fast as it goes."""
+        """Send ``count`` equal messages with ids, without waiting for confirms."""
         connection = await aiormq.connect(self.url())
         channel = await connection.channel(publisher_confirms=False)
         for number in range(count):
             about = Basic.Properties(delivery_mode=2, message_id=str(number))
             await channel.basic_publish(body, exchange=exchange, properties=about)
-        await channel.exchange_declare(exchange, passive=True)  # answered once all of them are there
+        await channel.exchange_declare(exchange, passive=True)  # answered only after all messages have arrived
         await connection.close()
 
     async def ready(self, queue: str) -> int | None:
-        """How many messages of it wait to be sent; None if it is not there."""
+        """Return the number of messages ready for delivery; None if the queue does not exist."""
         async with self.channel() as channel:
             try:
                 return (await channel.queue_declare(queue, passive=True)).message_count
@@ -129,7 +135,7 @@ class Broker:
             "RABBITMQ_DIST_PORT": str(free_port()),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self._epmd_port),
-            "RUNNING_UNDER_SYSTEMD": "1",  # no shell stays in front of it that a signal would have to get past
+            "RUNNING_UNDER_SYSTEMD": "1",  # the script execs the server, so that signals reach it
         }
 
     def _configuration(self) -> str:
@@ -147,7 +153,7 @@ class Broker:
 
 @functools.cache
 def rabbit_broker() -> Broker:
-    """Runs, until the tests are over."""
+    """Start the broker; it runs until the end of the test run."""
     if not PROGRAM.exists():
         pytest.skip("there is no RabbitMQ to try: apt-get install rabbitmq-server")
     folder = Path(tempfile.mkdtemp(prefix="functiond-rabbit-"))

@@ -1,4 +1,4 @@
-"""A real object store that speaks S3, as a process of its own: SeaweedFS, on ports that are free."""
+"""S3-compatible object store SeaweedFS in a process of its own, on free ports."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _OFF = ("admin.ui=false", "webdav=false", "master.telemetry=false", "s3.port.ice
 
 
 class S3Server(Struct, kw_only=True):
-    """Where one runs, or will."""
+    """Address and credentials of a store, running or not yet started."""
 
-    ports: Sequence[int]  #: that of S3 is the first
+    ports: Sequence[int]  #: the first one is the S3 port
 
     @property
     def service(self) -> ObsService:
@@ -33,14 +33,14 @@ class S3Server(Struct, kw_only=True):
 
     @property
     def settings(self) -> dict[str, str]:
-        """As the environment of an engine that shall use it."""
+        """Return the environment variables of an engine that uses this store."""
         values = {name: getattr(self.service, name) for name in ("endpoint", "access_key", "secret_key")}
         return {f"FUNCTIOND_PLUGINS__OBS__{name.upper()}": value for name, value in values.items()}
 
 
 @contextmanager
 def s3_server(folder: Path, ports: Sequence[int] = ()) -> Iterator[S3Server]:
-    """Runs while the block is entered. Its objects lie in ``folder``."""
+    """Run the store until the block is left, with its objects in ``folder``."""
     ports = ports or free_s3_ports()
     options = [f"-{name}={port}" for name, port in zip(_PORTS, ports, strict=False)]
     options += [f"-{name}.grpc={port}" for name, port in zip(_PORTS[:-1], ports[len(_PORTS) :], strict=False)]
@@ -66,7 +66,7 @@ def s3_server(folder: Path, ports: Sequence[int] = ()) -> Iterator[S3Server]:
                 raise AssertionError("the store did not start")
             yield S3Server(ports=ports)
         finally:
-            process.kill()  # it takes ten seconds over an orderly end
+            process.kill()  # a shutdown by SIGTERM takes ten seconds
             for socket_file in (one for port in ports for one in Path("/tmp").glob(f"seaweedfs-*{port}.sock")):
                 socket_file.unlink(missing_ok=True)
 

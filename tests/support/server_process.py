@@ -1,4 +1,4 @@
-"""A server that a test starts, kills and starts again."""
+"""Server process that a test starts, kills and restarts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import anyio
 
 
 class ServerProcess:
-    """One that runs, or will."""
+    """Server process, running or not yet started."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -19,7 +19,7 @@ class ServerProcess:
     async def start(
         self, *command: str | Path, port: int, env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> None:
-        """Once this returns, its port takes connections."""
+        """Start the server and return when its port accepts connections."""
         process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL, env=env, cwd=cwd)
         self._process = process
         with anyio.fail_after(90):

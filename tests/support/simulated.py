@@ -1,4 +1,4 @@
-"""A context for the source of a trigger, whose time passes as fast as the source lets it, and which may crash."""
+"""Simulated context for a trigger's source. Time passes as fast as the source sleeps; crashes can be injected."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from engine.testing import ManualClock
 
 
 class Over(BaseException):
-    """The simulated time is over."""
+    """End of the simulated time."""
 
 
 class Crash(BaseException):
-    """The engine died."""
+    """Simulated crash of the engine."""
 
 
 class World:
-    """What outlives an engine: what was accepted, and the cursors. ``end`` is where time stops."""
+    """State that outlives an engine: accepted events and cursors. Time stops at ``end``."""
 
     def __init__(self, begin: float, end: float, settings: Any) -> None:
         self.clock, self.end, self.settings = ManualClock(begin), end, settings
@@ -34,18 +34,17 @@ class World:
         self.generation, self.since = 1, begin
         self.mode = Mode.ASYNC
         self.switched_off: Callable[[], bool] = lambda: False
-        self.delays: list[float] = []  #: seconds that the next batches wait for room
-        self.jumps: list[float] = []  #: seconds that the clock is set ahead while the next batches are stored
+        self.delays: list[float] = []  #: seconds that each of the next batches waits for capacity
+        self.jumps: list[float] = []  #: seconds that the clock is set ahead while each of the next batches is stored
         self.ahead = 0.0
         self.steps = 0
-        self.crash_at: float = (
-            -1
-        )  #: the step that is not taken (n), or taken without the source hearing of it (n + 0.5)
+        #: Step n crashes before it is stored (n), or after it is stored but before the source sees it (n + 0.5).
+        self.crash_at = -1.0
 
     async def run(self, trigger: Trigger) -> bool:
-        """One engine's life; False if it died before the end of time."""
+        """Run one engine; return False if it crashed before the end of the simulated time."""
         try:
-            # By module: the package has a function of that name.
+            # ``plugins.timer.source`` would be the package's function of that name.
             with patch.object(import_module("plugins.timer.source"), "elapsed", self.elapsed):
                 await trigger.run(_Context(self), task_status=_Started())
         except Over:
@@ -80,10 +79,10 @@ class _Context:
         return dict(self._world.cursors)
 
     async def accept(self, event: Event) -> str:
-        raise AssertionError("it pulls")
+        raise AssertionError("a pull source accepts batches only")
 
     async def accept_with(self, event: Event, others: Sequence[tuple[EventSink, Event]]) -> Sequence[str]:
-        raise AssertionError("it pulls")
+        raise AssertionError("a pull source accepts batches only")
 
     async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
         world = self._world

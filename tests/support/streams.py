@@ -1,4 +1,4 @@
-"""A client of DIS over plain HTTP, as the documentation has it."""
+"""Client of DIS over plain HTTP (DIS API: streams, cursors and records)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def encoded(data: bytes | str) -> str:
 
 
 class Dis:
-    """One project's streams at an address, or through a client that has one."""
+    """Client of one project's streams at an address, or over an existing HTTP client."""
 
     def __init__(self, client: httpx.AsyncClient, project: str = PROJECT) -> None:
         self._client, self._project = client, project
@@ -52,6 +52,6 @@ class Dis:
         return (await self.ask("GET", "records", partition__cursor=cursor, **query)).json()
 
     async def texts(self, kind: str = "TRIM_HORIZON", part: str = "0", **query: Any) -> list[str]:
-        """The data from there on."""
+        """Return the data of the records from the given cursor on."""
         cursor = (await self.cursor(kind, part, **query))["partition_cursor"]
         return [base64.b64decode(record["data"]).decode() for record in (await self.get(cursor))["records"]]

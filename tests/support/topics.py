@@ -1,4 +1,4 @@
-"""Topics elsewhere, as SMN and SNS push their messages: signed with a key whose certificate is served on loopback."""
+"""Topics of SMN and SNS outside the engine. Messages are signed; the certificate is served on loopback."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
 
 
 class Signer:
-    """Signs as documented; the texts are written out here, so that nothing of the engine's is used."""
+    """Signer of pushed messages, as documented by SMN and SNS. Signed texts are built without the engine's code."""
 
     def __init__(self, digest: hashes.SHA256 | hashes.SHA512 | None = None) -> None:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.digest = digest or hashes.SHA256()
-        self.host = ""  #: that serves the certificate
+        self.host = ""  #: host and port that serve the certificate
 
     @property
     def url(self) -> str:
@@ -53,7 +53,7 @@ class Signer:
         return base64.b64encode(signature).decode()
 
     def notification(self, number: int = 1, subject: str = "") -> dict[str, Any]:
-        """Of SMN."""
+        """Return a signed SMN message."""
         message, moment, told = f"message {number}", now(), ("subject", subject) if subject else ()
         signed = ("message", message, "message_id", f"id{number}", *told, "timestamp", moment, "topic_urn", TOPIC)
         return {
@@ -66,7 +66,7 @@ class Signer:
         }
 
     def confirmation(self, url: str, kind: str = "SubscriptionConfirmation") -> dict[str, Any]:
-        """Of SMN."""
+        """Return a signed confirmation of an SMN subscription."""
         moment = now()
         signed = ("message", "Come", "message_id", "c", "subscribe_url", url, "timestamp", moment, "topic_urn", TOPIC)
         return {
@@ -78,7 +78,7 @@ class Signer:
         }
 
     def sns(self, version: str) -> dict[str, Any]:
-        """A notification of SNS."""
+        """Return a signed SNS notification."""
         moment = now()
         signed = ("Message", "hello", "MessageId", "m-1", "Subject", "hi", "Timestamp", moment, "TopicArn", ARN)
         return {
@@ -132,14 +132,14 @@ def now() -> str:
 
 
 class Served(Struct):
-    """What the host of a signer was asked for."""
+    """Requests that the signer's host has received."""
 
     asked: list[str] = field(default_factory=list)
 
 
 @asynccontextmanager
 async def serving(signer: Signer) -> AsyncIterator[Served]:
-    """The host of its certificate, which also takes confirmations, leads elsewhere, and goes on for ever."""
+    """Serve the signer's host: its certificate, a confirmation URL, a redirect and a long reply."""
     served = Served()
 
     async def answer(request: PushRequest) -> PushReply:

@@ -1,4 +1,4 @@
-"""An engine in this process with sources of triggers, and a clock that its timers follow."""
+"""Engine in the test process with trigger sources and a clock that its timers follow."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from engine.triggers.source import SourceState
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
 
 URN = f"urn:fss:{REGION}:{PROJECT}:function:default:hello:latest"
-#: Nothing is kept back of the disk, and what fails is tried again soon.
+#: No reserved disk space, and short retry delays.
 QUICK = {"storage.free_space": 0, "storage.ballast": 0, "retry.base": 0.01, "retry.jitter": 0.0, "grace": 0.0}
 HELD = "tests count what waits"
 
 
 class House(Struct, kw_only=True):
-    """A running engine with the function ``hello``, which starts nothing, so that what was accepted can be counted."""
+    """Running engine with the function ``hello``. Nothing is executed, so accepted invocations can be counted."""
 
     engine: EngineParts
 
@@ -60,13 +60,13 @@ class House(Struct, kw_only=True):
         return state
 
     async def keys(self) -> list[int]:
-        """Of all that was accepted, in this order."""
+        """Return the keys of all accepted invocations, in the order of acceptance."""
         selection = Selection(function_id=1, states=frozenset(State), limit=100_000)
         records, _ = await self.engine.storage.records.list(selection)
         return sorted(record.key for record in records)
 
     async def events(self) -> list[Any]:
-        """Payloads of all that was accepted, in the order of acceptance."""
+        """Return the payloads of all accepted invocations, in the order of acceptance."""
         whole = [await self.engine.storage.records.get(key) for key in await self.keys()]
         return [json.loads(record.payload) for record in whole if record]
 
@@ -78,7 +78,7 @@ class House(Struct, kw_only=True):
 async def house(
     folder: Path, plugins: Iterable[Plugin] = (), *, clock: Clock | None = None, **settings: Any
 ) -> AsyncIterator[House]:
-    """Opened again on the same folder, it is the next engine. Setting names are given with two underscores."""
+    """Run an engine on ``folder``; a second call restarts it. Setting names use two underscores for a dot."""
     async with run_engine(settings_of(folder, **settings), plugins=plugins, clock=clock) as engine:
         engine.scheduler.hold(HELD)
         if not engine.catalog.list(PROJECT):
@@ -107,7 +107,7 @@ def _hello() -> Function:
 
 
 class NeverStarts:
-    """A source that is about to run, for ever."""
+    """Source that never finishes its start."""
 
     def __init__(self, options: object) -> None: ...
 
@@ -116,7 +116,7 @@ class NeverStarts:
 
 
 async def messages(place: House, count: int) -> list[str]:
-    """All messages of brokers that were accepted, once there are so many."""
+    """Wait for ``count`` accepted broker messages and return all of them."""
     while True:
         found = [m for event in await place.events() for record in event["records"] for m in record["messages"]]
         if len(found) >= count:
@@ -125,14 +125,14 @@ async def messages(place: House, count: int) -> list[str]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Turn the loop over until something is true; ``house`` bounds it in time."""
+    """Wait until the condition holds; the time limit is that of ``house``."""
     while not true():  # noqa: ASYNC110  (what is looked at offers no event)
         await anyio.sleep(0.002)
 
 
 @asynccontextmanager
 async def door(place: House, *, authenticator: Authenticator | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """The API's listener, where plugins mount, and a client of it."""
+    """Serve the API with the plugins' mounts; yield an HTTP client of it."""
     app = create_app(api_parts(place.engine), authenticator=authenticator, mounts=place.engine.plugins.mounts)
     async with (
         listen(app, "127.0.0.1", 0) as port,

@@ -1,4 +1,4 @@
-"""APIG: a client of the gateway, whose requests carry a key, so that they can be sent again."""
+"""APIG: client of the gateway. Requests carry an idempotency key, so that they can be repeated."""
 
 from __future__ import annotations
 

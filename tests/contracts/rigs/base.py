@@ -1,4 +1,4 @@
-"""What the contract suite needs to know of a source."""
+"""Base class of rigs: the interface between the trigger contract suite and one kind of source."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ from tests.support.http_app import PROJECT
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """A trigger of an engine that runs."""
+    """Trigger of a running engine."""
 
-    url: str  #: of the engine's API
+    url: str  #: address of the engine's API
     trigger_id: str
-    shown: Mapping[str, Any]  #: its event_data
+    shown: Mapping[str, Any]  #: the trigger's event_data
 
 
 class Rig:
-    """The outside of one trigger. Made anew for each test; opened before the engine starts."""
+    """External side of one trigger. Created for each test; opened before the engine starts."""
 
     kind: ClassVar[str]
-    slow: ClassVar[bool] = False  #: its server takes seconds: on one Python only
-    modules: ClassVar[tuple[str, ...]] = ()  #: of plugins, beside the built-in ones
-    #: Whether events wait outside for a source that is away; else they are sent, and refused or taken at once.
+    slow: ClassVar[bool] = False  #: slow to start; tested on one Python version only
+    modules: ClassVar[tuple[str, ...]] = ()  #: modules of plugins besides the built-in ones
+    #: True if events wait outside while the source is stopped; False if each is sent and accepted or rejected at once.
     pulls: ClassVar[bool] = True
     may_disable: ClassVar[bool] = True
-    #: Changes of good options that make them bad, and what the refusal must name.
+    #: Changes that make valid options invalid, with the text that the error must contain.
     bad: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
-    #: A change that leaves the source what it is.
+    #: Change of an option that does not replace the source.
     change: ClassVar[Mapping[str, Any]]
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings: dict[str, Any] = {}  #: of the engine, by dotted names
-        self.project = PROJECT  #: of the trigger
+        self.settings: dict[str, Any] = {}  #: settings of the engine by dotted name
+        self.project = PROJECT  #: project of the trigger
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
-        """The server or store outside runs. ``pytest.skip`` if it cannot be had here."""
+        """Run the external server or store; call ``pytest.skip`` if it is not available."""
         yield self
 
     def options(self) -> dict[str, Any]:
-        """Good ones."""
+        """Return valid options."""
         raise NotImplementedError
 
     async def send(self, target: Target, number: int) -> bool:
-        """Make an event that carries a number; False if it was refused for now. Sent again, it is the same event.
+        """Send the event of a number; return False after a temporary rejection. A repeated number is the same event.
 
-        Must also work on a pull source while no engine runs, when ``target`` tells nothing.
+        For a pull source it must also work while no engine runs; ``target`` is then stale.
         """
         raise NotImplementedError
 
     def numbers(self, event: Any) -> Sequence[int]:
-        """What a payload carries of what was sent: several, where the source makes one event of many."""
+        """Return the sent numbers that a payload carries; several if the source batches events."""
         raise NotImplementedError
 
-    #: Whether ``breaks`` and ``mends`` take the outside away and bring it back, with what it held.
+    #: True if ``breaks`` stops the external server and ``mends`` restarts it with its data.
     breakable: ClassVar[bool] = False
 
     async def breaks(self) -> None: ...

@@ -1,4 +1,4 @@
-"""CTS: a sender of traces."""
+"""CTS: sender of traces."""
 
 from __future__ import annotations
 

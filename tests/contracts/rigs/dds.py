@@ -1,4 +1,4 @@
-"""DDS: a collection of a database that outlives its own death, read by its change stream."""
+"""DDS: collection of a database with durable data, read by its change stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DIS: an endpoint elsewhere, served by another engine."""
+"""DIS: external endpoint, served by another engine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Rig(base.Rig):
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
-        with (  # in a thread of its own: the fixture that enters this leaves it in another task
+        with (  # run in a thread of its own, as the fixture enters and leaves this in different tasks
             start_blocking_portal() as self._portal,
             self._portal.wrap_async_context_manager(house(self.folder / "dis", [plugin])) as place,
             self._listener,

@@ -1,4 +1,4 @@
-"""EVENTGRID: a sender of CloudEvents."""
+"""EVENTGRID: sender of CloudEvents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KAFKA: a topic of a broker, read by a trigger that takes all its partitions."""
+"""KAFKA: topic of a broker; the trigger reads all its partitions."""
 
 from __future__ import annotations
 

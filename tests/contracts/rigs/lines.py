@@ -1,4 +1,4 @@
-"""A pull source in a few lines: each line of a file is an event. It is nobody's but the suite's."""
+"""Minimal pull source for the suite: each line of a file is an event."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from engine import Event, Plugin, TriggerContext
 from tests.contracts.rigs import base
 
-#: Lines in one transaction.
+#: lines stored in one transaction
 BATCH_SIZE = 10
 
 

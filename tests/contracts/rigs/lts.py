@@ -1,4 +1,4 @@
-"""LTS: a sender of lines to the stream that a project has without making one."""
+"""LTS: sender of lines to a project's default stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.contracts.rigs import base
 from tests.support.logs import Lts, messages
 from tests.support.triggering import door, house
 
-#: Takes lines, and calls nothing.
+#: Plugin that stores lines but has no trigger source.
 WITHOUT_SOURCE = replace(plugin, trigger=None)
 
 

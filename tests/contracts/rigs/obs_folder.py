@@ -1,4 +1,4 @@
-"""OBS in a folder: whoever puts a file there."""
+"""OBS in a folder: writer of files."""
 
 from __future__ import annotations
 

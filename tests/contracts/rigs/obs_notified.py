@@ -1,4 +1,4 @@
-"""OBS, of which a store posts notifications."""
+"""OBS: store that posts notifications of its objects."""
 
 from __future__ import annotations
 

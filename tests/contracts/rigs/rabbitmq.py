@@ -1,4 +1,4 @@
-"""RABBITMQ: an exchange of a broker, whose messages come to the trigger's queue."""
+"""RABBITMQ: exchange of a broker, bound to the trigger's queue."""
 
 from __future__ import annotations
 

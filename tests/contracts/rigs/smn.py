@@ -1,4 +1,4 @@
-"""SMN: a topic elsewhere, which pushes signed messages."""
+"""SMN: external topic that pushes signed messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Rig(base.Rig):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
         self._signer, self._signed = Signer(), dict[int, bytes]()
-        # In a thread of its own: the fixture that enters this leaves it in another task.
+        # Run in a thread of its own, as the fixture enters and leaves this in different tasks.
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(serving(self._signer)):
             self.settings["plugins.smn.private_hosts"] = self._signer.host
             yield self
@@ -32,7 +32,7 @@ class Rig(base.Rig):
         return {"topic_urn": TOPIC}
 
     async def send(self, target: base.Target, number: int) -> bool:
-        if number not in self._signed:  # what is pushed again is the same to the last bit
+        if number not in self._signed:  # a repeated push is identical, signature included
             self._signed[number] = encoded(self._signer.notification(number))
         return await push(target.url + target.shown["path"], self._signed[number], {})
 

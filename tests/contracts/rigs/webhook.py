@@ -1,4 +1,4 @@
-"""WEBHOOK: a sender that signs."""
+"""WEBHOOK: sender of signed requests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def push(url: str, body: bytes, headers: dict[str, str]) -> bool:
     async with httpx.AsyncClient(trust_env=False, verify=False) as client:
         try:
             reply = await client.post(url, content=body, headers=headers)
-        except httpx.TransportError:  # the engine is away
+        except httpx.TransportError:  # the engine is not running
             return False
     if reply.status_code in (429, 503):
         assert int(reply.headers["retry-after"]) > 0

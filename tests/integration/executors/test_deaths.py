@@ -1,4 +1,4 @@
-"""Many instances of a fork server that die in every way at once."""
+"""Concurrent exits of many forked instances, one test for every kind of exit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ENDS = {"answer": Code.OK, "leave": Code.USER_EXCEPTION, "hang": Code.TIMEOUT, "
 
 
 async def end(opened: Pool, way: str, helped: bool, max_wait: float) -> int | None:
-    """How a call ends that is to end in this way."""
+    """Run a call that ends as ``way`` names; return its code, or None for an abandoned call."""
     given_up = way in ("cancel", "abandon")
     limit = 1 if way == "hang" else 60
     call = invocation(json.dumps({"do": "hang" if given_up else way, "with": helped}))
@@ -53,12 +53,12 @@ async def end(opened: Pool, way: str, helped: bool, max_wait: float) -> int | No
 
 async def test_each_ends_in_its_own_way_and_nothing_is_left(tmp_path: Path) -> None:
     draw = random.Random(7)
-    allocator = asyncio.Semaphore(10)
+    slots = asyncio.Semaphore(10)
     before = len(os.listdir("/proc/self/fd"))
 
     async def one() -> tuple[str, int | None]:
         way = draw.choice([*ENDS, "abandon"])
-        async with allocator:
+        async with slots:
             return way, await end(opened, way, draw.random() < 0.3, draw.random() / 20)
 
     async with pool(tmp_path, SOURCE, sandbox=FORKING, interpreters=own()) as opened:
@@ -67,8 +67,8 @@ async def test_each_ends_in_its_own_way_and_nothing_is_left(tmp_path: Path) -> N
         ended = await asyncio.gather(*(one() for _ in range(150)))
         last = template_of(opened)
 
-    assert last is template  # had it died, what ran there would have died with it
+    assert last is template  # an exit of the template would have killed its instances
     assert [(way, code) for way, code in ended if code != ENDS.get(way)] == []
     assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
     assert os.listdir(tmp_path / "tmp") == []
-    assert len(os.listdir("/proc/self/fd")) <= before  # what others have left may go meanwhile
+    assert len(os.listdir("/proc/self/fd")) <= before  # descriptors of earlier tests may be closed meanwhile

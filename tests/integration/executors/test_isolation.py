@@ -1,4 +1,4 @@
-"""What an instance can do to the host, and what is left when it or the engine has ended."""
+"""Isolation of instances from the host, and cleanup after an instance or the engine has ended."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def result(opened: Pool, handler: str, event: str = "{}", **fields: Any) -
 
 
 def groups(folder: Path) -> list[Path]:
-    """The groups that an engine with this folder's marker has on this host."""
+    """Return the cgroups on this host of the engine with this folder's marker."""
     name = PREFIX + marker(folder)
     return [Path(path) / name for mount in cgroup_mounts() for path, below, _ in os.walk(mount) if name in below]
 
@@ -181,7 +181,7 @@ async def test_a_fork_bomb_is_held_and_its_processes_are_killed(caged: Pool, tmp
 
 
 class Witness(RlimitIsolation):
-    """Notes whether a process runs with the function's variables when it is put within its limits."""
+    """Isolation that records whether a process already has the function's variables when its limits are applied."""
 
     def __init__(self) -> None:
         self.seen: list[bool] = []
@@ -220,7 +220,7 @@ async def test_without_cgroup_address_space_is_limited(tmp_path: Path) -> None:
         assert (await result(opened, "limits", memory_size=100))[2] == (100 + 256) << 20
 
 
-# --- what reaches a child ---
+# --- descriptors and variables of a child ---
 
 
 async def test_a_child_has_its_socket_and_its_output_and_nothing_else(opened: Pool) -> None:
@@ -253,7 +253,7 @@ def test_a_start_removes_what_a_dead_engine_left_and_nothing_that_it_links_to(tm
     assert (os.listdir(tmp), os.listdir(elsewhere)) == (["link"], ["kept"])
 
 
-# --- endings ---
+# --- cleanup ---
 
 
 async def test_a_helper_in_a_session_of_its_own_dies_with_the_instance(opened: Pool) -> None:
@@ -303,14 +303,14 @@ asyncio.run(main())
 
 
 def engine_process(folder: Path, mechanism: str) -> subprocess.Popen[bytes]:
-    """Another process with a pool: it says which instances it has, then hangs in a call."""
+    """Start another process with a pool. It prints the process ids of its instances, then hangs in a call."""
     root = str(Path(__file__).parents[3])
     command = [sys.executable, "-c", ENGINE, str(folder), root, marker(folder), mechanism]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
 def instances_of(engine: subprocess.Popen[bytes]) -> list[int]:
-    """Process ids, once they run; it may log before that."""
+    """Wait until the instances run, then return their process ids. Log lines before that are skipped."""
     told = next(line for line in engine.stdout or () if line.startswith(b"up "))
     return [int(pid) for pid in told.split()[1:]]
 
@@ -320,7 +320,7 @@ async def test_what_a_killed_engine_left_is_ended_before_the_next_begins(tmp_pat
     with engine_process(tmp_path, mechanism) as dead:
         pid, helper = await asyncio.to_thread(instances_of, dead)
         dead.send_signal(signal.SIGKILL)
-    await exit_of(pid)  # it sees that its socket is closed
+    await exit_of(pid)  # the instance exits when its socket is closed
     assert is_alive(helper)
 
     stuck = await asyncio.to_thread(kill_orphans, marker(tmp_path), tmp_path / "tmp")
@@ -333,7 +333,7 @@ async def test_what_a_killed_engine_left_is_ended_before_the_next_begins(tmp_pat
 async def test_a_child_inside_a_long_call_dies_with_the_engine(tmp_path: Path) -> None:
     with engine_process(tmp_path, "rlimits") as dead:
         await asyncio.to_thread(instances_of, dead)
-        await until(lambda: len(programs(tmp_path, b"sleep(600)")) == 2)  # the second is that of the call which hangs
+        await until(lambda: len(programs(tmp_path, b"sleep(600)")) == 2)  # the second one belongs to the hanging call
         busy = programs(tmp_path, b"python_worker")
         dead.send_signal(signal.SIGKILL)
 
@@ -344,16 +344,16 @@ async def test_a_child_inside_a_long_call_dies_with_the_engine(tmp_path: Path) -
 
 
 def programs(folder: Path, word: bytes) -> list[int]:
-    """Processes of the engine on this folder whose command has the word."""
+    """Return the processes of the engine on this folder whose command contains ``word``."""
     found = []
     for pid in marked("FUNCTIOND_ENGINE", marker(folder)):
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # the process has exited meanwhile
             if word in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
     return found
 
 
-def test_leftovers_of_another_engine_are_not_touched(tmp_path: Path) -> None:
+def test_orphans_of_another_engine_are_not_touched(tmp_path: Path) -> None:
     environment = {"FUNCTIOND_ENGINE": "of-another"}
     with subprocess.Popen(["/bin/sleep", "60"], env=environment) as other:
         kill_orphans("of-anothe", tmp_path)
@@ -363,7 +363,7 @@ def test_leftovers_of_another_engine_are_not_touched(tmp_path: Path) -> None:
         other.kill()
 
 
-# --- groups of others ---
+# --- cgroups of other engines ---
 
 
 async def test_groups_of_an_engine_that_never_comes_back_are_swept_by_another(tmp_path: Path) -> None:
@@ -377,13 +377,17 @@ async def test_groups_of_an_engine_that_never_comes_back_are_swept_by_another(tm
     assert groups(tmp_path), "something still lives there"
 
     def left() -> list[Path]:
-        for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)):  # it may have started more by then
+        for pid in marked(
+            "FUNCTIOND_ENGINE", marker(tmp_path)
+        ):  # the engine may have started more instances before the kill
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         detect_isolation(f"{marker(tmp_path)}-b").close()
         return groups(tmp_path)
 
-    await until(lambda: not left())  # not at once: a process leaves its group late, and another may be sweeping
+    await until(
+        lambda: not left()
+    )  # retried: a killed process leaves its cgroup late, and another engine may be sweeping
 
 
 def test_the_groups_of_a_living_engine_are_not_swept_though_it_has_no_instance(tmp_path: Path) -> None:
@@ -453,7 +457,7 @@ def test_version_2_writes_memory_and_processes_and_reads_its_count_of_kills(tmp_
     files = ("memory.max", "memory.swap.max", "pids.max", "cgroup.procs")
     group = CgroupEnclosure(V2, dict.fromkeys(("memory", "pids"), folder), Limits(memory=3, processes=7, tmp=2))
     folder.mkdir()
-    for file in files:  # as the kernel does when a group is made
+    for file in files:  # the kernel creates these files with the cgroup
         (folder / file).touch()
 
     group.write_limits()

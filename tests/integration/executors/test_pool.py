@@ -1,4 +1,4 @@
-"""Which instance serves, which one goes, and what becomes of a request when none can be started."""
+"""Choice of the serving instance, eviction of idle ones, and requests when no instance can be started."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
         yield opened
 
 
-# --- which instance serves ---
+# --- choice of the instance ---
 
 
 async def test_a_warm_instance_serves_again(opened: Pool) -> None:
@@ -69,7 +69,7 @@ async def test_statistics_count_what_is_there(opened: Pool, tmp_path: Path) -> N
     assert (await running.finish()).ok
 
 
-# --- which one goes ---
+# --- eviction ---
 
 
 async def test_an_idle_instance_ends_after_its_time(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ async def test_a_closed_pool_leaves_no_process_and_no_file(tmp_path: Path) -> No
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-# --- when none can be started ---
+# --- failed starts ---
 
 
 async def test_an_interpreter_that_is_not_there_is_the_engines_fault(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ async def test_running_out_of_descriptors_is_overload_and_leaks_none(opened: Poo
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = os.listdir("/proc/self/fd")
     codes = set()
-    for spare in range(8):  # each number of spare ones fails at another step
+    for spare in range(8):  # each number of spare descriptors fails at another step
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + spare, hard))
         codes.add((await opened.execute(function("pid", revision=spare), invocation())).code)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -158,7 +158,7 @@ async def test_running_out_of_descriptors_is_overload_and_leaks_none(opened: Poo
     assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
-# --- other loops and neighbours ---
+# --- other event loops and pools ---
 
 
 def test_two_pools_live_in_one_process_each_with_a_loop_of_its_own(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a request whose instance ends."""
+"""Outcome of a request whose instance exits, is killed or is cancelled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
 
 
 class SlowIsolation(RlimitIsolation):
-    """Makes limits when it is told to."""
+    """Isolation whose ``enclose`` blocks until ``go_on`` is set."""
 
     def __init__(self) -> None:
         self.entered, self.go_on = threading.Event(), threading.Event()
@@ -73,7 +73,7 @@ async def test_cancelling_ends_the_instance(opened: Pool, tmp_path: Path) -> Non
 
 async def test_an_instance_that_is_being_started_can_be_cancelled(opened: Pool) -> None:
     asked = invocation()
-    await opened.interpreters.check("Python3.10")  # else it would be cancelled while one is looked for
+    await opened.interpreters.check("Python3.10")  # else the search for an interpreter would be cancelled
     starting = asyncio.ensure_future(opened.execute(function("pid"), asked))
     await asyncio.sleep(0)
 
@@ -107,7 +107,7 @@ async def test_a_cancelled_call_ends_its_instance(opened: Pool, tmp_path: Path) 
 async def test_a_call_can_be_cancelled_at_any_step_and_leaves_nothing(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     async with pool(tmp_path, SOURCE) as opened:
-        await opened.interpreters.check("Python3.10")  # what is cancelled here are instances
+        await opened.interpreters.check("Python3.10")  # only starts of instances are to be cancelled
         for steps in range(40):
             call = asyncio.ensure_future(opened.execute(function("pid", revision=steps), invocation()))
             for _ in range(steps):
@@ -117,7 +117,7 @@ async def test_a_call_can_be_cancelled_at_any_step_and_leaves_nothing(tmp_path: 
 
         assert opened.statistics().started > 35
     assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
-    assert len(os.listdir("/proc/self/fd")) <= len(before) + 1  # an epoll of this loop
+    assert len(os.listdir("/proc/self/fd")) <= len(before) + 1  # the epoll descriptor of this loop
 
 
 async def test_a_forged_answer_ends_the_instance(opened: Pool) -> None:
@@ -174,7 +174,7 @@ async def test_an_answer_counts_even_if_the_death_after_it_is_seen_first(opened:
     (instance,) = opened.fleet.alive
     call = asyncio.ensure_future(opened.execute(function("pid"), invocation()))
     await asyncio.sleep(0)
-    select.select([instance._fd], [], [])  # the answer is there, and the loop is kept from reading it
+    select.select([instance._fd], [], [])  # the answer has arrived, but the blocked loop cannot read it yet
     _kill_before_the_loop_can_see(warm)
 
     instance._exited()

@@ -1,4 +1,4 @@
-"""The moment between an instance's word that it is ready, and the request that follows."""
+"""Races between an instance's READY frame and its first request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def handler(event, context):
 
 
 def when_ready(patch: pytest.MonkeyPatch, act: Callable[[Instance], object]) -> None:
-    """Once, right after the engine has heard of it, and before anybody who waited for it goes on."""
+    """Call ``act`` once, right after the first READY frame is read and before its waiters resume."""
     take, left = Instance._receive, [act]
 
     def taking(instance: Instance, frame: Answer | Logged) -> None:

@@ -1,4 +1,4 @@
-"""HTTP functions in a pool: as many instances as there are networks, or one after another on one port."""
+"""HTTP functions in a pool: concurrent instances with a network each, or one at a time on one port."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_instances_run_side_by_side_on_networks_or_ports_of_their_own(apar
     assert (await hanging).code == Code.CANCELLED
 
 
-#: Run where port 8000 is nobody else's.
+#: Script that needs port 8000 for itself.
 ON_ONE_PORT = """
 import asyncio, json, sys
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_on_one_port_an_idle_instance_makes_room_and_a_busy_one_does_not(tmp_pat
 
     ran = subprocess.run(command, cwd=ROOT, preexec_fn=enter_network, stdout=subprocess.PIPE, check=True)
 
-    texts, alive, code, message = json.loads(ran.stdout.splitlines()[-1])  # the engine logs before
+    texts, alive, code, message = json.loads(ran.stdout.splitlines()[-1])  # log lines precede the result
     assert (texts, alive, code) == (["straße ✓"] * 3, 1, Code.OVERLOAD)
     assert "the port of HTTP functions is in use, since there is one for all" in message
 

@@ -1,4 +1,4 @@
-"""Instances that serve several requests at a time, and how instances begin and end."""
+"""Instances that serve several requests at a time, their start and their end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def slow_at_first(context):
         (HERE / "begun").mkdir()
     except FileExistsError:
         return
-    with open(HERE / "gate") as gate:  # opens when the test lets it
+    with open(HERE / "gate") as gate:  # blocks until the test writes
         gate.read()
 
 
@@ -57,7 +57,7 @@ def raw(event, context):
     os.write(2, b"raw\\n")
 
 
-def last_words():
+def pre_stop():
     (HERE / "said").write_text("bye")
 
 
@@ -74,11 +74,11 @@ async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
         yield opened
 
 
-def shared(allocator: int = 2, **fields: object) -> Function:
-    return function("wait", concurrent_num=allocator, **fields)
+def shared(concurrency: int = 2, **fields: object) -> Function:
+    return function("wait", concurrent_num=concurrency, **fields)
 
 
-# --- who goes where ---
+# --- choice of the instance ---
 
 
 async def test_an_instance_is_filled_before_another_is_started(opened: Pool, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ async def test_requests_wait_for_an_instance_that_is_on_its_way(opened: Pool) ->
 
 async def test_a_request_waits_for_an_instance_that_is_being_kept_at_hand(opened: Pool) -> None:
     await pid_of(opened)
-    await opened.retire(1)  # by now the interpreter is known, so that a start begins at once
+    await opened.retire(1)  # the interpreter is resolved by now, so that the next start begins at once
     warming = asyncio.ensure_future(opened.warm(function("pid")))
     await asyncio.sleep(0)
 
@@ -136,7 +136,7 @@ async def test_a_retired_instance_goes_when_its_last_request_is_done(opened: Poo
     await exit_of(pid)
 
 
-# --- when one of several ends badly ---
+# --- failure of one of several requests ---
 
 
 async def test_cancelling_one_cancels_all_of_its_instance(opened: Pool, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ async def test_an_answer_that_is_there_counts_although_a_neighbour_is_cancelled(
     (instance,) = opened.fleet.alive
     answered = asyncio.ensure_future(opened.execute(asked, invocation()))
     await asyncio.sleep(0)
-    select.select([instance._fd], [], [])  # the answer is there, and the loop is kept from reading it
+    select.select([instance._fd], [], [])  # the answer has arrived, but the blocked loop cannot read it yet
 
     assert opened.cancel(running.invocation.key)
     assert [(await running.outcome).code, (await answered).code] == [Code.CANCELLED, Code.OK]
@@ -211,7 +211,7 @@ async def test_a_request_given_up_at_any_step_leaves_its_neighbour_an_answer(ope
     assert (seen.busy, seen.starting, seen.alive) == (0, 0, seen.idle)
 
 
-# --- the beginning ---
+# --- start ---
 
 
 async def test_an_initializer_is_tried_three_times_each_on_a_new_instance(opened: Pool) -> None:
@@ -239,7 +239,7 @@ async def test_who_waited_for_an_instance_that_was_cancelled_gets_another(opened
     asked = function("pid", concurrent_num=2, initializer_handler="index.slow_at_first")
     leader, follower = invocation(), invocation()
     calls = [asyncio.ensure_future(opened.execute(asked, one)) for one in (leader, follower)]
-    with await asyncio.to_thread(gate.open, "w"):  # its initializer runs, and waits
+    with await asyncio.to_thread(gate.open, "w"):  # the initializer runs and waits for the FIFO's end
         opened.cancel(leader.key)
         cancelled = await calls[0]
 
@@ -261,11 +261,11 @@ async def test_who_waits_for_an_instance_can_be_cancelled_alone(opened: Pool, tm
     assert (await calls[0]).code == Code.OK
 
 
-# --- the end ---
+# --- end ---
 
 
-async def test_an_instance_without_work_says_its_last_words(opened: Pool, tmp_path: Path) -> None:
-    await pid_of(opened, pre_stop_handler="index.last_words")
+async def test_an_instance_without_work_runs_its_pre_stop_hook(opened: Pool, tmp_path: Path) -> None:
+    await pid_of(opened, pre_stop_handler="index.pre_stop")
 
     await opened.retire(1)
 
@@ -273,7 +273,7 @@ async def test_an_instance_without_work_says_its_last_words(opened: Pool, tmp_pa
     assert opened.statistics().retired == 1
 
 
-async def test_last_words_without_end_are_cut_off(opened: Pool, tmp_path: Path) -> None:
+async def test_a_pre_stop_hook_without_end_is_cut_off(opened: Pool, tmp_path: Path) -> None:
     pid = await pid_of(opened, pre_stop_handler="index.endless", pre_stop_timeout=3)
 
     await opened.drain()
@@ -281,7 +281,7 @@ async def test_last_words_without_end_are_cut_off(opened: Pool, tmp_path: Path) 
     assert (is_alive(pid), (tmp_path / "code" / "said").read_text()) == (False, "still")
 
 
-async def test_a_pool_that_closes_waits_for_no_last_words(tmp_path: Path) -> None:
+async def test_a_pool_that_closes_waits_for_no_pre_stop_hook(tmp_path: Path) -> None:
     async with pool(tmp_path, SOURCE + HOOKS) as opened:
         pid = await pid_of(opened, pre_stop_handler="index.endless", pre_stop_timeout=90)
 

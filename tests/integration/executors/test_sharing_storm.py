@@ -1,4 +1,4 @@
-"""Shared instances while requests fail, are cancelled and killed at random: no answer lost, no line astray."""
+"""Shared instances while requests fail, are cancelled and killed at random. No answer or log line is misplaced."""
 
 from __future__ import annotations
 

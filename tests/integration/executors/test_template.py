@@ -1,4 +1,4 @@
-"""Instances that a template forks are like those that are programs of their own, and faster."""
+"""Instances forked by a template: same behaviour as spawned ones, faster start."""
 
 from __future__ import annotations
 
@@ -109,12 +109,12 @@ def template_of(opened: Pool) -> Template:
 
 
 async def ready(opened: Pool) -> None:
-    """What starts from now on is forked."""
+    """Wait until the template can fork; later starts are forked."""
     await template_of(opened).ready.wait()
 
 
 def reap_later(opened: Pool) -> Callable[[], object]:
-    """What the engine would do at once when the one instance that there is has died."""
+    """Disable reaping for the only instance; return the function that reaps it."""
     (instance,) = opened.fleet.alive
     reap = instance._child.reap
     instance._child.reap = lambda: None  # type: ignore[method-assign]
@@ -222,7 +222,7 @@ async def test_when_the_template_dies_running_calls_finish_and_a_new_one_comes(o
     await dead.closed.wait()
 
     assert (await running.finish()).result == str(pid).encode()
-    assert await pid_of(opened, revision=1) > 0  # starts the next one
+    assert await pid_of(opened, revision=1) > 0  # starts the next template
     await ready(opened)
     assert parent(await pid_of(opened, revision=2)) == template_of(opened).pid
 
@@ -259,7 +259,7 @@ async def test_a_template_that_is_stopped_delays_one_start_and_is_given_up(opene
     stopped._max_wait = 0.1
     os.kill(stopped.pid, signal.SIGSTOP)
     late = await opened.execute(function("pid"), invocation())
-    await pid_of(opened)  # starts the next one
+    await pid_of(opened)  # starts the next template
     await ready(opened)
 
     assert late.engine_fault
@@ -275,7 +275,7 @@ async def test_a_death_that_is_settled_late_is_not_taken_for_that_of_another(ope
     pid, reaped = await running.pid(), reap_later(opened)
     os.kill(pid, signal.SIGKILL)
     await running.outcome
-    other = await pid_of(opened)  # by now the numbers of the first one's descriptors are its own
+    other = await pid_of(opened)  # the second instance has reused the first one's descriptor numbers
     reaped()
 
     await exit_of(pid)
@@ -298,7 +298,7 @@ async def test_a_process_id_stays_taken_until_the_engine_gives_it_back(opened: P
 async def test_with_the_engine_everything_forked_is_gone(opened: Pool, tmp_path: Path) -> None:
     running = Running(opened, tmp_path)
     pid = await running.pid()
-    template_of(opened)._disconnect()  # as the end of a killed engine looks from there
+    template_of(opened)._disconnect()  # same effect on the template as a killed engine
 
     await exit_of(pid)
     assert not is_alive(pid)
@@ -318,11 +318,13 @@ async def test_a_fork_that_fails_costs_no_other_instance(opened: Pool, tmp_path:
     running = Running(opened, tmp_path)
     pid = await running.pid()
     template = template_of(opened)
-    await until(lambda: state(template.pid) == "S")  # it has loaded all that it will
+    await until(lambda: state(template.pid) == "S")  # sleeping: the template has loaded everything
     used = {int(fd) for fd in os.listdir(f"/proc/{template.pid}/fd")}
     free = [fd for fd in range(1000) if fd not in used]
     _, most = resource.prlimit(template.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(template.pid, resource.RLIMIT_NOFILE, (free[3], most))  # enough for what is sent, and no more
+    resource.prlimit(
+        template.pid, resource.RLIMIT_NOFILE, (free[3], most)
+    )  # enough for the descriptors that are sent, but not for the fork
     refused = await opened.execute(function("pid"), invocation())
     resource.prlimit(template.pid, resource.RLIMIT_NOFILE, (most, most))
 
@@ -345,7 +347,7 @@ async def test_running_out_of_descriptors_leaves_no_process(opened: Pool, tmp_pa
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = os.listdir("/proc/self/fd")
     codes = set()
-    for spare in range(1, 14):  # each number of spare ones fails at another step
+    for spare in range(1, 14):  # each number of spare descriptors fails at another step
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + spare, hard))
         codes.add((await opened.execute(function("pid", revision=spare), invocation())).code)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -366,7 +368,7 @@ async def test_a_process_whose_descriptor_does_not_come_through_leaves_no_zombie
     with ours, theirs:
         request: dict[str, Any] = {"argv": None, "paths": [str(tmp_path)], "environment": {}, "fence": None}
         child = template.fork(request, [theirs.fileno()] * 3)
-    if dead:  # by the time that its birth is heard of
+    if dead:  # the child has exited before its fork is reported
         loop.remove_reader(template._socket)
         await until(lambda: packets(template) > 1)
         loop.add_reader(template._socket, template._read)
@@ -382,7 +384,7 @@ async def test_a_process_whose_descriptor_does_not_come_through_leaves_no_zombie
 
 
 def packets(template: Template) -> int:
-    """How many the template has sent that nobody has read; more than two count as two."""
+    """Count the template's unread packets; 2 stands for two or more."""
     size = bytearray(4)
     fcntl.ioctl(template._socket, termios.FIONREAD, size)
     if not any(size):
@@ -391,7 +393,7 @@ def packets(template: Template) -> int:
 
 
 def lowest_free() -> int:
-    """The lowest descriptor that is free."""
+    """Return the lowest free descriptor."""
     fd = os.dup(0)
     os.close(fd)
     return fd

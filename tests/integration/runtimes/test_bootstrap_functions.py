@@ -1,4 +1,4 @@
-"""Functions with a ``bootstrap`` as the pool sees them: how they start, fail to, and go."""
+"""Functions with a ``bootstrap`` in a pool: start, failed start, and end."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_a_retired_instance_leaves_no_process(opened: Pool, tmp_path: Path
 
     await opened.retire(asked.function().function_id)
 
-    await exit_of(pid)  # at the latest when the test's time is over
+    await exit_of(pid)  # no timeout of its own: bounded by the test's
 
 
 def test_a_lambda_runtime_takes_one_request_at_a_time() -> None:

@@ -1,4 +1,4 @@
-"""The runtime APIs as a runtime's client sees them: the platform's own, and AWS Lambda's."""
+"""Runtime APIs of the bridge, used by a client: the platform's own, and AWS Lambda's."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def lambda_runtime(lambda_bridge: Bridge) -> Iterator[Runtime]:
 
 
 def take(bridge: Bridge, runtime: Runtime, path: str, event: bytes = b"{}") -> bytes:
-    """An event handed to the runtime, which was ready for it."""
+    """Let the runtime request an event, send it one, and return the event that it received."""
     runtime.get(path)
     assert bridge.answer().kind == READY
     bridge.invoke(event)

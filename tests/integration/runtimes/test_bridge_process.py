@@ -1,4 +1,4 @@
-"""How a bridge starts ``bootstrap``, what that is given, and how both end."""
+"""Bridge process: start of ``bootstrap``, its environment, and the end of both."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_no_descriptor_of_the_bridge_is_left_open_for_bootstrap(tmp_path: Path) 
     with Bridge("custom", tmp_path, {"bootstrap": tell}) as bridge:
         *_, listing = json.loads(bridge.line())
 
-    assert listing == 3  # the listing's own
+    assert listing == 3  # the descriptor of the listing itself
 
 
 def test_ignored_signals_are_not_passed_on(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_what_bootstrap_has_not_asked_for_stays_unread_when_it_ends(tmp_path: Pa
         (tmp_path / "end").write_text("")
         bridge.process.wait()
 
-        with pytest.raises(ConnectionResetError):  # this is how the engine knows that r-2 has not run
+        with pytest.raises(ConnectionResetError):  # the reset shows the engine that r-2 has not run
             bridge.answer()
 
 

@@ -1,4 +1,4 @@
-"""HTTP functions: what the server behind port 8000 is sent for an event, and what becomes of its response."""
+"""HTTP functions: requests to the server on port 8000, and the results made of its responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.bridging import DONE, READY, Answer, Bridge, needs_mapping, n
 
 pytestmark = needs_mapping
 
-#: Tells what it was sent, but for some paths.
+#: Server that answers with the request it received, except on some paths.
 SERVER = """
 import http.server, json, os, sys, time
 
@@ -104,7 +104,10 @@ http.server.ThreadingHTTPServer.allow_reuse_address = True
 http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever(0.01)
 time.sleep(1000)
 """
-FILES = {"bootstrap": f"exec {sys.executable} -I server.py", "server.py": SERVER}  # no #! line, as people write it
+FILES = {
+    "bootstrap": f"exec {sys.executable} -I server.py",
+    "server.py": SERVER,
+}  # without a #! line, as users often write it
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Node.js functions as people write them, each with an event as its trigger would send it."""
+"""Typical Node.js functions, each invoked with an event in its trigger's shape."""
 
 from __future__ import annotations
 

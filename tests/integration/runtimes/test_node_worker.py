@@ -1,4 +1,4 @@
-"""The runtime contract of Node.js functions, seen through real instances."""
+"""Runtime contract of Node.js functions, tested on real instances."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def opened(folder: Path) -> AsyncIterator[Pool]:
-    """One for all tests: each asks for functions of its own, and so gets instances of its own."""
+    """Open one pool for all tests. Each test uses its own functions and therefore its own instances."""
     async with pool(folder, "", memory=1024) as opened:
         write(folder, "index.js", SOURCE)
         yield opened
@@ -338,7 +338,7 @@ async def test_the_environment_is_the_documented_one_and_the_users(folder: Path,
 
 
 async def test_programs_that_it_starts_do_not_inherit_the_socket(tmp_path: Path) -> None:
-    high = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]  # Node.js looks after low descriptors only
+    high = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]  # Node.js closes low descriptors only
     async with pool(tmp_path, "", sandbox=IsolationOptions(isolation="process", fork_server="start")) as opened:
         write(tmp_path, "index.js", SOURCE)
         await ready(opened)
@@ -387,7 +387,7 @@ async def test_more_lines_than_a_socket_holds_come_whole_and_in_order(folder: Pa
     assert texts == [f"{number} {'x' * 100}" for number in range(5000)]
 
 
-async def test_last_words_and_a_closed_stream_are_not_lost(run: Any) -> None:
+async def test_the_last_output_and_a_closed_stream_are_not_lost(run: Any) -> None:
     assert lines(await run(node("exiting"))) == [("stdout", "last words")]
     assert lines(await run(node("closing"))) == [("stdout", "ended"), ("stdout", "still here")]
 
@@ -433,7 +433,7 @@ async def test_an_error_that_nobody_caught_fails_the_request_that_caused_it(run:
     assert (outcomes[1].code, "Error: b" in outcomes[1].message) == (Code.USER_EXCEPTION, True)
 
 
-# --- its end --------------------------------------------------------------------------------------------------
+# --- end --------------------------------------------------------------------------------------------------
 
 
 async def test_a_cancelled_function_is_gone(tmp_path: Path, opened: Pool) -> None:

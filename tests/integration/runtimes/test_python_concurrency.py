@@ -1,4 +1,4 @@
-"""A Python instance that serves several requests at a time, spoken to frame by frame."""
+"""Python worker that serves several requests at a time, driven frame by frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from engine.model import Code
 from tests.support.python_process import Line, PythonProcess, interpreter
 
-#: Handlers that end only once a number of requests are there together: no order of theirs is left to chance.
+#: Handlers that end only when a given number of requests run together, so that their order is fixed.
 ASYNC = """
 import asyncio, logging
 here, together = 0, asyncio.Event()

@@ -1,4 +1,4 @@
-"""Each code of a Python function that fails (spec triggers_runtime 4.1), provoked for real."""
+"""Documented error codes of failing Python functions, each provoked by a real failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Python function writes, by whichever way, seen as the frames and raw bytes that leave its process."""
+"""Output of a Python function through every channel: LOG frames and raw bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STDOUT, STDERR, LOGGER = 1, 2, 3
 
 
 def written(folder: Path, body: str) -> list[Line]:
-    """By a handler with this body."""
+    """Return the output of a handler with this body."""
     with PythonProcess(folder, _handler(body)) as instance:
         instance.call()
         return instance.lines

@@ -1,4 +1,4 @@
-"""Functions as people write them for the platform (events: spec triggers_runtime, section 1), run unmodified."""
+"""Typical functions for FunctionGraph, run unmodified with its documented trigger events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python functions as people write them: packages, files, native code, threads, processes, loops, signals."""
+"""Shapes of Python functions: packages, files, native code, threads, processes, loops, signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runtime contract of Python functions, seen through real instances."""
+"""Runtime contract of Python functions, tested on real instances."""
 
 from __future__ import annotations
 
@@ -336,7 +336,7 @@ async def test_a_function_may_close_its_stdout(run: Any) -> None:
     first, second = await run(asked), await run(asked)
 
     assert first.result == b"still here"
-    assert second.code == Code.USER_EXCEPTION  # it has none to close any more
+    assert second.code == Code.USER_EXCEPTION  # no descriptor is left that it could close
 
 
 async def test_coroutines_of_one_instance_share_a_loop(run: Any) -> None:
