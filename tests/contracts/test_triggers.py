@@ -23,7 +23,7 @@ from engine.resources.bound_trigger import BoundTrigger
 from tests.acceptance.engine_process import PROJECT, EngineProcess, rows, urn_of
 from tests.contracts import rigs
 from tests.contracts.rigs.base import Rig, Target
-from tests.support.triggering import House, door, house, until
+from tests.support.triggering import House, api_client, house, until
 
 MODULES = [module.name for module in pkgutil.iter_modules(rigs.__path__) if module.name != "base"]
 RIGS: list[type[Rig]] = [import_module(f"{rigs.__name__}.{name}").Rig for name in MODULES]
@@ -86,7 +86,7 @@ async def scene(rig: Rig, **settings: Any) -> AsyncIterator[Scene]:
     """Run an engine on the rig's folder. The first one creates the trigger, later ones find it."""
     plugins = load_plugins(rig.modules)
     named = {name.replace(".", "__"): value for name, value in rig.settings.items()}
-    async with house(rig.folder / "data", plugins, **{**named, **settings}) as place, door(place) as client:
+    async with house(rig.folder / "data", plugins, **{**named, **settings}) as place, api_client(place) as client:
         there = list(place.engine.resources.triggers.all())
         trigger = there[0] if there else await place.create(rig.kind, **rig.options())
         if not trigger.stored.active:

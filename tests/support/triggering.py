@@ -131,7 +131,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def door(place: House, *, authenticator: Authenticator | None = None) -> AsyncIterator[httpx.AsyncClient]:
+async def api_client(place: House, *, authenticator: Authenticator | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API with the plugins' mounts; yield an HTTP client of it."""
     app = create_app(api_parts(place.engine), authenticator=authenticator, mounts=place.engine.plugins.mounts)
     async with (

@@ -12,7 +12,7 @@ from engine import project_log_target
 from plugins.lts import plugin
 from tests.contracts.rigs import base
 from tests.support.logs import Lts, messages
-from tests.support.triggering import door, house
+from tests.support.triggering import api_client, house
 
 #: Plugin that stores lines but has no trigger source.
 WITHOUT_SOURCE = replace(plugin, trigger=None)
@@ -35,7 +35,7 @@ class Rig(base.Rig):
         if target.url:
             async with httpx.AsyncClient(base_url=target.url, trust_env=False, verify=False) as client:
                 return await self._send(client, number)
-        async with house(self.folder / "data", [WITHOUT_SOURCE]) as place, door(place) as client:
+        async with house(self.folder / "data", [WITHOUT_SOURCE]) as place, api_client(place) as client:
             return await self._send(client, number)
 
     async def _send(self, client: httpx.AsyncClient, number: int) -> bool:

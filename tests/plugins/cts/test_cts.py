@@ -23,7 +23,7 @@ from plugins.cts import plugin as cts
 from plugins.cts.source import WAITING, CtsTrigger
 from plugins.cts.traces import Wanted, own, read_pushed
 from tests.support.http_app import PROJECT
-from tests.support.triggering import House, door, house, until
+from tests.support.triggering import House, api_client, house, until
 
 FUNCTIONS = f"/v2/{PROJECT}/fgs/functions"
 PUSHED = {"trace_id": "1", "service_type": "ECS", "resource_type": "ecs", "trace_name": "stopServer", "code": "200"}
@@ -106,7 +106,7 @@ def test_an_own_trace_tells_who_did_what_and_how_it_went(code: int, status: str)
 
 
 async def test_what_is_done_over_the_api_calls_the_function(tmp_path: Path) -> None:
-    async with house(tmp_path, [cts]) as place, door(place) as client:
+    async with house(tmp_path, [cts]) as place, api_client(place) as client:
         await audit(place, "FunctionGraph:function:DeleteFunction")
         await client.put(f"{FUNCTIONS}/{place.urn.function}/config", json={})
         await client.delete(f"{FUNCTIONS}/{place.urn.function.replace('hello', 'nobody')}")
@@ -124,7 +124,7 @@ async def test_a_trigger_hears_traces_from_when_it_is_stored(tmp_path: Path) -> 
             await opened.wait()
             await super().run(context, task_status=task_status)
 
-    async with house(tmp_path, [replace(cts, trigger=StartsLate)]) as place, door(place) as client:
+    async with house(tmp_path, [replace(cts, trigger=StartsLate)]) as place, api_client(place) as client:
         await place.create("CTS", name="audit", operations=["FunctionGraph:function:*", "ECS:ecs:*"])
         pushed = await push(client, PUSHED)
         place.engine.audit.publish(left(trace_id="own"))
@@ -135,7 +135,7 @@ async def test_a_trigger_hears_traces_from_when_it_is_stored(tmp_path: Path) -> 
 
 
 async def test_a_call_leaves_no_trace_so_none_leads_to_the_next(tmp_path: Path) -> None:
-    async with house(tmp_path, [cts]) as place, door(place) as client:
+    async with house(tmp_path, [cts]) as place, api_client(place) as client:
         await audit(place, "FunctionGraph:*:*")
         called = await client.post(f"{FUNCTIONS}/{place.urn}/invocations-async", json={})
         await client.delete(f"{FUNCTIONS}/{place.urn.function.replace('hello', 'nobody')}")
@@ -154,7 +154,7 @@ async def test_traces_of_other_projects_are_not_heard(tmp_path: Path) -> None:
 
 
 async def test_nobody_listens_without_a_trigger(tmp_path: Path) -> None:
-    async with house(tmp_path, [cts]) as place, door(place) as client:
+    async with house(tmp_path, [cts]) as place, api_client(place) as client:
         before = place.engine.audit.has_subscribers
         await audit(place, "FunctionGraph:function:*")
 
@@ -180,7 +180,7 @@ async def test_own_traces_wait_for_room_up_to_a_bound(tmp_path: Path) -> None:
 
 
 async def test_the_same_trace_pushed_twice_calls_once(tmp_path: Path) -> None:
-    async with house(tmp_path, [cts]) as place, door(place) as client:
+    async with house(tmp_path, [cts]) as place, api_client(place) as client:
         await audit(place, "ECS:ecs:stopServer")
         replies = [await push(client, {"traces": [PUSHED]}), await push(client, [{**PUSHED, "code": "500"}])]
 
@@ -190,7 +190,7 @@ async def test_the_same_trace_pushed_twice_calls_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["trace_id", "service_type", "resource_type", "trace_name"])
 async def test_a_trace_that_lacks_something_is_refused_with_its_name(tmp_path: Path, name: str) -> None:
-    async with house(tmp_path, [cts]) as place, door(place) as client:
+    async with house(tmp_path, [cts]) as place, api_client(place) as client:
         await audit(place, "ECS:ecs:stopServer")
         reply = await push(client, {**PUSHED, name: ""})
 
@@ -211,7 +211,7 @@ async def test_traces_are_pushed_by_who_has_credentials_to_triggers_of_their_pro
     async with house(tmp_path, [cts]) as place:
         failures = AuthThrottle(place.engine.clock, limit=9, window=9.0)
         guarded = Authenticator([], tokens, clock=place.engine.clock, failures=failures, body_limits={})
-        async with door(place, authenticator=guarded) as client:
+        async with api_client(place, authenticator=guarded) as client:
             await audit(place, "ECS:ecs:stopServer")
             replies = [await push(client, PUSHED, x_auth_token=token.token) for token in tokens]
             nobody = await push(client, PUSHED)

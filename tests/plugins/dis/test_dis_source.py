@@ -17,7 +17,7 @@ from engine.testing import ManualClock
 from plugins._shared.row_log import RowLogs
 from plugins.dis import plugin as dis
 from tests.support.streams import Dis, encoded
-from tests.support.triggering import House, door, house, until
+from tests.support.triggering import House, api_client, house, until
 
 OPTIONS: dict[str, Any] = {
     "stream_name": "clicks",
@@ -61,7 +61,7 @@ class Scene(Struct, kw_only=True):
 
 @asynccontextmanager
 async def scene(folder: Path, **more: Any) -> AsyncIterator[Scene]:
-    async with house(folder, [dis], **more) as place, door(place) as client:
+    async with house(folder, [dis], **more) as place, api_client(place) as client:
         yield Scene(place=place, client=Dis(client))
 
 
@@ -255,7 +255,7 @@ async def test_records_that_were_not_kept_long_enough_are_passed(tmp_path: Path)
 
 
 async def test_an_embedded_stream_belongs_to_a_project(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one, door(one.place) as http:
+    async with scene(tmp_path) as one, api_client(one.place) as http:
         other = Dis(http, "other")
         await other.create()
         await other.put("theirs")

@@ -14,12 +14,12 @@ from plugins.dis import plugin as dis
 from plugins.dis.shape import LARGEST, Stream, evenly, scaled
 from tests.support.http_app import BASE
 from tests.support.streams import Dis, encoded
-from tests.support.triggering import door, house
+from tests.support.triggering import api_client, house
 
 
 @asynccontextmanager
 async def streams(folder: Path, **more: Any) -> AsyncIterator[Dis]:
-    async with house(folder, [dis], **more) as place, door(place) as client:
+    async with house(folder, [dis], **more) as place, api_client(place) as client:
         yield Dis(client)
 
 
@@ -128,7 +128,7 @@ async def test_refusals_have_the_codes_of_the_vendor(tmp_path: Path) -> None:
 
 
 async def test_what_is_not_offered_is_not_found_and_functions_are_where_they_were(tmp_path: Path) -> None:
-    async with house(tmp_path, [dis]) as place, door(place) as http:
+    async with house(tmp_path, [dis]) as place, api_client(place) as http:
         client = Dis(http)
 
         assert (await client.ask("GET", "streams/a/transfer-tasks")).status_code == 404
@@ -149,7 +149,7 @@ async def test_a_cursor_is_good_for_five_minutes(tmp_path: Path) -> None:
 
 
 async def test_a_project_does_not_see_the_streams_of_another(tmp_path: Path) -> None:
-    async with house(tmp_path, [dis]) as place, door(place) as http:
+    async with house(tmp_path, [dis]) as place, api_client(place) as http:
         mine, other = Dis(http, "a"), Dis(http, "b")
         await mine.create()
         cursor = (await mine.cursor())["partition_cursor"]

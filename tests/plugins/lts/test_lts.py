@@ -32,7 +32,7 @@ from plugins.lts.settings import MIB
 from tests.support.http_app import PROJECT
 from tests.support.logs import Lts, messages, told
 from tests.support.logs import items as items_of
-from tests.support.triggering import House, door, house, until
+from tests.support.triggering import House, api_client, house, until
 
 DAY = 86_400
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -68,7 +68,7 @@ class Scene(Struct, kw_only=True):
 async def scene(folder: Path, *, made: bool = False, **more: Any) -> AsyncIterator[Scene]:
     """Open an engine with a stream. ``made``: the stream exists already."""
     settings = {"plugins__lts__batch_wait": 0.01, **more}
-    async with house(folder, [lts], **settings) as place, door(place) as client:
+    async with house(folder, [lts], **settings) as place, api_client(place) as client:
         one = Scene(place=place, client=Lts(client))
         if not made:
             await one.client.create()

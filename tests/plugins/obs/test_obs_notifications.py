@@ -16,7 +16,7 @@ from plugins.obs import plugin as obs
 from plugins.obs.notifications import Confirmation, read_notification
 from plugins.obs.records import ObjectEvent, event_json
 from plugins.obs.service import has_token
-from tests.support.triggering import House, door, house, until
+from tests.support.triggering import House, api_client, house, until
 
 TIME = "2026-03-01T06:30:00.123Z"
 SUBSCRIBE = "http://topics.example/confirm"
@@ -160,7 +160,7 @@ async def listening(place: House, **options: Any) -> None:
 
 
 async def test_notifications_call_what_they_fit_once(tmp_path: Path) -> None:
-    async with house(tmp_path, [obs]) as place, door(place) as client:
+    async with house(tmp_path, [obs]) as place, api_client(place) as client:
         await listening(place, events=["Put"], prefix="in/", suffix=".csv")
         fits, *others = record("in%2Fa.csv"), record("in/a.txt"), record("a.csv"), record("in/a.csv", name="s3:x:Put")
         content = body(*others, fits)
@@ -173,7 +173,7 @@ async def test_notifications_call_what_they_fit_once(tmp_path: Path) -> None:
 
 
 async def test_a_trigger_that_only_notifications_reach_says_so_until_one_comes(tmp_path: Path) -> None:
-    async with house(tmp_path, [obs]) as place, door(place) as client:
+    async with house(tmp_path, [obs]) as place, api_client(place) as client:
         trigger = await place.create("OBS", bucket="photos", events=["Put"])
         await until(lambda: "notifications" in place.state(trigger).problem)
 
@@ -183,7 +183,7 @@ async def test_a_trigger_that_only_notifications_reach_says_so_until_one_comes(t
 
 
 async def test_one_of_a_bucket_that_nobody_listens_to_must_come_again(tmp_path: Path) -> None:
-    async with house(tmp_path, [obs]) as place, door(place) as client:
+    async with house(tmp_path, [obs]) as place, api_client(place) as client:
         await listening(place, events=["ObjectCreated"])
         other = record("a")
         other["s3"]["bucket"]["name"] = "other"
@@ -212,7 +212,7 @@ def test_a_token_is_shown_in_two_ways(header: bytes, shown: bool) -> None:
 
 
 async def test_who_posts_must_show_the_token_where_there_is_one(tmp_path: Path) -> None:
-    async with house(tmp_path, [obs], plugins__obs__token="a-token") as place, door(place) as client:
+    async with house(tmp_path, [obs], plugins__obs__token="a-token") as place, api_client(place) as client:
         await listening(place, events=["ObjectCreated"])
         headers = {"authorization": "Bearer a-token"}
 
@@ -224,7 +224,7 @@ async def test_who_posts_must_show_the_token_where_there_is_one(tmp_path: Path) 
 
 async def test_who_tries_one_token_after_another_must_wait(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"plugins__obs__token": "a-token", "auth__failures": 3}
-    async with house(tmp_path, [obs], **settings) as place, door(place) as client:
+    async with house(tmp_path, [obs], **settings) as place, api_client(place) as client:
         await listening(place, events=["ObjectCreated"])
         tokens = ["", "", "", "", "wrong-1", "wrong-2", "a-token", "wrong-3", "a-token"]
         statuses = [
@@ -250,7 +250,7 @@ async def test_only_named_hosts_are_asked_to_confirm_a_subscription(tmp_path: Pa
 
     async with listen(PluginRoutes(Mounts(), "test").app(confirm), "127.0.0.1", 0) as port:
         named = f"127.0.0.1:{port}"
-        async with house(tmp_path, [obs], plugins__obs__confirm_hosts=[named]) as place, door(place) as client:
+        async with house(tmp_path, [obs], plugins__obs__confirm_hosts=[named]) as place, api_client(place) as client:
             replies = [
                 await client.post("/triggers/obs", json={"Type": "SubscriptionConfirmation", "SubscribeURL": url})
                 for url in (f"http://{named}/?a", f"http://localhost:{port}/?b", f"http://x@{named}/?c")

@@ -21,7 +21,7 @@ from plugins.obs.opening import StoreOpener
 from plugins.obs.store import ObsService, Store
 from tests.support.moto_server import moto_server
 from tests.support.s3_server import ACCESS, SECRET, S3Server, s3_server
-from tests.support.triggering import House, door, house, until
+from tests.support.triggering import House, api_client, house, until
 
 pytestmark = pytest.mark.slow  # the tests start servers
 
@@ -153,7 +153,7 @@ async def test_a_store_notifies_by_way_of_a_topic(tmp_path: Path, moto: str) -> 
     keys = ["in/a b+c%20.csv", "in/ü/x.csv"]
     async with (
         house(tmp_path, [obs], plugins__obs__token="a-token") as place,
-        door(place) as api,
+        api_client(place) as api,
         client(moto, "s3") as s3,
         client(moto, "sns") as sns,
     ):

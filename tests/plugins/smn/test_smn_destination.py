@@ -22,7 +22,7 @@ from plugins.smn.destination import SmnDestination, SmnParam
 from plugins.smn.problems import SmnProblem
 from tests.contracts.storage import Seams, ended
 from tests.support.http_app import PROJECT, REGION
-from tests.support.triggering import URN, House, door, house, until
+from tests.support.triggering import URN, House, api_client, house, until
 
 TOPIC = f"urn:smn:{REGION}:{PROJECT}:outcomes"
 RECORD = json.dumps({"request_context": {"request_id": "id", "function_urn": URN}}).encode()
@@ -54,7 +54,7 @@ async def listening(place: House, client: httpx.AsyncClient, project: str = PROJ
 
 
 async def test_an_outcome_that_is_delivered_twice_is_one_message(tmp_path: Path) -> None:
-    async with house(tmp_path, [smn]) as place, door(place) as client:
+    async with house(tmp_path, [smn]) as place, api_client(place) as client:
         await listening(place, client)
         await deliver(place)
         await deliver(place)
@@ -75,7 +75,7 @@ class Slow:
 
 async def test_pending_deliveries_of_the_last_engine_are_made_once_the_triggers_listen(tmp_path: Path) -> None:
     slow = Plugin(kinds=("SLOW",), serve=lambda settings: Slow())
-    async with house(tmp_path, [smn]) as place, door(place) as client:
+    async with house(tmp_path, [smn]) as place, api_client(place) as client:
         await listening(place, client)
         await ended(
             cast("Seams", place.engine.storage), deliver_to=replace(SPEC, param=json.dumps({"topic_urn": TOPIC}))
@@ -96,7 +96,7 @@ async def test_what_cannot_be_delivered_says_why(tmp_path: Path) -> None:
 
 
 async def test_an_outcome_goes_to_a_topic_elsewhere_where_it_is_one_message_as_well(tmp_path: Path) -> None:
-    async with house(tmp_path / "there", [smn]) as there, door(there) as client:
+    async with house(tmp_path / "there", [smn]) as there, api_client(there) as client:
         await listening(there, client)
         elsewhere: dict[str, Any] = {
             "plugins__smn__endpoint": str(client.base_url).rstrip("/"),

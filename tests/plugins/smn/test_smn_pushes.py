@@ -36,7 +36,7 @@ from plugins.smn.signatures import KEPT, LIFE, Verifier
 from tests.support.http_app import PROJECT
 from tests.support.moto_server import moto_server
 from tests.support.topics import ARN, TOPIC, Served, Signer, encoded, serving
-from tests.support.triggering import URN, House, door, house, until
+from tests.support.triggering import URN, House, api_client, house, until
 
 #: Recorded pushes of LocalStack 4.4.0 as SNS: subscriptions and messages, with both versions of signatures.
 SENT = json.loads((Path(__file__).parent / "sns_messages.json").read_text())
@@ -69,7 +69,7 @@ async def scene(folder: Path, topic: str = TOPIC, signer: Signer | None = None, 
     signer = signer or Signer()
     async with serving(signer) as served:
         settings = {"plugins__smn__private_hosts": [signer.host], **more}
-        async with house(folder, [smn], **settings) as place, door(place) as client:
+        async with house(folder, [smn], **settings) as place, api_client(place) as client:
             trigger = await place.create("SMN", topic_urn=topic)
             await until(lambda: place.state(trigger).state == "running")
             yield Scene(place=place, client=client, trigger=trigger, signer=signer, served=served)
@@ -196,7 +196,7 @@ async def test_only_named_hosts_are_asked_to_confirm(tmp_path: Path) -> None:
 async def test_a_confirmation_outlives_the_engine_but_not_its_trigger(tmp_path: Path) -> None:
     async with scene(tmp_path) as one:
         await one.push(one.signer.notification())
-    async with house(tmp_path, [smn]) as place, door(place) as client:
+    async with house(tmp_path, [smn]) as place, api_client(place) as client:
         [shown] = (await client.get(f"/v2/{PROJECT}/fgs/triggers/{URN}")).json()
 
         assert shown["event_data"]["subscription_status"] == "Confirmed"
@@ -345,7 +345,7 @@ async def test_what_moto_signs_is_believed_without_a_subject(tmp_path: Path) -> 
         async with (
             httpx.AsyncClient(trust_env=False, verify=False) as aws,
             house(tmp_path, [plugin]) as place,
-            door(place) as api,
+            api_client(place) as api,
         ):
             await sns(Action="CreateTopic", Name="orders")
             trigger = await place.create("SMN", topic_urn=ARN)

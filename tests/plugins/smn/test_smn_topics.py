@@ -22,7 +22,7 @@ from engine.resources.triggers import TriggerDraft
 from engine.testing import ManualClock
 from plugins.smn import plugin as smn
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
-from tests.support.triggering import HELD, URN, House, NeverStarts, door, house, until
+from tests.support.triggering import HELD, URN, House, NeverStarts, api_client, house, until
 
 TOPIC = f"urn:smn:{REGION}:{PROJECT}:orders"
 HELLO_ID, OTHER_ID = 1, 2
@@ -66,7 +66,7 @@ class Scene(Struct, kw_only=True):
 @asynccontextmanager
 async def scene(folder: Path, plugin: Plugin = smn, **more: Any) -> AsyncIterator[Scene]:
     """Open an engine with the topic ``orders`` and any trigger of an earlier engine on this folder."""
-    async with house(folder, [plugin], **more) as place, door(place) as client:
+    async with house(folder, [plugin], **more) as place, api_client(place) as client:
         made = Scene(place=place, client=client)
         await made.ask("POST", "topics", {"name": "orders"})
         yield made

@@ -30,7 +30,7 @@ from plugins.webhook import plugin as webhook
 from plugins.webhook.destination import WebhookDestination, WebhookParam
 from plugins.webhook.signatures import check_standard, sign
 from tests.support.http_app import PROJECT, SOURCE, encoded
-from tests.support.triggering import House, NeverStarts, door, house, until
+from tests.support.triggering import House, NeverStarts, api_client, house, until
 
 SECRET = "whsec_" + base64.b64encode(b"a key of some length").decode()
 KEY = b"a key of some length"
@@ -76,7 +76,7 @@ def test_what_is_not_signed_so_is_refused(headers: Mapping[bytes, bytes]) -> Non
 
 
 async def test_a_signed_request_becomes_one_event_however_often_it_comes(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, door(place) as client:
+    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
         trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
         await until(lambda: place.state(trigger).state == "running")
         path, body = trigger.shown["path"], b'{"order": 7}'
@@ -98,7 +98,7 @@ async def test_a_signed_request_becomes_one_event_however_often_it_comes(tmp_pat
 
 
 async def test_a_request_that_is_not_signed_changes_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, door(place) as client:
+    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
         trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
         await until(lambda: place.state(trigger).state == "running")
 
@@ -109,7 +109,7 @@ async def test_a_request_that_is_not_signed_changes_nothing(tmp_path: Path) -> N
 
 
 async def test_github_signs_its_own_way(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, door(place) as client:
+    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
         trigger = await place.create("WEBHOOK", name="pushes", secret="a text of some length", scheme="github")
         await until(lambda: place.state(trigger).state == "running")
         digest = hmac.digest(b"a text of some length", b"\xff", "sha256").hex()
@@ -123,7 +123,7 @@ async def test_github_signs_its_own_way(tmp_path: Path) -> None:
 
 
 async def test_a_full_backlog_sends_pushers_away_for_a_while(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook], queue__function_rows=1) as place, door(place) as client:
+    async with house(tmp_path, [webhook], queue__function_rows=1) as place, api_client(place) as client:
         trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
         await until(lambda: place.state(trigger).state == "running")
         for number in range(2):
@@ -137,7 +137,7 @@ async def test_a_full_backlog_sends_pushers_away_for_a_while(tmp_path: Path) -> 
 
 
 async def test_who_posts_for_a_function_that_is_switched_off_hears_when_to_come_again(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, door(place) as client:
+    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
         trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
         await until(lambda: place.state(trigger).state == "running")
         await place.engine.catalog.limit(place.urn, 0)
@@ -148,7 +148,7 @@ async def test_who_posts_for_a_function_that_is_switched_off_hears_when_to_come_
 
 
 async def test_a_deleted_trigger_answers_no_more(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, door(place) as client:
+    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
         trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
         await until(lambda: place.state(trigger).state == "running")
         await place.delete(trigger)
@@ -178,7 +178,7 @@ async def post(client: httpx.AsyncClient, body: Any, kind: str = "cloudevents+js
 
 
 async def test_cloudevents_come_alone_in_headers_and_in_batches(tmp_path: Path) -> None:
-    async with house(tmp_path, [eventgrid]) as place, door(place) as client:
+    async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
         trigger = await place.create("EVENTGRID", channel_id="c")
         await until(lambda: place.state(trigger).state == "running")
 
@@ -197,7 +197,7 @@ async def test_cloudevents_come_alone_in_headers_and_in_batches(tmp_path: Path) 
 
 
 async def test_events_are_told_apart_by_source_and_id_whatever_these_are_made_of(tmp_path: Path) -> None:
-    async with house(tmp_path, [eventgrid]) as place, door(place) as client:
+    async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
         await place.create("EVENTGRID", channel_id="c")
         await post(client, {**EVENT, "source": "urn:shop", "id": "1:2"})
         await post(client, {**EVENT, "source": "urn:shop:1", "id": "2"})
@@ -206,7 +206,7 @@ async def test_events_are_told_apart_by_source_and_id_whatever_these_are_made_of
 
 
 async def test_a_trigger_gets_events_from_when_it_is_stored_until_it_is_deleted(tmp_path: Path) -> None:
-    async with house(tmp_path, [replace(eventgrid, trigger=NeverStarts)]) as place, door(place) as client:
+    async with house(tmp_path, [replace(eventgrid, trigger=NeverStarts)]) as place, api_client(place) as client:
         trigger = await place.create("EVENTGRID", channel_id="c")
         taken = await post(client, EVENT)
         await place.delete(trigger)
@@ -217,7 +217,7 @@ async def test_a_trigger_gets_events_from_when_it_is_stored_until_it_is_deleted(
 
 
 async def test_an_event_goes_to_those_who_asked_for_its_like(tmp_path: Path) -> None:
-    async with house(tmp_path, [eventgrid]) as place, door(place) as client:
+    async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
         await place.create("EVENTGRID", channel_id="c", event_types=["sent"])
         trigger = await place.create(
             "EVENTGRID", channel_id="c", source_name="OBS", bucket="b", prefix="in/", key_encode=True
@@ -235,7 +235,7 @@ async def test_an_event_goes_to_those_who_asked_for_its_like(tmp_path: Path) -> 
 
 
 async def test_a_function_that_is_switched_off_keeps_no_event_from_others(tmp_path: Path) -> None:
-    async with house(tmp_path, [eventgrid]) as place, door(place) as client:
+    async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
         catalog, off = place.engine.catalog, replace(place.urn, name="off")
         hello = catalog.route(place.urn)
         await catalog.create(replace(hello, name="off"), CodeSource(kind="inline", file=encoded(SOURCE)))
@@ -256,7 +256,7 @@ async def test_a_function_that_is_switched_off_keeps_no_event_from_others(tmp_pa
 
 @pytest.mark.parametrize("change", [{"id": ""}, {"source": None}, {"specversion": "0.3"}, {"type": 5}])
 async def test_what_is_no_cloudevent_is_refused_with_the_attribute(tmp_path: Path, change: dict[str, Any]) -> None:
-    async with house(tmp_path, [eventgrid]) as place, door(place) as client:
+    async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
         trigger = await place.create("EVENTGRID", channel_id="c")
         await until(lambda: place.state(trigger).state == "running")
 
@@ -271,7 +271,7 @@ async def test_a_channel_takes_events_of_its_own_project_only(tmp_path: Path) ->
     async with house(tmp_path, [eventgrid, webhook]) as place:
         failures = AuthThrottle(place.engine.clock, limit=9, window=9.0)
         guarded = Authenticator([], tokens, clock=place.engine.clock, failures=failures, body_limits={})
-        async with door(place, authenticator=guarded) as client:
+        async with api_client(place, authenticator=guarded) as client:
             await place.create("EVENTGRID", channel_id="c")
             hook = await place.create("WEBHOOK", name="orders", secret=SECRET)
             await until(lambda: place.engine.sources.statistics().states == {"running": 2})
@@ -284,7 +284,7 @@ async def test_a_channel_takes_events_of_its_own_project_only(tmp_path: Path) ->
 
 
 async def test_a_body_may_be_as_large_as_its_mount_says(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, door(place) as client:
+    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
         routes = place.engine.plugins.context_for("WEBHOOK").routes
         with routes.mount("/small", nothing, limit=10) as path:
             replies = [await client.post(path, content=body) for body in (b"1" * 10, b"1" * 11, chunks(b"1", 11))]

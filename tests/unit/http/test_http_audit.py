@@ -18,7 +18,7 @@ from engine.protocols import Plugin, PluginContext
 from engine.protocols.audit import AuditTrail, Trace
 from engine.resources.trigger_rules import marked
 from tests.support.http_app import PROJECT, Api, encoded, serve, urn_of
-from tests.support.triggering import door, house
+from tests.support.triggering import api_client, house
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ class Watchman:
 async def test_a_plugin_hears_what_the_api_of_its_engine_changes(tmp_path: Path) -> None:
     watchman = Watchman()
     plugin = Plugin(kinds=("WATCH",), serve=lambda settings: watchman)
-    async with house(tmp_path, [plugin]) as place, door(place) as client:
+    async with house(tmp_path, [plugin]) as place, api_client(place) as client:
         await client.put(f"/v2/{PROJECT}/fgs/functions/hello/collect/true")
 
         [trace] = watchman.heard

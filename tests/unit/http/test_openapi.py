@@ -27,7 +27,7 @@ from plugins.lts.reports import ReportsApi
 from plugins.smn import plugin as smn
 from plugins.smn.api import SmnApi
 from tests.support.http_app import serve
-from tests.support.triggering import door, house
+from tests.support.triggering import api_client, house
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's warnings
@@ -75,11 +75,11 @@ def tables() -> Iterator[Table]:
 
 
 async def test_the_document_lists_what_plugins_serve_while_they_do(tmp_path: Path) -> None:
-    async with house(tmp_path, [smn, dis, lts]) as place, door(place) as client:
+    async with house(tmp_path, [smn, dis, lts]) as place, api_client(place) as client:
         listed = (await client.get("/openapi.json")).json()["paths"]
     async with (
         house(tmp_path, [smn], plugins__smn__endpoint="http://127.0.0.1:1") as place,
-        door(place) as client,
+        api_client(place) as client,
     ):
         elsewhere = (await client.get("/openapi.json")).json()["paths"]
 

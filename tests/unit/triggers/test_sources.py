@@ -16,7 +16,7 @@ from engine.errors import CursorMoved, Overloaded
 from engine.protocols import EVENT_LIMIT
 from engine.resources.bound_trigger import BoundTrigger
 from tests.support.http_app import PROJECT
-from tests.support.triggering import House, door, house, until
+from tests.support.triggering import House, api_client, house, until
 
 
 class FeedOptions(Struct, frozen=True, kw_only=True):
@@ -142,7 +142,10 @@ async def test_a_notice_is_shown_while_there_is_no_problem_until_the_trigger_is_
 
 async def test_the_api_and_the_figures_tell_how_a_source_does(tmp_path: Path, feed: Feed) -> None:
     feed.fails["a"] = OSError("refused by the broker")
-    async with house(tmp_path, [feed.plugin()], retry__base=3600.0, retry__longest=3600.0) as place, door(place) as api:
+    async with (
+        house(tmp_path, [feed.plugin()], retry__base=3600.0, retry__longest=3600.0) as place,
+        api_client(place) as api,
+    ):
         trigger = await place.create("FEED", name="a")
         await until(lambda: place.state(trigger).state == "failing")
 
