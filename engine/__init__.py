@@ -7,7 +7,6 @@ from engine.auth.signing import sign as sign_request
 from engine.errors import (
     BadLink,
     CallTimedOut,
-    CursorMoved,
     Forbidden,
     FunctiondError,
     FunctionDisabled,
@@ -23,55 +22,41 @@ from engine.errors import (
     Unauthorized,
     Unavailable,
 )
-from engine.logs.feed import FunctionLines, LogFeed
-from engine.logs.lines import Line
-from engine.logs.target import LogTarget, log_target_of, project_log_target
+from engine.logs.feed import FunctionLines
+from engine.logs.target import log_target_of, project_log_target
 from engine.model import (
     Code,
-    DestinationSpec,
-    Function,
-    Invocation,
     Mode,
     Outcome,
     PendingDelivery,
-    Record,
     Request,
-    State,
 )
 from engine.model.clock import Clock
 from engine.model.cron import Cron, read_cron
-from engine.model.urn import FunctionUrn, parse_urn
+from engine.model.urn import parse_urn
 from engine.protocols import (
     WHOLE_REPLY,
-    AsgiApp,
     Callers,
     CodeLinks,
     DeliveryContext,
-    Destination,
     Event,
     EventSink,
     Operation,
     Plugin,
     PluginContext,
-    PluginService,
-    PushHandler,
     PushReply,
     PushRequest,
-    Routes,
     Store,
-    Trigger,
     TriggerContext,
     TriggerRules,
     Undeliverable,
 )
-from engine.protocols.audit import Audit, Trace
+from engine.protocols.audit import Trace
 
 __version__ = "0.1.0"
 
 __all__ = [
     "WHOLE_REPLY",
-    "AsgiApp",
-    "Audit",
     "BadLink",
     "CallTimedOut",
     "Callers",
@@ -79,24 +64,15 @@ __all__ = [
     "Code",
     "CodeLinks",
     "Cron",
-    "CursorMoved",
     "DeliveryContext",
-    "Destination",
-    "DestinationSpec",
     "Event",
     "EventSink",
     "Forbidden",
-    "Function",
     "FunctionDisabled",
     "FunctionLines",
-    "FunctionUrn",
     "FunctiondError",
     "IdempotencyConflict",
     "InvalidField",
-    "Invocation",
-    "Line",
-    "LogFeed",
-    "LogTarget",
     "Mode",
     "NotFound",
     "ObjectMissing",
@@ -107,20 +83,14 @@ __all__ = [
     "PendingDelivery",
     "Plugin",
     "PluginContext",
-    "PluginService",
-    "PushHandler",
     "PushReply",
     "PushRequest",
-    "Record",
     "Request",
-    "Routes",
     "SettingsError",
-    "State",
     "Store",
     "StoreRefused",
     "StoreUnavailable",
     "Trace",
-    "Trigger",
     "TriggerContext",
     "TriggerRules",
     "Unauthorized",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+import engine
 
 ROOT = Path(__file__).parent.parent
 LINES = 400
@@ -101,6 +104,21 @@ def test_plugins_know_the_surface_of_the_engine_only() -> None:
 
     assert {name: targets for name, targets in used.items() if not targets <= {SURFACE}} == {}
     assert any(targets for targets in used.values())
+
+
+def test_each_name_for_plugins_is_used_by_a_plugin_or_by_the_documents() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "engine" / "docs").glob("*.md")]
+    examples = [text for page in pages for text in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+    programs = [*examples, *(file.read_text() for file in _sources("plugins").values())]
+    used = {name for text in programs for name in _names_from_surface(ast.parse(text))}
+
+    assert set(engine.__all__) - used == set()
+
+
+def _names_from_surface(program: ast.Module) -> Iterator[str]:
+    for node in ast.walk(program):
+        if isinstance(node, ast.ImportFrom) and node.module == SURFACE:
+            yield from (alias.name for alias in node.names)
 
 
 def _plugin_imports() -> dict[str, set[str]]:

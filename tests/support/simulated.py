@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import Any, cast
 from unittest.mock import patch
 
-from engine import Event, EventSink, Mode, Outcome, PluginContext, Trigger
+from engine import Event, EventSink, Mode, Outcome, PluginContext
+from engine.protocols import Trigger
 from engine.testing import ManualClock
 
 

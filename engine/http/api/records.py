@@ -54,7 +54,7 @@ class AttemptReply(Struct, frozen=True, kw_only=True):
 
 
 class WholeRecord(Struct, frozen=True, kw_only=True):
-    """All data of one invocation (extension of the API). Payload and result are texts, as sent to destinations."""
+    """Complete data of one invocation (extension of the API). Payload and result are texts, as sent to destinations."""
 
     request_id: str
     function_urn: str

@@ -234,7 +234,7 @@ async def test_the_pre_stop_handler_has_the_last_word(tmp_path: Path, opened: Po
         ("aFunction", Code.BAD_RESULT, "a function cannot be turned into JSON"),
         ("full", Code.DISK_FULL, "ENOSPC"),
         ("greedy", Code.OUT_OF_MEMORY, "Array buffer allocation failed"),
-        ("hungry", Code.OUT_OF_MEMORY, "memory"),
+        ("allocating", Code.OUT_OF_MEMORY, "memory"),
     ],
 )
 async def test_bad_behaviour_is_an_outcome(run: Any, handler: str, code: Code, text: str) -> None:
@@ -246,7 +246,7 @@ async def test_bad_behaviour_is_an_outcome(run: Any, handler: str, code: Code, t
 async def test_the_heap_is_bounded_where_nothing_else_bounds_it(tmp_path: Path) -> None:
     async with pool(tmp_path, "", isolation=RlimitIsolation()) as opened:
         write(tmp_path, "index.js", SOURCE)
-        outcome = await opened.execute(node("hungry"), invocation())
+        outcome = await opened.execute(node("allocating"), invocation())
 
     assert (outcome.code, outcome.message) == (Code.OUT_OF_MEMORY, "the function used more than its 128 MB of memory")
 
@@ -388,7 +388,7 @@ async def test_more_lines_than_a_socket_holds_come_whole_and_in_order(folder: Pa
 
 
 async def test_the_last_output_and_a_closed_stream_are_not_lost(run: Any) -> None:
-    assert lines(await run(node("exiting"))) == [("stdout", "last words")]
+    assert lines(await run(node("exiting"))) == [("stdout", "before exit")]
     assert lines(await run(node("closing"))) == [("stdout", "ended"), ("stdout", "still here")]
 
 

@@ -12,9 +12,10 @@ import pytest
 import structlog.testing
 from msgspec import Struct
 
-from engine import Function, Invocation, project_log_target
+from engine import project_log_target
 from engine.logs.feed import LogBoard
 from engine.logs.lines import STDOUT, encode
+from engine.model import Function, Invocation
 from engine.resources.bound_trigger import BoundTrigger
 from plugins.lts import function_log
 from plugins.lts import plugin as lts

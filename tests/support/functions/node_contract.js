@@ -39,7 +39,7 @@ exports.refusing = (event, context, callback) => callback(new SyntaxError('refus
 exports.string = (event, context, callback) => callback('only text');
 exports.hostile = async (event, context) => { throw { get stack() { throw new Error('no'); } }; };
 exports.full = async (event, context) => { fs.writeFileSync('/dev/full', 'x'); };
-exports.hungry = async (event, context) => { const all = []; for (;;) all.push(new Array(1e5).fill(all.length)); };
+exports.allocating = async (event, context) => { const all = []; for (;;) all.push(new Array(1e5).fill(all.length)); };
 exports.greedy = async (event, context) => new ArrayBuffer(2 ** 45);
 exports.timer = (event, context, callback) => { setTimeout(() => { throw new TypeError('in a timer'); }); };
 exports.rejection = (event, context, callback) => { Promise.reject(new TypeError('nobody waits')); };
@@ -51,7 +51,7 @@ exports.handled = (event, context, callback) => {
   process.once('uncaughtException', (error) => callback(null, error.message));
   setTimeout(() => { throw new Error('seen to'); });
 };
-exports.exiting = async (event, context) => { console.log('last words'); process.exit(3); };
+exports.exiting = async (event, context) => { console.log('before exit'); process.exit(3); };
 exports.aborting = async (event, context) => process.abort();
 exports.garbling = async (event, context) => {
   const sockets = fs.readdirSync('/proc/self/fd').filter((fd) => {

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import pytest
 from msgspec import Meta, Struct
 
-from engine import DeliveryContext, DestinationSpec, InvalidField, PendingDelivery, Plugin, SettingsError
+from engine import DeliveryContext, InvalidField, PendingDelivery, Plugin, SettingsError
 from engine.config.plugin_registry import Registry, load_plugins
 from engine.config.settings import load_settings
+from engine.model import DestinationSpec
 
 
 class Library(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
