@@ -2,36 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from msgspec import Meta, Struct
-
-from engine import Mode, Plugin, TriggerRules
-from plugins._shared.fields import Name
-from plugins.timer.schedule import Schedule, read_schedule
-from plugins.timer.source import TimerSettings, TimerTrigger
-
-
-class TimerOptions(Struct, frozen=True, kw_only=True):
-    name: Name
-    schedule_type: Literal["Rate", "Cron"]
-    schedule: Annotated[str, Meta(min_length=1, max_length=255)]
-    user_event: Annotated[str, Meta(max_length=2048)] = ""  #: copied into the event
-    #: The timer waits for the function. Most of the vendor's documents call timers asynchronous, one of 2025
-    #: calls them "synchronous, fixed", and an example for Terraform sends this flag as false. The default is therefore
-    #: false; true is allowed only by the setting triggers.timer_sync_execution.
-    sync_execution: bool = False
-
-    def __post_init__(self) -> None:
-        self.read()
-
-    def read(self) -> Schedule:
-        """Return the parsed schedule. Raises InvalidField."""
-        return read_schedule(self.schedule_type, self.schedule)
-
-
-def mode(options: TimerOptions) -> Mode:
-    return Mode.SYNC if options.sync_execution else Mode.ASYNC
+from engine import Plugin, TriggerRules
+from plugins.timer.options import TimerOptions, mode
+from plugins.timer.settings import TimerSettings
+from plugins.timer.source import TimerTrigger
 
 
 def source(options: TimerOptions) -> TimerTrigger:

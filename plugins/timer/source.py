@@ -14,14 +14,12 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from time import monotonic as elapsed
-from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import anyio
 import msgspec
 import structlog
 from anyio.abc import TaskStatus
-from msgspec import Meta, Struct
 
 from engine import Cron, Event, FunctiondError, Mode, TriggerContext
 from plugins.timer.position import CURSOR, Position, read_position
@@ -33,17 +31,6 @@ log = structlog.get_logger("functiond.timer")
 LATE = 60.0
 #: Requests in one transaction when each missed time is caught up.
 BATCH_SIZE = 100
-
-
-class TimerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    catch_up: Literal["once", "all", "skip"] = "once"  #: requests for missed due times
-    zone: Annotated[str, Meta(min_length=1)] = "UTC"  #: time zone of Cron texts without CRON_TZ
-
-    def __post_init__(self) -> None:
-        try:
-            ZoneInfo(self.zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(f"zone is {self.zone!r}: no such time zone on this machine") from None
 
 
 class TimerTrigger:

@@ -7,8 +7,10 @@ from typing import Any
 
 from engine import Plugin, TriggerRules
 from plugins._shared.http_client import HttpService
-from plugins.webhook.destination import WebhookDestination, WebhookParam, WebhookSettings
-from plugins.webhook.source import WebhookOptions, WebhookTrigger
+from plugins.webhook.destination import WebhookDestination, WebhookParam
+from plugins.webhook.options import WebhookOptions
+from plugins.webhook.settings import WebhookSettings
+from plugins.webhook.source import WebhookTrigger
 
 
 def serve(settings: WebhookSettings) -> HttpService:

@@ -6,15 +6,14 @@ A message with the id of another one within a day is answered as a success, and 
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import anyio
 import msgspec
 from anyio.abc import TaskStatus
-from msgspec import Meta, Struct
 
-from engine import Event, IdempotencyConflict, InvalidField, PushReply, PushRequest, TriggerContext
-from plugins._shared.fields import Name
+from engine import Event, IdempotencyConflict, PushReply, PushRequest, TriggerContext
+from plugins.webhook.options import WebhookOptions
 from plugins.webhook.signatures import GITHUB_SIGNATURE, SIGNATURE, TIMESTAMP, check_github, check_standard, key_of
 
 #: Headers that functions do not need, or that differ when a message is repeated.
@@ -23,19 +22,6 @@ _LEFT_OUT = frozenset(
     | {b"content-length", b"accept-encoding", b"traceparent", b"tracestate", b"x-request-id", b"date"}
 )
 _CHECKS = {"standard": check_standard, "github": check_github}
-Secret = Annotated[str, Meta(min_length=16, max_length=1024, extra={"secret": True})]
-
-
-class WebhookOptions(Struct, frozen=True, kw_only=True):
-    name: Name
-    secret: Secret
-    scheme: Literal["standard", "github"] = "standard"  #: signature scheme of requests
-
-    def __post_init__(self) -> None:
-        try:
-            key_of(self.secret)
-        except ValueError as error:
-            raise InvalidField("secret", "******", str(error)) from None
 
 
 class WebhookTrigger:

@@ -11,8 +11,10 @@ from engine.config.plugin_registry import Registry
 from engine.config.settings import load_settings
 from engine.errors import SettingsError
 from engine.model import Mode
-from plugins.timer import TimerOptions, plugin, source
-from plugins.timer.source import TimerSettings, TimerTrigger
+from plugins.timer import plugin, source
+from plugins.timer.options import TimerOptions
+from plugins.timer.settings import TimerSettings
+from plugins.timer.source import TimerTrigger
 from tests.support.simulated import World
 
 DAY = 86_400

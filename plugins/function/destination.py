@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from engine import DeliveryContext, PendingDelivery, Plugin, Request, parse_urn
+from engine import DeliveryContext, PendingDelivery, Request, parse_urn
 
 
 class FunctionParam(Struct, frozen=True, kw_only=True):
@@ -21,6 +21,3 @@ class FunctionDestination:
 
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         await context.accept(Request(function=self._urn, payload=record, source="FunctionGraph"))
-
-
-plugin = Plugin(kinds=("FunctionGraph",), param=FunctionParam, destination=FunctionDestination)

@@ -1,0 +1,15 @@
+"""Options of a DMS trigger (its ``event_data``)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from plugins._shared.fields import Text
+
+
+class DmsOptions(Struct, frozen=True, kw_only=True):
+    queue_id: Text
+    consumer_group_id: Text
+    polling_interval: Annotated[int, Meta(ge=1, le=60)] = 30  #: seconds

@@ -1,0 +1,8 @@
+"""FunctionGraph: the outcome of one function is the event of another, on this engine."""
+
+from __future__ import annotations
+
+from engine import Plugin
+from plugins.function.destination import FunctionDestination, FunctionParam
+
+plugin = Plugin(kinds=("FunctionGraph",), param=FunctionParam, destination=FunctionDestination)

@@ -1,0 +1,25 @@
+"""Options of a WEBHOOK trigger (its ``event_data``)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from engine import InvalidField
+from plugins._shared.fields import Name
+from plugins.webhook.signatures import key_of
+
+Secret = Annotated[str, Meta(min_length=16, max_length=1024, extra={"secret": True})]
+
+
+class WebhookOptions(Struct, frozen=True, kw_only=True):
+    name: Name
+    secret: Secret
+    scheme: Literal["standard", "github"] = "standard"  #: signature scheme of requests
+
+    def __post_init__(self) -> None:
+        try:
+            key_of(self.secret)
+        except ValueError as error:
+            raise InvalidField("secret", "******", str(error)) from None
