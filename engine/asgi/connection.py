@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -66,6 +67,9 @@ class _Part(Enum):
     TRAILERS = auto()  #: also a chunk before its first byte
 
 
+_HEAD, _BODY, _TRAILERS = _Part
+
+
 class Connection(HttpToolsProtocol):
     """HTTP connection that bounds what a client sends before its request is complete, in bytes and in time.
 
@@ -79,7 +83,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._part, self._chunk = _Part.HEAD, 0
+        self._part, self._chunk = _HEAD, 0
         self._unread = 0  #: bytes of the head or the trailers after their first packet
         self._fields = 0  #: bytes of names and values, counted from the first trailer on
         self._plain_head: bytes | None = None
@@ -104,7 +108,7 @@ class Connection(HttpToolsProtocol):
         if self._rejection is not None:
             return
         self._chunk = len(data)
-        if self._part is not _Part.BODY:
+        if self._part is not _BODY:
             self._unread += self._chunk
         try:
             if self._unread > HEAD_LIMIT + self._chunk:
@@ -122,13 +126,13 @@ class Connection(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Parse ``data``. A parser stops after a head with an upgrade request; a new parser continues from there."""
-        rest = memoryview(data)
+        rest: bytes | memoryview = data
         while True:
             try:
                 self.parser.feed_data(rest)
                 return
             except httptools.HttpParserUpgrade as upgrade:
-                rest = rest[upgrade.args[0] :]
+                rest = memoryview(rest)[upgrade.args[0] :]
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
             head, self._plain_head = self._plain_head, None
@@ -142,13 +146,19 @@ class Connection(HttpToolsProtocol):
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
 
+    # The next methods run for every request. Short methods of uvicorn are repeated in them, because a further call for
+    # each header and body costs more than the work.
+
     def on_message_begin(self) -> None:
-        self._part, self._unread, self._fields = _Part.HEAD, 0, 0
+        self._part, self._unread, self._fields = _HEAD, 0, 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._part is _Part.HEAD:
-            super().on_header(name, value)
+        if self._part is _HEAD:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
             return
         # Trailers are dropped: the request was authenticated and routed by its headers.
         self._fields = (self._fields or self._head_size()) + len(name) + len(value)
@@ -164,22 +174,31 @@ class Connection(HttpToolsProtocol):
                 raise _Rejection(405, b"FSS.0405", b"CONNECT is not supported: this is not a proxy", ALLOW)
             self._plain_head = self._head_without_upgrade()
             return
-        self._part, self._unread = _Part.BODY, 0
+        self._part, self._unread = _BODY, 0
         self._stop_head_timer()
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
-        self._part, self._unread = _Part.TRAILERS, 0
+        self._part, self._unread = _TRAILERS, 0
 
     def on_body(self, body: bytes) -> None:
-        self._part, self._unread = _Part.BODY, 0
-        super().on_body(body)
+        self._part, self._unread = _BODY, 0
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         if self._plain_head is not None:
             return  # the head is parsed again, with its body
-        self._part, self._unread = _Part.HEAD, 0
-        super().on_message_complete()
+        self._part, self._unread = _HEAD, 0
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def _head_without_upgrade(self) -> bytes:
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
@@ -263,7 +282,7 @@ class Connection(HttpToolsProtocol):
 
     def _reject_current(self, rejection: _Rejection) -> None:
         """Reject the request that is being read."""
-        self._reject(rejection, None if self._part is _Part.HEAD else self.cycle)
+        self._reject(rejection, None if self._part is _HEAD else self.cycle)
 
     def _reject(self, rejection: _Rejection, cycle: RequestResponseCycle | None = None) -> None:
         """Stop reading, answer all earlier requests, send ``rejection``, and close the connection.
