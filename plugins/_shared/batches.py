@@ -1,4 +1,4 @@
-"""Events of brokers' messages: several messages in each event, grouped by topic, in their order."""
+"""Events for messages of brokers. An event holds several messages in their order, grouped by topic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Record(Protocol):
 
 
 def envelope(context: TriggerContext, trigger_type: str, instance_id: str) -> dict[str, Any]:
-    """Return the fields of an event beside its records."""
+    """Return the fields of an event, without its records."""
     return {
         "event_version": "v1.0",
         "event_time": int(context.plugin.clock.now()),
@@ -32,7 +32,9 @@ def envelope(context: TriggerContext, trigger_type: str, instance_id: str) -> di
 
 
 def events(records: Iterable[Record], around: Mapping[str, Any], limit: int) -> list[Event]:
-    """Return as few events as hold the records, each of at most ``limit`` bytes unless a single record needs more.
+    """Return events that hold the records: as few as possible, each of at most ``limit`` bytes.
+
+    A single record that needs more bytes is an event alone.
 
     Values are text (FunctionGraph's documented KAFKA event). Bytes that are not UTF-8 become U+FFFD; a missing value
     becomes the empty string.
@@ -42,7 +44,7 @@ def events(records: Iterable[Record], around: Mapping[str, Any], limit: int) -> 
 
 
 def _parts(records: Iterable[Record], room: int) -> Iterator[Mapping[str, Sequence[bytes]]]:
-    """Yield encoded messages by topic, each time as many as fit into ``room`` bytes."""
+    """Yield groups of encoded messages, keyed by topic. A group has as many messages as fit into ``room`` bytes."""
     messages: dict[str, list[bytes]] = {}
     size = 0
     for record in records:

@@ -10,7 +10,7 @@ import anyio
 
 @contextmanager
 def deadline(problem: str, seconds: float) -> Iterator[None]:
-    """Raise ConnectionError with the text ``problem`` if the block takes longer."""
+    """Raise ConnectionError with the text ``problem`` if the block takes more than ``seconds``."""
     try:
         with anyio.fail_after(seconds):
             yield

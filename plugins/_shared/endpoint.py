@@ -53,7 +53,7 @@ class Endpoint:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """Send a signed request, and return the reply. ``path`` follows the project. Raises httpx's errors."""
+        """Send a signed request to ``/v2/{project}/{path}``, and return the reply. Raises httpx's errors."""
         settings, content = self._settings, b"" if body is None else msgspec.json.encode(body)
         project = settings.project_id or project
         target = f"/v2/{project}/{path}"

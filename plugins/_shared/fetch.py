@@ -1,8 +1,8 @@
-"""Fetching of URLs from received messages, such as that of a certificate. Only hosts in the settings are allowed.
+"""Fetching of URLs in received messages, such as the URL of a certificate. Only hosts in the settings are allowed.
 
-Otherwise a message could direct requests into the private network. A host in ``hosts`` must be public: it needs https,
-and all addresses of its name must be public. A host in ``private_hosts`` may have any address, and plain HTTP.
-Redirects are not followed. Answers are limited in size and time.
+Without this restriction, a message could direct requests into the private network. A host in ``hosts`` must be public:
+it needs https, and all addresses of its name must be public. A host in ``private_hosts`` may have any address, and
+plain HTTP. Redirects are not followed. Answers are limited in size and time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class Fetcher:
         self._http, self._hosts, self._private_hosts = http, hosts, private_hosts
 
     async def get(self, url: str) -> bytes:
-        """Return the body. Raises Forbidden for a refusal by us or the host, Unavailable for a temporary failure."""
+        """Return the body at a URL.
+
+        Raises Forbidden if the URL is not allowed or the host refuses it, and Unavailable for a temporary failure.
+        """
         parts = self._checked(url)
         try:
             with anyio.fail_after(MAX_WAIT):

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class HttpService:
-    """``PluginService`` for use on its own, or within another service's ``run``."""
+    """Owner of the client: the ``PluginService`` of a plugin, or a part that the plugin's own service runs."""
 
     def __init__(self, timeout: float, ca_file: str = "") -> None:
-        """Trust the authorities in ``ca_file`` beside the default ones. Raises SettingsError if it is unusable."""
+        """Trust the authorities in ``ca_file`` and the default ones. Raises SettingsError if the file is unusable."""
         if ca_file:
             try:
                 ssl.create_default_context(cafile=ca_file)
@@ -48,7 +48,7 @@ class HttpService:
                 self._open.clear()
 
     async def client(self) -> httpx.AsyncClient:
-        """Return the client. Raises SettingsError if the library is not installed."""
+        """Return the client, after opening it if necessary. Raises SettingsError if the library is not installed."""
         _httpx()
         self._requested.set()
         await self._open.wait()

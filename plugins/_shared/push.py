@@ -40,8 +40,8 @@ def push_operation(name: str, path: str, status: int = 202) -> Operation:
 async def accept_each(pairs: Iterable[tuple[EventSink, Event]]) -> int:
     """Accept each event separately, and return the number of accepted ones.
 
-    A refusal by one trigger does not affect the others; it is raised at the end. A temporary refusal is preferred to a
-    permanent one. Events have idempotency keys, so the sender may then repeat the whole request.
+    A refusal by one trigger does not affect the others. At the end, one refusal is raised, a temporary one if there is
+    any. Events have idempotency keys, so the sender may then repeat the whole request.
     """
     accepted = 0
     temporary: FunctiondError | None = None

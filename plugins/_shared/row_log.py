@@ -1,7 +1,7 @@
 """Logs of rows in a plugin's own tables: numbered without repetition, read in order, deleted from their beginning.
 
-The name of a log has no ``/`` at its ends. Rows for several logs can be appended in one transaction. The last row of a
-log stays on disk after its deletion, hidden, so that numbering continues from it.
+The name of a log has no ``/`` at its ends. Rows for several logs can be appended in one transaction. ``RowLogs.cut``
+keeps the last row of a log on disk, hidden, so that numbering continues after it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FIRST_STEP = 8  #: rows of the first read, while their size is unknown
 
 
 class Row(Protocol):
-    """Frozen struct that is stored as msgpack."""
+    """Row of a log: a frozen struct, stored as msgpack."""
 
     @property
     def at(self) -> int:
@@ -78,12 +78,12 @@ class RowLogs(Generic[R]):
         return name in self._tails
 
     def forget(self, name: str) -> None:
-        """Unload a log and wake its waiters."""
+        """Unload a log, and wake the tasks that wait for its changes."""
         if tail := self._tails.pop(name, None):
             tail.notify()
 
     def span(self, name: str) -> tuple[int, int]:
-        """Return the first readable sequence number, and that of the next row."""
+        """Return the sequence numbers of the first readable row and of the next row to be appended."""
         tail = self._tails[name]
         return tail.earliest, tail.next
 
@@ -92,11 +92,11 @@ class RowLogs(Generic[R]):
         return self._tails[name].news
 
     def notify(self, name: str) -> None:
-        """Wake all that wait for a change of the log."""
+        """Wake the tasks that wait for a change of the log."""
         self._tails[name].notify()
 
     async def append(self, rows: Iterable[tuple[str, R]]) -> Sequence[int]:
-        """Append rows, each to the log of its name, durably in one transaction. Return their sequence numbers."""
+        """Append rows, each to the log named with it, durably in one transaction. Return their sequence numbers."""
         put, sequences, now = dict[str, bytes](), list[int](), int(self._now() * 1000)
         last = dict[str, tuple[_Tail, int]]()
         for name, row in rows:
@@ -113,9 +113,9 @@ class RowLogs(Generic[R]):
         return sequences
 
     async def read(self, name: str, position: int, max_bytes: int) -> tuple[list[tuple[int, R]], int]:
-        """Return numbered rows from a position, and the next position.
+        """Return the rows from a position on with their sequence numbers, and the next position.
 
-        The rows have at most ``max_bytes``, but at least one is returned if one exists.
+        The rows have at most ``max_bytes`` together, but at least one row is returned if one exists.
         """
         found, size, step = list[tuple[int, R]](), 0, FIRST_STEP
         while True:
@@ -132,7 +132,10 @@ class RowLogs(Generic[R]):
             step = min(STEP, max(1, (max_bytes - size) * len(found) // max(size, 1)))
 
     async def seek(self, name: str, moment: int) -> int:
-        """Return the sequence number of the first row that is not older than ``moment`` (milliseconds)."""
+        """Return the sequence number of the first row at or after ``moment`` (milliseconds).
+
+        Without such a row, return that of the next row to be appended.
+        """
         low, high = self.span(name)
         while low < high:
             middle = (low + high) // 2
@@ -151,7 +154,7 @@ class RowLogs(Generic[R]):
             await self._purge(f"{name}/", _key(name, min(tail.earliest, tail.newest)))
 
     async def purge(self, name: str) -> None:
-        """Delete all rows of the log, and of logs with names that begin with this one and a ``/``."""
+        """Delete all rows of a log, and of all logs whose names begin with its name and a ``/``."""
         await self._purge(f"{name}/", _end(name))
 
     async def _purge(self, after: str, until: str) -> None:

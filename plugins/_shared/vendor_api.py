@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """Call of an operation."""
+    """Request for an operation, with the variables of its path."""
 
     project: str
     names: tuple[str, ...]  #: values of the path's variables, without the project
@@ -30,7 +30,7 @@ Refuse = Callable[[str], Exception]
 
 
 class Offer(NamedTuple):
-    """Operation of a service. The types of body and query, which its handler reads, appear in the API's document."""
+    """Operation that a service offers. The API's document shows the types of body and query that the handler reads."""
 
     handler: Handler
     name: str
@@ -41,10 +41,10 @@ class Offer(NamedTuple):
 
 
 class Table:
-    """Operations of a service by templates such as ``GET v2 streams {stream_name}``.
+    """Operations of a service, keyed by templates such as ``GET v2 streams {stream_name}``.
 
-    The path of this example is ``/v2/{project_id}/streams/{stream_name}``. The first ``skip`` words, which all paths
-    of the service share, are not matched; in the rest, every second segment is a variable.
+    The path of this example is ``/v2/{project_id}/streams/{stream_name}``. The first ``skip`` words after the project,
+    which all paths of the service share, are not matched. In the rest, every second segment is a variable.
     """
 
     def __init__(self, offers: Mapping[str, Offer], skip: int = 0) -> None:
@@ -56,7 +56,10 @@ class Table:
             self._handlers[_name(method, version, words[skip:])] = offer.handler
 
     async def answer(self, request: PushRequest, refuse: Callable[[int, str], Exception]) -> Answer:
-        """Call the handler of the request's operation. ``refuse`` returns the service's own error for a status."""
+        """Call the handler of the request's operation, and return its answer.
+
+        ``refuse`` returns the service's own error for a status and a text.
+        """
         _, version, project, *words = request.path.rstrip("/").split("/")
         words = words[self._skip :]
         if request.project and request.project != project:

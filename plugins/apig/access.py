@@ -30,7 +30,7 @@ class Access:
         self._secrets = {app.key: app.secret.encode() for app in apps.values() if app.key}
 
     async def check(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> None:
-        """Raise Problem unless the client may call the API, or the engine's error if it cannot decide now."""
+        """Raise Problem unless the client may call the API, or the engine's error if no decision is possible now."""
         match route.options.auth:
             case "APP":
                 await self._check_app(route, scope, headers, body)

@@ -1,4 +1,4 @@
-"""CORS for APIs that enable it. Preflight requests are answered here, and call no function."""
+"""CORS for APIs that enable it. Preflight requests are answered by the gateway, and call no function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_AGE = b"3600"  #: seconds for which browsers may cache the answer
 
 
 def preflight_method(method: str, headers: Mapping[bytes, bytes]) -> str:
-    """Return the method that a preflight request names; empty for other requests."""
+    """Return the method that a preflight request names, or an empty text for other requests."""
     is_preflight = method == "OPTIONS" and ORIGIN in headers
     return headers.get(METHOD, b"").decode("latin-1") if is_preflight else ""
 

@@ -14,7 +14,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class ClientDisconnect(Exception):
-    """The client has closed the connection."""
+    """Closing of the connection by the client before the whole request was received."""
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
@@ -28,7 +28,7 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
-    """Return the body. Raises PayloadTooLarge, ClientDisconnect."""
+    """Return the body of a request. Raises PayloadTooLarge above ``limit`` bytes, and ClientDisconnect."""
     if int(headers.get(b"content-length", b"0")) > limit:
         raise PayloadTooLarge(limit)
     message = await receive()

@@ -64,7 +64,7 @@ class GatewayReply(Struct, frozen=True, kw_only=True):
 
 
 class _Returned(Struct, frozen=True, kw_only=True):
-    """Result of a function. Other keys are ignored."""
+    """Result that a function must return. Further keys are ignored."""
 
     statusCode: int  # noqa: N815
     headers: dict[str, Any] | None = field(default_factory=dict)
@@ -73,7 +73,7 @@ class _Returned(Struct, frozen=True, kw_only=True):
 
 
 def write_event(found: Found, request: GatewayRequest, *, as_base64: bool) -> bytes:
-    """Return the JSON of the event. ``as_base64`` encodes bodies of JSON, too."""
+    """Return the JSON of the event. JSON bodies are text unless ``as_base64`` is set; all other bodies are base64."""
     body, encoded = _body(request, as_base64)
     options = found.route.options
     return msgspec.json.encode(
@@ -140,7 +140,7 @@ def read_reply(result: bytes) -> GatewayReply:
 
 
 def _read(result: bytes) -> _Returned:
-    """Return the decoded result: an object, or a text with the JSON of one."""
+    """Return the decoded result, which must be a JSON object, or a JSON text that contains such an object."""
     try:
         if result.startswith(b'"'):
             result = msgspec.json.decode(result, type=str).encode()

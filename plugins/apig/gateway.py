@@ -65,7 +65,7 @@ class Gateway:
         await respond(scope, send, reply.status, (*lines, (b"x-request-id", request_id.encode())), reply.body)
 
     def _find(self, scope: Scope, headers: Raw) -> tuple[Found, bool]:
-        """Return the API, and whether the request is a preflight for it. Raises Problem."""
+        """Return the API of a request, and whether the request is a preflight for it. Raises Problem."""
         method, path = scope["method"], scope["raw_path"].decode("latin-1")
         host = host_of(headers.get(b"host", b"").decode("latin-1"))
         stage = headers[b"x-stage"].decode("latin-1") if b"x-stage" in headers else RELEASE
@@ -81,7 +81,7 @@ class Gateway:
         return found, False
 
     async def _answer(self, found: Found, scope: Scope, headers: Raw, body: bytes, request_id: str) -> GatewayReply:
-        """Check access, and accept or call. Raises Problem and the engine's errors."""
+        """Check access, then accept the event or call the function. Raises Problem and the engine's errors."""
         context = found.route.context
         sender = sender_of(scope, headers, trusted=self._settings.behind_proxy)
         # Failed logins count for the client's address, not for a proxy that all clients use.

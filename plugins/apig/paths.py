@@ -27,7 +27,7 @@ class Segment(Struct, frozen=True, kw_only=True):
 
     @property
     def greedy(self) -> str:
-        """Name of a parameter that takes all that follows, as ``{name+}`` does; empty for other segments."""
+        """Name of a parameter for the rest of the path, written ``{name+}``; empty for other segments."""
         alone = not self.before and not self.after
         return self.name[:-1] if alone and self.name is not None and self.name.endswith("+") else ""
 
@@ -55,7 +55,7 @@ def without_names(path: str) -> str:
 
 
 def value_between(before: str, text: str, after: str) -> str:
-    """Return what ``text`` holds between ``before`` and ``after``; empty if that is nothing, or they are missing."""
+    """Return ``text`` without ``before`` at its beginning and ``after`` at its end; empty if either is missing."""
     if not (text.startswith(before) and text.endswith(after)):
         return ""
     return text[len(before) : len(text) - len(after)]

@@ -1,6 +1,6 @@
 """Routing of requests to APIs: by host and environment, then by path and method.
 
-Literal paths precede paths with parameters, and these precede path beginnings. A named method precedes ANY. An API
+Literal paths precede paths with parameters, which precede beginnings of paths. A named method precedes ANY. An API
 with a domain (``sl_domain``) is found under this domain only. An API without one is found under any host;
 ``<group_id>.`` at the beginning of the host selects a group. Of several matching APIs, the oldest answers.
 """
@@ -41,7 +41,7 @@ class Found(Struct, frozen=True, kw_only=True):
 
 
 class _Shape(Struct, frozen=True, kw_only=True):
-    """Path of an API, such as ``/orders/{id}``, in the form for matching."""
+    """Path of an API, such as ``/orders/{id}``, prepared for matching."""
 
     segments: tuple[Segment, ...]
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ class _Node:
         self.literal: dict[str, _Node] = {}
         self.parameters: dict[tuple[str, str], _Node] = {}  #: keyed by the text before and after the value
         self.whole: dict[str, list[tuple[_Shape, Route]]] = {}  #: keyed by method: paths that end here
-        self.begin: dict[str, list[tuple[_Shape, Route]]] = {}  #: keyed by method: paths with a rest behind this node
+        self.begin: dict[str, list[tuple[_Shape, Route]]] = {}  #: keyed by method: paths with a rest after this node
 
     @property
     def empty(self) -> bool:
@@ -81,7 +81,7 @@ class Routes:
 
     @contextmanager
     def added(self, route: Route) -> Iterator[None]:
-        """Add a route while the block is entered. An earlier route of the same trigger is replaced at once."""
+        """Add a route until the block ends. An earlier route of the same trigger is replaced at once."""
         shape, keys = _shape(route.options), _keys(route.options)
         for key in keys:
             _add(self._roots.setdefault(key, _Node()), shape, route)
@@ -155,7 +155,7 @@ def _remove(node: _Node, shape: _Shape, left: Sequence[Segment], route: Route) -
 
 
 def _find(node: _Node, segments: Sequence[str], depth: int, method: str, values: tuple[str, ...]) -> Found | None:
-    """Return the best match below a node. Each node has one depth, so no node is visited twice."""
+    """Return the best match below a node. A node has only one depth, so it is visited only once."""
     if depth == len(segments):
         if entries := node.whole.get(method) or node.whole.get(ANY):
             return _found(entries[0], values, "")

@@ -58,7 +58,7 @@ class Listener:
                 self.port = 0
 
     def _notify(self, problem: str | None) -> None:
-        """Wake all waiting callers: with success, or with SettingsError if there is a problem."""
+        """Wake all callers of ``opened``: with success, or with SettingsError if there is a problem."""
         for waiter in self._waiting:
             if waiter.done():
                 continue
@@ -100,13 +100,13 @@ class ApigTrigger:
 
 
 def address(kind: str, options: ApigOptions, settings: ApigSettings) -> str:
-    """Return the URL of an API; only its path if the port is not known before the start."""
+    """Return the URL of an API, or only its path if the port is not known before the start."""
     listener = settings.dedicated if kind == DEDICATED else settings
     return _with_domain(listener.address, options.sl_domain) + options.path
 
 
 def _with_domain(base: str, domain: str) -> str:
-    """Replace the host by the API's own domain, if it has one, since the API is found by it only. Keep the port."""
+    """Replace the host by the API's own domain, if any, and keep the port. Other hosts do not lead to such an API."""
     if not domain or not base:
         return base
     scheme, _, host = base.partition("://")

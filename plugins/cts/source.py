@@ -1,9 +1,9 @@
 """Source of CTS: traces of this engine's own control plane, and traces that clients push.
 
-Own traces wait in memory for a moment, and while the function's backlog is full. A killed engine loses waiting traces.
-If more than ``WAITING`` wait, the newest are dropped, with an error in the engine's log. Traces that are pushed to
-``POST /triggers/cts`` are on disk before the request is answered. Pushing needs the engine's own credentials, if it has
-any. A trace with the id of an earlier one calls nothing.
+Traces of this engine wait in memory until they are accepted, also while the function's backlog is full. A killed engine
+loses waiting traces. If ``WAITING`` traces of a trigger wait, further ones are dropped, with an error in the log.
+Traces that are pushed to ``POST /triggers/cts`` are on disk before the request is answered. Pushing needs the engine's
+own credentials, if it has any. A trace with the id of an earlier one calls nothing.
 
 Invocations produce no traces, so an invocation for a trace cannot cause another one.
 """
@@ -43,7 +43,10 @@ log = structlog.get_logger("functiond.cts")
 
 
 class CtsTrigger:
-    """Source that empties the trigger's inbox. The inbox exists since the trigger is stored."""
+    """Source that passes on the traces in the trigger's inbox.
+
+    The inbox exists from the moment the trigger is stored.
+    """
 
     def __init__(self, options: CtsOptions) -> None: ...
 
@@ -58,7 +61,7 @@ class CtsTrigger:
 
 
 class _Inbox:
-    """Waiting own traces of one trigger. Overlapping runs empty it one after the other."""
+    """Traces of this engine that wait for one trigger. Overlapping runs of the trigger empty the inbox in turn."""
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
@@ -73,7 +76,7 @@ class _Inbox:
         self._filled.set()
 
     async def empty_into(self, context: TriggerContext) -> None:
-        """Accept events until cancelled. Events stay until their acceptance is confirmed; keys prevent duplicates."""
+        """Accept events until cancelled. Accepted events are then removed; idempotency keys prevent duplicates."""
         async with self._lock:
             while True:
                 await self._filled.wait()

@@ -1,4 +1,4 @@
-"""Traces in the format of the audit service: those of this engine, and those that clients push."""
+"""Traces in the format of the audit service, from this engine and from clients that push traces."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Wanted:
         )
 
     def has_own(self, trace: Trace) -> bool:
-        """Return whether a trace of this engine is wanted. Operations match by their SDK name, too."""
+        """Return whether a trace of this engine is wanted. Operations also match by their name in the SDK."""
         return self.has(SERVICE, trace.resource_type, trace.operation, name_of(trace.operation))
 
     def has_pushed(self, trace: dict[str, Any]) -> bool:
@@ -60,7 +60,7 @@ def payload(trace: dict[str, Any]) -> bytes:
 def own(trace: Trace) -> dict[str, Any]:
     """Return a trace of this engine in the documented format.
 
-    The times in milliseconds and the additional fields are those of recorded events of the platform.
+    Times are in milliseconds. They and the undocumented fields follow recorded events of the vendor's platform.
     """
     moment = int(trace.time * 1000)
     rating = "normal" if trace.code < 400 else "warning" if trace.code < 500 else "incident"

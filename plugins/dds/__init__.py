@@ -12,7 +12,7 @@ from plugins.dds.source import DdsTrigger
 
 
 def reply_fields(options: DdsOptions, trigger_id: str, urn: str, settings: DdsSettings) -> Mapping[str, Any]:
-    """Return the fields that the vendor's replies add, except the instance's mode, which only the server has."""
+    """Return the additional fields of the vendor's replies, without the instance's mode, which no setting contains."""
     try:
         server = settings.server(options, "")
     except SettingsError:

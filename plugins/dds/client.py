@@ -42,7 +42,7 @@ class Database:
         self._client, self._options, self._settings = client, options, settings
 
     async def now(self) -> Now:
-        """Return the server's current position. Raises ConnectionError if it has no change streams."""
+        """Return the server's current state. Raises ConnectionError, also if the server has no change streams."""
         with reachable():
             await self._client.admin.command("ping")  # connects first, so that the next answer is fresh
             hello = await self._client.admin.command("hello")
@@ -54,7 +54,7 @@ class Database:
 
     @asynccontextmanager
     async def stream(self, position: ResumeToken) -> AsyncIterator[AsyncChangeStream[RawBSONDocument]]:
-        """Open the stream of changes behind a position. Raises OperationFailure, also while it is read."""
+        """Open the stream of changes after a position. Raises OperationFailure, also while the stream is read."""
         collection = self._client[self._options.db_name][self._options.collection_name].with_options(RAW)
         wanted = sorted({*self._settings.operations, *ENDINGS})
         with reachable():
@@ -97,7 +97,7 @@ async def open_database(instance: Instance, options: DdsOptions, settings: DdsSe
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Convert the client's connection errors, without their long description of all servers."""
+    """Convert the client's connection errors to ConnectionError, without the long description of all servers."""
     try:
         yield
     except ConnectionFailure as error:

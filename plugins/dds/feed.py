@@ -12,17 +12,17 @@ from msgspec import Struct
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import PyMongoError
 
-#: Changes, of up to 16 MB each, that are read ahead, beside those in the client's buffer.
+#: Changes, of up to 16 MiB each, that are read ahead, in addition to those in the client's buffer.
 AHEAD = 10
 #: Minimum seconds between two requests without changes, for servers that answer these at once.
 MIN_WAIT = 1.0
 
 
 class Seen(Struct, frozen=True, kw_only=True):
-    """Change, or the absence of changes up to ``token``."""
+    """Answer of a change stream: a change, or only the position up to which there are no changes."""
 
     raw: bytes  #: BSON of the change; empty: no change
-    token: Mapping[str, Any] | None  #: position behind it, unless the server has not sent one yet
+    token: Mapping[str, Any] | None  #: position after the change, unless the server has not sent one yet
 
 
 class Feed:
@@ -36,7 +36,7 @@ class Feed:
         self.failure: PyMongoError | None = None
 
     async def run(self) -> None:
-        """Read until the stream ends."""
+        """Read changes into the queue until the stream ends. An error is kept in ``failure``, not raised."""
         try:
             while self._stream.alive:
                 await self._step()
@@ -45,7 +45,7 @@ class Feed:
         await self._queue.put(None)
 
     async def batch(self) -> list[Seen]:
-        """Wait for a change, and return it with those that follow within a short time. Empty at the stream's end."""
+        """Return the next change and those that follow shortly after it. At the stream's end, return an empty list."""
         batch: list[Seen] = []
         size = await self._take(batch)
         with anyio.move_on_after(self._wait):

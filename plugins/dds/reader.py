@@ -38,7 +38,7 @@ class Stopped(Exception):
 
 
 class Reader:
-    """Single run of a trigger."""
+    """Reader for a single run of a trigger."""
 
     def __init__(self, options: DdsOptions, context: TriggerContext) -> None:
         self._options, self._context = options, context
@@ -75,7 +75,7 @@ class Reader:
     # --- positions ------------------------------------------------------------------------------------------
 
     async def _begin(self, database: Database) -> None:
-        """Store the position from which the stream begins, unless a cursor has it. Raises Stopped."""
+        """Store the first position, unless the cursor has a position. Raises Stopped if reading is still stopped."""
         position = self._position
         if self._settings.on_lost == "stop" and position.stopped(self._context.generation):
             raise Stopped(position.problem)
@@ -88,7 +88,7 @@ class Reader:
     async def _lost(self, database: Database, error: OperationFailure) -> str:
         """Move the cursor to the server's current position, and return the problem to report.
 
-        Raises Stopped if the settings demand it, and ``error`` itself if it does not mean a lost position.
+        Raises Stopped if the settings demand it, and ``error`` itself if it does not mean that changes are lost.
         """
         if error.code not in LOST and error.code != TOO_LARGE:
             raise error
@@ -108,7 +108,7 @@ class Reader:
     # --- batches --------------------------------------------------------------------------------------------
 
     async def _follow(self, stream: AsyncChangeStream[RawBSONDocument]) -> str:
-        """Accept changes until the collection ends, and return the problem to report.
+        """Accept changes until the collection is dropped or renamed, and return the problem to report.
 
         Raises Stopped, and the errors that end a stream.
         """
@@ -127,7 +127,11 @@ class Reader:
         return problem
 
     async def _accept(self, batch: Sequence[Seen]) -> str:
-        """Accept a batch. Return the problem to report if it contains the collection's end. Raises Stopped."""
+        """Accept a batch.
+
+        Return the problem to report if the batch ends with the invalidation of the collection (dropped or renamed),
+        otherwise an empty text. Raises Stopped.
+        """
         changes = [change_of(seen.raw) for seen in batch if seen.raw]
         since = self._position.since
         fresh = [change for change in changes if change.made_at >= since]

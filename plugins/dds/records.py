@@ -1,4 +1,4 @@
-"""Events of documents' changes (FunctionGraph's documented DDS and GAUSSMONGO events).
+"""Events for changes of documents (FunctionGraph's documented DDS and GAUSSMONGO events).
 
 Import this module only where a source runs, since it imports the client library.
 """
@@ -33,7 +33,7 @@ SOURCES = {"DDS": "dds", "GAUSSMONGO": "gauss_mongo"}
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """Change from a change stream."""
+    """Decoded change of a change stream."""
 
     document: Mapping[str, Any]
     size: int  #: bytes, as BSON
@@ -55,7 +55,7 @@ class Change(Struct, frozen=True, kw_only=True):
 
 
 def change_of(raw: bytes) -> Change:
-    """Return the decoded change."""
+    """Decode a change. Parts that cannot be decoded are left out."""
     try:
         document = bson.decode(raw, READABLE)
     except InvalidBSON:
@@ -107,7 +107,7 @@ class EventEncoder(Struct, frozen=True, kw_only=True):
             yield _payload(gathered, end)
 
     def _end(self, token: str) -> bytes:
-        """Return the end of an event's JSON. Events of GeminiDB contain the position behind their last change."""
+        """Return the end of an event's JSON. Events of GAUSSMONGO contain the token of their last change."""
         return b"]}" if self.kind == "DDS" else b'],"vernier":%b}' % msgspec.json.encode(token)
 
     def _record(self, change: Change) -> bytes:
@@ -139,5 +139,5 @@ def _payload(records: Iterable[bytes], end: bytes) -> bytes:
 
 
 def _full_document(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the changed document; its key if it was deleted, now or before the lookup; nothing for a collection."""
+    """Return the changed document, only its key if the change lacks the document, or nothing for a whole collection."""
     return document.get("fullDocument") or document.get("documentKey") or {}

@@ -1,4 +1,4 @@
-"""Position of a trigger in its collection's changes: its cursor, and the rules for the first position."""
+"""Cursor of a DDS trigger: its position in the changes of a collection, and the choice of the first position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Moment = tuple[int, int]
 
 
 class ResumeToken(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Cursor of a trigger. Counts for its own collection only, since options may be changed to another."""
+    """Cursor of a trigger. Valid for one collection only, since the options may be changed to another collection."""
 
     place: str  #: instance and collection
     token: str = ""  #: JSON of the last read change's token; empty: no change was read
@@ -35,7 +35,7 @@ class ResumeToken(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def read(cursors: Mapping[str, bytes], place: str) -> ResumeToken:
-    """Return the cursor of an instance's collection, or an empty one."""
+    """Return the stored cursor if it is valid for the collection at ``place``, otherwise an empty one."""
     found = msgspec.json.decode(cursors[NAME], type=ResumeToken) if NAME in cursors else None
     return found if found is not None and found.place == place else ResumeToken(place=place)
 
@@ -53,15 +53,16 @@ class Now(Struct, frozen=True, kw_only=True):
 
 
 def next_of(place: str, now: Now) -> ResumeToken:
-    """Return the position behind the server's newest change."""
+    """Return the position after the server's newest change."""
     return ResumeToken(place=place, moment=(now.last[0], now.last[1] + 1))
 
 
 def first_of(place: str, now: Now, waited: float) -> ResumeToken:
     """Return the first position in a collection: the time when its trigger was enabled, ``waited`` seconds ago.
 
-    The trigger receives all changes since then, even if the server could not be reached at first. Positions are whole
-    seconds; earlier changes of that second are recognised by their own time, if the server reports it.
+    The trigger receives all changes since that time, even if the server could not be reached at first. Positions are
+    whole seconds. Earlier changes of the first second are recognised and skipped by their own time, if the server
+    reports it.
     """
     enabled = now.time - waited
     if enabled >= now.last[0] + 1:

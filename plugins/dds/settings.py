@@ -20,7 +20,7 @@ Operation = Literal["insert", "update", "replace", "delete", "drop", "rename", "
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Replica set or sharded cluster. Settings here override the options of triggers."""
+    """Address and login of a replica set or sharded cluster. With an address, they override the options of triggers."""
 
     address: str = ""  #: ``host:port``, several with commas
     user: str = USER  #: empty: no login
@@ -68,7 +68,7 @@ class DdsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     keep_every: Annotated[float, Meta(ge=0)] = 300.0  #: seconds between stored positions while nothing changes
 
     def server(self, options: DdsOptions, table: str) -> Instance:
-        """Return the instance of a trigger, with the password. Raises SettingsError if no address is set."""
+        """Return address and login for a trigger. Raises SettingsError if no address is set."""
         instance = self.instances.get(options.instance_id, Instance())
         if instance.address:  # a trigger's options must not send the settings' password to another host
             return instance if instance.password else replace(instance, password=options.db_password)

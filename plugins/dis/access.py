@@ -11,9 +11,9 @@ CursorType = Literal["AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "TRIM_HORIZO
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """Record to be put; in JSON, ``data`` is base64.
+    """Record to be stored. In JSON, ``data`` is base64.
 
-    The partition is that of ``partition_id``, else of ``explicit_hash_key``, else of the key's hash.
+    The partition is selected by ``partition_id``, else by ``explicit_hash_key``, else by the hash of ``partition_key``.
     """
 
     data: bytes
@@ -23,7 +23,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 
 class Put(Struct, frozen=True, kw_only=True):
-    """Result of an entry: partition and sequence number, or an error."""
+    """Result of storing an entry: partition and sequence number, or an error."""
 
     partition_id: str | None = None
     sequence_number: str | None = None
@@ -77,14 +77,14 @@ class StreamAccess(Protocol):
         ...
 
     async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
-        """Return records of at most ``max_bytes``, but at least one if one exists."""
+        """Return records from a cursor on, at most ``max_bytes`` together, but at least one record if one exists."""
         ...
 
     async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]: ...
 
     def news(self, project: str, stream: str, partition_id: str, interval: float) -> Callable[[], Awaitable[object]]:
-        """Return a function that waits for a change since this call: records, a split, or creation of the stream.
+        """Return a function that waits for a change after this call: records, a split, or creation of the stream.
 
-        A remote endpoint reports no changes: there it waits ``interval`` seconds.
+        A remote endpoint reports no changes, so its function waits ``interval`` seconds.
         """
         ...

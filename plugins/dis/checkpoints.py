@@ -1,4 +1,4 @@
-"""Checkpoints of a trigger, one per partition. Stored as its cursors, in one transaction with the accepted requests."""
+"""Checkpoints of a trigger, one per partition: cursors that are stored in the transaction that accepts the requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plugins.dis.access import Layout, Start
 
 
 class ShardCheckpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Position in one partition. Counts only for the stream with this id."""
+    """Position in one partition. Valid only for the stream whose id is ``stream``."""
 
     stream: str  #: stream id; another stream of the same name is read from its beginning
     name: str = ""  #: stream name; empty in cursors of earlier versions
@@ -40,7 +40,7 @@ class ShardCheckpoints:
         return self._checkpoints.get(partition) or self._begin
 
     async def begin_late(self, layout: Layout) -> None:
-        """Skip older records if the trigger has never read this stream.
+        """Skip records from before the trigger, if it has never read this stream.
 
         Reading starts at the time when the trigger was created, or changed to this stream. Partitions that are created
         later are read from their beginning.
@@ -51,7 +51,7 @@ class ShardCheckpoints:
             await self._move([], {**dict.fromkeys(self._read, self._begin), **late})
 
     async def move(self, partition: str, events: Sequence[Event], after: str, *, serial: bool = False) -> None:
-        """Accept events and move the checkpoint behind them.
+        """Accept events and move the checkpoint to ``after``, the sequence number of their last record.
 
         ``serial`` also stores the id of the last request, so that the next run can wait for its end.
         """

@@ -36,11 +36,11 @@ class Records:
         await self._logs.load(_log(partition))
 
     def forget(self, partition: PartitionKey) -> None:
-        """Remove a partition and wake its waiters."""
+        """Unload a partition, and wake the tasks that wait for its changes."""
         self._logs.forget(_log(partition))
 
     def span(self, partition: PartitionKey) -> tuple[int, int]:
-        """Return the first readable sequence number, and that of the next record."""
+        """Return the sequence numbers of the first readable record and of the next record to be appended."""
         return self._logs.span(_log(partition))
 
     def news(self, partition: PartitionKey) -> asyncio.Event:
@@ -48,7 +48,7 @@ class Records:
         return self._logs.news(_log(partition))
 
     def notify(self, partition: PartitionKey) -> None:
-        """Wake all that wait for a change of the partition."""
+        """Wake the tasks that wait for a change of the partition."""
         self._logs.notify(_log(partition))
 
     async def append(self, stream_id: str, entries: Iterable[tuple[int, Entry]]) -> Sequence[int]:
@@ -59,9 +59,9 @@ class Records:
         )
 
     async def read(self, partition: PartitionKey, position: int, max_bytes: int) -> tuple[list[Record], int]:
-        """Return records from a position, and the next position.
+        """Return records from a position on, and the next position.
 
-        The records have at most ``max_bytes``, but at least one is returned if one exists.
+        The records have at most ``max_bytes`` together, but at least one is returned if one exists.
         """
         rows, position = await self._logs.read(_log(partition), position, max_bytes)
         records = [
@@ -71,7 +71,7 @@ class Records:
         return records, position
 
     async def seek(self, partition: PartitionKey, moment: int) -> int:
-        """Return the sequence number of the first record that is not older than ``moment`` (milliseconds)."""
+        """Return the sequence number of the first record at or after ``moment`` (milliseconds)."""
         return await self._logs.seek(_log(partition), moment)
 
     async def expire(self, partition: PartitionKey, moment: int) -> None:

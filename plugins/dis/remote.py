@@ -50,7 +50,7 @@ class _Results(Struct, frozen=True, kw_only=True):
 
 
 class RemoteStreams:
-    """Remote ``StreamAccess``. Raises ConnectionError and httpx's errors if the endpoint does not answer properly."""
+    """Remote ``StreamAccess``. Raises ConnectionError and httpx's errors for missing and invalid answers."""
 
     fresh_for = 30.0
 
@@ -112,7 +112,7 @@ def _part(partition: _Partition) -> Part:
 
 
 def _refusal(status: int, content: bytes, request: str) -> Exception:
-    """Return DisProblem for an error with a code of DIS, or else ConnectionError."""
+    """Return a DisProblem for an error reply with a code of DIS, otherwise a ConnectionError."""
     try:
         error = msgspec.json.decode(content, type=_Error)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""Partitions of a stream, which divide the range of hashes. A change of their number splits and merges them."""
+"""Partitions of a stream, which divide the range of hashes. Changing their number splits or merges partitions."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Stream(Struct, frozen=True, kw_only=True):
         return tuple(one for one in self.partitions if one.open)
 
     def partition(self, text: str) -> Partition | None:
-        """Return the partition with an id or number, or None."""
+        """Return the partition with the given id or number, or None."""
         digits = text.removeprefix("shardId-")
         number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 10 else -1
         return self.partitions[number] if 0 <= number < len(self.partitions) else None
 
     def holding(self, hashed: int) -> Partition:
-        """Return the open partition for a hash."""
+        """Return the open partition whose range contains a hash."""
         return next(one for one in self.partitions if one.open and one.low <= hashed <= one.high)
 
 
@@ -70,7 +70,8 @@ def evenly(count: int) -> tuple[Partition, ...]:
 def scaled(stream: Stream, count: int, now: float) -> Stream:
     """Return the stream with ``count`` open partitions: the widest are halved, or the narrowest neighbours merged.
 
-    Ranges are computed first, so a partition that exists is closed at most once, and no intermediate one is created.
+    The final ranges are computed first. Existing partitions are therefore closed at most once, and no intermediate
+    partitions are created.
     """
     wanted = sorted(stream.open, key=lambda one: one.low)
     ranges = [(one.low, one.high, {one.number}) for one in wanted]

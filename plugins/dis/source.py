@@ -55,7 +55,7 @@ class DisTrigger:
 
 
 class _Reading:
-    """Single run: the partitions that are being read, and their checkpoints."""
+    """Single run of a trigger: the partitions that are being read, and their checkpoints."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class _Reading:
             await anyio.sleep_forever()
 
     def _begin(self, readers: TaskGroup) -> None:
-        """Start readers of all partitions that may be read and have none yet."""
+        """Start a reader for each partition that may be read and has no reader yet."""
         parts = {part.id: part for part in self._layout.parts}
         for part in self._layout.parts:
             waits = any(parent in parts and not self._is_finished(parts[parent]) for parent in part.parents)
@@ -125,7 +125,10 @@ class _Reading:
             await self._checkpoints.move(partition, [event for event, _ in batches], batches[-1][1])
 
     async def _wait_for_last(self, partition: str) -> None:
-        """Wait for the end of the last request, which an earlier run of the source may have made."""
+        """Wait until the last batch's invocation has ended, if the trigger is serial.
+
+        An earlier run of the source may have accepted that batch.
+        """
         if self._options.serial and (request_id := self._checkpoints.of(partition).request):
             await self._context.ended(request_id)
 
@@ -151,7 +154,7 @@ class _Reading:
         return next(found, Part(id=partition, open=False, expired=True))  # DIS does not list expired ones
 
     async def _has_closed(self, partition: str) -> bool:
-        """Return whether a partition is closed, after reading the layout again unless it is recent."""
+        """Return whether a partition is closed. Reads the layout again first, unless it is recent."""
         if self._part(partition).open and anyio.current_time() - self._read_at >= self._access.fresh_for:
             await self._read_layout()
         return not self._part(partition).open

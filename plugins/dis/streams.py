@@ -1,4 +1,4 @@
-"""Embedded streams. Every change is on disk before it is answered."""
+"""Embedded streams. Every change is on disk before its request is answered."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Streams:
         await self._expire()
 
     async def run(self) -> None:
-        """Delete expired records, and the records of deleted streams."""
+        """Delete expired records, and the records of deleted streams, until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._sweep)
             while True:
@@ -139,7 +139,7 @@ class Streams:
         self._deleted.put_nowait(stream.stream_id)
 
     def span(self, stream: Stream, partition: Partition) -> tuple[int, int]:
-        """Return the first readable sequence number, and that of the next record."""
+        """Return the sequence numbers of the first readable record and of the next record to be stored."""
         return self._records.span((stream.stream_id, partition.number))
 
     def expired(self, stream: Stream, partition: Partition) -> bool:
@@ -170,7 +170,7 @@ class Streams:
         return self._cursor(found.stream_id, partition.number, position)
 
     async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
-        """Read records behind a cursor. Cursors of another project are refused like those of a deleted stream."""
+        """Return records from a cursor on. A cursor of another project is refused like one of a deleted stream."""
         decoded = read_cursor(cursor, self._clock.now())
         stream = self.by_id(project, decoded.stream_id)
         if not 0 <= decoded.number < len(stream.partitions):
@@ -255,7 +255,7 @@ def _key(stream: Stream) -> str:
 
 
 def _partition(stream: Stream, entry: Entry) -> Partition | Put:
-    """Return the partition for an entry, or the result with which it is refused."""
+    """Return the partition for an entry, or the entry's result if it must be refused."""
     if len(entry.data) > RECORD_LIMIT:
         return Put(error_code=BAD_REQUEST, error_message=f"a record may have {RECORD_LIMIT} bytes")
     if entry.partition_id:

@@ -27,7 +27,7 @@ _COMMON = {"datacontenttype": "application/json", "dataschema": "", "subject": "
 
 
 class EventGridTrigger:
-    """Source without a task: a trigger receives events from its storage on."""
+    """Source without work of its own. The trigger receives events from the moment it is stored."""
 
     def __init__(self, options: EventGridOptions) -> None: ...
 
@@ -53,7 +53,7 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
         )
 
     def event(self, received: CloudEvent) -> Event:
-        """Return the event for the function. Its idempotency key makes repeated events call the function once."""
+        """Return the event for the function. Its idempotency key keeps a repeated event from calling it again."""
         # Quoted, the source has no colon, so keys of different sources and ids differ.
         source, complete = quote(received["source"], safe=""), {**_COMMON, **received}
         key = f"eventgrid:{self.sink.trigger_id}:{source}:{received['id']}"

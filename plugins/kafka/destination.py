@@ -28,7 +28,7 @@ class KafkaParam(Struct, frozen=True, kw_only=True):
 
 
 class Producers:
-    """Producers by cluster. Each is opened at its first use and closed with the engine."""
+    """Producers by cluster. A producer is opened at its first use and closed with the engine."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -46,7 +46,7 @@ class Producers:
             self._open.clear()
 
     async def producer(self, name: str) -> Any:
-        """Return the producer of a cluster, and open it if necessary.
+        """Return the producer of a cluster, after opening it if necessary.
 
         Raises SettingsError, and the client's errors while the cluster cannot be reached.
         """

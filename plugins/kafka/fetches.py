@@ -1,4 +1,4 @@
-"""Fetches of records. Skips records that the client cannot decode, and repeats a fetch if a topic may be another."""
+"""Fetches of records. Skips records that the client cannot decode. Fetches again if a topic may have been made anew."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Fetches:
         self._in_doubt = False
 
     def recheck_topics(self, cluster: Any = None) -> None:
-        """Compare the last records again at the next read, since topics may have been made anew.
+        """Let the next ``read`` compare the last records again, since topics may have been made anew.
 
         The client calls this for new metadata. It requests metadata every few minutes, after a lost connection, and
         when a topic or a leader is missing.
@@ -33,9 +33,10 @@ class Fetches:
         self._in_doubt = True
 
     async def read(self, partitions: Collection[Any], seconds: float, room: int) -> dict[Any, list[Any]]:
-        """Return records by partition. In doubt, drop them, and fetch again from the last records that were read.
+        """Return records by partition. If a topic may have been made anew, fetch again from the last read records on.
 
-        A doubt that arises during the second fetch waits for the next call, so that each call makes progress.
+        A call of ``recheck_topics`` during the second fetch takes effect at the next call, so that each call makes
+        progress.
         """
         found = await self._fetch(partitions, seconds, room)
         if self._in_doubt:
@@ -68,7 +69,7 @@ class Fetches:
         return {}
 
     async def _read_singly(self, partition: Any) -> list[Any]:
-        """Return the records before the one that cannot be decoded. If that one is the first, log it and skip it."""
+        """Return the records before the undecodable one. If the undecodable record is the first, log and skip it."""
         records, offset = list[Any](), self._marks.rewind(partition)
         try:
             while found := await self._consumer.getmany(partition, timeout_ms=APART, max_records=1):

@@ -1,4 +1,4 @@
-"""Read positions of partitions, and detection of topics that were made anew.
+"""Positions up to which partitions were read, and detection of topics that were made anew.
 
 The last record that was read is fetched again, and its time is compared:
 
@@ -7,8 +7,8 @@ The last record that was read is fetched again, and its time is compared:
   transaction is not given to clients.
 
 Two records of the same time cannot be distinguished. A topic whose records were copied with their times and offsets
-therefore counts as the one that was read. Kafka also gives each topic an id, which the client library does not
-provide: ids exist since version 10 of the metadata request, and aiokafka 0.14 uses version 5.
+therefore counts as the same topic. Kafka also gives each topic an id, which the client library does not provide: ids
+exist since version 10 of the metadata request, and aiokafka 0.14 uses version 5.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = structlog.get_logger("functiond.plugins.kafka")
 
 
 class Marks:
-    """Positions behind the records that were taken, by partition. The consumer must be assigned the partitions."""
+    """Positions after the records that were taken, by partition. The partitions must be assigned to the consumer."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
@@ -37,7 +37,10 @@ class Marks:
         return self._positions[partition]
 
     def start_at(self, partition: Any, start: Start) -> None:
-        """Continue from a start. If the time of the last record is unknown, learn it if that record may be stored."""
+        """Continue from a start.
+
+        If the last record before the start may still be stored, fetch it again, to compare its time or to learn it.
+        """
         position, reported = start.position, start.reported
         self._positions[partition] = position
         if position.timestamp is not None and position.offset == reported.first:
@@ -51,7 +54,7 @@ class Marks:
             self._seek(partition, again=self._positions[partition].timestamp is not None)
 
     def take(self, partition: Any, records: Sequence[Any]) -> Sequence[Any] | None:
-        """Return the new ones of the records, and move the position behind them; None if the topic was made anew."""
+        """Return the new records and move the position after them. Return None if the topic was made anew."""
         position, due, first, last = self._positions[partition], self._next[partition], records[0], records[-1]
         if first.offset < due:  # the client restarts at the first record if the partition ends before ``due``
             return None
@@ -74,7 +77,7 @@ class Marks:
         return end is not None and end < self._positions[partition].offset
 
     def rewind(self, partition: Any) -> int:
-        """Fetch again the records that were fetched and not taken. Return the first offset."""
+        """Let the next fetch return the records that were fetched and not taken. Return the first offset."""
         self._consumer.seek(partition, self._next[partition])
         return self._next[partition]
 

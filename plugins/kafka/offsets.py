@@ -26,7 +26,7 @@ def encode_offset(position: PartitionOffset) -> bytes:
 
 
 def decode_offsets(cursors: Mapping[str, bytes], cluster: str) -> dict[str, PartitionOffset]:
-    """Return the positions of a cluster by the names of partitions."""
+    """Return the positions that are valid for a cluster, keyed by the names of partitions."""
     positions = {name: msgspec.json.decode(value, type=PartitionOffset) for name, value in cursors.items()}
     return {name: position for name, position in positions.items() if position.cluster == cluster}
 
@@ -41,9 +41,9 @@ class ClusterOffsets(Struct, frozen=True, kw_only=True):
 
 
 def last_read(cursor: int | None, reported: ClusterOffsets) -> int | None:
-    """Return the offset up to which a partition was read.
+    """Return the offset up to which a partition was read, or None if it was never read.
 
-    The committed offset counts only if it is ahead of the cursor, behind which are all records accepted here.
+    The committed offset counts only if it is ahead of the cursor, which follows the last record that was accepted here.
     """
     return max((offset for offset in (cursor, reported.committed) if offset is not None), default=None)
 
@@ -62,21 +62,21 @@ def begin(
 
 
 def ends_early(cursor: int | None, reported: ClusterOffsets) -> bool:
-    """Return whether a partition ends before the offset that was read, which proves that its topic was made anew.
+    """Return whether a partition ends before the offset up to which it was read.
 
-    A missing committed offset proves nothing. Brokers delete the offsets of a deleted topic, and also those of a group
-    that was silent for some days.
+    Such an end proves that the topic was made anew. A missing committed offset proves nothing. Brokers delete the
+    offsets of a deleted topic, and also those of a group that was silent for some days.
     """
     offset = last_read(cursor, reported)
     return offset is not None and reported.fetched and reported.end < offset
 
 
 def begin_anew(cursor: int | None, reported: ClusterOffsets, *, shared: bool) -> int:
-    """Return the offset at which reading a partition starts whose topic was made anew.
+    """Return the offset at which reading starts in a partition of a topic that was made anew.
 
     Reading starts at the first record, unless another engine of the group has already read further. Brokers delete
-    committed offsets with their topic, so a committed offset below our cursor was set by another engine. Any other
-    offset may be our own, committed while the topic was deleted.
+    committed offsets with their topic, so a committed offset below this engine's cursor was set by another engine. Any
+    other offset may have been committed by this engine while the topic was deleted.
     """
     committed = reported.committed or 0
     if shared and cursor is not None and committed < cursor:

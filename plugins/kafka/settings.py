@@ -51,7 +51,7 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     check_every: Annotated[float, Meta(gt=0, le=300)] = 5.0  #: seconds without records until the cluster is checked
 
     def cluster(self, options: KafkaOptions | OpenKafkaOptions) -> Instance:
-        """Return the cluster of a trigger. Raises SettingsError if its address is not set."""
+        """Return address and login of a trigger's cluster. Raises SettingsError if no address is set."""
         configured = self.instances.get(options.cluster)
         if configured is not None and configured.address:  # options must not send the settings' password elsewhere
             return configured
@@ -66,7 +66,7 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         )
 
     def instance(self, name: str) -> Instance:
-        """Return the cluster of a destination. Raises SettingsError if its address is not set."""
+        """Return address and login of a destination's cluster. Raises SettingsError if no address is set."""
         configured = self.instances.get(name)
         if configured is None or not configured.address:
             raise SettingsError(f"set plugins.kafka.instances.{name}.address: a destination writes to it")

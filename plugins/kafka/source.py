@@ -1,6 +1,6 @@
-"""Source of KAFKA and OPENSOURCEKAFKA. Reads topics from its cursors on.
+"""Source of KAFKA and OPENSOURCEKAFKA. Reads topics from the trigger's cursors on.
 
-Each batch and the cursors behind it are stored in one transaction. Offsets are committed to the broker only afterwards,
+Each batch and the cursors after it are stored in one transaction. Offsets are committed to the broker only afterwards,
 so committed offsets are never ahead of stored records. After a crash, reading continues at the cursors.
 """
 
@@ -70,7 +70,7 @@ async def _consumer(
 
 
 class _Reader:
-    """Reader of one run. Reads the ``_started`` partitions only: those assigned whose start is found."""
+    """Reader of one run. Reads only the partitions in ``_started``: assigned partitions whose start was found."""
 
     def __init__(
         self, options: KafkaOptions | OpenKafkaOptions, settings: KafkaSettings, context: TriggerContext, consumer: Any
@@ -133,7 +133,7 @@ class _Reader:
         self._joined.set()
 
     async def revoke(self) -> None:
-        """Stop reading all partitions. Another engine may read them as soon as this returns."""
+        """Stop reading all partitions. Another engine may read them as soon as this method returns."""
         self._assigned = frozenset()
         self._started.clear()
         self._gathered.clear()
@@ -147,7 +147,7 @@ class _Reader:
     # --- starts of partitions -------------------------------------------------------------------------------
 
     async def _start_partitions(self) -> None:
-        """Find the starts of assigned partitions until all are started. An assignment meanwhile repeats this."""
+        """Find the starts of all assigned partitions. If the assignment changes meanwhile, find them again."""
         while (assigned := self._assigned) - self._started:
             with _max_wait("report its offsets"):
                 starts = await self._starts.find(assigned, self._cursors(), self._remade)
@@ -161,10 +161,10 @@ class _Reader:
                 self._remade.clear()
 
     async def _store_starts(self, starts: Mapping[Any, Start]) -> None:
-        """Store the starts of partitions that have no cursor, or the cursor of a topic that was deleted.
+        """Store the start of each partition that has no cursor, or only the cursor of a deleted topic.
 
-        In the second case, commit first. Otherwise a committed offset of the deleted topic would count as read when
-        the cursor is at the start.
+        For a deleted topic, the start is first committed to the broker. Otherwise the deleted topic's committed offset
+        would be ahead of the new cursor, and count as read.
         """
         remade = {partition: start.position.offset for partition, start in starts.items() if start.remade}
         if remade:
@@ -197,7 +197,7 @@ class _Reader:
     # --- batches --------------------------------------------------------------------------------------------
 
     async def _gather(self) -> None:
-        """Gather records until the batch is full or its time is over; without any, until the cluster has replied."""
+        """Gather records until the batch is full or its time is over. If it is empty, check the cluster."""
         deadline, size = anyio.current_time() + self._settings.check_every, 0
         while (room := self._options.batch_size - sum(map(len, self._gathered.values()))) > 0:
             found = await self._fetches.read(self._started, deadline - anyio.current_time(), room)
@@ -216,7 +216,7 @@ class _Reader:
             await self._check()
 
     def _take(self, partition: Any, records: Sequence[Any]) -> Sequence[Any]:
-        """Gather and return the new records. Without any, the cursor may still gain the time of the last record."""
+        """Gather and return the new records. Without any, the cursor may still receive the time of the last record."""
         before = self._marks.position(partition)
         new = self._marks.take(partition, records)
         if new is None:
@@ -254,7 +254,7 @@ class _Reader:
         await self._commit({partition: position.offset for partition, position in positions.items()})
 
     async def _commit(self, offsets: dict[Any, int]) -> None:
-        """Commit offsets to the broker. After a rebalance the broker rejects them, which loses no records."""
+        """Commit offsets to the broker. After a rebalance the broker may reject them; no records are lost then."""
         try:
             with _max_wait("accept offsets"):
                 await self._consumer.commit(offsets)

@@ -15,7 +15,7 @@ log = structlog.get_logger("functiond.plugins.kafka")
 
 
 class Start(Struct, frozen=True, kw_only=True):
-    """Start of a partition."""
+    """Position at which reading a partition starts."""
 
     position: PartitionOffset
     reported: ClusterOffsets
@@ -34,7 +34,7 @@ class Starts:
     ) -> dict[Any, Start]:
         """Return the start of each partition. Reads offsets from the cluster.
 
-        ``remade`` are partitions whose records have shown that their topic was made anew.
+        The records of the partitions in ``remade`` have shown that their topic was made anew.
         """
         fetched = {partition: self._consumer.highwater(partition) for partition in partitions}
         first = await self._consumer.beginning_offsets(partitions)

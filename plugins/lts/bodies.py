@@ -53,14 +53,14 @@ class FindStreams(Struct, frozen=True, kw_only=True):
 
 
 class Contents(Struct, frozen=True, kw_only=True):
-    """Lines with one common time, to which each line adds a nanosecond."""
+    """Lines with one common time. Each line counts as one nanosecond later than the line before it."""
 
     log_time_ns: Nanoseconds
     contents: Annotated[list[Message], Meta(min_length=1, max_length=MOST)]
     labels: dict[str, Any] | None = None
 
     def timed(self) -> list[tuple[int, str]]:
-        """Return time in nanoseconds and text of each line."""
+        """Return the time in nanoseconds and the text of each line."""
         first = int(self.log_time_ns)
         return [(first + index, text) for index, text in enumerate(self.contents)]
 
@@ -99,7 +99,7 @@ def checked_labels(labels: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def unpacked(body: bytes, encoding: bytes) -> bytes:
-    """Return the decompressed body. Raises LtsProblem, also if the result would be too large."""
+    """Return the decompressed body. Raises LtsProblem if it is invalid or decompresses to more than ``LIMIT`` bytes."""
     if encoding in (b"", b"identity"):
         return body
     if encoding == b"gzip":

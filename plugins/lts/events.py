@@ -1,6 +1,6 @@
 """Events of a batch of lines (FunctionGraph's documented LTS event).
 
-Lines that clients sent and lines that functions wrote never share an event, because events of the latter count hops.
+Lines that clients sent and lines that functions wrote never share an event, because only lines of functions count hops.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
                 yield Event(payload=msgspec.json.encode({"lts": {"data": self._data(logs)}}), hops=hops)
 
     def _data(self, logs: bytes) -> bytes:
-        """Return the JSON of ``data``. As bytes, it becomes base64 in the event's JSON."""
+        """Return the JSON of ``data`` as bytes, which the encoder of the event writes as base64."""
         return msgspec.json.encode(
             {
                 "logs": logs.decode() if self.as_text else msgspec.Raw(logs),

@@ -1,8 +1,8 @@
-"""Lines that functions write, added to their log streams if a trigger of another function reads these.
+"""Lines that functions write, added to their log streams if a trigger of another function reads the streams.
 
 Lines wait in memory for a quarter of a second, and while the streams are full. Buffered lines are lost if the engine is
-killed. More than ``WAITING`` bytes are dropped, newest first, with an error in the engine's log. After they are
-written, they are as durable as lines that clients send.
+killed. If more than ``WAITING`` bytes wait, the newest lines are dropped, with an error in the engine's log. Written
+lines are as durable as lines that clients send.
 
 Loops are prevented as follows:
 
@@ -49,7 +49,7 @@ class FunctionLog:
         self._numbers = count(1)
 
     def collect(self, written: FunctionLines) -> None:
-        """Buffer lines from the engine's feed."""
+        """Buffer lines from the engine's feed, except those that no trigger reads or that could cause a loop."""
         if not written.request_id or written.hops >= HOPS or (written.source == "LTS" and written.hops > 0):
             return
         function, target = written.function, log_target_of(written.function)

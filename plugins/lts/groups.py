@@ -1,4 +1,4 @@
-"""Log groups and their streams, created through the API; and one more group per project, to which functions write."""
+"""Log groups and their streams. The API creates groups; each project has one more, to which functions write."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Group(Struct, frozen=True, kw_only=True):
 
 
 def stream_name(project: str, group_id: str, stream_id: str) -> str:
-    """Return the name under which lines of a stream are stored. The ids need not exist: functions may use any."""
+    """Return the name under which a stream's lines are stored. The ids need not exist, since functions may use any."""
     return "/".join(quote(part, safe="") for part in (project, group_id, stream_id))
 
 

@@ -29,7 +29,7 @@ def are_short(labels: Mapping[str, Any]) -> bool:
 
 
 def encoded(items: Iterable[Item]) -> Iterator[bytes]:
-    """Yield the JSON of each item. An item that is too long for an event is split into several by its message."""
+    """Yield the JSON of each item. The message of an item that is too long for an event is split into several items."""
     for item in items:
         text = msgspec.json.encode(item)
         if len(text) <= PIECE - 2:
@@ -41,7 +41,7 @@ def encoded(items: Iterable[Item]) -> Iterator[bytes]:
 
 
 def joined(items: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield JSON arrays of the items, each at most as long as an event permits."""
+    """Yield JSON arrays of the items. Each array is at most as long as an event permits."""
     piece, size = list[bytes](), 2
     for item in items:
         if piece and size + len(item) + 1 > PIECE:

@@ -1,7 +1,8 @@
-"""Stored lines of all streams, several in a row.
+"""Stored lines of all streams. A row of the table holds several lines.
 
-The lines of all streams may have ``limit`` bytes. While more than half of that is used, lines that all triggers have
-read are deleted. Unread lines are kept for their retention; if they fill the space, new lines are refused.
+All streams together may have ``limit`` bytes of lines. While more than half of the limit is used, lines that all
+triggers have read are deleted. Unread lines are kept for their retention; if they fill the space, new lines are
+refused.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Row(Struct, frozen=True, array_like=True):
 
 
 class Lines:
-    """Lines by stream, named as ``groups.stream_name`` returns."""
+    """Stored lines by stream. Streams have the names that ``groups.stream_name`` returns."""
 
     def __init__(self, store: Store, now: Callable[[], float], limit: int) -> None:
         self._logs = RowLogs(store, TABLE, Row, now)
@@ -49,7 +50,7 @@ class Lines:
         # Positions by stream, in bytes as ``Row.end`` counts them:
         self._begins: dict[str, int] = {}  #: beginning of the stored rows
         self._stored: dict[str, int] = {}  #: end of the rows on disk
-        self._ends: dict[str, int] = {}  #: beginning of the next row, behind rows that are being written
+        self._ends: dict[str, int] = {}  #: beginning of the next row, after rows that are being written
         self._writing = 0  #: bytes of rows that are being written
         self._loading = anyio.Lock()
         self.half_full = asyncio.Event()  #: set when more than half of the space is used
@@ -75,11 +76,11 @@ class Lines:
         return sum(self._stored.values()) - sum(self._begins.values()) + self._writing
 
     def end(self, stream: str) -> int:
-        """Return the end of the readable rows, in bytes."""
+        """Return the end of the readable rows, in bytes as ``Row.end`` counts them."""
         return self._stored[stream]
 
     def span(self, stream: str) -> tuple[int, int]:
-        """Return the number of the first readable row, and that of the next row."""
+        """Return the numbers of the first readable row and of the next row to be appended."""
         return self._logs.span(stream)
 
     async def append(self, written: Sequence[Written]) -> None:
@@ -101,16 +102,19 @@ class Lines:
             self.half_full.set()
 
     async def read(self, stream: str, position: int, max_bytes: int) -> tuple[list[Row], int]:
-        """Return rows from a position, at least one if one exists, and the next position."""
+        """Return rows from a position on, and the next position.
+
+        The rows have at most ``max_bytes`` together, but at least one row is returned if one exists.
+        """
         rows, position = await self._logs.read(stream, position, max_bytes)
         return [row for _, row in rows], position
 
     async def seek(self, stream: str, moment: int) -> int:
-        """Return the number of the first row that is not older than ``moment`` (milliseconds)."""
+        """Return the number of the first row at or after ``moment`` (milliseconds)."""
         return await self._logs.seek(stream, moment)
 
     async def grown(self, stream: str, end: int) -> None:
-        """Wait until the readable rows reach ``end`` bytes."""
+        """Wait until the end of the readable rows, in bytes, is at least ``end``."""
         while self._stored[stream] < end:
             await self._logs.news(stream).wait()
 
@@ -118,7 +122,10 @@ class Lines:
         await self._cut(stream, await self.seek(stream, moment))
 
     async def make_room(self, needed: Callable[[str], int | None]) -> None:
-        """Delete the rows of each stream before the one that ``needed`` returns; all rows for None."""
+        """Delete rows that are no longer needed, if more than half of the space is used.
+
+        ``needed`` returns the first row of a stream to keep, or None to delete all its rows.
+        """
         self.half_full.clear()
         for stream in self.streams if self.size > self._limit // 2 else ():
             reached = needed(stream)

@@ -19,7 +19,7 @@ class Reader(Struct, kw_only=True, eq=False):
 
 
 class Readers:
-    """Readers by trigger. A stopped reader counts for ``MAX_WAIT`` seconds, since it may start again."""
+    """Triggers that read. Lines are kept for ``MAX_WAIT`` seconds after a trigger stops, since it may start again."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -34,7 +34,7 @@ class Readers:
             reader.left_at = self._now()
 
     def listens(self, stream: str, function: str) -> bool:
-        """Return whether a trigger of another function reads the stream to which ``function`` writes."""
+        """Return whether a running trigger of another function reads the stream to which ``function`` writes."""
         return any(
             one.stream == stream and one.function != function and one.left_at is None for one in self._readers.values()
         )

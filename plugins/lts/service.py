@@ -58,7 +58,10 @@ class LtsService:
 
     @contextmanager
     def reading(self, context: PluginContext, trigger_id: str, stream: str, function: str) -> Iterator[Reader]:
-        """Register a trigger that reads a stream. Lines of functions are collected while any trigger reads."""
+        """Register a trigger as reader of a stream until the block ends.
+
+        Lines of functions are collected while any trigger is registered.
+        """
         if not self._readers_count:
             self._subscription.enter_context(context.logs.subscribed(self._function_log.collect))
         self._readers_count += 1

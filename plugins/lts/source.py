@@ -93,7 +93,7 @@ class _Reading:
         self._reader.position = position
 
     def _next_position(self) -> int:
-        """Return the position to read from: the reader's, or the earliest one if rows before it were deleted."""
+        """Return the reader's position, or the earliest readable one if the rows at the reader's were deleted."""
         earliest, _ = self._lines.span(self._reader.stream)
         if self._reader.position < earliest:
             log.warning("lines are lost: they were deleted before they were read", trigger=self._context.trigger_id)

@@ -27,7 +27,7 @@ class Differences:
     async def compare_all(self, now: float) -> None:
         """Compare all objects below the trigger's prefix.
 
-        Raises what the store raises. Changes that were found before the error are accepted all the same.
+        Raises the store's errors. Changes that were found before an error are accepted nevertheless.
         """
         await self.compare_prefix(self._options.prefix, now)
         await self._snapshot.finish()
@@ -56,7 +56,7 @@ class Differences:
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _compare(self, present: Mapping[str, StoredObject], after: str, until: str, now: float) -> None:
-        """Compare a page with the rows between two keys. If the list is sorted, these are exactly the page's rows."""
+        """Compare a page with the snapshot's rows between two keys: the page's range, if the store sorts by key."""
         states = dict(await self._snapshot.states(key for key in present if not after < key < until))
         async for rows in self._snapshot.between(after, until):
             states.update((key, state) for key, state in rows.items() if key in present)
@@ -96,7 +96,7 @@ class Differences:
 
 
 def _below(prefix: str) -> str:
-    """Return a text above all keys that sort before those with the prefix."""
+    """Return a text between the keys with the prefix and all keys that sort before them."""
     if not prefix:
         return ""
     before = ord(prefix[-1]) - 1

@@ -41,7 +41,7 @@ class Expiry:
                 await self._scheduled.wait()
 
     async def _delete_due(self, context: PluginContext) -> float | None:
-        """Delete objects that are due. Return the seconds until the next is due, or None if no more are scheduled.
+        """Delete objects that are due. Return the seconds to wait, at most an hour, or None if no more are scheduled.
 
         A refusal by one bucket does not delay deletions in others.
         """

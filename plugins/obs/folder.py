@@ -49,7 +49,7 @@ class FolderStore:
         return await anyio.to_thread.run_sync(self._list, bucket, prefix, after, limit)
 
     def bucket_path(self, bucket: str) -> Path:
-        """Return a bucket's folder, which may not exist. Raises ObjectMissing for a name that leads elsewhere."""
+        """Return a bucket's folder, which may not exist. Raises ObjectMissing if the name leads out of the store."""
         root = (self._folder / bucket).resolve()
         if root.parent != self._folder.resolve():
             raise ObjectMissing(bucket, "", "bucket")
@@ -136,7 +136,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def is_object(name: str) -> bool:
-    """Return whether a file of that name is an object: no temporary file, and its name is valid UTF-8."""
+    """Return whether a name is that of an object: valid UTF-8, and not the name of a temporary file."""
     try:
         return not name.startswith(_UNFINISHED) and bool(name.encode())
     except UnicodeEncodeError:
@@ -155,9 +155,9 @@ def _objects(folder: Path, base: str, prefix: str, after: str) -> Iterator[Store
 
 
 def _entries(folder: Path, base: str) -> list[tuple[str, bool]]:
-    """Return sorted keys and whether each is a folder. Keys of folders end with a slash.
+    """Return the sorted keys of a folder's entries, each with a flag for folders. A folder's key ends with a slash.
 
-    Python sorts texts by code points, which is the order of their UTF-8 bytes.
+    Python sorts texts by code points; this order equals that of their UTF-8 bytes.
     """
     try:
         with os.scandir(folder) as entries:

@@ -27,13 +27,13 @@ _DEPTH = 3  #: maximum nesting of envelopes
 
 
 class Confirmation(Struct, frozen=True, kw_only=True):
-    """Request of a topic to confirm the subscription by a GET of ``url``."""
+    """Request by a topic to confirm a subscription with a GET of ``url``."""
 
     url: str
 
 
 def read_notification(body: bytes) -> list[ObjectEvent] | Confirmation:
-    """Return the events of a body, none for a test message; or a confirmation request. Raises InvalidField."""
+    """Return the events of a body (none for a test message), or a request for confirmation. Raises InvalidField."""
     for _ in range(_DEPTH):
         match _decode(body):
             case {"Records": [*records]}:
@@ -89,7 +89,7 @@ def _key(key: str, source: str) -> str:
 
 
 def _time(text: Any) -> str:
-    """Return a time in milliseconds of UTC. Raises InvalidField."""
+    """Return a time as text in UTC with milliseconds. Raises InvalidField."""
     try:
         parsed = datetime.fromisoformat(text)
         return format_time((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())

@@ -32,12 +32,12 @@ class StoreOpener:
         self._client = SharedClient(self._make_client)
 
     def keep_open(self) -> AbstractAsyncContextManager[None]:
-        """Keep the client open while the block is entered, also between uses of the store."""
+        """Keep the client open until the block ends, also between uses of the store."""
         return self._client.held()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
-        """Open the store while the block is entered. Raises SettingsError if none is configured."""
+        """Open the store until the block ends. Raises SettingsError if none is configured."""
         if not self._service.configured:
             raise SettingsError("there is no object store: set plugins.obs.endpoint, or plugins.obs.folder")
         if self._service.folder:

@@ -38,9 +38,9 @@ class ObsOptions(Struct, frozen=True, kw_only=True):
 
 
 def _members(event: str) -> Iterable[str]:
-    """Return the full names that a spelling stands for. Raises InvalidField for an unknown one.
+    """Return the full event names for a spelling. Raises InvalidField for an unknown spelling.
 
-    Accepted are, for example, ``s3:ObjectCreated:*``, ``ObjectCreated``, ``ObjectCreated:Put`` and ``Put``.
+    Accepted spellings are, for example, ``s3:ObjectCreated:*``, ``ObjectCreated``, ``ObjectCreated:Put`` and ``Put``.
     """
     group, _, member = event.removeprefix("s3:").partition(":")
     if group in GROUPS and member in ("", "*"):

@@ -20,7 +20,7 @@ class ObjectEvent(Struct, frozen=True, kw_only=True):
     bucket: str
     key: str  #: not encoded
     time: str
-    object: Mapping[str, Any]  #: fields of ``s3.object`` beside the key
+    object: Mapping[str, Any]  #: fields of ``s3.object`` except the key
     region: str = ""
     source_ip: str = ""
     principal: str = ""

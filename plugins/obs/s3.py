@@ -57,7 +57,7 @@ def load_session(service: ObsService) -> AioSession:
 
 
 def open_client(session: AioSession, service: ObsService) -> AbstractAsyncContextManager[Any]:
-    """Return a client that is open while it is entered."""
+    """Return a context manager that opens a client until the block ends."""
     config = AioConfig(
         http_session_cls=_Direct,
         s3={"addressing_style": "path" if service.path_style else "auto"},
@@ -125,7 +125,7 @@ class S3Store:
 
     @asynccontextmanager
     async def _lease(self, late: str) -> AsyncIterator[Lease]:
-        """Use the shared client for a request. After the timeout, raise StoreUnavailable; ``late`` begins its text."""
+        """Use the shared client for a request. On timeout, raise StoreUnavailable; its text begins with ``late``."""
         async with self._shared.lease() as lease:
             with anyio.move_on_after(self._timeout) as scope:
                 yield lease

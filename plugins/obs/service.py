@@ -47,7 +47,7 @@ class Listener(Protocol):
     def trigger_id(self) -> str: ...
 
     def notify(self, event: ObjectEvent) -> tuple[TriggerContext, Event] | None:
-        """Return the event for the function, or None: not wanted, or the trigger compares the bucket itself."""
+        """Return the event for the function, or None if it is not wanted, or if a comparison of the bucket finds it."""
         ...
 
 
@@ -76,7 +76,7 @@ class ObsHub:
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Register a trigger for notifications. If two runs overlap during a change, the newer one receives them."""
+        """Register a trigger until the block ends. If two of its runs overlap, the newer one is notified."""
         self._listeners[listener.trigger_id] = listener
         try:
             yield
@@ -85,7 +85,7 @@ class ObsHub:
                 del self._listeners[listener.trigger_id]
 
     def scan_lock(self, trigger_id: str) -> anyio.Lock:
-        """Return the lock of a trigger, held by the only run that compares its bucket."""
+        """Return the lock of a trigger. A run holds it while comparing the bucket, so that only one run does."""
         return self._scan_locks.setdefault(trigger_id, anyio.Lock())
 
     # --- notifications --------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class ObsHub:
         return accepted_reply(accepted, status=200)
 
     def _check(self, callers: Callers, request: PushRequest) -> None:
-        """Raise Unauthorized unless the token is right, or Overloaded after too many wrong ones from an address."""
+        """Raise Unauthorized unless the token is right, or Overloaded after too many wrong tokens from an address."""
         authorization = request.headers.get(b"authorization", b"")
         with callers.attempt({"client": (request.client, 0)}) if authorization else nullcontext():
             if not has_token(authorization, self._settings.token):

@@ -23,7 +23,7 @@ class Lease:
         self._close = close
 
     def fail(self) -> None:
-        """Use this client for no further request."""
+        """Mark the client as failed, so that no further request uses it."""
         self.failed = True
 
     async def close(self) -> None:
@@ -32,7 +32,7 @@ class Lease:
 
 
 class SharedClient:
-    """Owner of the current client. ``make`` returns a client that opens when it is entered."""
+    """Owner of the current client. ``make`` returns a context manager that opens a client."""
 
     def __init__(self, make: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
         self._make = make
@@ -42,7 +42,7 @@ class SharedClient:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Keep the client between requests while the block is entered. The last holder closes it."""
+        """Keep the client open between requests until the block ends. The last block to end closes it."""
         self._holders += 1
         try:
             yield
@@ -54,7 +54,7 @@ class SharedClient:
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Lease]:
-        """Use the client for one request. Must be entered within ``held``."""
+        """Use the client for one request. Allowed only inside a ``held`` block."""
         lease = await self._usable()
         lease.users += 1
         try:

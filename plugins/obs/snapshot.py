@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from engine import Event, PluginContext, TriggerContext
 
-BATCH_SIZE = 100  #: events in one transaction; the cursor holds their keys, each at most 1 KB
+BATCH_SIZE = 100  #: events in one transaction; the cursor holds their keys, each at most 1 KiB
 PAGE = 1000  #: rows
 CURSOR, TRIGGERS = "objects", "triggers"
 END = "\U0010ffff"  #: above every character of a key
@@ -31,7 +31,7 @@ class Change(Struct, frozen=True, kw_only=True):
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """Cursor of the trigger."""
+    """Cursor of the trigger: state of the first comparison, and rows to write again."""
 
     prefix: str
     since: float  #: older objects are no events until the first comparison is complete
@@ -87,7 +87,8 @@ class Snapshot:
 async def open_snapshot(context: TriggerContext, prefix: str) -> Snapshot:
     """Return the stored snapshot of a trigger, or a new one.
 
-    After a change of the prefix, rows outside the new one are deleted, and unknown objects count as new from now on.
+    After a change of the prefix, rows outside the new prefix are deleted. In the next comparison, unknown objects count
+    as new only if they were created after the change.
     """
     store, cursor = context.plugin.store, context.cursors.get(CURSOR)
     fresh = Progress(prefix=prefix, since=context.since)

@@ -1,9 +1,9 @@
 """Source of OBS: one invocation for each object that is created or removed.
 
 Changes of a folder are reported by the kernel. A bucket of a store is listed every ``scan`` seconds, and when the store
-posts a notification. With ``scan = 0``, or without a store, notifications are the only source. Lists and folders show
-Put, CompleteMultipartUpload and Delete; only notifications report the other events, and the user who caused them.
-Several changes of an object between two comparisons are one event.
+posts a notification. With neither store nor folder, or a store and ``scan = 0``, notifications are the only source.
+Lists and folders show Put, CompleteMultipartUpload and Delete; only notifications report the other events, and the user
+who caused them. Several changes of an object between two comparisons are one event.
 """
 
 from __future__ import annotations

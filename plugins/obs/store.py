@@ -86,5 +86,5 @@ class Store(Protocol):
         ...
 
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
-        """Return objects whose keys begin with ``prefix`` and sort behind ``after``."""
+        """Return objects whose keys begin with ``prefix`` and sort after ``after``."""
         ...

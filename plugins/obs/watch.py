@@ -1,7 +1,7 @@
 """Watch of a folder tree by the kernel (inotify), without polling.
 
 A file counts as changed when it is closed after writing, or moved into the tree. A new subfolder is first watched, then
-reported as a whole, so that no file in it is missed between the two.
+reported as a whole, so that no file in it is missed between the two steps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Changed(Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def watched(root: Path) -> AsyncIterator[FolderWatch]:
-    """Watch a folder while the block is entered. Raises ObjectMissing when the folder is removed."""
+    """Watch a folder until the block ends. Raises ObjectMissing when the folder is removed or moved."""
     try:
         from asyncinotify import Inotify
     except ImportError:
@@ -60,7 +60,7 @@ class FolderWatch:
         self._changed = asyncio.Event()
 
     async def changes(self) -> Changed:
-        """Wait for changes, and return all since the last call."""
+        """Wait for a change, and return all changes since the last call."""
         await self._changed.wait()
         self._changed.clear()
         changed = Changed(files=frozenset(self._files), folders=frozenset(self._folders))
@@ -118,7 +118,7 @@ class FolderWatch:
 
 
 def _is_linked(path: Path) -> bool:
-    """Return whether a new file is a hard link to another, and so complete already."""
+    """Return whether a new file is a hard link to another file, and therefore already complete."""
     try:
         return path.lstat().st_nlink > 1
     except OSError:

@@ -20,13 +20,13 @@ MARK, SERIAL = 8, 8
 
 
 def mark_of(message_id: str, body: bytes) -> bytes:
-    """Return the mark of a message, a hash of id and content, since publishers may use the same ids."""
+    """Return the mark of a message, a hash of id and content, since several publishers may use the same id."""
     key = blake2b(message_id.encode(), digest_size=32).digest()
     return blake2b(body, digest_size=MARK, key=key).digest()
 
 
 class Accepted:
-    """Marks of accepted messages. ``cursors`` are all stored cursors of the trigger, other ones included."""
+    """Marks of accepted messages. ``cursors`` are all cursors of the trigger; cursors without marks are ignored."""
 
     def __init__(self, cursors: Mapping[str, bytes]) -> None:
         self._rows = {name: value for name, value in cursors.items() if name.isdigit()}
@@ -46,7 +46,7 @@ class Accepted:
         return {str(int.from_bytes(row[:SERIAL], "big") % ROWS): row + b"".join(marks)}
 
     def note(self, cursor: Mapping[str, bytes]) -> None:
-        """Add the marks of a cursor that is stored now."""
+        """Add the marks of a cursor that has been stored."""
         for name, row in cursor.items():
             former = self._rows.get(name, b"")
             if former and row.startswith(former):

@@ -1,4 +1,4 @@
-"""Channel to a broker. The block that uses it is cancelled when the broker closes it.
+"""Channel to a broker. If the broker closes the channel, the block that uses the channel is cancelled.
 
 The client is aiormq, the basis of aio-pika. The latter adds reconnection and message objects, which are not needed
 here: a failed trigger is restarted by the engine.
@@ -29,7 +29,7 @@ HEARTBEAT = 10
 
 @asynccontextmanager
 async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
-    """Open a channel. If the broker closes it, the block is cancelled and the broker's error is raised."""
+    """Open a channel until the block ends. If the broker closes it, cancel the block and raise the broker's error."""
     connection = await _connect(broker, vhost)
     try:
         with deadline("the broker did not open a channel", DEADLINE):
@@ -44,9 +44,9 @@ async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
 
 
 async def is_direct(channel: Any, exchange: str) -> bool:
-    """Return whether an existing exchange is a direct one.
+    """Return whether an existing exchange is a direct exchange.
 
-    The broker's refusal to declare it again as a fanout exchange contains its type.
+    The exchange is declared again as a fanout exchange. The broker's refusal contains the actual type.
     """
     probe = await channel.connection.channel(publisher_confirms=False)  # a refusal closes this channel
     try:

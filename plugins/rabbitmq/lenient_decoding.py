@@ -33,7 +33,10 @@ def _read(read: Read, skip: Read, data: bytes) -> tuple[int, Any]:
 
 
 def _skip_text(data: bytes) -> tuple[int, str]:
-    """Decode with escapes: equal bytes become equal texts, so that an id still identifies a message."""
+    """Decode a text, with escapes for invalid bytes.
+
+    Equal bytes become equal texts, so an id still identifies a message.
+    """
     end = 1 + data[0]
     return end, data[1:end].decode("utf-8", "backslashreplace")
 

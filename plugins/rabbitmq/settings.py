@@ -13,7 +13,7 @@ from plugins.rabbitmq.options import RabbitOptions
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Broker. An instance with an address overrides the options of triggers."""
+    """Address and login of a broker. With an address, they override the options of triggers."""
 
     address: str = ""  #: ``host:port``; several with commas for a cluster: the first that answers is used
     user: str = "guest"
@@ -37,7 +37,7 @@ class RabbitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     check_every: Annotated[float, Meta(gt=0, le=300)] = 5.0  #: seconds without messages until the binding is renewed
 
     def broker(self, options: RabbitOptions) -> Instance:
-        """Return the broker of a trigger. Raises SettingsError if no address is set."""
+        """Return address and login of a trigger's broker. Raises SettingsError if no address is set."""
         instance = self.instances.get(options.instance_id)
         if instance is not None and instance.address:  # options must not send the settings' password to another host
             return instance

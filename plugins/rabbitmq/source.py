@@ -1,8 +1,8 @@
 """Source of RABBITMQ: the trigger's own queue. Messages are acknowledged after they are on disk.
 
 The queue is bound to the exchange before the trigger counts as running. Messages collect in it while the engine is
-down. The queue is deleted with the trigger; if the broker cannot be reached then, it deletes the queue itself a week
-after its last reader.
+down. The queue is deleted with the trigger. If the broker cannot be reached at that time, the broker deletes the queue
+itself after a week without a reader.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Message(Struct, frozen=True, kw_only=True):
 
 
 class _Reader:
-    """Single run. Received messages wait in ``_received``, followed by None if the broker sends no more."""
+    """Single run of a trigger. Received messages wait in ``_received``; None marks the end if the queue was deleted."""
 
     def __init__(self, options: RabbitOptions, settings: RabbitSettings, context: TriggerContext, channel: Any) -> None:
         self._options, self._settings, self._context, self._channel = options, settings, context, channel
@@ -117,7 +117,7 @@ class _Reader:
         await self._channel.queue_bind(self._queue, self._options.exchange_name, EVERYTHING)
 
     async def _consume(self) -> None:
-        """Start a new consumer, since the broker does not change the window of an existing one."""
+        """Start a new consumer, since the broker does not change the window of an existing consumer."""
         with deadline("the broker did not start a consumer", DEADLINE):
             if self._consumer:
                 await self._channel.basic_cancel(self._consumer)
@@ -148,7 +148,7 @@ class _Reader:
         await self._channel.basic_ack(batch[-1].tag, multiple=True)
 
     def _fresh(self, batch: Sequence[_Message]) -> Sequence[_Message]:
-        """Return the messages that are not accepted yet, each once."""
+        """Return the messages that were not accepted before, without repetitions."""
         seen: set[bytes] = set()
         fresh = []
         for message in batch:

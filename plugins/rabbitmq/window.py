@@ -1,7 +1,7 @@
 """Window of unacknowledged messages. The broker limits their number, but not their bytes.
 
-The window starts small, then has as many messages as fit by the size of the largest recent ones. When larger messages
-follow, those that the broker has sent already are not limited by the new size.
+The window starts small. Its later size depends on the size of the largest recent messages. When larger messages follow,
+messages that the broker has already sent are not limited by the new size.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ FADES = 0.8
 
 
 class Window:
-    """Window of two batches, or fewer messages if these, at their recent size, would exceed ``room`` bytes."""
+    """Window of two batches, or of fewer messages if two batches of recent size would exceed ``room`` bytes."""
 
     def __init__(self, batch: int, room: int) -> None:
         self._most, self._room, self._largest = 2 * batch, room, 0.0
@@ -21,7 +21,7 @@ class Window:
 
     @property
     def batch(self) -> int:
-        """Half of the window; the broker sends the other half meanwhile."""
+        """Messages in a batch: half of the window. The broker sends the other half meanwhile."""
         return max(1, self.size // 2)
 
     def adapt(self, largest: int) -> bool:

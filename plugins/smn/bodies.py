@@ -64,7 +64,7 @@ class Publish(Struct, frozen=True, kw_only=True):
     message_attributes: list[Attribute] | None = None
 
     def check(self) -> None:
-        """Raise SmnProblem unless subject, template and life time are valid."""
+        """Raise SmnProblem unless subject, template and ``time_to_live`` are valid."""
         if len((self.subject or "").encode()) > SUBJECT_LIMIT:
             raise SmnProblem(403, "SMN.0008", f"Parameter: Subject is invalid. It may have {SUBJECT_LIMIT} bytes")
         if self.message_template_name and not self.message_structure:
@@ -88,7 +88,7 @@ class Publish(Struct, frozen=True, kw_only=True):
 
     @property
     def calls(self) -> bool:
-        """True if the message is for functions, by its attributes of type PROTOCOL."""
+        """True unless an attribute of type PROTOCOL excludes functions."""
         chosen = [one.value for one in self.message_attributes or () if one.type == "PROTOCOL"]
         return all(any(protocol in value for protocol in PROTOCOLS) for value in chosen)
 

@@ -18,7 +18,7 @@ TopicKey = tuple[str, ...]
 
 
 def key_of(urn: str) -> TopicKey:
-    """Return project and name in a topic's URN. Any region is accepted, since the engine has only one."""
+    """Return project and name of a topic from its URN. Any region is accepted, since the engine has only one."""
     parts = urn.split(":")
     return (parts[3], parts[4]) if len(parts) == 5 and parts[:2] == ["urn", "smn"] else ()
 
@@ -30,7 +30,7 @@ class Listener(Struct, frozen=True, kw_only=True, eq=False):
     sink: EventSink
 
     def event(self, message: Message, hops: int = 0) -> Event:
-        """Return the event of a message. Its idempotency key makes repeated messages call the function once."""
+        """Return the event of a message. Its idempotency key ensures that repeated messages call the function once."""
         key = f"smn:{self.sink.trigger_id}:{message.message_id}"
         return Event(payload=event_json(message, self.sink.function), idempotency_key=key, hops=hops)
 
@@ -45,7 +45,7 @@ class Listeners:
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Register a trigger for messages while the block is entered."""
+        """Register a trigger for messages until the block ends."""
         trigger_id, topic = listener.sink.trigger_id, key_of(listener.topic_urn)
         of_topic = self._by_topic.setdefault(topic, [])
         self._registered.add(trigger_id)
@@ -59,7 +59,7 @@ class Listeners:
             self._registered.discard(trigger_id)
 
     def of_topic(self, topic: TopicKey) -> Sequence[Listener]:
-        """Return the subscribers of the topic's own project."""
+        """Return the subscribers of a topic that belong to the topic's project."""
         return [one for one in self._by_topic.get(topic, ()) if one.sink.project == topic[0]]
 
     # --- subscriptions to remote topics ---------------------------------------------------------------------

@@ -49,7 +49,10 @@ def event_json(message: Message, function: str) -> bytes:
 
 
 def moment(timestamp: str) -> float:
-    """Return a timestamp in seconds. Raises ValueError."""
+    """Return an ISO 8601 timestamp as seconds since the epoch.
+
+    A timestamp without a zone is UTC. Raises ValueError.
+    """
     parsed = datetime.fromisoformat(timestamp)
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
@@ -59,5 +62,5 @@ def timestamp_of(moment: float) -> str:
 
 
 def _date(timestamp: str) -> str:
-    """Return a time as JavaScript's ``Date.toString()`` does, in UTC."""
+    """Return a timestamp in the format of JavaScript's ``Date.toString()``, in UTC."""
     return datetime.fromtimestamp(moment(timestamp), UTC).strftime("%a %b %d %Y %H:%M:%S GMT+0000 (UTC)")

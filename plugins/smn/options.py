@@ -15,5 +15,5 @@ class SmnOptions(Struct, frozen=True, kw_only=True):
 
 
 def reply_fields(options: SmnOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
-    """Return the path to which remote topics push. Only senders that have it can confirm a subscription."""
+    """Return the path to which remote topics push. Only senders that have the path can confirm a subscription."""
     return {"path": f"/triggers/smn/{trigger_id}"}

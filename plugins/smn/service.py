@@ -1,5 +1,4 @@
-"""Service of SMN: the embedded topics and their API, or the client of a remote endpoint; and the verifier of pushed
-messages."""
+"""Service of SMN: embedded topics with their API or a remote endpoint, and the verification of pushed messages."""
 
 from __future__ import annotations
 

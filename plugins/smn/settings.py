@@ -12,4 +12,4 @@ class SmnSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fi
     hosts: tuple[str, ...] = ()
     #: the same with private addresses, or by plain http; an attacker who controls their answers can forge messages
     private_hosts: tuple[str, ...] = ()
-    ca_file: str = ""  #: certificates of authorities for these hosts, beside the default ones
+    ca_file: str = ""  #: certificates of authorities for these hosts, in addition to the default ones

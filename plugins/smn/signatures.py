@@ -1,4 +1,4 @@
-"""Verification of pushed messages by the certificate at their URL (RSA with PKCS #1 v1.5, as SMN and SNS sign).
+"""Verification of pushed messages by a certificate whose URL they contain (RSA with PKCS #1 v1.5, as SMN and SNS sign).
 
 Trust is based on the host that serves the certificate. Its issuer and validity period are not checked, since the vendor
 does not document them.

@@ -113,11 +113,11 @@ class Topics:
         calls: bool = True,
         hops: int = 0,
     ) -> str:
-        """Call all functions of the topic, or none on an error; return the message's id.
+        """Call all functions of the topic, or none if an error occurs. Return the message's id.
 
         Publications with the same ``key`` are the same message, and call no function twice. Without ``calls``, the
-        message is not for functions. ``hops`` is the number of functions that led to it. Raises SmnProblem, and what
-        ``accept`` of triggers raises.
+        message is not for functions. ``hops`` is the number of functions that led to the message. Raises SmnProblem,
+        and what ``accept`` of triggers raises.
         """
         topic = self.find(project, urn)
         own = self.urn(topic)

@@ -26,7 +26,7 @@ class Position(Struct, frozen=True, kw_only=True):
     asked: float = 0.0  #: latest due time that had a request; unchanged when the cursor is moved back
 
     def after(self, due: float, *, asked: bool) -> Position:
-        """Return the position after all due times up to ``due`` were handled: by requests if ``asked``, or skipped."""
+        """Return the position after due times up to ``due`` were handled. ``asked``: the last one had a request."""
         return Position(generation=self.generation, due=due, asked=max(self.asked, due) if asked else self.asked)
 
     def is_ahead(self, table: Timetable, now: float) -> bool:
@@ -37,12 +37,12 @@ class Position(Struct, frozen=True, kw_only=True):
         return self.due > now and (self.due > self.asked or self.due > now + table.period(now))
 
     def handled_until(self, since: float, now: float) -> float:
-        """Return the time up to which no due time counts as missed."""
+        """Return the time up to which all due times were handled. None of these counts as missed."""
         return max(moment for moment in (self.due, self.asked, since) if moment <= max(now, self.due))
 
 
 def read_position(context: TriggerContext, table: Timetable) -> Position:
-    """Return the stored position of this generation, or its beginning."""
+    """Return the stored position of the trigger's generation, or the generation's first position."""
     stored = context.cursors.get(CURSOR)
     position = msgspec.json.decode(stored, type=Position) if stored else None
     if position is None or position.generation != context.generation:

@@ -26,14 +26,14 @@ Schedule = Interval | Cron
 
 
 class Timetable(Struct, frozen=True, kw_only=True):
-    """Due times of a schedule with its beginning, in seconds since the epoch."""
+    """Due times of a schedule, in seconds since the epoch."""
 
     schedule: Schedule
     since: float  #: beginning of intervals
     zone: tzinfo  #: time zone of Cron texts without one
 
     def next_after(self, moment: float) -> float:
-        """Return the first due time after ``moment``, infinite if there is none."""
+        """Return the first due time after ``moment``, or infinity if there is none."""
         if isinstance(self.schedule, Cron):
             return self.schedule.next_after(moment, self.zone)
         seconds = self.schedule.seconds
@@ -47,7 +47,7 @@ class Timetable(Struct, frozen=True, kw_only=True):
         return self.next_after(due) - due
 
     def last_until(self, moment: float, after: float) -> float | None:
-        """Return the last due time after ``after`` and not after ``moment``, or None."""
+        """Return the last due time that is later than ``after`` and at most ``moment``, or None if there is none."""
         if isinstance(self.schedule, Cron):
             found = self.schedule.last_until(moment, after, self.zone)
         else:

@@ -6,7 +6,7 @@ each, or none. A full backlog only delays requests; none is dropped.
 
 Each request has an idempotency key of trigger, generation and due time. When the clock is set back, the cursor is moved
 back with it. Due times that had a request while the clock was ahead are then dropped as duplicates. Synchronous calls
-have no key, so these are repeated.
+have no key, so they are repeated.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class TimerTrigger:
         return await self._fire(context, table, position, [due], due)
 
     async def _catch_up(self, context: TriggerContext, table: Timetable, position: Position) -> Position:
-        """Handle all due times up to now."""
+        """Handle all due times up to now, as the setting ``catch_up`` demands."""
         clock, rule = context.plugin.clock, context.plugin.settings.catch_up
         position = position.after(position.handled_until(table.since, clock.now()), asked=False)
         newest = table.last_until(clock.now(), position.due)
@@ -88,7 +88,7 @@ class TimerTrigger:
     async def _fire(
         self, context: TriggerContext, table: Timetable, position: Position, due: list[float], last: float
     ) -> Position:
-        """Invoke once for each of these due times and move the cursor to ``last``; return the new position."""
+        """Move the cursor to ``last``, invoke the function once for each due time, and return the new position."""
         key = f"timer:{context.trigger_id}:{context.generation}"
         events = [Event(payload=self._event(one, table), idempotency_key=f"{key}:{one:.0f}") for one in due]
         position = position.after(last, asked=bool(due))
@@ -119,9 +119,9 @@ class TimerTrigger:
 
 
 def _adjusted_to_clock(context: TriggerContext, table: Timetable, position: Position, passed: float) -> Position:
-    """Return the position, moved back if a clock that was ahead has set it.
+    """Return the position, moved back if it was set while the clock was ahead.
 
-    The clock was set back within the ``passed`` seconds since the last look: due times since then have not fired yet.
+    The clock was set back within the last ``passed`` seconds, so the due times of these seconds have not fired yet.
     """
     now = context.plugin.clock.now()
     if not position.is_ahead(table, now):
@@ -141,7 +141,7 @@ def _utc(moment: float) -> str:
 
 
 def _between(table: Timetable, last: float, newest: float) -> list[float]:
-    """Return the next due times up to ``newest``, at most a batch."""
+    """Return the due times after ``last`` and up to ``newest``, at most ``BATCH_SIZE``."""
     found: list[float] = []
     while len(found) < BATCH_SIZE and (due := table.next_after(last)) <= newest:
         found.append(due)

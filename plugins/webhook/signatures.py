@@ -1,4 +1,4 @@
-"""Signatures of webhooks: those of the Standard Webhooks specification 1.0, and those of GitHub."""
+"""Signatures of webhooks, by the Standard Webhooks specification 1.0 or as GitHub signs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sign(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
 
 
 def check_standard(key: bytes, headers: Mapping[bytes, bytes], body: bytes, now: float) -> str:
-    """Return the message's id. Raises Unauthorized."""
+    """Return the message's id after checking its signature. Raises Unauthorized."""
     message_id, timestamp = headers.get(ID, b"").decode("latin-1"), headers.get(TIMESTAMP, b"")
     if not message_id or not timestamp.isdigit() or len(timestamp) > 12:
         raise Unauthorized("webhook-id, webhook-timestamp (seconds) and webhook-signature are needed")
@@ -47,7 +47,7 @@ def check_standard(key: bytes, headers: Mapping[bytes, bytes], body: bytes, now:
 
 
 def check_github(key: bytes, headers: Mapping[bytes, bytes], body: bytes, now: float) -> str:
-    """Return the delivery's id, empty if there is none. Raises Unauthorized."""
+    """Return the delivery's id, empty if there is none, after checking its signature. Raises Unauthorized."""
     expected = b"sha256=" + hmac.digest(key, body, "sha256").hex().encode()
     if not hmac.compare_digest(expected, headers.get(GITHUB_SIGNATURE, b"")):
         raise Unauthorized("X-Hub-Signature-256 does not match: check the secret")

@@ -1,6 +1,6 @@
 """Source of WEBHOOK: each signed HTTP request calls the function. Senders need the secret only.
 
-A message with the id of another one within a day is answered as a success, and calls nothing.
+A message whose id was already received within the last day gets a success reply, and does not call the function.
 """
 
 from __future__ import annotations
