@@ -29,7 +29,7 @@ def find(name: str) -> Scenario:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the scenarios. Return 0, also if targets are missed; 1 if a scenario could not be measured."""
+    """Run the scenarios. Return 0 even if targets are missed, or 1 if a scenario could not be measured."""
     given = _parser().parse_args(arguments)
     options = Options(
         seconds=given.seconds,
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Report progress on standard error: a line that is updated on a terminal, else a line per step."""
+    """Yield a function that reports progress on stderr: one updated line on a terminal, otherwise a line per step."""
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status("starting") as status:

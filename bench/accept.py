@@ -1,4 +1,4 @@
-"""Rate of accepted requests, each on disk before its 202, compared with an empty POST on Starlette.
+"""Rate of accepted requests, compared with an empty POST on Starlette. Each request is on disk before its 202.
 
 The function's only instance sleeps, so that accepted invocations are queued and not executed.
 """

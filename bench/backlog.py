@@ -1,4 +1,4 @@
-"""Cost of a backlog by its length: time to choose the next invocation, memory, and rate of draining no-op work."""
+"""Cost of backlogs of different lengths: time to choose the next invocation, memory, and rate of draining."""
 
 from __future__ import annotations
 

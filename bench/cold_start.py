@@ -1,4 +1,4 @@
-"""Cold starts: time from the request to the handler of a new Python instance, by method of starting it."""
+"""Cold starts: time from the request to the handler of a new Python instance, by method of starting instances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""End to end: from POST through a handler in a warm instance until all outcomes are on disk."""
+"""Rate of invocations from end to end: POST, handler in a warm instance, and outcome on disk."""
 
 from __future__ import annotations
 

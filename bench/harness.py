@@ -1,4 +1,4 @@
-"""Harness: runs the rounds of a scenario, and computes medians of its figures and whether targets are met."""
+"""Harness: runs the rounds of a scenario, computes the medians of its figures, and compares them with targets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
 
 
 class Measured(Struct, frozen=True, kw_only=True):
-    """Figure with its values of all rounds."""
+    """Figure with its values from all rounds."""
 
     name: str
     unit: str

@@ -28,7 +28,7 @@ SANDBOXES = {
     "dispatch": NO_ISOLATION,
 }
 RESULT = "seconds.json"
-_WARMING = 3  #: unmeasured runs, after which everything that is loaded once is in memory
+_WARMING = 3  #: unmeasured runs, which load everything that is loaded only once
 
 
 async def measure(directory: Path, sandbox: str, count: int) -> dict[str, list[float]]:
@@ -51,7 +51,7 @@ async def measure(directory: Path, sandbox: str, count: int) -> dict[str, list[f
 
 
 async def _starts(pool: Pool, functions: range, *, memory: int) -> list[float]:
-    """Return seconds from the request to the handler of a new instance, for each function; instances keep running."""
+    """Return seconds from the request to the handler of a new instance, per function. The instances keep running."""
     times = []
     for number in functions:
         began = time.time()
@@ -70,7 +70,7 @@ async def _round_trips(pool: Pool, count: int) -> list[float]:
 
 
 def _function(number: int, memory: int) -> Function:
-    """Return a function. With another ``memory`` (MB) it shares the sandbox and needs another instance."""
+    """Return a function. Functions of one ``number`` share a sandbox; each ``memory`` (MB) needs its own instance."""
     values: dict[str, Any] = {
         "function_id": 1, "revision": number, "memory_size": memory, "project": "p", "package": "default", "name": "f",
         "handler": "index.handler", "timeout": 30, "code": CodePackage(sha256="0", digest="", size=1),

@@ -1,4 +1,4 @@
-"""Access to the journal of a stopped engine: filled before a start, read after the end."""
+"""Access to the journal of a stopped engine: filling it before a start, and reading it after the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAYLOAD = b'{"k": "' + b"x" * 191 + b'"}'
 
 
 class Drained(Struct, frozen=True, kw_only=True):
-    """Rate of ended invocations, by times in the journal."""
+    """Number of ended invocations and their duration, from times in the journal."""
 
     count: int
     seconds: float  #: time between the first start and the last end

@@ -1,4 +1,6 @@
-"""Load generator: a separate process with raw protocols on uvloop. Requests are built once, replies barely parsed.
+"""Load generator: a separate process with raw protocols on uvloop.
+
+The request is built once. Only status and length of replies are parsed.
 
 Run as ``python -m bench.load``: reads a Job as JSON from stdin, writes a Report to stdout. Closed loop: each connection
 sends its next request when the last is answered. Open loop (``rate``): requests are due at random moments that do not
@@ -248,7 +250,7 @@ class Load:
 
 
 def build(job: Job) -> bytes:
-    """Return the request in bytes."""
+    """Return the HTTP request as bytes."""
     body = job.body.encode()
     headers = {"Host": f"127.0.0.1:{job.port}", "Content-Type": "application/json", **job.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

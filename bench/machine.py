@@ -24,7 +24,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     python: str
     sqlite: str
     filesystem: str  #: file system of the data directories
-    fsync_ms: float  #: median time to append and sync 4 KB there
+    fsync_ms: float  #: median milliseconds to append and sync 4 KiB in the directory
 
 
 class Cpu(Struct, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ def inspect_machine(directory: Path) -> Machine:
 
 
 def measure_fsync(directory: Path) -> float:
-    """Return the median time to append and sync 4 KB, in milliseconds."""
+    """Return the median time to append 4 KiB to a file and sync it, in milliseconds."""
     taken = []
     with tempfile.NamedTemporaryFile(dir=directory) as file:
         for _ in range(_SYNCS):
@@ -89,7 +89,7 @@ def _filesystem(directory: Path) -> str:
 
 
 def memory_mb(pid: int, field: str = "VmRSS") -> float:
-    """Return the resident memory in MB; with ``field="VmHWM"`` its peak."""
+    """Return the resident memory of a process in MB of 2**20 bytes, or its peak with ``field="VmHWM"``."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) / 1024
@@ -97,7 +97,7 @@ def memory_mb(pid: int, field: str = "VmRSS") -> float:
 
 
 def wakeups(pid: int) -> int:
-    """Return how often the process's threads have slept and been woken."""
+    """Return the number of times that threads of the process have slept and been woken."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         for line in (task / "status").read_text().splitlines():

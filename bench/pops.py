@@ -1,4 +1,4 @@
-"""Cost of choosing the next invocation of a backlog: run queue and scheduler on the real journal, without execution.
+"""Time to choose the next invocation of a backlog, by run queue and scheduler on a real journal, without execution.
 
 Run in a separate process as ``python -m bench.pops DIRECTORY FUNCTION COUNT``. Prints microseconds as JSON.
 """
@@ -20,7 +20,7 @@ from engine.storage.sqlite import locked, open_storage
 
 
 async def measure(directory: Path, function_id: int, count: int) -> dict[str, float]:
-    """Return microseconds: ``pop`` is the mean, reads from disk included; ``first`` is recovery and the first pop."""
+    """Return microseconds: ``pop`` is the mean per choice, reads included; ``first`` is recovery and first choice."""
     with locked(directory):
         async with open_storage(directory) as storage, anyio.create_task_group() as tasks:
             await tasks.start(storage.writer.run)

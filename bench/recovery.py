@@ -68,7 +68,7 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
 
 
 def _start(directory: Path, pipe: Path, function: str, rows: int, *, kill: bool) -> tuple[float, float, float]:
-    """Return seconds from the process's start to the first 202 and to the first run, and the number queued."""
+    """Return seconds from the process's start to the first 202 and to the first run, and the number of queued rows."""
     with _listening(pipe) as listener:
         server = Engine(directory, **ENVIRONMENT)
         try:
@@ -88,8 +88,8 @@ def _start(directory: Path, pipe: Path, function: str, rows: int, *, kill: bool)
 def check_backlog(server: Engine, rows: int) -> float:
     """Return the number of invocations that were queued at the start. Raises ServerFailed if too few remain.
 
-    Earlier starts have run some of them, and figures for a short backlog would be meaningless. The number is from the
-    engine's metrics, because reading the file would perform the recovery of SQLite's log that is to be measured.
+    Earlier starts have run some invocations, and figures for a short backlog would be meaningless. The number is taken
+    from the engine's metrics, because reading the file would recover SQLite's log, which the scenario measures.
     """
     queued = server.metric("backlog_invocations") + server.metric("started_total")
     if queued < rows * LEFT:

@@ -1,4 +1,4 @@
-"""Server processes to measure: an engine, started as by a user, and the Starlette baseline."""
+"""Server processes to measure: an engine, started by its command as a user would, and the Starlette baseline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HELD = "import time\ndef handler(event, context):\n    time.sleep(3600)\n"
 
 
 class ServerFailed(Exception):
-    """A measured process failed or was too slow."""
+    """Failure or timeout of a measured process."""
 
 
 class Process:
@@ -63,7 +63,7 @@ class Process:
             raise ServerFailed("the server did not start:\n" + "".join(self._last))
 
     def stop(self) -> None:
-        """Stop the server by SIGTERM. Raises ServerFailed, after killing it, if it does not exit."""
+        """Stop the server by SIGTERM. If it does not exit in time, kill it and raise ServerFailed."""
         self._popen.send_signal(signal.SIGTERM)
         try:
             self._popen.wait(MAX_WAIT)
@@ -130,7 +130,7 @@ class Engine(Process):
         raise ServerFailed(f"the engine has no metric {name}")
 
     def commits(self) -> tuple[float, float]:
-        """Return the number of commits, and of rows in them."""
+        """Return the number of commits, and the number of rows in all commits."""
         return self.metric("commit_rows_count"), self.metric("commit_rows_sum")
 
     def deploy(self, name: str, source: str, *, instances: int = 400) -> str:
@@ -161,12 +161,12 @@ class Engine(Process):
             self.wait_for(function, active[-1]["request_id"])
 
     def ended(self, function: str, status: str = "SUCCESS") -> int:
-        """Return how many invocations have ended with this status."""
+        """Return the number of invocations that have ended with this status."""
         return int(self.call("GET", f"{function}/async-invocations?status={status}&limit=1")["count"])
 
 
 def until(true: Callable[[], bool], problem: str) -> None:
-    """Return when ``true()`` holds. Raises ServerFailed with ``problem`` after ``MAX_WAIT`` seconds."""
+    """Return when ``true()`` returns True. Raises ServerFailed with ``problem`` after ``MAX_WAIT`` seconds."""
     deadline = time.perf_counter() + MAX_WAIT
     while not true():
         if time.perf_counter() > deadline:

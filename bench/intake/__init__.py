@@ -1,4 +1,4 @@
-"""Rate of events from sources to the journal.
+"""Rate at which events of sources reach the journal.
 
 Accepted events are queued and not executed, except for synchronous calls of a gateway. To add a source, add a module
 with a ``SOURCE`` to this package, and its name to ``NAMES``.

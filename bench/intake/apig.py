@@ -1,4 +1,4 @@
-"""Requests to an API of the gateway, asynchronous and synchronous, compared with the engine's own API."""
+"""Intake of requests to an API of the gateway, asynchronous and synchronous, compared with the engine's own API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces that are pushed to the engine."""
+"""Intake of traces that are pushed to the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of a collection on a real server, made while the engine was stopped."""
+"""Intake of changes of a collection on a real server, made while the engine was stopped."""
 
 from __future__ import annotations
 

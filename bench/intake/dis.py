@@ -1,4 +1,4 @@
-"""Records that are put into a stream of the engine in small batches, and read from it."""
+"""Intake of records that clients put into a stream of the engine in small batches."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ SOURCE_CODE = b"def handler(event, context):\n    return event\n"
 async def running(
     directory: Path, plugins: Iterable[Plugin] = (), *, clock: Clock | None = None, **settings: Any
 ) -> AsyncIterator[EngineParts]:
-    """Run an engine that accepts events but executes nothing. ``__`` in names of settings stands for a dot."""
+    """Run an engine that accepts events but executes nothing. ``__`` in the names of ``settings`` stands for a dot."""
     overrides = {name.replace("__", "."): value for name, value in settings.items()}
     loaded = load_settings(overrides={"storage.data_dir": str(directory), "grace": 0, **overrides})
     async with run_engine(loaded, plugins=plugins, clock=clock) as engine:
@@ -33,7 +33,7 @@ async def running(
 
 
 async def create(engine: EngineParts, kind: str, data: dict[str, Any]) -> None:
-    """Create a function and a trigger of it."""
+    """Create a function with one trigger."""
     function = Function(
         function_id=0,
         project="default",

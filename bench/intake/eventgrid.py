@@ -1,4 +1,4 @@
-"""CloudEvents, one per request."""
+"""Intake of CloudEvents, one per request."""
 
 from __future__ import annotations
 

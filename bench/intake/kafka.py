@@ -1,4 +1,4 @@
-"""Records that wait in a topic of a real broker, which is started as in the tests."""
+"""Intake of records that wait in a topic of a real broker. The broker is started as in the tests."""
 
 from __future__ import annotations
 

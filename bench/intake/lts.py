@@ -1,4 +1,4 @@
-"""Lines that are sent to a log stream of the engine in small batches, and collected to events."""
+"""Intake of lines that clients send to a log stream of the engine in small batches."""
 
 from __future__ import annotations
 

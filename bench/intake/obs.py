@@ -1,4 +1,4 @@
-"""Events of objects: notifications from a store over HTTP, and files that are moved into a watched folder."""
+"""Intake of object events: notifications from a store over HTTP, and files that are moved into a watched folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Source that generates its events, so that only the path from ``accept_batch`` to the disk is measured."""
+"""Intake from a source that generates its events: measures only the path from ``accept_batch`` to the disk."""
 
 from __future__ import annotations
 

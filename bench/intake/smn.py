@@ -1,4 +1,4 @@
-"""Messages published to a topic of the engine."""
+"""Intake of messages published to a topic of the engine."""
 
 from __future__ import annotations
 

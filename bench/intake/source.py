@@ -1,4 +1,4 @@
-"""Sources of the scenario ``intake``, and helpers to measure them: posting requests, or draining a store."""
+"""Declaration of sources of the scenario ``intake``, and helpers to measure intake."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Source(Struct, frozen=True, kw_only=True):
     description: str  #: text of the progress message
     figures: tuple[Figure, ...]
     measure: Callable[[Options], Round]
-    absent: Callable[[], str] = lambda: ""  #: returns the reason why it cannot be measured here, or ""
+    absent: Callable[[], str] = lambda: ""  #: returns the reason why the source cannot be measured here, or ""
 
 
 def figures(name: str) -> tuple[Figure, ...]:
@@ -56,7 +56,7 @@ class Listening:
 
 
 class Watch:
-    """Measurement of elapsed time and of CPU time of an engine's loop, from construction on."""
+    """Measurement of elapsed time, and of CPU time of an engine's loop, since construction."""
 
     def __init__(self, server: Engine) -> None:
         self._server, self._used, self._began = server, cpu_of(server.pid), time.perf_counter()
@@ -143,6 +143,6 @@ def in_records(event: Any) -> int:
 
 
 def _events(data: Path, after: int) -> list[tuple[int, bytes]]:
-    """Return keys and payloads after a key, in order."""
+    """Return keys and payloads of the journal after a key, in order."""
     with closing(sqlite3.connect(f"file:{data}/journal.db?mode=ro", uri=True, timeout=10)) as database:
         return database.execute("SELECT key, body FROM payload WHERE key > ? ORDER BY key", (after,)).fetchall()

@@ -1,4 +1,4 @@
-"""Timer that fires every second and catches up all missed times at once."""
+"""Intake from a timer that fires every second and catches up all missed times at once."""
 
 from __future__ import annotations
 

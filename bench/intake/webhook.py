@@ -1,4 +1,7 @@
-"""Signed requests in GitHub's scheme. The signature covers the body only, so requests differ by their delivery id."""
+"""Intake of signed requests in GitHub's scheme.
+
+The signature covers the body only, so requests differ by their delivery id.
+"""
 
 from __future__ import annotations
 

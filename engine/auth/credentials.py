@@ -19,9 +19,9 @@ from msgspec import Meta, Struct
 from engine.errors import SettingsError
 
 Project = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
-Access = Annotated[str, Meta(pattern=r"^[!-+\--<>-~]{1,128}\Z")]  #: printable; no comma or =, which would end it
+Access = Annotated[str, Meta(pattern=r"^[!-+\--<>-~]{1,128}\Z")]  #: printable; no comma or =, which would end the value
 Expiry = Annotated[datetime, Meta(tz=True)] | None
-#: minimum length against brute-force search from one observed signature
+#: long enough against a brute-force search that starts from one observed signature
 Secret = Annotated[str, Meta(min_length=16, max_length=8192, pattern=r"^[!-~]+\Z")]
 
 
@@ -29,7 +29,7 @@ class AccessKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     access: Access
     secret: Secret
     project: Project
-    token: Secret | None = None  #: of a temporary key; requests must send and sign it as X-Security-Token
+    token: Secret | None = None  #: only of a temporary key; requests must send it as X-Security-Token
     expires: Expiry = None
 
     def __repr__(self) -> str:
@@ -57,7 +57,7 @@ class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 def read_credentials(file: Path) -> dict[str, Any]:
     """Return the validated tables of a credentials file.
 
-    Raise SettingsError if the file is invalid, or accessible to users other than its owner.
+    Raise SettingsError if the file is unreadable, invalid, or accessible to users other than its owner.
     """
     try:
         with open(file, "rb", opener=_open) as opened:
@@ -78,7 +78,7 @@ def _open(path: str, flags: int) -> int:
 
 
 def check_private(file: Path, status: os.stat_result) -> None:
-    """Raise SettingsError unless this user or root owns the file, and no other user has access."""
+    """Raise SettingsError unless ``file`` is a regular file of this user or root that no other user can access."""
     if not stat.S_ISREG(status.st_mode):
         raise SettingsError(f"{file} contains credentials, so it must be a regular file")
     if status.st_uid not in (os.geteuid(), 0):

@@ -1,4 +1,4 @@
-"""Verification of request signatures (FunctionGraph API: AK/SK signatures). Independent of key storage."""
+"""Verification of request signatures (FunctionGraph API: AK/SK signatures). Callers provide the secrets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Signed(Struct, frozen=True, kw_only=True):
 
 
 class Signatures:
-    """Verifier of signatures. Both checks return a description of the problem; empty: valid."""
+    """Verifier of signatures. Call ``bad_head``, then ``mismatch``; a request is valid if both return an empty text."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -51,7 +51,7 @@ class Signatures:
         self._path, self._query = lru_cache(4096)(canonical_path), lru_cache(1024)(canonical_query)
 
     def bad_head(self, headers: Headers, proof: Authorization) -> str:
-        """Check date and headers, which needs no body. Return the problem, or an empty text."""
+        """Check the date and the signed headers, before the body is read. Return the problem, or an empty text."""
         now = self._clock.now()
         date = self._date(headers.get(b"x-sdk-date", b""))
         if date is None:

@@ -62,13 +62,13 @@ def hash_of(body: bytes) -> bytes:
 
 
 def canonical_path(path: bytes) -> bytes:
-    """Return the path decoded, re-encoded in canonical form, and with a trailing slash."""
+    """Return the path in canonical percent-encoding, with a trailing slash."""
     text = quote_from_bytes(unquote_to_bytes(path), safe="/").encode()
     return text if text.endswith(b"/") else text + b"/"
 
 
 def canonical_query(query: bytes) -> bytes:
-    """Return the pairs sorted by key and value. A plus sign means a space, as for readers of the parameters."""
+    """Return the pairs sorted by key and value. A plus sign means a space, as in HTML forms."""
     if not query:
         return b""
     pairs = [pair.replace(b"+", b" ").partition(b"=") for pair in query.split(b"&") if pair]
@@ -103,7 +103,7 @@ def signature(secret: bytes, date: bytes, canonical: bytes) -> bytes:
 
 
 def is_same(one: bytes, other: bytes) -> bool:
-    """Compare in constant time."""
+    """Return whether both values are equal. The time taken does not depend on where they differ."""
     return hmac.compare_digest(one, other)
 
 
@@ -117,9 +117,10 @@ def sign(
     secret: str,
     moment: float,
 ) -> dict[str, str]:
-    """Return the headers to add to a request.
+    """Return the headers to add to a request: X-Sdk-Date and Authorization.
 
-    ``target`` is path and query. ``headers`` are all headers to sign, including Host.
+    ``target`` is path and query. ``headers`` are all headers to sign, including Host; names with an underscore
+    are not signed.
     """
     date = write_date(moment)
     given = {name.lower().encode(): value.encode() for name, value in headers.items() if "_" not in name}

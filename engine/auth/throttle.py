@@ -15,7 +15,7 @@ Subject = tuple[str, str]  #: network of a client, and its access key if that ke
 
 
 class AuthThrottle:
-    """Counter of failed logins. Rejects a subject after ``limit`` failures until its window of ``window`` s ends."""
+    """Counter of failed logins. Rejects a subject after ``limit`` failures, until its window of ``window`` s ends."""
 
     def __init__(self, clock: Clock, *, limit: int, window: float) -> None:
         self._clock, self._limit, self._window = clock, limit, window
@@ -26,9 +26,9 @@ class AuthThrottle:
         return len(self._seen)
 
     def subject(self, address: str, access: str = "") -> Subject:
-        """Return the subject to count.
+        """Return the subject to which failures of this client are counted.
 
-        Existing keys are counted separately, so that one broken client does not lock out its network.
+        Existing access keys are counted separately, so that one broken client does not lock out its network.
         """
         return self._network(address), access
 

@@ -30,7 +30,7 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 
 class SignatureVerifier:
-    """Verifier of signed requests. A request is authentic after ``claim`` and ``verify``; both raise Unauthorized."""
+    """Verifier of signed requests. A request is authentic if neither ``claim`` nor ``verify`` raises an error."""
 
     def __init__(self, clock: Clock, failures: AuthThrottle) -> None:
         self._failures, self._signatures = failures, Signatures(clock)
@@ -65,7 +65,10 @@ class SignatureVerifier:
 
     @contextmanager
     def attempt(self, address: str) -> Iterator[None]:
-        """Check proofs other than signatures in a block. Count Unauthorized errors; raise TooManyFailures at entry."""
+        """Count an Unauthorized error that the block raises, for proofs other than signatures.
+
+        Raise TooManyFailures before the block if the client has failed too often.
+        """
         subject = self._failures.subject(address)
         self._failures.check(subject)
         try:

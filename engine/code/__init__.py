@@ -1,1 +1,1 @@
-"""Code packages: unpacked, stored once, packed again."""
+"""Code packages: unpacking, storage, quota, and export."""

@@ -1,10 +1,10 @@
 """Function package: a zip with a function's configuration and code, as exported and imported.
 
 <name>.yaml   fields of CreateFunction as JSON, which is valid YAML
-<name>.zip    the code as uploaded; for inline code the source, with its file's suffix (none for a bootstrap)
+<name>.zip    the code as uploaded; for inline code the source, with the suffix of its file (none for a bootstrap)
 
 FunctionGraph documents its own format only in outline: a zip that contains one YAML file (error codes FSS.1022 and
-FSS.1025). The keys of that file are not documented, so this engine uses those of CreateFunction. Packages from
+FSS.1025). The keys of that file are not documented, so this engine uses the fields of CreateFunction. Packages from
 elsewhere are rejected with the name of a missing field. Reading JSON only avoids a YAML parser, whose tags and anchors
 allow decompression attacks.
 """

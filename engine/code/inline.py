@@ -1,4 +1,4 @@
-"""Inline code: the file that the source text is stored as, and the default code if no source is sent."""
+"""Inline code: the file in which source text is stored, and default code for requests without source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TEMPLATES = {
 
 
 def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, int]:
-    """Return path and mode of the source's file: ``index.handler`` in Python is in ``index.py``.
+    """Return path and mode of the source's file, such as ``index.py`` for the Python handler ``index.handler``.
 
     Runtimes without an interpreter use ``bootstrap``. The suffix of the caller's ``filename`` distinguishes a module
     of Node.js (``.mjs``) from a script. Raises InvalidField.

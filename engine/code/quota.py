@@ -1,4 +1,4 @@
-"""Code quota of a project: total size of its packages as uploaded, each counted once even if shared."""
+"""Code quota of a project: total size of its packages as uploaded. A shared package counts once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CodeQuota:
         self._claimed: list[tuple[str, CodePackage]] = []
 
     def count(self, packages_of: PackagesOf) -> None:
-        """Register ``packages_of(project)``, which yields packages of a project, once for each reference to them."""
+        """Register ``packages_of(project)``, which yields each package of a project, once per reference."""
         self._sources.append(packages_of)
 
     def used(self, project: str) -> int:
@@ -31,8 +31,8 @@ class CodeQuota:
     def claims(self, project: str, replaced: str = "") -> Iterator[Callable[[CodePackage], None]]:
         """Yield a function that reserves quota for a package, or raises CodeQuotaExceeded.
 
-        Reserved packages count until the block ends, when they are either referenced or abandoned. ``replaced`` is the
-        SHA-256 name of a package that loses one reference by this change.
+        Reserved packages count until the block ends. By then they are either referenced or abandoned. ``replaced`` is
+        the SHA-256 name of a package that loses one reference by this change.
         """
         own: list[tuple[str, CodePackage]] = []
 

@@ -73,7 +73,7 @@ class CodeStore:
         self._folder, self._links = folder, links
         self._journal = ""
         self._limits = limits or Limits()
-        # Packages are processed one at a time: each may take 50 MB of memory and write thirty times that.
+        # Packages are processed one at a time: each may take 50 MiB of memory and write 1500 MiB.
         self._turn = anyio.CapacityLimiter(1)
         self._fetches = anyio.CapacityLimiter(_FETCHES)
 
@@ -100,7 +100,7 @@ class CodeStore:
         return self._folder / package.sha256
 
     async def original(self, package: CodePackage) -> bytes:
-        """Return the source text or zip file as received. Raises CodePackageTooLarge if it exceeds a reply's limit."""
+        """Return the source text or zip file as it was received. Raises CodePackageTooLarge above ``PACKAGE_LIMIT``."""
         if package.size > PACKAGE_LIMIT:
             raise CodePackageTooLarge(PACKAGE_LIMIT)
         return await anyio.Path(self._original(package.sha256)).read_bytes()
@@ -121,7 +121,7 @@ class CodeStore:
             raise DataDirectoryUnusable(str(self._folder), problem) from error
 
     def belong_to(self, journal: str) -> None:
-        """Set the name of the journal with which packages are marked: at ``sweep``, and before storing a new one."""
+        """Set the journal's name, with which packages are marked. ``sweep`` and storing a package write the mark."""
         self._journal = journal
 
     async def sweep(self, referenced: Collection[str]) -> int:
@@ -174,7 +174,7 @@ class CodeStore:
     def _keep(self, name: str, new: Path, target: tuple[str, int] | None) -> None:
         """Unpack the package in ``new`` and rename it to its final name; ``target`` is path and mode of inline source.
 
-        Does nothing if the package exists already.
+        If the package exists already, nothing is changed.
         """
         if (self._folder / name).is_dir():
             return
@@ -247,9 +247,9 @@ class CodeStore:
 
 
 def decoded(text: str, limit: int) -> bytes:
-    """Decode base64, with or without line breaks, of at most ``limit`` bytes.
+    """Decode base64 text, with or without line breaks, to at most ``limit`` bytes.
 
-    Decodes in steps, since a long one would block the event loop's thread by holding the GIL. Raises InvalidField,
+    Decodes in steps, because a single long step would hold the GIL and so block the event loop. Raises InvalidField,
     InlineCodeTooLarge, CodePackageTooLarge.
     """
     content, rest = bytearray(), b""
@@ -277,7 +277,7 @@ def _zip_content(source: CodeSource) -> bytes:
 
 
 def _describe(file: Path, source: CodeSource, target: str) -> CodePackage:
-    """Return name, digest and size of a received package; ``target`` is the path of inline source, else empty."""
+    """Return the description of a received package; ``target`` is the path of inline source, otherwise empty."""
     name, digest = hashlib.sha256(b"inline\0" + target.encode() + b"\0" if target else b""), hashlib.sha512()
     for block in _blocks(file):
         name.update(block)

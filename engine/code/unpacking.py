@@ -37,7 +37,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
-    """Unpack into the empty ``folder``. On return the files are synced to disk, the folders may not be.
+    """Unpack into the empty ``folder``. On return the files are synced to disk, but perhaps not the folders.
 
     Raises InvalidField, DiskLow, OSError.
     """
@@ -68,7 +68,7 @@ def _count(package: BinaryIO, mark: bytes) -> int:
 
 
 class _Budget:
-    """Remaining size that the archive may unpack to."""
+    """Counter of unpacked bytes. Raises InvalidField or DiskLow when a limit is exceeded."""
 
     def __init__(self, packed: int, limits: Limits, folder: Path) -> None:
         self._packed, self._limits, self._folder = packed, limits, folder
@@ -110,7 +110,7 @@ def _path(info: zipfile.ZipInfo) -> Path:
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """Return the name as UTF-8. Linux tools write UTF-8 without setting its flag. Raises InvalidField."""
+    """Return the entry's name, read as UTF-8 even if its flag is not set, as by Linux tools. Raises InvalidField."""
     if info.flag_bits & _UTF8:
         return info.orig_filename
     try:
@@ -177,7 +177,7 @@ def _fsync(path: Path, flags: int) -> None:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Sync ``folder`` and all folders below it, without their files."""
+    """Sync ``folder`` and all folders below it to disk, but not the files in them."""
     for parent, _, _ in os.walk(folder, topdown=False):
         fsync_folder(Path(parent))
 

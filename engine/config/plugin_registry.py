@@ -1,6 +1,6 @@
 """Registry of plugins by kind. Each engine has its own registry.
 
-Plugins have three equal sources: objects passed in Python, named modules (with ``plugin`` or ``plugins``), and the
+Plugins have three sources: objects passed in Python, named modules (with ``plugin`` or ``plugins``), and the
 entry-point group ``functiond.plugins``, which also contains the built-in plugins.
 """
 
@@ -30,7 +30,8 @@ log = structlog.get_logger("functiond")
 class Registry:
     """Plugins by kind, with the settings of their services.
 
-    ``tables`` are the tables below ``plugins`` in the settings. The constructor raises SettingsError.
+    ``tables`` are the tables below ``plugins`` in the settings. The constructor raises SettingsError if a table is
+    invalid or no plugin has it.
     """
 
     def __init__(self, plugins: Iterable[Plugin] = (), tables: Mapping[str, Any] | None = None) -> None:
@@ -45,7 +46,7 @@ class Registry:
             self._by_kind[kind.upper()] = plugin
 
     def destination(self, spec: DestinationSpec) -> Destination:
-        """Return the destination in asynchronous settings. Raise InvalidField for a wrong kind or wrong parameters."""
+        """Return the destination that ``spec`` describes. Raise InvalidField for a wrong kind or wrong parameters."""
         plugin = self._by_kind.get(spec.destination.upper())
         if plugin is None or plugin.destination is None or plugin.param is None:
             raise InvalidField("destination", spec.destination, f"must be one of {', '.join(self.destinations)}")
@@ -79,7 +80,7 @@ class Registry:
 
     @property
     def code_links(self) -> CodeLinks | None:
-        """Access to code packages by link; None without a configured store."""
+        """Access to code packages by link; None if no object store is configured."""
         plugins = [plugin for plugin in self._by_kind.values() if plugin.code_links is not None]
         found = (plugin.code_links(self.service(plugin)) for plugin in plugins if plugin.code_links)
         return next((links for links in found if links is not None), None)
@@ -95,7 +96,7 @@ class Registry:
 
 
 def _services(plugins: Iterable[Plugin], tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return validated settings by table. A service without a table gets its defaults."""
+    """Return validated settings of services, by table name. A service without a table gets its defaults."""
     kinds = {plugin.table: plugin.service for plugin in plugins if plugin.service is not None}
     for name in tables:
         if name not in kinds:

@@ -19,20 +19,20 @@ ROOT = str(Path(__file__).parents[2])  #: folder of the packages ``engine`` and 
 
 
 def drop_current_folder() -> None:
-    """Remove the current folder if ``python -m`` added it, but not if PYTHONPATH contains it."""
+    """Remove the current folder that ``python -m`` puts first. An entry from PYTHONPATH stays."""
     if not sys.flags.safe_path and sys.path[:1] == [_current_folder()]:
         del sys.path[0]
 
 
 def append_current_folder() -> None:
-    """Search the current folder last, for modules found nowhere else."""
+    """Append the current folder to the search path, for modules that are found nowhere else."""
     folder = _current_folder()
     if folder and folder not in sys.path:
         sys.path.append(folder)
 
 
 def import_own_plugins() -> None:
-    """Import the package of built-in plugins from the folder of this engine, even if another is found first.
+    """Import the package of built-in plugins from this engine's folder, even if another precedes it.
 
     Raise SettingsError if the program has imported another package of this name.
     """
@@ -47,7 +47,7 @@ def import_own_plugins() -> None:
 
 
 def describe_shadow(name: str) -> str:
-    """Describe the file that is imported instead of module ``name`` of the current folder; empty if there is none."""
+    """Describe what is imported instead of the module ``name`` in the current folder; empty if nothing is."""
     top, *_ = parts = name.split(".")
     module = Path(*parts)
     local = next((file for file in (module / "__init__.py", module.with_suffix(".py")) if file.is_file()), None)

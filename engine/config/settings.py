@@ -26,7 +26,7 @@ from engine.errors import SettingsError
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-#: Variables that only the command line reads; they are no settings of the engine.
+#: Variables that only the command line reads; not settings of the engine.
 COMMAND_VARIABLES = frozenset(
     {
         "FUNCTIOND_CONFIG",
@@ -42,7 +42,7 @@ INSTANCE_VARIABLES = frozenset({"FUNCTIOND_ENGINE", "FUNCTIOND_INSTANCE"})
 
 
 def default_slots() -> int:
-    """Return the number of slots for the processors that this process may use, possibly fewer than the machine has."""
+    """Return the default number of slots: 8 per processor that this process may use, at least 16."""
     return max(16, 8 * len(os.sched_getaffinity(0)))
 
 
@@ -63,7 +63,7 @@ class HttpSettings(Section, frozen=True, kw_only=True):
 
 
 class AuthSettings(Section, frozen=True, kw_only=True):
-    """Credentials. If any key or token is set, every request needs one; otherwise only local clients are accepted."""
+    """Credentials. If any key or token is set, requests need credentials; otherwise only local clients are accepted."""
 
     file: str = ""  #: TOML file with more [[keys]] and [[tokens]]; accessible to its owner only
     keys: tuple[AccessKey, ...] = ()
@@ -105,12 +105,13 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
     long_time_functions: tuple[str, ...] = ()  #: URNs or names that may exceed ``max_timeout``; "*" for all
     max_timeout: Positive = 900  #: seconds, for functions not in ``long_time_functions``
     log_size: Positive = MIB  #: bytes of output kept per invocation
-    processes: Positive = 1024  #: processes of an instance, if the kernel can limit them
+    processes: Positive = 1024  #: maximum processes of an instance, if the kernel can limit them
     isolation: Literal["auto", "bubblewrap", "process"] = "auto"  #: auto: a bubblewrap sandbox if it works here
     tmp_size: Positive = 512  #: MB of the temporary folder of an instance, in a sandbox
     network: bool = True  #: functions have network access; if false, only an own loopback interface
     http_network: Literal["host", "own"] = "host"  #: network of HTTP functions; own: no access to other hosts
-    fork_server: Literal["off", "need", "start"] = "need"  #: template of Python instances, without a sandbox
+    #: template of Python instances outside a sandbox; need: starts with the first instance; start: with the engine
+    fork_server: Literal["off", "need", "start"] = "need"
 
 
 class RetrySettings(Section, frozen=True, kw_only=True):
@@ -119,7 +120,7 @@ class RetrySettings(Section, frozen=True, kw_only=True):
     longest: Seconds = 300.0
     jitter: Annotated[float, Meta(ge=0, le=1)] = 0.2  #: random share of the delay
     default_retries: Annotated[int, Meta(ge=0, le=8)] = 0  #: for functions without asynchronous settings
-    default_max_age: Annotated[int, Meta(ge=0)] = 0  #: seconds, likewise; 0: no limit
+    default_max_age: Annotated[int, Meta(ge=0)] = 0  #: seconds, for functions without such settings; 0: no limit
 
 
 class StorageSettings(Section, frozen=True, kw_only=True):
@@ -131,7 +132,7 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     free_space: Annotated[int, Meta(ge=0)] = 256 * MIB  #: bytes of free disk space below which new work is rejected
     ballast: Annotated[int, Meta(ge=0)] = 16 * MIB  #: bytes of a file that is deleted when the disk is full
     code_quota: Positive = QUOTA  #: bytes of code packages of a project
-    commit_warning: Seconds = 1.0  #: seconds of a commit in flight beyond which the engine is unhealthy
+    commit_warning: Seconds = 1.0  #: seconds after which an unfinished commit makes the engine unhealthy
 
 
 class TriggerSettings(Section, frozen=True, kw_only=True):
@@ -222,7 +223,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _holds_secret(table: Any) -> bool:
-    """Return True if a name suggests a secret. The plugins that could declare it are not loaded yet."""
+    """Return True if a name in the table suggests a secret. Plugins, which declare secrets, are not loaded yet."""
     if not isinstance(table, dict):
         return False
     named = any(isinstance(table[name], str) and re.search("secret|password|token|app_code", name) for name in table)
@@ -265,7 +266,7 @@ def _refuse_unknown(table: Mapping[str, Any], section: type[Struct], prefix: str
 
 
 def _in_sections(section: type[Struct], name: str) -> list[str]:
-    """Return dotted names of settings with this name in the subsections."""
+    """Return the dotted names of settings that are called ``name`` in subsections of ``section``."""
     fields = msgspec.structs.fields(section)
     inner = [f for f in fields if _is_section(f.type) and name in f.type.__struct_fields__]
     return [f"{f.name}.{name}" for f in inner]

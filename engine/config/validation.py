@@ -33,7 +33,7 @@ class ValidationIssue(Struct, frozen=True, kw_only=True):
 
 
 def describe_issue(error: ValidationError, data: Any, kind: Any) -> ValidationIssue:
-    """Describe why ``data`` is no valid ``kind``."""
+    """Describe why ``data`` cannot be converted to the type ``kind``."""
     text = str(error)
     found = _PATH.search(text)
     path, message = (found[1], text[: found.start()]) if found else ("", text)
@@ -56,7 +56,7 @@ def _joined(path: str, name: str) -> str:
 
 
 def _required(fields: list[inspect.Field], given: Any, first: str) -> str:
-    """Name every missing field; the decoder stops at the first."""
+    """Describe all missing required fields; the decoder reports only ``first``."""
     present = {first, *(given if isinstance(given, dict) else ())}
     more = [field.encode_name for field in fields if field.required and field.encode_name not in present]
     return f"it is required, and so {'is' if len(more) == 1 else 'are'} {', '.join(more)}" if more else "it is required"
@@ -86,7 +86,7 @@ def _allowed(kind: Any, steps: list[str]) -> str:
 
 
 def _fields(kind: Any, steps: list[str]) -> list[inspect.Field]:
-    """Return the fields of the struct at the path; none if several structs are possible."""
+    """Return the fields of the struct at the path; empty unless exactly one struct is possible."""
     shapes = [one.fields for one in _types(kind, steps) if isinstance(one, inspect.StructType)]
     return list(shapes[0]) if len(shapes) == 1 else []
 

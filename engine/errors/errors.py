@@ -44,7 +44,8 @@
     └── CallTimedOut                  a synchronous call waited too long; a started run continues
 
 Failures of user code are never part of this tree: they are ``Outcome`` values.
-Each error carries its data as attributes and composes its own message. ``http/api/errors.py`` maps classes to statuses.
+Each error carries its data as attributes and composes its own message. ``http/api/errors.py`` maps the classes to HTTP
+statuses.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class FunctiondError(Exception):
 
 
 class SettingsError(FunctiondError):
-    """Unknown setting, value out of range, or conflict between settings."""
+    """Unusable settings: an unknown name, a value out of range, a conflict, or an unreadable file."""
 
 
 class DataDirectoryLocked(FunctiondError):

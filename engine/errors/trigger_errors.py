@@ -1,4 +1,4 @@
-"""Errors of triggers: branches of the tree in ``engine.errors.errors``. Most carry the kind of the trigger.
+"""Errors of triggers: branches of the tree in ``engine.errors.errors``. Most messages name the kind of the trigger.
 
 FunctiondError
 ├── InvalidField

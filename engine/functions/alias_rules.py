@@ -35,7 +35,10 @@ def check_version_name(name: str) -> None:
 
 
 def check_alias(alias: Alias, versions: Container[str]) -> None:
-    """Raise the first violation: InvalidField, UnknownVersion, BadExtraVersion, SameVersion or BadWeight."""
+    """Raise an error for the first violation.
+
+    The error is InvalidField, UnknownVersion, BadExtraVersion, SameVersion or BadWeight.
+    """
     if len(alias.name) > NAME_LENGTH or not _ALIAS.fullmatch(alias.name):
         allowed = f"needs a letter, then letters, digits, - _ and ., up to {NAME_LENGTH}, a letter or digit last"
         raise InvalidField("alias.name", alias.name, allowed)

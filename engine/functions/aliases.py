@@ -49,7 +49,7 @@ class Aliases:
             return await self._put(function_id, draft)
 
     async def update(self, urn: FunctionUrn, draft: Alias) -> Alias:
-        """Replace the alias of this name. Fields that ``draft`` leaves out become empty."""
+        """Replace the alias that has the name of ``draft``. Fields that ``draft`` leaves out become empty."""
         async with self._catalog.changing():
             function_id = self._id(urn)
             self._catalog.alias_of(function_id, draft.name)
@@ -58,7 +58,7 @@ class Aliases:
     async def delete(self, urn: FunctionUrn, name: str) -> None:
         """Delete an alias. Accepted invocations keep the version that was chosen for them.
 
-        Raises AliasInUse while triggers are bound to it.
+        Raises AliasInUse while triggers are bound to the alias.
         """
         async with self._catalog.changing():
             function_id = self._id(urn)

@@ -3,9 +3,9 @@
 Changes are serialised. Each is checked, stored, and only then visible in memory; watchers are called afterwards.
 A change that affects instances gives the function a new revision.
 
-Clients identify a function by (project, package, name), the engine by ``function_id``. An id holds ``latest``, which
-can be changed, and the published versions, which cannot. The maximum number of instances is the exception: the value
-belongs to the whole function, so all versions carry the same one.
+Clients identify a function by (project, package, name), the engine by ``function_id``. A function consists of
+``latest``, which can be changed, and published versions, which cannot. The maximum number of instances is an exception:
+it belongs to the whole function, so all versions have the same value.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Catalog(FunctionIndex):
         await self._codes.sweep({*keep, *(sha256 for function in functions for sha256 in function.packages)})
 
     def watch(self, watcher: Watcher) -> None:
-        """Call ``watcher(function_id, latest)`` after each change of any version; None: the function was deleted."""
+        """Call ``watcher(function_id, latest)`` after each change of a version. ``latest`` is None after a deletion."""
         self._watchers.append(watcher)
 
     def bind(self, bound: Bound) -> None:
@@ -97,7 +97,7 @@ class Catalog(FunctionIndex):
     # --- changing -------------------------------------------------------------------------------------------
 
     async def create(self, draft: Function, source: CodeSource) -> Function:
-        """Store a new function. The id, code and times of ``draft`` are set here."""
+        """Store a new function. The id, version, revision, code and times of ``draft`` are replaced."""
         self._check(draft)
         self._check_room(draft)
         await self._check_machine(draft.runtime)
@@ -124,7 +124,7 @@ class Catalog(FunctionIndex):
             return await self.update(urn, {"code": code, "details": details})
 
     async def update(self, urn: FunctionUrn, changes: dict[str, Any]) -> Function:
-        """Change the named fields. ``details`` are merged into the stored ones; the value UNSET removes a key."""
+        """Change fields by name. ``details`` is merged into the stored details; the value UNSET removes an entry."""
         async with self.changing():
             old = self._changeable(urn)
             given = changes.get("details", {})
@@ -145,7 +145,7 @@ class Catalog(FunctionIndex):
         return self.find(urn)
 
     async def collect(self, urn: FunctionUrn, collected: bool) -> None:
-        """Set or clear the mark "collected" (favourite) of the whole function."""
+        """Set or clear the mark "collected" (favourite) of the function. The mark is stored in ``latest``."""
         self.find(urn)
         await self.update(_latest(urn), {"collected": collected})
 
@@ -194,7 +194,7 @@ class Catalog(FunctionIndex):
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _put(self, function: Function) -> None:
-        """Store and index ``latest``, and copy its maximum of instances to the published versions."""
+        """Store and index ``latest``, and copy its maximum number of instances to the published versions."""
         limit = function.max_instances
         others = [one for one in self.versions(function.function_id) if one.version != LATEST]
         changed = [msgspec.structs.replace(one, max_instances=limit) for one in others if one.max_instances != limit]
@@ -214,7 +214,7 @@ class Catalog(FunctionIndex):
         return function
 
     def _changeable(self, urn: FunctionUrn) -> Function:
-        """Return the function if ``urn`` means ``latest``. Raises InvalidField for a published version or alias."""
+        """Return the function if ``urn`` names ``latest``. Raises InvalidField for a published version or alias."""
         function = self.find(urn)
         if urn.qualifier != LATEST:
             raise InvalidField("version", urn.qualifier, "only latest can be changed")
@@ -225,14 +225,14 @@ class Catalog(FunctionIndex):
         check_function(function, urn, max_timeout=self._max_timeout, may_run_long=self._may_run_long)
 
     async def _check_machine(self, runtime: str) -> None:
-        """Raise unless this machine can run the runtime."""
+        """Raise InvalidField unless this machine can run the runtime."""
         if self._check_runtime is not None:
             await self._check_runtime(runtime)
 
     def _with_dependencies(self, function: Function, details: dict[str, Any]) -> Function:
-        """Return the function with copies of the dependencies that ``details`` names.
+        """Return the function with the dependencies that ``details`` names.
 
-        Copies, so that a running function is unaffected when a dependency is deleted.
+        The function stores copies of them, so the deletion of a dependency does not affect a running function.
         """
         ids = details.get("depend_version_list")
         if ids is not None:

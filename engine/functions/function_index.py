@@ -1,4 +1,4 @@
-"""Index in memory of all versions, asynchronous settings and aliases; resolves URNs.
+"""Index of all versions, asynchronous settings and aliases in memory, for look-ups by URN or id.
 
 Reads never wait. Callers write a change to the store first and index it afterwards.
 """
@@ -33,7 +33,7 @@ class FunctionIndex:
     # --- by URN ---------------------------------------------------------------------------------------------
 
     def find(self, urn: FunctionUrn) -> Function:
-        """Return the version that a URN means; for an alias its main version.
+        """Return the version that a URN names; for an alias its main version.
 
         Raises UnknownFunction, UnknownVersion, UnknownAlias.
         """
@@ -53,7 +53,7 @@ class FunctionIndex:
         return settings
 
     def settings_by_version(self, urn: FunctionUrn) -> Sequence[tuple[Function, AsyncSettings]]:
-        """Return each version of a function that has asynchronous settings, with them."""
+        """Return the versions of a function that have asynchronous settings, with these settings."""
         versions = self.versions(self.find(urn).function_id)
         pairs = ((function, self.settings_of(function.function_id, function.version)) for function in versions)
         return [(function, settings) for function, settings in pairs if settings is not None]
@@ -109,7 +109,7 @@ class FunctionIndex:
     # --- changing -------------------------------------------------------------------------------------------
 
     def next_revision(self, function_id: int) -> int:
-        """Return a revision that no version of this function had before, so that instances are never confused."""
+        """Return a revision that no version of this function had before, because instances are found by revision."""
         self._revisions[function_id] = revision = self._revisions.get(function_id, 0) + 1
         return revision
 
@@ -153,7 +153,10 @@ class FunctionIndex:
         return self._functions[function_id]
 
     def _alias(self, urn: FunctionUrn) -> Alias:
-        """Return the alias that a qualifier names. Raises UnknownVersion if it is not an alias's name."""
+        """Return the alias that the URN names.
+
+        Raises UnknownVersion if the URN names no alias, UnknownAlias if the alias does not exist.
+        """
         if urn.alias is None:
             raise UnknownVersion(urn.qualifier)
         return self.alias_of(self._ids[urn.project, urn.package, urn.name], urn.alias)

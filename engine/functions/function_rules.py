@@ -1,6 +1,6 @@
 """Validation of functions against the documented limits of FunctionGraph's CreateFunction.
 
-``check_function`` checks a complete Function, and its errors name the field of the API.
+``check_function`` checks a complete Function. Its errors contain the name of the API field.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ MayRunLong = Callable[[FunctionUrn], bool]
 
 
 def listed(names: Iterable[str]) -> MayRunLong:
-    """Return a check whether a function is listed by name, package:name or URN (without version); ``*`` lists all."""
+    """Return a predicate that is true for functions in ``names``.
+
+    Entries are a name, package:name, a URN with or without version, or ``*`` for all functions.
+    """
     entries = frozenset(names)
 
     def on_list(urn: FunctionUrn) -> bool:
@@ -50,7 +53,7 @@ def listed(names: Iterable[str]) -> MayRunLong:
 
 
 def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, may_run_long: MayRunLong) -> None:
-    """Raise the first violation: InvalidField, TooManyVariables or VariablesTooLarge."""
+    """Raise InvalidField, TooManyVariables or VariablesTooLarge for the first violation."""
     _check_names(function)
     _check_runtime(function)
     _check_timeout(function, urn, max_timeout, may_run_long)
@@ -93,7 +96,7 @@ def weight(function: Function) -> float:
 
 
 def request_limit(function: Function, *, shared_port: bool) -> int:
-    """Return how many requests of the function may run at a time; negative: any number.
+    """Return how many requests of the function may run at the same time; negative: any number.
 
     With ``shared_port``, the servers of all HTTP functions share one port, so each HTTP function has one instance.
     """
@@ -104,12 +107,12 @@ def request_limit(function: Function, *, shared_port: bool) -> int:
 
 
 def equal_for_instances(one: Function, other: Function) -> bool:
-    """Return whether an instance of one may serve the other: no difference is visible to an instance."""
+    """Return whether an instance of one may serve the other: all fields that affect execution are equal."""
     return _without_unused(one) == _without_unused(other)
 
 
 def equal_as_versions(one: Function, other: Function) -> bool:
-    """Return whether both would publish as the same version: equal code and configuration."""
+    """Return whether publishing both would give equal versions: their code and configuration are equal."""
     return equal_for_instances(one, other) and (one.description, one.details) == (other.description, other.details)
 
 

@@ -1,4 +1,4 @@
-"""Conversion of a URN to a filter of invocations."""
+"""Conversion of a URN to a filter for lists of invocations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.protocols import Selection
 
 
 def selection_of(catalog: Catalog, urn: FunctionUrn) -> Selection:
-    """Return a selection of the URN's version or alias, or of the whole function if it has neither.
+    """Return a filter for the version or alias that the URN names, or for the whole function if it names neither.
 
     Raises UnknownFunction, UnknownVersion, UnknownAlias.
     """

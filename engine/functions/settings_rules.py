@@ -22,7 +22,7 @@ def check_settings(
     region: str,
     check_destination: Callable[[DestinationSpec], None] | None,
 ) -> set[tuple[str, str, str]]:
-    """Return the functions that receive outcomes, as (project, package, name). Raises InvalidField."""
+    """Check settings, and return the functions that receive outcomes: (project, package, name). Raises InvalidField."""
     for field, value, (low, high) in (
         ("max_async_event_age_in_seconds", settings.max_age, EVENT_AGES),
         ("max_async_retry_attempts", settings.max_retries, RETRIES),
@@ -40,7 +40,7 @@ def check_settings(
 
 
 def function_targets(settings: AsyncSettings, region: str, project: str) -> set[tuple[str, str, str]]:
-    """Return the functions that receive outcomes by settings that were checked before."""
+    """Return the functions to which checked settings send outcomes, as (project, package, name)."""
     urns = (_target(spec, region, project) for spec in _specs(settings) if _is_function(spec))
     return {(urn.project, urn.package, urn.name) for urn in urns}
 

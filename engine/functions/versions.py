@@ -34,7 +34,7 @@ class Versions:
         self._identity = identity
 
     def load(self) -> None:
-        """Advance the identity past all versions' keys. Call once, after loading the catalog.
+        """Make new keys larger than the ``created_key`` of every version. Call once, after loading the catalog.
 
         Otherwise a new invocation could seem older than its version and be discarded.
         """
@@ -44,7 +44,8 @@ class Versions:
         """Publish ``latest`` under ``name``; if empty, under a name made from the time.
 
         ``digest`` states the expected code: the MD5 of its package, as FunctionGraph documents, or the SHA-512 that
-        function replies contain. Raises VersionExists, NothingToPublish, TooManyVersions, InvalidField.
+        function replies contain. The ``sha256`` of the package is accepted too. Raises VersionExists, NothingToPublish,
+        TooManyVersions, InvalidField.
         """
         if name:
             check_version_name(name)
@@ -68,7 +69,7 @@ class Versions:
     async def delete(self, urn: FunctionUrn) -> None:
         """Delete a version with its settings, its resources (such as triggers), and aliases whose main version it is.
 
-        Raises VersionInUse while it is an alias's extra version.
+        Raises VersionInUse while the version is an extra version of an alias.
         """
         async with self._catalog.changing():
             version = self._catalog.find(urn)

@@ -42,7 +42,8 @@ class Cron(Struct, frozen=True, kw_only=True):
     def next_after(self, moment: float, zone: tzinfo = UTC) -> float:
         """Return the first firing time after ``moment``, both in seconds since the epoch.
 
-        ``zone`` applies to schedules that name no time zone. Infinite if there is none before the year 10000.
+        ``zone`` applies to schedules that name no time zone. Returns infinity if the schedule does not fire before the
+        year 10000.
         """
         used_zone = ZoneInfo(self.zone) if self.zone else zone
         try:
@@ -81,7 +82,7 @@ _FIELDS = (
 
 
 def read_cron(text: str) -> Cron:
-    """Parse a schedule. Raise InvalidField, naming the wrong field, or if the schedule would never fire."""
+    """Parse a schedule. Raise InvalidField if a field is wrong, or if the schedule would never fire."""
     zone, parts = _split(text)
     if len(parts) not in (5, 6):
         hint = "a Cron has 5 or 6 fields: second minute hour day-of-month month [day-of-week]"
@@ -162,7 +163,10 @@ _SECOND = timedelta(seconds=1)
 
 
 def _next_fixed(cron: Cron, moment: float, zone: tzinfo) -> float:
-    """Follow local time. A skipped time fires at the end of its gap, a repeated time at its first occurrence."""
+    """Return the next firing time of a schedule that follows local time.
+
+    A skipped local time fires at the end of the gap, a repeated one at its first occurrence.
+    """
     local = _local(math.floor(moment), zone)
     while True:
         local = _next_local(cron, local + _SECOND)
@@ -172,7 +176,10 @@ def _next_fixed(cron: Cron, moment: float, zone: tzinfo) -> float:
 
 
 def _next_elapsed(cron: Cron, moment: float, zone: tzinfo) -> float:
-    """Follow elapsed time, day by day: while the offset is constant, local and elapsed time advance equally."""
+    """Return the next firing time of a schedule that follows elapsed time.
+
+    The search proceeds by periods of one UTC offset, in which local and elapsed time advance equally.
+    """
     begin = math.floor(moment) + 1
     while True:
         end, offset = _same_offset(begin, zone)
@@ -184,7 +191,7 @@ def _next_elapsed(cron: Cron, moment: float, zone: tzinfo) -> float:
 
 
 def _same_offset(begin: int, zone: tzinfo) -> tuple[int, float]:
-    """Return the end of the period from ``begin`` with one UTC offset, at most a day later, and that offset."""
+    """Return the time until which the UTC offset at ``begin`` applies, at most a day later, and this offset."""
     offset, low, high = _offset(begin, zone), begin, begin + 86_400
     if _offset(high, zone) == offset:
         return high, offset
@@ -195,7 +202,7 @@ def _same_offset(begin: int, zone: tzinfo) -> tuple[int, float]:
 
 
 def _next_local(cron: Cron, start: datetime) -> datetime:
-    """Return the first local time, not before ``start``, that matches."""
+    """Return the first matching local time that is not before ``start``."""
     clock = _first_clock(cron, start.time()) if _fits(cron, start.date()) else None
     if clock is not None:
         return datetime.combine(start.date(), clock)
@@ -220,7 +227,7 @@ def _fits(cron: Cron, day: date) -> bool:
 
 
 def _first_clock(cron: Cron, start: time) -> time | None:
-    """Return the first matching time of day, not before ``start``; None if that day has no later one."""
+    """Return the first matching time of day that is not before ``start``; None if the day has none."""
     later = min((second for second in cron.seconds if second >= start.second), default=None)
     if start.hour in cron.hours and start.minute in cron.minutes and later is not None:
         return time(start.hour, start.minute, later)

@@ -2,7 +2,8 @@
 
 A key is a 63-bit integer: 48 bits of milliseconds since the epoch, then a 15-bit counter. Keys increase strictly,
 across restarts and when the clock steps back. The request id is a UUID of version 7: the same milliseconds and
-counter, and 59 random bits that identify the data directory. The random bits are drawn once and stored there.
+counter, and 59 random bits that identify the data directory. The random bits are drawn once and stored in the data
+directory.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Identity:
         return self._last
 
     def pass_by(self, key: int) -> None:
-        """Return only keys larger than this one from now on."""
+        """Skip all keys up to ``key``: later keys are larger."""
         self._last = max(self._last, key)
 
     def request_id(self, key: int) -> str:

@@ -79,9 +79,9 @@ ENGINE_FAULTS = frozenset({Code.ENGINE, Code.OVERLOAD})
 
 
 class CodePackage(Struct, frozen=True, kw_only=True):
-    """Code of a version. Unpacked once, into ``code/<sha256>/``."""
+    """Code of a version of a function or dependency. Unpacked once, into ``code/<sha256>/``."""
 
-    sha256: str  #: SHA-256 hex of the uploaded package; name of the folder
+    sha256: str  #: SHA-256 hex of the package, and of the file name of inline source; name of the folder
     digest: str  #: SHA-512 hex of the package, as the API shows it
     size: int  #: bytes of the package
     kind: str = "zip"  #: ``inline``, ``zip``, ``obs`` or ``jar``
@@ -90,7 +90,7 @@ class CodePackage(Struct, frozen=True, kw_only=True):
 
 
 class Dependency(Struct, frozen=True, kw_only=True):
-    """Version of a package that functions share."""
+    """Version of a dependency, which is a package that functions share."""
 
     id: str  #: id of this version; functions refer to it
     dep_id: str  #: id that all versions share
@@ -105,7 +105,7 @@ class Dependency(Struct, frozen=True, kw_only=True):
 
 
 class Function(Struct, frozen=True, kw_only=True):
-    """Version of a function."""
+    """Version of a function: ``latest`` or a published one."""
 
     function_id: int  #: never reused; identifies (project, package, name)
     project: str
@@ -117,7 +117,7 @@ class Function(Struct, frozen=True, kw_only=True):
     runtime: str
     handler: str
     timeout: int  #: seconds
-    memory_size: int  #: MB
+    memory_size: int  #: MB of 2**20 bytes
     code: CodePackage
     initializer_handler: str = ""
     initializer_timeout: int = 300
@@ -125,7 +125,7 @@ class Function(Struct, frozen=True, kw_only=True):
     pre_stop_timeout: int | None = None  #: seconds; None: not set, and shown as not set
     user_data: dict[str, str] = field(default_factory=dict)
     encrypted_user_data: dict[str, str] = field(default_factory=dict)
-    max_instances: int = 400  #: -1 no limit, 0 disabled
+    max_instances: int = 400  #: -1: no limit, 0: disabled
     concurrent_num: int = 1  #: concurrent requests of an instance
     dynamic_memory: bool = False  #: callers may choose the memory of the instance
     description: str = ""
@@ -169,7 +169,7 @@ class Strategy(Struct, frozen=True, kw_only=True):
 
 
 class Alias(Struct, frozen=True, kw_only=True):
-    """Name of a version of a function. A share of the requests can go to additional versions."""
+    """Name for a main version of a function. A share of the requests can be routed to additional versions."""
 
     name: str
     version: str  #: main version
@@ -189,7 +189,7 @@ class DestinationSpec(Struct, frozen=True, kw_only=True):
 class AsyncSettings(Struct, frozen=True, kw_only=True):
     """Asynchronous settings of a function (FunctionGraph API: UpdateFunctionAsyncInvokeConfig)."""
 
-    max_age: int = 3600  #: seconds from due time; older invocations are discarded
+    max_age: int = 3600  #: seconds after the first due time; older invocations are discarded
     max_retries: int = 1  #: further attempts after a function error
     on_success: DestinationSpec | None = None
     on_failure: DestinationSpec | None = None
@@ -207,7 +207,7 @@ class Request(Struct, frozen=True, kw_only=True):
     mode: Mode = Mode.ASYNC
     source: str = "API"  #: trigger type, or ``API``
     priority: int = 0  #: 0 to 9, capped by the settings of the function
-    delay: float = 0.0  #: seconds until it is due
+    delay: float = 0.0  #: seconds until the invocation is due
     hops: int = 0  #: number of functions that caused this request, through destinations or log lines
     memory: int = 0  #: MB chosen by the caller; 0: memory of the function
     idempotency_key: str = ""
@@ -228,7 +228,7 @@ class Invocation(Struct, frozen=True, kw_only=True):
     payload: bytes = b""
     priority: int = 0
     rank: float = 0.0  #: smaller runs first: due_at - priority * priority_step
-    first_due_at: float = 0.0  #: start of its age
+    first_due_at: float = 0.0  #: time from which the age of the invocation counts
     due_at: float = 0.0  #: earliest start; later for a retry
     delayed: bool = False  #: stored as not ready; only ``Window.promote`` makes it ready
     attempt: int = 1  #: number of the next or current attempt
@@ -243,7 +243,7 @@ class Invocation(Struct, frozen=True, kw_only=True):
 
     @property
     def accepted_on_clock(self) -> float:
-        """Clock time of acceptance. ``accepted_at`` is later if the clock had been set back before."""
+        """Clock time of acceptance. ``accepted_at`` may be later: keys keep increasing when the clock is set back."""
         return min(self.accepted_at, self.first_due_at)
 
     @property
@@ -326,4 +326,4 @@ class PendingDelivery(Struct, frozen=True, kw_only=True):
     due_at: float  #: time of the next try; infinite after giving up
     tries: int = 0
     error: str = ""  #: error of the last try
-    since: float = 0.0  #: time of the last redrive by a user; start of its age
+    since: float = 0.0  #: time of the last redrive by a user, from which the age of the delivery counts

@@ -1,6 +1,6 @@
-"""Limits that the FunctionGraph API documents, each in one place.
+"""Limits of the FunctionGraph API, each defined once, and field types that contain them.
 
-The types contain their limits: structs that use them reject other values, and the OpenAPI document lists them.
+Structs reject values outside the limits of their fields' types, and the OpenAPI document lists the limits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from engine.model.urn import NAME
 
-#: memory sizes in MB
+#: memory sizes in MB of 2**20 bytes
 Memory = Literal[128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 8192, 10240]
 MEMORY_SIZES: tuple[int, ...] = get_args(Memory)
 TIMEOUTS = (3, 259_200)  #: seconds

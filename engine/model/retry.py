@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from engine.model.invocation import AsyncSettings, Invocation, Outcome
 
-#: An invocation that was running at this many engine crashes runs alone; after one more crash it is failed.
+#: An invocation that was running during this many engine crashes runs alone; one more crash makes it fail.
 MAX_CRASHES = 3
 #: Newest attempts that the history of an invocation keeps: engine errors can cause any number of attempts.
 HISTORY = 100

@@ -41,7 +41,7 @@ class FunctionUrn(Struct, frozen=True, kw_only=True):
 def parse_urn(text: str, *, region: str, project: str) -> FunctionUrn:
     """Parse a full or short URN. ``region`` and ``project`` replace missing fields.
 
-    Raise InvalidField if the text is no URN. The function does not check that the project belongs to the caller.
+    Raise InvalidField if the text is no URN. The caller must check who may use the project.
     """
     fields = text.split(":")
     if not text or len(text) > MAX_LENGTH or not all(fields):
@@ -67,7 +67,10 @@ def parse_urn(text: str, *, region: str, project: str) -> FunctionUrn:
 
 
 def short_name(urn: str) -> str:
-    """Return the short display name: ``name`` in the package ``default``, else ``package:name``."""
+    """Return the short display name of a full URN: ``name`` in the package ``default``, else ``package:name``.
+
+    Other texts are returned unchanged.
+    """
     fields = urn.split(":")
     if len(fields) < 7:
         return urn

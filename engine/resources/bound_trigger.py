@@ -1,4 +1,4 @@
-"""Trigger bound to its function: stored data checked and read as the plugin's options."""
+"""Trigger bound to its function, with its stored data checked and converted to the options of its plugin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StoredTrigger(Struct, frozen=True, kw_only=True):
     active: bool
     event_type_code: str = ""
     data: dict[str, Any]  #: ``event_data`` without unknown keys, secrets unmasked
-    generation: int = 1  #: count of changes; the state of a source from an earlier generation is void
+    generation: int = 1  #: number that each change increases; a source of an earlier generation cannot move cursors
     created_at: float = 0.0
     modified_at: float = 0.0
 
@@ -39,7 +39,7 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
     options: Any  #: the plugin's options; None: the stored data cannot be read any more
     mode: Mode
     stored: StoredTrigger
-    shown: dict[str, Any]  #: data for clients: secrets masked, with the fields that the kind adds
+    shown: dict[str, Any]  #: data for clients: with secrets masked, and fields that the plugin adds
     problem: str = ""  #: reason why the stored data cannot be read
 
     @property
@@ -66,9 +66,9 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
 def bind(
     stored: StoredTrigger, plugin: Plugin, function: Function, region: str, *, free: bool, service: Any = None
 ) -> BoundTrigger:
-    """Check the data of ``stored`` and reduce it to keys that the plugin has.
+    """Check the data of ``stored``, and bind the trigger without the keys that its plugin does not have.
 
-    ``free`` allows invocation modes outside the plugin's ``modes``. ``service`` are the settings of the plugin's
+    ``free`` allows invocation modes outside the plugin's ``modes``. ``service`` contains the settings of the plugin's
     service. Raises InvalidTrigger, InvocationModeFixed.
     """
     kind, data = stored.kind, stored.data
@@ -122,7 +122,7 @@ def _bound(
 
 
 def _check_backend(kind: str, data: dict[str, Any], function: Function, region: str) -> None:
-    """Raise InvalidTrigger if the backend of an API is another function than the trigger's own."""
+    """Raise InvalidTrigger unless the backend of an API, if given, is the trigger's own function."""
     backend = data.get("func_info")
     text = backend.get("function_urn") if isinstance(backend, dict) else None
     if not text or not isinstance(text, str):

@@ -1,7 +1,8 @@
 """Dependencies (layers): packages that functions share, in numbered versions under one name.
 
-A function that names a version stores a copy of its description, which published versions keep. The code is in the
-code store like that of functions. Code that neither a dependency nor a function refers to is removed at the next start.
+A function stores a copy of each ``Dependency`` that it names, and published versions keep these copies. The code of
+dependencies is in the code store, like the code of functions. Code that neither a dependency nor a function refers to
+is removed at the next start.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Dependencies:
         catalog.quota.count(lambda project: (dependency.code for dependency in self.of(project)))
 
     def packages(self) -> set[str]:
-        """Return the SHA-256 names of all code packages in use by dependencies."""
+        """Return the SHA-256 names of all code packages that dependencies refer to."""
         return {dependency.code.sha256 for _, _, dependency in self._repository.all()}
 
     def named(self, project: str, ids: Sequence[str]) -> tuple[Dependency, ...]:
@@ -76,7 +77,7 @@ class Dependencies:
         return found
 
     async def create(self, project: str, new: NewDependency) -> Dependency:
-        """Create the first or next version of a name. Its code is unpacked and on disk when this returns."""
+        """Create the first or next version of a name. On return its code is unpacked and on disk."""
         check_dependency(new.name, new.runtime, new.description)
         self._next(project, new)
         with self._catalog.quota.claims(project) as admit:
@@ -119,7 +120,7 @@ class Dependencies:
         return dependency
 
     def _next(self, project: str, new: NewDependency) -> tuple[str, int]:
-        """Return the dependency's id and the number for a new version. Raises TooManyDependencies, DependencyExists."""
+        """Return ``dep_id`` and the version number for a new version. Raises TooManyDependencies, DependencyExists."""
         same = [one for one in self.of(project) if one.name == new.name]
         if len(self._repository.of(project_owner(project))) >= MAX_PER_PROJECT:
             raise TooManyDependencies("a project", MAX_PER_PROJECT)

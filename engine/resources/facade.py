@@ -1,4 +1,4 @@
-"""Facade over all kinds of resources of one engine, for ``app`` and ``http``."""
+"""Facade with all kinds of resources of one engine, for ``app`` and ``http``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Struct)
 
 
 class Resources:
-    """Resources of every kind. Call ``load`` once; the catalog is loaded with them, and its changes are followed."""
+    """Resources of every kind. Call ``load`` once; it also loads the catalog and subscribes to its changes."""
 
     def __init__(
         self,

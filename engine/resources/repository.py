@@ -63,7 +63,7 @@ class Repository(Generic[T]):
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[None]:
-        """Hold the lock for changes. Check and change inside; cancellation is deferred until the block ends."""
+        """Hold the lock for changes. Check and change in the block; cancellation is deferred until the block ends."""
         async with self._changing:
             with anyio.CancelScope(shield=True):
                 yield

@@ -42,7 +42,7 @@ class MetricConfig(Struct, frozen=True, kw_only=True):
 class Tactics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Schedules of a reservation (FunctionGraph's ``tactics_config``).
 
-    No schedules are encoded as an empty object, because Terraform compares the reply with its request.
+    Without schedules, the value is encoded as an empty object, because Terraform compares the reply with its request.
     """
 
     cron_configs: Annotated[list[CronConfig], Meta(max_length=10)] = []
@@ -50,7 +50,7 @@ class Tactics(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ScheduledCount(Struct, frozen=True, kw_only=True):
-    """Number of instances in a stretch of time."""
+    """Number of instances during a period."""
 
     count: int
     begin: float  #: seconds since the epoch, inclusive
@@ -70,7 +70,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
     count: int
     idle_mode: bool = False
     tactics: Tactics = Tactics()
-    since: tuple[float, ...] = ()  #: time at which each cron was stored
+    since: tuple[float, ...] = ()  #: for each cron, the time at which it was stored
     #: ``created_key`` of the published version, so that a later version of the same name does not inherit the
     #: reservation; 0: any version.
     created_key: int = 0
@@ -81,7 +81,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
         return max(self.count, *(config.count for config in self.tactics.cron_configs), 0)
 
     def put_at(self, now: float, old: Reservation | None) -> Reservation:
-        """Return the reservation as stored at ``now``. Crons that ``old`` already had keep their time."""
+        """Return the reservation as stored at ``now``. Crons that ``old`` already had keep their earlier time."""
         stored = list(zip(old.tactics.cron_configs, old.since, strict=False)) if old else []
         since = tuple(
             next((since for other, since in stored if other == config), now) for config in self.tactics.cron_configs
@@ -100,9 +100,9 @@ class Reservation(Struct, frozen=True, kw_only=True):
 
 
 def _times(config: CronConfig, begin: float, now: float) -> tuple[float | None, float]:
-    """Return when the cron last fired (None: not since ``begin``, or expired), and when that may change next.
+    """Return the last firing time of the cron, and the next time at which it fires or expires.
 
-    The second time is infinite if it never changes.
+    The first is None if the cron has not fired since ``begin``, has expired, or is invalid. The second may be infinite.
     """
     expires = config.expired_time or math.inf
     if expires <= now:

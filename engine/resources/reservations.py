@@ -46,7 +46,7 @@ class Reserved(Struct, frozen=True, kw_only=True):
 
 
 class Warmer(Protocol):
-    """Owner of the instances (the pool)."""
+    """Starter of instances without work: the pool."""
 
     reserve: Reserve
 
@@ -56,7 +56,7 @@ class Warmer(Protocol):
 
 
 class NoWarmer:
-    """Warmer of an engine without instances."""
+    """``Warmer`` of an engine that runs no instances."""
 
     def __init__(self) -> None:
         self.reserve = Reserve(())
@@ -68,7 +68,7 @@ class NoWarmer:
 class Reservations:
     """Reservations of all functions.
 
-    ``memory`` is the limit in MB for all instances of the engine, 0 for no limit. Reservations may take half of it.
+    ``memory`` is the limit in MB for all instances of the engine; 0: no limit. Reservations may take half of the limit.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Reservations:
                 await anyio.sleep(PAUSE)
 
     def _next_change(self) -> float:
-        """Return the seconds until a target changes, at most ``MAX_TIMER``; infinite if none does."""
+        """Return the seconds until the next change of a target, at most ``MAX_TIMER``; infinite if none."""
         end = min((scheduled.end for _, scheduled in self._scheduled.values()), default=math.inf)
         return math.inf if end == math.inf else min(end - self._clock.now(), MAX_TIMER)
 
@@ -151,7 +151,7 @@ class Reservations:
         return not failed
 
     def _wanted(self) -> list[tuple[Function, int]]:
-        """Return the target per version. Reservations of a version and of its aliases add up."""
+        """Return the target number of instances per version: the sum of reservations of the version and its aliases."""
         counts: dict[tuple[int, str], tuple[Function, int]] = {}
         for one in self._all():
             key = (one.function.function_id, one.function.version)
@@ -171,7 +171,7 @@ class Reservations:
         return found
 
     def _function(self, owner: str, qualifier: str, reservation: Reservation) -> Function | None:
-        """Return the reserved version; None if it or the alias no longer exists."""
+        """Return the reserved version; None if the version or the alias no longer exists."""
         latest = self._catalog.resolve(owning_function(owner) or 0, LATEST)
         if latest is None:
             return None

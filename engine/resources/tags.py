@@ -1,4 +1,4 @@
-"""Tags: keys and values that clients attach to functions and find them by."""
+"""Tags: keys and values that clients attach to functions, and by which they find functions."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Tags:
         self._repository, self._catalog = repository, catalog
 
     def of(self, function: Function) -> TagSet:
-        """Return a function's tags; if they were never changed, those of its creation."""
+        """Return a function's tags; if never changed, the tags with which the function was created."""
         stored = self._repository.of(function_owner(function)).get(_ID)
         return TagSet(tags=_first_tags(function)) if stored is None else stored
 
     def of_project(self, project: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """Return the values of each key in use: of tags, and of system tags."""
+        """Return all values by key, of the project's tags and of its system tags."""
         sets = [self.of(function) for function in self._catalog.list(project)]
         return _values([one.tags for one in sets]), _values([one.sys_tags for one in sets])
 

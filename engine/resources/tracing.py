@@ -30,7 +30,7 @@ class Tracing:
         self._repository, self._catalog = repository, catalog
 
     def show(self, urn: FunctionUrn) -> TracingKeys:
-        """Return a function's keys; empty ones if none are stored."""
+        """Return a function's keys; both are empty if none are stored."""
         return self._repository.of(self._owner(urn)).get(_ID, TracingKeys())
 
     async def put(self, urn: FunctionUrn, keys: TracingKeys) -> None:

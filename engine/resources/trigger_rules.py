@@ -1,4 +1,4 @@
-"""Validation of triggers: ``event_data`` is read as a plugin's options, merged, masked and compared."""
+"""Validation of triggers: converts ``event_data`` to a plugin's options, and merges, masks and compares the data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Data = dict[str, Any]
 
 
 def read_options(kind: str, plugin: Plugin, data: Data) -> Any:
-    """Return the plugin's options. Raises InvalidTrigger with field, value and range; secrets are masked in it."""
+    """Return ``data`` as the plugin's options. Raises InvalidTrigger, which shows secrets masked."""
     assert plugin.options is not None
     try:
         return msgspec.convert(data, plugin.options)
@@ -44,7 +44,7 @@ def _invalid(kind: str, plugin: Plugin, data: Data, error: msgspec.ValidationErr
 def stored_form(options: Any, given: Data) -> Data:
     """Return options as JSON data without empty values, except those given in the request.
 
-    Clients compare the reply with their request.
+    Values of the request are kept because clients compare the reply with their request.
     """
     data: Data = msgspec.to_builtins(options)
     return {
@@ -53,7 +53,7 @@ def stored_form(options: Any, given: Data) -> Data:
 
 
 def merged(plugin: Plugin, old: Data, parts: Iterable[Mapping[str, Any]]) -> Data:
-    """Return ``old`` updated with each of ``parts``. Nested objects are merged; a masked secret keeps the old value."""
+    """Return ``old`` updated with each of ``parts``. Object fields are merged; a masked secret keeps its old value."""
     data, secrets = dict(old), marked(plugin, "secret")
     for part in parts:
         for name, value in without_nulls(part).items():
@@ -80,7 +80,7 @@ def unknown_keys(plugin: Plugin, data: Data) -> list[str]:
 def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str]) -> None:
     """Raise InvalidTrigger for the first unknown key, suggesting the nearest valid one.
 
-    Applies to kinds that are not the vendor's; unknown keys of vendor kinds are ignored.
+    Callers skip this check for the vendor's kinds, whose unknown keys are ignored.
     """
     names = field_names(plugin.options)
     for name in unknown:
@@ -90,7 +90,10 @@ def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str]) -> None:
 
 
 def check_mode(kind: str, plugin: Plugin, data: Data, options: Any, *, free: bool) -> Mode:
-    """Return the invocation mode. Raises InvocationModeFixed if options request another one, unless ``free``."""
+    """Return the invocation mode. Raises InvocationModeFixed if the request names a mode that the kind does not allow.
+
+    ``free`` allows every mode that the options can express.
+    """
     names, mode = field_names(plugin.options), plugin.rules.mode
     for path in _MODE_FIELDS if plugin.fixed_mode else ():
         requested = _value_at(data, path)
@@ -127,7 +130,7 @@ def masked(plugin: Plugin, data: Data) -> Data:
 
 
 def same_key(plugin: Plugin, options: Any) -> tuple[Any, ...]:
-    """Return the values that must differ between two triggers of a version; empty if none must."""
+    """Return the values of the fields in ``rules.unique``: two triggers of a version must not have the same."""
     return tuple(getattr(options, name) for name in plugin.rules.unique)
 
 

@@ -1,8 +1,8 @@
 """Stored triggers of all functions, in memory and on disk.
 
 Reads never wait. A change is checked, stored, and only then visible. Changes hold the catalog's lock, so that no
-trigger is bound to a version that is being deleted. The sources follow changes by ``watch``. Triggers of a version,
-alias or function are deleted with it.
+trigger is bound to a version that is being deleted. The sources follow changes by ``watch``. When a version, alias or
+function is deleted, its triggers are deleted too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TriggerDraft(Struct, frozen=True, kw_only=True):
 class Triggers:
     """Triggers of all functions. Call ``load`` once, after loading the catalog and the aliases.
 
-    ``free`` lists the kinds whose fixed invocation mode may be changed by options.
+    ``free`` contains the kinds whose fixed invocation mode may be changed by options.
     """
 
     def __init__(
@@ -141,7 +141,10 @@ class Triggers:
     async def update(
         self, urn: FunctionUrn, kind: str, trigger_id: str, parts: Sequence[Mapping[str, Any]] = (), status: str = ""
     ) -> BoundTrigger:
-        """Merge ``parts`` into the trigger's data, one after another. Raises the same errors as ``create``."""
+        """Merge ``parts`` into the trigger's data, one after another. An empty ``status`` changes nothing.
+
+        Raises UnknownTrigger, NoTriggerType, and the errors of ``create`` that concern data, status and conflicts.
+        """
         async with self._catalog.changing():
             old = self.show(urn, kind, trigger_id)
             plugin = self._registry.trigger(kind)
@@ -214,7 +217,7 @@ class Triggers:
         return [one.resource() for one in self._of(function_id) if one.qualifier == qualifier]
 
     def _follow(self, function_id: int, latest: Function | None) -> None:
-        """Remove triggers from memory whose version, alias or function was deleted."""
+        """Remove from memory the triggers whose version, alias or function was deleted."""
         versions = {version.version for version in self._catalog.versions(function_id)}
         aliases = {f"!{alias.name}" for alias in self._catalog.aliases(function_id)}
         for trigger in self._of(function_id):
@@ -238,6 +241,6 @@ class Triggers:
 
 
 def _warn_without_source(trigger: BoundTrigger) -> None:
-    """Log a warning for an active trigger of a kind without a source; the API of a kind may precede its source."""
+    """Log a warning if the trigger is active but its kind has no source. Some kinds have only an API."""
     if trigger.stored.active and trigger.options is not None and trigger.plugin.trigger is None:
         log.warning("trigger has no source: stored, but will not fire", trigger=trigger.id, kind=trigger.kind)

@@ -41,7 +41,7 @@ class UsageStore:
         self._usage.on_use = lambda: self._used.set()
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Write usage one minute after it occurs, and once more when cancelled. Sleeps while nothing is used."""
+        """Write usage one minute after it occurs, and once more when cancelled. Sleeps while there is no usage."""
         task_status.started()
         try:
             while True:

@@ -1,1 +1,1 @@
-"""Triggers: runs their sources and the services of plugins, and accepts their events."""
+"""Triggers: their sources, the services and HTTP routes of plugins, and acceptance of events."""

@@ -1,4 +1,4 @@
-"""Authentication of requests to plugins, by the engine's own credentials or by keys of the plugin.
+"""Authentication of requests to plugins, by credentials of the engine or by keys of the plugin.
 
 Failed attempts count for the whole engine: an address that fails too often is rejected by the API and by all plugins.
 """
@@ -20,7 +20,8 @@ class Authenticator(Protocol):
 class DeferredAuthenticator:
     """``Callers`` of all plugins of an engine.
 
-    ``target`` is the API's authenticator, which is built after the plugins. Requests are rejected before it is set.
+    ``target`` is the API's authenticator, which is built after the plugins. While ``target`` is None, ``identify``
+    rejects requests: during the start, and in an engine without credentials.
     """
 
     def __init__(self, verifier: SignatureVerifier, *, required: bool) -> None:

@@ -1,4 +1,4 @@
-"""Context of a running source: its function, its cursors, and acceptance of its events."""
+"""Context of a running source: the function, cursors and acceptance of events."""
 
 from __future__ import annotations
 
@@ -69,7 +69,11 @@ class SourceContext(TriggerIngress):
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _accept(self, requests: Sequence[Request], positions: Mapping[str, bytes]) -> Sequence[str]:
-        """Retry until the requests are stored. Temporary rejections are waited out and shown as problems."""
+        """Store the requests and move the cursors. Return the request ids.
+
+        After a temporary rejection, show it as a problem of the source and retry. Never return while the engine shuts
+        down. Raise OutcomeUnknown, because only the cursors on disk are certain then.
+        """
         while True:
             try:
                 ids = await self._deps.intake.accept_batch(requests, self._move(positions))

@@ -11,7 +11,8 @@ from engine.protocols import Store
 class GuardedStore:
     """``Store`` that checks free disk space before it puts rows, and may raise DiskLow.
 
-    Reads and deletions are never rejected, so that space can be freed. The reserved space is for accepted invocations.
+    Reads and deletions are never rejected, so that space can be freed. The last free space is reserved for accepted
+    invocations.
     """
 
     def __init__(self, store: Store, disk: DiskGuard) -> None:

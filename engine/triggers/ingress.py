@@ -1,4 +1,4 @@
-"""Event sink of one trigger. Available as soon as the trigger is stored, even if its source does not run."""
+"""Event sink of one trigger. Accepts events as soon as the trigger is stored, even if its source does not run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class IngressDeps(Struct, frozen=True, kw_only=True):
     backlog: Backlog
     identity: Identity
     dispatcher: Dispatcher
-    enabled: Callable[[int], Awaitable[bool]]  #: waits until a function is enabled or deleted; True if not so at once
+    enabled: Callable[[int], Awaitable[bool]]  #: waits until a function is enabled or deleted; True if it waited
 
 
 class Tally:

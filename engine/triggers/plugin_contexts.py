@@ -1,4 +1,4 @@
-"""Plugin contexts: settings, service, store and routes that all parts of one plugin share in one engine."""
+"""Plugin contexts: one object per plugin with its settings, service, store and routes."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Mount(Struct, kw_only=True, eq=False):
 
 
 class Mounts:
-    """Current mounts of all plugins."""
+    """Mounts of all plugins, by path. A mount is an application that serves one path."""
 
     def __init__(self) -> None:
         self._by_path: dict[str, list[Mount]] = {}
@@ -60,14 +60,14 @@ class Mounts:
             del self._by_path[mount.path]
 
     def operations(self) -> Sequence[Operation]:
-        """Return the described operations of all mounts, sorted by name."""
+        """Return the API operations of all mounts, sorted by name."""
         mounts = [mount for mounts in self._by_path.values() for mount in mounts]
         return sorted((one for mount in mounts for one in mount.operations), key=lambda one: one.name)
 
     def find(self, path: str) -> Mount | None:
         """Return the mount with the longest path equal to ``path`` or above it; the latest if several have that path.
 
-        Below ``/v…`` a mount is found by version and by the segment after the project: ``v2/streams``.
+        For vendor paths (``/v…``), the version and the segment after the project select the mount: ``v2/streams``.
         """
         if path.startswith("/v"):
             _, version, _, word, *_ = (*path.split("/", 4), "", "")

@@ -1,4 +1,4 @@
-"""Source of one trigger. Starts, restarts and stops it according to the stored trigger."""
+"""Control of one trigger's source: starts, restarts and stops the source according to the stored trigger."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from engine.triggers.supervisor import STOPPED, Health, Supervisor
 
 DISABLED, NO_SOURCE = "disabled", "no source"
 
-#: Runs a trigger's source until it ends or fails.
+#: Function that runs a trigger's source until it ends or fails.
 RunOnce = Callable[[BoundTrigger, Supervisor, Tally], Awaitable[None]]
-#: Context that is entered while a trigger is stored and runnable.
+#: Function whose context manager is held while the trigger is stored and runnable.
 Register = Callable[[BoundTrigger, Tally], AbstractContextManager[None]]
 
 
@@ -50,7 +50,7 @@ class Source:
         self._register(trigger)
 
     def want(self, trigger: BoundTrigger | None) -> None:
-        """Set the trigger as it is stored now; None if it was deleted."""
+        """Follow a change of the stored trigger; None: the trigger was deleted."""
         self._wanted = trigger
         self._register(trigger)
         self._caught_up.clear()
@@ -120,7 +120,7 @@ class Source:
 
 
 class _Run:
-    """Source with one set of options, from its start to its end."""
+    """Run of a source with one set of options, including its restarts after failures."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor

@@ -2,7 +2,7 @@
 
     services of plugins start → a source starts for every trigger → each change of a trigger is followed at once
 
-A source or service that raises is reported and restarted. Its exceptions never leave this module.
+A source or service that raises an exception is reported and restarted. Its exceptions never stop the engine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from engine.triggers.supervisor import Health, Supervisor
 
 log = structlog.get_logger("functiond.triggers")
 
-#: Seconds that the engine's start waits for services of plugins, and for push sources.
+#: Seconds that the engine's start waits for services of plugins, and again for push sources.
 START = 5.0
 #: Seconds that a request which changes a trigger waits for its source to follow.
 SETTLE = 1.0
@@ -85,7 +85,8 @@ class Sources:
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Run until cancelled.
 
-        Reports ``started`` when the services of plugins and all push sources run or have failed once, or are slow.
+        Reports ``started`` when every service of a plugin and every push source runs or has failed once. Waits at most
+        ``START`` seconds for the services, and then as long for the push sources.
         """
         self._catalog.watch(self._wake)
         try:
@@ -106,7 +107,7 @@ class Sources:
         return source.state() if source else None
 
     async def settled(self, trigger_id: str) -> None:
-        """Return when the source of a trigger has followed its last change, or after ``SETTLE`` seconds."""
+        """Return when the source has followed the last change of its trigger, or after ``SETTLE`` seconds."""
         source = self._sources.get(trigger_id)
         if source is not None:
             with anyio.move_on_after(SETTLE):
@@ -132,7 +133,7 @@ class Sources:
                 await supervisor.settled.wait()
 
     async def _await_push_sources(self) -> None:
-        """Wait for push sources, so that clients reach them as soon as the engine serves."""
+        """Wait up to ``START`` seconds for push sources, so that clients reach them when the engine serves."""
         pushing = [self._sources[one.id] for one in self._triggers.all() if one.plugin.rules.start_before_stop]
         with anyio.move_on_after(START):
             for source in pushing:

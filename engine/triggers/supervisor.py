@@ -1,7 +1,6 @@
-"""Supervisor of one source or plugin service. Catches its exceptions and restarts it with growing delays.
+"""Supervisor of a source or of a plugin's service. Catches exceptions, and restarts with growing delays.
 
-Exceptions of plugins never stop the engine. The engine catches exceptions at two other levels: one attempt, one
-delivery.
+Exceptions of plugins never stop the engine. The engine also catches exceptions of each attempt and of each delivery.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ STARTING, RUNNING, FAILING, STOPPED = "starting", "running", "failing", "stopped
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """Health of a service."""
+    """Health of a supervised service."""
 
     state: str  #: starting, running, failing (waits to be restarted), stopped
     problem: str = ""  #: last failure, or the problem that the service reports; if there is none, its notice
@@ -39,7 +38,10 @@ class Health(Struct, frozen=True, kw_only=True):
 
 
 class Supervisor:
-    """Restarts a service and records its health. ``settled`` is set when the service runs or has failed once."""
+    """Supervisor of one service, which is a trigger's source or a plugin's service.
+
+    ``settled`` is set when the service runs or has failed once.
+    """
 
     def __init__(self, clock: Clock, policy: RetryPolicy, **named: str) -> None:
         self._clock, self._policy, self._named = clock, policy, named
@@ -51,7 +53,7 @@ class Supervisor:
         self.health = Health(state=STARTING, since=clock.now())
 
     async def run_forever(self, run: Callable[[Supervisor], Awaitable[None]]) -> None:
-        """Run the service until cancelled. ``run`` gets this supervisor as its ``task_status``."""
+        """Run the service until cancelled, and restart it whenever it ends. ``run`` is called with this supervisor."""
         while True:
             started = self._clock.now()
             self._show(STARTING, self.health.problem)
@@ -77,7 +79,7 @@ class Supervisor:
         self.settled.set()
 
     def report_problem(self, problem: str) -> None:
-        """Record and log a problem of a service that keeps running. An empty text clears it."""
+        """Record and log a problem of a service that keeps running. An empty text clears the problem."""
         if (problem or self._notice) != self.health.problem:
             log.warning("service has a problem" if problem else "service recovered", **self._named, problem=problem)
             self.set_problem(problem)
@@ -105,7 +107,7 @@ def _is_cancelled() -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """Return the text of an error, at most 1000 characters. The text of a group joins the texts of its members."""
+    """Return the text of an error, at most 1000 characters. An exception group yields the texts of its members."""
     return "; ".join(dict.fromkeys(_describe(leaf) for leaf in _leaves(error)))[:1000]
 
 
