@@ -14,7 +14,7 @@ SHARE = 0.03  #: of docstrings that may open vaguely
 VAGUE = frozenset(
     """
     what who whose whom which that those these this it they there here by of for from in on to with as at till until
-    unless once how where when whether whoever whatever nothing nobody none one all some something likewise
+    unless once how where when whether whatever nothing nobody none one all some something likewise
     """.split()  # noqa: SIM905  (a list takes a page)
 )
 
