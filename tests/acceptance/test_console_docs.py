@@ -78,7 +78,7 @@ def test_other_files_are_no_pages(engine: EngineProcess, name: str) -> None:
     page = visit(engine, HOME + name)
 
     assert page.reply.status == 404
-    assert re.search("no page", page.text)
+    assert re.search("no such page", page.text)
 
 
 def test_credentials_are_needed_where_the_engine_has_any(tmp_path: Path) -> None:

@@ -361,7 +361,7 @@ def test_an_engine_does_not_start_with_a_file_that_others_may_read(tmp_path: Pat
     done = functiond("serve", "--port", "0", "--data-dir", tmp_path / "data", environ=environ)
 
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "others may use it (mode 0644): chmod 600" in done.stderr
+    assert "(mode 0644): chmod 600" in done.stderr
 
 
 def test_settings_are_listed_without_secrets(tmp_path: Path) -> None:
