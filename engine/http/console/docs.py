@@ -50,7 +50,7 @@ class DocsPage:
 
     async def _show(self, call: Call, name: str) -> Reply:
         if name not in _files():
-            raise NotFound(f"There is no page {call.path[:200]}. The index has all pages: {DOCS}")
+            raise NotFound(f"no such page: {call.path[:200]}; see the index {DOCS}")
         document = await anyio.to_thread.run_sync(_document, name)
         return await self._pages.show(call, "docs.html", live=False, document=document, index=name == INDEX, docs=DOCS)
 
