@@ -32,7 +32,7 @@ def problems(engine: EngineParts) -> Mapping[str, Any]:
 
 
 def reasons_not_ready(engine: EngineParts) -> Mapping[str, Any]:
-    """Return the reasons why new work is rejected, by component; empty if the engine is ready."""
+    """Return the reasons why the engine is not ready for new work, by component; empty if it is ready."""
     found = dict(problems(engine))
     refusal = engine.intake.refusal()
     if refusal is not None:

@@ -19,7 +19,8 @@ class Engine:
     """Engine with built-in and installed plugins. ``plugins`` override plugins of the same kind.
 
     ``settings`` have dotted names, such as ``{"storage.data_dir": "/var/lib/functiond", "http.port": 0}``, and override
-    the TOML file ``config``. The environment is ignored. The constructor raises SettingsError.
+    the TOML file ``config``. The environment is ignored. The constructor raises SettingsError for
+    invalid settings.
     """
 
     def __init__(
@@ -33,11 +34,11 @@ class Engine:
         self.plugins = [*load_plugins(self.settings.plugin), *plugins]
 
     def serve(self) -> None:
-        """Serve HTTP until SIGTERM or SIGINT. Call this in the main thread."""
+        """Run the engine and serve HTTP until SIGTERM or SIGINT. Call this method in the main thread."""
         asyncio.run(serve(self.settings, plugins=self.plugins, ready=lambda engine, url: None))
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[EngineParts]:
-        """Run in the current event loop, without HTTP, while the block is entered."""
+        """Run the engine in the current event loop, without HTTP, until the block ends. Yield its components."""
         async with run_engine(self.settings, plugins=self.plugins) as running:
             yield running

@@ -1,11 +1,11 @@
-"""Lifecycle of the engine: starts and stops the components that ``wiring`` constructs.
+"""Lifecycle of the engine: start and stop of the components that ``wiring`` constructs, in this order.
 
     data directory locked → journal checked → storage open → writer runs → orphaned instances killed
       → pool open → work of the previous engine recovered → scheduler, discarder, pruner run
       → dispatcher, sources, delivery run → listeners open (``service``)
 
-Shutdown is in reverse order. Intake rejects requests, and running work may finish within the grace period. The rest
-returns to WAIT. The journal closes last.
+Components stop in reverse order. First, the intake rejects requests, and running work may finish within the grace
+period. Unfinished asynchronous invocations return to WAIT. The journal closes last.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ _STOPPING = "shutting down"
 async def run_engine(
     settings: Settings, *, plugins: Iterable[Plugin] = (), clock: Clock | None = None
 ) -> AsyncIterator[EngineParts]:
-    """Run an engine on its data directory while the block is entered.
+    """Run an engine on its data directory until the block ends. Yield its components.
 
-    Raise SettingsError, DataDirectoryLocked or DataDirectoryUnusable. The block raises JournalBroken when only a
-    restart can determine the state on disk.
+    Raises SettingsError, DataDirectoryLocked or DataDirectoryUnusable at the start. Raises JournalBroken later, if
+    only a restart can determine the state on disk.
     """
     clock = clock or SystemClock()
     data_dir, storage_settings, executor = Path(settings.storage.data_dir), settings.storage, settings.executor
@@ -96,7 +96,7 @@ async def run_engine(
 
 @asynccontextmanager
 async def _writing(storage: Storage) -> AsyncIterator[None]:
-    """Run the writer of the journal while the block is entered, then until all submitted requests are on disk."""
+    """Run the writer of the journal until the block ends and all submitted write requests are on disk."""
     async with anyio.create_task_group() as tasks:
         # Not ``await start``: cancellation during it would wait for the writer, which only ``close`` ends.
         tasks.start_soon(storage.writer.run)
@@ -118,7 +118,7 @@ async def _services(engine: EngineParts) -> AsyncIterator[None]:
         if engine.settings.queue.host_idle_gate:
             await services.start(watch_pressure, engine.scheduler)
         try:
-            # Delivery runs within the sources: outcomes for the engine's own topics are lost unless triggers run.
+            # Delivery stops before the sources: outcomes sent to the engine's own topics are lost unless triggers run.
             async with _service(engine.dispatcher.run), _service(engine.sources.run), _service(engine.delivery.run):
                 try:
                     yield
@@ -132,7 +132,7 @@ async def _services(engine: EngineParts) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _service(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Run a service while the block is entered."""
+    """Run a service until the block ends, then cancel it."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(run)
         try:
@@ -142,7 +142,10 @@ async def _service(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterat
 
 
 async def _recover(engine: EngineParts, services: TaskGroup) -> None:
-    """Load the state of the previous engine before new work is accepted. Interrupted invocations wait again."""
+    """Load the state of the previous engine from disk, before new work is accepted.
+
+    Interrupted invocations return to WAIT, or end as FAIL after too many crashes of the engine.
+    """
     try:
         await engine.resources.load()
         engine.versions.load()
@@ -180,9 +183,9 @@ async def _recover(engine: EngineParts, services: TaskGroup) -> None:
 
 
 async def drain(engine: EngineParts, max_wait: anyio.CancelScope | None = None) -> None:
-    """Stop accepting, then wait up to the grace period for running work and pre-stop handlers.
+    """Stop accepting work, then wait up to the grace period for running work and pre-stop handlers.
 
-    Cancelling ``max_wait`` ends the grace period at once. Later calls return at once.
+    Cancelling ``max_wait`` ends the grace period at once. Further calls of ``drain`` return at once.
     """
     if _STOPPING in engine.scheduler.held:
         return
@@ -198,10 +201,10 @@ async def drain(engine: EngineParts, max_wait: anyio.CancelScope | None = None) 
 
 
 async def _release(engine: EngineParts) -> None:
-    """Return unfinished work to WAIT, for the next engine."""
+    """Return unfinished asynchronous invocations to WAIT, so that the next engine runs them. Log a failure."""
     if engine.storage.writer.broken:
         return
     try:
         await engine.dispatcher.release()
-    except Unavailable as problem:  # the next engine recovers it, as after a crash
+    except Unavailable as problem:  # the next engine recovers the invocations, as after a crash
         log.warning("unfinished work not returned to WAIT", problem=str(problem))

@@ -41,7 +41,7 @@ async def serve(
     ready: Callable[[EngineParts, str], object],
     read_auth: Callable[[], AuthSettings] | None = None,
 ) -> None:
-    """Run until SIGTERM or SIGINT. Call ``ready(engine, url)`` when requests are accepted.
+    """Run an engine and serve HTTP until SIGTERM or SIGINT. Call ``ready(engine, url)`` when requests are accepted.
 
     A second signal ends the grace period. SIGHUP replaces the credentials with the result of ``read_auth``.
     """
@@ -92,7 +92,7 @@ def _console_parts(engine: EngineParts, api: ApiDependencies) -> ConsoleParts:
 
 
 async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) -> None:
-    """Drain running work. Another signal ends the wait, and unfinished work returns to WAIT."""
+    """Drain running work. A second signal ends the grace period at once."""
     max_wait = anyio.CancelScope()
 
     async def watch_signals() -> None:
@@ -107,7 +107,7 @@ async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) ->
 
 
 def make_authenticator(engine: EngineParts) -> Authenticator | None:
-    """Return the authenticator; None without credentials, when settings only allow a loopback address."""
+    """Return the authenticator; None if no credentials are configured. Settings then allow only a loopback address."""
     auth, http = engine.settings.auth, engine.settings.http
     if not auth.required:
         return None
@@ -125,14 +125,20 @@ def make_authenticator(engine: EngineParts) -> Authenticator | None:
 
 
 def _raise_file_limit() -> None:
-    """Raise the limit of open files as far as the hard limit allows: connections, instances and readers need many."""
+    """Set the soft limit of open files to FILE_LIMIT, or to the hard limit if that is lower.
+
+    Connections, instances and database readers need many files.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = FILE_LIMIT if hard == resource.RLIM_INFINITY else min(hard, FILE_LIMIT)
     resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _tune_garbage_collector() -> None:
-    """Exclude start-up objects from garbage collection, and collect rarely: reference counting frees most objects."""
+    """Exclude objects made at start-up from garbage collection, and collect rarely.
+
+    Reference counting frees most other objects.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

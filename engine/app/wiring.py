@@ -1,4 +1,4 @@
-"""Construction of the components of an engine from its settings, starting with the storage.
+"""Construction of an engine's components from its settings and from resources that are already open.
 
 ``wire`` starts no component; ``lifecycle`` does, in the required order.
 """
@@ -73,7 +73,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
 
 
 class Infrastructure(Struct, frozen=True, kw_only=True):
-    """Resources opened before components are built."""
+    """Settings, and resources that are opened before components are constructed."""
 
     settings: Settings
     clock: Clock
@@ -85,7 +85,7 @@ class Infrastructure(Struct, frozen=True, kw_only=True):
 
 
 def wire(infrastructure: Infrastructure) -> EngineParts:
-    """Construct the components. No component runs yet."""
+    """Construct the components without starting any."""
     settings, clock, storage, pool = (
         infrastructure.settings,
         infrastructure.clock,
@@ -338,5 +338,5 @@ def _policy(retry: RetrySettings) -> RetryPolicy:
 
 
 def memory_budget(settings: Settings) -> int:
-    """Return the memory for all instances in MB: the setting, or 3/4 of the usable memory."""
+    """Return the memory for all instances together in MiB: the setting, or 3/4 of the usable memory."""
     return settings.executor.memory or (usable_memory() >> 20) * 3 // 4

@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections: uvicorn's protocol with bounds on everything that a client sends, and one form of rejection."""
+"""HTTP/1.1 connections: uvicorn's protocol with limits on all that a client sends, and with uniform error replies."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ UPGRADE_FIELDS = (b"upgrade", b"http2-settings")
 
 
 class ListenerState(ServerState):
-    """State that the connections of a listener share. ``idle`` is set while there are no connections."""
+    """State that the connections of a listener share. ``idle`` is set while no connection is open."""
 
     def __init__(self, *, connection_limit: int, held_limit: int) -> None:
         super().__init__()
         self.connection_limit, self.held_limit = connection_limit, held_limit
-        self.held = 0  #: bytes of unanswered requests whose bodies took several packets
+        self.held = 0  #: bytes of unanswered requests whose bodies span several packets
         self.idle = asyncio.Event()
         self.idle.set()
 
 
 class _Rejection(Exception):
-    """Error reply that the listener itself sends. The connection is closed after it."""
+    """Error reply that the listener itself sends. The connection is closed after the reply."""
 
     def __init__(self, status: int, code: bytes, message: bytes, more: bytes = b"") -> None:
         super().__init__(status, message)
@@ -71,11 +71,12 @@ _HEAD, _BODY, _TRAILERS = _Part
 
 
 class Connection(HttpToolsProtocol):
-    """HTTP connection that bounds what a client sends before its request is complete, in bytes and in time.
+    """HTTP connection that limits the bytes and the time of incomplete requests.
 
-    The head timer runs from the connection, or the last answer, to the end of the next head. The body timer runs
-    while a body is incomplete that did not arrive in one packet. A request to switch protocols is read as an ordinary
-    request (RFC 9110, 7.8). A rejected request is the last one read; the earlier ones are answered first.
+    The head timer starts when the connection opens, and after each response. It stops at the end of the next head.
+    The body timer runs while the engine waits for the rest of a body whose first packet has arrived. A request to
+    switch protocols is read as an ordinary request (RFC 9110, 7.8). A rejected request is the last one that is read;
+    earlier requests are answered first.
     """
 
     server_state: ListenerState
@@ -139,15 +140,18 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(head or b"")
 
     def _unset_keepalive_if_required(self) -> None:
-        """Keep the head timer. uvicorn stops it after any byte, so a single byte would keep a connection for ever."""
+        """Leave the head timer running.
+
+        uvicorn stops the timer at the first byte, so a client could keep a connection for ever with a single byte.
+        """
 
     def _stop_head_timer(self) -> None:
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
 
-    # The next methods run for every request. Short methods of uvicorn are repeated in them, because a further call for
-    # each header and body costs more than the work.
+    # The next methods run for every request. They repeat the code of short uvicorn methods, because calling those for
+    # each header and body costs more than their work.
 
     def on_message_begin(self) -> None:
         self._part, self._unread, self._fields = _HEAD, 0, 0
@@ -214,7 +218,7 @@ class Connection(HttpToolsProtocol):
         if self._held:
             self._hold_queued()
         if self._body_timer is not None:
-            self._fed = self.loop.time()  # until now the client may have waited for this side
+            self._fed = self.loop.time()  # the client may have waited for this response
         if self._rejection is not None and not self.pipeline:
             self._end(self._rejection)
         else:
@@ -228,9 +232,10 @@ class Connection(HttpToolsProtocol):
         self._hold(sum(len(cycle.body) for cycle, _ in self.pipeline))
 
     def _watch_body(self) -> None:
-        """Count and time a body that did not arrive in one packet; called for each of its packets.
+        """Count and time a body that spans several packets. Reject the request if the listener holds too many bytes.
 
-        Other bodies are not counted: the application soon reads them, and bounds them itself.
+        Called for each packet of such a body. Bodies of one packet are not counted: the application reads them soon,
+        and limits their size itself.
         """
         if self.cycle.response_complete or self.transport.is_closing():
             self._stop_body_timer()
@@ -250,12 +255,15 @@ class Connection(HttpToolsProtocol):
             self._body_timer = self.loop.call_later(self.timeout_keep_alive, self._check_body)
 
     def _check_body(self) -> None:
-        """Reject the request if its last packet is too old. Packets do not restart the timer, which compares times."""
+        """Reject the request if no packet of its body has arrived for ``timeout_keep_alive`` seconds.
+
+        Packets only note their time of arrival. If the last one is recent, the timer starts again for the rest.
+        """
         self._body_timer = None
         if not self._body_missing():
             return
         if self.flow.read_paused or self.cycle.waiting_for_100_continue:
-            self._fed = self.loop.time()  # the client waits for this side
+            self._fed = self.loop.time()  # the client waits for the engine
         left = self._fed + self.timeout_keep_alive - self.loop.time()
         if left > 0:
             self._body_timer = self.loop.call_later(left, self._check_body)
@@ -281,14 +289,15 @@ class Connection(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _reject_current(self, rejection: _Rejection) -> None:
-        """Reject the request that is being read."""
+        """Reject the request that the connection is reading."""
         self._reject(rejection, None if self._part is _HEAD else self.cycle)
 
     def _reject(self, rejection: _Rejection, cycle: RequestResponseCycle | None = None) -> None:
         """Stop reading, answer all earlier requests, send ``rejection``, and close the connection.
 
-        ``cycle`` is the rejected request, if its head was read. Its application receives ``http.disconnect``, even
-        if it has the whole body. If the application has begun to answer, its answer is cut off instead.
+        ``cycle`` is the rejected request, if its head was read. The application receives ``http.disconnect`` for it,
+        even after the whole body. If the application has begun to respond, the response is cut off and ``rejection``
+        is not sent.
         """
         self._rejection = rejection
         self._stop_head_timer()
@@ -315,7 +324,10 @@ class Connection(HttpToolsProtocol):
 
 
 def _write_whole(cycle: RequestResponseCycle, status: int, headers: Iterable[Header], body: bytes) -> bool:
-    """Send a response as ``cycle.send`` does, for headers that the engine made. Return False if that is impossible."""
+    """Write a whole response at once. Return False, with nothing written, if ``cycle.send`` must be used instead.
+
+    Return True without writing if the client has disconnected. ``headers`` must be valid; they are not checked.
+    """
     if cycle.disconnected:
         return True  # the client has disconnected
     if cycle.response_started or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":

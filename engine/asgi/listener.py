@@ -1,8 +1,8 @@
 """HTTP listeners on the caller's event loop: uvicorn's HTTP protocol without its server.
 
-``uvicorn.Server`` takes over the signals and wakes up ten times a second to check flags. Here only the listening
-socket and the connections exist, so an idle server sleeps. Without that tick no Date header is refreshed; it is left
-out, as RFC 9110 allows.
+``uvicorn.Server`` takes over the signals and wakes up ten times a second to check flags. A listener consists of the
+socket and its connections only, so an idle engine sleeps. Responses have no Date header, because uvicorn refreshes
+its value when it wakes up. Recipients use the time of receipt instead (RFC 9110, 6.6.1).
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ async def listen(
     connections: int = 8192,
     held_limit: int = 256 << 20,
 ) -> AsyncIterator[int]:
-    """Serve ``app`` while the block runs; yield the port, which is a free one for ``port`` 0.
+    """Serve ``app`` until the block ends. Yield the port; for ``port`` 0, the system chooses a free one.
 
-    On exit, stop accepting, then wait up to ``grace`` seconds for running requests. Cancel those that still run, and
-    abort their connections if they need longer than ``grace`` again for their last reply.
-    A client has ``keep_alive`` seconds for a head, and between two packets of a body. More than ``connections``
-    connections are rejected with 503; so are requests once more than ``held_limit`` bytes of unanswered requests are
-    held whose bodies took several packets. Raises SettingsError if the address cannot be bound.
+    When the block ends, stop accepting, and wait up to ``grace`` seconds for running requests. Then cancel the rest.
+    A cancelled request has ``grace`` seconds for its last reply before its connection is aborted.
+
+    A client has ``keep_alive`` seconds for a head, and between two packets of a body. Connections beyond
+    ``connections`` are rejected with 503. Requests whose bodies span several packets are rejected with 503 while
+    unanswered ones hold more than ``held_limit`` bytes. Raises SettingsError if the address cannot be bound.
     """
     config = Config(
         app,

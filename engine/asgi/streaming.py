@@ -1,7 +1,7 @@
 """Streamed replies: written piece by piece, until they end or the client disconnects.
 
-Events have the format of server-sent events (HTML standard, 9.2). Libraries for that format poll for the end of
-uvicorn's own server several times a second. Here the listener cancels the request instead, so nothing polls.
+Events have the format of server-sent events (HTML standard, 9.2). Libraries for that format poll several times a
+second whether uvicorn's own server stops. The engine's listener cancels the request instead, so no polling is needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Write = Callable[[bytes], Awaitable[None]]
 
 
 class Stream(Reply, frozen=True, kw_only=True):
-    """Reply whose body ``run`` writes. ``run`` is cancelled when the client disconnects."""
+    """Reply whose body is written by ``run``, piece by piece. ``run`` is cancelled when the client disconnects."""
 
     run: Callable[[Write], Awaitable[None]]
 
@@ -35,7 +35,10 @@ def event(name: str, data: object) -> bytes:
 
 
 async def stream(receive: Receive, send: Send, reply: Stream) -> None:
-    """Send ``reply`` as it is written. An error after the start ends the body early, as no other reply is possible."""
+    """Send each piece of ``reply`` as ``run`` writes it.
+
+    An error in ``run`` is logged and ends the body early, because the status has already been sent.
+    """
     headers = [*reply.headers, (b"content-type", reply.content_type), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
 
@@ -53,7 +56,7 @@ async def stream(receive: Receive, send: Send, reply: Stream) -> None:
             await reply.run(write)
             tasks.cancel_scope.cancel()
     except asyncio.CancelledError:
-        pass  # only the listener cancels, when it stops, and it waits for the end of the body
+        pass  # only a stopping listener cancels a request, and it waits for the end of the body
     except Exception:
         log.exception("stream failed")
     await send({"type": "http.response.body", "body": b""})

@@ -1,6 +1,6 @@
-"""HTTP messages as bytes: replies, and request bodies read within bounds.
+"""HTTP messages as bytes: replies, and request bodies read within limits.
 
-The fast path uses nothing else, so it builds no other request or response objects.
+Invocations use only this module for HTTP, so that no request or response objects of a framework are created.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from msgspec import Struct
 from engine.asgi.listener import WHOLE_REPLY, Receive, Scope, Send
 from engine.errors import NotJson, PayloadTooLarge
 
-Headers = Mapping[bytes, bytes]  #: names in lower case; the last of repeated ones
+Headers = Mapping[bytes, bytes]  #: names in lower case; a repeated header has its last value
 
 JSON = b"application/json"
 
 
 class ClientDisconnect(Exception):
-    """Connection closed by the client in the middle of its request; no reply can be sent."""
+    """Error for a client that closed the connection before its whole request arrived. No reply can be sent."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -46,7 +46,10 @@ async def respond(scope: Scope, send: Send, reply: Reply) -> None:
 
 
 async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
-    """Return the whole body, holding little more than ``limit`` bytes. Raises PayloadTooLarge, ClientDisconnect."""
+    """Return the whole body. Hold at most ``limit`` bytes and one further message in memory.
+
+    Raises PayloadTooLarge for a body of more than ``limit`` bytes, and ClientDisconnect.
+    """
     declared = headers.get(b"content-length")
     if declared is not None and int(declared) > limit:
         raise PayloadTooLarge(limit)
@@ -77,7 +80,7 @@ async def _read_rest(receive: Receive, body: bytearray, limit: int) -> bytes:
 
 
 def check_json(headers: Headers, body: bytes) -> None:
-    """Raise NotJson unless the body is declared as JSON, in UTF-8, and valid."""
+    """Raise NotJson unless Content-Type is JSON and the body is valid JSON in UTF-8."""
     check_json_type(headers)
     check_utf8(body)
     check_json_text(body)

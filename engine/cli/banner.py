@@ -22,7 +22,7 @@ def handler(event, context):
 
 
 def greet(engine: EngineParts, url: str) -> None:
-    """Print the address, and the number of functions or a command to deploy one."""
+    """Print the address, then the number of functions. If there are none, print a command that deploys one."""
     output = Output()
     functions = {function.function_id for function in engine.catalog.all()}
     _print_address(output, engine, url)
@@ -35,7 +35,7 @@ def greet(engine: EngineParts, url: str) -> None:
 
 
 async def greet_demo(engine: EngineParts, url: str) -> None:
-    """Deploy the demo function, then print commands that call it."""
+    """Deploy the demo function and print commands that call it, or print why it cannot be deployed."""
     output, auth = Output(), engine.settings.auth
     projects = [*(key.project for key in auth.keys), *(token.project for token in auth.tokens), PROJECT]
     project = projects[0]
@@ -65,7 +65,7 @@ def _print_address(output: Output, engine: EngineParts, url: str) -> None:
 
 
 def _print_signed_commands(output: Output, url: str, project: str) -> None:
-    """Print commands of this command line, which can sign requests, instead of curl."""
+    """Print ``functiond`` commands instead of curl commands, because the requests must be signed."""
     hello, options = f"{program()} invoke hello", f" --project {project}{_url_option(url)}"
     output.print("The function [bold]hello[/] is deployed. Set FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY to")
     output.print(f"a key of project {project}. Then accept now and run when idle, or call it and wait for the result:")

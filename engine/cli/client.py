@@ -1,4 +1,4 @@
-"""Client of the API for commands: one request at a time, with HTTP of the standard library."""
+"""Client of the API for commands. Sends one request at a time, with the standard library's ``http.client``."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Key(Struct, frozen=True, kw_only=True):
     token: str = ""  #: security token of a temporary key
 
     def sign(self, method: str, target: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
-        """Return all headers to send, including the given ones."""
+        """Return all headers to send: the given ones, and those of the signature."""
         given = headers | ({"X-Security-Token": self.token} if self.token else {})
         signed = sign(method, target, given, body, access=self.access, secret=self.secret, moment=time.time())
         return given | signed
@@ -65,7 +65,10 @@ class Key(Struct, frozen=True, kw_only=True):
 
 
 class Client:
-    """Client of one engine for one project. Signs with ``key`` if given. Methods raise NotRunning and ApiError."""
+    """Client of one engine for one project. Signs requests with ``key`` if given.
+
+    Methods raise NotRunning if the engine cannot be reached, and ApiError for an error reply.
+    """
 
     def __init__(self, url: str, project: str, start: str, key: Key | None = None) -> None:
         parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
@@ -80,7 +83,7 @@ class Client:
         return self.send("GET", path + (f"?{urlencode(given)}" if given else "")).json
 
     def get_all(self, path: str, field: str) -> list[dict[str, Any]]:
-        """Return all entries of a paged list, which pages contain as ``field``."""
+        """Read all pages of a list and return their entries, which each page holds in ``field``."""
         found: list[dict[str, Any]] = []
         count = 1
         while len(found) < count:
@@ -94,13 +97,13 @@ class Client:
 
     @property
     def of_project(self) -> Client:
-        """Client whose paths start at the project instead of its functions."""
+        """Copy of this client whose paths start at the project instead of the project's functions."""
         other = copy(self)
         other._base = self._base.removesuffix("/functions")
         return other
 
     def find(self, path: str, **query: object) -> Any:
-        """Return the result of ``get``; None if the object does not exist."""
+        """Return the result of ``get``; None if the reply has status 404."""
         try:
             return self.get(path, **query)
         except ApiError as error:
@@ -116,13 +119,13 @@ class Client:
         headers: Mapping[str, str] | None = None,
         pieces: Iterable[bytes] | None = None,
     ) -> Answer:
-        """Send a request and return the reply. ``pieces``, if given, is the same body in parts."""
+        """Send a request and return the reply. ``pieces``, if given, is ``body`` in parts, to show progress."""
         with self._request(method, path, body, headers, pieces) as reply:
             names = {name.lower(): value for name, value in reply.getheaders()}
             return _checked(Answer(status=reply.status, headers=names, body=reply.read()))
 
     def lines(self, path: str, accept: str) -> Iterator[bytes]:
-        """Yield the lines of a reply on arrival, without line ends."""
+        """Yield each line of a streamed reply as it arrives, without its line end."""
         with self._request("GET", path, None, {"Accept": accept}, None) as reply:
             if reply.status >= 400:
                 _checked(Answer(status=reply.status, headers={}, body=reply.read()))
@@ -157,7 +160,7 @@ class Client:
 
 
 def path_of(name: str, rest: str = "") -> str:
-    """Return the path of a function, given by any form of its URN."""
+    """Return the path of a function, given by its name or URN, followed by ``rest``."""
     return f"/{quote(name, safe=':!')}{rest}"
 
 

@@ -1,4 +1,4 @@
-"""Table of commands. Each command is imported on use, so that start-up stays fast."""
+"""Table of commands. A command's module is imported only when the command is used, so that start-up stays fast."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ _CLIENT_COMMANDS = {
 
 
 def make_app(arguments: Sequence[str]) -> App:
-    """Build the application. The command named in ``arguments`` is imported and provides its own help."""
+    """Build the application.
+
+    The command named in ``arguments`` is imported, so its help is its docstring. Other commands have the help of the
+    table.
+    """
     app = App(
         name="functiond",
         help="A durable asynchronous function engine: accept now, run when idle.",
@@ -86,5 +90,8 @@ def _format_error(error: CycloptsError) -> str:
 
 
 def _discard_output() -> None:
-    """Redirect output to the null device: the reader closed the pipe, and the interpreter flushes at exit."""
+    """Redirect output to the null device, after the reader of the pipe has closed it.
+
+    The interpreter flushes output at exit, which would fail again.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -61,7 +61,10 @@ class Asynchronous:
     "Function (name or URN) that receives outcomes of all other invocations."
 
     def apply(self, client: Client, name: str) -> Any:
-        """Apply the options and return the resulting settings. The API replaces all settings at once."""
+        """Apply the given options and return the resulting settings; None if none were ever set.
+
+        The API replaces all settings at once, so the present settings are read and sent again.
+        """
         path = path_of(name, "/async-invoke-config")
         settings = client.find(path)
         if self == Asynchronous():

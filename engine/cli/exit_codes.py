@@ -1,4 +1,7 @@
-"""Exit codes. Supervisors should restart the engine after RESTART. USAGE requires a change of configuration first."""
+"""Exit codes of the commands.
+
+RESTART: a supervisor should restart the engine. USAGE: correct the command line or the settings first.
+"""
 
 from __future__ import annotations
 

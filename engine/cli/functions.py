@@ -42,7 +42,10 @@ def all_functions(client: Client) -> list[dict[str, Any]]:
 
 
 def all_names(client: Client) -> list[str]:
-    """Return URNs without version. Searches for invocations by such a URN include all versions."""
+    """Return the URNs of all functions of the project, without versions.
+
+    A search for invocations by such a URN includes all versions.
+    """
     return [":".join(one["func_urn"].split(":")[:7]) for one in all_functions(client)]
 
 

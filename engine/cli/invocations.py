@@ -123,7 +123,10 @@ def cancel(request_id: str, /, *, function: str | None = None, target: Target = 
 
 
 def find_invocation(client: Client, request_id: str, function: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the function and the record of an invocation. Raise UnknownInvocation if there is none."""
+    """Return the function and the record of an invocation. Search all functions if ``function`` is None.
+
+    Raises UnknownInvocation if no function has the invocation, or ApiError if the given function does not have it.
+    """
     names = [function] if function else all_names(client)
     for name in names:
         read = client.get if function else client.find

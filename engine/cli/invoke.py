@@ -133,7 +133,7 @@ def _invoke_async(
 
 
 def _wait_for_end(client: Client, path: str, bound: float) -> dict[str, Any]:
-    """Wait for the end, at most ``bound`` seconds (may be infinite). Return the record."""
+    """Wait for the end of the invocation at ``path``, up to ``bound`` seconds (may be infinite). Return its record."""
     until = time.monotonic() + bound
     while True:
         left = max(0.0, until - time.monotonic())
@@ -150,7 +150,7 @@ def _show(result: str, log: str) -> None:
 
 
 def _parse_json(text: str) -> Any:
-    """Parse JSON. Return other text unchanged."""
+    """Return the value of a JSON text. Return any other text unchanged."""
     try:
         return json.loads(text)
     except ValueError:

@@ -78,7 +78,7 @@ def _print(line: dict[str, Any], *, whole: bool) -> None:
 
 
 def _shown(line: dict[str, Any]) -> str:
-    """Format a line. If its text starts with the time, as written by a function's logger, do not repeat it."""
+    """Format a line with its time, unless the function's logger already wrote a time at the start of the text."""
     time, text = line["time"] or "", line["text"]
     stamp, _, rest = text.partition(" ")
     own = line["stream"] == "logger" and stamp.endswith("Z") and len(stamp) == len("2026-01-01T00:00:00.000Z")

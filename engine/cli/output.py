@@ -17,7 +17,7 @@ _COLOURS |= {"running": "green", "failing": "red"}  # states of sources
 
 
 class Output(Console):
-    """Console that survives a closed pipe: an engine must not exit because ``| head`` has exited."""
+    """Console that drops output after its pipe is closed: an engine must not exit because ``| head`` has exited."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, soft_wrap=True)
@@ -26,7 +26,7 @@ class Output(Console):
         self.quiet = True
 
     def paste(self, text: str, style: str = "cyan") -> None:
-        """Print text unchanged, such as a command to paste."""
+        """Print a command that users can copy and paste. Its text is printed unchanged."""
         self.print(f"  {text}", style=style, markup=False)
 
 
@@ -47,13 +47,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def coloured(text: str) -> str:
-    """Return a cell as markup, with a colour if it is a state."""
+    """Return the text of a cell as markup, with a colour if the text is a state."""
     colour = _COLOURS.get(text.strip())
     return f"[{colour}]{escape(text)}[/]" if colour else escape(text)
 
 
 def program() -> str:
-    """Return the command that started this program, for commands to paste."""
+    """Return the command that started this program, to show in example commands."""
     if Path(sys.argv[0]).name != "__main__.py":
         return "functiond"
     shown = os.path.relpath(sys.executable)

@@ -1,6 +1,6 @@
 """Packaging of a folder or file as a zip package for the API.
 
-The same files always give the same bytes. An unchanged function is therefore stored once, with an unchanged digest.
+The same files always give the same bytes, so an unchanged function keeps its digest and is stored only once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MOMENT = (1980, 1, 1, 0, 0, 0)  #: earliest time that a zip file can contain
 
 
 def pack(path: Path) -> bytes:
-    """Return the zip package. A zip file is returned unchanged. Raise UsageError if a file cannot be read."""
+    """Return a folder or file as a zip package, and a zip file unchanged. Raise UsageError if a file cannot be read."""
     try:
         if path.is_dir():
             return _zipped(path, list(_files(path)))
@@ -32,7 +32,7 @@ def pack(path: Path) -> bytes:
 
 
 def default_name(path: Path) -> str:
-    """Return the default name of the function: the name of the folder or file."""
+    """Return the default name of the function: the name of the folder, or of the file without its suffix."""
     path = path.resolve()
     return path.name if path.is_dir() else path.stem
 
@@ -42,13 +42,13 @@ def default_handler(path: Path) -> str:
 
 
 def default_runtime(path: Path) -> str:
-    """Return the runtime by the suffix of the file, or of ``index`` in the folder. Default to Python."""
+    """Return the Node.js runtime for a JavaScript file, or a folder with such an ``index`` file; else Python."""
     found = path.suffix in _NODE or any((path / f"index{suffix}").is_file() for suffix in _NODE)
     return "Node.js18.15" if found else "Python3.10"
 
 
 def missing_entry(package: bytes, runtime: str, handler: str) -> str:
-    """Return the file that the handler needs and the package lacks; empty if present or unknown."""
+    """Return the name of the handler's file if the package lacks it; empty if present, or if its name is unknown."""
     found = find_runtime(runtime)
     module = handler.rpartition(".")[0]
     endings = {Family.PYTHON: (".py", "/__init__.py", ".pyc", ".so"), Family.NODE: _NODE}
@@ -57,7 +57,7 @@ def missing_entry(package: bytes, runtime: str, handler: str) -> str:
     try:
         names = zipfile.ZipFile(io.BytesIO(package)).namelist()
     except zipfile.BadZipFile:
-        return ""  # the engine reports it
+        return ""  # the engine reports the invalid package
     entries = tuple(f"{module}{ending}" for ending in endings[found.family])
     return "" if any(name in entries for name in names) else entries[0]
 

@@ -33,7 +33,8 @@ def deliveries(*, limit: int = 100, after: int = 0, target: Target = DEFAULT_TAR
     page = client.get("/deliveries", limit=limit, after=after)
     found = [] if after else page["deliveries"]
     waiting = page["retrying"]
-    while len(waiting) < limit and (further := page["next_after"]):  # deliveries that were given up shorten a page
+    # A page may be short: it covers a limited number of rows, also of given-up deliveries and other projects.
+    while len(waiting) < limit and (further := page["next_after"]):
         page = client.get("/deliveries", limit=limit - len(waiting), after=further)
         waiting += page["retrying"]
     found += waiting
@@ -57,7 +58,7 @@ def redrive(
     limit: int | None = None,
     target: Target = DEFAULT_TARGET,
 ) -> None:
-    """Send again deliveries that wait or were given up, or invocations that failed.
+    """Send pending or given-up deliveries again, or run failed invocations again.
 
     Parameters
     ----------
@@ -110,7 +111,7 @@ def _redrive_named(client: Client, ids: Sequence[str], all: bool, function: str 
 
 
 def _redrive_failed(client: Client, function: str, hours: float, limit: int | None) -> Iterator[dict[str, Any]]:
-    """Redrive failed invocations in batches. Yield results, also of rejected invocations, with the reason."""
+    """Redrive failed invocations in batches. Yield a result for each: its new request id, or the error message."""
     begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - hours * 3600))
     body, left = {"failed": True, "query_begin_time": begin}, inf if limit is None else limit
     while left > 0:

@@ -56,12 +56,12 @@ def markdown_table(found: list[Setting]) -> str:
 
 
 def all_settings() -> Iterator[Setting]:
-    """Yield settings in the order of definition. Settings of a section are named ``section.name``."""
+    """Yield all settings in the order of their definition. A setting of a section is named ``section.name``."""
     yield from settings_of(Settings, "")
 
 
 def settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
-    """Yield the settings of a struct, their names after ``prefix``."""
+    """Yield the settings of a struct and of the structs in it. Each name starts with ``prefix``."""
     shape = inspect.type_info(section)
     assert isinstance(shape, inspect.StructType)
     for field in shape.fields:
@@ -69,7 +69,7 @@ def settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
         if isinstance(field.type, inspect.StructType):
             yield from settings_of(field.type.cls, f"{name}.")
         elif isinstance(field.type, inspect.VarTupleType) and isinstance(field.type.item_type, inspect.StructType):
-            # No variable: credentials in the environment are easily exposed.
+            # Credentials have no environment variable, because the environment is easily exposed.
             parts = ", ".join(part.name for part in field.type.item_type.fields)
             yield Setting(name=f"{name}.<entry>", type=f"tables with {parts}", default="none", variable="")
         elif isinstance(field.type, inspect.DictType) and isinstance(field.type.value_type, inspect.StructType):

@@ -1,7 +1,7 @@
 """Audit traces of operations that change something, accepted or rejected. Built only while a listener subscribes.
 
-Not traced are reads, invocations (the journal records them), and requests that reached no operation, such as those
-without credentials. Bodies are traced without secrets, and without the bulk of code packages.
+Reads, invocations (which the journal records), and requests that reached no operation, such as those without
+credentials, are not traced. Traces include bodies, with secrets masked and long texts, such as code, cut.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SEARCH = "ShowResInstanceInfo"  #: a read, although its filter is sent by POST
 
 
 class _Kind(Struct, frozen=True, kw_only=True):
-    """Resource type of a path, and the fields with its id and name, in the path, the reply, or the body."""
+    """Type of a resource, and the fields that may hold its id and name. Path, reply and body are searched in turn."""
 
     type: str
     ids: tuple[str, ...]
     names: tuple[str, ...]
 
 
-#: Keyed by a segment of the path; the first match counts.
+#: Kind by a segment of the path; the first segment of this table that the path contains counts.
 _KINDS = {
     "triggers": _Kind(type="trigger", ids=("trigger_id",), names=("trigger_type_code",)),
     "aliases": _Kind(type="alias", ids=("alias_urn", "alias_name"), names=("alias_name", "name")),
@@ -50,7 +50,7 @@ _FUNCTION = _Kind(type="function", ids=("func_urn", "function_urn", "resource_id
 
 
 def audited(resources: Iterable[Resource], audit: AuditTrail, clock: Clock) -> list[Resource]:
-    """Return the resources with all changing operations traced."""
+    """Return the resources, with a trace published for each call of an operation that changes something."""
     changing = [one for one in OPERATIONS if one.method != "GET" and one.name != SEARCH]
     names = {(one.method, one.path): one.name for one in changing}
 
@@ -108,7 +108,7 @@ class _TracedHandler:
 
 
 def _path_fields(call: Call) -> dict[str, str]:
-    """Return the parameters of the path, with the URN of the function in full, if the path has one."""
+    """Return the parameters of the path. If they include a function, add its complete URN and its name."""
     parts = dict(call.parts)
     with suppress(FunctiondError, KeyError):
         urn = call.urn
@@ -122,7 +122,7 @@ def _first(names: Iterable[str], sources: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _traced_body(body: bytes) -> Any:
-    """Return a JSON body without secrets; None if it is empty, not JSON, or too long."""
+    """Return a decoded JSON body with secrets masked; None if the body is empty, not JSON, or too long."""
     if not body or len(body) > BODY:
         return None
     try:

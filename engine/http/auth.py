@@ -1,7 +1,7 @@
 """Authentication of requests by token, or by signature with an access key, and their restriction to one project.
 
-A signature is verified after the whole body has been read and hashed, before any of it is used: handlers get verified
-bodies only. The date of a request may be 15 minutes off.
+A signature is verified after the whole body has been read and hashed, and before a handler gets the body. The date of
+a signed request may differ from the engine's time by up to 15 minutes.
 
 Within these 15 minutes, anyone who has seen a signed request can replay it. The signature has no nonce, and two equal
 requests of the same second have equal signatures, so a legitimate repetition cannot be distinguished from a replay.
@@ -9,7 +9,8 @@ Rejecting both would reject correct clients. Two measures protect against replay
 must leave Host and path unchanged), and an Idempotency-Key, which is signed too and makes a replay harmless.
 
 Console pages, which change nothing, also accept a token as the password of HTTP Basic (RFC 7617), because browsers
-prompt people for it. The API does not: browsers send such a password on their own, for requests of any page.
+prompt people for it. The API does not: browsers add such a password to requests on their own, whichever page causes
+the request.
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ class Principal(Struct, frozen=True, kw_only=True):
 
 
 class Authenticator:
-    """Check of credentials. ``body_limits`` in bytes by last path segment; ``open_paths`` need no credentials."""
+    """Check of the credentials of requests.
+
+    ``body_limits`` are limits of signed bodies in bytes, by the last segment of the path. Requests to ``open_paths``
+    need no credentials.
+    """
 
     def __init__(
         self,
@@ -67,13 +72,13 @@ class Authenticator:
         self._limits, self._open = dict(body_limits), frozenset(open_paths)
 
     def replace(self, keys: Iterable[AccessKey], tokens: Iterable[Token]) -> None:
-        """Replace all credentials. A request whose body is still being read is checked against the earlier ones."""
+        """Replace all credentials. A request whose body is still being read is checked against the previous ones."""
         self._keys = {key.access: _key_principal(key) for key in keys}
         # Keyed by hash, so that the time of a lookup reveals nothing about the tokens.
         self._tokens = {_digest(one.token.encode()): _token_principal(one) for one in tokens}
 
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
-        """Authenticate; return the callable to read the body from.
+        """Authenticate a request. Return the callable from which to read its body.
 
         Raises Unauthorized, Forbidden, TooManyFailures, and the errors of reading a body.
         """
@@ -91,7 +96,10 @@ class Authenticator:
         return receive
 
     async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
-        """Return the sender's project for a path outside the API. Raises Unauthorized, TooManyFailures."""
+        """Authenticate a request to a path outside the API. Return the project of its credentials.
+
+        Raises Unauthorized, TooManyFailures.
+        """
         principal = self._by_token(scope, headers)
         if principal is None:
             claim, principal = self._claim(scope, headers)
@@ -99,7 +107,7 @@ class Authenticator:
         return principal.project
 
     def _by_token(self, scope: Scope, headers: Headers, *, basic: bool = False) -> Principal | None:
-        """Return the principal of the token; None if the request may still be authenticated by signature.
+        """Return the principal of the request's token; None if the request is to be authenticated by its signature.
 
         With ``basic``, the token may be an HTTP Basic password. Raises Unauthorized.
         """
@@ -118,7 +126,10 @@ class Authenticator:
             raise Unauthorized(f"the {name} {problem}")
 
     def _claim(self, scope: Scope, headers: Headers) -> tuple[Claim, Principal]:
-        """Return the claim in the headers, with a signature not verified yet. Raises Unauthorized."""
+        """Return the claim in the headers, and the principal of its access key. Raises Unauthorized.
+
+        The signature in the claim is not verified yet.
+        """
         if b"authorization" not in headers:
             # Not counted as a failed login, because no secret was guessed.
             raise Unauthorized("credentials are needed; sign the request with an access key, or send X-Auth-Token")
@@ -162,7 +173,7 @@ class _Replay:
 
 
 def _check_project(path: str, principal: Principal) -> None:
-    """Raise Forbidden if ``path``, decoded as for the router, names another project."""
+    """Raise Forbidden if ``path``, which is percent-decoded as for the router, names another project."""
     if path.startswith(principal.prefix):
         return
     parts = path.split("/", 4)
@@ -172,7 +183,7 @@ def _check_project(path: str, principal: Principal) -> None:
 
 
 def _password(headers: Headers) -> bytes | None:
-    """Return the HTTP Basic password; None without one. A malformed header counts as an empty password."""
+    """Return the HTTP Basic password; None if none was sent. A malformed header counts as an empty password."""
     scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() != b"basic":
         return None

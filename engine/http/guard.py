@@ -2,17 +2,17 @@
 
 Any page can make a browser on this machine send requests to a loopback port. The browser sends the page's origin in
 Origin, and the name that it connects to in Host. If a foreign name was rebound to 127.0.0.1 (DNS rebinding), Host
-still holds the foreign name. Origin must always be the engine's own or of this machine: browsers resend an HTTP Basic
-password to the engine's own name, for requests of any page.
+still holds the foreign name. Origin must always be the engine's own or that of this machine: browsers resend an HTTP
+Basic password to the engine's own name, whichever page causes the request.
 
-Without credentials, Host must name this machine. A rebound page has the rebound name as its Origin too, so nothing
-else distinguishes it from the engine's own pages.
+If no credentials are required, Host must name this machine. A rebound page has the rebound name as its Origin too, so
+nothing else distinguishes it from the engine's own pages.
 
-With credentials, Host may be any name: a proxy on this machine passes on the one that clients use and have signed.
-An engine that requires credentials does so until it exits (``http/reload``). A rebound page gains nothing:
+If credentials are required, Host may be any name: a proxy on this machine passes on the name that clients use and have
+signed. An engine that requires credentials does so until it exits (``http/reload``). A rebound page gains nothing:
 
-- Browsers add neither signatures nor tokens for a page, and no password that was given for another name.
-- Paths that need no credentials all the same are public: the health of the engine, the style sheets of the console,
+- Browsers add neither signatures nor tokens to a page's requests, and no password that was entered for another name.
+- Paths that need no credentials even then are public: the health of the engine, the style sheets of the console,
   and the metrics if ``auth.open_metrics`` is set.
 - Mounts of plugins that are not ``signed`` check each sender themselves. Senders of webhooks reach them under the
   proxy's name.
@@ -29,7 +29,7 @@ from engine.errors import Forbidden
 
 
 class Guard:
-    """Check of Origin, and of Host unless requests need ``credentials``."""
+    """Check of the Origin header, and also of the Host header unless requests need ``credentials``."""
 
     def __init__(self, *, credentials: bool) -> None:
         self._any_host = credentials
@@ -72,7 +72,7 @@ def _is_loopback(name: str, text: str) -> bool:
 
 
 def is_local_origin(value: bytes) -> bool:
-    """Return whether an Origin header names a page served by this machine."""
+    """Return whether an Origin header names a web page that this machine serves."""
     scheme, _, host = value.partition(b"://")
     return scheme in (b"http", b"https") and is_local_host(host) and urlsplit(value).path == b""
 

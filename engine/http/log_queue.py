@@ -1,4 +1,4 @@
-"""Queue of log lines for one live reader. Bounded, because a slow reader must not hold lines in memory for ever."""
+"""Queue of log lines for one reader of a live log. If the reader is too slow, the oldest lines are dropped."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ LIMIT = 1 << 20  #: characters of text in one queue
 
 class Taken(NamedTuple):
     batches: tuple[FunctionLines, ...]
-    dropped: int  #: lines dropped before these, as the queue was full
-    last: bool  #: end of the queue
+    dropped: int  #: lines dropped before these batches, because the queue was full
+    last: bool  #: True: the queue has ended
 
 
 class LogQueue:
@@ -26,7 +26,10 @@ class LogQueue:
         self._changed = asyncio.Event()
 
     def put(self, batch: FunctionLines) -> None:
-        """Add lines, if they belong to the queue's request or it has none. Usable as a listener of a log feed."""
+        """Add lines, unless the queue is for another request. Drop the oldest lines if the queue is full.
+
+        The method can be subscribed to a log feed.
+        """
         if self._request_id and batch.request_id != self._request_id:
             return
         self._waiting.append(batch)
@@ -38,12 +41,12 @@ class LogQueue:
         self._changed.set()
 
     def end(self) -> None:
-        """End the queue; nothing may be put afterwards."""
+        """End the queue. ``put`` may not be called afterwards."""
         self._ended = True
         self._changed.set()
 
     async def take(self) -> Taken:
-        """Wait until there are lines or the queue has ended; return all of them."""
+        """Wait until the queue has lines or has ended. Remove and return all lines."""
         await self._changed.wait()
         self._changed.clear()
         taken = Taken(tuple(self._waiting), self._dropped, self._ended)

@@ -64,7 +64,7 @@ _HEADERS = {
     "Idempotency-Key": {"type": "string", "pattern": "^[ -~]{1,255}$"},
 }
 
-#: Alternatives to authenticate at an engine with credentials.
+#: Methods to authenticate, for an engine that requires credentials.
 _SECURITY = {
     "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
     "signature": {
@@ -77,7 +77,7 @@ _SECURITY = {
 
 
 class Document:
-    """The document as a resource. Built on the first request, and again after the ``mounted`` operations change."""
+    """OpenAPI document as a resource. Built at the first request, and again after the ``mounted`` operations change."""
 
     def __init__(self, version: str, mounted: Callable[[], Sequence[Operation]]) -> None:
         self._version, self._mounted = version, mounted

@@ -1,7 +1,7 @@
-"""Every operation of the API on one page: its name in the vendor's SDK, where it is, what it takes and gives.
+"""Table of all operations of the API: name in the vendor's SDK, method, path, parameters, body and reply.
 
-The OpenAPI document and the page ``engine/docs/api.md`` are made from this (``python -m engine.docs`` writes the page);
-a test compares it with the routes.
+The OpenAPI document and the page ``engine/docs/api.md`` are made from this table; ``python -m engine.docs`` writes the
+page. A test compares the table with the routes.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Problem(Struct, frozen=True, kw_only=True):
 
     error_code: str
     error_msg: str
-    request_id: str | UnsetType = UNSET  #: errors of workflow metrics only; others have just X-Request-Id
+    request_id: str | UnsetType = UNSET  #: for errors of workflow metrics only; other replies have just X-Request-Id
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """Health of the engine. Unless ``status`` is ok or ready, further fields name the problems by part."""
+    """Health of the engine. Further fields name the problems by component, unless ``status`` is ok or ready."""
 
     status: str
 

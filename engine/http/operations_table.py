@@ -14,7 +14,7 @@ EXPLAINED = (
 
 
 def table() -> str:
-    """Return the table in Markdown."""
+    """Return the table of operations in Markdown."""
     rows = ["| Operation | Request | Success |", "|---|---|---|"]
     for one in OPERATIONS:
         path = one.path.removeprefix("/v2/{project_id}")

@@ -1,4 +1,4 @@
-"""Reload of credentials on SIGHUP. Invalid credentials are logged and change nothing."""
+"""Reload of credentials on SIGHUP. If the new ones are invalid, the error is logged and the old ones stay valid."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ log = structlog.get_logger("functiond")
 async def reloading(
     authenticator: Authenticator | None, read: Callable[[], AuthSettings] | None
 ) -> AsyncIterator[None]:
-    """Reload credentials on SIGHUP while the block runs. ``read`` blocks, and raises SettingsError.
+    """Reload credentials on SIGHUP until the block ends.
 
-    An engine that was started without credentials runs without them until it is restarted. SIGHUP then has its
-    default effect and ends the process.
+    ``read`` returns the new credentials. It may block, so it runs in a thread, and may raise SettingsError. An engine
+    that was started without credentials runs without them until it is restarted. SIGHUP then has its default effect
+    and ends the process, as it does without ``read``.
     """
     if authenticator is None or read is None:
         yield

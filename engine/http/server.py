@@ -1,6 +1,6 @@
 """HTTP server of the engine as one ASGI application: guard, credentials, the two fast requests, and the router.
 
-Every error becomes one reply in the API's shape here, and nowhere else.
+Errors raised by handlers become replies in this module only, by default as JSON like all errors of the API.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ def create_app(
     more: Iterable[Resource] = (),
     refuse: Refuse | None = None,
 ) -> App:
-    """Return the whole API with the mounts of plugins. Without ``authenticator`` it needs no credentials.
+    """Return the whole API, with the mounts of plugins, as an ASGI application.
 
-    ``more`` adds further resources, such as the console; ``refuse`` may replace the replies to failed requests.
+    Without ``authenticator``, requests need no credentials. ``more`` are further resources, such as the console.
+    ``refuse`` makes the replies to failed requests.
     """
     limits = {"async_limit": parts.async_body_limit, "sync_limit": parts.sync_body_limit}
     invocations = Invocations(parts.intake, parts.catalog, **limits)
@@ -92,7 +93,7 @@ class HttpServer:
         except ClientDisconnect:
             return
         except asyncio.CancelledError:
-            # Only the listener cancels, when it stops, and it waits for this reply.
+            # Only a stopping listener cancels a request, and it waits for this reply.
             reply = error_reply(ShuttingDown())
         except Exception:
             # A bug in one request must not affect the others.
@@ -101,7 +102,7 @@ class HttpServer:
         await respond(scope, send, reply)
 
     async def _invoke(self, scope: Scope, headers: Headers, receive: Receive) -> Reply | None:
-        """Return the reply to an invocation; None for any other path."""
+        """Run the request if its path is that of an invocation, and return the reply; None for any other path."""
         path: bytes = scope["raw_path"]
         head, _, action = path.rpartition(b"/")
         if action == b"invocations-async":

@@ -14,7 +14,7 @@ from engine.model.urn import FunctionUrn
 
 
 class AliasBody(Struct, frozen=True, kw_only=True):
-    """Body of PUT, which replaces the alias: absent fields become empty."""
+    """Body of a PUT request, which replaces the whole alias: absent fields become empty."""
 
     version: str
     description: Description = ""
@@ -27,7 +27,7 @@ class CreateAliasBody(AliasBody, frozen=True, kw_only=True):
 
 
 class AliasReply(Struct, frozen=True, kw_only=True):
-    """Alias in replies. Fields of extra versions are absent without them: Terraform sees a difference in ``{}``."""
+    """Alias in replies. Empty fields of additional versions are left out, as Terraform takes ``{}`` for a change."""
 
     name: str
     version: str

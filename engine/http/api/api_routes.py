@@ -1,4 +1,4 @@
-"""Resources of the whole API. Each family of resources is a module beside this one."""
+"""Resources of the whole API. Each family of resources has its own module in this package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from engine.http.openapi import Document
 
 
 def all_resources(parts: ApiDependencies) -> list[Resource]:
-    """Return all resources but the two fast requests (``invocations`` and ``invocations-async``)."""
+    """Return all resources except the two that the server handles itself (``invocations``, ``invocations-async``)."""
     return [
         *Functions(parts).resources(),
         *VersionsApi(parts).resources(),

@@ -36,7 +36,7 @@ class CustomLog(Struct, frozen=True, kw_only=True):
 
 
 class AsyncSettingsBody(CustomLog, frozen=True, kw_only=True):
-    """Body of PUT, which replaces the settings: absent fields return to their defaults."""
+    """Body of a PUT request, which replaces all settings: absent fields return to their defaults."""
 
     max_async_event_age_in_seconds: EventAge = AsyncSettings().max_age
     max_async_retry_attempts: Retries = AsyncSettings().max_retries

@@ -1,7 +1,7 @@
 """Decoding of request bodies into structs. Errors name the field, its value, and the allowed values.
 
-The allowed values are read from the struct itself, so that a limit is written once, for validation, document and
-messages.
+The allowed values are read from the struct, so one definition of a limit serves validation, the OpenAPI document, and
+error messages.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from engine.model.text import MASK, without_nulls
 
 T = TypeVar("T")
 
-DEPTH = 100  #: levels of nested lists and objects; functions that walk bodies may recurse at each
-#: Limit of values for decoding an invalid body again, where each value becomes an object and is copied.
+DEPTH = 100  #: levels of nested lists and objects; limits the recursion of code that walks a body
+#: Largest number of values in a body that is decoded again; each value becomes an object and is copied.
 VALUES = 10_000
 
 
 def decode(body: bytes, kind: type[T], error: type[InvalidField] = InvalidField) -> T:
-    """Decode JSON as ``kind``; a null counts as absent. Raises NotJson, and ``error`` for an invalid field."""
+    """Decode JSON as ``kind``. A null counts as absent where the field does not allow null.
+
+    Raises NotJson, and ``error`` for an invalid field.
+    """
     if is_deeper(body, DEPTH):
         raise NotJson(f"nested too deeply; at most {DEPTH} levels are allowed")
     try:
@@ -37,7 +40,7 @@ def decode(body: bytes, kind: type[T], error: type[InvalidField] = InvalidField)
 
 
 def _decode_again(body: bytes, kind: type[T], error: type[InvalidField], found: msgspec.ValidationError) -> T:
-    """Decode an invalid body again without its nulls, since it may be valid without them."""
+    """Decode a body again without its nulls, which may be the only invalid values. Raises NotJson, ``error``."""
     check_json_text(body)  # invalid JSON further on is reported first
     if body.count(b",") + body.count(b"[") + body.count(b"{") > VALUES:
         hint = f"one value is invalid ({found}); leave out nulls, or send fewer values to see it"

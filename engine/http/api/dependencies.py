@@ -80,7 +80,7 @@ class DependenciesApi:
         return json_reply(dependency_reply(await self._dependencies.create(project, new)))
 
     async def list_all(self, call: Call) -> Reply:
-        """List the project's dependencies. A query for public ones finds none, as this engine has none."""
+        """List the project's dependencies. The list of public dependencies is always empty."""
         found = self._dependencies.list(call.project, name_part=call.text("name"), runtime=call.text("runtime"))
         public = call.text("ispublic") == "true" or call.text("dependency_type") == "public"
         return _page(call, () if public else found)
@@ -116,7 +116,7 @@ def dependency_reply(dependency: Dependency) -> DependencyReply:
 
 
 def _page(call: Call, found: Sequence[Dependency]) -> Reply:
-    """Return the page that ``limit`` or ``maxitems`` selects. Both mean the same; either may be absent."""
+    """Return a page of dependencies. ``limit`` and ``maxitems`` are two names for the number of its entries."""
     page = page_of(call, found, "limit", "maxitems")
     shown = [dependency_reply(dependency) for dependency in page.items]
     return json_reply(DependencyList(dependencies=shown, count=page.count, next_marker=page.next_marker))

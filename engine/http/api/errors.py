@@ -103,7 +103,7 @@ _FIELDS = {
 
 
 def error_codes() -> list[tuple[str, int, str]]:
-    """Return name, status and code of each error, in the order of status and code."""
+    """Return the name, status and code of each error, sorted by status and code."""
     rows = [(kind.__name__, status, code) for kind, (status, code) in _TABLE.items()]
     fields = [(f"Invalid field `{field}`", 400, code) for field, code in _FIELDS.items()]
     return sorted(rows + fields, key=lambda row: row[1:])

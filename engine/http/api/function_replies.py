@@ -78,7 +78,7 @@ def _passthrough(function: Function) -> dict[str, Any]:
 
 
 def _as_given(function: Function, name: str, variables: dict[str, str]) -> str:
-    """Return variables as the client wrote them. Clients compare texts, so another notation would be a difference."""
+    """Return the variables in the client's own notation, because clients compare the text that they sent."""
     given: str | None = function.details.get(name)
     return variables_text(variables) if given is None else given
 
@@ -88,6 +88,6 @@ def _detail(function: Function, table: str, name: str) -> str:
 
 
 def _image_name(function: Function) -> str:
-    """Return the id of one state of a version, made from its time and revision in place of the vendor's id."""
+    """Return an id that changes with every change of the version, built from version, time and revision."""
     moment = datetime.fromtimestamp(function.modified_at, UTC)
     return f"{function.version}-{moment:%y%m%d%H%M%S}@{function.revision}"

@@ -1,7 +1,7 @@
 """Functions in bodies and replies of the API (FunctionGraph API: CreateFunction and others).
 
-``PassthroughFields`` holds the fields without effect in this engine. They are stored and returned as given, so that a
-client that compares sent and returned values finds no difference. Unknown fields are ignored.
+``PassthroughFields`` are stored and returned as given, so that a client that compares sent and returned values finds no
+difference. Most of them have no effect in this engine. Unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FuncCode(Struct, frozen=True, kw_only=True):
 
 
 class Strategy(Struct, frozen=True, kw_only=True):
-    """Limits of instances. Both fields are documented as required, but Terraform sends the second alone."""
+    """Limits of instances. Both fields are documented as required, but Terraform sends ``concurrent_num`` alone."""
 
     concurrency: Instances | UnsetType = UNSET
     concurrent_num: Requests | UnsetType = UNSET
@@ -85,7 +85,7 @@ class PassthroughFields(Struct, frozen=True, kw_only=True):
 
 
 class ConfigBody(PassthroughFields, frozen=True, kw_only=True):
-    """Fields of a function's configuration, for creating and updating it."""
+    """Configuration of a function, in requests to create or update the function."""
 
     func_name: Name | UnsetType = UNSET  #: documented as required, but Terraform omits it
     runtime: str
@@ -127,7 +127,7 @@ class MaxInstanceBody(Struct, frozen=True, kw_only=True):
 
 
 class FunctionReply(PassthroughFields, frozen=True, kw_only=True):
-    """Function in all replies. Clients ignore the fields that they do not expect."""
+    """Function in every kind of reply. Clients ignore fields that they do not expect."""
 
     func_id: str
     func_name: str
@@ -204,7 +204,7 @@ _PLAIN = (
     "pre_stop_timeout",
     "enable_dynamic_memory",
 )
-#: Fields that no configuration update resets: those of the code, and the limits of instances, which other requests set.
+#: Fields that no configuration update resets, because other requests set them, such as code and instance limits.
 _NOT_RESET = ("func_name", "depend_version_list", "code_encrypt_kms_key_id", "strategy_config")
 _DEFAULTS = msgspec.structs.asdict(
     Function(
@@ -214,7 +214,7 @@ _DEFAULTS = msgspec.structs.asdict(
 
 
 def changes_of(body: ConfigBody) -> dict[str, Any]:
-    """Return the fields of a Function that the body sets, without absent ones. Raises InvalidField."""
+    """Return the values for the fields of Function that the body sets. Raises InvalidField."""
     changes = {_FUNCTION_NAMES.get(name, name): value for name in _PLAIN if (value := getattr(body, name)) is not UNSET}
     details = details_of(body)
     for name in ("user_data", "encrypted_user_data"):
@@ -229,9 +229,9 @@ def changes_of(body: ConfigBody) -> dict[str, Any]:
 
 
 def replacement_of(body: ConfigBody) -> dict[str, Any]:
-    """Return the fields of a Function as ``changes_of``, with absent ones at their defaults. Raises InvalidField.
+    """Return the result of ``changes_of``, and the defaults of fields that the body does not set. Raises InvalidField.
 
-    Absent fields that other requests also set are left out. In ``details``, UNSET marks a field to remove.
+    Fields that other requests also set are not reset (``_NOT_RESET``). In ``details``, UNSET marks a field to remove.
     """
     changes = changes_of(body)
     unset = [name for name in ConfigBody.__struct_fields__ if getattr(body, name) is UNSET and name not in _NOT_RESET]
@@ -242,7 +242,7 @@ def replacement_of(body: ConfigBody) -> dict[str, Any]:
 
 
 def draft_of(body: CreateBody, project: str) -> Function:
-    """Return the function that a body describes, without id and code. Raises InvalidField."""
+    """Return the function that a body describes, still without id and code. Raises InvalidField."""
     changes = changes_of(body)
     if body.tags is not UNSET:
         read_tags(body.tags)
@@ -251,13 +251,13 @@ def draft_of(body: CreateBody, project: str) -> Function:
 
 
 def details_of(body: Struct) -> dict[str, Any]:
-    """Return the fields that are stored without effect."""
+    """Return the fields of ``PassthroughFields`` that the body sets."""
     values = {name: getattr(body, name, UNSET) for name in PassthroughFields.__struct_fields__}
     return {name: value for name, value in values.items() if value is not UNSET}
 
 
 def _variables(field: str, text: str) -> dict[str, str]:
-    """Decode environment variables, which are sent as JSON in a string. Raises InvalidField."""
+    """Decode environment variables, which clients send as the text of a JSON object. Raises InvalidField."""
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=dict[str, str]) if text else {}
     except (msgspec.DecodeError, RecursionError) as error:
@@ -271,5 +271,5 @@ def variables_text(variables: dict[str, str]) -> str:
 
 
 def cpu_of(function: Function) -> int:
-    """Return millicores, by the vendor's formula."""
+    """Return the CPU of an instance in millicores, by the vendor's formula."""
     return function.memory_size * 100 // 128 + 200

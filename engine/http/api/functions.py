@@ -99,7 +99,7 @@ class Functions:
         return json_reply(self._reply(self._catalog.find(urn)))
 
     async def delete(self, call: Call) -> Reply:
-        """Delete a version if the URN names it or its alias; else the whole function."""
+        """Delete the version that the URN names, directly or by an alias; the whole function if it names none."""
         urn = call.urn
         await (self._versions.delete(urn) if urn.qualified else self._catalog.delete(urn))
         return Reply(status=204)
@@ -112,7 +112,7 @@ class Functions:
             raise CodePackageTooLarge(PACKAGE_LIMIT) from None
 
     async def _with_code(self, function: Function) -> FunctionReply:
-        """Return the reply with the code; a package too large for a reply is shown by its link alone."""
+        """Return the reply with the code. A package that is too large for a reply is represented by its link."""
         if (code := function.code).size > PACKAGE_LIMIT:
             return self._reply(function, FuncCode(link=code.url))
         packed = await self._codes.original(code)

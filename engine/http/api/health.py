@@ -1,4 +1,4 @@
-"""Health checks and metrics, for monitoring: alive, ready, and metrics in the text format of Prometheus."""
+"""Resources for monitoring: health (/healthz), readiness (/readyz), and metrics in the text format of Prometheus."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Asynchronous and synchronous invocation of a function: the two requests that must be fast.
+"""Asynchronous and synchronous invocation of a function: the two kinds of request that must be fast.
 
 Both bypass the router. An asynchronous call is answered after its invocation is on disk. A synchronous call is answered
-with the function's result. An error of the function itself is HTTP 200, too, marked by X-Is-Func-Err.
+with the function's result. An error of the function itself is also answered with HTTP 200; X-Is-Func-Err is then true.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TAIL = 4 << 10  #: bytes at the end of a log that a header holds
 
 
 class CallResult(Struct, frozen=True, kw_only=True):
-    """Reply with X-CFF-Request-Version v1."""
+    """Body of the reply to a synchronous call with X-CFF-Request-Version v1."""
 
     request_id: str
     result: str
@@ -43,7 +43,7 @@ class Invocations:
         self._async_limit, self._sync_limit = async_limit, sync_limit
 
     async def accept(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
-        """Handle POST …/invocations-async."""
+        """Accept an asynchronous invocation (POST …/invocations-async). Reply with its id after it is on disk."""
         payload = await self._event(headers, receive, self._async_limit)
         request = Request(
             function=urn,
@@ -58,7 +58,7 @@ class Invocations:
         return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"x-cff-request-id", request_id),))
 
     async def call(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
-        """Handle POST …/invocations."""
+        """Run a function (POST …/invocations). Reply with its result."""
         version = headers.get(b"x-cff-request-version", b"") or b"v0"
         if version not in (b"v0", b"v1"):
             raise InvalidField("X-CFF-Request-Version", version.decode("latin-1"), "must be v0 or v1")
@@ -97,7 +97,7 @@ def _call_reply(
     if tail:
         headers = (*headers, (b"x-cff-function-log", base64.b64encode(log[-TAIL:])))
     if outcome.engine_fault:
-        # A fault of the engine is no result, so it is not HTTP 200: the caller may retry.
+        # A fault of the engine is not a result. The status is 500, so the caller may retry.
         return problem(500, "FSS.0500", outcome.message, headers)
     if version == b"v0":
         return Reply(body=outcome.result, headers=headers, content_type=JSON if _is_json(outcome.result) else TEXT)
@@ -144,7 +144,7 @@ def _framed(request_id: str, function: Function, outcome: Outcome, memory: int) 
 
 
 def _is_json(result: bytes) -> bool:
-    """Return whether a result is JSON. A handler's text is returned as it is, without quotes."""
+    """Return whether a result is JSON. Text that a handler returns is stored without quotes, so it is not."""
     try:
         msgspec.json.decode(result, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):

@@ -19,7 +19,7 @@ from engine.model import Function, Record
 
 JSON_LINES = b"application/x-ndjson"
 QUIET = 15.0  #: seconds without a line until a heartbeat is sent
-LONG = 3600.0  #: seconds between checks for an invocation that ended unnoticed
+LONG = 3600.0  #: seconds between checks whether an invocation has ended unnoticed
 
 
 class LogItem(Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class LogsApi:
         ]
 
     async def show(self, call: Call) -> Reply:
-        """Return an invocation's log as JSON lines; with ``Accept: text/event-stream`` as events until it ends."""
+        """Return the log of an invocation as JSON lines. With ``Accept: text/event-stream``, stream it as events."""
         function = self._parts.catalog.find(call.urn)
         record = await self._parts.record(function, call.part("request_id"))
         if _wants_events(call):
@@ -51,7 +51,10 @@ class LogsApi:
         return _json_lines(await self._lines(record))
 
     async def show_function(self, call: Call) -> Reply:
-        """Return recent lines of the instances that belong to no request; as events, all lines written from now on."""
+        """Return recent lines of the function's instances that belong to no request.
+
+        With ``Accept: text/event-stream``, stream all lines that the function writes from now on instead.
+        """
         function = self._parts.catalog.find(call.urn)
         if not _wants_events(call):
             lines = decode(await self._parts.log_archive.instance_log(function.function_id))
@@ -92,7 +95,7 @@ def _json_lines(lines: Iterable[Line]) -> Reply:
 
 
 async def _pass_on(queue: LogQueue, write: Write) -> None:
-    """Write lines until the queue ends."""
+    """Write lines from the queue as events until the queue ends, and heartbeats while there are none."""
     last = False
     while not last:
         taken = None

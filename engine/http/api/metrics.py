@@ -1,7 +1,7 @@
 """Time series about functions (FunctionGraph API: ListFunctionStatistics and others). A value of -1 means no data.
 
-Concurrency is the mean over a time interval, rounded up: seconds of attempts divided by seconds of the interval. The
-number of instances of an interval is taken to be its concurrency; the present number is counted.
+Concurrency is the mean over a time interval, rounded up: seconds of attempts divided by seconds of the interval. Only
+the current number of instances is counted; earlier numbers are estimated by the concurrency.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class MonthUsed(Struct, frozen=True, kw_only=True):
 
 
 class Statistics(Struct, frozen=True, kw_only=True):
-    """Monthly usage, or time series, by the query parameter ``filter``."""
+    """Monthly usage or time series, as the query parameter ``filter`` selects."""
 
     count: list[MonthUsed] | UnsetType = UNSET
     gbs: list[MonthUsed] | UnsetType = UNSET
@@ -131,7 +131,7 @@ class MetricsApi:
         return json_reply(self._months(project, call.text("option") or "0"))
 
     async def compare(self, call: Call) -> Reply:
-        """List the functions with the highest values, of the last day unless the query names a time span."""
+        """List the functions with the highest values in the queried time span, by default the last day."""
         kind, (_, limit) = call.text("type") or "failcount", bounds(call, "limit", maximum=MAX_LIMIT, default=10)
         rank = _RANKS.get(kind.lower())
         if rank is None:
@@ -211,7 +211,7 @@ def _period(text: str) -> int:
 
 
 def _moment(call: Call, name: str, default: float) -> float:
-    """Return seconds since the epoch from a query parameter in seconds or milliseconds. Raises BadQuery."""
+    """Return a time in seconds since the epoch. The query parameter may be in milliseconds. Raises BadQuery."""
     number = call.number(name, 0)
     return default if not number else number / 1000 if number > 10**11 else float(number)
 

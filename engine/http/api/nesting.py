@@ -1,7 +1,7 @@
 """Depth of a JSON text, found in one pass before the text is decoded.
 
 Each block of the text is reduced to its brackets: escapes are removed, then everything but brackets and quotes, then
-everything between quotes. Brackets are looked up eight at a time. Memory holds one block at a time.
+everything between quotes. A table has the levels for each sequence of eight brackets. Memory holds one block.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from operator import add
 
 BLOCK = 1 << 16  #: bytes that are reduced at a time
 
-#: Brackets become binary digits; quotes stay.
+#: An opening bracket becomes 1, a closing one 0; quotes stay.
 _DIGITS = bytes.maketrans(b"{[}]", b"1100")
 _OTHERS = bytes(set(range(256)) - set(b'{[}]"'))
 
 
 def _heights(brackets: int) -> list[int]:
-    """Return the level after each of eight brackets, relative to the level before them."""
+    """Return the level after each of eight brackets (bits of a byte), relative to the level before the first."""
     return list(accumulate(1 if brackets >> bit & 1 else -1 for bit in reversed(range(8))))
 
 
-#: Change of level after eight brackets, the bits of a byte, as a signed byte; and the highest level among them.
+#: For each sequence of eight brackets: change of level after the last, as a signed byte; and highest level reached.
 _RISES = bytes(_heights(brackets)[-1] & 0xFF for brackets in range(256))
 _PEAKS = bytes(max(0, *_heights(brackets)) for brackets in range(256))
 
@@ -31,7 +31,7 @@ _PEAKS = bytes(max(0, *_heights(brackets)) for brackets in range(256))
 def is_deeper(text: bytes, levels: int) -> bool:
     """Return whether lists and objects are nested in more than ``levels`` levels.
 
-    The result for a text that is not JSON is certain only up to its first error.
+    If ``text`` is not valid JSON, levels after its first error may be counted wrongly.
     """
     if text.count(b"[") + text.count(b"{") <= levels:
         return False
@@ -48,7 +48,7 @@ def is_deeper(text: bytes, levels: int) -> bool:
 
 
 def _blocks(text: bytes) -> Iterator[bytes]:
-    """Yield parts of ``text``; none ends within an escape."""
+    """Yield ``text`` in blocks, none of which ends within an escape."""
     start = 0
     while start < len(text):
         block = text[start : start + BLOCK]
@@ -59,14 +59,14 @@ def _blocks(text: bytes) -> Iterator[bytes]:
 
 
 def _reduced(block: bytes) -> bytes:
-    """Return the digits and quotes of ``block``, without pairs of adjacent quotes."""
+    """Return the brackets of ``block`` as digits, and its quotes, without pairs of adjacent quotes."""
     if b"\\" in block:
         block = block.replace(b"\\\\", b"").replace(b'\\"', b"")
     return block.translate(_DIGITS, _OTHERS).replace(b'""', b"")
 
 
 def _peak(digits: bytes, depth: int) -> int:
-    """Return the highest level that the brackets reach, starting from ``depth``."""
+    """Return the highest level that the brackets reach, from level ``depth`` on."""
     size = (len(digits) + 7) // 8
     brackets = int(digits.ljust(8 * size, b"0"), 2).to_bytes(size, "big")
     before = accumulate(array("b", brackets.translate(_RISES)), initial=depth)

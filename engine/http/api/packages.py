@@ -51,7 +51,7 @@ class PackagesApi:
         ]
 
     async def export(self, call: Call) -> Reply:
-        """Export configuration, code, or both, by the flags ``config`` and ``code``; both if neither flag is set."""
+        """Export the configuration or the code, as the flags ``config`` and ``code`` select; both if they are equal."""
         function = self._catalog.find(call.urn)
         config, code = _flag(call, "config"), _flag(call, "code")
         both = config == code

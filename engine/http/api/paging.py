@@ -1,7 +1,7 @@
 """Pages of lists: the start and the number of entries that a query selects.
 
-A limit of 0 means the default number, a limit above the maximum means the maximum (FunctionGraph API). The marker of
-the next page is the end of this one, so a client that reads page by page stops when the marker no longer changes.
+A limit of 0 means the default number; a limit above the maximum means the maximum (FunctionGraph API). ``next_marker``
+is the number of entries up to the end of the page. A client has read all pages when ``next_marker`` does not change.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from engine.http.api.routing import Call
 
 T = TypeVar("T")
 
-MAX_ITEMS = 400  #: entries of functions, versions and dependencies
-MAX_LIMIT = 500  #: entries of most other lists
+MAX_ITEMS = 400  #: entries of a page of functions, versions or dependencies
+MAX_LIMIT = 500  #: entries of a page of most other lists
 MAX_SETTINGS = 100
 MAX_TAGGED = 1_000
 
@@ -40,7 +40,10 @@ class Page(Struct, Generic[T], frozen=True, kw_only=True):
 def page_of(
     call: Call, found: Sequence[T], *names: str, maximum: int = MAX_ITEMS, default: int | None = None
 ) -> Page[T]:
-    """Return the page of ``found`` that the query selects. The limit is the first parameter of ``names`` set."""
+    """Return the page of ``found`` that the query selects.
+
+    ``names`` are the query parameters for the limit. The first one that is set counts. Raises BadQuery.
+    """
     offset, limit = bounds(call, *names, maximum=maximum, default=default)
     items = found[offset : offset + limit]
     info = PageInfo(next_marker=offset + len(items), previous_marker=max(0, offset - limit), current_count=len(items))
@@ -48,6 +51,6 @@ def page_of(
 
 
 def bounds(call: Call, *names: str, maximum: int, default: int | None = None) -> tuple[int, int]:
-    """Return offset and limit. Raises BadQuery."""
+    """Return the offset and the limit that the query selects, as in ``page_of``. Raises BadQuery."""
     limits = [call.number(name, 0) for name in names]
     return call.number("marker", 0), min(next(filter(None, limits), default or maximum), maximum)

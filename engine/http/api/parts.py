@@ -27,21 +27,21 @@ from engine.triggers.source import SourceState
 
 class Intake(Protocol):
     async def accept(self, request: Request) -> str:
-        """Return the request id after the invocation is durable."""
+        """Accept an asynchronous invocation. Return its request id after it is on disk."""
         ...
 
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
-        """Return the request id, the invoked version, and its outcome. Raises CallTimedOut."""
+        """Run a synchronous call. Return its request id, the invoked version, and the outcome. Raises CallTimedOut."""
         ...
 
 
 class Dispatcher(Protocol):
     async def cancel(self, key: int) -> bool:
-        """Cancel an invocation that waits or runs. Return False if it has ended."""
+        """Cancel a waiting or running invocation. Return False if the invocation has already ended."""
         ...
 
     async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (a timeout is no error)
-        """Return when the invocation has ended, or after ``timeout`` seconds."""
+        """Wait until the invocation has ended, at most ``timeout`` seconds."""
         ...
 
 
@@ -49,16 +49,16 @@ class LogArchive(Protocol):
     """Stored output of functions, in the format of ``engine.logs.lines``."""
 
     async def log(self, key: int, request_id: str) -> bytes | None:
-        """Return the log of an invocation so far; None if its record has all of it."""
+        """Return the log of an invocation so far; None if the whole log is in its record."""
         ...
 
     async def instance_log(self, function_id: int) -> bytes:
-        """Return recent output of a function's instances that belongs to no request."""
+        """Return the recent output of a function's instances that belongs to no request."""
         ...
 
 
 class HealthChecks(Struct, frozen=True, kw_only=True):
-    """Health of the engine. Each function is called anew for every request."""
+    """Functions that report the health of the engine. Each is called for every request."""
 
     alive: Callable[[], Mapping[str, Any]] = dict  #: problems by part; empty: healthy
     ready: Callable[[], Mapping[str, Any]] = dict  #: reasons for rejecting new work, by part; empty: ready
@@ -86,18 +86,18 @@ class ApiDependencies(Struct, frozen=True, kw_only=True):
     version: str = ""  #: version of the engine
     mounted: Callable[[], Sequence[Operation]] = lambda: ()  #: operations of plugins at paths of this API
     instances: Callable[[Collection[int]], int] = lambda functions: 0  #: number of live instances of these functions
-    source_state: Callable[[str], SourceState | None] = lambda trigger_id: (
-        None
-    )  #: state of a trigger's source, by trigger id
+    #: state of a trigger's source, by trigger id
+    source_state: Callable[[str], SourceState | None] = lambda trigger_id: None
     runtime_fields: Callable[[BoundTrigger], Mapping[str, Any]] = lambda trigger: {}  #: fields of a running service
-    source_settled: Callable[[str], Awaitable[None]] | None = None  #: waits until a source follows its last change
+    #: waits until the source of a trigger, given by id, has applied the trigger's last change
+    source_settled: Callable[[str], Awaitable[None]] | None = None
     async_body_limit: int = 256 << 10  #: bytes
     sync_body_limit: int = 6 << 20  #: bytes
     update_resets: bool = False  #: True: configuration updates reset absent fields
     health: HealthChecks = HealthChecks()
 
     async def record(self, function: Function, request_id: str) -> Record:
-        """Return an invocation of this function. Raises UnknownInvocation."""
+        """Return the record of an invocation. Raises UnknownInvocation, also for an invocation of another function."""
         key = self.identity.key_of(request_id)
         record = await self.records.get(key) if key is not None else None
         if record is None or record.function_id != function.function_id:

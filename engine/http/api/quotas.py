@@ -1,4 +1,4 @@
-"""Quotas of a project, and their use."""
+"""Quotas of a project, and how much of each is used."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from engine.logs.lines import plain
 from engine.model import Attempt, Code, Function, Record, State
 from engine.protocols import Selection
 
-DEFAULT_SPAN = 3600.0  #: seconds that a list goes back without query times
+DEFAULT_SPAN = 3600.0  #: seconds that a list looks back if the query names no time
 MAX_IDS = 10
 MAX_WAIT = 60.0  #: seconds
 
@@ -54,7 +54,7 @@ class AttemptReply(Struct, frozen=True, kw_only=True):
 
 
 class WholeRecord(Struct, frozen=True, kw_only=True):
-    """Complete data of one invocation (extension of the API). Payload and result are texts, as sent to destinations."""
+    """Complete data of one invocation (extension of the API). Payload and result are texts, as in deliveries."""
 
     request_id: str
     function_urn: str
@@ -106,7 +106,7 @@ class InvocationRecords:
         return json_reply(InvocationList(invocations=items, count=count, next_marker=selection.offset + len(items)))
 
     def _selection(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Selection:
-        """Return the selection for the version or alias in the URN, else, or with ids, for the whole function."""
+        """Return the filter of a query. With ``ids``, the version or alias in the URN is ignored."""
         catalog, urn = self._parts.catalog, call.urn
         base = Selection(function_id=catalog.find(urn).function_id) if ids else selection_of(catalog, urn)
         begin, end = call.text("query_begin_time"), call.text("query_end_time")
@@ -124,7 +124,7 @@ class InvocationRecords:
         )
 
     async def show(self, call: Call) -> Reply:
-        """Return one invocation (extension of the API). ``?wait=<seconds>`` waits until it has ended."""
+        """Return one invocation (extension of the API). With ``?wait=<seconds>``, wait up to that time for its end."""
         wait = _wait(call.text("wait"))
         function = self._parts.catalog.find(call.urn)
         record = await self._parts.record(function, call.part("request_id"))
@@ -148,7 +148,7 @@ class InvocationRecords:
 
 
 def read_states(text: str) -> frozenset[State]:
-    """Return the states in a comma-separated text, all for an empty one. Raises BadQuery."""
+    """Return the states named in a comma-separated text; all states for an empty text. Raises BadQuery."""
     names = [part.strip() for part in text.split(",") if part.strip()]
     try:
         return frozenset(map(State, names)) or frozenset(State)

@@ -21,7 +21,7 @@ Ids = Annotated[list[Id], Meta(max_length=500)]
 BATCH_SIZE = 100  #: invocations sent again by one request
 RequestIds = Annotated[list[str], Meta(max_length=BATCH_SIZE)]
 Limit = Annotated[int, Meta(ge=1, le=BATCH_SIZE)]
-#: Seconds that a redrive of failed invocations goes back by default. Repeats within this time return the same ids.
+#: Seconds that a redrive of failed invocations looks back by default. A repeat within this time returns the same ids.
 SPAN = 86_400.0
 
 
@@ -37,19 +37,19 @@ class DeliveryItem(Struct, frozen=True, kw_only=True):
     next_try: str  #: earliest time; empty after giving up
     under_way: bool  #: True: a try is running
     destination_state: str  #: ``ok``, or ``failing`` if its last delivery failed
-    destination_next_try: str  #: time until which deliveries there wait; empty: no pause
+    destination_next_try: str  #: deliveries to this destination wait until this time; empty: no pause
 
 
 class DeliveryList(Struct, frozen=True, kw_only=True):
     deliveries: list[DeliveryItem]  #: given up
     count: int
     next_marker: int
-    retrying: list[DeliveryItem]  #: neither delivered nor given up, tried or not, in order of id
+    retrying: list[DeliveryItem]  #: neither delivered nor given up, sorted by id
     next_after: int  #: ``after`` for the next page of ``retrying``; 0: last page. Pages may be short, or empty
 
 
 class RedriveDeliveriesBody(Struct, frozen=True, kw_only=True):
-    """Deliveries to redrive: some by id, pending or given up; or all that were given up."""
+    """Deliveries to redrive: either the pending and given-up ones listed by id, or all that were given up."""
 
     delivery_ids: Ids = []
     all: bool = False
@@ -60,7 +60,10 @@ class RedrivenDeliveries(Struct, frozen=True, kw_only=True):
 
 
 class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
-    """Invocations to redrive: some by id, or one step through all failed and discarded ones, without cancelled ones."""
+    """Invocations to redrive: either those listed by id, or the next ``limit`` failed and discarded ones.
+
+    Cancelled invocations are redriven only if they are listed by id.
+    """
 
     request_ids: RequestIds = []
     failed: bool = False
@@ -81,12 +84,16 @@ class RefusedInvocation(Struct, frozen=True, kw_only=True):
 
 
 class RedrivenInvocations(Struct, frozen=True, kw_only=True):
-    """Redriven invocations, the newest first. A step has all fields, and ends early when no more are accepted."""
+    """Redriven invocations. A request with ids gets ``redriven`` only, in the order of the ids.
+
+    A step through failed invocations gets all fields, newest invocation first. The step ends early if the engine
+    temporarily accepts no more.
+    """
 
     redriven: list[RedrivenInvocation]
-    refused: list[RefusedInvocation] | UnsetType = UNSET  #: can never be redriven
-    count: int | UnsetType = UNSET  #: invocations left before this step
-    next_marker: str | UnsetType = UNSET  #: empty: none are left
+    refused: list[RefusedInvocation] | UnsetType = UNSET  #: invocations that can never be redriven
+    count: int | UnsetType = UNSET  #: number of invocations that were left before this step
+    next_marker: str | UnsetType = UNSET  #: ``marker`` of the next step; empty: no invocations are left
 
 
 class RedriveApi:
@@ -158,7 +165,7 @@ class RedriveApi:
         )
 
     def item(self, pending: PendingDelivery) -> DeliveryItem:
-        """Return a delivery as lists show it."""
+        """Return a delivery in the form of an entry of a list."""
         function, delivery_status = (
             self._catalog.resolve(pending.function_id, LATEST),
             self._redrive.delivery_status(pending),

@@ -77,7 +77,10 @@ class ReservedApi:
         return json_reply(ReservedConfigs(reserved_instances=configs, page_info=page.info, count=page.count))
 
     def _queried_urn(self, call: Call, name: str) -> FunctionUrn | None:
-        """Return the URN of a query. ``latest`` means the whole function, as Terraform queries all versions by it."""
+        """Return the URN in a query parameter; None if absent.
+
+        A URN with version ``latest`` stands for the whole function, because Terraform queries all versions with it.
+        """
         text = call.text(name)
         urn = own_urn(text, call.project, self._region) if text else None
         return replace(urn, qualified=False) if urn is not None and urn.qualifier == LATEST else urn

@@ -18,7 +18,7 @@ from engine.http.api.errors import problem
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.triggers.routes import PROJECT
 
-#: Bytes of a body. Each limit has room for the longest allowed texts of such a body, even if fully escaped.
+#: Limits of bodies in bytes. Each has room for the longest allowed texts, even with every character escaped.
 SHORT_LIMIT = 64 << 10  #: bodies of a few short fields
 LONG_LIMIT = 256 << 10  #: descriptions, such as that of a trigger
 BODY_LIMIT = 1 << 20  #: searches, and fields beside code
@@ -39,7 +39,8 @@ class Call:
         self.path = (scope["raw_path"] + b"?" + scope["query_string"]).decode("latin-1").rstrip("?")
         self.address: str = scope["client"][0] if scope.get("client") else ""
         self.caller: str = scope.get(CALLER, "")
-        self.own_project: str = scope.get(PROJECT, "")  #: project of its credentials; empty if none are needed
+        #: project of the request's credentials; empty if no credentials are needed
+        self.own_project: str = scope.get(PROJECT, "")
         self.body = b""  #: empty until ``read``
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self._query: dict[str, str] = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
@@ -68,7 +69,7 @@ class Call:
         empty: T | None = None,
         error: type[InvalidField] = InvalidField,
     ) -> T:
-        """Return the body as ``kind``, or ``empty``, if given, without a body.
+        """Read the body and return it as ``kind``. For an absent or null body, return ``empty`` if given.
 
         Raises NotJson, PayloadTooLarge, and ``error`` for an invalid field.
         """
@@ -93,14 +94,20 @@ class Resource(Struct, frozen=True, kw_only=True):
 
 
 def make_router(resources: Iterable[Resource], region: str) -> App:
-    """Return an ASGI application. Errors are raised to its caller, before any part of a reply is sent."""
+    """Return an ASGI application that calls the handlers of the resources.
+
+    An error of a handler is raised to the caller of the application, before any part of a reply is sent.
+    """
     ordered = sorted(resources, key=_precedence)
     routes = [_Route(one.path, _Endpoint(one, region), methods=list(one.methods)) for one in ordered]
     return Router(routes, redirect_slashes=False, default=_unknown)
 
 
 class _Route(Route):
-    """Route that leaves other methods to its endpoint, if no later path has them: functions may be named ``import``."""
+    """Route whose endpoint is also called for methods that no matching route has, to reply 405.
+
+    Two routes may match one path, because a function may be named ``import``.
+    """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
@@ -124,7 +131,7 @@ class _Endpoint:
 
 
 def _precedence(resource: Resource) -> list[bool]:
-    """Return a sort key that puts literal segments of a path before ``{name}``, which would match them, too."""
+    """Return a sort key that puts a literal segment of a path before ``{name}``, which would match the literal, too."""
     return [part.startswith("{") for part in resource.path.split("/")]
 
 
@@ -147,7 +154,7 @@ def whole_number(field: str, text: str, default: int, error: type[InvalidField] 
 
 
 def own_urn(text: str, project: str, region: str) -> FunctionUrn:
-    """Return the URN in ``text``, which must be of ``project``. Raises InvalidField, Forbidden."""
+    """Return the URN in ``text``. Raises InvalidField, and Forbidden for a URN of another project than ``project``."""
     urn = parse_urn(text, region=region, project=check_project(project))
     if urn.project != project:
         raise Forbidden(f"{text} belongs to another project than {project}")

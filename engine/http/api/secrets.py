@@ -1,4 +1,4 @@
-"""Masking of secrets, which are recognised by field name, in audit traces and in error messages."""
+"""Masking of secrets in audit traces and error messages. Secrets are recognised by the names of their fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_secret(name: str) -> bool:
 
 
 def without_secrets(value: Any) -> Any:
-    """Return a copy with fields named like secrets masked, and code and long texts cut."""
+    """Return a copy of a JSON value, with secrets masked and texts cut to ``TEXT`` characters."""
     if isinstance(value, dict):
         return {name: MASK if is_secret(name) else without_secrets(one) for name, one in value.items()}
     if isinstance(value, list):

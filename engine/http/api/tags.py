@@ -1,7 +1,7 @@
 """Tags of functions, and search for functions by tags (FunctionGraph API: CreateTags and others).
 
-The paths have no ``/fgs``, because the vendor's tag service uses the same paths with every service. ``resource_id`` is
-a function's URN, or the ``resource_id`` in replies about a function.
+The paths have no ``/fgs``, because the vendor's tag service has the same paths for all services. In a path,
+``resource_id`` is a function's URN, or the ``resource_id`` in replies about a function.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class TagsApi:
         return json_reply(ProjectTags(tags=_tag_values(tags), sys_tags=_tag_values(sys_tags)))
 
     async def find(self, call: Call) -> Reply:
-        """Return the matching functions for the action ``filter``, only their number for ``count``."""
+        """Find functions by tags. Action ``filter`` returns functions and their number, ``count`` only the number."""
         project, action = _project(call), call.part("action")
         if action not in ("filter", "count"):
             raise InvalidField("action", action, "must be filter or count")

@@ -23,7 +23,7 @@ def exact_time(moment: float) -> str:
 
 
 def read_time(field: str, text: str) -> float:
-    """Return seconds since the epoch; the text is UTC unless it names a zone. Raises BadQuery."""
+    """Return a time in seconds since the epoch. ``text`` is UTC unless it names a zone. Raises BadQuery."""
     try:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
@@ -32,5 +32,5 @@ def read_time(field: str, text: str) -> float:
 
 
 def read_end(field: str, text: str) -> float:
-    """Return the end of a time span as ``read_time``, with the whole last second included. Raises BadQuery."""
+    """Return the end of a time span in seconds since the epoch. Its last second is included. Raises BadQuery."""
     return read_time(field, text) + 0.9995

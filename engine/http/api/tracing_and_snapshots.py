@@ -1,4 +1,4 @@
-"""Tracing, log targets and snapshots: operations for features that this engine has in part, or not at all."""
+"""Operations for tracing, log targets and snapshots, which this engine implements in part or not at all."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TracingAndSnapshotsApi:
         return Reply()
 
     async def show_logs(self, call: Call) -> Reply:
-        """Show the log target in the function's configuration, or this engine's default names without one."""
+        """Show the log target in the function's configuration; the engine's default target if none is configured."""
         return json_reply(log_target_of(self._catalog.find(call.urn)))
 
     async def show_snapshot(self, call: Call) -> Reply:
@@ -60,7 +60,7 @@ class TracingAndSnapshotsApi:
         return json_reply(SnapshotState(state="Disabled", code=""))
 
     async def switch_snapshot(self, call: Call) -> Reply:
-        """Reject enabling snapshots, which only the vendor's Java runtime has; disabling succeeds."""
+        """Reject a request to enable snapshots, which only the vendor's Java runtime has. Accept disabling."""
         self._catalog.find(call.urn)
         if _check_action(call, ("enable", "disable")) == "enable":
             raise Unsupported("snapshots of functions: instances start from code, or are reserved")

@@ -57,7 +57,7 @@ _OTHER = _Codes()
 
 
 def trigger_status(error: e.FunctiondError) -> Status | None:
-    """Return status and code; None if the error is not about a trigger."""
+    """Return the HTTP status and the FSS code of an error; None if it is not about a trigger."""
     match error:
         case te.UnknownTriggerType():
             return 400, "FSS.1101"

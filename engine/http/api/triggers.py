@@ -1,4 +1,4 @@
-"""Triggers of functions (FunctionGraph API: CreateFunctionTrigger and others), and the kinds that Terraform reads."""
+"""Triggers of functions (FunctionGraph API: CreateFunctionTrigger and others), and the kinds that Terraform lists."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CreateTriggerBody(Struct, frozen=True, kw_only=True):
 
 
 class UpdateTriggerBody(Struct, frozen=True, kw_only=True):
-    """Body of PUT. The SDK sends ``event_data`` as a list of objects, Terraform as one object."""
+    """Body of a PUT request. The SDK sends ``event_data`` as a list of objects, Terraform as one object."""
 
     event_data: Data | list[Data] | None = None
     trigger_status: Status | None = None
@@ -49,12 +49,12 @@ class TriggerState(Struct, frozen=True, kw_only=True):
     """State of a trigger's source, and counts of its events since the engine started."""
 
     state: str  #: starting, running, failing (restarts later), disabled, stopped, or ``no source``
-    problem: str  #: empty: none
+    problem: str  #: problem of the source; empty: none
     since: str
-    failures: int  #: consecutive
-    next_try: str = ""  #: restart of a failing source
+    failures: int  #: consecutive failures
+    next_try: str = ""  #: time of the next restart of a failing source; empty: none
     accepted: int
-    refused: int  #: finally, without a retry
+    refused: int  #: events rejected permanently
 
 
 class ProjectTrigger(TriggerReply, frozen=True, kw_only=True):
@@ -127,7 +127,7 @@ class TriggersApi:
         return Reply(status=204)
 
     async def _settle(self, trigger: BoundTrigger) -> None:
-        """Wait until a push source follows the change, so that the next sender meets the new state."""
+        """Wait until a push source has applied the change, so that the next event is handled by the changed trigger."""
         if trigger.plugin.rules.start_before_stop and self._source_settled is not None:
             await self._source_settled(trigger.id)
 
@@ -163,7 +163,7 @@ class TriggersApi:
         return TriggerReply(**self._fields(trigger))
 
     def project_trigger(self, trigger: BoundTrigger) -> ProjectTrigger:
-        """Return a trigger as lists of a project show it."""
+        """Return a trigger in the form of an entry in the list of a project."""
         return ProjectTrigger(func_urn=trigger.function, source=self._state(trigger), **self._fields(trigger))
 
     def _fields(self, trigger: BoundTrigger) -> Data:

@@ -1,6 +1,6 @@
 """Documentation pages: the Markdown files of ``engine/docs`` as HTML.
 
-Each page is rendered once, in a thread, and kept. Links between the files lead to the console's pages.
+Each page is rendered once, in a thread, and cached. Links between the files become links between the pages.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class DocsPage:
 
 @cache
 def _files() -> Mapping[str, Traversable]:
-    """Return the Markdown files by the name of their page."""
+    """Return the Markdown files, keyed by the names of their pages."""
     package = files("engine")
     found = {one.name.removesuffix(".md"): one for one in (package / "docs").iterdir() if one.name.endswith(".md")}
     return {**found, ARCHITECTURE: package / "README.md"}
@@ -65,7 +65,7 @@ def _files() -> Mapping[str, Traversable]:
 
 @cache
 def _document(name: str) -> _Document:
-    """Return a page as HTML."""
+    """Render a page as HTML. Raises KeyError for an unknown page."""
     from markdown_it import MarkdownIt
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -82,12 +82,12 @@ def _document(name: str) -> _Document:
 
 
 def anchor(heading: str) -> str:
-    """Return the id of a heading, as GitHub makes it."""
+    """Return the HTML id of a heading, built as on GitHub."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def _redirect(token: Token) -> None:
-    """Point a link at the console's page of a file."""
+    """Change a link to a Markdown file into a link to the file's page. Leave other tokens unchanged."""
     href = str(token.attrGet("href") or "")
     if token.type == "link_open" and (found := _LINK.fullmatch(href)):
         page = _OUTSIDE.get(found[1], found[1].removesuffix(".md"))

@@ -20,14 +20,14 @@ ROWS = 100
 class FunctionRow(Struct, frozen=True, kw_only=True):
     function: Function  #: version ``latest``
     urn: str
-    versions: Sequence[str]  #: published ones
+    versions: Sequence[str]  #: published versions
     aliases: Sequence[Alias]
     settings: AsyncSettings | None
     unended: int  #: accepted invocations that wait or run
     running: int  #: attempts, synchronous calls included
     instances: int
     triggers: int
-    failures: int  #: failed attempts of the last day
+    failures: int  #: number of failed attempts in the last day
 
 
 class FunctionsPage:

@@ -78,7 +78,7 @@ class InvocationsPage:
         return selection_of(self._parts.catalog, own_urn(name, call.project, self._parts.region))
 
     async def _record(self, call: Call) -> Record:
-        """Return the invocation of the path. Raises UnknownInvocation, also for one of another project."""
+        """Return the record of the invocation in the path. Raises UnknownInvocation, also if the project differs."""
         request_id = call.part("request_id")
         key = self._parts.identity.key_of(request_id)
         record = await self._parts.records.get(key) if key is not None else None
@@ -87,7 +87,7 @@ class InvocationsPage:
         return record
 
     async def _log(self, record: Record) -> tuple[list[Line], bool]:
-        """Return the last lines of the log, and whether earlier ones are left out."""
+        """Return the last lines of the log, and whether earlier lines are left out."""
         whole = await self._parts.log_archive.log(record.key, record.request_id)
         log = record.log if whole is None else whole
         return list(decode(last(log, LOG))), len(log) > LOG

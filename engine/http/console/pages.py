@@ -1,7 +1,7 @@
 """Rendering of pages: templates, data common to all pages, and security headers.
 
-The templates are compiled in a thread at the first request for a page. An engine whose console is not used does not
-pay for them, and other requests do not wait for the compilation.
+The templates are compiled at the first request for a page, so an engine whose console is not used needs no memory for
+them. Compilation runs in a thread, so other requests do not wait for it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Pages:
         self._environment: Environment | None = None
 
     async def show(self, call: Call, template: str, *, live: bool = True, **data: Any) -> Reply:
-        """Render a page. A ``live`` page is fetched again regularly while it is visible."""
+        """Render a page. The browser fetches a ``live`` page again at intervals while the page is visible."""
         projects = projects_for(call, self._catalog)
         common = {
             "project": call.project or projects[0],

@@ -12,7 +12,7 @@ FILES = {
     "console.js": b"text/javascript; charset=utf-8",
     "icon.svg": b"image/svg+xml",
 }
-#: Paths that a browser needs before it has sent credentials; their replies reveal nothing about this engine.
+#: Paths that a browser requests before it has credentials; their replies reveal nothing about this engine.
 OPEN = ("/", "/console", *(STATIC + name for name in FILES))
 
 

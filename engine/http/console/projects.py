@@ -11,9 +11,9 @@ DEFAULT = "default"
 
 
 def projects_for(call: Call, catalog: Catalog) -> Sequence[str]:
-    """Return the project of the credentials; without credentials all with functions and the present one.
+    """Return the project of the credentials; without credentials, all projects with functions and that of the page.
 
-    ``default`` is the first.
+    ``default`` is the first if included, and the only one if no project was found.
     """
     if call.own_project:
         return [call.own_project]

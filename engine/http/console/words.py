@@ -16,7 +16,7 @@ def number(value: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """Format seconds with two significant digits, as ``1.5 ms``, ``12 s``, ``3 d``."""
+    """Format a duration in seconds, such as ``1.5 ms``, ``12 s`` or ``3 d``; an infinite one as ``longer``."""
     if math.isinf(seconds):
         return "longer"
     for unit, name in _SPANS:
@@ -33,12 +33,12 @@ def size(value: float) -> str:
 
 
 def clock_time(moment: float | None) -> str:
-    """Format a time in UTC, to the millisecond, as on the command line."""
+    """Format a time in UTC, to the millisecond; empty for None, 0 or an infinite time."""
     return "" if not moment or math.isinf(moment) else exact_time(moment).replace("T", " ").rstrip("Z")
 
 
 def quantile(distribution: Distribution, share: float) -> float | None:
-    """Return the bound that this share of observations does not exceed, to the next bucket; None without any."""
+    """Return the upper bound of the bucket that contains the quantile ``share`` (0 to 1); None without observations."""
     wanted, seen = distribution.count * share, 0
     for bound, count in zip((*distribution.bounds, math.inf), distribution.counts, strict=True):
         seen += count
