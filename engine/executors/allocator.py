@@ -1,7 +1,7 @@
 """Allocation of requests to instances.
 
-Candidates in this order: a busy instance with spare concurrency, an idle one, a starting one with spare concurrency,
-none.
+Candidates, in this order: a busy instance with spare concurrency, an idle one, a starting one with spare concurrency.
+Without a candidate, the caller starts an instance.
 
 Busy instances are preferred, so that others become idle and can be dismissed. An instance serves at most
 ``concurrency`` requests at a time; ``assigned`` counts them. A caller that acquires an instance must release it. A
@@ -20,9 +20,9 @@ from engine.executors.process import Instance, Key
 
 
 class Wait:
-    """Request without an instance: the interpreter is being searched for, or an instance is starting.
+    """Request that waits for an interpreter, for the shared port, or for a starting instance.
 
-    ``verdict`` is the end of the request; None: look for an instance again.
+    ``verdict`` becomes the end of the request, or None if the request must look for an instance again.
     """
 
     __slots__ = ("cancelled", "verdict")
@@ -32,7 +32,7 @@ class Wait:
         self.cancelled = False
 
     def cancel(self) -> bool:
-        """Cancel the request. Return False if the verdict was an end already."""
+        """Cancel the request. Return False if the request has ended already."""
         if not self.verdict.done():
             self.verdict.set_result(None)
         elif self.verdict.cancelled() or self.verdict.result():
@@ -41,23 +41,23 @@ class Wait:
         return True
 
     async def decided(self) -> Ended | None:
-        """Wait for the verdict.
+        """Wait for the verdict and return it. Return the end of the request if the request was cancelled.
 
-        A cancellation counts until the waiting task resumes, even if an instance became available meanwhile.
+        The request can be cancelled until the waiting task resumes, even if an instance has become available.
         """
         verdict = await self.verdict
         return Ended(CANCELLED.answer, NOTHING) if self.cancelled else verdict
 
 
 class Start:
-    """Starting instance, and the requests that wait for it besides the one that starts it."""
+    """Starting instance, and the requests that wait for it. The request that starts it is not among them."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.waits: list[Wait] = []
 
     def decide(self, verdict: Ended | None) -> None:
-        """Resolve all waiting requests with the end of a failed start, or with None: look for an instance again."""
+        """Pass the verdict to all waiting requests: the end of a failed start, or None to search for an instance."""
         for wait in self.waits:
             if not wait.verdict.done():
                 wait.verdict.set_result(verdict)
@@ -82,13 +82,13 @@ class Allocator:
         return instance
 
     def release(self, instance: Instance) -> None:
-        """End the assignment of one request, also after the instance has ended."""
+        """End the assignment of one request. Call also if the instance has ended."""
         instance.assigned -= 1
         if instance.ready and instance.end is None:
             self._update(instance)
 
     def begin(self, instance: Instance, assigned: int) -> Start:
-        """Register a starting instance with this number of requests assigned already."""
+        """Register a starting instance, to which ``assigned`` requests are assigned already."""
         instance.assigned = assigned
         start = Start(instance)
         self._starts.setdefault(instance.key, []).append(start)
@@ -105,7 +105,7 @@ class Allocator:
         return None
 
     def finish(self, start: Start, verdict: Ended | None) -> None:
-        """Register the end of a start: the instance is ready, or has ended."""
+        """Register that a starting instance is ready or has ended. Pass the verdict to the waiting requests."""
         instance = start.instance
         starts = self._starts[instance.key]
         starts.remove(start)

@@ -1,4 +1,4 @@
-"""Interface of an instance's process, independent of its parent: existence, exit status, kill."""
+"""Interface to the process of an instance, whether its parent is the engine or a template."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol
 
 
 class Child(Protocol):
-    """Process that leads a session and a process group. Its owner calls ``watch``, then ``reap`` on exit."""
+    """Process that leads a session and a process group. Its owner calls ``watch``, then ``reap`` after the exit."""
 
     @property
     def waits(self) -> bool:
@@ -21,7 +21,10 @@ class Child(Protocol):
 
     @property
     def pid(self) -> int:
-        """Process id as the engine sees it; 0 before ``spawned``. The id cannot be reused before ``reap``."""
+        """Process id as the engine sees it; 0 before ``spawned``.
+
+        The id is not reused before ``reap``, unless the parent of the process has exited.
+        """
         ...
 
     async def spawned(self) -> None:
@@ -35,7 +38,7 @@ class Child(Protocol):
 
     @property
     def failure(self) -> OSError | None:
-        """Error that kept the process from becoming an instance; available after its exit.
+        """Error that kept the process from becoming an instance, or None. Available after the exit.
 
         Such a process has read no request and run no user code.
         """
@@ -46,11 +49,11 @@ class Child(Protocol):
         ...
 
     def kill(self) -> None:
-        """Kill the whole process group at once. Do nothing after ``reap``."""
+        """Kill the whole process group, at once or as soon as the process exists. Do nothing after ``reap``."""
         ...
 
     def reap(self) -> int | None:
-        """Return the exit status, minus the signal, or None if unknown."""
+        """Release the process id. Return the exit status, the negative signal number, or None if unknown."""
         ...
 
     def abandon(self) -> None:
@@ -59,10 +62,10 @@ class Child(Protocol):
 
 
 class OwnChild:
-    """Child of this process."""
+    """Process whose parent is the engine."""
 
     waits = False
-    failure = None  #: raised by ``spawn`` instead
+    failure = None  #: ``launch`` raises such errors
 
     def __init__(self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._process, self._loop = process, loop

@@ -1,8 +1,8 @@
-"""Fleet: every instance of the pool, its start, retirement and end.
+"""Fleet of the pool: starts, retires and ends instances.
 
-A start that fails in user code is repeated on a new instance, ``TRIES`` times in all. To make room for a new
-instance's memory, the instances idle for longest are dismissed. The fleet rejects no request: the scheduler has
-checked capacity before, so an instance is started even if that memory does not suffice.
+If a start fails in user code, another instance is started, at most ``TRIES`` for one request. To free memory for a
+new instance, the instances idle for longest are dismissed. The fleet rejects no request, because the scheduler has
+checked capacity before. An instance is therefore started even if the dismissals do not free enough memory.
 """
 
 from __future__ import annotations
@@ -38,14 +38,17 @@ class Fleet:
         self.reserve = Reserve(self.alive)
         self.allocator = Allocator(idle, self.reserve.keeps)
         self._port = SharedPort(self.allocator.idle.__contains__)
-        self.memory = 0  #: MB granted to instances in ``alive``
+        self.memory = 0  #: MiB granted to instances in ``alive``
         self.starting = self.started = self.retired = self.killed = 0
         self.cold_starts = Histogram()
 
     # --- starting -------------------------------------------------------------------------------------------
 
     async def command(self, function: Function, memory: int) -> list[str] | Ended:
-        """Return the command that starts a worker. The first call for a runtime searches for its interpreter."""
+        """Return the command that starts a worker, or the end of the request if the runtime cannot run here.
+
+        The first call for a runtime searches for its interpreter.
+        """
         try:
             return await self._host.interpreters.worker_command(function.runtime, memory)
         except InvalidField as problem:
@@ -56,8 +59,8 @@ class Fleet:
     ) -> Call | Ended:
         """Start an instance for a request that found none, and assign the request to it.
 
-        Return the start as a call, with the lines logged meanwhile, or the end of the request. ``on_call`` receives
-        the call of each attempted start, so that the request can be cancelled.
+        Return the call of the start, which has the lines logged meanwhile, or the end of the request. ``on_call``
+        receives the call of each attempted start, so that the request can be cancelled.
         """
         log_buffer: LogBuffer | None = None
         tries = TRIES
@@ -86,11 +89,14 @@ class Fleet:
         return await self._prepare(begun, Call(begun.instance, None), function, command, last=True) is None
 
     def port_is_taken(self, function: Function) -> bool:
-        """Return whether another instance must end before one of this function can start."""
+        """Return whether this function needs the shared port, and another instance still uses that port."""
         return self._host.shares_port(function) and not self._port.is_free
 
     async def free_port(self, command: list[str]) -> list[str] | Ended:
-        """Return the command when the shared port is free, or the end of the request if the port is in use."""
+        """Wait until the shared port is free, and return the command.
+
+        Return the end of the request if the instance that uses the port is not idle.
+        """
         try:
             await self._port.free()
         except OSError as error:
@@ -116,9 +122,10 @@ class Fleet:
     async def _prepare(
         self, start: Start, call: Call, function: Function, command: list[str], *, last: bool
     ) -> Ended | None:
-        """Return None when the instance is ready, or the end of the start.
+        """Wait until the instance is ready. Return None, or the end of a failed start.
 
-        Requests that wait for the start receive the same result, but a failure only if no further attempt follows.
+        Requests that wait for the same instance receive a failure only if no further attempt follows and the start
+        was not cancelled. Otherwise they look for an instance again.
         """
         verdict: Ended | None = None
         began = self._clock.now()
@@ -157,19 +164,26 @@ class Fleet:
     # --- ending ---------------------------------------------------------------------------------------------
 
     async def retire(self, function_id: int, keep: Collection[int]) -> None:
-        """Dismiss instances of other revisions, at once or when their calls have ended."""
+        """Dismiss the function's instances of revisions that are not in ``keep``.
+
+        Idle instances are dismissed at once, and this method waits for their exit, at most ``MAX_WAIT`` seconds. Busy
+        instances are dismissed when their calls have ended.
+        """
         outdated = [one for one in self.alive if one.key[0] == function_id and one.key[2] not in keep]
         await _wait_all_closed([one for one in outdated if self.allocator.retire(one)])
 
     async def drain(self) -> None:
-        """Dismiss idle instances with their pre-stop handlers, and wait until they have exited."""
+        """Dismiss all idle instances, which run their pre-stop handlers, and wait until they have exited."""
         self.reserve.want(())
         self.allocator.idle.close()
         for instance in [one for one in self.present if one.end is not None]:
             await instance.closed.wait()
 
     async def close(self) -> None:
-        """Kill every instance, and return when all have exited and their resources are removed."""
+        """Kill every instance, and wait until all have exited and their resources are removed.
+
+        An instance whose process hangs in the kernel is not waited for after ``MAX_WAIT`` seconds.
+        """
         self.allocator.idle.close()
         for instance in list(self.present):
             instance.kill(End.ABANDONED)

@@ -21,12 +21,16 @@ _STATUS_TIMEOUT = 5.0  #: seconds from exit to status; a stopped template must n
 
 
 class ForkedChild:
-    """Implementation of ``engine.executors.child.Child``."""
+    """Process forked by a template. Implements ``engine.executors.child.Child``."""
 
     waits = True
 
     def __init__(self, release: Callable[[], None], max_wait: float, on_overdue: Callable[[], None]) -> None:
-        """``release`` lets the template reap. ``on_overdue`` is called if none exists after ``max_wait`` seconds."""
+        """Create the object when the fork is requested.
+
+        ``release`` allows the template to reap the process. ``on_overdue`` is called if the process does not exist
+        after ``max_wait`` seconds.
+        """
         self.pid = 0  #: 0 until spawned
         self.exists = False  #: spawned; the template holds the process
         self.alive = True
@@ -97,7 +101,11 @@ class ForkedChild:
         self._conclude()
 
     def on_template_exit(self, reason: str) -> None:
-        """Conclude without the template, which has exited."""
+        """Handle the exit of the template.
+
+        A process that does not exist yet has failed, with ``reason`` in its error. A process that has exited gets no
+        exit status.
+        """
         self._template_gone = True
         if not self._spawned.done():
             self.on_failed(OSError(errno.ECHILD, f"the process was not spawned: {reason}"))

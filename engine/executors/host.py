@@ -28,7 +28,7 @@ from engine.runtimes.catalog import Family, find_runtime
 from engine.runtimes.interpreters import Interpreters
 from engine.runtimes.protocol import Answer, setup_frame
 
-_START_THREADS, _CLEAN_THREADS = 2, 2  #: threads
+_START_THREADS, _CLEAN_THREADS = 2, 2  #: numbers of threads
 
 Result = TypeVar("Result")
 
@@ -44,7 +44,7 @@ class HostSettings(Struct, frozen=True, kw_only=True):
 
 
 class Host:
-    """Factory of instances; also removes what they leave on the host."""
+    """Factory of instances. Also removes the processes, cgroups and temporary folders of closed instances."""
 
     def __init__(
         self,
@@ -65,22 +65,26 @@ class Host:
 
     @property
     def isolation(self) -> str:
-        """Names of the mechanism that separates instances from the host, and of the one that limits them."""
+        """Names of the sandbox and of the mechanism for limits, such as ``bubblewrap, cgroup v2``."""
         return f"{self._starter.name}, {self._isolation.name}"
 
     @property
     def http_network(self) -> str:
-        """Port of HTTP functions: ``own`` network per instance, ``mapped`` to a free port, or ``shared`` by all."""
+        """Network of HTTP functions: ``own``, ``mapped`` or ``shared``.
+
+        ``own``: each instance has a network. ``mapped``: each instance's port is mapped to a free port of the host.
+        ``shared``: all instances use the same port of the host, one at a time.
+        """
         if self._starter.own_network:
             return "own"
         return "mapped" if self._maps_ports else "shared"
 
     def shares_port(self, function: Function) -> bool:
-        """Return whether the function's server listens on the same port as those of other instances."""
+        """Return whether the function's server listens on the port that all HTTP functions share."""
         return self.http_network == "shared" and _serves_http(function)
 
     def spawn(self, command: list[str], function: Function, memory: int, key: Key, owner: Owner) -> Instance:
-        """Start a process that waits for ``prepare``. ``command`` starts its worker. Raises OSError."""
+        """Start an instance, which waits for ``prepare``. ``command`` starts its worker. Raises OSError."""
         spec = self._new_spec(function, memory)
         seen_inside = self._starter.seen_inside(spec)
         process = ProcessSpec(command, environment(function, seen_inside), seen_inside.code, seen_inside.layers)
@@ -96,9 +100,9 @@ class Host:
         return instance
 
     async def prepare(self, start: Call, function: Function) -> Answer | None:
-        """Apply limits, load user code and run its initializer. Return None if the instance ended. Raises OSError.
+        """Apply limits, load user code and run its initializer. Return the worker's answer. Raises OSError.
 
-        User code is loaded only after the limits are in force.
+        Return None if the instance ended before it answered. User code is loaded only after the limits are in force.
         """
         instance = start.instance
         answer = await self._prepare(start, function)
@@ -147,7 +151,7 @@ class Host:
         return await asyncio.shield(asyncio.wrap_future(admitting))
 
     def clear(self, instance: Instance) -> None:
-        """Remove in the background what a closed instance used."""
+        """Remove the enclosure and the temporary folder of a closed instance in the background."""
         self._memory.discard(instance)
         self._starter.ended(instance.key[:3])
         self._cleaners.submit(_clear, instance.enclosing, self._specs.pop(instance).tmp)
@@ -157,7 +161,7 @@ class Host:
         self._cleaners.submit(task, *arguments)
 
     async def close(self) -> None:
-        """Wait until all is removed, then stop the threads."""
+        """Wait until the resources of all instances are removed, then stop the threads."""
         self._memory.close()
         await self._starter.close()
         await asyncio.to_thread(self._close)
@@ -193,7 +197,7 @@ def _family(function: Function) -> Family | None:
 
 
 def _capture_error(task: Callable[..., Result], *arguments: object) -> Result | OSError:
-    """Return the error instead of raising it, because the caller may have been cancelled meanwhile."""
+    """Run a task. Return an OSError instead of raising it, because the caller may have been cancelled meanwhile."""
     try:
         return task(*arguments)
     except OSError as error:

@@ -1,6 +1,7 @@
-"""Idle instances. The newest of a key is used first; the oldest of all is dismissed first.
+"""Idle instances. A request takes the instance of its key that became idle last.
 
-Instances that the reserve keeps are skipped and checked again later.
+The instance that has been idle for longest is dismissed first. Instances that the reserve keeps are skipped and
+checked again later.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ _KEEP_INTERVAL = 60.0  #: minimum seconds until an instance that was kept is che
 
 
 class IdleInstances:
-    """Idle instances with one timer, for the oldest. ``dismiss`` is called with instances already removed."""
+    """Idle instances with one timer, for the one that has been idle for longest.
+
+    After ``seconds`` without work, an instance is removed and then passed to ``dismiss``, unless ``keeps`` returns
+    True for it.
+    """
 
     def __init__(
         self, seconds: float, dismiss: Callable[[Instance], None], keeps: Callable[[Instance], bool] = lambda _: False
@@ -39,7 +44,7 @@ class IdleInstances:
             self._timer = self._loop.call_later(self._seconds, self._expire)
 
     def take(self, key: Key) -> Instance | None:
-        """Remove and return the newest instance of that key, or return None."""
+        """Remove and return the instance of this key that became idle last; return None if there is none."""
         same = self._by_key.get(key)
         if not same:
             return None
@@ -56,7 +61,7 @@ class IdleInstances:
                 del self._by_key[instance.key]
 
     def dismiss_oldest(self) -> bool:
-        """Dismiss the oldest instance that the reserve does not keep. Return False if there is none."""
+        """Dismiss the instance idle for longest that the reserve does not keep. Return False if there is none."""
         oldest = next((one for one in self._by_age if not self._keeps(one)), None)
         if oldest is None:
             return False
@@ -79,9 +84,9 @@ class IdleInstances:
         self._by_age[instance] = None
 
     def _expire(self) -> None:
-        """Dismiss instances whose time is over, and set the timer for the next.
+        """Dismiss instances whose idle time is over, and set the timer for the next instance.
 
-        Taking an instance does not change the timer, so the oldest instance may have time left.
+        ``take`` leaves the timer unchanged. The instance now idle for longest may therefore have time left.
         """
         self._timer = None
         while (oldest := next(iter(self._by_age), None)) is not None:

@@ -1,4 +1,4 @@
-"""Log lines of one request or of an instance itself. Keeps the newest up to a limit."""
+"""Buffers of log lines, each for one request or for an instance itself. The newest lines up to a limit are kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LogBuffer:
             self._shorten()
 
     def written(self) -> Written:
-        """Return all lines up to now."""
+        """Return the lines kept up to now."""
         if not self._lines:
             return NOTHING
         if len(self._lines) > self._limit:
@@ -59,13 +59,16 @@ class LogBuffer:
 
 
 class LogRecorder:
-    """Recorder of instances' output. Publishes lines to listeners, too. ``limit`` is in bytes per request."""
+    """Recorder of instances' output: adds lines to their buffer and publishes them on the board.
+
+    ``limit`` is the size of a request's buffer in bytes.
+    """
 
     def __init__(self, *, limit: int, clock: Clock, board: LogBoard) -> None:
         self._limit, self._clock, self._board = limit, clock, board
 
     def now(self) -> int:
-        """Return milliseconds since the epoch, for lines without a time."""
+        """Return the time in milliseconds since the epoch, for lines that contain no time."""
         return int(self._clock.now() * 1000)
 
     def begin(self, invocation: Invocation | None) -> LogBuffer:

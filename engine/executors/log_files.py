@@ -1,4 +1,4 @@
-"""Logs that exceed the journal's tail, as files in the format of ``engine.logs.lines``.
+"""Files of logs for which the journal has no room, in the format of ``engine.logs.lines``.
 
     xx/<request_id>                     log longer than the tail in the invocation's row
     i<function_id>/<first time>-<any>   lines of an instance that belong to no request
@@ -36,7 +36,10 @@ class LogFiles:
         self._size: int | None = None  #: upper bound of the total bytes; None until the first write
 
     def keep(self, request_id: str, written: Written) -> None:
-        """Write the log of an invocation's newest attempt, replacing that of an earlier one."""
+        """Write the log of an invocation's newest attempt and remove that of an earlier one.
+
+        A log of at most ``TAIL`` bytes gets no file, because the Outcome contains all of it.
+        """
         file = self._file(request_id)
         try:
             if len(written.kept) <= TAIL:
@@ -68,7 +71,7 @@ class LogFiles:
             self._add_size((folder / name).write_bytes(written.whole()))
 
     def read_instances(self, function_id: int) -> bytes:
-        """Return the lines of a function's ended instances: the newest ``SHOWN`` bytes, or slightly more."""
+        """Return the lines of a function's ended instances: the newest ``SHOWN`` bytes, in whole files."""
         pieces: list[bytes] = []
         with suppress(OSError):
             for file in sorted(self._instance_folder(function_id).iterdir(), reverse=True):

@@ -1,9 +1,10 @@
 """Enforcement of memory limits where the kernel alone does not enforce them.
 
-The kernel suffices if a cgroup contains memory only. If files of a temporary folder count as memory, the cgroup has
-room for both. Without a cgroup, nothing counts. In these two cases instances are measured, but only while they have
-work: after the kernel has raised an alarm, or all of them if there are no alarms. The kernel raises the alarm just
-below the limit. Measurements then follow at short intervals, which grow.
+The kernel suffices if an instance has a cgroup and keeps no files in memory. In two cases the engine measures
+instances: if files of the temporary folder count as memory, because the cgroup's limit then is the sum of both; and
+without cgroups, because the kernel then has no limit for an instance. Only instances with work are measured: those
+for which the kernel has raised an alarm, or all of them if the kernel offers no alarms. The kernel raises an alarm
+when memory and files together reach about the memory limit. Measurements then follow at short intervals, which grow.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import partial
 from engine.executors.process import End, Instance
 from engine.isolation.limits import Enclosure, Isolation
 
-_INTERVAL = 0.5  #: seconds
+_INTERVAL = 0.5  #: seconds between measurements
 _SOON = 0.01  #: seconds until the first measurement after an alarm; doubles each time
 
 
@@ -34,7 +35,10 @@ class MemoryWatch:
         self._closed = False
 
     def add(self, instance: Instance, enclosure: Enclosure) -> None:
-        """Watch an instance. Call after it is enclosed and before it has work."""
+        """Watch an instance, if the kernel alone does not enforce its limit.
+
+        Call after the instance is enclosed and before its first request.
+        """
         if enclosure.shared:
             # Setting an alarm takes the kernel 10 to 20 ms; neither the loop nor the function waits for that.
             setting = self._loop.run_in_executor(self._threads, self._set_alarm, enclosure)
@@ -48,13 +52,16 @@ class MemoryWatch:
             os.close(alarm)
 
     def close(self) -> None:
-        """Stop. Call when all instances are closed."""
+        """Stop measuring. Call when all instances are closed."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
 
     def _set_alarm(self, enclosure: Enclosure) -> tuple[int | None, int]:
-        """Return the alarm and the bytes in use, because no alarm is raised for what is used already."""
+        """Set an alarm. Return its descriptor, or None, and the bytes in use. Blocks.
+
+        The bytes must be checked, because the kernel raises no alarm for a limit that is exceeded already.
+        """
         alarm = enclosure.alarm()
         return alarm, 0 if alarm is None else self._isolation.measure([enclosure])[0]
 

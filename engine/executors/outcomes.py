@@ -1,4 +1,4 @@
-"""Conversion of an attempt's end to its Outcome. This module contains all codes and messages."""
+"""Ends of attempts. Contains the codes and messages for attempts whose instance sent no answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.executors.process import Call, End, Instance
 from engine.model import Code, Function
 from engine.runtimes.protocol import DONE, Answer
 
-#: Errors of a host that lacks a resource now. Other errors at the start of a process need a change by the operator.
+#: Errors of a host that lacks a resource for a time. After other errors of a start the operator must change something.
 _EXHAUSTED = frozenset(
     {
         errno.EAGAIN,
@@ -50,13 +50,13 @@ class Fault(NamedTuple):
 
     @property
     def answer(self) -> Answer:
-        """Equivalent answer of an instance."""
+        """Fault in the form of an instance's answer."""
         body = {"errorMessage": self.message, "errorType": self.code.name, "stackTrace": []}
         return Answer(DONE, self.code, 0, self.message, json.dumps(body, indent=4).encode())
 
 
 CANCELLED = Fault(Code.CANCELLED, "the invocation was cancelled")
-#: Instances that end during a request before it is considered the cause.
+#: Number of instances that may end during a request until the request is considered the cause.
 MAX_COLLATERAL = 3
 _COLLATERAL_REASONS = {
     End.TIMEOUT: "another request that it served at the time ran too long",
@@ -66,7 +66,7 @@ _COLLATERAL_REASONS = {
 
 
 def call_fault(call: Call, function: Function) -> Fault:
-    """Return the fault of a call whose instance ended while it ran only this handler, or because of it."""
+    """Return the fault of a call that was the only one of its instance, or the cause of the instance's end."""
     instance = call.instance
     if instance.end is End.TIMEOUT:
         return Fault(Code.TIMEOUT, f"Invoke function timeout: it ran longer than the {function.timeout} s allowed")
@@ -74,11 +74,11 @@ def call_fault(call: Call, function: Function) -> Fault:
 
 
 def collateral_fault(call: Call, times: int) -> Fault:
-    """Return the fault of a call whose instance ended while it served several, possibly because of another.
+    """Return the fault of a call whose instance ended while it served several calls, possibly because of another.
 
-    Cancelling one request cancels all of its instance (FunctionGraph API: CancelAsyncInvocation). Other ends use up
-    no retry until a request was affected ``MAX_COLLATERAL`` times. Without that limit, the request that causes the
-    ends would be retried forever.
+    ``times`` is the number of such ends that have affected the request, including this one. An end uses up no retry
+    until there were ``MAX_COLLATERAL``. Without that limit, a request that causes the ends would be retried forever.
+    Cancelling one request cancels all requests of its instance (FunctionGraph API: CancelAsyncInvocation).
     """
     instance = call.instance
     if instance.end is End.CANCELLED:
@@ -116,9 +116,9 @@ def launch_fault(error: OSError, command: str) -> Fault:
 
 
 def runtime_fault(problem: InvalidField) -> Fault:
-    """Return the fault of a runtime that cannot run here.
+    """Return the fault of a function whose runtime cannot run on this machine.
 
-    A missing interpreter is the machine's fault and uses up no retry.
+    A missing interpreter is not caused by the function and uses up no retry.
     """
     if isinstance(problem, NoInterpreter):
         return Fault(Code.ENGINE, f"cannot start an instance: {problem}")

@@ -1,7 +1,7 @@
 """Raw output of an instance on descriptors 1 and 2, from native code and from programs that it started.
 
-The output arrives through two pipes, which are read without limit. Lines of the runtime itself arrive through the
-socket with their request. For raw output only the stream is known.
+Raw output arrives through two pipes, which are read without limit. Its stream is known, but not its request. Output
+that the worker captures arrives through the socket instead, with its request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Sink = Callable[[int, bytes], None]  #: called with a stream and whole lines
 
 
 class Output:
-    """Reader of both pipes. Owns their non-blocking reading ends."""
+    """Reader of both pipes of an instance. Owns the reading ends, which are non-blocking."""
 
     def __init__(self, stdout: int, stderr: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         self._waiting = select.epoll()  # polls both pipes at once, far cheaper than empty reads

@@ -1,7 +1,7 @@
 """Execution of attempts in warm child processes.
 
-The scheduler has chosen the invocation and checked capacity: the pool rejects nothing. The pool assigns each request
-to an instance and turns its end into an Outcome.
+The scheduler chooses invocations and checks capacity before; the pool rejects none. The pool assigns each request to
+an instance and turns the end of the attempt into an Outcome.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PoolStatistics(Struct, frozen=True, kw_only=True):
     idle: int
     busy: int
     alive: int  #: in any state
-    memory: int  #: MB granted to all instances
+    memory: int  #: MiB granted to all instances
     started: int  #: since the engine's start
     retired: int  #: dismissed by the pool
     killed: int  #: ended otherwise: exited, timed out, cancelled
@@ -73,12 +73,12 @@ async def open_pool(
     interpreters: Interpreters | None = None,
     sandbox: IsolationOptions = NO_ISOLATION,
 ) -> AsyncIterator[Pool]:
-    """Open a pool in which no process of an earlier engine runs. On exit, every process of this one is killed.
+    """Kill all processes of an earlier engine, and open a pool. On exit, kill every process of the pool.
 
-    ``memory`` is MB for all instances together, 0: no limit. Of each log, ``log_size`` bytes are kept. Files of
-    longer logs have ``log_space`` bytes together. Listeners on ``board`` receive all lines. ``marker`` identifies
-    the data directory and all processes started for it: two running engines must not share one. Raises SettingsError
-    if ``sandbox`` demands what this machine lacks.
+    ``memory`` is the limit of all instances together in MiB; 0: no limit. ``idle`` is in seconds. The newest
+    ``log_size`` bytes of each log are kept. Log files may take ``log_space`` bytes together. Listeners on ``board``
+    receive all lines. ``marker`` identifies the data directory and all processes started for it; two running engines
+    must not use the same marker. Raises SettingsError if this machine lacks what ``sandbox`` demands.
     """
     await to_thread.run_sync(kill_orphans, marker, tmp)
     starter = await open_starter(sandbox, marker, tmp)
@@ -144,14 +144,17 @@ class Pool:
         return running is not None and running.cancel()
 
     async def log(self, key: int, request_id: str) -> bytes | None:
-        """Return the log of an invocation in the format of ``engine.logs.lines``, or None: its record has all of it."""
+        """Return the log of an invocation in the format of ``engine.logs.lines``.
+
+        Return None if only the tail in the invocation's record exists.
+        """
         running = self._running.get(key)
         if isinstance(running, Call):
             return running.written().whole()
         return await to_thread.run_sync(self.files.read, request_id)
 
     async def instance_log(self, function_id: int) -> bytes:
-        """Return recent lines of a function's instances that belong to no request."""
+        """Return recent lines that a function's instances wrote outside of requests."""
         living = [one.log_buffer for one in self.fleet.present if one.key[0] == function_id]
         now = b"".join(log_buffer.written().whole() for log_buffer in living if log_buffer is not None)
         return await to_thread.run_sync(self.files.read_instances, function_id) + now
@@ -185,22 +188,22 @@ class Pool:
         )
 
     async def drain(self) -> None:
-        """Dismiss all idle instances with their pre-stop handlers, and wait until they have exited.
+        """Dismiss all idle instances, which run their pre-stop handlers, and wait until they have exited.
 
         Call when no request runs.
         """
         await self.fleet.drain()
 
     async def close(self) -> None:
-        """Kill every instance, and return when all have exited and their resources are removed."""
+        """Kill every instance, and wait until all have exited and their resources are removed."""
         await self.fleet.close()
 
     # --- internal ---
 
     async def _wait(self, key: Key, function: Function, invocation: Invocation, since: float) -> tuple[Ended, float]:
-        """Run a request without a ready instance: wait for a starting one or start one.
+        """Run a request that found no ready instance: wait for a starting instance, or start one.
 
-        Return its end, and the seconds waited.
+        Return the end of the request, and the seconds waited for the instance.
         """
         command = await self._unless_cancelled(invocation, self.fleet.command(function, key[-1]))
         while not isinstance(command, Ended):
@@ -229,7 +232,7 @@ class Pool:
     async def _unless_cancelled(
         self, invocation: Invocation, command: Awaitable[list[str] | Ended]
     ) -> list[str] | Ended:
-        """Await the command that starts a worker. Meanwhile the invocation can be cancelled."""
+        """Await and return a command. Return the end of the request if the invocation was cancelled meanwhile."""
         wait = self._running[invocation.key] = Wait()
         found = await command
         return Ended(CANCELLED.answer, NOTHING) if wait.cancelled else found
@@ -249,9 +252,9 @@ class Pool:
     async def _call(
         self, instance: Instance, function: Function, invocation: Invocation, start: Call | None = None
     ) -> Ended | None:
-        """Send the request to an instance that it is assigned to, possibly started for it.
+        """Send the request to its instance. ``start`` is the call of the start if the instance was started for it.
 
-        Return None if an instance that was not new ended before it read the request: nothing has run.
+        Return None if an older instance ended before it read the request, so that no user code has run for it.
         """
         log_buffer = start.log_buffer if start is not None else None
         call = self._running[invocation.key] = Call(instance, invocation, log_buffer)

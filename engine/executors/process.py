@@ -3,9 +3,9 @@
     starting ──▶ ready, with 0 to ``concurrency`` calls
         └──────────┴──▶ ended ──▶ closed
 
-- ``ended``: the instance was killed or dismissed, or has exited. All waiting callers have been resolved, and no
+- ``ended``: the instance was killed or dismissed, or has exited. All waiting callers have their result, and no
   further requests are accepted.
-- ``closed``: the process has exited and the socket is closed. The owner then removes what the instance started.
+- ``closed``: the process has exited and the socket is closed. The owner then removes its resources.
 
 If one call ends before its answer, the instance ends, and with it all other calls, because user code cannot be
 stopped otherwise. Each call records whether it was the cause.
@@ -39,8 +39,8 @@ _MAX_READS = 256  #: reads of the socket of an ended instance
 class End(StrEnum):
     """Reason why an instance ended."""
 
-    RETIRED = "retired"  #: no work, no memory, or outdated
-    EXITED = "exited"  #: exited, or was killed by something else
+    RETIRED = "retired"  #: dismissed: idle for too long, outdated, or its memory is needed
+    EXITED = "exited"  #: exited, or was killed by the kernel, by a user or for its memory use
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     ABANDONED = "abandoned"  #: the caller stopped waiting for the answer
@@ -75,7 +75,7 @@ class Owner(Protocol):
 
 
 class Call:
-    """Request assigned to an instance. With ticket ``ITSELF``: the start of the instance."""
+    """Request assigned to an instance, or the start of an instance (ticket ``ITSELF``)."""
 
     __slots__ = ("cancelled", "instance", "invocation", "log_buffer", "responsible", "ticket", "unsent", "waiter")
 
@@ -166,7 +166,7 @@ class Instance(asyncio.Protocol):
 
     @property
     def failure(self) -> OSError | None:
-        """Error that kept the process from becoming an instance; available when it is closed."""
+        """Error that kept the process from becoming an instance, or None. Available when the instance is closed."""
         return self._child.failure
 
     @property
@@ -175,9 +175,9 @@ class Instance(asyncio.Protocol):
         return self._child.waits
 
     def enter_cgroup(self, cgroup_fds: Sequence[int]) -> bool:
-        """Send these descriptors, by which the process enters its cgroups, and close them.
+        """Send the process the descriptors by which it enters its cgroups. Close the descriptors in the engine.
 
-        Return False if it has ended.
+        Return False if the process has exited.
         """
         try:
             if self._connected:  # otherwise its end of the socket is closed: it is exiting, and the status follows
@@ -200,7 +200,7 @@ class Instance(asyncio.Protocol):
     async def request(self, call: Call, frame: bytes, seconds: float) -> Answer | None:
         """Send a frame and wait for the answer. Return None if the instance ended instead; ``end`` is the reason.
 
-        After this number of seconds the instance is killed.
+        The instance is killed if the answer takes longer than ``seconds``.
         """
         if self.end is not None:
             call.unsent = True
@@ -228,7 +228,10 @@ class Instance(asyncio.Protocol):
         return self.request(call, frame, seconds)
 
     def kill(self, end: End, cause: Call | None = None) -> None:
-        """Kill the process and all that it started. Callers that wait are resolved now, not when it is closed."""
+        """Kill the process and the processes that it started. ``cause`` is the call that is responsible.
+
+        Waiting callers receive a result now, not only when the instance is closed.
+        """
         if self.end is None:
             self._kill_group()
             self._end(end, cause)
@@ -306,7 +309,7 @@ class Instance(asyncio.Protocol):
         call.waiter.set_result(frame)
 
     def _record_raw(self, stream: int, text: bytes) -> None:
-        """Record raw output. If the instance serves several requests, the lines are the instance's own."""
+        """Record raw output for the running call, or for the instance itself if it may serve several requests."""
         self.heap_exhausted = self.heap_exhausted or (stream == STDERR and HEAP_EXHAUSTED in text)
         own = self.concurrency == 1 or ITSELF in self.calls
         call = next(iter(self.calls.values()), None) if own else None

@@ -1,4 +1,4 @@
-"""Reserve: how many instances of which functions stay alive without work."""
+"""Reserve: number of instances of each function that stay alive without work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from engine.model import Function
 class Reserve:
     """Target numbers of instances.
 
-    ``alive`` is the pool's own set. ``on_loss`` is called when a reserved instance has ended.
+    ``alive`` is the pool's set of instances, which changes. ``on_loss`` is called when an instance has ended whose
+    function has a target.
     """
 
     def __init__(self, alive: Collection[Instance]) -> None:
@@ -21,7 +22,7 @@ class Reserve:
         self.on_loss: Callable[[], None] = lambda: None
 
     def want(self, wanted: Iterable[tuple[Function, int]]) -> None:
-        """Replace all targets; surplus instances are treated like any other."""
+        """Replace all targets. Instances beyond a target are dismissed like those without a target."""
         self._wanted = {key_of(function): (function, count) for function, count in wanted}
 
     def keeps(self, instance: Instance) -> bool:
@@ -30,7 +31,7 @@ class Reserve:
         return wanted is not None and self._count(instance.key) <= wanted[1]
 
     def shortage(self) -> Iterator[Function]:
-        """Yield the function of each missing instance."""
+        """Yield each function as often as instances are missing for its target."""
         for key, (function, count) in self._wanted.items():
             yield from repeat(function, max(0, count - self._count(key)))
 

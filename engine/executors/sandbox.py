@@ -26,7 +26,7 @@ class IsolationOptions(Struct, frozen=True, kw_only=True):
 
     isolation: Literal["auto", "bubblewrap", "process"] = "auto"
     fork_server: Literal["off", "need", "start"] = "need"  #: for Python instances outside a sandbox
-    tmp_size: int = 512  #: MB of the temporary folder inside a sandbox
+    tmp_size: int = 512  #: MiB of the temporary folder inside a sandbox
     network: bool = True  #: functions reach the host's network; false: only loopback
     http_network: Literal["host", "own"] = "host"  #: network of HTTP functions; ``own`` has only loopback
 
@@ -38,7 +38,7 @@ NO_ISOLATION = IsolationOptions(isolation="process", fork_server="off")
 async def open_starter(sandbox: IsolationOptions, marker: str, tmp: Path) -> Starter:
     """Return a starter, which the caller closes. Raises SettingsError if the machine lacks what the settings demand.
 
-    ``tmp`` lies in the folder that is hidden from functions.
+    The folder that contains ``tmp`` is hidden from functions in a sandbox.
     """
     if sandbox is NO_ISOLATION:
         return Processes(marker, forking=False)
@@ -64,7 +64,7 @@ async def open_starter(sandbox: IsolationOptions, marker: str, tmp: Path) -> Sta
 
 
 def _own_network() -> bool:
-    """Return whether a process can have a network namespace here. Blocks."""
+    """Return whether a process can have a network namespace on this machine. Blocks."""
     fence: dict[str, Any] = {"tmp": None, "network": True, "user": None}
     command = [own_interpreter().path, "-I", str(TEMPLATE), "--probe", json.dumps(fence)]
     try:

@@ -12,7 +12,7 @@ from engine.executors.process import Instance
 
 
 class SharedPort:
-    """Holder of the one port."""
+    """Assignment of the shared port to one instance at a time."""
 
     def __init__(self, is_idle: Callable[[Instance], bool]) -> None:
         self._is_idle = is_idle
@@ -23,9 +23,9 @@ class SharedPort:
         return self._holder is None or self._holder.closed.is_set()
 
     async def free(self) -> None:
-        """Wait until the port can be taken by ``hold`` in the same step. Raises OSError if it is in use.
+        """Wait until the port is free. The caller must call ``hold`` without awaiting in between.
 
-        An idle holder is dismissed.
+        An idle instance that holds the port is dismissed. Raises OSError if the holder is not idle.
         """
         while (holder := self._holder) is not None and not holder.closed.is_set():
             if holder.end is None and not self._is_idle(holder):

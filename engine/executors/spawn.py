@@ -1,6 +1,6 @@
 """Start of an instance's process, with only the descriptors and environment that it needs.
 
-A parameter (``Launch``) selects the method: a new program, or a fork of a template.
+The parameter ``launch`` of ``spawn`` selects the method: a new program, or a fork of a template.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.runtimes.protocol import RESULT_LIMIT
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 REQUEST_LIMIT = 6 << 20  #: bytes; FunctionGraph's limit of a synchronous request
-#: Thousandths of a processor by MB of memory, as on FunctionGraph.
+#: Thousandths of a processor by MiB of memory, as on FunctionGraph.
 _CPU = {
     128: 300, 256: 400, 512: 600, 768: 800, 1024: 1000, 1280: 1200, 1536: 1400, 1792: 1600,
     2048: 1800, 2560: 2200, 3072: 2600, 3584: 3000, 4096: 3400, 8192: 6600, 10240: 8200,
@@ -39,7 +39,7 @@ class InstanceSpec(NamedTuple):
     region: str
     code: Path
     tmp: Path  #: temporary folder, created by ``spawn``
-    memory: int  #: MB
+    memory: int  #: MiB
     layers: tuple[Path, ...] = ()  #: folders of its dependencies
     runtime: Path = WORKERS  #: folder of the worker programs
     own_network: bool = False  #: network namespace of its own, with loopback only
@@ -55,7 +55,7 @@ class Spawned(NamedTuple):
     stderr: int
 
     def destroy(self) -> None:
-        """Kill the process and close the channels. For a process that no instance owns."""
+        """Kill the process and close the channels. Call only if no instance owns the process."""
         self.child.abandon()
         self.socket.close()
         os.close(self.stdout)
@@ -63,7 +63,7 @@ class Spawned(NamedTuple):
 
 
 class ProcessSpec(NamedTuple):
-    """Program to run. The command lacks its last argument, the number of its socket's descriptor."""
+    """Program to run. ``command`` lacks its last argument, the number of the socket's descriptor."""
 
     command: list[str]
     environment: dict[str, str]
@@ -122,7 +122,7 @@ def _pipe(undo: ExitStack, childs: ExitStack) -> tuple[int, int]:
 
 
 def cpu(memory: int) -> int:
-    """Return the thousandths of a processor that belong to this number of MB."""
+    """Return the share of an instance with ``memory`` MiB, in thousandths of a processor."""
     return next((share for size, share in _CPU.items() if size >= memory), memory)
 
 
@@ -160,7 +160,7 @@ def environment(function: Function, spec: InstanceSpec) -> dict[str, str]:
 
 
 def setup(function: Function, spec: InstanceSpec) -> dict[str, Any]:
-    """Return the configuration that a worker gets before it loads user code."""
+    """Return the configuration that a worker receives before it loads user code."""
     return {
         "instance": spec.instance_id,
         "code": str(spec.code),

@@ -1,4 +1,4 @@
-"""Starters: an instance's process is forked from a template where possible, otherwise started as a new program.
+"""Starters of instances' processes: by a fork of a template where possible, otherwise as a new program.
 
 ``Processes`` run on the host, with one template per interpreter. ``Sandboxes`` have one template per function,
 inside its sandbox.
@@ -45,7 +45,7 @@ class Starter(Protocol):
 
     @property
     def tmp(self) -> int:
-        """MB of memory for the files of an instance; 0: they are on a disk."""
+        """MiB of memory for the temporary files of an instance; 0: the files are on a disk."""
         ...
 
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
@@ -57,14 +57,17 @@ class Starter(Protocol):
         ...
 
     def ended(self, key: SandboxKey) -> None:
-        """Release the sandbox. Call once for each start, when the instance is closed."""
+        """End one instance's use of its sandbox. Call once for each ``start``, when the instance is closed."""
         ...
 
     async def close(self) -> None: ...
 
 
 class Processes:
-    """Starter on the host. ``forking`` enables templates; the second start of an interpreter creates its template."""
+    """Starter of processes outside a sandbox.
+
+    ``forking`` enables templates. An interpreter's template is created when the interpreter is used a second time.
+    """
 
     name = "process"
     tmp = 0
@@ -72,7 +75,7 @@ class Processes:
     def __init__(self, marker: str, *, forking: bool, own_network: bool = False) -> None:
         self.own_network = own_network
         self._marker, self._forking = marker, forking
-        self._templates: dict[str, Template | None] = {}  #: by interpreter; None: used once
+        self._templates: dict[str, Template | None] = {}  #: by interpreter; None: the interpreter was used once
         self._closing: set[Template] = set()
 
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
@@ -101,7 +104,10 @@ class Processes:
         return spawn(process, spec.tmp)
 
     def _start_fenced(self, spec: InstanceSpec, process: ProcessSpec, fence: dict[str, Any] | None) -> Spawned:
-        """Start a separate program through a template, which applies the fence and waits for the limits."""
+        """Start a program through a template.
+
+        The forked process creates the fence, waits for the limits and becomes the program.
+        """
         python = own_interpreter().path
         template = self._templates.get(python)
         if template is None or not template.alive:
@@ -130,7 +136,7 @@ class Processes:
 
 
 class Sandboxes:
-    """Starter in bubblewrap sandboxes. A sandbox stays for ``linger`` seconds after its last instance."""
+    """Starter of processes in bubblewrap sandboxes. A sandbox is closed ``linger`` seconds after its last instance."""
 
     name = "bubblewrap"
 
@@ -201,7 +207,10 @@ class Sandboxes:
 def fork(
     template: Template, argv: list[str] | None, fence: dict[str, Any] | None, process: ProcessSpec, channels: Channels
 ) -> ForkedChild:
-    """Fork from a template; a ``Launch``. Without ``argv`` the process becomes a Python worker."""
+    """Fork from a template. Without ``argv`` the process becomes a Python worker.
+
+    With the first three arguments bound, this function is a ``Launch``.
+    """
     request = {
         "argv": argv,
         "paths": [str(process.code), *map(str, process.layers)],
@@ -212,7 +221,10 @@ def fork(
 
 
 def template_environment(marker: str) -> dict[str, str]:
-    """Return the environment that marks a template, and with it all forks, as an engine's."""
+    """Return the environment of a template.
+
+    Its variables mark the template and its forks as processes of this engine.
+    """
     return {"PATH": PATH, "LANG": "C.UTF-8", ENGINE_VARIABLE: marker, INSTANCE_VARIABLE: _PLACEHOLDER}
 
 
@@ -232,7 +244,7 @@ def _path_inside(part: str) -> str:
 
 
 def _keep_until_closed(template: Template | None, closing: set[Template]) -> None:
-    """Keep a template that is no longer used until it has exited."""
+    """Add a template that is no longer used to ``closing``, unless it has exited."""
     if template is not None and not template.closed.is_set():
         closing.add(template)
 

@@ -21,7 +21,7 @@ _LARGEST = 1 << 16  #: bytes of a packet
 _BATCH = 64  #: packets read at a time, so that the loop can do other work
 _EXIT_TIMEOUT = 5.0  #: seconds from the end of the connection to the exit
 _SPAWN_TIMEOUT = 30.0  #: seconds until a requested process must exist
-_STDERR_TAIL = 2000  #: bytes of its standard error that error messages quote
+_STDERR_TAIL = 2000  #: bytes of the template's standard error that error messages quote
 
 
 class Template:
@@ -51,7 +51,7 @@ class Template:
         self._numbers = count(1)
         self._max_wait, self._given_up = _SPAWN_TIMEOUT, False
         self._kill_timer: asyncio.TimerHandle | None = None
-        self._to_reap: list[int] = []  #: forks whose pids it may free, not reported yet
+        self._to_reap: list[int] = []  #: forks whose pids the template may free; not sent yet
         self._without_pidfd: set[int] = set()  #: forks whose pidfds did not arrive
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the process exits)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -76,7 +76,7 @@ class Template:
         return self._process.pid
 
     def fork(self, request: Mapping[str, Any], fds: Sequence[int]) -> ForkedChild:
-        """Request a fork, which happens as soon as the template can. Raises OSError if the request cannot be sent."""
+        """Request a fork, which the template then performs. Raises OSError if the request cannot be sent."""
         if not self.alive:
             raise BrokenPipeError("the template has exited")
         number = next(self._numbers)
@@ -87,7 +87,7 @@ class Template:
         return child
 
     def close(self) -> None:
-        """Close the connection. ``closed`` is set when the template has exited. Its forks should have exited before."""
+        """Close the connection. Call when all forks have exited. ``closed`` is set when the template has exited."""
         self._disconnect()
 
     @property

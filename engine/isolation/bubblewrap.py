@@ -51,7 +51,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
 
     @property
     def user(self) -> int | None:
-        """User id that instances must switch to; None: they start as that user."""
+        """User id that instances switch to; None: instances need no switch."""
         return USER if self.privileged else None
 
     def prepare(self) -> None:
@@ -65,7 +65,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
     def command(self, python: str, code: Path, layers: Sequence[Path], programs: Iterable[str] = ()) -> list[str]:
         """Return the command that starts a template in the sandbox; the caller appends the template's arguments.
 
-        ``programs`` are further executables that must exist inside.
+        ``programs`` are further executables that must exist inside the sandbox.
         """
         # The template runs as pid 1, which bubblewrap waits for. Bubblewrap's own init would remain a host zombie.
         parts = [self.program, "--die-with-parent", "--as-pid-1", *(f"--unshare-{space}" for space in _SPACES)]
@@ -90,7 +90,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
             yield "--ro-bind", str(self.folder / name), f"/etc/{name}"
 
     def _visible_hidden(self, mounts: Iterable[tuple[str, ...]]) -> Iterator[Path]:
-        """Yield the hidden folders that lie below a mounted folder."""
+        """Yield the hidden folders that a mount would make visible."""
         mounted = [Path(mount[1]) for mount in mounts if mount[0].startswith("--ro-bind")]
         for folder in self.hidden:
             if any(folder.is_relative_to(path) for path in mounted):
@@ -100,7 +100,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
 def find_bubblewrap(tmp: Path, fence: dict[str, Any]) -> Bubblewrap | str:
     """Return a sandbox that works on this machine, or the reason why there is none.
 
-    ``tmp`` lies in the engine's data directory, which is hidden from functions. Blocks: call in a thread.
+    The folder that contains ``tmp``, the data directory, is hidden from functions. Blocks: call in a thread.
     """
     program = shutil.which("bwrap")
     if program is None:
@@ -153,9 +153,9 @@ def _parents(mounts: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
 
 
 def _installations(programs: Iterable[str]) -> set[Path]:
-    """Return what programs outside /usr need: the files, their libraries and pyvenv.cfg of a virtual environment.
+    """Return the programs outside /usr, with their libraries and the pyvenv.cfg of a virtual environment.
 
-    The folder above them is left out: for ``~/bin/node`` it is a user's home directory.
+    The folder that contains these files is left out: for ``~/bin/node`` it is a user's home directory.
     """
     found = set()
     for program in programs:

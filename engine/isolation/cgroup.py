@@ -1,6 +1,6 @@
-"""Limits by cgroup: one group for the engine, and in it one group per instance. Works with versions 1 and 2.
+"""Limits by cgroups: the engine has a group, which contains one group per instance. Versions 1 and 2 are supported.
 
-A group contains every process that its instance starts. Limits and kills therefore apply to all of them together.
+A group contains every process that its instance starts. Limits and kills apply to all these processes together.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ V2 = Layout(
 
 
 class CgroupIsolation:
-    """Isolation by cgroups. ``folders`` maps each controller to the engine's group (the same one in version 2).
+    """Isolation by cgroups. ``folders`` maps each controller to the engine's group (one for all in version 2).
 
     The engine owns the groups while it holds ``locks``, descriptors that ``close`` closes.
     """
@@ -197,7 +197,10 @@ def members(folder: Path) -> list[int]:
 
 
 def kill_group(folder: Path) -> None:
-    """Kill every process of this group, not of groups below it. Forbid new processes first where the kernel can."""
+    """Kill every process of this group; processes of groups below it may remain.
+
+    New processes are forbidden before, if the kernel supports this.
+    """
     try:
         write(folder / "cgroup.kill", "1")
         return
@@ -211,7 +214,10 @@ def kill_group(folder: Path) -> None:
 
 
 def remove_group(folder: Path) -> bool:
-    """Kill all processes in the group and below it, then remove it. Blocks. Return False if a process did not exit."""
+    """Kill all processes in the group and in groups below it, then remove the groups. Blocks.
+
+    Return False if the group remains, for example because a process did not exit.
+    """
     for child in children(folder):
         remove_group(child)
     deadline = time.monotonic() + MAX_WAIT

@@ -1,4 +1,4 @@
-"""Ownership of an engine's cgroup. The engine holds a lock on it while it runs; unlocked groups are stale.
+"""Locks of engines' cgroups. An engine holds the lock of its group while it runs; unlocked groups are stale.
 
 An engine that is killed cannot remove its groups. If it is never started again, nothing else removes them. Such
 groups would accumulate on the host, and each start, which searches all groups, would take longer.
@@ -22,9 +22,10 @@ PREFIX = "functiond-"  #: prefix of the name of every engine's group
 
 
 def lock_group(folder: Path) -> int:
-    """Create this group unless it exists, and lock it until the descriptor is closed or this process exits.
+    """Create this group unless it exists, and lock it. Raises OSError.
 
-    A process that removes a group must hold its lock, too. Raises OSError.
+    The lock is held until the returned descriptor is closed or this process exits. A process must hold the lock of a
+    group to remove the group.
     """
     while True:
         with suppress(FileExistsError):
@@ -35,7 +36,7 @@ def lock_group(folder: Path) -> int:
 
 @contextmanager
 def group_locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of this group, created if needed, while the block is entered. Raises OSError."""
+    """Create this group unless it exists, and hold its lock until the block ends. Raises OSError."""
     fd = lock_group(folder)
     try:
         yield
@@ -44,7 +45,7 @@ def group_locked(folder: Path) -> Iterator[None]:
 
 
 def remove_stale_groups(beside: Path) -> None:
-    """Remove sibling groups whose engines have exited, except those that still contain processes."""
+    """Remove the siblings of a group whose engines have exited, except siblings that still contain processes."""
     for folder in beside.parent.glob(PREFIX + "*"):
         with suppress(OSError):
             _remove_stale(folder)
@@ -61,7 +62,10 @@ def _remove_stale(folder: Path) -> None:
 
 
 def _locked(folder: Path, operation: int) -> int:
-    """Open and lock the group. Raises FileNotFoundError if it was removed or replaced meanwhile."""
+    """Lock the group and return the descriptor that holds the lock.
+
+    Raises FileNotFoundError if the group was removed or replaced meanwhile.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, operation)

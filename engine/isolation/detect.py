@@ -1,4 +1,4 @@
-"""Detection of the isolation mechanism that this host offers, by trying each."""
+"""Detection of the isolation mechanism that this host offers. Each mechanism is tried, the strongest first."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ def _enable_controllers(folder: Path) -> None:
 
 
 def _try_layout(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
-    """Create the engine's group, and in it a probe group like those of instances. Return None if that fails.
+    """Create the engine's cgroup and, as a trial, a cgroup like those of instances. Return None if either fails.
 
-    Also removes stale groups of other engines.
+    Also removes stale cgroups of other engines.
     """
     locks: list[int] = []
     isolation = CgroupIsolation(layout, folders, locks)

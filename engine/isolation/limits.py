@@ -1,4 +1,4 @@
-"""Interface of isolation: limits around an instance, and a kill of all processes that it started."""
+"""Interface of isolation mechanisms, which limit an instance and kill all processes that it started."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Protocol
 from msgspec import Struct
 
 OPEN_FILES = 2048
-ENGINE_VARIABLE = "FUNCTIOND_ENGINE"  #: environment variable of every child: data directory that it belongs to
-INSTANCE_VARIABLE = "FUNCTIOND_INSTANCE"  #: environment variable of every child: its instance
+ENGINE_VARIABLE = "FUNCTIOND_ENGINE"  #: environment variable of every child: marker of its data directory
+INSTANCE_VARIABLE = "FUNCTIOND_INSTANCE"  #: environment variable of every child: id of its instance
 
 
 class Limits(Struct, frozen=True, kw_only=True):
     """Resources that one instance may use."""
 
-    memory: int  #: MB
+    memory: int  #: MiB
     processes: int
     enters: bool = False  #: the process moves itself into its cgroups, by ``Enclosure.cgroup_fds``
-    tmp: int = 0  #: MB of files in memory, allowed in addition to ``memory``
+    tmp: int = 0  #: MiB of files in memory, allowed in addition to ``memory``
     address_space: bool = True  #: limit address space; some programs reserve far more than they use
 
 
 class Enclosure(Protocol):
-    """Container of one instance and all processes that it starts."""
+    """Limits in force for one instance and all processes that it starts."""
 
     def admit(self, pid: int) -> None:
         """Apply the limits to a process that has not run user code yet. Raises OSError.
@@ -40,15 +40,15 @@ class Enclosure(Protocol):
 
     @property
     def shared(self) -> bool:
-        """True if the engine must check its memory use, because the kernel alone does not enforce the limit."""
+        """True if the engine must measure the memory in use, because the kernel alone does not enforce the limit."""
         ...
 
     def alarm(self) -> int | None:
-        """Return a new eventfd that counts when ``memory`` may be exceeded, or None without such events."""
+        """Return a new eventfd that counts when ``Limits.memory`` may be exceeded; None if the kernel cannot."""
         ...
 
     def kill(self) -> None:
-        """Kill the processes inside, as far as that needs no search and no waiting."""
+        """Kill the processes inside that can be killed without a search. Does not wait for their exit."""
         ...
 
     def out_of_memory(self) -> bool:
@@ -56,7 +56,7 @@ class Enclosure(Protocol):
         ...
 
     def remove(self) -> None:
-        """Kill all remaining processes, wait until they exited, then release resources. Blocks: call in a thread."""
+        """Kill all remaining processes, wait for their exit, then release resources. Blocks: call in a thread."""
         ...
 
 
@@ -75,18 +75,18 @@ class Isolation(Protocol):
         ...
 
     def close(self) -> None:
-        """Remove what was created on the host."""
+        """Remove the resources that the mechanism has created on the host."""
         ...
 
 
 def bound_descriptors(pid: int) -> None:
-    """Forbid core files and limit open descriptors of a process. Every mechanism needs this."""
+    """Forbid core files and limit the open descriptors of a process. Used by every mechanism."""
     lower(pid, resource.RLIMIT_CORE, 0)
     lower(pid, resource.RLIMIT_NOFILE, OPEN_FILES)
 
 
 def lower(pid: int, kind: int, value: int) -> None:
-    """Set a resource limit of another process, never above its hard limit."""
+    """Set the soft and the hard limit of another process's resource, never above its present hard limit."""
     hard = resource.prlimit(pid, kind)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.prlimit(pid, kind, (value, value))

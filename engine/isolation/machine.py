@@ -12,7 +12,7 @@ _V2 = ((Path(), "memory.max"), (Path("unified"), "memory.max"))
 
 
 def usable_memory(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """Return the usable bytes. Limits of the process's own cgroup and of all groups above it apply."""
+    """Return the usable memory in bytes. The limits of this process's cgroup and of all groups above it apply."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_limits(cgroups, own)])
 

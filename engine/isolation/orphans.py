@@ -15,11 +15,11 @@ from engine.isolation.processes import kill_marked
 
 
 def kill_orphans(marker: str, tmp: Path | None = None) -> list[int]:
-    """Kill all processes that an engine with this marker started, and wait until they exited.
+    """Kill all processes that an engine with this marker started, and wait for their exit.
 
-    Call before its work is queued again, and only while holding the lock of the data directory. Otherwise the
-    instances of a running engine are killed. Return the processes that hang in the kernel and did not exit. Blocks:
-    call in a thread.
+    Also removes the engine's cgroups and all files in ``tmp``. Returns the processes that hang in the kernel and did
+    not exit. Call before the engine's work is queued again, and only while holding the lock of the data directory:
+    otherwise the instances of a running engine are killed. Blocks: call in a thread.
     """
     check_marker(marker)
     for folder in _groups(PREFIX + marker):
@@ -67,7 +67,10 @@ def _empty(folder: Path, top: Path) -> list[Path]:
 
 
 def _groups(name: str) -> list[Path]:
-    """Return all groups of that name. The engine may have run in another group than this process does."""
+    """Return the groups of this name in all hierarchies.
+
+    All are searched, because the killed engine may have run in another group than this process.
+    """
     found: list[Path] = []
     for mount in cgroup_mounts():
         for path, folders, _ in os.walk(mount):

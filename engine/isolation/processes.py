@@ -1,4 +1,4 @@
-"""Processes found by a variable in their environment, and a reliable kill.
+"""Search for processes by a variable in their environment, and a kill that waits for the exit.
 
 Every process that an instance starts inherits the variable, in any session or process group. Only a process that
 clears its environment on purpose is missed. Without cgroups there is no stronger mark.
@@ -33,7 +33,7 @@ def carries(pid: int, name: str, value: str) -> bool:
 
 
 def resident(roots: Sequence[int]) -> dict[int, int]:
-    """Return bytes of resident memory of each process, with its descendants and all processes of its session."""
+    """Return the bytes of resident memory by root. Descendants and processes in the root's session are included."""
     parents, sessions, sizes = {}, {}, {}
     for entry in os.listdir("/proc"):
         with suppress(OSError, ValueError):
@@ -53,7 +53,7 @@ def resident(roots: Sequence[int]) -> dict[int, int]:
 
 
 def kill_marked(name: str, value: str) -> list[int]:
-    """Kill all processes that have the variable and wait until they exited. Return those that did not exit."""
+    """Kill all processes that have the variable and wait for their exit. Return the processes that did not exit."""
     stuck: list[int] = []
     while pids := [pid for pid in marked(name, value) if pid not in stuck]:
         stuck += kill_and_wait(pids, lambda pid: carries(pid, name, value))
@@ -61,9 +61,9 @@ def kill_marked(name: str, value: str) -> list[int]:
 
 
 def kill_and_wait(pids: list[int], is_target: Callable[[int], bool]) -> list[int]:
-    """Kill these processes and wait until they exited. Return those that did not exit.
+    """Kill these processes and wait for their exit. Return the processes that did not exit within ``MAX_WAIT``.
 
-    ``is_target`` is called while a pidfd holds the process: the pid may have been reused meanwhile.
+    ``is_target`` is called after a pidfd of the process was opened, because the pid may have been reused before.
     """
     for pid in pids:
         with _pidfd(pid) as fd:
@@ -74,7 +74,7 @@ def kill_and_wait(pids: list[int], is_target: Callable[[int], bool]) -> list[int
 
 
 def _wait_for_exit(pid: int, is_target: Callable[[int], bool]) -> bool:
-    """Return whether the process exited within ``MAX_WAIT``."""
+    """Wait for the exit of a process. Return False if it did not exit within ``MAX_WAIT``."""
     with _pidfd(pid) as fd:
         if fd is None or not is_target(pid):
             return True
@@ -85,9 +85,9 @@ def _wait_for_exit(pid: int, is_target: Callable[[int], bool]) -> bool:
 
 @contextmanager
 def _pidfd(pid: int) -> Iterator[int | None]:
-    """Open a pidfd of the process, or return None if it exited.
+    """Provide a pidfd of the process until the block ends, or None if the process has exited.
 
-    Callers open one at a time: a fork bomb has more processes than this process may open descriptors.
+    Callers open one pidfd at a time: a fork bomb has more processes than this process may open descriptors.
     """
     try:
         fd = os.pidfd_open(pid)

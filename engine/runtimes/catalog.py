@@ -1,7 +1,7 @@
 """Runtime names, and the kind of program that serves each.
 
-Names are FunctionGraph's. A name that the platform offers but this engine cannot run has no family. In addition
-there are newer versions of Python and Node.js, and ``Lambda`` with AWS's names for it.
+Names are FunctionGraph's, and those of newer versions of Python and Node.js. ``Lambda`` also has AWS's names. A
+runtime that the platform offers but this engine cannot run has no family.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Interpreters of this machine. A runtime's interpreter is searched for and tried on first use, then cached.
 
 A runtime's version need not match exactly. Of interpreters with the same major version the nearest minor version is
-used (for Node.js, the nearest major version from 18 on), and a log event reports it once. An interpreter is used
-only if it has run once: launchers without an interpreter are skipped. A virtual environment that the search finds is
-replaced by its base interpreter, so that its packages stay private. An interpreter set in the settings is used
-unchanged.
+used (for Node.js, the nearest major version from 18 on), and a log event reports the difference once. An interpreter
+is used only if a trial run succeeds, which excludes launchers without an interpreter. A virtual environment that the
+search finds is replaced by its base interpreter: functions must not find the environment's packages. An interpreter
+named in the settings is used unchanged.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Interpreters:
     async def worker_command(self, runtime: str, memory: int = 0) -> list[str]:
         """Return the command that starts a worker of this runtime; the caller appends the number of its descriptor.
 
-        ``memory``, in MB, is the instance's limit; Node.js needs it to bound its heap. A cached interpreter is
+        ``memory``, in MiB, is the instance's limit; Node.js needs it to bound its heap. A cached interpreter is
         searched for again only if its file is missing. Raises InvalidField, and its subclass NoInterpreter if
         another machine could run the runtime.
         """
@@ -103,13 +103,13 @@ class Interpreters:
 def _heap(memory: int) -> list[str]:
     """Return the option that bounds the heap; Node.js's default depends on the machine's memory.
 
-    The heap gets less than the limit because Node.js itself needs about 45 MB beside it.
+    The heap gets less than the limit because Node.js itself needs about 45 MiB in addition.
     """
     return [f"--max-old-space-size={min(memory - 48, memory * 9 // 10)}"] if memory else []
 
 
 def own_interpreter() -> Interpreter:
-    """Return the base interpreter of the engine's own virtual environment."""
+    """Return the interpreter that runs the engine, or the base interpreter of the engine's virtual environment."""
     return Interpreter(sys.version_info[:2], getattr(sys, "_base_executable", sys.executable))
 
 
@@ -128,7 +128,7 @@ def _choose(version: tuple[int, int], family: Family, fixed: str) -> Interpreter
 
 
 def _candidates(version: tuple[int, int], family: Family, fixed: str) -> Iterator[tuple[str, Interpreter | None]]:
-    """Yield paths and the interpreters found there (None: does not run), the most likely first. Blocks."""
+    """Yield paths with the interpreter of each (None: does not run), the nearest version first. Blocks."""
     if fixed:
         yield fixed, _probe(fixed, family, keep_venv=True)
     elif family is Family.PYTHON:
@@ -141,7 +141,7 @@ def _candidates(version: tuple[int, int], family: Family, fixed: str) -> Iterato
 
 
 def _named_pythons(paths: Iterable[str]) -> Iterator[Interpreter]:
-    """Yield the usable interpreters by version in the file name, because a probe needs a process each."""
+    """Yield the interpreters whose file name shows a supported version. No probe, because each starts a process."""
     for path in paths:
         named = _PYTHON_NAME.fullmatch(Path(path).name)
         if named and (version := (int(named[1]), int(named[2]))) >= OLDEST[Family.PYTHON]:
@@ -154,7 +154,7 @@ def _distance(version: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, i
 
 
 def _files(family: Family) -> list[str]:
-    """Return all executables with the name of such an interpreter, each real file once."""
+    """Return the paths of all executables named like an interpreter of this family, each real file once."""
     patterns = [os.path.expanduser(folder) for folder in _FOLDERS[family]]
     folders = [folder for pattern in patterns for folder in sorted(Path("/").glob(pattern.removeprefix("/")))]
     folders += [Path(folder) for folder in os.get_exec_path()]
@@ -165,7 +165,7 @@ def _files(family: Family) -> list[str]:
 def _probe(path: str, family: Family, *, keep_venv: bool = False) -> Interpreter | None:
     """Run the interpreter and return its version and path, or None if it does not run.
 
-    ``keep_venv`` keeps a virtual environment.
+    The path of a virtual environment is replaced by that of its base interpreter, except with ``keep_venv``.
     """
     try:
         process = subprocess.run(

@@ -1,4 +1,4 @@
-"""Protocol between the engine and an instance. Requests have tickets; answers and log lines refer to them.
+"""Protocol between the engine and an instance. Answers and log lines contain the ticket of their request.
 
     to the instance     length u32 | kind u8 | body
         SETUP   JSON
@@ -78,19 +78,19 @@ def stop_frame() -> bytes:
 
 
 def answer_frame(kind: int, ticket: int, code: int, memory_kib: int, message: str, result: bytes) -> bytes:
-    """Return an answer as an instance sends it. Used by in-process instances and tests."""
+    """Return an answer as an instance sends it. Used by tests."""
     text = message.encode()
     length = _ANSWER.size - _LENGTH + len(text) + len(result)
     return _ANSWER.pack(length, kind, ticket, code, memory_kib, len(text)) + text + result
 
 
 def log_frame(ticket: int, at: int, stream: int, text: bytes) -> bytes:
-    """Return log lines as an instance sends them. Used by in-process instances and tests."""
+    """Return log lines as an instance sends them. Used by tests."""
     return _LOG.pack(_SHORTEST_FRAME + len(text), LOG, ticket, at, stream) + text
 
 
 class FrameReader:
-    """Parser of frames from pieces as a socket delivers them. A whole frame in one piece is not copied."""
+    """Parser of frames, fed with data as it arrives from a socket. Data that is one whole frame is not buffered."""
 
     def __init__(self) -> None:
         self._pieces = bytearray()

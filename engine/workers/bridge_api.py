@@ -1,8 +1,8 @@
 """Runtime API from which ``bootstrap`` fetches its events. Standard library only, Python 3.9 syntax.
 
 ``next`` waits until there is an event, without a time limit. (Clients that poll for another status accept the wait.)
-The first ``next`` reports that the runtime is ready. Several may wait, if the function takes several requests at a
-time.
+The first ``next`` reports that the runtime is ready. Several clients may wait in ``next`` if the function takes
+several requests at a time.
 """
 
 import json
@@ -25,7 +25,7 @@ class Api:
         self.running = {}  #: invocations by request id
 
     def open(self):
-        """Listen; return the environment variables by which bootstrap finds the API."""
+        """Listen on a free port. Return the environment variables by which bootstrap finds the API."""
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.listener.bind(("127.0.0.1", 0))
         self.listener.listen(128)
@@ -110,7 +110,7 @@ class Api:
 
 
 class Client:
-    """Connection of the runtime, with one request at a time."""
+    """Connection from the runtime in bootstrap, with one request at a time."""
 
     def __init__(self, api, sock):
         self.api, self.reader = api, Reader(api.bridge.limit)

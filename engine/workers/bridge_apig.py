@@ -25,7 +25,7 @@ class BadEvent(Exception):
 
 
 def read_event(invocation, setup):
-    """Return the method and the bytes of the request. Raises BadEvent."""
+    """Return the method and the bytes of the HTTP request. Raises BadEvent."""
     try:
         event = json.loads(invocation.event)
     except (ValueError, RecursionError):
@@ -89,7 +89,7 @@ def target(event):
 
 
 def pairs_of(event, field):
-    """Yield each name of an object with the list of its values; a single value need not be in a list."""
+    """Yield each name in the event's object ``field`` with a list of its values. A single value becomes a list."""
     given = event.get(field) or {}
     if not isinstance(given, dict):
         raise BadEvent("%s is not an object" % field)

@@ -92,13 +92,13 @@ class Lambda:
 
 
 def trace_id(request_id):
-    """Return an id per request in the format of AWS X-Ray, not sampled."""
+    """Return a trace id for a request, in the format of AWS X-Ray and marked as not sampled."""
     digits = request_id.replace("-", "").ljust(32, "0")
     return "Root=1-%s-%s;Parent=%s;Sampled=0" % (digits[:8], digits[8:32], digits[16:32])
 
 
 def streamed_error(message):
-    """Return the error in the trailers of an aborted streamed response, or None."""
+    """Return the error in the trailers of a streamed response, or None if the response was not aborted."""
     if not message.get("lambda-runtime-function-error-type"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 messages, parsed from pieces and written in one piece. Standard library only, Python 3.9 syntax."""
+"""HTTP/1.1 messages: parsed from data as it arrives, written in one piece. Standard library only, Python 3.9 syntax."""
 
 HEAD_LIMIT = 1 << 16
 NO_BODY = frozenset((204, 304))
@@ -14,7 +14,7 @@ class BadMessage(Exception):
 class Message:
     """HTTP message.
 
-    ``start`` has the three parts of the first line; ``headers`` are (name, value) pairs, with trailers.
+    ``start`` has the three parts of the first line; ``headers`` are (name, value) pairs and include the trailers.
     """
 
     def __init__(self, start, headers):
@@ -33,7 +33,7 @@ class Message:
 
 
 class Reader:
-    """Parser of messages. A body larger than ``limit`` is read to its end, but only counted."""
+    """Parser of messages. The bytes of a body beyond ``limit`` are counted, but not kept."""
 
     def __init__(self, limit, response=False):
         self.limit, self.response = limit, response
@@ -49,7 +49,7 @@ class Reader:
         return next(self.steps)
 
     def end(self):
-        """Return the message that the end of the connection completes, or None."""
+        """Handle the end of the connection. Return the message that it completes, or None."""
         self.ended = True
         try:
             return next(self.steps)

@@ -1,6 +1,6 @@
 """Event loop of the bridge: sockets, connections and timers. Standard library only, Python 3.9 syntax.
 
-asyncio would do, but importing it takes longer than all other work at the start of an instance.
+asyncio is not used, because importing it takes longer than all other work at the start of an instance.
 """
 
 import errno
@@ -53,7 +53,7 @@ class Loop:
 
 
 class Connection:
-    """Open TCP connection. ``on_data`` receives the data; ``on_end`` is called when the peer has closed it."""
+    """Open TCP connection. ``on_data`` receives the data; ``on_end`` is called when the peer closes it or it fails."""
 
     def __init__(self, loop, sock, on_data, on_end):
         self.loop, self.sock, self.on_data, self.on_end = loop, sock, on_data, on_end
@@ -65,7 +65,7 @@ class Connection:
         loop.watch(sock, READ, self.on_event)
 
     def write(self, data, last=False):
-        """Send data; nothing may follow the ``last``. Errors are reported later, by ``on_end``."""
+        """Send data. No data may follow a call with ``last``. An error is reported later, by ``on_end``."""
         if self.closed:
             return
         waiting = bool(self.unsent)
@@ -75,7 +75,7 @@ class Connection:
             self.loop.watch(self.sock, READ | WRITE, self.on_event)
 
     def alive(self):
-        """Return whether the peer has not closed the connection. Only for connections that expect no data."""
+        """Return False if the peer has closed the connection. Call only while no data is expected."""
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK))
         except BlockingIOError:
@@ -121,7 +121,7 @@ class Connection:
 
 
 def connect(loop, address, done):
-    """Call ``done`` with a connected socket, or with None if the connection was refused."""
+    """Call ``done`` with a connected socket, or with None if the connection failed."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setblocking(False)
 

@@ -29,7 +29,7 @@ def error_body(text, kind, trace=()):
 def describe_error(body, kind):
     """Return a line and the documented error body for the error that the runtime sent.
 
-    ``kind`` is the type of an error that has none.
+    ``kind`` is the type to report if the error contains none.
     """
     try:
         error = json.loads(body)

@@ -1,4 +1,4 @@
-"""Peer of a loopback connection: other functions on the host must not receive this function's events.
+"""Check of the peer of a loopback connection: other functions on the host must not receive this function's events.
 
 Standard library only, Python 3.9 syntax.
 """
@@ -19,7 +19,10 @@ INODE = 84  # offset in an answer
 
 
 def is_ours(sock):
-    """Return whether a descendant of this process holds the other end. True if the kernel does not answer."""
+    """Return whether a descendant of this process holds the other end of the connection.
+
+    Also returns True if the kernel does not answer or lists no descendants.
+    """
     try:
         inode = peer_inode(sock)
     except OSError:

@@ -33,7 +33,10 @@ FAMILIES = (socket.AF_INET, socket.AF_INET6)  # the port follows the family in b
 
 
 class PortMap:
-    """Mapped port. ``port`` is the server's real port, None before its first bind; then ``on_bind`` is called."""
+    """Mapped port. ``port`` is the port that the server really uses; None before its first ``bind``.
+
+    ``on_bind`` is called after the first ``bind``.
+    """
 
     def __init__(self, loop, on_bind):
         self.loop, self.on_bind = loop, on_bind
@@ -42,7 +45,7 @@ class PortMap:
         self.receiver, self.sender = socket.socketpair()
 
     def install(self):
-        """Install the filter. Call in the child, before it becomes bootstrap."""
+        """Install the system call filter. Call in the child, before it becomes bootstrap. Raises OSError."""
         machine, bind, seccomp = CALLS[platform.machine()]
         code = (
             (LOAD, 0, 0, MACHINE), (IF_EQUAL, 0, 3, machine), (LOAD, 0, 0, NUMBER),
@@ -58,9 +61,9 @@ class PortMap:
         socket.send_fds(self.sender, [b"x"], [listener])
 
     def listen(self):
-        """Receive the listener. Call in the bridge, once there is a child.
+        """Receive the filter's listener from the child and watch it. Call in the bridge, after bootstrap was started.
 
-        The last listener counts, if several attempts were needed to start bootstrap.
+        If several attempts were needed to start bootstrap, the last listener is used.
         """
         self.receiver.setblocking(False)
         while True:
@@ -77,7 +80,7 @@ class PortMap:
         self.loop.watch(self.listener, READ, self.answer)
 
     def answer(self, events):
-        """Answer the notification of one bind."""
+        """Answer the notification of one call of ``bind``."""
         if not any(flags & select.POLLIN for _, flags in self.readable.poll(0)):
             self.loop.unwatch(self.listener)  # hung up: all filtered processes have exited
             return
@@ -100,7 +103,7 @@ class PortMap:
             self.on_bind()
 
     def replace(self, number, pid, address, size):
-        """Replace the port in the address in that process's memory, if it is the one to map."""
+        """Replace the port of an address in the memory of a process, if the port is ``PORT``. Raises OSError."""
         memory = os.open("/proc/%d/mem" % pid, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.ioctl(self.listener, STILL_VALID, number.to_bytes(8, "little"))  # fails if the pid was reused

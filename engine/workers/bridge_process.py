@@ -31,7 +31,7 @@ def prctl(option, value):
 
 
 def exit_with_parent(parent, number):
-    """Have the kernel send that signal to this process when its parent exits."""
+    """Have the kernel send the signal ``number`` to this process when its parent exits."""
     prctl(PARENT_DEATH_SIGNAL, number)
     if os.getppid() != parent:
         os._exit(0)
@@ -43,7 +43,7 @@ def become_subreaper():
 
 
 class Bootstrap:
-    """Child process. ``pidfd`` becomes readable when it exits."""
+    """Child process that runs bootstrap. ``pidfd`` becomes readable when the process exits."""
 
     def __init__(self, path, environment, prepare):
         """Start the process; ``prepare`` is called in the child before exec. Raises CannotStart."""
@@ -59,7 +59,7 @@ class Bootstrap:
         self.measured, self.peak = -MAX_AGE, 0
 
     def memory(self):
-        """Return the highest peak so far, in KiB, of all running processes together."""
+        """Return the memory of all descendants in KiB: the largest sum of their peaks that was measured so far."""
         now = time.monotonic()
         if now - self.measured > MAX_AGE:
             self.reap_adopted()
@@ -68,7 +68,7 @@ class Bootstrap:
         return self.peak
 
     def signal(self, number):
-        """Signal all descendants, too, because a shell does not forward signals to its children."""
+        """Send a signal to bootstrap and its descendants, because a shell does not forward signals to its children."""
         for pid in {self.pid, *descendants()}:
             try:
                 os.kill(pid, number)

@@ -1,7 +1,7 @@
 """HTTP functions: client of the server that ``bootstrap`` starts. Standard library only, Python 3.9 syntax.
 
 An instance is ready when its port accepts connections (FunctionGraph's rule for HTTP functions). Connections are
-kept and reused, the last one first. The number of connections never exceeds that of the instance's requests.
+kept and reused, the last used first. The number of connections never exceeds that of the instance's requests.
 """
 
 import socket
@@ -20,14 +20,14 @@ SAFE_TO_REPEAT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 
 
 class Exchange:
-    """Request being served, and its invocation."""
+    """HTTP request being served, with the ticket of its invocation."""
 
     def __init__(self, ticket, method, request):
         self.ticket, self.method, self.request = ticket, method, request
 
 
 class Proxy:
-    """HTTP client of the server."""
+    """HTTP client of the server that bootstrap starts."""
 
     def __init__(self, bridge):
         self.bridge = bridge
@@ -89,7 +89,10 @@ class Proxy:
         self.send_on_new_connection(exchange)
 
     def send_on_new_connection(self, exchange):
-        """Send a request on a new connection."""
+        """Connect to the server and send the request.
+
+        If the connection fails, give the request up after ``EXIT_GRACE``.
+        """
 
         def connected(sock):
             if sock is None:
@@ -100,7 +103,7 @@ class Proxy:
         self.connect(connected)
 
     def give_up(self, exchange):
-        """Fail the request and end the instance: its server accepts no connections, another instance may work."""
+        """Fail the request and end the instance, whose server accepts no connections. Another instance may work."""
         self.fail(exchange.ticket, "the server on port %d no longer accepts connections" % PORT, "ServerGone")
         self.bridge.end(1)
 
@@ -120,7 +123,7 @@ def wait_for_port():
 
 
 def port_problem():
-    """Return why the port cannot be listened on, or None."""
+    """Return the reason why no server can listen on the port, or None."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -131,7 +134,7 @@ def port_problem():
 
 
 class Upstream:
-    """Connection to the server, with one request at a time."""
+    """Connection to the server that bootstrap starts, with one request at a time."""
 
     def __init__(self, proxy, sock):
         self.proxy = proxy

@@ -1,11 +1,11 @@
 """Instance of a function that brings its own runtime: bridge between the engine's frames and HTTP.
 
 Run as ``python -I bridge_worker.py <family> <descriptor>``; family is custom, lambda or http. The bridge starts the
-user's ``bootstrap``. Then the bridge serves the runtime API to it (``bridge_api``), or is the client of its HTTP
-server (``bridge_proxy``). Standard library only, Python 3.9 syntax, no import of the engine.
-``engine/runtimes/protocol.py`` describes the frames. The bridge has one thread and one loop. Bootstrap does not
-inherit the engine's socket. Its output is written to the two pipes of this process, which itself does not write to
-them.
+user's ``bootstrap``. For custom and lambda, the bridge then serves the runtime API (``bridge_api``). For http, the
+bridge is a client of bootstrap's HTTP server (``bridge_proxy``). Standard library only, Python 3.9 syntax, no import
+of the engine. ``engine/runtimes/protocol.py`` describes the frames. The bridge has one thread and one loop.
+Bootstrap does not inherit the engine's socket. Bootstrap writes its output to the two pipes of this process; the
+bridge writes nothing to the pipes.
 """
 
 import json
@@ -45,7 +45,7 @@ class Wire:
         self.socket = socket.socket(fileno=fd)
 
     def peek(self):
-        """Return the kind of the next frame without reading it, or None if there is none yet. Raises EngineClosed."""
+        """Return the kind of the next frame without reading it, or None if none has arrived. Raises EngineClosed."""
         try:
             head = self.socket.recv(HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -78,7 +78,7 @@ class Wire:
 
 
 class Bridge:
-    """Engine's side of the two fronts, which take invocations from it and answer them."""
+    """Connection between the engine and a front (``Api`` or ``Proxy``), which receives invocations and answers them."""
 
     def __init__(self, wire, family, setup):
         self.wire, self.setup, self.loop = wire, setup, Loop()
@@ -106,7 +106,10 @@ class Bridge:
     # --- messages to the engine ---
 
     def ready(self, code=OK, message="", result=b""):
-        """Report the end of the start. Call once. After an error code the engine ends the instance."""
+        """Report to the engine that the instance is ready, or why it is not. Call once.
+
+        After an error code the engine ends the instance.
+        """
         self.is_ready = True
         self.wire.answer(READY, 0, code, self.memory(), message, result)
 
@@ -121,11 +124,11 @@ class Bridge:
         self.wire.answer(DONE, ticket, TOO_LARGE, self.memory(), text, error_body(text, "ResponseTooLarge"))
 
     def accepts_peer(self, sock):
-        """Return whether the peer of the connection is a descendant of this process."""
+        """Return whether the connection is allowed: in a guarded instance, only from a descendant of this process."""
         return not self.setup["guarded"] or is_ours(sock)
 
     def resume_reading(self):
-        """Read invocations again: the front can take one now."""
+        """Read invocations again. Call when the front can take one."""
         if not self.watching:
             self.watch_engine()
             self.from_engine(READ)

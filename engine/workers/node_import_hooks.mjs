@@ -1,4 +1,4 @@
-// Lets `import` find packages of dependencies, as if the importing file were in one of them.
+// Module hooks: `import` finds packages of dependencies, as if the importing file were in the dependency's folder.
 
 let parents = [];
 

@@ -76,7 +76,7 @@ function addToRequire(layers) {
   Module._initPaths(); // Node.js reads the variable only at its start
 }
 
-/** Add layers to `import`, which ignores NODE_PATH. Needs a thread of Node.js, and Node.js 18.19 or 20.6. */
+/** Add layers to `import`, which ignores NODE_PATH. Starts a thread. No effect before Node.js 18.19 and 20.6. */
 function addToImport(layers) {
   const parents = layers.flatMap((layer) => [join(layer, "x"), join(layer, "nodejs", "x")]);
   const data = parents.map((path) => pathToFileURL(path).href);

@@ -97,7 +97,7 @@ function* pieces(text) {
   }
 }
 
-/** `process.stdout` that cannot be closed, because the next request needs it. */
+/** Replacement of `process.stdout` or `process.stderr`. Cannot be closed, because the next request needs it. */
 class Printed extends Writable {
   constructor(output, stream) {
     super({ decodeStrings: false });

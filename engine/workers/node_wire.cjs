@@ -91,8 +91,8 @@ class Wire {
 }
 
 /**
- * Peak of resident memory in KiB. The system's figure alone does not suffice: a child made by vfork and exec inherits
- * the engine's peak there. In that case /proc is read, but only after page faults for another megabyte.
+ * Peak of resident memory in KiB. The system's figure alone does not suffice: for a child made by vfork and exec it
+ * starts with the engine's peak. Then /proc is read instead, but only after 256 further page faults (1 MiB).
  */
 class Memory {
   constructor() {

@@ -1,8 +1,8 @@
 "use strict";
 // Instance of a Node.js function: serves requests, several at a time if configured, until its socket closes.
 //
-// Run as `node --max-old-space-size=<MB> node_worker.cjs <descriptor>`. Node.js 18 and newer, no packages, no import of
-// the engine. CommonJS, because it starts some milliseconds faster and user code finds a `require.main`.
+// Run as `node --max-old-space-size=<MiB> node_worker.cjs <descriptor>`. Node.js 18 and newer, no packages, no import
+// of the engine. CommonJS, because it starts some milliseconds faster and user code finds a `require.main`.
 // engine/runtimes/protocol.py describes the frames. The worker itself writes nothing to the descriptors of stdout and
 // stderr.
 
@@ -59,7 +59,7 @@ class Instance {
     this.wire.answer(READY, 0, code, text, result);
   }
 
-  /** Run an initializer or pre-stop handler until it has returned, or called back if it takes a callback. */
+  /** Run an initializer or pre-stop handler until it returns, or until it calls back if it takes a callback. */
   call(hook, timeout = undefined) {
     const context = new Context(this.setup, this.logger, "", "", timeout);
     return new Promise((resolve, reject) => {

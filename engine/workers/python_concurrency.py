@@ -1,7 +1,7 @@
 """Instance that serves several requests at a time.
 
 Async handlers share one loop in the main thread; plain handlers run in a thread each. A log line belongs to the
-request for which the code that wrote it runs. Loaded only if needed. Standard library only, Python 3.9 syntax.
+request whose code wrote the line. Loaded only if needed. Standard library only, Python 3.9 syntax.
 """
 
 import contextvars
@@ -17,7 +17,7 @@ COROUTINE = 0x80  # of a code object, as in inspect.CO_COROUTINE
 
 
 class SharedWire(Wire):
-    """Wire that finds the request of a line by the context in which it is written."""
+    """Wire that finds the request of a line by the context (``contextvars``) of the code that writes the line."""
 
     def __init__(self, fd):
         Wire.__init__(self, fd)
@@ -55,7 +55,7 @@ class SharedCaller(Caller):
 
 
 def run_on(loop):
-    """Run the loop whatever user code raises on it, because other requests wait for their results."""
+    """Run the loop until it is closed. Errors that user code raises do not end it: other requests wait for results."""
     while not loop.is_closed():
         try:
             loop.run_forever()
@@ -93,7 +93,7 @@ def serve_threads(wire, instance, concurrency):
 
 
 def answer(wire, instance, request):
-    """Serve one request. Runs in a thread and a context of the request."""
+    """Serve one request. Call in a thread, in a context of its own."""
     wire.begin(request)
     request.run(instance)
     request.finish(wire)
@@ -132,7 +132,7 @@ def serve_loop(wire, instance):
 
 
 async def answer_async(wire, instance, request):
-    """Serve one request. Runs in a task, whose context is the request's."""
+    """Serve one request. Call in a task of its own, which has a context of its own."""
     wire.begin(request)
     try:
         request.answer = OK, "", await instance.invoke_async(request)
@@ -142,7 +142,9 @@ async def answer_async(wire, instance, request):
 
 
 def is_async(handler):
-    """Return whether calling the handler returns a coroutine. Checks the code flags, because importing inspect is slow.
+    """Return whether a call of the handler returns a coroutine.
+
+    The code's flags are checked, because importing inspect is slow.
     """
     while hasattr(handler, "func"):  # functools.partial
         handler = handler.func
@@ -154,7 +156,10 @@ def is_async(handler):
 
 
 def inherit_requests():
-    """Pass the request's context to threads that it starts and to tasks that it submits to thread pools."""
+    """Run new threads, and tasks of thread pools, in the context of the code that starts or submits them.
+
+    Their output then belongs to the same request.
+    """
     start, submit = threading.Thread.start, ThreadPoolExecutor.submit
 
     def start_in_context(thread):

@@ -135,7 +135,7 @@ class Context:
         return Number(self._setup["cpu"])
 
     def getUserData(self, key=None, default=None):
-        """Return the value of a variable; without a key a copy of all."""
+        """Return a variable's value, or ``default`` if it is missing. Without a key, return a copy of all."""
         data = self._setup["user_data"]
         return dict(data) if key is None else data.get(key, default)
 

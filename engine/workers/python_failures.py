@@ -59,7 +59,10 @@ def describe(error):
 
 
 def user_frames(trace):
-    """Return the frames from the first one in user code on; library frames before it only show how it was called."""
+    """Return the lines of frames from the first one in user code on.
+
+    Library frames before it only show how user code was called.
+    """
     import traceback
 
     lines, reached = [], False
@@ -81,7 +84,7 @@ def error_body(message, kind, trace):
 
 
 def warn(what, error):
-    """Write an error to the log, if no request can report it."""
+    """Write an error to the log. Used for errors that no request can report."""
     try:
         sys.stderr.write("%s: %s\n" % (what, describe(error)[0]))
     except BaseException:

@@ -1,8 +1,8 @@
 """Namespaces of a forked instance: process ids, mounts with a temporary folder, and network.
 
-A fence is {"tmp": MB or null, "network": bool, "user": id or null}. Without ``tmp`` only the network is separate;
-with ``tmp`` the fence is whole. A template with the needed capabilities creates it, and the instance drops them.
-Standard library only, Python 3.9 syntax.
+A fence is {"tmp": MiB or null, "network": bool, "user": id or null}. Without ``tmp`` only the network is separate;
+with ``tmp`` the fence is whole. A whole fence needs capabilities, which forked processes inherit from the template
+and drop before they run user code. Standard library only, Python 3.9 syntax.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ def call(name, *args):
 
 
 def is_whole(fence):
-    """Return whether the fence has a pid namespace, and so needs an init: its exit ends all processes inside."""
+    """Return whether the fence has a pid namespace, and so needs an init, whose exit ends all processes inside."""
     return fence is not None and fence["tmp"] is not None
 
 
@@ -51,8 +51,8 @@ def fork(fence):
 def enter(fence, fds, report):
     """Create the fence, if any, and enter the cgroups when the engine allows it. Call in the forked process.
 
-    With a whole fence the process forks once more: the caller continues in the child of an init, which reports its
-    exit.
+    Exits if the engine has closed the socket. With a whole fence the process forks once more and becomes the init,
+    which reports the exit of its child; this function then returns only in the child. Raises OSError.
     """
     if is_whole(fence):
         create_mounts(fence)
@@ -125,7 +125,7 @@ def create_network():
 
 
 def drop_rights(user):
-    """Become that user, if any, drop all capabilities and forbid gaining new ones."""
+    """Switch to the user, if one is given, drop all capabilities and forbid gaining new ones."""
     call("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     if user is not None and os.getuid() != user:
         os.setgroups([])
@@ -149,7 +149,7 @@ def variable_in_memory(name):
 
 
 def write_in_memory(address, value):
-    """Overwrite a value with one of the same length."""
+    """Overwrite the text at an address. Does nothing if the new text has another length."""
     text = value.encode()
     if len(text) == len(ctypes.string_at(address)):
         ctypes.memmove(address, text, len(text))

@@ -63,7 +63,10 @@ class Caller:
 
 
 def early_loop(asyncio):
-    """Return the current loop. Before Python 3.10 a module's Event or Queue binds to it when it is created."""
+    """Return the current loop before Python 3.10, otherwise None.
+
+    Until Python 3.9, an Event or Queue that a module creates is bound to the current loop at once.
+    """
     if sys.version_info >= (3, 10):
         return None
     try:
@@ -77,7 +80,7 @@ async def completed(awaitable):
 
 
 class Instance:
-    """Loaded function."""
+    """Function of this instance: its handlers, called with their contexts."""
 
     def __init__(self, setup, wire):
         self.setup, self.wire, self.call = setup, wire, Caller()
@@ -99,7 +102,7 @@ class Instance:
         return b""
 
     def invoke(self, request):
-        """Return the result as bytes. Raises Failure."""
+        """Call the handler and return its result as bytes. Raises Failure."""
         try:
             result = self.call(self.handler, *self.arguments(request))
         except BaseException as error:
@@ -107,7 +110,7 @@ class Instance:
         return self.encode(result)
 
     async def invoke_async(self, request):
-        """Return the result of a coroutine function as bytes, on the running loop. Raises Failure."""
+        """Call an async handler on the running loop and return its result as bytes. Raises Failure."""
         try:
             result = await self.handler(*self.arguments(request))
         except BaseException as error:
@@ -119,7 +122,10 @@ class Instance:
         return json.loads(request.event) if request.event else None, context
 
     def encode(self, value):
-        """Return text unchanged, None as empty, all else as JSON, as FunctionGraph documents. Raises Failure."""
+        """Return a result as bytes: text unchanged, None as empty, other values as JSON (FunctionGraph's rule).
+
+        Raises Failure.
+        """
         try:
             if value is None:
                 return b""

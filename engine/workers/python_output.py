@@ -73,7 +73,7 @@ def redirect(wire):
 
 
 def flush():
-    """Flush streams that user code has installed. Their buffers belong to the request that ends."""
+    """Flush the streams if user code has replaced them. Their buffered text belongs to the request that ends."""
     for stream in (sys.stdout, sys.stderr):
         if type(stream) is not Stream:
             try:

@@ -1,9 +1,9 @@
 """Fork server: has the Python runtime loaded and forks an instance in about a millisecond on request.
 
-Run as ``python -I python_template.py <descriptor> [full]``. With ``--probe <fence>`` it exits with 0 if such a fence
-is possible. Standard library only, Python 3.9 syntax, no import of the engine. The server has one thread and no
-signal handlers: every fork starts from the same state. The descriptor is a SOCK_SEQPACKET socket; each packet is one
-JSON object.
+Run as ``python -I python_template.py <descriptor> [full]``. With ``--probe <fence>`` instead, the exit status is 0
+if such a fence is possible. Standard library only, Python 3.9 syntax, no import of the engine. The server has one
+thread and no signal handlers: every fork starts from the same state. The descriptor is a SOCK_SEQPACKET socket; each
+packet is one JSON object.
 
     from the engine   {"id", "argv", "paths", "environment", "fence"} + socket, stdout, stderr   start an instance
                       {"reap": [id, …]}                              these have exited: release their process ids
@@ -18,7 +18,7 @@ number as its last argument. ``paths`` are its working folder and those of its l
 puts it in namespaces. With a whole fence the reported process is the init of the instance. The first byte on the
 instance's own socket carries the descriptors by which it enters its cgroups; it continues only then.
 
-If the engine exits, the socket closes, and all processes here are killed. If only the template exits, its instances
+If the engine exits, the socket closes, and the template kills its instances. If only the template exits, its instances
 continue (except inside a sandbox, which is killed with its template).
 """
 
@@ -58,10 +58,10 @@ class Child:
         self.pid, self.pidfd, self.report_reader, self.closed = pid, pidfd, report_reader, False
 
     def end(self):
-        """Return the end of a process that is a zombie now.
+        """Return the status and the error of a process that has exited but is not reaped.
 
-        A report of its init replaces the kernel's status. A report of itself adds the error that kept it from
-        starting.
+        If the process was an init, it has reported the status of its instance, which replaces the kernel's status. If
+        the process failed before it was an instance, it has reported the error.
         """
         found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         own = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
@@ -209,7 +209,7 @@ class Template:
         python_worker.run(fds[0])
 
     def apply_request(self, request, fds):
-        """Set descriptors, environment and folder, as a new program would find them."""
+        """Set descriptors, environment and working folder to those that a new program would have."""
         for number, fd in ((1, fds[1]), (2, fds[2])):
             os.dup2(fd, number)
             os.close(fd)
@@ -242,7 +242,7 @@ def execute(argv, fd):
 
 
 def problem(error):
-    """Return a report for ``Child.end``."""
+    """Return the error as a report that ``Child.end`` reads."""
     found = {"error": getattr(error, "errno", None) or 0, "file": getattr(error, "filename", None)}
     found["reason"] = (getattr(error, "strerror", None) or "%s: %s" % (type(error).__name__, error))[:500]
     return json.dumps(found).encode() + b"\n"
@@ -261,7 +261,10 @@ def kill_group(pid):
 
 
 def close_others(kept, highest):
-    """Close descriptors by ranges. Iterating over the template's children would copy their memory pages in the fork."""
+    """Close all descriptors from 3 to ``highest`` except ``kept``.
+
+    Iterating over the template's children instead would copy their memory pages in the fork.
+    """
     low = 3
     for fd in [*sorted(kept), highest + 1]:
         os.closerange(low, fd)

@@ -1,7 +1,7 @@
 """Socket to the engine, and output of user code as frames on it. Standard library only, Python 3.9 syntax.
 
-``engine/runtimes/protocol.py`` describes the frames. Frames stay whole, whatever threads write. A process that user
-code forked never writes here: its answer would be a second one.
+``engine/runtimes/protocol.py`` describes the frames. Each frame is sent whole, even if several threads write. A
+process that user code forked sends no frames: its answer would be the second for the request.
 """
 
 import _thread
@@ -109,7 +109,7 @@ class Wire:
             self.end(request, frames)
 
     def log(self, stream, data):
-        """Send the whole lines that user code wrote; the rest follows when it is finished, or with the answer."""
+        """Send output of user code in whole lines. An unfinished line is sent when it ends, or before the answer."""
         if os.getpid() != self.pid:
             self.log_raw(stream, data)
             return
@@ -135,7 +135,10 @@ class Wire:
             self.send(b"".join(log_frames(key, data[:whole])))
 
     def log_raw(self, stream, data):
-        """Write output of a forked process, by whole lines. The lock is not used: it may be held forever there."""
+        """Write output of a process that user code forked, in whole lines, to its descriptor.
+
+        The lock is not taken: after a fork it may stay locked forever.
+        """
         key = -os.getpid(), stream, _thread.get_ident()
         data = self.unfinished.pop(key, b"") + data
         whole = data.rfind(b"\n") + 1
@@ -145,7 +148,7 @@ class Wire:
             self.unfinished[key] = data[whole:]
 
     def flush(self):
-        """Write the last line of a forked process, which has no answer to finish it."""
+        """Write the unfinished lines of a process that user code forked. Does nothing in the instance itself."""
         pid = os.getpid()
         if pid != self.pid:
             for key in [key for key in self.unfinished if key[0] == -pid]:
@@ -161,7 +164,11 @@ class Wire:
             yield from log_frames(key, self.unfinished.pop(key))
 
     def send(self, frames, sent=None):
-        """Send frames. Call with the lock held. The same step that passes them to the kernel extends ``sent``."""
+        """Send frames. Call with the lock held.
+
+        ``sent`` is extended in the step that passes the frames to the kernel, so that no signal handler can run
+        between the two.
+        """
         sent = [] if sent is None else sent
         try:
             if len(frames) <= WHOLE:
@@ -202,7 +209,7 @@ def log_frames(key, text):
 
 
 def write_raw(stream, data):
-    """Write to the descriptor; its reader can assign the text to a stream only."""
+    """Write output to the descriptor of its stream, which does not carry the request of the output."""
     try:
         os.write(2 if stream == STDERR else 1, data)
     except OSError:
@@ -212,8 +219,8 @@ def write_raw(stream, data):
 class Memory:
     """Peak of resident memory.
 
-    getrusage alone does not suffice: a child made by vfork and exec inherits the engine's peak there. In that case
-    /proc is read, but only after page faults.
+    The value of getrusage does not suffice: for a child made by vfork and exec it starts with the engine's peak. Then
+    /proc is read instead, but only if page faults have occurred since the last time.
     """
 
     def __init__(self):

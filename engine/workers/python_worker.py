@@ -1,9 +1,9 @@
 """Instance of a Python function: serves one request after another until its socket closes.
 
 Run as ``python -I python_worker.py <descriptor>``, or by ``run`` in a forked process. Standard library only, Python
-3.9 syntax, no import of the engine. User code finds the modules imported that are imported here, and each cold start
-pays for them. ``engine/runtimes/protocol.py`` describes the frames. Output of user code is sent as frames, too; the
-worker itself writes nothing to the descriptors of stdout and stderr.
+3.9 syntax, no import of the engine. Modules imported here are loaded for user code, too, and lengthen each cold
+start. ``engine/runtimes/protocol.py`` describes the frames. Output of user code is sent as frames, too; the worker
+itself writes nothing to the descriptors of stdout and stderr.
 """
 
 import json
@@ -67,7 +67,7 @@ def recover(wire, error):
 
 
 def start(wire):
-    """Become the instance that the engine requests, and serve."""
+    """Read the SETUP frame, load the function, report that it is ready, and serve its requests."""
     kind, body = wire.read()
     if kind != SETUP:
         return
@@ -131,7 +131,7 @@ def exit_with_engine():
 
 
 def run(fd):
-    """Serve that socket. Never returns. Also called in a process that was forked with all this loaded."""
+    """Serve the socket with this descriptor, then exit. Never returns. A template calls this in a forked process."""
     status = 1
     try:
         os.set_inheritable(fd, False)
