@@ -1,1 +1,1 @@
-"""Function logs: their format, their subscribers, and the log stream of a function."""
+"""Function logs: stored format, subscriptions to new lines, and log stream of a function."""

@@ -1,4 +1,4 @@
-"""Feed of the lines that functions write. Lines are decoded only while someone subscribes."""
+"""Feed of log lines for subscribers. Lines are decoded only if there is a subscriber."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ log = structlog.get_logger("functiond.logs")
 
 
 class FunctionLines(Struct, frozen=True, kw_only=True):
-    """Lines that one run of a function wrote in one piece."""
+    """Lines that a run of a function wrote together."""
 
     function: Function
-    request_id: str  #: empty: lines of an instance outside its requests
+    request_id: str  #: empty if the instance wrote the lines outside requests
     lines: tuple[Line, ...]
-    source: str = ""  #: source of the request: a trigger type, ``FunctionGraph`` or API
-    hops: int = 0  #: functions that led to the request
+    source: str = ""  #: source of the request: a trigger type, ``FunctionGraph`` (a destination), REDRIVE or API
+    hops: int = 0  #: number of functions that led to the request
 
 
 Listener = Callable[[FunctionLines], None]
 
 
 class LogFeed(Protocol):
-    """Lines that functions write, as they arrive. Earlier lines are not repeated."""
+    """Source of log lines for subscribers. Only lines written after the subscription are passed on."""
 
     def subscribed(self, listener: Listener, *, function_id: int = 0) -> AbstractContextManager[None]:
-        """Call ``listener`` in the event loop for all lines, or those of one function, while the block is entered.
+        """Call ``listener`` with new lines of one function (0: all functions), until the block ends.
 
-        The listener must return at once.
+        The listener is called in the event loop and must return without delay.
         """
         ...
 
 
 class LogBoard:
-    """Implementation of ``LogFeed``, with ``tell`` for publishing lines."""
+    """Implementation of ``LogFeed``, with ``publish`` for publishing lines."""
 
     def __init__(self) -> None:
         self._listeners: dict[int, list[Listener]] = {}  #: by function id; 0: all functions
@@ -57,7 +57,11 @@ class LogBoard:
                 self._listeners.pop(function_id, None)
 
     def publish(self, function: Function, invocation: Invocation | None, lines: bytes) -> None:
-        """Publish lines in their stored format. ``invocation`` is None for lines of the instance itself."""
+        """Decode lines from their stored format and call the listeners.
+
+        ``invocation`` is None if the instance wrote the lines outside requests. An exception of a listener is logged
+        and not raised.
+        """
         if not self._listeners:
             return
         listeners = [*self._listeners.get(function.function_id, ()), *self._listeners.get(0, ())]

@@ -4,10 +4,10 @@
     │             └ stream: o stdout, e stderr, l logger, n a note of the engine itself
     └ milliseconds since the epoch
 
-A line ends with a newline. Its text is stored as it was written and need not be UTF-8. The format is the same in the
-journal's result row (end of the log), in the file ``logs/xx/<request_id>``, and for running invocations. The prefix
-before the text has the same length in all lines. Lines without such a prefix are read as stdout without a time, so
-that no content of a file is an error.
+A line ends with a newline. Its text is stored as it was written and need not be UTF-8. The prefix before the text has
+the same length in all lines. A line without such a prefix is read as stdout without a time, so that every file can be
+read. The same format is used in the journal (end of the log), in the file ``logs/xx/<request_id>`` (long logs), and in
+memory while an invocation runs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-TAIL = 4096  #: bytes stored in the outcome; a longer log is stored in a file
-STREAMS = {1: b"o", 2: b"e", 3: b"l", 4: b"n"}  #: by number in LOG frames; 4 is never sent by workers
+TAIL = 4096  #: bytes of the log's end that are stored in the outcome; a longer log is also stored in a file
+STREAMS = {1: b"o", 2: b"e", 3: b"l", 4: b"n"}  #: by number in a worker's LOG frames; 4 is used by the engine only
 STDOUT, STDERR, LOGGER, NOTE = STREAMS
 NAMES = {b"o": "stdout", b"e": "stderr", b"l": "logger", b"n": "engine"}
 _PREFIX = 16  #: bytes before the text of a line
@@ -48,12 +48,12 @@ def decode(log: bytes) -> Iterator[Line]:
 
 
 def plain(log: bytes) -> bytes:
-    """Return the text of a log without prefixes."""
+    """Return the text of a log without the prefixes of its lines."""
     return b"\n".join([(line[_PREFIX:] if _begins(line) else line) for line in log.split(b"\n")])
 
 
 def last(log: bytes, size: int) -> bytes:
-    """Return the last ``size`` bytes of a log at most. A line that is cut keeps its prefix."""
+    """Return the end of a log, at most ``size`` bytes. If the first line is cut, it keeps its prefix."""
     if len(log) <= size:
         return bytes(log)
     cut = len(log) - size + _PREFIX
@@ -64,9 +64,9 @@ def last(log: bytes, size: int) -> bytes:
 def framed_log(
     log: bytes, *, request_id: str, version: str, seconds: float, memory_used: int, memory_size: int
 ) -> bytes:
-    """Return the text of a log between the start and finish lines of FunctionGraph's documented log format.
+    """Return the text of a log with a start and a finish line, in FunctionGraph's documented log format.
 
-    ``memory_used`` is in bytes, ``memory_size`` in MB.
+    ``memory_used`` is in bytes, ``memory_size`` in MiB.
     """
     milliseconds = seconds * 1000
     start = f"Start invoke request '{request_id}', version: {version}\n"

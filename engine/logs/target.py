@@ -1,4 +1,4 @@
-"""Log group and log stream of the log service (LTS) for the log of a function."""
+"""Log target of a function: its log group and log stream in the log service (LTS)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LogTarget(Struct, frozen=True, kw_only=True):
 
 
 def log_target_of(function: Function) -> LogTarget:
-    """Return the log target in the function's configuration, completed by that of its project."""
+    """Return the log target from the function's ``log_config``. Missing fields are taken from the project's target."""
     default, config = project_log_target(function.project), function.details.get("log_config", {})
     return LogTarget(
         group_id=str(config.get("group_id") or default.group_id),
@@ -34,11 +34,11 @@ def project_log_target(project: str) -> LogTarget:
 
 
 def status_log_target(project: str) -> LogTarget:
-    """Return the target of the status log of invocations. The log stays empty: the journal stores every status."""
+    """Return the target for the status of invocations. The log itself stays empty: the journal stores every status."""
     return _target(project, "functiond-async-status", ("group", "stream"))
 
 
 def _target(project: str, name: str, parts: tuple[str, str]) -> LogTarget:
-    """Return a target whose ids are derived from the project, so that they stay the same."""
+    """Return a target with ids derived from the project, so that each project always has the same ids."""
     group, stream = (str(uuid.uuid5(uuid.NAMESPACE_URL, f"{project}/{part}")) for part in parts)
     return LogTarget(group_id=group, group_name=name, stream_id=stream, stream_name=f"{name}-{project}")

@@ -1,10 +1,10 @@
 """Discarder: ends the waiting invocations of a deleted function as DISCARD, in small steps.
 
-    function deleted ──▶ the scheduler drops it ──▶ its rows end, some at a time ──▶ none is left
+    function deleted ──▶ scheduler closes it ──▶ its rows end, some in each commit ──▶ none is left
 
-The scheduler then hands out none of its invocations, so that a row cannot end twice. Invocations that are still on
-their way to disk, or delayed, reach the scheduler later and start another round. The function's asynchronous settings
-are deleted too, so that no destination gets these outcomes.
+The scheduler hands out no invocations of a closed function, so that no row ends twice. Invocations that
+are stored after the deletion, or become due after it, reach the scheduler later and start another round. The function's
+asynchronous settings are deleted too, so that no destination gets these outcomes.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from engine.scheduling.scheduler import Scheduler
 
 log = structlog.get_logger("functiond.discarder")
 
-STEP = 200  #: rows that one commit ends at most
+STEP = 200  #: largest number of ready rows, and of delayed rows, in one commit
 RETRY_DELAY = 1.0  #: seconds between tries while the journal is unavailable
 MESSAGE = "the function was deleted"
 
 
 class Discarder:
-    """Background service that discards. ``on_end`` is called with the keys of each step when they are on disk."""
+    """Service that discards waiting invocations. ``on_end`` gets the keys of each step when their end is on disk."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Discarder:
         scheduler.on_closed = self._enqueue
 
     def discard(self, function_id: int) -> None:
-        """Discard the waiting invocations of a deleted function. Returns at once."""
+        """Queue a deleted function: its waiting invocations are discarded in the background."""
         self._scheduler.close(function_id)
         self._enqueue(function_id)
 
@@ -71,7 +71,7 @@ class Discarder:
     async def _end_all(self, function_id: int) -> None:
         ended, after = 0, BEGINNING
         while True:
-            # Invocations handed to a slot before the deletion start here, so that they end there and not below.
+            # Lets slots start the invocations that they were given before the deletion, so that ``discard`` skips them.
             await anyio.lowlevel.checkpoint()
             now = self._clock.now()
             outcome = Outcome(code=Code.FUNCTION_MISSING, message=MESSAGE, started_at=now, ended_at=now)

@@ -1,4 +1,4 @@
-"""Disk guard: keeps free space for accepted work by refusing new work below a watermark."""
+"""Disk guard: refuses new work when free space is low, so that accepted work can still be stored."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from engine.errors import DiskLow
 from engine.model.clock import Clock
 
-#: Seconds between two measurements of the free space.
+#: Seconds for which a measurement of the free space is used.
 LOOK_EVERY = 0.25
-#: Bytes that a request or a write may take on disk in addition to its payload: pages are written whole, and twice.
+#: Bytes counted for each request in addition to its payload, because whole pages are written, and twice.
 ROW = 1 << 16
 
 
@@ -22,9 +22,9 @@ def free_space(path: Path) -> int:
 
 
 class DiskGuard:
-    """Watermark of free space. Refuses new work and calls ``on_low`` while fewer than ``needed`` bytes are free.
+    """Check of the free space. While fewer than ``needed`` bytes are free, it refuses new work and calls ``on_low``.
 
-    Between two measurements, accepted bytes count as written, so that a burst cannot pass the watermark unnoticed.
+    Between two measurements, accepted bytes are subtracted from the free space, so that a burst is noticed too.
     """
 
     def __init__(self, path: Path, needed: int, clock: Clock, on_low: Callable[[], None] = lambda: None) -> None:
@@ -33,7 +33,7 @@ class DiskGuard:
         self._free = needed
 
     def check(self, size: int = 0) -> None:
-        """Count ``size`` bytes of payload as written. Raises DiskLow if they do not fit above the watermark."""
+        """Count ``size`` bytes of payload as written. Raises DiskLow if fewer than ``needed`` bytes would stay free."""
         now = self._clock.now()
         self._free -= size + ROW
         if self._free < self._needed or not 0 <= now - self._measured_at < LOOK_EVERY:

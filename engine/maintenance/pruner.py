@@ -1,4 +1,4 @@
-"""Pruner: drops finished invocations that are too old or too many, in steps that never stall the intake."""
+"""Pruner: drops finished invocations that are too old or too many, in short steps between other writes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from engine.protocols import Purged, Records
 
 log = structlog.get_logger("functiond.pruner")
 
-#: Seconds between two steps of a round, in favour of other writes. No pause while more is kept than allowed.
+#: Seconds between two steps of a round, in favour of other writes. No pause while too many rows or bytes are stored.
 PAUSE = 0.02
-#: Seconds between two rounds; the second value after a round that dropped something.
+#: Least seconds between two rounds; the second value applies after a round that dropped invocations.
 REST, SHORT_REST = 60.0, 1.0
 
 
@@ -37,11 +37,11 @@ class Pruner:
         self.purged = 0
 
     def note_end(self) -> None:
-        """Start the next round early: an invocation ended, so there may be too many now."""
+        """Start the next round after the usual rest: an invocation has ended, and the caps may be exceeded."""
         self._ended.set()
 
     def run_now(self) -> None:
-        """Start a round now, without pauses: disk space is low."""
+        """Start a round now, without pauses between its steps, because disk space is low."""
         self._urgent.set()
         self._ended.set()
 
@@ -58,7 +58,7 @@ class Pruner:
                 await self._ended.wait()
 
     async def _round(self) -> float | None:
-        """Prune everything that is due. Return the time at which the next invocation will be too old."""
+        """Run steps until nothing is left to prune. Return the time at which the next round is due, if known."""
         due: list[float] = []
         before = self._clock.now() - self._retention.age
         await anyio.to_thread.run_sync(self._logs.expire_instances, before)

@@ -1,4 +1,4 @@
-"""Histograms: an observation costs one bisect; readers get frozen snapshots."""
+"""Histograms with fixed buckets. An observation costs one binary search; ``snapshot`` returns a frozen copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 
 class Distribution(Struct, frozen=True, kw_only=True):
-    """Observations by bucket. ``counts`` has one entry more than ``bounds``, for values above the last bound."""
+    """Snapshot of a histogram. ``bounds`` are the upper bounds of the buckets, and ``total`` is the sum of all values.
+
+    ``counts`` has one entry more than ``bounds``, for values above the last bound.
+    """
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]

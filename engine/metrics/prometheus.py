@@ -1,6 +1,6 @@
-"""Metrics in the Prometheus format, and the configuration of logging.
+"""Output for operators: metrics in the Prometheus format, and log events on standard error.
 
-Metrics are read at the time of a request, from frozen snapshots of the engine's parts.
+Metrics are collected when they are requested, from frozen snapshots of the engine's parts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.metrics.histogram import Distribution
 
 
 class Figure(Struct, frozen=True, kw_only=True):
-    """Metric at one moment. ``values`` are by label value, or under the empty text if there is no label."""
+    """Metric at one moment. Keys of ``values`` are values of ``label``; a metric without label has an empty key."""
 
     name: str
     help: str
@@ -43,7 +43,7 @@ def histogram(name: str, help: str, distribution: Distribution) -> Figure:
 
 
 class Telemetry:
-    """Prometheus exposition of the metrics that ``read`` returns at the time of a request."""
+    """Metrics in the Prometheus text format. ``read`` is called for each request and returns the current figures."""
 
     def __init__(self, read: Callable[[], Iterator[Figure]]) -> None:
         self._read = read
@@ -87,7 +87,7 @@ def configure_logging(form: str, level: str) -> None:
     if form == "json":
         processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
     else:
-        plain = structlog.dev.plain_traceback  # the default formatter prints all locals, which takes seconds
+        plain = structlog.dev.plain_traceback  # the default formatter prints all local variables, which takes seconds
         processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
     structlog.configure(
         processors=processors,
@@ -96,12 +96,12 @@ def configure_logging(form: str, level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
-    # uvicorn warns of every request that is not valid HTTP. Any client can send those, and gets a reply.
+    # uvicorn warns of every request that is not valid HTTP. Any client can cause this, and gets an error reply.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 class _LibraryHandler(logging.Handler):
-    """Handler that turns log records of libraries into events like the engine's. Never raises in the library."""
+    """Handler that logs records of libraries in the engine's format. Never raises an exception in a library."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -109,5 +109,5 @@ class _LibraryHandler(logging.Handler):
         except Exception:  # the arguments do not match the format
             message = str(record.msg)
         fields = {"exc_info": record.exc_info} if record.exc_info else {}
-        level = min(record.levelno // 10 * 10, logging.CRITICAL)  # libraries may define levels in between
+        level = min(record.levelno // 10 * 10, logging.CRITICAL)  # libraries may define further levels
         structlog.get_logger().log(level, message, library=record.name, **fields)

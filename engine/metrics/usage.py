@@ -1,8 +1,8 @@
-"""Usage statistics: attempts of each function by minute for one day, and of each project by month.
+"""Usage statistics: attempts of each function by minute for one day, and of each project by month for a year.
 
-An attempt counts in the minute in which it ends. Counting one costs a fraction of a microsecond. Memory is bounded by
-a number of minutes and a number of tallies (functions times minutes); the oldest are dropped first. Minutes start
-empty with the engine. Months are stored by a caller, which passes them to ``restore`` at start.
+An attempt counts in the minute in which it ends. Counting an attempt takes a fraction of a microsecond. At most
+``MINUTES`` minutes and about ``TALLIES`` tallies are kept; the oldest minutes are dropped first. Minutes are lost when
+the engine exits. A caller stores the months (``all_months``) and passes them to ``restore`` at the next start.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from msgspec import Struct
 from engine.model import ENGINE_FAULTS, Function, Outcome
 
 MINUTES = 1_440  #: minutes kept
-TALLIES = 100_000  #: tallies kept, over all minutes and functions
+TALLIES = 100_000  #: tallies kept, one for each function in each minute
 MONTHS = 12  #: months kept
 _MB_PER_GB = 1024
 
 
 class Tally(Struct, kw_only=True):
-    """Counts of one function in one period. ``seconds``, ``longest`` and ``shortest`` are durations of attempts."""
+    """Counts of one function or project in one period.
+
+    ``seconds`` is the total duration of all attempts; ``longest`` and ``shortest`` are seconds of one attempt.
+    """
 
     count: int = 0
     function_errors: int = 0
@@ -33,7 +36,7 @@ class Tally(Struct, kw_only=True):
     seconds: float = 0.0
     longest: float = 0.0
     shortest: float = float("inf")
-    work: float = 0.0  #: MB x seconds
+    work: float = 0.0  #: memory size in MiB times seconds
 
     @property
     def errors(self) -> int:
@@ -51,7 +54,7 @@ class Tally(Struct, kw_only=True):
 
 
 class Stretch(Struct, frozen=True, kw_only=True):
-    """Period with its counts."""
+    """Counts of a period of whole minutes, which starts at ``begin``."""
 
     begin: float
     minutes: int
@@ -69,15 +72,15 @@ class Usage:
 
     def __init__(self, project_of: Callable[[int], str | None]) -> None:
         self._project_of = project_of
-        self.on_use: Callable[[], None] = lambda: None  #: called at the first use of a function in a minute
+        self.on_use: Callable[[], None] = lambda: None  #: called at the first count of each function in each minute
         self._minutes: deque[tuple[int, dict[int, Tally]]] = deque()
         self._now: dict[int, Tally] = {}
         self._next = 0.0  #: end of the current minute
-        self._kept = 0  #: tallies in ``_minutes``, without the current minute
+        self._kept = 0  #: tallies in ``_minutes`` except the current minute
         self._months: dict[tuple[str, str], Tally] = {}
 
     def note(self, function: Function, outcome: Outcome) -> None:
-        """Count an attempt that has ended."""
+        """Count an attempt that has ended, with its outcome."""
         tally = self._tally(function.function_id, outcome.ended_at)
         seconds = outcome.ended_at - outcome.started_at
         tally.count += 1
@@ -94,12 +97,15 @@ class Usage:
                 tally.function_errors += 1
 
     def note_reject(self, function_id: int | None, now: float) -> None:
-        """Count a request that was refused at a limit. ``function_id`` is None for a deleted function."""
+        """Count a request that was refused at a limit. Does nothing if ``function_id`` is None (deleted function)."""
         if function_id is not None:
             self._tally(function_id, now).rejects += 1
 
     def stretches(self, functions: Collection[int], begin: float, end: float, count: int = 60) -> Sequence[Stretch]:
-        """Return the usage from ``begin`` to ``end``, both included, in up to ``count`` periods of whole minutes."""
+        """Return the usage of ``functions`` in up to ``count`` periods of equal length, in whole minutes.
+
+        The first period contains ``begin``, and the last one contains ``end``.
+        """
         first, last = int(begin // 60), int(end // 60)
         size = max(1, -(-(last - first + 1) // count))
         sums: dict[int, Tally] = {}
@@ -112,7 +118,7 @@ class Usage:
         ]
 
     def totals(self, begin: float, end: float) -> Mapping[int, Tally]:
-        """Return the counts of each function used from ``begin`` to ``end``; empty if ``end`` is before ``begin``."""
+        """Return the counts of each function used in the minutes from ``begin`` to ``end``, both included."""
         first, last = int(begin // 60), int(end // 60)
         found: dict[int, Tally] = {}
         for minute, tallies in self._minutes:
@@ -122,7 +128,7 @@ class Usage:
         return found
 
     def failures(self) -> Mapping[int, int]:
-        """Return the errors of each function in the minutes kept. Functions without errors are left out."""
+        """Return the number of errors of each function over all minutes kept. Omit functions without errors."""
         found: Counter[int] = Counter()
         for _, tallies in self._minutes:
             for function_id, tally in tallies.items():
@@ -139,7 +145,7 @@ class Usage:
         ]
 
     def all_months(self) -> dict[tuple[str, str], Tally]:
-        """Return the months by project and date, including the current minute."""
+        """Return the tallies of all months by project and date, including the current minute."""
         sums = {key: copy(tally) for key, tally in self._months.items()}
         minute, tallies = self._minutes[-1] if self._minutes else (0, {})
         for function_id, tally in tallies.items():
@@ -149,7 +155,7 @@ class Usage:
         return sums
 
     def restore(self, months: Mapping[tuple[str, str], Tally]) -> None:
-        """Set the months of earlier runs. Call once, before anything is counted."""
+        """Set the months from earlier runs of the engine. Call this once, before anything is counted."""
         self._months = dict(months)
 
     def _tally(self, function_id: int, moment: float) -> Tally:
@@ -162,7 +168,7 @@ class Usage:
         return tally
 
     def _begin_minute(self, moment: float) -> None:
-        """Begin a new minute: add the last one to its month, and drop minutes that are too old."""
+        """Begin a new minute: add the previous minute to its month, and drop minutes that are too old."""
         if self._minutes:
             self._keep_months()
             self._kept += len(self._now)

@@ -1,7 +1,8 @@
-"""Circuit breaker per destination. Opens after two failures, probes with one delivery.
+"""Circuit breakers, one for each destination. A breaker opens after two failures in a row and closes after a success.
 
-A single failure may be caused by the delivery itself. A second one in a row is attributed to the destination: from
-then on all its pending deliveries wait, with exponential backoff, and one of them probes. A success closes the breaker.
+A single failure may be caused by the delivery itself. A second failure in a row is attributed to the destination. All
+its pending deliveries then wait for a pause that grows exponentially. After the pause, one delivery probes the
+destination.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from msgspec import Struct
 from engine.model import DestinationSpec
 from engine.model.retry import RetryPolicy
 
-LONGEST = 30.0  #: seconds; longest pause, so the longest time until a recovered destination is noticed
+LONGEST = 30.0  #: seconds; longest pause, and so the longest delay before a recovered destination is tried
 
 
 class DeliveryStatus(Struct, frozen=True, kw_only=True):
     """State of a pending delivery and of its destination."""
 
     failing: bool = False  #: the last delivery to the destination failed
-    held_until: float = 0.0  #: time before which nothing is sent to the destination; 0: not held
-    under_way: bool = False  #: the delivery is being tried now
+    held_until: float = 0.0  #: end of the pause of the destination; 0: no pause
+    under_way: bool = False  #: an attempt of the delivery runs
 
 
 class _Breaker(Struct):
@@ -39,7 +40,7 @@ class CircuitBreakers:
         return destination in self._breakers
 
     def until(self, destination: DestinationSpec, now: float) -> float:
-        """Return the time before which nothing is sent to the destination; 0 if its breaker is closed."""
+        """Return the end of the last pause of the destination, possibly in the past; 0 if there was no pause."""
         breaker = self._breakers.get(destination)
         if breaker is None or breaker.until > now + LONGEST:  # the clock was set back
             return 0.0
@@ -48,7 +49,7 @@ class CircuitBreakers:
     def failed(self, destination: DestinationSpec, now: float) -> None:
         breaker = self._breakers.setdefault(destination, _Breaker())
         if now < self.until(destination, now):
-            return  # the delivery began before the breaker opened
+            return  # an attempt that began before the pause does not extend it
         breaker.failures += 1
         if breaker.failures > 1:
             breaker.until = now + min(LONGEST, self._policy.delay(breaker.failures - 1, self._random.random()))

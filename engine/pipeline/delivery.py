@@ -1,15 +1,15 @@
-"""Delivery of outcomes from the outbox to their destinations: at least once, with a stable id.
+"""Delivery of outcomes from the outbox to their destinations. An outcome is delivered at least once, with a stable id.
 
-A failed delivery is retried with exponential backoff until it is ``MAX_AGE`` old. A delivery that is given up stays in
-the outbox with its error, for inspection and redrive. Errors of one delivery never affect another.
+A failed delivery is retried with exponential backoff until it is ``MAX_AGE`` old, then given up. It stays in the outbox
+with its error, for inspection and redrive. An exception of one delivery never stops another.
 
 Isolation of destinations:
 
 - Each destination is read separately from the outbox and has up to ``AT_ONCE`` concurrent deliveries.
-- A destination gets only one delivery at a time after a failure, or while half of all slots are busy. If many
-  deliveries hang, the other half of the slots stays usable for other destinations.
-- An open circuit breaker (``CircuitBreakers``) holds the deliveries of a destination, except those due for more than
-  ``MAX_AGE``, which get a last try. ``probe`` sends one delivery regardless.
+- After a failure, a destination gets one delivery at a time. While ``ALL_AT_ONCE // 2`` deliveries run, every
+  destination gets one at a time, so that hanging deliveries to a few destinations leave slots for others.
+- An open circuit breaker (``CircuitBreakers``) holds the deliveries of a destination. Deliveries that have been due for
+  more than ``MAX_AGE`` are still tried a last time. ``probe`` tries one delivery in spite of the breaker.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from engine.scheduling.backlog import Backlog
 
 log = structlog.get_logger("functiond.delivery")
 
-MAX_HOPS = 16  #: functions that destinations may invoke one after another
+MAX_HOPS = 16  #: length of a chain of functions that invoke each other as destinations
 AT_ONCE = 32  #: concurrent deliveries to one destination
 ALL_AT_ONCE = 256  #: concurrent deliveries to all destinations
 PAGE = 4 * ALL_AT_ONCE  #: deliveries read at a time
@@ -59,7 +59,7 @@ _CONDITIONS = {
 
 class DeliveryStatistics(Struct, frozen=True, kw_only=True):
     delivered: int
-    failed: int  #: failed tries
+    failed: int  #: failed attempts of deliveries
     given_up: int
     under_way: int
 
@@ -85,27 +85,27 @@ class DeliveryWorker:
         self._outbox, self._records, self._registry, self._catalog = outbox, records, registry, catalog
         self._intake, self._backlog, self._clock, self._policy = intake, backlog, clock, policy
         self._region, self._plugins = region, plugins
-        self._largest, self._longest = largest, longest  #: bytes of a record, seconds of a delivery
+        self._largest, self._longest = largest, longest  #: limits: bytes of a delivery record, seconds of a delivery
         self._random = random or Random()
         self._work = asyncio.Event()
-        self._work.set()  # deliveries may be pending from an earlier run
+        self._work.set()  # the outbox may have deliveries from an earlier run of the engine
         self._under_way: dict[int, DestinationSpec] = {}  #: by delivery id
         self._breakers = CircuitBreakers(policy, self._random)
-        self._probes: set[DestinationSpec] = set()  #: destinations to try regardless of breakers and limits
+        self._probes: set[DestinationSpec] = set()  #: destinations to try regardless of their breakers and limits
         self._destinations: dict[DestinationSpec, Destination] = {}
         self._delivered = self._failed = self._given_up = 0
 
     def wake(self) -> None:
-        """Look for due deliveries: a new one may be pending."""
+        """Make ``run`` read the outbox now. Call this after a delivery was added."""
         self._work.set()
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None:
-        """Try one due delivery to each of these destinations at once, even if deliveries to it fail or hang."""
+        """Try one due delivery to each of these destinations now, even if its breaker is open or others hang."""
         self._probes.update(destinations)
         self._work.set()
 
     def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
-        """Return whether the delivery is being tried, and the state of its destination."""
+        """Return the state of a pending delivery and of its destination."""
         now, destination = self._clock.now(), pending.destination
         until = self._breakers.until(destination, now)
         return DeliveryStatus(
@@ -140,9 +140,9 @@ class DeliveryWorker:
     # --- choosing -------------------------------------------------------------------------------------------
 
     async def _begin(self, deliveries: TaskGroup) -> float | None:
-        """Start due deliveries within the limits. Return the time of the next look, None to wait for ``_work``."""
+        """Start due deliveries within the limits. Return the time of the next call; None: when ``_work`` is set."""
         if len(self._under_way) >= ALL_AT_ONCE:
-            return None  # the end of a delivery sets the event
+            return None  # the end of a delivery sets ``_work``
         probes, self._probes = self._probes, set()
         try:
             pending, next_due = await self._outbox.due(self._clock.now(), PAGE, AT_ONCE)
@@ -201,9 +201,9 @@ class DeliveryWorker:
         return self._plugins(destination.destination)
 
     async def accept(self, request: Request, pending: PendingDelivery, record: Record) -> str:
-        """Turn a delivery into an invocation, in one transaction with its removal from the outbox.
+        """Store ``request`` as an invocation and remove the delivery from the outbox, in one transaction.
 
-        Raises Undeliverable if the function does not exist or too many hops suggest a loop.
+        Returns the request id. Raises Undeliverable if the function does not exist, or after ``MAX_HOPS`` functions.
         """
         request = msgspec.structs.replace(request, hops=_next_hop(record))
         try:
@@ -211,11 +211,12 @@ class DeliveryWorker:
         except NotFound as error:
             raise Undeliverable(str(error)) from error
         invocation = self._intake.prepare(request, function)
-        # The delivery was promised with its invocation, so limits do not apply. It is counted, and so holds back new
-        # requests. A refused one would be starved by them, while the unlimited outbox grows.
+        # The delivery was promised with its invocation, so the backlog's limits do not apply. The new invocation is
+        # counted, so that new requests are refused first. If deliveries were refused too, new requests could starve
+        # them, and the outbox, which has no limit, would grow.
         self._backlog.add(invocation.function_id, len(invocation.payload))
         try:
-            with anyio.CancelScope(shield=True):  # even after a timeout, a stored invocation must be queued
+            with anyio.CancelScope(shield=True):  # a stored invocation must be queued, even after a timeout
                 await self._outbox.delivered(pending, append=invocation)
         except BaseException:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
@@ -224,9 +225,9 @@ class DeliveryWorker:
         return invocation.request_id
 
     async def _postpone(self, pending: PendingDelivery, error: Exception, since: float) -> None:
-        """Schedule the next try after an error, or give up.
+        """Schedule the next attempt after an error, or give up the delivery.
 
-        ``since`` is the time from which the delivery's age counts: the end of the invocation or the last redrive.
+        ``since`` is the start of the delivery's age: the end of the invocation or the last redrive.
         """
         now = self._clock.now()
         problem = storable(str(error) or type(error).__name__)
@@ -259,8 +260,8 @@ class DeliveryWorker:
     def _document(self, record: Record) -> bytes:
         """Return the delivery record (FunctionGraph's documented record of asynchronous invocations) as JSON.
 
-        If the record is too large for an event, its payloads are left empty, first that of the request. Otherwise a
-        chain of functions would double its events at every hop.
+        If the record is too large, ``request_payload`` is left empty, then also ``response_payload``. Without the
+        limit, the events in a chain of functions would double at every hop.
         """
         function = self._catalog.resolve(record.function_id, record.version)
         ok = record.state is State.SUCCESS
@@ -285,7 +286,7 @@ class DeliveryWorker:
 
 
 def _next_hop(record: Record) -> int:
-    """Return the ``hops`` of an event made from the record's outcome. Raises Undeliverable at ``MAX_HOPS``."""
+    """Return ``hops`` for an event that is made from this outcome. Raises Undeliverable after ``MAX_HOPS``."""
     if record.hops >= MAX_HOPS:
         raise Undeliverable(f"destinations invoked {MAX_HOPS} functions in a row; check them for a loop")
     return record.hops + 1

@@ -1,10 +1,9 @@
 """Dispatcher: moves invocations from the scheduler through the executor to settlement.
 
 Each slot takes the next invocation and makes one attempt: resolve, discard if too old, start, execute, settle. An
-exception from the executor becomes an outcome of the engine (150500), so that no attempt stops the engine.
+exception from the executor becomes an outcome with code 150500, so that no attempt stops the engine.
 
-An outcome is stored with the next commit. The slot does not wait for that, but the number of outcomes waiting for the
-disk is limited.
+A slot does not wait until its outcome is on disk. If too many outcomes wait for the disk, no asynchronous work starts.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from engine.scheduling.scheduler import Scheduler
 
 log = structlog.get_logger("functiond.dispatcher")
 
-#: Outcomes waiting for the disk, per slot, at which no further work starts.
+#: Outcomes per slot that may wait for the disk. At this number, no further asynchronous work starts.
 UNSETTLED_PER_SLOT = 16
-#: Bytes of the largest result that is stored; a larger one is empty in the record.
+#: Bytes of the largest result that is stored. A larger result is left out of the record.
 KEPT_RESULT = 256 << 10
-CANCEL_TIMEOUT = 10.0  #: seconds within which the end of a cancelled run must be on disk
+CANCEL_TIMEOUT = 10.0  #: seconds for which ``cancel`` waits until the end of a run is on disk
 _SETTLING = "outcomes wait for the disk"
 _CANCELLED = "function invocation canceled"
 
@@ -49,7 +48,7 @@ class DispatcherStatistics(Struct, frozen=True, kw_only=True):
     codes: dict[int, int]  #: codes of all attempts, in both modes
     retries: int
     unsettled: int
-    wait_seconds: Distribution  #: from due to start
+    wait_seconds: Distribution  #: from the due time to the start
     run_seconds: Distribution
 
 
@@ -76,10 +75,10 @@ class Dispatcher:
         self._clock, self._policy, self._priority_step = clock, policy, priority_step
         self._slots = slots
         self._on_end = on_end  #: called when the end of an invocation is on disk
-        self._on_attempt = on_attempt  #: called when an attempt has ended
+        self._on_attempt = on_attempt  #: called when an attempt has ended, with function and outcome
         self._random = random or Random()
         self._running: dict[int, Entry] = {}
-        self._abandoned: list[Invocation] = []  #: running when their slots were cancelled
+        self._abandoned: list[Invocation] = []  #: invocations that ran when their slots were cancelled
         self._cancelled: set[int] = set()
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
         self._drained = asyncio.Event()
@@ -99,21 +98,21 @@ class Dispatcher:
             task_status.started()
 
     async def drain(self) -> None:
-        """Return when nothing runs."""
-        await asyncio.sleep(0)  # entries already handed to a slot start now
+        """Wait until no invocation runs."""
+        await asyncio.sleep(0)  # lets slots start the entries that they were given
         while self._running:
             self._drained.clear()
             await self._drained.wait()
 
     async def release(self) -> None:
-        """Put invocations that still ran back to WAIT, as part of an orderly stop, after ``run`` was cancelled."""
+        """Put asynchronous invocations that ran when ``run`` was cancelled back to WAIT. Part of an orderly stop."""
         interrupted = [one for one in self._abandoned if one.mode is Mode.ASYNC]
         if interrupted:
             log.warning("stopped before running invocations ended", invocations=len(interrupted))
             await self._journal.release(interrupted)
 
     def fail_poisoned(self, invocations: tuple[Invocation, ...]) -> None:
-        """End invocations that were running at too many crashes of the engine as FAIL. They can be redriven."""
+        """End invocations as FAIL, because the engine crashed too often while they ran. They can be redriven."""
         for invocation in invocations:
             text = f"the engine crashed {invocation.crash_count + 1} times while this invocation was running"
             log.error("invocation poisoned", request_id=invocation.request_id, crash_count=invocation.crash_count + 1)
@@ -124,9 +123,10 @@ class Dispatcher:
     # --- for callers ----------------------------------------------------------------------------------------
 
     async def cancel(self, key: int) -> bool:
-        """End a waiting or running invocation as FAIL 4208. Return True once that is on disk, False if it had ended.
+        """End a waiting or running invocation as FAIL with code 4208.
 
-        Raises NotStored and OutcomeUnknown. The invocation may then run again after a crash of the engine.
+        Returns True when the end is on disk, and False if the invocation ended otherwise or does not exist. Raises
+        NotStored and OutcomeUnknown. After either error, the invocation may still run, or run again.
         """
         if key in self._running:
             return await self._cancel_running(key)
@@ -137,8 +137,8 @@ class Dispatcher:
             return True
         return key in self._running and await self._cancel_running(key)
 
-    async def ended(self, key: int, timeout: float | None) -> None:  # noqa: ASYNC109  (reaching it is no error)
-        """Return when the invocation has ended, or after ``timeout`` seconds; None: no timeout."""
+    async def ended(self, key: int, timeout: float | None) -> None:  # noqa: ASYNC109  (the timeout raises no error)
+        """Wait until the invocation has ended, at most ``timeout`` seconds. Return at once if it does not exist."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(key, []).append(waiter)
         try:
@@ -153,7 +153,7 @@ class Dispatcher:
                 self._waiters.pop(key, None)
 
     def note_discarded(self, keys: Sequence[int]) -> None:
-        """Count waiting invocations that were discarded, and wake their waiters. Called when that is on disk."""
+        """Count discarded invocations and wake the callers of ``ended``. Call this when the discard is on disk."""
         self._codes[Code.FUNCTION_MISSING] = self._codes.get(Code.FUNCTION_MISSING, 0) + len(keys)
         self._outcomes[State.DISCARD.value] += len(keys)
         for key in self._waiters.keys() & set(keys):
@@ -179,7 +179,7 @@ class Dispatcher:
             entry = await self._scheduler.exchange(entry, seconds)
 
     async def _attempt(self, entry: Entry) -> float:
-        """Run an attempt to its end. Return its duration in seconds, measured independently of clock changes."""
+        """Run an attempt to its end. Return its duration in seconds, which changes of the clock do not affect."""
         invocation = entry.invocation
         self._running[invocation.key] = entry
         elapsed = asyncio.get_running_loop().time
@@ -187,7 +187,7 @@ class Dispatcher:
         try:
             function = self._catalog.resolve(invocation.function_id, invocation.version)
             if function is not None and invocation.key < function.created_key:
-                function = None  # the version was deleted; this is a later one of the same name
+                function = None  # the version was deleted and then created again
             outcome, ran = await self._run(invocation, function, began)
         except asyncio.CancelledError:
             self._answer(entry, _shut_down(began))
@@ -206,7 +206,7 @@ class Dispatcher:
         return seconds
 
     async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome, bool]:
-        """Return the outcome, and whether an attempt was made."""
+        """Run the function unless it was deleted or the invocation is too old. Return the outcome and if it ran."""
         if function is None:
             deleted = self._catalog.resolve(invocation.function_id, LATEST) is None
             text = "the function was deleted" if deleted else f"version {invocation.version} was deleted"
@@ -242,10 +242,10 @@ class Dispatcher:
                 entry.reply.set_result(outcome)
 
     async def _cancel_waiting(self, function_id: int, key: int) -> bool:
-        """End a waiting invocation. Return False if it runs or has ended."""
+        """End a waiting invocation as FAIL. Return False if the invocation runs or has ended."""
         self._scheduler.withhold(function_id, key)
         try:
-            await asyncio.sleep(0)  # an entry already handed to a slot starts now
+            await asyncio.sleep(0)  # lets a slot start the entry if it was given to one
             if key in self._running:
                 self._scheduler.reinstate(key, ended=False)
                 return False
@@ -257,7 +257,7 @@ class Dispatcher:
         return await decided is not None
 
     def _cancel_decided(self, key: int, found: tuple[int, int] | None, stored: bool) -> None:
-        """Account for the result of a cancellation. Called by the journal, even if the caller was cancelled."""
+        """Update queue and counters after a cancellation. Callback of the journal."""
         self._scheduler.reinstate(key, ended=stored)
         if found is not None:
             self._backlog.remove(*found)
@@ -267,7 +267,7 @@ class Dispatcher:
 
     async def _cancel_running(self, key: int) -> bool:
         self._cancelled.add(key)
-        self._executor.cancel(key)  # has no effect on a run that is ending; its failure is not retried
+        self._executor.cancel(key)  # no effect if the run has just ended
         await self.ended(key, CANCEL_TIMEOUT)
         record = await self._records.get(key)
         if record is None or not record.state.final:
@@ -308,7 +308,7 @@ class Dispatcher:
         self._journal.settle(settlement, then=self._settled)
 
     def _settled(self, settlement: Settlement) -> None:
-        """Continue after the end of an attempt is on disk: queue the retry, or account for the final state."""
+        """Queue the retry, or count the final state. Callback of the journal when the end of an attempt is on disk."""
         self._unsettled -= 1
         if self._unsettled < self._slots * UNSETTLED_PER_SLOT and _SETTLING in self._scheduler.held:
             self._scheduler.resume(_SETTLING)
@@ -324,7 +324,7 @@ class Dispatcher:
         self._on_end(settlement)
 
     def _log_end(self, settlement: Settlement) -> None:
-        """Log the end of an attempt; a success only at level debug."""
+        """Log the end of an attempt, a success at level debug and a failure at level info."""
         invocation, outcome, retry = settlement.invocation, settlement.outcome, settlement.retry
         if settlement.state is State.SUCCESS:
             log.debug("invocation ended", request_id=invocation.request_id, state="SUCCESS")

@@ -1,9 +1,9 @@
-"""Intake: turns every request into an invocation, or refuses it.
+"""Intake: turns requests into invocations, or refuses them.
 
     check → admit (limits, disk) → append, with an idempotency key looked up in the same transaction → queue
 
-An asynchronous request is answered when its row is fsynced. The journal's callback queues the invocation, so that a
-stored row is queued even if the caller is cancelled. A synchronous request skips the journal, but not the queue.
+An asynchronous request is answered after its row was fsynced. A callback of the journal queues the invocation, so that
+a stored invocation is queued even if the caller was cancelled. A synchronous request is queued without being stored.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Intake:
         self._cursors = cursors
         self._identity, self._clock, self._disk = identity, clock, disk
         self._priority_step, self._sync_timeout = priority_step, sync_timeout
-        self._on_overload = on_overload  #: called when a request was refused because a limit is reached
+        self._on_overload = on_overload  #: called when a request is refused with Overloaded
         self._closed = False
         self._accepted: dict[str, int] = {}
         self._called = 0
@@ -63,7 +63,12 @@ class Intake:
         self._closed = True
 
     async def accept(self, request: Request) -> str:
-        """Store the request and return its id. From then on it is guaranteed to run at least once."""
+        """Store an asynchronous request and return its id after the fsync.
+
+        A stored request runs at least once, even after a crash of the engine. Exceptions are requests that are
+        cancelled or become too old, and those of deleted functions. Raises Overloaded, Unavailable, FunctionDisabled,
+        IdempotencyConflict, NotFound and InvalidField.
+        """
         try:
             return await self._accept(request)
         except Exception as error:
@@ -71,7 +76,7 @@ class Intake:
             raise
 
     async def accept_batch(self, requests: Sequence[Request], move: CursorMove | None = None) -> Sequence[str]:
-        """Store all requests and move the cursors of their trigger in one transaction: all or nothing.
+        """Store all requests and move the cursors of their trigger in one transaction, or do neither.
 
         Returns the request ids as ``Cursors.append`` does.
         """
@@ -83,9 +88,10 @@ class Intake:
             raise
 
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
-        """Run the request and wait for its end. Return request id, the version that ran, and the outcome.
+        """Run a synchronous request to its end. Return the request id, the version that ran, and the outcome.
 
-        Raises CallTimedOut. A run that has begun by then continues; one that has not begun never will.
+        Raises CallTimedOut. After the timeout, a run that has begun continues; a request that still waits is removed
+        from the queue. Raises Overloaded, Unavailable and FunctionDisabled too.
         """
         try:
             return await self._call(request)
@@ -94,7 +100,7 @@ class Intake:
             raise
 
     def prepare(self, request: Request, function: Function) -> Invocation:
-        """Return the invocation that a request becomes. Counts and stores nothing."""
+        """Return a new invocation for a request. The invocation is neither counted nor stored."""
         now = self._clock.now()
         due_at = now + request.delay
         priority = min(request.priority, priority_cap(function))
@@ -115,12 +121,12 @@ class Intake:
             due_at=due_at,
             delayed=request.delay > 0,
             hops=request.hops,
-            # 0: the queue uses the configured memory, which is that of ``latest``.
+            # 0 stands for the memory of ``latest``, with which the queue is configured.
             memory=request.memory or (0 if function.version == LATEST else function.memory_size),
         )
 
     def queue(self, invocation: Invocation, stored: bool) -> None:
-        """Queue an appended invocation, or stop counting it if it was not stored. Called by the journal."""
+        """Queue an invocation that was stored, or stop counting one that was not. Callback of the journal."""
         if stored:
             self._accepted[invocation.source] = self._accepted.get(invocation.source, 0) + 1
             self._scheduler.push(invocation)
@@ -128,7 +134,7 @@ class Intake:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
 
     def refusal(self) -> Unavailable | None:
-        """Return the error with which any request would be refused now; None if requests are accepted."""
+        """Return the error with which every request is refused at present; None if requests are accepted."""
         if self._closed:
             return ShuttingDown()
         try:
@@ -181,7 +187,7 @@ class Intake:
         self._scheduler.push(invocation, reply)
         try:
             async with asyncio.timeout(self._sync_timeout):
-                # Shielded: neither the timeout nor cancellation of the caller ends the run.
+                # Shielded, so that neither the timeout nor a cancellation of the caller ends the run.
                 return invocation.request_id, function, await asyncio.shield(reply)
         except TimeoutError:
             begun = not self._withdraw(invocation)
@@ -191,7 +197,7 @@ class Intake:
             raise
 
     def _withdraw(self, invocation: Invocation) -> bool:
-        """Remove a call from the queue, so that it takes no more room. Return False if it was not waiting any more."""
+        """Remove a synchronous call from the queue and stop counting it. Return False if it had left the queue."""
         waited = self._scheduler.withdraw(invocation.function_id, invocation.key)
         if waited:
             self._backlog.remove_sync(len(invocation.payload))

@@ -1,8 +1,8 @@
-"""Redrive: sends deliveries that failed or wait, and asynchronous invocations that failed, again.
+"""Redrive: repeats failed or waiting deliveries, and failed or discarded asynchronous invocations.
 
-All failed invocations of a function are redriven in steps, from the newest to the oldest. The order keeps the walk
-from meeting redriven invocations that fail again meanwhile. Each step is short, and its requests pass the intake like
-any others.
+The failed invocations of a function are redriven in short steps, from the newest to the oldest. A redriven invocation
+is newer than the position of the next step, so it is not redriven again if it fails meanwhile. The intake treats
+redriven requests like all others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from engine.model.urn import FunctionUrn, parse_urn
 from engine.pipeline.circuit_breaker import DeliveryStatus
 from engine.protocols import Outbox, Records
 
-#: Deliveries per transaction when all are redriven.
+#: Deliveries that ``deliver_all`` redrives in one transaction.
 BATCH_SIZE = 500
 SOURCE = "REDRIVE"
 FAILED = frozenset({State.FAIL, State.DISCARD})
@@ -41,7 +41,7 @@ class Accepting(Protocol):
 
 
 class Deliveries(Protocol):
-    """Part of ``DeliveryWorker`` that redriving uses."""
+    """Part of ``DeliveryWorker`` that ``Redrive`` uses."""
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
 
@@ -51,10 +51,10 @@ class Deliveries(Protocol):
 class Step(Struct, frozen=True, kw_only=True):
     """Result of one step through the failed invocations of a function."""
 
-    sent: Sequence[tuple[str, str]]  #: request ids of failed and new invocation
+    sent: Sequence[tuple[str, str]]  #: request ids of a failed invocation and of the new one
     refused: Sequence[tuple[str, str]]  #: request id, and why it can never be redriven
-    count: int  #: failed invocations that remained before this step
-    below: int | None  #: key under which the next step continues; None: last step
+    count: int  #: failed, discarded and cancelled invocations that this step and later ones cover
+    below: int | None  #: ``below`` for the next step; None: this was the last step
 
 
 class Redrive:
@@ -74,11 +74,11 @@ class Redrive:
         self._identity, self._clock, self._region, self._deliveries = identity, clock, region, deliveries
 
     async def given_up(self, project: str, offset: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of given-up deliveries of the project's functions, oldest first, and the count of all."""
+        """Return a page of the project's given-up deliveries, oldest first, and the number of all of them."""
         return await self._outbox.given_up(self._functions(project), offset, limit)
 
     async def pending(self, project: str, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of pending deliveries that are not given up, as ``Outbox.pending`` does."""
+        """Return a page of the project's pending deliveries, and the next ``after``. See ``Outbox.pending``."""
         return await self._outbox.pending(self._functions(project), after, limit)
 
     def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
@@ -89,31 +89,33 @@ class Redrive:
         return await self._outbox.deliveries_of(record.key)
 
     async def deliver(self, project: str, delivery_ids: Collection[int]) -> Sequence[int]:
-        """Try these deliveries now, and for a day from now. Return the ids found in the outbox and in the project.
+        """Make these deliveries of the project due now, as if they were new: they may be retried for a day.
 
-        If a destination is failing, one of its deliveries probes it for all.
+        Returns the ids of the deliveries found. For each destination, one delivery is tried even if its circuit breaker
+        is open.
         """
         found = await self._outbox.revive(self._functions(project), delivery_ids, self._clock.now())
         self._deliveries.probe(pending.destination for pending in found)
         return [pending.delivery_id for pending in found]
 
     async def deliver_all(self, project: str) -> Sequence[int]:
-        """Redrive all deliveries of the project that are given up now. Return their ids."""
+        """Redrive all given-up deliveries of the project. Return the ids of these deliveries."""
         done: list[int] = []
         _, count = await self.given_up(project, 0, 0)
         while len(done) < count:
             page, _ = await self.given_up(project, 0, min(BATCH_SIZE, count - len(done)))
             found = await self.deliver(project, [pending.delivery_id for pending in page])
             if not found:
-                break  # another caller redrove the rest
+                break  # another caller redrives the same deliveries
             done += found
         return done
 
     async def invoke(self, urn: FunctionUrn, request_id: str) -> str:
-        """Send the event of an invocation that failed or was discarded as a new invocation. Return its request id.
+        """Invoke the function again with the event of a failed or discarded invocation. Return the new request id.
 
-        The event is sent to the same version, or to the version that the alias points to now. A repeated call within
-        a day returns the same id. Raises UnknownInvocation, InvalidField, and the errors of ``Intake.accept``.
+        The same version is invoked, or the version that the alias points to now. A repeated call returns the same id
+        while idempotency keys are kept (by default, for a day). Raises UnknownInvocation, InvalidField if the
+        invocation is not FAIL or DISCARD, and the errors of ``Intake.accept``.
         """
         function = self._catalog.find(urn)
         key = self._identity.key_of(request_id)
@@ -125,11 +127,11 @@ class Redrive:
         return await self._intake.accept(self._request(urn, record))
 
     async def invoke_failed(self, urn: FunctionUrn, *, begin: float, end: float, below: int | None, limit: int) -> Step:
-        """Redrive up to ``limit`` failed or discarded invocations, newest first; skip cancelled ones.
+        """Redrive up to ``limit`` failed or discarded invocations, newest first. Skip cancelled invocations.
 
-        They belong to the version or alias in the URN, were accepted from ``begin`` to ``end``, and have keys under
-        ``below``. A step ends early when the intake raises Overloaded, Unavailable or FunctionDisabled. The error is
-        raised only if it hits the first invocation of the step.
+        The URN selects a version or an alias. Only invocations that were accepted from ``begin`` on and before ``end``,
+        and have keys below ``below``, are redriven. A step ends early when the intake raises Overloaded, Unavailable or
+        FunctionDisabled. If that happens at the first invocation of the step, the error is raised.
         """
         scope = replace(selection_of(self._catalog, urn), states=FAILED, begin=begin, end=end, below=below, limit=limit)
         found, count = await self._records.list(scope)

@@ -1,4 +1,4 @@
-"""Protocols: the seams of the engine, each with a contract suite."""
+"""Protocols between the parts of the engine, and between engine and plugins. Tests check each implementation."""
 
 from engine.protocols.audit import (
     Audit,

@@ -1,4 +1,4 @@
-"""Control-plane audit events, built only while someone subscribes."""
+"""Audit events of the control plane (the API that manages functions)."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ log = structlog.get_logger("functiond.audit")
 
 
 class Trace(Struct, frozen=True, kw_only=True):
-    """Audit event: an API operation that changed something or was refused."""
+    """Audit event: an API operation that changed something, or was refused."""
 
     trace_id: str
     time: float  #: seconds since the epoch
     operation: str  #: name in the vendor's SDK, such as CreateFunction
     project: str
-    resource_type: str  #: function, version, alias, trigger, event, dependency, delivery, or invocation
+    resource_type: str  #: function, version, alias, trigger, event, dependency, delivery or invocation
     resource_id: str
     resource_name: str
     code: int  #: HTTP status
-    user: str  #: access key, or the beginning of a token's SHA-256; empty if no credentials are required
+    user: str  #: access key, or the first digits of a token's SHA-256; empty if no credentials are required
     source_ip: str
-    request_id: str  #: X-Request-Id of an error reply; otherwise the trace id
+    request_id: str  #: X-Request-Id of an error reply; the trace id for other replies
     method: str
-    path: str  #: path as received, with the query
-    request: Any  #: body as JSON data without secrets; None: no body to show
-    response: Any  #: body of the reply, in the same form
+    path: str  #: path and query as received
+    request: Any  #: body of the request as JSON data without secrets; None: no body to show
+    response: Any  #: body of the reply as JSON data without secrets; None: no body to show
 
 
 Listener = Callable[[Trace], None]
 
 
 class Audit(Protocol):
-    """Traces of the control plane."""
+    """Source of audit events for plugins."""
 
     def subscribed(self, listener: Listener) -> AbstractContextManager[None]:
-        """Call ``listener`` in the event loop after each operation, while the block is entered.
+        """Call ``listener`` with a trace after each operation, until the block ends.
 
-        The listener must return at once.
+        The listener is called in the event loop and must return without delay.
         """
         ...
 
 
 class AuditTrail:
-    """Implementation of ``Audit``, with ``tell`` for publishing traces."""
+    """Implementation of ``Audit``, with ``publish`` for publishing traces."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
 
     @property
     def has_subscribers(self) -> bool:
-        """True while someone subscribes."""
+        """True if there is a listener. Without one, the API builds no traces."""
         return bool(self._listeners)
 
     @contextmanager
@@ -66,7 +66,7 @@ class AuditTrail:
             self._listeners.remove(listener)
 
     def publish(self, trace: Trace) -> None:
-        """Publish a trace to all listeners."""
+        """Call all listeners with a trace. An exception of a listener is logged and not raised."""
         for listener in list(self._listeners):
             try:
                 listener(trace)

@@ -1,4 +1,4 @@
-"""Execution of one attempt."""
+"""Protocol of executors, which run attempts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from engine.model.invocation import (
 
 
 class Executor(Protocol):
-    """Executor of attempts in instances of functions."""
+    """Executor: runs attempts of invocations in instances of their functions."""
 
     async def execute(self, function: Function, invocation: Invocation) -> Outcome:
         """Run one attempt to its end or to the function's timeout.
 
-        User code never causes an exception here: everything it does becomes an outcome.
+        Errors of user code never raise an exception; they are returned as outcomes.
         """
         ...
 
     def cancel(self, key: int) -> bool:
-        """End a running invocation at once, with outcome 4208. Return False if it does not run."""
+        """End a running invocation now, with code 4208. Return False if the invocation does not run."""
         ...
 
     async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
-        """Drop a function's idle instances, except those of the revisions to ``keep``. Busy ones exit when idle."""
+        """Stop a function's instances as soon as they are idle, except those of the revisions in ``keep``."""
         ...

@@ -14,12 +14,12 @@ class Operation(Struct, frozen=True, kw_only=True):
     method: str
     path: str
     body: Any = None  #: type of the body; None: no body
-    optional: bool = False  #: the body may be left out
+    optional: bool = False  #: the request may have no body
     reply: Any = None  #: type of the reply; None: empty reply
     status: int = 200
     query: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     content: str = JSON  #: content type of the reply
-    problem: Any = None  #: type of an error reply; None: the API's own type
-    own: bool = False  #: not part of the vendor's API, or not of its SDK
-    lacks: str = ""  #: feature that this engine does not have; the reply is that for an account without it
+    problem: Any = None  #: type of an error reply; None: error type of the API
+    own: bool = False  #: an operation of functiond: the vendor's API or its SDK does not have it
+    lacks: str = ""  #: missing feature; the reply is the vendor's reply to an account without the feature

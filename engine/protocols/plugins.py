@@ -1,4 +1,4 @@
-"""Plugins: destinations, code links, rules of trigger kinds, and their registration."""
+"""Plugins: their registration, and the protocols for destinations, code links and rules of trigger kinds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.protocols.triggers import EventSink, PluginContext, PluginService, T
 
 
 class DeliveryContext(Protocol):
-    """Context of a destination while it delivers one outcome."""
+    """Context of one delivery, for the destination."""
 
     @property
     def plugin(self) -> PluginContext:
@@ -25,85 +25,89 @@ class DeliveryContext(Protocol):
         ...
 
     def hop(self) -> int:
-        """Return the ``hops`` of events made from the outcome. Raises Undeliverable if the number suggests a loop."""
+        """Return ``hops`` for events that are made from the outcome. Raises Undeliverable after too many functions."""
         ...
 
     async def accept(self, request: Request) -> str:
-        """Turn the delivery into an invocation of this engine, in one transaction with its removal from the outbox.
+        """Store ``request`` as an invocation and remove the delivery from the outbox, in one transaction.
 
-        Returns the request id.
+        Returns the request id. Raises Undeliverable if the function does not exist, or after too many hops.
         """
         ...
 
 
 class Destination(Protocol):
-    """Receiver of outcomes. May get the same outcome twice, with the same ``delivery_id``."""
+    """Receiver of outcomes. The same outcome may be delivered more than once, with the same ``delivery_id``."""
 
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
-        """Deliver ``record`` (FunctionGraph's documented JSON). Raise an exception to be called again later."""
+        """Deliver ``record`` (FunctionGraph's documented JSON) and return when the receiver has confirmed it.
+
+        After an exception, the engine calls this method again later. After Undeliverable, it gives up the delivery.
+        """
         ...
 
 
 class Undeliverable(Exception):
-    """Error that a destination raises if a retry cannot succeed."""
+    """Error that a destination raises if no retry can succeed."""
 
 
 class CodeLinks(Protocol):
-    """Store of code packages that links refer to.
+    """Reader of the code packages that links refer to.
 
-    The settings name the only store that is read. The host in a link is ignored.
+    All packages are read from the store in the settings. The host in a link is ignored.
     """
 
     def open(self, link: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open a package and return its bytes, block by block.
+        """Open a package. The block gets an iterator over its bytes.
 
-        Entering raises BadLink, ObjectMissing, StoreRefused and StoreUnavailable; reading raises StoreUnavailable.
+        Entering the block raises BadLink, ObjectMissing, StoreRefused and StoreUnavailable. Reading raises
+        StoreUnavailable.
         """
         ...
 
 
 class TriggerRules(Struct, frozen=True, kw_only=True):
-    """Rules of a trigger kind, in addition to the checks of its options.
+    """Rules of a trigger kind, in addition to the rules in its options.
 
-    Options mark their fields by ``msgspec.Meta(extra=...)``. A field with ``secret`` is never shown; a field with
-    ``fixed`` cannot be changed after creation. Their ``__post_init__`` may raise InvalidField.
+    The options struct marks fields by ``msgspec.Meta(extra=...)``. A field with ``secret`` is never shown. A field with
+    ``fixed`` cannot be changed after creation. ``__post_init__`` of the struct may raise InvalidField.
     """
 
-    vendor: bool = False  #: ignore and log unknown keys of the options; other kinds refuse them
+    vendor: bool = False  #: kind of the vendor: unknown keys in its options are logged and ignored, not refused
     may_disable: bool = True
     starts_disabled: bool = False
-    pulls: bool = False  #: counts towards the ten triggers of pull kinds that a version may have
-    per_project: int = 0  #: triggers that a project may have; 0: no limit
+    per_project: int = 0  #: triggers of this kind that a project may have; 0: no limit
     unique: tuple[str, ...] = ()  #: options whose combination must differ between the triggers of a version
-    #: Return whether two triggers of a project exclude each other. Arguments: options of both, True for one function.
+    #: Returns whether two triggers of a project exclude each other. Arguments: options of each, True if both have the
+    #: same function.
     conflicts: Callable[[Any, Any, bool], bool] | None = None
-    mode: Callable[[Any], Mode] | None = None  #: options -> invocation mode that they select
+    mode: Callable[[Any], Mode] | None = None  #: options -> invocation mode that the options select
     mode_option: str = ""  #: option that selects the invocation mode
-    #: After a change, start the new source before the old one stops: for push sources, which must always answer.
+    #: After a change, start the new source before the old one is stopped. For push sources, which must always answer.
     start_before_stop: bool = False
-    #: Return fields of a reply besides the options. Arguments: options, trigger id, URN, settings of the service.
+    #: Returns further fields for ``event_data`` in replies. Arguments: options, trigger id, URN, service settings.
     reply_fields: Callable[[Any, str, str, Any], Mapping[str, Any]] | None = None
-    #: Return reply fields that need the running service. Arguments: service, options, trigger id, URN.
+    #: Returns fields of ``event_data`` that need the running service. Arguments: service, options, trigger id, URN.
     runtime_fields: Callable[[Any, Any, str, str], Mapping[str, Any]] | None = None
-    #: Context entered while a trigger is stored and enabled, even if its source does not run. Must not raise.
-    #: Arguments: service, options, event sink.
+    #: Returns a context manager. It is entered while a trigger is stored and enabled, even if its source does not run,
+    #: and must not raise. Arguments: service, options, event sink.
     on_registered: Callable[[Any, Any, EventSink], AbstractContextManager[None]] | None = None
-    #: Return the address of a trigger as far as it is known, shown in replies as ``invoke_url``. Arguments: kind,
+    #: Returns the address to which events are sent, or its known part, for ``invoke_url`` in replies. Arguments: kind,
     #: options, settings of the service.
     address: Callable[[str, Any, Any], str] | None = None
 
 
 class Plugin(Struct, frozen=True, kw_only=True):
-    """Module for one service: its trigger, its destination and its shared service, registered under its kinds."""
+    """Registration of a plugin: one or more kinds, with a trigger, a destination, and a service that both share."""
 
     kinds: tuple[str, ...]  #: trigger type codes and destination names, e.g. ``("OBS",)``
-    service: type[Struct] | None = None  #: settings, from the table ``[plugins.<first kind, in lower case>]``
+    service: type[Struct] | None = None  #: settings, in the table ``[plugins.<first kind, in lower case>]``
     options: type[Struct] | None = None  #: ``event_data`` of the trigger
     param: type[Struct] | None = None  #: ``param`` of the destination
-    serve: Callable[[Any], PluginService] | None = None  #: settings -> service for all triggers and destinations
+    serve: Callable[[Any], PluginService] | None = None  #: settings -> service that all triggers and destinations share
     trigger: Callable[[Any], Trigger] | None = None  #: options -> trigger
     destination: Callable[[Any], Destination] | None = None  #: param -> destination
-    code_links: Callable[[Any], CodeLinks | None] | None = None  #: settings -> store of code packages; None: not set
+    code_links: Callable[[Any], CodeLinks | None] | None = None  #: settings -> reader of code packages, or None
     modes: frozenset[Mode] = frozenset({Mode.ASYNC})
     fixed_mode: bool = True  #: False: the invocation mode can be changed
     rules: TriggerRules = TriggerRules()

@@ -1,4 +1,4 @@
-"""Storage: the journal, its views, the outbox, cursors, the catalog and resources."""
+"""Protocols of storage: journal, window, records, outbox, cursors, catalog and resources."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ from engine.model.invocation import (
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
-    """Stored end of an attempt: state, history and pending delivery, in one commit."""
+    """End of an attempt, to be stored in one commit: state, outcome, retry, and pending delivery."""
 
-    invocation: Invocation  #: state when the attempt began
+    invocation: Invocation  #: invocation as it was when the attempt began
     state: State  #: WAIT: will be retried
     outcome: Outcome
     retry: Invocation | None = None  #: next attempt, if the state is WAIT
-    deliver_to: DestinationSpec | None = None  #: destination of the outcome
-    ran: bool = True  #: False: ended without an attempt (too old, cancelled while waiting)
+    deliver_to: DestinationSpec | None = None  #: destination of the outcome; None: no delivery
+    ran: bool = True  #: False: ended without an attempt (too old, function deleted)
 
 
 class Recovery(Struct, frozen=True, kw_only=True):
-    """Findings on disk at the start of the engine."""
+    """Summary of the stored invocations at the start of the engine."""
 
-    backlog: dict[int, tuple[int, int]]  #: function_id -> rows and payload bytes not yet ended
+    backlog: dict[int, tuple[int, int]]  #: function id -> invocations and bytes not ended; 0: ended
     waiting: frozenset[int]  #: functions with ready rows
-    poisoned: tuple[Invocation, ...]  #: running at too many crashes of the engine; to be ended as FAIL
+    poisoned: tuple[Invocation, ...]  #: were running at too many crashes of the engine; the caller ends them as FAIL
     next_due: float | None  #: due time of the earliest delayed row
-    revived: int  #: rows that were running when the last engine exited without a stop
+    revived: int  #: number of invocations put back to WAIT because they were running at a crash
 
 
 class Discarded(Struct, frozen=True, kw_only=True):
     """Result of one step of discarding."""
 
     keys: tuple[int, ...]
-    size: int  #: payload bytes of these keys
-    reached: tuple[float, int] | None  #: start of the next step; None: no rows left
+    size: int  #: payload bytes of these invocations
+    reached: tuple[float, int] | None  #: ``after`` for the next step; None: this was the last step
 
 
 class Page(Struct, frozen=True, kw_only=True):
     """Next ready rows of a function, in order."""
 
     invocations: tuple[Invocation, ...]
-    complete: bool  #: no further ready rows of the function
+    complete: bool  #: the function has no further ready rows
 
 
 class Journal(Protocol):
-    """Durable record of invocations. A result of a future means that the write was fsynced."""
+    """Durable record of invocations. The result of a returned future is set after the fsync of the write."""
 
     def append(
         self,
@@ -65,58 +65,64 @@ class Journal(Protocol):
         idempotency_key: str = "",
         then: Callable[[Invocation, bool], None] | None = None,
     ) -> Awaitable[str]:
-        """Store an invocation. The future's result is its request id, set after the fsync.
+        """Store an invocation and return its request id.
 
-        If ``idempotency_key`` was used before with the same payload, nothing is stored and the result is the earlier
-        request id. ``then(invocation, stored)`` is called in the event loop as soon as the write has succeeded or
-        failed, even if the caller was cancelled. Raises IdempotencyConflict, NotStored, OutcomeUnknown.
+        If ``idempotency_key`` was used before with the same payload, nothing is stored and the earlier request id is
+        returned. ``then(invocation, stored)`` is called in the event loop as soon as the write has succeeded or
+        failed, even if the caller was cancelled. Raises IdempotencyConflict, NotStored and OutcomeUnknown.
         """
         ...
 
     def start(self, invocation: Invocation, started_at: float) -> None:
-        """Record that an attempt begins. Stored with one of the next commits."""
+        """Record that an attempt begins. Returns before the record is on disk."""
         ...
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
-        """Store the end of an attempt, then call ``then``. Kept in memory and retried until stored."""
+        """Store the end of an attempt, then call ``then``. After a disk failure, retry until stored."""
         ...
 
     def cancel(
         self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
     ) -> Awaitable[tuple[int, int] | None]:
-        """End a waiting invocation as FAIL.
+        """End a waiting invocation as FAIL. Return its function id and payload size, or None if it does not wait.
 
-        The result is its function id and payload size, or None if it does not wait. ``then(key, found, stored)`` is
-        called in the event loop as soon as the write has succeeded or failed, even if the caller was cancelled;
-        ``stored`` is False after a failure. Raises NotStored, OutcomeUnknown.
+        ``then(key, found, stored)`` is called in the event loop as soon as the write has succeeded or failed, even if
+        the caller was cancelled. ``found`` is the returned value, and ``stored`` is False after a failure. Raises
+        NotStored and OutcomeUnknown.
         """
         ...
 
     async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
         """End waiting invocations of a function as DISCARD, in one step over about ``rows`` rows.
 
-        The first step starts after ``BEGINNING``, each further one after ``reached`` of the step before.
+        ``after`` is ``BEGINNING`` for the first step, and ``reached`` of the previous step for each further one.
         """
         ...
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
-        """Put running rows back to WAIT, as part of an orderly stop."""
+        """Put these invocations back to WAIT if they are running. Part of an orderly stop; counts as no crash."""
         ...
 
     async def recover(self) -> Recovery:
-        """Put rows that were running when the last engine exited back to WAIT. Call once, before anything else."""
+        """Put invocations that were running at a crash of the engine back to WAIT, except poisoned ones.
+
+        Call this once, before any other method.
+        """
         ...
 
 
 class Window(Protocol):
-    """Scheduler's view of an unbounded backlog."""
+    """Access of the scheduler to waiting invocations on disk, one page at a time."""
 
     async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
-        """Return up to ``rows`` ready rows (and about ``size`` payload bytes) after ``after``, by rank and key."""
+        """Return the ready rows after ``after``, by rank and key: at most ``rows``, about ``size`` payload bytes."""
         ...
 
     async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
-        """Make up to ``rows`` due delayed rows (about ``size`` bytes) ready. Return them and the next due time."""
+        """Make up to ``rows`` due delayed rows (about ``size`` payload bytes) ready.
+
+        Return these rows, and the due time of the earliest row that is still delayed.
+        """
         ...
 
 
@@ -124,15 +130,15 @@ class Selection(Struct, frozen=True, kw_only=True):
     """Filter and page of a list of records. Empty fields select all."""
 
     function_id: int = 0
-    functions: frozenset[int] = frozenset()  #: used instead of function_id; lists newest first, regardless of state
+    functions: frozenset[int] = frozenset()  #: replaces ``function_id``; lists newest first in all states
     version: str = ""
     alias: str = ""
     states: frozenset[State] = frozenset()
     keys: frozenset[int] | None = None
-    begin: float = 0.0  #: earliest time of acceptance, seconds since the epoch
-    end: float = float("inf")  #: time before which records were accepted
-    below: int | None = None  #: only keys below this one
-    within: int = 0  #: rows of each part that are scanned, and counted, at most; 0: all
+    begin: float = 0.0  #: only records accepted at or after this time, in seconds since the epoch
+    end: float = float("inf")  #: only records accepted before this time
+    below: int | None = None  #: only records with smaller keys
+    within: int = 0  #: search only this many rows of each state; 0: search all rows
     offset: int = 0
     limit: int = 100
 
@@ -140,21 +146,21 @@ class Selection(Struct, frozen=True, kw_only=True):
 class Purged(Struct, frozen=True, kw_only=True):
     """Result of one step of pruning."""
 
-    request_ids: tuple[str, ...]  #: invocations dropped
-    more: bool  #: another step may drop more at once
-    over: bool = False  #: rows or bytes still exceed the caps
-    next_due: float | None  #: time at which the oldest finished row left will be too old
+    request_ids: tuple[str, ...]  #: request ids of the dropped invocations
+    more: bool  #: another step may drop more now
+    over: bool = False  #: rows or bytes still exceed their caps
+    next_due: float | None  #: time at which a row or an idempotency key expires next; None: none is known
 
 
 class Records(Protocol):
     """Records of invocations, for the API and the console.
 
-    Lists of a function begin with running and waiting invocations in the order of execution. Ended ones follow, newest
-    first.
+    The list of one function begins with running invocations, then waiting ones in the order of execution. Ended
+    invocations follow, newest first.
     """
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
-        """Return a page of records without payloads, results and logs, and the count of all that match."""
+        """Return a page of records without payloads, results and logs, and the number of all matching records."""
         ...
 
     async def get(self, key: int) -> Record | None:
@@ -162,54 +168,55 @@ class Records(Protocol):
         ...
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
-        """Run one step of pruning: drop some finished rows older than ``age`` seconds or above the caps.
+        """Run one step of pruning. Drop some finished rows that are older than ``age`` seconds.
 
-        The caps are ``rows`` and ``size`` in bytes. Rows with a pending delivery stay.
+        If more than ``rows`` finished rows or ``size`` bytes are stored, drop the oldest regardless of their age. Rows
+        with a pending delivery always stay.
         """
         ...
 
 
 class Outbox(Protocol):
-    """Pending deliveries: outcomes that destinations have not confirmed yet."""
+    """Store of pending deliveries: outcomes that destinations have not confirmed yet, and given-up deliveries."""
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
-        """Return due deliveries, about ``rows`` at most and ``each`` per destination, and the next due time.
+        """Return due deliveries, about ``rows`` in total and up to ``each`` per destination, and the next due time.
 
-        Every destination with due deliveries is included, however many are pending for others.
+        Every destination with due deliveries is included, regardless of the number of deliveries to others.
         """
         ...
 
     async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
-        """Remove a delivery. With ``append``, also store the invocation that it became, in the same transaction."""
+        """Remove a confirmed delivery. If ``append`` is given, store that invocation in the same transaction."""
         ...
 
     async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
-        """Schedule the next try at ``due_at``. None gives up and keeps the row for inspection and redrive."""
+        """Schedule the next attempt at ``due_at``. None gives up the delivery, which stays stored for redrive."""
         ...
 
     async def given_up(
         self, functions: Collection[int], offset: int, limit: int
     ) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of given-up deliveries of these functions, oldest first, and the count of all."""
+        """Return a page of given-up deliveries of these functions, oldest first, and the number of all of them."""
         ...
 
     async def pending(
         self, functions: Collection[int], after: int, limit: int
     ) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of deliveries with ids above ``after`` that are not given up, and ``after`` of the next page.
+        """Return a page of deliveries with ids above ``after`` that are not given up, and ``after`` for the next page.
 
-        The latter is 0 at the end. A page with fewer than ``limit`` rows is not always the last.
+        The second value is 0 after the last page. Other pages may have fewer than ``limit`` rows too.
         """
         ...
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
-        """Return all deliveries of an invocation, given up or not."""
+        """Return all deliveries of an invocation, including given-up ones."""
         ...
 
     async def revive(
         self, functions: Collection[int], delivery_ids: Collection[int], now: float
     ) -> Sequence[PendingDelivery]:
-        """Make deliveries due now, given up or not, as if they were new. Return those of these functions."""
+        """Make deliveries of these functions due now as if new, even given-up ones. Return these deliveries."""
         ...
 
 
@@ -221,7 +228,7 @@ class CatalogStore(Protocol):
         ...
 
     async def new_function_id(self) -> int:
-        """Return an id that was never used before."""
+        """Return a new id, which no function has had before."""
         ...
 
     async def put_function(self, function: Function) -> None: ...
@@ -239,9 +246,9 @@ class CatalogStore(Protocol):
         ...
 
     async def delete_function(self, function_id: int) -> None:
-        """Delete a function with its versions, settings and resources.
+        """Delete a function with its versions, settings and resources, in one transaction.
 
-        Waiting invocations stay: see ``Journal.discard``.
+        Waiting invocations are not deleted: see ``Journal.discard``.
         """
         ...
 
@@ -251,7 +258,10 @@ class CatalogStore(Protocol):
 
 
 class CursorMove(Struct, frozen=True, kw_only=True):
-    """Move of a trigger's cursors. Fails unless the stored trigger has this owner and generation."""
+    """Move of a trigger's cursors from expected to new positions.
+
+    The move fails unless the stored trigger has this owner and generation, and its cursors are at ``expected``.
+    """
 
     trigger_id: str
     owner: str  #: owner of the stored trigger
@@ -261,7 +271,7 @@ class CursorMove(Struct, frozen=True, kw_only=True):
 
 
 class Cursors(Protocol):
-    """Cursors of trigger sources. They are deleted with their trigger."""
+    """Store of the cursors of trigger sources. The deletion of a trigger deletes its cursors."""
 
     async def read(self, trigger_id: str) -> Mapping[str, bytes]: ...
 
@@ -272,11 +282,12 @@ class Cursors(Protocol):
         *,
         then: Callable[[Invocation, bool], None] | None = None,
     ) -> Awaitable[Sequence[str]]:
-        """Store invocations, each with its idempotency key or an empty one, and move the cursors: all in one commit.
+        """Store invocations and move the cursors in one commit. Return a request id for each request.
 
-        The result is a list of request ids. A duplicate gets the earlier id; a key that was used with another payload
-        gets an empty one. ``then`` is called as by ``Journal.append``. Raises CursorMoved and NotStored, if nothing was
-        stored, and OutcomeUnknown, if it may have been stored.
+        Each request is an invocation with an idempotency key, which may be empty. A duplicate gets the earlier request
+        id. A request whose key was used with another payload gets an empty id and is not stored. ``then`` is called as
+        by ``Journal.append``, for each request. Raises CursorMoved or NotStored if nothing was stored, and
+        OutcomeUnknown if the requests may have been stored.
         """
         ...
 

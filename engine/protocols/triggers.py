@@ -1,9 +1,9 @@
-"""Protocols between the engine and plugins: sources of triggers, plugin services, and what the engine offers both.
+"""Protocols between the engine and plugins: sources of triggers, plugin services, and the objects that both may use.
 
-A trigger's source runs from when the trigger is created or enabled until it is changed, disabled or deleted. An
-exception that a source raises is shown in the trigger's state, and the source is restarted after a delay.
+A trigger's source starts when the trigger is created or enabled. It runs until the trigger is changed, disabled or
+deleted. An exception of a source is shown in the trigger's state, and the source is restarted after a delay.
 
-- A *pull* source reads an external store. It passes events to ``accept_batch`` together with the cursors behind them.
+- A *pull* source reads an external store. It passes events to ``accept_batch``, with the cursors after these events.
 - A *push* source receives events from clients and passes each to ``accept``.
 """
 
@@ -24,7 +24,7 @@ from engine.protocols.operation import Operation
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
-#: Bytes of one event (the platform's limit of 6 MB); larger events are rejected permanently.
+#: Bytes of one event (6 MiB, FunctionGraph's limit); larger events are rejected permanently.
 EVENT_LIMIT = 6 << 20
 
 AsgiApp = Callable[
@@ -32,38 +32,38 @@ AsgiApp = Callable[
 ]
 
 
-#: ASGI extension of this engine: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` writes a reply
-#: in one piece, at half the cost of two messages. If it returns False, nothing was written: send the messages.
+#: Name of an ASGI extension: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` sends a whole
+#: reply, at half the cost of two messages. If the call returns False, nothing was sent: send the two messages.
 WHOLE_REPLY = "functiond.whole_reply"
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """Event of a trigger. Invokes the function once."""
+    """Event of a trigger. Each event is one invocation of the function."""
 
     payload: bytes  #: one JSON value
-    idempotency_key: str = ""  #: an event whose key was used within a day is a duplicate and starts no invocation
+    idempotency_key: str = ""  #: an event whose key was used before (by default, within a day) starts no invocation
     headers: Mapping[bytes, bytes] | None = None  #: HTTP headers, names in lower case; rules of an alias may match them
     hops: int = 0  #: number of functions that caused this event, if the source can count them
 
 
 class Store(Protocol):
-    """Durable tables of one plugin: small rows under text keys, sorted by key."""
+    """Durable tables of one plugin. Rows are small and sorted by a text key."""
 
     async def get(self, table: str, key: str) -> bytes | None: ...
 
     async def scan(
         self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
     ) -> Sequence[tuple[str, bytes]]:
-        """Return rows with keys above ``after`` and below ``until`` (if given).
+        """Return up to ``limit`` rows with keys above ``after`` and, if given, below ``until``.
 
-        Keys ascend, or descend if ``newest``.
+        Rows are in ascending order of keys, or in descending order if ``newest``.
         """
         ...
 
     async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
-        """Put and delete rows in one transaction, which is on disk when this returns.
+        """Put and delete rows in one transaction. Return when the transaction is on disk.
 
-        Raises NotStored and OutcomeUnknown. Raises DiskLow for rows to put when free disk space is low.
+        Raises NotStored and OutcomeUnknown. Raises DiskLow if there are rows to put and free disk space is low.
         """
         ...
 
@@ -73,15 +73,15 @@ class Store(Protocol):
 
 
 class PushRequest(Struct, frozen=True, kw_only=True):
-    """HTTP request to a mounted path."""
+    """HTTP request to a handler of a plugin."""
 
     method: str
-    path: str  #: rest of the path below the mount: empty, or starts with ``/``
+    path: str  #: path below the mounted one (empty, or starts with ``/``); otherwise the whole path
     query: str
-    headers: Mapping[bytes, bytes]  #: names in lower case; a repeated header has its last value
+    headers: Mapping[bytes, bytes]  #: names in lower case; of a repeated header, the last value
     body: bytes
     client: str = ""  #: address of the sender
-    project: str = ""  #: project of the credentials, if credentials are required
+    project: str = ""  #: project of the request's credentials; empty if none are required
 
 
 class PushReply(Struct, frozen=True, kw_only=True):
@@ -91,8 +91,8 @@ class PushReply(Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-#: Returns the reply to a request. Every FunctiondError becomes a reply: Overloaded 429 and Unavailable 503, both with
-#: Retry-After.
+#: Returns the reply to a request. A FunctiondError is turned into an error reply, Overloaded into 429 and Unavailable
+#: into 503, both with Retry-After.
 PushHandler = Callable[[PushRequest], Awaitable[PushReply]]
 
 
@@ -108,48 +108,48 @@ class Routes(Protocol):
         operations: Sequence[Operation] = (),
         limit: int = EVENT_LIMIT,
     ) -> AbstractContextManager[str]:
-        """Serve ``/triggers/<plugin><path>`` and all paths below it inside the block; yield the whole path.
+        """Serve ``/triggers/<plugin><path>`` and all paths below it until the block ends. Yield the whole path.
 
-        The longest mounted path wins. If two mounts have the same path, the later one wins until its block ends. The
-        handler must authenticate senders itself. If ``signed``, requests need the engine's own credentials instead,
-        where the engine requires any. ``limit`` is the maximum size of a body in bytes. ``operations`` are added to
-        the API's OpenAPI document.
+        A request is served by the longest matching path, and of equal paths, by the one mounted last. The handler must
+        authenticate senders itself. If ``signed``, the engine authenticates requests instead, if it requires
+        credentials. ``limit`` is the maximum size of a body in bytes. ``operations`` are added to the API's OpenAPI
+        document.
         """
         ...
 
     def claim(
         self, *heads: str, handler: PushHandler, operations: Sequence[Operation] = (), limit: int = EVENT_LIMIT
     ) -> AbstractContextManager[None]:
-        """Serve paths of the vendor's own API, as its SDKs request them, inside the block.
+        """Serve paths of the vendor's API, as the vendor's SDKs request them, until the block ends.
 
-        A head is the version and the segment after the project: ``v2/streams`` stands for ``/v2/<project>/streams``
-        and all paths below it. Requests need the engine's own credentials, if it requires any. ``PushRequest.path`` is
-        the whole path.
+        Each head is an API version and the path segment after the project: ``v2/streams`` stands for
+        ``/v2/<project>/streams`` and all paths below it. The engine authenticates requests, if it requires
+        credentials. ``PushRequest.path`` is the whole path.
         """
         ...
 
     def listen(self, app: AsgiApp, host: str, port: int) -> AbstractAsyncContextManager[int]:
-        """Open a separate listener; yield its port. Port 0 selects a free one.
+        """Serve ``app`` on a separate listener until the block ends. Yield its port; ``port`` 0 selects a free port.
 
         Raises SettingsError if the address is not available.
         """
         ...
 
     def app(self, handler: PushHandler, *, limit: int = EVENT_LIMIT) -> AsgiApp:
-        """Return an application for ``listen``. Errors of ``handler`` become replies as on a mounted path."""
+        """Return an application for ``listen``. Errors of ``handler`` become replies, as on a mounted path."""
         ...
 
 
 class Callers(Protocol):
     """Authentication of requests to a plugin.
 
-    ``scope`` is ASGI's. Methods raise Overloaded for an address with too many failed attempts.
+    ``scope`` is the ASGI scope. All methods raise Overloaded for an address with too many failed attempts.
     """
 
     async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str:
-        """Return the caller's project, by a signature with a key of the engine or by a token that it issued.
+        """Return the project of the caller, who signed the request with a key of the engine or sent its token.
 
-        Raises Unauthorized, also for every request to an engine without credentials. Raises Unavailable.
+        Raises Unauthorized and Unavailable. An engine without credentials raises Unauthorized for every request.
         """
         ...
 
@@ -163,24 +163,24 @@ class Callers(Protocol):
         ...
 
     def attempt(self, scope: MutableMapping[str, Any]) -> AbstractContextManager[None]:
-        """Count the block as an attempt to authenticate, for credentials that the plugin verifies itself.
+        """Limit failed attempts, for a block in which the plugin verifies credentials itself.
 
-        Unauthorized, if raised in the block, counts as a failed attempt of the sender's address.
+        If the block raises Unauthorized, this counts as a failed attempt of the sender's address.
         """
         ...
 
 
 class PluginContext(Protocol):
-    """Objects that a plugin may use. All parts of one plugin in one engine share them."""
+    """Objects of the engine that a plugin may use. All parts of a plugin share one context."""
 
     @property
     def settings(self) -> Any:
-        """Validated settings: the struct that the plugin declares as ``service``; None if it declares none."""
+        """Validated settings, an object of ``Plugin.service``; None if the plugin has no settings."""
         ...
 
     @property
     def service(self) -> Any:
-        """Object that the plugin's ``serve`` returned; None if it has no ``serve``."""
+        """Object that ``Plugin.serve`` returned; None if the plugin has no ``serve``."""
         ...
 
     @property
@@ -209,27 +209,27 @@ class PluginContext(Protocol):
         ...
 
     async def sleep_until(self, moment: float) -> None:
-        """Return when the clock has reached ``moment``, even if the clock is set meanwhile."""
+        """Wait until the clock reaches ``moment``, even if the clock is set meanwhile."""
         ...
 
     async def sleep_toward(self, moment: float) -> None:
         """Sleep for the time left until ``moment``, at most an hour.
 
-        The clock may be set meanwhile, so the caller must compare again.
+        The clock may be set meanwhile, so the caller must compare it with ``moment`` again.
         """
         ...
 
 
 class PluginService(Protocol):
-    """Service of a plugin: a listener, an embedded server or a client that all its triggers and destinations share."""
+    """Service of a plugin, such as a listener, a server or a client, that its triggers and destinations share."""
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
-        """Run until cancelled. After a failure the engine calls this again on the same object, after a delay."""
+        """Run until cancelled. After an exception, the engine waits and calls this method of the same object again."""
         ...
 
 
 class EventSink(Protocol):
-    """Entry for the events of one trigger. Usable as soon as the trigger is stored, even if its source does not run."""
+    """Entry for the events of one trigger. Usable while the trigger is stored, even if its source does not run."""
 
     @property
     def plugin(self) -> PluginContext:
@@ -258,35 +258,35 @@ class EventSink(Protocol):
         ...
 
     async def accept(self, event: Event) -> str:
-        """Invoke the function asynchronously, for push sources; return the request id once the request is on disk.
+        """Invoke the function asynchronously. Return the request id when the request is on disk. For push sources.
 
-        Raises Overloaded and Unavailable, after which the sender should retry. Other errors concern the event itself.
+        After Overloaded and Unavailable, the sender should retry. Other errors concern the event itself.
         """
         ...
 
     async def accept_with(self, event: Event, others: Sequence[tuple[EventSink, Event]]) -> Sequence[str]:
-        """Accept this event and events for other triggers of the plugin in one transaction, all or none.
+        """Accept this event and events for other triggers of the plugin, in one transaction. Return the request ids.
 
-        An event for a disabled function is accepted, and waits until the function is enabled. Returns the request ids
-        in the order of the events. A duplicate has the earlier request's id. An event whose key was used with another
-        payload has an empty id.
+        If the transaction fails, no event is accepted. An event for a disabled function is accepted, and waits until
+        the function is enabled. A duplicate gets the id of the earlier request. An event whose key was used with
+        another payload gets an empty id.
         """
         ...
 
     async def call(self, event: Event) -> tuple[str, Outcome]:
-        """Invoke the function and wait for the outcome; return the request id and the outcome.
+        """Invoke the function synchronously. Return the request id and the outcome.
 
-        Raises CallTimedOut, and the errors of ``accept``.
+        Raises CallTimedOut and the errors of ``accept``.
         """
         ...
 
 
 class TriggerContext(EventSink, Protocol):
-    """Context of a running source."""
+    """Context of a running source, and the entry for its events."""
 
     @property
     def generation(self) -> int:
-        """Count of changes of the trigger. Enabling, disabling and new options increase it."""
+        """Number of changes of the trigger. Enabling, disabling and new options each increase the number."""
         ...
 
     @property
@@ -298,49 +298,49 @@ class TriggerContext(EventSink, Protocol):
     def deleted(self) -> bool:
         """True if ``run`` was cancelled because the trigger was deleted.
 
-        The source should then remove what it created elsewhere.
+        The source should then remove the objects that it created in other systems.
         """
         ...
 
     @property
     def cursors(self) -> Mapping[str, bytes]:
-        """Cursors of the source, by names of its choice, such as partitions. Only ``accept_batch`` writes them.
+        """Cursors of the source by name. The source chooses the names, such as partitions.
 
-        Cursors survive changes of the trigger and are deleted with it. At the start of ``run`` they equal those on
-        disk.
+        Only ``accept_batch`` moves cursors. Changes of the trigger do not affect them; its deletion deletes them. At
+        the start of ``run``, the cursors equal those on disk.
         """
         ...
 
     async def accept_batch(self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None) -> Sequence[str]:
-        """Invoke the function once for each event and move the cursors in one transaction, for pull sources.
+        """Invoke the function once for each event and move the cursors, in one transaction. For pull sources.
 
         Waits while the backlog is full, the function is disabled, or the disk refuses writes. Returns the request ids
-        in the order of the events. A duplicate has the earlier request's id. An event that is rejected permanently
-        (too large, or its key was used with another payload) has an empty id, and the cursors move past it. Raises
-        CursorMoved if the trigger was changed, or if the cursors on disk differ from those of this context.
+        in the order of the events. A duplicate gets the id of the earlier request. An event that is rejected
+        permanently (too large, or its key was used with another payload) gets an empty id, and the cursors move past
+        it. Raises CursorMoved if the trigger was changed, or if the cursors on disk differ from those of this context.
         """
         ...
 
     async def enabled(self) -> bool:
-        """Return when the function is enabled or deleted. The result is True if that required waiting.
+        """Wait until the function is enabled or deleted. Return True if the function was disabled at the call.
 
-        ``accept_batch`` waits too. This method is for sources that skip what happens while the function is disabled.
+        ``accept_batch`` waits too. This method is for sources that skip events while the function is disabled.
         """
         ...
 
     async def ended(self, request_id: str) -> None:
-        """Return when this invocation has ended; at once if the engine has no such invocation (any more)."""
+        """Wait until this invocation has ended. Return at once if no such invocation is stored."""
         ...
 
     def report_problem(self, problem: str) -> None:
-        """Show a problem in the trigger's state while the source retries by itself. An empty text clears it."""
+        """Show a problem in the trigger's state while the source retries by itself. An empty text removes it."""
         ...
 
     def report_notice(self, text: str) -> None:
-        """Show a notice in the trigger's state, in the field of the problem, while there is no problem.
+        """Show a notice in the trigger's state, in the field for problems.
 
-        A problem hides the notice until the problem is cleared. A later notice replaces an earlier one. A change of the
-        trigger removes it.
+        A problem hides the notice until the problem is removed. A new notice replaces the old one. A change of the
+        trigger removes the notice.
         """
         ...
 
@@ -351,6 +351,6 @@ class Trigger(Protocol):
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
         """Run until cancelled. Call ``task_status.started()`` when the source accepts events.
 
-        The engine reports any exception and calls this again on a new object, after a delay.
+        After an exception, the engine shows it in the trigger's state, waits, and runs a new object.
         """
         ...

@@ -1,1 +1,1 @@
-"""Scheduling: the backlog, its order, and the time at which invocations start."""
+"""Scheduling: limits of the backlog, order of waiting invocations, and their hand-over to free slots."""

@@ -1,6 +1,6 @@
-"""Backlog counters: accepted rows and bytes, by function and in total, with their limits.
+"""Backlog counters: accepted invocations that have not ended and their bytes, by function and in total, with limits.
 
-The journal keeps the same sums on disk. The counters in memory serve admission, which must not wait for it.
+The journal stores the same sums on disk. Admission uses the counters in memory, so that it need not wait for the disk.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from engine.errors import BacklogFull, SynchronousCallsFull
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """Limits of all functions, of one function, and of synchronous calls. Rows are counts, sizes are in bytes."""
+    """Limits of the backlog: of all functions, of one function, and of synchronous calls.
+
+    Rows are numbers of invocations. Sizes are bytes of payload.
+    """
 
     rows: int
-    size: int  #: bytes of payload
+    size: int
     function_rows: int
     function_size: int
     sync_rows: int
@@ -33,7 +36,7 @@ class Backlog:
         self._waiting: dict[asyncio.Future[None], tuple[int, int, int]] = {}
 
     def load(self, backlog: dict[int, tuple[int, int]]) -> None:
-        """Start with the sums found on disk. Function 0 stands for ended invocations and is skipped."""
+        """Set the counters to the sums from disk. Function id 0 stands for ended invocations and is skipped."""
         self._functions = {f: sums for f, sums in backlog.items() if f and sums[0]}
         self.rows = sum(rows for rows, _ in self._functions.values())
         self.size = sum(size for _, size in self._functions.values())
@@ -44,11 +47,11 @@ class Backlog:
         return self._functions.keys()
 
     def of(self, function_id: int) -> tuple[int, int]:
-        """Return rows and bytes of a function."""
+        """Return the number of invocations of a function and their bytes."""
         return self._functions.get(function_id, (0, 0))
 
     def admit(self, function_id: int, size: int, name: str) -> None:
-        """Count one invocation of ``size`` bytes. Raises BacklogFull."""
+        """Count one invocation of ``size`` bytes. Raises BacklogFull at a limit; ``name`` is the function's name."""
         limits = self._limits
         rows, used = self._functions.get(function_id, (0, 0))
         if rows >= limits.function_rows:
@@ -62,13 +65,13 @@ class Backlog:
         self.add(function_id, size)
 
     def admit_batch(self, function_id: int, rows: int, size: int, name: str) -> None:
-        """Count ``rows`` invocations of ``size`` bytes in total, or none. Raises BacklogFull."""
+        """Count ``rows`` invocations of ``size`` bytes in total. Raises BacklogFull at a limit and then counts none."""
         if full := self._full(function_id, rows, size, name):
             raise full
         self.add(function_id, size, rows)
 
     async def wait_for_room(self, function_id: int, rows: int, size: int) -> None:
-        """Return when ``admit_batch`` would accept this batch."""
+        """Wait until ``admit_batch`` accepts such a batch."""
         while self._full(function_id, rows, size):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting[waiter] = (function_id, rows, size)
@@ -78,14 +81,14 @@ class Backlog:
                 self._waiting.pop(waiter, None)
 
     def add(self, function_id: int, size: int, rows: int = 1) -> None:
-        """Count invocations that exist already, regardless of the limits."""
+        """Count ``rows`` invocations of ``size`` bytes in total, regardless of the limits."""
         own_rows, used = self._functions.get(function_id, (0, 0))
         self._functions[function_id] = (own_rows + rows, used + size)
         self.rows += rows
         self.size += size
 
     def remove(self, function_id: int, size: int, *, rows: int = 1) -> None:
-        """Stop counting ``rows`` invocations of ``size`` bytes in total, which have ended."""
+        """Stop counting ``rows`` invocations of ``size`` bytes in total, because they ended or were not stored."""
         held, used = self._functions.get(function_id, (rows, size))
         if held > rows:
             self._functions[function_id] = (held - rows, used - size)
@@ -97,7 +100,7 @@ class Backlog:
             self._wake()
 
     def admit_sync(self, size: int) -> None:
-        """Count one more synchronous call. Raises SynchronousCallsFull."""
+        """Count a synchronous call of ``size`` bytes. Raises SynchronousCallsFull at a limit."""
         if self.sync_rows >= self._limits.sync_rows:
             raise SynchronousCallsFull(self._limits.sync_rows, "calls")
         if self.sync_size + size > self._limits.sync_size:
@@ -112,7 +115,10 @@ class Backlog:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _full(self, function_id: int, rows: int, size: int, name: str = "") -> BacklogFull | None:
-        """Return the limit that a batch exceeds. A batch larger than a limit fits when nothing else is counted."""
+        """Return an error if the batch would exceed a limit, otherwise None.
+
+        A batch that is larger than a limit is accepted when nothing else is counted under that limit.
+        """
         limits = self._limits
         own_rows, own_size = self.of(function_id)
         for present, more, limit, scope, unit in (
@@ -126,7 +132,7 @@ class Backlog:
         return None
 
     def _wake(self) -> None:
-        # There is at most one waiter for each running source: few enough to check all.
+        # Each running source has at most one waiter, so that all of them can be checked.
         for waiter, need in self._waiting.items():
             if not waiter.done() and not self._full(*need):
                 waiter.set_result(None)

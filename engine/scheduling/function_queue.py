@@ -1,11 +1,11 @@
-"""Queue of one function: its waiting entries in order, as a bounded window in memory over an unbounded backlog on disk.
+"""Queue of one function: a bounded, sorted window in memory over an unbounded backlog on disk.
 
-The window holds every waiting entry up to its *horizon*. Entries after the horizon are only on disk. Without a
-horizon, the window holds all entries.
+The window holds every waiting entry up to its *horizon*, which is a rank key. Entries after the horizon are only on
+disk. Without a horizon, the window holds all entries.
 
-- An offered entry after the horizon stays on disk.
-- When the window grows too large, its end is dropped from memory, and the horizon moves to an earlier rank.
-- When the window runs low, the next page is read from disk.
+- A new entry after the horizon is not added to the window.
+- If the window grows too large, its last entries are dropped from memory, and the horizon moves back.
+- If the window runs low, the next page is read from disk.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 
 from engine.model import Invocation
 
-#: Rank key before the first entry. With this horizon, rows wait on disk and the window holds none of them.
+#: Rank key before every entry. With this horizon, the window is empty and all rows are only on disk.
 BEGINNING = (float("-inf"), 0)
 
 
 class Entry:
-    """Invocation in the queue, with the future of its caller and the capacity that it takes."""
+    """Invocation in the queue or in a slot, with the future of its caller and the capacity that its run takes."""
 
     __slots__ = ("invocation", "memory", "reply", "seconds", "sharing")
 
     def __init__(self, invocation: Invocation, reply: Any = None) -> None:
         self.invocation = invocation
-        self.reply = reply  #: future of a synchronous caller
-        self.seconds = 0.0  #: seconds charged to its function at the start
-        self.memory = 0  #: MB taken at the start for this run alone
-        self.sharing = False  #: runs on an instance that serves several requests
+        self.reply = reply  #: future for the outcome of a synchronous call, otherwise None
+        self.seconds = 0.0  #: expected seconds, charged to the function at the start
+        self.memory = 0  #: MiB taken for this run; 0 if ``sharing``
+        self.sharing = False  #: the run is on an instance that serves several requests
 
     @property
     def size(self) -> int:
@@ -41,7 +41,7 @@ class FunctionQueue:
     def __init__(self) -> None:
         self.horizon: tuple[float, int] | None = None
         self.loading = False
-        self.size = 0  #: payload bytes held
+        self.size = 0  #: payload bytes of the window
         self._heap: list[tuple[float, int]] = []
         self._members: dict[int, Entry] = {}
         self._arrivals: list[Entry] = []
@@ -50,7 +50,7 @@ class FunctionQueue:
         return len(self._members)
 
     def offer(self, entry: Entry) -> None:
-        """Add an entry if it belongs into the window."""
+        """Add an entry if its rank is within the window. Later entries are kept only while a page is read."""
         if self.horizon is None or entry.invocation.rank_key <= self.horizon:
             self._add(entry)
         elif self.loading:
@@ -59,7 +59,7 @@ class FunctionQueue:
     def head(self) -> Entry:
         """Return the first entry. The queue must not be empty."""
         while self._heap[0][1] not in self._members:
-            heappop(self._heap)  # removed earlier
+            heappop(self._heap)  # the entry was removed by ``remove``
         return self._members[self._heap[0][1]]
 
     def pop(self) -> Entry:
@@ -80,9 +80,9 @@ class FunctionQueue:
         return arrived
 
     def trim(self, rows: int, size: int) -> None:
-        """Drop entries at the end, down to ``rows`` entries of about ``size`` bytes; the first always stays."""
+        """Drop the last entries, until ``rows`` entries and ``size`` bytes are left. The first entry always stays."""
         if self.loading:
-            return  # the page being read begins at the current horizon
+            return  # the page that is being read begins at the current horizon, which must not move
         kept: list[tuple[float, int]] = []
         members: dict[int, Entry] = {}
         held = 0
@@ -98,9 +98,9 @@ class FunctionQueue:
         self._heap, self._members, self.size = kept, members, held
 
     def refill(self, page: Iterable[Entry], complete: bool) -> None:
-        """Add the page that was read from the horizon on, and entries that arrived meanwhile.
+        """Add a page that was read after the horizon, and the entries that were offered meanwhile.
 
-        ``complete``: no further rows wait on disk.
+        ``complete`` means that no further rows wait on disk.
         """
         arrivals, self._arrivals, self.loading = self._arrivals, [], False
         entries = list(page)

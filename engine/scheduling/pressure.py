@@ -1,7 +1,7 @@
-"""Optional gate: holds asynchronous work while tasks on this host queue for its processors.
+"""Optional gate that holds asynchronous work while the processors of this host are busy.
 
-The kernel signals CPU pressure through a pressure-stall trigger (Linux: Documentation/accounting/psi.rst), so that
-nothing is polled while the host is idle.
+The kernel signals waiting tasks by a pressure-stall trigger (Linux: Documentation/accounting/psi.rst). Nothing is
+polled while the host is idle.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from engine.errors import SettingsError
 log = structlog.get_logger("functiond.pressure")
 
 _FILE = Path("/proc/pressure/cpu")
-#: Busy means 600,000 µs of waiting within a window of 2,000,000 µs. The kernel signals at most once per window.
-#: Unprivileged processes may only use windows of multiples of 2 s. The kernel overwrites the last byte.
+#: The host is busy if tasks wait for 600,000 µs within a window of 2,000,000 µs. The kernel signals once per window at
+#: most, and allows unprivileged processes only windows of multiples of 2 s. It overwrites the last byte of the text.
 _TRIGGER = b"some 600000 2000000\0"
 #: Seconds without a signal after which the host counts as idle again.
 QUIET = 2.5
@@ -30,7 +30,7 @@ REASON = "the host is busy"
 
 
 class Gate(Protocol):
-    """Part of the scheduler that is held while the host is busy."""
+    """Part of ``Scheduler`` that stops and resumes asynchronous work."""
 
     def hold(self, reason: str) -> None: ...
 
@@ -54,7 +54,7 @@ async def watch_pressure(gate: Gate, *, task_status: TaskStatus[None] = TASK_STA
 
 
 async def follow(signals: select.epoll, gate: Gate, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-    """Hold the gate from each signal until none has come for ``QUIET`` seconds.
+    """Hold the gate from the first signal until ``QUIET`` seconds have passed without a signal.
 
     The kernel clears a signal when the event loop polls it, so that nothing has to be read.
     """
@@ -67,7 +67,7 @@ async def follow(signals: select.epoll, gate: Gate, task_status: TaskStatus[None
             gate.hold(REASON)
             while busy.is_set():
                 busy.clear()
-                await asyncio.sleep(QUIET)  # a timer that runs only while the host is busy
+                await asyncio.sleep(QUIET)  # runs only while the host is busy
             gate.resume(REASON)
     finally:
         loop.remove_reader(signals.fileno())

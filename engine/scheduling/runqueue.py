@@ -1,4 +1,4 @@
-"""Run queue: order of ready invocations, and the capacity that they take. Pure logic without clock or event loop.
+"""Run queue: order of ready invocations, and the capacity that runs take. Uses neither clock nor event loop.
 
     synchronous first → fair share between functions → rank within one → its limit → free slot and memory
 
@@ -7,10 +7,10 @@ of its runs divided by its weight. The function with the lowest virtual time is 
 with the mean of the function's earlier runs, and corrected at its end. A function that was idle starts at the current
 virtual time, without credit or debt.
 
-*Capacity* is one ledger of slots and memory. If an instance serves several requests, memory is taken for each
-instance that the runs need, not for each run. Asynchronous work leaves ``sync_slots`` free. If the head does not fit,
-nothing behind it starts, so that large functions are not starved. An invocation that was running at three crashes of
-the engine takes all asynchronous slots, so that it runs alone.
+*Capacity* is slots and memory. If an instance serves several requests, memory is taken for each
+instance that the runs need, not for each run. Asynchronous work leaves ``sync_slots`` slots free. If the first
+invocation does not fit, no later one starts, so that large functions are not starved. An invocation that was running
+at three crashes of the engine takes all asynchronous slots, so that no other asynchronous work runs beside it.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from engine.model import Invocation, Mode
 from engine.model.retry import MAX_CRASHES
 from engine.scheduling.function_queue import BEGINNING, Entry, FunctionQueue
 
-_MEAN = 0.2  #: weight of the newest run in the mean
-_CHEAPEST = 0.0005  #: seconds; lower bound of the mean, so that no run is free
+_MEAN = 0.2  #: weight of the newest run in the mean duration
+_CHEAPEST = 0.0005  #: seconds; lower bound of the mean duration, so that every run has a cost
 
 
 class Share(Struct, kw_only=True):
     """Capacity and fair share of one function."""
 
     weight: float = 1.0
-    limit: int = -1  #: concurrent runs; -1: no limit
-    memory: int = 0  #: MB of an instance
-    concurrent_requests: int = 1  #: concurrent runs of one instance
+    limit: int = -1  #: largest number of concurrent runs; -1: no limit
+    memory: int = 0  #: MiB of an instance
+    concurrent_requests: int = 1  #: runs that one instance serves at a time
     running: int = 0
     sharing: int = 0  #: runs on instances that serve several requests
-    grants: list[int] = field(default_factory=list)  #: MB taken for each of these instances
-    virtual: float = 0.0  #: virtual time
+    grants: list[int] = field(default_factory=list)  #: MiB taken for each of these instances
+    virtual: float = 0.0  #: virtual time; the function with the lowest is next
     seconds: float = 0.01  #: mean duration of runs
 
     @property
@@ -45,11 +45,11 @@ class Share(Struct, kw_only=True):
         return self.limit >= 0 and self.running >= self.limit
 
     def shares(self, invocation: Invocation) -> bool:
-        """Return whether an invocation can share an instance. One with a memory size of its own cannot."""
+        """Return whether an invocation can share an instance. An invocation with another memory size cannot."""
         return self.concurrent_requests > 1 and invocation.memory in (0, self.memory)
 
     def need(self, invocation: Invocation) -> int:
-        """Return the MB that the start of an invocation takes."""
+        """Return the MiB that the start of an invocation takes; 0 if an instance has room for it."""
         if self.shares(invocation) and self.sharing < self.concurrent_requests * len(self.grants):
             return 0
         return invocation.memory or self.memory
@@ -61,7 +61,7 @@ class QueueStatistics(Struct, frozen=True, kw_only=True):
     memory: int
     waiting_in_memory: int
     window_bytes: int
-    oldest_due_at: float | None  #: earliest due time among the heads of queues
+    oldest_due_at: float | None  #: earliest due time among the first entries of all queues; None: no entry in memory
     functions: int  #: functions with a share
 
 
@@ -70,7 +70,7 @@ class ModeQueue:
 
     def __init__(self) -> None:
         self.queues: dict[int, FunctionQueue] = {}
-        self.order: list[tuple[float, int]] = []  #: heap of (virtual time, function); the time is updated at the top
+        self.order: list[tuple[float, int]] = []  #: heap of (virtual time, function); only the top is up to date
         self.queued: set[int] = set()
         self.running = 0
 
@@ -98,7 +98,7 @@ class RunQueue:
         self._virtual = 0.0
         self._used_memory = 0
         self._held = 0  #: payload bytes in all asynchronous windows
-        self._alone = False  #: a suspect invocation runs
+        self._alone = False  #: a suspect invocation runs, so no asynchronous one may start
         self._low: set[int] = set()  #: functions whose window is low
         self._dropped: set[int] = set()
 
@@ -107,7 +107,7 @@ class RunQueue:
     def configure(
         self, function_id: int, *, weight: float, limit: int, memory: int, concurrent_requests: int = 1
     ) -> None:
-        """Set a function's share: up to ``limit`` runs, in instances of ``memory`` MB for ``concurrent_requests`` each.
+        """Set weight and limit of a function, and its instances: ``memory`` in MiB, ``concurrent_requests`` for each.
 
         A higher limit takes effect at the next pop.
         """
@@ -116,7 +116,7 @@ class RunQueue:
         self._requeue(function_id)
 
     def expect(self, function_id: int) -> None:
-        """Note that rows of the function wait on disk."""
+        """Note that rows of the function wait on disk, so that its window is filled."""
         queue = self._queue_of(self._async, function_id)
         queue.horizon = BEGINNING
         self._low.add(function_id)
@@ -136,19 +136,19 @@ class RunQueue:
         self._enqueue(mode_queue, function_id)
 
     def pop(self, *, asynchronous: bool = True) -> Entry | None:
-        """Return the next entry to run, with its slot and memory taken; None if nothing may start now."""
+        """Take the next entry to run, with a slot and memory for it. Return None if no entry may start now."""
         if self._running >= self._slots:
             return None
         if self._sync.order:
             entry = self._choose(self._sync)
-            if entry is not None or self._sync.order:  # a call that does not fit yet stays ahead of all others
+            if entry is not None or self._sync.order:  # calls that do not fit yet stay first
                 return entry
         if asynchronous and self._async.order and self._running < self._slots - self._sync_slots:
             return self._choose(self._async)
         return None
 
     def release(self, entry: Entry, seconds: float) -> None:
-        """Return the slot and memory that ``pop`` took. The run lasted ``seconds``."""
+        """Free the slot and memory that ``pop`` took for an entry. ``seconds`` is the duration of the run."""
         invocation = entry.invocation
         share = self._share(invocation.function_id)
         share.running -= 1
@@ -164,7 +164,7 @@ class RunQueue:
             self._clear(invocation.function_id)
 
     def remove(self, function_id: int, key: int) -> Entry | None:
-        """Remove a waiting entry, if it is in memory."""
+        """Remove a waiting entry and return it; None if the entry is not in memory."""
         for mode_queue in (self._sync, self._async):
             queue = mode_queue.queues.get(function_id)
             if queue is None:
@@ -182,7 +182,7 @@ class RunQueue:
         return None
 
     def drop(self, function_id: int) -> None:
-        """Drop the asynchronous entries of a deleted function, and read no more of them from disk."""
+        """Drop the asynchronous entries of a deleted function. Its rows on disk are not read any more."""
         queue = self._async.queues.pop(function_id, None)
         if queue is not None:
             self._held -= queue.size
@@ -193,9 +193,9 @@ class RunQueue:
     # --- the window over the disk ---------------------------------------------------------------------------
 
     def needs_refill(self) -> tuple[int, tuple[float, int]] | None:
-        """Return a function whose window is low, and the horizon to read from.
+        """Return a function whose window is low, and the horizon to read from; None if no window is low.
 
-        The caller must then call ``refill`` or ``refill_failed``.
+        The caller must then read a page and call ``refill`` or ``refill_failed``.
         """
         while self._low:
             function_id = self._low.pop()
@@ -219,7 +219,7 @@ class RunQueue:
         self._enqueue(self._async, function_id)
 
     def refill_failed(self, function_id: int) -> None:
-        """Note that a page could not be read, so that ``needs_refill`` returns the function again."""
+        """End a refill whose page could not be read. ``needs_refill`` then returns the function again."""
         self._queue_of(self._async, function_id).refill((), complete=False)
         self._low.add(function_id)
 
@@ -268,7 +268,7 @@ class RunQueue:
         return None
 
     def _fits(self, invocation: Invocation, share: Share) -> bool:
-        """Return whether an invocation may start, provided that a slot is free."""
+        """Return whether an invocation may start when a slot is free."""
         need = min(share.need(invocation), self._memory)
         if self._running and self._used_memory + need > self._memory:
             return False
@@ -293,7 +293,7 @@ class RunQueue:
         return entry
 
     def _grant(self, entry: Entry, share: Share) -> int:
-        """Return the MB that an entry takes, and record them for ``release``."""
+        """Record the memory that an entry takes, for ``release``, and return the MiB."""
         memory = min(share.need(entry.invocation), self._memory)
         entry.sharing = share.shares(entry.invocation)
         if not entry.sharing:
@@ -305,7 +305,7 @@ class RunQueue:
         return memory
 
     def _freed(self, share: Share) -> int:
-        """Return the MB of shared instances that are not needed any more after the end of a run."""
+        """Count the end of a run on a shared instance. Return the MiB of instances that are not needed any more."""
         share.sharing -= 1
         freed = 0
         while share.grants and share.concurrent_requests * (len(share.grants) - 1) >= share.sharing:
@@ -334,7 +334,7 @@ class RunQueue:
         return queue
 
     def _clear(self, function_id: int) -> None:
-        """Remove all state of a dropped function when no run and no call of it is left."""
+        """Remove all state of a dropped function, if none of its runs and synchronous calls is left."""
         share = self._shares.get(function_id)
         if (share is None or not share.running) and not self._sync.queues.get(function_id):
             self._shares.pop(function_id, None)
@@ -346,7 +346,7 @@ class RunQueue:
         self._enqueue(self._async, function_id)
 
     def _enqueue(self, mode_queue: ModeQueue, function_id: int) -> None:
-        """Add a function to the order, if it has entries to run and is not in it already."""
+        """Add a function to the order, unless it is in the order, has no entries, or runs at its limit."""
         if function_id in mode_queue.queued:
             return
         queue, share = mode_queue.queues.get(function_id), self._share(function_id)
@@ -369,6 +369,6 @@ class RunQueue:
         queue = self._async.queues[function_id]
         low = len(queue) <= self._rows // 4 and queue.size <= self._size // 4
         if self._held > self._all_size:
-            low = not queue  # further entries would be trimmed again
+            low = not queue  # further entries would be trimmed at once
         if low and queue.horizon is not None and not queue.loading:
             self._low.add(function_id)

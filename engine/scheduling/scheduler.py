@@ -1,8 +1,8 @@
 """Scheduler: hands entries of the run queue to free slots, and refills the queue from disk.
 
-``take`` waits for an entry; ``push`` and ``release`` may make one available. One service task reads the next page of
-a window that runs low, and makes delayed invocations ready when they are due. Nothing is polled: one timer is set for
-the earliest due time.
+``take`` waits for an entry; ``push`` and ``release`` may make an entry available. One task, ``run``, reads the next
+page of each window that runs low, and makes delayed invocations ready when they are due. Nothing is polled: a timer is
+set for the earliest due time.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ log = structlog.get_logger("functiond.scheduler")
 
 #: Delayed rows made ready in one step.
 PROMOTE_ROWS = 256
-#: Longest timer in seconds. The clock may be set, so a later due time is checked again after this time.
+#: Seconds of the longest timer. The clock may be set meanwhile, so a later due time is checked again after this time.
 MAX_TIMER = 3600.0
 #: Seconds before a failed read is retried.
 RETRY_DELAY = 1.0
 
 
 class _Withheld:
-    """Invocation that is kept out of the queue while callers try to end it."""
+    """State of an invocation that is kept out of the queue while callers try to end it."""
 
     __slots__ = ("callers", "ended", "entry")
 
     def __init__(self) -> None:
         self.callers = 0
-        self.entry: Entry | None = None  #: entry that was removed, or pushed meanwhile
+        self.entry: Entry | None = None  #: entry to put back: it was removed from the queue, or was to be added
         self.ended = False
 
 
@@ -52,10 +52,10 @@ class Scheduler:
         self._idle: deque[asyncio.Future[Entry]] = deque()
         self._held: set[str] = set()
         self._withheld: dict[int, _Withheld] = {}
-        self._reads = False  #: a read from disk is in progress
-        self._ended: list[int] = []  #: keys that ended during the read
+        self._reads = False  #: rows are being read from disk
+        self._ended: list[int] = []  #: withheld keys that ended during the read
         self._closed: set[int] = set()
-        #: Called with the id of a closed function when an invocation of it is pushed.
+        #: Called with the function id when an asynchronous invocation of a closed function is pushed.
         self.on_closed: Callable[[int], None] = lambda function_id: None
         self._work = asyncio.Event()
         self._next_due: float | None = None
@@ -64,7 +64,7 @@ class Scheduler:
     # --- adding work ----------------------------------------------------------------------------------------
 
     def recover(self, recovery: Recovery) -> None:
-        """Start with the functions and the due time that recovery found on disk."""
+        """Read the waiting rows of the functions that recovery found, and set the timer for delayed rows."""
         for function_id in recovery.waiting:
             self._queue.expect(function_id)
         self._note_due(recovery.next_due)
@@ -83,7 +83,7 @@ class Scheduler:
             self._enqueue(Entry(invocation, reply))
 
     def close(self, function_id: int) -> None:
-        """Hand out no more asynchronous invocations of a function. The caller ends their rows."""
+        """Hand out no more asynchronous invocations of a function. The caller must end the waiting rows."""
         self._closed.add(function_id)
         self._queue.drop(function_id)
 
@@ -98,11 +98,11 @@ class Scheduler:
     # --- handing out work -----------------------------------------------------------------------------------
 
     async def take(self) -> Entry:
-        """Wait for the next entry to run, with its slot and memory taken. Free them by ``release`` or ``exchange``."""
+        """Wait for the next entry and take slot and memory for it. ``release`` and ``exchange`` free both."""
         return self._pop() or await self._wait()
 
     async def exchange(self, entry: Entry, seconds: float) -> Entry:
-        """Release an entry and take the next, if possible without waking another slot."""
+        """Release an entry, whose run lasted ``seconds``, and take the next one. Idle slots are served afterwards."""
         self._queue.release(entry, seconds)
         chosen = self._pop()
         self._hand_out()
@@ -113,17 +113,20 @@ class Scheduler:
         self._hand_out()
 
     def withdraw(self, function_id: int, key: int) -> bool:
-        """Remove a waiting synchronous call for good. Return False if it is not waiting any more."""
+        """Remove a waiting synchronous call. Return False if the call does not wait any more."""
         return self._remove(function_id, key) is not None
 
     def withhold(self, function_id: int, key: int) -> None:
-        """Withhold a waiting entry until ``reinstate``. Calls are paired."""
+        """Keep an invocation out of the queue until ``reinstate``. Each call needs its own call of ``reinstate``."""
         withheld = self._withheld.setdefault(key, _Withheld())
         withheld.callers += 1
         withheld.entry = self._remove(function_id, key) or withheld.entry
 
     def reinstate(self, key: int, *, ended: bool) -> None:
-        """Put a withheld entry back, unless ``ended``: the end of the invocation is on disk."""
+        """Undo one ``withhold``. The last call puts the entry back, unless any caller passed ``ended``.
+
+        ``ended`` means that the end of the invocation is on disk.
+        """
         withheld = self._withheld[key]
         withheld.callers -= 1
         withheld.ended |= ended
@@ -135,7 +138,7 @@ class Scheduler:
                 self._enqueue(withheld.entry)
 
     def hold(self, reason: str) -> None:
-        """Start no asynchronous work until ``resume`` with the same reason."""
+        """Start no asynchronous work until ``resume`` is called with the same reason."""
         self._held.add(reason)
 
     def resume(self, reason: str) -> None:
@@ -211,9 +214,9 @@ class Scheduler:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Keep invocations withheld that end during a read, until the read has been processed.
+        """Withhold invocations that end during a read until the rows read have been processed.
 
-        A row may end in the commit that reads it. If the end is reported first, the row read must not be queued.
+        The commit that reads a row may also end it. If its end is reported first, the row must not be queued.
         """
         self._reads = True
         try:
@@ -239,7 +242,7 @@ class Scheduler:
         entry = self._queue.remove(function_id, key)
         if entry is not None:
             self._wake_if_low()
-            self._hand_out()  # the entry may have blocked others
+            self._hand_out()  # the removed entry may have blocked others
         return entry
 
     async def _wait(self) -> Entry:

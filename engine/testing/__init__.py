@@ -1,4 +1,4 @@
-"""Doubles for tests, shipped with the engine. Each passes the contract suite of the seam that it implements."""
+"""Doubles for tests, shipped with the engine. Each double passes the same contract tests as the real implementation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class ManualClock:
-    """Clock that moves only by ``advance``. Timers are not affected: they follow the clock of the event loop."""
+    """Clock that moves only by ``advance``. Timers of the event loop are not affected."""
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self._now = now

@@ -1,4 +1,4 @@
-"""Executor without processes: handlers are callables in this process."""
+"""Double of the executor: handlers are callables in the test's process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Handler = Callable[[Any, "InlineContext"], Any]
 
 
 class InlineContext(Struct, frozen=True, kw_only=True):
-    """Part of a handler's context object: the methods that a handler under test is likely to call."""
+    """Context object of a handler, with only the methods that handlers call most."""
 
     function: Function
     invocation: Invocation
@@ -38,16 +38,17 @@ class InlineContext(Struct, frozen=True, kw_only=True):
 
 
 class InlineExecutor:
-    """Executor that calls the handler with the function's name. Returns the same outcomes as one with processes.
+    """Executor that calls Python handlers. ``handlers`` maps names of functions to handlers.
 
-    A handler that does not await cannot be interrupted. Tests may read ``running``, ``done`` and ``retired``.
+    Outcomes have the same codes as with real instances. A handler that does not await cannot be interrupted by a
+    timeout or ``cancel``. Tests may read ``running``, ``done`` and ``retired``.
     """
 
     def __init__(self, handlers: Mapping[str, Handler], clock: Clock | None = None) -> None:
         self._handlers, self._clock = handlers, clock or SystemClock()
         self._cancelled: set[int] = set()
         self.running: dict[int, asyncio.Future[Any]] = {}
-        self.done: list[Invocation] = []  #: in order of their end
+        self.done: list[Invocation] = []  #: ended attempts, in the order of their end
         self.retired: list[tuple[int, frozenset[int]]] = []
 
     async def execute(self, function: Function, invocation: Invocation) -> Outcome:

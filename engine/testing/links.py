@@ -1,4 +1,4 @@
-"""Double of the store of code packages: packages by link in memory."""
+"""Double of ``CodeLinks``: code packages in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.errors import BadLink, ObjectMissing
 
 
 class MemoryLinks:
-    """Code packages in memory. ``objects`` has their blocks by links of the form ``obs://bucket/key``."""
+    """Code packages in memory. ``objects`` has the blocks of each package by its link, ``obs://bucket/key``."""
 
     def __init__(self, objects: Mapping[str, Sequence[bytes]]) -> None:
         self._objects = objects

@@ -12,7 +12,7 @@ from engine.model import DestinationSpec, Invocation, PendingDelivery
 
 
 class MemoryOutbox:
-    """Outbox over a dictionary by delivery id. ``append`` stores an invocation that a delivery became."""
+    """Outbox in memory. ``pending`` has the deliveries by id; ``append`` stores an invocation made from a delivery."""
 
     def __init__(self, pending: dict[int, PendingDelivery], append: Callable[[Invocation], None]) -> None:
         self._pending, self._append = pending, append

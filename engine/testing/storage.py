@@ -1,7 +1,7 @@
-"""Storage seams in memory, with the guarantees of the storage on disk except that of surviving the process.
+"""Doubles of the storage protocols in memory. They give all guarantees of the storage on disk except durability.
 
-Writes take effect at once; futures and callbacks are called at the next turn of the event loop. To simulate a restart,
-call ``recover`` on the same storage.
+Writes take effect at once. Futures are resolved and callbacks are called at the next turn of the event loop. To
+simulate a restart, call ``recover`` on the same storage.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Row(Struct, kw_only=True):
 
 
 class MemoryStorage:
-    """Storage in memory: all seams over the same rows."""
+    """Storage in memory: journal, window, records, outbox and catalog, with common rows and deliveries."""
 
     def __init__(self, *, node: int = 1, idempotency_retention: float = 86_400.0) -> None:
         self.identity = Identity(node)
@@ -80,7 +80,7 @@ class MemoryStorage:
 
 
 class MemoryJournal:
-    """Implementation of ``Journal`` and ``Window``."""
+    """Double of ``Journal`` and ``Window``."""
 
     def __init__(self, storage: MemoryStorage, idempotency_retention: float) -> None:
         self._storage = storage
@@ -200,7 +200,10 @@ class MemoryJournal:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def store(self, invocation: Invocation, idempotency_key: str) -> str:
-        """Return the request id, or that of the first use of the key. Raises IdempotencyConflict."""
+        """Store an invocation and return its request id. For a key in use, return the earlier request id.
+
+        Raises IdempotencyConflict if the earlier invocation has another payload.
+        """
         name, now = (invocation.function_id, idempotency_key), invocation.accepted_on_clock
         earlier = self._idempotency_keys.get(name) if idempotency_key else None
         if earlier is not None and earlier[2] > now:
@@ -269,13 +272,13 @@ class MemoryRecords:
 
 
 def _up_to(size: int, invocations: Sequence[Invocation]) -> tuple[Invocation, ...]:
-    """Return the first invocations, until their payloads reach ``size`` bytes in total."""
+    """Return the first invocations, up to the one with which their payloads reach ``size`` bytes in total."""
     before = accumulate((len(one.payload) for one in invocations), initial=0)
     return tuple(one for one, read in zip(invocations, before, strict=False) if read < size)
 
 
 def at_the_next_turn(value: Any, error: Exception | None, callback: Callable[[], None] | None) -> asyncio.Future[Any]:
-    """Return a future that gets the value or error at the next turn of the loop, after ``callback``."""
+    """Return a future that gets ``value`` or ``error`` at the next turn of the event loop, after ``callback``."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
@@ -321,7 +324,7 @@ def _selected(row: Row, selection: Selection) -> bool:
 
 
 def _list_order(row: Row) -> tuple[float, ...]:
-    """Return the sort key of a list: running, ready, delayed, then ended with the newest first."""
+    """Return the sort key for a function's list: running, ready, delayed, then ended rows with the newest first."""
     invocation = row.invocation
     if row.state is State.RUNNING:
         return (0, invocation.key)

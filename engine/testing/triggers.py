@@ -1,4 +1,4 @@
-"""Doubles of the stores of trigger sources: cursors over the same invocations, and the tables of a plugin."""
+"""Doubles of ``Cursors``, over the invocations of ``MemoryStorage``, and of ``Store``, the tables of a plugin."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ plugin = Plugin(
     service=DdsSettings,
     options=DdsOptions,
     trigger=DdsTrigger,
-    rules=TriggerRules(vendor=True, starts_disabled=True, pulls=True, unique=_UNIQUE, reply_fields=reply_fields),
+    rules=TriggerRules(vendor=True, starts_disabled=True, unique=_UNIQUE, reply_fields=reply_fields),
 )
 #: FunctionGraph's API lists this kind neither among those that start disabled nor among those that may be disabled.
 #: Its triggers therefore start active, and can only be deleted.
@@ -36,5 +36,5 @@ gauss_plugin = Plugin(
     service=DdsSettings,
     options=DdsOptions,
     trigger=DdsTrigger,
-    rules=TriggerRules(vendor=True, may_disable=False, pulls=True, unique=_UNIQUE, reply_fields=reply_fields),
+    rules=TriggerRules(vendor=True, may_disable=False, unique=_UNIQUE, reply_fields=reply_fields),
 )

@@ -1,4 +1,4 @@
-"""SQLite storage: the journal and everything else that must survive a restart."""
+"""SQLite storage of all data that must survive a restart: invocations, functions, resources, cursors, plugin tables."""
 
 from engine.storage.sqlite.database import Storage, locked, open_storage
 from engine.storage.sqlite.writer import JournalBroken, Writer, WriterStatistics

@@ -1,8 +1,8 @@
-"""Batch of write requests, and the connection that applies it in one transaction and one hop to the writer's thread.
+"""Batch of write requests, and the connection that applies a batch in one transaction on the writer's thread.
 
-A batch is applied whole. If a row is bad, the batch is rolled back and applied again with a savepoint for each
-request, so that one bad row fails one caller. After a disk error nothing is tried again in this module. The writer
-decides, by whether COMMIT itself failed: if so, the rows may still appear after a crash.
+If a row is refused, the batch is rolled back and applied again with a savepoint for each request, so that only the
+request of that row fails. After a disk error, this module retries nothing and reports a ``WriteFailure`` to the writer.
+If COMMIT itself failed, the failure is ambiguous: the rows may still appear after a crash.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ SQL: dict[Statement, str] = {
     ),
 }
 
-#: Rows of one INSERT, largest first. Few executions matter: each one releases and takes the GIL several times.
+#: Rows of one INSERT, largest first. Each execution releases and takes the GIL several times.
 _INSERT_SIZES = (32, 8, 1)
 
 
@@ -79,7 +79,7 @@ _INSERTS = {
     for statement in (Statement.APPEND, Statement.PAYLOAD, Statement.RESULT)
 }
 
-#: Primary result codes for errors of the disk or the file, not of a row.
+#: Primary result codes of SQLite for errors of the disk or the file. Other codes are errors of a row.
 _DISK_ERRORS = frozenset(
     {
         sqlite3.SQLITE_FULL,
@@ -109,15 +109,15 @@ class WriteRequest:
         call: Callable[[sqlite3.Connection], Any] | None = None,
     ) -> None:
         self.rows = rows
-        self.call = call  #: run after the rows of the batch, inside the transaction
-        self.done = done  #: called in the event loop after the commit or failure; reads ``error`` and ``value``
-        self.retry_until_stored = retry_until_stored  #: stay in memory through disk failures until stored
+        self.call = call  #: called after all rows of the batch are written, inside the transaction; returns ``value``
+        self.done = done  #: called in the event loop after the commit or failure, with ``error`` or ``value`` set
+        self.retry_until_stored = retry_until_stored  #: keep in memory through disk failures, and store later
         self.error: BaseException | None = None
         self.value: Any = None
 
 
 class WriteFailure:
-    """Reason why a batch was not stored. ``ambiguous``: COMMIT failed, so the batch may be on disk all the same."""
+    """Disk error of a batch. If ``ambiguous``, COMMIT itself failed, and the batch may be on disk nevertheless."""
 
     def __init__(self, error: Exception, ambiguous: bool) -> None:
         self.error = error
@@ -133,11 +133,11 @@ class Batch(list[WriteRequest]):
         super().__init__(items)
         self.failure: WriteFailure | None = None
         self.finished = threading.Event()
-        self.syncing = False  #: the thread is waiting for the disk and does not need the GIL meanwhile
+        self.syncing = False  #: the writer's thread is in COMMIT, where it waits for the disk without the GIL
 
 
 class WritingConnection(sqlite3.Connection):
-    """Only connection that writes. Apply a ``Batch`` by passing it to ``executemany``."""
+    """Only connection that writes. ``executemany`` applies a ``Batch`` that is passed instead of parameters."""
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
         if not isinstance(parameters, Batch):
@@ -197,7 +197,7 @@ class WritingConnection(sqlite3.Connection):
                 begin += together
 
     def _run_alone(self, request: WriteRequest) -> None:
-        """Run one request inside a savepoint, so that only this request fails. Raise errors of the disk."""
+        """Run one request inside a savepoint. Raise disk errors; store any other error in ``request.error``."""
         self.execute("SAVEPOINT alone")
         try:
             if request.call is None:
@@ -214,7 +214,7 @@ class WritingConnection(sqlite3.Connection):
 
 
 def summed(rows: list[Row]) -> list[Row]:
-    """Return tally rows added up: one for each function instead of one for each invocation."""
+    """Return the sums of tally rows: one row for each function."""
     sums: dict[int, list[int]] = {}
     for function_id, count, size in rows:
         entry = sums.setdefault(function_id, [0, 0])

@@ -1,4 +1,4 @@
-"""Functions and their asynchronous settings on disk: JSON bodies beside the columns that are searched."""
+"""Functions and their asynchronous settings on disk: JSON bodies, and columns for the fields that are searched."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from typing import Any
 import aiosqlite
 import anyio
 
-#: Concurrent read connections. Each one has a thread.
+#: Largest number of concurrent read connections, each with its own thread.
 READERS = 8
 
 
 class Readers:
-    """Read-only connections for queries of users. However long a query takes, no commit waits for it."""
+    """Read-only connections for queries of users. Commits never wait for these queries."""
 
     def __init__(self, path: Path) -> None:
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -26,7 +26,7 @@ class Readers:
     async def one(self) -> AsyncIterator[aiosqlite.Connection]:
         """Open a connection that reads one consistent snapshot.
 
-        Close it soon: the write-ahead log cannot shrink while a snapshot is open.
+        The block should be short: the write-ahead log cannot shrink while a snapshot is open.
         """
         async with self._limit, connected(self._uri, uri=True, timeout=5.0) as database:
             await database.execute("BEGIN")
@@ -37,8 +37,8 @@ class Readers:
 async def connected(database: Path | str, **options: Any) -> AsyncIterator[aiosqlite.Connection]:
     """Open a connection for the duration of the block; ``options`` are those of ``sqlite3.connect``.
 
-    A cancelled ``aiosqlite.connect`` would leak its thread and an open file. This function waits for the connection
-    and closes it.
+    If the caller is cancelled while connecting, the connection is still awaited and closed. A cancelled
+    ``aiosqlite.connect`` alone would leak a thread and an open file.
     """
     connection = await _connect(database, options)
     try:

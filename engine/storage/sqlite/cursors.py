@@ -1,4 +1,4 @@
-"""Cursors of trigger sources. Each moves in the transaction that stores the requests made from the events read."""
+"""Cursors of trigger sources. A cursor moves in the transaction that stores the requests made from its events."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class SQLiteCursors:
     def _append(self, db: sqlite3.Connection, requests: Sequence[tuple[Invocation, str]]) -> Sequence[str]:
         """Store the requests and return their ids.
 
-        A duplicate gets the earlier id; a key that was used with another payload gets an empty one.
+        A duplicate is not stored; its id is that of the earlier request. A request whose key was used with another
+        payload is not stored either, and its id is empty.
         """
         ids = [self._claim(db, *request) if request[1] else request[0].request_id for request in requests]
         pairs = zip(requests, ids, strict=True)

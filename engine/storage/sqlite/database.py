@@ -2,9 +2,9 @@
 
     journal.db  lock  ballast  code/  logs/  tmp/
 
-The lock file excludes a second engine. A free lock proves that the previous engine has exited. The writing
-connection is opened first and closed last. Apart from it, the process opens journal.db only for short-lived
-read-only connections.
+The locked file ``lock`` excludes a second engine; the kernel unlocks it when the engine's process exits. The writing
+connection is opened before all other connections to journal.db and closed after them. The others are read-only and
+short-lived.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from engine.storage.sqlite.resource_store import SQLiteResourceStore
 from engine.storage.sqlite.store import SQLiteStore
 from engine.storage.sqlite.writer import Writer
 
-# Written before anything else, so that a new file is either empty or has the application id.
+# Run before all other statements, so that a new file is either empty or has the application id.
 _MARK = f"""
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA application_id = {APPLICATION_ID};
 """
-# Some builds of SQLite turn secure_delete on; it would overwrite every page that pruning frees.
+# Some builds of SQLite enable secure_delete, which would overwrite every page that pruning frees.
 _PRAGMAS = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
@@ -55,7 +55,7 @@ PRAGMA secure_delete = OFF;
 
 
 class Storage(Struct, frozen=True, kw_only=True):
-    """Storage of one data directory: all seams over one writer. The caller runs ``writer.run``."""
+    """Storage of one data directory: all storage protocols over one writer. The caller must run ``writer.run``."""
 
     path: Path
     writer: Writer
@@ -68,15 +68,15 @@ class Storage(Struct, frozen=True, kw_only=True):
     cursors: SQLiteCursors
 
     def store(self, plugin: str) -> SQLiteStore:
-        """Return the tables of a plugin."""
+        """Return the store for the tables of a plugin."""
         return SQLiteStore(self.writer, plugin)
 
     @property
     def marker(self) -> str:
-        """Name of the data directory on this host. Marks the processes and cgroups that its engines start.
+        """Unique name of the data directory on this host, for the processes and cgroups that its engines start.
 
-        The name includes device and inode. They stay the same when the directory is moved within its file system. A
-        copy of the directory has other ones, so that an engine on the copy does not end processes of the original.
+        The name includes device and inode of the directory, which survive a move within the file system. A copy of the
+        directory has another name, so that an engine on the copy does not end processes of the original.
         """
         stat = self.path.stat()
         return f"{self.identity.name}-{stat.st_dev:x}-{stat.st_ino:x}"
@@ -84,9 +84,9 @@ class Storage(Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Lock the data directory for the block, or raise DataDirectoryLocked.
+    """Create the data directory if needed, and lock it until the block ends or the process exits.
 
-    The kernel unlocks the directory when the process exits. Raises DataDirectoryUnusable if the directory cannot be
+    Raises DataDirectoryLocked if another engine holds the lock, and DataDirectoryUnusable if the directory cannot be
     created or opened.
     """
     try:
@@ -111,10 +111,10 @@ def locked(directory: Path) -> Iterator[None]:
 async def open_storage(
     directory: Path, *, idempotency_retention: float = 86_400.0, ballast: int = 0, packages_of: str | None = None
 ) -> AsyncIterator[Storage]:
-    """Open the journal in a directory that the caller has ``locked``, and migrate its schema.
+    """Open the journal of a directory that the caller has ``locked``, migrate its schema, and yield the storage.
 
-    ``idempotency_retention`` is in seconds, ``ballast`` in bytes. ``packages_of`` is the mark of the code packages in
-    the directory, see ``check_journal``. Raises DataDirectoryUnusable.
+    ``idempotency_retention`` is in seconds, ``ballast`` in bytes. ``packages_of`` is explained at ``check_journal``.
+    Raises DataDirectoryUnusable.
     """
     path = directory / "journal.db"
     await anyio.to_thread.run_sync(check_journal, path, packages_of)
@@ -139,7 +139,7 @@ async def open_storage(
 
 
 async def _prepare(database: aiosqlite.Connection, path: Path) -> tuple[int, int]:
-    """Prepare the database for writing and migrate it. Return the node and the last key, for ``Identity``."""
+    """Set pragmas and migrate the schema. Return the node and the largest key in use, for ``Identity``."""
     try:
         [[application]] = await database.execute_fetchall("PRAGMA application_id")
         if application != APPLICATION_ID:
@@ -155,7 +155,10 @@ async def _prepare(database: aiosqlite.Connection, path: Path) -> tuple[int, int
 
 
 async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
-    """Apply the migrations above the file's schema version, each in one transaction with its number."""
+    """Apply all migrations above the file's schema version, each in one transaction that also stores its number.
+
+    Raises DataDirectoryUnusable if the schema is newer than the last migration.
+    """
     [[version]] = await database.execute_fetchall("PRAGMA user_version")
     scripts = sorted((f for f in files("engine.storage.sqlite").joinpath("migrations").iterdir()), key=lambda f: f.name)
     numbered = [(int(script.name[:4]), script) for script in scripts if script.name.endswith(".sql")]
@@ -169,9 +172,9 @@ async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
 
 
 def take_ballast(directory: Path, size: int) -> None:
-    """Reserve ``size`` bytes in a file that is deleted when the disk is full, for settlement and pruning.
+    """Reserve ``size`` bytes in the ballast file. Its deletion on a full disk makes room for settlement and pruning.
 
-    Reserves nothing if less than four times that much is free.
+    Reserves nothing if less than four times ``size`` is free, or if the file cannot be written.
     """
     path = directory / "ballast"
     if not size or (path.exists() and path.stat().st_size == size):

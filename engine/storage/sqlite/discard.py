@@ -1,4 +1,4 @@
-"""Discarding of waiting invocations of a deleted function, in steps of a few milliseconds in the writer's thread."""
+"""Discarding of a deleted function's waiting invocations, in steps of a few milliseconds on the writer's thread."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from engine.storage.sqlite.rows import STORED
 def discard(
     db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome
 ) -> Discarded:
-    """End up to ``rows`` ready rows of a function. With fewer left, also scan up to ``rows`` delayed rows.
+    """End up to ``rows`` ready rows of a function. If fewer are left, also scan up to ``rows`` delayed rows.
 
-    The index of delayed rows is ordered by due time only, so that the scan reads those of all functions.
+    The scan starts after ``after`` and reads delayed rows of all functions, because their index is ordered by due time
+    only. Rows of other functions are skipped.
     """
     ready = db.execute(
         "SELECT key, size FROM invocation INDEXED BY ready WHERE state = 0 AND function_id = ? LIMIT ?",

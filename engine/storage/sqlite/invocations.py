@@ -1,4 +1,4 @@
-"""Invocations on disk: the ``Journal`` and ``Window`` seams over one writer."""
+"""Invocations on disk. Implements the protocols ``Journal`` and ``Window`` over one writer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SQLiteJournal:
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
         number, start = self._starts.pop(settlement.invocation.key, (-1, None))
         if start is not None and number == self._writer.number:
-            start.rows = ()  # start and end would be in one commit: the end alone is enough
+            start.rows = ()  # the start is in the same batch as the end, which overwrites it
 
         def done(request: WriteRequest) -> None:
             if request.error is not None:
@@ -78,7 +78,7 @@ class SQLiteJournal:
             if found:
                 function_id, size = found
                 kept = db.execute("SELECT length(body) + length(log) FROM result WHERE key = ?", (key,)).fetchone()
-                ended = size + (kept[0] if kept else 0)  # with result and log of an earlier attempt
+                ended = size + (kept[0] if kept else 0)  # includes result and log of an earlier attempt
                 db.executemany(SQL[Statement.TALLY], [(function_id, -1, -size), (0, 1, ended)])
             return found
 
@@ -106,9 +106,9 @@ class SQLiteJournal:
 
     # --- Window ---------------------------------------------------------------------------------------------
 
-    # The window is read on the writing connection, inside a batch. A read therefore includes exactly the requests
-    # submitted before it, and cannot return a row that a pending write ends. A read of 256 rows costs 0.3 ms, at most
-    # twenty times a second.
+    # The window is read on the writing connection, inside a batch. A read therefore includes exactly the writes
+    # submitted before it, and cannot return a row that one of these writes ends. A read of 256 rows takes 0.3 ms and
+    # happens at most twenty times a second.
 
     async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
         return await self._writer.call(lambda db: self._ready(db, function_id, after, rows, size))
@@ -119,9 +119,9 @@ class SQLiteJournal:
     # --- in the writer's thread -----------------------------------------------------------------------------
 
     def append_once(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | None:
-        """Store the invocation and return None, or return the id of an earlier one with the same idempotency key.
+        """Store the invocation and its key and return None. For a key in use, return the earlier invocation's id.
 
-        Raises IdempotencyConflict if the earlier one has another payload.
+        Raises IdempotencyConflict if the earlier invocation has another payload.
         """
         earlier = self.claim(db, invocation, idempotency_key)
         if earlier is None:
@@ -129,9 +129,9 @@ class SQLiteJournal:
         return earlier
 
     def claim(self, db: sqlite3.Connection, invocation: Invocation, idempotency_key: str) -> str | None:
-        """Store the idempotency key for this invocation and return None, or return the id of an earlier one.
+        """Store only the idempotency key and return None. For a key in use, return the earlier invocation's id.
 
-        Raises IdempotencyConflict if the earlier one has another payload.
+        Raises IdempotencyConflict if the earlier invocation has another payload.
         """
         digest = blake2b(invocation.payload, digest_size=16).digest()
         now = invocation.accepted_on_clock
@@ -172,7 +172,7 @@ class SQLiteJournal:
         return due, _next_due(db)
 
     def _read(self, cursor: sqlite3.Cursor, size: int) -> tuple[tuple[Invocation, ...], int]:
-        """Return rows until their payloads reach ``size`` bytes in total, and that total."""
+        """Read rows until their payloads reach ``size`` bytes in total. Return the rows and the total."""
         found: list[Invocation] = []
         read = 0
         for row in cursor:
@@ -208,7 +208,10 @@ def _appended(
     then: Callable[[Invocation, bool], None] | None,
     request: WriteRequest,
 ) -> None:
-    """Report the result of an append. A value is the id of an earlier invocation with the same idempotency key."""
+    """Call ``then`` and resolve the future of an append.
+
+    ``request.value`` is the id of an earlier invocation with the same idempotency key, or None.
+    """
     request.value = request.value or invocation.request_id
     if then is not None:
         then(invocation, request.error is None and request.value == invocation.request_id)
@@ -287,7 +290,7 @@ def _next_due(db: sqlite3.Connection) -> float | None:
 
 
 def _functions_with_ready_rows(db: sqlite3.Connection) -> list[int]:
-    """Return the functions with ready rows. Seeks from one function to the next in the index; scans no backlog."""
+    """Return the functions with ready rows, by one seek in the index for each function instead of a scan."""
     return [
         row[0]
         for row in db.execute(

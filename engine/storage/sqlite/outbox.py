@@ -1,4 +1,4 @@
-"""Outbox on disk: outcomes that destinations have not confirmed yet, and those that were given up."""
+"""Outbox on disk: pending deliveries, and deliveries that were given up."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.invocations import append_rows, insert
 from engine.storage.sqlite.writer import Writer
 
-#: Rows that one page of pending deliveries scans, including rows of other projects and rows that were given up.
+#: Largest number of rows scanned for one page of pending deliveries. Includes rows of other projects and given-up rows.
 ROWS_SCANNED = 50_000
 
 _COLUMNS = "owed_id, key, function_id, condition, destination, param, due, tries, error, since"
 
-#: Statement for the number of rows that one page scans, and the id of the last.
+#: Statement that returns the number of rows that one page scans, and the id of the last of these rows.
 SCANNED_UNTIL = (
     "SELECT count(*), max(owed_id) FROM (SELECT owed_id FROM owed WHERE owed_id > ? ORDER BY owed_id LIMIT ?)"
 )
@@ -83,7 +83,7 @@ class SQLiteOutbox:
 
 
 def pending_page(functions: int) -> str:
-    """Return the statement for pending rows of this many functions, which reads rows by id and sorts nothing."""
+    """Return the statement for a page of pending rows of ``functions`` functions, by id and without a sort."""
     return (
         f"SELECT {_COLUMNS} FROM owed NOT INDEXED WHERE owed_id > ? AND owed_id <= ? AND due IS NOT NULL"
         f" AND function_id IN ({_marks(functions)}) ORDER BY owed_id LIMIT ?"
@@ -108,7 +108,7 @@ def _pending(
 
 
 def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """Yield destinations with pending deliveries. Seeks from one to the next in the index; scans no deliveries."""
+    """Yield destinations with pending deliveries, by one seek in the index for each destination instead of a scan."""
     last: tuple[str, str] | None = ("", "")
     while last is not None:
         last = db.execute(
@@ -121,7 +121,10 @@ def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 
 
 def revival(functions: int, rows: int) -> str:
-    """Return the statement that makes ``rows`` rows due, each if it belongs to one of ``functions`` functions."""
+    """Return the statement that makes rows due, with marks for ``functions`` function ids and ``rows`` delivery ids.
+
+    Rows of other functions stay unchanged.
+    """
     return (
         "UPDATE owed SET due = ?, since = ?, tries = 0"
         f" WHERE function_id IN ({_marks(functions)}) AND owed_id IN ({_marks(rows)}) RETURNING {_COLUMNS}"

@@ -1,9 +1,9 @@
-"""Check of a journal against its data directory, made before anything in the directory changes.
+"""Check of a journal against its data directory, which runs before anything in the directory is changed.
 
-Treating a lost journal as a new one would destroy the rest of the directory. SQLite deletes a write-ahead log beside
-an empty file, and the first sweep removes every code package that no function refers to. A new journal is therefore
-made only if neither exists. The application id in the header distinguishes a journal from a database of another
-program. The journal's name, which also marks the code packages, distinguishes it from the journal of another engine.
+A new journal is created only if the directory has neither a write-ahead log with transactions nor code packages. If a
+lost journal were replaced by a new one, SQLite would delete the log, and the engine would remove all code packages,
+because no function refers to them. An application id in the file's header distinguishes a journal from a database of
+another program. The journal's name, which is also stored with the code packages, distinguishes it from another journal.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from msgspec import Struct
 from engine.errors import DataDirectoryUnusable
 from engine.model.identity import Identity
 
-APPLICATION_ID = 0x666E6374  #: ``fnct``; journals of older engines have none until their next start
+APPLICATION_ID = 0x666E6374  #: ASCII "fnct"; journals of older engines have none until their next start
 _TABLES = frozenset({"meta", "invocation"})  #: tables of every journal
-_LOG_HEADER = 32  #: bytes; size of a write-ahead log without transactions
+_LOG_HEADER = 32  #: bytes of a write-ahead log without transactions
 
 
 class _View(Struct, frozen=True, kw_only=True):
-    """Properties of a database that identify its owner."""
+    """Properties of a database file that identify its program and engine."""
 
     application: int
     version: int
@@ -33,10 +33,10 @@ class _View(Struct, frozen=True, kw_only=True):
 
 
 def check_journal(path: Path, packages_of: str | None) -> None:
-    """Raise DataDirectoryUnusable unless ``path`` is the journal of its directory, or a new one may be made there.
+    """Raise DataDirectoryUnusable unless ``path`` is the journal of its directory, or may be created as a new one.
 
-    ``packages_of`` is the mark of the code packages: empty for packages without a mark, None if there are no packages.
-    Blocks the calling thread.
+    ``packages_of`` is the journal's name that is stored with the code packages. It is empty for packages without a name
+    and None if there are no packages. The function blocks the calling thread.
     """
     logged, name = _size(Path(f"{path.resolve()}-wal")) > _LOG_HEADER, ""
     if _size(path):
@@ -50,7 +50,7 @@ def check_journal(path: Path, packages_of: str | None) -> None:
 
 
 def _name_of(path: Path, logged: bool) -> str:
-    """Return the name of the journal; empty for a database without tables."""
+    """Return the name of the journal; empty for a database without tables. Raises DataDirectoryUnusable."""
     name = ""
     try:
         for view in _views(path, logged):
@@ -68,10 +68,10 @@ def _name_of(path: Path, logged: bool) -> str:
 
 
 def _views(path: Path, logged: bool) -> Iterator[_View]:
-    """Read the file without its log, then with the transactions in the log. Changes neither file nor log."""
+    """Yield the database without its write-ahead log, then with the log. Changes neither file."""
     if logged:
         alone = None
-        with suppress(sqlite3.DatabaseError):  # an interrupted checkpoint leaves a file that needs its log
+        with suppress(sqlite3.DatabaseError):  # after an interrupted checkpoint, the file is readable only with its log
             alone = _view(path, "immutable=1")
         if alone is not None:
             yield alone

@@ -1,4 +1,4 @@
-"""Pruning of finished invocations with all their rows, in steps of a few milliseconds in the writer's thread."""
+"""Pruning of finished invocations in all tables, in steps of a few milliseconds on the writer's thread."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from engine.model.identity import Identity, accepted_at, key_at
 from engine.protocols import Purged
 from engine.storage.sqlite.batch import SQL, Statement
 
-#: Limits of one step: rows scanned, bytes dropped, idempotency keys dropped, pages returned to the file system.
+#: Limits of one step: invocations scanned, bytes dropped, idempotency keys dropped, pages freed in the file system.
 STEP_ROWS, STEP_SIZE, STEP_IDEMPOTENCY_KEYS, STEP_PAGES = 200, 8 << 20, 500, 256
-#: Free pages that the file keeps for new rows; further ones are returned to the file system.
+#: Free pages that stay in the file for new rows. All further free pages are returned to the file system.
 FREE_PAGES = 4096
 
 
 class Scan(Struct):
-    """Findings of one step, in the order of acceptance."""
+    """Position and result of one scan over invocations in the order of acceptance."""
 
     drop: list[int]
     kept_rows: int
     kept_size: int
     dropped_size: int = 0
     reached: int = 0  #: last key scanned
-    complete: bool = True  #: no later row can be due for pruning
-    oldest: float = math.inf  #: end of the oldest row that stays, or its earlier acceptance
+    complete: bool = True  #: the scan reached the last row that may be due for pruning
+    oldest: float = math.inf  #: earliest end of a row that stays, or acceptance of a row too young to be dropped
 
 
 class Purge:
-    """Pruning in steps, with the positions at which the next step continues.
+    """Pruning in steps. Each step continues at the position where the last step with the same limit stopped.
 
-    While rows or bytes exceed the caps, each step continues at the position of the last one. A long backlog older
-    than the finished rows is therefore not scanned again for every few rows. Pruning by age starts at the oldest row
-    in each round.
+    A long backlog that is older than the finished rows is therefore scanned once per round, not once per step. After
+    a complete scan, the next step restarts at the oldest row.
     """
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._aged_to = self._capped_to = 0  #: keys up to these were scanned
+        self._aged_to = self._capped_to = 0  #: last keys scanned by age and by caps; 0: start at the oldest row
 
     def step(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> Purged:
-        """Run one step of pruning by ``age`` in seconds and by caps of ``rows`` and of ``size`` in bytes.
+        """Run one step of pruning.
 
-        Scans in the order of acceptance and restarts at the oldest row after reaching rows too young to be dropped.
+        If more than ``rows`` rows or ``size`` bytes are kept, drop finished rows, in the order of acceptance.
+        Otherwise, drop rows that ended more than ``age`` seconds ago.
         """
         more_keys, next_expiry = _drop_idempotency_keys(db, now)
         kept_rows, kept_size = db.execute("SELECT rows, size FROM tally WHERE function_id = 0").fetchone() or (0, 0)
@@ -54,7 +54,7 @@ class Purge:
             _scan_by_caps(db, scan, rows, size)
             from_middle, self._capped_to = self._capped_to > 0, 0 if scan.complete else scan.reached
             if from_middle:
-                scan.complete = False  # earlier rows may have ended meanwhile
+                scan.complete = False  # rows before the start of this scan may have ended meanwhile
         else:
             scan = Scan(drop=[], kept_rows=kept_rows, kept_size=kept_size, reached=self._aged_to)
             _scan_by_age(db, scan, now - age)
@@ -73,7 +73,7 @@ class Purge:
 def _scan_by_age(db: sqlite3.Connection, scan: Scan, cutoff: float) -> None:
     for key, ended, size, pending in _next_rows(db, scan):
         if key > key_at(cutoff):
-            scan.complete = True  # later rows were accepted, and so ended, after the cutoff
+            scan.complete = True  # all later rows were accepted after the cutoff, so they ended after it too
             scan.oldest = min(scan.oldest, accepted_at(key))
             return
         scan.reached = key
@@ -88,7 +88,7 @@ def _scan_by_age(db: sqlite3.Connection, scan: Scan, cutoff: float) -> None:
 def _scan_by_caps(db: sqlite3.Connection, scan: Scan, rows: int, size: int) -> None:
     for key, ended, row_size, pending in _next_rows(db, scan):
         if scan.kept_rows <= rows and scan.kept_size <= size:
-            scan.complete = False  # pruning by age is still to be done
+            scan.complete = False  # the next step prunes by age
             return
         scan.reached = key
         if ended is not None and not pending and _take(scan, key, row_size):
@@ -96,7 +96,7 @@ def _scan_by_caps(db: sqlite3.Connection, scan: Scan, rows: int, size: int) -> N
 
 
 def _next_rows(db: sqlite3.Connection, scan: Scan) -> list[tuple[int, float | None, int, int]]:
-    """Return the next rows: key, time of the end, bytes, and 1 if a delivery is pending."""
+    """Return the next rows of the scan: key, end (None: not ended), bytes, and 1 if a delivery is pending."""
     found = db.execute(
         "SELECT key, ended, size + coalesce((SELECT length(body) + length(log) FROM result WHERE key = i.key), 0),"
         " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL)"
@@ -108,7 +108,7 @@ def _next_rows(db: sqlite3.Connection, scan: Scan) -> list[tuple[int, float | No
 
 
 def _take(scan: Scan, key: int, size: int) -> bool:
-    """Mark a row to be dropped. Return True if that is enough for one step."""
+    """Mark a row to be dropped. Return True if the bytes of one step are reached."""
     scan.drop.append(key)
     scan.kept_rows -= 1
     scan.kept_size -= size
@@ -129,7 +129,10 @@ def _drop(db: sqlite3.Connection, scan: Scan) -> None:
 
 
 def _drop_idempotency_keys(db: sqlite3.Connection, now: float) -> tuple[bool, float]:
-    """Drop expired idempotency keys. Return whether more may have expired, and when the next one expires."""
+    """Drop expired idempotency keys, up to the limit of a step.
+
+    Return whether more keys may have expired, and the time at which the next key expires (infinity if there is none).
+    """
     dropped = db.execute(
         "DELETE FROM idempotency WHERE (function_id, token) IN"
         " (SELECT function_id, token FROM idempotency WHERE expires <= ? LIMIT ?)",
@@ -140,8 +143,8 @@ def _drop_idempotency_keys(db: sqlite3.Connection, now: float) -> tuple[bool, fl
 
 
 def _release_pages(db: sqlite3.Connection) -> bool:
-    """Shorten the file, so that its free pages count as free disk space. Return whether more are left."""
+    """Return free pages of the file to the file system, up to the limit of a step. Return True if more are left."""
     [free] = db.execute("PRAGMA freelist_count").fetchone()
     for _ in range(min(max(0, free - FREE_PAGES), STEP_PAGES)):
-        db.execute("PRAGMA incremental_vacuum(1)")  # one step of the statement frees one page, and execute runs one
+        db.execute("PRAGMA incremental_vacuum(1)")  # execute runs one step of the statement, which frees one page
     return bool(free - STEP_PAGES > FREE_PAGES)

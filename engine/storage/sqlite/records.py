@@ -17,7 +17,7 @@ from engine.storage.sqlite.writer import Writer
 
 _Part = tuple[frozenset[State], str, str]  #: states, FROM clause, ORDER BY clause
 
-#: Parts of a function's list, each in the order of an index: running, ready, delayed, ended.
+#: Parts of a function's list: running, ready, delayed, ended. Each part is sorted by its index.
 _PARTS: tuple[_Part, ...] = (
     (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2 AND function_id = ?", "key"),
     (frozenset({State.WAIT}), "INDEXED BY ready WHERE state = 0 AND function_id = ?", "rank, key"),
@@ -28,9 +28,10 @@ _PARTS: tuple[_Part, ...] = (
         "key DESC",
     ),
 )
-#: List of several functions. No index has their rows in the order of acceptance, so the table itself is scanned.
+#: List of several functions. No index has the rows of several functions in the order of acceptance, so the table is
+#: scanned.
 _SCAN: _Part = (frozenset(State), "NOT INDEXED WHERE key > 0", "key DESC")
-#: Running rows of several functions: few, and possibly the oldest, so that a scan of the table would be long.
+#: Running rows of several functions. Running rows are few but may be the oldest, so a scan of the table would be long.
 _RUNNING: _Part = (frozenset({State.RUNNING}), "INDEXED BY running WHERE state = 2", "key DESC")
 
 _NUMBERS = {state: [number for number, shown in enumerate(SHOWN) if shown is state] for state in State}
@@ -46,7 +47,7 @@ class SQLiteRecords:
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         found: list[Record] = []
         total, skip = 0, selection.offset
-        async with self._readers.one() as db:  # one snapshot: each row is in exactly one of the parts
+        async with self._readers.one() as db:  # in one snapshot, each row is in exactly one part
             for states, part, order in _parts(selection):
                 wanted = selection.states & states if selection.states else states
                 if not wanted:
@@ -97,7 +98,10 @@ def _parts(selection: Selection) -> tuple[_Part, ...]:
 
 
 def _source(selection: Selection, part: str, order: str, states: frozenset[State]) -> tuple[str, list[Any]]:
-    """Return the FROM clause and its values: the matching rows of a part, or of its first ``within`` rows."""
+    """Return a FROM clause and its values, for the rows of a part that match the selection.
+
+    If ``within`` is set, only the first ``within`` rows of the part are searched.
+    """
     span, values = "", [] if selection.functions else [selection.function_id]
     if selection.begin > 0:
         span += " AND key >= ?"

@@ -11,12 +11,12 @@ READY, DELAYED, RUNNING = 0, 1, 2
 STORED: dict[State, int] = {State.RUNNING: 2, State.SUCCESS: 3, State.FAIL: 4, State.DISCARD: 5}
 SHOWN: tuple[State, ...] = (State.WAIT, State.WAIT, State.RUNNING, State.SUCCESS, State.FAIL, State.DISCARD)
 
-#: Columns of an invocation to be run, for SELECT from invocation JOIN payload USING (key).
+#: Columns from which ``to_invocation`` makes an invocation, for SELECT from invocation JOIN payload USING (key).
 RUNNABLE = (
     "key, function_id, version, alias, source, priority, rank, first_due, due, attempt, failures, deaths, hops, memory,"
     " body"
 )
-#: Columns of a record without its large parts.
+#: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
 LISTED = "key, function_id, version, alias, source, state, priority, due, started, ended, attempt, code, message, hops"
 
 

@@ -1,4 +1,4 @@
-"""Durable tables of a plugin: rows under (plugin, table, key), read and written on the writing connection."""
+"""Durable tables of a plugin: rows with the key (plugin, table, key), read and written on the writing connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from engine.storage.sqlite.writer import Writer
 
-#: Text that sorts after every key in UTF-8.
+#: Text that sorts after every key.
 _END = "\U0010ffff" * 2
 
 

@@ -1,17 +1,17 @@
-"""Only writer of the database. Everything submitted during a commit joins the next one.
+"""Only writer of the database. All requests submitted during a commit are stored by the next commit.
 
-No other task uses the writing connection, so that a cancelled caller cannot leave a write half done. The task is
-never cancelled within a commit. It ends after ``close()``, when everything submitted is on disk.
+Only the writer's task uses the writing connection, so that a cancelled caller cannot interrupt a write. The task itself
+is shielded from cancellation. After ``close()``, it ends when all submitted requests are on disk.
 
-Disk failures: after an error from COMMIT, the rows may still appear after a crash. The writer therefore commits a
-*fence*, a one-row transaction that overwrites whatever the failed commit left in the write-ahead log.
+If COMMIT fails, the rows may still appear after a crash. After a disk failure, the writer therefore commits a *fence*:
+a one-row transaction that overwrites the remains of the failed commit in the write-ahead log.
 
-- A committed fence proves that the batch is absent. Its callers get NotStored. Requests that must not be lost are
-  applied again, at growing intervals if they need more disk space than a fence.
-- Until the fence is committed, new requests are refused at once. Callers of an ambiguous batch wait up to ``max_wait``
-  seconds for the fence, then get OutcomeUnknown.
-- If the fence cannot be committed after a failed fsync, only a restart that reads the file can find out what is
-  stored: JournalBroken.
+- A committed fence proves that the failed batch is not on disk. The callers of the batch get NotStored. Its requests
+  with ``retry_until_stored`` are applied again, at growing intervals if the disk accepts only the fence.
+- Until the fence is committed, new requests are refused at once. If COMMIT failed, the callers of the batch wait up to
+  ``max_wait`` seconds for the fence, then get OutcomeUnknown.
+- If the fence cannot be committed after a failed fsync, the writer raises JournalBroken. Only a restart, which reads
+  the file again, can find out which rows are stored.
 """
 
 from __future__ import annotations
@@ -36,27 +36,28 @@ from engine.storage.sqlite.batch import Batch, Statement, WriteRequest
 T = TypeVar("T")
 log = structlog.get_logger("functiond.journal")
 
-#: A commit is expensive and a further row cheap, so concurrent callers may join a batch. Gathering ends after this
+#: A commit is expensive and a further row is cheap, so a batch waits for concurrent callers. The wait ends after this
 #: many turns of the event loop, this many requests, or this many turns in a row without a new request.
 GATHER_TURNS, GATHER_LIMIT, GATHER_IDLE_TURNS = 16, 256, 3
-#: Seconds for which a busy loop may keep the GIL from the writer's thread, and seconds for which it then yields.
+#: Seconds for which a busy event loop may keep the GIL from the writer's thread, and seconds for which the loop then
+#: yields the GIL.
 GIL_YIELD_AFTER, GIL_YIELD = 0.001, 0.005
-#: Yields in seconds while the thread waits for the disk. The first lasts as long as a commit on a fast disk; the next
-#: ones are short, because a slow disk must not hold up the loop.
+#: Seconds for which the loop yields while the thread waits for the disk. The first yield lasts as long as a commit on
+#: a fast disk. Further yields are short, because a slow disk must not block the loop.
 FIRST_SYNC_YIELD, SYNC_YIELD = 0.001, 0.0001
-#: Seconds before the first retry after a disk failure. Each following wait is twice as long.
+#: Seconds before the first retry after a disk failure. Each further wait is twice as long, up to ``longest_wait``.
 FIRST_WAIT = 0.05
 
 
 class JournalBroken(Exception):
-    """The database file must be read again: the process has to exit and be restarted."""
+    """Error after which only a restart of the process, which reads the file again, can find out what is stored."""
 
 
 class WriterStatistics(Struct, frozen=True, kw_only=True):
     batch_size: Distribution
     commit_seconds: Distribution
-    in_flight_seconds: float  #: age of the current commit; 0: none
-    waiting: int  #: requests gathered for the next commit
+    in_flight_seconds: float  #: seconds since the current commit began; 0: no commit runs
+    waiting: int  #: requests submitted for the next commit
     failure: str  #: current disk failure; empty while writes succeed
 
 
@@ -69,12 +70,12 @@ class Writer:
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._failure = ""
-        self._consecutive_failures = 0  #: failed batches in a row
+        self._consecutive_failures = 0  #: batches that failed in a row
         self._broken = False
         self._began = 0.0
         self._sizes = Histogram(SIZES)
         self._seconds = Histogram()
-        #: Number of the batch being gathered. A request submitted under this number can still be changed.
+        #: Number of the batch that is being gathered. Its requests can still be changed.
         self.number = 0
         #: Called after a disk failure, to free disk space.
         self.make_room: Callable[[], None] = lambda: None
@@ -86,10 +87,10 @@ class Writer:
     def submit(self, request: WriteRequest) -> None:
         """Add a request to the next commit. Raises NotStored while the disk fails, ShuttingDown after ``close``.
 
-        A request with ``retry_until_stored`` is always taken.
+        A request with ``retry_until_stored`` never raises. After ``run`` has failed, such a request is dropped.
         """
         if self._broken and request.retry_until_stored:
-            return  # the next start reads the file again and finds the row in its earlier state
+            return  # the next start continues from the rows on disk
         if not request.retry_until_stored:
             if self._failure:
                 raise NotStored(self._failure)
@@ -99,7 +100,11 @@ class Writer:
         self._wake.set()
 
     async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``function(connection)`` inside the next transaction, after everything submitted before."""
+        """Run ``function(connection)`` in the next transaction and return its result after the commit.
+
+        Writes submitted earlier are done first. Raises NotStored, OutcomeUnknown, ShuttingDown, and the errors of
+        ``function``.
+        """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         self.submit(WriteRequest((), call=function, done=partial(answer, future)))
@@ -107,7 +112,7 @@ class Writer:
 
     @property
     def broken(self) -> bool:
-        """True once ``run`` has ended with an error; nothing will be written any more."""
+        """True after ``run`` has failed: nothing is written any more."""
         return self._broken
 
     def statistics(self) -> WriterStatistics:
@@ -122,7 +127,7 @@ class Writer:
     # --- the task -------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Make ``run`` return when everything submitted is on disk."""
+        """Make ``submit`` raise ShuttingDown, and ``run`` return when all submitted requests are on disk."""
         self._closing.set()
         self._wake.set()
 
@@ -143,9 +148,9 @@ class Writer:
                 raise
 
     async def _gather(self) -> None:
-        """Yield a few loop turns so that concurrent callers join this batch. Never sleeps.
+        """Yield a few turns of the event loop, so that requests of concurrent callers join this batch.
 
-        An empty turn takes microseconds, and the work in other turns had to be done anyway.
+        A turn without other work takes microseconds, so a single caller is hardly delayed.
         """
         idle = turns = 0
         while idle < GATHER_IDLE_TURNS and turns < GATHER_TURNS and (before := len(self._pending)) < GATHER_LIMIT:
@@ -173,9 +178,9 @@ class Writer:
             self._sizes.observe(len(batch))
             self._began = 0.0
 
-    # A busy loop takes the GIL back before the writer's thread gets it. A blocking wait now and then gives it up.
-    # (Two methods: a function inside ``_commit`` would refer to itself, and each batch would wait for the garbage
-    # collector.)
+    # A busy event loop retakes the GIL before the writer's thread gets it. Short blocking waits in the loop release the
+    # GIL. (A nested function in ``_commit`` would refer to itself, so that only the garbage collector could free each
+    # batch. Therefore two methods.)
 
     def _yield_gil_later(self, batch: Batch) -> None:
         self._yield_timer = asyncio.get_running_loop().call_later(GIL_YIELD_AFTER, self._yield_gil, batch)
@@ -190,7 +195,11 @@ class Writer:
     # --- when the disk fails --------------------------------------------------------------------------------
 
     async def _recover(self, batch: Batch) -> None:
-        """Commit a fence after a failed batch, answer its callers, and put its other requests back in front."""
+        """Commit a fence after a failed batch.
+
+        Callers of the batch get NotStored or OutcomeUnknown. Requests with ``retry_until_stored`` are queued again,
+        before all newer ones.
+        """
         failure = batch.failure
         assert failure is not None
         self._failure, self._consecutive_failures = str(failure.error), self._consecutive_failures + 1
@@ -216,9 +225,9 @@ class Writer:
         log.info("journal writes again", rows=rows)
 
     async def _wait_for_room(self) -> None:
-        """Wait before kept requests are tried again: the disk took the fence but not them.
+        """Wait before the next try to store requests that failed although the fence was stored.
 
-        A closing engine drops them instead. The next start runs their invocations again.
+        While the engine closes, the requests are dropped instead. The next start runs their invocations again.
         """
         wait = min(FIRST_WAIT * 2 ** min(self._consecutive_failures - 2, 16), self._longest_wait)
         if self._closing.is_set():
@@ -229,9 +238,10 @@ class Writer:
             await self._closes_within(wait)
 
     async def _fence(self, callers: Batch, *, after_fsync: bool) -> bool:
-        """Commit the fence, retrying until it is stored. Return False if the engine closes before.
+        """Commit the fence, retrying until it is stored. Return False if the engine closes first.
 
-        Raises JournalBroken if it fails after, or by, an fsync error.
+        After ``max_wait`` seconds, ``callers`` get OutcomeUnknown. Raises JournalBroken if the fence fails and
+        ``after_fsync`` is set, or if its own fsync fails.
         """
         wait, waited = FIRST_WAIT, 0.0
         while True:
@@ -261,19 +271,19 @@ class Writer:
         return True
 
     def _give_up(self, error: BaseException) -> None:
-        """Refuse all waiting callers; nothing will be written any more."""
+        """Mark the writer as broken and refuse all waiting callers."""
         self._broken = True
         self._failure = self._failure or repr(error)
         self._refuse_pending()
 
     def _refuse_pending(self) -> None:
-        """Refuse the requests submitted during the failed commit, except those to retry until stored."""
+        """Refuse the requests that wait for the next commit, except those with ``retry_until_stored``."""
         _refuse(Batch(s for s in self._pending if not s.retry_until_stored), NotStored(self._failure))
         self._pending = Batch(s for s in self._pending if s.retry_until_stored)
 
 
 def answer(future: asyncio.Future[Any], request: WriteRequest) -> None:
-    """Set the result or error of a request on the caller's future, unless it was cancelled."""
+    """Set the result or error of a request on the caller's future, unless the future was cancelled."""
     if future.cancelled():
         return
     if request.error is None:
@@ -289,7 +299,7 @@ def _refuse(batch: Batch, error: Unavailable) -> None:
 
 
 def _notify(batch: Batch) -> None:
-    """Call ``done`` of every request. An error of one call is a bug in the engine; it is raised after the last call."""
+    """Call ``done`` of every request. If calls raise, which is a bug, raise the last error after all calls."""
     bug: Exception | None = None
     for request in batch:
         if request.done is not None:
