@@ -178,9 +178,9 @@ class Connection(HttpToolsProtocol):
                 raise _Rejection(405, b"FSS.0405", b"CONNECT is not supported: this is not a proxy", ALLOW)
             self._plain_head = self._head_without_upgrade()
             return
+        super().on_headers_complete()  # raises for a URL without a path: until then, the request has no cycle
         self._part, self._unread = _BODY, 0
         self._stop_head_timer()
-        super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
         self._part, self._unread = _TRAILERS, 0
@@ -198,8 +198,13 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._plain_head is not None:
             return  # the head is parsed again, with its body
-        self._part, self._unread = _HEAD, 0
         cycle = self.cycle
+        if self._part is _TRAILERS and not self.parser.should_keep_alive():
+            # The parser obeys "Connection: close" in trailers and ignores all that follows.
+            cycle.keep_alive = False
+            if cycle.response_complete:
+                self.transport.close()
+        self._part, self._unread = _HEAD, 0
         if not cycle.response_complete:
             cycle.more_body = False
             cycle.message_event.set()

@@ -2,6 +2,7 @@
 
 Folders that people work in hold modules of any name. The current folder is therefore searched last, and only if a
 setting names plugins: its files never replace the engine's modules, its dependencies or the standard library.
+Exception: ``python -m engine`` searches the current folder until Python has imported the package ``engine``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ If no credentials are required, Host must name this machine. A rebound page has 
 nothing else distinguishes it from the engine's own pages.
 
 If credentials are required, Host may be any name: a proxy on this machine passes on the name that clients use and have
-signed. An engine that requires credentials does so until it exits (``http/reload``). A rebound page gains nothing:
+signed. An engine that requires credentials does so until it exits (``http/reload``). A rebound page cannot use the
+engine. Its requests can only count as failed logins of this address (``auth.failures``); clients with access keys are
+counted separately.
 
 - Browsers add neither signatures nor tokens to a page's requests, and no password that was entered for another name.
 - Paths that need no credentials even then are public: the health of the engine, the style sheets of the console,

@@ -115,7 +115,9 @@ class Window(Protocol):
     """Access of the scheduler to waiting invocations on disk, one page at a time."""
 
     async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
-        """Return the ready rows after ``after``, by rank and key: at most ``rows``, about ``size`` payload bytes."""
+        """Return ready invocations of a function in run order, from behind the position ``after`` (rank, key).
+
+        At most ``rows`` of them, with about ``size`` payload bytes."""
         ...
 
     async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
@@ -191,7 +193,10 @@ class Outbox(Protocol):
         ...
 
     async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
-        """Schedule the next attempt at ``due_at``. None gives up the delivery, which stays stored for redrive."""
+        """Schedule the next attempt at ``due_at``. None gives up the delivery, which stays stored for redrive.
+
+        A delivery that was redriven since it was read is left as it is.
+        """
         ...
 
     async def given_up(

@@ -35,6 +35,8 @@ class MemoryOutbox:
 
     async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
         stored = self._pending[pending.delivery_id]
+        if stored.since != pending.since:
+            return
         changed = replace(stored, tries=stored.tries + 1, error=error)
         if due_at is None:
             self.abandoned[pending.delivery_id] = replace(changed, due_at=math.inf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from msgspec.structs import replace
 
 from engine.model import PendingDelivery, State
@@ -165,6 +166,18 @@ async def test_all_that_is_neither_delivered_nor_given_up_can_be_seen_by_functio
         assert await seams.outbox.pending([1], 0, 2) == (found[:2], second.delivery_id)
         assert await seams.outbox.pending([1], second.delivery_id, 2) == (found[2:], 0)
         assert await seams.outbox.pending([1], third.delivery_id, 2) == ([], 0)
+
+
+@pytest.mark.parametrize("due_at", [None, LATER + 100])
+async def test_a_failed_try_does_not_undo_a_redrive_that_came_meanwhile(storage: Storage, due_at: float | None) -> None:
+    async with storage() as seams:
+        await ended(seams, 1, deliver_to=SINK)
+        [tried] = await pending(seams)
+        [redriven] = await seams.outbox.revive([1], [tried.delivery_id], LATER)
+        await seams.outbox.postpone(tried, due_at, "closed")
+
+        assert (await seams.outbox.pending([1], 0, 10))[0] == [redriven]
+        assert (await seams.outbox.given_up([1], 0, 10))[1] == 0
 
 
 async def test_what_is_given_up_or_waits_can_be_made_due_at_once(storage: Storage) -> None:

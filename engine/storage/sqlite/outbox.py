@@ -41,8 +41,8 @@ class SQLiteOutbox:
         await self._writer.call(
             lambda db: (
                 db.execute(
-                    "UPDATE owed SET due = ?, tries = tries + 1, error = ? WHERE owed_id = ?",
-                    (due_at, error, pending.delivery_id),
+                    "UPDATE owed SET due = ?, tries = tries + 1, error = ? WHERE owed_id = ? AND since = ?",
+                    (due_at, error, pending.delivery_id, pending.since),
                 ).rowcount
             )
         )

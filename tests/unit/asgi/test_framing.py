@@ -311,6 +311,24 @@ async def test_a_body_that_breaks_off_is_not_handed_on_as_whole(exchange: Exchan
     assert exchange.app.seen == [("/chunked", None)]
 
 
+@pytest.mark.parametrize("target", [b"http://localhost", b"http://localhost?x=1", b"http://a:99999999/"])
+async def test_a_target_without_a_path_is_refused_after_earlier_answers(exchange: Exchange, target: bytes) -> None:
+    bad = b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    assert statuses(await exchange.send(PLAIN, bad)) == [200, 400]
+    assert statuses(await exchange.send(PLAIN + PLAIN + bad)) == [200, 200, 400]
+    assert exchange.app.seen == [("/plain", b"ok")] * 3
+
+
+async def test_close_in_a_trailer_closes_the_connection(exchange: Exchange) -> None:
+    with anyio.fail_after(60):
+        answers = await exchange.send(CHUNKED + b"\r\n2\r\nok\r\n0\r\nConnection: close\r\n\r\n", PLAIN)
+
+    assert statuses(answers) == [200]
+    assert b"connection: close" in answers
+    assert exchange.app.seen == [("/chunked", b"ok")]
+
+
 async def test_an_answer_under_way_is_cut_off_and_not_followed_by_an_error(exchange: Exchange) -> None:
     async with exchange.connect() as (reader, writer):
         writer.write(CHUNKED.replace(b"/chunked", b"/early") + b"\r\n")
