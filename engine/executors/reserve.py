@@ -31,7 +31,7 @@ class Reserve:
         return wanted is not None and self._count(instance.key) <= wanted[1]
 
     def shortage(self) -> Iterator[Function]:
-        """Yield each function as often as instances are missing for its target."""
+        """Yield each function once for each reserved instance that it lacks."""
         for key, (function, count) in self._wanted.items():
             yield from repeat(function, max(0, count - self._count(key)))
 

@@ -34,7 +34,9 @@ class Versions:
         self._identity = identity
 
     def load(self) -> None:
-        """Make new keys larger than the ``created_key`` of every version. Call once, after loading the catalog.
+        """Make the keys of later invocations larger than the ``created_key`` of every version.
+
+        Call once, after loading the catalog.
 
         Otherwise a new invocation could seem older than its version and be discarded.
         """

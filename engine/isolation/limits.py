@@ -52,7 +52,7 @@ class Enclosure(Protocol):
         ...
 
     def out_of_memory(self) -> bool:
-        """Return whether the kernel killed a process inside for exceeding its memory limit."""
+        """Return whether the kernel killed a process of the instance for exceeding the memory limit."""
         ...
 
     def remove(self) -> None:

@@ -24,7 +24,9 @@ def marked(name: str, value: str) -> Iterator[int]:
 
 
 def carries(pid: int, name: str, value: str) -> bool:
-    """Return whether a process has the variable. False if it exited, is a zombie or cannot be inspected."""
+    """Return whether a process has ``name=value`` in its environment.
+
+    False if it exited, is a zombie or cannot be inspected."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return f"{name}={value}".encode() in file.read().split(b"\0")

@@ -1,4 +1,4 @@
-"""Plugins: their registration, and the protocols for destinations, code links and rules of trigger kinds."""
+"""Plugins: their registration, the rules of their trigger kinds, and protocols for destinations and linked code."""
 
 from __future__ import annotations
 

@@ -54,7 +54,9 @@ class Interpreter(NamedTuple):
 
 
 class Interpreters:
-    """Cache of interpreters by runtime. A path in ``python`` or ``node`` serves every version; empty: search."""
+    """Cache of interpreters by runtime.
+
+    ``python`` and ``node`` are paths that serve all versions. If a path is empty, an interpreter is searched for."""
 
     def __init__(self, *, python: str = "", node: str = "") -> None:
         self._set = {Family.PYTHON: python, Family.NODE: node}

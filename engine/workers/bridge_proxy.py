@@ -20,7 +20,7 @@ SAFE_TO_REPEAT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 
 
 class Exchange:
-    """HTTP request being served, with the ticket of its invocation."""
+    """HTTP request being served. ``ticket`` is the number by which the engine matches the answer to its invocation."""
 
     def __init__(self, ticket, method, request):
         self.ticket, self.method, self.request = ticket, method, request

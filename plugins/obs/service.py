@@ -76,7 +76,9 @@ class ObsHub:
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Register a trigger until the block ends. If two of its runs overlap, the newer one is notified."""
+        """Pass notifications of the bucket to a trigger until the block ends.
+
+        If two runs of its source overlap, only the newer one gets them."""
         self._listeners[listener.trigger_id] = listener
         try:
             yield

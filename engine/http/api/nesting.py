@@ -48,7 +48,7 @@ def is_deeper(text: bytes, levels: int) -> bool:
 
 
 def _blocks(text: bytes) -> Iterator[bytes]:
-    """Yield ``text`` in blocks, none of which ends within an escape."""
+    """Yield ``text`` in blocks, none of which ends between a backslash and the character that it escapes."""
     start = 0
     while start < len(text):
         block = text[start : start + BLOCK]

@@ -1,4 +1,4 @@
-"""Triggers of functions (FunctionGraph API: CreateFunctionTrigger and others), and the kinds that Terraform lists."""
+"""Triggers of functions (FunctionGraph API: CreateFunctionTrigger and others), and the list of trigger kinds."""
 
 from __future__ import annotations
 
