@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -124,6 +125,21 @@ def _names_from_surface(program: ast.Module) -> Iterator[str]:
 def _plugin_imports() -> dict[str, set[str]]:
     plugins = _sources("plugins")
     return {name: set(_imports(file, _sources("engine"))) for name, file in plugins.items()}
+
+
+def test_a_class_and_a_protocol_never_share_a_name() -> None:
+    protocols, classes = Counter[str](), set[str]()
+    for file in _sources("engine", "plugins").values():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef):
+                bases = {ast.unparse(base) for base in node.bases}
+                if "Protocol" in bases:
+                    protocols[node.name] += 1
+                else:
+                    classes.add(node.name)
+
+    assert [name for name, count in protocols.items() if count > 1 or name in classes] == []
+    assert len(protocols) > 20
 
 
 def test_the_engine_imports_no_plugin() -> None:

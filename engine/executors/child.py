@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Protocol
 
 
-class Child(Protocol):
+class ChildProcess(Protocol):
     """Process that leads a session and a process group. Its owner calls ``watch``, then ``reap`` after the exit."""
 
     @property

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.executors.child import Child, OwnChild
+from engine.executors.child import ChildProcess, OwnChild
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.model import Function
 from engine.runtimes.interpreters import WORKERS
@@ -49,7 +49,7 @@ class InstanceSpec(NamedTuple):
 class Spawned(NamedTuple):
     """Started process and the engine's ends of its channels."""
 
-    child: Child
+    child: ChildProcess
     socket: socket.socket  #: the engine's end, non-blocking
     stdout: int  #: reading end, non-blocking, like that of stderr
     stderr: int
@@ -79,7 +79,7 @@ class Channels(NamedTuple):
     stderr: int
 
 
-Launch = Callable[[ProcessSpec, Channels], Child]  #: raises OSError
+Launch = Callable[[ProcessSpec, Channels], ChildProcess]  #: raises OSError
 
 
 def launch(process_spec: ProcessSpec, channels: Channels) -> OwnChild:

@@ -13,7 +13,7 @@ from engine.auth.verifier import SignatureVerifier, address_of
 from engine.errors import Unauthorized, Unavailable
 
 
-class Authenticator(Protocol):
+class CallerAuthenticator(Protocol):
     async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str: ...
 
 
@@ -26,7 +26,7 @@ class DeferredAuthenticator:
 
     def __init__(self, verifier: SignatureVerifier, *, required: bool) -> None:
         self._verifier, self._required = verifier, required
-        self.target: Authenticator | None = None
+        self.target: CallerAuthenticator | None = None
 
     async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str:
         if self.target is not None:

@@ -10,7 +10,7 @@ import msgspec
 from engine import Event, TriggerContext
 
 
-class Record(Protocol):
+class BrokerRecord(Protocol):
     """Message of a broker."""
 
     @property
@@ -31,7 +31,7 @@ def envelope(context: TriggerContext, trigger_type: str, instance_id: str) -> di
     }
 
 
-def events(records: Iterable[Record], around: Mapping[str, Any], limit: int) -> list[Event]:
+def events(records: Iterable[BrokerRecord], around: Mapping[str, Any], limit: int) -> list[Event]:
     """Return events that hold the records: as few as possible, each of at most ``limit`` bytes.
 
     A single record that needs more bytes is an event alone.
@@ -43,7 +43,7 @@ def events(records: Iterable[Record], around: Mapping[str, Any], limit: int) -> 
     return [Event(payload=_payload(head, messages)) for messages in _parts(records, limit - len(head) - 2)]
 
 
-def _parts(records: Iterable[Record], room: int) -> Iterator[Mapping[str, Sequence[bytes]]]:
+def _parts(records: Iterable[BrokerRecord], room: int) -> Iterator[Mapping[str, Sequence[bytes]]]:
     """Yield groups of encoded messages, keyed by topic. A group has as many messages as fit into ``room`` bytes."""
     messages: dict[str, list[bytes]] = {}
     size = 0

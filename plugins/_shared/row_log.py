@@ -20,7 +20,7 @@ STEP = 1000  #: rows that are read or purged at a time
 FIRST_STEP = 8  #: rows of the first read, while their size is unknown
 
 
-class Row(Protocol):
+class StoredRow(Protocol):
     """Row of a log: a frozen struct, stored as msgpack."""
 
     @property
@@ -32,7 +32,7 @@ class Row(Protocol):
     def size(self) -> int: ...
 
 
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=StoredRow)
 
 
 class _Tail(Struct, kw_only=True, eq=False):

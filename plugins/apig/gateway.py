@@ -20,7 +20,7 @@ from plugins.apig.edge import ClientDisconnect, Receive, Scope, Send, headers_of
 from plugins.apig.events import GatewayReply, GatewayRequest, read_reply, write_event
 from plugins.apig.forwarded import Sender, sender_of
 from plugins.apig.problems import Problem
-from plugins.apig.routing import RELEASE, Found, Route, Routes, host_of
+from plugins.apig.routing import RELEASE, Found, Route, RouteTable, host_of
 from plugins.apig.settings import ApigSettings
 
 Raw = dict[bytes, bytes]
@@ -34,7 +34,7 @@ class Gateway:
     """ASGI application of one listener."""
 
     def __init__(self, settings: ApigSettings, access: Access) -> None:
-        self.routes = Routes()
+        self.routes = RouteTable()
         self._settings, self._access = settings, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -73,7 +73,7 @@ class _Node:
             del self.parameters[segment.before, segment.after]
 
 
-class Routes:
+class RouteTable:
     """Routes of one listener."""
 
     def __init__(self) -> None:

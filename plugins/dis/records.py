@@ -26,7 +26,7 @@ class _Row(Struct, frozen=True, array_like=True):
         return len(self.data)
 
 
-class Records:
+class RecordLog:
     """Records of all partitions. A partition must be loaded before it is used."""
 
     def __init__(self, store: Store, now: Callable[[], float]) -> None:

@@ -16,7 +16,7 @@ from engine import PluginContext
 from plugins.dis.access import Entry, Layout, Page, Part, Put, Start
 from plugins.dis.cursors import Cursor, read_cursor, write_cursor
 from plugins.dis.problems import BAD_REQUEST, NO_PARTITION, OUT_OF_RANGE, STREAM_EXISTS, DisProblem, no_stream
-from plugins.dis.records import Records
+from plugins.dis.records import RecordLog
 from plugins.dis.shape import LARGEST, Partition, Stream, evenly, hash_of, partition_id, scaled
 
 TABLE = "streams"
@@ -41,7 +41,7 @@ class Streams:
 
     def __init__(self, context: PluginContext) -> None:
         self._store, self._clock, self._sleep_until = context.store, context.clock, context.sleep_until
-        self._records = Records(context.store, context.clock.now)
+        self._records = RecordLog(context.store, context.clock.now)
         self._streams: dict[tuple[str, str], Stream] = {}  #: keyed by project and name
         self._by_id: dict[str, Stream] = {}
         self._changing = anyio.Lock()

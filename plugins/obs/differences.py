@@ -14,13 +14,13 @@ from engine import StoreUnavailable
 from plugins.obs.options import ObsOptions
 from plugins.obs.records import ObjectEvent, created_event, event_json, removed_event
 from plugins.obs.snapshot import END, Change, Snapshot
-from plugins.obs.store import Store, StoredObject
+from plugins.obs.store import ObjectStore, StoredObject
 
 
 class Differences:
     """Comparison of one bucket with one snapshot. ``rule`` and ``region`` are copied into events."""
 
-    def __init__(self, store: Store, options: ObsOptions, snapshot: Snapshot, *, rule: str, region: str) -> None:
+    def __init__(self, store: ObjectStore, options: ObsOptions, snapshot: Snapshot, *, rule: str, region: str) -> None:
         self._store, self._options, self._snapshot = store, options, snapshot
         self._rule, self._region = rule, region
 

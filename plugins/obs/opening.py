@@ -13,7 +13,7 @@ import anyio.to_thread
 from engine import SettingsError
 from plugins.obs.folder import FolderStore
 from plugins.obs.shared_client import SharedClient
-from plugins.obs.store import ObsService, Store
+from plugins.obs.store import ObjectStore, ObsService
 
 
 class StoreOpener:
@@ -36,7 +36,7 @@ class StoreOpener:
         return self._client.held()
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Store]:
+    async def open(self) -> AsyncIterator[ObjectStore]:
         """Open the store until the block ends. Raises SettingsError if none is configured."""
         if not self._service.configured:
             raise SettingsError("there is no object store: set plugins.obs.endpoint, or plugins.obs.folder")

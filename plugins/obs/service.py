@@ -34,7 +34,7 @@ SETTLED = 60.0
 PUSH = push_operation("ObsPushNotification", "/triggers/obs", status=200)
 
 
-class Listener(Protocol):
+class NotificationListener(Protocol):
     """Trigger that receives notifications."""
 
     @property
@@ -61,7 +61,7 @@ class ObsHub:
         self._settings = settings
         self._http = HttpService(MAX_WAIT)
         self._fetcher = Fetcher(self._http, (), settings.confirm_hosts)
-        self._listeners: dict[str, Listener] = {}
+        self._listeners: dict[str, NotificationListener] = {}
         self._scan_locks: dict[str, anyio.Lock] = {}
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
@@ -75,7 +75,7 @@ class ObsHub:
                 await forget_others(context, self._scan_locks)
 
     @contextmanager
-    def listening(self, listener: Listener) -> Iterator[None]:
+    def listening(self, listener: NotificationListener) -> Iterator[None]:
         """Pass notifications of the bucket to a trigger until the block ends.
 
         If two runs of its source overlap, only the newer one gets them."""
@@ -113,7 +113,7 @@ class ObsHub:
             if not has_token(authorization, self._settings.token):
                 raise Unauthorized("send plugins.obs.token as Authorization: Bearer, or as password of Basic")
 
-    def _listeners_of(self, bucket: str, project: str) -> list[Listener]:
+    def _listeners_of(self, bucket: str, project: str) -> list[NotificationListener]:
         of_bucket = [one for one in self._listeners.values() if one.bucket == bucket]
         found = [one for one in of_bucket if project in ("", one.project)]
         if not found:

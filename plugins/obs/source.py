@@ -20,7 +20,7 @@ from plugins.obs.options import ObsOptions
 from plugins.obs.records import ObjectEvent, event_json
 from plugins.obs.service import ObsHub
 from plugins.obs.snapshot import open_snapshot
-from plugins.obs.store import ObsService, Store
+from plugins.obs.store import ObjectStore, ObsService
 from plugins.obs.watch import watched
 
 LISTED_EVENTS = frozenset({"ObjectCreated:Put", "ObjectCreated:CompleteMultipartUpload", "ObjectRemoved:Delete"})
@@ -78,7 +78,7 @@ class _Scanning:
     def notify(self, event: ObjectEvent) -> None:
         self._notified.set()
 
-    async def run(self, store: Store, scan: float) -> None:
+    async def run(self, store: ObjectStore, scan: float) -> None:
         context, options = self._context, self._options
         snapshot = await open_snapshot(context, options.prefix)
         rule = options.name or self.trigger_id

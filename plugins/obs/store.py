@@ -68,7 +68,7 @@ class Listing(Struct, frozen=True, kw_only=True):
     more: bool  #: more objects follow; a page may be short all the same
 
 
-class Store(Protocol):
+class ObjectStore(Protocol):
     def read(self, bucket: str, key: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Open an object to read its bytes in blocks. The block may be left early."""
         ...

@@ -22,7 +22,7 @@ from plugins.rabbitmq.accepted import Accepted, mark_of
 from plugins.rabbitmq.connection import DEADLINE, is_direct, opened
 from plugins.rabbitmq.options import RabbitOptions
 from plugins.rabbitmq.settings import RabbitSettings
-from plugins.rabbitmq.window import Window
+from plugins.rabbitmq.window import PrefetchWindow
 
 #: Arguments of the queue. Classic, whatever the broker's default: a quorum queue drops messages after 20 deliveries.
 #: ``x-expires``: milliseconds without a reader after which the broker deletes it.
@@ -68,7 +68,7 @@ class _Reader:
         self._received: asyncio.Queue[Any] = asyncio.Queue()
         self._last_tag = 0
         # Twice a batch, so that the next one is received while one is being written.
-        self._window = Window(options.batch_size, 2 * settings.batch_bytes)
+        self._window = PrefetchWindow(options.batch_size, 2 * settings.batch_bytes)
         self._consumer = ""
 
     async def begin(self) -> None:

@@ -12,7 +12,7 @@ FIRST = 32
 FADES = 0.8
 
 
-class Window:
+class PrefetchWindow:
     """Window of two batches, or of fewer messages if two batches of recent size would exceed ``room`` bytes."""
 
     def __init__(self, batch: int, room: int) -> None:

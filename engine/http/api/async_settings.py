@@ -16,14 +16,14 @@ from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.limits import EventAge, Label, Param, Retries
 
 
-class Destination(Struct, frozen=True, kw_only=True):
+class DestinationConfig(Struct, frozen=True, kw_only=True):
     destination: Label = ""
     param: Param = ""
 
 
 class Destinations(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    on_success: Destination | None = None
-    on_failure: Destination | None = None
+    on_success: DestinationConfig | None = None
+    on_failure: DestinationConfig | None = None
 
 
 class CustomLog(Struct, frozen=True, kw_only=True):
@@ -135,7 +135,7 @@ def _settings(body: AsyncSettingsBody) -> AsyncSettings:
     )
 
 
-def _spec(destination: Destination | None) -> DestinationSpec | None:
+def _spec(destination: DestinationConfig | None) -> DestinationSpec | None:
     # The vendor's console sends an empty destination for "none".
     if destination is None or not destination.destination:
         return None
@@ -156,5 +156,5 @@ def _destinations(settings: AsyncSettings) -> Destinations:
     return Destinations(on_success=_destination(settings.on_success), on_failure=_destination(settings.on_failure))
 
 
-def _destination(spec: DestinationSpec | None) -> Destination | None:
-    return Destination(destination=spec.destination, param=spec.param) if spec else None
+def _destination(spec: DestinationSpec | None) -> DestinationConfig | None:
+    return DestinationConfig(destination=spec.destination, param=spec.param) if spec else None

@@ -17,7 +17,7 @@ from engine.asgi.wire import JSON, Headers, Reply, check_json, json_reply, read_
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
 from engine.http.api.errors import problem
-from engine.http.api.parts import Intake
+from engine.http.api.parts import RequestIntake
 from engine.logs.lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
 from engine.model.limits import MEMORY_SIZES
@@ -38,7 +38,7 @@ class CallResult(Struct, frozen=True, kw_only=True):
 
 
 class Invocations:
-    def __init__(self, intake: Intake, catalog: Catalog, *, async_limit: int, sync_limit: int) -> None:
+    def __init__(self, intake: RequestIntake, catalog: Catalog, *, async_limit: int, sync_limit: int) -> None:
         self._intake, self._catalog = intake, catalog
         self._async_limit, self._sync_limit = async_limit, sync_limit
 

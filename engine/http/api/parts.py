@@ -25,7 +25,7 @@ from engine.resources.facade import Resources
 from engine.triggers.source import SourceState
 
 
-class Intake(Protocol):
+class RequestIntake(Protocol):
     async def accept(self, request: Request) -> str:
         """Accept an asynchronous invocation. Return its request id after it is on disk."""
         ...
@@ -35,7 +35,7 @@ class Intake(Protocol):
         ...
 
 
-class Dispatcher(Protocol):
+class RunControl(Protocol):
     async def cancel(self, key: int) -> bool:
         """Cancel a waiting or running invocation. Return False if the invocation has already ended."""
         ...
@@ -67,8 +67,8 @@ class HealthChecks(Struct, frozen=True, kw_only=True):
 
 
 class ApiDependencies(Struct, frozen=True, kw_only=True):
-    intake: Intake
-    dispatcher: Dispatcher
+    intake: RequestIntake
+    dispatcher: RunControl
     records: Records
     identity: Identity
     catalog: Catalog

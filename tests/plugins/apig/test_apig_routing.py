@@ -16,7 +16,7 @@ from msgspec import Struct
 from engine import InvalidField, TriggerContext
 from plugins.apig.options import ApigOptions
 from plugins.apig.paths import value_between
-from plugins.apig.routing import Route, Routes, host_of
+from plugins.apig.routing import Route, RouteTable, host_of
 from tests.support.gateways import API, MANY
 
 
@@ -28,7 +28,7 @@ class Named(Struct, frozen=True, kw_only=True):
 
 class Table:
     def __init__(self, stack: ExitStack) -> None:
-        self.routes, self._stack = Routes(), stack
+        self.routes, self._stack = RouteTable(), stack
 
     def add(self, trigger_id: str, **options: Any) -> ExitStack:
         """Add a route until its block ends, or else until the test ends."""

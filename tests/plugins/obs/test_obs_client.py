@@ -23,7 +23,7 @@ from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.opening import StoreOpener
 from plugins.obs.service import ObsHub
-from plugins.obs.store import ObsService, Store
+from plugins.obs.store import ObjectStore, ObsService
 from tests.plugins.obs.test_obs_stores import Delivering, seen, settings_of
 from tests.support.s3_server import ACCESS, SECRET, S3Server, free_s3_ports, s3_server
 from tests.support.triggering import House, house
@@ -78,7 +78,7 @@ async def deliver(place: House, number: int, expires: int = 0) -> None:
     await destination.deliver(pending, RECORD, Delivering(place))
 
 
-def opened(place: House) -> AbstractAsyncContextManager[Store]:
+def opened(place: House) -> AbstractAsyncContextManager[ObjectStore]:
     """Open the engine's store."""
     hub = place.engine.plugins.of(obs).service
     assert isinstance(hub, ObsHub)

@@ -16,7 +16,7 @@ from engine import ObjectMissing, SettingsError, StoreRefused, StoreUnavailable
 from plugins.obs import plugin
 from plugins.obs.code import code_links
 from plugins.obs.opening import StoreOpener
-from plugins.obs.store import ObsService, Store
+from plugins.obs.store import ObjectStore, ObsService
 from tests.support.ports import free_ports
 from tests.support.s3_server import ACCESS, SECRET, S3Server, s3_server
 
@@ -35,7 +35,7 @@ def service(request: pytest.FixtureRequest, tmp_path: Path) -> ObsService:
 
 
 @pytest.fixture
-async def store(service: ObsService) -> AsyncIterator[Store]:
+async def store(service: ObsService) -> AsyncIterator[ObjectStore]:
     async with StoreOpener(service).open() as opened:
         yield opened
 
@@ -44,13 +44,13 @@ def s3_service(endpoint: str, secret: str = SECRET, timeout: float = 60.0) -> Ob
     return ObsService(endpoint=endpoint, access_key=ACCESS, secret_key=secret, path_style=True, timeout=timeout)
 
 
-async def content(store: Store, bucket: str, key: str) -> bytes:
+async def content(store: ObjectStore, bucket: str, key: str) -> bytes:
     async with store.read(bucket, key) as blocks:
         return b"".join([block async for block in blocks])
 
 
 @pytest.mark.parametrize("key", ["a.zip", "deep/er/ü b+c%20.zip"])
-async def test_what_was_written_is_read(store: Store, key: str) -> None:
+async def test_what_was_written_is_read(store: ObjectStore, key: str) -> None:
     written = os.urandom((1 << 20) + 3)
 
     etag = await store.write("bucket", key, written)
@@ -59,7 +59,7 @@ async def test_what_was_written_is_read(store: Store, key: str) -> None:
     assert etag
 
 
-async def test_an_object_is_replaced_and_has_another_etag(store: Store) -> None:
+async def test_an_object_is_replaced_and_has_another_etag(store: ObjectStore) -> None:
     first = await store.write("bucket", "again", b"1")
     second = await store.write("bucket", "again", b"2")
 
@@ -67,7 +67,7 @@ async def test_an_object_is_replaced_and_has_another_etag(store: Store) -> None:
     assert first != second
 
 
-async def test_what_is_not_there_is_told(store: Store) -> None:
+async def test_what_is_not_there_is_told(store: ObjectStore) -> None:
     await store.write("bucket", "there", b"")
 
     with pytest.raises(ObjectMissing, match="no such object: bucket bucket, key elsewhere"):
@@ -76,7 +76,7 @@ async def test_what_is_not_there_is_told(store: Store) -> None:
         await content(store, "nowhere", "there")
 
 
-async def test_a_list_comes_in_pages_by_key(store: Store) -> None:
+async def test_a_list_comes_in_pages_by_key(store: ObjectStore) -> None:
     for key in ("in/c", "in/a", "out/a", "in/b"):
         await store.write("listed", key, key.encode())
 
@@ -89,7 +89,7 @@ async def test_a_list_comes_in_pages_by_key(store: Store) -> None:
     assert rest.objects[0].modified_at > 1e9
 
 
-async def test_leaving_an_object_half_read_is_fine(store: Store) -> None:
+async def test_leaving_an_object_half_read_is_fine(store: ObjectStore) -> None:
     await store.write("bucket", "long", bytes(8 << 20))
 
     async with store.read("bucket", "long") as blocks:

@@ -18,7 +18,7 @@ from engine.model import DestinationSpec, PendingDelivery
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.opening import StoreOpener
-from plugins.obs.store import ObsService, Store
+from plugins.obs.store import ObjectStore, ObsService
 from tests.support.moto_server import moto_server
 from tests.support.s3_server import ACCESS, SECRET, S3Server, s3_server
 from tests.support.triggering import House, api_client, house, until
@@ -73,7 +73,7 @@ async def seen(place: House, trigger: Any) -> None:
         await anyio.sleep(0.01)
 
 
-async def put(store: Store, bucket: str, *keys: str) -> None:
+async def put(store: ObjectStore, bucket: str, *keys: str) -> None:
     for key in keys:
         await store.write(bucket, key, key.encode())
 

@@ -29,7 +29,7 @@ from plugins.rabbitmq.connection import opened
 from plugins.rabbitmq.options import RabbitOptions
 from plugins.rabbitmq.settings import Instance, RabbitSettings
 from plugins.rabbitmq.source import _Reader
-from plugins.rabbitmq.window import FIRST, Window
+from plugins.rabbitmq.window import FIRST, PrefetchWindow
 from tests.support.rabbit_broker import PASSWORD, USER, VHOST, Broker, started_broker
 from tests.support.triggering import House, house, messages, until
 
@@ -85,7 +85,7 @@ def test_a_batch_without_ids_moves_no_cursor() -> None:
 
 
 def test_the_window_has_room_for_two_batches_or_for_as_many_bytes() -> None:
-    window = Window(1000, room=10_000)
+    window = PrefetchWindow(1000, room=10_000)
 
     sizes = []
     for largest in (0, 4000, *[1] * 30):
