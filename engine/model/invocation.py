@@ -113,7 +113,8 @@ class Function(Struct, frozen=True, kw_only=True):
     name: str
     version: str = LATEST
     revision: int = 1  #: increases with every change; an instance serves one revision only
-    created_key: int = 0  #: published versions: smaller keys belong to an earlier version of this name
+    #: Of a published version: smaller keys belong to an earlier version of this name. Stored as ``born``.
+    created_key: int = field(default=0, name="born")
     runtime: str
     handler: str
     timeout: int  #: seconds

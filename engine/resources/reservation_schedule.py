@@ -14,7 +14,7 @@ import math
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from engine.errors import InvalidField
 from engine.model.cron import read_cron
@@ -73,7 +73,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
     since: tuple[float, ...] = ()  #: for each cron, the time at which it was stored
     #: ``created_key`` of the published version, so that a later version of the same name does not inherit the
     #: reservation; 0: any version.
-    created_key: int = 0
+    created_key: int = field(default=0, name="born")  #: stored as ``born``
 
     @property
     def largest(self) -> int:
@@ -118,10 +118,10 @@ def _times(config: CronConfig, begin: float, now: float) -> tuple[float | None, 
 def check_tactics(tactics: Tactics) -> None:
     """Raise InvalidField unless all crons are valid and expire after their start."""
     for number, config in enumerate(tactics.cron_configs):
-        field = f"tactics_config.cron_configs[{number}]"
+        name = f"tactics_config.cron_configs[{number}]"
         try:
             read_cron(config.cron)
         except InvalidField as problem:
-            raise InvalidField(f"{field}.cron", config.cron, problem.allowed) from None
+            raise InvalidField(f"{name}.cron", config.cron, problem.allowed) from None
         if config.expired_time and config.expired_time <= config.start_time:
-            raise InvalidField(f"{field}.expired_time", config.expired_time, "must be after start_time")
+            raise InvalidField(f"{name}.expired_time", config.expired_time, "must be after start_time")
