@@ -99,6 +99,19 @@ class Broker:
                 about = Basic.Properties(delivery_mode=2, message_id=body.decode()[:100] if ids else None)
                 await channel.basic_publish(body, exchange=exchange, routing_key="k", properties=about)
 
+    async def send_routed(self, exchange: str, body: bytes) -> None:
+        """Send a message until a queue has taken it. A killed broker may have lost a binding that it confirmed."""
+        about = Basic.Properties(delivery_mode=2, message_id=body.decode()[:100])
+        async with self.channel() as channel:
+            while True:
+                try:
+                    await channel.basic_publish(
+                        body, exchange=exchange, routing_key="k", properties=about, mandatory=True
+                    )
+                    return
+                except aiormq.exceptions.PublishError:  # until the source has bound its queue again
+                    await anyio.sleep(0.05)
+
     async def pour(self, exchange: str, body: bytes, count: int) -> None:
         """Send ``count`` equal messages with ids, without waiting for confirms."""
         connection = await aiormq.connect(self.url())

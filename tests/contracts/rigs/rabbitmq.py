@@ -31,6 +31,7 @@ class Rig(base.Rig):
         super().__init__(folder)
         self.settings = {"plugins.rabbitmq.batch_wait": 0.0, "retry.longest": 0.5}
         self._exchange = f"orders-{uuid.uuid4()}"
+        self._killed = False
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
@@ -50,7 +51,10 @@ class Rig(base.Rig):
         }
 
     async def send(self, target: base.Target, number: int) -> bool:
-        await self._broker.send(self._exchange, str(number).encode())
+        if self._killed:
+            await self._broker.send_routed(self._exchange, str(number).encode())
+        else:
+            await self._broker.send(self._exchange, str(number).encode())
         return True
 
     def numbers(self, event: Any) -> list[int]:
@@ -58,6 +62,7 @@ class Rig(base.Rig):
 
     async def breaks(self) -> None:
         await anyio.to_thread.run_sync(self._broker.kill)
+        self._killed = True
 
     async def mends(self) -> None:
         await anyio.to_thread.run_sync(self._broker.start)
