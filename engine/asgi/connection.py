@@ -1,4 +1,7 @@
-"""HTTP/1.1 connections: uvicorn's protocol with limits on all that a client sends, and with uniform error replies."""
+"""HTTP/1.1 connections: uvicorn's protocol class with limits on the size and the time of a request.
+
+Requests that exceed a limit or cannot be parsed get an error reply in the API's JSON form.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +28,18 @@ UPGRADE_FIELDS = (b"upgrade", b"http2-settings")
 
 
 class ListenerState(ServerState):
-    """State that the connections of a listener share. ``idle`` is set while no connection is open."""
+    """State that all connections of one listener share. ``idle`` is set while none of them is open."""
 
     def __init__(self, *, connection_limit: int, held_limit: int) -> None:
         super().__init__()
         self.connection_limit, self.held_limit = connection_limit, held_limit
-        self.held = 0  #: bytes of unanswered requests whose bodies span several packets
+        self.held = 0  #: total bytes of unanswered requests whose bodies span several packets
         self.idle = asyncio.Event()
         self.idle.set()
 
 
 class _Rejection(Exception):
-    """Error reply that the listener itself sends. The connection is closed after the reply."""
+    """Error reply that the connection sends itself, in place of the application. The connection is then closed."""
 
     def __init__(self, status: int, code: bytes, message: bytes, more: bytes = b"") -> None:
         super().__init__(status, message)
@@ -60,7 +63,7 @@ def _fields_too_large() -> _Rejection:
 
 
 class _Part(Enum):
-    """Part of a request that the next bytes belong to."""
+    """Part of a request to which the next received bytes belong."""
 
     HEAD = auto()  #: also between two requests
     BODY = auto()
@@ -73,10 +76,10 @@ _HEAD, _BODY, _TRAILERS = _Part
 class Connection(HttpToolsProtocol):
     """HTTP connection that limits the bytes and the time of incomplete requests.
 
-    The head timer starts when the connection opens, and after each response. It stops at the end of the next head.
-    The body timer runs while the engine waits for the rest of a body whose first packet has arrived. A request to
-    switch protocols is read as an ordinary request (RFC 9110, 7.8). A rejected request is the last one that is read;
-    earlier requests are answered first.
+    The head (request line and headers) of a request must be complete ``timeout_keep_alive`` seconds after the
+    connection opened or the previous response ended. Between two packets of a body, the same time may pass. A request
+    to switch to another protocol, such as WebSocket, is answered as if it did not ask for the switch (RFC 9110, 7.8).
+    After a rejected request, no further request of the connection is read; earlier requests are answered first.
     """
 
     server_state: ListenerState
@@ -126,7 +129,11 @@ class Connection(HttpToolsProtocol):
                 self._watch_body()
 
     def _feed(self, data: bytes) -> None:
-        """Parse ``data``. A parser stops after a head with an upgrade request; a new parser continues from there."""
+        """Parse ``data``.
+
+        A parser stops after the head of a request to switch protocols. A new parser then reads this head again, without
+        the headers that ask for the switch, and the bytes after it.
+        """
         rest: bytes | memoryview = data
         while True:
             try:
@@ -140,9 +147,10 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(head or b"")
 
     def _unset_keepalive_if_required(self) -> None:
-        """Leave the head timer running.
+        """Leave the timer for the head running.
 
-        uvicorn stops the timer at the first byte, so a client could keep a connection for ever with a single byte.
+        The method of uvicorn that this one overrides stops the timer at the first byte of a request. A client could
+        then keep a connection open for ever by sending a single byte.
         """
 
     def _stop_head_timer(self) -> None:
@@ -237,10 +245,11 @@ class Connection(HttpToolsProtocol):
         self._hold(sum(len(cycle.body) for cycle, _ in self.pipeline))
 
     def _watch_body(self) -> None:
-        """Count and time a body that spans several packets. Reject the request if the listener holds too many bytes.
+        """Count the bytes of a body that spans several packets, and start the timer for its next packet.
 
-        Called for each packet of such a body. Bodies of one packet are not counted: the application reads them soon,
-        and limits their size itself.
+        Reject the request if the counted bytes of all connections of the listener exceed ``held_limit``. Called for
+        each packet of such a body. Bodies of one packet are not counted: the application reads them soon, and limits
+        their size itself.
         """
         if self.cycle.response_complete or self.transport.is_closing():
             self._stop_body_timer()
@@ -262,7 +271,8 @@ class Connection(HttpToolsProtocol):
     def _check_body(self) -> None:
         """Reject the request if no packet of its body has arrived for ``timeout_keep_alive`` seconds.
 
-        Packets only note their time of arrival. If the last one is recent, the timer starts again for the rest.
+        An arriving packet does not restart the timer; only its time is stored. When the timer ends early for that
+        reason, it starts again for the remaining time.
         """
         self._body_timer = None
         if not self._body_missing():
@@ -294,15 +304,15 @@ class Connection(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _reject_current(self, rejection: _Rejection) -> None:
-        """Reject the request that the connection is reading."""
+        """Reject the request that the connection is reading, after the replies to earlier requests."""
         self._reject(rejection, None if self._part is _HEAD else self.cycle)
 
     def _reject(self, rejection: _Rejection, cycle: RequestResponseCycle | None = None) -> None:
         """Stop reading, answer all earlier requests, send ``rejection``, and close the connection.
 
-        ``cycle`` is the rejected request, if its head was read. The application receives ``http.disconnect`` for it,
-        even after the whole body. If the application has begun to respond, the response is cut off and ``rejection``
-        is not sent.
+        ``cycle`` is the rejected request if its head was read, else None. The application receives ``http.disconnect``
+        for this request, even if the whole body has arrived. If the application has begun to respond to it, the
+        response is cut off and ``rejection`` is not sent.
         """
         self._rejection = rejection
         self._stop_head_timer()
@@ -329,9 +339,11 @@ class Connection(HttpToolsProtocol):
 
 
 def _write_whole(cycle: RequestResponseCycle, status: int, headers: Iterable[Header], body: bytes) -> bool:
-    """Write a whole response at once. Return False, with nothing written, if ``cycle.send`` must be used instead.
+    """Write the whole response to the request ``cycle`` at once, and return True.
 
-    Return True without writing if the client has disconnected. ``headers`` must be valid; they are not checked.
+    Return False, with nothing written, if the response must be sent by ``cycle.send``: the request is HEAD, a response
+    has begun, or the send buffer is full. Return True without writing if the client has disconnected. ``headers`` must
+    be valid; they are not checked.
     """
     if cycle.disconnected:
         return True  # the client has disconnected

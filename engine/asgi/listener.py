@@ -1,8 +1,8 @@
-"""HTTP listeners on the caller's event loop: uvicorn's HTTP protocol without its server.
+"""HTTP listeners on the caller's event loop: uvicorn's protocol class for connections, without ``uvicorn.Server``.
 
-``uvicorn.Server`` takes over the signals and wakes up ten times a second to check flags. A listener consists of the
-socket and its connections only, so an idle engine sleeps. Responses have no Date header, because uvicorn refreshes
-its value when it wakes up. Recipients use the time of receipt instead (RFC 9110, 6.6.1).
+``uvicorn.Server`` takes over the process's signal handlers and wakes up ten times a second to check flags. A listener
+is only a socket and its connections, so an idle engine sleeps. Responses have no Date header, because uvicorn updates
+its value at each of these wake-ups. Clients use the time of receipt instead (RFC 9110, 6.6.1).
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ async def listen(
     connections: int = 8192,
     held_limit: int = 256 << 20,
 ) -> AsyncIterator[int]:
-    """Serve ``app`` until the block ends. Yield the port; for ``port`` 0, the system chooses a free one.
+    """Serve ``app`` until the block ends. Yield the port; if ``port`` is 0, the system chooses a free one.
 
-    When the block ends, stop accepting, and wait up to ``grace`` seconds for running requests. Then cancel the rest.
-    A cancelled request has ``grace`` seconds for its last reply before its connection is aborted.
+    When the block ends, no further connection is accepted, and running requests have ``grace`` seconds to end. The
+    remaining ones are cancelled. A cancelled request has another ``grace`` seconds to send a reply before its
+    connection is aborted.
 
-    A client has ``keep_alive`` seconds for a head, and between two packets of a body. Connections beyond
-    ``connections`` are rejected with 503. Requests whose bodies span several packets are rejected with 503 while
-    unanswered ones hold more than ``held_limit`` bytes. Raises SettingsError if the address cannot be bound.
+    A client must send a complete head (request line and headers) within ``keep_alive`` seconds, and the same time may
+    pass between two packets of a body. If more than ``connections`` are open, new ones are rejected with 503. A request
+    whose body spans several packets is rejected with 503 if the unanswered requests of this kind together exceed
+    ``held_limit`` bytes. Raises SettingsError if the address cannot be bound.
     """
     config = Config(
         app,

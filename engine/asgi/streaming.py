@@ -1,7 +1,8 @@
-"""Streamed replies: written piece by piece, until they end or the client disconnects.
+"""Streamed replies: bodies that are written piece by piece until they are complete or the client disconnects.
 
-Events have the format of server-sent events (HTML standard, 9.2). Libraries for that format poll several times a
-second whether uvicorn's own server stops. The engine's listener cancels the request instead, so no polling is needed.
+Streams of server-sent events use this module (format: HTML standard, 9.2). Libraries for this format check several
+times a second whether uvicorn's own server is stopping. The engine's listener cancels running requests when it stops,
+so no such check is needed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ Write = Callable[[bytes], Awaitable[None]]
 
 
 class Stream(Reply, frozen=True, kw_only=True):
-    """Reply whose body is written by ``run``, piece by piece. ``run`` is cancelled when the client disconnects."""
+    """Reply whose body is written by calls of the function that ``run`` receives.
+
+    ``run`` is cancelled when the client disconnects.
+    """
 
     run: Callable[[Write], Awaitable[None]]
 
@@ -35,9 +39,9 @@ def event(name: str, data: object) -> bytes:
 
 
 async def stream(receive: Receive, send: Send, reply: Stream) -> None:
-    """Send each piece of ``reply`` as ``run`` writes it.
+    """Send status and headers of ``reply``, then each piece of the body as ``reply.run`` writes it.
 
-    An error in ``run`` is logged and ends the body early, because the status has already been sent.
+    An error raised by ``run`` is logged, and the body ends early: the status can no longer be changed.
     """
     headers = [*reply.headers, (b"content-type", reply.content_type), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

@@ -1,6 +1,7 @@
-"""HTTP messages as bytes: replies, and request bodies read within limits.
+"""Reading of HTTP request bodies and sending of HTTP replies over ASGI.
 
-Invocations use only this module for HTTP, so that no request or response objects of a framework are created.
+Requests that invoke a function use only this module for HTTP. No request or response objects of a framework are created
+for them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ JSON = b"application/json"
 
 
 class ClientDisconnect(Exception):
-    """Error for a client that closed the connection before its whole request arrived. No reply can be sent."""
+    """Error raised when the client closed the connection before its whole request arrived. No reply can be sent."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -46,9 +47,10 @@ async def respond(scope: Scope, send: Send, reply: Reply) -> None:
 
 
 async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
-    """Return the whole body. Hold at most ``limit`` bytes and one further message in memory.
+    """Return the whole request body. At most ``limit`` bytes and one further ASGI message are held in memory.
 
-    Raises PayloadTooLarge for a body of more than ``limit`` bytes, and ClientDisconnect.
+    Raises PayloadTooLarge if the body has more than ``limit`` bytes, and ClientDisconnect if the client closes the
+    connection before the end of the body.
     """
     declared = headers.get(b"content-length")
     if declared is not None and int(declared) > limit:
@@ -80,7 +82,7 @@ async def _read_rest(receive: Receive, body: bytearray, limit: int) -> bytes:
 
 
 def check_json(headers: Headers, body: bytes) -> None:
-    """Raise NotJson unless Content-Type is JSON and the body is valid JSON in UTF-8."""
+    """Raise NotJson unless the header Content-Type is ``application/json`` and the body is valid JSON in UTF-8."""
     check_json_type(headers)
     check_utf8(body)
     check_json_text(body)
@@ -103,7 +105,10 @@ def check_json_type(headers: Headers) -> None:
 
 
 def check_utf8(body: bytes) -> None:
-    """Raise NotJson unless the body is UTF-8. The JSON decoder checks structure only and would accept invalid text."""
+    """Raise NotJson unless the body is UTF-8.
+
+    ``check_json_text`` does not find this error, because its decoder does not check the bytes inside JSON strings.
+    """
     if body.isascii():
         return
     try:

@@ -1,6 +1,7 @@
-"""Generator of the pages ``settings.md`` and ``api.md``, which are checked in.
+"""Generator of the documentation pages ``settings.md`` and ``api.md``, which are stored in the repository.
 
-``python -m engine.docs`` writes them, ``python -m engine.docs --check`` exits with 1 if one is stale.
+``python -m engine.docs`` writes both pages. ``python -m engine.docs --check`` writes nothing, and exits with 1 if a
+stored page differs from the generated one.
 """
 
 from __future__ import annotations
@@ -66,13 +67,13 @@ Errors have the form `{"error_code": "FSS.…", "error_msg": "…"}`. Errors of 
 
 
 def settings_page() -> str:
-    """Return the page of all settings, those of built-in plugins included."""
+    """Return the Markdown page of all settings, with those of the plugins that are part of the distribution."""
     engine = _settings_table(all_settings(), meanings_of(Settings, ""))
     return "\n".join((NOTE, SETTINGS, "## Engine", "", *engine, "", "## Built-in plugins", "", *_plugin_tables()))
 
 
 def api_page() -> str:
-    """Return the page of all operations and error codes."""
+    """Return the Markdown page of all API operations and error codes."""
     absent = f"Not served: {', '.join(ABSENT)}."
     errors = (f"| {_words(name)} | {status} | {code} |" for name, status, code in error_codes())
     head = ("| Error | Status | Code |", "|---|---|---|")
@@ -85,12 +86,15 @@ PAGES: Mapping[str, Callable[[], str]] = {"settings.md": settings_page, "api.md"
 
 
 def stale() -> list[str]:
-    """Return names of pages that differ from what the code generates."""
+    """Return the names of the stored pages that differ from the generated ones."""
     return [name for name, page in PAGES.items() if _read(FOLDER / name) != page()]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the pages, or check them; return the exit code."""
+    """Write the pages that are stale, or only name them if ``arguments`` is ``["--check"]``. Return the exit code.
+
+    The code is 1 if a checked page is stale, 2 for unknown arguments, else 0.
+    """
     if arguments not in ([], ["--check"]):
         print("usage: python -m engine.docs [--check]", file=sys.stderr)
         return 2
@@ -105,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _words(name: str) -> str:
-    """Return the name of an error class as words: ``TooManyAliases`` as "too many aliases"."""
+    """Return the name of an error class in words: "too many aliases" for ``TooManyAliases``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 

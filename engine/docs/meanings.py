@@ -1,4 +1,4 @@
-"""Meanings of settings, read from the ``#:`` comments beside their fields."""
+"""Meanings of settings, read from the ``#:`` comments beside the fields of the settings classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _COMMENT = re.compile(r"    #: (.*)")
 
 
 def meanings_of(section: type[Struct], prefix: str) -> dict[str, str]:
-    """Return meanings by the whole name of a setting, for a struct and the structs inside."""
+    """Return the meaning of each setting in ``section`` and in the structs nested in it.
+
+    The keys are full names, such as ``auth.file``: ``prefix``, then the names of the enclosing fields and of the field
+    itself, joined by dots.
+    """
     found: dict[str, str] = {}
     comments = _comments(section)
     shape = msgspec.inspect.type_info(section)
@@ -31,7 +35,7 @@ def meanings_of(section: type[Struct], prefix: str) -> dict[str, str]:
 
 
 def _comments(section: type[Struct]) -> dict[str, str]:
-    """Return comments by field, those of base classes included."""
+    """Return the ``#:`` comment of each field of a struct, including fields of its base classes."""
     found: dict[str, str] = {}
     for kind in reversed(section.__mro__):
         if issubclass(kind, Struct) and kind is not Struct:
@@ -40,7 +44,10 @@ def _comments(section: type[Struct]) -> dict[str, str]:
 
 
 def _comments_of(source: str) -> dict[str, str]:
-    """Return comments by field. A comment stands after its field, or in the lines before it."""
+    """Return the ``#:`` comment of each field in the source text of a class.
+
+    A comment stands on the line of its field, or on the lines before it.
+    """
     found: dict[str, str] = {}
     before: list[str] = []
     for line in source.splitlines():

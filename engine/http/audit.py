@@ -1,7 +1,8 @@
-"""Audit traces of operations that change something, accepted or rejected. Built only while a listener subscribes.
+"""Audit traces (records of API requests) for operations that change something, whether they succeed or fail.
 
-Reads, invocations (which the journal records), and requests that reached no operation, such as those without
-credentials, are not traced. Traces include bodies, with secrets masked and long texts, such as code, cut.
+A trace is made only if a subscriber of the audit trail exists. Reads and invocations (which the journal records) are
+not traced, nor are requests that are rejected before their handler runs, such as those without credentials. A trace
+includes the bodies of request and reply, with secrets masked and long texts, such as code, cut.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ SEARCH = "ShowResInstanceInfo"  #: a read, although its filter is sent by POST
 
 
 class _Kind(Struct, frozen=True, kw_only=True):
-    """Type of a resource, and the fields that may hold its id and name. Path, reply and body are searched in turn."""
+    """Type of a resource in traces, and names of the fields that may hold its id and its name.
+
+    Path, reply and request body are searched for each field name, in this order.
+    """
 
     type: str
     ids: tuple[str, ...]
@@ -50,7 +54,7 @@ _FUNCTION = _Kind(type="function", ids=("func_urn", "function_urn", "resource_id
 
 
 def audited(resources: Iterable[Resource], audit: AuditTrail, clock: Clock) -> list[Resource]:
-    """Return the resources, with a trace published for each call of an operation that changes something."""
+    """Return the resources with handlers that publish a trace for each call of an operation that changes something."""
     changing = [one for one in OPERATIONS if one.method != "GET" and one.name != SEARCH]
     names = {(one.method, one.path): one.name for one in changing}
 
@@ -108,7 +112,10 @@ class _TracedHandler:
 
 
 def _path_fields(call: Call) -> dict[str, str]:
-    """Return the parameters of the path. If they include a function, add its complete URN and its name."""
+    """Return the placeholders of the path with their values.
+
+    If they identify a function, its complete URN and its name are added.
+    """
     parts = dict(call.parts)
     with suppress(FunctiondError, KeyError):
         urn = call.urn
@@ -122,7 +129,7 @@ def _first(names: Iterable[str], sources: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _traced_body(body: bytes) -> Any:
-    """Return a decoded JSON body with secrets masked; None if the body is empty, not JSON, or too long."""
+    """Return a decoded JSON body with secrets masked; None if it is empty, is not JSON, or exceeds ``BODY`` bytes."""
     if not body or len(body) > BODY:
         return None
     try:

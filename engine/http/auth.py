@@ -40,7 +40,7 @@ from engine.triggers.routes import PROJECT
 
 
 class Principal(Struct, frozen=True, kw_only=True):
-    """Project and secrets that belong to a key or token."""
+    """Identity that a request gets by its access key or token: name, project, expiry, and the secrets to compare."""
 
     name: str  #: shown in logs and traces; not secret
     project: str
@@ -51,10 +51,10 @@ class Principal(Struct, frozen=True, kw_only=True):
 
 
 class Authenticator:
-    """Check of the credentials of requests.
+    """Check of the credentials of requests, against access keys and tokens.
 
-    ``body_limits`` are limits of signed bodies in bytes, by the last segment of the path. Requests to ``open_paths``
-    need no credentials.
+    ``body_limits`` are the largest bodies of signed requests in bytes, by the last segment of the request's path.
+    Requests to ``open_paths`` need no credentials. ``failures`` counts failed logins.
     """
 
     def __init__(
@@ -72,15 +72,21 @@ class Authenticator:
         self._limits, self._open = dict(body_limits), frozenset(open_paths)
 
     def replace(self, keys: Iterable[AccessKey], tokens: Iterable[Token]) -> None:
-        """Replace all credentials. A request whose body is still being read is checked against the previous ones."""
+        """Replace all keys and tokens.
+
+        A signed request whose body is still being read is verified with the previous ones.
+        """
         self._keys = {key.access: _key_principal(key) for key in keys}
         # Keyed by hash, so that the time of a lookup reveals nothing about the tokens.
         self._tokens = {_digest(one.token.encode()): _token_principal(one) for one in tokens}
 
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
-        """Authenticate a request. Return the callable from which to read its body.
+        """Authenticate a request. Return the ASGI callable from which its body is to be read.
 
-        Raises Unauthorized, Forbidden, TooManyFailures, and the errors of reading a body.
+        The project and the name of the caller are stored in ``scope``. Raises Unauthorized if credentials are missing
+        or wrong; Forbidden if the path names another project than theirs; TooManyFailures if the client has failed too
+        often. The body of a signed request is read first: raises PayloadTooLarge or CodePackageTooLarge if it exceeds
+        its limit, and ClientDisconnect if the client disconnects.
         """
         if scope["path"] in self._open:
             return receive
@@ -98,7 +104,8 @@ class Authenticator:
     async def identify(self, scope: Scope, headers: Headers, body: bytes) -> str:
         """Authenticate a request to a path outside the API. Return the project of its credentials.
 
-        Raises Unauthorized, TooManyFailures.
+        ``body`` is the whole body. Raises Unauthorized if credentials are missing or wrong, and TooManyFailures if the
+        client has failed too often.
         """
         principal = self._by_token(scope, headers)
         if principal is None:
@@ -107,9 +114,11 @@ class Authenticator:
         return principal.project
 
     def _by_token(self, scope: Scope, headers: Headers, *, basic: bool = False) -> Principal | None:
-        """Return the principal of the request's token; None if the request is to be authenticated by its signature.
+        """Return the principal of the request's token; None if the request must be authenticated by its signature.
 
-        With ``basic``, the token may be an HTTP Basic password. Raises Unauthorized.
+        The signature decides if there is no token, or if a wrong X-Auth-Token comes with a header Authorization. With
+        ``basic``, the password of HTTP Basic counts as a token. Raises Unauthorized if the token is unknown or expired,
+        and TooManyFailures if the client has failed too often.
         """
         token, name = headers.get(b"x-auth-token"), "X-Auth-Token"
         if token is None and basic:
@@ -126,9 +135,10 @@ class Authenticator:
             raise Unauthorized(f"the {name} {problem}")
 
     def _claim(self, scope: Scope, headers: Headers) -> tuple[Claim, Principal]:
-        """Return the claim in the headers, and the principal of its access key. Raises Unauthorized.
+        """Return the signature data in the headers, not verified yet, and the principal of the access key.
 
-        The signature in the claim is not verified yet.
+        Raises Unauthorized if the header Authorization is missing or malformed, or the access key is unknown or
+        expired, or X-Security-Token does not match the key. Raises TooManyFailures if the client has failed too often.
         """
         if b"authorization" not in headers:
             # Not counted as a failed login, because no secret was guessed.
@@ -161,7 +171,7 @@ class Authenticator:
 
 
 class _Replay:
-    """ASGI receive callable that replays a body already read, then passes on later messages."""
+    """ASGI receive callable that first returns a body already read, then the later messages of ``receive``."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:
         self._body: bytes | None = body
@@ -173,7 +183,10 @@ class _Replay:
 
 
 def _check_project(path: str, principal: Principal) -> None:
-    """Raise Forbidden if ``path``, which is percent-decoded as for the router, names another project."""
+    """Raise Forbidden if the request path names another project than that of the principal.
+
+    ``path`` is percent-decoded, as the router matches it.
+    """
     if path.startswith(principal.prefix):
         return
     parts = path.split("/", 4)
@@ -183,7 +196,10 @@ def _check_project(path: str, principal: Principal) -> None:
 
 
 def _password(headers: Headers) -> bytes | None:
-    """Return the HTTP Basic password; None if none was sent. A malformed header counts as an empty password."""
+    """Return the password that HTTP Basic sends in the header Authorization; None if the header has no such scheme.
+
+    A malformed header counts as an empty password.
+    """
     scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() != b"basic":
         return None

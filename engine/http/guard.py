@@ -16,8 +16,8 @@ counted separately.
 - Browsers add neither signatures nor tokens to a page's requests, and no password that was entered for another name.
 - Paths that need no credentials even then are public: the health of the engine, the style sheets of the console,
   and the metrics if ``auth.open_metrics`` is set.
-- Mounts of plugins that are not ``signed`` check each sender themselves. Senders of webhooks reach them under the
-  proxy's name.
+- Plugins check each sender themselves at those of their paths that are not declared ``signed``. Senders of webhooks
+  reach these paths under the proxy's name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from engine.errors import Forbidden
 
 
 class Guard:
-    """Check of the Origin header, and also of the Host header unless requests need ``credentials``."""
+    """Check of the header Origin, and of Host if the engine requires no credentials.
+
+    ``credentials`` states whether requests need credentials.
+    """
 
     def __init__(self, *, credentials: bool) -> None:
         self._any_host = credentials
@@ -40,7 +43,11 @@ class Guard:
         self._is_local_origin = lru_cache(256)(is_local_origin)
 
     def check(self, headers: Headers) -> None:
-        """Raise Forbidden for a foreign Host or Origin."""
+        """Raise Forbidden unless the headers Host and Origin are acceptable.
+
+        Host must name this machine, unless requests need credentials. Origin, if present, must be a page of this
+        machine or of the name in Host.
+        """
         host = headers.get(b"host", b"")
         if not self._any_host and not self._is_local_host(host):
             raise Forbidden(
@@ -57,7 +64,7 @@ class Guard:
 
 
 def is_local_host(value: bytes) -> bool:
-    """Return whether a Host header names this machine, with or without a port."""
+    """Return whether the value of a Host header is ``localhost`` or a loopback address, with or without a port."""
     text = value.decode("latin-1").lower()
     name, _, port = text.partition("]:") if text.startswith("[") else text.partition(":")
     return (not port or (port.isascii() and port.isdigit())) and _is_loopback(name.strip("[]"), text)
@@ -74,7 +81,7 @@ def _is_loopback(name: str, text: str) -> bool:
 
 
 def is_local_origin(value: bytes) -> bool:
-    """Return whether an Origin header names a web page that this machine serves."""
+    """Return whether the value of an Origin header is a web page of ``localhost`` or a loopback address."""
     scheme, _, host = value.partition(b"://")
     return scheme in (b"http", b"https") and is_local_host(host) and urlsplit(value).path == b""
 

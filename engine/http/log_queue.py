@@ -1,4 +1,4 @@
-"""Queue of log lines for one reader of a live log. If the reader is too slow, the oldest lines are dropped."""
+"""Queue of log lines for one client that reads a live log. If it reads too slowly, the oldest lines are dropped."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class LogQueue:
         self._changed = asyncio.Event()
 
     def put(self, batch: FunctionLines) -> None:
-        """Add lines, unless the queue is for another request. Drop the oldest lines if the queue is full.
+        """Add the lines of a batch, and drop the oldest batches if the queue is full.
 
-        The method can be subscribed to a log feed.
+        A queue for one request ignores lines of other requests. A log feed can call this method for each new batch.
         """
         if self._request_id and batch.request_id != self._request_id:
             return
@@ -41,12 +41,12 @@ class LogQueue:
         self._changed.set()
 
     def end(self) -> None:
-        """End the queue. ``put`` may not be called afterwards."""
+        """Mark the queue as ended. ``put`` may not be called afterwards."""
         self._ended = True
         self._changed.set()
 
     async def take(self) -> Taken:
-        """Wait until the queue has lines or has ended. Remove and return all lines."""
+        """Wait until lines were added or the queue has ended. Remove and return all lines in the queue."""
         await self._changed.wait()
         self._changed.clear()
         taken = Taken(tuple(self._waiting), self._dropped, self._ended)

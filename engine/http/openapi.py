@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 document of the API, made from the table of operations and the structs that it names."""
+"""OpenAPI 3.1 document of the API, generated from the table of operations and the structs of their bodies."""
 
 from __future__ import annotations
 
@@ -77,7 +77,10 @@ _SECURITY = {
 
 
 class Document:
-    """OpenAPI document as a resource. Built at the first request, and again after the ``mounted`` operations change."""
+    """Resource that returns the OpenAPI document.
+
+    The document is generated at the first request, and again when ``mounted``, the operations of plugins, have changed.
+    """
 
     def __init__(self, version: str, mounted: Callable[[], Sequence[Operation]]) -> None:
         self._version, self._mounted = version, mounted

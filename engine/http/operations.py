@@ -1,7 +1,7 @@
 """Table of all operations of the API: name in the vendor's SDK, method, path, parameters, body and reply.
 
-The OpenAPI document and the page ``engine/docs/api.md`` are made from this table; ``python -m engine.docs`` writes the
-page. A test compares the table with the routes.
+The OpenAPI document and the page ``engine/docs/api.md`` are generated from this table. ``python -m engine.docs`` writes
+the page. A test compares the table with the paths and methods that the server handles.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """Health of the engine. Further fields name the problems by component, unless ``status`` is ok or ready."""
+    """Health of the engine, as /healthz and /readyz return it.
+
+    If ``status`` is neither ``ok`` nor ``ready``, further fields describe the problems, one for each affected part.
+    """
 
     status: str
 

@@ -1,4 +1,7 @@
-"""Table of operations for ``engine/docs/api.md``. ``python -m engine.http.operations_table`` prints it."""
+"""Markdown table of the API's operations for ``engine/docs/api.md``.
+
+``python -m engine.http.operations_table`` prints the table.
+"""
 
 from __future__ import annotations
 

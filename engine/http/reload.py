@@ -1,4 +1,7 @@
-"""Reload of credentials on SIGHUP. If the new ones are invalid, the error is logged and the old ones stay valid."""
+"""Reload of access keys and tokens when the process receives SIGHUP.
+
+If the new credentials are invalid, the error is logged and the previous ones stay valid.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,12 @@ log = structlog.get_logger("functiond")
 async def reloading(
     authenticator: Authenticator | None, read: Callable[[], AuthSettings] | None
 ) -> AsyncIterator[None]:
-    """Reload credentials on SIGHUP until the block ends.
+    """Replace the credentials of ``authenticator`` at each SIGHUP, until the block ends.
 
-    ``read`` returns the new credentials. It may block, so it runs in a thread, and may raise SettingsError. An engine
-    that was started without credentials runs without them until it is restarted. SIGHUP then has its default effect
-    and ends the process, as it does without ``read``.
+    ``read`` returns the new credentials. It runs in a thread, because it may block. If it raises SettingsError, or
+    returns no credentials, the previous ones stay valid. If ``authenticator`` or ``read`` is None, SIGHUP keeps its
+    default effect and ends the process. An engine started without credentials therefore needs a restart to require
+    them.
     """
     if authenticator is None or read is None:
         yield

@@ -1,6 +1,8 @@
-"""HTTP server of the engine as one ASGI application: guard, credentials, the two fast requests, and the router.
+"""HTTP server of the engine as one ASGI application.
 
-Errors raised by handlers become replies in this module only, by default as JSON like all errors of the API.
+A request passes the check of its Host and Origin, then the check of its credentials. An invocation request is then
+handled at once; the router handles any other request. Errors become replies only in this module, by default in the
+API's JSON form.
 """
 
 from __future__ import annotations
@@ -42,10 +44,10 @@ def create_app(
     more: Iterable[Resource] = (),
     refuse: Refuse | None = None,
 ) -> App:
-    """Return the whole API, with the mounts of plugins, as an ASGI application.
+    """Return the ASGI application that serves the API and the paths of plugins.
 
-    Without ``authenticator``, requests need no credentials. ``more`` are further resources, such as the console.
-    ``refuse`` makes the replies to failed requests.
+    If ``authenticator`` is None, requests need no credentials. ``mounts`` are applications of plugins at their own
+    paths. ``more`` are further resources, such as the console. ``refuse`` makes the replies to requests that failed.
     """
     limits = {"async_limit": parts.async_body_limit, "sync_limit": parts.sync_body_limit}
     invocations = Invocations(parts.intake, parts.catalog, **limits)
@@ -102,7 +104,10 @@ class HttpServer:
         await respond(scope, send, reply)
 
     async def _invoke(self, scope: Scope, headers: Headers, receive: Receive) -> Reply | None:
-        """Run the request if its path is that of an invocation, and return the reply; None for any other path."""
+        """Invoke a function if the path ends with ``invocations`` or ``invocations-async``, and return the reply.
+
+        Return None for any other path; the router handles it.
+        """
         path: bytes = scope["raw_path"]
         head, _, action = path.rpartition(b"/")
         if action == b"invocations-async":
@@ -114,7 +119,10 @@ class HttpServer:
         return None
 
     def _read_target(self, head: bytes) -> FunctionUrn | None:
-        """Return the function of ``/v2/<project>/fgs/functions/<urn>``; None for any other path."""
+        """Return the URN of the function in ``/v2/<project>/fgs/functions/<urn>``; None for any other path.
+
+        Raises InvalidField if the path is not UTF-8 or the URN is invalid; Forbidden if the URN is of another project.
+        """
         parts = head.split(b"/") if len(head) <= MAX_TARGET else []
         if len(parts) != 6 or (parts[0], parts[1], parts[3], parts[4]) != (b"", b"v2", b"fgs", b"functions"):
             return None

@@ -14,7 +14,7 @@ from engine.model.urn import FunctionUrn
 
 
 class AliasBody(Struct, frozen=True, kw_only=True):
-    """Body of a PUT request, which replaces the whole alias: absent fields become empty."""
+    """Body of a PUT request, which replaces the whole alias: fields absent from the body become empty."""
 
     version: str
     description: Description = ""
@@ -27,7 +27,10 @@ class CreateAliasBody(AliasBody, frozen=True, kw_only=True):
 
 
 class AliasReply(Struct, frozen=True, kw_only=True):
-    """Alias in replies. Empty fields of additional versions are left out, as Terraform takes ``{}`` for a change."""
+    """Alias as replies describe it.
+
+    ``additional_version_…`` fields without entries are left out, because Terraform treats ``{}`` as a changed value.
+    """
 
     name: str
     version: str

@@ -1,4 +1,4 @@
-"""Resources of the whole API. Each family of resources has its own module in this package."""
+"""Collection of all resources (paths with handlers) of the API, which the other modules of this package define."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from engine.http.openapi import Document
 
 
 def all_resources(parts: ApiDependencies) -> list[Resource]:
-    """Return all resources except the two that the server handles itself (``invocations``, ``invocations-async``)."""
+    """Return all resources of the API except ``invocations`` and ``invocations-async``.
+
+    HttpServer handles requests for these two without the router.
+    """
     return [
         *Functions(parts).resources(),
         *VersionsApi(parts).resources(),

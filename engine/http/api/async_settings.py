@@ -1,4 +1,4 @@
-"""Asynchronous settings of a function, and the target of its status log (FunctionGraph API)."""
+"""Asynchronous settings of a function (retries, maximum age, destinations) and its status log (FunctionGraph API)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Destinations(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CustomLog(Struct, frozen=True, kw_only=True):
-    """Target of the status log, stored as given."""
+    """Log group and log stream that the client chose for the status log. Stored and returned unchanged."""
 
     log_group_id: Label | UnsetType = UNSET
     log_group_name: Label | UnsetType = UNSET
@@ -36,7 +36,7 @@ class CustomLog(Struct, frozen=True, kw_only=True):
 
 
 class AsyncSettingsBody(CustomLog, frozen=True, kw_only=True):
-    """Body of a PUT request, which replaces all settings: absent fields return to their defaults."""
+    """Body of a PUT request, which replaces all asynchronous settings: absent fields get their default values."""
 
     max_async_event_age_in_seconds: EventAge = AsyncSettings().max_age
     max_async_retry_attempts: Retries = AsyncSettings().max_retries
@@ -55,7 +55,7 @@ class AsyncSettingsReply(CustomLog, frozen=True, kw_only=True):
 
 
 class SettingsShown(Struct, frozen=True, kw_only=True):
-    """Asynchronous settings in replies about versions."""
+    """Asynchronous settings of a version, as a part of replies about the version."""
 
     max_async_event_age_in_seconds: int
     max_async_retry_attempts: int
@@ -103,7 +103,7 @@ class AsyncSettingsApi:
         return json_reply(AsyncSettingsList(async_invoke_configs=configs, count=page.count, page_info=page.info))
 
     async def enable_status_log(self, call: Call) -> Reply:
-        """Return success. The status of every invocation is always stored, so the switch has no effect."""
+        """Return success without any change: the status of every invocation is always stored."""
         return Reply()
 
     async def show_status_log(self, call: Call) -> Reply:

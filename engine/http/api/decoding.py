@@ -1,7 +1,7 @@
-"""Decoding of request bodies into structs. Errors name the field, its value, and the allowed values.
+"""Decoding of JSON request bodies into structs. Errors name the invalid field, its value, and the allowed values.
 
-The allowed values are read from the struct, so one definition of a limit serves validation, the OpenAPI document, and
-error messages.
+The allowed values are read from the types of the struct's fields. Validation, the OpenAPI document and error messages
+therefore share one definition of each limit.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ VALUES = 10_000
 
 
 def decode(body: bytes, kind: type[T], error: type[InvalidField] = InvalidField) -> T:
-    """Decode JSON as ``kind``. A null counts as absent where the field does not allow null.
+    """Decode a JSON body as ``kind``. A field with the value null counts as absent if its type does not allow null.
 
-    Raises NotJson, and ``error`` for an invalid field.
+    Raises NotJson if the body is not JSON or is nested too deeply, and ``error`` if a field has an invalid value.
     """
     if is_deeper(body, DEPTH):
         raise NotJson(f"nested too deeply; at most {DEPTH} levels are allowed")
@@ -40,7 +40,11 @@ def decode(body: bytes, kind: type[T], error: type[InvalidField] = InvalidField)
 
 
 def _decode_again(body: bytes, kind: type[T], error: type[InvalidField], found: msgspec.ValidationError) -> T:
-    """Decode a body again without its nulls, which may be the only invalid values. Raises NotJson, ``error``."""
+    """Decode a body again without its nulls. Called if the first attempt failed with ``found``.
+
+    Raises NotJson if the body is not valid JSON, and ``error`` if a value other than null is invalid, or if the body
+    has too many values for a second attempt.
+    """
     check_json_text(body)  # invalid JSON further on is reported first
     if body.count(b",") + body.count(b"[") + body.count(b"{") > VALUES:
         hint = f"one value is invalid ({found}); leave out nulls, or send fewer values to see it"

@@ -1,4 +1,7 @@
-"""Dependencies and their versions (FunctionGraph API: CreateDependencyVersion and others)."""
+"""Dependencies (packages of libraries for functions) and their versions.
+
+FunctionGraph API: CreateDependencyVersion and others.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,11 @@ class DependenciesApi:
         return json_reply(dependency_reply(await self._dependencies.create(project, new)))
 
     async def list_all(self, call: Call) -> Reply:
-        """List the project's dependencies. The list of public dependencies is always empty."""
+        """List the dependencies of the project.
+
+        A query for public dependencies, which the vendor offers to all projects, returns an empty list: this engine has
+        none.
+        """
         found = self._dependencies.list(call.project, name_part=call.text("name"), runtime=call.text("runtime"))
         public = call.text("ispublic") == "true" or call.text("dependency_type") == "public"
         return _page(call, () if public else found)
@@ -116,7 +123,10 @@ def dependency_reply(dependency: Dependency) -> DependencyReply:
 
 
 def _page(call: Call, found: Sequence[Dependency]) -> Reply:
-    """Return a page of dependencies. ``limit`` and ``maxitems`` are two names for the number of its entries."""
+    """Return the reply with the page of ``found`` that the query selects.
+
+    The query parameters ``limit`` and ``maxitems`` both set the largest number of entries.
+    """
     page = page_of(call, found, "limit", "maxitems")
     shown = [dependency_reply(dependency) for dependency in page.items]
     return json_reply(DependencyList(dependencies=shown, count=page.count, next_marker=page.next_marker))

@@ -1,6 +1,6 @@
-"""HTTP status and FSS code of each error class (error codes of the FunctionGraph API).
+"""HTTP status and FSS code of each error class (error codes of the FunctionGraph API), and error replies.
 
-Codes of trigger errors differ by the trigger's kind; ``trigger_codes`` has them.
+The codes of trigger errors depend on the kind of the trigger. ``trigger_codes`` defines them.
 """
 
 from __future__ import annotations
@@ -103,14 +103,17 @@ _FIELDS = {
 
 
 def error_codes() -> list[tuple[str, int, str]]:
-    """Return the name, status and code of each error, sorted by status and code."""
+    """Return a name, HTTP status and FSS code for each error of the API, sorted by status and code.
+
+    Errors of triggers are not included.
+    """
     rows = [(kind.__name__, status, code) for kind, (status, code) in _TABLE.items()]
     fields = [(f"Invalid field `{field}`", 400, code) for field, code in _FIELDS.items()]
     return sorted(rows + fields, key=lambda row: row[1:])
 
 
 def error_reply(error: e.FunctiondError) -> Reply:
-    """Return the reply for an error, with its status, code, message and headers."""
+    """Return the HTTP reply that reports ``error``: status, code, message, and headers such as Retry-After."""
     status, code = _status(error)
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, e.Overloaded | e.Unavailable | e.FunctionDisabled):
@@ -123,9 +126,10 @@ def error_reply(error: e.FunctiondError) -> Reply:
 
 
 def problem(status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
-    """Return an error reply in the API's shape, with a request id that the SDK puts into its exception.
+    """Return an error reply in the API's JSON form, with a new request id in its headers.
 
-    Errors of workflow metrics (codes FGS.*) have the request id in the body, too, as the FunctionGraph API does.
+    The vendor's SDK puts this id into its exception. Replies about workflow metrics (codes FGS.*) repeat it in the
+    body, as the FunctionGraph API does.
     """
     request_id = str(uuid.uuid4())
     shown = {"error_code": code, "error_msg": message}

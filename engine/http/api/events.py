@@ -1,4 +1,7 @@
-"""Saved test events of a function (FunctionGraph API: CreateEvent and others)."""
+"""Test events of a function: payloads that users save in order to invoke the function with them later.
+
+FunctionGraph API: CreateEvent and others.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replies about functions, and about versions with the fields that only versions have."""
+"""Replies that describe functions or their versions. Replies about versions have further fields."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def function_reply(function: Function, region: str, code: FuncCode | UnsetType =
 
 
 def version_reply(function: Function, region: str, settings: AsyncSettings | None) -> FunctionReply:
-    """Return the reply about a version, with its asynchronous settings."""
+    """Return the reply about a version, with its asynchronous settings; ``settings`` is None if it has none."""
     return replace(
         function_reply(function, region),
         version_description=function.version_description,
@@ -78,7 +78,10 @@ def _passthrough(function: Function) -> dict[str, Any]:
 
 
 def _as_given(function: Function, name: str, variables: dict[str, str]) -> str:
-    """Return the variables in the client's own notation, because clients compare the text that they sent."""
+    """Return the text of the environment variables exactly as the client sent it.
+
+    Clients compare this text with theirs. If no text is stored, ``variables`` are encoded as JSON.
+    """
     given: str | None = function.details.get(name)
     return variables_text(variables) if given is None else given
 
@@ -88,6 +91,6 @@ def _detail(function: Function, table: str, name: str) -> str:
 
 
 def _image_name(function: Function) -> str:
-    """Return an id that changes with every change of the version, built from version, time and revision."""
+    """Return an id that changes whenever the version changes: its name, time of change, and revision."""
     moment = datetime.fromtimestamp(function.modified_at, UTC)
     return f"{function.version}-{moment:%y%m%d%H%M%S}@{function.revision}"

@@ -1,7 +1,7 @@
-"""Functions in bodies and replies of the API (FunctionGraph API: CreateFunction and others).
+"""Functions as request bodies and replies of the API represent them (FunctionGraph API: CreateFunction and others).
 
-``PassthroughFields`` are stored and returned as given, so that a client that compares sent and returned values finds no
-difference. Most of them have no effect in this engine. Unknown fields are ignored.
+The fields of ``PassthroughFields`` are stored and returned unchanged, so that a client finds no difference between sent
+and returned values. Most of them have no effect in this engine. Fields of a body that are not defined here are ignored.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ class FuncCode(Struct, frozen=True, kw_only=True):
 
 
 class Strategy(Struct, frozen=True, kw_only=True):
-    """Limits of instances. Both fields are documented as required, but Terraform sends ``concurrent_num`` alone."""
+    """Limits on a function's instances: their number, and the requests that one of them serves at a time.
+
+    The vendor documents both fields as required, but Terraform sends ``concurrent_num`` alone.
+    """
 
     concurrency: Instances | UnsetType = UNSET
     concurrent_num: Requests | UnsetType = UNSET
@@ -85,7 +88,7 @@ class PassthroughFields(Struct, frozen=True, kw_only=True):
 
 
 class ConfigBody(PassthroughFields, frozen=True, kw_only=True):
-    """Configuration of a function, in requests to create or update the function."""
+    """Configuration of a function, as sent by requests that create or update one."""
 
     func_name: Name | UnsetType = UNSET  #: documented as required, but Terraform omits it
     runtime: str
@@ -127,7 +130,10 @@ class MaxInstanceBody(Struct, frozen=True, kw_only=True):
 
 
 class FunctionReply(PassthroughFields, frozen=True, kw_only=True):
-    """Function in every kind of reply. Clients ignore fields that they do not expect."""
+    """Function in every reply that describes one.
+
+    Some operations fill more fields than others. Clients ignore fields that they do not expect.
+    """
 
     func_id: str
     func_name: str
@@ -214,7 +220,10 @@ _DEFAULTS = msgspec.structs.asdict(
 
 
 def changes_of(body: ConfigBody) -> dict[str, Any]:
-    """Return the values for the fields of Function that the body sets. Raises InvalidField."""
+    """Return new values for fields of Function, by field name, from the fields that the body sets.
+
+    Raises InvalidField if the environment variables are not the text of a JSON object of strings.
+    """
     changes = {_FUNCTION_NAMES.get(name, name): value for name in _PLAIN if (value := getattr(body, name)) is not UNSET}
     details = details_of(body)
     for name in ("user_data", "encrypted_user_data"):
@@ -229,9 +238,10 @@ def changes_of(body: ConfigBody) -> dict[str, Any]:
 
 
 def replacement_of(body: ConfigBody) -> dict[str, Any]:
-    """Return the result of ``changes_of``, and the defaults of fields that the body does not set. Raises InvalidField.
+    """Return the values of ``changes_of``, with the default value for each field that the body does not set.
 
-    Fields that other requests also set are not reset (``_NOT_RESET``). In ``details``, UNSET marks a field to remove.
+    Fields in ``_NOT_RESET`` keep their values, because other requests set them too. In the entry ``details``, the value
+    UNSET means that the field is to be removed. Raises InvalidField as ``changes_of`` does.
     """
     changes = changes_of(body)
     unset = [name for name in ConfigBody.__struct_fields__ if getattr(body, name) is UNSET and name not in _NOT_RESET]
@@ -242,7 +252,10 @@ def replacement_of(body: ConfigBody) -> dict[str, Any]:
 
 
 def draft_of(body: CreateBody, project: str) -> Function:
-    """Return the function that a body describes, still without id and code. Raises InvalidField."""
+    """Return the new function that a body describes. It has no id and no code yet.
+
+    Raises InvalidField if the environment variables or the tags are invalid.
+    """
     changes = changes_of(body)
     if body.tags is not UNSET:
         read_tags(body.tags)
@@ -251,13 +264,16 @@ def draft_of(body: CreateBody, project: str) -> Function:
 
 
 def details_of(body: Struct) -> dict[str, Any]:
-    """Return the fields of ``PassthroughFields`` that the body sets."""
+    """Return the values of those ``PassthroughFields`` that the body sets, by field name."""
     values = {name: getattr(body, name, UNSET) for name in PassthroughFields.__struct_fields__}
     return {name: value for name, value in values.items() if value is not UNSET}
 
 
 def _variables(field: str, text: str) -> dict[str, str]:
-    """Decode environment variables, which clients send as the text of a JSON object. Raises InvalidField."""
+    """Decode environment variables from the text of a JSON object.
+
+    Raises InvalidField if ``text`` is not a JSON object whose values are strings.
+    """
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=dict[str, str]) if text else {}
     except (msgspec.DecodeError, RecursionError) as error:
@@ -271,5 +287,5 @@ def variables_text(variables: dict[str, str]) -> str:
 
 
 def cpu_of(function: Function) -> int:
-    """Return the CPU of an instance in millicores, by the vendor's formula."""
+    """Return the CPU of an instance in millicores, which the vendor derives from the memory size."""
     return function.memory_size * 100 // 128 + 200

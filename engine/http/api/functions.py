@@ -99,7 +99,10 @@ class Functions:
         return json_reply(self._reply(self._catalog.find(urn)))
 
     async def delete(self, call: Call) -> Reply:
-        """Delete the version that the URN names, directly or by an alias; the whole function if it names none."""
+        """Delete the version that the URN names, directly or by an alias.
+
+        If the URN names neither a version nor an alias, delete the whole function.
+        """
         urn = call.urn
         await (self._versions.delete(urn) if urn.qualified else self._catalog.delete(urn))
         return Reply(status=204)
@@ -112,7 +115,10 @@ class Functions:
             raise CodePackageTooLarge(PACKAGE_LIMIT) from None
 
     async def _with_code(self, function: Function) -> FunctionReply:
-        """Return the reply with the code. A package that is too large for a reply is represented by its link."""
+        """Return the reply about a function with its code package.
+
+        If the package exceeds ``PACKAGE_LIMIT``, the reply has only the URL from which it was loaded.
+        """
         if (code := function.code).size > PACKAGE_LIMIT:
             return self._reply(function, FuncCode(link=code.url))
         packed = await self._codes.original(code)

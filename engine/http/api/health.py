@@ -1,4 +1,7 @@
-"""Resources for monitoring: health (/healthz), readiness (/readyz), and metrics in the text format of Prometheus."""
+"""Resources for monitoring: health, readiness for new work, and metrics.
+
+The paths are /healthz, /readyz and /metrics. Metrics have the text format of Prometheus.
+"""
 
 from __future__ import annotations
 

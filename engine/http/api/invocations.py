@@ -1,7 +1,8 @@
-"""Asynchronous and synchronous invocation of a function: the two kinds of request that must be fast.
+"""Asynchronous and synchronous invocation of a function by HTTP request.
 
-Both bypass the router. An asynchronous call is answered after its invocation is on disk. A synchronous call is answered
-with the function's result. An error of the function itself is also answered with HTTP 200; X-Is-Func-Err is then true.
+``HttpServer`` calls these two handlers without the router, because they must be fast. An asynchronous request is
+answered after its invocation is on disk. A synchronous request is answered with the function's result. If the function
+fails, the reply also has HTTP status 200, and its header X-Is-Func-Err is ``true``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TAIL = 4 << 10  #: bytes at the end of a log that a header holds
 
 
 class CallResult(Struct, frozen=True, kw_only=True):
-    """Body of the reply to a synchronous call with X-CFF-Request-Version v1."""
+    """Body of the reply to a synchronous request that has the header ``X-CFF-Request-Version: v1``."""
 
     request_id: str
     result: str
@@ -43,7 +44,10 @@ class Invocations:
         self._async_limit, self._sync_limit = async_limit, sync_limit
 
     async def accept(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
-        """Accept an asynchronous invocation (POST …/invocations-async). Reply with its id after it is on disk."""
+        """Accept an asynchronous invocation (POST …/invocations-async).
+
+        The reply has its request id and is sent after the invocation is on disk.
+        """
         payload = await self._event(headers, receive, self._async_limit)
         request = Request(
             function=urn,
@@ -58,7 +62,7 @@ class Invocations:
         return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"x-cff-request-id", request_id),))
 
     async def call(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
-        """Run a function (POST …/invocations). Reply with its result."""
+        """Run a function synchronously (POST …/invocations). Reply with its result."""
         version = headers.get(b"x-cff-request-version", b"") or b"v0"
         if version not in (b"v0", b"v1"):
             raise InvalidField("X-CFF-Request-Version", version.decode("latin-1"), "must be v0 or v1")
@@ -144,7 +148,10 @@ def _framed(request_id: str, function: Function, outcome: Outcome, memory: int) 
 
 
 def _is_json(result: bytes) -> bool:
-    """Return whether a result is JSON. Text that a handler returns is stored without quotes, so it is not."""
+    """Return whether the result of a function is JSON.
+
+    The result is plain text, not JSON, if the handler returned a string: strings are stored without quotes.
+    """
     try:
         msgspec.json.decode(result, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):

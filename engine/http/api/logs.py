@@ -1,4 +1,4 @@
-"""Logs of an invocation, line by line with time and stream, and live logs of a function (extension of the API)."""
+"""Logs of an invocation, and live logs of a function (extension of the API). Each line has its time and stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ LONG = 3600.0  #: seconds between checks whether an invocation has ended unnotic
 
 
 class LogItem(Struct, frozen=True, kw_only=True):
-    """Line of a log. ``stream`` is stdout, stderr, logger, or engine for a note about missing lines."""
+    """Line of a log, as replies describe it.
+
+    ``stream`` is ``stdout``, ``stderr`` or ``logger``. A note of the engine about missing lines has ``engine``.
+    """
 
     time: str | None
     stream: str
@@ -43,7 +46,10 @@ class LogsApi:
         ]
 
     async def show(self, call: Call) -> Reply:
-        """Return the log of an invocation as JSON lines. With ``Accept: text/event-stream``, stream it as events."""
+        """Return the log of an invocation as JSON lines.
+
+        A request with ``Accept: text/event-stream`` gets server-sent events instead, until the invocation has ended.
+        """
         function = self._parts.catalog.find(call.urn)
         record = await self._parts.record(function, call.part("request_id"))
         if _wants_events(call):
@@ -51,9 +57,10 @@ class LogsApi:
         return _json_lines(await self._lines(record))
 
     async def show_function(self, call: Call) -> Reply:
-        """Return recent lines of the function's instances that belong to no request.
+        """Return recent lines that the function's instances wrote outside any request, such as during their start.
 
-        With ``Accept: text/event-stream``, stream all lines that the function writes from now on instead.
+        A request with ``Accept: text/event-stream`` gets, as server-sent events, all lines that the function writes
+        from then on.
         """
         function = self._parts.catalog.find(call.urn)
         if not _wants_events(call):
@@ -95,7 +102,10 @@ def _json_lines(lines: Iterable[Line]) -> Reply:
 
 
 async def _pass_on(queue: LogQueue, write: Write) -> None:
-    """Write lines from the queue as events until the queue ends, and heartbeats while there are none."""
+    """Write lines from the queue as server-sent events until the queue has ended.
+
+    If no line is added for ``QUIET`` seconds, a heartbeat (an event-stream comment) is written.
+    """
     last = False
     while not last:
         taken = None

@@ -1,7 +1,8 @@
-"""Time series about functions (FunctionGraph API: ListFunctionStatistics and others). A value of -1 means no data.
+"""Time series about functions (FunctionGraph API: ListFunctionStatistics and others). The value -1 means "no data".
 
-Concurrency is the mean over a time interval, rounded up: seconds of attempts divided by seconds of the interval. Only
-the current number of instances is counted; earlier numbers are estimated by the concurrency.
+Concurrency is the average number of running attempts in a time interval, rounded up: seconds of all attempts divided by
+seconds of the interval. The number of instances is measured only for the last interval. In earlier intervals, the
+concurrency stands for it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class MonthUsed(Struct, frozen=True, kw_only=True):
 
 
 class Statistics(Struct, frozen=True, kw_only=True):
-    """Monthly usage or time series, as the query parameter ``filter`` selects."""
+    """Either the monthly usage or the time series of a project, as the query parameter ``filter`` selects."""
 
     count: list[MonthUsed] | UnsetType = UNSET
     gbs: list[MonthUsed] | UnsetType = UNSET
@@ -131,7 +132,10 @@ class MetricsApi:
         return json_reply(self._months(project, call.text("option") or "0"))
 
     async def compare(self, call: Call) -> Reply:
-        """List the functions with the highest values in the queried time span, by default the last day."""
+        """List the functions with the highest values of a measure, such as the number of failures.
+
+        The query selects the measure (``type``) and the time span, by default the last day.
+        """
         kind, (_, limit) = call.text("type") or "failcount", bounds(call, "limit", maximum=MAX_LIMIT, default=10)
         rank = _RANKS.get(kind.lower())
         if rank is None:
@@ -149,7 +153,7 @@ class MetricsApi:
         return json_reply(FunctionMetrics(values=page, count=len(page), next_marker=len(page)))
 
     async def show_workflows(self, call: Call) -> Reply:
-        """Return empty series, as the platform does for an account without workflows."""
+        """Return empty series, as the vendor's platform does for an account without workflows."""
         if (kind := call.text("metric_type")) not in ("", *WORKFLOW_METRICS):
             raise BadMetricQuery("metric_type", kind, f"must be one of {', '.join(WORKFLOW_METRICS)}")
         for name in ("period", "start_time", "end_time"):
@@ -211,13 +215,16 @@ def _period(text: str) -> int:
 
 
 def _moment(call: Call, name: str, default: float) -> float:
-    """Return a time in seconds since the epoch. The query parameter may be in milliseconds. Raises BadQuery."""
+    """Return the time in the query parameter ``name``, in seconds since the epoch; ``default`` if it is absent or 0.
+
+    Clients may send seconds or milliseconds. Raises BadQuery if the value is not a whole number.
+    """
     number = call.number(name, 0)
     return default if not number else number / 1000 if number > 10**11 else float(number)
 
 
 def _dates(now: float, nearest: int, farthest: int) -> Collection[str]:
-    """Return the months from ``farthest`` to ``nearest`` months ago, as YYYY-MM."""
+    """Return the months from ``farthest`` to ``nearest`` months before ``now``, both included, as YYYY-MM."""
     today = datetime.fromtimestamp(now, UTC)
     months = today.year * 12 + today.month - 1
     return {f"{number // 12}-{number % 12 + 1:02}" for number in range(months - farthest, months - nearest + 1)}

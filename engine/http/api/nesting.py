@@ -1,7 +1,8 @@
-"""Depth of a JSON text, found in one pass before the text is decoded.
+"""Nesting depth of a JSON text, found in one pass before the text is decoded.
 
-Each block of the text is reduced to its brackets: escapes are removed, then everything but brackets and quotes, then
-everything between quotes. A table has the levels for each sequence of eight brackets. Memory holds one block.
+The text is processed in blocks, so that only one reduced copy of a block is in memory. A block is reduced to its
+brackets: first escapes are removed, then all characters but brackets and quotes, then everything inside strings. A
+table of all sequences of eight brackets gives the change of level and the highest level of each.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ _OTHERS = bytes(set(range(256)) - set(b'{[}]"'))
 
 
 def _heights(brackets: int) -> list[int]:
-    """Return the level after each of eight brackets (bits of a byte), relative to the level before the first."""
+    """Return the nesting level after each of eight brackets, relative to the level before the first.
+
+    Each bit of ``brackets`` is one bracket: 1 opens, 0 closes; the highest bit is the first.
+    """
     return list(accumulate(1 if brackets >> bit & 1 else -1 for bit in reversed(range(8))))
 
 
@@ -31,7 +35,7 @@ _PEAKS = bytes(max(0, *_heights(brackets)) for brackets in range(256))
 def is_deeper(text: bytes, levels: int) -> bool:
     """Return whether lists and objects are nested in more than ``levels`` levels.
 
-    If ``text`` is not valid JSON, levels after its first error may be counted wrongly.
+    If ``text`` is not valid JSON, the result may be wrong for the part after its first error.
     """
     if text.count(b"[") + text.count(b"{") <= levels:
         return False
@@ -59,14 +63,20 @@ def _blocks(text: bytes) -> Iterator[bytes]:
 
 
 def _reduced(block: bytes) -> bytes:
-    """Return the brackets of ``block`` as digits, and its quotes, without pairs of adjacent quotes."""
+    """Return only the brackets and quotes of ``block``: an opening bracket as ``1``, a closing one as ``0``.
+
+    Two quotes without a bracket between them are both removed.
+    """
     if b"\\" in block:
         block = block.replace(b"\\\\", b"").replace(b'\\"', b"")
     return block.translate(_DIGITS, _OTHERS).replace(b'""', b"")
 
 
 def _peak(digits: bytes, depth: int) -> int:
-    """Return the highest level that the brackets reach, from level ``depth`` on."""
+    """Return the highest nesting level that ``digits`` reach, starting at level ``depth``.
+
+    In ``digits``, 1 is an opening bracket and 0 a closing one.
+    """
     size = (len(digits) + 7) // 8
     brackets = int(digits.ljust(8 * size, b"0"), 2).to_bytes(size, "big")
     before = accumulate(array("b", brackets.translate(_RISES)), initial=depth)

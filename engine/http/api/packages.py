@@ -51,7 +51,11 @@ class PackagesApi:
         ]
 
     async def export(self, call: Call) -> Reply:
-        """Export the configuration or the code, as the flags ``config`` and ``code`` select; both if they are equal."""
+        """Return a zip file with the configuration or the code of a function.
+
+        The query flags ``config`` and ``code`` select one of them. If both flags are set, or neither is, the file has
+        both.
+        """
         function = self._catalog.find(call.urn)
         config, code = _flag(call, "config"), _flag(call, "code")
         both = config == code
@@ -83,7 +87,7 @@ class PackagesApi:
         return body
 
     def _config(self, function: Function) -> bytes:
-        """Return the JSON configuration: the fields of the function's reply that CreateFunction accepts."""
+        """Return the configuration as JSON: the fields of the reply about the function that CreateFunction accepts."""
         shown: dict[str, Any] = msgspec.to_builtins(function_reply(function, self._region))
         wanted = [name for name in CreateBody.__struct_fields__ if name in shown and name != "func_code"]
         return msgspec.json.encode({name: shown[name] for name in wanted})

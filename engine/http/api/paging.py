@@ -1,7 +1,8 @@
-"""Pages of lists: the start and the number of entries that a query selects.
+"""Pages of lists: a query selects the first entry (``marker``) and the largest number of entries (limit).
 
 A limit of 0 means the default number; a limit above the maximum means the maximum (FunctionGraph API). ``next_marker``
-is the number of entries up to the end of the page. A client has read all pages when ``next_marker`` does not change.
+in a reply is the ``marker`` of the next page. After the last page, ``next_marker`` is the number of all entries and
+changes no more.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def page_of(
 ) -> Page[T]:
     """Return the page of ``found`` that the query selects.
 
-    ``names`` are the query parameters for the limit. The first one that is set counts. Raises BadQuery.
+    ``names`` are the query parameters that may hold the limit. The first of them with a value other than 0 counts.
+    Raises BadQuery if a parameter is not a whole number.
     """
     offset, limit = bounds(call, *names, maximum=maximum, default=default)
     items = found[offset : offset + limit]
@@ -51,6 +53,9 @@ def page_of(
 
 
 def bounds(call: Call, *names: str, maximum: int, default: int | None = None) -> tuple[int, int]:
-    """Return the offset and the limit that the query selects, as in ``page_of``. Raises BadQuery."""
+    """Return the offset of the first entry and the largest number of entries, as the query selects them.
+
+    ``names`` are the query parameters that may hold this number. Raises BadQuery if a parameter is not a whole number.
+    """
     limits = [call.number(name, 0) for name in names]
     return call.number("marker", 0), min(next(filter(None, limits), default or maximum), maximum)

@@ -1,4 +1,4 @@
-"""Dependencies of the API: the parts of the engine that it calls."""
+"""Parts of the engine that the handlers of the API call, such as intake, catalog and records."""
 
 from __future__ import annotations
 
@@ -27,42 +27,45 @@ from engine.triggers.source import SourceState
 
 class RequestIntake(Protocol):
     async def accept(self, request: Request) -> str:
-        """Accept an asynchronous invocation. Return its request id after it is on disk."""
+        """Accept an asynchronous request. Return the request id of its invocation after the invocation is on disk."""
         ...
 
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
-        """Run a synchronous call. Return its request id, the invoked version, and the outcome. Raises CallTimedOut."""
+        """Run a request synchronously. Return its request id, the version that ran, and the outcome.
+
+        Raises CallTimedOut if the request does not end in time.
+        """
         ...
 
 
 class RunControl(Protocol):
     async def cancel(self, key: int) -> bool:
-        """Cancel a waiting or running invocation. Return False if the invocation has already ended."""
+        """Cancel the waiting or running invocation with this key. Return False if it has already ended."""
         ...
 
     async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (a timeout is no error)
-        """Wait until the invocation has ended, at most ``timeout`` seconds."""
+        """Wait until the invocation with this key has ended, at most ``timeout`` seconds."""
         ...
 
 
 class LogArchive(Protocol):
-    """Stored output of functions, in the format of ``engine.logs.lines``."""
+    """Stored output of functions. The bytes have the format that ``engine.logs.lines`` reads."""
 
     async def log(self, key: int, request_id: str) -> bytes | None:
-        """Return the log of an invocation so far; None if the whole log is in its record."""
+        """Return the log of an invocation, up to now if it is running; None if its stored record has the whole log."""
         ...
 
     async def instance_log(self, function_id: int) -> bytes:
-        """Return the recent output of a function's instances that belongs to no request."""
+        """Return recent output that the function's instances wrote outside any request, such as during their start."""
         ...
 
 
 class HealthChecks(Struct, frozen=True, kw_only=True):
-    """Functions that report the health of the engine. Each is called for every request."""
+    """Functions that report the state of the engine. Called at each request to /healthz, /readyz or /metrics."""
 
     alive: Callable[[], Mapping[str, Any]] = dict  #: problems by part; empty: healthy
     ready: Callable[[], Mapping[str, Any]] = dict  #: reasons for rejecting new work, by part; empty: ready
-    about: Callable[[], Mapping[str, Any]] = dict  #: further facts, whether ready or not
+    about: Callable[[], Mapping[str, Any]] = dict  #: further fields of the reply of /readyz, whether ready or not
     metrics: Callable[[], bytes] = bytes  #: text format of Prometheus
 
 
@@ -88,7 +91,8 @@ class ApiDependencies(Struct, frozen=True, kw_only=True):
     instances: Callable[[Collection[int]], int] = lambda functions: 0  #: number of live instances of these functions
     #: state of a trigger's source, by trigger id
     source_state: Callable[[str], SourceState | None] = lambda trigger_id: None
-    runtime_fields: Callable[[BoundTrigger], Mapping[str, Any]] = lambda trigger: {}  #: fields of a running service
+    #: further fields of a trigger's ``event_data``, from the running service of its plugin
+    runtime_fields: Callable[[BoundTrigger], Mapping[str, Any]] = lambda trigger: {}
     #: waits until the source of a trigger, given by id, has applied the trigger's last change
     source_settled: Callable[[str], Awaitable[None]] | None = None
     async_body_limit: int = 256 << 10  #: bytes
@@ -97,7 +101,11 @@ class ApiDependencies(Struct, frozen=True, kw_only=True):
     health: HealthChecks = HealthChecks()
 
     async def record(self, function: Function, request_id: str) -> Record:
-        """Return the record of an invocation. Raises UnknownInvocation, also for an invocation of another function."""
+        """Return the record of the invocation ``request_id``.
+
+        Raises UnknownInvocation if no such record is stored, or if the invocation is of another function than
+        ``function``.
+        """
         key = self.identity.key_of(request_id)
         record = await self.records.get(key) if key is not None else None
         if record is None or record.function_id != function.function_id:

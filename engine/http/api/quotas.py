@@ -1,4 +1,4 @@
-"""Quotas of a project, and how much of each is used."""
+"""Quotas of a project, such as the number of functions, and how much of each is used."""
 
 from __future__ import annotations
 

@@ -54,7 +54,10 @@ class AttemptReply(Struct, frozen=True, kw_only=True):
 
 
 class WholeRecord(Struct, frozen=True, kw_only=True):
-    """Complete data of one invocation (extension of the API). Payload and result are texts, as in deliveries."""
+    """Complete data of one invocation (extension of the API).
+
+    Payload and result are text, in the same form in which destinations receive them.
+    """
 
     request_id: str
     function_urn: str
@@ -106,7 +109,10 @@ class InvocationRecords:
         return json_reply(InvocationList(invocations=items, count=count, next_marker=selection.offset + len(items)))
 
     def _selection(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Selection:
-        """Return the filter of a query. With ``ids``, the version or alias in the URN is ignored."""
+        """Return the filter for records that the query describes.
+
+        With request ``ids``, a version or alias in the URN is ignored. Only states in ``allowed`` are selected.
+        """
         catalog, urn = self._parts.catalog, call.urn
         base = Selection(function_id=catalog.find(urn).function_id) if ids else selection_of(catalog, urn)
         begin, end = call.text("query_begin_time"), call.text("query_end_time")
@@ -124,7 +130,10 @@ class InvocationRecords:
         )
 
     async def show(self, call: Call) -> Reply:
-        """Return one invocation (extension of the API). With ``?wait=<seconds>``, wait up to that time for its end."""
+        """Return one invocation (extension of the API).
+
+        With the query ``?wait=<seconds>``, the reply is delayed until the invocation has ended, at most for this time.
+        """
         wait = _wait(call.text("wait"))
         function = self._parts.catalog.find(call.urn)
         record = await self._parts.record(function, call.part("request_id"))
@@ -148,7 +157,10 @@ class InvocationRecords:
 
 
 def read_states(text: str) -> frozenset[State]:
-    """Return the states named in a comma-separated text; all states for an empty text. Raises BadQuery."""
+    """Return the states that a comma-separated text names; all states if the text is empty.
+
+    Raises BadQuery if a name is not a state.
+    """
     names = [part.strip() for part in text.split(",") if part.strip()]
     try:
         return frozenset(map(State, names)) or frozenset(State)

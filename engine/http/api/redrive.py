@@ -1,4 +1,4 @@
-"""Pending and given-up deliveries, and redrive of deliveries and invocations (extension of the API)."""
+"""List of deliveries that are pending or given up, and redrive of deliveries and invocations (extension of the API)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,11 @@ class DeliveryList(Struct, frozen=True, kw_only=True):
 
 
 class RedriveDeliveriesBody(Struct, frozen=True, kw_only=True):
-    """Deliveries to redrive: either the pending and given-up ones listed by id, or all that were given up."""
+    """Deliveries to redrive.
+
+    ``delivery_ids`` lists pending or given-up deliveries. If ``all`` is true instead, all given-up ones of the project
+    are redriven.
+    """
 
     delivery_ids: Ids = []
     all: bool = False
@@ -60,9 +64,10 @@ class RedrivenDeliveries(Struct, frozen=True, kw_only=True):
 
 
 class RedriveInvocationsBody(Struct, frozen=True, kw_only=True):
-    """Invocations to redrive: either those listed by id, or the next ``limit`` failed and discarded ones.
+    """Invocations to redrive.
 
-    Cancelled invocations are redriven only if they are listed by id.
+    ``request_ids`` lists them. If ``failed`` is true instead, the next ``limit`` failed and discarded invocations are
+    redriven, and further requests continue from ``marker``. Cancelled invocations must be listed by id.
     """
 
     request_ids: RequestIds = []
@@ -84,10 +89,11 @@ class RefusedInvocation(Struct, frozen=True, kw_only=True):
 
 
 class RedrivenInvocations(Struct, frozen=True, kw_only=True):
-    """Redriven invocations. A request with ids gets ``redriven`` only, in the order of the ids.
+    """Result of a redrive of invocations.
 
-    A step through failed invocations gets all fields, newest invocation first. The step ends early if the engine
-    temporarily accepts no more.
+    If the request listed ids, only ``redriven`` is set, in the order of the ids. If the request set ``failed``, all
+    fields are set, newest invocation first. Fewer than ``limit`` invocations are handled if the engine temporarily
+    accepts no more.
     """
 
     redriven: list[RedrivenInvocation]
@@ -165,7 +171,7 @@ class RedriveApi:
         )
 
     def item(self, pending: PendingDelivery) -> DeliveryItem:
-        """Return a delivery in the form of an entry of a list."""
+        """Return a pending or given-up delivery in the form in which lists describe it."""
         function, delivery_status = (
             self._catalog.resolve(pending.function_id, LATEST),
             self._redrive.delivery_status(pending),

@@ -77,9 +77,9 @@ class ReservedApi:
         return json_reply(ReservedConfigs(reserved_instances=configs, page_info=page.info, count=page.count))
 
     def _queried_urn(self, call: Call, name: str) -> FunctionUrn | None:
-        """Return the URN in a query parameter; None if absent.
+        """Return the URN in the query parameter ``name``; None if it is absent.
 
-        A URN with version ``latest`` stands for the whole function, because Terraform queries all versions with it.
+        A URN with version ``latest`` selects all versions of the function: Terraform sends it for that purpose.
         """
         text = call.text(name)
         urn = own_urn(text, call.project, self._region) if text else None

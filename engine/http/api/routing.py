@@ -1,4 +1,7 @@
-"""Routing of the API. A resource is a path with a handler per method; a handler turns a Call into a Reply."""
+"""Routing of API requests to handlers.
+
+A Resource is a path with one handler for each HTTP method. A handler receives a Call (the request) and returns a Reply.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ _PROJECT = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
 class Call:
-    """Request to the API."""
+    """Request to the API, as its handler receives it."""
 
     def __init__(self, scope: Scope, receive: Receive, region: str) -> None:
         self._receive, self._region = receive, region
@@ -50,15 +53,18 @@ class Call:
         return own_urn(self.part("function_urn"), self.project, self._region)
 
     def part(self, name: str) -> str:
-        """Return the path parameter ``{name}``."""
+        """Return the value of the placeholder ``{name}`` in the resource's path."""
         return self.parts[name]
 
     def text(self, name: str) -> str:
-        """Return a query parameter; empty if absent."""
+        """Return the query parameter ``name`` as text; empty if it is absent."""
         return self._query.get(name, "")
 
     def number(self, name: str, default: int) -> int:
-        """Return a query parameter that is a whole number, 0 or more. Raises BadQuery."""
+        """Return the query parameter ``name`` as a number; ``default`` if it is absent or empty.
+
+        Raises BadQuery unless it is a whole number, 0 or more.
+        """
         return whole_number(name, self.text(name), default, BadQuery)
 
     async def read(
@@ -69,9 +75,11 @@ class Call:
         empty: T | None = None,
         error: type[InvalidField] = InvalidField,
     ) -> T:
-        """Read the body and return it as ``kind``. For an absent or null body, return ``empty`` if given.
+        """Read the request's JSON body and return it as ``kind``. If ``empty`` is given, return it for no body or null.
 
-        Raises NotJson, PayloadTooLarge, and ``error`` for an invalid field.
+        Raises PayloadTooLarge if the body has more than ``limit`` bytes; NotJson if it is not JSON, or is empty without
+        ``empty``; ClientDisconnect if the client closes the connection before its end; and ``error`` if a field has an
+        invalid value.
         """
         self.body = body = await read_body(self._receive, self.headers, limit)
         if empty is not None and body in (b"", b"null"):
@@ -87,16 +95,17 @@ Handler = Callable[[Call], Awaitable[Reply]]
 
 
 class Resource(Struct, frozen=True, kw_only=True):
-    """Path with its handlers by method."""
+    """Path of the API, with the handler of each HTTP method that it supports."""
 
     path: str
     methods: Mapping[str, Handler]
 
 
 def make_router(resources: Iterable[Resource], region: str) -> App:
-    """Return an ASGI application that calls the handlers of the resources.
+    """Return an ASGI application that calls the handler for each request's path and method.
 
-    An error of a handler is raised to the caller of the application, before any part of a reply is sent.
+    Errors raised by a handler are not caught. They reach the caller of the application before any part of a reply is
+    sent.
     """
     ordered = sorted(resources, key=_precedence)
     routes = [_Route(one.path, _Endpoint(one, region), methods=list(one.methods)) for one in ordered]
@@ -104,9 +113,10 @@ def make_router(resources: Iterable[Resource], region: str) -> App:
 
 
 class _Route(Route):
-    """Route whose endpoint is also called for methods that no matching route has, to reply 405.
+    """Route whose endpoint is also called for methods that it does not support, and then replies 405.
 
-    Two routes may match one path, because a function may be named ``import``.
+    If two routes match a path, the one that supports the method is called. Two can match because a function may be
+    named ``import``, like the last segment of another path.
     """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,7 +141,10 @@ class _Endpoint:
 
 
 def _precedence(resource: Resource) -> list[bool]:
-    """Return a sort key that puts a literal segment of a path before ``{name}``, which would match the literal, too."""
+    """Return a sort key that puts paths with a fixed segment before paths with a placeholder in its position.
+
+    ``/functions/import`` is thus tried before ``/functions/{function_urn}``, which matches the same requests.
+    """
     return [part.startswith("{") for part in resource.path.split("/")]
 
 
@@ -146,7 +159,10 @@ def check_project(project: str) -> str:
 
 
 def whole_number(field: str, text: str, default: int, error: type[InvalidField] = InvalidField) -> int:
-    """Return the number in ``text``; ``default`` for an empty text. Raises ``error``."""
+    """Return the number in ``text``; ``default`` if ``text`` is empty.
+
+    Raises ``error``, which names ``field``, unless ``text`` is a whole number, 0 or more.
+    """
     text = text or str(default)
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise error(field, text, "must be a whole number, 0 or more")
@@ -154,7 +170,11 @@ def whole_number(field: str, text: str, default: int, error: type[InvalidField] 
 
 
 def own_urn(text: str, project: str, region: str) -> FunctionUrn:
-    """Return the URN in ``text``. Raises InvalidField, and Forbidden for a URN of another project than ``project``."""
+    """Return the URN in ``text``.
+
+    Raises InvalidField if the text is not a URN, or ``project`` is not a valid name; Forbidden if the URN belongs to
+    another project than ``project``.
+    """
     urn = parse_urn(text, region=region, project=check_project(project))
     if urn.project != project:
         raise Forbidden(f"{text} belongs to another project than {project}")

@@ -1,4 +1,7 @@
-"""Masking of secrets in audit traces and error messages. Secrets are recognised by the names of their fields."""
+"""Masking of secrets in audit traces and error messages.
+
+A value counts as secret if the name of its field says so, such as ``password`` or ``token``.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ def is_secret(name: str) -> bool:
 
 
 def without_secrets(value: Any) -> Any:
-    """Return a copy of a JSON value, with secrets masked and texts cut to ``TEXT`` characters."""
+    """Return a copy of a JSON value without secrets.
+
+    Values of fields with secret names are masked, and other texts are cut after ``TEXT`` characters.
+    """
     if isinstance(value, dict):
         return {name: MASK if is_secret(name) else without_secrets(one) for name, one in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
 """Tags of functions, and search for functions by tags (FunctionGraph API: CreateTags and others).
 
-The paths have no ``/fgs``, because the vendor's tag service has the same paths for all services. In a path,
-``resource_id`` is a function's URN, or the ``resource_id`` in replies about a function.
+Unlike other paths of the API, these have no ``/fgs``: the vendor's tag service uses the same paths for all services. In
+a path, ``resource_id`` is the URN of a function, or the value of ``resource_id`` in replies that describe it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,10 @@ class TagsApi:
         return json_reply(ProjectTags(tags=_tag_values(tags), sys_tags=_tag_values(sys_tags)))
 
     async def find(self, call: Call) -> Reply:
-        """Find functions by tags. Action ``filter`` returns functions and their number, ``count`` only the number."""
+        """Find functions by tags. Reply with the number of matches.
+
+        The path ends with the action: ``filter`` also returns the functions, ``count`` returns the number only.
+        """
         project, action = _project(call), call.part("action")
         if action not in ("filter", "count"):
             raise InvalidField("action", action, "must be filter or count")

@@ -1,4 +1,4 @@
-"""Formats of times in the API: UTC, to the second."""
+"""Conversion between times in the API's texts and seconds since the epoch. Texts are in UTC, mostly to the second."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from engine.errors import BadQuery
 
 
 def short_time(moment: float) -> str:
-    """Format a time as ``2026-01-31T23:59:59``, as in invocation records."""
+    """Format a time like ``2026-01-31T23:59:59``, the form in invocation records."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def zoned_time(moment: float) -> str:
-    """Format a time as ``2026-01-31T23:59:59Z``, as in functions and settings."""
+    """Format a time like ``2026-01-31T23:59:59Z``, the form in functions and settings."""
     return short_time(moment) + "Z"
 
 
 def exact_time(moment: float) -> str:
-    """Format a time with milliseconds, as in fields that extend the API."""
+    """Format a time like ``2026-01-31T23:59:59.123Z``, the form in fields that the FunctionGraph API does not have."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read_time(field: str, text: str) -> float:
-    """Return a time in seconds since the epoch. ``text`` is UTC unless it names a zone. Raises BadQuery."""
+    """Return the time in ``text`` in seconds since the epoch. A text without a time zone is read as UTC.
+
+    Raises BadQuery, which names the query parameter ``field``, if ``text`` is not an ISO 8601 time.
+    """
     try:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
@@ -32,5 +35,8 @@ def read_time(field: str, text: str) -> float:
 
 
 def read_end(field: str, text: str) -> float:
-    """Return the end of a time span in seconds since the epoch. Its last second is included. Raises BadQuery."""
+    """Return the end of a queried time span in seconds since the epoch. Its last second belongs to the span.
+
+    Raises BadQuery, which names the query parameter ``field``, if ``text`` is not an ISO 8601 time.
+    """
     return read_time(field, text) + 0.9995

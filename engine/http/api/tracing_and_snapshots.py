@@ -1,4 +1,4 @@
-"""Operations for tracing, log targets and snapshots, which this engine implements in part or not at all."""
+"""Operations for tracing, log storage and snapshots, of which this engine implements a part or only the replies."""
 
 from __future__ import annotations
 
@@ -47,11 +47,14 @@ class TracingAndSnapshotsApi:
         return Reply()
 
     async def enable_logs(self, call: Call) -> Reply:
-        """Return success. Output of functions is always stored, so the switch has no effect."""
+        """Return success without any change: the output of functions is always stored."""
         return Reply()
 
     async def show_logs(self, call: Call) -> Reply:
-        """Show the log target in the function's configuration; the engine's default target if none is configured."""
+        """Return the log group and stream that the function's configuration names.
+
+        If none are configured, return the engine's default ones.
+        """
         return json_reply(log_target_of(self._catalog.find(call.urn)))
 
     async def show_snapshot(self, call: Call) -> Reply:
@@ -60,7 +63,10 @@ class TracingAndSnapshotsApi:
         return json_reply(SnapshotState(state="Disabled", code=""))
 
     async def switch_snapshot(self, call: Call) -> Reply:
-        """Reject a request to enable snapshots, which only the vendor's Java runtime has. Accept disabling."""
+        """Accept a request to disable snapshots, without any change.
+
+        Raises Unsupported if the request enables snapshots, which only the vendor's Java runtime has.
+        """
         self._catalog.find(call.urn)
         if _check_action(call, ("enable", "disable")) == "enable":
             raise Unsupported("snapshots of functions: instances start from code, or are reserved")

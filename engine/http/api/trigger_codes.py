@@ -1,4 +1,4 @@
-"""HTTP status and FSS code of trigger errors, which differ by kind (error codes of the FunctionGraph API)."""
+"""HTTP status and FSS code of trigger errors, by the kind of the trigger (error codes of the FunctionGraph API)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _OTHER = _Codes()
 
 
 def trigger_status(error: e.FunctiondError) -> Status | None:
-    """Return the HTTP status and the FSS code of an error; None if it is not about a trigger."""
+    """Return the HTTP status and the FSS code of a trigger error; None for any other error."""
     match error:
         case te.UnknownTriggerType():
             return 400, "FSS.1101"

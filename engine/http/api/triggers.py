@@ -30,7 +30,10 @@ class CreateTriggerBody(Struct, frozen=True, kw_only=True):
 
 
 class UpdateTriggerBody(Struct, frozen=True, kw_only=True):
-    """Body of a PUT request. The SDK sends ``event_data`` as a list of objects, Terraform as one object."""
+    """Body of a PUT request, which changes a trigger.
+
+    The vendor's SDK sends ``event_data`` as a list of objects; Terraform sends it as one object.
+    """
 
     event_data: Data | list[Data] | None = None
     trigger_status: Status | None = None
@@ -46,7 +49,7 @@ class TriggerReply(Struct, frozen=True, kw_only=True):
 
 
 class TriggerState(Struct, frozen=True, kw_only=True):
-    """State of a trigger's source, and counts of its events since the engine started."""
+    """State of a trigger's source, and numbers of events accepted and refused since the engine started."""
 
     state: str  #: starting, running, failing (restarts later), disabled, stopped, or ``no source``
     problem: str  #: problem of the source; empty: none
@@ -127,7 +130,10 @@ class TriggersApi:
         return Reply(status=204)
 
     async def _settle(self, trigger: BoundTrigger) -> None:
-        """Wait until a push source has applied the change, so that the next event is handled by the changed trigger."""
+        """Wait until the source of a trigger has applied the stored change, if the trigger receives events (push).
+
+        The next event is then handled by the changed trigger.
+        """
         if trigger.plugin.rules.start_before_stop and self._source_settled is not None:
             await self._source_settled(trigger.id)
 
@@ -156,14 +162,14 @@ class TriggersApi:
         return json_reply(self._triggers.kinds)
 
     async def show_features(self, call: Call) -> Reply:
-        """Return an empty object, as the platform does for an account without optional features."""
+        """Return an empty object, as the vendor's platform does for an account without optional features."""
         return json_reply({})
 
     def _reply(self, trigger: BoundTrigger) -> TriggerReply:
         return TriggerReply(**self._fields(trigger))
 
     def project_trigger(self, trigger: BoundTrigger) -> ProjectTrigger:
-        """Return a trigger in the form of an entry in the list of a project."""
+        """Return a trigger in the form in which the list of a project's triggers describes it."""
         return ProjectTrigger(func_urn=trigger.function, source=self._state(trigger), **self._fields(trigger))
 
     def _fields(self, trigger: BoundTrigger) -> Data:

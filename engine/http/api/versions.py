@@ -1,6 +1,6 @@
-"""Versions of a function, and its ``collected`` mark (FunctionGraph API: CreateFunctionVersion and others).
+"""Versions of a function (FunctionGraph API: CreateFunctionVersion and others), and its ``collected`` flag.
 
-A version is shown and deleted with the operations on functions, by a URN that includes the version.
+The operations in ``functions.py`` show and delete a version if their URN includes one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class VersionsApi:
         return json_reply(VersionList(versions=versions, next_marker=page.next_marker, count=page.count))
 
     async def collect(self, call: Call) -> Reply:
-        """Set or clear the function's ``collected`` mark, which has no effect in the engine."""
+        """Set or clear the function's ``collected`` flag, by which a user marks a favourite.
+
+        The flag is stored and has no effect in the engine.
+        """
         state = call.part("state").lower()
         if state not in ("true", "false"):
             raise InvalidField("state", call.part("state"), "must be true or false")

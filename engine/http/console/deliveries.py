@@ -1,4 +1,4 @@
-"""Page of deliveries: pending ones, which are retried automatically, and those that were given up."""
+"""Console page of deliveries: pending ones, which are retried automatically, and those that were given up."""
 
 from __future__ import annotations
 

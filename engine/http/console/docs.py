@@ -1,6 +1,7 @@
-"""Documentation pages: the Markdown files of ``engine/docs`` as HTML.
+"""Documentation pages of the console: the Markdown files of ``engine/docs`` as HTML.
 
-Each page is rendered once, in a thread, and cached. Links between the files become links between the pages.
+A page is rendered in a thread at its first request, then cached. Links between the files become links between the
+pages.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class _Document(Struct, frozen=True, kw_only=True):
 
 
 class DocsPage:
-    """Handlers of the index and of each page."""
+    """Handlers of the documentation: one for the index page, one for all others."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
@@ -57,7 +58,10 @@ class DocsPage:
 
 @cache
 def _files() -> Mapping[str, Traversable]:
-    """Return the Markdown files, keyed by the names of their pages."""
+    """Return the Markdown files by page name, which is the file name without ``.md``.
+
+    The README of the engine has the page name in ``ARCHITECTURE``.
+    """
     package = files("engine")
     found = {one.name.removesuffix(".md"): one for one in (package / "docs").iterdir() if one.name.endswith(".md")}
     return {**found, ARCHITECTURE: package / "README.md"}
@@ -65,7 +69,7 @@ def _files() -> Mapping[str, Traversable]:
 
 @cache
 def _document(name: str) -> _Document:
-    """Render a page as HTML. Raises KeyError for an unknown page."""
+    """Render the Markdown file of a page as HTML. Raises KeyError if no page has this name."""
     from markdown_it import MarkdownIt
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -82,12 +86,12 @@ def _document(name: str) -> _Document:
 
 
 def anchor(heading: str) -> str:
-    """Return the HTML id of a heading, built as on GitHub."""
+    """Return the HTML id of a heading, which links such as ``page.md#heading`` name. Same rule as on GitHub."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def _redirect(token: Token) -> None:
-    """Change a link to a Markdown file into a link to the file's page. Leave other tokens unchanged."""
+    """Change a Markdown link to another documentation file into a link to its console page. Ignore other tokens."""
     href = str(token.attrGet("href") or "")
     if token.type == "link_open" and (found := _LINK.fullmatch(href)):
         page = _OUTSIDE.get(found[1], found[1].removesuffix(".md"))

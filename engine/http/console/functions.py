@@ -1,4 +1,4 @@
-"""Page of a project's functions, with versions and aliases, and counts of waiting and running invocations."""
+"""Console page of a project's functions, with versions, aliases, and numbers of waiting and running invocations."""
 
 from __future__ import annotations
 

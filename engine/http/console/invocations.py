@@ -1,6 +1,6 @@
-"""Pages of asynchronous invocations: list of a project or a function, and details of one invocation.
+"""Console pages of asynchronous invocations: list of a project's or a function's, and details of one invocation.
 
-A list reads a limited number of the newest rows, however many are stored.
+A list reads only a limited number of the newest records, however many are stored.
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ class InvocationsPage:
         return selection_of(self._parts.catalog, own_urn(name, call.project, self._parts.region))
 
     async def _record(self, call: Call) -> Record:
-        """Return the record of the invocation in the path. Raises UnknownInvocation, also if the project differs."""
+        """Return the record of the invocation that the path names.
+
+        Raises UnknownInvocation if it is not stored, or belongs to another project than the path.
+        """
         request_id = call.part("request_id")
         key = self._parts.identity.key_of(request_id)
         record = await self._parts.records.get(key) if key is not None else None
@@ -87,12 +90,12 @@ class InvocationsPage:
         return record
 
     async def _log(self, record: Record) -> tuple[list[Line], bool]:
-        """Return the last lines of the log, and whether earlier lines are left out."""
+        """Return the lines at the end of an invocation's log, and whether earlier lines are left out."""
         whole = await self._parts.log_archive.log(record.key, record.request_id)
         log = record.log if whole is None else whole
         return list(decode(last(log, LOG))), len(log) > LOG
 
 
 def _text(body: bytes) -> tuple[str, int]:
-    """Return the start of ``body``, and the number of bytes left out."""
+    """Return the first ``TEXT`` bytes of ``body`` as text, and the number of bytes left out."""
     return body[:TEXT].decode("utf-8", "replace"), max(0, len(body) - TEXT)

@@ -1,4 +1,4 @@
-"""Overview, the first page of the console: the data of /readyz and /metrics."""
+"""Overview, the first page of the console. Shows the data of the resources /readyz and /metrics."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ class OverviewPage:
 
 
 def _nonzero(figure: Figure) -> Mapping[str, float]:
-    """Return the nonzero values of a metric by label, the largest first."""
+    """Return the nonzero values of a metric by the value of its label, the largest first."""
     found = {label: value for label, value in figure.values.items() if value}
     return dict(sorted(found.items(), key=lambda one: -one[1]))

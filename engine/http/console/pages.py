@@ -47,7 +47,10 @@ class Pages:
         self._environment: Environment | None = None
 
     async def show(self, call: Call, template: str, *, live: bool = True, **data: Any) -> Reply:
-        """Render a page. The browser fetches a ``live`` page again at intervals while the page is visible."""
+        """Render ``template`` with ``data``, and return the reply.
+
+        A ``live`` page is fetched again by the browser at intervals, as long as it is visible.
+        """
         projects = projects_for(call, self._catalog)
         common = {
             "project": call.project or projects[0],

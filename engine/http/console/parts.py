@@ -1,4 +1,4 @@
-"""Dependencies of the console: those of the API, and further parts of the engine."""
+"""Parts of the engine that the console's handlers use: those of the API, and further ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths of the console."""
+"""URL paths of the console."""
 
 from __future__ import annotations
 

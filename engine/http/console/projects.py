@@ -1,4 +1,4 @@
-"""Projects that a page links to."""
+"""Projects among which the reader of a console page can choose."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ DEFAULT = "default"
 
 
 def projects_for(call: Call, catalog: Catalog) -> Sequence[str]:
-    """Return the project of the credentials; without credentials, all projects with functions and that of the page.
+    """Return the project of the request's credentials as the only one.
 
-    ``default`` is the first if included, and the only one if no project was found.
+    If no credentials are needed, return all projects with functions, and the project of the requested page. The project
+    named ``default`` is sorted first. It is the only result if no other project is found.
     """
     if call.own_project:
         return [call.own_project]

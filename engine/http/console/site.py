@@ -1,4 +1,4 @@
-"""Console as resources of the HTTP server: pages, static files, redirects, and error pages."""
+"""Web console as resources (paths with handlers) of the HTTP server: pages, static files, redirects, error pages."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Console:
         return [Resource(path=path, methods={"GET": show, "HEAD": show}) for path, show in self._shown.items()]
 
     async def refuse(self, scope: Scope, error: FunctiondError) -> Reply:
-        """Return the reply for an error: a page if the path belongs to the console, else JSON as in the API."""
+        """Return the reply for an error: an HTML page if the path belongs to the console, else JSON as in the API."""
         reply = error_reply(error)
         if not is_page(scope["path"]):
             return reply
@@ -74,14 +74,17 @@ def _read(name: str) -> bytes:
 
 
 async def _home(call: Call) -> Reply:
-    """Redirect to the console. For ``/``, raise NotFound if the client does not accept HTML."""
+    """Redirect to the first page of the console.
+
+    Raises NotFound if the path is ``/`` and the client does not accept HTML.
+    """
     if call.path == "/" and b"text/html" not in call.headers.get(b"accept", b""):
         raise NotFound("no such resource: / (/openapi.json lists the operations)")
     return Reply(status=307, headers=(*HEADERS, (b"location", HOME.encode())))
 
 
 async def _docs(call: Call) -> Reply:
-    """Redirect to the index of the documentation."""
+    """Redirect to the index of the documentation, whose path ends with a slash."""
     return Reply(status=307, headers=(*HEADERS, (b"location", DOCS.encode())))
 
 

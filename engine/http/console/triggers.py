@@ -1,4 +1,4 @@
-"""Page of a project's triggers, with the states of their sources, problems, and times of restarts."""
+"""Console page of a project's triggers, with the states and problems of their sources, and times of next restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats of amounts, times and sizes on console pages."""
+"""Formats of numbers, durations, sizes and times on console pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def number(value: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """Format a duration in seconds, such as ``1.5 ms``, ``12 s`` or ``3 d``; an infinite one as ``longer``."""
+    """Format a duration, given in seconds, such as ``1.5 ms``, ``12 s`` or ``3 d``; ``longer`` if it is infinite."""
     if math.isinf(seconds):
         return "longer"
     for unit, name in _SPANS:
@@ -33,12 +33,15 @@ def size(value: float) -> str:
 
 
 def clock_time(moment: float | None) -> str:
-    """Format a time in UTC, to the millisecond; empty for None, 0 or an infinite time."""
+    """Format a time, given in seconds since the epoch, in UTC to the millisecond; empty for None, 0 and infinity."""
     return "" if not moment or math.isinf(moment) else exact_time(moment).replace("T", " ").rstrip("Z")
 
 
 def quantile(distribution: Distribution, share: float) -> float | None:
-    """Return the upper bound of the bucket that contains the quantile ``share`` (0 to 1); None without observations."""
+    """Return the upper bound of the histogram bucket in which the quantile ``share`` (0 to 1) lies.
+
+    Return None if the histogram has no observations.
+    """
     wanted, seen = distribution.count * share, 0
     for bound, count in zip((*distribution.bounds, math.inf), distribution.counts, strict=True):
         seen += count
