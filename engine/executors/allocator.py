@@ -1,11 +1,12 @@
 """Allocation of requests to instances.
 
-Candidates, in this order: a busy instance with spare concurrency, an idle one, a starting one with spare concurrency.
-Without a candidate, the caller starts an instance.
+An instance is chosen in this order: a busy instance that can serve a further request at the same time, an idle
+instance, a starting instance that can serve a further request. If there is none, the caller starts an instance.
 
 Busy instances are preferred, so that others become idle and can be dismissed. An instance serves at most
-``concurrency`` requests at a time; ``assigned`` counts them. A caller that acquires an instance must release it. A
-request may also be assigned to an instance that is still starting, and then waits for it.
+``concurrency`` requests at a time; its ``assigned`` counts the requests assigned to it. A caller to which an instance
+was assigned must call ``release`` afterwards. A request may also be assigned to an instance that is still starting, and
+then waits for this instance.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from engine.executors.process import Instance, Key
 class Wait:
     """Request that waits for an interpreter, for the shared port, or for a starting instance.
 
-    ``verdict`` becomes the end of the request, or None if the request must look for an instance again.
+    ``verdict`` is set to the end of the request if the request fails, or to None if it must look for an instance again.
     """
 
     __slots__ = ("cancelled", "verdict")
@@ -32,7 +33,7 @@ class Wait:
         self.cancelled = False
 
     def cancel(self) -> bool:
-        """Cancel the request. Return False if the request has ended already."""
+        """Cancel the waiting request. Return False if the request has ended already."""
         if not self.verdict.done():
             self.verdict.set_result(None)
         elif self.verdict.cancelled() or self.verdict.result():
@@ -41,30 +42,30 @@ class Wait:
         return True
 
     async def decided(self) -> Ended | None:
-        """Wait for the verdict and return it. Return the end of the request if the request was cancelled.
+        """Wait for the verdict and return it. Return the end of a cancelled request if ``cancel`` was called.
 
-        The request can be cancelled until the waiting task resumes, even if an instance has become available.
+        ``cancel`` takes effect until the waiting task resumes, even if an instance has become available meanwhile.
         """
         verdict = await self.verdict
         return Ended(CANCELLED.answer, NOTHING) if self.cancelled else verdict
 
 
 class Start:
-    """Starting instance, and the requests that wait for it. The request that starts it is not among them."""
+    """Starting instance, and the requests that wait for it, except the request for which it was started."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.waits: list[Wait] = []
 
     def decide(self, verdict: Ended | None) -> None:
-        """Pass the verdict to all waiting requests: the end of a failed start, or None to search for an instance."""
+        """Set the verdict of all waiting requests: the end of a failed start, or None to look for another instance."""
         for wait in self.waits:
             if not wait.verdict.done():
                 wait.verdict.set_result(verdict)
 
 
 class Allocator:
-    """Ready and starting instances by key, and the requests assigned to them."""
+    """Ready and starting instances by ``Key`` (function, version, revision, memory), and their assigned requests."""
 
     def __init__(self, idle: float, keeps: Callable[[Instance], bool]) -> None:
         self.idle = IdleInstances(idle, lambda instance: instance.dismiss(), keeps)
@@ -72,7 +73,10 @@ class Allocator:
         self._starts: dict[Key, list[Start]] = {}
 
     def acquire(self, key: Key) -> Instance | None:
-        """Assign a request to a ready instance; return None if there is none with spare concurrency."""
+        """Assign a request to a ready instance and return the instance.
+
+        Return None if no instance can serve a further request.
+        """
         opened = self._open.get(key)
         instance = next(reversed(opened)) if opened else self.idle.take(key)
         if instance is not None:
@@ -82,7 +86,7 @@ class Allocator:
         return instance
 
     def release(self, instance: Instance) -> None:
-        """End the assignment of one request. Call also if the instance has ended."""
+        """End the assignment of one request to the instance. Call also if the instance has ended."""
         instance.assigned -= 1
         if instance.ready and instance.end is None:
             self._update(instance)
@@ -95,7 +99,7 @@ class Allocator:
         return start
 
     def join_starting(self, key: Key) -> tuple[Start, Wait] | None:
-        """Assign a request to a starting instance; return None if there is none with spare concurrency."""
+        """Assign a request to a starting instance. Return None if no starting instance can serve a further request."""
         for start in self._starts.get(key, ()):
             if start.instance.assigned < start.instance.concurrency and not start.instance.obsolete:
                 start.instance.assigned += 1
@@ -105,7 +109,7 @@ class Allocator:
         return None
 
     def finish(self, start: Start, verdict: Ended | None) -> None:
-        """Register that a starting instance is ready or has ended. Pass the verdict to the waiting requests."""
+        """Register that a starting instance is ready or has ended, and set the verdict of the waiting requests."""
         instance = start.instance
         starts = self._starts[instance.key]
         starts.remove(start)
@@ -117,7 +121,10 @@ class Allocator:
         start.decide(verdict)
 
     def retire(self, instance: Instance) -> bool:
-        """Assign no more requests to the instance. Return True if it was idle and has been dismissed at once."""
+        """Assign no further requests to the instance.
+
+        Return True if the instance was idle and has been dismissed at once.
+        """
         if instance in self.idle:
             instance.dismiss()
             return True
@@ -126,7 +133,7 @@ class Allocator:
         return False
 
     def discard(self, instance: Instance) -> None:
-        """Remove an instance that has ended."""
+        """Assign no further requests to an instance that has ended."""
         self.idle.discard(instance)
         self._remove_open(instance)
 

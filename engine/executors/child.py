@@ -12,18 +12,21 @@ from typing import Protocol
 
 
 class ChildProcess(Protocol):
-    """Process that leads a session and a process group. Its owner calls ``watch``, then ``reap`` after the exit."""
+    """Process that leads a session and a process group.
+
+    The owner calls ``watch``, then ``reap`` after the process has exited.
+    """
 
     @property
     def waits(self) -> bool:
-        """True if the process does nothing until ``Instance.enter_cgroup``."""
+        """True if the new process waits for ``Instance.enter_cgroup`` before it does anything."""
         ...
 
     @property
     def pid(self) -> int:
-        """Process id as the engine sees it; 0 before ``spawned``.
+        """Process id as the engine sees it; 0 until the process exists (see ``spawned``).
 
-        The id is not reused before ``reap``, unless the parent of the process has exited.
+        The kernel gives the id to no other process before ``reap``, unless the parent of the process has exited.
         """
         ...
 
@@ -33,36 +36,42 @@ class ChildProcess(Protocol):
 
     @property
     def alive(self) -> bool:
-        """True until ``watch`` reports the exit."""
+        """True until the callback of ``watch`` is called."""
         ...
 
     @property
     def failure(self) -> OSError | None:
         """Error that kept the process from becoming an instance, or None. Available after the exit.
 
-        Such a process has read no request and run no user code.
+        A process with such an error has read no request and run no user code.
         """
         ...
 
     def watch(self, on_exit: Callable[[], None]) -> None:
-        """Call ``on_exit`` once, from the loop, when the process has exited."""
+        """Call ``on_exit`` once, from the event loop, when the process has exited."""
         ...
 
     def kill(self) -> None:
-        """Kill the whole process group, at once or as soon as the process exists. Do nothing after ``reap``."""
+        """Kill the process group of the process, at once or as soon as the process exists.
+
+        Do nothing after ``reap``.
+        """
         ...
 
     def reap(self) -> int | None:
-        """Release the process id. Return the exit status, the negative signal number, or None if unknown."""
+        """Release the process id.
+
+        Return the exit status, the negated signal number, or None if the status is unknown.
+        """
         ...
 
     def abandon(self) -> None:
-        """Kill and reap a process that is not watched. May block briefly."""
+        """Kill and reap a process for which ``watch`` was not called. May block briefly."""
         ...
 
 
 class OwnChild:
-    """Process whose parent is the engine."""
+    """Process that the engine itself started, and not a template."""
 
     waits = False
     failure = None  #: ``launch`` raises such errors
@@ -77,7 +86,7 @@ class OwnChild:
         return self._process.pid
 
     async def spawned(self) -> None:
-        """Return at once: the process exists."""
+        """Return at once, because the process exists already."""
 
     @property
     def alive(self) -> bool:

@@ -1,8 +1,9 @@
-"""Fleet of the pool: starts, retires and ends instances.
+"""Starts, dismissals and ends of all instances of the pool.
 
-If a start fails in user code, another instance is started, at most ``TRIES`` for one request. To free memory for a
-new instance, the instances idle for longest are dismissed. The fleet rejects no request, because the scheduler has
-checked capacity before. An instance is therefore started even if the dismissals do not free enough memory.
+If a start fails in user code, another instance is started; at most ``TRIES`` instances are started for one request. To
+free memory for a new instance, the instances idle for longest are dismissed. A request is never rejected for lack of
+memory, because the scheduler has checked the capacity before: an instance is started even if the dismissals do not free
+enough memory.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TRIES = 3  #: most instances that one request starts, as on FunctionGraph
 
 
 class Fleet:
-    """Owner of every instance."""
+    """Set of all instances of the pool. Starts the instances, dismisses them and handles their ends."""
 
     def __init__(self, host: Host, files: LogFiles, *, memory: int, idle: float, clock: Clock) -> None:
         self._host, self._files, self._limit, self._clock = host, files, memory, clock
@@ -45,9 +46,10 @@ class Fleet:
     # --- starting -------------------------------------------------------------------------------------------
 
     async def command(self, function: Function, memory: int) -> list[str] | Ended:
-        """Return the command that starts a worker, or the end of the request if the runtime cannot run here.
+        """Return the command that starts a worker of the function's runtime.
 
-        The first call for a runtime searches for its interpreter.
+        Return the end of a failed request if the runtime cannot run on this machine. The first call for a runtime
+        searches for its interpreter, which takes time.
         """
         try:
             return await self._host.interpreters.worker_command(function.runtime, memory)
@@ -59,8 +61,9 @@ class Fleet:
     ) -> Call | Ended:
         """Start an instance for a request that found none, and assign the request to it.
 
-        Return the call of the start, which has the lines logged meanwhile, or the end of the request. ``on_call``
-        receives the call of each attempted start, so that the request can be cancelled.
+        Return the ``Call`` that stands for the start of the instance and contains the lines logged during the start. If
+        no instance could be started, return the end of the request. ``on_call`` receives the ``Call`` of each attempted
+        start, so that the caller can cancel the request.
         """
         log_buffer: LogBuffer | None = None
         tries = TRIES
@@ -79,7 +82,7 @@ class Fleet:
             log_buffer = call.log_buffer
 
     async def warm(self, function: Function) -> bool:
-        """Start an instance without a request. Return False if it cannot be made ready."""
+        """Start an instance without a request. Return False if the instance does not become ready."""
         command = await self.command(function, function.memory_size)
         if isinstance(command, Ended) or self.port_is_taken(function):
             return False
@@ -89,13 +92,13 @@ class Fleet:
         return await self._prepare(begun, Call(begun.instance, None), function, command, last=True) is None
 
     def port_is_taken(self, function: Function) -> bool:
-        """Return whether this function needs the shared port, and another instance still uses that port."""
+        """Return whether the function needs the port that all HTTP functions share, and another instance uses it."""
         return self._host.shares_port(function) and not self._port.is_free
 
     async def free_port(self, command: list[str]) -> list[str] | Ended:
-        """Wait until the shared port is free, and return the command.
+        """Wait until the port that all HTTP functions share is free, and return ``command`` unchanged.
 
-        Return the end of the request if the instance that uses the port is not idle.
+        Return the end of a failed request if the instance that uses the port is not idle.
         """
         try:
             await self._port.free()
@@ -122,10 +125,10 @@ class Fleet:
     async def _prepare(
         self, start: Start, call: Call, function: Function, command: list[str], *, last: bool
     ) -> Ended | None:
-        """Wait until the instance is ready. Return None, or the end of a failed start.
+        """Wait until the starting instance is ready. Return None, or the end of the request if the start failed.
 
-        Requests that wait for the same instance receive a failure only if no further attempt follows and the start
-        was not cancelled. Otherwise they look for an instance again.
+        Other requests that wait for this instance receive the failure only if no further start is attempted and the
+        start was not cancelled. Otherwise they look for an instance again.
         """
         verdict: Ended | None = None
         began = self._clock.now()
@@ -164,25 +167,25 @@ class Fleet:
     # --- ending ---------------------------------------------------------------------------------------------
 
     async def retire(self, function_id: int, keep: Collection[int]) -> None:
-        """Dismiss the function's instances of revisions that are not in ``keep``.
+        """Dismiss those instances of the function whose revision is not in ``keep``.
 
-        Idle instances are dismissed at once, and this method waits for their exit, at most ``MAX_WAIT`` seconds. Busy
-        instances are dismissed when their calls have ended.
+        Idle instances are dismissed at once; the method waits at most ``MAX_WAIT`` seconds for their exit. Busy
+        instances are dismissed when their requests have ended.
         """
         outdated = [one for one in self.alive if one.key[0] == function_id and one.key[2] not in keep]
         await _wait_all_closed([one for one in outdated if self.allocator.retire(one)])
 
     async def drain(self) -> None:
-        """Dismiss all idle instances, which run their pre-stop handlers, and wait until they have exited."""
+        """Dismiss all idle instances, which run their pre-stop handlers, and wait until the instances have exited."""
         self.reserve.want(())
         self.allocator.idle.close()
         for instance in [one for one in self.present if one.end is not None]:
             await instance.closed.wait()
 
     async def close(self) -> None:
-        """Kill every instance, and wait until all have exited and their resources are removed.
+        """Kill every instance, wait until all have exited, and remove their cgroups and temporary folders.
 
-        An instance whose process hangs in the kernel is not waited for after ``MAX_WAIT`` seconds.
+        Wait at most ``MAX_WAIT`` seconds, because a process may hang in the kernel.
         """
         self.allocator.idle.close()
         for instance in list(self.present):

@@ -3,9 +3,9 @@
     requested ──▶ spawned ──▶ exited, with a status
         └────────────▶ failed
 
-The pidfd reports the exit; the template reports the exit status. The template keeps the process as a zombie until
-``reap``, so that its pid cannot be reused. If the template has exited, the pid may be reused and the status is
-unknown.
+The pidfd of the process reports the exit; the template reports the exit status. The template keeps the process as a
+zombie until ``reap``, so that the kernel does not reuse its pid. If the template has exited, the pid may be reused
+and the exit status is unknown.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ _STATUS_TIMEOUT = 5.0  #: seconds from exit to status; a stopped template must n
 
 
 class ForkedChild:
-    """Process forked by a template. Implements ``engine.executors.child.Child``."""
+    """Process forked by a template.
+
+    Is awaited, watched, killed and reaped like a child of the engine (``ChildProcess``).
+    """
 
     waits = True
 
     def __init__(self, release: Callable[[], None], max_wait: float, on_overdue: Callable[[], None]) -> None:
-        """Create the object when the fork is requested.
+        """Create the object when the fork is requested from the template.
 
-        ``release`` allows the template to reap the process. ``on_overdue`` is called if the process does not exist
-        after ``max_wait`` seconds.
+        ``release`` is called to let the template reap the process. ``on_overdue`` is called if the process does not
+        exist ``max_wait`` seconds after the request.
         """
         self.pid = 0  #: 0 until spawned
         self.exists = False  #: spawned; the template holds the process
@@ -103,8 +106,8 @@ class ForkedChild:
     def on_template_exit(self, reason: str) -> None:
         """Handle the exit of the template.
 
-        A process that does not exist yet has failed, with ``reason`` in its error. A process that has exited gets no
-        exit status.
+        If the process does not exist yet, the start counts as failed, with ``reason`` in the text of its error. If the
+        process has exited, its exit status remains unknown.
         """
         self._template_gone = True
         if not self._spawned.done():
@@ -147,6 +150,6 @@ class ForkedChild:
 
 
 def _pid_of(pidfd: int) -> int:
-    """Return the pid as this process sees it; the template may use another pid namespace."""
+    """Return the pid of a pidfd's process as the engine sees it; the template may be in another pid namespace."""
     with open(f"/proc/self/fdinfo/{pidfd}") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))

@@ -44,7 +44,7 @@ class HostSettings(Struct, frozen=True, kw_only=True):
 
 
 class Host:
-    """Factory of instances. Also removes the processes, cgroups and temporary folders of closed instances."""
+    """Factory of instances. Also removes the processes, cgroups and temporary folders of instances that have ended."""
 
     def __init__(
         self,
@@ -65,26 +65,30 @@ class Host:
 
     @property
     def isolation(self) -> str:
-        """Names of the sandbox and of the mechanism for limits, such as ``bubblewrap, cgroup v2``."""
+        """Names of the sandbox and of the mechanism that limits instances, such as ``bubblewrap, cgroup v2``."""
         return f"{self._starter.name}, {self._isolation.name}"
 
     @property
     def http_network(self) -> str:
-        """Network of HTTP functions: ``own``, ``mapped`` or ``shared``.
+        """Network of HTTP functions' instances: ``own``, ``mapped`` or ``shared``.
 
-        ``own``: each instance has a network. ``mapped``: each instance's port is mapped to a free port of the host.
-        ``shared``: all instances use the same port of the host, one at a time.
+        ``own``: each instance has a network of its own. ``mapped``: the port on which the function's server listens is
+        mapped to a free port of the host. ``shared``: all instances listen on the same port of the host, so that one
+        runs at a time.
         """
         if self._starter.own_network:
             return "own"
         return "mapped" if self._maps_ports else "shared"
 
     def shares_port(self, function: Function) -> bool:
-        """Return whether the function's server listens on the port that all HTTP functions share."""
+        """Return whether instances of the function listen on the port that all HTTP functions share."""
         return self.http_network == "shared" and _serves_http(function)
 
     def spawn(self, command: list[str], function: Function, memory: int, key: Key, owner: Owner) -> Instance:
-        """Start an instance, which waits for ``prepare``. ``command`` starts its worker. Raises OSError."""
+        """Start the process of an instance with the worker's ``command``.
+
+        Raises OSError if the process cannot be started. The process loads no user code before ``prepare``.
+        """
         spec = self._new_spec(function, memory)
         seen_inside = self._starter.seen_inside(spec)
         process = ProcessSpec(command, environment(function, seen_inside), seen_inside.code, seen_inside.layers)
@@ -100,9 +104,10 @@ class Host:
         return instance
 
     async def prepare(self, start: Call, function: Function) -> Answer | None:
-        """Apply limits, load user code and run its initializer. Return the worker's answer. Raises OSError.
+        """Apply the limits, then have the worker load the user code and run the initializer.
 
-        Return None if the instance ended before it answered. User code is loaded only after the limits are in force.
+        Return the worker's answer. Return None if the instance ended before it answered. Raises OSError if the limits
+        cannot be applied or the process could not be started.
         """
         instance = start.instance
         answer = await self._prepare(start, function)
@@ -151,17 +156,17 @@ class Host:
         return await asyncio.shield(asyncio.wrap_future(admitting))
 
     def clear(self, instance: Instance) -> None:
-        """Remove the enclosure and the temporary folder of a closed instance in the background."""
+        """Remove the cgroup and the temporary folder of an instance that has ended, in a thread, without waiting."""
         self._memory.discard(instance)
         self._starter.ended(instance.key[:3])
         self._cleaners.submit(_clear, instance.enclosing, self._specs.pop(instance).tmp)
 
     def later(self, task: Callable[..., None], *arguments: object) -> None:
-        """Run a task in the background; ``close`` waits for it."""
+        """Run a blocking task in a thread; ``close`` waits for the task."""
         self._cleaners.submit(task, *arguments)
 
     async def close(self) -> None:
-        """Wait until the resources of all instances are removed, then stop the threads."""
+        """Wait until the cgroups and temporary folders of all instances are removed, then stop the threads."""
         self._memory.close()
         await self._starter.close()
         await asyncio.to_thread(self._close)
@@ -187,7 +192,7 @@ class Host:
 
 
 def _serves_http(function: Function) -> bool:
-    """Return whether the function's instances listen on one fixed port."""
+    """Return whether the function is an HTTP function, whose instances listen on one fixed port."""
     return _family(function) is Family.HTTP
 
 
@@ -197,7 +202,7 @@ def _family(function: Function) -> Family | None:
 
 
 def _capture_error(task: Callable[..., Result], *arguments: object) -> Result | OSError:
-    """Run a task. Return an OSError instead of raising it, because the caller may have been cancelled meanwhile."""
+    """Run a task and return the OSError that it raises, because a caller cancelled meanwhile would not receive it."""
     try:
         return task(*arguments)
     except OSError as error:
@@ -205,7 +210,7 @@ def _capture_error(task: Callable[..., Result], *arguments: object) -> Result | 
 
 
 def _clear(enclosing: Future[Enclosure | OSError] | None, tmp: Path) -> None:
-    """Remove the enclosure and the temporary folder of an instance."""
+    """Remove the cgroup and the temporary folder of an instance, as soon as the cgroup has been created."""
     enclosure = enclosing.result() if enclosing is not None and not enclosing.cancelled() else None
     if enclosure is not None and not isinstance(enclosure, OSError):
         enclosure.remove()

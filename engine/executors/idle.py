@@ -1,7 +1,7 @@
-"""Idle instances. A request takes the instance of its key that became idle last.
+"""Idle instances.
 
-The instance that has been idle for longest is dismissed first. Instances that the reserve keeps are skipped and
-checked again later.
+A request takes the instance of its ``Key`` (function, version, revision, memory) that became idle last. The instance
+that has been idle for longest is dismissed first. Reserved instances are not dismissed, but checked again later.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _KEEP_INTERVAL = 60.0  #: minimum seconds until an instance that was kept is che
 
 
 class IdleInstances:
-    """Idle instances with one timer, for the one that has been idle for longest.
+    """Idle instances, and one timer for the instance that has been idle for longest.
 
-    After ``seconds`` without work, an instance is removed and then passed to ``dismiss``, unless ``keeps`` returns
-    True for it.
+    An instance that is idle for ``seconds`` is removed and passed to ``dismiss``, unless ``keeps`` returns True for it
+    because it is a reserved instance.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class IdleInstances:
             self._timer = self._loop.call_later(self._seconds, self._expire)
 
     def take(self, key: Key) -> Instance | None:
-        """Remove and return the instance of this key that became idle last; return None if there is none."""
+        """Remove and return the instance with this key that became idle last. Return None if there is none."""
         same = self._by_key.get(key)
         if not same:
             return None
@@ -61,7 +61,7 @@ class IdleInstances:
                 del self._by_key[instance.key]
 
     def dismiss_oldest(self) -> bool:
-        """Dismiss the instance idle for longest that the reserve does not keep. Return False if there is none."""
+        """Dismiss the instance idle for longest, apart from reserved ones. Return False if there is none."""
         oldest = next((one for one in self._by_age if not self._keeps(one)), None)
         if oldest is None:
             return False
@@ -84,9 +84,10 @@ class IdleInstances:
         self._by_age[instance] = None
 
     def _expire(self) -> None:
-        """Dismiss instances whose idle time is over, and set the timer for the next instance.
+        """Dismiss the instances that were idle for the full time, and set the timer for the next instance.
 
-        ``take`` leaves the timer unchanged. The instance now idle for longest may therefore have time left.
+        ``take`` does not reset the timer. The timer may therefore end before the time of the instance that is now idle
+        for longest.
         """
         self._timer = None
         while (oldest := next(iter(self._by_age), None)) is not None:

@@ -1,4 +1,7 @@
-"""Buffers of log lines, each for one request or for an instance itself. The newest lines up to a limit are kept."""
+"""Buffers of log lines.
+
+Each belongs to one request, or to an instance itself, and contains the newest lines up to a limit.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ _OWN_LIMIT = 64 << 10  #: bytes of an instance's own lines
 
 
 class Written(NamedTuple):
-    """Lines in the format of ``engine.logs.lines``, and the number of bytes dropped before them."""
+    """Log lines in the format of ``engine.logs.lines``, and the number of older bytes dropped before them."""
 
     kept: bytes
     dropped: int
 
     def whole(self) -> bytes:
-        """Return the lines, preceded by a note if some were dropped."""
+        """Return the lines, after a note on the dropped bytes if there are any."""
         if not self.dropped:
             return self.kept
         at = int(self.kept[:13])
@@ -30,7 +33,7 @@ NOTHING = Written(b"", 0)
 
 
 class LogBuffer:
-    """Lines of one request, or of an instance if ``invocation`` is None. ``limit`` is in bytes."""
+    """Newest log lines of one request, or of an instance if ``invocation`` is None, up to ``limit`` bytes."""
 
     def __init__(self, invocation: Invocation | None, limit: int) -> None:
         self.invocation = invocation
@@ -45,7 +48,7 @@ class LogBuffer:
             self._shorten()
 
     def written(self) -> Written:
-        """Return the lines kept up to now."""
+        """Return the buffered lines and the number of bytes dropped up to now."""
         if not self._lines:
             return NOTHING
         if len(self._lines) > self._limit:
@@ -59,16 +62,17 @@ class LogBuffer:
 
 
 class LogRecorder:
-    """Recorder of instances' output: adds lines to their buffer and publishes them on the board.
+    """Recorder of the output of instances.
 
-    ``limit`` is the size of a request's buffer in bytes.
+    Adds lines to the buffer of their request and publishes them on the log board. ``limit`` is the size of a request's
+    buffer in bytes.
     """
 
     def __init__(self, *, limit: int, clock: Clock, board: LogBoard) -> None:
         self._limit, self._clock, self._board = limit, clock, board
 
     def now(self) -> int:
-        """Return the time in milliseconds since the epoch, for lines that contain no time."""
+        """Return the time in milliseconds since the epoch, for raw output, which contains no time."""
         return int(self._clock.now() * 1000)
 
     def begin(self, invocation: Invocation | None) -> LogBuffer:

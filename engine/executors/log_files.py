@@ -1,10 +1,10 @@
-"""Files of logs for which the journal has no room, in the format of ``engine.logs.lines``.
+"""Files of logs that the journal does not store, in the format of ``engine.logs.lines``.
 
-    xx/<request_id>                     log longer than the tail in the invocation's row
+    xx/<request_id>                     whole log of an invocation, if longer than the tail stored in the journal
     i<function_id>/<first time>-<any>   lines of an instance that belong to no request
 
-The files together have a size limit; beyond it the oldest are deleted. Files are not synchronised to disk, and no
-method raises: a full disk must not turn a success into a failure. Methods may block.
+The files together have a size limit, above which the oldest files are deleted. Files are not synchronised to disk. No
+method raises an error, because a full disk must not turn a success into a failure. Methods may block.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def log_file(folder: Path, request_id: str) -> Path:
 
 
 class LogFiles:
-    """Log files of one data directory. Thread-safe."""
+    """Log files of one data directory. Methods may be called from any thread."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit = folder, limit
@@ -36,9 +36,9 @@ class LogFiles:
         self._size: int | None = None  #: upper bound of the total bytes; None until the first write
 
     def keep(self, request_id: str, written: Written) -> None:
-        """Write the log of an invocation's newest attempt and remove that of an earlier one.
+        """Write the log of an invocation's newest attempt to a file, in place of the log of an earlier attempt.
 
-        A log of at most ``TAIL`` bytes gets no file, because the Outcome contains all of it.
+        A log of at most ``TAIL`` bytes gets no file, because the Outcome contains the whole log.
         """
         file = self._file(request_id)
         try:
@@ -51,7 +51,10 @@ class LogFiles:
             pass  # the tail is in the Outcome
 
     def read(self, request_id: str) -> bytes | None:
-        """Return the log, or None if there is no file: the tail is complete, or the file was deleted."""
+        """Return the log of an invocation.
+
+        Return None if there is no file: the log was short, or the file was deleted.
+        """
         try:
             return self._file(request_id).read_bytes()
         except OSError:
@@ -63,7 +66,7 @@ class LogFiles:
                 self._file(request_id).unlink(missing_ok=True)
 
     def keep_instance(self, function_id: int, written: Written) -> None:
-        """Write the lines of an instance that has ended."""
+        """Write the lines of an ended instance that belong to no request to a file."""
         name = f"{written.kept[:13].decode()}-{uuid.uuid4().hex[:8]}"
         with suppress(OSError):
             folder = self._instance_folder(function_id)
@@ -71,7 +74,7 @@ class LogFiles:
             self._add_size((folder / name).write_bytes(written.whole()))
 
     def read_instances(self, function_id: int) -> bytes:
-        """Return the lines of a function's ended instances: the newest ``SHOWN`` bytes, in whole files."""
+        """Return lines of a function's ended instances: whole files, the newest, up to about ``SHOWN`` bytes."""
         pieces: list[bytes] = []
         with suppress(OSError):
             for file in sorted(self._instance_folder(function_id).iterdir(), reverse=True):
@@ -81,7 +84,7 @@ class LogFiles:
         return b"".join(reversed(pieces))
 
     def expire_instances(self, before: float) -> None:
-        """Delete lines of instances that ended before this time (seconds since the epoch)."""
+        """Delete the lines of instances that ended before the given time (seconds since the epoch)."""
         with suppress(OSError):
             for file in self._folder.glob("i*/*"):
                 if file.stat().st_mtime < before:
@@ -103,7 +106,10 @@ class LogFiles:
                 self._size = self._delete_oldest()
 
     def _delete_oldest(self) -> int:
-        """Delete the oldest files and return the remaining size in bytes."""
+        """Delete the oldest files while all files together exceed the size limit.
+
+        Return the remaining size in bytes.
+        """
         found = sorted(self._files())
         left = sum(size for _, size, _ in found)
         for _, size, path in found:
@@ -114,7 +120,7 @@ class LogFiles:
         return left
 
     def _files(self) -> Iterable[tuple[int, int, str]]:
-        """Yield modification time, bytes and path of each file."""
+        """Yield the modification time, the size in bytes and the path of each log file."""
         for folder in os.scandir(self._folder):
             for entry in os.scandir(folder.path):
                 status = entry.stat()

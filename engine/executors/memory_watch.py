@@ -1,10 +1,11 @@
-"""Enforcement of memory limits where the kernel alone does not enforce them.
+"""Enforcement of memory limits in the cases in which the kernel alone does not enforce them.
 
-The kernel suffices if an instance has a cgroup and keeps no files in memory. In two cases the engine measures
-instances: if files of the temporary folder count as memory, because the cgroup's limit then is the sum of both; and
-without cgroups, because the kernel then has no limit for an instance. Only instances with work are measured: those
-for which the kernel has raised an alarm, or all of them if the kernel offers no alarms. The kernel raises an alarm
-when memory and files together reach about the memory limit. Measurements then follow at short intervals, which grow.
+The kernel enforces the limit of an instance that has a cgroup and keeps no files in memory. In two cases the engine
+measures the memory in use instead. First, if the files of the temporary folder are in memory, the cgroup's limit is the
+sum of both and the kernel cannot limit the memory alone. Second, without cgroups, the kernel has no limit for all
+processes of an instance together. Only instances that serve a request are measured: those for which the kernel has
+raised an alarm, or every one if the kernel offers no alarms. The kernel raises an alarm when memory and files together
+reach about the memory limit. The instance is then measured at short intervals, which grow.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _SOON = 0.01  #: seconds until the first measurement after an alarm; doubles eac
 
 
 class MemoryWatch:
-    """Watcher that measures instances and kills those above their limit. ``threads`` runs blocking calls."""
+    """Task that measures instances and kills those above their memory limit. Blocking calls run in ``threads``."""
 
     def __init__(self, isolation: Isolation, threads: Executor) -> None:
         self._isolation, self._threads = isolation, threads
@@ -35,9 +36,9 @@ class MemoryWatch:
         self._closed = False
 
     def add(self, instance: Instance, enclosure: Enclosure) -> None:
-        """Watch an instance, if the kernel alone does not enforce its limit.
+        """Measure the instance from now on, unless the kernel alone enforces its limit.
 
-        Call after the instance is enclosed and before its first request.
+        Call after the limits of the instance are in force and before its first request.
         """
         if enclosure.shared:
             # Setting an alarm takes the kernel 10 to 20 ms; neither the loop nor the function waits for that.
@@ -52,15 +53,16 @@ class MemoryWatch:
             os.close(alarm)
 
     def close(self) -> None:
-        """Stop measuring. Call when all instances are closed."""
+        """Stop measuring. Call when all instances have exited."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
 
     def _set_alarm(self, enclosure: Enclosure) -> tuple[int | None, int]:
-        """Set an alarm. Return its descriptor, or None, and the bytes in use. Blocks.
+        """Set the kernel's alarm for an instance. Return the descriptor of the alarm, or None, and the bytes in use.
 
-        The bytes must be checked, because the kernel raises no alarm for a limit that is exceeded already.
+        Blocks. The caller must compare the bytes with the limit, because the kernel raises no alarm if the limit is
+        exceeded already.
         """
         alarm = enclosure.alarm()
         return alarm, 0 if alarm is None else self._isolation.measure([enclosure])[0]

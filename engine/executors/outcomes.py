@@ -1,4 +1,4 @@
-"""Ends of attempts. Contains the codes and messages for attempts whose instance sent no answer."""
+"""Ends of attempts: their answers and logs, and the codes and messages for attempts whose instance sent no answer."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ INITIALIZATION = "function initialization exception, error: "
 
 
 class Ended(NamedTuple):
-    """End of an attempt: answer and log."""
+    """End of an attempt: the instance's answer, or one in its place, and the log lines."""
 
     answer: Answer
     written: Written
 
 
 class Fault(NamedTuple):
-    """Reason for a missing answer, as an Outcome shows it."""
+    """Code and message that an Outcome contains if the instance sent no answer."""
 
     code: Code
     message: str
 
     @property
     def answer(self) -> Answer:
-        """Fault in the form of an instance's answer."""
+        """Return the answer that replaces a missing one, in the form in which an instance reports a failure."""
         body = {"errorMessage": self.message, "errorType": self.code.name, "stackTrace": []}
         return Answer(DONE, self.code, 0, self.message, json.dumps(body, indent=4).encode())
 
@@ -66,7 +66,10 @@ _COLLATERAL_REASONS = {
 
 
 def call_fault(call: Call, function: Function) -> Fault:
-    """Return the fault of a call that was the only one of its instance, or the cause of the instance's end."""
+    """Return code and message for a request without an answer.
+
+    The request was the only one of its instance, or made the instance end.
+    """
     instance = call.instance
     if instance.end is End.TIMEOUT:
         return Fault(Code.TIMEOUT, f"Invoke function timeout: it ran longer than the {function.timeout} s allowed")
@@ -74,11 +77,12 @@ def call_fault(call: Call, function: Function) -> Fault:
 
 
 def collateral_fault(call: Call, times: int) -> Fault:
-    """Return the fault of a call whose instance ended while it served several calls, possibly because of another.
+    """Return code and message for a request whose instance ended while it served several requests.
 
-    ``times`` is the number of such ends that have affected the request, including this one. An end uses up no retry
-    until there were ``MAX_COLLATERAL``. Without that limit, a request that causes the ends would be retried forever.
-    Cancelling one request cancels all requests of its instance (FunctionGraph API: CancelAsyncInvocation).
+    Another request may be the cause. ``times`` is the number of times that this has happened to the request, including
+    now. The first ``MAX_COLLATERAL`` - 1 times use up no retry. Without this maximum, a request that itself makes its
+    instances end would be retried forever. Cancelling one request cancels all requests of its instance (FunctionGraph
+    API: CancelAsyncInvocation).
     """
     instance = call.instance
     if instance.end is End.CANCELLED:
@@ -94,7 +98,7 @@ def collateral_fault(call: Call, times: int) -> Fault:
 
 
 def start_fault(instance: Instance, function: Function) -> Fault:
-    """Return the fault of an instance that ended before it was ready, in its initializer or while loading code."""
+    """Return code and message for an instance that ended in its initializer or while it loaded the user code."""
     if instance.end is End.TIMEOUT and function.initializer_handler:
         limit = function.initializer_timeout
         return Fault(Code.INIT_TIMEOUT, f"{INITIALIZATION}it ran longer than the {limit} s allowed")
@@ -104,7 +108,10 @@ def start_fault(instance: Instance, function: Function) -> Fault:
 
 
 def launch_fault(error: OSError, command: str) -> Fault:
-    """Return the fault of a process that could not be started. The function is not the cause: no retry is used up."""
+    """Return code and message for an instance whose process could not be started.
+
+    The function is not the cause, so the failure uses up no retry.
+    """
     reason = error.strerror or str(error)
     if error.errno in _EXHAUSTED:
         return Fault(Code.OVERLOAD, f"no new instance can start now: {reason}; it will be tried again")
@@ -116,9 +123,9 @@ def launch_fault(error: OSError, command: str) -> Fault:
 
 
 def runtime_fault(problem: InvalidField) -> Fault:
-    """Return the fault of a function whose runtime cannot run on this machine.
+    """Return code and message for a function whose runtime cannot run on this machine.
 
-    A missing interpreter is not caused by the function and uses up no retry.
+    The function is not the cause of a missing interpreter, so this failure uses up no retry.
     """
     if isinstance(problem, NoInterpreter):
         return Fault(Code.ENGINE, f"cannot start an instance: {problem}")

@@ -1,7 +1,8 @@
-"""Raw output of an instance on descriptors 1 and 2, from native code and from programs that it started.
+"""Raw output of an instance: bytes written to descriptors 1 and 2 by native code and by programs that it started.
 
-Raw output arrives through two pipes, which are read without limit. Its stream is known, but not its request. Output
-that the worker captures arrives through the socket instead, with its request.
+Raw output is read from two pipes, always, so that a writer never blocks. The pipe shows whether a line was written to
+stdout or stderr, but not by which request. Output of user code that the worker captures is sent through the socket
+instead, with the ticket of its request.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Sink = Callable[[int, bytes], None]  #: called with a stream and whole lines
 
 
 class Output:
-    """Reader of both pipes of an instance. Owns the reading ends, which are non-blocking."""
+    """Reader of the stdout and stderr pipes of an instance. Owns the reading ends, which must be non-blocking."""
 
     def __init__(self, stdout: int, stderr: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         self._waiting = select.epoll()  # polls both pipes at once, far cheaper than empty reads
@@ -30,13 +31,13 @@ class Output:
         self._pipes = (Pipe(stdout, STDOUT, sink, loop), Pipe(stderr, STDERR, sink, loop))
 
     def drain(self) -> None:
-        """Pass everything in the pipes to the sink, including unfinished lines."""
+        """Read all data that is in the pipes and pass it to ``sink``, including unfinished lines."""
         if self._waiting.poll(0, 1) or self._pipes[0].unfinished or self._pipes[1].unfinished:
             for pipe in self._pipes:
                 pipe.drain()
 
     def close(self) -> None:
-        """Drain, then close the pipes."""
+        """Pass the remaining data to ``sink``, then close the pipes."""
         for pipe in self._pipes:
             pipe.drain()
             pipe.release()
@@ -44,7 +45,7 @@ class Output:
 
 
 class Pipe:
-    """Reader of one pipe."""
+    """Reader of one pipe, which passes whole lines to ``sink``."""
 
     def __init__(self, fd: int, stream: int, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         self._fd, self._stream, self._sink, self._loop = fd, stream, sink, loop

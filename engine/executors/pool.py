@@ -1,7 +1,7 @@
-"""Execution of attempts in warm child processes.
+"""Execution of attempts in child processes that are kept for further requests.
 
-The scheduler chooses invocations and checks capacity before; the pool rejects none. The pool assigns each request to
-an instance and turns the end of the attempt into an Outcome.
+The scheduler chooses invocations and checks the capacity before; the pool rejects none. The pool assigns each request
+to an instance and converts the end of the attempt to an Outcome.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = structlog.get_logger("functiond")
 
 
 class PoolStatistics(Struct, frozen=True, kw_only=True):
-    """Counts and gauges of the pool."""
+    """Numbers of instances and starts of the pool, for metrics."""
 
     starting: int
     idle: int
@@ -73,12 +73,13 @@ async def open_pool(
     interpreters: Interpreters | None = None,
     sandbox: IsolationOptions = NO_ISOLATION,
 ) -> AsyncIterator[Pool]:
-    """Kill all processes of an earlier engine, and open a pool. On exit, kill every process of the pool.
+    """Kill all processes that an earlier engine left running, and open a pool. On exit, kill every process of the pool.
 
-    ``memory`` is the limit of all instances together in MiB; 0: no limit. ``idle`` is in seconds. The newest
-    ``log_size`` bytes of each log are kept. Log files may take ``log_space`` bytes together. Listeners on ``board``
-    receive all lines. ``marker`` identifies the data directory and all processes started for it; two running engines
-    must not use the same marker. Raises SettingsError if this machine lacks what ``sandbox`` demands.
+    ``memory`` is the limit of all instances together in MiB; 0 means no limit. An instance without work is dismissed
+    after ``idle`` seconds. Of each log, the newest ``log_size`` bytes are kept. All log files together may take
+    ``log_space`` bytes. ``board`` publishes all log lines to its listeners. ``marker`` identifies the data directory
+    and all processes started for it; two running engines must not use the same marker. Raises SettingsError if this
+    machine lacks the isolation that ``sandbox`` demands.
     """
     await to_thread.run_sync(kill_orphans, marker, tmp)
     starter = await open_starter(sandbox, marker, tmp)
@@ -110,7 +111,7 @@ async def open_pool(
 
 
 class Pool:
-    """Implementation of ``engine.protocols.Executor``."""
+    """Executor that runs attempts in instances (protocol ``engine.protocols.Executor``)."""
 
     def __init__(self, host: Host, *, files: LogFiles, memory: int, idle: float, clock: Clock) -> None:
         self.interpreters = host.interpreters
@@ -146,7 +147,7 @@ class Pool:
     async def log(self, key: int, request_id: str) -> bytes | None:
         """Return the log of an invocation in the format of ``engine.logs.lines``.
 
-        Return None if only the tail in the invocation's record exists.
+        Return None if there is no log file, and only the tail stored in the journal exists.
         """
         running = self._running.get(key)
         if isinstance(running, Call):
@@ -154,20 +155,20 @@ class Pool:
         return await to_thread.run_sync(self.files.read, request_id)
 
     async def instance_log(self, function_id: int) -> bytes:
-        """Return recent lines that a function's instances wrote outside of requests."""
+        """Return recent lines that instances of a function wrote while they served no request."""
         living = [one.log_buffer for one in self.fleet.present if one.key[0] == function_id]
         now = b"".join(log_buffer.written().whole() for log_buffer in living if log_buffer is not None)
         return await to_thread.run_sync(self.files.read_instances, function_id) + now
 
     def alive(self, functions: Collection[int]) -> int:
-        """Return the number of instances of these functions."""
+        """Return the number of instances of the given functions."""
         return sum(instance.key[0] in functions for instance in self.fleet.alive)
 
     async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
         await self.fleet.retire(function_id, keep)
 
     async def warm(self, function: Function) -> bool:
-        """Start an instance without a request. Return False if it cannot be made ready."""
+        """Start an instance without a request. Return False if the instance does not become ready."""
         return await self.fleet.warm(function)
 
     # --- management ---
@@ -188,22 +189,22 @@ class Pool:
         )
 
     async def drain(self) -> None:
-        """Dismiss all idle instances, which run their pre-stop handlers, and wait until they have exited.
+        """Dismiss all idle instances, which run their pre-stop handlers, and wait until the instances have exited.
 
         Call when no request runs.
         """
         await self.fleet.drain()
 
     async def close(self) -> None:
-        """Kill every instance, and wait until all have exited and their resources are removed."""
+        """Kill every instance, wait until all have exited, and remove their cgroups and temporary folders."""
         await self.fleet.close()
 
     # --- internal ---
 
     async def _wait(self, key: Key, function: Function, invocation: Invocation, since: float) -> tuple[Ended, float]:
-        """Run a request that found no ready instance: wait for a starting instance, or start one.
+        """Run a request for which no instance was ready: wait for a starting instance, or start one.
 
-        Return the end of the request, and the seconds waited for the instance.
+        Return the end of the request, and the seconds that it waited for an instance.
         """
         command = await self._unless_cancelled(invocation, self.fleet.command(function, key[-1]))
         while not isinstance(command, Ended):
@@ -232,13 +233,16 @@ class Pool:
     async def _unless_cancelled(
         self, invocation: Invocation, command: Awaitable[list[str] | Ended]
     ) -> list[str] | Ended:
-        """Await and return a command. Return the end of the request if the invocation was cancelled meanwhile."""
+        """Await ``command`` and return its result.
+
+        Return the end of the request if the request was cancelled meanwhile.
+        """
         wait = self._running[invocation.key] = Wait()
         found = await command
         return Ended(CANCELLED.answer, NOTHING) if wait.cancelled else found
 
     async def _join(self, start: Start, wait: Wait, invocation: Invocation) -> Ended | None:
-        """Wait for a starting instance. Return None if it may be ready now, else the end of the request."""
+        """Wait for a starting instance. Return None if an instance may be ready now, or the end of the request."""
         self._running[invocation.key] = wait
         try:
             verdict = await wait.decided()
@@ -252,9 +256,11 @@ class Pool:
     async def _call(
         self, instance: Instance, function: Function, invocation: Invocation, start: Call | None = None
     ) -> Ended | None:
-        """Send the request to its instance. ``start`` is the call of the start if the instance was started for it.
+        """Send a request to its instance.
 
-        Return None if an older instance ended before it read the request, so that no user code has run for it.
+        ``start`` is the ``Call`` of the instance's start if it was started for this request. Return None if the
+        instance ended before it read the request and was not started for it. The request has then run no user code and
+        can run on another instance.
         """
         log_buffer = start.log_buffer if start is not None else None
         call = self._running[invocation.key] = Call(instance, invocation, log_buffer)
@@ -270,7 +276,7 @@ class Pool:
         return Ended(fault.answer, call.written())
 
     def _collateral_fault(self, call: Call, invocation: Invocation) -> Fault:
-        """Return the fault of a call whose instance ended, possibly because of another call."""
+        """Return code and message for a request whose instance ended, possibly because of another request."""
         times = self._collateral.pop(invocation.key, 0) + 1
         fault = collateral_fault(call, times)
         if fault.code == Code.ENGINE and invocation.mode is Mode.ASYNC:  # will be retried

@@ -3,12 +3,13 @@
     starting ──▶ ready, with 0 to ``concurrency`` calls
         └──────────┴──▶ ended ──▶ closed
 
-- ``ended``: the instance was killed or dismissed, or has exited. All waiting callers have their result, and no
-  further requests are accepted.
-- ``closed``: the process has exited and the socket is closed. The owner then removes its resources.
+- ``ended``: the instance was killed or dismissed, or has exited. All callers that waited for an answer have a result,
+  and the instance accepts no further requests.
+- ``closed``: the process has exited and the socket is closed. The owner then removes the cgroup and temporary folder.
 
-If one call ends before its answer, the instance ends, and with it all other calls, because user code cannot be
-stopped otherwise. Each call records whether it was the cause.
+If one request is cancelled, runs too long, or is abandoned by its caller, the whole instance is killed, because user
+code cannot be stopped otherwise. All other requests of the instance then end, too. Each ``Call`` records whether its
+request was the cause.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ _WORKER_CODES = frozenset(
 
 
 class Owner(Protocol):
-    """Receiver of an instance's end. Both methods are called once, in this order."""
+    """Receiver of an instance's end. ``instance_ended`` is called once, and ``instance_closed`` once after it."""
 
     def instance_ended(self, instance: Instance) -> None: ...
 
@@ -75,7 +76,7 @@ class Owner(Protocol):
 
 
 class Call:
-    """Request assigned to an instance, or the start of an instance (ticket ``ITSELF``)."""
+    """Request assigned to an instance, or the start of an instance, which has the ticket ``ITSELF``."""
 
     __slots__ = ("cancelled", "instance", "invocation", "log_buffer", "responsible", "ticket", "unsent", "waiter")
 
@@ -90,9 +91,9 @@ class Call:
         self.cancelled = False  #: must not run, neither here nor on another instance
 
     def cancel(self) -> bool:
-        """End the call and its instance. Return False if the call is over.
+        """Kill the instance in order to end the request. Return False if the request has ended already.
 
-        A start that was answered is not over, because its request follows.
+        The start of an instance can be cancelled even after the worker's answer, because the request follows.
         """
         waiter = self.waiter
         if self.ticket != ITSELF and waiter is not None and waiter.done() and (waiter.cancelled() or waiter.result()):
@@ -103,17 +104,17 @@ class Call:
 
     @property
     def answered(self) -> bool:
-        """True if the call has its answer or will certainly have none."""
+        """True if the request has its answer, or certainly receives none."""
         return self.waiter is not None and self.waiter.done()
 
     def give_up(self) -> None:
-        """Resolve the call without an answer."""
+        """End the wait of the request's caller without an answer."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
     @property
     def unread(self) -> bool:
-        """True if the instance certainly ended before it read the request."""
+        """True if the instance certainly ended before it read the request, so that no user code ran for it."""
         # Evaluated late, because the loop may report the connection reset after the exit.
         return self.unsent or (self.responsible and self.instance.end is End.EXITED and self.instance.unread)
 
@@ -122,7 +123,7 @@ class Call:
 
 
 class Instance(asyncio.Protocol):
-    """Child process of one function, and its connection."""
+    """Child process that serves requests of one function, and the engine's connection to it."""
 
     def __init__(self, spawned: Spawned, *, key: Key, function: Function, owner: Owner, recorder: LogRecorder) -> None:
         self.key = key
@@ -161,21 +162,24 @@ class Instance(asyncio.Protocol):
         return self._child.pid
 
     async def spawned(self) -> None:
-        """Wait until the process exists. Raises OSError if it could not be started; the instance has ended then."""
+        """Wait until the process exists. If the process could not be started, end the instance and raise OSError."""
         await self._child.spawned()
 
     @property
     def failure(self) -> OSError | None:
-        """Error that kept the process from becoming an instance, or None. Available when the instance is closed."""
+        """Error that occurred before the process could read a request, or None.
+
+        Available when the instance is closed.
+        """
         return self._child.failure
 
     @property
     def waits(self) -> bool:
-        """True if the process does nothing, and reads nothing, until ``enter_cgroup``."""
+        """True if the new process waits for ``enter_cgroup`` before it does or reads anything."""
         return self._child.waits
 
     def enter_cgroup(self, cgroup_fds: Sequence[int]) -> bool:
-        """Send the process the descriptors by which it enters its cgroups. Close the descriptors in the engine.
+        """Send the process the given descriptors, by which it enters its cgroups. Close the descriptors in the engine.
 
         Return False if the process has exited.
         """
@@ -190,7 +194,7 @@ class Instance(asyncio.Protocol):
                 os.close(fd)
 
     async def connect(self) -> None:
-        """Open the connection. Call once, before the first request."""
+        """Open the connection to the process. Call once, before the first request."""
         self._connecting = True
         transport, _ = await self._loop.create_unix_connection(lambda: self, sock=self._socket)
         self._transport = transport
@@ -198,9 +202,9 @@ class Instance(asyncio.Protocol):
             transport.abort()
 
     async def request(self, call: Call, frame: bytes, seconds: float) -> Answer | None:
-        """Send a frame and wait for the answer. Return None if the instance ended instead; ``end`` is the reason.
+        """Send a frame and wait for the answer. Return None if the instance ended instead; ``end`` is then the reason.
 
-        The instance is killed if the answer takes longer than ``seconds``.
+        Kill the instance if it does not answer within ``seconds``.
         """
         if self.end is not None:
             call.unsent = True
@@ -222,15 +226,16 @@ class Instance(asyncio.Protocol):
             del self.calls[call.ticket]
 
     def invoke(self, call: Call, invocation: Invocation, seconds: float) -> Awaitable[Answer | None]:
-        """Send an invocation and wait for the answer, like ``request``."""
+        """Send an invocation and wait for the answer. Return None, or kill the instance, as ``request`` does."""
         call.ticket = self._ticket = (self._ticket + 1) % _TICKETS or 1
         frame = invoke_frame(call.ticket, invocation.request_id, invocation.alias, invocation.payload)
         return self.request(call, frame, seconds)
 
     def kill(self, end: End, cause: Call | None = None) -> None:
-        """Kill the process and the processes that it started. ``cause`` is the call that is responsible.
+        """Kill the process and the processes that it started.
 
-        Waiting callers receive a result now, not only when the instance is closed.
+        ``cause`` is the ``Call`` because of which it is killed, if any. Callers that wait for an answer receive a
+        result at once, before the process has exited.
         """
         if self.end is None:
             self._kill_group()
@@ -239,7 +244,10 @@ class Instance(asyncio.Protocol):
             self._kill_group()
 
     def dismiss(self) -> None:
-        """End an idle instance: run its pre-stop handler, and kill the process when the handler's time is over."""
+        """End an idle instance: have it run its pre-stop handler and exit.
+
+        Kill it if that takes longer than allowed.
+        """
         if self.end is not None:
             return
         if not (self._pre_stop and self.ready and self._connected):
@@ -309,7 +317,7 @@ class Instance(asyncio.Protocol):
         call.waiter.set_result(frame)
 
     def _record_raw(self, stream: int, text: bytes) -> None:
-        """Record raw output for the running call, or for the instance itself if it may serve several requests."""
+        """Record raw output in the log of the running request, or of the instance if it may serve several requests."""
         self.heap_exhausted = self.heap_exhausted or (stream == STDERR and HEAP_EXHAUSTED in text)
         own = self.concurrency == 1 or ITSELF in self.calls
         call = next(iter(self.calls.values()), None) if own else None
@@ -343,9 +351,9 @@ class Instance(asyncio.Protocol):
         self._close_if_done()
 
     def _exited(self) -> None:
-        """Handle the exit of the process.
+        """Kill the rest of the process group after the exit of the process, and end the instance.
 
-        The process is a zombie and still holds its pid: only now is it safe to kill its process group.
+        The process is a zombie and still holds its pid, so the group with this number is certainly its own.
         """
         self._kill_group()
         if self.enclosure is not None and self.enclosure.out_of_memory():
@@ -361,7 +369,10 @@ class Instance(asyncio.Protocol):
         self._close_if_done()
 
     def _read_rest(self) -> None:
-        """Read lines and answers that are still in the socket; the loop would deliver them too late."""
+        """Read log lines and answers that are still in the socket.
+
+        The event loop would read them only after the end is handled.
+        """
         for _ in range(_MAX_READS if self._connected else 0):
             try:
                 data = os.read(self._fd, 1 << 16)

@@ -1,4 +1,4 @@
-"""Reserve: number of instances of each function that stay alive without work."""
+"""Reserve: the number of instances of each function that are kept alive without work."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from engine.model import Function
 
 
 class Reserve:
-    """Target numbers of instances.
+    """Numbers of reserved instances, one for each function that has reserved instances.
 
-    ``alive`` is the pool's set of instances, which changes. ``on_loss`` is called when an instance has ended whose
-    function has a target.
+    ``alive`` is the set of all instances of the pool, which the pool changes. ``on_loss`` is called when an instance
+    has ended whose function has a number of reserved instances.
     """
 
     def __init__(self, alive: Collection[Instance]) -> None:
@@ -22,16 +22,20 @@ class Reserve:
         self.on_loss: Callable[[], None] = lambda: None
 
     def want(self, wanted: Iterable[tuple[Function, int]]) -> None:
-        """Replace all targets. Instances beyond a target are dismissed like those without a target."""
+        """Replace the numbers of reserved instances of all functions.
+
+        Instances that exceed the number of their function are dismissed when idle, like those of functions without a
+        number.
+        """
         self._wanted = {key_of(function): (function, count) for function, count in wanted}
 
     def keeps(self, instance: Instance) -> bool:
-        """Return whether the reserve would be too small without this instance."""
+        """Return whether the function would have too few reserved instances without this instance."""
         wanted = self._wanted.get(instance.key)
         return wanted is not None and self._count(instance.key) <= wanted[1]
 
     def shortage(self) -> Iterator[Function]:
-        """Yield each function once for each reserved instance that it lacks."""
+        """Yield each function as many times as it lacks reserved instances."""
         for key, (function, count) in self._wanted.items():
             yield from repeat(function, max(0, count - self._count(key)))
 

@@ -1,4 +1,4 @@
-"""Choice of the sandbox: the strongest that this machine offers, or the one in the settings."""
+"""Choice between bubblewrap sandboxes and plain processes: as in the settings, or the strongest available."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PROBE_TIMEOUT = 20.0  #: seconds
 
 
 class IsolationOptions(Struct, frozen=True, kw_only=True):
-    """Settings of isolation."""
+    """Settings that choose and configure the sandbox of functions."""
 
     isolation: Literal["auto", "bubblewrap", "process"] = "auto"
     fork_server: Literal["off", "need", "start"] = "need"  #: for Python instances outside a sandbox
@@ -36,9 +36,10 @@ NO_ISOLATION = IsolationOptions(isolation="process", fork_server="off")
 
 
 async def open_starter(sandbox: IsolationOptions, marker: str, tmp: Path) -> Starter:
-    """Return a starter, which the caller closes. Raises SettingsError if the machine lacks what the settings demand.
+    """Return the starter of instances' processes that the settings choose; the caller closes it.
 
-    The folder that contains ``tmp`` is hidden from functions in a sandbox.
+    The folder that contains ``tmp`` is hidden from functions in a sandbox. Raises SettingsError if the settings demand
+    a sandbox, or functions without network, and this machine has no working bubblewrap.
     """
     if sandbox is NO_ISOLATION:
         return Processes(marker, forking=False)
@@ -64,7 +65,7 @@ async def open_starter(sandbox: IsolationOptions, marker: str, tmp: Path) -> Sta
 
 
 def _own_network() -> bool:
-    """Return whether a process can have a network namespace on this machine. Blocks."""
+    """Return whether this machine allows a process to have a network namespace. Blocks."""
     fence: dict[str, Any] = {"tmp": None, "network": True, "user": None}
     command = [own_interpreter().path, "-I", str(TEMPLATE), "--probe", json.dumps(fence)]
     try:

@@ -1,6 +1,7 @@
-"""Port of HTTP functions where all instances share the host's network.
+"""Port on which the servers of all HTTP functions listen if instances share the host's network.
 
-Only one such instance runs at a time. An idle one is dismissed when another function or version needs the port.
+Only one instance with this port runs at a time. An idle one is dismissed when another function or version needs the
+port.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from engine.executors.process import Instance
 
 
 class SharedPort:
-    """Assignment of the shared port to one instance at a time."""
+    """Assignment of the port to one instance at a time."""
 
     def __init__(self, is_idle: Callable[[Instance], bool]) -> None:
         self._is_idle = is_idle
@@ -23,9 +24,9 @@ class SharedPort:
         return self._holder is None or self._holder.closed.is_set()
 
     async def free(self) -> None:
-        """Wait until the port is free. The caller must call ``hold`` without awaiting in between.
+        """Wait until no instance has the port. The caller must then call ``hold`` without awaiting in between.
 
-        An idle instance that holds the port is dismissed. Raises OSError if the holder is not idle.
+        An idle instance that has the port is dismissed. Raises OSError if the instance is not idle.
         """
         while (holder := self._holder) is not None and not holder.closed.is_set():
             if holder.end is None and not self._is_idle(holder):
@@ -34,5 +35,5 @@ class SharedPort:
             await holder.closed.wait()
 
     def hold(self, instance: Instance) -> None:
-        """Assign the port to an instance until it is closed."""
+        """Assign the port to an instance, until the process of the instance has exited."""
         self._holder = instance

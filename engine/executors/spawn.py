@@ -1,6 +1,6 @@
-"""Start of an instance's process, with only the descriptors and environment that it needs.
+"""Start of an instance's process, which inherits only the descriptors and the environment that it needs.
 
-The parameter ``launch`` of ``spawn`` selects the method: a new program, or a fork of a template.
+The parameter ``launch`` of ``spawn`` selects how the process is created: as a new program, or as a fork of a template.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CPU = {
 
 
 class InstanceSpec(NamedTuple):
-    """Identity, folders and limits of one instance."""
+    """Identity, folders and memory limit of one instance, from which its environment and configuration are made."""
 
     instance_id: str
     marker: str  #: the engine's
@@ -47,7 +47,7 @@ class InstanceSpec(NamedTuple):
 
 
 class Spawned(NamedTuple):
-    """Started process and the engine's ends of its channels."""
+    """Started process, and the engine's ends of the socket and of the two output pipes."""
 
     child: ChildProcess
     socket: socket.socket  #: the engine's end, non-blocking
@@ -55,7 +55,10 @@ class Spawned(NamedTuple):
     stderr: int
 
     def destroy(self) -> None:
-        """Kill the process and close the channels. Call only if no instance owns the process."""
+        """Kill the process and close the socket and the pipes.
+
+        Call only if no ``Instance`` was created for the process.
+        """
         self.child.abandon()
         self.socket.close()
         os.close(self.stdout)
@@ -63,7 +66,7 @@ class Spawned(NamedTuple):
 
 
 class ProcessSpec(NamedTuple):
-    """Program to run. ``command`` lacks its last argument, the number of the socket's descriptor."""
+    """Program to run. The number of the socket's descriptor is appended to ``command`` when the program starts."""
 
     command: list[str]
     environment: dict[str, str]
@@ -72,7 +75,7 @@ class ProcessSpec(NamedTuple):
 
 
 class Channels(NamedTuple):
-    """Descriptors passed to the process."""
+    """Descriptors that the process inherits: its ends of the socket and of the two output pipes."""
 
     socket: int
     stdout: int
@@ -83,7 +86,7 @@ Launch = Callable[[ProcessSpec, Channels], ChildProcess]  #: raises OSError
 
 
 def launch(process_spec: ProcessSpec, channels: Channels) -> OwnChild:
-    """Start a new program in a session of its own. Raises OSError."""
+    """Start a new program as the leader of a new session. Raises OSError if the program cannot be started."""
     process = subprocess.Popen(
         [*process_spec.command, str(channels.socket)],
         stdin=subprocess.DEVNULL,
@@ -98,7 +101,10 @@ def launch(process_spec: ProcessSpec, channels: Channels) -> OwnChild:
 
 
 def spawn(process_spec: ProcessSpec, tmp: Path | None, launch: Launch = launch) -> Spawned:
-    """Start a process, with a temporary folder if it needs one. Raises OSError, after removing what it created."""
+    """Start a process connected by a socket and two pipes. If ``tmp`` is a path, create this temporary folder before.
+
+    Raises OSError if the process cannot be started, after removing the folder and the channels.
+    """
     with ExitStack() as undo, ExitStack() as childs:
         if tmp is not None:
             tmp.mkdir(mode=0o700, parents=True)
@@ -122,12 +128,12 @@ def _pipe(undo: ExitStack, childs: ExitStack) -> tuple[int, int]:
 
 
 def cpu(memory: int) -> int:
-    """Return the share of an instance with ``memory`` MiB, in thousandths of a processor."""
+    """Return the processor share of an instance with ``memory`` MiB, in thousandths of a processor."""
     return next((share for size, share in _CPU.items() if size >= memory), memory)
 
 
 def environment(function: Function, spec: InstanceSpec) -> dict[str, str]:
-    """Return the environment of a child: defaults, the user's variables, then those that users cannot change."""
+    """Return the environment of an instance: defaults, the user's variables, then those that users cannot replace."""
     user = function.user_data | function.encrypted_user_data
     tmp, code = str(spec.tmp), str(spec.code)
     variables = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": tmp, "TMPDIR": tmp}
@@ -160,7 +166,7 @@ def environment(function: Function, spec: InstanceSpec) -> dict[str, str]:
 
 
 def setup(function: Function, spec: InstanceSpec) -> dict[str, Any]:
-    """Return the configuration that a worker receives before it loads user code."""
+    """Return the content of the SETUP frame: the configuration that a worker receives before it loads user code."""
     return {
         "instance": spec.instance_id,
         "code": str(spec.code),
@@ -185,9 +191,9 @@ def setup(function: Function, spec: InstanceSpec) -> dict[str, Any]:
 
 
 def _exportable(name: str, value: str) -> bool:
-    """Return whether a variable can be in a process's environment.
+    """Return whether the kernel accepts a user's variable in the environment of a process.
 
-    The API accepts some names that the kernel does not; context.getUserData returns those, too.
+    The API accepts some names that the kernel does not. User code reads such variables by ``context.getUserData``.
     """
     try:
         return (

@@ -1,7 +1,7 @@
-"""Starters of instances' processes: by a fork of a template where possible, otherwise as a new program.
+"""Starters of instances' processes. A process is forked by a template if possible, otherwise started as a new program.
 
-``Processes`` run on the host, with one template per interpreter. ``Sandboxes`` have one template per function,
-inside its sandbox.
+``Processes`` starts processes on the host, with one template per interpreter. ``Sandboxes`` starts them in bubblewrap
+sandboxes, with one template per function, version and revision inside its sandbox.
 """
 
 from __future__ import annotations
@@ -31,42 +31,49 @@ _RUNS_CODE = ("LD_", "GCONV_PATH", "OPENSSL_", "NODE_OPTIONS")
 
 
 class Starter(Protocol):
-    """Interface to start processes of instances."""
+    """Interface by which the processes of instances are started."""
 
     @property
     def name(self) -> str:
-        """Name of the mechanism that separates functions from the host."""
+        """Name of the mechanism that separates functions from the host, such as ``bubblewrap``."""
         ...
 
     @property
     def own_network(self) -> bool:
-        """True if an instance can have a network of its own."""
+        """True if each instance of an HTTP function has a network of its own."""
         ...
 
     @property
     def tmp(self) -> int:
-        """MiB of memory for the temporary files of an instance; 0: the files are on a disk."""
+        """MiB of memory for the temporary files of an instance. 0 means that the files are on a disk."""
         ...
 
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
-        """Return the spec with paths as the function sees them."""
+        """Return a copy of ``spec`` with the paths as the function sees them, possibly inside a sandbox."""
         ...
 
     def start(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Spawned:
-        """Start a process. ``process`` has paths as the function sees them, except in its command. Raises OSError."""
+        """Start a process. Raises OSError if the process cannot be started.
+
+        The paths in ``process`` are those that the function sees, except in ``process.command``.
+        """
         ...
 
     def ended(self, key: SandboxKey) -> None:
-        """End one instance's use of its sandbox. Call once for each ``start``, when the instance is closed."""
+        """Register that an instance in the sandbox with this key has ended.
+
+        Call once for each ``start``, after the exit.
+        """
         ...
 
     async def close(self) -> None: ...
 
 
 class Processes:
-    """Starter of processes outside a sandbox.
+    """Starter of processes on the host, without a sandbox.
 
-    ``forking`` enables templates. An interpreter's template is created when the interpreter is used a second time.
+    With ``forking``, processes may be forked by templates. The template of an interpreter is started when the
+    interpreter is used for the second time.
     """
 
     name = "process"
@@ -82,7 +89,7 @@ class Processes:
         return spec
 
     def prepare(self, python: str) -> None:
-        """Start the template of an interpreter. Raises OSError."""
+        """Start the template of an interpreter now. Raises OSError if the template cannot be started."""
         _keep_until_closed(self._templates.get(python), self._closing)
         command = [python, "-I", str(TEMPLATE), "{fd}", "full"]
         self._templates[python] = Template(command, template_environment(self._marker), self._closing.discard)
@@ -106,7 +113,8 @@ class Processes:
     def _start_fenced(self, spec: InstanceSpec, process: ProcessSpec, fence: dict[str, Any] | None) -> Spawned:
         """Start a program through a template.
 
-        The forked process creates the fence, waits for the limits and becomes the program.
+        The process that the template forks creates its namespaces (``fence``), waits until the limits are in force, and
+        then executes the program.
         """
         python = own_interpreter().path
         template = self._templates.get(python)
@@ -117,7 +125,7 @@ class Processes:
         return spawn(process, spec.tmp, partial(fork, template, process.command, fence))
 
     def ended(self, key: SandboxKey) -> None:
-        """Do nothing: templates run as long as the engine."""
+        """Do nothing: there is no sandbox to close, and the templates run until ``close``."""
 
     async def close(self) -> None:
         await _close([*(template for template in self._templates.values() if template), *self._closing])
@@ -136,7 +144,10 @@ class Processes:
 
 
 class Sandboxes:
-    """Starter of processes in bubblewrap sandboxes. A sandbox is closed ``linger`` seconds after its last instance."""
+    """Starter of processes in bubblewrap sandboxes.
+
+    A sandbox is closed ``linger`` seconds after its last instance has ended.
+    """
 
     name = "bubblewrap"
 
@@ -207,9 +218,10 @@ class Sandboxes:
 def fork(
     template: Template, argv: list[str] | None, fence: dict[str, Any] | None, process: ProcessSpec, channels: Channels
 ) -> ForkedChild:
-    """Fork from a template. Without ``argv`` the process becomes a Python worker.
+    """Fork a process from a template.
 
-    With the first three arguments bound, this function is a ``Launch``.
+    With ``argv`` the process executes this program; without it becomes a Python worker. With the first three arguments
+    bound, the function can be passed to ``spawn`` as ``launch``.
     """
     request = {
         "argv": argv,
@@ -223,7 +235,7 @@ def fork(
 def template_environment(marker: str) -> dict[str, str]:
     """Return the environment of a template.
 
-    Its variables mark the template and its forks as processes of this engine.
+    One variable contains ``marker``, by which a later engine finds the template and its forks in order to kill them.
     """
     return {"PATH": PATH, "LANG": "C.UTF-8", ENGINE_VARIABLE: marker, INSTANCE_VARIABLE: _PLACEHOLDER}
 
@@ -244,7 +256,7 @@ def _path_inside(part: str) -> str:
 
 
 def _keep_until_closed(template: Template | None, closing: set[Template]) -> None:
-    """Add a template that is no longer used to ``closing``, unless it has exited."""
+    """Add a template that gets no further requests to ``closing`` until it exits. Do nothing if it has exited."""
     if template is not None and not template.closed.is_set():
         closing.add(template)
 

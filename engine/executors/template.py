@@ -1,4 +1,4 @@
-"""Engine's end of a fork server (``workers/python_template.py``, which describes the packets)."""
+"""Engine's side of a fork server. Its process runs ``workers/python_template.py``, which describes the packets."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _STDERR_TAIL = 2000  #: bytes of the template's standard error that error messag
 
 
 class Template:
-    """Fork server. Runs until ``close`` or until it exits; the processes that it forked may run longer.
+    """Fork server. Runs until ``close`` or until its process exits; the processes that it forked may run longer.
 
-    A template that lets a spawn wait too long, for example because it is stopped, is given up. No further forks are
-    requested from it. It is killed only after its last fork has exited, because a sandbox is killed with its
-    template.
+    If the fork server does not fork in time, for example because it was stopped by a signal, no further forks are
+    requested from it. It is killed only after its last fork has exited, because the kernel kills a sandbox together
+    with its fork server.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class Template:
         environment: Mapping[str, str],
         on_closed: Callable[[Template], None] = lambda _: None,
     ) -> None:
-        """Start the template. Raises OSError.
+        """Start the process of the fork server. Raises OSError if the process cannot be started.
 
-        Call on the loop's thread: the kernel kills a sandbox when the thread that started it exits. In ``command``,
-        ``{fd}`` stands for the number of the template's descriptor.
+        Call in the thread of the event loop, because the kernel kills a sandbox when the thread that started it exits.
+        ``{fd}`` in ``command`` is replaced by the number of the descriptor for the packets.
         """
         self.ready = asyncio.Event()
         self.closed = asyncio.Event()
@@ -68,7 +68,7 @@ class Template:
 
     @property
     def alive(self) -> bool:
-        """True if forks can be requested."""
+        """True if the fork server accepts requests for forks."""
         return self._connected and not self._given_up
 
     @property
@@ -76,7 +76,10 @@ class Template:
         return self._process.pid
 
     def fork(self, request: Mapping[str, Any], fds: Sequence[int]) -> ForkedChild:
-        """Request a fork, which the template then performs. Raises OSError if the request cannot be sent."""
+        """Request a fork; the process exists later, see ``ForkedChild.spawned``.
+
+        Raises OSError if the request cannot be sent.
+        """
         if not self.alive:
             raise BrokenPipeError("the template has exited")
         number = next(self._numbers)
@@ -87,7 +90,10 @@ class Template:
         return child
 
     def close(self) -> None:
-        """Close the connection. Call when all forks have exited. ``closed`` is set when the template has exited."""
+        """Close the connection, so that the fork server exits and ``closed`` is set.
+
+        Call when all forks have exited.
+        """
         self._disconnect()
 
     @property
@@ -106,7 +112,10 @@ class Template:
         )
 
     def _reap(self, number: int) -> None:
-        """Release the pid of a fork that has exited or was never spawned; the pid may be reused from now on."""
+        """Let the template reap a fork that has exited or was never started.
+
+        The kernel may reuse the pid afterwards.
+        """
         if self._children.pop(number).exists:
             self._free(number)
         if self._given_up and not self._children:

@@ -1,8 +1,8 @@
-"""Bubblewrap sandbox: the parts of the file system that a function needs, read-only, in separate namespaces.
+"""Bubblewrap sandbox: shows a function only the parts of the file system that it needs, read-only, in own namespaces.
 
-A template (``workers/python_template.py``) runs inside. The template puts each instance that it forks in a pid
-namespace with a temporary folder, optionally in a network namespace. If the engine runs as root, instances run as
-another user of the host. Otherwise they run as the engine's own user, mapped to another user id.
+A template (``workers/python_template.py``) runs inside the sandbox. The template puts each instance that it forks in a
+pid namespace with a temporary folder, optionally also in a network namespace. If the engine runs as root, instances run
+as another user of the host. Otherwise they run as the engine's own user, mapped to another user id.
 """
 
 from __future__ import annotations
@@ -51,11 +51,14 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
 
     @property
     def user(self) -> int | None:
-        """User id that instances switch to; None: instances need no switch."""
+        """User id to which the processes of instances switch; None if they do not switch."""
         return USER if self.privileged else None
 
     def prepare(self) -> None:
-        """Create the folder and the files that sandboxes mount. Blocks. Raises OSError."""
+        """Create the empty folder and the files that are mounted in sandboxes. Blocks.
+
+        Raises OSError if they cannot be created.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "passwd").write_text(f"root:x:0:0::/:/bin/sh\nsnuser:x:{USER}:{USER}::{TMP}:/bin/sh\n")
         (self.folder / "group").write_text(f"root:x:0:\nsnuser:x:{USER}:\n")
@@ -63,9 +66,9 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
             (self.folder / name).chmod(0o644)  # independent of the umask
 
     def command(self, python: str, code: Path, layers: Sequence[Path], programs: Iterable[str] = ()) -> list[str]:
-        """Return the command that starts a template in the sandbox; the caller appends the template's arguments.
+        """Return the command that starts a template in a sandbox, without the template's arguments.
 
-        ``programs`` are further executables that must exist inside the sandbox.
+        ``programs`` are further executables that the sandbox must contain.
         """
         # The template runs as pid 1, which bubblewrap waits for. Bubblewrap's own init would remain a host zombie.
         parts = [self.program, "--die-with-parent", "--as-pid-1", *(f"--unshare-{space}" for space in _SPACES)]
@@ -90,7 +93,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
             yield "--ro-bind", str(self.folder / name), f"/etc/{name}"
 
     def _visible_hidden(self, mounts: Iterable[tuple[str, ...]]) -> Iterator[Path]:
-        """Yield the hidden folders that a mount would make visible."""
+        """Yield those folders to be hidden from functions that would be visible as part of a mounted folder."""
         mounted = [Path(mount[1]) for mount in mounts if mount[0].startswith("--ro-bind")]
         for folder in self.hidden:
             if any(folder.is_relative_to(path) for path in mounted):
@@ -98,9 +101,9 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
 
 
 def find_bubblewrap(tmp: Path, fence: dict[str, Any]) -> Bubblewrap | str:
-    """Return a sandbox that works on this machine, or the reason why there is none.
+    """Return a sandbox that was tried and works on this machine, or the reason why there is none.
 
-    The folder that contains ``tmp``, the data directory, is hidden from functions. Blocks: call in a thread.
+    The folder that contains ``tmp`` (the data directory) is hidden from functions. Blocks: call in a thread.
     """
     program = shutil.which("bwrap")
     if program is None:
@@ -143,9 +146,9 @@ def _devices() -> Iterator[tuple[str, ...]]:
 
 
 def _parents(mounts: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
-    """Yield options that create the parent folders of mounts.
+    """Yield the bubblewrap options that create the parent folders of mounts.
 
-    Bubblewrap would create them, too, but readable only by root.
+    Without these options bubblewrap would create the folders, too, but readable only by root.
     """
     above = {parent for mount in mounts for parent in Path(mount[-1]).parents if parent != Path("/")}
     for folder in sorted(above):
@@ -153,9 +156,10 @@ def _parents(mounts: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
 
 
 def _installations(programs: Iterable[str]) -> set[Path]:
-    """Return the programs outside /usr, with their libraries and the pyvenv.cfg of a virtual environment.
+    """Return the paths to mount for programs outside /usr: program, libraries, and pyvenv.cfg of a virtual environment.
 
-    The folder that contains these files is left out: for ``~/bin/node`` it is a user's home directory.
+    The folder in which a program is located is not mounted as a whole, because it may contain private files, such as a
+    user's home directory for ``~/bin/node``.
     """
     found = set()
     for program in programs:

@@ -1,6 +1,7 @@
-"""Limits by cgroups: the engine has a group, which contains one group per instance. Versions 1 and 2 are supported.
+"""Limits by cgroups, version 1 or 2. The engine has a cgroup, which contains one cgroup per instance.
 
-A group contains every process that its instance starts. Limits and kills apply to all these processes together.
+The cgroup of an instance contains every process that the instance starts. Limits and kills apply to all these processes
+together.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from engine.isolation.processes import MAX_WAIT, kill_and_wait
 
 
 class Setting(Struct, frozen=True, kw_only=True):
-    """Value written into each instance's group; ``{memory}`` (bytes) and ``{processes}`` are replaced by its limits."""
+    """File and value that are written for each instance's cgroup.
+
+    ``{memory}`` (bytes) and ``{processes}`` are replaced by its limits.
+    """
 
     controller: str
     file: str
@@ -29,7 +33,7 @@ class Setting(Struct, frozen=True, kw_only=True):
 
 
 class Layout(Struct, frozen=True, kw_only=True):
-    """Differences between the cgroup versions."""
+    """File names and values that differ between the cgroup versions."""
 
     name: str
     settings: tuple[Setting, ...]
@@ -66,9 +70,10 @@ V2 = Layout(
 
 
 class CgroupIsolation:
-    """Isolation by cgroups. ``folders`` maps each controller to the engine's group (one for all in version 2).
+    """Isolation by cgroups.
 
-    The engine owns the groups while it holds ``locks``, descriptors that ``close`` closes.
+    ``folders`` maps each controller to the engine's cgroup, which is the same for all in version 2. ``locks`` are
+    descriptors that lock the engine's cgroups against removal by other engines; ``close`` closes them.
     """
 
     def __init__(self, layout: Layout, folders: dict[str, Path], locks: list[int]) -> None:
@@ -99,7 +104,7 @@ class CgroupIsolation:
 
 
 class CgroupEnclosure:
-    """Group of one instance."""
+    """Cgroup of one instance."""
 
     def __init__(self, layout: Layout, folders: dict[str, Path], limits: Limits) -> None:
         self._layout, self._folders, self._limits = layout, folders, limits
@@ -153,7 +158,7 @@ class CgroupEnclosure:
         return alarm
 
     def anonymous(self) -> int:
-        """Return the bytes of memory not backed by files; 0 if the group no longer exists."""
+        """Return the bytes of memory in use that are not backed by files, or 0 if the cgroup no longer exists."""
         try:
             text = (self._folders["memory"] / "memory.stat").read_text()
         except OSError:
@@ -197,9 +202,9 @@ def members(folder: Path) -> list[int]:
 
 
 def kill_group(folder: Path) -> None:
-    """Kill every process of this group; processes of groups below it may remain.
+    """Kill every process of this cgroup, but not those of cgroups below it.
 
-    New processes are forbidden before, if the kernel supports this.
+    Before, forbid the cgroup new processes if the kernel supports this.
     """
     try:
         write(folder / "cgroup.kill", "1")
@@ -214,9 +219,9 @@ def kill_group(folder: Path) -> None:
 
 
 def remove_group(folder: Path) -> bool:
-    """Kill all processes in the group and in groups below it, then remove the groups. Blocks.
+    """Kill all processes in the cgroup and in cgroups below it, then remove these cgroups. Blocks.
 
-    Return False if the group remains, for example because a process did not exit.
+    Return False if the cgroup could not be removed, for example because a process did not exit.
     """
     for child in children(folder):
         remove_group(child)

@@ -1,10 +1,10 @@
-"""Locks of engines' cgroups. An engine holds the lock of its group while it runs; unlocked groups are stale.
+"""Locks of the cgroups of engines. An engine holds the lock of its cgroup while it runs; an unlocked cgroup is stale.
 
-An engine that is killed cannot remove its groups. If it is never started again, nothing else removes them. Such
-groups would accumulate on the host, and each start, which searches all groups, would take longer.
+An engine that is killed cannot remove its cgroups. If it is never started again, only another engine can remove them.
+Otherwise stale cgroups would accumulate on the host, and each start, which searches all cgroups, would take longer.
 
-Locks are visible only to processes with the same view of the hierarchy. Therefore only sibling groups are removed,
-not groups elsewhere, which may belong to another container.
+Locks are visible only to processes with the same view of the cgroup file system. Therefore an engine removes only
+siblings of its own cgroup. Cgroups elsewhere may belong to another container.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PREFIX = "functiond-"  #: prefix of the name of every engine's group
 
 
 def lock_group(folder: Path) -> int:
-    """Create this group unless it exists, and lock it. Raises OSError.
+    """Create this cgroup unless it exists, and lock it. Raises OSError if the cgroup cannot be created or locked.
 
     The lock is held until the returned descriptor is closed or this process exits. A process must hold the lock of a
-    group to remove the group.
+    cgroup in order to remove the cgroup.
     """
     while True:
         with suppress(FileExistsError):
@@ -36,7 +36,10 @@ def lock_group(folder: Path) -> int:
 
 @contextmanager
 def group_locked(folder: Path) -> Iterator[None]:
-    """Create this group unless it exists, and hold its lock until the block ends. Raises OSError."""
+    """Create this cgroup unless it exists, and hold its lock until the block ends.
+
+    Raises OSError if the cgroup cannot be created or locked.
+    """
     fd = lock_group(folder)
     try:
         yield
@@ -45,7 +48,7 @@ def group_locked(folder: Path) -> Iterator[None]:
 
 
 def remove_stale_groups(beside: Path) -> None:
-    """Remove the siblings of a group whose engines have exited, except siblings that still contain processes."""
+    """Remove the siblings of a cgroup whose engines have exited, except siblings that still contain processes."""
     for folder in beside.parent.glob(PREFIX + "*"):
         with suppress(OSError):
             _remove_stale(folder)
@@ -62,9 +65,9 @@ def _remove_stale(folder: Path) -> None:
 
 
 def _locked(folder: Path, operation: int) -> int:
-    """Lock the group and return the descriptor that holds the lock.
+    """Lock the cgroup and return the descriptor that holds the lock.
 
-    Raises FileNotFoundError if the group was removed or replaced meanwhile.
+    Raises FileNotFoundError if the cgroup was removed or replaced before it was locked.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

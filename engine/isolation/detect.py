@@ -1,4 +1,4 @@
-"""Detection of the isolation mechanism that this host offers. Each mechanism is tried, the strongest first."""
+"""Detection of the mechanism that limits instances on this host. Each mechanism is tried, the strongest first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _LEAF = ".engine"  #: suffix of the group into which the engine moves itself (ve
 
 
 def detect_isolation(marker: str) -> Isolation:
-    """Return the strongest mechanism that works. ``marker`` identifies the engine's data directory on this host."""
+    """Return the strongest mechanism that works here.
+
+    ``marker`` identifies the engine's data directory on this host.
+    """
     check_marker(marker)
     return _version_1(marker) or _version_2(marker) or RlimitIsolation()
 
@@ -28,7 +31,7 @@ def check_marker(marker: str) -> None:
 
 
 def cgroup_mounts() -> set[Path]:
-    """Return the mount points of all cgroup hierarchies, of both versions."""
+    """Return the mount points of all cgroup file systems, of both versions."""
     return {mount for mount, _, kind, _ in _mounts() if kind in ("cgroup", "cgroup2")}
 
 
@@ -59,9 +62,10 @@ def _version_2(marker: str) -> Isolation | None:
 
 
 def _delegate(base: Path, marker: str) -> None:
-    """Enable the controllers for the children of ``base``.
+    """Enable the controllers for the child cgroups of ``base``.
 
-    The kernel allows this only if ``base`` contains no processes, so the engine moves itself into a group below it.
+    The kernel allows this only if ``base`` itself contains no processes, so the engine moves itself into a cgroup below
+    it.
     """
     if set(CONTROLLERS) <= set((base / "cgroup.subtree_control").read_text().split()):
         return
@@ -77,14 +81,14 @@ def _delegate(base: Path, marker: str) -> None:
 
 
 def _enable_controllers(folder: Path) -> None:
-    """Enable the controllers for the group's children (version 2)."""
+    """Enable the controllers for the child cgroups of this cgroup (version 2)."""
     write(folder / "cgroup.subtree_control", " ".join(f"+{controller}" for controller in CONTROLLERS))
 
 
 def _try_layout(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
     """Create the engine's cgroup and, as a trial, a cgroup like those of instances. Return None if either fails.
 
-    Also removes stale cgroups of other engines.
+    Also remove stale cgroups of other engines.
     """
     locks: list[int] = []
     isolation = CgroupIsolation(layout, folders, locks)
@@ -108,7 +112,7 @@ def _try_layout(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
 
 
 def _mounts() -> Iterator[tuple[Path, str, str, str]]:
-    """Yield mount point, root inside the file system, type and options of each mount."""
+    """Yield the mount point, root inside the file system, type and options of each mounted file system."""
     for line in _lines("/proc/self/mountinfo"):
         left, _, right = line.partition(" - ")
         fields, (kind, _, options) = left.split(), right.split(" ", 2)
@@ -116,7 +120,7 @@ def _mounts() -> Iterator[tuple[Path, str, str, str]]:
 
 
 def _own_groups() -> dict[str, str]:
-    """Return the group of this process by controller; version 2 has an empty controller name."""
+    """Return the cgroup of this process for each controller; in version 2 the controller's name is empty."""
     groups = {}
     for line in _lines("/proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -125,7 +129,7 @@ def _own_groups() -> dict[str, str]:
 
 
 def _visible_path(mount: Path, root: str, group: str) -> Path:
-    """Return the path of a group under its mount; a container may see only the part below ``root``."""
+    """Return the path of a cgroup below its mount point. A container may see only the cgroups below ``root``."""
     inside = group.removeprefix(root) if root != "/" else group
     folder = mount / inside.lstrip("/")
     return folder if folder.is_dir() else mount

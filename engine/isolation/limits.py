@@ -1,4 +1,4 @@
-"""Interface of isolation mechanisms, which limit an instance and kill all processes that it started."""
+"""Interface of the mechanisms that limit an instance and kill all processes that it started."""
 
 from __future__ import annotations
 
@@ -25,68 +25,83 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 class Enclosure(Protocol):
-    """Limits in force for one instance and all processes that it starts."""
+    """Limits of one instance, which apply to all processes that it starts."""
 
     def admit(self, pid: int) -> None:
-        """Apply the limits to a process that has not run user code yet. Raises OSError.
+        """Apply the limits to a process that has not run user code yet. Raises OSError if the limits cannot be applied.
 
-        May block, unless the process moves itself into its cgroups.
+        May block, unless the process itself enters its cgroups (see ``Limits.enters``).
         """
         ...
 
     def cgroup_fds(self) -> list[int]:
-        """Return new descriptors of the cgroups; a process enters by writing 0 to each."""
+        """Return new descriptors, one for each cgroup of the instance.
+
+        A process enters a cgroup by writing 0 to its descriptor.
+        """
         ...
 
     @property
     def shared(self) -> bool:
-        """True if the engine must measure the memory in use, because the kernel alone does not enforce the limit."""
+        """True if the engine must measure the instance's memory, because the kernel alone cannot enforce the limit."""
         ...
 
     def alarm(self) -> int | None:
-        """Return a new eventfd that counts when ``Limits.memory`` may be exceeded; None if the kernel cannot."""
+        """Return a new eventfd that the kernel signals when ``Limits.memory`` may be exceeded.
+
+        Return None if unsupported.
+        """
         ...
 
     def kill(self) -> None:
-        """Kill the processes inside that can be killed without a search. Does not wait for their exit."""
+        """Kill those processes of the instance that can be killed without searching for them.
+
+        Does not wait for their exit.
+        """
         ...
 
     def out_of_memory(self) -> bool:
-        """Return whether the kernel killed a process of the instance for exceeding the memory limit."""
+        """Return whether the kernel killed a process of the instance because the memory limit was exceeded."""
         ...
 
     def remove(self) -> None:
-        """Kill all remaining processes, wait for their exit, then release resources. Blocks: call in a thread."""
+        """Kill all remaining processes of the instance, wait for their exit, then remove its cgroups, if it has any.
+
+        Blocks: call in a thread.
+        """
         ...
 
 
 class Isolation(Protocol):
-    """Isolation mechanism of the host, chosen once at the start."""
+    """Mechanism that limits instances on this host. Chosen once when the engine starts."""
 
     @property
     def name(self) -> str: ...
 
     def enclose(self, instance_id: str, limits: Limits) -> Enclosure:
-        """Create the limits of an instance, whose process need not exist yet. May block. Raises OSError."""
+        """Create the limits of an instance, whose process need not exist yet.
+
+        May block. Raises OSError if that fails.
+        """
         ...
 
     def measure(self, enclosures: Sequence[Enclosure | None]) -> Sequence[int]:
-        """Return the bytes of memory that each enclosure uses, without files. Blocks briefly."""
+        """Return, for each of the instances, the bytes of memory that it uses, apart from files. Blocks briefly."""
         ...
 
     def close(self) -> None:
-        """Remove the resources that the mechanism has created on the host."""
+        """Remove what the mechanism has created on the host, such as the engine's cgroup."""
         ...
 
 
 def bound_descriptors(pid: int) -> None:
-    """Forbid core files and limit the open descriptors of a process. Used by every mechanism."""
+    """Forbid a process core files and limit the number of its open descriptors. Used by every mechanism."""
     lower(pid, resource.RLIMIT_CORE, 0)
     lower(pid, resource.RLIMIT_NOFILE, OPEN_FILES)
 
 
 def lower(pid: int, kind: int, value: int) -> None:
-    """Set the soft and the hard limit of another process's resource, never above its present hard limit."""
+    """Set the soft and the hard limit of a resource for another process, but never above its present hard limit."""
     hard = resource.prlimit(pid, kind)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.prlimit(pid, kind, (value, value))

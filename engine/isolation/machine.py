@@ -1,4 +1,4 @@
-"""Memory available to this process: the machine's, or less if a cgroup around the engine limits it."""
+"""Memory that this process can use: the machine's memory, or less if a cgroup around the engine limits it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _V2 = ((Path(), "memory.max"), (Path("unified"), "memory.max"))
 
 
 def usable_memory(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """Return the usable memory in bytes. The limits of this process's cgroup and of all groups above it apply."""
+    """Return the usable memory in bytes: the lowest of the machine's memory and the limits of this process's cgroups.
+
+    The limits of all cgroups above that of this process apply, too.
+    """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_limits(cgroups, own)])
 
@@ -32,9 +35,10 @@ def _limits(cgroups: Path, own: Path) -> Iterator[int]:
 
 
 def _limits_up_to_root(mount: Path, path: str, file: str) -> Iterator[int]:
-    """Yield the limits of a group and of all groups above it.
+    """Yield the memory limits of a cgroup and of all cgroups above it.
 
-    A container may see its own group as the mount point. The full path then does not exist, but a shorter one does.
+    A container may see its own cgroup at the mount point of the cgroup file system. The full path then does not exist
+    there, but a shorter path does.
     """
     group = Path(path.lstrip("/"))
     for folder in (group, *group.parents):

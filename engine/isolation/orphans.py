@@ -1,4 +1,4 @@
-"""Cleanup after an engine that was killed: its processes, cgroups and temporary folders."""
+"""Removal of the processes, cgroups and temporary files of an engine that was killed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from engine.isolation.processes import kill_marked
 def kill_orphans(marker: str, tmp: Path | None = None) -> list[int]:
     """Kill all processes that an engine with this marker started, and wait for their exit.
 
-    Also removes the engine's cgroups and all files in ``tmp``. Returns the processes that hang in the kernel and did
-    not exit. Call before the engine's work is queued again, and only while holding the lock of the data directory:
-    otherwise the instances of a running engine are killed. Blocks: call in a thread.
+    Also remove the engine's cgroups and all files in ``tmp``. Return the processes that did not exit because they hang
+    in the kernel. Call before the invocations of the killed engine are queued again. Call only while holding the lock
+    of the data directory, because otherwise the instances of a running engine would be killed. Blocks: call in a
+    thread.
     """
     check_marker(marker)
     for folder in _groups(PREFIX + marker):
@@ -33,9 +34,9 @@ def kill_orphans(marker: str, tmp: Path | None = None) -> list[int]:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder in which user code worked; files that cannot be removed remain.
+    """Remove a folder in which user code worked, apart from files that cannot be removed.
 
-    The folder may contain folders without write permission for their owner. Nesting may be so deep that paths become
+    The folder may contain folders that their owner may not write to. Folders may be nested so deep that paths become
     too long and recursion fails. Therefore each nested folder is moved to the top before it is emptied.
     """
     if not folder.is_symlink():
@@ -50,7 +51,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def _empty(folder: Path, top: Path) -> list[Path]:
-    """Delete the files of a folder and return the folders that were in it, at their new paths."""
+    """Delete the files of a folder, and move the folders in it to the top. Return the new paths of these folders."""
     found: list[Path] = []
     with suppress(OSError):
         folder.chmod(0o700)
@@ -67,9 +68,9 @@ def _empty(folder: Path, top: Path) -> list[Path]:
 
 
 def _groups(name: str) -> list[Path]:
-    """Return the groups of this name in all hierarchies.
+    """Return the cgroups with this name in all mounted cgroup file systems.
 
-    All are searched, because the killed engine may have run in another group than this process.
+    All cgroups are searched, because the killed engine may have run in another cgroup than this process.
     """
     found: list[Path] = []
     for mount in cgroup_mounts():

@@ -1,4 +1,4 @@
-"""Check of the kernel: whether ``engine/workers/bridge_ports.py`` can map ports for HTTP functions on this machine."""
+"""Check of the kernel for the system calls by which ``engine/workers/bridge_ports.py`` maps ports of HTTP functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SET_FILTER, _NEW_LISTENER = 1, 8
 
 
 def can_map_ports() -> bool:
-    """Return whether the kernel supports the mapping of ports. Changes nothing."""
+    """Return whether the kernel of this machine supports the mapping of ports. Changes nothing on the machine."""
     number = _SECCOMP.get(platform.machine())
     version = tuple(int(part) for part in os.uname().release.split(".", 2)[:2] if part.isdecimal())
     if number is None or version < _OLDEST:

@@ -1,7 +1,8 @@
-"""Search for processes by a variable in their environment, and a kill that waits for the exit.
+"""Search for the processes that have an environment variable, and a kill that waits for the exit of processes.
 
-Every process that an instance starts inherits the variable, in any session or process group. Only a process that
-clears its environment on purpose is missed. Without cgroups there is no stronger mark.
+The engine sets the variable for each instance. Every process that an instance starts inherits the variable, in any
+session or process group. Only a process that clears its environment on purpose is not found. Without cgroups there is
+no better way to find these processes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ MAX_WAIT = 10.0  #: seconds until a killed process must have exited; after that 
 
 
 def marked(name: str, value: str) -> Iterator[int]:
-    """Yield the processes that have the variable in their environment, except this one."""
+    """Yield the ids of all processes except this one that have ``name=value`` in their environment."""
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid() and carries(int(entry), name, value):
             yield int(entry)
@@ -26,7 +27,8 @@ def marked(name: str, value: str) -> Iterator[int]:
 def carries(pid: int, name: str, value: str) -> bool:
     """Return whether a process has ``name=value`` in its environment.
 
-    False if it exited, is a zombie or cannot be inspected."""
+    Return False if the process has exited, is a zombie, or cannot be inspected.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return f"{name}={value}".encode() in file.read().split(b"\0")
@@ -35,7 +37,7 @@ def carries(pid: int, name: str, value: str) -> bool:
 
 
 def resident(roots: Sequence[int]) -> dict[int, int]:
-    """Return the bytes of resident memory by root. Descendants and processes in the root's session are included."""
+    """Return the bytes of resident memory for each process in ``roots``, its descendants and its session together."""
     parents, sessions, sizes = {}, {}, {}
     for entry in os.listdir("/proc"):
         with suppress(OSError, ValueError):
@@ -55,7 +57,10 @@ def resident(roots: Sequence[int]) -> dict[int, int]:
 
 
 def kill_marked(name: str, value: str) -> list[int]:
-    """Kill all processes that have the variable and wait for their exit. Return the processes that did not exit."""
+    """Kill all processes that have ``name=value`` in their environment, and wait for their exit.
+
+    Return the processes that did not exit within ``MAX_WAIT``.
+    """
     stuck: list[int] = []
     while pids := [pid for pid in marked(name, value) if pid not in stuck]:
         stuck += kill_and_wait(pids, lambda pid: carries(pid, name, value))
@@ -65,7 +70,8 @@ def kill_marked(name: str, value: str) -> list[int]:
 def kill_and_wait(pids: list[int], is_target: Callable[[int], bool]) -> list[int]:
     """Kill these processes and wait for their exit. Return the processes that did not exit within ``MAX_WAIT``.
 
-    ``is_target`` is called after a pidfd of the process was opened, because the pid may have been reused before.
+    A process is killed only if ``is_target`` returns True for its pid. The check is made while a pidfd of the process
+    is open, because the pid may have been reused before.
     """
     for pid in pids:
         with _pidfd(pid) as fd:
@@ -76,7 +82,10 @@ def kill_and_wait(pids: list[int], is_target: Callable[[int], bool]) -> list[int
 
 
 def _wait_for_exit(pid: int, is_target: Callable[[int], bool]) -> bool:
-    """Wait for the exit of a process. Return False if it did not exit within ``MAX_WAIT``."""
+    """Wait for the exit of a process. Return False if it did not exit within ``MAX_WAIT``.
+
+    A process for which ``is_target`` returns False counts as exited, because its pid was reused.
+    """
     with _pidfd(pid) as fd:
         if fd is None or not is_target(pid):
             return True
@@ -87,9 +96,10 @@ def _wait_for_exit(pid: int, is_target: Callable[[int], bool]) -> bool:
 
 @contextmanager
 def _pidfd(pid: int) -> Iterator[int | None]:
-    """Provide a pidfd of the process until the block ends, or None if the process has exited.
+    """Provide a pidfd of the process until the block ends. Provide None if the process has exited.
 
-    Callers open one pidfd at a time: a fork bomb has more processes than this process may open descriptors.
+    Callers open one pidfd at a time, because a fork bomb has more processes than this process may have open
+    descriptors.
     """
     try:
         fd = os.pidfd_open(pid)

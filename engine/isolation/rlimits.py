@@ -1,11 +1,12 @@
 """Limits without cgroups: resource limits per process, and a search for the processes that an instance started.
 
-Weaker than cgroups in three points:
+The limits are weaker than those by cgroups in three points:
 
 - Memory is limited as address space and per process. The limit applies to Python only, since other programs reserve
   far more than they use (Node.js has a heap limit instead).
 - Instances of an engine that runs as root may start any number of processes.
-- The memory of all processes of an instance together is only sampled, and may exceed the limit for a moment.
+- The memory of all processes of an instance together is measured only at intervals, and may exceed the limit between
+  two measurements.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class RlimitIsolation:
         return [found[one.pid] if isinstance(one, RlimitEnclosure) else 0 for one in enclosures]
 
     def close(self) -> None:
-        """Do nothing: no resource was created."""
+        """Do nothing: the mechanism creates nothing on the host."""
 
 
 class RlimitEnclosure:
@@ -52,13 +53,13 @@ class RlimitEnclosure:
         return []
 
     def alarm(self) -> None:
-        """Return None: the kernel does not count the memory of all processes together."""
+        """Return None: the kernel cannot report the memory of all processes of an instance together."""
 
     def kill(self) -> None:
-        """Do nothing: the owner kills the process group, and ``remove`` searches for the other processes."""
+        """Do nothing: the pool kills the instance's process group, and ``remove`` searches for the other processes."""
 
     def out_of_memory(self) -> bool:
-        """Return False: the runtime itself reports a failed allocation."""
+        """Return False: the kernel kills no process for these limits; the runtime reports a failed allocation."""
         return False
 
     def remove(self) -> None:

@@ -1,7 +1,8 @@
-"""Runtime names, and the kind of program that serves each.
+"""Names of runtimes, and the kind of program that serves the functions of each runtime.
 
-Names are FunctionGraph's, and those of newer versions of Python and Node.js. ``Lambda`` also has AWS's names. A
-runtime that the platform offers but this engine cannot run has no family.
+The names are those of FunctionGraph, and further ones for newer versions of Python and Node.js. Runtimes of the family
+``Lambda`` also have the names that AWS uses. A runtime that FunctionGraph offers but this engine cannot run has no
+family.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from msgspec import Struct
 
 
 class Family(StrEnum):
-    """Kind of program that serves a function. Each has a worker program; the last three share one."""
+    """Kind of program that serves a function. Each family has a worker program; the last three families share one."""
 
     PYTHON = "python"
     NODE = "node"
@@ -23,7 +24,10 @@ class Family(StrEnum):
 
     @property
     def interpreted(self) -> bool:
-        """True if an interpreter loads the handler as ``file.function``; other families start ``bootstrap``."""
+        """True if an interpreter loads the handler, named ``file.function``.
+
+        Other families start the user's ``bootstrap``.
+        """
         return self in (Family.PYTHON, Family.NODE)
 
 
@@ -52,7 +56,7 @@ _VERSIONED = re.compile(r"(Python|Node\.js)(\d{1,2})\.(\d{1,2})", re.ASCII)
 
 
 def find_runtime(name: str) -> Runtime | None:
-    """Return the runtime of that name, or None if there is none. Names are case-sensitive, as on the platform."""
+    """Return the runtime with this name, or None if there is none. Names are case-sensitive, as on FunctionGraph."""
     if name in BY_BOOTSTRAP:
         return Runtime(name=name, family=BY_BOOTSTRAP[name])
     if name in ELSEWHERE:

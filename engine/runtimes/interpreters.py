@@ -1,10 +1,10 @@
-"""Interpreters of this machine. A runtime's interpreter is searched for and tried on first use, then cached.
+"""Interpreters installed on this machine. A runtime's interpreter is searched for and tried on first use, then cached.
 
-A runtime's version need not match exactly. Of interpreters with the same major version the nearest minor version is
-used (for Node.js, the nearest major version from 18 on), and a log event reports the difference once. An interpreter
-is used only if a trial run succeeds, which excludes launchers without an interpreter. A virtual environment that the
-search finds is replaced by its base interpreter: functions must not find the environment's packages. An interpreter
-named in the settings is used unchanged.
+The interpreter's version need not equal that of the runtime. Among interpreters with the same major version, the one
+with the nearest minor version is used (for Node.js, the nearest major version from 18 on). A log event reports the
+difference once. An interpreter is used only if a trial run succeeds, which excludes launchers without an interpreter.
+If the search finds a virtual environment, its base interpreter is used instead, so that functions cannot import the
+environment's packages. An interpreter whose path is in the settings is used as it is.
 """
 
 from __future__ import annotations
@@ -54,9 +54,11 @@ class Interpreter(NamedTuple):
 
 
 class Interpreters:
-    """Cache of interpreters by runtime.
+    """Cache of interpreters, one for each runtime.
 
-    ``python`` and ``node`` are paths that serve all versions. If a path is empty, an interpreter is searched for."""
+    ``python`` and ``node`` are paths of interpreters, each used for all versions of its language. If a path is empty,
+    an interpreter is searched for.
+    """
 
     def __init__(self, *, python: str = "", node: str = "") -> None:
         self._set = {Family.PYTHON: python, Family.NODE: node}
@@ -64,11 +66,11 @@ class Interpreters:
         self._searching = anyio.Lock()
 
     async def worker_command(self, runtime: str, memory: int = 0) -> list[str]:
-        """Return the command that starts a worker of this runtime; the caller appends the number of its descriptor.
+        """Return the command that starts a worker of this runtime, without its last argument: the socket's descriptor.
 
-        ``memory``, in MiB, is the instance's limit; Node.js needs it to bound its heap. A cached interpreter is
-        searched for again only if its file is missing. Raises InvalidField, and its subclass NoInterpreter if
-        another machine could run the runtime.
+        ``memory`` is the instance's limit in MiB, from which the size of Node.js's heap follows. A cached interpreter
+        is searched for again only if its file no longer exists. Raises NoInterpreter if this machine has no interpreter
+        for the runtime; raises InvalidField if no machine could run the runtime.
         """
         declared = find_runtime(runtime)
         if declared is None or declared.family is None:
@@ -81,7 +83,7 @@ class Interpreters:
         return [found.path, "-I", str(WORKERS / "python_worker.py")]
 
     async def check(self, runtime: str) -> None:
-        """Raise InvalidField if this machine cannot run the runtime."""
+        """Raise InvalidField if this machine cannot run the runtime, for example because an interpreter is missing."""
         await self.worker_command(runtime)
 
     def _cached(self, runtime: str) -> Interpreter | None:
@@ -103,20 +105,23 @@ class Interpreters:
 
 
 def _heap(memory: int) -> list[str]:
-    """Return the option that bounds the heap; Node.js's default depends on the machine's memory.
+    """Return the option that limits the heap of Node.js, whose default depends on the machine's memory.
 
-    The heap gets less than the limit because Node.js itself needs about 45 MiB in addition.
+    The heap gets less than the instance's limit, because Node.js needs about 45 MiB besides its heap.
     """
     return [f"--max-old-space-size={min(memory - 48, memory * 9 // 10)}"] if memory else []
 
 
 def own_interpreter() -> Interpreter:
-    """Return the interpreter that runs the engine, or the base interpreter of the engine's virtual environment."""
+    """Return the Python interpreter that runs the engine, or the base interpreter if that is a virtual environment."""
     return Interpreter(sys.version_info[:2], getattr(sys, "_base_executable", sys.executable))
 
 
 def _choose(version: tuple[int, int], family: Family, fixed: str) -> Interpreter | str:
-    """Return the nearest interpreter that runs, or the reason why there is none, for an error message. Blocks."""
+    """Return the working interpreter whose version is nearest to that of the runtime. Blocks.
+
+    If there is none, return the reason as text for an error message.
+    """
     if family is Family.PYTHON and version[0] != OLDEST[family][0]:
         return f"this engine's Python functions need Python {_dotted(OLDEST[family])} or newer: choose Python3.x"
     passed_over = []
@@ -130,7 +135,10 @@ def _choose(version: tuple[int, int], family: Family, fixed: str) -> Interpreter
 
 
 def _candidates(version: tuple[int, int], family: Family, fixed: str) -> Iterator[tuple[str, Interpreter | None]]:
-    """Yield paths with the interpreter of each (None: does not run), the nearest version first. Blocks."""
+    """Yield the path of each installed executable with its interpreter, the nearest version first. Blocks.
+
+    The interpreter is None if the executable does not run.
+    """
     if fixed:
         yield fixed, _probe(fixed, family, keep_venv=True)
     elif family is Family.PYTHON:
@@ -143,7 +151,10 @@ def _candidates(version: tuple[int, int], family: Family, fixed: str) -> Iterato
 
 
 def _named_pythons(paths: Iterable[str]) -> Iterator[Interpreter]:
-    """Yield the interpreters whose file name shows a supported version. No probe, because each starts a process."""
+    """Yield the Python executables whose file name contains a supported version.
+
+    Executables are not run for this, because starting many processes would take long.
+    """
     for path in paths:
         named = _PYTHON_NAME.fullmatch(Path(path).name)
         if named and (version := (int(named[1]), int(named[2]))) >= OLDEST[Family.PYTHON]:
@@ -151,12 +162,18 @@ def _named_pythons(paths: Iterable[str]) -> Iterator[Interpreter]:
 
 
 def _distance(version: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int, bool]:
-    """Return a sort key; of two equally distant versions the newer is nearer."""
+    """Return a sort key for the distance of a version from the runtime's.
+
+    Of two equal distances, the newer version is first.
+    """
     return abs(version[0] - wanted[0]), abs(version[1] - wanted[1]), version < wanted
 
 
 def _files(family: Family) -> list[str]:
-    """Return the paths of all executables named like an interpreter of this family, each real file once."""
+    """Return the paths of all executables that are named like an interpreter of this family.
+
+    If several paths are links to the same file, only one of them is returned.
+    """
     patterns = [os.path.expanduser(folder) for folder in _FOLDERS[family]]
     folders = [folder for pattern in patterns for folder in sorted(Path("/").glob(pattern.removeprefix("/")))]
     folders += [Path(folder) for folder in os.get_exec_path()]
@@ -165,9 +182,9 @@ def _files(family: Family) -> list[str]:
 
 
 def _probe(path: str, family: Family, *, keep_venv: bool = False) -> Interpreter | None:
-    """Run the interpreter and return its version and path, or None if it does not run.
+    """Run an executable and return the version and path of its interpreter, or None if it does not run.
 
-    The path of a virtual environment is replaced by that of its base interpreter, except with ``keep_venv``.
+    The path in a virtual environment is replaced by the path of the base interpreter, except with ``keep_venv``.
     """
     try:
         process = subprocess.run(

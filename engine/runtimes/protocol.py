@@ -8,12 +8,12 @@
         READY, DONE     code u16 | memory u32 | text u32 | message | result          (reply to SETUP, to INVOKE)
         LOG             time u64 | stream u8 | text
 
-Numbers are big-endian. ``length`` counts the bytes after it, ``memory`` is the peak in KiB, ``text`` the bytes of
-the message. A ticket is unique among the open requests of an instance. Ticket 0 stands for the instance itself: its
-start, its end, and threads that outlive their request. Answers may arrive in any order; the lines of a request
-precede its answer. A LOG frame contains whole lines in UTF-8, the last with or without its newline, at most
-``LONGEST_TEXT`` bytes; longer lines are split. Its time is in milliseconds since the epoch. The programs in
-``engine/workers`` implement the protocol without importing this module.
+Numbers are big-endian. ``length`` is the number of bytes after it, ``memory`` the highest memory use of the instance
+in KiB, ``text`` the number of bytes of the message. A ticket is unique among the unanswered requests of an instance.
+Ticket 0 stands for the instance itself: its start, its end, and threads that outlive their request. Answers may
+arrive in any order; the lines of a request precede its answer. A LOG frame contains whole lines in UTF-8, the last
+with or without its newline, at most ``LONGEST_TEXT`` bytes; longer lines are split. Its time is in milliseconds since
+the epoch. The programs in ``engine/workers`` implement the protocol without importing this module.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ _SHORTEST_FRAME = _LOG.size - _LENGTH
 
 
 class FrameError(Exception):
-    """Malformed frame from an instance, which cannot be trusted any more."""
+    """Malformed frame from an instance.
+
+    The rest of the connection's data cannot be interpreted, so the instance must end.
+    """
 
 
 class Answer(NamedTuple):
@@ -53,7 +56,7 @@ class Answer(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """Whole lines written by a request or by the instance itself."""
+    """Whole log lines that a request, or the instance itself, has written."""
 
     ticket: int
     at: int  #: milliseconds since the epoch
@@ -62,7 +65,7 @@ class Logged(NamedTuple):
 
 
 def setup_frame(setup: Mapping[str, Any]) -> bytes:
-    """Return the frame with the configuration that an instance needs before its first request."""
+    """Return the frame with the configuration, which an instance receives before its first request."""
     body = json.dumps(setup).encode()
     return _REQUEST.pack(1 + len(body), SETUP) + body
 
@@ -78,25 +81,28 @@ def stop_frame() -> bytes:
 
 
 def answer_frame(kind: int, ticket: int, code: int, memory_kib: int, message: str, result: bytes) -> bytes:
-    """Return an answer as an instance sends it. Used by tests."""
+    """Return the frame of an answer as an instance sends it. Used by tests."""
     text = message.encode()
     length = _ANSWER.size - _LENGTH + len(text) + len(result)
     return _ANSWER.pack(length, kind, ticket, code, memory_kib, len(text)) + text + result
 
 
 def log_frame(ticket: int, at: int, stream: int, text: bytes) -> bytes:
-    """Return log lines as an instance sends them. Used by tests."""
+    """Return the frame of log lines as an instance sends it. Used by tests."""
     return _LOG.pack(_SHORTEST_FRAME + len(text), LOG, ticket, at, stream) + text
 
 
 class FrameReader:
-    """Parser of frames, fed with data as it arrives from a socket. Data that is one whole frame is not buffered."""
+    """Parser of the frames that an instance sends. Receives the socket's data in pieces of any size.
+
+    Data that consists of one whole frame is parsed without copying it into a buffer.
+    """
 
     def __init__(self) -> None:
         self._pieces = bytearray()
 
     def feed(self, data: bytes) -> Sequence[Answer | Logged]:
-        """Return the frames that are complete now. Raises FrameError."""
+        """Add data, and return the frames that are complete now. Raises FrameError if a frame is malformed."""
         if not self._pieces and _end(data, 0) == len(data):
             return (_decode(data),)
         self._pieces += data
@@ -110,7 +116,10 @@ class FrameReader:
 
 
 def _end(data: bytes | bytearray, begin: int) -> int:
-    """Return the end of the frame that starts at ``begin``, possibly beyond the data. Raises FrameError."""
+    """Return the index of the end of the frame that starts at ``begin``; it may be beyond the data received so far.
+
+    Raises FrameError if the length in the frame is not allowed.
+    """
     start = begin + _LENGTH
     if len(data) < start:
         return start

@@ -1,8 +1,9 @@
-"""Runtime API from which ``bootstrap`` fetches its events. Standard library only, Python 3.9 syntax.
+"""HTTP server of the runtime API, from which the user's ``bootstrap`` fetches its events.
 
-``next`` waits until there is an event, without a time limit. (Clients that poll for another status accept the wait.)
-The first ``next`` reports that the runtime is ready. Several clients may wait in ``next`` if the function takes
-several requests at a time.
+Standard library only, Python 3.9 syntax. The operation ``next`` waits until there is an event, without a time limit.
+Clients that expect a status without an event, in order to ask again, accept this wait. The first call of ``next``
+reports that the runtime is ready. Several clients may call ``next`` at a time if the instance serves several requests
+at a time.
 """
 
 import json
@@ -16,7 +17,7 @@ from bridge_outcomes import INIT_RAISED, OK, PREFIX, USER, describe_error
 
 
 class Api:
-    """Server of the runtime API."""
+    """HTTP server of the runtime API."""
 
     def __init__(self, bridge, dialect):
         self.bridge, self.dialect = bridge, dialect
@@ -25,7 +26,7 @@ class Api:
         self.running = {}  #: invocations by request id
 
     def open(self):
-        """Listen on a free port. Return the environment variables by which bootstrap finds the API."""
+        """Listen on a free port. Return the environment variables that contain the API's address for bootstrap."""
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.listener.bind(("127.0.0.1", 0))
         self.listener.listen(128)
@@ -34,10 +35,10 @@ class Api:
         return self.dialect.variables("%s:%d" % self.listener.getsockname())
 
     def prepare(self):
-        """Do nothing: bootstrap needs only its variables."""
+        """Do nothing in the child process before bootstrap: bootstrap needs only the variables from ``open``."""
 
     def begin(self):
-        """Do nothing: bootstrap has been started and sends the first request."""
+        """Do nothing after the start of bootstrap, which sends the first request itself."""
 
     def can_take_request(self):
         while self.waiting and not self.waiting[0].connection.alive():
@@ -45,7 +46,7 @@ class Api:
         return bool(self.waiting)
 
     def invoke(self, invocation):
-        """Send the invocation to the client that has waited longest."""
+        """Send the invocation as an answer to the client that has waited longest in ``next``."""
         self.running[invocation.request_id] = invocation
         self.waiting.popleft().deliver(invocation, self.dialect.headers(invocation))
 
@@ -70,7 +71,10 @@ class Api:
             self.bridge.resume_reading()
 
     def on_closed(self, client):
-        """Handle a closed connection; an invocation not sent completely is sent to another client."""
+        """Handle the end of a client's connection.
+
+        An invocation that it did not receive completely is sent to another client.
+        """
         if client in self.waiting:
             self.waiting.remove(client)
         if client.invocation is not None and client.connection.unsent:
@@ -82,7 +86,7 @@ class Api:
             self.invoke(self.undelivered.popleft())
 
     def conclude(self, client, action, request_id, message):
-        """Handle the answer to an invocation."""
+        """Send the result or error that a client has reported for an invocation to the engine."""
         invocation = self.running.pop(request_id, None)
         if invocation is None:
             text = "no request %r waits for an answer: each is answered once" % request_id
@@ -110,7 +114,7 @@ class Api:
 
 
 class Client:
-    """Connection from the runtime in bootstrap, with one request at a time."""
+    """Connection from a client in bootstrap, which sends one request at a time."""
 
     def __init__(self, api, sock):
         self.api, self.reader = api, Reader(api.bridge.limit)
@@ -148,7 +152,7 @@ class Client:
             self.refuse(404, "NotFound", "the runtime API has these: " + self.api.dialect.PATHS)
 
     def ignore(self, data):
-        """Ignore data after a malformed request."""
+        """Ignore further data of a client that has sent a malformed request."""
 
     def on_closed(self):
         self.api.on_closed(self)

@@ -1,6 +1,6 @@
-"""Conversion of an API Gateway event to an HTTP request, and of the response to a reply for the gateway.
+"""Conversion of an API Gateway event to an HTTP request, and of the HTTP response to the function's result.
 
-Names and rules are FunctionGraph's for HTTP functions with an APIG trigger. Standard library only, Python 3.9
+Field names and rules are FunctionGraph's for HTTP functions with an APIG trigger. Standard library only, Python 3.9
 syntax.
 """
 
@@ -25,7 +25,7 @@ class BadEvent(Exception):
 
 
 def read_event(invocation, setup):
-    """Return the method and the bytes of the HTTP request. Raises BadEvent."""
+    """Return the method and the bytes of the HTTP request. Raises BadEvent if the event cannot be converted."""
     try:
         event = json.loads(invocation.event)
     except (ValueError, RecursionError):
@@ -79,7 +79,7 @@ def line(name, value):
 
 
 def target(event):
-    """Return path and query as they appear in the request line."""
+    """Return the event's path and query as they appear in the first line of the HTTP request."""
     path = quote(str(event.get("path") or "/"), safe=PATH_CHARACTERS, errors="replace")
     given = pairs_of(event, "queryStringParameters")
     query = urlencode([(name, str(value)) for name, values in given for value in values], errors="replace")
@@ -89,7 +89,10 @@ def target(event):
 
 
 def pairs_of(event, field):
-    """Yield each name in the event's object ``field`` with a list of its values. A single value becomes a list."""
+    """Yield each name in the object ``field`` of the event, with a list of its values.
+
+    A single value becomes a list.
+    """
     given = event.get(field) or {}
     if not isinstance(given, dict):
         raise BadEvent("%s is not an object" % field)
@@ -111,7 +114,10 @@ def content(event):
 
 
 def write_reply(message):
-    """Return the reply as JSON: header names capitalised like Content-Type, each with a list; the body as base64."""
+    """Return the function's result as JSON, made from the server's HTTP response.
+
+    Header names are capitalised like Content-Type, each with a list of values; the body is in base64.
+    """
     headers = {}
     for name, value in message.headers:
         if name.lower() not in REPLY_CONNECTION_HEADERS:

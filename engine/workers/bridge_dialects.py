@@ -1,4 +1,4 @@
-"""Two runtime APIs as data: paths, headers, variables and errors. Standard library only, Python 3.9 syntax.
+"""Paths, headers, variables and errors of two runtime APIs. Standard library only, Python 3.9 syntax.
 
 ``Custom`` is FunctionGraph's runtime API, ``Lambda`` is AWS's of 2018-06-01.
 """
@@ -10,7 +10,7 @@ NEXT, RESPONSE, ERROR, INIT_ERROR = "next", "response", "error", "init error"
 
 
 class Custom:
-    """FunctionGraph's runtime API. Headers for keys of an agency are empty, because this engine has no agencies."""
+    """FunctionGraph's runtime API. Headers with keys of an agency are empty, because this engine has no agencies."""
 
     ROOT = "/v1/runtime/invocation/"
     ACCEPTED = 200  #: status for an accepted answer
@@ -27,7 +27,7 @@ class Custom:
         return {"RUNTIME_API_ADDR": address}
 
     def route(self, method, path):
-        """Return the requested action (None: unknown) and its request id."""
+        """Return the action and the request id that an HTTP request names. The action is None for an unknown path."""
         if not path.startswith(self.ROOT):
             return None, ""
         what, _, request_id = path[len(self.ROOT):].partition("/")
@@ -71,7 +71,7 @@ class Lambda:
         }
 
     def route(self, method, path):
-        """Return the requested action (None: unknown) and its request id."""
+        """Return the action and the request id that an HTTP request names. The action is None for an unknown path."""
         parts = path[len(self.ROOT):].split("/") if path.startswith(self.ROOT) else []
         if method == "GET":
             return (NEXT if parts == ["invocation", "next"] else None), ""
@@ -92,13 +92,13 @@ class Lambda:
 
 
 def trace_id(request_id):
-    """Return a trace id for a request, in the format of AWS X-Ray and marked as not sampled."""
+    """Return a trace id for an invocation, in the format of AWS X-Ray and marked as not sampled."""
     digits = request_id.replace("-", "").ljust(32, "0")
     return "Root=1-%s-%s;Parent=%s;Sampled=0" % (digits[:8], digits[8:32], digits[16:32])
 
 
 def streamed_error(message):
-    """Return the error in the trailers of a streamed response, or None if the response was not aborted."""
+    """Return the error that a client reported in the trailers of a streamed response, or None if there is none."""
     if not message.get("lambda-runtime-function-error-type"):
         return None
     try:

@@ -1,4 +1,7 @@
-"""HTTP/1.1 messages: parsed from data as it arrives, written in one piece. Standard library only, Python 3.9 syntax."""
+"""Parser and writer of HTTP/1.1 messages. Standard library only, Python 3.9 syntax.
+
+A message is parsed piece by piece as data arrives, and written as a whole.
+"""
 
 HEAD_LIMIT = 1 << 16
 NO_BODY = frozenset((204, 304))
@@ -12,7 +15,7 @@ class BadMessage(Exception):
 
 
 class Message:
-    """HTTP message.
+    """HTTP request or response.
 
     ``start`` has the three parts of the first line; ``headers`` are (name, value) pairs and include the trailers.
     """
@@ -24,7 +27,7 @@ class Message:
         self.lasting = True  #: the connection can carry another message
 
     def get(self, name):
-        """Return the first header of that (lower-case) name, or an empty string."""
+        """Return the value of the first header with this name (lower-case), or an empty string."""
         return next((value for field, value in self.headers if field.lower() == name), "")
 
     @property
@@ -33,7 +36,7 @@ class Message:
 
 
 class Reader:
-    """Parser of messages. The bytes of a body beyond ``limit`` are counted, but not kept."""
+    """Parser of HTTP messages. Bytes of a body beyond ``limit`` are counted, but not stored."""
 
     def __init__(self, limit, response=False):
         self.limit, self.response = limit, response
@@ -44,12 +47,12 @@ class Reader:
         self.steps = self.messages()
 
     def feed(self, data):
-        """Return the message that this data completes, or None. Raises BadMessage."""
+        """Add data. Return the message that the data completes, or None. Raises BadMessage if the data is not HTTP."""
         self.buffer += data
         return next(self.steps)
 
     def end(self):
-        """Handle the end of the connection. Return the message that it completes, or None."""
+        """Handle the end of the connection. Return a response that the end completes, or None."""
         self.ended = True
         try:
             return next(self.steps)
@@ -169,7 +172,7 @@ def persists(message, response):
 
 
 def write_message(start, headers, body):
-    """Return the bytes of a message, with a Content-Length added."""
+    """Return the bytes of an HTTP message, with a Content-Length header added."""
     lines = [start]
     lines += ["%s: %s" % header for header in headers]
     lines.append("Content-Length: %d\r\n\r\n" % len(body))

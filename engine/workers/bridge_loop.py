@@ -1,6 +1,7 @@
-"""Event loop of the bridge: sockets, connections and timers. Standard library only, Python 3.9 syntax.
+"""Event loop of the bridge: watches sockets and other descriptors, and runs timers.
 
-asyncio is not used, because importing it takes longer than all other work at the start of an instance.
+Standard library only, Python 3.9 syntax. asyncio is not used, because importing it takes longer than all other work at
+the start of an instance.
 """
 
 import errno
@@ -18,7 +19,10 @@ class Loop:
         self.timers = []
 
     def watch(self, file, events, callback):
-        """Call ``callback(events)`` when one of these events occurs. Replaces an earlier watch of the file."""
+        """Call ``callback(events)`` when one of these epoll events occurs on the file.
+
+        Replaces an earlier watch of the file.
+        """
         try:
             self.selector.register(file, events, callback)
         except KeyError:
@@ -34,7 +38,7 @@ class Loop:
         self.timers.append((time.monotonic() + seconds, callback))
 
     def run(self):
-        """Run until the process exits."""
+        """Call the callbacks of files and timers until the process exits."""
         while True:
             max_wait = None
             if self.timers:
@@ -53,7 +57,7 @@ class Loop:
 
 
 class Connection:
-    """Open TCP connection. ``on_data`` receives the data; ``on_end`` is called when the peer closes it or it fails."""
+    """TCP connection. ``on_data`` receives the data; ``on_end`` is called when the peer closes it or it fails."""
 
     def __init__(self, loop, sock, on_data, on_end):
         self.loop, self.sock, self.on_data, self.on_end = loop, sock, on_data, on_end
@@ -65,7 +69,7 @@ class Connection:
         loop.watch(sock, READ, self.on_event)
 
     def write(self, data, last=False):
-        """Send data. No data may follow a call with ``last``. An error is reported later, by ``on_end``."""
+        """Send data; ``last`` means that no more data follows. An error is reported later, by ``on_end``."""
         if self.closed:
             return
         waiting = bool(self.unsent)
@@ -75,7 +79,7 @@ class Connection:
             self.loop.watch(self.sock, READ | WRITE, self.on_event)
 
     def alive(self):
-        """Return False if the peer has closed the connection. Call only while no data is expected."""
+        """Return False if the peer has closed the connection. Call only while no data from the peer is expected."""
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK))
         except BlockingIOError:
@@ -121,7 +125,7 @@ class Connection:
 
 
 def connect(loop, address, done):
-    """Call ``done`` with a connected socket, or with None if the connection failed."""
+    """Connect to the address, then call ``done`` with the socket, or with None if the connection failed."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setblocking(False)
 

@@ -1,4 +1,4 @@
-"""Answers of an instance with a ``bootstrap``: FunctionGraph's codes, messages and error bodies.
+"""Codes, messages and error bodies (FunctionGraph's) of the answers of an instance that runs a ``bootstrap``.
 
 Standard library only, Python 3.9 syntax.
 """
@@ -15,7 +15,7 @@ PREFIX = {
 
 
 class CannotStart(Exception):
-    """Instance that cannot be started; the text explains what to do."""
+    """Instance that cannot be started. The text of the exception explains what to do."""
 
     def __init__(self, code, text):
         Exception.__init__(self, PREFIX[code] + text)
@@ -27,9 +27,9 @@ def error_body(text, kind, trace=()):
 
 
 def describe_error(body, kind):
-    """Return a line and the documented error body for the error that the runtime sent.
+    """Return the error that the user's runtime sent as one line, and as an error body in FunctionGraph's format.
 
-    ``kind`` is the type to report if the error contains none.
+    ``kind`` is the error type to use if the error contains none.
     """
     try:
         error = json.loads(body)

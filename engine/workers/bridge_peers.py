@@ -1,6 +1,7 @@
-"""Check of the peer of a loopback connection: other functions on the host must not receive this function's events.
+"""Check of the process at the other end of a loopback connection.
 
-Standard library only, Python 3.9 syntax.
+Other functions on the host could connect, too, but must not receive this function's events. Standard library only,
+Python 3.9 syntax.
 """
 
 import os
@@ -19,9 +20,9 @@ INODE = 84  # offset in an answer
 
 
 def is_ours(sock):
-    """Return whether a descendant of this process holds the other end of the connection.
+    """Return whether a descendant of this process has the other end of the connection.
 
-    Also returns True if the kernel does not answer or lists no descendants.
+    Also return True if the kernel does not provide the peer's inode or lists no descendants.
     """
     try:
         inode = peer_inode(sock)
@@ -33,7 +34,10 @@ def is_ours(sock):
 
 
 def peer_inode(sock):
-    """Return the inode of the peer's socket. Raises OSError."""
+    """Return the inode of the socket at the other end of the connection.
+
+    Raises OSError if the kernel does not provide it.
+    """
     (address, port), (own_address, own_port) = sock.getpeername(), sock.getsockname()
     body = QUESTION.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + ENDS.pack(
         port, own_port, socket.inet_aton(address), socket.inet_aton(own_address), ANY_COOKIE
@@ -47,7 +51,7 @@ def peer_inode(sock):
 
 
 def descriptors(pid):
-    """Yield the link targets of a process's descriptors."""
+    """Yield the targets of the symbolic links in /proc/<pid>/fd, one for each open descriptor of the process."""
     folder = "/proc/%d/fd" % pid
     try:
         numbers = os.listdir(folder)

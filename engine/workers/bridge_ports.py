@@ -1,8 +1,8 @@
-"""Port mapping where several instances share one network: ``bind`` to port 8000 gets a free port instead.
+"""Port mapping for HTTP functions that share a network: a ``bind`` to port 8000 gets a free port instead.
 
-The kernel notifies the bridge of each ``bind`` of its descendants (seccomp user notification, Linux 5.5 and newer).
-The bridge writes the number of a free port into the address and lets the call continue. No privilege is needed.
-Functions keep the host's network, which they could not reach from a network namespace.
+The kernel notifies the bridge of each ``bind`` of its descendants (seccomp user notification, Linux 5.5 and newer). The
+bridge writes the number of a free port into the address in the caller's memory and lets the call continue. No privilege
+is needed. Functions keep access to the host's network, which they would lose in a network namespace.
 
 Standard library only, Python 3.9 syntax.
 """
@@ -33,9 +33,10 @@ FAMILIES = (socket.AF_INET, socket.AF_INET6)  # the port follows the family in b
 
 
 class PortMap:
-    """Mapped port. ``port`` is the port that the server really uses; None before its first ``bind``.
+    """Mapping of port 8000 for one instance.
 
-    ``on_bind`` is called after the first ``bind``.
+    ``port`` is the port that the function's server really uses; None before the server's first ``bind``. ``on_bind`` is
+    called after this ``bind``.
     """
 
     def __init__(self, loop, on_bind):
@@ -45,7 +46,10 @@ class PortMap:
         self.receiver, self.sender = socket.socketpair()
 
     def install(self):
-        """Install the system call filter. Call in the child, before it becomes bootstrap. Raises OSError."""
+        """Install the seccomp filter that reports each ``bind``. Raises OSError if the kernel refuses the filter.
+
+        Call in the child process, before it executes bootstrap.
+        """
         machine, bind, seccomp = CALLS[platform.machine()]
         code = (
             (LOAD, 0, 0, MACHINE), (IF_EQUAL, 0, 3, machine), (LOAD, 0, 0, NUMBER),
@@ -61,9 +65,10 @@ class PortMap:
         socket.send_fds(self.sender, [b"x"], [listener])
 
     def listen(self):
-        """Receive the filter's listener from the child and watch it. Call in the bridge, after bootstrap was started.
+        """Receive the descriptor of the filter's notifications from the child process, and watch it.
 
-        If several attempts were needed to start bootstrap, the last listener is used.
+        Call in the bridge, after bootstrap was started. If several attempts were needed to start bootstrap, the
+        descriptor of the last attempt is used.
         """
         self.receiver.setblocking(False)
         while True:
@@ -80,7 +85,7 @@ class PortMap:
         self.loop.watch(self.listener, READ, self.answer)
 
     def answer(self, events):
-        """Answer the notification of one call of ``bind``."""
+        """Receive the notification of one ``bind``, replace the port if necessary, and let the call continue."""
         if not any(flags & select.POLLIN for _, flags in self.readable.poll(0)):
             self.loop.unwatch(self.listener)  # hung up: all filtered processes have exited
             return
@@ -103,7 +108,10 @@ class PortMap:
             self.on_bind()
 
     def replace(self, number, pid, address, size):
-        """Replace the port of an address in the memory of a process, if the port is ``PORT``. Raises OSError."""
+        """Replace port 8000 in the address that a process passes to ``bind``. Leave other ports unchanged.
+
+        Raises OSError if the memory of the process is not accessible, the process has exited, or no port is free.
+        """
         memory = os.open("/proc/%d/mem" % pid, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.ioctl(self.listener, STILL_VALID, number.to_bytes(8, "little"))  # fails if the pid was reused
@@ -118,7 +126,7 @@ class PortMap:
 
 
 def free_port():
-    """Return a port that is free on all addresses."""
+    """Return a port that is free on all addresses of the host. Raises OSError if there is none."""
     for family in reversed(FAMILIES):
         try:
             with socket.socket(family) as probe:

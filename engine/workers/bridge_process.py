@@ -1,4 +1,4 @@
-"""The user's ``bootstrap`` as a child process, and its descendants. Standard library only, Python 3.9 syntax."""
+"""Child process that runs the user's ``bootstrap``, and its descendants. Standard library only, Python 3.9 syntax."""
 
 import ctypes
 import errno
@@ -15,7 +15,10 @@ MAX_AGE = 0.1  #: seconds until the peak of memory is measured again
 
 
 def find_bootstrap(folders):
-    """Return the first ``bootstrap`` in the code folder or, as on Lambda, in its layers. Raises CannotStart."""
+    """Return the path of the first ``bootstrap`` in the code folder or, as on AWS Lambda, in the function's layers.
+
+    Raises CannotStart if there is none.
+    """
     for folder in folders:
         path = os.path.join(folder, "bootstrap")
         if os.path.isfile(path) and os.access(path, os.X_OK):
@@ -31,22 +34,28 @@ def prctl(option, value):
 
 
 def exit_with_parent(parent, number):
-    """Have the kernel send the signal ``number`` to this process when its parent exits."""
+    """Have the kernel send this process the signal ``number`` when its parent exits."""
     prctl(PARENT_DEATH_SIGNAL, number)
     if os.getppid() != parent:
         os._exit(0)
 
 
 def become_subreaper():
-    """Become the parent of descendants whose parent exits, so that they can be found and signalled."""
+    """Have the kernel make this process the parent of its descendants whose parent exits.
+
+    These descendants can then be found and receive signals.
+    """
     prctl(CHILD_SUBREAPER, 1)
 
 
 class Bootstrap:
-    """Child process that runs bootstrap. ``pidfd`` becomes readable when the process exits."""
+    """Child process that runs the user's bootstrap. ``pidfd`` becomes readable when the process exits."""
 
     def __init__(self, path, environment, prepare):
-        """Start the process; ``prepare`` is called in the child before exec. Raises CannotStart."""
+        """Start the process; ``prepare`` is called in the child before exec.
+
+        Raises CannotStart if bootstrap cannot be run.
+        """
         try:
             self.process = start(path, environment, prepare)
         except OSError as error:
@@ -59,7 +68,7 @@ class Bootstrap:
         self.measured, self.peak = -MAX_AGE, 0
 
     def memory(self):
-        """Return the memory of all descendants in KiB: the largest sum of their peaks that was measured so far."""
+        """Return the highest memory use of all descendants in KiB: the largest sum of their peaks measured so far."""
         now = time.monotonic()
         if now - self.measured > MAX_AGE:
             self.reap_adopted()
@@ -68,7 +77,7 @@ class Bootstrap:
         return self.peak
 
     def signal(self, number):
-        """Send a signal to bootstrap and its descendants, because a shell does not forward signals to its children."""
+        """Send bootstrap and all its descendants a signal, as a shell does not forward signals to its children."""
         for pid in {self.pid, *descendants()}:
             try:
                 os.kill(pid, number)
@@ -76,12 +85,12 @@ class Bootstrap:
                 pass
 
     def reap_adopted(self):
-        """Reap adopted processes that have exited. The exit of bootstrap itself is handled elsewhere."""
+        """Reap exited descendants whose parent exited before. The exit of bootstrap itself is handled elsewhere."""
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != self.pid:
             os.waitpid(ended.si_pid, 0)
 
     def exit_like_bootstrap(self):
-        """End this process with bootstrap's status or signal, which the engine reports to the caller."""
+        """End this process with the status or signal of bootstrap, which the engine then reports as the reason."""
         status = self.process.wait()
         if status < 0:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -111,7 +120,7 @@ def start(path, environment, prepare):
 
 
 def descendants():
-    """Return the descendants of this process, as far as the kernel lists them."""
+    """Return the ids of the descendants of this process, as far as the kernel lists them."""
     found = list(children(os.getpid()))
     for one in found:
         found.extend(children(one))

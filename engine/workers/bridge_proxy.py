@@ -1,7 +1,8 @@
-"""HTTP functions: client of the server that ``bootstrap`` starts. Standard library only, Python 3.9 syntax.
+"""HTTP client of the server that an HTTP function's ``bootstrap`` starts. Standard library only, Python 3.9 syntax.
 
-An instance is ready when its port accepts connections (FunctionGraph's rule for HTTP functions). Connections are
-kept and reused, the last used first. The number of connections never exceeds that of the instance's requests.
+An instance is ready when the server's port accepts connections (FunctionGraph's rule for HTTP functions). Connections
+are kept open and reused, the last used first. There are never more connections than requests that the instance may
+serve at a time.
 """
 
 import socket
@@ -20,7 +21,7 @@ SAFE_TO_REPEAT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 
 
 class Exchange:
-    """HTTP request being served. ``ticket`` is the number by which the engine matches the answer to its invocation."""
+    """HTTP request that the function's server is to answer, and the ticket of its invocation."""
 
     def __init__(self, ticket, method, request):
         self.ticket, self.method, self.request = ticket, method, request
@@ -35,9 +36,9 @@ class Proxy:
         self.idle = []  #: upstreams, the last used at the end
 
     def open(self):
-        """Wait until the port is free, so that requests cannot reach another program. Raises CannotStart.
+        """Wait until the server's port is free, so that requests cannot reach another program.
 
-        With mapped ports no check is needed.
+        With mapped ports no check is needed. Raises CannotStart if another program keeps the port in use.
         """
         if self.ports is None:
             wait_for_port()
@@ -89,9 +90,9 @@ class Proxy:
         self.send_on_new_connection(exchange)
 
     def send_on_new_connection(self, exchange):
-        """Connect to the server and send the request.
+        """Open a connection to the server and send the request.
 
-        If the connection fails, give the request up after ``EXIT_GRACE``.
+        If the connection fails, call ``give_up`` after ``EXIT_GRACE`` seconds.
         """
 
         def connected(sock):
@@ -103,7 +104,7 @@ class Proxy:
         self.connect(connected)
 
     def give_up(self, exchange):
-        """Fail the request and end the instance, whose server accepts no connections. Another instance may work."""
+        """Fail the request and end the instance, because its server accepts no connections. A new instance may work."""
         self.fail(exchange.ticket, "the server on port %d no longer accepts connections" % PORT, "ServerGone")
         self.bridge.end(1)
 
@@ -112,7 +113,10 @@ class Proxy:
 
 
 def wait_for_port():
-    """Wait until the port is free. Raises CannotStart."""
+    """Wait until the server's port is free.
+
+    Raises CannotStart if another program still uses it after ``PORT_TIMEOUT``.
+    """
     deadline = time.monotonic() + PORT_TIMEOUT
     while (problem := port_problem()) is not None:
         if time.monotonic() > deadline:
@@ -123,7 +127,7 @@ def wait_for_port():
 
 
 def port_problem():
-    """Return the reason why no server can listen on the port, or None."""
+    """Return the reason why the server could not listen on its port, or None if the port is free."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -134,7 +138,7 @@ def port_problem():
 
 
 class Upstream:
-    """Connection to the server that bootstrap starts, with one request at a time."""
+    """Connection to the function's server, with one HTTP request at a time."""
 
     def __init__(self, proxy, sock):
         self.proxy = proxy
@@ -169,7 +173,11 @@ class Upstream:
             self.proxy.bridge.too_large(exchange.ticket, self.reader.head.size)
 
     def on_closed(self):
-        """Handle the end of the connection, which completes some responses and is an error otherwise."""
+        """Handle the end of the connection: use the response if the end completes it, otherwise fail the HTTP request.
+
+        A request that the server has not begun to answer on a reused connection is sent again if its method allows
+        that.
+        """
         if self.exchange is None:
             self.proxy.idle.remove(self)
             return
@@ -197,7 +205,7 @@ class Upstream:
         self.proxy.fail(self.release().ticket, text, kind)
 
     def release(self):
-        """Close the connection and return its exchange."""
+        """Close the connection and return the HTTP request that it carried."""
         exchange, self.exchange = self.exchange, None
         self.connection.close()
         return exchange

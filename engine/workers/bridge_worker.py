@@ -1,11 +1,11 @@
-"""Instance of a function that brings its own runtime: bridge between the engine's frames and HTTP.
+"""Instance of a function that brings its own runtime: bridge between the frames of the engine's protocol and HTTP.
 
 Run as ``python -I bridge_worker.py <family> <descriptor>``; family is custom, lambda or http. The bridge starts the
 user's ``bootstrap``. For custom and lambda, the bridge then serves the runtime API (``bridge_api``). For http, the
-bridge is a client of bootstrap's HTTP server (``bridge_proxy``). Standard library only, Python 3.9 syntax, no import
-of the engine. ``engine/runtimes/protocol.py`` describes the frames. The bridge has one thread and one loop.
-Bootstrap does not inherit the engine's socket. Bootstrap writes its output to the two pipes of this process; the
-bridge writes nothing to the pipes.
+bridge is a client of bootstrap's HTTP server (``bridge_proxy``). Standard library only, Python 3.9 syntax, no import of
+the engine. ``engine/runtimes/protocol.py`` describes the frames. The bridge has one thread and one event loop.
+Bootstrap does not inherit the engine's socket. Bootstrap writes its output to the stdout and stderr pipes of this
+process; the bridge itself writes nothing to the pipes.
 """
 
 import json
@@ -36,7 +36,7 @@ Invocation = namedtuple("Invocation", "ticket request_id alias event deadline") 
 
 
 class EngineClosed(Exception):
-    """The engine has closed the socket, or has exited."""
+    """End of the connection to the engine, which has closed the socket or has exited."""
 
 
 class Wire:
@@ -45,7 +45,10 @@ class Wire:
         self.socket = socket.socket(fileno=fd)
 
     def peek(self):
-        """Return the kind of the next frame without reading it, or None if none has arrived. Raises EngineClosed."""
+        """Return the kind of the next frame without reading the frame, or None if no frame has arrived.
+
+        Raises EngineClosed if the engine has closed the socket.
+        """
         try:
             head = self.socket.recv(HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -55,7 +58,10 @@ class Wire:
         return head[4] if len(head) == HEAD else None
 
     def read(self):
-        """Return kind and body of the next frame. Raises EngineClosed."""
+        """Wait for the next frame and return its kind and body.
+
+        Raises EngineClosed if the engine has closed the socket.
+        """
         head = self.exactly(HEAD)
         return head[4], self.exactly(int.from_bytes(head[:4], "big") - 1)
 
@@ -78,7 +84,7 @@ class Wire:
 
 
 class Bridge:
-    """Connection between the engine and a front (``Api`` or ``Proxy``), which receives invocations and answers them."""
+    """Connection between the engine and ``Api`` or ``Proxy``, by which invocations reach the user's bootstrap."""
 
     def __init__(self, wire, family, setup):
         self.wire, self.setup, self.loop = wire, setup, Loop()
@@ -106,9 +112,9 @@ class Bridge:
     # --- messages to the engine ---
 
     def ready(self, code=OK, message="", result=b""):
-        """Report to the engine that the instance is ready, or why it is not. Call once.
+        """Report to the engine that the instance is ready, or the error that prevents it. Call once.
 
-        After an error code the engine ends the instance.
+        The engine ends the instance if ``code`` is an error.
         """
         self.is_ready = True
         self.wire.answer(READY, 0, code, self.memory(), message, result)
@@ -124,11 +130,14 @@ class Bridge:
         self.wire.answer(DONE, ticket, TOO_LARGE, self.memory(), text, error_body(text, "ResponseTooLarge"))
 
     def accepts_peer(self, sock):
-        """Return whether the connection is allowed: in a guarded instance, only from a descendant of this process."""
+        """Return whether a client may use the runtime API.
+
+        If ``guarded`` is set, only descendants of this process may.
+        """
         return not self.setup["guarded"] or is_ours(sock)
 
     def resume_reading(self):
-        """Read invocations again. Call when the front can take one."""
+        """Read invocations from the engine again. Call when ``Api`` or ``Proxy`` can take another invocation."""
         if not self.watching:
             self.watch_engine()
             self.from_engine(READ)
@@ -165,7 +174,7 @@ class Bridge:
         self.bootstrap.exit_like_bootstrap()
 
     def end(self, status):
-        """Kill everything that bootstrap has started, and exit."""
+        """Kill bootstrap and all its descendants, and exit with this status."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if self.bootstrap is not None:
             self.bootstrap.signal(signal.SIGKILL)
@@ -181,7 +190,7 @@ def parse_invocation(body, timeout):
 
 
 def environment(setup):
-    """Return this process's environment, which is the function's, with the paths of its layers added."""
+    """Return the environment for bootstrap: that of this process, with the paths of the function's layers added."""
     variables = dict(os.environ)
     for layer in setup.get("layers", []):
         for name, folders in (

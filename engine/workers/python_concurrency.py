@@ -1,7 +1,8 @@
-"""Instance that serves several requests at a time.
+"""Instance of a Python function that serves several requests at a time.
 
-Async handlers share one loop in the main thread; plain handlers run in a thread each. A log line belongs to the
-request whose code wrote the line. Loaded only if needed. Standard library only, Python 3.9 syntax.
+Async handlers share one event loop in the main thread; each call of a plain handler has a thread. A log line belongs to
+the request whose code wrote the line. The module is imported only by instances that need it. Standard library only,
+Python 3.9 syntax.
 """
 
 import contextvars
@@ -17,7 +18,10 @@ COROUTINE = 0x80  # of a code object, as in inspect.CO_COROUTINE
 
 
 class SharedWire(Wire):
-    """Wire that finds the request of a line by the context (``contextvars``) of the code that writes the line."""
+    """Socket to the engine.
+
+    Finds the request of a log line by the context (``contextvars``) of the code that writes the line.
+    """
 
     def __init__(self, fd):
         Wire.__init__(self, fd)
@@ -37,7 +41,10 @@ class SharedWire(Wire):
 
 
 class SharedCaller(Caller):
-    """Caller for plain handlers in threads. Awaitable results run on one loop in a separate thread."""
+    """Caller of plain handlers in threads.
+
+    An awaitable that a handler returns runs on one loop in a separate thread.
+    """
 
     def __init__(self, loop):
         Caller.__init__(self)
@@ -55,7 +62,10 @@ class SharedCaller(Caller):
 
 
 def run_on(loop):
-    """Run the loop until it is closed. Errors that user code raises do not end it: other requests wait for results."""
+    """Run the event loop until it is closed.
+
+    Continue after errors of user code, because other requests wait for results.
+    """
     while not loop.is_closed():
         try:
             loop.run_forever()
@@ -93,7 +103,7 @@ def serve_threads(wire, instance, concurrency):
 
 
 def answer(wire, instance, request):
-    """Serve one request. Call in a thread, in a context of its own."""
+    """Compute and send the answer to one request. Call in a thread, and in a context of its own."""
     wire.begin(request)
     request.run(instance)
     request.finish(wire)
@@ -132,7 +142,7 @@ def serve_loop(wire, instance):
 
 
 async def answer_async(wire, instance, request):
-    """Serve one request. Call in a task of its own, which has a context of its own."""
+    """Compute and send the answer to one request. Call in a task of its own, which also has a context of its own."""
     wire.begin(request)
     try:
         request.answer = OK, "", await instance.invoke_async(request)
@@ -144,7 +154,7 @@ async def answer_async(wire, instance, request):
 def is_async(handler):
     """Return whether a call of the handler returns a coroutine.
 
-    The code's flags are checked, because importing inspect is slow.
+    The flags of the code object are checked directly, because importing inspect is slow.
     """
     while hasattr(handler, "func"):  # functools.partial
         handler = handler.func
@@ -156,9 +166,9 @@ def is_async(handler):
 
 
 def inherit_requests():
-    """Run new threads, and tasks of thread pools, in the context of the code that starts or submits them.
+    """Change threading so that a thread runs in the context of the code that starts it, as do tasks of thread pools.
 
-    Their output then belongs to the same request.
+    Output of the thread or task then belongs to the same request as that of the code that started it.
     """
     start, submit = threading.Thread.start, ThreadPoolExecutor.submit
 

@@ -9,16 +9,16 @@ NAMES = {10: "DEBUG", 20: "INFO", 30: "WARN", 40: "ERROR", 50: "CRITICAL"}
 
 
 class Logger:
-    """Logger of the invocation log. Lines have UTC time, request id, level, text, as on FunctionGraph.
+    """Logger that writes to the invocation log. A line has UTC time, request id, level and text, as on FunctionGraph.
 
-    The logger serves all requests of an instance: each line has the id of the request that runs.
+    All requests of an instance share the logger; each line has the id of the request whose code writes it.
     """
 
     def __init__(self, wire):
         self.wire, self.level = wire, 0
 
     def setLevel(self, level):
-        """Set the level: a number, or a name in any case. An unknown name enables all levels."""
+        """Set the lowest level to be logged: a number, or a name in any case. An unknown name enables all levels."""
         self.level = level if isinstance(level, int) else LEVELS.get(str(level).upper(), 0)
 
     def log(self, level, msg="", *args):
@@ -60,7 +60,10 @@ class Logger:
 
 
 def format_message(msg, args):
-    """Return the formatted message. Never raises: arguments that do not fit the pattern are appended to it."""
+    """Return the message with its arguments inserted.
+
+    Raise nothing: arguments that do not fit the pattern are appended.
+    """
     try:
         return str(msg) % args if args else str(msg)
     except Exception:
@@ -68,7 +71,7 @@ def format_message(msg, args):
 
 
 class Number(int):
-    """Number that can also be concatenated with text, because FunctionGraph documents both uses."""
+    """Number that can also be concatenated with text, because FunctionGraph documents both uses of these values."""
 
     def __add__(self, other):
         return str(self) + other if isinstance(other, str) else int(self) + other
@@ -86,7 +89,7 @@ class Number(int):
 
 
 class Context:
-    """FunctionGraph's documented context object. Values that have no source here are empty, never an exception."""
+    """Context object as FunctionGraph documents it. Values for which this engine has no source are empty."""
 
     def __init__(self, setup, logger, request_id, alias, timeout=None):
         self._setup, self._logger, self._request_id, self._alias = setup, logger, request_id, alias
@@ -135,7 +138,10 @@ class Context:
         return Number(self._setup["cpu"])
 
     def getUserData(self, key=None, default=None):
-        """Return a variable's value, or ``default`` if it is missing. Without a key, return a copy of all."""
+        """Return the value of a user's variable, or ``default`` if there is none.
+
+        Without a key, return a copy of all variables.
+        """
         data = self._setup["user_data"]
         return dict(data) if key is None else data.get(key, default)
 

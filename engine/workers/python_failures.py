@@ -1,4 +1,4 @@
-"""Failures of user code and the answers that report them, with FunctionGraph's codes, messages and error bodies.
+"""Failures of user code, and the answers that report them: FunctionGraph's codes, messages and error bodies.
 
 Standard library only, Python 3.9 syntax.
 """
@@ -24,7 +24,7 @@ INSTALLED = tuple(LIBRARY + name + os.sep for name in ("site-packages", "dist-pa
 
 
 class Failure(Exception):
-    """Answer with an error code; ``result`` is the error as JSON text."""
+    """Exception that becomes an answer with an error code; ``result`` is the error body as JSON text."""
 
     def __init__(self, code, text, result=None):
         Exception.__init__(self, text)
@@ -33,7 +33,7 @@ class Failure(Exception):
 
 
 def failure(code, error):
-    """Return the answer for an exception of user code."""
+    """Return the ``Failure`` that reports an exception of user code."""
     if isinstance(error, Failure):
         return error
     if isinstance(error, MemoryError):
@@ -49,7 +49,7 @@ def failure(code, error):
 
 
 def describe(error):
-    """Return an exception as one line, and as the documented error body."""
+    """Return an exception as one line, and as an error body in FunctionGraph's format."""
     kind = type(error).__name__
     try:
         text = str(error)
@@ -59,7 +59,7 @@ def describe(error):
 
 
 def user_frames(trace):
-    """Return the lines of frames from the first one in user code on.
+    """Return the lines of the traceback from the first frame in user code on, without frames of the worker.
 
     Library frames before it only show how user code was called.
     """
@@ -84,7 +84,7 @@ def error_body(message, kind, trace):
 
 
 def warn(what, error):
-    """Write an error to the log. Used for errors that no request can report."""
+    """Write an error to the log. Used for errors that belong to no request."""
     try:
         sys.stderr.write("%s: %s\n" % (what, describe(error)[0]))
     except BaseException:

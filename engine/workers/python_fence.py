@@ -1,8 +1,9 @@
 """Namespaces of a forked instance: process ids, mounts with a temporary folder, and network.
 
-A fence is {"tmp": MiB or null, "network": bool, "user": id or null}. Without ``tmp`` only the network is separate;
-with ``tmp`` the fence is whole. A whole fence needs capabilities, which forked processes inherit from the template
-and drop before they run user code. Standard library only, Python 3.9 syntax.
+A fence is the set of namespaces of an instance: {"tmp": MiB or null, "network": bool, "user": id or null}. Without
+``tmp`` it has at most a network namespace. With ``tmp`` it is whole: it also has a pid and a mount namespace. A whole
+fence needs capabilities, which forked processes inherit from the template and drop before they run user code.
+Standard library only, Python 3.9 syntax.
 """
 
 import ctypes
@@ -28,12 +29,15 @@ def call(name, *args):
 
 
 def is_whole(fence):
-    """Return whether the fence has a pid namespace, and so needs an init, whose exit ends all processes inside."""
+    """Return whether the fence has a pid namespace.
+
+    Its first process is then an init, whose exit ends all others in it.
+    """
     return fence is not None and fence["tmp"] is not None
 
 
 def fork(fence):
-    """Fork like os.fork; with a whole fence the child is the first process of a new pid namespace."""
+    """Fork like os.fork. With a whole fence the child is the first process of a new pid namespace."""
     if not is_whole(fence):
         return os.fork()
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -49,10 +53,11 @@ def fork(fence):
 
 
 def enter(fence, fds, report):
-    """Create the fence, if any, and enter the cgroups when the engine allows it. Call in the forked process.
+    """Create the namespaces of the fence, if there is one, and enter the cgroups when the engine allows it.
 
-    Exits if the engine has closed the socket. With a whole fence the process forks once more and becomes the init,
-    which reports the exit of its child; this function then returns only in the child. Raises OSError.
+    Call in the forked process. Exit if the engine has closed the socket. With a whole fence the process forks once more
+    and becomes the init, which reports the exit of its child; the function then returns only in the child. Raises
+    OSError if a namespace or cgroup cannot be created or entered.
     """
     if is_whole(fence):
         create_mounts(fence)
@@ -71,7 +76,7 @@ def enter(fence, fds, report):
 
 
 def become_init(first, fds, report):
-    """Reap all children until ``first`` exits, and report its status. Never returns."""
+    """Reap all children until the process ``first`` exits, report its status, and exit. Never returns."""
     for fd in {0, 1, 2, *fds}:
         os.close(fd)
     pid = None
@@ -83,10 +88,10 @@ def become_init(first, fds, report):
 
 
 def enter_cgroups(fd):
-    """Wait for the first byte on the socket, which carries the descriptors of the cgroups, and enter them.
+    """Wait for the first byte on the socket, with which the descriptors of the cgroups arrive, and enter the cgroups.
 
-    Return False if the engine has closed the socket. A process moves itself, because that is fast. If another
-    process moved it, the kernel would first have to pause all processes of the machine (10 to 20 ms with version 1).
+    Return False if the engine has closed the socket. The process moves itself, because that is fast. If another process
+    moved it, the kernel would first have to pause all processes of the machine (10 to 20 ms with version 1).
     """
     with socket.socket(fileno=os.dup(fd)) as own:
         data, cgroup_fds, _, _ = socket.recv_fds(own, 1, 4)
@@ -105,7 +110,7 @@ def create_mounts(fence):
 
 
 def create_network():
-    """Create a network namespace with only loopback, which is up."""
+    """Move this process into a new network namespace, which has only a loopback interface, and enable the interface."""
     user, group = os.geteuid(), os.getegid()
     try:
         call("unshare", NEW_NETWORK)
@@ -125,7 +130,7 @@ def create_network():
 
 
 def drop_rights(user):
-    """Switch to the user, if one is given, drop all capabilities and forbid gaining new ones."""
+    """Switch to the user id, if one is given, drop all capabilities, and forbid gaining new ones."""
     call("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     if user is not None and os.getuid() != user:
         os.setgroups([])
@@ -140,23 +145,23 @@ def drop_rights(user):
 
 
 def variable_in_memory(name):
-    """Return the address of a variable's value in the environment that this process was started with.
+    """Return the address of a variable's value in the environment block that the kernel gave this process at its start.
 
-    /proc/<pid>/environ shows that memory.
+    The file /proc/<pid>/environ shows the content of this block.
     """
     libc.getenv.restype = ctypes.c_void_p
     return libc.getenv(name.encode())
 
 
 def write_in_memory(address, value):
-    """Overwrite the text at an address. Does nothing if the new text has another length."""
+    """Overwrite the text at an address. Do nothing if the new text has another length."""
     text = value.encode()
     if len(text) == len(ctypes.string_at(address)):
         ctypes.memmove(address, text, len(text))
 
 
 def probe(fence):
-    """Return whether an instance can have such a fence; write the reason to standard error if not."""
+    """Return whether this machine allows an instance with such a fence. If not, write the reason to standard error."""
     ours, theirs = socket.socketpair()
     ours.send(b"x")
     report_reader, report = os.pipe()

@@ -1,4 +1,4 @@
-"""Handler and initializer of an instance: loading, calls, and conversion of results to answers.
+"""Loading and calling of the handler and initializer of a Python function, and conversion of results to answers.
 
 Standard library only, Python 3.9 syntax.
 """
@@ -14,7 +14,7 @@ from python_wire import DONE, ITSELF
 
 
 class Request:
-    """Request of an INVOKE frame, and its answer."""
+    """Request that an INVOKE frame contains, and its answer."""
 
     def __init__(self, body):
         split = 6 + body[4]
@@ -24,7 +24,7 @@ class Request:
         self.answer = OK, "", b""
 
     def run(self, instance):
-        """Compute the answer. Raises nothing, unless a signal handler does."""
+        """Call the handler and store the answer. Raises an error only if a signal handler of user code does."""
         try:
             self.answer = OK, "", instance.invoke(self)
         except Failure as problem:
@@ -39,7 +39,10 @@ class Request:
 
 
 class Caller:
-    """Caller of user code. Awaitable results run on one loop, kept for the instance's lifetime."""
+    """Caller of handlers.
+
+    An awaitable that a handler returns runs on one event loop, which exists as long as the instance.
+    """
 
     def __init__(self):
         self.loop = None
@@ -63,9 +66,9 @@ class Caller:
 
 
 def early_loop(asyncio):
-    """Return the current loop before Python 3.10, otherwise None.
+    """Return the current event loop before Python 3.10, otherwise None.
 
-    Until Python 3.9, an Event or Queue that a module creates is bound to the current loop at once.
+    Up to Python 3.9, an asyncio Event or Queue that a module creates is bound to the current event loop at once.
     """
     if sys.version_info >= (3, 10):
         return None
@@ -80,7 +83,7 @@ async def completed(awaitable):
 
 
 class Instance:
-    """Function of this instance: its handlers, called with their contexts."""
+    """Python function that this process serves: its handlers, and the calls of them with a context object."""
 
     def __init__(self, setup, wire):
         self.setup, self.wire, self.call = setup, wire, Caller()
@@ -88,7 +91,7 @@ class Instance:
         self.handler = None
 
     def prepare(self):
-        """Load the handler, then run the initializer. Return the answer, which is empty. Raises Failure."""
+        """Load the handler, then run the initializer. Return an empty result. Raises Failure if user code fails."""
         self.handler = load(self.setup["handler"])
         entry = self.setup.get("initializer")
         if not entry:
@@ -102,7 +105,10 @@ class Instance:
         return b""
 
     def invoke(self, request):
-        """Call the handler and return its result as bytes. Raises Failure."""
+        """Call the handler and return its result as bytes.
+
+        Raises Failure if user code fails or the result is not allowed.
+        """
         try:
             result = self.call(self.handler, *self.arguments(request))
         except BaseException as error:
@@ -110,7 +116,10 @@ class Instance:
         return self.encode(result)
 
     async def invoke_async(self, request):
-        """Call an async handler on the running loop and return its result as bytes. Raises Failure."""
+        """Call an async handler on the running event loop and return its result as bytes.
+
+        Raises Failure like ``invoke``.
+        """
         try:
             result = await self.handler(*self.arguments(request))
         except BaseException as error:
@@ -124,7 +133,7 @@ class Instance:
     def encode(self, value):
         """Return a result as bytes: text unchanged, None as empty, other values as JSON (FunctionGraph's rule).
 
-        Raises Failure.
+        Raises Failure if the result cannot be written as JSON or is too large.
         """
         try:
             if value is None:
@@ -139,7 +148,7 @@ class Instance:
         return result
 
     def stop(self):
-        """Run the pre-stop handler, which has no answer; errors are logged."""
+        """Run the pre-stop handler, if there is one. Errors are only logged, because the engine expects no answer."""
         entry = self.setup.get("pre_stop")
         try:
             if entry:

@@ -9,7 +9,10 @@ LOADED = {}  # modules by path; some are not in sys.modules
 
 
 def load(entry):
-    """Return the callable that ``dir/file.function`` names. Raises Failure."""
+    """Return the callable that ``file.function`` names in the folder.
+
+    Raises Failure if it cannot be imported or found.
+    """
     path, dot, name = entry.rpartition(".")
     if not (dot and path and name):
         raise Failure(ENTRY, "%s'%s' is not a handler; write file.function" % (PREFIX[ENTRY], entry))

@@ -1,6 +1,7 @@
-"""``sys.stdout`` and ``sys.stderr`` of an instance: output is sent to the engine with the request that wrote it.
+"""``sys.stdout`` and ``sys.stderr`` of an instance.
 
-Descriptors 1 and 2 remain pipes, for subprocesses and native code. Standard library only, Python 3.9 syntax.
+Output is sent to the engine with the ticket of the request that wrote it. Descriptors 1 and 2 remain pipes, for
+subprocesses and native code. Standard library only, Python 3.9 syntax.
 """
 
 import io
@@ -10,7 +11,10 @@ from python_wire import STDERR, STDOUT
 
 
 class Stream(io.TextIOBase):
-    """Text stream. Not a TextIOWrapper, whose single buffer would mix the text of threads, and so of requests."""
+    """Text stream.
+
+    Not a TextIOWrapper, because its single buffer would mix the text of several threads and requests.
+    """
 
     encoding, errors, newlines, line_buffering, write_through, mode = "utf-8", "backslashreplace", None, True, True, "w"
 
@@ -43,11 +47,11 @@ class Stream(io.TextIOBase):
         return self.buffer
 
     def reconfigure(self, **options):
-        """Ignore all options: the stream is always UTF-8 and line-buffered."""
+        """Ignore all options: the stream always writes UTF-8 and is line-buffered."""
 
 
 class Bytes(io.BufferedIOBase):
-    """Binary stream, as ``sys.stdout.buffer``."""
+    """Binary stream, used as ``sys.stdout.buffer`` and ``sys.stderr.buffer``."""
 
     def __init__(self, text):
         io.BufferedIOBase.__init__(self)
@@ -73,7 +77,10 @@ def redirect(wire):
 
 
 def flush():
-    """Flush the streams if user code has replaced them. Their buffered text belongs to the request that ends."""
+    """Flush streams by which user code has replaced ``sys.stdout`` or ``sys.stderr``.
+
+    Called when a request ends, because the buffered text belongs to this request.
+    """
     for stream in (sys.stdout, sys.stderr):
         if type(stream) is not Stream:
             try:

@@ -1,9 +1,9 @@
-"""Fork server: has the Python runtime loaded and forks an instance in about a millisecond on request.
+"""Fork server (template): has the Python runtime loaded, and forks an instance in about a millisecond on request.
 
-Run as ``python -I python_template.py <descriptor> [full]``. With ``--probe <fence>`` instead, the exit status is 0
-if such a fence is possible. Standard library only, Python 3.9 syntax, no import of the engine. The server has one
-thread and no signal handlers: every fork starts from the same state. The descriptor is a SOCK_SEQPACKET socket; each
-packet is one JSON object.
+Run as ``python -I python_template.py <descriptor> [full]``. With ``--probe <fence>`` instead, the exit status is 0 if
+this machine allows such a fence (set of namespaces). Standard library only, Python 3.9 syntax, no import of the
+engine. The server has one thread and no signal handlers: every fork starts from the same state. The descriptor is a
+SOCK_SEQPACKET socket; each packet is one JSON object.
 
     from the engine   {"id", "argv", "paths", "environment", "fence"} + socket, stdout, stderr   start an instance
                       {"reap": [id, …]}                              these have exited: release their process ids
@@ -58,10 +58,10 @@ class Child:
         self.pid, self.pidfd, self.report_reader, self.closed = pid, pidfd, report_reader, False
 
     def end(self):
-        """Return the status and the error of a process that has exited but is not reaped.
+        """Return the exit status and the error of a forked process that has exited but is not reaped.
 
-        If the process was an init, it has reported the status of its instance, which replaces the kernel's status. If
-        the process failed before it was an instance, it has reported the error.
+        If the process was the init of a pid namespace, it has reported the status of its instance, which is returned
+        instead of its own. If the process failed before it was an instance, it has reported the error.
         """
         found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         own = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
@@ -113,7 +113,7 @@ class Template:
             self.own.setdefault(one.partition(".")[0], set()).add(one)
 
     def receive(self):
-        """Handle one packet. Return False when the engine has closed the socket."""
+        """Handle one packet from the engine. Return False if the engine has closed the socket."""
         try:
             data, fds, _, _ = socket.recv_fds(self.control, LARGEST, 3)
         except OSError:
@@ -190,7 +190,7 @@ class Template:
     # --- in the new process ---
 
     def run_instance(self, request, fds, report):
-        """Become the instance. Call in the forked process. Never returns."""
+        """Turn the forked process into the instance, and serve its requests. Never returns."""
         try:
             self.control.detach()
             close_others({*fds, report}, self.highest)
@@ -209,7 +209,7 @@ class Template:
         python_worker.run(fds[0])
 
     def apply_request(self, request, fds):
-        """Set descriptors, environment and working folder to those that a new program would have."""
+        """Set descriptors, environment and working folder of the forked process to those of a new program."""
         for number, fd in ((1, fds[1]), (2, fds[2])):
             os.dup2(fd, number)
             os.close(fd)
@@ -223,9 +223,9 @@ class Template:
         os.chdir(request["paths"][0])
 
     def unload_own_modules(self, folders):
-        """Unload modules that only the template has loaded and that have the name of a user's file.
+        """Unload modules that only the template has loaded, if a file in the user's folders has the same name.
 
-        The user's file must win, as in any other worker.
+        User code then imports the user's file, as in a worker that was not forked.
         """
         # No iteration over sys.modules: in a fork, even reading an object copies its memory page.
         for folder in folders:
@@ -242,14 +242,17 @@ def execute(argv, fd):
 
 
 def problem(error):
-    """Return the error as a report that ``Child.end`` reads."""
+    """Return an error as JSON, in the form in which a forked process reports it and ``Child.end`` reads it."""
     found = {"error": getattr(error, "errno", None) or 0, "file": getattr(error, "filename", None)}
     found["reason"] = (getattr(error, "strerror", None) or "%s: %s" % (type(error).__name__, error))[:500]
     return json.dumps(found).encode() + b"\n"
 
 
 def kill_group(pid):
-    """Kill the process group. Call only while the process id is certainly its own."""
+    """Kill the process and its process group.
+
+    Call only before the process is reaped, while its pid cannot be reused.
+    """
     try:
         os.killpg(pid, signal.SIGKILL)
     except OSError:
@@ -261,9 +264,9 @@ def kill_group(pid):
 
 
 def close_others(kept, highest):
-    """Close all descriptors from 3 to ``highest`` except ``kept``.
+    """Close all descriptors from 3 to ``highest`` except those in ``kept``. Call in the forked process.
 
-    Iterating over the template's children instead would copy their memory pages in the fork.
+    Closing the descriptors found in the template's objects instead would copy the memory pages of these objects.
     """
     low = 3
     for fd in [*sorted(kept), highest + 1]:

@@ -1,7 +1,8 @@
-"""Socket to the engine, and output of user code as frames on it. Standard library only, Python 3.9 syntax.
+"""Socket to the engine, and the sending of answers and of user code's output as frames.
 
-``engine/runtimes/protocol.py`` describes the frames. Each frame is sent whole, even if several threads write. A
-process that user code forked sends no frames: its answer would be the second for the request.
+Standard library only, Python 3.9 syntax. ``engine/runtimes/protocol.py`` describes the frames. Each frame is sent
+without interruption, even if several threads write. A process that user code forked sends no frames, because the
+request would get a second answer.
 """
 
 import _thread
@@ -20,7 +21,7 @@ WHOLE = 1 << 14  # bytes that the kernel accepts whole or not at all
 
 
 class ITSELF:
-    """Placeholder for a request: the instance before, between and after its requests."""
+    """Placeholder for a request. Stands for the instance before, between and after its requests."""
 
     ticket, id = 0, ""
 
@@ -37,10 +38,10 @@ class Wire:
     # --- receiving ---
 
     def read(self):
-        """Return kind and body of the next frame; the kind is None when the engine has closed the socket.
+        """Return the kind and body of the next frame. The kind is None if the engine has closed the socket.
 
-        The frame stays the next one until ``consume``: a signal handler may raise at any point, and no frame may be
-        lost.
+        ``read`` returns the same frame again until ``consume``: a signal handler may raise at any point, and no frame
+        may be lost.
         """
         while not self.has_frame():
             if not self.pieces:
@@ -81,21 +82,24 @@ class Wire:
     # --- sending ---
 
     def current(self):
-        """Return the request for which the calling code runs."""
+        """Return the request for which the calling code runs, or ``ITSELF``."""
         running = self.running
         return running[0] if len(running) == 1 else ITSELF
 
     def begin(self, request):
-        """Start the request of the next frame, and consume the frame."""
+        """Make this request, which was read from the next frame, the running one, and consume the frame."""
         # In one statement, which no signal handler interrupts.
         self.running, self.received = [request], self.received[self.length():]
 
     def end(self, request, frames):
-        """Send the answer to a request."""
+        """Send the frames of the answer and end the request."""
         self.send(frames, self.running)
 
     def answer(self, kind, request, code, message, result):
-        """Send the answer after all lines of the request. Later output of its threads belongs to the instance."""
+        """Send the answer to a request, after all its log lines.
+
+        Later output of its threads belongs to the instance.
+        """
         if os.getpid() != self.pid:
             self.flush()
             os._exit(0)  # a fork by user code returned from the handler; only one process may answer
@@ -109,7 +113,10 @@ class Wire:
             self.end(request, frames)
 
     def log(self, stream, data):
-        """Send output of user code in whole lines. An unfinished line is sent when it ends, or before the answer."""
+        """Send output of user code in whole lines.
+
+        An unfinished line is sent when it is completed, or before the answer.
+        """
         if os.getpid() != self.pid:
             self.log_raw(stream, data)
             return
@@ -135,9 +142,9 @@ class Wire:
             self.send(b"".join(log_frames(key, data[:whole])))
 
     def log_raw(self, stream, data):
-        """Write output of a process that user code forked, in whole lines, to its descriptor.
+        """Write output of a process that user code forked to descriptor 1 or 2, in whole lines.
 
-        The lock is not taken: after a fork it may stay locked forever.
+        The lock is not taken, because another thread may have held it during the fork and nothing would release it.
         """
         key = -os.getpid(), stream, _thread.get_ident()
         data = self.unfinished.pop(key, b"") + data
@@ -148,14 +155,14 @@ class Wire:
             self.unfinished[key] = data[whole:]
 
     def flush(self):
-        """Write the unfinished lines of a process that user code forked. Does nothing in the instance itself."""
+        """Write the unfinished lines of a process that user code forked. Do nothing in the instance itself."""
         pid = os.getpid()
         if pid != self.pid:
             for key in [key for key in self.unfinished if key[0] == -pid]:
                 write_raw(key[1], self.unfinished.pop(key))
 
     def finish(self, request):
-        """Send the unfinished lines of a request."""
+        """Send the unfinished log lines of a request."""
         with self.lock:
             self.send(b"".join(self.finished(request)))
 
@@ -164,10 +171,10 @@ class Wire:
             yield from log_frames(key, self.unfinished.pop(key))
 
     def send(self, frames, sent=None):
-        """Send frames. Call with the lock held.
+        """Send frames to the engine. Call with the lock held.
 
-        ``sent`` is extended in the step that passes the frames to the kernel, so that no signal handler can run
-        between the two.
+        An item is added to the list ``sent`` in the same step that passes the frames to the kernel. No signal handler
+        can run between both, so the list shows reliably whether the frames were sent.
         """
         sent = [] if sent is None else sent
         try:
@@ -181,7 +188,10 @@ class Wire:
             os._exit(0)  # the engine has closed the socket
 
     def send_with_signals_blocked(self, frames, sent):
-        """Send frames in several parts. A signal handler that raised between two parts would tear a frame."""
+        """Send frames in several parts, with signals blocked.
+
+        A signal handler that raised an error between two parts would leave an incomplete frame.
+        """
         signals = pthread_sigmask(SIG_BLOCK, ())
         try:
             pthread_sigmask(SIG_BLOCK, valid_signals())  # a handler may still raise during this call
@@ -193,7 +203,7 @@ class Wire:
 
 
 def log_frames(key, text):
-    """Yield log frames. Long text is split between lines, or at least between characters."""
+    """Yield the LOG frames for a text. Long text is split between lines or, within a long line, between characters."""
     ticket, stream, _ = key
     begin, size = 0, len(text)
     while begin < size:
@@ -209,7 +219,7 @@ def log_frames(key, text):
 
 
 def write_raw(stream, data):
-    """Write output to the descriptor of its stream, which does not carry the request of the output."""
+    """Write output to descriptor 1 or 2, by which the engine cannot tell to which request the output belongs."""
     try:
         os.write(2 if stream == STDERR else 1, data)
     except OSError:
@@ -217,10 +227,10 @@ def write_raw(stream, data):
 
 
 class Memory:
-    """Peak of resident memory.
+    """Highest resident memory of this process.
 
-    The value of getrusage does not suffice: for a child made by vfork and exec it starts with the engine's peak. Then
-    /proc is read instead, but only if page faults have occurred since the last time.
+    The value of getrusage does not suffice, because in a process made by vfork and exec it starts with the engine's
+    peak. In such a process /proc is read instead, but only if page faults have occurred since the last call.
     """
 
     def __init__(self):
@@ -228,7 +238,7 @@ class Memory:
         self.faults, self.cached = -1, 0
 
     def peak(self):
-        """Return the peak in KiB."""
+        """Return the highest resident memory so far in KiB."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         if usage.ru_maxrss > self.inherited:
             return usage.ru_maxrss

@@ -23,7 +23,7 @@ OWN_MODULES = ()  # result of ``own_modules``, if a template has called it befor
 
 
 def serve(wire, instance):
-    """Serve one request at a time, in the main thread, without an event loop."""
+    """Serve one request at a time in the main thread, without an event loop, until the socket closes."""
     while True:
         try:
             serve_requests(wire, instance)
@@ -33,17 +33,17 @@ def serve(wire, instance):
 
 
 def serve_requests(wire, instance):
-    """Serve requests until the end.
+    """Serve requests until the socket closes or a STOP frame arrives.
 
-    A separate function: a signal handler may raise between two iterations, where no ``try`` in the loop's own
-    function catches it.
+    The loop has a function of its own, because a signal handler may raise between two iterations, where no ``try``
+    inside the loop catches the error. The caller catches it.
     """
     while serve_one(wire, instance):
         pass
 
 
 def serve_one(wire, instance):
-    """Handle one frame. Return whether another may follow."""
+    """Handle one frame from the engine. Return whether another frame may follow."""
     kind, body = wire.read()
     if kind == INVOKE:
         request = Request(body)
@@ -57,7 +57,7 @@ def serve_one(wire, instance):
 
 
 def recover(wire, error):
-    """Report an error raised by a signal handler that user code has installed. The instance continues."""
+    """Report an error that a signal handler of user code has raised, and continue to serve requests."""
     request = wire.current()
     if request is ITSELF:
         warn("between requests", error)
@@ -67,7 +67,7 @@ def recover(wire, error):
 
 
 def start(wire):
-    """Read the SETUP frame, load the function, report that it is ready, and serve its requests."""
+    """Read the SETUP frame, load the function, report to the engine that the instance is ready, and serve requests."""
     kind, body = wire.read()
     if kind != SETUP:
         return
@@ -106,22 +106,23 @@ def load_concurrency():
 
 
 def own_modules():
-    """Return the names of modules that user code must not find.
+    """Return the names of the worker's modules, which user code must not find.
 
-    A template calls this before it forks: in the forked process the search would copy many memory pages.
+    A template calls the function before it forks, because in the forked process the search would copy many memory
+    pages.
     """
     return [name for name, module in list(sys.modules.items())
             if name != "__main__" and (getattr(module, "__file__", None) or "").startswith(HERE + os.sep)]
 
 
 def hide_own_modules():
-    """Remove the worker's modules, because user code may have modules of the same names."""
+    """Remove the worker's modules from ``sys.modules``, because user code may have modules with the same names."""
     for name in [*(OWN_MODULES or own_modules()), "python_concurrency"]:
         sys.modules.pop(name, None)
 
 
 def exit_with_engine():
-    """Have the kernel kill this process when its parent exits, so that no long call outlives the engine."""
+    """Have the kernel kill this process when its parent (the engine) exits, even during a long call of user code."""
     try:
         import ctypes
 
@@ -131,7 +132,10 @@ def exit_with_engine():
 
 
 def run(fd):
-    """Serve the socket with this descriptor, then exit. Never returns. A template calls this in a forked process."""
+    """Serve the engine's socket, given by its descriptor, then exit. Never returns.
+
+    A template calls the function in a forked process.
+    """
     status = 1
     try:
         os.set_inheritable(fd, False)
