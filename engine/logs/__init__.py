@@ -1,1 +1,1 @@
-"""Function logs: stored format, subscriptions to new lines, and log stream of a function."""
+"""Function logs: stored format, subscriptions to new lines, and names of a function's log in the log service."""

@@ -1,4 +1,4 @@
-"""Feed of log lines for subscribers. Lines are decoded only if there is a subscriber."""
+"""Feed of new log lines for subscribers, such as triggers. Lines are decoded only if there is a subscriber."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("functiond.logs")
 
 
 class FunctionLines(Struct, frozen=True, kw_only=True):
-    """Lines that a run of a function wrote together."""
+    """Lines that an instance of a function wrote at about the same time, with the request that it served."""
 
     function: Function
     request_id: str  #: empty if the instance wrote the lines outside requests
@@ -29,10 +29,10 @@ Listener = Callable[[FunctionLines], None]
 
 
 class LogFeed(Protocol):
-    """Source of log lines for subscribers. Only lines written after the subscription are passed on."""
+    """Source of log lines for subscribers. Lines written before the subscription are not passed on."""
 
     def subscribed(self, listener: Listener, *, function_id: int = 0) -> AbstractContextManager[None]:
-        """Call ``listener`` with new lines of one function (0: all functions), until the block ends.
+        """Call ``listener`` with new lines of one function (id 0: of all functions), until the block ends.
 
         The listener is called in the event loop and must return without delay.
         """
@@ -40,7 +40,7 @@ class LogFeed(Protocol):
 
 
 class LogBoard:
-    """Implementation of ``LogFeed``, with ``publish`` for publishing lines."""
+    """Distributor of log lines: calls each subscriber with the lines given to ``publish``."""
 
     def __init__(self) -> None:
         self._listeners: dict[int, list[Listener]] = {}  #: by function id; 0: all functions
@@ -57,10 +57,10 @@ class LogBoard:
                 self._listeners.pop(function_id, None)
 
     def publish(self, function: Function, invocation: Invocation | None, lines: bytes) -> None:
-        """Decode lines from their stored format and call the listeners.
+        """Decode lines from their stored format and call the subscribers of the function.
 
-        ``invocation`` is None if the instance wrote the lines outside requests. An exception of a listener is logged
-        and not raised.
+        ``invocation`` is None if the instance wrote the lines while it served no request. An exception of a subscriber
+        is logged and not raised.
         """
         if not self._listeners:
             return

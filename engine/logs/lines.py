@@ -29,7 +29,7 @@ class Line(NamedTuple):
 
 
 def encode(at: int, stream: int, text: bytes) -> bytes:
-    """Return text as whole lines in the stored format. ``at`` is in milliseconds since the epoch."""
+    """Return the lines of a text in the stored format. ``at`` is their time in milliseconds since the epoch."""
     prefix = b"%013d %b " % (min(at, 10**13 - 1), STREAMS.get(stream, b"o"))
     if text.endswith(b"\n"):
         text = text[:-1]
@@ -48,12 +48,12 @@ def decode(log: bytes) -> Iterator[Line]:
 
 
 def plain(log: bytes) -> bytes:
-    """Return the text of a log without the prefixes of its lines."""
+    """Return the text of a stored log without the prefix (time and stream) of each line."""
     return b"\n".join([(line[_PREFIX:] if _begins(line) else line) for line in log.split(b"\n")])
 
 
 def last(log: bytes, size: int) -> bytes:
-    """Return the end of a log, at most ``size`` bytes. If the first line is cut, it keeps its prefix."""
+    """Return the last lines of a stored log, at most ``size`` bytes. If the first line is cut, it keeps its prefix."""
     if len(log) <= size:
         return bytes(log)
     cut = len(log) - size + _PREFIX
@@ -64,9 +64,10 @@ def last(log: bytes, size: int) -> bytes:
 def framed_log(
     log: bytes, *, request_id: str, version: str, seconds: float, memory_used: int, memory_size: int
 ) -> bytes:
-    """Return the text of a log with a start and a finish line, in FunctionGraph's documented log format.
+    """Return the text of a log between a start line and a finish line, in FunctionGraph's documented log format.
 
-    ``memory_used`` is in bytes, ``memory_size`` in MiB.
+    ``version`` is the function's version, ``seconds`` the duration of the run, ``memory_used`` bytes, and
+    ``memory_size`` MiB.
     """
     milliseconds = seconds * 1000
     start = f"Start invoke request '{request_id}', version: {version}\n"

@@ -1,4 +1,4 @@
-"""Log target of a function: its log group and log stream in the log service (LTS)."""
+"""Log group and log stream of a function in the vendor's log service (LTS), with ids and names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class LogTarget(Struct, frozen=True, kw_only=True):
 
 
 def log_target_of(function: Function) -> LogTarget:
-    """Return the log target from the function's ``log_config``. Missing fields are taken from the project's target."""
+    """Return log group and log stream from the function's ``log_config``.
+
+    Missing fields are taken from the log group and stream of the function's project.
+    """
     default, config = project_log_target(function.project), function.details.get("log_config", {})
     return LogTarget(
         group_id=str(config.get("group_id") or default.group_id),
@@ -34,11 +37,14 @@ def project_log_target(project: str) -> LogTarget:
 
 
 def status_log_target(project: str) -> LogTarget:
-    """Return the target for the status of invocations. The log itself stays empty: the journal stores every status."""
+    """Return log group and log stream for the states of a project's asynchronous invocations.
+
+    The engine writes no lines to this log, because the journal stores every state.
+    """
     return _target(project, "functiond-async-status", ("group", "stream"))
 
 
 def _target(project: str, name: str, parts: tuple[str, str]) -> LogTarget:
-    """Return a target with ids derived from the project, so that each project always has the same ids."""
+    """Return a log group and stream with ids derived from project and ``parts``, so that they never change."""
     group, stream = (str(uuid.uuid5(uuid.NAMESPACE_URL, f"{project}/{part}")) for part in parts)
     return LogTarget(group_id=group, group_name=name, stream_id=stream, stream_name=f"{name}-{project}")

@@ -1,1 +1,1 @@
-"""Background work on stored data: pruning, discarding, and the free-space watermark."""
+"""Background work on stored data: pruning, discarding, and refusal of new work at low disk space."""

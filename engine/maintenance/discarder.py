@@ -1,9 +1,9 @@
 """Discarder: ends the waiting invocations of a deleted function as DISCARD, in small steps.
 
-    function deleted ──▶ scheduler closes it ──▶ its rows end, some in each commit ──▶ none is left
+    function deleted ──▶ scheduler closes it ──▶ its invocations end, some in each commit ──▶ none is left
 
-The scheduler hands out no invocations of a closed function, so that no row ends twice. Invocations that
-are stored after the deletion, or become due after it, reach the scheduler later and start another round. The function's
+The scheduler starts no invocations of a closed function, so that no invocation ends twice. Invocations that are stored
+after the deletion, or become due after it, reach the scheduler later and start another round. The function's
 asynchronous settings are deleted too, so that no destination gets these outcomes.
 """
 
@@ -33,7 +33,10 @@ MESSAGE = "the function was deleted"
 
 
 class Discarder:
-    """Service that discards waiting invocations. ``on_end`` gets the keys of each step when their end is on disk."""
+    """Service that discards waiting invocations of deleted functions.
+
+    ``on_end`` is called with the keys of the invocations that a step has ended, when their end is on disk.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class Discarder:
         scheduler.on_closed = self._enqueue
 
     def discard(self, function_id: int) -> None:
-        """Queue a deleted function: its waiting invocations are discarded in the background."""
+        """Start no more invocations of a deleted function, and discard its waiting ones in the background."""
         self._scheduler.close(function_id)
         self._enqueue(function_id)
 

@@ -1,4 +1,4 @@
-"""Disk guard: refuses new work when free space is low, so that accepted work can still be stored."""
+"""Disk guard: refuses new invocations when disk space is low, so that outcomes of accepted ones can be stored."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def free_space(path: Path) -> int:
 
 
 class DiskGuard:
-    """Check of the free space. While fewer than ``needed`` bytes are free, it refuses new work and calls ``on_low``.
+    """Check of the free disk space. While fewer than ``needed`` bytes are free, new work is refused.
 
-    Between two measurements, accepted bytes are subtracted from the free space, so that a burst is noticed too.
+    ``on_low`` is called after each measurement that finds fewer. Between two measurements, accepted bytes are
+    subtracted from the free space, so that a burst of requests is noticed too.
     """
 
     def __init__(self, path: Path, needed: int, clock: Clock, on_low: Callable[[], None] = lambda: None) -> None:
@@ -33,7 +34,10 @@ class DiskGuard:
         self._free = needed
 
     def check(self, size: int = 0) -> None:
-        """Count ``size`` bytes of payload as written. Raises DiskLow if fewer than ``needed`` bytes would stay free."""
+        """Raise DiskLow if fewer than ``needed`` bytes would stay free after writing ``size`` bytes of payload.
+
+        Otherwise, subtract the payload from the free space until the next measurement.
+        """
         now = self._clock.now()
         self._free -= size + ROW
         if self._free < self._needed or not 0 <= now - self._measured_at < LOOK_EVERY:

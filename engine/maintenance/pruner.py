@@ -1,4 +1,4 @@
-"""Pruner: drops finished invocations that are too old or too many, in short steps between other writes."""
+"""Pruner: drops finished invocations that are too old, too many or too large, in short steps between other writes."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Pruner:
         self.purged = 0
 
     def note_end(self) -> None:
-        """Start the next round after the usual rest: an invocation has ended, and the caps may be exceeded."""
+        """Schedule a round of pruning, because an invocation has ended and the limits may be exceeded."""
         self._ended.set()
 
     def run_now(self) -> None:
-        """Start a round now, without pauses between its steps, because disk space is low."""
+        """Start a round of pruning now, without pauses between its steps, because disk space is low."""
         self._urgent.set()
         self._ended.set()
 
@@ -58,7 +58,10 @@ class Pruner:
                 await self._ended.wait()
 
     async def _round(self) -> float | None:
-        """Run steps until nothing is left to prune. Return the time at which the next round is due, if known."""
+        """Run steps until no finished invocation has to be dropped.
+
+        Return the time at which the next round is due, or None if it is not known.
+        """
         due: list[float] = []
         before = self._clock.now() - self._retention.age
         await anyio.to_thread.run_sync(self._logs.expire_instances, before)

@@ -1,1 +1,1 @@
-"""Metrics: histograms, usage by function, and the Prometheus format."""
+"""Metrics: histograms, counts of attempts by function and project, and the Prometheus format."""

@@ -1,4 +1,4 @@
-"""Histograms with fixed buckets. An observation costs one binary search; ``snapshot`` returns a frozen copy."""
+"""Histograms with fixed ranges of values (buckets). Counting a value takes one binary search."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 
 class Distribution(Struct, frozen=True, kw_only=True):
-    """Snapshot of a histogram. ``bounds`` are the upper bounds of the buckets, and ``total`` is the sum of all values.
+    """Frozen state of a histogram: counts of values by range, and ``total``, the sum of all values.
 
-    ``counts`` has one entry more than ``bounds``, for values above the last bound.
+    ``bounds`` are the upper bounds of the ranges. ``counts`` has one more entry, for values above the last bound.
     """
 
     bounds: tuple[float, ...]

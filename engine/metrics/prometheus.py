@@ -18,7 +18,10 @@ from engine.metrics.histogram import Distribution
 
 
 class Figure(Struct, frozen=True, kw_only=True):
-    """Metric at one moment. Keys of ``values`` are values of ``label``; a metric without label has an empty key."""
+    """Metric at one moment, with its value for each value of ``label``.
+
+    Keys of ``values`` are values of ``label``. A metric without label has one value with an empty key.
+    """
 
     name: str
     help: str
@@ -43,7 +46,7 @@ def histogram(name: str, help: str, distribution: Distribution) -> Figure:
 
 
 class Telemetry:
-    """Metrics in the Prometheus text format. ``read`` is called for each request and returns the current figures."""
+    """Metrics in the Prometheus text format. ``read`` returns the current metrics and is called for each request."""
 
     def __init__(self, read: Callable[[], Iterator[Figure]]) -> None:
         self._read = read
@@ -101,7 +104,10 @@ def configure_logging(form: str, level: str) -> None:
 
 
 class _LibraryHandler(logging.Handler):
-    """Handler that logs records of libraries in the engine's format. Never raises an exception in a library."""
+    """Handler that writes log records of libraries in the engine's format.
+
+    Errors of the handler are not raised in the library that logs.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

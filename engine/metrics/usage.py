@@ -1,8 +1,9 @@
 """Usage statistics: attempts of each function by minute for one day, and of each project by month for a year.
 
 An attempt counts in the minute in which it ends. Counting an attempt takes a fraction of a microsecond. At most
-``MINUTES`` minutes and about ``TALLIES`` tallies are kept; the oldest minutes are dropped first. Minutes are lost when
-the engine exits. A caller stores the months (``all_months``) and passes them to ``restore`` at the next start.
+``MINUTES`` minutes and about ``TALLIES`` counts of one function in one minute are in memory; the oldest minutes are
+dropped first. Minutes are lost when the engine exits. The counts of months (``all_months``) are stored by another
+module, which passes them to ``restore`` at the next start.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ _MB_PER_GB = 1024
 
 
 class Tally(Struct, kw_only=True):
-    """Counts of one function or project in one period.
+    """Counts of attempts of one function or project in one period.
 
-    ``seconds`` is the total duration of all attempts; ``longest`` and ``shortest`` are seconds of one attempt.
+    ``seconds`` is the total duration of all attempts. ``longest`` and ``shortest`` are the durations of one attempt in
+    seconds.
     """
 
     count: int = 0
@@ -54,7 +56,7 @@ class Tally(Struct, kw_only=True):
 
 
 class Stretch(Struct, frozen=True, kw_only=True):
-    """Counts of a period of whole minutes, which starts at ``begin``."""
+    """Counts of attempts in a period of whole minutes, which starts at ``begin``."""
 
     begin: float
     minutes: int
@@ -68,7 +70,10 @@ class Month(Struct, frozen=True, kw_only=True):
 
 
 class Usage:
-    """Counters of usage. ``project_of`` returns the project of a function, None if it was deleted."""
+    """Counters of attempts by function and project. ``project_of`` returns the project of a function id.
+
+    ``project_of`` returns None if the function was deleted.
+    """
 
     def __init__(self, project_of: Callable[[int], str | None]) -> None:
         self._project_of = project_of
@@ -80,7 +85,7 @@ class Usage:
         self._months: dict[tuple[str, str], Tally] = {}
 
     def note(self, function: Function, outcome: Outcome) -> None:
-        """Count an attempt that has ended, with its outcome."""
+        """Count an attempt that has ended, with its duration and its error."""
         tally = self._tally(function.function_id, outcome.ended_at)
         seconds = outcome.ended_at - outcome.started_at
         tally.count += 1
@@ -97,12 +102,15 @@ class Usage:
                 tally.function_errors += 1
 
     def note_reject(self, function_id: int | None, now: float) -> None:
-        """Count a request that was refused at a limit. Does nothing if ``function_id`` is None (deleted function)."""
+        """Count a request for a function that was refused because a limit was reached.
+
+        Does nothing if ``function_id`` is None, because the function was deleted.
+        """
         if function_id is not None:
             self._tally(function_id, now).rejects += 1
 
     def stretches(self, functions: Collection[int], begin: float, end: float, count: int = 60) -> Sequence[Stretch]:
-        """Return the usage of ``functions`` in up to ``count`` periods of equal length, in whole minutes.
+        """Return the added counts of ``functions`` in up to ``count`` periods of equal length, in whole minutes.
 
         The first period contains ``begin``, and the last one contains ``end``.
         """
@@ -118,7 +126,10 @@ class Usage:
         ]
 
     def totals(self, begin: float, end: float) -> Mapping[int, Tally]:
-        """Return the counts of each function used in the minutes from ``begin`` to ``end``, both included."""
+        """Return the counts by function id for the minutes from ``begin`` to ``end``, both included.
+
+        Functions that were not used in these minutes are left out.
+        """
         first, last = int(begin // 60), int(end // 60)
         found: dict[int, Tally] = {}
         for minute, tallies in self._minutes:
@@ -128,7 +139,10 @@ class Usage:
         return found
 
     def failures(self) -> Mapping[int, int]:
-        """Return the number of errors of each function over all minutes kept. Omit functions without errors."""
+        """Return the number of failed attempts by function id over all minutes in memory.
+
+        Functions without failed attempts are left out.
+        """
         found: Counter[int] = Counter()
         for _, tallies in self._minutes:
             for function_id, tally in tallies.items():
@@ -137,7 +151,7 @@ class Usage:
         return found
 
     def months(self, project: str) -> Sequence[Month]:
-        """Return the months of a project, oldest first."""
+        """Return the usage of a project by month, oldest month first."""
         return [
             Month(date=date, count=tally.count, gb_seconds=round(tally.work / _MB_PER_GB, 3))
             for (owner, date), tally in sorted(self.all_months().items(), key=itemgetter(0))
@@ -145,7 +159,7 @@ class Usage:
         ]
 
     def all_months(self) -> dict[tuple[str, str], Tally]:
-        """Return the tallies of all months by project and date, including the current minute."""
+        """Return the counts of each month, by project and date (``2026-01``), including the current minute."""
         sums = {key: copy(tally) for key, tally in self._months.items()}
         minute, tallies = self._minutes[-1] if self._minutes else (0, {})
         for function_id, tally in tallies.items():
@@ -155,7 +169,10 @@ class Usage:
         return sums
 
     def restore(self, months: Mapping[tuple[str, str], Tally]) -> None:
-        """Set the months from earlier runs of the engine. Call this once, before anything is counted."""
+        """Set the counts of months that ``all_months`` returned in earlier runs of the engine.
+
+        Call this once, before the first attempt is counted.
+        """
         self._months = dict(months)
 
     def _tally(self, function_id: int, moment: float) -> Tally:

@@ -1,8 +1,8 @@
 """Circuit breakers, one for each destination. A breaker opens after two failures in a row and closes after a success.
 
-A single failure may be caused by the delivery itself. A second failure in a row is attributed to the destination. All
-its pending deliveries then wait for a pause that grows exponentially. After the pause, one delivery probes the
-destination.
+A single failure may be caused by the content of the delivery. Two failures in a row are attributed to the destination.
+Its pending deliveries are then not tried during a pause, which grows exponentially with further failures. After the
+pause, one delivery probes the destination.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LONGEST = 30.0  #: seconds; longest pause, and so the longest delay before a rec
 
 
 class DeliveryStatus(Struct, frozen=True, kw_only=True):
-    """State of a pending delivery and of its destination."""
+    """State of a pending delivery, and of the circuit breaker of its destination."""
 
     failing: bool = False  #: the last delivery to the destination failed
     held_until: float = 0.0  #: end of the pause of the destination; 0: no pause
@@ -40,7 +40,10 @@ class CircuitBreakers:
         return destination in self._breakers
 
     def until(self, destination: DestinationSpec, now: float) -> float:
-        """Return the end of the last pause of the destination, possibly in the past; 0 if there was no pause."""
+        """Return the end of the last pause in deliveries to the destination; 0 if there was no pause.
+
+        The end may be in the past.
+        """
         breaker = self._breakers.get(destination)
         if breaker is None or breaker.until > now + LONGEST:  # the clock was set back
             return 0.0

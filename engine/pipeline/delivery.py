@@ -1,15 +1,17 @@
-"""Delivery of outcomes from the outbox to their destinations. An outcome is delivered at least once, with a stable id.
+"""Delivery of outcomes from the outbox to their destinations, at least once, with the same ``delivery_id`` each time.
 
-A failed delivery is retried with exponential backoff until it is ``MAX_AGE`` old, then given up. It stays in the outbox
-with its error, for inspection and redrive. An exception of one delivery never stops another.
+A failed delivery is retried with exponential backoff until ``MAX_AGE`` seconds after the end of the invocation or its
+last redrive, then given up. A given-up delivery stays in the outbox with its error, for inspection and redrive. An
+exception of one delivery never stops another.
 
-Isolation of destinations:
+Failures and delays of one destination must not delay deliveries to others:
 
-- Each destination is read separately from the outbox and has up to ``AT_ONCE`` concurrent deliveries.
+- The outbox is read separately for each destination. A destination has up to ``AT_ONCE`` concurrent deliveries.
 - After a failure, a destination gets one delivery at a time. While ``ALL_AT_ONCE // 2`` deliveries run, every
-  destination gets one at a time, so that hanging deliveries to a few destinations leave slots for others.
-- An open circuit breaker (``CircuitBreakers``) holds the deliveries of a destination. Deliveries that have been due for
-  more than ``MAX_AGE`` are still tried a last time. ``probe`` tries one delivery in spite of the breaker.
+  destination gets one at a time, so that deliveries that hang at a few destinations leave slots for others.
+- While the circuit breaker of a destination is open, the deliveries to this destination wait. A delivery that has been
+  due for more than ``MAX_AGE`` seconds is still tried a last time. ``probe`` tries one delivery in spite of the circuit
+  breaker.
 """
 
 from __future__ import annotations
@@ -96,16 +98,20 @@ class DeliveryWorker:
         self._delivered = self._failed = self._given_up = 0
 
     def wake(self) -> None:
-        """Make ``run`` read the outbox now. Call this after a delivery was added."""
+        """Make ``run`` read the outbox now. Call this after a delivery was added to the outbox."""
         self._work.set()
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None:
-        """Try one due delivery to each of these destinations now, even if its breaker is open or others hang."""
+        """Try one due delivery to each of these destinations now.
+
+        The delivery is tried even if the circuit breaker is open or the destination has as many deliveries as it may
+        have.
+        """
         self._probes.update(destinations)
         self._work.set()
 
     def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
-        """Return the state of a pending delivery and of its destination."""
+        """Return the state of a pending delivery, and of the circuit breaker of its destination."""
         now, destination = self._clock.now(), pending.destination
         until = self._breakers.until(destination, now)
         return DeliveryStatus(
@@ -140,7 +146,10 @@ class DeliveryWorker:
     # --- choosing -------------------------------------------------------------------------------------------
 
     async def _begin(self, deliveries: TaskGroup) -> float | None:
-        """Start due deliveries within the limits. Return the time of the next call; None: when ``_work`` is set."""
+        """Start due deliveries within the limits, and return the time at which to call this method again.
+
+        Return None if the next call should wait until ``_work`` is set.
+        """
         if len(self._under_way) >= ALL_AT_ONCE:
             return None  # the end of a delivery sets ``_work``
         probes, self._probes = self._probes, set()
@@ -166,7 +175,7 @@ class DeliveryWorker:
         return next_due
 
     def _most(self, destination: DestinationSpec) -> int:
-        """Return how many concurrent deliveries the destination may have now."""
+        """Return the number of concurrent deliveries that the destination may have now."""
         return 1 if destination in self._breakers or len(self._under_way) >= ALL_AT_ONCE // 2 else AT_ONCE
 
     async def _deliver(self, pending: PendingDelivery) -> None:
@@ -197,13 +206,14 @@ class DeliveryWorker:
         self._delivered += 1
 
     def plugin(self, destination: DestinationSpec) -> PluginContext:
-        """Return the context shared by all parts of the destination's plugin."""
+        """Return the context of the plugin that implements the destination."""
         return self._plugins(destination.destination)
 
     async def accept(self, request: Request, pending: PendingDelivery, record: Record) -> str:
         """Store ``request`` as an invocation and remove the delivery from the outbox, in one transaction.
 
-        Returns the request id. Raises Undeliverable if the function does not exist, or after ``MAX_HOPS`` functions.
+        Returns the id of the invocation. Raises Undeliverable if the function does not exist, or if the chain of
+        functions that led to the outcome already has ``MAX_HOPS`` hops.
         """
         request = msgspec.structs.replace(request, hops=_next_hop(record))
         try:
@@ -225,9 +235,10 @@ class DeliveryWorker:
         return invocation.request_id
 
     async def _postpone(self, pending: PendingDelivery, error: Exception, since: float) -> None:
-        """Schedule the next attempt after an error, or give up the delivery.
+        """Schedule the next attempt of a delivery after an error, or give up the delivery.
 
-        ``since`` is the start of the delivery's age: the end of the invocation or the last redrive.
+        ``since`` is the time from which the age of the delivery is counted: the end of the invocation or the last
+        redrive.
         """
         now = self._clock.now()
         problem = storable(str(error) or type(error).__name__)
@@ -260,8 +271,9 @@ class DeliveryWorker:
     def _document(self, record: Record) -> bytes:
         """Return the delivery record (FunctionGraph's documented record of asynchronous invocations) as JSON.
 
-        If the record is too large, ``request_payload`` is left empty, then also ``response_payload``. Without the
-        limit, the events in a chain of functions would double at every hop.
+        If the record exceeds the limit for asynchronous bodies, ``request_payload`` is left empty, then also
+        ``response_payload``. A record holds both, so without the limit an event could double in size at every hop of a
+        chain of functions.
         """
         function = self._catalog.resolve(record.function_id, record.version)
         ok = record.state is State.SUCCESS
@@ -286,14 +298,17 @@ class DeliveryWorker:
 
 
 def _next_hop(record: Record) -> int:
-    """Return ``hops`` for an event that is made from this outcome. Raises Undeliverable after ``MAX_HOPS``."""
+    """Return the number of hops for an event that is made from the outcome in this record.
+
+    Raises Undeliverable if the outcome's invocation already has ``MAX_HOPS`` hops.
+    """
     if record.hops >= MAX_HOPS:
         raise Undeliverable(f"destinations invoked {MAX_HOPS} functions in a row; check them for a loop")
     return record.hops + 1
 
 
 class _Context:
-    """Context of a destination while it delivers one outcome. Implements ``DeliveryContext``."""
+    """Access of a destination to the engine during one delivery: hops, storing a request, plugin context."""
 
     def __init__(self, delivery: DeliveryWorker, pending: PendingDelivery, record: Record) -> None:
         self._delivery, self._pending, self._record = delivery, pending, record

@@ -1,7 +1,8 @@
 """Dispatcher: moves invocations from the scheduler through the executor to settlement.
 
-Each slot takes the next invocation and makes one attempt: resolve, discard if too old, start, execute, settle. An
-exception from the executor becomes an outcome with code 150500, so that no attempt stops the engine.
+Each slot takes the next invocation and makes one attempt. The slot finds the function's version, discards the
+invocation if it is too old, executes it, and settles its end. An exception from the executor becomes an outcome with
+code 150500, so that no attempt stops the engine.
 
 A slot does not wait until its outcome is on disk. If too many outcomes wait for the disk, no asynchronous work starts.
 """
@@ -98,21 +99,24 @@ class Dispatcher:
             task_status.started()
 
     async def drain(self) -> None:
-        """Wait until no invocation runs."""
+        """Wait until no invocation runs in any slot. New starts are not prevented."""
         await asyncio.sleep(0)  # lets slots start the entries that they were given
         while self._running:
             self._drained.clear()
             await self._drained.wait()
 
     async def release(self) -> None:
-        """Put asynchronous invocations that ran when ``run`` was cancelled back to WAIT. Part of an orderly stop."""
+        """Put asynchronous invocations that ran when ``run`` was cancelled back to state WAIT.
+
+        Used when the engine stops.
+        """
         interrupted = [one for one in self._abandoned if one.mode is Mode.ASYNC]
         if interrupted:
             log.warning("stopped before running invocations ended", invocations=len(interrupted))
             await self._journal.release(interrupted)
 
     def fail_poisoned(self, invocations: tuple[Invocation, ...]) -> None:
-        """End invocations as FAIL, because the engine crashed too often while they ran. They can be redriven."""
+        """End invocations as FAIL, because the engine crashed too often while they ran. Users can redrive them."""
         for invocation in invocations:
             text = f"the engine crashed {invocation.crash_count + 1} times while this invocation was running"
             log.error("invocation poisoned", request_id=invocation.request_id, crash_count=invocation.crash_count + 1)
@@ -123,10 +127,11 @@ class Dispatcher:
     # --- for callers ----------------------------------------------------------------------------------------
 
     async def cancel(self, key: int) -> bool:
-        """End a waiting or running invocation as FAIL with code 4208.
+        """End a waiting or running invocation as FAIL with code 4208 (cancelled).
 
-        Returns True when the end is on disk, and False if the invocation ended otherwise or does not exist. Raises
-        NotStored and OutcomeUnknown. After either error, the invocation may still run, or run again.
+        Returns True when this end is on disk, and False if the invocation had another end or does not exist. Raises
+        NotStored if the disk refused the end. Raises OutcomeUnknown if the end may be on disk or is not there in time.
+        After either error, the invocation may still run, or run again.
         """
         if key in self._running:
             return await self._cancel_running(key)
@@ -138,7 +143,10 @@ class Dispatcher:
         return key in self._running and await self._cancel_running(key)
 
     async def ended(self, key: int, timeout: float | None) -> None:  # noqa: ASYNC109  (the timeout raises no error)
-        """Wait until the invocation has ended, at most ``timeout`` seconds. Return at once if it does not exist."""
+        """Wait until the invocation has ended, at most ``timeout`` seconds (None: no limit).
+
+        Return at once if the invocation does not exist.
+        """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(key, []).append(waiter)
         try:
@@ -153,7 +161,7 @@ class Dispatcher:
                 self._waiters.pop(key, None)
 
     def note_discarded(self, keys: Sequence[int]) -> None:
-        """Count discarded invocations and wake the callers of ``ended``. Call this when the discard is on disk."""
+        """Count discarded invocations, and wake callers that wait in ``ended``. Call this when their end is on disk."""
         self._codes[Code.FUNCTION_MISSING] = self._codes.get(Code.FUNCTION_MISSING, 0) + len(keys)
         self._outcomes[State.DISCARD.value] += len(keys)
         for key in self._waiters.keys() & set(keys):
@@ -179,7 +187,7 @@ class Dispatcher:
             entry = await self._scheduler.exchange(entry, seconds)
 
     async def _attempt(self, entry: Entry) -> float:
-        """Run an attempt to its end. Return its duration in seconds, which changes of the clock do not affect."""
+        """Run an attempt to its end. Return its duration in seconds, measured by a clock that cannot be set."""
         invocation = entry.invocation
         self._running[invocation.key] = entry
         elapsed = asyncio.get_running_loop().time
@@ -206,7 +214,10 @@ class Dispatcher:
         return seconds
 
     async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome, bool]:
-        """Run the function unless it was deleted or the invocation is too old. Return the outcome and if it ran."""
+        """Run the function unless it was deleted or the invocation is too old.
+
+        Return the outcome, and False if the function was not run.
+        """
         if function is None:
             deleted = self._catalog.resolve(invocation.function_id, LATEST) is None
             text = "the function was deleted" if deleted else f"version {invocation.version} was deleted"
@@ -242,7 +253,7 @@ class Dispatcher:
                 entry.reply.set_result(outcome)
 
     async def _cancel_waiting(self, function_id: int, key: int) -> bool:
-        """End a waiting invocation as FAIL. Return False if the invocation runs or has ended."""
+        """End a waiting invocation as FAIL. Return False if the invocation runs already or has ended."""
         self._scheduler.withhold(function_id, key)
         try:
             await asyncio.sleep(0)  # lets a slot start the entry if it was given to one
@@ -257,7 +268,7 @@ class Dispatcher:
         return await decided is not None
 
     def _cancel_decided(self, key: int, found: tuple[int, int] | None, stored: bool) -> None:
-        """Update queue and counters after a cancellation. Callback of the journal."""
+        """Update scheduler and counters after a cancellation. Called when the journal has stored or refused its end."""
         self._scheduler.reinstate(key, ended=stored)
         if found is not None:
             self._backlog.remove(*found)
@@ -308,7 +319,7 @@ class Dispatcher:
         self._journal.settle(settlement, then=self._settled)
 
     def _settled(self, settlement: Settlement) -> None:
-        """Queue the retry, or count the final state. Callback of the journal when the end of an attempt is on disk."""
+        """Queue the retry, or count the final state. Called by the journal when the end of an attempt is on disk."""
         self._unsettled -= 1
         if self._unsettled < self._slots * UNSETTLED_PER_SLOT and _SETTLING in self._scheduler.held:
             self._scheduler.resume(_SETTLING)

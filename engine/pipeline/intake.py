@@ -1,6 +1,6 @@
 """Intake: turns requests into invocations, or refuses them.
 
-    check → admit (limits, disk) → append, with an idempotency key looked up in the same transaction → queue
+    check → count (limits, disk) → append, with an idempotency key looked up in the same transaction → queue
 
 An asynchronous request is answered after its row was fsynced. A callback of the journal queues the invocation, so that
 a stored invocation is queued even if the caller was cancelled. A synchronous request is queued without being stored.
@@ -59,15 +59,18 @@ class Intake:
         self._refused: dict[str, int] = {}
 
     def close(self) -> None:
-        """Refuse all requests from now on."""
+        """Refuse all later requests with ShuttingDown."""
         self._closed = True
 
     async def accept(self, request: Request) -> str:
-        """Store an asynchronous request and return its id after the fsync.
+        """Store an asynchronous request and return its request id after the fsync.
 
         A stored request runs at least once, even after a crash of the engine. Exceptions are requests that are
-        cancelled or become too old, and those of deleted functions. Raises Overloaded, Unavailable, FunctionDisabled,
-        IdempotencyConflict, NotFound and InvalidField.
+        cancelled or become too old, and those of deleted functions.
+
+        Raises Overloaded if the backlog is full, Unavailable if the engine stops or the disk is full or fails,
+        FunctionDisabled if ``max_instances`` of the function is 0, NotFound if the function does not exist,
+        IdempotencyConflict if the key was used with another payload, and InvalidField if the priority is not 0 to 9.
         """
         try:
             return await self._accept(request)
@@ -78,7 +81,8 @@ class Intake:
     async def accept_batch(self, requests: Sequence[Request], move: CursorMove | None = None) -> Sequence[str]:
         """Store all requests and move the cursors of their trigger in one transaction, or do neither.
 
-        Returns the request ids as ``Cursors.append`` does.
+        Returns one request id for each request: of a duplicate, the earlier id; empty if its idempotency key was used
+        with another payload.
         """
         try:
             return await self._accept_batch(requests, move)
@@ -90,8 +94,9 @@ class Intake:
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
         """Run a synchronous request to its end. Return the request id, the version that ran, and the outcome.
 
-        Raises CallTimedOut. After the timeout, a run that has begun continues; a request that still waits is removed
-        from the queue. Raises Overloaded, Unavailable and FunctionDisabled too.
+        Raises CallTimedOut if the time for synchronous calls is over. A run that has begun then continues; a request
+        that still waits is removed from the queue. Raises Overloaded if too many synchronous calls wait or run,
+        Unavailable if the engine stops, and FunctionDisabled if ``max_instances`` of the function is 0.
         """
         try:
             return await self._call(request)
@@ -100,7 +105,7 @@ class Intake:
             raise
 
     def prepare(self, request: Request, function: Function) -> Invocation:
-        """Return a new invocation for a request. The invocation is neither counted nor stored."""
+        """Return a new invocation for a request. The invocation is neither stored nor counted in the backlog."""
         now = self._clock.now()
         due_at = now + request.delay
         priority = min(request.priority, priority_cap(function))
@@ -126,7 +131,10 @@ class Intake:
         )
 
     def queue(self, invocation: Invocation, stored: bool) -> None:
-        """Queue an invocation that was stored, or stop counting one that was not. Callback of the journal."""
+        """Queue an invocation that was stored, or remove one that was not from the backlog's count.
+
+        Called by the journal after a write has succeeded or failed.
+        """
         if stored:
             self._accepted[invocation.source] = self._accepted.get(invocation.source, 0) + 1
             self._scheduler.push(invocation)
@@ -134,7 +142,7 @@ class Intake:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
 
     def refusal(self) -> Unavailable | None:
-        """Return the error with which every request is refused at present; None if requests are accepted."""
+        """Return the error with which every request is refused now (stop of the engine, low disk space), or None."""
         if self._closed:
             return ShuttingDown()
         try:
@@ -197,7 +205,7 @@ class Intake:
             raise
 
     def _withdraw(self, invocation: Invocation) -> bool:
-        """Remove a synchronous call from the queue and stop counting it. Return False if it had left the queue."""
+        """Remove a waiting synchronous call from queue and count. Return False if its run has begun or ended."""
         waited = self._scheduler.withdraw(invocation.function_id, invocation.key)
         if waited:
             self._backlog.remove_sync(len(invocation.payload))

@@ -1,8 +1,8 @@
 """Redrive: repeats failed or waiting deliveries, and failed or discarded asynchronous invocations.
 
-The failed invocations of a function are redriven in short steps, from the newest to the oldest. A redriven invocation
-is newer than the position of the next step, so it is not redriven again if it fails meanwhile. The intake treats
-redriven requests like all others.
+The failed invocations of a function are redriven in steps of limited size, from the newest to the oldest. A repeated
+invocation is newer than the position of the next step, so it is not repeated again if it fails meanwhile. The intake
+applies the same limits to these requests as to all others.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Accepting(Protocol):
 
 
 class Deliveries(Protocol):
-    """Part of ``DeliveryWorker`` that ``Redrive`` uses."""
+    """Delivery worker as seen by ``Redrive``: the state of a delivery, and probes of destinations."""
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
 
@@ -49,7 +49,7 @@ class Deliveries(Protocol):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """Result of one step through the failed invocations of a function."""
+    """Result of one step of redriving the failed invocations of a function."""
 
     sent: Sequence[tuple[str, str]]  #: request ids of a failed invocation and of the new one
     refused: Sequence[tuple[str, str]]  #: request id, and why it can never be redriven
@@ -74,25 +74,28 @@ class Redrive:
         self._identity, self._clock, self._region, self._deliveries = identity, clock, region, deliveries
 
     async def given_up(self, project: str, offset: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of the project's given-up deliveries, oldest first, and the number of all of them."""
+        """Return a page of the given-up deliveries of a project, oldest first, and their total number."""
         return await self._outbox.given_up(self._functions(project), offset, limit)
 
     async def pending(self, project: str, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of the project's pending deliveries, and the next ``after``. See ``Outbox.pending``."""
+        """Return a page of the project's pending deliveries with ids above ``after``, and ``after`` for the next page.
+
+        The second value is 0 after the last page.
+        """
         return await self._outbox.pending(self._functions(project), after, limit)
 
     def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
         return self._deliveries.delivery_status(pending)
 
     async def deliveries_of(self, record: Record) -> Sequence[PendingDelivery]:
-        """Return the deliveries of an invocation that are pending or given up."""
+        """Return the deliveries of an invocation's outcome that are pending or given up."""
         return await self._outbox.deliveries_of(record.key)
 
     async def deliver(self, project: str, delivery_ids: Collection[int]) -> Sequence[int]:
-        """Make these deliveries of the project due now, as if they were new: they may be retried for a day.
+        """Make these deliveries of the project due now, and restart the day for which a delivery is retried.
 
-        Returns the ids of the deliveries found. For each destination, one delivery is tried even if its circuit breaker
-        is open.
+        Returns the ids of the deliveries that exist. For each destination, one delivery is tried even if the circuit
+        breaker is open.
         """
         found = await self._outbox.revive(self._functions(project), delivery_ids, self._clock.now())
         self._deliveries.probe(pending.destination for pending in found)
@@ -113,9 +116,11 @@ class Redrive:
     async def invoke(self, urn: FunctionUrn, request_id: str) -> str:
         """Invoke the function again with the event of a failed or discarded invocation. Return the new request id.
 
-        The same version is invoked, or the version that the alias points to now. A repeated call returns the same id
-        while idempotency keys are kept (by default, for a day). Raises UnknownInvocation, InvalidField if the
-        invocation is not FAIL or DISCARD, and the errors of ``Intake.accept``.
+        The same version is invoked again. If the earlier request named an alias, the version that the alias selects now
+        is invoked. A repeated call returns the same id while idempotency keys are stored (by default, for a day).
+
+        Raises UnknownInvocation if the function has no such invocation, InvalidField if the invocation is not FAIL or
+        DISCARD, and the errors of ``Intake.accept``.
         """
         function = self._catalog.find(urn)
         key = self._identity.key_of(request_id)
@@ -130,8 +135,8 @@ class Redrive:
         """Redrive up to ``limit`` failed or discarded invocations, newest first. Skip cancelled invocations.
 
         The URN selects a version or an alias. Only invocations that were accepted from ``begin`` on and before ``end``,
-        and have keys below ``below``, are redriven. A step ends early when the intake raises Overloaded, Unavailable or
-        FunctionDisabled. If that happens at the first invocation of the step, the error is raised.
+        and have keys below ``below``, are redriven. If the intake raises Overloaded, Unavailable or FunctionDisabled
+        after some invocations, the step ends early. If this happens at the first invocation, the error is raised.
         """
         scope = replace(selection_of(self._catalog, urn), states=FAILED, begin=begin, end=end, below=below, limit=limit)
         found, count = await self._records.list(scope)

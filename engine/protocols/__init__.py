@@ -1,4 +1,4 @@
-"""Protocols between the parts of the engine, and between engine and plugins. Tests check each implementation."""
+"""Protocols between the parts of the engine, and between engine and plugins."""
 
 from engine.protocols.audit import (
     Audit,

@@ -1,4 +1,4 @@
-"""Audit events of the control plane (the API that manages functions)."""
+"""Audit events: records of calls of the API that manages functions (the control plane)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = structlog.get_logger("functiond.audit")
 
 
 class Trace(Struct, frozen=True, kw_only=True):
-    """Audit event: an API operation that changed something, or was refused."""
+    """Audit event: a call of an API operation that changed something, or was refused."""
 
     trace_id: str
     time: float  #: seconds since the epoch
@@ -36,10 +36,10 @@ Listener = Callable[[Trace], None]
 
 
 class Audit(Protocol):
-    """Source of audit events for plugins."""
+    """Source of audit events for plugins that subscribe to them."""
 
     def subscribed(self, listener: Listener) -> AbstractContextManager[None]:
-        """Call ``listener`` with a trace after each operation, until the block ends.
+        """Call ``listener`` with an audit event after each API operation, until the block ends.
 
         The listener is called in the event loop and must return without delay.
         """
@@ -47,14 +47,14 @@ class Audit(Protocol):
 
 
 class AuditTrail:
-    """Implementation of ``Audit``, with ``publish`` for publishing traces."""
+    """Distributor of audit events: calls each subscriber with the events given to ``publish``."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
 
     @property
     def has_subscribers(self) -> bool:
-        """True if there is a listener. Without one, the API builds no traces."""
+        """True if there is a subscriber. Without one, the API creates no audit events."""
         return bool(self._listeners)
 
     @contextmanager
@@ -66,7 +66,7 @@ class AuditTrail:
             self._listeners.remove(listener)
 
     def publish(self, trace: Trace) -> None:
-        """Call all listeners with a trace. An exception of a listener is logged and not raised."""
+        """Call all subscribers with an audit event. An exception of a subscriber is logged and not raised."""
         for listener in list(self._listeners):
             try:
                 listener(trace)

@@ -16,16 +16,19 @@ class Executor(Protocol):
     """Executor: runs attempts of invocations in instances of their functions."""
 
     async def execute(self, function: Function, invocation: Invocation) -> Outcome:
-        """Run one attempt to its end or to the function's timeout.
+        """Run one attempt until it ends or the function's timeout is over.
 
-        Errors of user code never raise an exception; they are returned as outcomes.
+        Errors of user code do not raise an exception; they are returned as outcomes.
         """
         ...
 
     def cancel(self, key: int) -> bool:
-        """End a running invocation now, with code 4208. Return False if the invocation does not run."""
+        """End a running invocation now, with code 4208 (cancelled).
+
+        Return False if no invocation with this key runs.
+        """
         ...
 
     async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
-        """Stop a function's instances as soon as they are idle, except those of the revisions in ``keep``."""
+        """Stop the instances of a function as soon as they are idle, except those of the revisions in ``keep``."""
         ...

@@ -1,4 +1,4 @@
-"""Description of an HTTP API operation, for the API document."""
+"""Description of one operation of the HTTP API, from which the OpenAPI document is made."""
 
 from __future__ import annotations
 

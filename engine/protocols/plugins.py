@@ -1,4 +1,4 @@
-"""Plugins: their registration, the rules of their trigger kinds, and protocols for destinations and linked code."""
+"""Registration of plugins, rules for triggers of a kind, protocols of destinations and of readers of code packages."""
 
 from __future__ import annotations
 
@@ -17,21 +17,25 @@ from engine.protocols.triggers import EventSink, PluginContext, PluginService, T
 
 
 class DeliveryContext(Protocol):
-    """Context of one delivery, for the destination."""
+    """Access of a destination to the engine while it delivers one outcome."""
 
     @property
     def plugin(self) -> PluginContext:
-        """Context shared by all parts of the plugin."""
+        """Context of the destination's plugin. All triggers and destinations of the plugin share it."""
         ...
 
     def hop(self) -> int:
-        """Return ``hops`` for events that are made from the outcome. Raises Undeliverable after too many functions."""
+        """Return ``hops`` for an event that is made from the outcome.
+
+        Raises Undeliverable if the chain of functions that led to the outcome is as long as the engine permits.
+        """
         ...
 
     async def accept(self, request: Request) -> str:
         """Store ``request`` as an invocation and remove the delivery from the outbox, in one transaction.
 
-        Returns the request id. Raises Undeliverable if the function does not exist, or after too many hops.
+        Returns the request id. Raises Undeliverable if the function of the request does not exist, or if the chain of
+        functions that led to the outcome is as long as the engine permits.
         """
         ...
 
@@ -40,37 +44,40 @@ class Destination(Protocol):
     """Receiver of outcomes. The same outcome may be delivered more than once, with the same ``delivery_id``."""
 
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
-        """Deliver ``record`` (FunctionGraph's documented JSON) and return when the receiver has confirmed it.
+        """Send ``record``, FunctionGraph's documented JSON of an outcome. Return when the receiver has confirmed it.
 
-        After an exception, the engine calls this method again later. After Undeliverable, it gives up the delivery.
+        After Undeliverable, the engine gives up the delivery. After any other exception, the engine calls this method
+        again later.
         """
         ...
 
 
 class Undeliverable(Exception):
-    """Error that a destination raises if no retry can succeed."""
+    """Error of a delivery that cannot succeed, however often it is retried."""
 
 
 class CodeLinks(Protocol):
-    """Reader of the code packages that links refer to.
+    """Reader of code packages in an object store, by the link in a request that creates or updates a function.
 
-    All packages are read from the store in the settings. The host in a link is ignored.
+    All packages are read from the object store in the plugin's settings. The host in a link is ignored.
     """
 
     def open(self, link: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open a package. The block gets an iterator over its bytes.
+        """Open the package of a link. The block gets an iterator over the bytes of the package.
 
-        Entering the block raises BadLink, ObjectMissing, StoreRefused and StoreUnavailable. Reading raises
-        StoreUnavailable.
+        Entering the block raises BadLink if the link does not name an object, ObjectMissing if the object does not
+        exist, StoreRefused if the store rejects the engine's access, and StoreUnavailable if the store fails or cannot
+        be reached. Reading may raise StoreUnavailable too.
         """
         ...
 
 
 class TriggerRules(Struct, frozen=True, kw_only=True):
-    """Rules of a trigger kind, in addition to the rules in its options.
+    """Rules for the triggers of one kind, in addition to those that the struct of their options (``event_data``) has.
 
-    The options struct marks fields by ``msgspec.Meta(extra=...)``. A field with ``secret`` is never shown. A field with
-    ``fixed`` cannot be changed after creation. ``__post_init__`` of the struct may raise InvalidField.
+    The options struct marks fields by ``msgspec.Meta(extra=...)``. A field with ``secret`` is left out of replies. A
+    field with ``fixed`` cannot be changed after the trigger was created. ``__post_init__`` of the struct may raise
+    InvalidField.
     """
 
     vendor: bool = False  #: kind of the vendor: unknown keys in its options are logged and ignored, not refused
@@ -98,7 +105,7 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
 
 
 class Plugin(Struct, frozen=True, kw_only=True):
-    """Registration of a plugin: one or more kinds, with a trigger, a destination, and a service that both share."""
+    """Registration of a plugin: its trigger kinds, a trigger, a destination, and a service that both share."""
 
     kinds: tuple[str, ...]  #: trigger type codes and destination names, e.g. ``("OBS",)``
     service: type[Struct] | None = None  #: settings, in the table ``[plugins.<first kind, in lower case>]``
@@ -114,5 +121,5 @@ class Plugin(Struct, frozen=True, kw_only=True):
 
     @property
     def table(self) -> str:
-        """Name of the settings table under ``plugins``."""
+        """Name of the plugin's table under ``plugins`` in the settings file."""
         return self.kinds[0].lower()

@@ -20,7 +20,7 @@ from engine.model.invocation import (
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
-    """End of an attempt, to be stored in one commit: state, outcome, retry, and pending delivery."""
+    """End of an attempt: state of the invocation, outcome, next attempt, and destination. Stored in one commit."""
 
     invocation: Invocation  #: invocation as it was when the attempt began
     state: State  #: WAIT: will be retried
@@ -31,7 +31,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 
 class Recovery(Struct, frozen=True, kw_only=True):
-    """Summary of the stored invocations at the start of the engine."""
+    """Summary of the stored invocations, made once at the start of the engine."""
 
     backlog: dict[int, tuple[int, int]]  #: function id -> invocations and bytes not ended; 0: ended
     waiting: frozenset[int]  #: functions with ready rows
@@ -41,7 +41,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
 
 
 class Discarded(Struct, frozen=True, kw_only=True):
-    """Result of one step of discarding."""
+    """Result of one step of discarding: the invocations ended and the position of the next step."""
 
     keys: tuple[int, ...]
     size: int  #: payload bytes of these invocations
@@ -49,14 +49,14 @@ class Discarded(Struct, frozen=True, kw_only=True):
 
 
 class Page(Struct, frozen=True, kw_only=True):
-    """Next ready rows of a function, in order."""
+    """Ready invocations of a function that were read from disk together, in the order of execution."""
 
     invocations: tuple[Invocation, ...]
     complete: bool  #: the function has no further ready rows
 
 
 class Journal(Protocol):
-    """Durable record of invocations. The result of a returned future is set after the fsync of the write."""
+    """Durable record of invocations. A returned future gets its result after the fsync of the write."""
 
     def append(
         self,
@@ -68,17 +68,20 @@ class Journal(Protocol):
         """Store an invocation and return its request id.
 
         If ``idempotency_key`` was used before with the same payload, nothing is stored and the earlier request id is
-        returned. ``then(invocation, stored)`` is called in the event loop as soon as the write has succeeded or
-        failed, even if the caller was cancelled. Raises IdempotencyConflict, NotStored and OutcomeUnknown.
+        returned. ``then(invocation, stored)`` is called in the event loop as soon as the write has succeeded or failed,
+        even if the caller was cancelled.
+
+        Raises IdempotencyConflict if the key was used with another payload, NotStored if the disk failed and nothing
+        was stored, and OutcomeUnknown if the invocation may have been stored.
         """
         ...
 
     def start(self, invocation: Invocation, started_at: float) -> None:
-        """Record that an attempt begins. Returns before the record is on disk."""
+        """Record that an attempt of an invocation begins. Return before the record is on disk."""
         ...
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
-        """Store the end of an attempt, then call ``then``. After a disk failure, retry until stored."""
+        """Store the end of an attempt, then call ``then``. After a disk failure, retry until it is stored."""
         ...
 
     def cancel(
@@ -88,25 +91,30 @@ class Journal(Protocol):
 
         ``then(key, found, stored)`` is called in the event loop as soon as the write has succeeded or failed, even if
         the caller was cancelled. ``found`` is the returned value, and ``stored`` is False after a failure. Raises
-        NotStored and OutcomeUnknown.
+        NotStored if the end is certainly not on disk, and OutcomeUnknown if it may be.
         """
         ...
 
     async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
-        """End waiting invocations of a function as DISCARD, in one step over about ``rows`` rows.
+        """End waiting invocations of a function as DISCARD, in one step that reads about ``rows`` rows.
 
-        ``after`` is ``BEGINNING`` for the first step, and ``reached`` of the previous step for each further one.
+        ``after`` is the position at which the step begins: ``BEGINNING`` for the first step, then ``reached`` of the
+        previous step.
         """
         ...
 
     async def release(self, invocations: Sequence[Invocation]) -> None:
-        """Put these invocations back to WAIT if they are running. Part of an orderly stop; counts as no crash."""
+        """Put these invocations back to WAIT if they are running. Used when the engine stops.
+
+        Unlike after a crash, their crash counts stay unchanged.
+        """
         ...
 
     async def recover(self) -> Recovery:
-        """Put invocations that were running at a crash of the engine back to WAIT, except poisoned ones.
+        """Put invocations that were running at a crash of the engine back to WAIT, and return a summary.
 
-        Call this once, before any other method.
+        Invocations that were running at too many crashes are *poisoned*: they are returned for the caller to end as
+        FAIL. Call this once, before any other method.
         """
         ...
 
@@ -115,21 +123,24 @@ class Window(Protocol):
     """Access of the scheduler to waiting invocations on disk, one page at a time."""
 
     async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
-        """Return ready invocations of a function in run order, from behind the position ``after`` (rank, key).
+        """Return ready invocations of a function in the order of execution, from behind the position ``after``.
 
-        At most ``rows`` of them, with about ``size`` payload bytes."""
+        A position is (rank, key). The page has at most ``rows`` invocations with about ``size`` bytes of payload in
+        total.
+        """
         ...
 
     async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
-        """Make up to ``rows`` due delayed rows (about ``size`` payload bytes) ready.
+        """Make delayed invocations that are due at ``now`` ready.
 
-        Return these rows, and the due time of the earliest row that is still delayed.
+        At most ``rows`` invocations with about ``size`` bytes of payload in total are made ready. Return them, and the
+        due time of the earliest invocation that is still delayed (None: no invocation is).
         """
         ...
 
 
 class Selection(Struct, frozen=True, kw_only=True):
-    """Filter and page of a list of records. Empty fields select all."""
+    """Filter and page for a list of records. An empty field does not filter."""
 
     function_id: int = 0
     functions: frozenset[int] = frozenset()  #: replaces ``function_id``; lists newest first in all states
@@ -155,25 +166,28 @@ class Purged(Struct, frozen=True, kw_only=True):
 
 
 class Records(Protocol):
-    """Records of invocations, for the API and the console.
+    """Records of accepted invocations, read by the API and the console.
 
-    The list of one function begins with running invocations, then waiting ones in the order of execution. Ended
-    invocations follow, newest first.
+    A list of the records of one function begins with running invocations, then has waiting ones in the order of
+    execution. Ended invocations follow, newest first.
     """
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
-        """Return a page of records without payloads, results and logs, and the number of all matching records."""
+        """Return a page of the records that match, and the number of all matching records.
+
+        Payloads, results and logs are left out.
+        """
         ...
 
     async def get(self, key: int) -> Record | None:
-        """Return the complete record; None if it does not exist."""
+        """Return the complete record of an invocation; None if the invocation does not exist."""
         ...
 
     async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
-        """Run one step of pruning. Drop some finished rows that are older than ``age`` seconds.
+        """Run one step of pruning: drop some finished invocations that ended more than ``age`` seconds before ``now``.
 
-        If more than ``rows`` finished rows or ``size`` bytes are stored, drop the oldest regardless of their age. Rows
-        with a pending delivery always stay.
+        If more than ``rows`` finished invocations or ``size`` bytes are stored, drop the oldest regardless of their
+        age. Invocations with a pending delivery always stay.
         """
         ...
 
@@ -182,9 +196,10 @@ class Outbox(Protocol):
     """Store of pending deliveries: outcomes that destinations have not confirmed yet, and given-up deliveries."""
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
-        """Return due deliveries, about ``rows`` in total and up to ``each`` per destination, and the next due time.
+        """Return due deliveries, and the time at which the next delivery becomes due (None: no delivery is scheduled).
 
-        Every destination with due deliveries is included, regardless of the number of deliveries to others.
+        About ``rows`` deliveries are returned in total, and up to ``each`` for each destination. Every destination with
+        due deliveries is included, regardless of the number of deliveries to others.
         """
         ...
 
@@ -193,67 +208,72 @@ class Outbox(Protocol):
         ...
 
     async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
-        """Schedule the next attempt at ``due_at``. None gives up the delivery, which stays stored for redrive.
+        """Schedule the next attempt of a delivery at ``due_at``. None gives up the delivery.
 
-        A delivery that was redriven since it was read is left as it is.
+        A given-up delivery stays stored with ``error``, so that it can be redriven. If the delivery was redriven after
+        ``pending`` had been read, nothing is changed.
         """
         ...
 
     async def given_up(
         self, functions: Collection[int], offset: int, limit: int
     ) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of given-up deliveries of these functions, oldest first, and the number of all of them."""
+        """Return a page of the given-up deliveries of these functions, oldest first, and their total number."""
         ...
 
     async def pending(
         self, functions: Collection[int], after: int, limit: int
     ) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of deliveries with ids above ``after`` that are not given up, and ``after`` for the next page.
+        """Return a page of pending deliveries with ids above ``after``, and the value of ``after`` for the next page.
 
-        The second value is 0 after the last page. Other pages may have fewer than ``limit`` rows too.
+        Only deliveries of ``functions`` that are not given up are returned. The second value is 0 after the last page.
+        A page before the last may have fewer than ``limit`` deliveries too.
         """
         ...
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
-        """Return all deliveries of an invocation, including given-up ones."""
+        """Return all deliveries of an invocation's outcome, including given-up ones."""
         ...
 
     async def revive(
         self, functions: Collection[int], delivery_ids: Collection[int], now: float
     ) -> Sequence[PendingDelivery]:
-        """Make deliveries of these functions due now as if new, even given-up ones. Return these deliveries."""
+        """Make deliveries of these functions due now and restart their age, even of given-up ones. Return them.
+
+        Ids of other functions' deliveries are ignored.
+        """
         ...
 
 
 class CatalogStore(Protocol):
-    """Store of functions and their asynchronous settings, used by the catalog."""
+    """Store of functions and their asynchronous settings, used by the catalog of functions."""
 
     async def load(self) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
-        """Return all functions, and all settings by function id and version."""
+        """Return all versions of all functions, and all asynchronous settings by function id and version."""
         ...
 
     async def new_function_id(self) -> int:
-        """Return a new id, which no function has had before."""
+        """Return a new function id. Ids of deleted functions are not used again."""
         ...
 
     async def put_function(self, function: Function) -> None: ...
 
     async def put_functions(self, functions: Sequence[Function]) -> None:
-        """Store several versions in one transaction."""
+        """Store several versions of functions in one transaction."""
         ...
 
     async def publish(self, version: Function, settings: AsyncSettings | None) -> None:
-        """Store a version and its settings in one transaction."""
+        """Store a version and its asynchronous settings in one transaction. None stores no settings."""
         ...
 
     async def delete_version(self, function_id: int, version: str, bound: Sequence[StoredResource] = ()) -> None:
-        """Delete a version with its settings and the resources bound to it, in one transaction."""
+        """Delete a version, its asynchronous settings, and the resources ``bound`` to it, in one transaction."""
         ...
 
     async def delete_function(self, function_id: int) -> None:
-        """Delete a function with its versions, settings and resources, in one transaction.
+        """Delete a function with its versions, asynchronous settings and resources, in one transaction.
 
-        Waiting invocations are not deleted: see ``Journal.discard``.
+        Waiting invocations are not deleted; ``Journal.discard`` ends them.
         """
         ...
 
@@ -263,9 +283,10 @@ class CatalogStore(Protocol):
 
 
 class CursorMove(Struct, frozen=True, kw_only=True):
-    """Move of a trigger's cursors from expected to new positions.
+    """Change of a trigger's cursors from expected to new positions.
 
-    The move fails unless the stored trigger has this owner and generation, and its cursors are at ``expected``.
+    The change is refused with CursorMoved if the stored trigger has another owner or generation, or if the cursors are
+    not at ``expected``.
     """
 
     trigger_id: str
@@ -276,7 +297,7 @@ class CursorMove(Struct, frozen=True, kw_only=True):
 
 
 class Cursors(Protocol):
-    """Store of the cursors of trigger sources. The deletion of a trigger deletes its cursors."""
+    """Store of the cursors of trigger sources. When a trigger is deleted, its cursors are deleted too."""
 
     async def read(self, trigger_id: str) -> Mapping[str, bytes]: ...
 
@@ -289,16 +310,19 @@ class Cursors(Protocol):
     ) -> Awaitable[Sequence[str]]:
         """Store invocations and move the cursors in one commit. Return a request id for each request.
 
-        Each request is an invocation with an idempotency key, which may be empty. A duplicate gets the earlier request
-        id. A request whose key was used with another payload gets an empty id and is not stored. ``then`` is called as
-        by ``Journal.append``, for each request. Raises CursorMoved or NotStored if nothing was stored, and
+        Each request is an invocation with an idempotency key, which may be empty. If the key was used with the same
+        payload, the request is not stored and gets the earlier request id. If the key was used with another payload,
+        the request is not stored and gets an empty id. ``then(invocation, stored)`` is called for each request, as by
+        ``Journal.append``.
+
+        Raises CursorMoved if the move is refused, NotStored if the disk failed and nothing was stored, and
         OutcomeUnknown if the requests may have been stored.
         """
         ...
 
 
 class StoredResource(Struct, frozen=True, kw_only=True):
-    """Resource of a function or a project, in its stored form."""
+    """Resource of a function or a project, such as an alias or a trigger, as stored on disk."""
 
     kind: str  #: alias, trigger, event, ...
     owner: str  #: ``function:<function_id>`` or ``project:<project>``
@@ -309,11 +333,11 @@ class StoredResource(Struct, frozen=True, kw_only=True):
 class ResourceStore(Protocol):
     """Store of aliases, triggers, test events and other resources.
 
-    ``CatalogStore.delete_function`` deletes the resources of the function in the same transaction.
+    ``CatalogStore.delete_function`` also deletes the resources of the function.
     """
 
     async def load(self, kind: str) -> Sequence[StoredResource]:
-        """Return all resources of a kind, ordered by owner and id."""
+        """Return all resources of a kind, such as all triggers, ordered by owner and id."""
         ...
 
     async def put(self, resource: StoredResource) -> None: ...

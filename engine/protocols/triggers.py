@@ -1,7 +1,8 @@
 """Protocols between the engine and plugins: sources of triggers, plugin services, and the objects that both may use.
 
 A trigger's source starts when the trigger is created or enabled. It runs until the trigger is changed, disabled or
-deleted. An exception of a source is shown in the trigger's state, and the source is restarted after a delay.
+deleted. After an exception of a source, the API shows the error in the trigger's state, and the source is restarted
+after a delay.
 
 - A *pull* source reads an external store. It passes events to ``accept_batch``, with the cursors after these events.
 - A *push* source receives events from clients and passes each to ``accept``.
@@ -38,7 +39,7 @@ WHOLE_REPLY = "functiond.whole_reply"
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """Event of a trigger. Each event is one invocation of the function."""
+    """Event of a trigger. Each event starts one invocation of the trigger's function."""
 
     payload: bytes  #: one JSON value
     idempotency_key: str = ""  #: an event whose key was used before (by default, within a day) starts no invocation
@@ -47,33 +48,34 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class Store(Protocol):
-    """Durable tables of one plugin. Rows are small and sorted by a text key."""
+    """Durable tables of one plugin. The rows of a table are small and sorted by a text key."""
 
     async def get(self, table: str, key: str) -> bytes | None: ...
 
     async def scan(
         self, table: str, *, after: str = "", until: str = "", limit: int = 1000, newest: bool = False
     ) -> Sequence[tuple[str, bytes]]:
-        """Return up to ``limit`` rows with keys above ``after`` and, if given, below ``until``.
+        """Return up to ``limit`` rows of a table with keys above ``after`` and, if given, below ``until``.
 
         Rows are in ascending order of keys, or in descending order if ``newest``.
         """
         ...
 
     async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
-        """Put and delete rows in one transaction. Return when the transaction is on disk.
+        """Put and delete rows of a table in one transaction. Return when the transaction is on disk.
 
-        Raises NotStored and OutcomeUnknown. Raises DiskLow if there are rows to put and free disk space is low.
+        Raises NotStored if the disk failed and nothing was changed, OutcomeUnknown if the change may be on disk, and
+        DiskLow if there are rows to put and free disk space is low.
         """
         ...
 
     async def purge(self, table: str, until: str, *, after: str = "", limit: int = 1000) -> int:
-        """Delete up to ``limit`` rows with keys above ``after`` and below ``until``; return their number."""
+        """Delete up to ``limit`` rows of a table with keys above ``after`` and below ``until``. Return their number."""
         ...
 
 
 class PushRequest(Struct, frozen=True, kw_only=True):
-    """HTTP request to a handler of a plugin."""
+    """HTTP request that is passed to a handler of a plugin."""
 
     method: str
     path: str  #: path below the mounted one (empty, or starts with ``/``); otherwise the whole path
@@ -97,7 +99,7 @@ PushHandler = Callable[[PushRequest], Awaitable[PushReply]]
 
 
 class Routes(Protocol):
-    """HTTP routes of one plugin: paths on the API's listener, and separate listeners."""
+    """HTTP routes of one plugin: paths on the engine's API listener, and separate listeners."""
 
     def mount(
         self,
@@ -110,10 +112,10 @@ class Routes(Protocol):
     ) -> AbstractContextManager[str]:
         """Serve ``/triggers/<plugin><path>`` and all paths below it until the block ends. Yield the whole path.
 
-        A request is served by the longest matching path, and of equal paths, by the one mounted last. The handler must
-        authenticate senders itself. If ``signed``, the engine authenticates requests instead, if it requires
-        credentials. ``limit`` is the maximum size of a body in bytes. ``operations`` are added to the API's OpenAPI
-        document.
+        A request is served by the longest mounted path that matches, and of equal paths, by the one mounted last. The
+        handler must authenticate senders itself. If ``signed``, the engine authenticates requests instead, provided
+        that its settings require credentials. ``limit`` is the maximum size of a body in bytes. ``operations`` are
+        added to the API's OpenAPI document.
         """
         ...
 
@@ -122,65 +124,72 @@ class Routes(Protocol):
     ) -> AbstractContextManager[None]:
         """Serve paths of the vendor's API, as the vendor's SDKs request them, until the block ends.
 
-        Each head is an API version and the path segment after the project: ``v2/streams`` stands for
-        ``/v2/<project>/streams`` and all paths below it. The engine authenticates requests, if it requires
-        credentials. ``PushRequest.path`` is the whole path.
+        Each of ``heads`` is an API version and the path segment after the project: ``v2/streams`` stands for
+        ``/v2/<project>/streams`` and all paths below it. The engine authenticates requests if its settings require
+        credentials. ``PushRequest.path`` is the whole path. ``limit`` and ``operations`` are as for ``mount``.
         """
         ...
 
     def listen(self, app: AsgiApp, host: str, port: int) -> AbstractAsyncContextManager[int]:
-        """Serve ``app`` on a separate listener until the block ends. Yield its port; ``port`` 0 selects a free port.
+        """Serve ``app`` on a separate listener until the block ends. Yield the port of the listener.
 
-        Raises SettingsError if the address is not available.
+        ``port`` 0 selects a free port. Raises SettingsError if the listener cannot use the address.
         """
         ...
 
     def app(self, handler: PushHandler, *, limit: int = EVENT_LIMIT) -> AsgiApp:
-        """Return an application for ``listen``. Errors of ``handler`` become replies, as on a mounted path."""
+        """Return an application for ``listen`` that passes each request to ``handler``.
+
+        An exception of ``handler`` becomes the same error reply as on a path of ``mount``. ``limit`` is the maximum
+        size of a body in bytes.
+        """
         ...
 
 
 class Callers(Protocol):
-    """Authentication of requests to a plugin.
+    """Authentication of HTTP requests to a plugin.
 
-    ``scope`` is the ASGI scope. All methods raise Overloaded for an address with too many failed attempts.
+    ``scope`` is the ASGI scope of the request. All methods raise Overloaded if the sender's address had too many failed
+    attempts.
     """
 
     async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str:
         """Return the project of the caller, who signed the request with a key of the engine or sent its token.
 
-        Raises Unauthorized and Unavailable. An engine without credentials raises Unauthorized for every request.
+        Raises Unauthorized if the credentials are wrong or the engine has no credentials to check them with, and
+        Unavailable while the engine starts.
         """
         ...
 
     async def signer(
         self, keys: Mapping[str, bytes], scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes
     ) -> str:
-        """Return the access key that the request is signed with (SDK-HMAC-SHA256).
+        """Return the access key with which the request is signed (SDK-HMAC-SHA256).
 
-        ``keys`` are secrets by access key. ``headers`` must contain ``authorization``. Raises Unauthorized.
+        ``keys`` are secrets by access key. ``headers`` must contain ``authorization``. Raises Unauthorized if the
+        signature is wrong or the access key is not in ``keys``.
         """
         ...
 
     def attempt(self, scope: MutableMapping[str, Any]) -> AbstractContextManager[None]:
-        """Limit failed attempts, for a block in which the plugin verifies credentials itself.
+        """Limit failed attempts of the sender's address, for a block in which the plugin verifies credentials itself.
 
-        If the block raises Unauthorized, this counts as a failed attempt of the sender's address.
+        Unauthorized raised in the block counts as a failed attempt.
         """
         ...
 
 
 class PluginContext(Protocol):
-    """Objects of the engine that a plugin may use. All parts of a plugin share one context."""
+    """Objects of the engine that a plugin may use. All triggers and destinations of a plugin share one context."""
 
     @property
     def settings(self) -> Any:
-        """Validated settings, an object of ``Plugin.service``; None if the plugin has no settings."""
+        """Validated settings of the plugin, of the type ``Plugin.service``; None if the plugin has no settings."""
         ...
 
     @property
     def service(self) -> Any:
-        """Object that ``Plugin.serve`` returned; None if the plugin has no ``serve``."""
+        """Running service that ``Plugin.serve`` returned; None if the plugin has no ``serve``."""
         ...
 
     @property
@@ -200,40 +209,43 @@ class PluginContext(Protocol):
 
     @property
     def audit(self) -> Audit:
-        """Audit events of the control plane."""
+        """Source of audit events: calls of the API that manages functions."""
         ...
 
     @property
     def logs(self) -> LogFeed:
-        """Log lines that functions write."""
+        """Source of the log lines that functions write."""
         ...
 
     async def sleep_until(self, moment: float) -> None:
-        """Wait until the clock reaches ``moment``, even if the clock is set meanwhile."""
+        """Wait until the engine's clock reaches ``moment`` (seconds since the epoch), even if the clock is set."""
         ...
 
     async def sleep_toward(self, moment: float) -> None:
-        """Sleep for the time left until ``moment``, at most an hour.
+        """Sleep for the time left until ``moment`` (seconds since the epoch), at most an hour.
 
-        The clock may be set meanwhile, so the caller must compare it with ``moment`` again.
+        The clock may be set during the sleep, so the caller must compare it with ``moment`` again.
         """
         ...
 
 
 class PluginService(Protocol):
-    """Service of a plugin, such as a listener, a server or a client, that its triggers and destinations share."""
+    """Service of a plugin, such as a listener or a client, that the plugin's triggers and destinations share."""
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
-        """Run until cancelled. After an exception, the engine waits and calls this method of the same object again."""
+        """Run the service until cancelled. Call ``task_status.started()`` when the service can be used.
+
+        After an exception, the engine waits and calls this method of the same object again.
+        """
         ...
 
 
 class EventSink(Protocol):
-    """Entry for the events of one trigger. Usable while the trigger is stored, even if its source does not run."""
+    """Entry for the events of one trigger. Usable as long as the trigger exists, even if its source does not run."""
 
     @property
     def plugin(self) -> PluginContext:
-        """Context of the trigger's plugin."""
+        """Context of the trigger's plugin, shared by all triggers and destinations of the plugin."""
         ...
 
     @property
@@ -241,12 +253,12 @@ class EventSink(Protocol):
 
     @property
     def kind(self) -> str:
-        """Trigger type code."""
+        """Kind of the trigger: its trigger type code, such as ``OBS``."""
         ...
 
     @property
     def function(self) -> str:
-        """URN of the function, with version or alias."""
+        """URN of the trigger's function, with version or alias."""
         ...
 
     @property
@@ -254,13 +266,14 @@ class EventSink(Protocol):
 
     @property
     def mode(self) -> Mode:
-        """Mode of invocations: ASYNC for ``accept``, SYNC for ``call``."""
+        """Invocation mode of the trigger: ASYNC if the source must use ``accept``, SYNC if it must use ``call``."""
         ...
 
     async def accept(self, event: Event) -> str:
         """Invoke the function asynchronously. Return the request id when the request is on disk. For push sources.
 
-        After Overloaded and Unavailable, the sender should retry. Other errors concern the event itself.
+        After Overloaded and Unavailable, the sender of the event should retry. After other errors, a retry of the same
+        event is useless.
         """
         ...
 
@@ -268,21 +281,21 @@ class EventSink(Protocol):
         """Accept this event and events for other triggers of the plugin, in one transaction. Return the request ids.
 
         If the transaction fails, no event is accepted. An event for a disabled function is accepted, and waits until
-        the function is enabled. A duplicate gets the id of the earlier request. An event whose key was used with
-        another payload gets an empty id.
+        the function is enabled. An event whose idempotency key was used with the same payload gets the earlier request
+        id. An event whose key was used with another payload gets an empty id.
         """
         ...
 
     async def call(self, event: Event) -> tuple[str, Outcome]:
         """Invoke the function synchronously. Return the request id and the outcome.
 
-        Raises CallTimedOut and the errors of ``accept``.
+        Raises CallTimedOut if the time for synchronous calls is over, and the errors of ``accept``.
         """
         ...
 
 
 class TriggerContext(EventSink, Protocol):
-    """Context of a running source, and the entry for its events."""
+    """Context of a running source: the entry for its events, its cursors, and its state in the API."""
 
     @property
     def generation(self) -> int:
@@ -291,12 +304,12 @@ class TriggerContext(EventSink, Protocol):
 
     @property
     def since(self) -> float:
-        """Start of this generation, in seconds since the epoch by the engine's clock."""
+        """Time of the trigger's last change, in seconds since the epoch by the engine's clock."""
         ...
 
     @property
     def deleted(self) -> bool:
-        """True if ``run`` was cancelled because the trigger was deleted.
+        """True if ``Trigger.run`` was cancelled because the trigger was deleted.
 
         The source should then remove the objects that it created in other systems.
         """
@@ -304,10 +317,10 @@ class TriggerContext(EventSink, Protocol):
 
     @property
     def cursors(self) -> Mapping[str, bytes]:
-        """Cursors of the source by name. The source chooses the names, such as partitions.
+        """Cursors of the source by name. The source chooses the names, such as names of partitions.
 
-        Only ``accept_batch`` moves cursors. Changes of the trigger do not affect them; its deletion deletes them. At
-        the start of ``run``, the cursors equal those on disk.
+        Only ``accept_batch`` changes cursors. Changes of the trigger do not affect the cursors; its deletion deletes
+        them. When ``Trigger.run`` is called, the cursors equal those on disk.
         """
         ...
 
@@ -315,42 +328,44 @@ class TriggerContext(EventSink, Protocol):
         """Invoke the function once for each event and move the cursors, in one transaction. For pull sources.
 
         Waits while the backlog is full, the function is disabled, or the disk refuses writes. Returns the request ids
-        in the order of the events. A duplicate gets the id of the earlier request. An event that is rejected
-        permanently (too large, or its key was used with another payload) gets an empty id, and the cursors move past
-        it. Raises CursorMoved if the trigger was changed, or if the cursors on disk differ from those of this context.
+        in the order of the events. An event whose idempotency key was used with the same payload gets the earlier
+        request id. An event that is rejected permanently (too large, or its key was used with another payload) gets an
+        empty id, and the cursors move past it. Raises CursorMoved if the trigger was changed, or if the cursors on disk
+        differ from those of this context.
         """
         ...
 
     async def enabled(self) -> bool:
         """Wait until the function is enabled or deleted. Return True if the function was disabled at the call.
 
-        ``accept_batch`` waits too. This method is for sources that skip events while the function is disabled.
+        ``accept_batch`` also waits for the function. This method is for sources that skip events while the function is
+        disabled.
         """
         ...
 
     async def ended(self, request_id: str) -> None:
-        """Wait until this invocation has ended. Return at once if no such invocation is stored."""
+        """Wait until the invocation with this request id has ended. Return at once if no such invocation is stored."""
         ...
 
     def report_problem(self, problem: str) -> None:
-        """Show a problem in the trigger's state while the source retries by itself. An empty text removes it."""
+        """Set the problem that the API shows in the trigger's state while the source retries. Empty: remove it."""
         ...
 
     def report_notice(self, text: str) -> None:
-        """Show a notice in the trigger's state, in the field for problems.
+        """Set a notice that the API shows in the trigger's state, in the field for problems.
 
-        A problem hides the notice until the problem is removed. A new notice replaces the old one. A change of the
+        While there is a problem, the problem is shown instead. A new notice replaces the old one. A change of the
         trigger removes the notice.
         """
         ...
 
 
 class Trigger(Protocol):
-    """Source of one trigger. Turns external events into requests."""
+    """Source of one trigger. Turns events from outside into requests."""
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
-        """Run until cancelled. Call ``task_status.started()`` when the source accepts events.
+        """Run the source until cancelled. Call ``task_status.started()`` when the source accepts events.
 
-        After an exception, the engine shows it in the trigger's state, waits, and runs a new object.
+        After an exception, the engine shows it in the trigger's state, waits, and runs a new ``Trigger`` object.
         """
         ...

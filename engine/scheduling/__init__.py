@@ -1,1 +1,1 @@
-"""Scheduling: limits of the backlog, order of waiting invocations, and their hand-over to free slots."""
+"""Scheduling: limits of the backlog, order of waiting invocations, and their assignment to free slots."""

@@ -1,6 +1,7 @@
-"""Backlog counters: accepted invocations that have not ended and their bytes, by function and in total, with limits.
+"""Backlog counters: number and payload bytes of invocations that have not ended, by function and in total.
 
-The journal stores the same sums on disk. Admission uses the counters in memory, so that it need not wait for the disk.
+The counters enforce the limits of the backlog. The journal stores the same sums on disk. The counters in memory are
+used for admission, so that it need not wait for the disk.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from engine.errors import BacklogFull, SynchronousCallsFull
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """Limits of the backlog: of all functions, of one function, and of synchronous calls.
+    """Limits of the backlog: of all functions together, of each function, and of synchronous calls.
 
     Rows are numbers of invocations. Sizes are bytes of payload.
     """
@@ -36,22 +37,28 @@ class Backlog:
         self._waiting: dict[asyncio.Future[None], tuple[int, int, int]] = {}
 
     def load(self, backlog: dict[int, tuple[int, int]]) -> None:
-        """Set the counters to the sums from disk. Function id 0 stands for ended invocations and is skipped."""
+        """Set the counters to the sums on disk: number and bytes of invocations by function id.
+
+        Function id 0 has the sums of ended invocations and is skipped.
+        """
         self._functions = {f: sums for f, sums in backlog.items() if f and sums[0]}
         self.rows = sum(rows for rows, _ in self._functions.values())
         self.size = sum(size for _, size in self._functions.values())
 
     @property
     def functions(self) -> Collection[int]:
-        """Functions with waiting or running invocations."""
+        """Ids of the functions with waiting or running asynchronous invocations."""
         return self._functions.keys()
 
     def of(self, function_id: int) -> tuple[int, int]:
-        """Return the number of invocations of a function and their bytes."""
+        """Return the number of a function's accepted invocations that have not ended, and their bytes."""
         return self._functions.get(function_id, (0, 0))
 
     def admit(self, function_id: int, size: int, name: str) -> None:
-        """Count one invocation of ``size`` bytes. Raises BacklogFull at a limit; ``name`` is the function's name."""
+        """Count one invocation with a payload of ``size`` bytes.
+
+        Raises BacklogFull, with the function's ``name`` in the message, if a limit would be exceeded.
+        """
         limits = self._limits
         rows, used = self._functions.get(function_id, (0, 0))
         if rows >= limits.function_rows:
@@ -65,13 +72,17 @@ class Backlog:
         self.add(function_id, size)
 
     def admit_batch(self, function_id: int, rows: int, size: int, name: str) -> None:
-        """Count ``rows`` invocations of ``size`` bytes in total. Raises BacklogFull at a limit and then counts none."""
+        """Count ``rows`` invocations of one function, with ``size`` bytes of payload in total.
+
+        Raises BacklogFull and counts none of them if a limit would be exceeded. A batch that is larger than a limit is
+        accepted when no other invocation is counted under that limit.
+        """
         if full := self._full(function_id, rows, size, name):
             raise full
         self.add(function_id, size, rows)
 
     async def wait_for_room(self, function_id: int, rows: int, size: int) -> None:
-        """Wait until ``admit_batch`` accepts such a batch."""
+        """Wait until ``admit_batch`` would accept ``rows`` invocations with ``size`` bytes in total."""
         while self._full(function_id, rows, size):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting[waiter] = (function_id, rows, size)
@@ -81,14 +92,17 @@ class Backlog:
                 self._waiting.pop(waiter, None)
 
     def add(self, function_id: int, size: int, rows: int = 1) -> None:
-        """Count ``rows`` invocations of ``size`` bytes in total, regardless of the limits."""
+        """Count ``rows`` invocations of a function, regardless of the limits.
+
+        ``size`` is the total of their payloads in bytes.
+        """
         own_rows, used = self._functions.get(function_id, (0, 0))
         self._functions[function_id] = (own_rows + rows, used + size)
         self.rows += rows
         self.size += size
 
     def remove(self, function_id: int, size: int, *, rows: int = 1) -> None:
-        """Stop counting ``rows`` invocations of ``size`` bytes in total, because they ended or were not stored."""
+        """Subtract ``rows`` invocations with ``size`` bytes of payload in total, which ended or were not stored."""
         held, used = self._functions.get(function_id, (rows, size))
         if held > rows:
             self._functions[function_id] = (held - rows, used - size)
@@ -100,7 +114,10 @@ class Backlog:
             self._wake()
 
     def admit_sync(self, size: int) -> None:
-        """Count a synchronous call of ``size`` bytes. Raises SynchronousCallsFull at a limit."""
+        """Count a synchronous call with a payload of ``size`` bytes.
+
+        Raises SynchronousCallsFull if the limit of synchronous calls would be exceeded.
+        """
         if self.sync_rows >= self._limits.sync_rows:
             raise SynchronousCallsFull(self._limits.sync_rows, "calls")
         if self.sync_size + size > self._limits.sync_size:
@@ -117,7 +134,7 @@ class Backlog:
     def _full(self, function_id: int, rows: int, size: int, name: str = "") -> BacklogFull | None:
         """Return an error if the batch would exceed a limit, otherwise None.
 
-        A batch that is larger than a limit is accepted when nothing else is counted under that limit.
+        A batch that is larger than a limit is accepted when no other invocation is counted under that limit.
         """
         limits = self._limits
         own_rows, own_size = self.of(function_id)

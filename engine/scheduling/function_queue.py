@@ -1,11 +1,11 @@
 """Queue of one function: a bounded, sorted window in memory over an unbounded backlog on disk.
 
-The window holds every waiting entry up to its *horizon*, which is a rank key. Entries after the horizon are only on
-disk. Without a horizon, the window holds all entries.
+The window has every waiting entry up to its *horizon*, which is a position (rank, key) in the function's order. Entries
+after the horizon are only on disk. Without a horizon, the window has all entries.
 
 - A new entry after the horizon is not added to the window.
-- If the window grows too large, its last entries are dropped from memory, and the horizon moves back.
-- If the window runs low, the next page is read from disk.
+- If the window grows too large, its last entries are dropped from memory, and the horizon becomes the last one left.
+- If few entries are left in the window, the next page is read from disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BEGINNING = (float("-inf"), 0)
 
 
 class Entry:
-    """Invocation in the queue or in a slot, with the future of its caller and the capacity that its run takes."""
+    """Invocation that waits or runs, with the future of its synchronous caller and the capacity that its run takes."""
 
     __slots__ = ("invocation", "memory", "reply", "seconds", "sharing")
 
@@ -50,14 +50,17 @@ class FunctionQueue:
         return len(self._members)
 
     def offer(self, entry: Entry) -> None:
-        """Add an entry if its rank is within the window. Later entries are kept only while a page is read."""
+        """Add an entry whose position is not after the horizon.
+
+        Entries after the horizon are ignored, unless a page is being read from disk. ``refill`` then adds them.
+        """
         if self.horizon is None or entry.invocation.rank_key <= self.horizon:
             self._add(entry)
         elif self.loading:
             self._arrivals.append(entry)
 
     def head(self) -> Entry:
-        """Return the first entry. The queue must not be empty."""
+        """Return the first entry without removing it. The queue must not be empty."""
         while self._heap[0][1] not in self._members:
             heappop(self._heap)  # the entry was removed by ``remove``
         return self._members[self._heap[0][1]]
@@ -80,7 +83,10 @@ class FunctionQueue:
         return arrived
 
     def trim(self, rows: int, size: int) -> None:
-        """Drop the last entries, until ``rows`` entries and ``size`` bytes are left. The first entry always stays."""
+        """Drop the last entries from memory, until at most ``rows`` entries and ``size`` bytes are left.
+
+        The first entry always stays.
+        """
         if self.loading:
             return  # the page that is being read begins at the current horizon, which must not move
         kept: list[tuple[float, int]] = []
@@ -98,9 +104,9 @@ class FunctionQueue:
         self._heap, self._members, self.size = kept, members, held
 
     def refill(self, page: Iterable[Entry], complete: bool) -> None:
-        """Add a page that was read after the horizon, and the entries that were offered meanwhile.
+        """Add a page that was read after the horizon, and the entries that were offered during the read.
 
-        ``complete`` means that no further rows wait on disk.
+        ``complete`` means that no invocations after this page wait on disk.
         """
         arrivals, self._arrivals, self.loading = self._arrivals, [], False
         entries = list(page)

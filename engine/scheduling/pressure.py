@@ -1,7 +1,7 @@
-"""Optional gate that holds asynchronous work while the processors of this host are busy.
+"""Optional pause of asynchronous work while the processors of this host are busy.
 
-The kernel signals waiting tasks by a pressure-stall trigger (Linux: Documentation/accounting/psi.rst). Nothing is
-polled while the host is idle.
+The kernel reports waiting tasks by a pressure-stall trigger (Linux: Documentation/accounting/psi.rst). The engine does
+not poll while the host is idle.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REASON = "the host is busy"
 
 
 class Gate(Protocol):
-    """Part of ``Scheduler`` that stops and resumes asynchronous work."""
+    """Scheduler as seen by this module: an object that stops and resumes the start of asynchronous work."""
 
     def hold(self, reason: str) -> None: ...
 
@@ -38,7 +38,10 @@ class Gate(Protocol):
 
 
 async def watch_pressure(gate: Gate, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-    """Hold the gate while the host is busy. Raises SettingsError if the kernel does not report pressure."""
+    """Stop asynchronous work at the gate while the host is busy.
+
+    Raises SettingsError if the kernel does not report pressure.
+    """
     try:
         pressure = os.open(_FILE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         os.write(pressure, _TRIGGER)
@@ -54,9 +57,10 @@ async def watch_pressure(gate: Gate, *, task_status: TaskStatus[None] = TASK_STA
 
 
 async def follow(signals: select.epoll, gate: Gate, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-    """Hold the gate from the first signal until ``QUIET`` seconds have passed without a signal.
+    """Stop asynchronous work at the gate at a signal, and resume it after ``QUIET`` seconds without a signal.
 
-    The kernel clears a signal when the event loop polls it, so that nothing has to be read.
+    ``signals`` polls the kernel's trigger. The kernel clears a signal when the event loop polls it, so that nothing has
+    to be read.
     """
     loop, busy = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(signals.fileno(), busy.set)

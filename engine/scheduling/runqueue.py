@@ -1,16 +1,16 @@
 """Run queue: order of ready invocations, and the capacity that runs take. Uses neither clock nor event loop.
 
-    synchronous first → fair share between functions → rank within one → its limit → free slot and memory
+    synchronous first → fair share between functions → rank within one function → its limit → free slot and memory
 
-*Fair share* is weighted fair queueing on slot-seconds. Each function has a virtual time, which advances by the cost
-of its runs divided by its weight. The function with the lowest virtual time is next. A run is charged at its start
-with the mean of the function's earlier runs, and corrected at its end. A function that was idle starts at the current
-virtual time, without credit or debt.
+*Fair share* is weighted fair queueing on slot-seconds. Each function has a virtual time, which advances by the seconds
+of its runs divided by its weight. The function with the lowest virtual time is next. A run is charged at its start with
+the mean duration of the function's earlier runs, and corrected at its end. A function that was idle starts at the
+current virtual time, so that it neither gains nor loses from its pause.
 
-*Capacity* is slots and memory. If an instance serves several requests, memory is taken for each
-instance that the runs need, not for each run. Asynchronous work leaves ``sync_slots`` slots free. If the first
-invocation does not fit, no later one starts, so that large functions are not starved. An invocation that was running
-at three crashes of the engine takes all asynchronous slots, so that no other asynchronous work runs beside it.
+*Capacity* is slots and memory. If an instance serves several requests, memory is taken for each instance that the runs
+need, not for each run. Asynchronous work leaves ``sync_slots`` slots free. If the first invocation does not fit into
+free memory, no later one starts, so that large functions are not starved. An invocation that was running at three
+crashes of the engine takes all asynchronous slots, so that no other asynchronous work runs beside it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHEAPEST = 0.0005  #: seconds; lower bound of the mean duration, so that every 
 
 
 class Share(Struct, kw_only=True):
-    """Capacity and fair share of one function."""
+    """Limits, weight and virtual time of one function, and the slots and memory that its runs take."""
 
     weight: float = 1.0
     limit: int = -1  #: largest number of concurrent runs; -1: no limit
@@ -45,11 +45,14 @@ class Share(Struct, kw_only=True):
         return self.limit >= 0 and self.running >= self.limit
 
     def shares(self, invocation: Invocation) -> bool:
-        """Return whether an invocation can share an instance. An invocation with another memory size cannot."""
+        """Return True if the invocation can run in an instance together with others.
+
+        An invocation with a memory size other than the function's cannot.
+        """
         return self.concurrent_requests > 1 and invocation.memory in (0, self.memory)
 
     def need(self, invocation: Invocation) -> int:
-        """Return the MiB that the start of an invocation takes; 0 if an instance has room for it."""
+        """Return the MiB that the start of an invocation takes; 0 if a running instance can serve one more request."""
         if self.shares(invocation) and self.sharing < self.concurrent_requests * len(self.grants):
             return 0
         return invocation.memory or self.memory
@@ -66,7 +69,7 @@ class QueueStatistics(Struct, frozen=True, kw_only=True):
 
 
 class ModeQueue:
-    """Function queues of one invocation mode, and the order of the functions that can run next."""
+    """Queues of all functions for synchronous or asynchronous work, and the order of functions that can run next."""
 
     def __init__(self) -> None:
         self.queues: dict[int, FunctionQueue] = {}
@@ -107,16 +110,17 @@ class RunQueue:
     def configure(
         self, function_id: int, *, weight: float, limit: int, memory: int, concurrent_requests: int = 1
     ) -> None:
-        """Set weight and limit of a function, and its instances: ``memory`` in MiB, ``concurrent_requests`` for each.
+        """Set weight, limit of concurrent runs, and instance size of a function.
 
-        A higher limit takes effect at the next pop.
+        ``memory`` is the MiB of an instance, ``concurrent_requests`` the requests that an instance serves at a time. A
+        higher limit takes effect at the next ``pop``.
         """
         share = self._share(function_id)
         share.weight, share.limit, share.memory, share.concurrent_requests = weight, limit, memory, concurrent_requests
         self._requeue(function_id)
 
     def expect(self, function_id: int) -> None:
-        """Note that rows of the function wait on disk, so that its window is filled."""
+        """Note that invocations of the function wait on disk, so that ``needs_refill`` returns the function."""
         queue = self._queue_of(self._async, function_id)
         queue.horizon = BEGINNING
         self._low.add(function_id)
@@ -136,7 +140,10 @@ class RunQueue:
         self._enqueue(mode_queue, function_id)
 
     def pop(self, *, asynchronous: bool = True) -> Entry | None:
-        """Take the next entry to run, with a slot and memory for it. Return None if no entry may start now."""
+        """Remove the next entry to run from its queue, and take a slot and memory for it.
+
+        Return None if no entry may start now. If ``asynchronous`` is False, only synchronous calls may start.
+        """
         if self._running >= self._slots:
             return None
         if self._sync.order:
@@ -164,7 +171,7 @@ class RunQueue:
             self._clear(invocation.function_id)
 
     def remove(self, function_id: int, key: int) -> Entry | None:
-        """Remove a waiting entry and return it; None if the entry is not in memory."""
+        """Remove a waiting entry from memory and return it. Return None if no such entry is in memory."""
         for mode_queue in (self._sync, self._async):
             queue = mode_queue.queues.get(function_id)
             if queue is None:
@@ -182,7 +189,7 @@ class RunQueue:
         return None
 
     def drop(self, function_id: int) -> None:
-        """Drop the asynchronous entries of a deleted function. Its rows on disk are not read any more."""
+        """Drop the asynchronous entries of a deleted function. Its invocations on disk are not read any more."""
         queue = self._async.queues.pop(function_id, None)
         if queue is not None:
             self._held -= queue.size
@@ -193,9 +200,9 @@ class RunQueue:
     # --- the window over the disk ---------------------------------------------------------------------------
 
     def needs_refill(self) -> tuple[int, tuple[float, int]] | None:
-        """Return a function whose window is low, and the horizon to read from; None if no window is low.
+        """Return a function with few entries in its window, and the position after which to read a page from disk.
 
-        The caller must then read a page and call ``refill`` or ``refill_failed``.
+        Return None if no function needs a page. The caller must read the page and call ``refill`` or ``refill_failed``.
         """
         while self._low:
             function_id = self._low.pop()
@@ -219,7 +226,7 @@ class RunQueue:
         self._enqueue(self._async, function_id)
 
     def refill_failed(self, function_id: int) -> None:
-        """End a refill whose page could not be read. ``needs_refill`` then returns the function again."""
+        """End a refill whose page could not be read, so that ``needs_refill`` returns the function again."""
         self._queue_of(self._async, function_id).refill((), complete=False)
         self._low.add(function_id)
 
@@ -268,7 +275,11 @@ class RunQueue:
         return None
 
     def _fits(self, invocation: Invocation, share: Share) -> bool:
-        """Return whether an invocation may start when a slot is free."""
+        """Return True if memory suffices for the invocation, and no other work forbids its start.
+
+        A free slot is assumed. An invocation that takes all asynchronous slots cannot start beside other asynchronous
+        work.
+        """
         need = min(share.need(invocation), self._memory)
         if self._running and self._used_memory + need > self._memory:
             return False
@@ -293,7 +304,7 @@ class RunQueue:
         return entry
 
     def _grant(self, entry: Entry, share: Share) -> int:
-        """Record the memory that an entry takes, for ``release``, and return the MiB."""
+        """Return the MiB that the start of an entry takes, and store them for ``release``."""
         memory = min(share.need(entry.invocation), self._memory)
         entry.sharing = share.shares(entry.invocation)
         if not entry.sharing:
@@ -305,7 +316,10 @@ class RunQueue:
         return memory
 
     def _freed(self, share: Share) -> int:
-        """Count the end of a run on a shared instance. Return the MiB of instances that are not needed any more."""
+        """Count the end of a run in an instance for several requests.
+
+        Return the MiB of the instances that the remaining runs of the function do not need.
+        """
         share.sharing -= 1
         freed = 0
         while share.grants and share.concurrent_requests * (len(share.grants) - 1) >= share.sharing:
@@ -334,7 +348,7 @@ class RunQueue:
         return queue
 
     def _clear(self, function_id: int) -> None:
-        """Remove all state of a dropped function, if none of its runs and synchronous calls is left."""
+        """Remove all state of a dropped function when it has no runs and no waiting synchronous calls."""
         share = self._shares.get(function_id)
         if (share is None or not share.running) and not self._sync.queues.get(function_id):
             self._shares.pop(function_id, None)
@@ -346,7 +360,10 @@ class RunQueue:
         self._enqueue(self._async, function_id)
 
     def _enqueue(self, mode_queue: ModeQueue, function_id: int) -> None:
-        """Add a function to the order, unless it is in the order, has no entries, or runs at its limit."""
+        """Add a function to the order of functions that can run next.
+
+        Does nothing if the function is in this order already, has no entries, or has as many runs as its limit allows.
+        """
         if function_id in mode_queue.queued:
             return
         queue, share = mode_queue.queues.get(function_id), self._share(function_id)

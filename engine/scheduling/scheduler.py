@@ -1,8 +1,8 @@
-"""Scheduler: hands entries of the run queue to free slots, and refills the queue from disk.
+"""Scheduler: assigns entries of the run queue to free slots, and refills the queue from disk.
 
-``take`` waits for an entry; ``push`` and ``release`` may make an entry available. One task, ``run``, reads the next
-page of each window that runs low, and makes delayed invocations ready when they are due. Nothing is polled: a timer is
-set for the earliest due time.
+``take`` waits for an entry; ``push`` and ``release`` may make an entry available. The task ``run`` reads the next page
+of each window with few entries, and makes delayed invocations ready when they are due. The task does not poll: a timer
+is set for the earliest due time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RETRY_DELAY = 1.0
 
 
 class _Withheld:
-    """State of an invocation that is kept out of the queue while callers try to end it."""
+    """State of an invocation that must not start while callers try to end it, such as by a cancellation."""
 
     __slots__ = ("callers", "ended", "entry")
 
@@ -64,16 +64,17 @@ class Scheduler:
     # --- adding work ----------------------------------------------------------------------------------------
 
     def recover(self, recovery: Recovery) -> None:
-        """Read the waiting rows of the functions that recovery found, and set the timer for delayed rows."""
+        """Read the invocations that wait on disk at the start of the engine, and set the timer for delayed ones."""
         for function_id in recovery.waiting:
             self._queue.expect(function_id)
         self._note_due(recovery.next_due)
         self._work.set()
 
     def push(self, invocation: Invocation, reply: asyncio.Future[Outcome] | None = None) -> None:
-        """Add an invocation to the queue. A delayed one only sets the timer, because its row waits on disk.
+        """Add an invocation to the queue, with the future that a synchronous caller waits for.
 
-        For an asynchronous invocation of a closed function (see ``close``), ``on_closed`` is called instead.
+        A delayed invocation is not queued but only sets the timer, because it waits on disk. For an asynchronous
+        invocation of a closed function (see ``close``), ``on_closed`` is called instead.
         """
         if invocation.delayed and invocation.function_id not in self._closed:
             self._note_due(invocation.due_at)
@@ -83,7 +84,7 @@ class Scheduler:
             self._enqueue(Entry(invocation, reply))
 
     def close(self, function_id: int) -> None:
-        """Hand out no more asynchronous invocations of a function. The caller must end the waiting rows."""
+        """Start no more asynchronous invocations of a function. The caller must end those that wait on disk."""
         self._closed.add(function_id)
         self._queue.drop(function_id)
 
@@ -98,11 +99,17 @@ class Scheduler:
     # --- handing out work -----------------------------------------------------------------------------------
 
     async def take(self) -> Entry:
-        """Wait for the next entry and take slot and memory for it. ``release`` and ``exchange`` free both."""
+        """Wait for the next entry to run, and take a slot and memory for it.
+
+        ``release`` and ``exchange`` free both.
+        """
         return self._pop() or await self._wait()
 
     async def exchange(self, entry: Entry, seconds: float) -> Entry:
-        """Release an entry, whose run lasted ``seconds``, and take the next one. Idle slots are served afterwards."""
+        """Release an entry, whose run lasted ``seconds``, and wait for the next entry to run.
+
+        The caller gets an entry before callers that already wait in ``take``.
+        """
         self._queue.release(entry, seconds)
         chosen = self._pop()
         self._hand_out()
@@ -113,19 +120,22 @@ class Scheduler:
         self._hand_out()
 
     def withdraw(self, function_id: int, key: int) -> bool:
-        """Remove a waiting synchronous call. Return False if the call does not wait any more."""
+        """Remove a waiting synchronous call. Return False if the call has started or is not queued."""
         return self._remove(function_id, key) is not None
 
     def withhold(self, function_id: int, key: int) -> None:
-        """Keep an invocation out of the queue until ``reinstate``. Each call needs its own call of ``reinstate``."""
+        """Prevent the start of a waiting invocation until ``reinstate``.
+
+        If several callers withhold an invocation, each must call ``reinstate``.
+        """
         withheld = self._withheld.setdefault(key, _Withheld())
         withheld.callers += 1
         withheld.entry = self._remove(function_id, key) or withheld.entry
 
     def reinstate(self, key: int, *, ended: bool) -> None:
-        """Undo one ``withhold``. The last call puts the entry back, unless any caller passed ``ended``.
+        """Undo one call of ``withhold``. The last caller's call puts the invocation back into the queue.
 
-        ``ended`` means that the end of the invocation is on disk.
+        ``ended`` means that the end of the invocation is on disk. After that, no call puts the invocation back.
         """
         withheld = self._withheld[key]
         withheld.callers -= 1
@@ -138,7 +148,7 @@ class Scheduler:
                 self._enqueue(withheld.entry)
 
     def hold(self, reason: str) -> None:
-        """Start no asynchronous work until ``resume`` is called with the same reason."""
+        """Start no asynchronous invocation until ``resume`` is called with the same reason."""
         self._held.add(reason)
 
     def resume(self, reason: str) -> None:
@@ -150,7 +160,7 @@ class Scheduler:
         return frozenset(self._held)
 
     def running(self, function_id: int) -> int:
-        """Return the number of runs of a function, including synchronous calls."""
+        """Return the number of invocations of a function that run now, including synchronous calls."""
         return self._queue.running(function_id)
 
     def statistics(self) -> QueueStatistics:
@@ -159,7 +169,7 @@ class Scheduler:
     # --- the service ----------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Refill low windows, and make delayed invocations ready when they are due."""
+        """Read pages from disk for windows with few entries, and make delayed invocations ready when they are due."""
         task_status.started()
         try:
             while True:
@@ -214,9 +224,10 @@ class Scheduler:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Withhold invocations that end during a read until the rows read have been processed.
+        """Keep invocations that end during a read from disk out of the queue until the read has been processed.
 
-        The commit that reads a row may also end it. If its end is reported first, the row must not be queued.
+        The same commit may read an invocation and end it. If its end is reported first, the row read must not be
+        queued.
         """
         self._reads = True
         try:

@@ -1,4 +1,4 @@
-"""Doubles for tests, shipped with the engine. Each double passes the same contract tests as the real implementation."""
+"""Doubles of the engine's protocols for tests. Each passes the same contract tests as the real implementation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class ManualClock:
-    """Clock that moves only by ``advance``. Timers of the event loop are not affected."""
+    """Clock that changes only by ``advance``. Timers of the event loop are not affected."""
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self._now = now

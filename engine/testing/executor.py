@@ -1,4 +1,4 @@
-"""Double of the executor: handlers are callables in the test's process."""
+"""Double of the executor: functions run as Python callables (handlers) in the test's process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Handler = Callable[[Any, "InlineContext"], Any]
 
 
 class InlineContext(Struct, frozen=True, kw_only=True):
-    """Context object of a handler, with only the methods that handlers call most."""
+    """Context object that a handler gets, with only the most used methods of FunctionGraph's context."""
 
     function: Function
     invocation: Invocation
@@ -38,7 +38,7 @@ class InlineContext(Struct, frozen=True, kw_only=True):
 
 
 class InlineExecutor:
-    """Executor that calls Python handlers. ``handlers`` maps names of functions to handlers.
+    """Executor that calls Python handlers. ``handlers`` has the handler of each function by the function's name.
 
     Outcomes have the same codes as with real instances. A handler that does not await cannot be interrupted by a
     timeout or ``cancel``. Tests may read ``running``, ``done`` and ``retired``.

@@ -1,4 +1,4 @@
-"""Double of ``CodeLinks``: code packages in memory."""
+"""Double of the reader of code packages in an object store (``CodeLinks``): packages in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.errors import BadLink, ObjectMissing
 
 
 class MemoryLinks:
-    """Code packages in memory. ``objects`` has the blocks of each package by its link, ``obs://bucket/key``."""
+    """Code packages in memory. ``objects`` has the content of each package, in blocks, by ``obs://bucket/key``."""
 
     def __init__(self, objects: Mapping[str, Sequence[bytes]]) -> None:
         self._objects = objects

@@ -12,7 +12,10 @@ from engine.model import DestinationSpec, Invocation, PendingDelivery
 
 
 class MemoryOutbox:
-    """Outbox in memory. ``pending`` has the deliveries by id; ``append`` stores an invocation made from a delivery."""
+    """Outbox in memory. ``pending`` has the deliveries by id.
+
+    ``append`` is called to store an invocation that is made from a delivery.
+    """
 
     def __init__(self, pending: dict[int, PendingDelivery], append: Callable[[Invocation], None]) -> None:
         self._pending, self._append = pending, append

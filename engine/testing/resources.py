@@ -8,7 +8,7 @@ from engine.protocols import StoredResource
 
 
 class MemoryResourceStore:
-    """Resource store in memory. ``forget`` deletes the resources of an owner, such as those of a deleted function."""
+    """Resource store in memory. ``forget`` deletes all resources of one owner, such as those of a deleted function."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str, str], StoredResource] = {}

@@ -1,7 +1,7 @@
 """Doubles of the storage protocols in memory. They give all guarantees of the storage on disk except durability.
 
-Writes take effect at once. Futures are resolved and callbacks are called at the next turn of the event loop. To
-simulate a restart, call ``recover`` on the same storage.
+Writes take effect at once. Their futures are resolved and their callbacks called at the next turn of the event loop. To
+simulate a restart of the engine, call ``recover`` on the same storage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.testing.outbox import MemoryOutbox
 
 
 class Row(Struct, kw_only=True):
-    """Invocation with its state, result and attempts."""
+    """Stored invocation with its state, result and attempts."""
 
     invocation: Invocation
     state: State = State.WAIT
@@ -52,7 +52,7 @@ class Row(Struct, kw_only=True):
 
 
 class MemoryStorage:
-    """Storage in memory: journal, window, records, outbox and catalog, with common rows and deliveries."""
+    """Storage in memory: journal, window, records, outbox and catalog, over the same invocations and deliveries."""
 
     def __init__(self, *, node: int = 1, idempotency_retention: float = 86_400.0) -> None:
         self.identity = Identity(node)
@@ -80,7 +80,7 @@ class MemoryStorage:
 
 
 class MemoryJournal:
-    """Double of ``Journal`` and ``Window``."""
+    """Journal in memory, which also returns pages of waiting invocations to the scheduler (``Window``)."""
 
     def __init__(self, storage: MemoryStorage, idempotency_retention: float) -> None:
         self._storage = storage
@@ -200,9 +200,10 @@ class MemoryJournal:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def store(self, invocation: Invocation, idempotency_key: str) -> str:
-        """Store an invocation and return its request id. For a key in use, return the earlier request id.
+        """Store an invocation and return its request id.
 
-        Raises IdempotencyConflict if the earlier invocation has another payload.
+        If the idempotency key was used before with the same payload, return the earlier request id instead. Raises
+        IdempotencyConflict if the earlier invocation has another payload.
         """
         name, now = (invocation.function_id, idempotency_key), invocation.accepted_on_clock
         earlier = self._idempotency_keys.get(name) if idempotency_key else None
@@ -272,13 +273,13 @@ class MemoryRecords:
 
 
 def _up_to(size: int, invocations: Sequence[Invocation]) -> tuple[Invocation, ...]:
-    """Return the first invocations, up to the one with which their payloads reach ``size`` bytes in total."""
+    """Return the first invocations, up to the one that brings their payloads to ``size`` bytes in total."""
     before = accumulate((len(one.payload) for one in invocations), initial=0)
     return tuple(one for one, read in zip(invocations, before, strict=False) if read < size)
 
 
 def at_the_next_turn(value: Any, error: Exception | None, callback: Callable[[], None] | None) -> asyncio.Future[Any]:
-    """Return a future that gets ``value`` or ``error`` at the next turn of the event loop, after ``callback``."""
+    """Call ``callback`` at the next turn of the event loop, then set ``value`` or ``error`` on the returned future."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
@@ -324,7 +325,7 @@ def _selected(row: Row, selection: Selection) -> bool:
 
 
 def _list_order(row: Row) -> tuple[float, ...]:
-    """Return the sort key for a function's list: running, ready, delayed, then ended rows with the newest first."""
+    """Return the sort key for a list of records: running, ready, delayed, then ended invocations, newest first."""
     invocation = row.invocation
     if row.state is State.RUNNING:
         return (0, invocation.key)

@@ -1,4 +1,4 @@
-"""Doubles of ``Cursors``, over the invocations of ``MemoryStorage``, and of ``Store``, the tables of a plugin."""
+"""Double of ``Cursors`` over the invocations of ``MemoryStorage``, and double of ``Store``, a plugin's tables."""
 
 from __future__ import annotations
 

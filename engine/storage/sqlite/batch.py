@@ -1,8 +1,8 @@
 """Batch of write requests, and the connection that applies a batch in one transaction on the writer's thread.
 
-If a row is refused, the batch is rolled back and applied again with a savepoint for each request, so that only the
-request of that row fails. After a disk error, this module retries nothing and reports a ``WriteFailure`` to the writer.
-If COMMIT itself failed, the failure is ambiguous: the rows may still appear after a crash.
+If SQLite refuses a row, the batch is rolled back and applied again with a savepoint for each request. Then only the
+request of that row fails. A disk error is not retried here but reported to the writer as a ``WriteFailure``. If COMMIT
+itself failed, the failure is ambiguous: the rows may still appear after a crash.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Row = tuple[Any, ...]
 
 
 class Statement(IntEnum):
-    """Prepared statements of the hot path, in the order in which a batch runs them."""
+    """SQL statements for the writes of each invocation, in the order in which a batch runs them."""
 
     FENCE = 0
     APPEND = 1
@@ -96,7 +96,7 @@ _DISK_ERRORS = frozenset(
 
 
 class WriteRequest:
-    """Unit of writing that succeeds or fails as a whole: some rows of the hot path, or one call."""
+    """Rows for prepared statements, or one function that writes, stored completely or not at all."""
 
     __slots__ = ("call", "done", "error", "retry_until_stored", "rows", "value")
 
@@ -117,7 +117,7 @@ class WriteRequest:
 
 
 class WriteFailure:
-    """Disk error of a batch. If ``ambiguous``, COMMIT itself failed, and the batch may be on disk nevertheless."""
+    """Disk error of a batch. If ``ambiguous``, COMMIT itself failed, and the rows of the batch may be on disk."""
 
     def __init__(self, error: Exception, ambiguous: bool) -> None:
         self.error = error
@@ -137,7 +137,7 @@ class Batch(list[WriteRequest]):
 
 
 class WritingConnection(sqlite3.Connection):
-    """Only connection that writes. ``executemany`` applies a ``Batch`` that is passed instead of parameters."""
+    """Only connection that writes to the database. ``executemany`` applies a ``Batch`` given in place of parameters."""
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
         if not isinstance(parameters, Batch):
@@ -197,7 +197,10 @@ class WritingConnection(sqlite3.Connection):
                 begin += together
 
     def _run_alone(self, request: WriteRequest) -> None:
-        """Run one request inside a savepoint. Raise disk errors; store any other error in ``request.error``."""
+        """Run one request of a batch inside a savepoint, so that its error does not undo the other requests.
+
+        Disk errors are raised. Any other error is stored in ``request.error``.
+        """
         self.execute("SAVEPOINT alone")
         try:
             if request.call is None:
@@ -214,7 +217,7 @@ class WritingConnection(sqlite3.Connection):
 
 
 def summed(rows: list[Row]) -> list[Row]:
-    """Return the sums of tally rows: one row for each function."""
+    """Add up rows for the table of backlog counters, so that each function has one row."""
     sums: dict[int, list[int]] = {}
     for function_id, count, size in rows:
         entry = sums.setdefault(function_id, [0, 0])

@@ -1,4 +1,4 @@
-"""Functions and their asynchronous settings on disk: JSON bodies, and columns for the fields that are searched."""
+"""Functions and their asynchronous settings on disk, as JSON bodies. Fields used in queries have columns too."""
 
 from __future__ import annotations
 

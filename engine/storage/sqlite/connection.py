@@ -1,4 +1,4 @@
-"""SQLite connections that are closed even if the task that opened them is cancelled."""
+"""Connections to the SQLite database. Each is closed even if the task that opened it is cancelled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READERS = 8
 
 
 class Readers:
-    """Read-only connections for queries of users. Commits never wait for these queries."""
+    """Opener of read-only connections for queries of the API and the console. Commits do not wait for these queries."""
 
     def __init__(self, path: Path) -> None:
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -26,7 +26,7 @@ class Readers:
     async def one(self) -> AsyncIterator[aiosqlite.Connection]:
         """Open a connection that reads one consistent snapshot.
 
-        The block should be short: the write-ahead log cannot shrink while a snapshot is open.
+        The caller should close the connection soon, because the write-ahead log cannot shrink while a snapshot is open.
         """
         async with self._limit, connected(self._uri, uri=True, timeout=5.0) as database:
             await database.execute("BEGIN")
@@ -35,10 +35,10 @@ class Readers:
 
 @asynccontextmanager
 async def connected(database: Path | str, **options: Any) -> AsyncIterator[aiosqlite.Connection]:
-    """Open a connection for the duration of the block; ``options`` are those of ``sqlite3.connect``.
+    """Open a connection for the duration of the block. ``options`` are passed to ``sqlite3.connect``.
 
-    If the caller is cancelled while connecting, the connection is still awaited and closed. A cancelled
-    ``aiosqlite.connect`` alone would leak a thread and an open file.
+    If the caller is cancelled during the opening, the new connection is still closed. A cancelled ``aiosqlite.connect``
+    alone would leak a thread and an open file.
     """
     connection = await _connect(database, options)
     try:

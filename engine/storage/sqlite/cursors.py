@@ -1,4 +1,4 @@
-"""Cursors of trigger sources. A cursor moves in the transaction that stores the requests made from its events."""
+"""Cursors of trigger sources on disk. Cursors and the requests made from a source's events are stored together."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ class SQLiteCursors:
         return future
 
     def _append(self, db: sqlite3.Connection, requests: Sequence[tuple[Invocation, str]]) -> Sequence[str]:
-        """Store the requests and return their ids.
+        """Store the requests and return one invocation id for each of them.
 
-        A duplicate is not stored; its id is that of the earlier request. A request whose key was used with another
-        payload is not stored either, and its id is empty.
+        If the idempotency key of a request was used with the same payload, the request is not stored, and its id is
+        that of the earlier invocation. If the key was used with another payload, the request is not stored either, and
+        its id is empty.
         """
         ids = [self._claim(db, *request) if request[1] else request[0].request_id for request in requests]
         pairs = zip(requests, ids, strict=True)

@@ -3,8 +3,8 @@
     journal.db  lock  ballast  code/  logs/  tmp/
 
 The locked file ``lock`` excludes a second engine; the kernel unlocks it when the engine's process exits. The writing
-connection is opened before all other connections to journal.db and closed after them. The others are read-only and
-short-lived.
+connection is opened before all other connections to ``journal.db`` and closed after them. The other connections are
+read-only and short-lived. The ballast file reserves disk space, which its deletion frees for settlement and pruning.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PRAGMA secure_delete = OFF;
 
 
 class Storage(Struct, frozen=True, kw_only=True):
-    """Storage of one data directory: all storage protocols over one writer. The caller must run ``writer.run``."""
+    """Implementations of all storage protocols for one data directory. Writes need the running task ``writer.run``."""
 
     path: Path
     writer: Writer
@@ -68,12 +68,12 @@ class Storage(Struct, frozen=True, kw_only=True):
     cursors: SQLiteCursors
 
     def store(self, plugin: str) -> SQLiteStore:
-        """Return the store for the tables of a plugin."""
+        """Return the store for the durable tables of the named plugin."""
         return SQLiteStore(self.writer, plugin)
 
     @property
     def marker(self) -> str:
-        """Unique name of the data directory on this host, for the processes and cgroups that its engines start.
+        """Name of the data directory, unique on this host. Used in names of processes and cgroups of the engine.
 
         The name includes device and inode of the directory, which survive a move within the file system. A copy of the
         directory has another name, so that an engine on the copy does not end processes of the original.
@@ -113,8 +113,12 @@ async def open_storage(
 ) -> AsyncIterator[Storage]:
     """Open the journal of a directory that the caller has ``locked``, migrate its schema, and yield the storage.
 
-    ``idempotency_retention`` is in seconds, ``ballast`` in bytes. ``packages_of`` is explained at ``check_journal``.
-    Raises DataDirectoryUnusable.
+    ``idempotency_retention`` is the number of seconds for which idempotency keys are stored. ``ballast`` is the size of
+    the ballast file in bytes. ``packages_of`` is the journal's name stored with the code packages (see
+    ``check_journal``).
+
+    Raises DataDirectoryUnusable if the journal cannot be opened, was written by a newer schema, belongs to another
+    program, or does not belong to the code packages.
     """
     path = directory / "journal.db"
     await anyio.to_thread.run_sync(check_journal, path, packages_of)
@@ -139,7 +143,7 @@ async def open_storage(
 
 
 async def _prepare(database: aiosqlite.Connection, path: Path) -> tuple[int, int]:
-    """Set pragmas and migrate the schema. Return the node and the largest key in use, for ``Identity``."""
+    """Set pragmas and migrate the schema. Return the node number and the largest invocation key in use."""
     try:
         [[application]] = await database.execute_fetchall("PRAGMA application_id")
         if application != APPLICATION_ID:
@@ -155,9 +159,10 @@ async def _prepare(database: aiosqlite.Connection, path: Path) -> tuple[int, int
 
 
 async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
-    """Apply all migrations above the file's schema version, each in one transaction that also stores its number.
+    """Apply all migrations that are newer than the schema version of the database.
 
-    Raises DataDirectoryUnusable if the schema is newer than the last migration.
+    Each migration and the new version number are stored in one transaction. Raises DataDirectoryUnusable if the schema
+    is newer than the last migration of this engine.
     """
     [[version]] = await database.execute_fetchall("PRAGMA user_version")
     scripts = sorted((f for f in files("engine.storage.sqlite").joinpath("migrations").iterdir()), key=lambda f: f.name)
@@ -172,9 +177,9 @@ async def _migrate(database: aiosqlite.Connection, path: Path) -> None:
 
 
 def take_ballast(directory: Path, size: int) -> None:
-    """Reserve ``size`` bytes in the ballast file. Its deletion on a full disk makes room for settlement and pruning.
+    """Write a ballast file of ``size`` bytes. Its deletion on a full disk frees space for settlement and pruning.
 
-    Reserves nothing if less than four times ``size`` is free, or if the file cannot be written.
+    Does nothing if less than four times ``size`` is free, or if the file cannot be written.
     """
     path = directory / "ballast"
     if not size or (path.exists() and path.stat().st_size == size):
@@ -190,5 +195,5 @@ def take_ballast(directory: Path, size: int) -> None:
 
 
 def give_up_ballast(directory: Path) -> None:
-    """Delete the ballast file to free its space."""
+    """Delete the ballast file, so that its space can be used on a full disk."""
     (directory / "ballast").unlink(missing_ok=True)

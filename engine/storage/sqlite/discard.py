@@ -13,10 +13,10 @@ from engine.storage.sqlite.rows import STORED
 def discard(
     db: sqlite3.Connection, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome
 ) -> Discarded:
-    """End up to ``rows`` ready rows of a function. If fewer are left, also scan up to ``rows`` delayed rows.
+    """End up to ``rows`` ready invocations of a function, then read up to ``rows`` delayed ones if fewer were ready.
 
-    The scan starts after ``after`` and reads delayed rows of all functions, because their index is ordered by due time
-    only. Rows of other functions are skipped.
+    The read of delayed rows starts after the position ``after`` and includes all functions, because the index of
+    delayed rows is ordered by due time only. Delayed rows of other functions are skipped.
     """
     ready = db.execute(
         "SELECT key, size FROM invocation INDEXED BY ready WHERE state = 0 AND function_id = ? LIMIT ?",

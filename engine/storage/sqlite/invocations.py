@@ -1,4 +1,4 @@
-"""Invocations on disk. Implements the protocols ``Journal`` and ``Window`` over one writer."""
+"""Invocations on disk: the journal, and the window's pages of waiting invocations. All writes use one writer."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def _appended(
     then: Callable[[Invocation, bool], None] | None,
     request: WriteRequest,
 ) -> None:
-    """Call ``then`` and resolve the future of an append.
+    """Call ``then`` after the write of an append, and set the request id or the error on its future.
 
     ``request.value`` is the id of an earlier invocation with the same idempotency key, or None.
     """
@@ -290,7 +290,7 @@ def _next_due(db: sqlite3.Connection) -> float | None:
 
 
 def _functions_with_ready_rows(db: sqlite3.Connection) -> list[int]:
-    """Return the functions with ready rows, by one seek in the index for each function instead of a scan."""
+    """Return the ids of functions with ready invocations, by one index lookup for each function instead of a scan."""
     return [
         row[0]
         for row in db.execute(

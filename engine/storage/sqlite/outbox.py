@@ -83,7 +83,7 @@ class SQLiteOutbox:
 
 
 def pending_page(functions: int) -> str:
-    """Return the statement for a page of pending rows of ``functions`` functions, by id and without a sort."""
+    """Return the SQL for one page of the pending deliveries of ``functions`` functions, sorted by delivery id."""
     return (
         f"SELECT {_COLUMNS} FROM owed NOT INDEXED WHERE owed_id > ? AND owed_id <= ? AND due IS NOT NULL"
         f" AND function_id IN ({_marks(functions)}) ORDER BY owed_id LIMIT ?"
@@ -108,7 +108,7 @@ def _pending(
 
 
 def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """Yield destinations with pending deliveries, by one seek in the index for each destination instead of a scan."""
+    """Yield destinations with pending deliveries, by one index lookup for each destination instead of a scan."""
     last: tuple[str, str] | None = ("", "")
     while last is not None:
         last = db.execute(
@@ -121,9 +121,10 @@ def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 
 
 def revival(functions: int, rows: int) -> str:
-    """Return the statement that makes rows due, with marks for ``functions`` function ids and ``rows`` delivery ids.
+    """Return the SQL that makes deliveries due, with placeholders for ``functions`` and ``rows`` ids.
 
-    Rows of other functions stay unchanged.
+    ``functions`` is the number of function ids, and ``rows`` the number of delivery ids. Deliveries of other functions
+    stay unchanged.
     """
     return (
         "UPDATE owed SET due = ?, since = ?, tries = 0"

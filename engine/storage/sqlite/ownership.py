@@ -24,7 +24,7 @@ _LOG_HEADER = 32  #: bytes of a write-ahead log without transactions
 
 
 class _View(Struct, frozen=True, kw_only=True):
-    """Properties of a database file that identify its program and engine."""
+    """Contents of a database file that identify its program and its journal."""
 
     application: int
     version: int
@@ -33,10 +33,10 @@ class _View(Struct, frozen=True, kw_only=True):
 
 
 def check_journal(path: Path, packages_of: str | None) -> None:
-    """Raise DataDirectoryUnusable unless ``path`` is the journal of its directory, or may be created as a new one.
+    """Raise DataDirectoryUnusable if ``path`` is not the journal of its directory and must not be created there.
 
-    ``packages_of`` is the journal's name that is stored with the code packages. It is empty for packages without a name
-    and None if there are no packages. The function blocks the calling thread.
+    ``packages_of`` is the journal's name that is stored with the code packages. An empty name means packages without a
+    name, and None means that there are no packages. The function blocks the calling thread.
     """
     logged, name = _size(Path(f"{path.resolve()}-wal")) > _LOG_HEADER, ""
     if _size(path):
@@ -50,7 +50,11 @@ def check_journal(path: Path, packages_of: str | None) -> None:
 
 
 def _name_of(path: Path, logged: bool) -> str:
-    """Return the name of the journal; empty for a database without tables. Raises DataDirectoryUnusable."""
+    """Return the name of the journal, or an empty text for a database without tables.
+
+    Raises DataDirectoryUnusable if the file cannot be opened or belongs to another program, or if the write-ahead log
+    belongs to another database. ``logged`` means that the log has transactions.
+    """
     name = ""
     try:
         for view in _views(path, logged):
@@ -68,7 +72,10 @@ def _name_of(path: Path, logged: bool) -> str:
 
 
 def _views(path: Path, logged: bool) -> Iterator[_View]:
-    """Yield the database without its write-ahead log, then with the log. Changes neither file."""
+    """Yield the contents of the database without its write-ahead log, then with the log. Change neither file.
+
+    Without transactions in the log (``logged`` is False), only one view is yielded.
+    """
     if logged:
         alone = None
         with suppress(sqlite3.DatabaseError):  # after an interrupted checkpoint, the file is readable only with its log

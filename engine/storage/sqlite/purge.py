@@ -19,7 +19,7 @@ FREE_PAGES = 4096
 
 
 class Scan(Struct):
-    """Position and result of one scan over invocations in the order of acceptance."""
+    """Position and results of one scan for rows to prune, over invocations in the order of acceptance."""
 
     drop: list[int]
     kept_rows: int
@@ -31,10 +31,10 @@ class Scan(Struct):
 
 
 class Purge:
-    """Pruning in steps. Each step continues at the position where the last step with the same limit stopped.
+    """Pruning in steps. A step by age and a step by count or size each continue at the position of the last such step.
 
-    A long backlog that is older than the finished rows is therefore scanned once per round, not once per step. After
-    a complete scan, the next step restarts at the oldest row.
+    A long backlog that is older than the finished rows is therefore scanned once per round, not once per step. After a
+    complete scan, the next step restarts at the oldest row.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -44,8 +44,8 @@ class Purge:
     def step(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> Purged:
         """Run one step of pruning.
 
-        If more than ``rows`` rows or ``size`` bytes are kept, drop finished rows, in the order of acceptance.
-        Otherwise, drop rows that ended more than ``age`` seconds ago.
+        If more than ``rows`` finished invocations or ``size`` bytes are stored, drop finished invocations in the order
+        of acceptance. Otherwise, drop invocations that ended more than ``age`` seconds before ``now``.
         """
         more_keys, next_expiry = _drop_idempotency_keys(db, now)
         kept_rows, kept_size = db.execute("SELECT rows, size FROM tally WHERE function_id = 0").fetchone() or (0, 0)
@@ -96,7 +96,7 @@ def _scan_by_caps(db: sqlite3.Connection, scan: Scan, rows: int, size: int) -> N
 
 
 def _next_rows(db: sqlite3.Connection, scan: Scan) -> list[tuple[int, float | None, int, int]]:
-    """Return the next rows of the scan: key, end (None: not ended), bytes, and 1 if a delivery is pending."""
+    """Return the next rows of the scan: key, end (None: not ended), size in bytes, and 1 if a delivery is pending."""
     found = db.execute(
         "SELECT key, ended, size + coalesce((SELECT length(body) + length(log) FROM result WHERE key = i.key), 0),"
         " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL)"
@@ -108,7 +108,7 @@ def _next_rows(db: sqlite3.Connection, scan: Scan) -> list[tuple[int, float | No
 
 
 def _take(scan: Scan, key: int, size: int) -> bool:
-    """Mark a row to be dropped. Return True if the bytes of one step are reached."""
+    """Add a row to the rows that this step drops. Return True when they exceed the bytes allowed in one step."""
     scan.drop.append(key)
     scan.kept_rows -= 1
     scan.kept_size -= size
@@ -129,9 +129,9 @@ def _drop(db: sqlite3.Connection, scan: Scan) -> None:
 
 
 def _drop_idempotency_keys(db: sqlite3.Connection, now: float) -> tuple[bool, float]:
-    """Drop expired idempotency keys, up to the limit of a step.
+    """Drop expired idempotency keys, up to the number allowed in one step.
 
-    Return whether more keys may have expired, and the time at which the next key expires (infinity if there is none).
+    Return True if more keys may have expired, and the time at which the next key expires (infinity if there is none).
     """
     dropped = db.execute(
         "DELETE FROM idempotency WHERE (function_id, token) IN"
@@ -143,7 +143,10 @@ def _drop_idempotency_keys(db: sqlite3.Connection, now: float) -> tuple[bool, fl
 
 
 def _release_pages(db: sqlite3.Connection) -> bool:
-    """Return free pages of the file to the file system, up to the limit of a step. Return True if more are left."""
+    """Return unused pages of the database file to the file system, up to the number allowed in one step.
+
+    Return True if more unused pages are left.
+    """
     [free] = db.execute("PRAGMA freelist_count").fetchone()
     for _ in range(min(max(0, free - FREE_PAGES), STEP_PAGES)):
         db.execute("PRAGMA incremental_vacuum(1)")  # execute runs one step of the statement, which frees one page

@@ -98,9 +98,10 @@ def _parts(selection: Selection) -> tuple[_Part, ...]:
 
 
 def _source(selection: Selection, part: str, order: str, states: frozenset[State]) -> tuple[str, list[Any]]:
-    """Return a FROM clause and its values, for the rows of a part that match the selection.
+    """Return an SQL FROM clause and its values, for the rows in ``states`` that match the selection.
 
-    If ``within`` is set, only the first ``within`` rows of the part are searched.
+    ``part`` is the SQL that selects the index and these states, and ``order`` their sort order. If ``selection.within``
+    is set, only the first ``within`` rows in this order are searched.
     """
     span, values = "", [] if selection.functions else [selection.function_id]
     if selection.begin > 0:

@@ -1,4 +1,4 @@
-"""Resources of functions and projects on disk, as JSON bodies under (kind, owner, id)."""
+"""Aliases, triggers and other resources on disk, as JSON bodies with the key (kind, owner, id)."""
 
 from __future__ import annotations
 

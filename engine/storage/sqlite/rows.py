@@ -1,4 +1,4 @@
-"""Conversion between invocations and rows."""
+"""Conversion of invocations to rows of the database, and of rows to invocations and records."""
 
 from __future__ import annotations
 

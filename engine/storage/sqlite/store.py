@@ -1,4 +1,4 @@
-"""Durable tables of a plugin: rows with the key (plugin, table, key), read and written on the writing connection."""
+"""Durable tables of a plugin, stored as rows with the key (plugin, table, key). Also read through the writer."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
 """Only writer of the database. All requests submitted during a commit are stored by the next commit.
 
 Only the writer's task uses the writing connection, so that a cancelled caller cannot interrupt a write. The task itself
-is shielded from cancellation. After ``close()``, it ends when all submitted requests are on disk.
+is shielded from cancellation. After ``close()``, the task ends when all submitted requests are on disk.
 
 If COMMIT fails, the rows may still appear after a crash. After a disk failure, the writer therefore commits a *fence*:
-a one-row transaction that overwrites the remains of the failed commit in the write-ahead log.
+a transaction of one row that overwrites the remains of the failed commit in the write-ahead log.
 
 - A committed fence proves that the failed batch is not on disk. The callers of the batch get NotStored. Its requests
-  with ``retry_until_stored`` are applied again, at growing intervals if the disk accepts only the fence.
+  with ``retry_until_stored`` are applied again, at growing intervals if the disk stores the fence but not these
+  requests.
 - Until the fence is committed, new requests are refused at once. If COMMIT failed, the callers of the batch wait up to
   ``max_wait`` seconds for the fence, then get OutcomeUnknown.
 - If the fence cannot be committed after a failed fsync, the writer raises JournalBroken. Only a restart, which reads
@@ -50,7 +51,7 @@ FIRST_WAIT = 0.05
 
 
 class JournalBroken(Exception):
-    """Error after which only a restart of the process, which reads the file again, can find out what is stored."""
+    """Failure after which stored and lost rows cannot be distinguished until a restart reads the file again."""
 
 
 class WriterStatistics(Struct, frozen=True, kw_only=True):
@@ -85,9 +86,10 @@ class Writer:
     # --- submitting -----------------------------------------------------------------------------------------
 
     def submit(self, request: WriteRequest) -> None:
-        """Add a request to the next commit. Raises NotStored while the disk fails, ShuttingDown after ``close``.
+        """Add a request to the next commit.
 
-        A request with ``retry_until_stored`` never raises. After ``run`` has failed, such a request is dropped.
+        Raises NotStored while the disk fails, and ShuttingDown after ``close``. A request with ``retry_until_stored``
+        raises neither; such a request is dropped after ``run`` has failed.
         """
         if self._broken and request.retry_until_stored:
             return  # the next start continues from the rows on disk
@@ -102,8 +104,8 @@ class Writer:
     async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``function(connection)`` in the next transaction and return its result after the commit.
 
-        Writes submitted earlier are done first. Raises NotStored, OutcomeUnknown, ShuttingDown, and the errors of
-        ``function``.
+        Writes submitted earlier are done first. Errors of ``function`` are raised. Raises NotStored if the disk failed
+        and nothing was stored, OutcomeUnknown if the changes may have been stored, and ShuttingDown after ``close``.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -112,7 +114,7 @@ class Writer:
 
     @property
     def broken(self) -> bool:
-        """True after ``run`` has failed: nothing is written any more."""
+        """True after ``run`` has failed. Later requests are not written any more."""
         return self._broken
 
     def statistics(self) -> WriterStatistics:
@@ -127,7 +129,7 @@ class Writer:
     # --- the task -------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Make ``submit`` raise ShuttingDown, and ``run`` return when all submitted requests are on disk."""
+        """Make later calls of ``submit`` raise ShuttingDown. Let ``run`` return when all requests are on disk."""
         self._closing.set()
         self._wake.set()
 
@@ -148,7 +150,7 @@ class Writer:
                 raise
 
     async def _gather(self) -> None:
-        """Yield a few turns of the event loop, so that requests of concurrent callers join this batch.
+        """Wait a few turns of the event loop, so that requests of concurrent callers join the next batch.
 
         A turn without other work takes microseconds, so a single caller is hardly delayed.
         """
@@ -197,8 +199,8 @@ class Writer:
     async def _recover(self, batch: Batch) -> None:
         """Commit a fence after a failed batch.
 
-        Callers of the batch get NotStored or OutcomeUnknown. Requests with ``retry_until_stored`` are queued again,
-        before all newer ones.
+        Callers of the batch get NotStored if the batch is certainly not on disk, otherwise OutcomeUnknown. Requests
+        with ``retry_until_stored`` are queued again, before all newer requests.
         """
         failure = batch.failure
         assert failure is not None
@@ -227,7 +229,8 @@ class Writer:
     async def _wait_for_room(self) -> None:
         """Wait before the next try to store requests that failed although the fence was stored.
 
-        While the engine closes, the requests are dropped instead. The next start runs their invocations again.
+        While the writer closes, the requests are dropped instead. The next start of the engine runs their invocations
+        again.
         """
         wait = min(FIRST_WAIT * 2 ** min(self._consecutive_failures - 2, 16), self._longest_wait)
         if self._closing.is_set():
@@ -238,10 +241,10 @@ class Writer:
             await self._closes_within(wait)
 
     async def _fence(self, callers: Batch, *, after_fsync: bool) -> bool:
-        """Commit the fence, retrying until it is stored. Return False if the engine closes first.
+        """Commit the fence, retrying until it is stored. Return False if the writer is closed first.
 
-        After ``max_wait`` seconds, ``callers`` get OutcomeUnknown. Raises JournalBroken if the fence fails and
-        ``after_fsync`` is set, or if its own fsync fails.
+        After ``max_wait`` seconds, ``callers`` get OutcomeUnknown. ``after_fsync`` means that the fsync of the batch
+        failed. Raises JournalBroken if the fence then fails in any step, or if the fsync of the fence fails.
         """
         wait, waited = FIRST_WAIT, 0.0
         while True:
@@ -271,13 +274,13 @@ class Writer:
         return True
 
     def _give_up(self, error: BaseException) -> None:
-        """Mark the writer as broken and refuse all waiting callers."""
+        """Set ``broken``, and fail all requests that wait for a commit."""
         self._broken = True
         self._failure = self._failure or repr(error)
         self._refuse_pending()
 
     def _refuse_pending(self) -> None:
-        """Refuse the requests that wait for the next commit, except those with ``retry_until_stored``."""
+        """Fail the requests that wait for the next commit with NotStored, except those with ``retry_until_stored``."""
         _refuse(Batch(s for s in self._pending if not s.retry_until_stored), NotStored(self._failure))
         self._pending = Batch(s for s in self._pending if s.retry_until_stored)
 
@@ -299,7 +302,7 @@ def _refuse(batch: Batch, error: Unavailable) -> None:
 
 
 def _notify(batch: Batch) -> None:
-    """Call ``done`` of every request. If calls raise, which is a bug, raise the last error after all calls."""
+    """Call ``done`` of each request in the batch. If some calls raise an exception, raise the last one at the end."""
     bug: Exception | None = None
     for request in batch:
         if request.done is not None:
