@@ -1,6 +1,6 @@
-"""functiond: durable asynchronous function engine. Accept now, run when idle.
+"""functiond: durable asynchronous function engine. Accepts requests at once, runs them when executors are idle.
 
-Plugins may use only the names exported here.
+Plugins may import only the names in this module.
 """
 
 from engine.auth.signing import sign as sign_request

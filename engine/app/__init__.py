@@ -1,1 +1,1 @@
-"""Application: construction, lifecycle, process and embedding of the engine."""
+"""Application: construction of the engine's components, their start and stop, and use in another program."""

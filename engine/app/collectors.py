@@ -1,4 +1,4 @@
-"""Metrics and health of the engine, from statistics of its components."""
+"""Metrics and health of the engine, computed from the statistics of its components."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_figures(engine: EngineParts) -> Iterator[Figure]:
 
 
 def problems(engine: EngineParts) -> Mapping[str, Any]:
-    """Return the problems of a running engine, by component; empty if it is healthy."""
+    """Return descriptions of the engine's problems, such as failed writes, by component; empty if it is healthy."""
     writer = engine.storage.writer.statistics()
     found: dict[str, Any] = {}
     if writer.failure:
@@ -32,7 +32,7 @@ def problems(engine: EngineParts) -> Mapping[str, Any]:
 
 
 def reasons_not_ready(engine: EngineParts) -> Mapping[str, Any]:
-    """Return the reasons why the engine is not ready for new work, by component; empty if it is ready."""
+    """Return the reasons why the engine accepts no new work, by component; empty if it does."""
     found = dict(problems(engine))
     refusal = engine.intake.refusal()
     if refusal is not None:

@@ -1,4 +1,4 @@
-"""Engine embedded in a Python program: ``Engine(plugins=[mine]).serve()``."""
+"""Engine that runs inside a Python program: ``Engine(plugins=[mine]).serve()``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from engine.protocols import Plugin
 
 
 class Engine:
-    """Engine with built-in and installed plugins. ``plugins`` override plugins of the same kind.
+    """Engine with built-in and installed plugins, which ``plugins`` extend or replace by kind.
 
     ``settings`` have dotted names, such as ``{"storage.data_dir": "/var/lib/functiond", "http.port": 0}``, and override
-    the TOML file ``config``. The environment is ignored. The constructor raises SettingsError for
-    invalid settings.
+    the TOML file ``config``. Environment variables are ignored. The constructor raises SettingsError if a setting is
+    invalid, or if a plugin module cannot be imported.
     """
 
     def __init__(
@@ -39,6 +39,9 @@ class Engine:
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[EngineParts]:
-        """Run the engine in the current event loop, without HTTP, until the block ends. Yield its components."""
+        """Run the engine in the current event loop, without an HTTP listener, until the block ends.
+
+        Yields the engine's components.
+        """
         async with run_engine(self.settings, plugins=self.plugins) as running:
             yield running

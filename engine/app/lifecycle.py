@@ -1,10 +1,10 @@
-"""Lifecycle of the engine: start and stop of the components that ``wiring`` constructs, in this order.
+"""Start and stop of the engine. ``wiring`` constructs most components. The start has this order:
 
-    data directory locked → journal checked → storage open → writer runs → orphaned instances killed
+    data directory locked → journal checked → storage open → writer runs → instances of an earlier engine killed
       → pool open → work of the previous engine recovered → scheduler, discarder, pruner run
       → dispatcher, sources, delivery run → listeners open (``service``)
 
-Components stop in reverse order. First, the intake rejects requests, and running work may finish within the grace
+Components stop in reverse order. First, the intake rejects requests, and running attempts may finish within the grace
 period. Unfinished asynchronous invocations return to WAIT. The journal closes last.
 """
 
@@ -49,10 +49,11 @@ _STOPPING = "shutting down"
 async def run_engine(
     settings: Settings, *, plugins: Iterable[Plugin] = (), clock: Clock | None = None
 ) -> AsyncIterator[EngineParts]:
-    """Run an engine on its data directory until the block ends. Yield its components.
+    """Run an engine on the data directory of its settings until the block ends. Yield the engine's components.
 
-    Raises SettingsError, DataDirectoryLocked or DataDirectoryUnusable at the start. Raises JournalBroken later, if
-    only a restart can determine the state on disk.
+    Raises SettingsError if a setting is invalid; DataDirectoryLocked if another engine uses the data directory;
+    DataDirectoryUnusable if its files cannot be used. Raises JournalBroken after the start if a write failed so that
+    only a restart can determine what is on disk.
     """
     clock = clock or SystemClock()
     data_dir, storage_settings, executor = Path(settings.storage.data_dir), settings.storage, settings.executor
@@ -96,7 +97,7 @@ async def run_engine(
 
 @asynccontextmanager
 async def _writing(storage: Storage) -> AsyncIterator[None]:
-    """Run the writer of the journal until the block ends and all submitted write requests are on disk."""
+    """Run the writer of the database until the block has ended and all write requests submitted by then are on disk."""
     async with anyio.create_task_group() as tasks:
         # Not ``await start``: cancellation during it would wait for the writer, which only ``close`` ends.
         tasks.start_soon(storage.writer.run)
@@ -132,7 +133,7 @@ async def _services(engine: EngineParts) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _service(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Run a service until the block ends, then cancel it."""
+    """Start the task ``run``, execute the block after the task has reported its start, then cancel the task."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(run)
         try:
@@ -142,9 +143,9 @@ async def _service(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterat
 
 
 async def _recover(engine: EngineParts, services: TaskGroup) -> None:
-    """Load the state of the previous engine from disk, before new work is accepted.
+    """Load functions, versions, aliases and backlog, as the previous engine stored them, before new work is accepted.
 
-    Interrupted invocations return to WAIT, or end as FAIL after too many crashes of the engine.
+    Invocations that were running return to WAIT. Those that were running in too many crashes of the engine end as FAIL.
     """
     try:
         await engine.resources.load()
@@ -183,9 +184,9 @@ async def _recover(engine: EngineParts, services: TaskGroup) -> None:
 
 
 async def drain(engine: EngineParts, max_wait: anyio.CancelScope | None = None) -> None:
-    """Stop accepting work, then wait up to the grace period for running work and pre-stop handlers.
+    """Stop accepting requests, then wait up to the grace period for running attempts and pre-stop handlers.
 
-    Cancelling ``max_wait`` ends the grace period at once. Further calls of ``drain`` return at once.
+    A caller that cancels ``max_wait`` ends the grace period at once. Further calls of ``drain`` return at once.
     """
     if _STOPPING in engine.scheduler.held:
         return
@@ -201,7 +202,7 @@ async def drain(engine: EngineParts, max_wait: anyio.CancelScope | None = None) 
 
 
 async def _release(engine: EngineParts) -> None:
-    """Return unfinished asynchronous invocations to WAIT, so that the next engine runs them. Log a failure."""
+    """Return unfinished asynchronous invocations to WAIT, so that the next engine runs them. Log failed writes."""
     if engine.storage.writer.broken:
         return
     try:

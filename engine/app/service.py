@@ -1,4 +1,4 @@
-"""Process of the engine: HTTP listener and signal handling."""
+"""Process of an engine that serves HTTP: the listener, and the handling of signals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ async def serve(
 ) -> None:
     """Run an engine and serve HTTP until SIGTERM or SIGINT. Call ``ready(engine, url)`` when requests are accepted.
 
-    A second signal ends the grace period. SIGHUP replaces the credentials with the result of ``read_auth``.
+    A second SIGTERM or SIGINT ends the grace period for running attempts. SIGHUP replaces the credentials of clients
+    with the result of ``read_auth``.
     """
     began = time.perf_counter()
     _raise_file_limit()
@@ -92,7 +93,7 @@ def _console_parts(engine: EngineParts, api: ApiDependencies) -> ConsoleParts:
 
 
 async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) -> None:
-    """Drain running work. A second signal ends the grace period at once."""
+    """Wait up to the grace period for running attempts. A further item of ``signals`` ends the wait at once."""
     max_wait = anyio.CancelScope()
 
     async def watch_signals() -> None:
@@ -107,7 +108,10 @@ async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) ->
 
 
 def make_authenticator(engine: EngineParts) -> Authenticator | None:
-    """Return the authenticator; None if no credentials are configured. Settings then allow only a loopback address."""
+    """Return the authenticator of requests; None if no credentials are configured.
+
+    Without credentials, validated settings let the engine listen on a loopback address only.
+    """
     auth, http = engine.settings.auth, engine.settings.http
     if not auth.required:
         return None
@@ -135,9 +139,9 @@ def _raise_file_limit() -> None:
 
 
 def _tune_garbage_collector() -> None:
-    """Exclude objects made at start-up from garbage collection, and collect rarely.
+    """Exclude objects made at start-up from cyclic garbage collection, and make collections rare.
 
-    Reference counting frees most other objects.
+    Reference counting frees nearly all later objects, so collections would mostly cost time.
     """
     gc.collect()
     gc.freeze()
@@ -145,7 +149,7 @@ def _tune_garbage_collector() -> None:
 
 
 def api_parts(engine: EngineParts) -> ApiDependencies:
-    """Return the components that the API uses."""
+    """Return the components, limits and health checks that the HTTP API uses."""
     telemetry = Telemetry(lambda: read_figures(engine))
     return ApiDependencies(
         intake=engine.intake,

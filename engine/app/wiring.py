@@ -1,6 +1,6 @@
 """Construction of an engine's components from its settings and from resources that are already open.
 
-``wire`` starts no component; ``lifecycle`` does, in the required order.
+``lifecycle`` starts the components in the required order.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from engine.triggers.sources import Sources
 
 
 class EngineParts(Struct, frozen=True, kw_only=True):
-    """Components of a running engine, for the API and embedding programs."""
+    """Components of an engine, for the HTTP API and for programs that run an engine inside themselves."""
 
     settings: Settings
     clock: Clock
@@ -73,7 +73,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
 
 
 class Infrastructure(Struct, frozen=True, kw_only=True):
-    """Settings, and resources that are opened before components are constructed."""
+    """Settings and open resources from which ``wire`` constructs the other components."""
 
     settings: Settings
     clock: Clock
@@ -85,7 +85,7 @@ class Infrastructure(Struct, frozen=True, kw_only=True):
 
 
 def wire(infrastructure: Infrastructure) -> EngineParts:
-    """Construct the components without starting any."""
+    """Construct the components of an engine without starting any."""
     settings, clock, storage, pool = (
         infrastructure.settings,
         infrastructure.clock,
@@ -338,5 +338,8 @@ def _policy(retry: RetrySettings) -> RetryPolicy:
 
 
 def memory_budget(settings: Settings) -> int:
-    """Return the memory for all instances together in MiB: the setting, or 3/4 of the usable memory."""
+    """Return the memory in MiB that all instances may use together.
+
+    The setting ``executor.memory`` is returned; if it is 0, 3/4 of the memory that this process may use.
+    """
     return settings.executor.memory or (usable_memory() >> 20) * 3 // 4

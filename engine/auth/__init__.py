@@ -1,1 +1,1 @@
-"""Authentication: keys, tokens, signatures and throttling of failed logins."""
+"""Authentication of clients: access keys, tokens, signatures, and a limit on failures."""

@@ -1,6 +1,6 @@
-"""Credentials: access keys for signatures, bearer tokens, and the file that contains them.
+"""Credentials of clients: access keys that sign requests, bearer tokens, and the TOML file that contains both.
 
-The representations of these types omit secrets, so that no log line or message can contain one.
+The ``repr`` of each type omits secrets, so that no log line or message can contain one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class AccessKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Token(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bearer token, sent as X-Auth-Token."""
+    """Bearer token, which the client sends unsigned in the header X-Auth-Token."""
 
     token: Secret
     project: Project
@@ -48,16 +48,16 @@ class Token(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of a credentials file: ``[[keys]]`` and ``[[tokens]]``."""
+    """Content of a credentials file: access keys in ``[[keys]]`` tables, bearer tokens in ``[[tokens]]`` tables."""
 
     keys: tuple[AccessKey, ...] = ()
     tokens: tuple[Token, ...] = ()
 
 
 def read_credentials(file: Path) -> dict[str, Any]:
-    """Return the validated tables of a credentials file.
+    """Return the validated tables ``keys`` and ``tokens`` of a credentials file.
 
-    Raise SettingsError if the file is unreadable, invalid, or accessible to users other than its owner.
+    Raises SettingsError if the file is unreadable, invalid, or fails ``check_private``.
     """
     try:
         with open(file, "rb", opener=_open) as opened:
@@ -78,7 +78,7 @@ def _open(path: str, flags: int) -> int:
 
 
 def check_private(file: Path, status: os.stat_result) -> None:
-    """Raise SettingsError unless ``file`` is a regular file of this user or root that no other user can access."""
+    """Raise SettingsError unless ``file`` is a regular file, owned by this user or root, and closed to other users."""
     if not stat.S_ISREG(status.st_mode):
         raise SettingsError(f"{file} contains credentials, so it must be a regular file")
     if status.st_uid not in (os.geteuid(), 0):

@@ -1,4 +1,7 @@
-"""Verification of request signatures (FunctionGraph API: AK/SK signatures). Callers provide the secrets."""
+"""Verification of request signatures (FunctionGraph API: AK/SK signatures).
+
+Callers look up the secret of the access key and pass it to the verifier.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ Headers = Mapping[bytes, bytes]
 
 
 class Signed(Struct, frozen=True, kw_only=True):
-    """Request without its body, unmodified except that names of headers are in lower case."""
+    """Signed request without its body. Values are bytes as received; names of headers are in lower case."""
 
     method: bytes
     path: bytes
@@ -42,7 +45,10 @@ class Signed(Struct, frozen=True, kw_only=True):
 
 
 class Signatures:
-    """Verifier of signatures. Call ``bad_head``, then ``mismatch``; a request is valid if both return an empty text."""
+    """Verifier of request signatures.
+
+    Callers use ``bad_head`` first, then ``mismatch``. A request is valid if both return an empty text.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -51,7 +57,10 @@ class Signatures:
         self._path, self._query = lru_cache(4096)(canonical_path), lru_cache(1024)(canonical_query)
 
     def bad_head(self, headers: Headers, proof: Authorization) -> str:
-        """Check the date and the signed headers, before the body is read. Return the problem, or an empty text."""
+        """Return a problem with X-Sdk-Date or with the list of signed headers; empty if there is none.
+
+        Callers can use this method before they read the body.
+        """
         now = self._clock.now()
         date = self._date(headers.get(b"x-sdk-date", b""))
         if date is None:
@@ -61,7 +70,10 @@ class Signatures:
         return _unsigned(headers, proof.signed)
 
     def mismatch(self, request: Signed, body_hash: bytes, proof: Authorization, secret: bytes) -> str:
-        """Check body hash and signature of a request that passed ``bad_head``. Return the problem, or an empty text."""
+        """Return a problem with the body hash or the signature; empty if there is none.
+
+        The request must have passed ``bad_head``. ``body_hash`` is the SHA-256 of the received body in hexadecimal.
+        """
         headers = request.headers
         given = headers.get(b"x-sdk-content-sha256")
         if problem := _bad_hash(given, headers, body_hash, proof.signed):
@@ -92,7 +104,7 @@ def _unsigned(headers: Headers, signed: tuple[bytes, ...]) -> str:
 
 
 def _bad_hash(given: bytes | None, headers: Headers, body_hash: bytes, signed: tuple[bytes, ...]) -> str:
-    """Check X-Sdk-Content-Sha256. Return the problem; empty if it is valid or absent."""
+    """Return a problem with ``given``, the value of X-Sdk-Content-Sha256; empty if it is valid or absent."""
     if given is None:
         return ""
     if given != UNSIGNED:

@@ -1,7 +1,7 @@
 """Signatures of the scheme SDK-HMAC-SHA256 (FunctionGraph API: AK/SK signatures).
 
-Values are bytes as sent. The signature covers method, path, query, the headers listed in SignedHeaders, the hash of the
-body, and X-Sdk-Date even if it is not listed.
+Values are bytes as the client sends them. The signature covers method, path, query, the headers listed in
+SignedHeaders, the hash of the body, and X-Sdk-Date even if it is not listed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DIGITS = re.compile(rb"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z")
 
 
 class Authorization(Struct, frozen=True, kw_only=True):
-    """Parsed ``Authorization`` header."""
+    """Parsed ``Authorization`` header: access key, names of the signed headers, and signature."""
 
     access: str
     signed: tuple[bytes, ...]  #: names of headers, in the order of the client
@@ -36,7 +36,7 @@ class Authorization(Struct, frozen=True, kw_only=True):
 
 
 def read_authorization(value: bytes) -> Authorization | None:
-    """Parse an ``Authorization`` header. Return None for another scheme or a malformed value."""
+    """Parse an ``Authorization`` header. Return None if its scheme is not SDK-HMAC-SHA256, or if it is malformed."""
     found = _AUTHORIZATION.fullmatch(value)
     if found is None:
         return None
@@ -45,7 +45,10 @@ def read_authorization(value: bytes) -> Authorization | None:
 
 
 def read_date(value: bytes) -> float | None:
-    """Parse an X-Sdk-Date such as ``20260131T235959Z``. Return seconds since the epoch; None if malformed."""
+    """Parse an X-Sdk-Date such as ``20260131T235959Z``.
+
+    Return seconds since the epoch; None if the text is malformed.
+    """
     found = _DIGITS.fullmatch(value)
     try:
         return datetime(*map(int, found.groups()), tzinfo=UTC).timestamp() if found else None  # type: ignore[misc,arg-type]
@@ -62,13 +65,16 @@ def hash_of(body: bytes) -> bytes:
 
 
 def canonical_path(path: bytes) -> bytes:
-    """Return the path in canonical percent-encoding, with a trailing slash."""
+    """Return the path in the form that is signed: each segment percent-encoded anew, with a trailing slash."""
     text = quote_from_bytes(unquote_to_bytes(path), safe="/").encode()
     return text if text.endswith(b"/") else text + b"/"
 
 
 def canonical_query(query: bytes) -> bytes:
-    """Return the pairs sorted by key and value. A plus sign means a space, as in HTML forms."""
+    """Return the query in the form that is signed: its pairs sorted by key and value, and percent-encoded anew.
+
+    A plus sign in ``query`` means a space, as in HTML forms.
+    """
     if not query:
         return b""
     pairs = [pair.replace(b"+", b" ").partition(b"=") for pair in query.split(b"&") if pair]
@@ -88,22 +94,23 @@ def canonical_request(
     signed: Sequence[bytes],
     payload_hash: bytes,
 ) -> bytes:
-    """Compose the canonical request. Raise KeyError if a signed header is missing.
+    """Return the text of a request over which its signature is computed.
 
-    ``path`` and ``query`` must be canonical.
+    ``path`` and ``query`` must be results of ``canonical_path`` and ``canonical_query``. Raises KeyError if
+    ``headers`` lacks a name of ``signed``.
     """
     lines = [b"%b:%b" % (name, headers[name].strip()) for name in signed]
     return b"\n".join((method, path, query, *lines, b"", b";".join(signed), payload_hash))
 
 
 def signature(secret: bytes, date: bytes, canonical: bytes) -> bytes:
-    """Return the signature in lower-case hexadecimal."""
+    """Return the signature of ``canonical``, a result of ``canonical_request``, in lower-case hexadecimal."""
     to_sign = b"%b\n%b\n%b" % (ALGORITHM, date, hash_of(canonical))
     return hmac.digest(secret, to_sign, "sha256").hex().encode()
 
 
 def is_same(one: bytes, other: bytes) -> bool:
-    """Return whether both values are equal. The time taken does not depend on where they differ."""
+    """Return whether both values are equal, in a time that does not reveal where they differ."""
     return hmac.compare_digest(one, other)
 
 
@@ -117,10 +124,10 @@ def sign(
     secret: str,
     moment: float,
 ) -> dict[str, str]:
-    """Return the headers to add to a request: X-Sdk-Date and Authorization.
+    """Return the headers that sign a request, X-Sdk-Date and Authorization, for the client to add.
 
-    ``target`` is path and query. ``headers`` are all headers to sign, including Host; names with an underscore
-    are not signed.
+    ``target`` is path and query of the request. ``headers`` are all headers to sign, including Host; those with an
+    underscore in the name are left unsigned. ``moment`` is the time in seconds since the epoch.
     """
     date = write_date(moment)
     given = {name.lower().encode(): value.encode() for name, value in headers.items() if "_" not in name}

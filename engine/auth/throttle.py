@@ -1,4 +1,4 @@
-"""Rate limit for failed logins, by network and access key, in bounded memory."""
+"""Rate limit for failed authentication, by the client's network and access key, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Subject = tuple[str, str]  #: network of a client, and its access key if that ke
 
 
 class AuthThrottle:
-    """Counter of failed logins. Rejects a subject after ``limit`` failures, until its window of ``window`` s ends."""
+    """Counter of failed authentication per subject, which is a network and optionally an access key.
+
+    A subject with ``limit`` failures is rejected until ``window`` seconds after the first of them.
+    """
 
     def __init__(self, clock: Clock, *, limit: int, window: float) -> None:
         self._clock, self._limit, self._window = clock, limit, window
@@ -26,20 +29,22 @@ class AuthThrottle:
         return len(self._seen)
 
     def subject(self, address: str, access: str = "") -> Subject:
-        """Return the subject to which failures of this client are counted.
+        """Return the subject for which failures of a client are counted.
 
-        Existing access keys are counted separately, so that one broken client does not lock out its network.
+        ``access`` is the client's access key if the engine has this key, else empty. Failures with an
+        existing key are counted apart from other failures of the same network. A broken client thus does not cause the
+        rejection of all clients in its network.
         """
         return self._network(address), access
 
     def check(self, subject: Subject) -> None:
-        """Raise TooManyFailures if the subject has reached the limit."""
+        """Raise TooManyFailures if the subject has reached the limit and its window has not ended."""
         count, until = self._seen.get(subject, (0, 0.0))
         if count >= self._limit and (wait := until - self._clock.now()) > 0:
             raise TooManyFailures(math.ceil(wait))
 
     def note(self, subject: Subject) -> None:
-        """Count a failure. The first one starts the window."""
+        """Count a failure of the subject. The first failure after the end of a window starts a new window."""
         now = self._clock.now()
         count, until = self._seen.pop(subject, (0, 0.0))
         self._seen[subject] = (count + 1, until) if until > now else (1, now + self._window)
@@ -48,7 +53,10 @@ class AuthThrottle:
 
 
 def network_of(address: str) -> str:
-    """Return the IPv4 address, or the /64 network of an IPv6 address, which one client controls completely."""
+    """Return an IPv4 address as given, and the /64 network of an IPv6 address.
+
+    One client usually controls a /64 network completely. A text that is no address is returned unchanged.
+    """
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Authentication of signed requests, with throttling of failures. Callers provide the keys."""
+"""Authentication of signed requests, which rejects clients after too many failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = structlog.get_logger("functiond")
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """Claimed signer of a request, from its headers. Not verified yet."""
+    """Signer that the headers of a request name, with its secret. The signature is not verified yet."""
 
     proof: Authorization
     secret: bytes
@@ -30,15 +30,19 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 
 class SignatureVerifier:
-    """Verifier of signed requests. A request is authentic if neither ``claim`` nor ``verify`` raises an error."""
+    """Verifier of signed requests.
+
+    Callers use ``claim`` before the body is read, then ``verify``. A request is authentic if neither raises an error.
+    """
 
     def __init__(self, clock: Clock, failures: AuthThrottle) -> None:
         self._failures, self._signatures = failures, Signatures(clock)
 
     def claim(self, headers: Headers, address: str, secret_of: Callable[[str], bytes | None]) -> Claim:
-        """Read the signer from the headers, which must include ``authorization``.
+        """Return the signer that the headers name. The headers must include ``authorization``.
 
-        ``secret_of`` returns the secret of an access key, or None. Raise Unauthorized or TooManyFailures.
+        ``secret_of`` returns the secret of an access key, or None for an unknown key. Raises Unauthorized if the key is
+        unknown or a header is invalid; TooManyFailures if the client has failed too often.
         """
         proof = read_authorization(headers[b"authorization"])
         secret = secret_of(proof.access) if proof else None
@@ -55,7 +59,7 @@ class SignatureVerifier:
         return Claim(proof=proof, secret=secret, subject=subject)
 
     async def verify(self, claim: Claim, scope: MutableMapping[str, Any], headers: Headers, body: bytes) -> None:
-        """Raise Unauthorized unless the signature matches the request."""
+        """Raise Unauthorized unless the body hash and the signature match the request."""
         body_hash = hash_of(body) if len(body) < LARGE else await anyio.to_thread.run_sync(hash_of, body)
         signed = Signed(
             method=scope["method"].encode(), path=scope["raw_path"], query=scope["query_string"], headers=headers
@@ -65,9 +69,10 @@ class SignatureVerifier:
 
     @contextmanager
     def attempt(self, address: str) -> Iterator[None]:
-        """Count an Unauthorized error that the block raises, for proofs other than signatures.
+        """Count an Unauthorized error that the block raises as a failure of the client at ``address``.
 
-        Raise TooManyFailures before the block if the client has failed too often.
+        The block checks credentials other than signatures, such as tokens. Raises TooManyFailures before the block if
+        the client has failed too often.
         """
         subject = self._failures.subject(address)
         self._failures.check(subject)
@@ -78,12 +83,12 @@ class SignatureVerifier:
             raise
 
     def failed(self, subject: Subject, problem: str) -> Unauthorized:
-        """Count and log a failure. Return the error for the caller to raise."""
+        """Count and log a failure of the subject. Return the error for the caller to raise."""
         self._failures.note(subject)
         log.warning("not authenticated", client=subject[0], access=subject[1], problem=problem)
         return Unauthorized(problem)
 
 
 def address_of(scope: Mapping[str, Any]) -> str:
-    """Return the address of the client; empty if unknown."""
+    """Return the address of the client from an ASGI scope; empty if the server did not set it."""
     return scope["client"][0] if scope.get("client") else ""

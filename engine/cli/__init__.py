@@ -1,4 +1,4 @@
-"""Command line: ``functiond``, or ``python -m engine``."""
+"""Commands of the program ``functiond``, also started as ``python -m engine``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit with its code."""
+    """Run the command of the command line and exit with its exit code."""
     from engine.cli.commands import run
 
     raise SystemExit(run(arguments))

@@ -22,7 +22,10 @@ def handler(event, context):
 
 
 def greet(engine: EngineParts, url: str) -> None:
-    """Print the address, then the number of functions. If there are none, print a command that deploys one."""
+    """Print the address of the engine, then the number of its functions.
+
+    If there are none, print a command that deploys a function.
+    """
     output = Output()
     functions = {function.function_id for function in engine.catalog.all()}
     _print_address(output, engine, url)
@@ -35,7 +38,7 @@ def greet(engine: EngineParts, url: str) -> None:
 
 
 async def greet_demo(engine: EngineParts, url: str) -> None:
-    """Deploy the demo function and print commands that call it, or print why it cannot be deployed."""
+    """Deploy the demo function and print commands that call it. If deployment fails, print the reason."""
     output, auth = Output(), engine.settings.auth
     projects = [*(key.project for key in auth.keys), *(token.project for token in auth.tokens), PROJECT]
     project = projects[0]
@@ -65,7 +68,7 @@ def _print_address(output: Output, engine: EngineParts, url: str) -> None:
 
 
 def _print_signed_commands(output: Output, url: str, project: str) -> None:
-    """Print ``functiond`` commands instead of curl commands, because the requests must be signed."""
+    """Print ``functiond`` commands that call the demo function: curl cannot sign requests with the engine's scheme."""
     hello, options = f"{program()} invoke hello", f" --project {project}{_url_option(url)}"
     output.print("The function [bold]hello[/] is deployed. Set FUNCTIOND_ACCESS_KEY and FUNCTIOND_SECRET_KEY to")
     output.print(f"a key of project {project}. Then accept now and run when idle, or call it and wait for the result:")

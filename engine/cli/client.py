@@ -1,4 +1,4 @@
-"""Client of the API for commands. Sends one request at a time, with the standard library's ``http.client``."""
+"""HTTP client by which commands use the API of a running engine, one request at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONNECT = 5.0  #: seconds to connect; the reply has no time limit
 
 
 class UsageError(FunctiondError):
-    """Invalid use of a command."""
+    """Options or arguments of a command that cannot be used. The command exits with code USAGE."""
 
 
 class NotRunning(FunctiondError):
@@ -55,7 +55,7 @@ class Key(Struct, frozen=True, kw_only=True):
     token: str = ""  #: security token of a temporary key
 
     def sign(self, method: str, target: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
-        """Return all headers to send: the given ones, and those of the signature."""
+        """Return all headers of a request: ``headers``, the security token if any, and the headers of the signature."""
         given = headers | ({"X-Security-Token": self.token} if self.token else {})
         signed = sign(method, target, given, body, access=self.access, secret=self.secret, moment=time.time())
         return given | signed
@@ -65,9 +65,10 @@ class Key(Struct, frozen=True, kw_only=True):
 
 
 class Client:
-    """Client of one engine for one project. Signs requests with ``key`` if given.
+    """Client of one engine for one project. Signs requests with ``key`` if it is given.
 
-    Methods raise NotRunning if the engine cannot be reached, and ApiError for an error reply.
+    Paths are relative to the functions of the project (``/v2/PROJECT/fgs/functions``). Methods raise NotRunning if the
+    engine cannot be reached, and ApiError if it replies with an error.
     """
 
     def __init__(self, url: str, project: str, start: str, key: Key | None = None) -> None:
@@ -83,7 +84,10 @@ class Client:
         return self.send("GET", path + (f"?{urlencode(given)}" if given else "")).json
 
     def get_all(self, path: str, field: str) -> list[dict[str, Any]]:
-        """Read all pages of a list and return their entries, which each page holds in ``field``."""
+        """Return the entries of all pages of the list at ``path``.
+
+        Each page is a JSON object that contains its entries in ``field``.
+        """
         found: list[dict[str, Any]] = []
         count = 1
         while len(found) < count:
@@ -97,13 +101,13 @@ class Client:
 
     @property
     def of_project(self) -> Client:
-        """Copy of this client whose paths start at the project instead of the project's functions."""
+        """Copy of this client whose paths are relative to the project (``/v2/PROJECT/fgs``)."""
         other = copy(self)
         other._base = self._base.removesuffix("/functions")
         return other
 
     def find(self, path: str, **query: object) -> Any:
-        """Return the result of ``get``; None if the reply has status 404."""
+        """Return the JSON value at ``path``, as ``get`` does, but None if the reply has status 404."""
         try:
             return self.get(path, **query)
         except ApiError as error:
@@ -119,13 +123,16 @@ class Client:
         headers: Mapping[str, str] | None = None,
         pieces: Iterable[bytes] | None = None,
     ) -> Answer:
-        """Send a request and return the reply. ``pieces``, if given, is ``body`` in parts, to show progress."""
+        """Send a request and return the reply.
+
+        ``pieces``, if given, yields ``body`` in parts, so that the caller can show the progress of an upload.
+        """
         with self._request(method, path, body, headers, pieces) as reply:
             names = {name.lower(): value for name, value in reply.getheaders()}
             return _checked(Answer(status=reply.status, headers=names, body=reply.read()))
 
     def lines(self, path: str, accept: str) -> Iterator[bytes]:
-        """Yield each line of a streamed reply as it arrives, without its line end."""
+        """Yield each line of the reply to a GET request as it arrives, without its line end."""
         with self._request("GET", path, None, {"Accept": accept}, None) as reply:
             if reply.status >= 400:
                 _checked(Answer(status=reply.status, headers={}, body=reply.read()))
@@ -160,7 +167,10 @@ class Client:
 
 
 def path_of(name: str, rest: str = "") -> str:
-    """Return the path of a function, given by its name or URN, followed by ``rest``."""
+    """Return the URL path of a function, given by its name or URN, followed by ``rest``.
+
+    Methods of ``Client`` take such paths.
+    """
     return f"/{quote(name, safe=':!')}{rest}"
 
 

@@ -1,4 +1,7 @@
-"""Table of commands. A command's module is imported only when the command is used, so that start-up stays fast."""
+"""Table of commands, and the application that runs them.
+
+The module of a command is imported only when the command is used, so that start-up stays fast.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,10 @@ _CLIENT_COMMANDS = {
 
 
 def make_app(arguments: Sequence[str]) -> App:
-    """Build the application.
+    """Build the application that parses and runs commands.
 
-    The command named in ``arguments`` is imported, so its help is its docstring. Other commands have the help of the
-    table.
+    The help text of the command that ``arguments`` names is its docstring. Other commands are not imported and have the
+    one-line help text of the table.
     """
     app = App(
         name="functiond",
@@ -58,7 +61,7 @@ def make_app(arguments: Sequence[str]) -> App:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code. User errors are printed as one line, without a traceback."""
+    """Run a command and return its exit code. Expected errors are printed as one line, without a traceback."""
     code = _run(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.stdout.flush()
@@ -90,8 +93,10 @@ def _format_error(error: CycloptsError) -> str:
 
 
 def _discard_output() -> None:
-    """Redirect output to the null device, after the reader of the pipe has closed it.
+    """Redirect standard output to the null device.
 
-    The interpreter flushes output at exit, which would fail again.
+    Call after the reading program, such as ``head``, has closed the pipe.
+
+    Otherwise the interpreter's flush of standard output at exit would fail.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Options of ``functiond deploy``, and their conversion to API fields."""
+"""Options of ``functiond deploy``, and their conversion to fields of API requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Configuration:
     "Environment variable NAME=VALUE. Repeat for several. Replaces all existing variables."
 
     def fields(self) -> dict[str, Any]:
-        """Return the given options as API fields."""
+        """Return the options that were given, by the names of their fields in the API."""
         named = {
             "handler": self.handler,
             "runtime": self.runtime,
@@ -61,9 +61,9 @@ class Asynchronous:
     "Function (name or URN) that receives outcomes of all other invocations."
 
     def apply(self, client: Client, name: str) -> Any:
-        """Apply the given options and return the resulting settings; None if none were ever set.
+        """Store the given options for the function ``name`` and return its asynchronous settings; None if it has none.
 
-        The API replaces all settings at once, so the present settings are read and sent again.
+        The API replaces all settings at once, so the stored settings are read first and sent again.
         """
         path = path_of(name, "/async-invoke-config")
         settings = client.find(path)

@@ -1,6 +1,7 @@
 """Exit codes of the commands.
 
-RESTART: a supervisor should restart the engine. USAGE: correct the command line or the settings first.
+FAILED: the command, or the function that it called, failed. RESTART: a supervisor should restart the engine.
+USAGE: the command line or the settings must be corrected first.
 """
 
 from __future__ import annotations

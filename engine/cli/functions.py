@@ -42,9 +42,9 @@ def all_functions(client: Client) -> list[dict[str, Any]]:
 
 
 def all_names(client: Client) -> list[str]:
-    """Return the URNs of all functions of the project, without versions.
+    """Return the URNs, without versions, of all functions of the client's project.
 
-    A search for invocations by such a URN includes all versions.
+    Lists of invocations for such a URN include the invocations of every version.
     """
     return [":".join(one["func_urn"].split(":")[:7]) for one in all_functions(client)]
 

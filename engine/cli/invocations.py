@@ -123,9 +123,10 @@ def cancel(request_id: str, /, *, function: str | None = None, target: Target = 
 
 
 def find_invocation(client: Client, request_id: str, function: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the function and the record of an invocation. Search all functions if ``function`` is None.
+    """Return the name or URN of an invocation's function, and the invocation's state as the API returns it.
 
-    Raises UnknownInvocation if no function has the invocation, or ApiError if the given function does not have it.
+    If ``function`` is None, all functions of the project are searched. Raises UnknownInvocation if no searched function
+    has the invocation, or ApiError if ``function`` is given and does not have it.
     """
     names = [function] if function else all_names(client)
     for name in names:

@@ -133,7 +133,10 @@ def _invoke_async(
 
 
 def _wait_for_end(client: Client, path: str, bound: float) -> dict[str, Any]:
-    """Wait for the end of the invocation at ``path``, up to ``bound`` seconds (may be infinite). Return its record."""
+    """Wait up to ``bound`` seconds, possibly infinite, for the end of the invocation at the API path ``path``.
+
+    Returns the invocation's state as the API returns it, even if the invocation has not ended.
+    """
     until = time.monotonic() + bound
     while True:
         left = max(0.0, until - time.monotonic())
@@ -150,7 +153,7 @@ def _show(result: str, log: str) -> None:
 
 
 def _parse_json(text: str) -> Any:
-    """Return the value of a JSON text. Return any other text unchanged."""
+    """Return the value of a JSON text. Return a text that is not JSON unchanged."""
     try:
         return json.loads(text)
     except ValueError:

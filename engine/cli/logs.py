@@ -1,4 +1,4 @@
-"""``functiond logs``: logs of an invocation or of the latest invocations of a function, optionally live."""
+"""``functiond logs``: logs of one invocation or of a function's latest invocations, also while they run."""
 
 from __future__ import annotations
 
@@ -78,7 +78,10 @@ def _print(line: dict[str, Any], *, whole: bool) -> None:
 
 
 def _shown(line: dict[str, Any]) -> str:
-    """Format a line with its time, unless the function's logger already wrote a time at the start of the text."""
+    """Return a log line as text: time, stream, message.
+
+    A time that the function's logger wrote replaces the engine's.
+    """
     time, text = line["time"] or "", line["text"]
     stamp, _, rest = text.partition(" ")
     own = line["stream"] == "logger" and stamp.endswith("Z") and len(stamp) == len("2026-01-01T00:00:00.000Z")

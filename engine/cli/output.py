@@ -1,4 +1,4 @@
-"""Output to standard output: text, with colours on a terminal, or JSON."""
+"""Functions that write the results of commands to standard output: text, coloured on a terminal, or JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _COLOURS |= {"running": "green", "failing": "red"}  # states of sources
 
 
 class Output(Console):
-    """Console that drops output after its pipe is closed: an engine must not exit because ``| head`` has exited."""
+    """Console that discards further output after its pipe was closed.
+
+    An engine whose output is piped to a program such as ``head`` must keep running when that program exits.
+    """
 
     def __init__(self) -> None:
         super().__init__(highlight=False, soft_wrap=True)
@@ -26,7 +29,7 @@ class Output(Console):
         self.quiet = True
 
     def paste(self, text: str, style: str = "cyan") -> None:
-        """Print a command that users can copy and paste. Its text is printed unchanged."""
+        """Print a command for users to copy and paste, indented. Brackets in it are not read as markup."""
         self.print(f"  {text}", style=style, markup=False)
 
 
@@ -35,7 +38,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table. Cells are never cut or wrapped, so that they can be copied; the terminal wraps long lines."""
+    """Print a table. Cells are never cut or wrapped, so that users can copy them; long lines exceed the width."""
     lines = list(rows)
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *lines, strict=True)]
     output = Output()
@@ -47,13 +50,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def coloured(text: str) -> str:
-    """Return the text of a cell as markup, with a colour if the text is a state."""
+    """Return the text of a table cell as markup, coloured if it is the state of an invocation or source."""
     colour = _COLOURS.get(text.strip())
     return f"[{colour}]{escape(text)}[/]" if colour else escape(text)
 
 
 def program() -> str:
-    """Return the command that started this program, to show in example commands."""
+    """Return the command that started this program, as messages with example commands should show it."""
     if Path(sys.argv[0]).name != "__main__.py":
         return "functiond"
     shown = os.path.relpath(sys.executable)

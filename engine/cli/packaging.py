@@ -1,6 +1,6 @@
 """Packaging of a folder or file as a zip package for the API.
 
-The same files always give the same bytes, so an unchanged function keeps its digest and is stored only once.
+Equal files always give a package of equal bytes, so the engine stores the code of an unchanged function a single time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _MOMENT = (1980, 1, 1, 0, 0, 0)  #: earliest time that a zip file can contain
 
 
 def pack(path: Path) -> bytes:
-    """Return a folder or file as a zip package, and a zip file unchanged. Raise UsageError if a file cannot be read."""
+    """Return a folder or file as a zip package, and a zip file unchanged.
+
+    Raises UsageError if a file cannot be read or the folder contains no files.
+    """
     try:
         if path.is_dir():
             return _zipped(path, list(_files(path)))
@@ -32,7 +35,7 @@ def pack(path: Path) -> bytes:
 
 
 def default_name(path: Path) -> str:
-    """Return the default name of the function: the name of the folder, or of the file without its suffix."""
+    """Return the default name of a function deployed from ``path``: the folder's name, or the file's without suffix."""
     path = path.resolve()
     return path.name if path.is_dir() else path.stem
 
@@ -42,13 +45,19 @@ def default_handler(path: Path) -> str:
 
 
 def default_runtime(path: Path) -> str:
-    """Return the Node.js runtime for a JavaScript file, or a folder with such an ``index`` file; else Python."""
+    """Return the default runtime: Node.js for a JavaScript file or a folder with ``index.js``, else Python.
+
+    The suffixes .mjs and .cjs count as .js.
+    """
     found = path.suffix in _NODE or any((path / f"index{suffix}").is_file() for suffix in _NODE)
     return "Node.js18.15" if found else "Python3.10"
 
 
 def missing_entry(package: bytes, runtime: str, handler: str) -> str:
-    """Return the name of the handler's file if the package lacks it; empty if present, or if its name is unknown."""
+    """Return the name of the file that the handler names, such as ``index.py``, if the zip package lacks it.
+
+    Returns an empty text if the package has the file, or if the runtime or handler implies no file name.
+    """
     found = find_runtime(runtime)
     module = handler.rpartition(".")[0]
     endings = {Family.PYTHON: (".py", "/__init__.py", ".pyc", ".so"), Family.NODE: _NODE}

@@ -111,7 +111,10 @@ def _redrive_named(client: Client, ids: Sequence[str], all: bool, function: str 
 
 
 def _redrive_failed(client: Client, function: str, hours: float, limit: int | None) -> Iterator[dict[str, Any]]:
-    """Redrive failed invocations in batches. Yield a result for each: its new request id, or the error message."""
+    """Run failed and discarded invocations of a function again, in batches of requests to the API.
+
+    Yields a JSON object for each: with its new request id, or with an error message if it was refused.
+    """
     begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - hours * 3600))
     body, left = {"failed": True, "query_begin_time": begin}, inf if limit is None else limit
     while left > 0:

@@ -106,7 +106,10 @@ def _loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
 
 
 def _explain(error: BaseException, form: str) -> int:
-    """Print one line for an expected error and return the exit code. Raise other errors: they are bugs."""
+    """Print one line for an error of the engine that users can correct, and return the exit code of the command.
+
+    Any other error is a bug and is raised again.
+    """
     leaves = list(_leaves(error))
     broken = next((leaf for leaf in leaves if isinstance(leaf, JournalBroken)), None)
     expected = broken or next((leaf for leaf in leaves if isinstance(leaf, _EXPECTED)), None)

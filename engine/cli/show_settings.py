@@ -1,4 +1,4 @@
-"""``functiond settings``: list of all settings, read from the structs that define them."""
+"""``functiond settings``: list of all settings of the engine, read from the structs that define them."""
 
 from __future__ import annotations
 
@@ -56,12 +56,15 @@ def markdown_table(found: list[Setting]) -> str:
 
 
 def all_settings() -> Iterator[Setting]:
-    """Yield all settings in the order of their definition. A setting of a section is named ``section.name``."""
+    """Yield all settings of the engine in the order of definition, with dotted names such as ``http.port``."""
     yield from settings_of(Settings, "")
 
 
 def settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
-    """Yield the settings of a struct and of the structs in it. Each name starts with ``prefix``."""
+    """Yield the settings that the fields of a struct, and of structs nested in it, define.
+
+    Put ``prefix`` before each name.
+    """
     shape = inspect.type_info(section)
     assert isinstance(shape, inspect.StructType)
     for field in shape.fields:

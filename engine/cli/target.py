@@ -1,4 +1,4 @@
-"""Options shared by all commands that use a running engine."""
+"""Options of all commands that use a running engine: its URL, project and credentials, and the output format."""
 
 from __future__ import annotations
 

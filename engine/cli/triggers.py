@@ -1,4 +1,4 @@
-"""``functiond triggers``: list of triggers and the state of their sources."""
+"""``functiond triggers``: list of triggers, with the state of each trigger's source."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Settings and plugin registry: reading, validation, and lookup by kind."""
+"""Settings of the engine, read and validated; registry of plugins by the kinds of trigger and destination."""

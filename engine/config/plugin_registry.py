@@ -1,7 +1,8 @@
-"""Registry of plugins by kind. Each engine has its own registry.
+"""Registry of plugins by kind, such as OBS: the name of a type of trigger or destination. Each engine has one registry.
 
-Plugins have three sources: objects passed in Python, named modules (with ``plugin`` or ``plugins``), and the
-entry-point group ``functiond.plugins``, which also contains the built-in plugins.
+Plugins have three origins: objects that an embedding program passes, modules that the settings name (their attribute
+``plugin`` is a plugin, or ``plugins`` a list of plugins), and the entry-point group ``functiond.plugins``, which also
+contains the built-in plugins.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ log = structlog.get_logger("functiond")
 class Registry:
     """Plugins by kind, with the settings of their services.
 
-    ``tables`` are the tables below ``plugins`` in the settings. The constructor raises SettingsError if a table is
-    invalid or no plugin has it.
+    ``tables`` are the tables below ``plugins`` in the settings, by name. The constructor raises SettingsError if a
+    table is invalid, or if no plugin with a service declares a table of that name.
     """
 
     def __init__(self, plugins: Iterable[Plugin] = (), tables: Mapping[str, Any] | None = None) -> None:
@@ -41,12 +42,18 @@ class Registry:
         self._services = _services(self._by_kind.values(), tables or {})
 
     def add(self, plugin: Plugin) -> None:
-        """Register a plugin in place of earlier ones of the same kind, so that users can override built-in plugins."""
+        """Register a plugin for each of its kinds. A plugin registered earlier for a kind is replaced for that kind.
+
+        Users can thus override built-in plugins.
+        """
         for kind in plugin.kinds:
             self._by_kind[kind.upper()] = plugin
 
     def destination(self, spec: DestinationSpec) -> Destination:
-        """Return the destination that ``spec`` describes. Raise InvalidField for a wrong kind or wrong parameters."""
+        """Return the destination that ``spec`` describes.
+
+        Raises InvalidField if no plugin has destinations of this kind, or if the parameters are invalid.
+        """
         plugin = self._by_kind.get(spec.destination.upper())
         if plugin is None or plugin.destination is None or plugin.param is None:
             raise InvalidField("destination", spec.destination, f"must be one of {', '.join(self.destinations)}")
@@ -62,17 +69,17 @@ class Registry:
         self.destination(spec)
 
     def trigger(self, kind: str) -> Plugin | None:
-        """Return the plugin with triggers of this kind; None if there is none."""
+        """Return the plugin that provides triggers of this kind; None if no plugin does."""
         plugin = self._by_kind.get(kind.upper())
         return plugin if plugin is not None and plugin.options is not None else None
 
     def service(self, plugin: Plugin) -> Any:
-        """Return the settings of the service of a plugin; None if it has no service."""
+        """Return the validated settings of a plugin's service; None if the plugin has no service."""
         return self._services.get(plugin.table)
 
     @property
     def plugins(self) -> list[Plugin]:
-        """Plugins without duplicates, in the order of registration."""
+        """Registered plugins. A plugin with several kinds is listed a single time, at its first kind."""
         return list({id(plugin): plugin for plugin in self._by_kind.values()}.values())
 
     def plugin(self, kind: str) -> Plugin | None:
@@ -80,14 +87,14 @@ class Registry:
 
     @property
     def code_links(self) -> CodeLinks | None:
-        """Access to code packages by link; None if no object store is configured."""
+        """Reader of code packages in an object store, by their links; None if no plugin has such a store."""
         plugins = [plugin for plugin in self._by_kind.values() if plugin.code_links is not None]
         found = (plugin.code_links(self.service(plugin)) for plugin in plugins if plugin.code_links)
         return next((links for links in found if links is not None), None)
 
     @property
     def triggers(self) -> list[str]:
-        """Kinds of triggers, in the spelling of the API."""
+        """Kinds for which a plugin provides triggers, sorted and spelled as in the API."""
         return sorted({kind for p in self._by_kind.values() if p.options is not None for kind in p.kinds})
 
     @property
@@ -96,7 +103,10 @@ class Registry:
 
 
 def _services(plugins: Iterable[Plugin], tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return validated settings of services, by table name. A service without a table gets its defaults."""
+    """Return the validated settings of each plugin's service, by table name. A service without a table gets defaults.
+
+    Raises SettingsError if a table is invalid, or if no service has a table of that name.
+    """
     kinds = {plugin.table: plugin.service for plugin in plugins if plugin.service is not None}
     for name in tables:
         if name not in kinds:
@@ -107,7 +117,11 @@ def _services(plugins: Iterable[Plugin], tables: Mapping[str, Any]) -> dict[str,
 
 
 def load_plugins(modules: Iterable[str] = ()) -> list[Plugin]:
-    """Return built-in and installed plugins, then the plugins of the named modules. Raise SettingsError."""
+    """Return built-in and installed plugins, then the plugins of the modules with these names.
+
+    Raises SettingsError if a module cannot be imported or contains no plugin, or if a foreign package is imported as
+    ``plugins``.
+    """
     import_own_plugins()
     found: list[Plugin] = []
     for entry in entry_points(group=GROUP):

@@ -1,4 +1,7 @@
-"""Settings table of a plugin, from a TOML file or the environment. In the environment, lists are comma-separated."""
+"""Settings table of a plugin, read from a TOML file or the environment.
+
+A list in an environment variable is written as comma-separated text.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from engine.errors import SettingsError
 
 
 def read_table(name: str, table: Any, kind: type[Struct]) -> Any:
-    """Return the table as the struct ``kind``. Raise SettingsError if the table is invalid."""
+    """Return ``table`` converted to the struct type ``kind``. Raise SettingsError if the table is invalid."""
     try:
         return msgspec.convert(_with_lists(table, inspect.type_info(kind)), kind, strict=False)
     except msgspec.ValidationError as error:

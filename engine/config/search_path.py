@@ -1,7 +1,7 @@
 """Module search path of the engine's process.
 
-Folders that people work in hold modules of any name. The current folder is therefore searched last, and only if a
-setting names plugins: its files never replace the engine's modules, its dependencies or the standard library.
+The current folder may contain modules of any name. Python therefore searches it last, and only if a setting names
+plugin modules. Files in it never replace the engine's modules, its dependencies or the standard library.
 Exception: ``python -m engine`` searches the current folder until Python has imported the package ``engine``.
 """
 
@@ -20,22 +20,25 @@ ROOT = str(Path(__file__).parents[2])  #: folder of the packages ``engine`` and 
 
 
 def drop_current_folder() -> None:
-    """Remove the current folder that ``python -m`` puts first. An entry from PYTHONPATH stays."""
+    """Remove the current folder from the start of ``sys.path``, where ``python -m`` puts it.
+
+    An entry for the same folder from PYTHONPATH stays.
+    """
     if not sys.flags.safe_path and sys.path[:1] == [_current_folder()]:
         del sys.path[0]
 
 
 def append_current_folder() -> None:
-    """Append the current folder to the search path, for modules that are found nowhere else."""
+    """Append the current folder to ``sys.path``, so that plugin modules found nowhere else are imported from there."""
     folder = _current_folder()
     if folder and folder not in sys.path:
         sys.path.append(folder)
 
 
 def import_own_plugins() -> None:
-    """Import the package of built-in plugins from this engine's folder, even if another precedes it.
+    """Import ``plugins`` from beside this engine, even if a package of the same name precedes it on ``sys.path``.
 
-    Raise SettingsError if the program has imported another package of this name.
+    Raises SettingsError if the program has already imported that other package.
     """
     sys.path.insert(0, ROOT)
     try:
@@ -48,7 +51,10 @@ def import_own_plugins() -> None:
 
 
 def describe_shadow(name: str) -> str:
-    """Describe what is imported instead of the module ``name`` in the current folder; empty if nothing is."""
+    """Describe the module that is imported instead of the module ``name`` in the current folder.
+
+    Returns an empty text if the current folder has no such module, or if no other module precedes it.
+    """
     top, *_ = parts = name.split(".")
     module = Path(*parts)
     local = next((file for file in (module / "__init__.py", module.with_suffix(".py")) if file.is_file()), None)

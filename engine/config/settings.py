@@ -1,7 +1,7 @@
 """Settings of the engine, validated as a whole before the engine starts.
 
-Later sources override earlier ones: defaults, a TOML file, environment variables (``FUNCTIOND_SECTION__KEY``), the
-command line. Components receive single values, never the ``Settings`` object.
+Values are read from defaults, a TOML file, environment variables (``FUNCTIOND_SECTION__KEY``) and the command line;
+each overrides the previous ones. Components receive single values, never the ``Settings`` object.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ INSTANCE_VARIABLES = frozenset({"FUNCTIOND_ENGINE", "FUNCTIOND_INSTANCE"})
 
 
 def default_slots() -> int:
-    """Return the default number of slots: 8 per processor that this process may use, at least 16."""
+    """Return the default number of slots: 8 per processor that this process may use, and 16 or more."""
     return max(16, 8 * len(os.sched_getaffinity(0)))
 
 
@@ -180,9 +180,10 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Read, merge and validate settings. Raise SettingsError if they are invalid.
+    """Read settings from the file, the environment and ``overrides``, then validate them.
 
-    ``overrides`` has dotted names; None values are ignored.
+    ``overrides`` maps dotted names, such as ``http.port``, to values; None values are ignored. Raises SettingsError if
+    the file cannot be read, or if a setting is unknown or invalid.
     """
     table = _read_toml(file) if file else {}
     _refuse_unknown(table, Settings, "")
@@ -223,7 +224,10 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _holds_secret(table: Any) -> bool:
-    """Return True if a name in the table suggests a secret. Plugins, which declare secrets, are not loaded yet."""
+    """Return whether the table has a setting whose name suggests a secret, such as ``password``.
+
+    Only plugins declare which of their settings are secret, and they are not loaded at this point.
+    """
     if not isinstance(table, dict):
         return False
     named = any(isinstance(table[name], str) and re.search("secret|password|token|app_code", name) for name in table)
@@ -231,7 +235,7 @@ def _holds_secret(table: Any) -> bool:
 
 
 def _add_credentials(table: dict[str, Any]) -> None:
-    """Append the keys and tokens of ``auth.file`` to those of the settings."""
+    """Append access keys and tokens from the credentials file, which the setting ``auth.file`` names, to ``table``."""
     auth = table.get("auth")
     file = auth.get("file") if isinstance(auth, dict) else None
     if isinstance(auth, dict) and isinstance(file, str) and file:
@@ -266,7 +270,7 @@ def _refuse_unknown(table: Mapping[str, Any], section: type[Struct], prefix: str
 
 
 def _in_sections(section: type[Struct], name: str) -> list[str]:
-    """Return the dotted names of settings that are called ``name`` in subsections of ``section``."""
+    """Return dotted names, such as ``http.port``, of the settings ``name`` in sections directly below ``section``."""
     fields = msgspec.structs.fields(section)
     inner = [f for f in fields if _is_section(f.type) and name in f.type.__struct_fields__]
     return [f"{f.name}.{name}" for f in inner]

@@ -1,4 +1,4 @@
-"""Validation issues, read from messages of msgspec: the field, its value, and the accepted values."""
+"""Descriptions of invalid data: the field, its value, and the accepted values, read from error messages of msgspec."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ValidationIssue(Struct, frozen=True, kw_only=True):
 
 
 def describe_issue(error: ValidationError, data: Any, kind: Any) -> ValidationIssue:
-    """Describe why ``data`` cannot be converted to the type ``kind``."""
+    """Describe why msgspec raised ``error`` when it converted ``data`` to the type ``kind``."""
     text = str(error)
     found = _PATH.search(text)
     path, message = (found[1], text[: found.start()]) if found else ("", text)
@@ -56,7 +56,7 @@ def _joined(path: str, name: str) -> str:
 
 
 def _required(fields: list[inspect.Field], given: Any, first: str) -> str:
-    """Describe all missing required fields; the decoder reports only ``first``."""
+    """Describe the required fields that ``given`` lacks; msgspec reports only the field ``first``."""
     present = {first, *(given if isinstance(given, dict) else ())}
     more = [field.encode_name for field in fields if field.required and field.encode_name not in present]
     return f"it is required, and so {'is' if len(more) == 1 else 'are'} {', '.join(more)}" if more else "it is required"
@@ -81,12 +81,12 @@ def _value_at(value: Any, steps: list[str]) -> Any:
 
 
 def _allowed(kind: Any, steps: list[str]) -> str:
-    """Describe the accepted values; empty if the type does not define them."""
+    """Describe the values that the type ``kind`` accepts at the path ``steps``; empty if it restricts none."""
     return " or ".join(filter(None, map(_describe_type, _types(kind, steps))))
 
 
 def _fields(kind: Any, steps: list[str]) -> list[inspect.Field]:
-    """Return the fields of the struct at the path; empty unless exactly one struct is possible."""
+    """Return the fields of the struct at the path ``steps`` in ``kind``; empty unless one struct type is possible."""
     shapes = [one.fields for one in _types(kind, steps) if isinstance(one, inspect.StructType)]
     return list(shapes[0]) if len(shapes) == 1 else []
 

@@ -1,4 +1,4 @@
-"""Public names of the error tree: general errors, errors of object stores, and errors of triggers."""
+"""Public names of the engine's errors: general ones, those of object stores, and those of triggers."""
 
 from engine.errors.errors import (
     AliasExists,

@@ -1,16 +1,16 @@
-"""Error tree of the engine.
+"""Errors that the engine raises, as a tree of classes.
 
     FunctiondError
     ├── SettingsError                 the engine cannot start as configured
     ├── DataDirectoryLocked           another engine owns the data directory
-    ├── DataDirectoryUnusable         files are damaged, missing, foreign, or written by a newer engine
+    ├── DataDirectoryUnusable         its files are damaged, missing, not an engine's, or of a newer engine
     ├── InvalidRequest                the caller must change the request
-    │   ├── InvalidField              ... in one named field
+    │   ├── InvalidField              one field has an unacceptable value
     │   │   ├── CodeMissing  BadLink  NoInterpreter
     │   │   ├── BadExtraVersion  BadWeight  SameVersion
     │   │   ├── TooManyVariables  VariablesTooLarge
     │   │   └── BadQuery  BadMetricQuery  BadEvent  BadDependency  TooManyReserved
-    │   ├── NotJson                   ... the body is not the expected JSON
+    │   ├── NotJson                   the body is not the expected JSON
     │   ├── NothingToPublish
     │   └── PayloadTooLarge
     │       └── CodePackageTooLarge  InlineCodeTooLarge
@@ -23,12 +23,12 @@
     │   ├── FunctionExists  DependencyExists
     │   ├── VersionExists  AliasExists  VersionTaken
     │   └── IdempotencyConflict
-    ├── Forbidden                     understood, but not allowed
+    ├── Forbidden                     a valid request exceeds a limit, or the object is in use
     │   ├── TooManyVersions  TooManyAliases  VersionInUse  AliasInUse
     │   ├── TooManyFunctions  TooManyEvents  TooManyDependencies
     │   ├── EventTooLarge  EventExists
     │   └── CodeQuotaExceeded
-    ├── DependencyInUse               another object must be changed first
+    ├── DependencyInUse               a dependency cannot be deleted while a function uses it
     ├── Unsupported                   this engine has no such feature
     ├── Unauthorized                  credentials are missing or wrong
     ├── FunctionDisabled              maximum number of instances is 0
@@ -39,12 +39,12 @@
     ├── Unavailable                   the engine cannot accept work now; retry later
     │   ├── ShuttingDown
     │   ├── DiskLow
-    │   ├── NotStored                 certainly not on disk
-    │   └── OutcomeUnknown            may or may not be on disk
-    └── CallTimedOut                  a synchronous call waited too long; a started run continues
+    │   ├── NotStored                 the write failed and is certainly not on disk
+    │   └── OutcomeUnknown            the write failed and may or may not be on disk
+    └── CallTimedOut                  a synchronous call got no result in time; a started attempt continues
 
 Failures of user code are never part of this tree: they are ``Outcome`` values.
-Each error carries its data as attributes and composes its own message. ``http/api/errors.py`` maps the classes to HTTP
+Each class composes its message from the arguments of its constructor. ``http/api/errors.py`` maps the classes to HTTP
 statuses.
 """
 
@@ -52,11 +52,11 @@ from __future__ import annotations
 
 
 class FunctiondError(Exception):
-    """Base class of all errors that the engine raises on purpose."""
+    """Base class of all errors that the engine raises for expected failures. Any other exception is a bug."""
 
 
 class SettingsError(FunctiondError):
-    """Unusable settings: an unknown name, a value out of range, a conflict, or an unreadable file."""
+    """Unusable settings: an unknown name, an invalid value, settings that exclude each other, or an unreadable file."""
 
 
 class DataDirectoryLocked(FunctiondError):
@@ -73,11 +73,11 @@ class DataDirectoryUnusable(FunctiondError):
 
 
 class InvalidRequest(FunctiondError):
-    """Request that cannot be accepted. Sending it again unchanged fails again."""
+    """Invalid request. The caller must change it: the same request fails again."""
 
 
 class InvalidField(InvalidRequest):
-    """Field with an unacceptable value. ``allowed`` describes the accepted values."""
+    """Field of a request with an unacceptable value. ``allowed`` describes the accepted values."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
@@ -109,19 +109,19 @@ class VariablesTooLarge(InvalidField):
 
 
 class BadQuery(InvalidField):
-    """Invalid query parameter, as opposed to a field of the body with the same name."""
+    """Invalid parameter in the query of a URL. A field of the body can have the same name and raises InvalidField."""
 
 
 class BadEvent(InvalidField):
-    """Invalid name or content of a saved test event."""
+    """Invalid name or content of a test event, which is an example payload saved with a function."""
 
 
 class BadDependency(InvalidField):
-    """Invalid name, runtime or package of a dependency."""
+    """Invalid name, runtime or package of a dependency (a package that functions share)."""
 
 
 class BadMetricQuery(InvalidField):
-    """Invalid query for workflow metrics. The API reports these errors in a format of their own."""
+    """Invalid query for metrics of workflows. The API reports this error in another JSON format than all others."""
 
 
 class TooManyReserved(InvalidField):
@@ -174,7 +174,7 @@ class InlineCodeTooLarge(PayloadTooLarge):
 
 
 class NotFound(FunctiondError):
-    """Object that does not exist in this engine or in the project of the caller."""
+    """Object of a request that does not exist, at least not in the project of the caller."""
 
 
 class UnknownFunction(NotFound):
@@ -222,7 +222,7 @@ class NoAsyncSettings(NotFound):
 
 
 class Conflict(FunctiondError):
-    """Request that conflicts with an existing object."""
+    """Request that an existing object prevents, for example one with the same name."""
 
 
 class FunctionExists(Conflict):
@@ -256,7 +256,7 @@ class IdempotencyConflict(Conflict):
 
 
 class Forbidden(FunctiondError):
-    """Valid request that is not allowed: it exceeds a limit, or the object is in use."""
+    """Valid request that is not allowed: a limit would be exceeded, or the object to change is in use."""
 
 
 class TooManyFunctions(Forbidden):
@@ -285,7 +285,7 @@ class TooManyDependencies(Forbidden):
 
 
 class CodeQuotaExceeded(Forbidden):
-    """Code quota of a project exceeded. Sizes are in bytes of uploaded packages, each package counted once."""
+    """Upload that would exceed a project's code quota, in bytes. Equal packages of a project count as one."""
 
     def __init__(self, used: int, size: int, limit: int) -> None:
         super().__init__(
@@ -336,7 +336,7 @@ class FunctionDisabled(FunctiondError):
 
 
 class Overloaded(FunctiondError):
-    """Request rejected to protect accepted work. ``retry_after`` is in seconds."""
+    """Request rejected because a limit of load is reached. The client may retry after ``retry_after`` seconds."""
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         self.retry_after = retry_after
@@ -359,7 +359,7 @@ class SynchronousCallsFull(Overloaded):
 
 
 class Unavailable(FunctiondError):
-    """Request that the engine cannot accept now. ``retry_after`` is in seconds."""
+    """Request that the engine cannot accept now. The client may retry after ``retry_after`` seconds."""
 
     def __init__(self, message: str, retry_after: int = 2) -> None:
         self.retry_after = retry_after
@@ -378,14 +378,14 @@ class DiskLow(Unavailable):
 
 
 class NotStored(Unavailable):
-    """Failed write that is certainly not on disk, so that sending the request again is safe."""
+    """Write that failed and is certainly not on disk, so that the client can safely send the request again."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"not stored: {problem}", retry_after=5)
 
 
 class OutcomeUnknown(Unavailable):
-    """Failed write that may have reached the disk. Sending the request again may run it twice."""
+    """Write that failed but may be on disk. A client that sends the request again may cause a second invocation."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"outcome unknown: {problem}", retry_after=5)

@@ -1,13 +1,13 @@
-"""Errors of object stores: branches of the tree in ``engine.errors.errors``.
+"""Errors of object stores, from which code packages are read. The base classes are in ``engine.errors.errors``.
 
 InvalidField
-└── BadLink             link that no store can resolve
+└── BadLink             the link names no object of any store
 NotFound
-└── ObjectMissing       no such object or bucket in the store
+└── ObjectMissing       the store has no such object or bucket
 Forbidden
-└── StoreRefused        access denied by the store
+└── StoreRefused        the store denied access
 Unavailable
-└── StoreUnavailable    no answer from the store, or none in time
+└── StoreUnavailable    the store cannot be reached, or did not answer in time
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.errors.errors import Forbidden, InvalidField, NotFound, Unavailable
 
 
 class BadLink(InvalidField):
-    """Link that does not name an object of any store."""
+    """Link to a code package that is malformed or names no object of an object store."""
 
     def __init__(self, link: str, allowed: str, field: str = "code_url") -> None:
         self.link = link

@@ -1,18 +1,20 @@
-"""Errors of triggers: branches of the tree in ``engine.errors.errors``. Most messages name the kind of the trigger.
+"""Errors of triggers. The base classes are in ``engine.errors.errors``.
+
+A kind is the type of a trigger, such as TIMER.
 
 FunctiondError
 ├── InvalidField
-│   ├── UnknownTriggerType        no plugin provides the kind to create
+│   ├── UnknownTriggerType        a trigger to create has a kind that no plugin provides
 │   └── InvalidTrigger
-│       ├── StatusFixed           kind that cannot be disabled
-│       └── InvocationModeFixed   kind that always invokes asynchronously
+│       ├── StatusFixed           triggers of this kind cannot be disabled
+│       └── InvocationModeFixed   triggers of this kind always invoke asynchronously
 ├── NotFound
-│   ├── NoTriggerType             no plugin provides the kind in the path
+│   ├── NoTriggerType             the URL path has a kind that no plugin provides
 │   └── UnknownTrigger
 ├── Conflict
-│   ├── CursorMoved               cursors were moved by another source, or the trigger was changed
-│   ├── TriggerExists             the version already has an equal trigger
-│   └── TriggerClash              another trigger occupies a resource that this one needs
+│   ├── CursorMoved               another source moved the cursors, or the trigger was changed
+│   ├── TriggerExists             the function version already has an equal trigger
+│   └── TriggerClash              another trigger uses a resource, such as a path, that this one needs
 └── Forbidden
     └── TooManyTriggers
 """

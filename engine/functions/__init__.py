@@ -1,1 +1,1 @@
-"""Functions, versions and aliases: storage, look-up by URN, and validation."""
+"""Functions with their versions, aliases and asynchronous settings: storage, look-up by URN, and validation."""

@@ -1,9 +1,10 @@
-"""Validation of aliases, and choice of the version that serves one request of an alias.
+"""Validation of aliases, and choice of the version that serves a request to an alias.
 
-Limits are those of FunctionGraph's CreateVersionAlias. The version is chosen in this order:
+The limits are those of FunctionGraph's CreateVersionAlias. An alias has a main version and may have extra versions,
+each with rules or a percentage. These versions are tried in order:
 
 1. the first extra version whose rules the request's headers and cookies satisfy;
-2. an extra version, drawn at random by its percentage;
+2. an extra version drawn at random, each with its percentage as probability;
 3. the main version.
 """
 
@@ -35,9 +36,11 @@ def check_version_name(name: str) -> None:
 
 
 def check_alias(alias: Alias, versions: Container[str]) -> None:
-    """Raise an error for the first violation.
+    """Raise an error for the first invalid part of an alias. ``versions`` are the existing versions of its function.
 
-    The error is InvalidField, UnknownVersion, BadExtraVersion, SameVersion or BadWeight.
+    Raises UnknownVersion if the main version does not exist; BadExtraVersion if an extra version does not exist;
+    SameVersion if an extra version is the main version; BadWeight if a percentage, or the sum of all, is out of range;
+    InvalidField for the name, the description or a rule.
     """
     if len(alias.name) > NAME_LENGTH or not _ALIAS.fullmatch(alias.name):
         allowed = f"needs a letter, then letters, digits, - _ and ., up to {NAME_LENGTH}, a letter or digit last"
@@ -54,7 +57,7 @@ def check_alias(alias: Alias, versions: Container[str]) -> None:
 
 
 def choose_version(alias: Alias, headers: Headers | None, random: Random) -> str:
-    """Return the version that serves a request with these headers."""
+    """Return the name of the version that serves a request with these HTTP headers, cookies included."""
     if alias.strategies and headers:
         for version, strategy in alias.strategies.items():
             if _matches(strategy, headers):

@@ -1,7 +1,7 @@
 """Aliases: names for versions of a function, in memory and on disk.
 
-Validation and the choice of a version are in ``alias_rules``. An alias always refers to existing versions: deleting
-its main version deletes the alias, and a version that it uses as an extra one cannot be deleted.
+Validation of an alias and the choice of a version for a request are in ``alias_rules``. An alias always names existing
+versions: deleting its main version deletes the alias, and its extra versions cannot be deleted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_ALIASES = 10  #: per function
 
 
 class Aliases:
-    """Operations on aliases. Call ``load`` once, after loading the catalog."""
+    """Operations on the aliases of all functions. ``load`` must run before the others, after the catalog is loaded."""
 
     def __init__(self, catalog: Catalog, store: ResourceStore, clock: Clock) -> None:
         self._catalog, self._store, self._clock = catalog, store, clock
@@ -49,16 +49,20 @@ class Aliases:
             return await self._put(function_id, draft)
 
     async def update(self, urn: FunctionUrn, draft: Alias) -> Alias:
-        """Replace the alias that has the name of ``draft``. Fields that ``draft`` leaves out become empty."""
+        """Replace the function's alias of the same name as ``draft``. Fields that ``draft`` leaves out become empty.
+
+        Raises UnknownAlias if the function has no such alias, VersionTaken if another alias has the same main version,
+        or an error of ``check_alias``.
+        """
         async with self._catalog.changing():
             function_id = self._id(urn)
             self._catalog.alias_of(function_id, draft.name)
             return await self._put(function_id, draft)
 
     async def delete(self, urn: FunctionUrn, name: str) -> None:
-        """Delete an alias. Accepted invocations keep the version that was chosen for them.
+        """Delete an alias. Invocations accepted through it run the version that was chosen at acceptance.
 
-        Raises AliasInUse while triggers are bound to the alias.
+        Raises UnknownAlias if the function has no such alias, or AliasInUse while a trigger invokes the alias.
         """
         async with self._catalog.changing():
             function_id = self._id(urn)

@@ -1,7 +1,8 @@
 """Catalog of all functions and their asynchronous settings, in memory and on disk.
 
-Changes are serialised. Each is checked, stored, and only then visible in memory; watchers are called afterwards.
-A change that affects instances gives the function a new revision.
+One change runs at a time. Each is checked, stored, and only then visible in memory; afterwards, the callbacks that
+other components registered with ``watch`` are called. A change of a field that affects execution gives the function a
+new revision, because an instance serves one revision only.
 
 Clients identify a function by (project, package, name), the engine by ``function_id``. A function consists of
 ``latest``, which can be changed, and published versions, which cannot. The maximum number of instances is an exception:
@@ -44,7 +45,7 @@ Bound = Callable[[int, str], Sequence[StoredResource]]
 
 
 class Catalog(FunctionIndex):
-    """Catalog of all functions. Call ``load`` once before use."""
+    """Catalog of all functions. ``load`` must run before any other method."""
 
     def __init__(
         self,
@@ -72,7 +73,10 @@ class Catalog(FunctionIndex):
         self._bound: list[Bound] = []
 
     async def load(self, keep: Collection[str] = ()) -> None:
-        """Read all functions, then remove unreferenced code packages except those in ``keep`` (SHA-256 names)."""
+        """Read all functions from the store, then remove code packages from disk that no function uses.
+
+        ``keep`` names further packages to keep, by their SHA-256 in hexadecimal.
+        """
         functions, settings = await self._store.load()
         for function in functions:
             self.index_function(function)
@@ -80,14 +84,18 @@ class Catalog(FunctionIndex):
         await self._codes.sweep({*keep, *(sha256 for function in functions for sha256 in function.packages)})
 
     def watch(self, watcher: Watcher) -> None:
-        """Call ``watcher(function_id, latest)`` after each change of a version. ``latest`` is None after a deletion."""
+        """Call ``watcher(function_id, latest)`` after each later change of a function, its versions or its aliases.
+
+        ``latest`` is the function's version ``latest``; None if the function was deleted.
+        """
         self._watchers.append(watcher)
 
     def bind(self, bound: Bound) -> None:
-        """Register ``bound(function_id, qualifier)``, which returns resources of a version or alias (``!name``).
+        """Register ``bound(function_id, qualifier)``, which returns the resources of a version or an alias.
 
-        Deleting a version deletes its resources in the same transaction, before watchers are called. An alias cannot
-        be deleted while it has resources.
+        ``qualifier`` is the name of a version, or ``!`` and the name of an alias. Resources are for example triggers.
+        Deleting a version deletes its resources in the same transaction, before watchers are called. An alias cannot be
+        deleted while it has resources.
         """
         self._bound.append(bound)
 
@@ -97,7 +105,10 @@ class Catalog(FunctionIndex):
     # --- changing -------------------------------------------------------------------------------------------
 
     async def create(self, draft: Function, source: CodeSource) -> Function:
-        """Store a new function. The id, version, revision, code and times of ``draft`` are replaced."""
+        """Store a new function with the fields of ``draft`` and the code of ``source``. Return the stored function.
+
+        Values of ``draft`` for id, version, revision, code and times are ignored.
+        """
         self._check(draft)
         self._check_room(draft)
         await self._check_machine(draft.runtime)
@@ -124,7 +135,10 @@ class Catalog(FunctionIndex):
             return await self.update(urn, {"code": code, "details": details})
 
     async def update(self, urn: FunctionUrn, changes: dict[str, Any]) -> Function:
-        """Change fields by name. ``details`` is merged into the stored details; the value UNSET removes an entry."""
+        """Set the fields of ``latest`` that ``changes`` names, and return the changed function.
+
+        Entries of ``details`` are merged into the stored ones; an entry with the value UNSET is removed.
+        """
         async with self.changing():
             old = self._changeable(urn)
             given = changes.get("details", {})
@@ -140,17 +154,20 @@ class Catalog(FunctionIndex):
         return function
 
     async def limit(self, urn: FunctionUrn, max_instances: int) -> Function:
-        """Set the maximum number of instances of the whole function, and return the version that ``urn`` names."""
+        """Set the maximum number of instances of all versions of a function. Return the version that ``urn`` names."""
         await self.update(_latest(urn), {"max_instances": max_instances})
         return self.find(urn)
 
     async def collect(self, urn: FunctionUrn, collected: bool) -> None:
-        """Set or clear the mark "collected" (favourite) of the function. The mark is stored in ``latest``."""
+        """Mark the function as a favourite of its owner ("collected" in the API), or remove the mark."""
         self.find(urn)
         await self.update(_latest(urn), {"collected": collected})
 
     async def delete(self, urn: FunctionUrn) -> None:
-        """Delete a whole function. Watchers discard its waiting invocations."""
+        """Delete a function with all versions, aliases and settings.
+
+        A registered watcher discards its waiting invocations.
+        """
         async with self.changing():
             function = self.find(_latest(urn))
             await self._store.delete_function(function.function_id)
@@ -158,7 +175,11 @@ class Catalog(FunctionIndex):
             self._notify(function.function_id, None)
 
     async def put_settings(self, urn: FunctionUrn, settings: AsyncSettings) -> AsyncSettings:
-        """Replace the settings of a version. Fields that ``settings`` leaves out return to their defaults."""
+        """Replace the asynchronous settings of the version that ``urn`` names. Return the stored settings.
+
+        Fields that ``settings`` leaves out get their defaults. Raises InvalidField if a value is invalid, if ``urn``
+        names an alias, or if the destinations form a loop.
+        """
         async with self.changing():
             function = self._version(urn)
             targets = check_settings(settings, function, self._region, self._check_destination)
@@ -181,20 +202,23 @@ class Catalog(FunctionIndex):
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:
-        """Hold the lock for changes. Cancellation is deferred until the block ends."""
+        """Exclude other changes of the catalog while the block runs. Cancellation is deferred until the block ends."""
         # A caller cancelled between the write to the store and the change in memory would leave them different.
         async with self._changing:
             with anyio.CancelScope(shield=True):
                 yield
 
     def notify(self, function_id: int) -> None:
-        """Call the watchers after a version was added or deleted, or an alias changed."""
+        """Call the watchers. ``Versions`` and ``Aliases`` use this method after each change that they made."""
         self._notify(function_id, self.resolve(function_id, LATEST))
 
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _put(self, function: Function) -> None:
-        """Store and index ``latest``, and copy its maximum number of instances to the published versions."""
+        """Store a function's ``latest``, update the index in memory, and call the watchers.
+
+        The maximum number of instances is copied to the published versions.
+        """
         limit = function.max_instances
         others = [one for one in self.versions(function.function_id) if one.version != LATEST]
         changed = [msgspec.structs.replace(one, max_instances=limit) for one in others if one.max_instances != limit]
@@ -214,7 +238,10 @@ class Catalog(FunctionIndex):
         return function
 
     def _changeable(self, urn: FunctionUrn) -> Function:
-        """Return the function if ``urn`` names ``latest``. Raises InvalidField for a published version or alias."""
+        """Return the ``latest`` version that ``urn`` names.
+
+        Raise InvalidField if it names a published version or alias.
+        """
         function = self.find(urn)
         if urn.qualifier != LATEST:
             raise InvalidField("version", urn.qualifier, "only latest can be changed")
@@ -225,14 +252,15 @@ class Catalog(FunctionIndex):
         check_function(function, urn, max_timeout=self._max_timeout, may_run_long=self._may_run_long)
 
     async def _check_machine(self, runtime: str) -> None:
-        """Raise InvalidField unless this machine can run the runtime."""
+        """Raise InvalidField unless this machine has an interpreter for the runtime."""
         if self._check_runtime is not None:
             await self._check_runtime(runtime)
 
     def _with_dependencies(self, function: Function, details: dict[str, Any]) -> Function:
-        """Return the function with the dependencies that ``details`` names.
+        """Return the function with the dependencies whose ids ``details`` has in ``depend_version_list``.
 
-        The function stores copies of them, so the deletion of a dependency does not affect a running function.
+        A function contains copies of its dependencies, so it still runs after a dependency was deleted. Raises
+        BadDependency if a dependency is for another runtime.
         """
         ids = details.get("depend_version_list")
         if ids is not None:
@@ -247,7 +275,10 @@ class Catalog(FunctionIndex):
             raise TooManyFunctions(MAX_FUNCTIONS)
 
     def _check_loop(self, origin: Name, targets: set[Name]) -> None:
-        """Raise InvalidField if destinations lead from ``targets`` back to ``origin``."""
+        """Raise InvalidField if outcomes of ``origin`` would return to it.
+
+        ``targets`` are the functions that receive outcomes of ``origin``. Their own destinations are followed.
+        """
         seen: set[Name] = set()
         while targets:
             name = targets.pop()
@@ -270,7 +301,7 @@ class Catalog(FunctionIndex):
 
 
 def alias_resource(function_id: int, name: str, body: bytes = b"") -> StoredResource:
-    """Return an alias in its stored form."""
+    """Return the row of the store that contains an alias. Deleting the row needs no ``body``."""
     return StoredResource(kind=ALIAS, owner=f"function:{function_id}", id=name, body=body)
 
 

@@ -1,6 +1,6 @@
 """Index of all versions, asynchronous settings and aliases in memory, for look-ups by URN or id.
 
-Reads never wait. Callers write a change to the store first and index it afterwards.
+Look-ups never wait for the disk. A change is written to the store first; then the caller updates this index.
 """
 
 from __future__ import annotations
@@ -33,15 +33,21 @@ class FunctionIndex:
     # --- by URN ---------------------------------------------------------------------------------------------
 
     def find(self, urn: FunctionUrn) -> Function:
-        """Return the version that a URN names; for an alias its main version.
+        """Return the version of a function that a URN names.
 
-        Raises UnknownFunction, UnknownVersion, UnknownAlias.
+        If the URN names an alias, return the alias's main version.
+
+        Raises UnknownFunction, UnknownVersion or UnknownAlias if the function, the version or the alias does not exist.
         """
         versions = self._versions(urn)
         return versions.get(urn.qualifier) or versions[self._alias(urn).version]
 
     def route(self, urn: FunctionUrn, headers: Headers | None = None) -> Function:
-        """Return the version that serves one request. An alias with extra versions may choose differently each time."""
+        """Return the version that serves one request to the URN.
+
+        If the URN names an alias with extra versions, the version is chosen by ``headers`` and at random. Raises the
+        same errors as ``find``.
+        """
         versions = self._versions(urn)
         return versions.get(urn.qualifier) or versions[choose_version(self._alias(urn), headers, self._random)]
 
@@ -53,7 +59,7 @@ class FunctionIndex:
         return settings
 
     def settings_by_version(self, urn: FunctionUrn) -> Sequence[tuple[Function, AsyncSettings]]:
-        """Return the versions of a function that have asynchronous settings, with these settings."""
+        """Return all versions with asynchronous settings of the function that a URN names, each with its settings."""
         versions = self.versions(self.find(urn).function_id)
         pairs = ((function, self.settings_of(function.function_id, function.version)) for function in versions)
         return [(function, settings) for function, settings in pairs if settings is not None]
@@ -75,7 +81,10 @@ class FunctionIndex:
         return self._settings.get((function_id, version))
 
     def versions(self, function_id: int) -> Sequence[Function]:
-        """Return ``latest``, then the published versions, oldest first; empty if the function does not exist."""
+        """Return the ``latest`` version of a function, then its published versions, oldest first.
+
+        The result is empty if the function does not exist.
+        """
         versions = self._functions.get(function_id, {}).values()
         return sorted(versions, key=lambda version: (version.version != LATEST, version.revision))
 
@@ -83,7 +92,7 @@ class FunctionIndex:
         return list(self._aliases.get(function_id, {}).values())
 
     def alias_of(self, function_id: int, name: str) -> Alias:
-        """Return an alias by name. Raises UnknownAlias."""
+        """Return the function's alias of this name. Raise UnknownAlias if the function has none."""
         alias = self._aliases.get(function_id, {}).get(name)
         if alias is None:
             raise UnknownAlias(name)
@@ -92,7 +101,10 @@ class FunctionIndex:
     # --- all ------------------------------------------------------------------------------------------------
 
     def list(self, project: str, *, package: str = "", name_part: str = "") -> Sequence[Function]:
-        """Return the ``latest`` versions of a project's functions, oldest first."""
+        """Return the ``latest`` version of each function of a project, in the order of creation.
+
+        ``package`` selects functions of one package, ``name_part`` functions whose name contains it.
+        """
         functions = (versions[LATEST] for versions in self._functions.values())
         return [
             function
@@ -103,13 +115,13 @@ class FunctionIndex:
         ]
 
     def all(self) -> Sequence[Function]:
-        """Return every version of every function."""
+        """Return every version of every function in all projects."""
         return [function for versions in self._functions.values() for function in versions.values()]
 
     # --- changing -------------------------------------------------------------------------------------------
 
     def next_revision(self, function_id: int) -> int:
-        """Return a revision that no version of this function had before, because instances are found by revision."""
+        """Return a revision number that no version of this function has had. An instance serves a single revision."""
         self._revisions[function_id] = revision = self._revisions.get(function_id, 0) + 1
         return revision
 
@@ -120,7 +132,7 @@ class FunctionIndex:
         self._revisions[function_id] = max(self._revisions.get(function_id, 0), function.revision)
 
     def index_settings(self, function: Function, settings: AsyncSettings | None) -> None:
-        """Set the asynchronous settings of a version; None removes them."""
+        """Set the asynchronous settings of a version in the index. None removes them."""
         if settings is None:
             self._settings.pop((function.function_id, function.version), None)
         else:
@@ -137,7 +149,7 @@ class FunctionIndex:
         self.index_settings(function, None)
 
     def unindex_function(self, function: Function) -> None:
-        """Remove the whole function with its versions, settings and aliases."""
+        """Remove a function with all its versions, asynchronous settings and aliases from the index."""
         del self._ids[name_of(function)]
         for version in self._functions.pop(function.function_id).values():
             self.index_settings(version, None)
@@ -153,9 +165,9 @@ class FunctionIndex:
         return self._functions[function_id]
 
     def _alias(self, urn: FunctionUrn) -> Alias:
-        """Return the alias that the URN names.
+        """Return the alias that a URN names. Call after the look-up of the URN's version has failed.
 
-        Raises UnknownVersion if the URN names no alias, UnknownAlias if the alias does not exist.
+        Raises UnknownVersion if the URN names a version, or UnknownAlias if the alias does not exist.
         """
         if urn.alias is None:
             raise UnknownVersion(urn.qualifier)

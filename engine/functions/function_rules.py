@@ -1,6 +1,6 @@
-"""Validation of functions against the documented limits of FunctionGraph's CreateFunction.
+"""Validation of functions against the limits that FunctionGraph documents for CreateFunction.
 
-``check_function`` checks a complete Function. Its errors contain the name of the API field.
+Errors contain the name of the invalid field as in the API.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ MayRunLong = Callable[[FunctionUrn], bool]
 
 
 def listed(names: Iterable[str]) -> MayRunLong:
-    """Return a predicate that is true for functions in ``names``.
+    """Return a predicate on URNs that is true for the functions that ``names`` lists.
 
-    Entries are a name, package:name, a URN with or without version, or ``*`` for all functions.
+    An entry of ``names`` is name, package:name, a URN with or without version, or ``*``, which stands for all
+    functions.
     """
     entries = frozenset(names)
 
@@ -53,7 +54,12 @@ def listed(names: Iterable[str]) -> MayRunLong:
 
 
 def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, may_run_long: MayRunLong) -> None:
-    """Raise InvalidField, TooManyVariables or VariablesTooLarge for the first violation."""
+    """Raise an error for the first invalid field of a function.
+
+    Raises TooManyVariables or VariablesTooLarge if the number or the size of its environment variables is over the
+    limit; InvalidField for any other field. Timeouts over ``max_timeout`` seconds are invalid unless
+    ``may_run_long(urn)``.
+    """
     _check_names(function)
     _check_runtime(function)
     _check_timeout(function, urn, max_timeout, may_run_long)
@@ -73,9 +79,9 @@ def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, ma
 
 
 def check_dependencies(function: Function) -> None:
-    """Raise BadDependency unless all dependencies are for the function's runtime.
+    """Raise BadDependency unless every dependency of the function is made for the function's runtime.
 
-    A package made for one runtime may contain files that another cannot load.
+    A package made for one runtime may contain files that another runtime cannot load.
     """
     for one in function.dependencies:
         if one.runtime != function.runtime:
@@ -96,9 +102,10 @@ def weight(function: Function) -> float:
 
 
 def request_limit(function: Function, *, shared_port: bool) -> int:
-    """Return how many requests of the function may run at the same time; negative: any number.
+    """Return how many requests of the function may run at the same time. A negative result means any number.
 
-    With ``shared_port``, the servers of all HTTP functions share one port, so each HTTP function has one instance.
+    ``shared_port`` states that instances share the engine's network, where their HTTP servers listen on one port. An
+    HTTP function then has a single instance at most.
     """
     runtime = find_runtime(function.runtime)
     alone = shared_port and runtime is not None and runtime.family is Family.HTTP and function.max_instances != 0
@@ -107,17 +114,20 @@ def request_limit(function: Function, *, shared_port: bool) -> int:
 
 
 def equal_for_instances(one: Function, other: Function) -> bool:
-    """Return whether an instance of one may serve the other: all fields that affect execution are equal."""
+    """Return whether an instance started for one state of a function may serve the other.
+
+    Instances can be shared if all fields that affect execution are equal.
+    """
     return _without_unused(one) == _without_unused(other)
 
 
 def equal_as_versions(one: Function, other: Function) -> bool:
-    """Return whether publishing both would give equal versions: their code and configuration are equal."""
+    """Return whether two states of a function are equal in code and configuration, so that one version suffices."""
     return equal_for_instances(one, other) and (one.description, one.details) == (other.description, other.details)
 
 
 def _without_unused(function: Function) -> Function:
-    """Return the function with every field that does not affect execution at its default."""
+    """Return a copy of the function, for comparison, with fixed values in all fields that do not affect execution."""
     return msgspec.structs.replace(
         function,
         version=LATEST,
@@ -156,9 +166,10 @@ def _check_runtime(function: Function) -> None:
 
 
 def check_handler(field: str, handler: str, family: Family) -> None:
-    """Raise InvalidField unless the handler fits the family.
+    """Raise InvalidField for ``field`` unless the handler has the form that runtimes of ``family`` need.
 
-    Interpreted runtimes need a file and a function to load. A ``bootstrap`` accepts any printable text.
+    An interpreted runtime, such as Python, needs ``file.function``. Runtimes that start a program named ``bootstrap``
+    accept any printable text.
     """
     if not family.interpreted:
         if not (0 < len(handler) <= HANDLER and handler.isprintable()):

@@ -1,4 +1,4 @@
-"""Conversion of a URN to a filter for lists of invocations."""
+"""Conversion of a function URN to a filter that selects its invocations in lists."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from engine.protocols import Selection
 
 
 def selection_of(catalog: Catalog, urn: FunctionUrn) -> Selection:
-    """Return a filter for the version or alias that the URN names, or for the whole function if it names neither.
+    """Return a filter for invocations of the version or alias that a URN names, or of all versions if it names neither.
 
-    Raises UnknownFunction, UnknownVersion, UnknownAlias.
+    Raises UnknownFunction, UnknownVersion or UnknownAlias if the function, the version or the alias does not exist.
     """
     function_id = catalog.find(urn).function_id
     # A filter by version would only cost time if there is a single version.

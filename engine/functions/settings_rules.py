@@ -1,4 +1,7 @@
-"""Validation of asynchronous settings (FunctionGraph's UpdateFunctionAsyncInvokeConfig), and their target functions."""
+"""Validation of asynchronous settings (FunctionGraph API: UpdateFunctionAsyncInvokeConfig).
+
+Also finds the functions that settings name as destinations.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,12 @@ def check_settings(
     region: str,
     check_destination: Callable[[DestinationSpec], None] | None,
 ) -> set[tuple[str, str, str]]:
-    """Check settings, and return the functions that receive outcomes: (project, package, name). Raises InvalidField."""
+    """Check the asynchronous settings of ``function``. Return the functions that they name as destinations.
+
+    Each is a tuple (project, package, name). ``check_destination`` raises InvalidField for a destination that no plugin
+    accepts; without it, only the kind is checked. Raises InvalidField if a value is out of range, or if a destination
+    is invalid or a function of another project.
+    """
     for field, value, (low, high) in (
         ("max_async_event_age_in_seconds", settings.max_age, EVENT_AGES),
         ("max_async_retry_attempts", settings.max_retries, RETRIES),
@@ -40,13 +48,16 @@ def check_settings(
 
 
 def function_targets(settings: AsyncSettings, region: str, project: str) -> set[tuple[str, str, str]]:
-    """Return the functions to which checked settings send outcomes, as (project, package, name)."""
+    """Return the functions that valid settings name as destinations, each as a tuple (project, package, name)."""
     urns = (_target(spec, region, project) for spec in _specs(settings) if _is_function(spec))
     return {(urn.project, urn.package, urn.name) for urn in urns}
 
 
 def read_param(spec: DestinationSpec) -> dict[str, Any]:
-    """Return a destination's ``param``, which is JSON inside a string. Raises InvalidField."""
+    """Return the parameters of a destination, which are JSON text.
+
+    Raise InvalidField unless the text is a JSON object.
+    """
     try:
         return msgspec.json.decode(spec.param.encode("utf-8", "surrogatepass"), type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):

@@ -1,7 +1,8 @@
 """Published versions: immutable copies of the code and configuration of ``latest``.
 
-A version also gets a copy of the asynchronous settings of ``latest``, which can be changed independently afterwards.
-Waiting invocations of a deleted version are discarded when they are due, even if another version has its name by then.
+Publishing also copies the asynchronous settings of ``latest``. The copy can be changed independently afterwards.
+Waiting invocations of a deleted version are discarded when they are due, even if a later version has the same name by
+then.
 """
 
 from __future__ import annotations
@@ -36,18 +37,20 @@ class Versions:
     def load(self) -> None:
         """Make the keys of later invocations larger than the ``created_key`` of every version.
 
-        Call once, after loading the catalog.
-
-        Otherwise a new invocation could seem older than its version and be discarded.
+        Otherwise a new invocation could seem older than its version and be discarded. The engine calls this method at
+        its start, after the catalog is loaded.
         """
         self._identity.pass_by(max((function.created_key for function in self._catalog.all()), default=0))
 
     async def publish(self, urn: FunctionUrn, *, name: str = "", description: str = "", digest: str = "") -> Function:
-        """Publish ``latest`` under ``name``; if empty, under a name made from the time.
+        """Publish ``latest`` as a version called ``name``.
 
-        ``digest`` states the expected code: the MD5 of its package, as FunctionGraph documents, or the SHA-512 that
-        function replies contain. The ``sha256`` of the package is accepted too. Raises VersionExists, NothingToPublish,
-        TooManyVersions, InvalidField.
+        If ``name`` is empty, the name is made from the current time.
+
+        ``digest``, if not empty, must match the package of the code: its MD5, as FunctionGraph documents; its SHA-512,
+        which the API shows; or its SHA-256. Raises VersionExists if the function has a version of this name;
+        NothingToPublish if ``latest`` equals the newest version; TooManyVersions if the function has the maximum number
+        of versions; InvalidField for an invalid name, description or digest, or if ``urn`` does not name ``latest``.
         """
         if name:
             check_version_name(name)
@@ -69,9 +72,10 @@ class Versions:
         return version
 
     async def delete(self, urn: FunctionUrn) -> None:
-        """Delete a version with its settings, its resources (such as triggers), and aliases whose main version it is.
+        """Delete a published version, its asynchronous settings, its triggers, and aliases whose main version it is.
 
-        Raises VersionInUse while the version is an extra version of an alias.
+        Triggers of these aliases are deleted too. Raises InvalidField if ``urn`` names ``latest``; VersionInUse while
+        the version is an extra version of an alias.
         """
         async with self._catalog.changing():
             version = self._catalog.find(urn)
@@ -102,7 +106,11 @@ class Versions:
         return latest
 
     def _free(self, latest: Function, name: str) -> str:
-        """Return the name for the new version. Raises VersionExists, NothingToPublish, TooManyVersions."""
+        """Return ``name``, or a name made from the current time if ``name`` is empty.
+
+        Raises VersionExists if the function has a version of this name; NothingToPublish if ``latest`` equals the
+        newest version; TooManyVersions if the function has the maximum number of versions.
+        """
         published = [one for one in self._catalog.versions(latest.function_id) if one.version != LATEST]
         taken = {one.version for one in published}
         if name in taken:

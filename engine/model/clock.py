@@ -1,6 +1,6 @@
-"""Clock: the only source of the current time.
+"""Clock of the engine: every component reads the time of day from a ``Clock``, which tests replace.
 
-``now`` is wall-clock time in seconds since the epoch, because due times must survive a restart.
+Times are seconds since the epoch rather than since start-up, because stored due times must stay valid after a restart.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ class SystemClock:
 
 
 def rfc3339(moment: float) -> str:
-    """Format as UTC with milliseconds: ``2026-01-31T23:59:59.123Z``."""
+    """Format seconds since the epoch in UTC with milliseconds, such as ``2026-01-31T23:59:59.123Z``."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,13 +1,13 @@
 """Calendar schedules: ``[CRON_TZ=Area/City ]second minute hour day-of-month month [day-of-week]``.
 
-Each field is ``*``, or a comma-separated list of values, ranges and steps; ``a/n`` starts at a. A day must match both
-day fields if one of them is open (``*`` or ``?``), and either of them otherwise (FunctionGraph's documented TIMER
-schedules). Timers and reserved instances use the same syntax. No library parses this dialect: seconds first, ``?``, and
-a leading time zone.
+Each field is ``*``, or a comma-separated list of values, ranges and steps; ``a/n`` means every n-th value from a. If
+day-of-month or day-of-week is ``*`` or ``?``, a day must match both; otherwise one match is enough (FunctionGraph's
+documented TIMER schedules). Timers and reserved instances use the same syntax. No library parses this dialect with
+seconds in the first field, ``?``, and a leading time zone.
 
-Schedules with a fixed hour and minute follow local time. If a clock change skips that time, the schedule fires once,
-right after the gap; if the time occurs twice, it fires at the first occurrence. Schedules with an open hour or minute,
-such as ``*/5``, follow elapsed time: every five minutes stays every five minutes.
+A schedule in which neither hour nor minute starts with ``*`` follows local time. If a clock change skips that time, the
+schedule fires right after the skipped period; if a change repeats that time, only the first occurrence counts. Any
+other schedule, such as one with the minute ``*/5``, follows elapsed time: it keeps its interval across clock changes.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Cron(Struct, frozen=True, kw_only=True):
     zone: str  #: name of the time zone; empty: chosen by the caller
 
     def next_after(self, moment: float, zone: tzinfo = UTC) -> float:
-        """Return the first firing time after ``moment``, both in seconds since the epoch.
+        """Return the first time after ``moment`` at which the schedule fires. Times are seconds since the epoch.
 
-        ``zone`` applies to schedules that name no time zone. Returns infinity if the schedule does not fire before the
-        year 10000.
+        ``zone`` applies to a schedule that names no time zone. Returns infinity if the schedule does not fire before
+        the year 10000.
         """
         used_zone = ZoneInfo(self.zone) if self.zone else zone
         try:
@@ -52,7 +52,10 @@ class Cron(Struct, frozen=True, kw_only=True):
             return math.inf
 
     def last_until(self, moment: float, begin: float, zone: tzinfo = UTC) -> float | None:
-        """Return the last firing time from ``begin`` up to and including ``moment``; None if there is none."""
+        """Return the last time at which the schedule fires from ``begin`` up to and including ``moment``.
+
+        Return None if it does not fire.
+        """
         # ``next_after`` is monotonic: search for the last moment from which it is not later than ``moment``.
         low, high = math.ceil(begin) - 1, math.floor(moment)
         if high <= low or self.next_after(low, zone) > moment:
@@ -82,7 +85,7 @@ _FIELDS = (
 
 
 def read_cron(text: str) -> Cron:
-    """Parse a schedule. Raise InvalidField if a field is wrong, or if the schedule would never fire."""
+    """Parse a schedule. Raise InvalidField if one of its fields is invalid, or if the schedule would never fire."""
     zone, parts = _split(text)
     if len(parts) not in (5, 6):
         hint = "a Cron has 5 or 6 fields: second minute hour day-of-month month [day-of-week]"
@@ -163,9 +166,9 @@ _SECOND = timedelta(seconds=1)
 
 
 def _next_fixed(cron: Cron, moment: float, zone: tzinfo) -> float:
-    """Return the next firing time of a schedule that follows local time.
+    """Return the first time after ``moment`` at which a schedule that follows local time fires.
 
-    A skipped local time fires at the end of the gap, a repeated one at its first occurrence.
+    A local time that a clock change skips fires at the end of the change; one that it repeats, at the first occurrence.
     """
     local = _local(math.floor(moment), zone)
     while True:
@@ -176,9 +179,9 @@ def _next_fixed(cron: Cron, moment: float, zone: tzinfo) -> float:
 
 
 def _next_elapsed(cron: Cron, moment: float, zone: tzinfo) -> float:
-    """Return the next firing time of a schedule that follows elapsed time.
+    """Return the first time after ``moment`` at which a schedule that follows elapsed time fires.
 
-    The search proceeds by periods of one UTC offset, in which local and elapsed time advance equally.
+    The search takes one period of constant UTC offset after another, as local and elapsed time advance equally in each.
     """
     begin = math.floor(moment) + 1
     while True:
@@ -191,7 +194,7 @@ def _next_elapsed(cron: Cron, moment: float, zone: tzinfo) -> float:
 
 
 def _same_offset(begin: int, zone: tzinfo) -> tuple[int, float]:
-    """Return the time until which the UTC offset at ``begin`` applies, at most a day later, and this offset."""
+    """Return the time until which the zone keeps its UTC offset of ``begin``, at most a day later, and this offset."""
     offset, low, high = _offset(begin, zone), begin, begin + 86_400
     if _offset(high, zone) == offset:
         return high, offset
@@ -202,7 +205,7 @@ def _same_offset(begin: int, zone: tzinfo) -> tuple[int, float]:
 
 
 def _next_local(cron: Cron, start: datetime) -> datetime:
-    """Return the first matching local time that is not before ``start``."""
+    """Return the first local time not before ``start`` that matches the schedule's fields."""
     clock = _first_clock(cron, start.time()) if _fits(cron, start.date()) else None
     if clock is not None:
         return datetime.combine(start.date(), clock)
@@ -227,7 +230,7 @@ def _fits(cron: Cron, day: date) -> bool:
 
 
 def _first_clock(cron: Cron, start: time) -> time | None:
-    """Return the first matching time of day that is not before ``start``; None if the day has none."""
+    """Return the first time of day not before ``start`` that matches the schedule's fields; None if none does."""
     later = min((second for second in cron.seconds if second >= start.second), default=None)
     if start.hour in cron.hours and start.minute in cron.minutes and later is not None:
         return time(start.hour, start.minute, later)
@@ -243,7 +246,7 @@ def _local(moment: int, zone: tzinfo) -> datetime:
 
 
 def _offset(moment: int, zone: tzinfo) -> float:
-    """Return the seconds by which the zone is ahead of UTC."""
+    """Return the seconds by which the zone is ahead of UTC at ``moment``."""
     found = datetime.fromtimestamp(moment, zone).utcoffset()
     return found.total_seconds() if found else 0.0
 

@@ -1,9 +1,9 @@
-"""Request ids: UUIDs that contain the key of the journal row, so that no second index is needed.
+"""Request ids: UUIDs that contain the key of the invocation, so that the journal needs an index of keys only.
 
-A key is a 63-bit integer: 48 bits of milliseconds since the epoch, then a 15-bit counter. Keys increase strictly,
-across restarts and when the clock steps back. The request id is a UUID of version 7: the same milliseconds and
-counter, and 59 random bits that identify the data directory. The random bits are drawn once and stored in the data
-directory.
+A key is a 63-bit integer: 48 bits of milliseconds since the epoch, then a 15-bit counter. Each new key
+is larger than all before, even after a restart or when the clock is set back. The request id is a UUID of version 7:
+the milliseconds and counter of the key, and 59 random bits that identify the data directory. These bits are drawn when
+the data directory is created, and are stored in it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ NODE_BITS = 59
 
 
 def key_at(moment: float) -> int:
-    """Return the smallest key that an invocation accepted at ``moment`` can have."""
+    """Return the smallest key of an invocation accepted at ``moment``, in seconds since the epoch."""
     return int(moment * 1000) << COUNTER_BITS
 
 
@@ -24,7 +24,7 @@ def accepted_at(key: int) -> float:
 
 
 class Identity:
-    """Generator of keys. Converts keys to request ids and back."""
+    """Generator of keys for the invocations of one data directory. Converts keys to request ids and back."""
 
     def __init__(self, node: int, last_key: int = 0) -> None:
         node &= (1 << NODE_BITS) - 1
@@ -40,7 +40,7 @@ class Identity:
         return self._last
 
     def pass_by(self, key: int) -> None:
-        """Skip all keys up to ``key``: later keys are larger."""
+        """Make all keys that are generated later larger than ``key``."""
         self._last = max(self._last, key)
 
     def request_id(self, key: int) -> str:
@@ -49,7 +49,7 @@ class Identity:
         return f"{text[:8]}-{text[8:12]}-{text[12:]}{self._ends[counter & 0b111]}"
 
     def key_of(self, request_id: str) -> int | None:
-        """Return the key in a request id of this data directory; None for any other text."""
+        """Return the key that a request id contains; None if the text is no request id of this data directory."""
         text = request_id.lower().replace("-", "")
         if len(request_id) != 36 or len(text) != 32:
             return None

@@ -1,14 +1,14 @@
-"""Data types: functions, requests, invocations and outcomes.
+"""Data types that components exchange and store: functions, requests, invocations and outcomes.
 
 States of an invocation, as the API shows them:
 
     WAIT ──▶ RUNNING ──▶ SUCCESS
-      ▲         │  └───▶ FAIL       no attempts left, or cancelled (4208)
-      └─────────┘                   retry: due later
-    WAIT ──▶ DISCARD                too old, or its function was deleted
-    WAIT ──▶ FAIL                   cancelled (4208)
+      ▲         │  └───▶ FAIL       no retries left, or cancelled (code 4208)
+      └─────────┘                   retry at a later due time
+    WAIT ──▶ DISCARD                over its maximum age, or its function was deleted
+    WAIT ──▶ FAIL                   cancelled (code 4208)
 
-The types never refer to components of the engine.
+The types refer to no component of the engine, so that every layer above can use them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.model.urn import LATEST, FunctionUrn
 
 
 class State(StrEnum):
-    """States of an asynchronous invocation (FunctionGraph API: ListAsyncInvocations)."""
+    """State of an asynchronous invocation (FunctionGraph API: ListAsyncInvocations)."""
 
     WAIT = "WAIT"
     RUNNING = "RUNNING"
@@ -53,7 +53,7 @@ class Mode(StrEnum):
 
 
 class Code(IntEnum):
-    """Numeric error codes of an outcome, as FunctionGraph documents them unless marked otherwise."""
+    """Numeric codes of outcomes. FunctionGraph documents all of them, except those marked "functiond only"."""
 
     OK = 0
     ENTRY_NOT_FOUND = 4001
@@ -79,7 +79,7 @@ ENGINE_FAULTS = frozenset({Code.ENGINE, Code.OVERLOAD})
 
 
 class CodePackage(Struct, frozen=True, kw_only=True):
-    """Code of a version of a function or dependency. Unpacked once, into ``code/<sha256>/``."""
+    """Code package of a function's or dependency's version. Equal packages share the folder ``code/<sha256>/``."""
 
     sha256: str  #: SHA-256 hex of the package, and of the file name of inline source; name of the folder
     digest: str  #: SHA-512 hex of the package, as the API shows it
@@ -90,7 +90,7 @@ class CodePackage(Struct, frozen=True, kw_only=True):
 
 
 class Dependency(Struct, frozen=True, kw_only=True):
-    """Version of a dependency, which is a package that functions share."""
+    """Version of a dependency: a code package that several functions can use beside their own code."""
 
     id: str  #: id of this version; functions refer to it
     dep_id: str  #: id that all versions share
@@ -105,7 +105,7 @@ class Dependency(Struct, frozen=True, kw_only=True):
 
 
 class Function(Struct, frozen=True, kw_only=True):
-    """Version of a function: ``latest`` or a published one."""
+    """Version of a function: ``latest``, which can be changed, or a published version."""
 
     function_id: int  #: never reused; identifies (project, package, name)
     project: str
@@ -139,12 +139,12 @@ class Function(Struct, frozen=True, kw_only=True):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Folder names of the code and of the dependencies."""
+        """Folder names, below ``code/``, of the function's code and then of its dependencies."""
         return (self.code.sha256, *(dependency.code.sha256 for dependency in self.dependencies))
 
     @property
     def pre_stop_limit(self) -> int:
-        """Maximum duration of the pre-stop handler, in seconds."""
+        """Maximum duration, in seconds, of the pre-stop handler, which runs before an instance stops."""
         return 90 if self.pre_stop_timeout is None else self.pre_stop_timeout
 
     def urn(self, region: str) -> FunctionUrn:
@@ -154,7 +154,7 @@ class Function(Struct, frozen=True, kw_only=True):
 
 
 class Rule(Struct, frozen=True, kw_only=True):
-    """Condition on a header or a cookie of a request."""
+    """Condition on a header or cookie of a request, by which an alias chooses a version."""
 
     rule_type: str = "header"  #: or ``cookie``
     param: str = ""  #: name of the header or cookie
@@ -163,14 +163,14 @@ class Rule(Struct, frozen=True, kw_only=True):
 
 
 class Strategy(Struct, frozen=True, kw_only=True):
-    """Rules that route requests to an additional version."""
+    """Rules of an alias that select the requests for one of its additional versions."""
 
     combine_type: str = "and"  #: ``and``: all rules must match; ``or``: any
     rules: tuple[Rule, ...] = ()
 
 
 class Alias(Struct, frozen=True, kw_only=True):
-    """Name for a main version of a function. A share of the requests can be routed to additional versions."""
+    """Alias: name for a main version of a function. Part of the requests can be routed to additional versions."""
 
     name: str
     version: str  #: main version
@@ -181,7 +181,7 @@ class Alias(Struct, frozen=True, kw_only=True):
 
 
 class DestinationSpec(Struct, frozen=True, kw_only=True):
-    """Destination in the asynchronous settings. ``param`` is JSON text."""
+    """Destination of outcomes as stored in asynchronous settings: its kind, and parameters as JSON text."""
 
     destination: str
     param: str = "{}"
@@ -201,7 +201,7 @@ class AsyncSettings(Struct, frozen=True, kw_only=True):
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """Invocation that a trigger or a client requests, before it is accepted."""
+    """Invocation that a trigger or a client asks for, before the engine accepts it."""
 
     function: FunctionUrn
     payload: bytes  #: one JSON value
@@ -244,12 +244,12 @@ class Invocation(Struct, frozen=True, kw_only=True):
 
     @property
     def accepted_on_clock(self) -> float:
-        """Clock time of acceptance. ``accepted_at`` may be later: keys keep increasing when the clock is set back."""
+        """Time of acceptance by the clock. ``accepted_at`` is later if the clock was set back: keys still increase."""
         return min(self.accepted_at, self.first_due_at)
 
     @property
     def rank_key(self) -> tuple[float, int]:
-        """Unique sort key of the run order."""
+        """Sort key of ready invocations: the smallest runs first. No two invocations have equal sort keys."""
         return (self.rank, self.key)
 
 
@@ -279,7 +279,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """Finished attempt in the history of an invocation. The history keeps the newest attempts."""
+    """Finished attempt, as stored in an invocation's history, which keeps the newest attempts only."""
 
     attempt: int
     started_at: float
@@ -289,7 +289,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """Complete stored state of an invocation."""
+    """Stored state of an invocation, with its payload, its result, and the history of its attempts."""
 
     key: int
     request_id: str

@@ -1,6 +1,6 @@
-"""Limits of the FunctionGraph API, each defined once, and field types that contain them.
+"""Limits of the FunctionGraph API for values in requests, and types of fields with these limits.
 
-Structs reject values outside the limits of their fields' types, and the OpenAPI document lists the limits.
+The decoder of requests rejects a value outside the limits of its field, and the OpenAPI document states the limits.
 """
 
 from __future__ import annotations

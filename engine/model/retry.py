@@ -1,8 +1,9 @@
 """Retry policy: decides whether and when a failed attempt is retried.
 
-A function error uses up one of the retries that the asynchronous settings allow. An engine error or a lack of capacity
-uses up none: it is retried until the invocation exceeds its maximum age. In both cases delays grow exponentially, with
-jitter. No attempt starts after the maximum age, which counts from the first due time.
+Each error of the function uses up one of the retries that its asynchronous settings allow. An error of the engine or a
+lack of capacity uses up none: it is retried until the invocation exceeds its maximum age. In both cases the delay grows
+exponentially with the number of the attempt, and varies at random. No attempt starts after the maximum age, which
+counts from the first due time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ HISTORY = 100
 
 
 class Rules(Struct, frozen=True, kw_only=True):
-    """Retries and maximum age, from the asynchronous settings of a function or the defaults of the engine."""
+    """Allowed retries and maximum age of a function's invocations, from its asynchronous settings or the defaults."""
 
     retries: int
     max_age: float  #: seconds; infinite: no limit
@@ -40,7 +41,10 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return Rules(retries=settings.max_retries, max_age=settings.max_age)
 
     def delay(self, attempt: int, jitter_sample: float) -> float:
-        """Return the seconds to wait after this attempt (from 1); ``jitter_sample`` is random in [0, 1)."""
+        """Return the seconds to wait after this attempt, counted from 1.
+
+        ``jitter_sample`` is a random number from [0, 1).
+        """
         wait = min(self.longest, self.base * self.factor ** min(attempt - 1, 64))
         return wait * (1 + self.jitter * (2 * jitter_sample - 1))
 
@@ -57,7 +61,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         jitter_sample: float,
         priority_step: float,
     ) -> Invocation | None:
-        """Return the invocation with its next attempt and due time, or None if this was the last attempt."""
+        """Return the invocation with the number and due time of its next attempt; None if it gets none."""
         if outcome.ok or outcome.cancelled:
             return None
         failures = invocation.failures + (not outcome.engine_fault)

@@ -1,6 +1,7 @@
 """Function URNs: ``urn:fss:<region>:<project>:function:<package>:<name>[:<version> | :!<alias>]``.
 
-Short forms are distinguished by their number of colon-separated fields (FunctionGraph API: ``function_urn``).
+Shorter forms, such as ``name`` or ``package:name``, are told apart by their number of fields (FunctionGraph API:
+``function_urn``).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class FunctionUrn(Struct, frozen=True, kw_only=True):
 
     @property
     def function(self) -> str:
-        """URN without version."""
+        """URN of the whole function, without version or alias."""
         return f"urn:fss:{self.region}:{self.project}:function:{self.package}:{self.name}"
 
     def __str__(self) -> str:
@@ -39,9 +40,10 @@ class FunctionUrn(Struct, frozen=True, kw_only=True):
 
 
 def parse_urn(text: str, *, region: str, project: str) -> FunctionUrn:
-    """Parse a full or short URN. ``region`` and ``project`` replace missing fields.
+    """Parse a full or short URN. ``region`` and ``project`` are used if the text names none.
 
-    Raise InvalidField if the text is no URN. The caller must check who may use the project.
+    Raises InvalidField if the text is no URN. The text may name any project, so the caller must check that the client
+    may use it.
     """
     fields = text.split(":")
     if not text or len(text) > MAX_LENGTH or not all(fields):
