@@ -29,7 +29,10 @@ def find(name: str) -> Scenario:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the scenarios. Return 0 even if targets are missed, or 1 if a scenario could not be measured."""
+    """Run the scenarios that the arguments name.
+
+    Return 1 if a scenario could not be measured, otherwise 0, even if figures miss their targets.
+    """
     given = _parser().parse_args(arguments)
     options = Options(
         seconds=given.seconds,
@@ -62,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Yield a function that reports progress on stderr: one updated line on a terminal, otherwise a line per step."""
+    """Yield a function that reports the steps of scenarios on stderr.
+
+    On a terminal one line is updated; otherwise each step has a line.
+    """
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status("starting") as status:

@@ -36,7 +36,7 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
 
 
 def _bare(options: Options, progress: Progress) -> float:
-    """Return the requests per second of an empty application."""
+    """Return the requests per second that an empty Starlette application answers."""
     progress("accept: empty Starlette POST")
     with starlette() as server:
         return load(_job(server, "/", MAIN, options)).rate

@@ -1,4 +1,8 @@
-"""Cost of backlogs of different lengths: time to choose the next invocation, memory, and rate of draining."""
+"""Cost of backlogs of different lengths.
+
+Measures the time to choose the next invocation, memory of the engine, and invocations per second while the backlog
+shrinks.
+"""
 
 from __future__ import annotations
 

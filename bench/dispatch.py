@@ -1,4 +1,4 @@
-"""Round trip to a warm instance: time from a call of the pool to its outcome, sequentially."""
+"""Round trip to a warm instance: time from calling the pool until the outcome is returned, one call after another."""
 
 from __future__ import annotations
 

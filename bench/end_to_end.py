@@ -1,4 +1,4 @@
-"""Rate of invocations from end to end: POST, handler in a warm instance, and outcome on disk."""
+"""Rate of invocations from end to end: HTTP request, handler in a running instance, and outcome on disk."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _measure(server: Engine, function: str, count: int) -> Round:
 
 
 def _run(server: Engine, function: str, count: int) -> Report:
-    """Send the requests, and return when all outcomes are on disk."""
+    """Send ``count`` requests for the function, and return when the outcomes of all are on disk."""
     job = Job(
         port=server.port,
         path=f"{function}/invocations-async",

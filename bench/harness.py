@@ -48,7 +48,10 @@ class Figure(Struct, frozen=True, kw_only=True):
 
 
 class Scenario(Struct, frozen=True, kw_only=True):
-    """Benchmark scenario. The generator ``rounds`` yields Rounds without end, and cleans up when it is closed."""
+    """Benchmark scenario with its figures.
+
+    The generator ``rounds`` yields the values of one round after another, without end, and cleans up when it is closed.
+    """
 
     name: str
     title: str
@@ -58,7 +61,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
 
 
 class Measured(Struct, frozen=True, kw_only=True):
-    """Figure with its values from all rounds."""
+    """Figure with its measured values from all rounds of a scenario."""
 
     name: str
     unit: str
@@ -80,9 +83,9 @@ def run(scenario: Scenario, options: Options, progress: Progress) -> list[Measur
 
 
 def summarise(figures: Sequence[Figure], rounds: Sequence[Round]) -> list[Measured]:
-    """Return measured figures in the order of ``figures``, without those that were not measured.
+    """Return the figures with their values from all rounds, in the order of ``figures``.
 
-    Raises ValueError for a value without a declared figure.
+    Figures that no round measured are left out. Raises ValueError if a round has a value that no figure declares.
     """
     unknown = {name for found in rounds for name in found} - {figure.name for figure in figures}
     if unknown:
@@ -108,6 +111,6 @@ def _measured(figure: Figure, values: Sequence[float]) -> Measured:
 
 @contextmanager
 def scratch(options: Options) -> Iterator[Path]:
-    """Yield an empty directory, and remove it afterwards."""
+    """Yield an empty directory for a scenario's files, and remove it afterwards."""
     with tempfile.TemporaryDirectory(prefix="functiond-bench-", dir=options.directory or None) as name:
         yield Path(name)

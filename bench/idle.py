@@ -1,4 +1,4 @@
-"""Cost of an idle engine: memory, wake-ups, and CPU time."""
+"""Cost of an engine without requests: memory, wake-ups of its threads, and CPU time."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Cost of instances, measured at the pool: no HTTP, no journal.
+"""Cost of instances, measured by calls of the pool, without HTTP and without a journal.
 
-Run in a separate process as ``python -m bench.instances DIRECTORY SANDBOX COUNT``. Writes seconds as JSON to the file
-``RESULT`` in the directory. ``SANDBOX`` is ``spawn``, ``fork`` or ``bubblewrap`` for cold starts, ``dispatch`` for
-round trips to a warm instance.
+Run in a separate process as ``python -m bench.instances DIRECTORY SANDBOX COUNT``. Writes ``COUNT`` times in seconds as
+a JSON list to the file ``RESULT`` in the directory. ``SANDBOX`` selects the measurement: cold starts with ``spawn``,
+``fork`` or ``bubblewrap``, round trips to a warm instance with ``dispatch``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ async def measure(directory: Path, sandbox: str, count: int) -> dict[str, list[f
 
 
 async def _starts(pool: Pool, functions: range, *, memory: int) -> list[float]:
-    """Return seconds from the request to the handler of a new instance, per function. The instances keep running."""
+    """Invoke each function once, and return the seconds from each request to the handler of its new instance.
+
+    The instances keep running afterwards.
+    """
     times = []
     for number in functions:
         began = time.time()
@@ -70,7 +73,10 @@ async def _round_trips(pool: Pool, count: int) -> list[float]:
 
 
 def _function(number: int, memory: int) -> Function:
-    """Return a function. Functions of one ``number`` share a sandbox; each ``memory`` (MB) needs its own instance."""
+    """Return a function for the pool.
+
+    Functions with the same ``number`` share a sandbox, but each ``memory`` (MB) needs an instance of its own.
+    """
     values: dict[str, Any] = {
         "function_id": 1, "revision": number, "memory_size": memory, "project": "p", "package": "default", "name": "f",
         "handler": "index.handler", "timeout": 30, "code": CodePackage(sha256="0", digest="", size=1),

@@ -1,4 +1,4 @@
-"""Access to the journal of a stopped engine: filling it before a start, and reading it after the end."""
+"""Access to the journal of a stopped engine: adding invocations before the engine starts, and reading results later."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAYLOAD = b'{"k": "' + b"x" * 191 + b'"}'
 
 
 class Drained(Struct, frozen=True, kw_only=True):
-    """Number of ended invocations and their duration, from times in the journal."""
+    """Number of invocations that have ended, and the seconds from the first start to the last end, from the journal."""
 
     count: int
     seconds: float  #: time between the first start and the last end
@@ -33,7 +33,7 @@ class Drained(Struct, frozen=True, kw_only=True):
 
 
 async def fill(directory: Path, function_id: int, rows: int) -> None:
-    """Queue ``rows`` invocations of a function, as if they had just been accepted."""
+    """Add ``rows`` invocations of a function to the journal, as if they had just been accepted."""
     with locked(directory):
         async with open_storage(directory) as storage, anyio.create_task_group() as tasks:
             await tasks.start(storage.writer.run)
@@ -73,7 +73,7 @@ def _insert(db: sqlite3.Connection, batch: Sequence[Invocation]) -> None:
 
 
 def results(directory: Path) -> list[bytes]:
-    """Return the handlers' results, in the order of acceptance."""
+    """Return the results that handlers returned for the invocations in the journal, in the order of acceptance."""
     with closing(_read(directory)) as db:
         return [row[0] for row in db.execute("SELECT body FROM result ORDER BY key")]
 

@@ -1,6 +1,7 @@
-"""Latency from a request to the first line of its handler, at a fixed mean rate of arrivals (open loop).
+"""Latency from a request to the first line of its handler, while requests arrive at a fixed mean rate (open loop).
 
-A request's time starts when the request was due to be sent, so a stall counts for every request that it delayed.
+Latency counts from the moment when a request was due to be sent, so that a stall of the engine counts for every request
+that it delayed.
 """
 
 from __future__ import annotations

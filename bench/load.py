@@ -1,11 +1,11 @@
-"""Load generator: a separate process with raw protocols on uvloop.
+"""Load generator: a separate process that sends HTTP requests over plain TCP protocols on uvloop.
 
-The request is built once. Only status and length of replies are parsed.
+The request is built once and sent unchanged each time. Only status and length of replies are parsed.
 
-Run as ``python -m bench.load``: reads a Job as JSON from stdin, writes a Report to stdout. Closed loop: each connection
-sends its next request when the last is answered. Open loop (``rate``): requests are due at random moments that do not
-depend on the server. Latency counts from the moment a request was *due*, so a stalling server cannot hide the requests
-that it delayed.
+Run as ``python -m bench.load``: reads a Job as JSON from stdin, writes a Report to stdout. Without ``rate`` (closed
+loop), each connection sends its next request when the last is answered. With ``rate`` (open loop), requests are due at
+random moments that do not depend on the server. Latency then counts from the moment when a request was due, so a
+stalling server cannot hide the requests that it delayed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class Percentiles(Struct, frozen=True, kw_only=True):
-    """Percentiles in milliseconds."""
+    """Percentiles of the requests' latencies in milliseconds."""
 
     p50: float = 0.0
     p90: float = 0.0
@@ -66,7 +66,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     @property
     def cpu_micros(self) -> float:
-        """CPU time of the generator per request."""
+        """CPU time of the load generator per request, in microseconds."""
         return self.cpu_seconds / self.requests * 1e6 if self.requests else 0.0
 
 
@@ -82,7 +82,7 @@ def percentiles(seconds: array[float]) -> Percentiles:
 
 
 class Connection(asyncio.Protocol):
-    """Keep-alive connection with at most one unanswered request."""
+    """Keep-alive connection to the server, with at most one unanswered request."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -129,7 +129,7 @@ def _length(data: bytes, head: int) -> int:
 
 
 class Load:
-    """Shared state of all connections: remaining requests, and results."""
+    """State that all connections share: the number of requests still to be sent, and the results."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -250,7 +250,7 @@ class Load:
 
 
 def build(job: Job) -> bytes:
-    """Return the HTTP request as bytes."""
+    """Return the HTTP request that a job describes, as bytes."""
     body = job.body.encode()
     headers = {"Host": f"127.0.0.1:{job.port}", "Content-Type": "application/json", **job.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -1,4 +1,4 @@
-"""Properties of the machine, and resource usage of processes from the kernel."""
+"""Properties of the machine, and resource usage of processes as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def memory_mb(pid: int, field: str = "VmRSS") -> float:
 
 
 def wakeups(pid: int) -> int:
-    """Return the number of times that threads of the process have slept and been woken."""
+    """Return the number of times that threads of the process have slept and been woken since they started."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         for line in (task / "status").read_text().splitlines():
@@ -117,7 +117,10 @@ def cpu_of(pid: int) -> Cpu:
 
 
 def _tree_seconds(pid: str) -> float:
-    """Return CPU seconds of a process and its running descendants; instances may be children of a template."""
+    """Return CPU seconds of a process and its running descendants.
+
+    Descendants are included because instances may be children of a template.
+    """
     seconds = 0.0
     with suppress(FileNotFoundError, ProcessLookupError):
         for task in Path(f"/proc/{pid}/task").iterdir():

@@ -1,4 +1,6 @@
-"""Time to choose the next invocation of a backlog, by run queue and scheduler on a real journal, without execution.
+"""Time to choose the next invocation of a backlog.
+
+Uses the run queue and scheduler on a real journal, and executes nothing.
 
 Run in a separate process as ``python -m bench.pops DIRECTORY FUNCTION COUNT``. Prints microseconds as JSON.
 """
@@ -20,7 +22,11 @@ from engine.storage.sqlite import locked, open_storage
 
 
 async def measure(directory: Path, function_id: int, count: int) -> dict[str, float]:
-    """Return microseconds: ``pop`` is the mean per choice, reads included; ``first`` is recovery and first choice."""
+    """Return two times in microseconds, including the reads of the journal.
+
+    ``first`` is the time to recover the scheduler from the journal and choose the first invocation. ``pop`` is the mean
+    time of each of the ``count - 1`` choices after it.
+    """
     with locked(directory):
         async with open_storage(directory) as storage, anyio.create_task_group() as tasks:
             await tasks.start(storage.writer.run)

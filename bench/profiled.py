@@ -1,7 +1,8 @@
-"""Engine under cProfile: ``python -m bench.profiled FILE --data-dir DIR --port N --log-format json``.
+"""Engine that runs under cProfile: ``python -m bench.profiled FILE --data-dir DIR --port N --log-format json``.
 
-Profiles the event loop's thread only. The profiler adds its own cost to each call, so small functions appear more
-expensive than they are. Compare functions with each other, and take absolute times from a run without the profiler.
+Only the thread of the event loop is profiled, and its statistics are written to ``FILE``. The profiler adds its own
+cost to each call, so small functions appear more expensive than they are. Compare functions with each other, and take
+absolute times from a run without the profiler.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recovery time of an engine with a million queued invocations, after a regular stop and after kill -9."""
+"""Time in which an engine with a million queued invocations restarts, after a regular stop and after SIGKILL."""
 
 from __future__ import annotations
 
@@ -68,7 +68,11 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
 
 
 def _start(directory: Path, pipe: Path, function: str, rows: int, *, kill: bool) -> tuple[float, float, float]:
-    """Return seconds from the process's start to the first 202 and to the first run, and the number of queued rows."""
+    """Start an engine on the directory, and stop it regularly or, with ``kill``, by SIGKILL after some invocations.
+
+    Return the seconds from the process's start to the first 202 and to the first invocation's handler, and the number
+    of invocations that were queued at the start.
+    """
     with _listening(pipe) as listener:
         server = Engine(directory, **ENVIRONMENT)
         try:
@@ -86,10 +90,12 @@ def _start(directory: Path, pipe: Path, function: str, rows: int, *, kill: bool)
 
 
 def check_backlog(server: Engine, rows: int) -> float:
-    """Return the number of invocations that were queued at the start. Raises ServerFailed if too few remain.
+    """Return the number of invocations that were queued at the start.
 
-    Earlier starts have run some invocations, and figures for a short backlog would be meaningless. The number is taken
-    from the engine's metrics, because reading the file would recover SQLite's log, which the scenario measures.
+    Raises ServerFailed if too few remain of ``rows``.
+
+    Earlier starts have executed some invocations, and figures for a short backlog would be meaningless. The number is
+    taken from the engine's metrics, because reading the file would recover SQLite's log, which the scenario measures.
     """
     queued = server.metric("backlog_invocations") + server.metric("started_total")
     if queued < rows * LEFT:
@@ -111,9 +117,9 @@ def _listening(pipe: Path) -> Iterator[int]:
 
 
 def _moments(listener: int, count: int, *, since: int) -> list[int]:
-    """Return start times of the next runs in nanoseconds, earliest first.
+    """Return the times in nanoseconds at which the next ``count`` handlers started, earliest first.
 
-    Times before ``since`` are ignored; instances of a killed engine may still write some.
+    Times before ``since`` are ignored, because instances of a killed engine may still write some to the pipe.
     """
     moments: list[int] = []
     while len(moments) < count:

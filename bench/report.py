@@ -1,4 +1,4 @@
-"""Reports of a run: tables in a terminal, and all figures in a JSON file."""
+"""Reports of a benchmark run: tables of figures in a terminal, and all figures in a JSON file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def show(console: Console, scenario: Scenario, measured: Sequence[Measured]) -> 
 
 
 def show_profile(console: Console, file: str) -> None:
-    """Print the most expensive functions of the engine's loop, by their own time."""
+    """Print the most expensive functions of the engine's event loop.
+
+    They are sorted by the time in each function without the functions that it calls.
+    """
     stats = pstats.Stats(file, stream=console.file)
     stats.sort_stats("tottime").print_stats(_LINES)
     console.print(f"profile kept in {file}", highlight=False)

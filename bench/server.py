@@ -1,4 +1,7 @@
-"""Server processes to measure: an engine, started by its command as a user would, and the Starlette baseline."""
+"""Server processes that benchmarks measure.
+
+They are an engine, started by its command as users start it, and an empty Starlette application as baseline.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,11 @@ HELD = "import time\ndef handler(event, context):\n    time.sleep(3600)\n"
 
 
 class ServerFailed(Exception):
-    """Failure or timeout of a measured process."""
+    """Failure or timeout of a server process."""
 
 
 class Process:
-    """Server process that announces its port as a JSON line with the event "serving" on stderr."""
+    """Server process that reports its port on stderr, in a JSON line with the event "serving"."""
 
     def __init__(self, command: Sequence[str], **environment: str) -> None:
         self._last: deque[str] = deque(maxlen=20)
@@ -78,7 +81,7 @@ class Process:
         self._reap()
 
     def end(self) -> None:
-        """Stop the server unless it has exited, and release its resources."""
+        """Stop the server unless it has exited, and release the pipes and files of this object."""
         if self._popen.poll() is None:
             self.stop()
         else:
@@ -100,7 +103,10 @@ class Process:
 
 
 class Engine(Process):
-    """Engine process and its API. ``profile`` is the file for statistics of cProfile; empty: no profiling."""
+    """Engine process, and client of its API.
+
+    ``profile`` is the file for statistics of cProfile; if empty, nothing is profiled.
+    """
 
     def __init__(self, directory: Path, *, profile: str = "", **environment: str) -> None:
         module = ["bench.profiled", profile] if profile else ["engine", "serve"]
@@ -130,11 +136,11 @@ class Engine(Process):
         raise ServerFailed(f"the engine has no metric {name}")
 
     def commits(self) -> tuple[float, float]:
-        """Return the number of commits, and the number of rows in all commits."""
+        """Return two counts since the engine started: commits of its database, and rows in all of these commits."""
         return self.metric("commit_rows_count"), self.metric("commit_rows_sum")
 
     def deploy(self, name: str, source: str, *, instances: int = 400) -> str:
-        """Create a function and return its path in the API."""
+        """Create a function with ``source`` as its code, and return the function's path in the API."""
         body = {
             "func_name": name,
             "package": "default",
@@ -150,18 +156,21 @@ class Engine(Process):
         return f"/v2/{PROJECT}/fgs/functions/{quote(f'urn:fss:local-1:{PROJECT}:function:default:{name}', safe=':')}"
 
     def wait_for(self, function: str, request_id: str) -> None:
-        """Return when an invocation has ended, or after a minute."""
+        """Return when the invocation with this request id has ended, or after a minute if it has not ended by then."""
         self.call("GET", f"{function}/async-invocations/{request_id}?wait=60")
 
     def wait_for_all(self, function: str, last: Sequence[str]) -> None:
-        """Return when all accepted invocations have ended; ``last`` are the replies to the latest requests."""
+        """Return when all accepted invocations of the function have ended.
+
+        ``last`` are the replies to the latest requests.
+        """
         for reply in last:
             self.wait_for(function, json.loads(reply)["request_id"])
         while active := self.call("GET", f"{function}/active-async-invocations")["invocations"]:
             self.wait_for(function, active[-1]["request_id"])
 
     def ended(self, function: str, status: str = "SUCCESS") -> int:
-        """Return the number of invocations that have ended with this status."""
+        """Return the number of the function's invocations that have ended with ``status``."""
         return int(self.call("GET", f"{function}/async-invocations?status={status}&limit=1")["count"])
 
 
@@ -186,7 +195,7 @@ def engine(directory: Path, *, profile: str = "", **environment: str) -> Iterato
 
 @contextmanager
 def starlette() -> Iterator[Process]:
-    """Run the baseline: an empty POST on uvicorn, httptools and uvloop."""
+    """Run the baseline: a Starlette application with an empty POST handler, on uvicorn with httptools and uvloop."""
     server = Process(["bench.baseline"])
     try:
         server.wait_until_serving()
@@ -196,7 +205,7 @@ def starlette() -> Iterator[Process]:
 
 
 def load(job: Job) -> Report:
-    """Run the load generator in its own process."""
+    """Run the load generator in a separate process, and return its report."""
     command = [sys.executable, "-m", "bench.load"]
     done = subprocess.run(command, input=msgspec.json.encode(job), capture_output=True, timeout=job.seconds + 120)
     if done.returncode:

@@ -1,7 +1,7 @@
-"""Rate at which events of sources reach the journal.
+"""Rates at which events of each kind of source reach the journal.
 
-Accepted events are queued and not executed, except for synchronous calls of a gateway. To add a source, add a module
-with a ``SOURCE`` to this package, and its name to ``NAMES``.
+Accepted events are queued and not executed, except for synchronous calls to an API of a gateway (``apig``). To add a
+source, add a module with a constant ``SOURCE`` to this package, and its name to ``NAMES``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Intake of requests to an API of the gateway, asynchronous and synchronous, compared with the engine's own API."""
+"""Intake of HTTP requests through an APIG trigger, asynchronous and synchronous, compared with the invocation API."""
 
 from __future__ import annotations
 

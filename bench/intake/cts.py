@@ -1,4 +1,4 @@
-"""Intake of traces that are pushed to the engine."""
+"""Intake of CTS traces that a client sends to the engine over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intake of changes of a collection on a real server, made while the engine was stopped."""
+"""Intake of changes of a MongoDB collection that were made on a real server while the engine was stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intake of records that clients put into a stream of the engine in small batches."""
+"""Intake of records that clients send in small batches to a DIS stream served by the engine itself."""
 
 from __future__ import annotations
 

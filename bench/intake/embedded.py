@@ -1,4 +1,4 @@
-"""Engine in this process, for sources that cannot be driven from another process."""
+"""Engine in the process of the benchmark, for sources that a separate process cannot supply with events."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def running(
 
 
 async def create(engine: EngineParts, kind: str, data: dict[str, Any]) -> None:
-    """Create a function with one trigger."""
+    """Create a function with one trigger of the given kind and ``event_data``."""
     function = Function(
         function_id=0,
         project="default",

@@ -1,4 +1,4 @@
-"""Intake of CloudEvents, one per request."""
+"""Intake of CloudEvents through an EVENTGRID trigger, one event per HTTP request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intake of records that wait in a topic of a real broker. The broker is started as in the tests."""
+"""Intake of records that are in a topic before the trigger starts. The real broker is started by the tests' helper."""
 
 from __future__ import annotations
 

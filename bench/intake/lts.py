@@ -1,4 +1,4 @@
-"""Intake of lines that clients send to a log stream of the engine in small batches."""
+"""Intake of log lines that clients send in small batches to an LTS stream served by the engine itself."""
 
 from __future__ import annotations
 

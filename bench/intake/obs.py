@@ -1,4 +1,7 @@
-"""Intake of object events: notifications from a store over HTTP, and files that are moved into a watched folder."""
+"""Intake of events about new objects.
+
+The events are notifications that an object store sends over HTTP, and files that are moved into a watched folder.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intake from a source that generates its events: measures only the path from ``accept_batch`` to the disk."""
+"""Intake from a trigger that generates its events itself: measures only the path from ``accept_batch`` to the disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class FeedOptions(Struct, frozen=True, kw_only=True):
 
 
 class Feed:
-    """Plugin whose trigger sends batches for ``seconds``, then sets ``rate`` to the events per second."""
+    """Plugin with a trigger that passes generated batches to the engine for ``seconds``.
+
+    Afterwards ``rate`` is set to the events per second.
+    """
 
     def __init__(self, rate: asyncio.Future[float]) -> None:
         self._rate = rate

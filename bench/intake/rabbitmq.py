@@ -1,4 +1,4 @@
-"""Intake of messages in a trigger's queue on a real broker, sent while the engine was stopped."""
+"""Intake of messages that a real broker queued for a trigger while the engine was stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intake of messages published to a topic of the engine."""
+"""Intake of messages that clients publish to an SMN topic served by the engine itself."""
 
 from __future__ import annotations
 

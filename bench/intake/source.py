@@ -1,4 +1,4 @@
-"""Declaration of sources of the scenario ``intake``, and helpers to measure intake."""
+"""Declaration of a source for the scenario ``intake``, and helpers that send events and measure their intake."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def figures(name: str) -> tuple[Figure, ...]:
 
 
 class Listening:
-    """Trigger with a running source, on a function whose only instance sleeps."""
+    """Trigger that accepts events for a function.
+
+    The function's only instance sleeps, so that accepted events stay queued.
+    """
 
     def __init__(self, server: Engine, kind: str, data: Mapping[str, Any]) -> None:
         urn = server.deploy("held", HELD, instances=1).rpartition("/")[2]
@@ -51,12 +54,12 @@ class Listening:
         until(lambda: server.call("GET", self._state)["state"] == "running", f"the source of {kind} did not run")
 
     def accepted(self, events: int) -> None:
-        """Return when the trigger has accepted ``events`` events."""
+        """Return when the trigger has accepted ``events`` events since the engine started."""
         until(lambda: self._server.call("GET", self._state)["accepted"] >= events, f"{events} events not accepted")
 
 
 class Watch:
-    """Measurement of elapsed time, and of CPU time of an engine's loop, since construction."""
+    """Measurement of elapsed time, and of the CPU time of an engine's event loop, since this object was created."""
 
     def __init__(self, server: Engine) -> None:
         self._server, self._used, self._began = server, cpu_of(server.pid), time.perf_counter()
@@ -75,9 +78,10 @@ def posted(
     headers: Mapping[str, str] | None = None,
     before: Callable[[Engine], object] = lambda server: None,
 ) -> Callable[[Options], Round]:
-    """Return a measurement of requests posted to a path, in which ``{trigger}`` stands for the trigger's id.
+    """Return a function that measures a source by sending HTTP requests to ``path``.
 
-    ``before`` is called with the engine before the trigger is created.
+    ``{trigger}`` in the path stands for the trigger's id. ``before`` is called with the engine before the trigger is
+    created.
     """
 
     def measure(options: Options) -> Round:
@@ -101,7 +105,10 @@ def flood(
     options: Options,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[Round, int]:
-    """Send requests as fast as they are answered, and return the figures and the number of requests."""
+    """Send requests over several connections, each as soon as the previous one is answered.
+
+    Return the figures and the number of requests.
+    """
     before = cpu_of(server.pid)
     job = Job(
         port=port,
@@ -117,7 +124,10 @@ def flood(
 
 
 def streamed(server: Engine, data: Path, name: str, path: str, body: str, requests: int, count: Count) -> Round:
-    """Send ``requests`` requests of ``PUT`` messages each, and measure until all messages are in the journal."""
+    """Send ``requests`` requests of ``PUT`` messages each, and return the figures when all messages are in the journal.
+
+    ``count`` returns the number of messages in an event.
+    """
     watch = Watch(server)
     load(Job(port=server.port, path=path, body=body, connections=CONNECTIONS, seconds=MAX_WAIT, count=requests))
     wait_for_messages(data, requests * PUT, count)
@@ -125,7 +135,10 @@ def streamed(server: Engine, data: Path, name: str, path: str, body: str, reques
 
 
 def wait_for_messages(data: Path, messages: int, count: Count) -> None:
-    """Return when the events in the journal contain ``messages`` messages."""
+    """Return when the events in the journal contain ``messages`` messages.
+
+    ``count`` returns the number of messages in one event.
+    """
     last = found = 0
 
     def all_there() -> bool:
@@ -138,11 +151,11 @@ def wait_for_messages(data: Path, messages: int, count: Count) -> None:
 
 
 def in_records(event: Any) -> int:
-    """Return the number of messages in a broker's event."""
+    """Return the number of messages in a Kafka or RabbitMQ event."""
     return sum(len(record["messages"]) for record in event["records"])
 
 
 def _events(data: Path, after: int) -> list[tuple[int, bytes]]:
-    """Return keys and payloads of the journal after a key, in order."""
+    """Return keys and payloads of the journal's invocations whose keys are greater than ``after``, in key order."""
     with closing(sqlite3.connect(f"file:{data}/journal.db?mode=ro", uri=True, timeout=10)) as database:
         return database.execute("SELECT key, body FROM payload WHERE key > ? ORDER BY key", (after,)).fetchall()

@@ -1,4 +1,7 @@
-"""Intake from a timer that fires every second and catches up all missed times at once."""
+"""Intake from a timer that fires every second.
+
+The function is invoked at once for all due times that were missed while the engine was stopped.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Intake of signed requests in GitHub's scheme.
+"""Intake of requests through a webhook trigger, signed as GitHub does.
 
-The signature covers the body only, so requests differ by their delivery id.
+The signature covers the body only, so that requests may have equal bodies and differ by GitHub's delivery id in a
+header.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Code packages: unpacking, storage, quota, and export."""
+"""Code packages of functions and dependencies: unpacking, storage, quota, and export."""

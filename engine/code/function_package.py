@@ -1,12 +1,12 @@
-"""Function package: a zip with a function's configuration and code, as exported and imported.
+"""Function package: a zip that contains a function's configuration and code, for the API's export and import.
 
-<name>.yaml   fields of CreateFunction as JSON, which is valid YAML
-<name>.zip    the code as uploaded; for inline code the source, with the suffix of its file (none for a bootstrap)
+    <name>.yaml   fields of CreateFunction as JSON, which is valid YAML
+    <name>.zip    the code as uploaded; for inline code the source, with the suffix of its file (none for a bootstrap)
 
 FunctionGraph documents its own format only in outline: a zip that contains one YAML file (error codes FSS.1022 and
 FSS.1025). The keys of that file are not documented, so this engine uses the fields of CreateFunction. Packages from
-elsewhere are rejected with the name of a missing field. Reading JSON only avoids a YAML parser, whose tags and anchors
-allow decompression attacks.
+elsewhere are rejected with the name of a missing field. Only JSON is read, because a YAML parser's tags and anchors
+would allow decompression attacks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class Packed(Struct, frozen=True, kw_only=True):
 
 
 def pack(name: str, *, config: bytes | None, code: bytes | None, ending: str) -> bytes:
-    """Return a package; parts that are None are left out. ``ending`` is the suffix of the code's file (``.zip``)."""
+    """Return a function package as a zip. Configuration or code is left out if None.
+
+    ``ending`` is the suffix of the code's file, such as ``.zip``.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         if config is not None:
@@ -48,7 +51,11 @@ def pack(name: str, *, config: bytes | None, code: bytes | None, ending: str) ->
 
 
 def open_package(package: bytes) -> Packed:
-    """Read a package. Blocks the thread. Raises InvalidField, OSError."""
+    """Read a function package. Blocks the calling thread.
+
+    Raises InvalidField if the zip is unsafe, lacks the configuration or the code, or contains several, or if the
+    configuration is too long; OSError if the zip cannot be unpacked to disk.
+    """
     with tempfile.TemporaryDirectory(prefix="functiond-import-") as folder:
         try:
             unpack(io.BytesIO(package), Path(folder), _LIMITS)

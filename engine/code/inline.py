@@ -18,10 +18,10 @@ _TEMPLATES = {
 
 
 def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, int]:
-    """Return path and mode of the source's file, such as ``index.py`` for the Python handler ``index.handler``.
+    """Return path and mode of the file for inline source: ``index.py`` for the Python handler ``index.handler``.
 
-    Runtimes without an interpreter use ``bootstrap``. The suffix of the caller's ``filename`` distinguishes a module
-    of Node.js (``.mjs``) from a script. Raises InvalidField.
+    Runtimes without an interpreter use ``bootstrap``. The suffix of the caller's ``filename`` distinguishes a module of
+    Node.js (``.mjs``) from a script. Raises InvalidField if the handler does not have the form ``file.function``.
     """
     family = _family(runtime)
     if not family.interpreted:
@@ -36,7 +36,10 @@ def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, in
 
 
 def template(handler: str, runtime: str) -> bytes:
-    """Return code that replies with its event. Raises CodeMissing for runtimes without default code."""
+    """Return default source of a runtime, whose handler returns the event that it gets.
+
+    Raises CodeMissing if the runtime has no default source.
+    """
     text = _TEMPLATES.get(_family(runtime))
     if text is None:
         raise CodeMissing("inline")

@@ -1,4 +1,7 @@
-"""Code quota of a project: total size of its packages as uploaded. A shared package counts once."""
+"""Code quota of a project: limit on the total size of its packages as uploaded.
+
+A package with several references counts once.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,20 @@ class CodeQuota:
         self._claimed: list[tuple[str, CodePackage]] = []
 
     def count(self, packages_of: PackagesOf) -> None:
-        """Register ``packages_of(project)``, which yields each package of a project, once per reference."""
+        """Register ``packages_of(project)``, which yields code packages that the project uses, once per reference."""
         self._sources.append(packages_of)
 
     def used(self, project: str) -> int:
-        """Return the size of a project's packages in bytes."""
+        """Return the total size of a project's packages in bytes."""
         return sum(self._sizes(project).values())
 
     @contextmanager
     def claims(self, project: str, replaced: str = "") -> Iterator[Callable[[CodePackage], None]]:
-        """Yield a function that reserves quota for a package, or raises CodeQuotaExceeded.
+        """Yield a function that reserves quota for a package.
 
-        Reserved packages count until the block ends. By then they are either referenced or abandoned. ``replaced`` is
-        the SHA-256 name of a package that loses one reference by this change.
+        The function raises CodeQuotaExceeded if the project's packages would exceed the quota together with the new
+        one. Reserved packages count until the block ends; by then each is referenced by a function or dependency, or is
+        not used. ``replaced`` is the SHA-256 name of a package that loses one reference by this change.
         """
         own: list[tuple[str, CodePackage]] = []
 

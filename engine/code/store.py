@@ -1,14 +1,15 @@
-"""Code packages on disk: unpacked once, atomically, and immutable afterwards.
+"""Store of code packages on disk. Packages are unpacked when stored, and do not change afterwards.
 
     code/<sha256>/          unpacked code, from which instances run
     code/<sha256>.package   the package as received, for download
-    code/.new-*             a package being received, or the rest of one after a crash
-    code/.journal           mark of the packages: the name of the journal that refers to them
+    code/.new-*             a package being received, or an incomplete one after a crash
+    code/.journal           id of the journal whose functions and dependencies refer to the packages
 
-Code is part of the request (inline or zip), or is fetched from an object store by a link (obs). A folder is renamed to
-its final name after all its files are on disk, so an existing folder is complete. A zip package is named by the hash
-of its bytes; inline source is hashed together with the name of its file. Packages are not removed while the engine
-runs, because an instance may still use them. ``sweep`` removes them at the next start.
+Code is part of the API request (kinds ``inline`` and ``zip``), or is fetched from an object store by a link (``obs``).
+A folder is renamed to its final name after all its files are on disk, so an existing folder is complete. A zip package
+is named by the hash of its bytes; inline source is hashed together with the name of its file. Packages are not removed
+while the engine runs, because an instance may still use them. ``sweep`` removes unreferenced packages at the next
+start.
 """
 
 from __future__ import annotations
@@ -80,11 +81,13 @@ class CodeStore:
     async def add(
         self, source: CodeSource, *, handler: str, runtime: str = "", admit: Admit = lambda package: None
     ) -> CodePackage:
-        """Store a package. On return the package is unpacked and on disk.
+        """Store the code of an API request. On return the package is unpacked and on disk.
 
         Inline source is stored as the file that ``handler`` names, in the language of ``runtime``. ``admit`` is called
-        with the package before it is stored, and may raise to reject it. Raises InvalidField, PayloadTooLarge,
-        DiskLow, NotStored, and errors of ``CodeLinks``.
+        with the package before it is stored, and may raise to reject it. Raises InvalidField if the kind, base64 text,
+        handler or zip is invalid; CodeMissing if no code is given and the runtime has no default source;
+        PayloadTooLarge if the code exceeds a limit; DiskLow if the disk is nearly full; NotStored if a write fails.
+        Raises the errors of ``CodeLinks`` if the link is invalid or its object cannot be fetched.
         """
         target = inline_file(handler, runtime, source.filename) if source.kind == "inline" else None
         async with self._new_folder() as new:
@@ -96,11 +99,14 @@ class CodeStore:
         return found
 
     def folder(self, package: CodePackage) -> Path:
-        """Return the folder with the unpacked package."""
+        """Return the path of the folder with the unpacked package."""
         return self._folder / package.sha256
 
     async def original(self, package: CodePackage) -> bytes:
-        """Return the source text or zip file as it was received. Raises CodePackageTooLarge above ``PACKAGE_LIMIT``."""
+        """Return the source text or zip file as it was received.
+
+        Raises CodePackageTooLarge if it has more than ``PACKAGE_LIMIT`` bytes.
+        """
         if package.size > PACKAGE_LIMIT:
             raise CodePackageTooLarge(PACKAGE_LIMIT)
         return await anyio.Path(self._original(package.sha256)).read_bytes()
@@ -110,9 +116,10 @@ class CodeStore:
         return await self._in_thread(lambda: _md5(self._original(package.sha256)))
 
     async def mark(self) -> str | None:
-        """Return the mark of the packages: empty if there is none, None if there are no packages.
+        """Return the journal id that is stored beside the packages in ``.journal``.
 
-        Raises DataDirectoryUnusable.
+        An empty text means that the file is missing, None that there are no packages. Raises DataDirectoryUnusable if
+        the folder cannot be read.
         """
         try:
             return await anyio.to_thread.run_sync(lambda: self._mark() if self._holds_packages() else None)
@@ -121,18 +128,21 @@ class CodeStore:
             raise DataDirectoryUnusable(str(self._folder), problem) from error
 
     def belong_to(self, journal: str) -> None:
-        """Set the journal's name, with which packages are marked. ``sweep`` and storing a package write the mark."""
+        """Set the id of the journal that refers to the packages. ``sweep`` and ``add`` write it to ``.journal``."""
         self._journal = journal
 
     async def sweep(self, referenced: Collection[str]) -> int:
-        """Remove unreferenced packages and incomplete uploads, and return the number removed. Call at start only."""
+        """Remove packages that are not in ``referenced``, and incomplete ones. Return the number removed.
+
+        Call at the start only, because running instances may use any package.
+        """
         return await self._in_thread(lambda: self._sweep(frozenset(referenced)))
 
     # --- receiving ------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _new_folder(self) -> AsyncIterator[Path]:
-        """Yield a new folder, and remove it with its contents when the block ends."""
+        """Yield a new temporary folder, and remove it with its contents when the block ends."""
         new = self._folder / f".new-{uuid.uuid4().hex}"
         try:
             await self._in_thread(lambda: new.mkdir(parents=True))
@@ -143,7 +153,10 @@ class CodeStore:
                 await anyio.to_thread.run_sync(lambda: shutil.rmtree(new, ignore_errors=True))
 
     async def _receive(self, source: CodeSource, package: Path, left_out: Callable[[], bytes]) -> None:
-        """Write the source or package to ``package``; ``left_out`` returns default source if the request has none."""
+        """Write the code of a request to the file ``package``.
+
+        Calls ``left_out`` for default source if inline code is empty.
+        """
         if source.kind == "inline":
             await self._in_thread(lambda: package.write_bytes(decoded(source.file, INLINE_LIMIT) or left_out()))
         elif source.kind == "zip":
@@ -172,9 +185,10 @@ class CodeStore:
             raise _not_stored(error) from error
 
     def _keep(self, name: str, new: Path, target: tuple[str, int] | None) -> None:
-        """Unpack the package in ``new`` and rename it to its final name; ``target`` is path and mode of inline source.
+        """Unpack the package in the folder ``new``, and rename the folder to ``name``.
 
-        If the package exists already, nothing is changed.
+        ``target`` is path and mode of inline source, or None for a zip. If the package is stored already, nothing is
+        changed.
         """
         if (self._folder / name).is_dir():
             return
@@ -249,8 +263,9 @@ class CodeStore:
 def decoded(text: str, limit: int) -> bytes:
     """Decode base64 text, with or without line breaks, to at most ``limit`` bytes.
 
-    Decodes in steps, because a single long step would hold the GIL and so block the event loop. Raises InvalidField,
-    InlineCodeTooLarge, CodePackageTooLarge.
+    Decodes in steps, because a single long step would hold the GIL and so block the event loop. Raises InvalidField if
+    the text is not base64; InlineCodeTooLarge or CodePackageTooLarge if the code exceeds ``limit``, which is that of
+    inline source or of packages.
     """
     content, rest = bytearray(), b""
     try:
@@ -277,7 +292,7 @@ def _zip_content(source: CodeSource) -> bytes:
 
 
 def _describe(file: Path, source: CodeSource, target: str) -> CodePackage:
-    """Return the description of a received package; ``target`` is the path of inline source, otherwise empty."""
+    """Return hashes and size of a received package; ``target`` is the path of inline source, empty for a zip."""
     name, digest = hashlib.sha256(b"inline\0" + target.encode() + b"\0" if target else b""), hashlib.sha512()
     for block in _blocks(file):
         name.update(block)

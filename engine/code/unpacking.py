@@ -37,9 +37,10 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 def unpack(package: BinaryIO, folder: Path, limits: Limits) -> None:
-    """Unpack into the empty ``folder``. On return the files are synced to disk, but perhaps not the folders.
+    """Unpack a zip into the empty ``folder``. On return the files are synced to disk, but perhaps not the folders.
 
-    Raises InvalidField, DiskLow, OSError.
+    Raises InvalidField if the zip is damaged, unsafe or exceeds ``limits``; DiskLow if the disk is nearly full; OSError
+    if a file cannot be written.
     """
     # Count entries before reading the directory, because objects for a million entries would exhaust memory.
     if _count(package, _CENTRAL) > limits.entries:
@@ -68,7 +69,10 @@ def _count(package: BinaryIO, mark: bytes) -> int:
 
 
 class _Budget:
-    """Counter of unpacked bytes. Raises InvalidField or DiskLow when a limit is exceeded."""
+    """Counter of the bytes that a zip unpacks to.
+
+    Raises InvalidField if they exceed a limit of the zip, or DiskLow if the disk is nearly full.
+    """
 
     def __init__(self, packed: int, limits: Limits, folder: Path) -> None:
         self._packed, self._limits, self._folder = packed, limits, folder
@@ -92,7 +96,11 @@ def check_free(folder: Path, needed: int) -> None:
 
 
 def _path(info: zipfile.ZipInfo) -> Path:
-    """Return the entry's relative path. Raises InvalidField unless its name, file type and method are safe."""
+    """Return the relative path of a zip entry.
+
+    Raises InvalidField if its name is not a plain relative path, its type is neither file nor folder, or it is
+    encrypted or compressed by an unknown method.
+    """
     name = _name(info)
     parts = [part for part in name.rstrip("/").split("/") if part != "."]
     if name.startswith("/") or "\\" in name or not name.isprintable() or ":" in name[:2]:
@@ -110,7 +118,10 @@ def _path(info: zipfile.ZipInfo) -> Path:
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """Return the entry's name, read as UTF-8 even if its flag is not set, as by Linux tools. Raises InvalidField."""
+    """Return the name of a zip entry, read as UTF-8 even if its flag is not set, as in zips made by Linux tools.
+
+    Raises InvalidField if the name cannot be decoded.
+    """
     if info.flag_bits & _UTF8:
         return info.orig_filename
     try:
@@ -147,7 +158,7 @@ def make_folders(path: Path) -> None:
 def write_file(path: Path, blocks: Iterable[bytes], mode: int) -> None:
     """Create a file with its parent folders and sync it to disk.
 
-    Raises FileExistsError if the path exists; links are not followed.
+    Raises FileExistsError if the path exists, also as a symbolic link.
     """
     make_folders(path.parent)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""Trigger bound to its function, with its stored data checked and converted to the options of its plugin."""
+"""Trigger together with its function and plugin. The stored data is checked and converted to the plugin's options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KIND = "trigger"
 
 
 class StoredTrigger(Struct, frozen=True, kw_only=True):
-    """Trigger in its form on disk."""
+    """Trigger in the form in which it is stored on disk."""
 
     id: str
     kind: str  #: trigger type code, in its plugin's spelling
@@ -56,7 +56,7 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
 
     @property
     def runnable(self) -> bool:
-        """True if the trigger is active, readable, and of a kind that has a source."""
+        """True if the trigger is active, its stored data can be read, and its kind has a source."""
         return self.stored.active and self.options is not None and self.plugin.trigger is not None
 
     def resource(self, body: bytes = b"") -> StoredResource:
@@ -66,10 +66,11 @@ class BoundTrigger(Struct, frozen=True, kw_only=True):
 def bind(
     stored: StoredTrigger, plugin: Plugin, function: Function, region: str, *, free: bool, service: Any = None
 ) -> BoundTrigger:
-    """Check the data of ``stored``, and bind the trigger without the keys that its plugin does not have.
+    """Check the data of a stored trigger, and return the trigger with its function and plugin options.
 
-    ``free`` allows invocation modes outside the plugin's ``modes``. ``service`` contains the settings of the plugin's
-    service. Raises InvalidTrigger, InvocationModeFixed.
+    Keys of the data that the options do not have are left out for the vendor's kinds, and rejected for others. ``free``
+    allows invocation modes outside the plugin's ``modes``. ``service`` contains the settings of the plugin's service.
+    Raises InvalidTrigger if the data is invalid; InvocationModeFixed if it names a mode that is not allowed.
     """
     kind, data = stored.kind, stored.data
     if not plugin.rules.vendor:
@@ -84,9 +85,9 @@ def bind(
 def bind_unreadable(
     stored: StoredTrigger, plugin: Plugin | None, function: Function, region: str, problem: str
 ) -> BoundTrigger:
-    """Return a trigger whose plugin is missing or rejects its data; ``problem`` is the reason.
+    """Return a trigger without options, because its plugin is missing or rejects the stored data.
 
-    Such a trigger is listed and can be deleted, but does not run.
+    Clients can list and delete such a trigger, but it has no source. ``problem`` is the reason that clients get.
     """
     bound = _bound(stored, plugin, function, region, None, Mode.ASYNC)
     return msgspec.structs.replace(bound, problem=problem)

@@ -50,7 +50,11 @@ class Dependencies:
         return {dependency.code.sha256 for _, _, dependency in self._repository.all()}
 
     def named(self, project: str, ids: Sequence[str]) -> tuple[Dependency, ...]:
-        """Return the versions with these ids. Raises UnknownDependency, TooManyDependencies."""
+        """Return the dependency versions with these ids.
+
+        Raises UnknownDependency if an id is not found; TooManyDependencies if there are more ids than a function may
+        have.
+        """
         if len(ids) > MAX_PER_FUNCTION:
             raise TooManyDependencies("a function", MAX_PER_FUNCTION)
         return tuple(self._by_id(project, id) for id in ids)
@@ -64,7 +68,7 @@ class Dependencies:
         return sorted(found, key=lambda dependency: dependency.name)
 
     def versions(self, project: str, dep_id: str) -> Sequence[Dependency]:
-        """Return the versions of a dependency, newest first. Raises UnknownDependency if it has none."""
+        """Return the versions of a dependency, newest first. Raises UnknownDependency if there are none."""
         found = sorted((one for one in self.of(project) if one.dep_id == dep_id), key=lambda one: -one.version)
         if not found:
             raise UnknownDependency(dep_id)
@@ -77,7 +81,7 @@ class Dependencies:
         return found
 
     async def create(self, project: str, new: NewDependency) -> Dependency:
-        """Create the first or next version of a name. On return its code is unpacked and on disk."""
+        """Create a dependency, or the next version if its name exists. On return its code is unpacked and on disk."""
         check_dependency(new.name, new.runtime, new.description)
         self._next(project, new)
         with self._catalog.quota.claims(project) as admit:
@@ -120,7 +124,11 @@ class Dependencies:
         return dependency
 
     def _next(self, project: str, new: NewDependency) -> tuple[str, int]:
-        """Return ``dep_id`` and the version number for a new version. Raises TooManyDependencies, DependencyExists."""
+        """Return ``dep_id`` and the version number for a new version.
+
+        Raises TooManyDependencies if the project has its maximum; DependencyExists if the name is used for another
+        runtime.
+        """
         same = [one for one in self.of(project) if one.name == new.name]
         if len(self._repository.of(project_owner(project))) >= MAX_PER_PROJECT:
             raise TooManyDependencies("a project", MAX_PER_PROJECT)

@@ -1,4 +1,4 @@
-"""Saved test events of functions, shared by all versions of a function."""
+"""Test events that clients save for a function. All versions of the function share them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class Events:
         self._repository, self._catalog, self._clock = repository, catalog, clock
 
     def list(self, urn: FunctionUrn) -> Sequence[Event]:
-        """Return a function's events, oldest first. Raises UnknownFunction, like all methods."""
+        """Return the saved test events of a function, oldest first.
+
+        Raises UnknownFunction if the function does not exist, like all methods.
+        """
         return sorted(self._repository.of(self._owner(urn)).values(), key=lambda event: event.created_at)
 
     def show(self, urn: FunctionUrn, id: str) -> Event:
@@ -59,7 +62,7 @@ class Events:
         return event
 
     async def update(self, urn: FunctionUrn, id: str, content: str, name: str = "") -> Event:
-        """Replace the content, and the name unless ``name`` is empty."""
+        """Replace the content of a saved test event, and its name unless ``name`` is empty."""
         async with self._repository.change():
             old, owner = self.show(urn, id), self._owner(urn)
             name = name or old.name

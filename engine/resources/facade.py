@@ -1,4 +1,4 @@
-"""Facade with all kinds of resources of one engine, for ``app`` and ``http``."""
+"""One object that holds the resources of every kind of an engine, for the packages ``app`` and ``http``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ T = TypeVar("T", bound=Struct)
 
 
 class Resources:
-    """Resources of every kind. Call ``load`` once; it also loads the catalog and subscribes to its changes."""
+    """Resources of every kind.
+
+    Call ``load`` once; it also loads the function catalog and subscribes to changes of functions.
+    """
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class Resources:
         self.triggers = Triggers(store, catalog, registry or Registry(), clock, region=region, free=free_modes)
 
     async def load(self) -> None:
-        """Read all resources and the catalog. Code that neither functions nor dependencies refer to is removed."""
+        """Read all resources and the function catalog. Remove code that neither functions nor dependencies refer to."""
         await self._dependencies.load()
         self._catalog.find_dependencies = self.dependencies.named
         await self._catalog.load(keep=self.dependencies.packages())

@@ -1,8 +1,8 @@
-"""Repository of resources of one kind, in memory and on disk.
+"""Repository of resources of one kind, in memory and on disk. A resource is owned by a function or a project.
 
-Reads never wait and return stored values only. Changes are serialised, and are stored before they are visible.
-Resources of a deleted function are deleted with it: the store removes the rows in the transaction that deletes the
-function, and ``forget`` removes them from memory.
+Reads use memory and return values that are on disk. Changes run one after another, and are visible to reads after they
+are stored. Resources of a deleted function are deleted with it: the store removes the rows in the transaction that
+deletes the function, and ``forget`` removes them from memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def project_owner(project: str) -> str:
 
 
 def owning_function(owner: str) -> int | None:
-    """Return the function id of an owner; None for a project."""
+    """Return the function id in the text of an owner, or None if the owner is a project."""
     return int(owner.removeprefix(_FUNCTION)) if owner.startswith(_FUNCTION) else None
 
 
@@ -44,7 +44,7 @@ class Repository(Generic[T]):
         self._changing = anyio.Lock()
 
     async def load(self) -> None:
-        """Read all resources, and delete those of functions that no longer exist."""
+        """Read all resources of the kind from disk, and delete those of functions that no longer exist."""
         for row in await self._store.load(self._kind):
             if self._orphaned(row.owner):
                 await self._store.delete(row.kind, row.owner, row.id)
@@ -63,7 +63,10 @@ class Repository(Generic[T]):
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[None]:
-        """Hold the lock for changes. Check and change in the block; cancellation is deferred until the block ends."""
+        """Hold the lock that orders changes.
+
+        Check and store a change in the block; cancellation is deferred until the block ends.
+        """
         async with self._changing:
             with anyio.CancelScope(shield=True):
                 yield

@@ -1,11 +1,11 @@
-"""Schedule of a reservation: its number of instances at a given time.
+"""Schedule of a reservation: the number of reserved instances at a given time.
 
     base count ──▶ a cron fires ──▶ its count ──▶ another cron fires, or this one expires ──▶ ...
 
-The cron that fired last determines the count; if several fired at the same time, the largest count applies. Crons are
-in UTC unless they name a zone, as in FunctionGraph. A cron without ``start_time`` starts when it is stored, so that a
-yearly one does not apply last year's firing at once. Counts by load (``metric_configs``) are stored without effect, as
-on a FunctionGraph account without that feature.
+A cron is a time expression with a count. The cron that fired last determines the number; if several fired at the same
+time, the largest count applies. Crons are in UTC unless they name a zone, as in FunctionGraph. A cron without
+``start_time`` starts when it is stored, so that a yearly cron does not apply last year's firing at once. Schedules by
+load (``metric_configs``) are stored without effect, as on a FunctionGraph account without that feature.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Tactics(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ScheduledCount(Struct, frozen=True, kw_only=True):
-    """Number of instances during a period."""
+    """Number of reserved instances that a schedule sets for a period."""
 
     count: int
     begin: float  #: seconds since the epoch, inclusive
@@ -61,10 +61,10 @@ class ScheduledCount(Struct, frozen=True, kw_only=True):
 
 
 class Reservation(Struct, frozen=True, kw_only=True):
-    """Reservation of one version or alias; stored under the version's name or ``!alias``.
+    """Reservation of one version or alias; stored under the version's name, or the alias's name after ``!``.
 
-    ``idle_mode`` has no effect. FunctionGraph charges less for idle instances with it; in this engine they only cost
-    memory.
+    ``idle_mode`` is stored without effect. FunctionGraph charges less for idle instances in this mode; in this engine
+    they only take memory.
     """
 
     count: int
@@ -77,11 +77,14 @@ class Reservation(Struct, frozen=True, kw_only=True):
 
     @property
     def largest(self) -> int:
-        """Largest count that the schedule can reach."""
+        """Largest number of instances that the schedule can set."""
         return max(self.count, *(config.count for config in self.tactics.cron_configs), 0)
 
     def put_at(self, now: float, old: Reservation | None) -> Reservation:
-        """Return the reservation as stored at ``now``. Crons that ``old`` already had keep their earlier time."""
+        """Return the reservation to store at the time ``now``, with a start time for each cron.
+
+        Crons that the replaced reservation ``old`` also has keep their start time.
+        """
         stored = list(zip(old.tactics.cron_configs, old.since, strict=False)) if old else []
         since = tuple(
             next((since for other, since in stored if other == config), now) for config in self.tactics.cron_configs
@@ -89,7 +92,10 @@ class Reservation(Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, since=since)
 
     def scheduled_at(self, now: float) -> ScheduledCount:
-        """Return the count at ``now`` and the time of the next possible change. Takes about a millisecond per cron."""
+        """Return the number of instances at the time ``now``, and the time until which it is valid.
+
+        The calculation takes about a millisecond per cron.
+        """
         fired, end = [], math.inf
         for config, since in zip(self.tactics.cron_configs, self.since, strict=False):
             last, change = _times(config, config.start_time or since, now)
@@ -100,9 +106,10 @@ class Reservation(Struct, frozen=True, kw_only=True):
 
 
 def _times(config: CronConfig, begin: float, now: float) -> tuple[float | None, float]:
-    """Return the last firing time of the cron, and the next time at which it fires or expires.
+    """Return the last time at which the cron fired, and the next time at which it fires or expires.
 
-    The first is None if the cron has not fired since ``begin``, has expired, or is invalid. The second may be infinite.
+    The last time is None if the cron has not fired since ``begin``, has expired, or is invalid. The next time is
+    infinite if there is none.
     """
     expires = config.expired_time or math.inf
     if expires <= now:
@@ -116,7 +123,7 @@ def _times(config: CronConfig, begin: float, now: float) -> tuple[float | None, 
 
 
 def check_tactics(tactics: Tactics) -> None:
-    """Raise InvalidField unless all crons are valid and expire after their start."""
+    """Raise InvalidField if a cron is invalid, or expires before its start."""
     for number, config in enumerate(tactics.cron_configs):
         name = f"tactics_config.cron_configs[{number}]"
         try:

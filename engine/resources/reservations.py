@@ -1,8 +1,8 @@
 """Reserved instances: instances of a version that are kept running without work, with the user's code loaded.
 
-    PUT count ──▶ stored ──▶ set as the pool's target ──▶ started one by one ──▶ one exits ──▶ another is started
+    PUT count ──▶ stored ──▶ passed to the pool ──▶ started one by one ──▶ one exits ──▶ another is started
 
-An alias reserves instances of its main version. Schedules (``tactics_config``) may change the target over time; a
+An alias reserves instances of its main version. Schedules (``tactics_config``) may change the number over time; a
 single timer waits for the next change.
 """
 
@@ -37,7 +37,7 @@ MAX_TIMER = 3600.0  #: longest timer in seconds; the clock may be set, so later 
 
 
 class Reserved(Struct, frozen=True, kw_only=True):
-    """Reservation with its function and current count."""
+    """Reservation with its function and the number of instances that its schedule sets now."""
 
     function: Function
     qualifier: str
@@ -46,17 +46,17 @@ class Reserved(Struct, frozen=True, kw_only=True):
 
 
 class Warmer(Protocol):
-    """Starter of instances without work: the pool."""
+    """Starter of instances that have no work yet. Implemented by the pool of instances."""
 
     reserve: Reserve
 
     async def warm(self, function: Function) -> bool:
-        """Start an instance without work; return False if it cannot be made ready."""
+        """Start an instance of the function without work. Return False if it does not become ready."""
         ...
 
 
 class NoWarmer:
-    """``Warmer`` of an engine that runs no instances."""
+    """Replacement for the pool in an engine that runs no instances. Starts nothing."""
 
     def __init__(self) -> None:
         self.reserve = Reserve(())
@@ -66,7 +66,7 @@ class NoWarmer:
 
 
 class Reservations:
-    """Reservations of all functions.
+    """Reservations of all functions, and the service that keeps reserved instances running.
 
     ``memory`` is the limit in MB for all instances of the engine; 0: no limit. Reservations may take half of the limit.
     """
@@ -81,7 +81,7 @@ class Reservations:
         self._scheduled: dict[tuple[str, str], tuple[Reservation, ScheduledCount]] = {}
 
     def find(self, project: str, urn: FunctionUrn | None = None) -> Sequence[Reserved]:
-        """Return the reservations of a project, of one function, or of one version if the URN names one."""
+        """Return the reservations of a project, or only those of the function, version or alias that the URN names."""
         only = self._catalog.find(urn) if urn is not None else None
         return [
             one
@@ -92,13 +92,14 @@ class Reservations:
         ]
 
     def count(self, function_id: int) -> int:
-        """Return the current number of instances reserved for a function."""
+        """Return the number of instances that are reserved for a function now, for all its versions together."""
         return sum(one.count for one in self._all() if one.function.function_id == function_id)
 
     async def put(self, urn: FunctionUrn, reservation: Reservation) -> Reservation:
-        """Replace the reservation of a version or alias; delete it if its count can never exceed 0.
+        """Replace the reservation of a version or alias, or delete it if its schedule never sets more than 0 instances.
 
-        Raises InvalidField, TooManyReserved.
+        Raises InvalidField if the schedule is invalid; TooManyReserved if the count exceeds a limit of the function,
+        the project or the memory.
         """
         check_tactics(reservation.tactics)
         async with self._repository.change():
@@ -116,7 +117,7 @@ class Reservations:
         return reservation
 
     def wake(self) -> None:
-        """Compare targets and instances again, after a change of functions, aliases or reservations."""
+        """Compare reservations with running instances again, after a change of functions, aliases or reservations."""
         self._requested = True
         self._wake.set()
 
@@ -136,12 +137,15 @@ class Reservations:
                 await anyio.sleep(PAUSE)
 
     def _next_change(self) -> float:
-        """Return the seconds until the next change of a target, at most ``MAX_TIMER``; infinite if none."""
+        """Return the seconds until a schedule next changes a number of instances, at most ``MAX_TIMER``.
+
+        Infinite if no schedule has a further change.
+        """
         end = min((scheduled.end for _, scheduled in self._scheduled.values()), default=math.inf)
         return math.inf if end == math.inf else min(end - self._clock.now(), MAX_TIMER)
 
     async def _start_missing(self) -> bool:
-        """Start missing instances; return False if any failed to start."""
+        """Start the reserved instances that are not running. Return False if any failed to start."""
         failed: set[tuple[int, int]] = set()
         for function in list(self._warmer.reserve.shortage()):
             kind = (function.function_id, function.revision)
@@ -151,7 +155,7 @@ class Reservations:
         return not failed
 
     def _wanted(self) -> list[tuple[Function, int]]:
-        """Return the target number of instances per version: the sum of reservations of the version and its aliases."""
+        """Return each version with its number of reserved instances: the sum for the version itself and its aliases."""
         counts: dict[tuple[int, str], tuple[Function, int]] = {}
         for one in self._all():
             key = (one.function.function_id, one.function.version)
@@ -171,7 +175,7 @@ class Reservations:
         return found
 
     def _function(self, owner: str, qualifier: str, reservation: Reservation) -> Function | None:
-        """Return the reserved version; None if the version or the alias no longer exists."""
+        """Return the version that a reservation is for, or None if the version or the alias no longer exists."""
         latest = self._catalog.resolve(owning_function(owner) or 0, LATEST)
         if latest is None:
             return None

@@ -20,7 +20,7 @@ _ID = "tags"
 
 
 class TagSet(Struct, frozen=True, kw_only=True):
-    """Tags and system tags of one function."""
+    """Tags and system tags of one function, each a map of keys to values."""
 
     tags: dict[str, str] = {}
     sys_tags: dict[str, str] = {}
@@ -32,7 +32,9 @@ class _Item(Struct, frozen=True, kw_only=True):
 
 
 class TagFilter(Struct, frozen=True, kw_only=True):
-    """Filter of functions. A function matches if it has every key with one of the listed values.
+    """Filter of functions by their tags.
+
+    A function matches if it has every key of the filter with one of the key's values.
 
     An empty list of values matches any value. ``untagged`` selects functions without tags.
     """
@@ -48,12 +50,12 @@ class Tags:
         self._repository, self._catalog = repository, catalog
 
     def of(self, function: Function) -> TagSet:
-        """Return a function's tags; if never changed, the tags with which the function was created."""
+        """Return a function's tags: those with which the function was created, if they were never changed."""
         stored = self._repository.of(function_owner(function)).get(_ID)
         return TagSet(tags=_first_tags(function)) if stored is None else stored
 
     def of_project(self, project: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """Return all values by key, of the project's tags and of its system tags."""
+        """Return all values of each tag key in a project, separately for tags and for system tags."""
         sets = [self.of(function) for function in self._catalog.list(project)]
         return _values([one.tags for one in sets]), _values([one.sys_tags for one in sets])
 
@@ -61,7 +63,10 @@ class Tags:
         return [function for function in self._catalog.list(project) if self._matches(function, wanted)]
 
     async def add(self, function: Function, added: TagSet) -> None:
-        """Add tags; the value of an existing key is replaced. Raises InvalidField."""
+        """Add tags to a function; the value of an existing key is replaced.
+
+        Raises InvalidField if a key or value is invalid, or the function would have too many tags.
+        """
         for key, value in [*added.tags.items(), *added.sys_tags.items()]:
             check_tag(key, value)
         async with self._repository.change():
@@ -72,7 +77,7 @@ class Tags:
             await self._repository.put(function_owner(function), _ID, new)
 
     async def remove(self, function: Function, keys: Sequence[str], sys_keys: Sequence[str]) -> None:
-        """Remove tags by key. Missing keys are ignored."""
+        """Remove tags from a function by key. Keys that the function does not have are ignored."""
         async with self._repository.change():
             old = self.of(function)
             new = TagSet(tags=_without(old.tags, keys), sys_tags=_without(old.sys_tags, sys_keys))
@@ -96,7 +101,7 @@ def check_tag(key: str, value: str) -> None:
 def read_tags(text: str) -> dict[str, str]:
     """Parse the tags of a new function: JSON text of an object, or of a list of objects with ``key`` and ``value``.
 
-    Raises InvalidField.
+    Raises InvalidField if the text has another form, or a tag is invalid.
     """
     try:
         given = msgspec.json.decode(text or "{}", type=dict[str, str] | list[_Item])

@@ -1,6 +1,7 @@
-"""Tracing keys of functions: stored and returned, with the secret key masked.
+"""Tracing keys of functions: pairs of access key and secret key for an external tracing service.
 
-The engine does no tracing, and passes the keys to no instance.
+The engine stores the keys and returns them with the secret masked. It does no tracing, and passes the keys to no
+instance.
 """
 
 from __future__ import annotations
@@ -30,11 +31,16 @@ class Tracing:
         self._repository, self._catalog = repository, catalog
 
     def show(self, urn: FunctionUrn) -> TracingKeys:
-        """Return a function's keys; both are empty if none are stored."""
+        """Return a function's tracing keys, with empty texts if none are stored."""
         return self._repository.of(self._owner(urn)).get(_ID, TracingKeys())
 
     async def put(self, urn: FunctionUrn, keys: TracingKeys) -> None:
-        """Store keys; empty keys delete them, and a masked secret keeps the stored one. Raises InvalidField."""
+        """Store a function's tracing keys.
+
+        Empty keys delete the stored ones, and a masked secret leaves the stored secret.
+
+        Raises InvalidField if only one key is set, or a key is too long.
+        """
         async with self._repository.change():
             owner = self._owner(urn)
             if keys.secret == MASK:

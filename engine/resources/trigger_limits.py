@@ -1,4 +1,4 @@
-"""Limits on the number of triggers, and conflicts between triggers."""
+"""Limits on the number of triggers of a version and of a project, and conflicts between triggers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ TRIGGERS = 10  #: triggers per version or alias, of all kinds together (Function
 
 
 def check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
-    """Raise if ``new`` cannot be added to its project: TooManyTriggers, TriggerExists or TriggerClash."""
+    """Raise if a new trigger cannot be added beside the others of its project.
+
+    Raises TooManyTriggers if its version or project has the maximum; otherwise the errors of ``check_others``.
+    """
     version = [other for other in others if (other.function_id, other.qualifier) == (new.function_id, new.qualifier)]
     rules = new.plugin.rules
     if len(version) >= TRIGGERS:
@@ -23,7 +26,11 @@ def check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
 
 
 def check_others(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
-    """Raise if ``new`` conflicts with another trigger of its project: TriggerExists or TriggerClash."""
+    """Raise if a trigger conflicts with another trigger of its project.
+
+    Raises TriggerExists if a trigger of its version has the same values in the fields that must be unique; TriggerClash
+    if the plugin does not allow both triggers together.
+    """
     for other in others:
         if other.kind == new.kind and other.id != new.id and other.options is not None:
             _check_pair(new, other)

@@ -1,4 +1,4 @@
-"""Validation of triggers: converts ``event_data`` to a plugin's options, and merges, masks and compares the data."""
+"""Rules for the data of triggers: conversion of ``event_data`` to a plugin's options, checks, merging and masking."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ Data = dict[str, Any]
 
 
 def read_options(kind: str, plugin: Plugin, data: Data) -> Any:
-    """Return ``data`` as the plugin's options. Raises InvalidTrigger, which shows secrets masked."""
+    """Convert a trigger's ``event_data`` to the plugin's options.
+
+    Raises InvalidTrigger if a value is invalid. The error shows secrets masked.
+    """
     assert plugin.options is not None
     try:
         return msgspec.convert(data, plugin.options)
@@ -42,9 +45,9 @@ def _invalid(kind: str, plugin: Plugin, data: Data, error: msgspec.ValidationErr
 
 
 def stored_form(options: Any, given: Data) -> Data:
-    """Return options as JSON data without empty values, except those given in the request.
+    """Return a plugin's options as JSON data to store, without empty values except those that the request contains.
 
-    Values of the request are kept because clients compare the reply with their request.
+    Values of the request are stored as given, because clients compare the reply with their request.
     """
     data: Data = msgspec.to_builtins(options)
     return {
@@ -53,7 +56,10 @@ def stored_form(options: Any, given: Data) -> Data:
 
 
 def merged(plugin: Plugin, old: Data, parts: Iterable[Mapping[str, Any]]) -> Data:
-    """Return ``old`` updated with each of ``parts``. Object fields are merged; a masked secret keeps its old value."""
+    """Return a trigger's old data, updated with each of ``parts`` in turn.
+
+    Object fields are merged. A secret that a client sends back masked is not changed.
+    """
     data, secrets = dict(old), marked(plugin, "secret")
     for part in parts:
         for name, value in without_nulls(part).items():
@@ -65,7 +71,7 @@ def merged(plugin: Plugin, old: Data, parts: Iterable[Mapping[str, Any]]) -> Dat
 
 
 def check_fixed(kind: str, plugin: Plugin, old: Data, new: Data) -> None:
-    """Raise InvalidTrigger if a field marked ``fixed`` has changed."""
+    """Raise InvalidTrigger if the new data changes a field that the plugin marks ``fixed``."""
     for name in marked(plugin, "fixed"):
         if old.get(name) != new.get(name):
             hint = f"it cannot be changed from {old.get(name)!r}: delete the trigger and create another"
@@ -73,12 +79,12 @@ def check_fixed(kind: str, plugin: Plugin, old: Data, new: Data) -> None:
 
 
 def unknown_keys(plugin: Plugin, data: Data) -> list[str]:
-    """Return the keys of ``data`` that the plugin's options do not have."""
+    """Return the keys of a trigger's data that the plugin's options do not have."""
     return [name for name in data if name not in field_names(plugin.options)]
 
 
 def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str]) -> None:
-    """Raise InvalidTrigger for the first unknown key, suggesting the nearest valid one.
+    """Raise InvalidTrigger if there is an unknown key. The error suggests the nearest valid key.
 
     Callers skip this check for the vendor's kinds, whose unknown keys are ignored.
     """
@@ -90,9 +96,10 @@ def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str]) -> None:
 
 
 def check_mode(kind: str, plugin: Plugin, data: Data, options: Any, *, free: bool) -> Mode:
-    """Return the invocation mode. Raises InvocationModeFixed if the request names a mode that the kind does not allow.
+    """Return the invocation mode of a trigger: synchronous or asynchronous.
 
-    ``free`` allows every mode that the options can express.
+    Raises InvocationModeFixed if the request names a mode that the kind does not allow. ``free`` allows every mode that
+    the options can express.
     """
     names, mode = field_names(plugin.options), plugin.rules.mode
     for path in _MODE_FIELDS if plugin.fixed_mode else ():
@@ -116,7 +123,10 @@ def _value_at(data: Any, path: tuple[str, ...]) -> Any:
 
 
 def read_status(kind: str, plugin: Plugin, status: str) -> bool | None:
-    """Return whether the trigger is to be active; None if ``status`` is empty. Raises InvalidTrigger, StatusFixed."""
+    """Return True for the status ACTIVE, False for DISABLED, and None for an empty text.
+
+    Raises InvalidTrigger for any other status; StatusFixed if triggers of this kind cannot be disabled.
+    """
     if status not in ("", "ACTIVE", "DISABLED"):
         raise InvalidTrigger(kind, "trigger_status", status, "must be ACTIVE or DISABLED")
     if status == "DISABLED" and not plugin.rules.may_disable:
@@ -130,7 +140,10 @@ def masked(plugin: Plugin, data: Data) -> Data:
 
 
 def same_key(plugin: Plugin, options: Any) -> tuple[Any, ...]:
-    """Return the values of the fields in ``rules.unique``: two triggers of a version must not have the same."""
+    """Return a trigger's values of the fields in ``rules.unique``.
+
+    Two triggers of the same version must differ in at least one of these values.
+    """
     return tuple(getattr(options, name) for name in plugin.rules.unique)
 
 
@@ -139,7 +152,7 @@ def field_names(options: type[Struct] | None) -> list[str]:
 
 
 def marked(plugin: Plugin, mark: str) -> frozenset[str]:
-    """Return the names of the options' fields with this mark: ``secret`` or ``fixed``."""
+    """Return the names of a plugin's option fields that are annotated with ``mark``: ``secret`` or ``fixed``."""
     if plugin.options is None:
         return frozenset()
     fields = msgspec.inspect.type_info(plugin.options)

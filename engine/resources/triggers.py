@@ -1,8 +1,8 @@
 """Stored triggers of all functions, in memory and on disk.
 
-Reads never wait. A change is checked, stored, and only then visible. Changes hold the catalog's lock, so that no
-trigger is bound to a version that is being deleted. The sources follow changes by ``watch``. When a version, alias or
-function is deleted, its triggers are deleted too.
+Reads use memory and never wait. A change is checked and stored before it is visible to reads. Changes hold the function
+catalog's lock, so that no trigger is added to a version that is being deleted. Sources are started and stopped by a
+function registered with ``watch``. When a version, alias or function is deleted, its triggers are deleted too.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class TriggerDraft(Struct, frozen=True, kw_only=True):
 
 
 class Triggers:
-    """Triggers of all functions. Call ``load`` once, after loading the catalog and the aliases.
+    """Triggers of all functions. Call ``load`` once, after loading the function catalog and the aliases.
 
-    ``free`` contains the kinds whose fixed invocation mode may be changed by options.
+    ``free`` contains the kinds that may use invocation modes outside their plugin's ``modes``.
     """
 
     def __init__(
@@ -73,7 +73,10 @@ class Triggers:
             _warn_without_source(trigger)
 
     def watch(self, watcher: Watcher) -> None:
-        """Call ``watcher(trigger_id, trigger)`` after each change; None: the trigger was deleted."""
+        """Register ``watcher(trigger_id, trigger)``, which is called after each change of a trigger.
+
+        The trigger is None if it was deleted.
+        """
         self._watchers.append(watcher)
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -89,7 +92,8 @@ class Triggers:
     def list(self, urn: FunctionUrn) -> Sequence[BoundTrigger]:
         """Return the triggers of one version or alias, oldest first.
 
-        Raises UnknownFunction, UnknownVersion or UnknownAlias, like all methods with a URN.
+        Raises UnknownFunction, UnknownVersion or UnknownAlias if the URN names one that does not exist, like all
+        methods with a URN.
         """
         function = self._catalog.find(urn)
         return [one for one in self._of(function.function_id) if one.qualifier == urn.qualifier]
@@ -99,7 +103,11 @@ class Triggers:
         return sorted(found, key=lambda one: (one.stored.created_at, one.id))
 
     def show(self, urn: FunctionUrn, kind: str, trigger_id: str) -> BoundTrigger:
-        """Return one trigger. Raises NoTriggerType, UnknownTrigger."""
+        """Return one trigger of a function.
+
+        Raises NoTriggerType if no plugin has the kind; UnknownTrigger if the function has no trigger of this kind and
+        id.
+        """
         function = self._catalog.find(urn)
         trigger = self._by_function.get(function.function_id, {}).get(trigger_id)
         if trigger is None or trigger.kind.upper() != kind.upper():
@@ -111,10 +119,11 @@ class Triggers:
     # --- changing -------------------------------------------------------------------------------------------
 
     async def create(self, urn: FunctionUrn, draft: TriggerDraft) -> BoundTrigger:
-        """Check and store a new trigger.
+        """Check and store a new trigger for a version or alias.
 
-        Raises UnknownTriggerType, InvalidTrigger, InvocationModeFixed, StatusFixed, TooManyTriggers, TriggerExists,
-        TriggerClash.
+        Raises UnknownTriggerType if no plugin has the kind; InvalidTrigger if the data is invalid; InvocationModeFixed
+        or StatusFixed if the kind does not allow the mode or status. Raises TooManyTriggers at the limit of the version
+        or project; TriggerExists or TriggerClash if another trigger conflicts.
         """
         plugin = self._registry.trigger(draft.kind)
         if plugin is None:
@@ -141,9 +150,10 @@ class Triggers:
     async def update(
         self, urn: FunctionUrn, kind: str, trigger_id: str, parts: Sequence[Mapping[str, Any]] = (), status: str = ""
     ) -> BoundTrigger:
-        """Merge ``parts`` into the trigger's data, one after another. An empty ``status`` changes nothing.
+        """Merge ``parts`` into the trigger's data, one after another. An empty ``status`` leaves the status.
 
-        Raises UnknownTrigger, NoTriggerType, and the errors of ``create`` that concern data, status and conflicts.
+        Raises UnknownTrigger if the trigger does not exist; NoTriggerType if no plugin has the kind; otherwise the
+        errors of ``create`` that concern data, status and conflicts.
         """
         async with self._catalog.changing():
             old = self.show(urn, kind, trigger_id)
@@ -217,7 +227,10 @@ class Triggers:
         return [one.resource() for one in self._of(function_id) if one.qualifier == qualifier]
 
     def _follow(self, function_id: int, latest: Function | None) -> None:
-        """Remove from memory the triggers whose version, alias or function was deleted."""
+        """Remove from memory the triggers of a version, alias or function that was deleted.
+
+        ``latest`` is the function's latest version, or None if the function was deleted.
+        """
         versions = {version.version for version in self._catalog.versions(function_id)}
         aliases = {f"!{alias.name}" for alias in self._catalog.aliases(function_id)}
         for trigger in self._of(function_id):
@@ -241,6 +254,6 @@ class Triggers:
 
 
 def _warn_without_source(trigger: BoundTrigger) -> None:
-    """Log a warning if the trigger is active but its kind has no source. Some kinds have only an API."""
+    """Log a warning if a trigger is active but its kind has no source. Triggers of some kinds can only be stored."""
     if trigger.stored.active and trigger.options is not None and trigger.plugin.trigger is None:
         log.warning("trigger has no source: stored, but will not fire", trigger=trigger.id, kind=trigger.kind)

@@ -1,4 +1,4 @@
-"""Monthly usage of each project, on disk. A crash loses at most the last two minutes."""
+"""Monthly usage (invocations and resources) of each project, on disk. A crash loses at most the last two minutes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Used(Struct, frozen=True, kw_only=True):
 
 
 class UsageStore:
-    """Writer of monthly usage. Call ``load`` once, before the first invocation."""
+    """Writer of monthly usage to disk. Call ``load`` once, before the first invocation."""
 
     def __init__(self, usage: Usage, store: ResourceStore, *, pause: float = PAUSE) -> None:
         self._usage, self._store, self._pause = usage, store, pause

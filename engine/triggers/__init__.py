@@ -1,1 +1,1 @@
-"""Triggers: their sources, the services and HTTP routes of plugins, and acceptance of events."""
+"""Sources of triggers, services and HTTP routes of plugins, and acceptance of the events of sources."""

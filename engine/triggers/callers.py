@@ -1,4 +1,4 @@
-"""Authentication of requests to plugins, by credentials of the engine or by keys of the plugin.
+"""Authentication of HTTP requests to plugins, by credentials of the engine or by keys that a plugin has.
 
 Failed attempts count for the whole engine: an address that fails too often is rejected by the API and by all plugins.
 """
@@ -18,10 +18,12 @@ class CallerAuthenticator(Protocol):
 
 
 class DeferredAuthenticator:
-    """``Callers`` of all plugins of an engine.
+    """Authenticator of requests for all plugins of an engine.
 
-    ``target`` is the API's authenticator, which is built after the plugins. While ``target`` is None, ``identify``
-    rejects requests: during the start, and in an engine without credentials.
+    Calls the API's authenticator, which is built after the plugins.
+
+    ``target`` is the API's authenticator. ``identify`` rejects requests while it is None: during the start, and in an
+    engine without credentials.
     """
 
     def __init__(self, verifier: SignatureVerifier, *, required: bool) -> None:

@@ -1,4 +1,4 @@
-"""Context of a running source: the function, cursors and acceptance of events."""
+"""Context that a running source gets: data of its trigger and function, cursors, and acceptance of events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger("functiond.triggers")
 
 
 class SourceContext(TriggerIngress):
-    """``TriggerContext`` of one run of a source."""
+    """Context of a source from one start to its end. Accepts events together with moves of the trigger's cursors."""
 
     def __init__(
         self,
@@ -69,10 +69,11 @@ class SourceContext(TriggerIngress):
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _accept(self, requests: Sequence[Request], positions: Mapping[str, bytes]) -> Sequence[str]:
-        """Store the requests and move the cursors. Return the request ids.
+        """Store the requests and move the cursors in one transaction. Return the request ids.
 
-        After a temporary rejection, show it as a problem of the source and retry. Never return while the engine shuts
-        down. Raise OutcomeUnknown, because only the cursors on disk are certain then.
+        After a temporary rejection, report it as the source's problem and retry. Never return while the engine shuts
+        down. Raises OutcomeUnknown if the result of the write is unknown. Only the cursors on disk are certain then,
+        and the restarted source reads them.
         """
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Store of a plugin that rejects writes when the disk is nearly full."""
+"""Store for the rows of a plugin that rejects writes when the disk is nearly full."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.protocols import Store
 
 
 class GuardedStore:
-    """``Store`` that checks free disk space before it puts rows, and may raise DiskLow.
+    """Store of one plugin that checks free disk space before each write. Raises DiskLow if the disk is nearly full.
 
     Reads and deletions are never rejected, so that space can be freed. The last free space is reserved for accepted
     invocations.

@@ -24,7 +24,7 @@ MAX_TIMER = 3600.0
 
 
 class EnginePluginContext(Struct, frozen=True, kw_only=True):
-    """``PluginContext`` of one plugin."""
+    """Objects of the engine that one plugin uses: its settings, service, store and routes."""
 
     settings: Any
     service: PluginService | None
@@ -45,7 +45,10 @@ class EnginePluginContext(Struct, frozen=True, kw_only=True):
 
 
 class PluginContexts:
-    """Contexts of all plugins. Building them calls each plugin's ``serve``, which may raise SettingsError."""
+    """Contexts of all plugins.
+
+    The constructor calls each plugin's ``serve``, which raises SettingsError if settings are invalid.
+    """
 
     def __init__(
         self,
@@ -81,18 +84,21 @@ class PluginContexts:
         return self._by_table[plugin.table]
 
     def context_for(self, kind: str) -> EnginePluginContext:
-        """Return the context of the plugin that has this kind of trigger or destination. The kind must exist."""
+        """Return the context of the plugin that has this kind of trigger or destination.
+
+        A plugin must have the kind.
+        """
         plugin = self._registry.plugin(kind)
         assert plugin is not None
         return self.of(plugin)
 
     def runtime_fields(self, trigger: BoundTrigger) -> Mapping[str, Any]:
-        """Return the reply fields of a trigger that its plugin's running service provides."""
+        """Return the fields that the plugin's running service adds to API replies about a trigger."""
         runtime_fields, context = trigger.plugin.rules.runtime_fields, self._by_table.get(trigger.plugin.table)
         if runtime_fields is None or context is None or trigger.options is None:
             return {}
         return runtime_fields(context.service, trigger.options, trigger.id, trigger.function)
 
     def services(self) -> Mapping[str, EnginePluginContext]:
-        """Return the contexts of plugins that have a service, by table name."""
+        """Return the contexts of plugins that have a service, by the name of their table in the settings."""
         return {table: context for table, context in self._by_table.items() if context.service is not None}

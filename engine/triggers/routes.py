@@ -1,4 +1,8 @@
-"""HTTP routes of plugins: paths below ``/triggers/`` on the API's listener, vendor paths, and separate listeners."""
+"""HTTP routes of plugins.
+
+The API's listener serves paths below ``/triggers/`` and the vendor's API paths. Plugins may also open separate
+listeners.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,7 @@ class Mount(Struct, kw_only=True, eq=False):
 
 
 class Mounts:
-    """Mounts of all plugins, by path. A mount is an application that serves one path."""
+    """ASGI applications of all plugins, by the path that each serves."""
 
     def __init__(self) -> None:
         self._by_path: dict[str, list[Mount]] = {}
@@ -60,14 +64,16 @@ class Mounts:
             del self._by_path[mount.path]
 
     def operations(self) -> Sequence[Operation]:
-        """Return the API operations of all mounts, sorted by name."""
+        """Return the API operations that plugins serve at their paths, sorted by name."""
         mounts = [mount for mounts in self._by_path.values() for mount in mounts]
         return sorted((one for mount in mounts for one in mount.operations), key=lambda one: one.name)
 
     def find(self, path: str) -> Mount | None:
-        """Return the mount with the longest path equal to ``path`` or above it; the latest if several have that path.
+        """Return the application for a request's path, or None if no plugin serves the path.
 
-        For vendor paths (``/v…``), the version and the segment after the project select the mount: ``v2/streams``.
+        Below ``/triggers/``, the longest served path that is equal to ``path`` or above it is used. For vendor paths
+        (``/v…``), version and first word after the project are compared: ``v2/streams``. If several applications serve
+        the same path, the latest is returned.
         """
         if path.startswith("/v"):
             _, version, _, word, *_ = (*path.split("/", 4), "", "")
@@ -81,7 +87,7 @@ class Mounts:
 
 
 class PluginRoutes:
-    """``Routes`` of one plugin."""
+    """HTTP routes of one plugin. A route exists until the block that adds it ends."""
 
     def __init__(self, mounts: Mounts, plugin: str) -> None:
         self._mounts, self._prefix = mounts, PREFIX + plugin
@@ -126,7 +132,10 @@ class PluginRoutes:
 
 
 class _App:
-    """ASGI application of a push handler. Converts exceptions of one request to error replies."""
+    """ASGI application that calls a plugin's handler for each request.
+
+    Converts exceptions of the handler to error replies.
+    """
 
     def __init__(self, handler: PushHandler, limit: int, skip: int) -> None:
         self._handler, self._limit, self._skip = handler, limit, skip
@@ -165,7 +174,10 @@ def _request(scope: Scope, body: bytes, skip: int) -> PushRequest:
 
 
 async def _read(receive: Receive, declared: bytes, limit: int) -> bytes | None:
-    """Return the whole body; None if the client has disconnected. Raises PayloadTooLarge."""
+    """Return the whole body of a request, or None if the client has disconnected.
+
+    Raises PayloadTooLarge if the body is longer than ``limit`` bytes.
+    """
     body, more = bytearray(), True
     while more:
         if max(len(body), int(declared)) > limit:

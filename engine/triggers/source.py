@@ -50,7 +50,7 @@ class Source:
         self._register(trigger)
 
     def want(self, trigger: BoundTrigger | None) -> None:
-        """Follow a change of the stored trigger; None: the trigger was deleted."""
+        """Follow a change of the stored trigger, which is None if it was deleted."""
         self._wanted = trigger
         self._register(trigger)
         self._caught_up.clear()
@@ -59,13 +59,16 @@ class Source:
             self._current.supervisor.settled.set()  # release `_follow`, which may wait for an obsolete source to start
 
     async def settled(self) -> None:
-        """Return when the last ``want`` has taken effect: the source runs, has failed once, or has ended."""
+        """Return when the last change passed to ``want`` has taken effect.
+
+        The source then runs, has failed once, or has ended.
+        """
         await self._caught_up.wait()
         if self._current is not None:
             await self._current.supervisor.settled.wait()
 
     async def run(self) -> None:
-        """Run until the trigger is deleted."""
+        """Start and stop the source as the stored trigger demands, until the trigger is deleted."""
         async with anyio.create_task_group() as tasks:
             while True:
                 self._changed.clear()
@@ -120,7 +123,7 @@ class Source:
 
 
 class _Run:
-    """Run of a source with one set of options, including its restarts after failures."""
+    """Task that runs a source for one state of its trigger, including restarts after failures."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor

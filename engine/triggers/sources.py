@@ -1,6 +1,6 @@
-"""Sources of all triggers of an engine. Each follows its stored trigger independently.
+"""Sources of all triggers of an engine. Each source is started and stopped independently of the others.
 
-    services of plugins start → a source starts for every trigger → each change of a trigger is followed at once
+    services of plugins start → a source starts for every trigger → sources restart when their triggers change
 
 A source or service that raises an exception is reported and restarted. Its exceptions never stop the engine.
 """
@@ -83,9 +83,9 @@ class Sources:
         self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled.
+        """Run the services of plugins and the sources of all triggers until cancelled.
 
-        Reports ``started`` when every service of a plugin and every push source runs or has failed once. Waits at most
+        Calls ``task_status.started`` when every service and every push source runs or has failed once. Waits at most
         ``START`` seconds for the services, and then as long for the push sources.
         """
         self._catalog.watch(self._wake)
@@ -107,7 +107,7 @@ class Sources:
         return source.state() if source else None
 
     async def settled(self, trigger_id: str) -> None:
-        """Return when the source has followed the last change of its trigger, or after ``SETTLE`` seconds."""
+        """Return when the last change of a trigger has taken effect on its source, or after ``SETTLE`` seconds."""
         source = self._sources.get(trigger_id)
         if source is not None:
             with anyio.move_on_after(SETTLE):
@@ -133,7 +133,7 @@ class Sources:
                 await supervisor.settled.wait()
 
     async def _await_push_sources(self) -> None:
-        """Wait up to ``START`` seconds for push sources, so that clients reach them when the engine serves."""
+        """Wait up to ``START`` seconds for push sources, so that they receive requests as soon as the engine serves."""
         pushing = [self._sources[one.id] for one in self._triggers.all() if one.plugin.rules.start_before_stop]
         with anyio.move_on_after(START):
             for source in pushing:

@@ -1,6 +1,6 @@
-"""Supervisor of a source or of a plugin's service. Catches exceptions, and restarts with growing delays.
+"""Supervisor of a trigger's source or of a plugin's service. Catches exceptions, and restarts with growing delays.
 
-Exceptions of plugins never stop the engine. The engine also catches exceptions of each attempt and of each delivery.
+Exceptions of plugins never stop the engine. Those of an attempt or a delivery are caught elsewhere.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STARTING, RUNNING, FAILING, STOPPED = "starting", "running", "failing", "stopped
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """Health of a supervised service."""
+    """State of a supervised service, with its current problem and failures."""
 
     state: str  #: starting, running, failing (waits to be restarted), stopped
     problem: str = ""  #: last failure, or the problem that the service reports; if there is none, its notice
@@ -40,7 +40,7 @@ class Health(Struct, frozen=True, kw_only=True):
 class Supervisor:
     """Supervisor of one service, which is a trigger's source or a plugin's service.
 
-    ``settled`` is set when the service runs or has failed once.
+    The event ``settled`` is set when the service runs or has failed once.
     """
 
     def __init__(self, clock: Clock, policy: RetryPolicy, **named: str) -> None:
@@ -53,7 +53,7 @@ class Supervisor:
         self.health = Health(state=STARTING, since=clock.now())
 
     async def run_forever(self, run: Callable[[Supervisor], Awaitable[None]]) -> None:
-        """Run the service until cancelled, and restart it whenever it ends. ``run`` is called with this supervisor."""
+        """Call ``run`` with this supervisor until cancelled, and call it again whenever it returns or raises."""
         while True:
             started = self._clock.now()
             self._show(STARTING, self.health.problem)
@@ -74,7 +74,7 @@ class Supervisor:
             await anyio.sleep(wait)
 
     def started(self, value: Any = None) -> None:
-        """Record that the service runs. The service calls this as anyio's ``task_status``."""
+        """Record that the service runs. Called by the service, which gets this supervisor as its ``task_status``."""
         self._show(RUNNING, "")
         self.settled.set()
 
@@ -90,7 +90,7 @@ class Supervisor:
             self._show(self.health.state, problem)
 
     def report_notice(self, text: str) -> None:
-        """Record a notice, which is shown whenever there is no problem. Replaces the previous notice."""
+        """Record a notice, which API replies contain while there is no problem. Replaces the previous notice."""
         previous, self._notice = self._notice, storable(text)
         if self.health.problem in ("", previous):
             self.set_problem("")
@@ -101,13 +101,16 @@ class Supervisor:
 
 
 def _is_cancelled() -> bool:
-    """Return whether this task is being cancelled, by anyio or asyncio."""
+    """Return whether the current task is being cancelled, by anyio or asyncio."""
     task = asyncio.current_task()
     return anyio.current_effective_deadline() == -math.inf or (task is not None and task.cancelling() > 0)
 
 
 def explain(error: BaseException) -> str:
-    """Return the text of an error, at most 1000 characters. An exception group yields the texts of its members."""
+    """Return the text of an error, at most 1000 characters.
+
+    The text of an exception group consists of its members' texts.
+    """
     return "; ".join(dict.fromkeys(_describe(leaf) for leaf in _leaves(error)))[:1000]
 
 

@@ -1,4 +1,4 @@
-"""Events for messages of brokers. An event holds several messages in their order, grouped by topic."""
+"""Events for the messages of brokers (Kafka, RabbitMQ). An event holds several messages in order, grouped by topic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine import Event, TriggerContext
 
 
 class BrokerRecord(Protocol):
-    """Message of a broker."""
+    """Message that a broker delivered, with the fields that events contain."""
 
     @property
     def topic(self) -> str: ...
@@ -21,7 +21,7 @@ class BrokerRecord(Protocol):
 
 
 def envelope(context: TriggerContext, trigger_type: str, instance_id: str) -> dict[str, Any]:
-    """Return the fields of an event, without its records."""
+    """Return the fields of a broker's event other than its messages."""
     return {
         "event_version": "v1.0",
         "event_time": int(context.plugin.clock.now()),
@@ -32,9 +32,9 @@ def envelope(context: TriggerContext, trigger_type: str, instance_id: str) -> di
 
 
 def events(records: Iterable[BrokerRecord], around: Mapping[str, Any], limit: int) -> list[Event]:
-    """Return events that hold the records: as few as possible, each of at most ``limit`` bytes.
+    """Return events that hold the messages: as few as possible, each of at most ``limit`` bytes.
 
-    A single record that needs more bytes is an event alone.
+    A single message that needs more bytes is an event alone. ``around`` contains the other fields of each event.
 
     Values are text (FunctionGraph's documented KAFKA event). Bytes that are not UTF-8 become U+FFFD; a missing value
     becomes the empty string.
@@ -44,7 +44,7 @@ def events(records: Iterable[BrokerRecord], around: Mapping[str, Any], limit: in
 
 
 def _parts(records: Iterable[BrokerRecord], room: int) -> Iterator[Mapping[str, Sequence[bytes]]]:
-    """Yield groups of encoded messages, keyed by topic. A group has as many messages as fit into ``room`` bytes."""
+    """Yield groups of JSON messages, keyed by topic. A group has as many messages as fit into ``room`` bytes."""
     messages: dict[str, list[bytes]] = {}
     size = 0
     for record in records:

@@ -26,7 +26,10 @@ MAX_WAIT = 10.0  #: seconds for the whole request
 
 
 class Fetcher:
-    """Client for the allowed hosts. Hosts include their port unless it is the default one."""
+    """HTTP client that fetches URLs of the allowed hosts only.
+
+    Hosts include their port unless it is the default one.
+    """
 
     def __init__(self, http: HttpService, hosts: Collection[str], private_hosts: Collection[str] = ()) -> None:
         self._http, self._hosts, self._private_hosts = http, hosts, private_hosts
@@ -34,7 +37,8 @@ class Fetcher:
     async def get(self, url: str) -> bytes:
         """Return the body at a URL.
 
-        Raises Forbidden if the URL is not allowed or the host refuses it, and Unavailable for a temporary failure.
+        Raises Forbidden if the URL is not allowed, the host replies with an error below 500, or the body is too long;
+        Unavailable if the host does not reply in time or replies with an error from 500 on.
         """
         parts = self._checked(url)
         try:
@@ -99,7 +103,11 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 async def confirm(fetcher: Fetcher, url: str, setting: str) -> None:
-    """Confirm a topic's subscription by a GET of the URL in its message. Raises InvalidField, Unavailable."""
+    """Confirm a topic's subscription by a GET of the URL in its message.
+
+    Raises InvalidField if the URL is not allowed or the host refuses it; Unavailable if the host does not reply.
+    ``setting`` is the name of the setting that allows hosts.
+    """
     try:
         await fetcher.get(url)
     except Forbidden as refusal:

@@ -1,4 +1,4 @@
-"""Types of fields that the options of several services share."""
+"""Types of option fields that the triggers of several services share."""
 
 from __future__ import annotations
 

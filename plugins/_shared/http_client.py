@@ -1,4 +1,4 @@
-"""HTTP client that all parts of a plugin share. Opened at the first use, closed with the engine."""
+"""HTTP client that all parts of a plugin share. The client is opened at its first use and closed with the engine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 
 
 class HttpService:
-    """Owner of the client: the ``PluginService`` of a plugin, or a part that the plugin's own service runs."""
+    """HTTP client that is opened on first use and closed with the engine.
+
+    Runs as a plugin's service, or as part of one.
+    """
 
     def __init__(self, timeout: float, ca_file: str = "") -> None:
-        """Trust the authorities in ``ca_file`` and the default ones. Raises SettingsError if the file is unusable."""
+        """Trust the certificate authorities in ``ca_file`` and the default ones.
+
+        Raises SettingsError if the file cannot be read or has no valid certificate.
+        """
         if ca_file:
             try:
                 ssl.create_default_context(cafile=ca_file)
@@ -48,7 +54,7 @@ class HttpService:
                 self._open.clear()
 
     async def client(self) -> httpx.AsyncClient:
-        """Return the client, after opening it if necessary. Raises SettingsError if the library is not installed."""
+        """Return the HTTP client, after opening it if necessary. Raises SettingsError if httpx is not installed."""
         _httpx()
         self._requested.set()
         await self._open.wait()

@@ -1,4 +1,4 @@
-"""Fields that destinations read from an outcome's record (FunctionGraph's documented record of destinations)."""
+"""Fields that plugins' destinations read from the JSON record of an outcome (FunctionGraph's documented record)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints at which one request pushes events for several triggers."""
+"""HTTP endpoints at which one request pushes events for several triggers."""
 
 from __future__ import annotations
 
@@ -32,16 +32,19 @@ def accepted_reply(accepted: int, status: int = 202) -> PushReply:
 
 
 def push_operation(name: str, path: str, status: int = 202) -> Operation:
-    """Describe the endpoint in the API's document. The body is one event or a list, in the sender's own format."""
+    """Return the description of a push endpoint for the API's document.
+
+    The body is one event or a list, in the format of the service that sends it.
+    """
     body = dict[str, Any] | list[dict[str, Any]]
     return Operation(name=name, method="POST", path=path, body=body, reply=Accepted, status=status, own=True)
 
 
 async def accept_each(pairs: Iterable[tuple[EventSink, Event]]) -> int:
-    """Accept each event separately, and return the number of accepted ones.
+    """Accept each event separately through its event sink, and return the number of accepted events.
 
-    A refusal by one trigger does not affect the others. At the end, one refusal is raised, a temporary one if there is
-    any. Events have idempotency keys, so the sender may then repeat the whole request.
+    A rejection by one trigger does not affect the others. At the end, one rejection is raised, a temporary one if there
+    is any. Events have idempotency keys, so the sender may then repeat the whole request.
     """
     accepted = 0
     temporary: FunctiondError | None = None

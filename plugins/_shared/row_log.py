@@ -1,7 +1,9 @@
-"""Logs of rows in a plugin's own tables: numbered without repetition, read in order, deleted from their beginning.
+"""Logs of rows in a plugin's own tables.
+
+Rows are appended with growing numbers, read in order, and deleted from the oldest.
 
 The name of a log has no ``/`` at its ends. Rows for several logs can be appended in one transaction. ``RowLogs.cut``
-keeps the last row of a log on disk, hidden, so that numbering continues after it.
+leaves the last row of a log on disk but does not return it to readers, so that numbering continues after it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ FIRST_STEP = 8  #: rows of the first read, while their size is unknown
 
 
 class StoredRow(Protocol):
-    """Row of a log: a frozen struct, stored as msgpack."""
+    """Row of a log. Subclasses are frozen structs, stored as msgpack."""
 
     @property
     def at(self) -> int:
@@ -36,7 +38,7 @@ R = TypeVar("R", bound=StoredRow)
 
 
 class _Tail(Struct, kw_only=True, eq=False):
-    """State of a log in memory."""
+    """State of one log in memory, while the log is loaded."""
 
     next: int = 0  #: sequence number of the next row
     newest: int = -1  #: sequence number of the last row that is certainly on disk
@@ -50,14 +52,14 @@ class _Tail(Struct, kw_only=True, eq=False):
 
 
 class RowLogs(Generic[R]):
-    """Logs of one table. A log must be loaded before it is used."""
+    """Logs in one table of a plugin. A log must be loaded before it is used."""
 
     def __init__(self, store: Store, table: str, row: type[R], now: Callable[[], float]) -> None:
         self._store, self._table, self._row, self._now = store, table, row, now
         self._tails: dict[str, _Tail] = {}
 
     async def names(self) -> list[str]:
-        """Return the names of the logs that have rows."""
+        """Return the names of the logs that have rows on disk."""
         found, after = list[str](), ""
         while rows := await self._store.scan(self._table, after=after, limit=1):
             found.append(rows[0][0].rpartition("/")[0])
@@ -65,7 +67,7 @@ class RowLogs(Generic[R]):
         return found
 
     async def load(self, name: str) -> tuple[R, R] | None:
-        """Load a log, and return its first and last row, or None if it is empty."""
+        """Load a log into memory, and return its first and last row, or None if it is empty."""
         last = await self._edge(name, newest=True)
         first = await self._edge(name, newest=False)
         tail = self._tails[name] = _Tail()
@@ -78,17 +80,17 @@ class RowLogs(Generic[R]):
         return name in self._tails
 
     def forget(self, name: str) -> None:
-        """Unload a log, and wake the tasks that wait for its changes."""
+        """Remove a log from memory, and wake the tasks that wait for its changes. Rows on disk stay."""
         if tail := self._tails.pop(name, None):
             tail.notify()
 
     def span(self, name: str) -> tuple[int, int]:
-        """Return the sequence numbers of the first readable row and of the next row to be appended."""
+        """Return the sequence numbers of a log's first readable row and of the next row to be appended."""
         tail = self._tails[name]
         return tail.earliest, tail.next
 
     def news(self, name: str) -> asyncio.Event:
-        """Return an event that is set at the log's next change."""
+        """Return an ``asyncio.Event`` that is set at the log's next change."""
         return self._tails[name].news
 
     def notify(self, name: str) -> None:
@@ -113,7 +115,7 @@ class RowLogs(Generic[R]):
         return sequences
 
     async def read(self, name: str, position: int, max_bytes: int) -> tuple[list[tuple[int, R]], int]:
-        """Return the rows from a position on with their sequence numbers, and the next position.
+        """Return a log's rows from the sequence number ``position`` on with their numbers, and the next position.
 
         The rows have at most ``max_bytes`` together, but at least one row is returned if one exists.
         """
@@ -132,9 +134,9 @@ class RowLogs(Generic[R]):
             step = min(STEP, max(1, (max_bytes - size) * len(found) // max(size, 1)))
 
     async def seek(self, name: str, moment: int) -> int:
-        """Return the sequence number of the first row at or after ``moment`` (milliseconds).
+        """Return the sequence number of a log's first row at or after ``moment`` (milliseconds).
 
-        Without such a row, return that of the next row to be appended.
+        Return the number of the next row to be appended if there is no such row.
         """
         low, high = self.span(name)
         while low < high:
@@ -147,7 +149,10 @@ class RowLogs(Generic[R]):
         return low
 
     async def cut(self, name: str, sequence: int) -> None:
-        """Hide and delete the rows before ``sequence``."""
+        """Delete a log's rows before ``sequence``.
+
+        If this includes the last row, it stays on disk but is not readable.
+        """
         tail = self._tails[name]
         tail.earliest = max(tail.earliest, sequence)
         if tail.newest >= 0:  # later numbers may belong to rows that could not be written

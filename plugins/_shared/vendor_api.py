@@ -1,4 +1,4 @@
-"""APIs that plugins serve at the vendor's own paths: their operations, calls, and parsing of requests."""
+"""APIs that plugins serve at the vendor's own paths: operations, choice of their handlers, and parsing of requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """Request for an operation, with the variables of its path."""
+    """Request for an operation of a vendor's API, with the values of the variables in its path."""
 
     project: str
     names: tuple[str, ...]  #: values of the path's variables, without the project
@@ -30,7 +30,10 @@ Refuse = Callable[[str], Exception]
 
 
 class Offer(NamedTuple):
-    """Operation that a service offers. The API's document shows the types of body and query that the handler reads."""
+    """Handler of an operation of a vendor's API, with its description for the API's document.
+
+    ``body`` and ``query`` are the types that the handler reads.
+    """
 
     handler: Handler
     name: str
@@ -41,10 +44,12 @@ class Offer(NamedTuple):
 
 
 class Table:
-    """Operations of a service, keyed by templates such as ``GET v2 streams {stream_name}``.
+    """Operations of a service. Finds the handler of a request.
 
-    The path of this example is ``/v2/{project_id}/streams/{stream_name}``. The first ``skip`` words after the project,
-    which all paths of the service share, are not matched. In the rest, every second segment is a variable.
+    Each key is a template: ``GET v2 streams {stream_name}`` stands for ``/v2/{project_id}/streams/{stream_name}``.
+    Words and variables alternate after the project. With ``skip`` 1, as for ``notifications topics {topic_urn}``, they
+    alternate only after the first word, which is not compared, because the plugin's routes lead only paths with this
+    word here.
     """
 
     def __init__(self, offers: Mapping[str, Offer], skip: int = 0) -> None:
@@ -58,7 +63,8 @@ class Table:
     async def answer(self, request: PushRequest, refuse: Callable[[int, str], Exception]) -> Answer:
         """Call the handler of the request's operation, and return its answer.
 
-        ``refuse`` returns the service's own error for a status and a text.
+        ``refuse`` returns the service's own exception for a status and a text. That exception is raised with 403 if the
+        credentials are for another project, and with 404 if there is no such operation.
         """
         _, version, project, *words = request.path.rstrip("/").split("/")
         words = words[self._skip :]

@@ -1,4 +1,4 @@
-"""DDS and GeminiDB, the document databases: changes of a collection call a function in batches."""
+"""Plugin for the document databases DDS and GeminiDB. Changes of a collection invoke a function in batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from plugins.dds.source import DdsTrigger
 
 
 def reply_fields(options: DdsOptions, trigger_id: str, urn: str, settings: DdsSettings) -> Mapping[str, Any]:
-    """Return the additional fields of the vendor's replies, without the instance's mode, which no setting contains."""
+    """Return the fields that the vendor's API adds to replies about a trigger.
+
+    The database's mode is left out, because no setting contains it.
+    """
     try:
         server = settings.server(options, "")
     except SettingsError:

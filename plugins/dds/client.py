@@ -1,4 +1,4 @@
-"""Client of a document database, and its change streams."""
+"""Client of a document database, which opens change streams of a collection."""
 
 from __future__ import annotations
 
@@ -36,13 +36,16 @@ LAST_PROBE = 0.2
 
 
 class Database:
-    """Connected client for one trigger's collection."""
+    """Connected client for the collection of one trigger."""
 
     def __init__(self, client: AsyncMongoClient[dict[str, Any]], options: DdsOptions, settings: DdsSettings) -> None:
         self._client, self._options, self._settings = client, options, settings
 
     async def now(self) -> Now:
-        """Return the server's current state. Raises ConnectionError, also if the server has no change streams."""
+        """Return the server's time and the position of its newest change.
+
+        Raises ConnectionError if the server cannot be reached or has no change streams.
+        """
         with reachable():
             await self._client.admin.command("ping")  # connects first, so that the next answer is fresh
             hello = await self._client.admin.command("hello")
@@ -54,7 +57,11 @@ class Database:
 
     @asynccontextmanager
     async def stream(self, position: ResumeToken) -> AsyncIterator[AsyncChangeStream[RawBSONDocument]]:
-        """Open the stream of changes after a position. Raises OperationFailure, also while the stream is read."""
+        """Open the stream of changes after a position.
+
+        Raises ConnectionError if the server cannot be reached; OperationFailure if the server rejects the position or
+        another part of the request, also later while the stream is read.
+        """
         collection = self._client[self._options.db_name][self._options.collection_name].with_options(RAW)
         wanted = sorted({*self._settings.operations, *ENDINGS})
         with reachable():

@@ -1,4 +1,4 @@
-"""Reader of a change stream in batches. The next batch is read while one is being accepted."""
+"""Reader of a change stream in batches. The next batch is read while one is being accepted by the engine."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MIN_WAIT = 1.0
 
 
 class Seen(Struct, frozen=True, kw_only=True):
-    """Answer of a change stream: a change, or only the position up to which there are no changes."""
+    """Item read from a change stream: a change, or only the position up to which there are no changes."""
 
     raw: bytes  #: BSON of the change; empty: no change
     token: Mapping[str, Any] | None  #: position after the change, unless the server has not sent one yet
 
 
 class Feed:
-    """Queue of the changes that a stream returns."""
+    """Queue of the items that were read from a change stream and are not yet in a batch."""
 
     def __init__(self, stream: AsyncChangeStream[RawBSONDocument], *, most: int, size: int, wait: float) -> None:
         self._stream, self._most, self._size, self._wait = stream, most, size, wait
@@ -36,7 +36,10 @@ class Feed:
         self.failure: PyMongoError | None = None
 
     async def run(self) -> None:
-        """Read changes into the queue until the stream ends. An error is kept in ``failure``, not raised."""
+        """Read the change stream into the queue until the stream ends.
+
+        An error is stored in ``failure``, not raised.
+        """
         try:
             while self._stream.alive:
                 await self._step()
@@ -45,7 +48,10 @@ class Feed:
         await self._queue.put(None)
 
     async def batch(self) -> list[Seen]:
-        """Return the next change and those that follow shortly after it. At the stream's end, return an empty list."""
+        """Wait for the next change, and return it with those that follow shortly after it.
+
+        Return an empty list at the stream's end.
+        """
         batch: list[Seen] = []
         size = await self._take(batch)
         with anyio.move_on_after(self._wait):
@@ -54,7 +60,10 @@ class Feed:
         return batch
 
     async def _take(self, batch: list[Seen]) -> int:
-        """Append the next change, unless the stream has ended, and return its size in bytes."""
+        """Move the next item from the queue to ``batch``, unless the stream has ended.
+
+        Return the item's size in bytes.
+        """
         seen = None if self._ended else await self._queue.get()
         if seen is None:
             self._ended = True

@@ -31,14 +31,14 @@ ENDS = {"drop": "was dropped", "rename": "was renamed", "dropDatabase": "was dro
 
 
 class Stopped(Exception):
-    """Reading has stopped until the trigger is changed."""
+    """Exception that ends reading until a client changes the trigger."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"{problem}; change the trigger to continue")
 
 
 class Reader:
-    """Reader for a single run of a trigger."""
+    """Reader of a collection's changes from one start of the trigger's source to its end."""
 
     def __init__(self, options: DdsOptions, context: TriggerContext) -> None:
         self._options, self._context = options, context
@@ -75,7 +75,10 @@ class Reader:
     # --- positions ------------------------------------------------------------------------------------------
 
     async def _begin(self, database: Database) -> None:
-        """Store the first position, unless the cursor has a position. Raises Stopped if reading is still stopped."""
+        """Store the first position, unless the cursor has a position.
+
+        Raises Stopped if reading stopped earlier and the trigger has not been changed since.
+        """
         position = self._position
         if self._settings.on_lost == "stop" and position.stopped(self._context.generation):
             raise Stopped(position.problem)
@@ -86,9 +89,10 @@ class Reader:
         await self._store(next_of(position.place, now) if position.problem else first_of(position.place, now, waited))
 
     async def _lost(self, database: Database, error: OperationFailure) -> str:
-        """Move the cursor to the server's current position, and return the problem to report.
+        """Move the cursor to the server's current position after a loss of changes, and return the problem to report.
 
-        Raises Stopped if the settings demand it, and ``error`` itself if it does not mean that changes are lost.
+        Raises Stopped if the setting ``on_lost`` is ``stop``; ``error`` itself if it does not mean that changes are
+        lost.
         """
         if error.code not in LOST and error.code != TOO_LARGE:
             raise error
@@ -110,7 +114,7 @@ class Reader:
     async def _follow(self, stream: AsyncChangeStream[RawBSONDocument]) -> str:
         """Accept changes until the collection is dropped or renamed, and return the problem to report.
 
-        Raises Stopped, and the errors that end a stream.
+        Raises Stopped if the setting ``on_lost`` is ``stop`` at that time, and the errors that end a stream.
         """
         settings, problem = self._settings, ""
         feed = Feed(stream, most=self._options.batch_size, size=settings.batch_bytes, wait=settings.batch_wait)
@@ -127,10 +131,10 @@ class Reader:
         return problem
 
     async def _accept(self, batch: Sequence[Seen]) -> str:
-        """Accept a batch.
+        """Pass a batch of changes to the engine, together with the cursor after it.
 
-        Return the problem to report if the batch ends with the invalidation of the collection (dropped or renamed),
-        otherwise an empty text. Raises Stopped.
+        Return the problem to report if the collection was dropped or renamed at the batch's end, otherwise an empty
+        text. Raises Stopped if the setting ``on_lost`` is ``stop`` in this case.
         """
         changes = [change_of(seen.raw) for seen in batch if seen.raw]
         since = self._position.since

@@ -33,7 +33,7 @@ SOURCES = {"DDS": "dds", "GAUSSMONGO": "gauss_mongo"}
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """Decoded change of a change stream."""
+    """Decoded item of a change stream: the change of one document or of the whole collection."""
 
     document: Mapping[str, Any]
     size: int  #: bytes, as BSON
@@ -45,7 +45,7 @@ class Change(Struct, frozen=True, kw_only=True):
 
     @property
     def made_at(self) -> float:
-        """Time of the change; infinite if the server does not report it (MongoDB before version 6)."""
+        """Time when the change was made; infinite if the server does not report it (MongoDB before version 6)."""
         at = self.document.get("wallTime")
         return at.replace(tzinfo=UTC).timestamp() if isinstance(at, datetime) else math.inf
 
@@ -55,7 +55,7 @@ class Change(Struct, frozen=True, kw_only=True):
 
 
 def change_of(raw: bytes) -> Change:
-    """Decode a change. Parts that cannot be decoded are left out."""
+    """Decode the BSON of a change. Parts that cannot be decoded are left out."""
     try:
         document = bson.decode(raw, READABLE)
     except InvalidBSON:
@@ -64,7 +64,7 @@ def change_of(raw: bytes) -> Change:
 
 
 def _readable_parts(raw: bytes) -> Iterator[tuple[str, Any]]:
-    """Yield the parts of a document that can be decoded, and log the names of the others.
+    """Yield the parts of a BSON document that can be decoded, and log the names of the others.
 
     Servers accept values that clients cannot decode, such as a UUID of three bytes.
     """
@@ -80,7 +80,7 @@ def extended_json(value: Mapping[str, Any]) -> str:
 
 
 class EventEncoder(Struct, frozen=True, kw_only=True):
-    """Encoder of changes as events."""
+    """Encoder that combines changes to the JSON of events."""
 
     kind: str
     region: str
@@ -90,7 +90,7 @@ class EventEncoder(Struct, frozen=True, kw_only=True):
     limit: int  #: bytes of an event, unless one change needs more
 
     def events(self, changes: Iterable[Change]) -> list[Event]:
-        """Return as few events as hold the changes, in their order."""
+        """Return events that hold the changes in their order: as few as the limit on an event's size allows."""
         return [Event(payload=payload) for payload in self._payloads((self._record(one), one.token) for one in changes)]
 
     def _payloads(self, records: Iterable[tuple[bytes, str]]) -> Iterator[bytes]:
@@ -107,7 +107,10 @@ class EventEncoder(Struct, frozen=True, kw_only=True):
             yield _payload(gathered, end)
 
     def _end(self, token: str) -> bytes:
-        """Return the end of an event's JSON. Events of GAUSSMONGO contain the token of their last change."""
+        """Return the last part of an event's JSON.
+
+        Events of GAUSSMONGO contain the resume token of their last change.
+        """
         return b"]}" if self.kind == "DDS" else b'],"vernier":%b}' % msgspec.json.encode(token)
 
     def _record(self, change: Change) -> bytes:
@@ -139,5 +142,9 @@ def _payload(records: Iterable[bytes], end: bytes) -> bytes:
 
 
 def _full_document(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the changed document, only its key if the change lacks the document, or nothing for a whole collection."""
+    """Return the changed document for an event.
+
+    Return only the document's key if the change does not contain the document, and nothing if it concerns a whole
+    collection.
+    """
     return document.get("fullDocument") or document.get("documentKey") or {}

@@ -26,7 +26,7 @@ class ResumeToken(Struct, frozen=True, kw_only=True, omit_defaults=True):
     generation: int = 0  #: generation of the trigger when reading stopped
 
     def stopped(self, generation: int) -> bool:
-        """Return whether reading has stopped, and the trigger has not been changed since."""
+        """Return whether reading has stopped and the trigger, now of this generation, has not been changed since."""
         return bool(self.problem) and self.generation == generation
 
     @property
@@ -35,7 +35,7 @@ class ResumeToken(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def read(cursors: Mapping[str, bytes], place: str) -> ResumeToken:
-    """Return the stored cursor if it is valid for the collection at ``place``, otherwise an empty one."""
+    """Return the stored cursor if it is valid for the collection ``place``, otherwise an empty one."""
     found = msgspec.json.decode(cursors[NAME], type=ResumeToken) if NAME in cursors else None
     return found if found is not None and found.place == place else ResumeToken(place=place)
 
@@ -45,7 +45,7 @@ def written(position: ResumeToken) -> dict[str, bytes]:
 
 
 class Now(Struct, frozen=True, kw_only=True):
-    """Current state of a server."""
+    """State of a database server at one moment: its time, and the position of its newest change."""
 
     last: Moment  #: moment of its newest change
     time: float  #: time by its clock
@@ -53,7 +53,7 @@ class Now(Struct, frozen=True, kw_only=True):
 
 
 def next_of(place: str, now: Now) -> ResumeToken:
-    """Return the position after the server's newest change."""
+    """Return the cursor for the collection ``place`` after the server's newest change."""
     return ResumeToken(place=place, moment=(now.last[0], now.last[1] + 1))
 
 

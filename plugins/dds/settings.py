@@ -1,4 +1,4 @@
-"""Settings of document databases: addresses, logins, and the changes that call functions."""
+"""Settings of document databases: addresses, logins, and the operations whose changes invoke functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ Operation = Literal["insert", "update", "replace", "delete", "drop", "rename", "
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Address and login of a replica set or sharded cluster. With an address, they override the options of triggers."""
+    """Address and login of a replica set or sharded cluster.
+
+    If the address is set, they replace those in triggers' options.
+    """
 
     address: str = ""  #: ``host:port``, several with commas
     user: str = USER  #: empty: no login
@@ -37,7 +40,7 @@ class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def connection(self) -> dict[str, Any]:
-        """Arguments for the client library."""
+        """Arguments for the constructor of the client library."""
         arguments: dict[str, Any] = {"host": self.addresses, "directConnection": self.direct}
         if self.user:
             arguments |= {"username": self.user, "password": self.password}
@@ -68,7 +71,11 @@ class DdsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     keep_every: Annotated[float, Meta(ge=0)] = 300.0  #: seconds between stored positions while nothing changes
 
     def server(self, options: DdsOptions, table: str) -> Instance:
-        """Return address and login for a trigger. Raises SettingsError if no address is set."""
+        """Return address and login of a trigger's database.
+
+        Raises SettingsError if neither the settings nor the options contain an address. ``table`` is the settings table
+        in its text.
+        """
         instance = self.instances.get(options.instance_id, Instance())
         if instance.address:  # a trigger's options must not send the settings' password to another host
             return instance if instance.password else replace(instance, password=options.db_password)
@@ -78,6 +85,6 @@ class DdsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 def check_client() -> None:
-    """Raise SettingsError if the client is not installed."""
+    """Raise SettingsError if the client library is not installed."""
     if find_spec("pymongo") is None:
         raise SettingsError("document databases need the extra dds: pip install '.[dds]' in the clone")

@@ -1,6 +1,7 @@
 """Destination KAFKA, an addition to the vendor's kinds: outcomes are sent as records to a topic.
 
-A repeated delivery has the same header ``functiond-id``. The record's key is the request id.
+Deliveries of the same outcome have the same header ``functiond-id``, so that readers can recognise repetitions. The
+record's key is the request id.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class KafkaParam(Struct, frozen=True, kw_only=True):
 
 
 class Producers:
-    """Producers by cluster. A producer is opened at its first use and closed with the engine."""
+    """Clients that send records, one per cluster. Each is opened at its first use and closed with the engine."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -46,9 +47,10 @@ class Producers:
             self._open.clear()
 
     async def producer(self, name: str) -> Any:
-        """Return the producer of a cluster, after opening it if necessary.
+        """Return the client that sends records to a cluster, after opening it if necessary.
 
-        Raises SettingsError, and the client's errors while the cluster cannot be reached.
+        Raises SettingsError if the cluster has no address or the library is not installed, and the client's errors
+        while the cluster cannot be reached.
         """
         async with self._opening[name]:
             if name not in self._open:

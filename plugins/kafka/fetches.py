@@ -1,4 +1,8 @@
-"""Fetches of records. Skips records that the client cannot decode. Fetches again if a topic may have been made anew."""
+"""Fetches of records from a cluster. Skips records that the client cannot decode.
+
+Topics may be deleted and created again with the same name. Each time this is possible, the last read records are
+fetched again and compared.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,14 @@ APART = 1000
 
 
 class Fetches:
-    """Fetches of one consumer."""
+    """Fetches of one consumer, with the positions of its partitions."""
 
     def __init__(self, consumer: Any, marks: Marks) -> None:
         self._consumer, self._marks = consumer, marks
         self._in_doubt = False
 
     def recheck_topics(self, cluster: Any = None) -> None:
-        """Let the next ``read`` compare the last records again, since topics may have been made anew.
+        """Let the next ``read`` fetch the last read records again, since topics may have been created again.
 
         The client calls this for new metadata. It requests metadata every few minutes, after a lost connection, and
         when a topic or a leader is missing.
@@ -33,7 +37,9 @@ class Fetches:
         self._in_doubt = True
 
     async def read(self, partitions: Collection[Any], seconds: float, room: int) -> dict[Any, list[Any]]:
-        """Return records by partition. If a topic may have been made anew, fetch again from the last read records on.
+        """Return new records by partition.
+
+        If a topic may have been created again, fetch once more from the last read records on.
 
         A call of ``recheck_topics`` during the second fetch takes effect at the next call, so that each call makes
         progress.
@@ -69,7 +75,10 @@ class Fetches:
         return {}
 
     async def _read_singly(self, partition: Any) -> list[Any]:
-        """Return the records before the undecodable one. If the undecodable record is the first, log and skip it."""
+        """Return the records of a partition before the undecodable one.
+
+        If the undecodable record is the first, log and skip it.
+        """
         records, offset = list[Any](), self._marks.rewind(partition)
         try:
             while found := await self._consumer.getmany(partition, timeout_ms=APART, max_records=1):

@@ -1,4 +1,4 @@
-"""Positions up to which partitions were read, and detection of topics that were made anew.
+"""Positions up to which partitions were read, and detection of topics that were deleted and created again.
 
 The last record that was read is fetched again, and its time is compared:
 
@@ -26,7 +26,10 @@ log = structlog.get_logger("functiond.plugins.kafka")
 
 
 class Marks:
-    """Positions after the records that were taken, by partition. The partitions must be assigned to the consumer."""
+    """Position of each partition after the last record that ``take`` returned.
+
+    The partitions must be assigned to the consumer.
+    """
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
@@ -37,9 +40,10 @@ class Marks:
         return self._positions[partition]
 
     def start_at(self, partition: Any, start: Start) -> None:
-        """Continue from a start.
+        """Set the position of a partition to its start.
 
-        If the last record before the start may still be stored, fetch it again, to compare its time or to learn it.
+        If the last record before the start may still be stored, it is fetched again, to compare its time or to store
+        it.
         """
         position, reported = start.position, start.reported
         self._positions[partition] = position
@@ -49,12 +53,15 @@ class Marks:
         self._seek(partition, again=comparable and position.offset > reported.first)
 
     def recheck(self, partitions: Iterable[Any]) -> None:
-        """Fetch the last records again, if their times are known, before any further records are taken."""
+        """Fetch the last read records of partitions again, if their times are known, before any further records."""
         for partition in partitions:
             self._seek(partition, again=self._positions[partition].timestamp is not None)
 
     def take(self, partition: Any, records: Sequence[Any]) -> Sequence[Any] | None:
-        """Return the new records and move the position after them. Return None if the topic was made anew."""
+        """Return those of the fetched records that are new, and move the partition's position after them.
+
+        Return None if the records prove that the topic was deleted and created again.
+        """
         position, due, first, last = self._positions[partition], self._next[partition], records[0], records[-1]
         if first.offset < due:  # the client restarts at the first record if the partition ends before ``due``
             return None
@@ -69,7 +76,7 @@ class Marks:
         return records[1:] if repeated else records
 
     def ends_early(self, partition: Any) -> bool:
-        """Return whether the last fetch reported an end before the position.
+        """Return whether the last fetch reported that the partition ends before its position.
 
         A new leader also reports such an end for a moment, until it has the offsets of its replicas.
         """
@@ -77,12 +84,15 @@ class Marks:
         return end is not None and end < self._positions[partition].offset
 
     def rewind(self, partition: Any) -> int:
-        """Let the next fetch return the records that were fetched and not taken. Return the first offset."""
+        """Let the next fetch repeat the records of a partition that were fetched but not passed to ``take``.
+
+        Return the offset of the first of them.
+        """
         self._consumer.seek(partition, self._next[partition])
         return self._next[partition]
 
     def skip(self, partition: Any) -> None:
-        """Skip the next record."""
+        """Move a partition's position after the next record, which is not read."""
         self._next[partition] += 1
         self.rewind(partition)
 

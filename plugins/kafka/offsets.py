@@ -1,4 +1,4 @@
-"""Offsets of partitions: contents of cursors, and rules for where reading starts."""
+"""Offsets of partitions: contents of cursors, and rules for the offset at which reading starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encode_offset(position: PartitionOffset) -> bytes:
 
 
 def decode_offsets(cursors: Mapping[str, bytes], cluster: str) -> dict[str, PartitionOffset]:
-    """Return the positions that are valid for a cluster, keyed by the names of partitions."""
+    """Return the positions in a trigger's cursors that are valid for a cluster, keyed by the names of partitions."""
     positions = {name: msgspec.json.decode(value, type=PartitionOffset) for name, value in cursors.items()}
     return {name: position for name, position in positions.items() if position.cluster == cluster}
 
@@ -64,19 +64,19 @@ def begin(
 def ends_early(cursor: int | None, reported: ClusterOffsets) -> bool:
     """Return whether a partition ends before the offset up to which it was read.
 
-    Such an end proves that the topic was made anew. A missing committed offset proves nothing. Brokers delete the
-    offsets of a deleted topic, and also those of a group that was silent for some days.
+    Such an end proves that the topic was deleted and created again. A missing committed offset proves nothing. Brokers
+    delete the offsets of a deleted topic, and also those of a consumer group that was inactive for some days.
     """
     offset = last_read(cursor, reported)
     return offset is not None and reported.fetched and reported.end < offset
 
 
 def begin_anew(cursor: int | None, reported: ClusterOffsets, *, shared: bool) -> int:
-    """Return the offset at which reading starts in a partition of a topic that was made anew.
+    """Return the offset at which reading starts in a partition of a topic that was deleted and created again.
 
-    Reading starts at the first record, unless another engine of the group has already read further. Brokers delete
-    committed offsets with their topic, so a committed offset below this engine's cursor was set by another engine. Any
-    other offset may have been committed by this engine while the topic was deleted.
+    Reading starts at the first record, unless another engine of the consumer group has already read further. Brokers
+    delete committed offsets with their topic, so a committed offset below this engine's cursor was set by another
+    engine. Any other offset may have been committed by this engine while the topic was deleted.
     """
     committed = reported.committed or 0
     if shared and cursor is not None and committed < cursor:

@@ -51,7 +51,10 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     check_every: Annotated[float, Meta(gt=0, le=300)] = 5.0  #: seconds without records until the cluster is checked
 
     def cluster(self, options: KafkaOptions | OpenKafkaOptions) -> Instance:
-        """Return address and login of a trigger's cluster. Raises SettingsError if no address is set."""
+        """Return address and login of a trigger's cluster.
+
+        Raises SettingsError if neither the settings nor the options contain an address.
+        """
         configured = self.instances.get(options.cluster)
         if configured is not None and configured.address:  # options must not send the settings' password elsewhere
             return configured
@@ -66,7 +69,10 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         )
 
     def instance(self, name: str) -> Instance:
-        """Return address and login of a destination's cluster. Raises SettingsError if no address is set."""
+        """Return address and login of a destination's cluster.
+
+        Raises SettingsError if the settings have no address for it.
+        """
         configured = self.instances.get(name)
         if configured is None or not configured.address:
             raise SettingsError(f"set plugins.kafka.instances.{name}.address: a destination writes to it")
@@ -74,7 +80,10 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def connection(instance: Instance) -> dict[str, Any]:
-    """Return arguments for the client library's consumers and producers. Raises OSError if a file is missing."""
+    """Return arguments for the client library's consumers and producers.
+
+    Raises OSError if a TLS file cannot be read.
+    """
     arguments: dict[str, Any] = {
         "bootstrap_servers": instance.address,
         "client_id": "functiond",
@@ -91,7 +100,7 @@ def connection(instance: Instance) -> dict[str, Any]:
 
 
 def library() -> Any:
-    """Return the client library. Raises SettingsError if it is not installed."""
+    """Return the module of the client library. Raises SettingsError if it is not installed."""
     try:
         import aiokafka
     except ImportError:

@@ -70,7 +70,10 @@ async def _consumer(
 
 
 class _Reader:
-    """Reader of one run. Reads only the partitions in ``_started``: assigned partitions whose start was found."""
+    """Reader of a trigger's topics from one start of the source to its end.
+
+    Reads only the partitions in ``_started``: assigned partitions whose start offsets were found.
+    """
 
     def __init__(
         self, options: KafkaOptions | OpenKafkaOptions, settings: KafkaSettings, context: TriggerContext, consumer: Any
@@ -113,7 +116,7 @@ class _Reader:
                 await self._consumer.getmany(timeout_ms=200)  # raises the client's errors; records are fetched again
 
     def _assign_all(self) -> None:
-        """Assign all partitions to this consumer, also those created since the last call."""
+        """Assign all partitions of the topics to this consumer, also those created since the last call."""
         partitions = frozenset(self._existing())
         if partitions != self._assigned:
             self._consumer.assign(tuple(partitions))
@@ -147,7 +150,7 @@ class _Reader:
     # --- starts of partitions -------------------------------------------------------------------------------
 
     async def _start_partitions(self) -> None:
-        """Find the starts of all assigned partitions. If the assignment changes meanwhile, find them again."""
+        """Find the start offsets of all assigned partitions. If the assignment changes meanwhile, find them again."""
         while (assigned := self._assigned) - self._started:
             with _max_wait("report its offsets"):
                 starts = await self._starts.find(assigned, self._cursors(), self._remade)
@@ -161,7 +164,7 @@ class _Reader:
                 self._remade.clear()
 
     async def _store_starts(self, starts: Mapping[Any, Start]) -> None:
-        """Store the start of each partition that has no cursor, or only the cursor of a deleted topic.
+        """Store the start offset of each partition that has no cursor, or only the cursor of a deleted topic.
 
         For a deleted topic, the start is first committed to the broker. Otherwise the deleted topic's committed offset
         would be ahead of the new cursor, and count as read.
@@ -197,7 +200,10 @@ class _Reader:
     # --- batches --------------------------------------------------------------------------------------------
 
     async def _gather(self) -> None:
-        """Gather records until the batch is full or its time is over. If it is empty, check the cluster."""
+        """Read records until the batch is full or the time for a batch is over.
+
+        If there are none, check the cluster.
+        """
         deadline, size = anyio.current_time() + self._settings.check_every, 0
         while (room := self._options.batch_size - sum(map(len, self._gathered.values()))) > 0:
             found = await self._fetches.read(self._started, deadline - anyio.current_time(), room)
@@ -216,7 +222,10 @@ class _Reader:
             await self._check()
 
     def _take(self, partition: Any, records: Sequence[Any]) -> Sequence[Any]:
-        """Gather and return the new records. Without any, the cursor may still receive the time of the last record."""
+        """Add the new ones of the fetched records to the batch, and return them.
+
+        If there are none, the cursor may still receive the time of the last read record.
+        """
         before = self._marks.position(partition)
         new = self._marks.take(partition, records)
         if new is None:
@@ -228,7 +237,7 @@ class _Reader:
         return new
 
     async def _check(self) -> None:
-        """Raise ConnectionError if the cluster does not reply. The client itself would retry without an error."""
+        """Raise ConnectionError if the cluster does not reply. The client library would retry without an error."""
         with _max_wait("reply"):
             await self._consumer.topics()
 
@@ -267,7 +276,7 @@ def _max_wait(action: str, seconds: float = DEADLINE) -> AbstractContextManager[
 
 
 def _listener(reader: _Reader) -> Any:
-    """Return a rebalance listener. The client accepts instances of its own class only."""
+    """Return an object that the client calls at rebalances. The client accepts instances of its own class only."""
 
     class Listener(library().ConsumerRebalanceListener):  # type: ignore[misc]
         def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:

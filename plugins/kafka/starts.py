@@ -15,7 +15,7 @@ log = structlog.get_logger("functiond.plugins.kafka")
 
 
 class Start(Struct, frozen=True, kw_only=True):
-    """Position at which reading a partition starts."""
+    """Position at which reading a partition starts, with the offsets that the cluster reported."""
 
     position: PartitionOffset
     reported: ClusterOffsets
@@ -24,7 +24,7 @@ class Start(Struct, frozen=True, kw_only=True):
 
 
 class Starts:
-    """Finder of start offsets."""
+    """Finder of the offsets at which a consumer starts to read its partitions."""
 
     def __init__(self, consumer: Any, cluster: str, settings: KafkaSettings) -> None:
         self._consumer, self._cluster, self._settings = consumer, cluster, settings
@@ -34,7 +34,7 @@ class Starts:
     ) -> dict[Any, Start]:
         """Return the start of each partition. Reads offsets from the cluster.
 
-        The records of the partitions in ``remade`` have shown that their topic was made anew.
+        ``remade`` contains partitions whose records have proved that their topic was deleted and created again.
         """
         fetched = {partition: self._consumer.highwater(partition) for partition in partitions}
         first = await self._consumer.beginning_offsets(partitions)

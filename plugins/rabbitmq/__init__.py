@@ -1,4 +1,4 @@
-"""RabbitMQ: messages of an exchange call a function in batches."""
+"""RabbitMQ plugin. Messages of an exchange invoke a function in batches."""
 
 from __future__ import annotations
 

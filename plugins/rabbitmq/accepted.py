@@ -1,8 +1,8 @@
-"""Recently accepted messages of a trigger, so that repeated deliveries call nothing.
+"""Recently accepted messages of a trigger, which are skipped when a broker delivers them again.
 
-AMQP has no offsets: a broker repeats every message without acknowledgement. Repeated messages can be many, since a
-killed broker loses the acknowledgements of its last second. The marks of a batch's messages are therefore stored in the
-transaction that accepts the batch, in several cursors in rotation.
+AMQP has no offsets: a broker delivers every message without acknowledgement again. Such messages can be many, since a
+killed broker loses the acknowledgements of its last second. Each message has a mark, a hash. The marks of a batch's
+messages are stored in the transaction that accepts the batch, in several cursors in rotation.
 
 A message without an id has no mark, because a repeated delivery cannot be distinguished from a second message with the
 same content. Such a message may be accepted twice, but is never lost.
@@ -20,7 +20,7 @@ MARK, SERIAL = 8, 8
 
 
 def mark_of(message_id: str, body: bytes) -> bytes:
-    """Return the mark of a message, a hash of id and content, since several publishers may use the same id."""
+    """Return the mark of a message: a hash of its id and content, since several publishers may use the same id."""
     key = blake2b(message_id.encode(), digest_size=32).digest()
     return blake2b(body, digest_size=MARK, key=key).digest()
 
@@ -37,7 +37,7 @@ class Accepted:
         return any(mark in marks for marks in self._marks.values())
 
     def cursor(self, marks: Sequence[bytes]) -> dict[str, bytes]:
-        """Return the cursor to store with a batch that has these new marks."""
+        """Return the cursor in which to store the marks of a new batch."""
         if not marks:
             return {}
         row = self._rows.get(self._last, bytes(SERIAL))
@@ -46,7 +46,7 @@ class Accepted:
         return {str(int.from_bytes(row[:SERIAL], "big") % ROWS): row + b"".join(marks)}
 
     def note(self, cursor: Mapping[str, bytes]) -> None:
-        """Add the marks of a cursor that has been stored."""
+        """Add the marks of a cursor after it has been stored."""
         for name, row in cursor.items():
             former = self._rows.get(name, b"")
             if former and row.startswith(former):

@@ -1,7 +1,7 @@
-"""Channel to a broker. If the broker closes the channel, the block that uses the channel is cancelled.
+"""Channel of an AMQP connection to a broker. If the broker closes the channel, the block that uses it is cancelled.
 
-The client is aiormq, the basis of aio-pika. The latter adds reconnection and message objects, which are not needed
-here: a failed trigger is restarted by the engine.
+The client library is aiormq, the basis of aio-pika. The latter adds reconnection and message objects, which are not
+needed here: a failed trigger is restarted by the engine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ HEARTBEAT = 10
 
 @asynccontextmanager
 async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
-    """Open a channel until the block ends. If the broker closes it, cancel the block and raise the broker's error."""
+    """Open a channel to a broker, and close it when the block ends.
+
+    If the broker closes the channel, cancel the block and raise the broker's error.
+    """
     connection = await _connect(broker, vhost)
     try:
         with deadline("the broker did not open a channel", DEADLINE):
@@ -44,9 +47,9 @@ async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
 
 
 async def is_direct(channel: Any, exchange: str) -> bool:
-    """Return whether an existing exchange is a direct exchange.
+    """Return whether an existing exchange has the type ``direct``.
 
-    The exchange is declared again as a fanout exchange. The broker's refusal contains the actual type.
+    The exchange is declared again with the type ``fanout``. The broker's refusal contains the actual type.
     """
     probe = await channel.connection.channel(publisher_confirms=False)  # a refusal closes this channel
     try:
@@ -90,7 +93,7 @@ async def _connect_to(address: str, broker: Instance, vhost: str) -> Any:
 
 
 def _library() -> Any:
-    """Return the client library. Raises SettingsError if it is not installed."""
+    """Return the module of the client library. Raises SettingsError if it is not installed."""
     try:
         import aiormq
     except ImportError:

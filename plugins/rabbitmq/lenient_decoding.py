@@ -1,8 +1,8 @@
-"""Lenient decoding of messages' properties in the client.
+"""Decoding of messages' properties in the client library that skips invalid values.
 
 Brokers forward properties and routing keys without checking them: ids that are bytes, times in microseconds, tables
-outside the specification. The client closes its connection at a value that it cannot decode; the broker then repeats
-that message first, endlessly. Triggers use the message id only, so values that cannot be decoded are skipped.
+outside the specification. The client closes its connection at a value that it cannot decode; the broker then delivers
+that message again first, endlessly. Triggers use the message id only, so values that cannot be decoded are skipped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Read = Callable[[bytes], tuple[int, Any]]  #: returns the number of read bytes, 
 
 
 def install_lenient_decoders() -> None:
-    """Replace the client's decoders for all connections of this process. Valid values are decoded as before."""
+    """Replace the client library's decoders for all connections of this process. Valid values are decoded as before."""
     from pamqp import decode
 
     skips: dict[str, Read] = {"shortstr": _skip_text, "table": _skip_table, "timestamp": _skip_time}
@@ -35,7 +35,7 @@ def _read(read: Read, skip: Read, data: bytes) -> tuple[int, Any]:
 def _skip_text(data: bytes) -> tuple[int, str]:
     """Decode a text, with escapes for invalid bytes.
 
-    Equal bytes become equal texts, so an id still identifies a message.
+    Equal bytes become equal texts, so a message id still identifies a message.
     """
     end = 1 + data[0]
     return end, data[1:end].decode("utf-8", "backslashreplace")

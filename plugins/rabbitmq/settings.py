@@ -1,4 +1,4 @@
-"""Settings of RabbitMQ: addresses and logins of brokers, and batches."""
+"""Settings of RabbitMQ: addresses and logins of brokers, and limits of batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plugins.rabbitmq.options import RabbitOptions
 
 
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Address and login of a broker. With an address, they override the options of triggers."""
+    """Address and login of a broker. If the address is set, they replace those in triggers' options."""
 
     address: str = ""  #: ``host:port``; several with commas for a cluster: the first that answers is used
     user: str = "guest"
@@ -37,7 +37,10 @@ class RabbitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     check_every: Annotated[float, Meta(gt=0, le=300)] = 5.0  #: seconds without messages until the binding is renewed
 
     def broker(self, options: RabbitOptions) -> Instance:
-        """Return address and login of a trigger's broker. Raises SettingsError if no address is set."""
+        """Return address and login of a trigger's broker.
+
+        Raises SettingsError if neither the settings nor the options contain an address.
+        """
         instance = self.instances.get(options.instance_id)
         if instance is not None and instance.address:  # options must not send the settings' password to another host
             return instance

@@ -1,8 +1,8 @@
-"""Source of RABBITMQ: the trigger's own queue. Messages are acknowledged after they are on disk.
+"""Source of RABBITMQ: reads a queue that only this trigger uses. Messages are acknowledged after they are on disk.
 
-The queue is bound to the exchange before the trigger counts as running. Messages collect in it while the engine is
-down. The queue is deleted with the trigger. If the broker cannot be reached at that time, the broker deletes the queue
-itself after a week without a reader.
+The queue is bound to the exchange before the trigger counts as running. Messages collect in the queue while the engine
+is stopped. The queue is deleted with the trigger. If the broker cannot be reached at that time, the broker deletes the
+queue itself after a week without a reader.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ class _Message(Struct, frozen=True, kw_only=True):
 
 
 class _Reader:
-    """Single run of a trigger. Received messages wait in ``_received``; None marks the end if the queue was deleted."""
+    """Reader of the trigger's queue from one start of the source to its end.
+
+    Received messages wait in ``_received``; None means that the broker has deleted the queue.
+    """
 
     def __init__(self, options: RabbitOptions, settings: RabbitSettings, context: TriggerContext, channel: Any) -> None:
         self._options, self._settings, self._context, self._channel = options, settings, context, channel
@@ -106,7 +109,7 @@ class _Reader:
             await self._consume()
 
     async def delete_queue(self) -> None:
-        """Delete the queue of a deleted trigger. Uses a new channel, since the current one may be closed."""
+        """Delete the queue after its trigger was deleted. Uses a new channel, since the current one may be closed."""
         with anyio.move_on_after(DEADLINE, shield=True):
             channel = await self._channel.connection.channel(publisher_confirms=False)
             await channel.queue_delete(self._queue)
@@ -117,7 +120,7 @@ class _Reader:
         await self._channel.queue_bind(self._queue, self._options.exchange_name, EVERYTHING)
 
     async def _consume(self) -> None:
-        """Start a new consumer, since the broker does not change the window of an existing consumer."""
+        """Start a new consumer with the current window, since brokers cannot change that of an existing consumer."""
         with deadline("the broker did not start a consumer", DEADLINE):
             if self._consumer:
                 await self._channel.basic_cancel(self._consumer)
@@ -148,7 +151,7 @@ class _Reader:
         await self._channel.basic_ack(batch[-1].tag, multiple=True)
 
     def _fresh(self, batch: Sequence[_Message]) -> Sequence[_Message]:
-        """Return the messages that were not accepted before, without repetitions."""
+        """Return the messages of a batch that were not accepted before, each once."""
         seen: set[bytes] = set()
         fresh = []
         for message in batch:

@@ -1,4 +1,6 @@
-"""Window of unacknowledged messages. The broker limits their number, but not their bytes.
+"""Window: number of messages that a broker sends before the first is acknowledged.
+
+Brokers limit the number, not the bytes.
 
 The window starts small. Its later size depends on the size of the largest recent messages. When larger messages follow,
 messages that the broker has already sent are not limited by the new size.
@@ -13,7 +15,7 @@ FADES = 0.8
 
 
 class PrefetchWindow:
-    """Window of two batches, or of fewer messages if two batches of recent size would exceed ``room`` bytes."""
+    """Window of two full batches, or of fewer messages if two batches of recent sizes would exceed ``room`` bytes."""
 
     def __init__(self, batch: int, room: int) -> None:
         self._most, self._room, self._largest = 2 * batch, room, 0.0
@@ -21,7 +23,7 @@ class PrefetchWindow:
 
     @property
     def batch(self) -> int:
-        """Messages in a batch: half of the window. The broker sends the other half meanwhile."""
+        """Number of messages in a batch: half of the window. The broker sends the other half meanwhile."""
         return max(1, self.size // 2)
 
     def adapt(self, largest: int) -> bool:

@@ -1,4 +1,4 @@
-"""TIMER: calls a function at an interval, or at calendar times."""
+"""Timer plugin (TIMER). Invokes a function at an interval, or at calendar times."""
 
 from __future__ import annotations
 

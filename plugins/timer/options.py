@@ -25,7 +25,7 @@ class TimerOptions(Struct, frozen=True, kw_only=True):
         self.read()
 
     def read(self) -> Schedule:
-        """Return the parsed schedule. Raises InvalidField."""
+        """Return the parsed schedule. Raises InvalidField if the schedule's text is invalid."""
         return read_schedule(self.schedule_type, self.schedule)
 
 

@@ -1,10 +1,10 @@
-"""Position of a timer, and its correction after the clock was set.
+"""Position of a timer (the due time up to which it has fired), and its correction after the machine's clock was set.
 
 A clock that is ahead moves the cursor ahead. When the clock is set back, the cursor is moved back, too; otherwise the
 timer would not fire for as long as the clock was wrong. Idempotency keys drop due times that already had a request.
 
 A clock that is behind moves the cursor back in the same manner. When the clock is right again, due times up to
-``handled_until`` are not missed: they were handled before, and their keys may have expired.
+``handled_until`` do not count as missed: they were handled before, and their keys may have expired.
 """
 
 from __future__ import annotations
@@ -19,30 +19,34 @@ CURSOR = "due"
 
 
 class Position(Struct, frozen=True, kw_only=True):
-    """Cursor of a timer. A position of another generation is ignored."""
+    """Cursor of a timer. A position of another generation of the trigger is ignored."""
 
     generation: int
     due: float  #: last handled due time
     asked: float = 0.0  #: latest due time that had a request; unchanged when the cursor is moved back
 
     def after(self, due: float, *, asked: bool) -> Position:
-        """Return the position after due times up to ``due`` were handled. ``asked``: the last one had a request."""
+        """Return the position after due times up to ``due`` were handled.
+
+        ``asked`` is True if a request was made for ``due``.
+        """
         return Position(generation=self.generation, due=due, asked=max(self.asked, due) if asked else self.asked)
 
     def is_ahead(self, table: Timetable, now: float) -> bool:
-        """Return whether the cursor was set by a clock that was ahead.
+        """Return whether the cursor was stored while the machine's clock was ahead.
 
-        A step back of up to one period changes nothing, unless the last due time was skipped without a request.
+        If the clock was set back by at most one period, the answer is False, unless the last due time was skipped
+        without a request.
         """
         return self.due > now and (self.due > self.asked or self.due > now + table.period(now))
 
     def handled_until(self, since: float, now: float) -> float:
-        """Return the time up to which all due times were handled. None of these counts as missed."""
+        """Return the time up to which all due times were handled, so that none of them counts as missed."""
         return max(moment for moment in (self.due, self.asked, since) if moment <= max(now, self.due))
 
 
 def read_position(context: TriggerContext, table: Timetable) -> Position:
-    """Return the stored position of the trigger's generation, or the generation's first position."""
+    """Return the stored position of the trigger's generation, or the first position of a new generation."""
     stored = context.cursors.get(CURSOR)
     position = msgspec.json.decode(stored, type=Position) if stored else None
     if position is None or position.generation != context.generation:

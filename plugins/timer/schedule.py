@@ -26,7 +26,7 @@ Schedule = Interval | Cron
 
 
 class Timetable(Struct, frozen=True, kw_only=True):
-    """Due times of a schedule, in seconds since the epoch."""
+    """Due times of a timer's schedule, in seconds since the epoch."""
 
     schedule: Schedule
     since: float  #: beginning of intervals
@@ -57,7 +57,10 @@ class Timetable(Struct, frozen=True, kw_only=True):
 
 
 def read_schedule(schedule_type: str, text: str) -> Schedule:
-    """Return the parsed schedule. Raises InvalidField with the invalid part."""
+    """Return the parsed schedule.
+
+    Raises InvalidField, which names the invalid part, if the text is not a valid schedule.
+    """
     if schedule_type == "Rate":
         return _read_rate(text)
     if text.startswith("@"):

@@ -64,7 +64,7 @@ class TimerTrigger:
     async def _handle(
         self, context: TriggerContext, table: Timetable, position: Position, due: float, *, waited: bool
     ) -> Position:
-        """Fire for a due time that is reached, or catch up if it counts as missed."""
+        """Invoke the function for a due time that has been reached, or catch up if the due time counts as missed."""
         now = context.plugin.clock.now()
         behind = position.handled_until(table.since, now) > position.due
         if now - due > LATE and (waited or behind or context.mode is Mode.SYNC):
@@ -72,7 +72,7 @@ class TimerTrigger:
         return await self._fire(context, table, position, [due], due)
 
     async def _catch_up(self, context: TriggerContext, table: Timetable, position: Position) -> Position:
-        """Handle all due times up to now, as the setting ``catch_up`` demands."""
+        """Handle all missed due times up to now, as the setting ``catch_up`` demands."""
         clock, rule = context.plugin.clock, context.plugin.settings.catch_up
         position = position.after(position.handled_until(table.since, clock.now()), asked=False)
         newest = table.last_until(clock.now(), position.due)
@@ -105,7 +105,7 @@ class TimerTrigger:
         return position
 
     def _event(self, due: float, table: Timetable) -> bytes:
-        """Return the JSON of FunctionGraph's documented TIMER event."""
+        """Return the JSON of FunctionGraph's documented TIMER event for a due time."""
         own = table.schedule.zone if isinstance(table.schedule, Cron) else ""
         zone = ZoneInfo(own) if own else table.zone
         event = {
@@ -119,7 +119,7 @@ class TimerTrigger:
 
 
 def _adjusted_to_clock(context: TriggerContext, table: Timetable, position: Position, passed: float) -> Position:
-    """Return the position, moved back if it was set while the clock was ahead.
+    """Return the timer's position, moved back if it was set while the clock was ahead.
 
     The clock was set back within the last ``passed`` seconds, so the due times of these seconds have not fired yet.
     """
@@ -141,7 +141,7 @@ def _utc(moment: float) -> str:
 
 
 def _between(table: Timetable, last: float, newest: float) -> list[float]:
-    """Return the due times after ``last`` and up to ``newest``, at most ``BATCH_SIZE``."""
+    """Return the due times after ``last`` and up to ``newest``, but at most the first ``BATCH_SIZE``."""
     found: list[float] = []
     while len(found) < BATCH_SIZE and (due := table.next_after(last)) <= newest:
         found.append(due)
