@@ -1,6 +1,6 @@
-"""APIG, the API gateway, shared, dedicated, or part of ROMA: each HTTP request calls a function.
+"""APIG, the API gateway, shared, dedicated, or part of ROMA: each HTTP request to an API calls the API's function.
 
-The client waits for the function's reply unless the backend's invocation type is ``async``.
+The client waits for the function's reply unless the invocation type in the API's ``func_info`` is ``async``.
 """
 
 from __future__ import annotations

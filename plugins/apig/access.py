@@ -1,4 +1,4 @@
-"""Access control of APIs: open, by an app's signature or code, or by the engine's own credentials."""
+"""Access control of APIs: open to all, by an app's signature or code, or by credentials of the engine's own API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CREDENTIAL_HEADERS = {
 
 
 class Access:
-    """Check of requests against the access control of their APIs."""
+    """Check whether a request may call its API. ``apps`` are the apps in the settings."""
 
     def __init__(self, apps: Mapping[str, App]) -> None:
         # Codes are hashed, so that the time of a search reveals nothing about them.
@@ -30,7 +30,11 @@ class Access:
         self._secrets = {app.key: app.secret.encode() for app in apps.values() if app.key}
 
     async def check(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> None:
-        """Raise Problem unless the client may call the API, or the engine's error if no decision is possible now."""
+        """Check that the client may call the API.
+
+        Raises Problem if it may not, and the engine's errors if that cannot be decided now, such as Overloaded after
+        too many failed logins.
+        """
         match route.options.auth:
             case "APP":
                 await self._check_app(route, scope, headers, body)
@@ -46,7 +50,7 @@ class Access:
             raise Problem(403, "APIG.0304", "The app is not authorized to access the API.")
 
     async def _app(self, callers: Callers, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> App:
-        """Return the authenticated app. Raises Unauthorized."""
+        """Return the app that sent a request. Raises Unauthorized if its code or signature is missing or wrong."""
         if CODE in headers:
             with callers.attempt(scope):
                 app = self._by_code.get(_digest(headers[CODE]))
@@ -59,7 +63,7 @@ class Access:
 
 
 def credential_headers(route: Route, headers: Mapping[bytes, bytes]) -> frozenset[str]:
-    """Return the names of headers that the function does not receive."""
+    """Return the names of headers that authenticate the client to the gateway. The function does not get them."""
     names = _CREDENTIAL_HEADERS[route.options.auth]
     # Beside an app's code, an authorization that is not an app's signature is meant for the function.
     is_signature = route.options.auth == "APP" and headers.get(SIGNATURE, b"").startswith(b"SDK-HMAC-")

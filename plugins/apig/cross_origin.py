@@ -1,4 +1,4 @@
-"""CORS for APIs that enable it. Preflight requests are answered by the gateway, and call no function."""
+"""CORS for APIs whose option ``cors`` is set. The gateway answers preflight requests itself, without the function."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MAX_AGE = b"3600"  #: seconds for which browsers may cache the answer
 
 
 def preflight_method(method: str, headers: Mapping[bytes, bytes]) -> str:
-    """Return the method that a preflight request names, or an empty text for other requests."""
+    """Return the method of the request that a preflight request announces, or an empty text for other requests."""
     is_preflight = method == "OPTIONS" and ORIGIN in headers
     return headers.get(METHOD, b"").decode("latin-1") if is_preflight else ""
 
 
 def preflight(route: Route, headers: Mapping[bytes, bytes]) -> Headers:
-    """Return the headers that answer a preflight request."""
+    """Return the headers of the reply to a preflight request."""
     method = route.options.req_method
     return (
         (ALLOW, b"*"),
@@ -31,7 +31,10 @@ def preflight(route: Route, headers: Mapping[bytes, bytes]) -> Headers:
 
 
 def allow_origins(route: Route, headers: Headers) -> Headers:
-    """Return headers that also permit any origin, if the API enables CORS and the function has not set the header."""
+    """Return a reply's headers, with any origin permitted if the API's ``cors`` is set.
+
+    A header of the function that permits origins is left unchanged.
+    """
     if not route.options.cors or any(name == ALLOW for name, _ in headers):
         return headers
     return (*headers, (ALLOW, b"*"))

@@ -1,4 +1,7 @@
-"""ASGI side of a gateway: requests are read with a limit, replies are sent in one piece."""
+"""Reading of requests and sending of replies by ASGI.
+
+Request bodies have a size limit; replies are sent in one piece.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class ClientDisconnect(Exception):
-    """Closing of the connection by the client before the whole request was received."""
+    """Error raised when the client closes the connection before the whole request was received."""
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
-    """Return headers keyed by names in lower case. Values of a repeated header are joined."""
+    """Return a request's headers, keyed by names in lower case. Values of a repeated header are joined to one."""
     found: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in found:
@@ -28,7 +31,10 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
-    """Return the body of a request. Raises PayloadTooLarge above ``limit`` bytes, and ClientDisconnect."""
+    """Return the body of a request.
+
+    Raises PayloadTooLarge if it has more than ``limit`` bytes; ClientDisconnect if the client closes the connection.
+    """
     if int(headers.get(b"content-length", b"0")) > limit:
         raise PayloadTooLarge(limit)
     message = await receive()

@@ -28,7 +28,7 @@ _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 class GatewayRequest(Struct, frozen=True, kw_only=True):
-    """Request as the gateway received it."""
+    """Request for an event: as the gateway received it, with the headers that the function may see."""
 
     request_id: str  #: id of the gateway, not of the invocation
     method: str
@@ -64,7 +64,7 @@ class GatewayReply(Struct, frozen=True, kw_only=True):
 
 
 class _Returned(Struct, frozen=True, kw_only=True):
-    """Result that a function must return. Further keys are ignored."""
+    """JSON object that a function must return as its result. Further keys are ignored."""
 
     statusCode: int  # noqa: N815
     headers: dict[str, Any] | None = field(default_factory=dict)
@@ -73,7 +73,10 @@ class _Returned(Struct, frozen=True, kw_only=True):
 
 
 def write_event(found: Found, request: GatewayRequest, *, as_base64: bool) -> bytes:
-    """Return the JSON of the event. JSON bodies are text unless ``as_base64`` is set; all other bodies are base64."""
+    """Return the event's JSON for a request.
+
+    A JSON body is put in as text unless ``as_base64`` is set. All other bodies are put in as base64.
+    """
     body, encoded = _body(request, as_base64)
     options = found.route.options
     return msgspec.json.encode(
@@ -121,7 +124,10 @@ def _query(query: str) -> dict[str, str | list[str]]:
 
 
 def read_reply(result: bytes) -> GatewayReply:
-    """Return the HTTP reply for a function's result. Raises Problem if the result is invalid."""
+    """Return the HTTP reply for a function's result.
+
+    Raises Problem if the result has another form than ``_Returned``.
+    """
     returned = _read(result)
     if not 200 <= returned.statusCode <= 599:
         raise bad_reply(f"the function returned statusCode {returned.statusCode}: it must be 200 to 599")
@@ -140,7 +146,7 @@ def read_reply(result: bytes) -> GatewayReply:
 
 
 def _read(result: bytes) -> _Returned:
-    """Return the decoded result, which must be a JSON object, or a JSON text that contains such an object."""
+    """Return a function's decoded result, which must be a JSON object, or a JSON text that contains such an object."""
     try:
         if result.startswith(b'"'):
             result = msgspec.json.decode(result, type=str).encode()
@@ -157,7 +163,10 @@ def _invalid_result(error: Exception) -> Problem:
 
 
 def _headers(given: Mapping[str, Any]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield encoded headers. Raises ValueError for names and values that are not allowed in HTTP."""
+    """Yield the encoded headers of a function's result.
+
+    Raises ValueError for a name or value that HTTP does not allow.
+    """
     for name, values in given.items():
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a valid name")

@@ -1,6 +1,6 @@
-"""Headers that report a request's origin to the function: ``x-real-ip`` and ``x-forwarded-…``.
+"""Headers that tell the function about the sender of a request: ``x-real-ip`` and ``x-forwarded-…``.
 
-Such headers of the request are used only if the settings declare a proxy in front of the gateway.
+If a request already has such headers, they are used only if the settings declare a proxy in front of the gateway.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from plugins.apig.edge import Scope
 
 
 class Sender(Struct, frozen=True, kw_only=True):
-    """Origin of a request."""
+    """Sender of a request: its address, and the headers that tell the function about it."""
 
     address: str  #: address of the client; empty if unknown
     headers: Mapping[str, str]
 
 
 def sender_of(scope: Scope, headers: Mapping[bytes, bytes], *, trusted: bool) -> Sender:
-    """Return the origin of a request. ``trusted``: the request's own headers are used."""
+    """Return the sender of a request. With ``trusted``, its address is read from the headers that a proxy has set."""
     client, server = scope.get("client"), scope.get("server")
     peer, port = client[0] if client else "", str(server[1]) if server else ""
     if not trusted:

@@ -1,6 +1,6 @@
-"""API gateway: finds the API of a request, calls its function, and answers with the function's result.
+"""API gateway: finds the API of a request, calls the API's function, and replies with the function's result.
 
-route → preflight → body → access control → event → accept (async: 202) or call (sync: the function's reply)
+find API → answer preflight → read body → check access → make event → accept it (async: 202), or call and reply (sync)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = structlog.get_logger("functiond.apig")
 
 
 class Gateway:
-    """ASGI application of one listener."""
+    """ASGI application for one listening address."""
 
     def __init__(self, settings: ApigSettings, access: Access) -> None:
         self.routes = RouteTable()
@@ -65,7 +65,10 @@ class Gateway:
         await respond(scope, send, reply.status, (*lines, (b"x-request-id", request_id.encode())), reply.body)
 
     def _find(self, scope: Scope, headers: Raw) -> tuple[Found, bool]:
-        """Return the API of a request, and whether the request is a preflight for it. Raises Problem."""
+        """Return the API of a request, and True if the gateway must answer the request as a preflight for this API.
+
+        Raises Problem if no API matches.
+        """
         method, path = scope["method"], scope["raw_path"].decode("latin-1")
         host = host_of(headers.get(b"host", b"").decode("latin-1"))
         stage = headers[b"x-stage"].decode("latin-1") if b"x-stage" in headers else RELEASE
@@ -81,7 +84,11 @@ class Gateway:
         return found, False
 
     async def _answer(self, found: Found, scope: Scope, headers: Raw, body: bytes, request_id: str) -> GatewayReply:
-        """Check access, then accept the event or call the function. Raises Problem and the engine's errors."""
+        """Check access, then accept the event (async) or call the function (sync), and return the reply.
+
+        Raises Problem if the client may not call the API, or the function fails; the engine's errors if it refuses the
+        event.
+        """
         context = found.route.context
         sender = sender_of(scope, headers, trusted=self._settings.behind_proxy)
         # Failed logins count for the client's address, not for a proxy that all clients use.
@@ -108,7 +115,10 @@ class Gateway:
 
 
 async def _call(route: Route, event: Event) -> GatewayReply:
-    """Call the function and wait for its reply. Raises Problem and the engine's errors."""
+    """Call the function and return its reply.
+
+    Raises Problem if it fails, or exceeds the API's timeout; the engine's errors if the engine refuses the event.
+    """
     seconds = route.options.func_info.timeout / 1000
     try:
         # The engine's limit for synchronous calls applies as well. The invocation itself continues up to its own.
@@ -126,7 +136,10 @@ async def _call(route: Route, event: Event) -> GatewayReply:
 
 
 def _replied(outcome: Outcome) -> GatewayReply:
-    """Return the reply for an outcome. Raises Problem."""
+    """Return the reply for an outcome.
+
+    Raises Problem if the outcome is a failure, or its result is not a valid reply.
+    """
     if outcome.ok:
         return read_reply(outcome.result)
     if outcome.engine_fault:
@@ -147,7 +160,10 @@ def _problem_reply(problem: Problem, request_id: str) -> GatewayReply:
 
 
 def _forwarded_headers(headers: Raw, route: Route, sender: Sender) -> Mapping[str, str]:
-    """Return headers for the function, without the client's credentials, and with the request's origin."""
+    """Return headers for the function: the client's without its credentials, and those about the sender.
+
+    The latter are X-Real-IP and X-Forwarded-*.
+    """
     forwarded = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
     for name in credential_headers(route, headers):
         forwarded.pop(name, None)
@@ -160,7 +176,10 @@ def _id_of(key: str) -> str:
 
 
 def _key(trigger_id: str, headers: Raw) -> str:
-    """Return the idempotency key, empty if the request has none. Raises Problem for an invalid one."""
+    """Return the idempotency key for the event, empty if the request has none.
+
+    Raises Problem if the request's key is not 1 to 200 printable ASCII characters.
+    """
     if KEY not in headers:
         return ""
     text = headers[KEY].decode("latin-1")

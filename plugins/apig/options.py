@@ -1,4 +1,4 @@
-"""Options of an API: the requests that it answers, its access control, and its backend."""
+"""Options of an APIG trigger, which is an API: the requests that it answers, its access control, and its function."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Optional = Annotated[str, Meta(max_length=255)]
 
 
 class FunctionInfo(Struct, frozen=True, kw_only=True):
-    """Backend of an API."""
+    """Function of an API, and the manner and timeout of its calls."""
 
     function_urn: str = ""
     invocation_type: Literal["sync", "async"] = "sync"
@@ -51,7 +51,7 @@ def mode(options: ApigOptions) -> Mode:
 
 
 def conflicts(mine: ApigOptions, other: ApigOptions, same_function: bool) -> bool:
-    """Return whether two APIs of a group would answer the same requests."""
+    """Return whether two APIs of the same group and environment would answer the same requests."""
     first = (mine.instance_id, mine.group_id, mine.env_id, mine.match_mode, without_names(mine.path))
     second = (other.instance_id, other.group_id, other.env_id, other.match_mode, without_names(other.path))
     return first == second and ("ANY" in (mine.req_method, other.req_method) or mine.req_method == other.req_method)

@@ -1,7 +1,8 @@
 """Path of an API, segment by segment: literal text, or one parameter with literal text before and after it.
 
-Segments are checked and matched percent-decoded, so that all spellings of a parameter are equal. Matching compares
-a beginning and an end, in time proportional to the request's path: no pattern is compiled from an API's path.
+Segments are checked and matched after percent-decoding, so all spellings of a parameter's value are equal. Matching
+compares the beginning and the end of a segment, in time proportional to the request's path. No regular expression is
+compiled from an API's path.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ class Segment(Struct, frozen=True, kw_only=True):
 
     @property
     def greedy(self) -> str:
-        """Name of a parameter for the rest of the path, written ``{name+}``; empty for other segments."""
+        """Name of a parameter for the whole rest of the path, written ``{name+}``; empty for other segments."""
         alone = not self.before and not self.after
         return self.name[:-1] if alone and self.name is not None and self.name.endswith("+") else ""
 
 
 def check_path(path: str) -> None:
-    """Raise InvalidField unless ``path`` is a URL's path with at most one named parameter in a segment."""
+    """Raise InvalidField unless ``path`` is the path of a URL, with at most one named parameter in each segment."""
     parts = path.split("/")
     if not _PATH.fullmatch(path) or any("{" in _PARAMETER.sub("", part) for part in parts):
         raise InvalidField("path", path, "must begin with / and be a URL's path, parameters as {name}")
@@ -55,7 +56,7 @@ def without_names(path: str) -> str:
 
 
 def value_between(before: str, text: str, after: str) -> str:
-    """Return ``text`` without ``before`` at its beginning and ``after`` at its end; empty if either is missing."""
+    """Return ``text`` without ``before`` at its beginning and ``after`` at its end; empty if one of them is missing."""
     if not (text.startswith(before) and text.endswith(after)):
         return ""
     return text[len(before) : len(text) - len(after)]

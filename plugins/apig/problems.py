@@ -52,12 +52,12 @@ def internal() -> Problem:
 
 
 def bad_reply(message: str) -> Problem:
-    """Return the problem of a function that ran, but did not return a valid reply (FunctionGraph: FSS.1202)."""
+    """Return the error reply for a function that ran, but did not return a valid reply (FunctionGraph: FSS.1202)."""
     return Problem(500, "FSS.1202", message)
 
 
 def refused(error: FunctiondError) -> Problem:
-    """Return the problem for an error with which the engine refused a request."""
+    """Return the error reply for an error with which the engine refused the event."""
     match error:
         case PayloadTooLarge():
             return Problem(413, "APIG.0201", f"Request entity too large: {error}")

@@ -1,8 +1,11 @@
 """Routing of requests to APIs: by host and environment, then by path and method.
 
-Literal paths precede paths with parameters, which precede beginnings of paths. A named method precedes ANY. An API
-with a domain (``sl_domain``) is found under this domain only. An API without one is found under any host;
-``<group_id>.`` at the beginning of the host selects a group. Of several matching APIs, the oldest answers.
+If several APIs match a path, a literal path is preferred to one with parameters, and this to a beginning of the path
+(``match_mode`` SWA). An API for the request's method is preferred to one for ANY. If several are left, the oldest
+answers.
+
+An API with a domain (``sl_domain``) is found under this domain only. An API without one is found under any host. If the
+host begins with ``<group_id>.``, APIs of this group are preferred.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ RELEASE = "RELEASE"
 
 
 class Route(Struct, frozen=True, kw_only=True, eq=False):
-    """API with the context of its trigger."""
+    """API, and the context of its trigger."""
 
     options: ApigOptions
     context: TriggerContext
@@ -34,14 +37,14 @@ class Route(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Found(Struct, frozen=True, kw_only=True):
-    """Matching API, with the values of its path parameters."""
+    """API that matches a request, and the values of the parameters in the request's path."""
 
     route: Route
     parameters: dict[str, str]
 
 
 class _Shape(Struct, frozen=True, kw_only=True):
-    """Path of an API, such as ``/orders/{id}``, prepared for matching."""
+    """Path of an API, such as ``/orders/{id}``, parsed into segments."""
 
     segments: tuple[Segment, ...]
     names: tuple[str, ...]
@@ -49,7 +52,7 @@ class _Shape(Struct, frozen=True, kw_only=True):
 
 
 class _Node:
-    """Node in a tree of path segments, with the APIs that end at it."""
+    """Node in a tree of path segments, with the APIs whose path ends at it."""
 
     def __init__(self) -> None:
         self.literal: dict[str, _Node] = {}
@@ -74,14 +77,14 @@ class _Node:
 
 
 class RouteTable:
-    """Routes of one listener."""
+    """APIs that are served at one listening address."""
 
     def __init__(self) -> None:
         self._roots: dict[tuple[str, str], _Node] = {}
 
     @contextmanager
     def added(self, route: Route) -> Iterator[None]:
-        """Add a route until the block ends. An earlier route of the same trigger is replaced at once."""
+        """Add a trigger's API until the block ends. An earlier API of the same trigger is replaced at once."""
         shape, keys = _shape(route.options), _keys(route.options)
         for key in keys:
             _add(self._roots.setdefault(key, _Node()), shape, route)
@@ -94,7 +97,10 @@ class RouteTable:
                     del self._roots[key]
 
     def find(self, host: str, stage: str, method: str, path: str) -> Found | None:
-        """Return the API for a request, or None. ``path`` is percent-encoded."""
+        """Return the API for a request, or None if none matches.
+
+        ``stage`` is the name of the environment. ``path`` is percent-encoded.
+        """
         segments = [unquote(segment) for segment in path[1:].split("/")] if "%" in path else path[1:].split("/")
         for name in (host, host.partition(".")[0] + ".", ""):
             root = self._roots.get((name, stage))
@@ -105,7 +111,7 @@ class RouteTable:
 
 
 def host_of(header: str) -> str:
-    """Return the host of a Host header, without the port."""
+    """Return the host in a Host header, without the port."""
     if header.startswith("["):
         return header.partition("]")[0] + "]"
     return header.partition(":")[0].lower()
@@ -155,7 +161,7 @@ def _remove(node: _Node, shape: _Shape, left: Sequence[Segment], route: Route) -
 
 
 def _find(node: _Node, segments: Sequence[str], depth: int, method: str, values: tuple[str, ...]) -> Found | None:
-    """Return the best match below a node. A node has only one depth, so it is visited only once."""
+    """Return the preferred API below a node, or None. Each node has one depth, so it is visited only once."""
     if depth == len(segments):
         if entries := node.whole.get(method) or node.whole.get(ANY):
             return _found(entries[0], values, "")

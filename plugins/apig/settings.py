@@ -1,4 +1,4 @@
-"""Settings of the gateways: addresses, and apps that may call APIs."""
+"""Settings of the gateways: listening addresses, and apps that may call APIs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIB = 1 << 20
 
 
 class ListenerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Address of a gateway."""
+    """Listening address of a gateway."""
 
     host: str = "127.0.0.1"
     port: Port
@@ -21,7 +21,7 @@ class ListenerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def address(self) -> str:
-        """URL of an API without its path; empty if the port is not known before the start."""
+        """URL of the gateway, to which an API's path is appended; empty if the system chooses the port at the start."""
         if self.url or not self.port:
             return self.url.rstrip("/")
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -33,7 +33,10 @@ class DedicatedSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unkn
 
 
 class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Client that signs with ``key`` and ``secret``, or sends ``app_code`` as X-Apig-AppCode. An app may have both."""
+    """Client of APIs.
+
+    Signs requests with ``key`` and ``secret``, or sends ``app_code`` as X-Apig-AppCode, or either.
+    """
 
     key: Annotated[str, Meta(pattern=r"^[!-+\--<>-~]{1,128}\Z")] = (
         ""  #: without comma and =, which would end it in the header

@@ -1,4 +1,4 @@
-"""Listeners of the gateways, opened when the first API needs them, and the triggers that add APIs to them."""
+"""Listening addresses of the gateways, opened for the first API, and the triggers that add APIs to the gateways."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = structlog.get_logger("functiond.apig")
 
 
 class Listener:
-    """Listening address with its gateway."""
+    """Listening address, and the gateway that answers requests to it."""
 
     def __init__(self, name: str, settings: ListenerSettings, gateway: Gateway) -> None:
         self._name, self._settings, self.gateway = name, settings, gateway
@@ -31,7 +31,10 @@ class Listener:
         self.port = 0  #: port while it listens, otherwise 0
 
     async def opened(self) -> None:
-        """Wait until the address is open. Raises SettingsError if it cannot be opened."""
+        """Wait until the address is open.
+
+        Raises SettingsError if it cannot be opened, for example as the port is in use.
+        """
         if not self.port:
             # Each caller has its own future, so that cancellation of one does not affect others.
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -43,7 +46,7 @@ class Listener:
                 self._waiting.discard(waiter)
 
     async def run(self, context: PluginContext) -> None:
-        """Open the address each time a trigger requests it. After a failure, the next request tries again."""
+        """Open the address when a trigger waits in ``opened``. If that fails, try again when the next trigger waits."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -58,7 +61,7 @@ class Listener:
                 self.port = 0
 
     def _notify(self, problem: str | None) -> None:
-        """Wake all callers of ``opened``: with success, or with SettingsError if there is a problem."""
+        """Resume all triggers that wait in ``opened``. If there is a problem, each gets a SettingsError."""
         for waiter in self._waiting:
             if waiter.done():
                 continue
@@ -69,7 +72,7 @@ class Listener:
 
 
 class ApigService:
-    """``PluginService`` of APIG."""
+    """Part of APIG that runs once for all its triggers."""
 
     def __init__(self, settings: ApigSettings) -> None:
         access = Access(settings.apps)
@@ -100,13 +103,16 @@ class ApigTrigger:
 
 
 def address(kind: str, options: ApigOptions, settings: ApigSettings) -> str:
-    """Return the URL of an API, or only its path if the port is not known before the start."""
+    """Return the URL of an API, or only its path if the system chooses the port at the start."""
     listener = settings.dedicated if kind == DEDICATED else settings
     return _with_domain(listener.address, options.sl_domain) + options.path
 
 
 def _with_domain(base: str, domain: str) -> str:
-    """Replace the host by the API's own domain, if any, and keep the port. Other hosts do not lead to such an API."""
+    """Return the gateway's URL with the API's domain, if any, as host.
+
+    The port is kept. Such an API is found under its domain only.
+    """
     if not domain or not base:
         return base
     scheme, _, host = base.partition("://")

@@ -1,4 +1,4 @@
-"""CTS, the audit service: each operation on the project's resources calls a function."""
+"""CTS, the audit service: each operation on the project's resources, recorded as a trace, calls a function."""
 
 from __future__ import annotations
 

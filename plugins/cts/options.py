@@ -1,4 +1,4 @@
-"""Options of a CTS trigger: the operations that call the function, and their limits."""
+"""Options of a CTS trigger: name, and the operations that call the function."""
 
 from __future__ import annotations
 

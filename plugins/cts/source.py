@@ -1,9 +1,9 @@
-"""Source of CTS: traces of this engine's own control plane, and traces that clients push.
+"""Source of CTS: traces of operations on this engine's own API, and traces that clients send.
 
-Traces of this engine wait in memory until they are accepted, also while the function's backlog is full. A killed engine
-loses waiting traces. If ``WAITING`` traces of a trigger wait, further ones are dropped, with an error in the log.
-Traces that are pushed to ``POST /triggers/cts`` are on disk before the request is answered. Pushing needs the engine's
-own credentials, if it has any. A trace with the id of an earlier one calls nothing.
+Traces of this engine wait in memory until they are accepted, also while the function's backlog is full. Waiting traces
+are lost if the engine is killed. If ``WAITING`` traces wait for a trigger, further ones are dropped, with an error in
+the log. Traces that clients send to ``POST /triggers/cts`` are on disk before the request is answered. Senders need
+credentials of the engine's API, if the engine has any. A trace with the id of an earlier one calls no function again.
 
 Invocations produce no traces, so an invocation for a trace cannot cause another one.
 """
@@ -43,9 +43,9 @@ log = structlog.get_logger("functiond.cts")
 
 
 class CtsTrigger:
-    """Source that passes on the traces in the trigger's inbox.
+    """Source that accepts the traces of this engine that wait for the trigger.
 
-    The inbox exists from the moment the trigger is stored.
+    Traces can wait from the moment when the trigger is stored, even before its source runs.
     """
 
     def __init__(self, options: CtsOptions) -> None: ...
@@ -61,7 +61,10 @@ class CtsTrigger:
 
 
 class _Inbox:
-    """Traces of this engine that wait for one trigger. Overlapping runs of the trigger empty the inbox in turn."""
+    """Traces of this engine that wait for one trigger.
+
+    If two runs of the trigger's source overlap, the later one waits for the end of the earlier.
+    """
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
@@ -76,7 +79,10 @@ class _Inbox:
         self._filled.set()
 
     async def empty_into(self, context: TriggerContext) -> None:
-        """Accept events until cancelled. Accepted events are then removed; idempotency keys prevent duplicates."""
+        """Accept waiting traces as events until cancelled.
+
+        Traces are removed after they are accepted. If they are accepted again, idempotency keys prevent a second call.
+        """
         async with self._lock:
             while True:
                 await self._filled.wait()
@@ -97,7 +103,7 @@ class _Subscriber(Struct, frozen=True, kw_only=True, eq=False):
         return Event(payload=content, idempotency_key=f"cts:{self.sink.trigger_id}:{trace_id}")
 
     def collect(self, trace: Trace) -> None:
-        """Put a trace of the engine into the inbox, if the trigger wants it."""
+        """Let a trace of this engine wait for the trigger, if its operation matches the trigger's options."""
         if trace.project != self.sink.project or not self.wanted.has_own(trace):
             return
         if len(self.inbox) >= WAITING:
@@ -107,7 +113,7 @@ class _Subscriber(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class CtsService:
-    """``PluginService`` of CTS: the endpoint for pushed traces, and the subscribed triggers."""
+    """Part of CTS that runs once for all its triggers: the endpoint for clients' traces, and the triggers."""
 
     def __init__(self, settings: None) -> None:
         self._subscribers: list[_Subscriber] = []

@@ -1,4 +1,4 @@
-"""Traces in the format of the audit service, from this engine and from clients that push traces."""
+"""Traces in the documented format of the audit service, from this engine or from clients that send traces."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAMES = {
 
 
 class Wanted:
-    """Operations that one trigger wants. Case is ignored, and ``*`` matches any text."""
+    """Operations that call the function of one trigger. Case is ignored, and ``*`` matches any text."""
 
     def __init__(self, operations: Iterable[str]) -> None:
         parts = [operation.lower().split(":") for operation in operations]
@@ -42,7 +42,7 @@ class Wanted:
         )
 
     def has_own(self, trace: Trace) -> bool:
-        """Return whether a trace of this engine is wanted. Operations also match by their name in the SDK."""
+        """Return whether a trace of this engine matches, by the operation's name in the SDK or its name in traces."""
         return self.has(SERVICE, trace.resource_type, trace.operation, name_of(trace.operation))
 
     def has_pushed(self, trace: dict[str, Any]) -> bool:
@@ -60,7 +60,8 @@ def payload(trace: dict[str, Any]) -> bytes:
 def own(trace: Trace) -> dict[str, Any]:
     """Return a trace of this engine in the documented format.
 
-    Times are in milliseconds. They and the undocumented fields follow recorded events of the vendor's platform.
+    Times are in milliseconds since the epoch. Undocumented fields have the values of recorded events of the vendor's
+    platform.
     """
     moment = int(trace.time * 1000)
     rating = "normal" if trace.code < 400 else "warning" if trace.code < 500 else "incident"
@@ -90,9 +91,9 @@ def own(trace: Trace) -> dict[str, Any]:
 
 
 def read_pushed(body: bytes) -> list[dict[str, Any]]:
-    """Return pushed traces. Raises InvalidField.
+    """Return the traces in a request's body: a trace, a list of traces, or ``{"traces": […]}`` like the vendor's query.
 
-    The body is a trace, a list, or ``{"traces": […]}`` as in the reply of the vendor's query.
+    Raises InvalidField if the body is not JSON, if there are too many traces, or if a trace lacks a required field.
     """
     try:
         content = msgspec.json.decode(body)

@@ -1,4 +1,4 @@
-"""Interface by which sources and destinations use streams, embedded ones or those of a remote endpoint."""
+"""Interface by which sources and destinations use streams, served by the engine itself or by a remote endpoint."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ CursorType = Literal["AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "TRIM_HORIZO
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """Record to be stored. In JSON, ``data`` is base64.
+    """Record that a client sends to be stored. In JSON, ``data`` is base64.
 
-    The partition is selected by ``partition_id``, else by ``explicit_hash_key``, else by the hash of ``partition_key``.
+    The record's partition is the one with ``partition_id``. Without it, the partition is selected by
+    ``explicit_hash_key``, or else by the hash of ``partition_key``.
     """
 
     data: bytes
@@ -23,7 +24,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 
 class Put(Struct, frozen=True, kw_only=True):
-    """Result of storing an entry: partition and sequence number, or an error."""
+    """Result of storing one record: its partition and sequence number, or an error."""
 
     partition_id: str | None = None
     sequence_number: str | None = None
@@ -52,7 +53,10 @@ class Start(Struct, frozen=True, kw_only=True):
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """Partition as a reader sees it. A partition closed by a split or merge is read to its end before its children."""
+    """State of one partition for a reader.
+
+    A partition that a split or merge has closed is read to its end before its children.
+    """
 
     id: str
     open: bool
@@ -66,25 +70,29 @@ class Layout(Struct, frozen=True, kw_only=True):
 
 
 class StreamAccess(Protocol):
-    """Streams of one service. Methods raise DisProblem for refusals, and connection errors of a remote endpoint."""
+    """Access to the streams of the engine or of a remote endpoint.
+
+    Methods raise DisProblem if a request is refused, and other errors if a remote endpoint does not answer as expected.
+    """
 
     fresh_for: float  #: seconds for which a reader may use a layout that it has read
 
     async def layout(self, project: str, stream: str) -> Layout: ...
 
     async def cursor(self, project: str, stream: str, partition_id: str, start: Start) -> str:
-        """Return a cursor, which is valid for five minutes."""
+        """Return a cursor for reading a partition from ``start`` on. A cursor is valid for five minutes."""
         ...
 
     async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
-        """Return records from a cursor on, at most ``max_bytes`` together, but at least one record if one exists."""
+        """Return records from a cursor on, at most ``max_bytes`` in total, but at least one record if one exists."""
         ...
 
     async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]: ...
 
     def news(self, project: str, stream: str, partition_id: str, interval: float) -> Callable[[], Awaitable[object]]:
-        """Return a function that waits for a change after this call: records, a split, or creation of the stream.
+        """Return a function that waits until the partition changes after this call.
 
-        A remote endpoint reports no changes, so its function waits ``interval`` seconds.
+        Changes are new records, a split or merge, and the creation of the stream. A remote endpoint reports no changes,
+        so the function for one waits ``interval`` seconds.
         """
         ...

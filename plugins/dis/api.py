@@ -1,6 +1,6 @@
-"""API of the embedded streams at the vendor's paths: streams, records and cursors.
+"""API of the streams that the engine serves itself, at the vendor's paths: streams, records and cursors.
 
-Refusals have the vendor's codes. Other operations of the vendor's API (dump tasks, tags, policies, metrics) are
+Refusals have the vendor's error codes. Other operations of the vendor's API (dump tasks, tags, policies, metrics) are
 answered with 404.
 """
 

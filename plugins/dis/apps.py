@@ -1,4 +1,4 @@
-"""Consumers of embedded streams: apps and their checkpoints."""
+"""Apps, which are named consumers of streams, and their checkpoints, for streams that the engine serves itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ class App(Struct, frozen=True, kw_only=True):
 
 
 class Apps:
-    """Stored apps of all projects. Methods raise DisProblem if an app does not exist, or exists already."""
+    """Stored apps of all projects.
+
+    Methods raise DisProblem if the app does not exist; ``create`` raises DisProblem if it exists already.
+    """
 
     def __init__(self, store: Store, now: Callable[[], float]) -> None:
         self._store, self._now = store, now
@@ -66,7 +69,7 @@ class Apps:
             await self._save(project, replace(app, checkpoints={**app.checkpoints, stream_id: of_stream}))
 
     async def forget(self, project: str, name: str, stream_id: str, part: str) -> None:
-        """Delete the checkpoint of a partition, or of all partitions if ``part`` is empty."""
+        """Delete an app's checkpoint in a partition of a stream, or in all its partitions if ``part`` is empty."""
         async with self._changing:
             app = await self.find(project, name)
             rest = {one: kept for one, kept in app.checkpoints.get(stream_id, {}).items() if part and one != part}

@@ -1,4 +1,7 @@
-"""Bodies and queries of the embedded streams' API, as the vendor's SDK sends them (huaweicloudsdkdis v2)."""
+"""Bodies and queries of requests to the streams that the engine serves itself, as the vendor's SDK sends them.
+
+The SDK is huaweicloudsdkdis v2.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checkpoints of a trigger, one per partition: cursors that are stored in the transaction that accepts the requests."""
+"""Checkpoints of a DIS trigger, one per partition of its stream.
+
+Each is a cursor of the trigger, so it is stored in the transaction that accepts the requests.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from plugins.dis.access import Layout, Start
 
 
 class ShardCheckpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Position in one partition. Valid only for the stream whose id is ``stream``."""
+    """Position of a trigger in one partition. Valid only for the stream whose id is ``stream``."""
 
     stream: str  #: stream id; another stream of the same name is read from its beginning
     name: str = ""  #: stream name; empty in cursors of earlier versions
@@ -29,7 +32,10 @@ class ShardCheckpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ShardCheckpoints:
-    """Checkpoints by partition id. Methods raise what ``accept_batch`` raises."""
+    """Checkpoints of one trigger, keyed by partition id.
+
+    Methods raise the errors with which ``TriggerContext.accept_batch`` refuses events.
+    """
 
     def __init__(self, context: TriggerContext, name: str, stream_id: str) -> None:
         self._context, self._begin = context, ShardCheckpoint(stream=stream_id, name=name)
@@ -40,10 +46,10 @@ class ShardCheckpoints:
         return self._checkpoints.get(partition) or self._begin
 
     async def begin_late(self, layout: Layout) -> None:
-        """Skip records from before the trigger, if it has never read this stream.
+        """Set checkpoints that skip records older than the trigger, if the trigger has never read this stream.
 
-        Reading starts at the time when the trigger was created, or changed to this stream. Partitions that are created
-        later are read from their beginning.
+        Reading starts at the time when the trigger was created, or was changed to this stream. Partitions that are
+        created later are read from their beginning.
         """
         if not any(one.name in ("", self._begin.name) for one in self._read.values()):
             since = int(self._context.since * 1000)
@@ -51,9 +57,10 @@ class ShardCheckpoints:
             await self._move([], {**dict.fromkeys(self._read, self._begin), **late})
 
     async def move(self, partition: str, events: Sequence[Event], after: str, *, serial: bool = False) -> None:
-        """Accept events and move the checkpoint to ``after``, the sequence number of their last record.
+        """Accept events of a partition, and move its checkpoint to ``after``, the sequence number of their last record.
 
-        ``serial`` also stores the id of the last request, so that the next run can wait for its end.
+        With ``serial``, the checkpoint also contains the request id of the last event, so that the source's next run
+        can wait for the end of its invocation.
         """
         checkpoint = replace(self._begin, after=after)
         ids = await self._move(events, {partition: checkpoint})

@@ -1,4 +1,7 @@
-"""API of the embedded streams at the vendor's paths: apps, checkpoints, and the progress of an app."""
+"""API of apps for the streams that the engine serves itself, at the vendor's paths: apps, checkpoints, and progress.
+
+The progress of an app is the position of its checkpoint in each partition of a stream.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Partition cursors: partition, position and creation time, encoded in the cursor's text."""
+"""Partition cursors, which clients of the streams API read from. A cursor's text encodes all its data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_cursor(cursor: Cursor) -> str:
 
 
 def read_cursor(text: str, now: float) -> Cursor:
-    """Return the decoded cursor. Raises DisProblem if it is invalid or too old."""
+    """Return the decoded cursor. Raises DisProblem if the text is not a cursor, or is older than ``LIFE`` seconds."""
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         cursor = msgspec.msgpack.decode(base64.urlsafe_b64decode(padded), type=Cursor)

@@ -1,6 +1,6 @@
-"""Destination DIS: each outcome is a record of a stream. The partition key is the request id.
+"""Destination DIS: each outcome is sent as a record to a stream. The record's partition key is the request id.
 
-Delivery is at least once: records of a repeated outcome have the same ``request_context.request_id``.
+Delivery is at least once. Records of a repeated outcome have the same ``request_context.request_id``.
 """
 
 from __future__ import annotations

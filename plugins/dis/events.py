@@ -1,4 +1,4 @@
-"""Events of a batch of records (FunctionGraph's documented DIS event)."""
+"""Conversion of records to the events that functions get (FunctionGraph's documented DIS event)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LARGEST = 5 << 20
 
 
 def events_of(options: DisOptions, partition: str, page: Page) -> list[tuple[Event, str]]:
-    """Return events, each with the sequence number of its last record."""
+    """Return the events of a page of records, each with the sequence number of its last record."""
     return [(_event(options, partition, page, batch), batch[-1].sequence_number) for batch in _batches(options, page)]
 
 

@@ -38,5 +38,5 @@ class DisOptions(Struct, frozen=True, kw_only=True):
 
     @property
     def interval(self) -> float:
-        """Polling interval in seconds."""
+        """Seconds between two requests for records of a remote endpoint."""
         return self.polling_interval * (1.0 if self.polling_unit == "s" else 0.001)

@@ -1,4 +1,4 @@
-"""Refusals of DIS with the vendor's error codes, from the embedded streams and from a remote endpoint."""
+"""Refusals of DIS with the vendor's error codes, from streams of the engine itself or of a remote endpoint."""
 
 from __future__ import annotations
 

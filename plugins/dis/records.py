@@ -1,4 +1,4 @@
-"""Records of embedded streams: rows of the plugin's own tables, one log per partition."""
+"""Records of the streams that the engine serves itself, stored in the plugin's tables as one log per partition."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Row(Struct, frozen=True, array_like=True):
 
 
 class RecordLog:
-    """Records of all partitions. A partition must be loaded before it is used."""
+    """Stored records of all partitions. A partition must be loaded by ``open`` before other methods use it."""
 
     def __init__(self, store: Store, now: Callable[[], float]) -> None:
         self._logs = RowLogs(store, TABLE, _Row, now)
@@ -36,11 +36,11 @@ class RecordLog:
         await self._logs.load(_log(partition))
 
     def forget(self, partition: PartitionKey) -> None:
-        """Unload a partition, and wake the tasks that wait for its changes."""
+        """Unload a deleted partition, and wake the tasks that wait for its changes."""
         self._logs.forget(_log(partition))
 
     def span(self, partition: PartitionKey) -> tuple[int, int]:
-        """Return the sequence numbers of the first readable record and of the next record to be appended."""
+        """Return the sequence numbers of the partition's first readable record and of the next one to be appended."""
         return self._logs.span(_log(partition))
 
     def news(self, partition: PartitionKey) -> asyncio.Event:
@@ -52,16 +52,19 @@ class RecordLog:
         self._logs.notify(_log(partition))
 
     async def append(self, stream_id: str, entries: Iterable[tuple[int, Entry]]) -> Sequence[int]:
-        """Append entries with their partition numbers in one transaction, and return their sequence numbers."""
+        """Append entries in one transaction, and return their sequence numbers.
+
+        Each entry is paired with the number of its partition.
+        """
         return await self._logs.append(
             (_log((stream_id, number)), _Row(at=0, key=entry.partition_key, data=entry.data))
             for number, entry in entries
         )
 
     async def read(self, partition: PartitionKey, position: int, max_bytes: int) -> tuple[list[Record], int]:
-        """Return records from a position on, and the next position.
+        """Return records from the sequence number ``position`` on, and the number at which the next call must continue.
 
-        The records have at most ``max_bytes`` together, but at least one is returned if one exists.
+        The records have at most ``max_bytes`` in total, but at least one is returned if one exists.
         """
         rows, position = await self._logs.read(_log(partition), position, max_bytes)
         records = [
@@ -71,11 +74,11 @@ class RecordLog:
         return records, position
 
     async def seek(self, partition: PartitionKey, moment: int) -> int:
-        """Return the sequence number of the first record at or after ``moment`` (milliseconds)."""
+        """Return the sequence number of the first record stored at or after ``moment`` (milliseconds since 1970)."""
         return await self._logs.seek(_log(partition), moment)
 
     async def expire(self, partition: PartitionKey, moment: int) -> None:
-        """Hide and delete records that are older than ``moment`` (milliseconds)."""
+        """Delete records stored before ``moment`` (milliseconds since the epoch). Readers do not get them any more."""
         await self._logs.cut(_log(partition), await self.seek(partition, moment))
 
     async def purge(self, stream_id: str) -> None:
@@ -83,7 +86,7 @@ class RecordLog:
         await self._logs.purge(stream_id)
 
     async def streams(self) -> list[str]:
-        """Return the ids of the streams that have rows."""
+        """Return the ids of all streams that have stored records."""
         return list(dict.fromkeys(name.partition("/")[0] for name in await self._logs.names()))
 
 

@@ -50,7 +50,11 @@ class _Results(Struct, frozen=True, kw_only=True):
 
 
 class RemoteStreams:
-    """Remote ``StreamAccess``. Raises ConnectionError and httpx's errors for missing and invalid answers."""
+    """Streams of a remote endpoint.
+
+    Raises DisProblem if DIS refuses; ConnectionError for other error replies; httpx's errors if no reply arrives; and
+    msgspec's errors if a reply has another form.
+    """
 
     fresh_for = 30.0
 
@@ -112,7 +116,7 @@ def _part(partition: _Partition) -> Part:
 
 
 def _refusal(status: int, content: bytes, request: str) -> Exception:
-    """Return a DisProblem for an error reply with a code of DIS, otherwise a ConnectionError."""
+    """Return the error for an error reply: a DisProblem if it has an error code of DIS, otherwise a ConnectionError."""
     try:
         error = msgspec.json.decode(content, type=_Error)
     except (msgspec.DecodeError, UnicodeDecodeError):

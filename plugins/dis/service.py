@@ -1,4 +1,4 @@
-"""Service of DIS: the embedded streams and their API, or the client of a remote endpoint."""
+"""Service of DIS: the streams that the engine serves itself and their API, or the client of a remote endpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from plugins.dis.streams import Streams
 
 
 class DisService:
-    """``PluginService`` of DIS."""
+    """Part of DIS that runs once for all its triggers and destinations."""
 
     def __init__(self, settings: DisSettings) -> None:
         self._settings = settings
@@ -36,7 +36,7 @@ class DisService:
             self._ready.clear()
 
     async def access(self) -> StreamAccess:
-        """Return the streams, after waiting for the service to start."""
+        """Return the access to the streams, after waiting until the service has started."""
         await self._ready.wait()
         assert self._access is not None
         return self._access

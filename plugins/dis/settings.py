@@ -1,4 +1,4 @@
-"""``[plugins.dis]``: embedded streams, or a remote endpoint."""
+"""``[plugins.dis]``: streams that the engine serves itself, or those of a remote endpoint."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from plugins._shared.endpoint import EndpointSettings
 
 
 class DisSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of DIS. Without an endpoint, the engine serves streams itself."""
+    """Settings of DIS. If ``endpoint`` is empty, the engine serves streams itself."""

@@ -1,4 +1,4 @@
-"""Partitions of a stream, which divide the range of hashes. Changing their number splits or merges partitions."""
+"""Partitions of a stream. Each has a range of hash values; changing their number splits or merges partitions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Stream(Struct, frozen=True, kw_only=True):
         return self.partitions[number] if 0 <= number < len(self.partitions) else None
 
     def holding(self, hashed: int) -> Partition:
-        """Return the open partition whose range contains a hash."""
+        """Return the open partition whose range contains the hash value."""
         return next(one for one in self.partitions if one.open and one.low <= hashed <= one.high)
 
 
@@ -62,16 +62,16 @@ def hash_of(key: str) -> int:
 
 
 def evenly(count: int) -> tuple[Partition, ...]:
-    """Return partitions that divide the range of hashes evenly."""
+    """Return ``count`` open partitions with ranges of equal size."""
     bounds = [(LARGEST + 1) * number // count for number in range(count + 1)]
     return tuple(Partition(number=n, low=bounds[n], high=bounds[n + 1] - 1) for n in range(count))
 
 
 def scaled(stream: Stream, count: int, now: float) -> Stream:
-    """Return the stream with ``count`` open partitions: the widest are halved, or the narrowest neighbours merged.
+    """Return the stream after changing the number of its open partitions to ``count``.
 
-    The final ranges are computed first. Existing partitions are therefore closed at most once, and no intermediate
-    partitions are created.
+    More partitions are made by halving the widest, fewer by merging the narrowest neighbours. The final ranges are
+    computed first. Existing partitions are therefore closed at most once, and no intermediate partitions are created.
     """
     wanted = sorted(stream.open, key=lambda one: one.low)
     ranges = [(one.low, one.high, {one.number}) for one in wanted]

@@ -1,10 +1,10 @@
 """Source of DIS: each partition of a stream is read in order, by its own task.
 
-    stream exists → partitions with drained parents → read, accept with checkpoint, repeat → drained → children
+    stream exists → partitions whose parents are read to the end → read, accept with checkpoint, repeat → children
 
-A serial trigger reads a partition further only after the invocation of its last batch has ended. A checkpoint is a
-sequence number, since DIS's cursors expire. Records that exceed the stream's retention before they are read are lost;
-the log contains a warning.
+A serial trigger reads a partition further only after the invocation of the partition's last batch has ended. A
+checkpoint is a sequence number, since cursors of DIS expire. Records that exceed the stream's retention before they are
+read are lost, and a warning is logged.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class DisTrigger:
 
 
 class _Reading:
-    """Single run of a trigger: the partitions that are being read, and their checkpoints."""
+    """Single run of a trigger's source: the partitions that it reads, and the trigger's checkpoints."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class _Reading:
             await anyio.sleep_forever()
 
     def _begin(self, readers: TaskGroup) -> None:
-        """Start a reader for each partition that may be read and has no reader yet."""
+        """Start a task for each partition whose parents are read to the end, unless it has a task already."""
         parts = {part.id: part for part in self._layout.parts}
         for part in self._layout.parts:
             waits = any(parent in parts and not self._is_finished(parts[parent]) for parent in part.parents)
@@ -125,7 +125,7 @@ class _Reading:
             await self._checkpoints.move(partition, [event for event, _ in batches], batches[-1][1])
 
     async def _wait_for_last(self, partition: str) -> None:
-        """Wait until the last batch's invocation has ended, if the trigger is serial.
+        """Wait until the invocation of the partition's last batch has ended, if the trigger is serial.
 
         An earlier run of the source may have accepted that batch.
         """
@@ -154,7 +154,10 @@ class _Reading:
         return next(found, Part(id=partition, open=False, expired=True))  # DIS does not list expired ones
 
     async def _has_closed(self, partition: str) -> bool:
-        """Return whether a partition is closed. Reads the layout again first, unless it is recent."""
+        """Return whether a partition is closed.
+
+        Unless they were read recently, the stream's partitions are read again.
+        """
         if self._part(partition).open and anyio.current_time() - self._read_at >= self._access.fresh_for:
             await self._read_layout()
         return not self._part(partition).open

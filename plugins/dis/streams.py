@@ -1,4 +1,4 @@
-"""Embedded streams. Every change is on disk before its request is answered."""
+"""Streams that the engine serves itself. Every change is on disk before its request is answered."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NewStream(Struct, frozen=True, kw_only=True):
 
 
 class Streams:
-    """Embedded ``StreamAccess`` with the further operations of the API. Must be loaded before use."""
+    """Streams of all projects, as ``StreamAccess`` and for the API. ``load`` must be called before other methods."""
 
     fresh_for = 0.0
 
@@ -60,7 +60,7 @@ class Streams:
         await self._expire()
 
     async def run(self) -> None:
-        """Delete expired records, and the records of deleted streams, until cancelled."""
+        """Delete expired records, and the records of deleted streams. Runs until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._sweep)
             while True:
@@ -117,7 +117,7 @@ class Streams:
             self._remember(stream)
 
     async def scale(self, project: str, name: str, count: int) -> int:
-        """Change the number of open partitions, and return the former one."""
+        """Change the number of a stream's open partitions, and return the earlier number."""
         async with self._changing:
             old = self.find(project, name)
             new = scaled(old, count, self._clock.now())
@@ -139,7 +139,7 @@ class Streams:
         self._deleted.put_nowait(stream.stream_id)
 
     def span(self, stream: Stream, partition: Partition) -> tuple[int, int]:
-        """Return the sequence numbers of the first readable record and of the next record to be stored."""
+        """Return the sequence numbers of a partition's first readable record and of the next one to be stored."""
         return self._records.span((stream.stream_id, partition.number))
 
     def expired(self, stream: Stream, partition: Partition) -> bool:
@@ -170,7 +170,10 @@ class Streams:
         return self._cursor(found.stream_id, partition.number, position)
 
     async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
-        """Return records from a cursor on. A cursor of another project is refused like one of a deleted stream."""
+        """Return records from a cursor on, at most ``max_bytes`` in total, but at least one record if one exists.
+
+        Raises DisProblem if the cursor is invalid or expired, or if its stream does not exist in the project.
+        """
         decoded = read_cursor(cursor, self._clock.now())
         stream = self.by_id(project, decoded.stream_id)
         if not 0 <= decoded.number < len(stream.partitions):
@@ -181,7 +184,10 @@ class Streams:
         return Page(records=records, next_partition_cursor=self._cursor(*partition, position))
 
     async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]:
-        """Store entries and return results in their order. Refused entries have an error; the others are stored."""
+        """Store records, and return one result for each, in the same order.
+
+        A record that is refused has an error as its result; the others are stored.
+        """
         return await self.put_into(self.find(project, stream), entries)
 
     async def put_into(self, stream: Stream, entries: Sequence[Entry]) -> Sequence[Put]:
@@ -255,7 +261,7 @@ def _key(stream: Stream) -> str:
 
 
 def _partition(stream: Stream, entry: Entry) -> Partition | Put:
-    """Return the partition for an entry, or the entry's result if it must be refused."""
+    """Return the partition in which a record is to be stored, or the error result if the record must be refused."""
     if len(entry.data) > RECORD_LIMIT:
         return Put(error_code=BAD_REQUEST, error_message=f"a record may have {RECORD_LIMIT} bytes")
     if entry.partition_id:

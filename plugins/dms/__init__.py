@@ -1,4 +1,4 @@
-"""DMS, the retired queue service. Its triggers are stored, but have no source."""
+"""DMS, the vendor's retired queue service. Its triggers are stored, but call no function: the plugin has no source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of a DMS trigger (its ``event_data``)."""
+"""Options of a DMS trigger (``event_data`` of CreateFunctionTrigger): queue, consumer group, and interval."""
 
 from __future__ import annotations
 

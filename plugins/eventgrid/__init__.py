@@ -1,4 +1,4 @@
-"""EventGrid: each event of a channel calls a function, asynchronously or synchronously by its subscription."""
+"""EventGrid: each event of a channel calls a function, asynchronously or synchronously as the trigger's options say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Parser of CloudEvents 1.0 over HTTP: an event in binary or structured mode, or a batch, as JSON objects."""
+"""Parser of CloudEvents 1.0 in HTTP requests. Events are JSON objects.
+
+A request has one event in binary or structured mode, or a batch of events.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ CloudEvent = dict[str, Any]
 
 
 def read_events(request: PushRequest) -> list[CloudEvent]:
-    """Return the events of a request. Raises InvalidField if a required attribute is missing."""
+    """Return the events of a request.
+
+    Raises InvalidField if the body is not JSON, if a required attribute is missing, or if the version is not 1.0.
+    """
     kind = request.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
     if kind == BATCH:
         return [_checked(event) for event in _decode(request.body, list[CloudEvent])]
@@ -29,7 +35,7 @@ def read_events(request: PushRequest) -> list[CloudEvent]:
 
 
 def _binary(headers: Mapping[bytes, bytes], kind: str, body: bytes) -> CloudEvent:
-    """Return an event in binary mode: attributes are percent-encoded headers, the body is the data."""
+    """Return the event of a request in binary mode: attributes are the percent-decoded headers, data is the body."""
     named = {name.decode("latin-1"): unquote(value.decode("latin-1")) for name, value in headers.items()}
     event: CloudEvent = {name[len(_PREFIX) :]: value for name, value in named.items() if name.startswith(_PREFIX)}
     if kind:

@@ -1,4 +1,4 @@
-"""Options of an EVENTGRID trigger: a channel, and the events that match."""
+"""Options of an EVENTGRID trigger: a channel, and the filter for its events."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Source of EVENTGRID: a CloudEvents endpoint for each channel. Its events go to all triggers of the channel.
+"""Source of EVENTGRID: an HTTP endpoint for each channel. Its CloudEvents go to all triggers of the channel.
 
-``POST /triggers/eventgrid/<channel_id>`` needs the engine's own credentials, if it has any. An event with the source
-and id of an earlier one is not accepted again, so a sender may repeat a batch that was accepted only in part.
+``POST /triggers/eventgrid/<channel_id>`` needs credentials of the engine's API, if the engine has any. An event with
+the source and id of an earlier one calls no function again, so a sender may repeat a batch that was accepted only in
+part.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _COMMON = {"datacontenttype": "application/json", "dataschema": "", "subject": "
 
 
 class EventGridTrigger:
-    """Source without work of its own. The trigger receives events from the moment it is stored."""
+    """Source that only waits, since the service passes events on from the moment when the trigger is stored."""
 
     def __init__(self, options: EventGridOptions) -> None: ...
 
@@ -53,7 +54,10 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
         )
 
     def event(self, received: CloudEvent) -> Event:
-        """Return the event for the function. Its idempotency key keeps a repeated event from calling it again."""
+        """Return the event for the function.
+
+        Its idempotency key ensures that a repeated event calls the function once.
+        """
         # Quoted, the source has no colon, so keys of different sources and ids differ.
         source, complete = quote(received["source"], safe=""), {**_COMMON, **received}
         key = f"eventgrid:{self.sink.trigger_id}:{source}:{received['id']}"
@@ -62,7 +66,7 @@ class Subscriber(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class EventGridService:
-    """``PluginService`` of EVENTGRID: the endpoint, and the subscribed triggers."""
+    """Part of EVENTGRID that runs once for all its triggers: the endpoint, and the triggers subscribed to channels."""
 
     def __init__(self, settings: None) -> None:
         self._subscribers: list[Subscriber] = []
@@ -104,7 +108,10 @@ def on_registered(
 
 
 def _object_of(event: CloudEvent) -> tuple[str, str]:
-    """Return bucket and key of the event's object. Other events have an empty bucket, and their subject as key."""
+    """Return the bucket and the key of the OBS object that an event is about.
+
+    Other events have an empty bucket, and their subject as key.
+    """
     match event:
         case {"data": {"obs": {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}}}:
             return bucket, key
@@ -113,7 +120,7 @@ def _object_of(event: CloudEvent) -> tuple[str, str]:
 
 
 def _encoded(event: CloudEvent) -> CloudEvent:
-    """Return the event with its object's key, if any, percent-encoded."""
+    """Return the event with the key of its OBS object, if any, percent-encoded."""
     match event:
         case {"data": {"obs": {"object": {"key": str(key)}}}}:
             data: dict[str, Any] = event["data"]

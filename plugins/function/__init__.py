@@ -1,4 +1,4 @@
-"""FunctionGraph: the outcome of one function is the event of another, on this engine."""
+"""FunctionGraph as a destination: the outcome of one function is the event of another function on this engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Destination FunctionGraph: the outcome of one function becomes the event of another, on this engine."""
+"""Destination FunctionGraph: the outcome of one function becomes the event of another function on this engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LTS, the log service: lines that clients send and functions write call functions in batches."""
+"""LTS, the log service: lines that clients send, or that functions write to their log, call functions in batches."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""API of log groups and streams at the vendor's paths.
+"""API of log groups and of the streams in them, at the vendor's paths.
 
-Refusals have the vendor's codes. Other operations of the vendor's API (search, alarms, transfers, consumer groups) are
-refused.
+Refusals have the vendor's error codes. Other operations of the vendor's API (search, alarms, transfers, consumer
+groups) are refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bodies and queries of the log service's API, as the vendor's SDK sends them (huaweicloudsdklts)."""
+"""Bodies and queries of requests to the log service's API, as the vendor's SDK sends them (huaweicloudsdklts)."""
 
 from __future__ import annotations
 
@@ -53,14 +53,17 @@ class FindStreams(Struct, frozen=True, kw_only=True):
 
 
 class Contents(Struct, frozen=True, kw_only=True):
-    """Lines with one common time. Each line counts as one nanosecond later than the line before it."""
+    """Body of a request with lines that share one time.
+
+    Each line counts as one nanosecond later than the one before.
+    """
 
     log_time_ns: Nanoseconds
     contents: Annotated[list[Message], Meta(min_length=1, max_length=MOST)]
     labels: dict[str, Any] | None = None
 
     def timed(self) -> list[tuple[int, str]]:
-        """Return the time in nanoseconds and the text of each line."""
+        """Return the lines, each as its time in nanoseconds since the epoch and its text."""
         first = int(self.log_time_ns)
         return [(first + index, text) for index, text in enumerate(self.contents)]
 
@@ -71,7 +74,7 @@ class TimedLine(Struct, frozen=True, kw_only=True):
 
 
 class TimedContents(Struct, frozen=True, kw_only=True):
-    """Lines that each have their own time."""
+    """Body of a request with lines that each have their own time."""
 
     contents: Annotated[list[TimedLine], Meta(min_length=1, max_length=MOST)]
     labels: dict[str, Any] | None = None
@@ -81,25 +84,32 @@ class TimedContents(Struct, frozen=True, kw_only=True):
 
 
 def read_body(request: PushRequest, type_: type[T]) -> T:
-    """Return the decompressed, decoded body. Raises LtsProblem."""
+    """Return a request's body, decompressed and decoded. Raises LtsProblem if it is too large or invalid."""
     body = unpacked(request.body, request.headers.get(b"content-encoding", b"").lower())
     return vendor_api.read_body(replace(request, body=body), type_, _invalid)
 
 
 def read_query(request: PushRequest, type_: type[T]) -> T:
-    """Return the decoded query. Raises LtsProblem."""
+    """Return a request's decoded query. Raises LtsProblem if it is invalid."""
     return vendor_api.read_query(request, type_, _invalid)
 
 
 def checked_labels(labels: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the labels, if any. Raises LtsProblem if they are too long."""
+    """Return the labels of lines, or an empty dict for None.
+
+    Raises LtsProblem if they have more than ``LABELS`` bytes.
+    """
     if labels and not are_short(labels):
         raise _bad(f"labels may have {LABELS} bytes")
     return labels or {}
 
 
 def unpacked(body: bytes, encoding: bytes) -> bytes:
-    """Return the decompressed body. Raises LtsProblem if it is invalid or decompresses to more than ``LIMIT`` bytes."""
+    """Return the decompressed body. ``encoding`` is the request's Content-Encoding.
+
+    Raises LtsProblem if the encoding is unknown, or if the body is invalid or decompresses to more than ``LIMIT``
+    bytes.
+    """
     if encoding in (b"", b"identity"):
         return body
     if encoding == b"gzip":
@@ -123,7 +133,7 @@ def _gunzipped(body: bytes) -> bytes:
 
 
 def _unsnapped(body: bytes) -> bytes:
-    """Decompress snappy's block format, which the vendor's SDKs send."""
+    """Return the body decompressed from snappy's block format, which the vendor's SDKs send."""
     try:
         from cramjam import DecompressionError, snappy
     except ImportError:

@@ -1,6 +1,6 @@
-"""Events of a batch of lines (FunctionGraph's documented LTS event).
+"""Conversion of log lines to the events that functions get (FunctionGraph's documented LTS event).
 
-Lines that clients sent and lines that functions wrote never share an event, because only lines of functions count hops.
+Lines that clients sent and lines that functions wrote are never put into one event, because only the latter have hops.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from plugins.lts.lines import Row
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
-    """Fields that all events of a trigger share."""
+    """Fields that are the same in all events of a trigger."""
 
     owner: str
     log_group_id: str
@@ -30,7 +30,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
                 yield Event(payload=msgspec.json.encode({"lts": {"data": self._data(logs)}}), hops=hops)
 
     def _data(self, logs: bytes) -> bytes:
-        """Return the JSON of ``data`` as bytes, which the encoder of the event writes as base64."""
+        """Return the event's field ``data`` as JSON. The encoder writes these bytes as base64."""
         return msgspec.json.encode(
             {
                 "logs": logs.decode() if self.as_text else msgspec.Raw(logs),

@@ -1,15 +1,15 @@
-"""Lines that functions write, added to their log streams if a trigger of another function reads the streams.
+"""Lines that functions write to their log, stored in the log streams that triggers of other functions read.
 
-Lines wait in memory for a quarter of a second, and while the streams are full. Buffered lines are lost if the engine is
-killed. If more than ``WAITING`` bytes wait, the newest lines are dropped, with an error in the engine's log. Written
-lines are as durable as lines that clients send.
+Lines wait in memory for a quarter of a second, and as long as the streams have no space. Waiting lines are lost if the
+engine is killed. If more than ``WAITING`` bytes wait, the newest lines are dropped, with an error in the engine's log.
+Stored lines are as durable as lines that clients send.
 
 Loops are prevented as follows:
 
 - Lines of a function never call the function itself.
 - Lines of an invocation that was itself called for lines of functions call nothing. Otherwise functions that read each
-  other's lines would multiply them.
-- A chain over destinations ends after ``HOPS`` functions.
+  other's lines would increase their number without end.
+- A chain of functions over destinations ends after ``HOPS`` functions.
 - Lines that an instance writes outside of a request call nothing, since their cause is unknown.
 
 Lines that a function sends through the API are not restricted.
@@ -37,7 +37,7 @@ log = structlog.get_logger("functiond.lts")
 
 
 class FunctionLog:
-    """Buffer between the feed of functions' lines and the log streams."""
+    """Buffer of lines that functions have written and that are not stored in the log streams yet."""
 
     def __init__(
         self, lines: Lines, listens: Callable[[str, str], bool], now: Callable[[], float], region: str, *, labels: bool
@@ -49,7 +49,7 @@ class FunctionLog:
         self._numbers = count(1)
 
     def collect(self, written: FunctionLines) -> None:
-        """Buffer lines from the engine's feed, except those that no trigger reads or that could cause a loop."""
+        """Buffer lines that a function has written, unless no trigger reads them or they could cause a loop."""
         if not written.request_id or written.hops >= HOPS or (written.source == "LTS" and written.hops > 0):
             return
         function, target = written.function, log_target_of(written.function)
@@ -62,7 +62,7 @@ class FunctionLog:
             self._put(Written(stream=stream, items=items, function=name, hops=written.hops + 1))
 
     async def run(self) -> None:
-        """Write buffered lines until cancelled, then the remaining ones within a second."""
+        """Store buffered lines until cancelled, and then the remaining ones within a second."""
         try:
             while True:
                 await self._filled.wait()
@@ -115,7 +115,7 @@ class FunctionLog:
 
 
 def _merged(written: list[Written]) -> Iterator[Written]:
-    """Join consecutive entries of one function and stream, in their order."""
+    """Yield the lines in their order, with consecutive entries of the same function and stream joined into one."""
     for (stream, function, hops), some in groupby(written, key=lambda one: (one.stream, one.function, one.hops)):
         items = [item for one in some for item in one.items]
         yield Written(stream=stream, items=items, function=function, hops=hops)

@@ -1,4 +1,4 @@
-"""Log groups and their streams. The API creates groups; each project has one more, to which functions write."""
+"""Log groups and the streams in them. The API creates groups. Each project also has a group that functions write to."""
 
 from __future__ import annotations
 
@@ -42,14 +42,19 @@ class Group(Struct, frozen=True, kw_only=True):
 
 
 def stream_name(project: str, group_id: str, stream_id: str) -> str:
-    """Return the name under which a stream's lines are stored. The ids need not exist, since functions may use any."""
+    """Return the name under which a stream's lines are stored.
+
+    The ids need not be those of existing groups and streams, since functions may write to any.
+    """
     return "/".join(quote(part, safe="") for part in (project, group_id, stream_id))
 
 
 class Groups:
-    """Groups of all projects. Must be loaded before use. ``usual_days`` is the retention of streams not created here.
+    """Log groups of all projects. ``load`` must be called before other methods.
 
-    Methods raise LtsProblem.
+    ``usual_days`` is the retention of streams that the API did not create. Methods raise LtsProblem if a group or
+    stream does not exist; if a name exists already; if there are too many; or if the group that functions write to is
+    changed.
     """
 
     def __init__(self, store: Store, now: Callable[[], float], usual_days: int) -> None:
@@ -89,13 +94,13 @@ class Groups:
             return False
 
     def days(self, stream: str) -> int:
-        """Return a stream's retention in days, by its name."""
+        """Return the retention in days of a stream, given by the name that ``stream_name`` returns."""
         return self._days.get(stream, self._usual_days)
 
     # --- changing -------------------------------------------------------------------------------------------
 
     async def create(self, project: str, group: Group) -> Group:
-        """Store a group and return it with its id."""
+        """Store a new group with a new id, and return it."""
         async with self._changing:
             existing = self.all(project)
             if group.name in {one.name for one in existing}:
@@ -117,7 +122,7 @@ class Groups:
             return group
 
     async def create_stream(self, project: str, group_id: str, stream: LogStream) -> LogStream:
-        """Store a stream and return it with its id."""
+        """Store a new stream with a new id in a group, and return it."""
         async with self._changing:
             group = self._changeable(project, group_id)
             if stream.name in {one.name for one in group.streams}:

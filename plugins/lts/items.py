@@ -1,4 +1,4 @@
-"""Items of the LTS event, one or more per line, encoded when a line is received."""
+"""Items of FunctionGraph's LTS event. A log line has one or more items, which are encoded when the line is received."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def are_short(labels: Mapping[str, Any]) -> bool:
 
 
 def encoded(items: Iterable[Item]) -> Iterator[bytes]:
-    """Yield the JSON of each item. The message of an item that is too long for an event is split into several items."""
+    """Yield the JSON of each item. An item whose message is too long for an event is split into several items."""
     for item in items:
         text = msgspec.json.encode(item)
         if len(text) <= PIECE - 2:
@@ -41,7 +41,7 @@ def encoded(items: Iterable[Item]) -> Iterator[bytes]:
 
 
 def joined(items: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield JSON arrays of the items. Each array is at most as long as an event permits."""
+    """Yield JSON arrays that contain the encoded items in their order. Each array is short enough for one event."""
     piece, size = list[bytes](), 2
     for item in items:
         if piece and size + len(item) + 1 > PIECE:

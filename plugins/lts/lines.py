@@ -1,8 +1,8 @@
-"""Stored lines of all streams. A row of the table holds several lines.
+"""Stored log lines of all streams. A row of the table contains several lines that were received together.
 
-All streams together may have ``limit`` bytes of lines. While more than half of the limit is used, lines that all
-triggers have read are deleted. Unread lines are kept for their retention; if they fill the space, new lines are
-refused.
+The lines of all streams may have ``limit`` bytes in total. While more than half of the limit is used, lines that all
+triggers of their stream have read are deleted. Unread lines are kept for the stream's retention. If they use the whole
+limit, new lines are refused.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Row(Struct, frozen=True, array_like=True):
 
 
 class Lines:
-    """Stored lines by stream. Streams have the names that ``groups.stream_name`` returns."""
+    """Stored lines of all streams. A stream is given by the name that ``groups.stream_name`` returns."""
 
     def __init__(self, store: Store, now: Callable[[], float], limit: int) -> None:
         self._logs = RowLogs(store, TABLE, Row, now)
@@ -60,7 +60,7 @@ class Lines:
             await self.open(name)
 
     async def open(self, stream: str) -> None:
-        """Load a stream. Must be called before any other method for the stream."""
+        """Load a stream. Must be called before other methods use the stream."""
         async with self._loading:
             if not self._logs.is_loaded(stream):
                 found = await self._logs.load(stream)
@@ -76,15 +76,15 @@ class Lines:
         return sum(self._stored.values()) - sum(self._begins.values()) + self._writing
 
     def end(self, stream: str) -> int:
-        """Return the end of the readable rows, in bytes as ``Row.end`` counts them."""
+        """Return the end of a stream's readable rows: the bytes of all rows so far, as ``Row.end`` counts them."""
         return self._stored[stream]
 
     def span(self, stream: str) -> tuple[int, int]:
-        """Return the numbers of the first readable row and of the next row to be appended."""
+        """Return the number of a stream's first readable row, and that of the next row to be appended."""
         return self._logs.span(stream)
 
     async def append(self, written: Sequence[Written]) -> None:
-        """Store lines in one transaction. Raises Overloaded if there is no space."""
+        """Store lines in one transaction. Raises Overloaded if the lines of all streams would exceed ``limit``."""
         for one in written:
             await self.open(one.stream)
         size = sum(len(item) for one in written for item in one.items)
@@ -102,19 +102,19 @@ class Lines:
             self.half_full.set()
 
     async def read(self, stream: str, position: int, max_bytes: int) -> tuple[list[Row], int]:
-        """Return rows from a position on, and the next position.
+        """Return a stream's rows from the number ``position`` on, and the number at which the next call must continue.
 
-        The rows have at most ``max_bytes`` together, but at least one row is returned if one exists.
+        The rows have at most ``max_bytes`` in total, but at least one row is returned if one exists.
         """
         rows, position = await self._logs.read(stream, position, max_bytes)
         return [row for _, row in rows], position
 
     async def seek(self, stream: str, moment: int) -> int:
-        """Return the number of the first row at or after ``moment`` (milliseconds)."""
+        """Return the number of a stream's first row received at or after ``moment`` (milliseconds since the epoch)."""
         return await self._logs.seek(stream, moment)
 
     async def grown(self, stream: str, end: int) -> None:
-        """Wait until the end of the readable rows, in bytes, is at least ``end``."""
+        """Wait until ``Lines.end`` of the stream is at least ``end``."""
         while self._stored[stream] < end:
             await self._logs.news(stream).wait()
 
@@ -122,9 +122,9 @@ class Lines:
         await self._cut(stream, await self.seek(stream, moment))
 
     async def make_room(self, needed: Callable[[str], int | None]) -> None:
-        """Delete rows that are no longer needed, if more than half of the space is used.
+        """Delete rows that all triggers of their stream have read, if more than half of the space is used.
 
-        ``needed`` returns the first row of a stream to keep, or None to delete all its rows.
+        ``needed`` returns the number of the first row of a stream to keep, or None to delete all its rows.
         """
         self.half_full.clear()
         for stream in self.streams if self.size > self._limit // 2 else ():

@@ -1,4 +1,4 @@
-"""Options of an LTS trigger: the stream that it reads (FunctionGraph API: CreateFunctionTrigger)."""
+"""Options of an LTS trigger: log group and stream to read (FunctionGraph API: CreateFunctionTrigger)."""
 
 from __future__ import annotations
 

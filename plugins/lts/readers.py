@@ -1,4 +1,4 @@
-"""Triggers that read streams, and their positions."""
+"""Triggers that read log streams, and the position of each in its stream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ class Reader(Struct, kw_only=True, eq=False):
 
 
 class Readers:
-    """Triggers that read. Lines are kept for ``MAX_WAIT`` seconds after a trigger stops, since it may start again."""
+    """Positions of all triggers that read a stream.
+
+    The position of a stopped trigger is kept for ``MAX_WAIT`` seconds, so that its unread lines exist if it starts
+    again.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -34,13 +38,13 @@ class Readers:
             reader.left_at = self._now()
 
     def listens(self, stream: str, function: str) -> bool:
-        """Return whether a running trigger of another function reads the stream to which ``function`` writes."""
+        """Return whether a running trigger of a function other than ``function`` reads the stream."""
         return any(
             one.stream == stream and one.function != function and one.left_at is None for one in self._readers.values()
         )
 
     def needed(self, stream: str) -> int | None:
-        """Return the number of the first row that some reader still needs, or None if the stream has no readers."""
+        """Return the number of a stream's first row that some trigger has not read, or None if no trigger reads it."""
         late = self._now() - MAX_WAIT
         self._readers = {key: one for key, one in self._readers.items() if one.left_at is None or one.left_at > late}
         return min((one.position for one in self._readers.values() if one.stream == stream), default=None)

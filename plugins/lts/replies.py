@@ -1,4 +1,4 @@
-"""Replies of the log service's API, with its refusals."""
+"""Replies of the log service's API, to successful and to refused requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API that accepts lines, at the vendor's paths. Lines are on disk before the request is answered."""
+"""API by which clients send lines, at the vendor's paths. Lines are on disk before the request is answered."""
 
 from __future__ import annotations
 

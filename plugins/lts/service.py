@@ -1,4 +1,4 @@
-"""Service of LTS: the log streams, their API, and the collector of lines that functions write."""
+"""Service of LTS: the log streams, their API, and the storage of lines that functions write."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAY = 86_400
 
 
 class LtsService:
-    """``PluginService`` of LTS. Usable after ``ready`` is set."""
+    """Part of LTS that runs once for all its triggers. Usable after ``ready`` is set."""
 
     lines: Lines
     groups: Groups
@@ -58,9 +58,9 @@ class LtsService:
 
     @contextmanager
     def reading(self, context: PluginContext, trigger_id: str, stream: str, function: str) -> Iterator[Reader]:
-        """Register a trigger as reader of a stream until the block ends.
+        """Register a trigger of ``function`` as reader of a stream until the block ends.
 
-        Lines of functions are collected while any trigger is registered.
+        The engine passes on lines that functions write only while at least one trigger is registered.
         """
         if not self._readers_count:
             self._subscription.enter_context(context.logs.subscribed(self._function_log.collect))

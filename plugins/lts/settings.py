@@ -1,4 +1,4 @@
-"""``[plugins.lts]``: batches, format and retention of lines."""
+"""``[plugins.lts]``: size and maximum wait of batches, form of the event, and retention of stored lines."""
 
 from __future__ import annotations
 

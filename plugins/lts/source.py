@@ -1,10 +1,10 @@
 """Source of LTS: lines of one stream from the trigger's cursor on, in batches by size and time.
 
-Lines are on disk before their request is answered, and the cursor is stored in one transaction with the accepted
-requests. Each line therefore reaches the function once, even if the engine is killed.
+Lines are on disk before the request that sends them is answered. The cursor is stored in one transaction with the
+accepted invocations. Each line therefore reaches the function once, even if the engine is killed.
 
 A new trigger starts with lines that are received after its creation. While it is disabled, lines are kept for the
-stream's retention if space permits; lost lines cause a warning in the log.
+stream's retention if space permits. If lines are lost, a warning is logged.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LtsTrigger:
 
 
 class _Reading:
-    """Single run of a trigger."""
+    """Single run of a trigger's source: the trigger's stream, and the position in it."""
 
     def __init__(self, context: TriggerContext, lines: Lines, reader: Reader, envelope: Envelope) -> None:
         self._context, self._lines, self._reader, self._envelope = context, lines, reader, envelope
@@ -75,7 +75,7 @@ class _Reading:
             await self._accept([], await self._lines.seek(self._reader.stream, since))
 
     async def follow(self) -> None:
-        """Accept lines until cancelled."""
+        """Accept the stream's lines in batches until cancelled."""
         stream = self._reader.stream
         while True:
             await self._lines.grown(stream, self._end + 1)
@@ -93,7 +93,10 @@ class _Reading:
         self._reader.position = position
 
     def _next_position(self) -> int:
-        """Return the reader's position, or the earliest readable one if the rows at the reader's were deleted."""
+        """Return the number of the row to read next.
+
+        If that row was deleted before it was read, return the earliest readable row, and log a warning.
+        """
         earliest, _ = self._lines.span(self._reader.stream)
         if self._reader.position < earliest:
             log.warning("lines are lost: they were deleted before they were read", trigger=self._context.trigger_id)

@@ -1,4 +1,4 @@
-"""Code packages that are read by link from the configured store."""
+"""Reader of functions' code packages from a link to an object (``obs://bucket/key``) in the configured store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plugins.obs.store import ObsService
 
 
 class ObsLinks:
-    """Implementation of ``CodeLinks``."""
+    """Reader of packages, given by the link to their object. Raises BadLink for other links, and the store's errors."""
 
     def __init__(self, service: ObsService) -> None:
         self._host, self._opener = service.host, StoreOpener(service)
@@ -25,5 +25,5 @@ class ObsLinks:
 
 
 def code_links(service: ObsService) -> CodeLinks | None:
-    """Return the reader of links, or None if no store is configured."""
+    """Return the reader of packages by their links, or None if the settings have neither an endpoint nor a folder."""
     return ObsLinks(service) if service.configured else None

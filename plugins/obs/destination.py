@@ -1,4 +1,4 @@
-"""Destination OBS: each outcome becomes an object. Repeated deliveries of one outcome write the same key.
+"""Destination OBS: each outcome is stored as an object. Repeated deliveries of one outcome write the same object.
 
 The engine deletes the object after ``expires`` days. Objects that expire while the engine is down are deleted at its
 next start.

@@ -1,8 +1,8 @@
-"""Changes of a bucket, found by comparing its objects with the snapshot, in bounded memory.
+"""Changes of a bucket, found by comparing its objects with the snapshot, which has their last states.
 
-The comparison also holds for stores that return short pages (only ``more`` marks the last one), and for stores that do
-not sort by the keys' bytes. Each row of the snapshot is read once. An object that seems to be missing is requested by
-its key before it counts as removed.
+Memory is bounded, since both are read in pages. The comparison is also correct for stores that return short pages (only
+a page without ``more`` is the last), and for stores that do not sort by the keys' bytes. Each row of the snapshot is
+read once. An object that is missing from a page is requested by its key before it counts as removed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from plugins.obs.store import ObjectStore, StoredObject
 
 
 class Differences:
-    """Comparison of one bucket with one snapshot. ``rule`` and ``region`` are copied into events."""
+    """Comparison of a bucket with a snapshot.
+
+    ``rule`` is the trigger's name and ``region`` the engine's region. Both are copied into events.
+    """
 
     def __init__(self, store: ObjectStore, options: ObsOptions, snapshot: Snapshot, *, rule: str, region: str) -> None:
         self._store, self._options, self._snapshot = store, options, snapshot
         self._rule, self._region = rule, region
 
     async def compare_all(self, now: float) -> None:
-        """Compare all objects below the trigger's prefix.
+        """Compare all objects whose keys begin with the trigger's prefix, and accept the events of their changes.
 
         Raises the store's errors. Changes that were found before an error are accepted nevertheless.
         """
@@ -33,7 +36,7 @@ class Differences:
         await self._snapshot.finish()
 
     async def compare_prefix(self, prefix: str, now: float) -> None:
-        """Compare all objects whose keys begin with ``prefix``."""
+        """Compare all objects whose keys begin with ``prefix``, and accept the events of their changes."""
         after, high = "", _below(prefix)
         while True:
             page = await self._store.list(self._options.bucket, prefix=prefix, after=after)
@@ -47,7 +50,7 @@ class Differences:
             after, high = page.objects[-1].key, top
 
     async def compare_keys(self, keys: Sequence[str], now: float) -> None:
-        """Compare single objects."""
+        """Compare the objects with these keys, and accept the events of their changes."""
         states = await self._snapshot.states(keys)
         present = {key: await self._store.find(self._options.bucket, key) for key in keys}
         new = self._created(states, [one for one in present.values() if one is not None])
@@ -56,7 +59,11 @@ class Differences:
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _compare(self, present: Mapping[str, StoredObject], after: str, until: str, now: float) -> None:
-        """Compare a page with the snapshot's rows between two keys: the page's range, if the store sorts by key."""
+        """Compare a page of objects with the snapshot's rows between the keys ``after`` and ``until``.
+
+        If the store sorts by key, these rows are those of the page. States of other objects in the page are read by
+        their keys.
+        """
         states = dict(await self._snapshot.states(key for key in present if not after < key < until))
         async for rows in self._snapshot.between(after, until):
             states.update((key, state) for key, state in rows.items() if key in present)
@@ -76,9 +83,9 @@ class Differences:
         return changes
 
     def _is_new(self, one: StoredObject) -> bool:
-        """Return whether an object that is not in the snapshot was created after the trigger.
+        """Return whether an object that is not in the snapshot was created later than the trigger.
 
-        Stores report whole seconds. An object of the trigger's first second counts as new.
+        Stores report whole seconds. An object from the same second as the trigger counts as new.
         """
         progress = self._snapshot.progress
         return progress.whole or one.modified_at >= math.floor(progress.since)
@@ -88,7 +95,7 @@ class Differences:
         return [Change(key=key, state="", payload=self._payload(removed_event(bucket, key, now))) for key in keys]
 
     def _payload(self, event: ObjectEvent) -> bytes | None:
-        """Return the event's JSON, or None if the trigger does not want it."""
+        """Return the event's JSON, or None if the trigger's event types or suffix exclude it."""
         options = self._options
         if event.event not in options.wanted or not event.key.endswith(options.suffix):
             return None
@@ -96,7 +103,7 @@ class Differences:
 
 
 def _below(prefix: str) -> str:
-    """Return a text between the keys with the prefix and all keys that sort before them."""
+    """Return a text that sorts before all keys with the prefix, and after all other keys that sort before them."""
     if not prefix:
         return ""
     before = ord(prefix[-1]) - 1

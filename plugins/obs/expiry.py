@@ -1,6 +1,7 @@
-"""Deletion of expired objects. S3 has no expiry time for a single object, so the engine deletes them itself.
+"""Deletion of stored outcomes after ``expires`` days. S3 has no expiry time for a single object, so the engine does it.
 
-The due time is stored before the object is written. A crash in between therefore leaves no object that never expires.
+The due time is stored before the object is written. A crash between the two steps therefore leaves no object that is
+never deleted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Expiry:
         self._scheduled = asyncio.Event()
 
     async def schedule(self, context: PluginContext, bucket: str, key: str, due: float) -> None:
-        """Schedule the deletion of an object. If it is scheduled twice, the earlier time counts."""
+        """Store the time at which an object is to be deleted. The earliest of several times for an object counts."""
         row = f"{due:014.2f} {bucket} {key}"
         await context.store.write(TABLE, {row: msgspec.json.encode((due, bucket, key))})
         self._scheduled.set()
@@ -41,9 +42,10 @@ class Expiry:
                 await self._scheduled.wait()
 
     async def _delete_due(self, context: PluginContext) -> float | None:
-        """Delete objects that are due. Return the seconds to wait, at most an hour, or None if no more are scheduled.
+        """Delete objects that are due, and return the seconds until the next check.
 
-        A refusal by one bucket does not delay deletions in others.
+        The result is at most an hour, or None if no deletion is scheduled. A refusal by one bucket does not delay
+        deletions in others.
         """
         row, refused = "", set[str]()
         while rows := await context.store.scan(TABLE, after=row, limit=1):

@@ -1,6 +1,6 @@
-"""Object store in a folder: a subfolder for each bucket, a file for each object, at its key.
+"""Object store in a folder of this machine: a subfolder for each bucket, and in it a file for each object.
 
-Keys and symbolic links that lead out of the folder are rejected.
+The object's key is the file's path in the subfolder. Keys and symbolic links that lead out of the folder are rejected.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNFINISHED = ".functiond-"
 
 
 class FolderStore:
-    """Implementation of ``Store``. File operations run in threads."""
+    """Object store in a folder. File operations run in threads, so that they do not block the event loop."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
@@ -108,7 +108,11 @@ class FolderStore:
             raise StoreUnavailable(error.strerror or str(error)) from None
 
     def _path(self, bucket: str, key: str) -> Path:
-        """Return the file's path. Raises ObjectMissing if the key is not a plain path, or leads out of the bucket."""
+        """Return the path of an object's file.
+
+        Raises ObjectMissing if the key is not a relative path without ``..``, or if a symbolic link leads out of the
+        bucket.
+        """
         parts = key.split("/")
         path = self.bucket_path(bucket).joinpath(*parts)
         plain = not any(part in ("", ".", "..") for part in parts) and not parts[-1].startswith(_UNFINISHED)
@@ -118,7 +122,7 @@ class FolderStore:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file atomically and durably. A failed write leaves no temporary file."""
+    """Write a file atomically, and return when it is on disk. A failed write leaves no temporary file."""
     unfinished = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
     try:
         with unfinished.open("xb") as file:
@@ -136,7 +140,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def is_object(name: str) -> bool:
-    """Return whether a name is that of an object: valid UTF-8, and not the name of a temporary file."""
+    """Return whether a file's name may be that of an object: valid UTF-8, and not the name of a temporary file."""
     try:
         return not name.startswith(_UNFINISHED) and bool(name.encode())
     except UnicodeEncodeError:
@@ -144,7 +148,10 @@ def is_object(name: str) -> bool:
 
 
 def _objects(folder: Path, base: str, prefix: str, after: str) -> Iterator[StoredObject]:
-    """Yield the objects of a folder in the order of keys. ``base`` is the common beginning of their keys."""
+    """Yield a folder's objects that have the prefix and sort after ``after``, sorted by key.
+
+    ``base`` is the folder's path in the bucket, with which the keys of its objects begin.
+    """
     for key, is_folder in _entries(folder, base):
         if not is_folder:
             one = _object(folder / key[len(base) :], key) if key.startswith(prefix) and key > after else None
@@ -155,7 +162,7 @@ def _objects(folder: Path, base: str, prefix: str, after: str) -> Iterator[Store
 
 
 def _entries(folder: Path, base: str) -> list[tuple[str, bool]]:
-    """Return the sorted keys of a folder's entries, each with a flag for folders. A folder's key ends with a slash.
+    """Return the sorted keys of a folder's entries, each with True for a subfolder, whose key ends with a slash.
 
     Python sorts texts by code points; this order equals that of their UTF-8 bytes.
     """
@@ -178,7 +185,7 @@ def _object(path: Path, key: str) -> StoredObject | None:
 
 
 def _etag(status: os.stat_result) -> str:
-    """Return an etag that differs for each state of a file, without reading the file."""
+    """Return an etag computed from a file's metadata. A changed file has another etag; its content is not read."""
     state = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
     return hashlib.md5(state.encode(), usedforsecurity=False).hexdigest()
 

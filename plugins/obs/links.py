@@ -1,6 +1,6 @@
-"""Links to objects, as people write them. A link names a bucket and a key.
+"""Parser of links to objects, such as ``obs://bucket/key`` or ``https://bucket.obs.region.host/key``.
 
-The host in a link never decides where to connect: the object is always read from the configured store.
+The engine never connects to the host in a link. The object is always read from the configured store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 
 
 def read_link(link: str, endpoint_host: str = "") -> tuple[str, str]:
-    """Return bucket and key. Links may also use the store's own ``endpoint_host``. Raises BadLink."""
+    """Return the bucket and the key in a link. Raises BadLink if the form, the bucket or the key is invalid.
+
+    The host must begin with ``obs.``, contain ``.obs.``, or belong to ``endpoint_host``, the configured store's.
+    """
     try:
         parts = urlsplit(link)
         host = parts.hostname or ""
@@ -42,12 +45,15 @@ def read_link(link: str, endpoint_host: str = "") -> tuple[str, str]:
 
 
 def is_key(key: str) -> bool:
-    """Return whether the key is valid in an object store."""
+    """Return whether the key has 1 to ``KEY_SIZE`` bytes and no control characters."""
     return key.isprintable() and 0 < len(key.encode()) <= KEY_SIZE
 
 
 def _by_host(link: str, host: str, path: str, endpoint_host: str) -> Sequence[str]:
-    """Return bucket and key. The bucket precedes the store's host, or is the first segment of the path."""
+    """Return the bucket and the key in an HTTP link. Raises BadLink if its host has none of the accepted forms.
+
+    The bucket is the part of the host before the store's name, or else the first segment of the path.
+    """
     if host == endpoint_host or host.startswith("obs."):
         bucket, _, key = path.partition("/")
         return bucket, key

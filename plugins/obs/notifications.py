@@ -1,8 +1,10 @@
-"""Parser of the notifications that stores post: S3's records, as MinIO, Ceph, moto and OBS write them, bare or within
-a message of SNS or SMN.
+"""Parser of the notifications that object stores send by HTTP: S3's records, as MinIO, Ceph, moto and OBS write them.
 
-Keys have four spellings. ``in%2Fa+b``, ``in/a+b`` and ``in/a%20b`` are decoded alike; Ceph sends keys without encoding.
-A key that no encoding produces (for example one with a blank) is used unchanged, from any sender.
+Records are the request's body, or the message in a notification of SNS or SMN.
+
+Senders encode keys differently. The spellings ``in%2Fa+b``, ``in/a+b`` and ``in/a%20b`` are decoded to one key. Ceph
+sends keys without encoding, so its keys are used unchanged. So is, from any sender, a key with characters that encoded
+keys never have, such as a blank.
 """
 
 from __future__ import annotations
@@ -27,13 +29,16 @@ _DEPTH = 3  #: maximum nesting of envelopes
 
 
 class Confirmation(Struct, frozen=True, kw_only=True):
-    """Request by a topic to confirm a subscription with a GET of ``url``."""
+    """Request by a topic of SNS or SMN to confirm the subscription of this engine, by a GET of ``url``."""
 
     url: str
 
 
 def read_notification(body: bytes) -> list[ObjectEvent] | Confirmation:
-    """Return the events of a body (none for a test message), or a request for confirmation. Raises InvalidField."""
+    """Return the events of a request's body, or the request to confirm a subscription. A test message has no events.
+
+    Raises InvalidField if the body is neither.
+    """
     for _ in range(_DEPTH):
         match _decode(body):
             case {"Records": [*records]}:
@@ -89,7 +94,7 @@ def _key(key: str, source: str) -> str:
 
 
 def _time(text: Any) -> str:
-    """Return a time as text in UTC with milliseconds. Raises InvalidField."""
+    """Return an ISO 8601 time as text in UTC with milliseconds. Raises InvalidField if it is not such a time."""
     try:
         parsed = datetime.fromisoformat(text)
         return format_time((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())

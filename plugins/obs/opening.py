@@ -17,10 +17,10 @@ from plugins.obs.store import ObjectStore, ObsService
 
 
 class StoreOpener:
-    """Opener of one store. Loads the client library once, and shares one client among all users."""
+    """Opener of the configured store. All users of an S3 store share one client, and its library is loaded once."""
 
     def __init__(self, service: ObsService) -> None:
-        """Raise SettingsError if an endpoint is set and its client is not installed."""
+        """Raise SettingsError if an endpoint is set, but the package ``aiobotocore`` is not installed."""
         if service.endpoint and find_spec("aiobotocore") is None:
             raise SettingsError(
                 "plugins.obs.endpoint needs a client that is not installed: pip install '.[obs]' in the clone, "
@@ -32,12 +32,12 @@ class StoreOpener:
         self._client = SharedClient(self._make_client)
 
     def keep_open(self) -> AbstractAsyncContextManager[None]:
-        """Keep the client open until the block ends, also between uses of the store."""
+        """Return a context manager that keeps the S3 client open until its block ends, also between uses."""
         return self._client.held()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[ObjectStore]:
-        """Open the store until the block ends. Raises SettingsError if none is configured."""
+        """Open the store until the block ends. Raises SettingsError if the settings have no endpoint and no folder."""
         if not self._service.configured:
             raise SettingsError("there is no object store: set plugins.obs.endpoint, or plugins.obs.folder")
         if self._service.folder:

@@ -1,4 +1,4 @@
-"""Options of an OBS trigger: bucket, events, and the objects that match."""
+"""Options of an OBS trigger: bucket, event types, and the prefix and suffix of keys that match."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class ObsOptions(Struct, frozen=True, kw_only=True):
 
     @property
     def wanted(self) -> frozenset[str]:
-        """Names of the wanted events as records contain them, such as ``ObjectCreated:Put``."""
+        """Event types that call the function, as S3's records spell them, such as ``ObjectCreated:Put``."""
         return frozenset(name for event in self.events for name in _members(event))
 
 
 def _members(event: str) -> Iterable[str]:
-    """Return the full event names for a spelling. Raises InvalidField for an unknown spelling.
+    """Return the event types that a spelling in the options stands for. Raises InvalidField for an unknown spelling.
 
     Accepted spellings are, for example, ``s3:ObjectCreated:*``, ``ObjectCreated``, ``ObjectCreated:Put`` and ``Put``.
     """
@@ -52,9 +52,9 @@ def _members(event: str) -> Iterable[str]:
 
 
 def conflicts(mine: ObsOptions, other: ObsOptions, same_function: bool) -> bool:
-    """Return whether two triggers exclude each other.
+    """Return whether two triggers must not exist together.
 
-    A bucket may call one function only, and no event of an object may match two of its triggers.
+    A bucket may call one function only, and no event of an object may match two triggers of the bucket.
     """
     if mine.bucket != other.bucket:
         return False

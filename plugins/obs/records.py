@@ -1,4 +1,4 @@
-"""Event of OBS: one record in the shape of S3's notifications (FunctionGraph's documented OBS event)."""
+"""Event of OBS for functions: one record in the shape of S3's notifications (FunctionGraph's documented OBS event)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plugins.obs.store import StoredObject
 
 
 class ObjectEvent(Struct, frozen=True, kw_only=True):
-    """Creation or removal of one object. Fields that the source does not report are empty."""
+    """Creation or removal of one object. Fields that the store did not report are empty."""
 
     event: str  #: for example ``ObjectCreated:Put``, without the prefix ``s3:``
     bucket: str
@@ -30,7 +30,10 @@ class ObjectEvent(Struct, frozen=True, kw_only=True):
 
 
 def event_json(event: ObjectEvent, rule: str, region: str) -> bytes:
-    """Return the function's event. ``rule`` names the trigger. The key is URL-encoded, including slashes."""
+    """Return the JSON that the function gets.
+
+    ``rule`` is the trigger's name. The key is percent-encoded, with slashes.
+    """
     bucket = {
         "name": event.bucket,
         "ownerIdentity": {"PrincipalId": event.owner},
@@ -56,7 +59,10 @@ def event_json(event: ObjectEvent, rule: str, region: str) -> bytes:
 
 
 def created_event(bucket: str, one: StoredObject) -> ObjectEvent:
-    """Return the event of a listed object. Its etag shows whether it was uploaded in parts; the user is unknown."""
+    """Return the creation event of an object that was found in a list of the bucket.
+
+    Its etag shows whether it was uploaded in parts. The user who created it is unknown.
+    """
     event = "ObjectCreated:CompleteMultipartUpload" if "-" in one.etag else "ObjectCreated:Put"
     fields = {"eTag": one.etag, "size": one.size, "versionId": "null", "sequencer": _sequencer(one.modified_at)}
     return ObjectEvent(event=event, bucket=bucket, key=one.key, time=format_time(one.modified_at), object=fields)
@@ -68,7 +74,7 @@ def removed_event(bucket: str, key: str, now: float) -> ObjectEvent:
 
 
 def format_time(seconds: float) -> str:
-    """Return a UTC time in ISO 8601 with milliseconds and a Z."""
+    """Return seconds since the epoch as a UTC time in ISO 8601, with milliseconds and a Z."""
     text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 

@@ -1,4 +1,4 @@
-"""Object store with the S3 protocol, such as OBS. Only this module depends on the client library."""
+"""Object store with the S3 protocol, such as OBS. Only this module imports the client library, aiobotocore."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXPIRED = frozenset({"ExpiredToken", "TokenRefreshRequired"})
 
 
 class _Direct(AIOHTTPSession):  # type: ignore[misc]  # (its package has no types)
-    """HTTP session that connects to the configured store only. Redirects are refused."""
+    """HTTP session of the client library that refuses redirects, so that it connects to the configured store only."""
 
     async def _get_session(self, proxy_url: str | None) -> Any:
         session = await super()._get_session(proxy_url)
@@ -45,7 +45,7 @@ async def _request(request: Callable[..., Awaitable[aiohttp.ClientResponse]], *p
 
 
 def load_session(service: ObsService) -> AioSession:
-    """Load the files that clients need. Blocks for 0.2 s; afterwards, a client opens in a few milliseconds."""
+    """Load the library's data files by opening a client. Blocks for 0.2 s; later clients open in a few milliseconds."""
     session = get_session()
 
     async def touch() -> None:
@@ -57,7 +57,7 @@ def load_session(service: ObsService) -> AioSession:
 
 
 def open_client(session: AioSession, service: ObsService) -> AbstractAsyncContextManager[Any]:
-    """Return a context manager that opens a client until the block ends."""
+    """Return a context manager that opens an S3 client and closes it when the block ends."""
     config = AioConfig(
         http_session_cls=_Direct,
         s3={"addressing_style": "path" if service.path_style else "auto"},
@@ -81,7 +81,7 @@ def open_client(session: AioSession, service: ObsService) -> AbstractAsyncContex
 
 
 class S3Store:
-    """Implementation of ``Store``."""
+    """Object store that sends S3 requests. ``timeout`` is the maximum of seconds for one request."""
 
     def __init__(self, shared: SharedClient, timeout: float) -> None:
         self._shared, self._timeout = shared, timeout
@@ -116,7 +116,7 @@ class S3Store:
                 await lease.client.delete_object(Bucket=bucket, Key=key)
 
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
-        """List with ListObjects, version 1 of the operation, which is the one that OBS documents."""
+        """List objects with version 1 of ListObjects, since OBS documents only this version."""
         async with self._lease("no list of objects was received") as lease:
             with _converted_errors(lease, bucket, prefix):
                 page = await lease.client.list_objects(Bucket=bucket, Prefix=prefix, Marker=after, MaxKeys=limit)
@@ -125,7 +125,7 @@ class S3Store:
 
     @asynccontextmanager
     async def _lease(self, late: str) -> AsyncIterator[Lease]:
-        """Use the shared client for a request. On timeout, raise StoreUnavailable; its text begins with ``late``."""
+        """Use the shared client for a request. Raises StoreUnavailable on timeout, its text beginning with ``late``."""
         async with self._shared.lease() as lease:
             with anyio.move_on_after(self._timeout) as scope:
                 yield lease
@@ -142,7 +142,11 @@ async def _blocks(body: Any, lease: Lease, bucket: str, key: str) -> AsyncIterat
 
 @contextmanager
 def _converted_errors(lease: Lease, bucket: str, key: str) -> Iterator[None]:
-    """Convert the client's errors. A lost connection and expired credentials mark the client as failed."""
+    """Convert the library's errors to ObjectMissing, StoreRefused or StoreUnavailable.
+
+    After a lost connection or expired credentials, the client is marked as failed, so that later requests get a new
+    one.
+    """
     try:
         yield
     except ClientError as error:

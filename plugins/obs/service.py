@@ -1,8 +1,9 @@
-"""Service of OBS: access to the store, the endpoint for notifications, and the listening triggers.
+"""Service of OBS: access to the store, the HTTP endpoint for its notifications, and the triggers that receive them.
 
-``POST /triggers/obs`` accepts notifications for all buckets. If a bucket is listed or watched, a notification only
-starts a comparison; otherwise it is the event. Notifications for a bucket without a trigger are answered with 404, so
-that a store that keeps undelivered notifications repeats them while the engine starts.
+``POST /triggers/obs`` accepts notifications for all buckets. If the engine lists or watches the bucket, a notification
+only starts a comparison of the bucket with its snapshot; otherwise its records are the events. Notifications for a
+bucket without a trigger are answered with 404. A store that repeats refused notifications then sends them again, and
+loses none while the engine starts.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PUSH = push_operation("ObsPushNotification", "/triggers/obs", status=200)
 
 
 class NotificationListener(Protocol):
-    """Trigger that receives notifications."""
+    """Trigger that receives the notifications for its bucket."""
 
     @property
     def bucket(self) -> str: ...
@@ -47,15 +48,19 @@ class NotificationListener(Protocol):
     def trigger_id(self) -> str: ...
 
     def notify(self, event: ObjectEvent) -> tuple[TriggerContext, Event] | None:
-        """Return the event for the function, or None if it is not wanted, or if a comparison of the bucket finds it."""
+        """Return the event for the function, and the trigger's context.
+
+        Return None if the trigger does not want the event, or if a comparison of the bucket with its snapshot will find
+        it.
+        """
         ...
 
 
 class ObsHub:
-    """``PluginService`` of OBS."""
+    """Part of OBS that runs once for all its triggers and destinations."""
 
     def __init__(self, settings: ObsService) -> None:
-        """Raise SettingsError if the store's client is not installed."""
+        """Raise SettingsError if an endpoint is set, but the S3 client library is not installed."""
         self.opener = StoreOpener(settings)
         self.expiry = Expiry(self.opener)
         self._settings = settings
@@ -76,9 +81,10 @@ class ObsHub:
 
     @contextmanager
     def listening(self, listener: NotificationListener) -> Iterator[None]:
-        """Pass notifications of the bucket to a trigger until the block ends.
+        """Pass notifications for a trigger's bucket to the trigger until the block ends.
 
-        If two runs of its source overlap, only the newer one gets them."""
+        If two runs of the trigger's source overlap, only the newer one gets notifications.
+        """
         self._listeners[listener.trigger_id] = listener
         try:
             yield
@@ -87,7 +93,10 @@ class ObsHub:
                 del self._listeners[listener.trigger_id]
 
     def scan_lock(self, trigger_id: str) -> anyio.Lock:
-        """Return the lock of a trigger. A run holds it while comparing the bucket, so that only one run does."""
+        """Return the lock of a trigger, which a run of its source holds while it compares the bucket.
+
+        Two runs that overlap therefore do not compare at the same time.
+        """
         return self._scan_locks.setdefault(trigger_id, anyio.Lock())
 
     # --- notifications --------------------------------------------------------------------------------------
@@ -107,7 +116,10 @@ class ObsHub:
         return accepted_reply(accepted, status=200)
 
     def _check(self, callers: Callers, request: PushRequest) -> None:
-        """Raise Unauthorized unless the token is right, or Overloaded after too many wrong tokens from an address."""
+        """Check the configured token in a notification's request.
+
+        Raises Unauthorized if the token is missing or wrong; Overloaded after too many wrong tokens from the address.
+        """
         authorization = request.headers.get(b"authorization", b"")
         with callers.attempt({"client": (request.client, 0)}) if authorization else nullcontext():
             if not has_token(authorization, self._settings.token):
@@ -122,7 +134,7 @@ class ObsHub:
 
 
 def has_token(authorization: bytes, token: str) -> bool:
-    """Return whether the header carries the token, as Bearer (MinIO) or as password of Basic (Ceph, SNS)."""
+    """Return whether an Authorization header has the token, as Bearer (MinIO) or as password of Basic (Ceph, SNS)."""
     kind, _, value = authorization.strip().partition(b" ")
     value = value.strip()
     if kind.lower() == b"basic":

@@ -1,7 +1,7 @@
-"""Store client that all requests share. Created at the first use, replaced after a failure.
+"""S3 client that all requests share. Created for the first request, and replaced after a failure.
 
-Creating a client costs tens of milliseconds of CPU, mostly for TLS, and an open client reuses its connections. Running
-requests of a failed client continue; the client is closed when the last of them ends.
+Creating a client costs tens of milliseconds of CPU, mostly for TLS, and an open client reuses its connections. After a
+failure, requests that already run continue with the failed client. Their last one closes it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import anyio
 
 
 class Lease:
-    """Client with the number of requests that use it."""
+    """Client, the number of requests that use it, and the mark that it has failed."""
 
     def __init__(self, client: Any, close: Callable[[], Awaitable[None]]) -> None:
         self.client = client
@@ -23,7 +23,7 @@ class Lease:
         self._close = close
 
     def fail(self) -> None:
-        """Mark the client as failed, so that no further request uses it."""
+        """Mark the client as failed, so that later requests get a new one."""
         self.failed = True
 
     async def close(self) -> None:
@@ -32,7 +32,7 @@ class Lease:
 
 
 class SharedClient:
-    """Owner of the current client. ``make`` returns a context manager that opens a client."""
+    """Owner of the shared client. ``make`` returns a context manager that opens a new client."""
 
     def __init__(self, make: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
         self._make = make
@@ -42,7 +42,10 @@ class SharedClient:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Keep the client open between requests until the block ends. The last block to end closes it."""
+        """Keep the client open between requests until the block ends.
+
+        Of overlapping blocks, the last closes the client.
+        """
         self._holders += 1
         try:
             yield
@@ -54,7 +57,7 @@ class SharedClient:
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Lease]:
-        """Use the client for one request. Allowed only inside a ``held`` block."""
+        """Use the client for one request, which ends with the block. Allowed only in a block of ``held``."""
         lease = await self._usable()
         lease.users += 1
         try:

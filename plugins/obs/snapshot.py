@@ -1,9 +1,9 @@
-"""Snapshot of a trigger's bucket: the last state of each object, in the plugin's own durable table.
+"""Snapshot of a trigger's bucket: the last state of each object, as a row in the plugin's own durable table.
 
 A list of a bucket is sorted by key, not by time, so no position in it separates new objects from old ones. A change is
-a difference from this snapshot. Its rows cannot be written in the transaction that accepts events, but the trigger's
-cursor can. The cursor therefore holds the rows of the last events, and the next run writes them first. No event is
-lost or repeated, wherever the engine is killed.
+therefore a difference from this snapshot. The snapshot's rows cannot be written in the transaction that accepts events,
+but the trigger's cursor can. The cursor therefore contains the rows of the last accepted events, and the next run of
+the source writes them to the table first. No event is lost or repeated, wherever the engine is killed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ END = "\U0010ffff"  #: above every character of a key
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """New state of an object, empty if it was removed, and its event, if the trigger wants one."""
+    """Change of one object: its new state, empty if it was removed, and its event, if the trigger wants one."""
 
     key: str
     state: str
@@ -31,7 +31,7 @@ class Change(Struct, frozen=True, kw_only=True):
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """Cursor of the trigger: state of the first comparison, and rows to write again."""
+    """Cursor of the trigger: progress of the first comparison, and rows that may be missing in the snapshot's table."""
 
     prefix: str
     since: float  #: older objects are no events until the first comparison is complete
@@ -40,7 +40,7 @@ class Progress(Struct, frozen=True, kw_only=True):
 
 
 class Snapshot:
-    """Stored states of one trigger's objects."""
+    """Stored states of the objects in one trigger's bucket."""
 
     def __init__(self, context: TriggerContext, progress: Progress) -> None:
         self._context, self.progress = context, progress
@@ -52,13 +52,16 @@ class Snapshot:
         return {key: state.decode() for key, state in zip(keys, states, strict=True) if state is not None}
 
     async def between(self, after: str, until: str) -> AsyncIterator[Mapping[str, str]]:
-        """Yield the rows above one key and below another, in pages."""
+        """Yield pages of rows whose keys are above ``after`` and below ``until``."""
         while rows := await self._store.scan(self._table, after=after, until=until, limit=PAGE):
             yield {key: state.decode() for key, state in rows}
             after = rows[-1][0]
 
     async def apply(self, changes: Sequence[Change]) -> None:
-        """Accept the events of changes and store the states, exactly once."""
+        """Accept the events of changes, and store the new states of the objects.
+
+        Each event is accepted exactly once.
+        """
         silent = {change.key: change.state for change in changes if change.payload is None}
         if silent:
             await self._write(silent)
@@ -70,7 +73,7 @@ class Snapshot:
             await self._write(rows)
 
     async def finish(self) -> None:
-        """Mark the first comparison as complete: from now on, every unknown object is new."""
+        """Store that the first comparison is complete. Every object that is not in the snapshot is new afterwards."""
         if not self.progress.whole:
             self.progress = msgspec.structs.replace(self.progress, whole=True)
             await self._accept([], rows={})
@@ -85,10 +88,10 @@ class Snapshot:
 
 
 async def open_snapshot(context: TriggerContext, prefix: str) -> Snapshot:
-    """Return the stored snapshot of a trigger, or a new one.
+    """Return the stored snapshot of a trigger, or a new one. ``prefix`` is the trigger's present prefix of keys.
 
-    After a change of the prefix, rows outside the new prefix are deleted. In the next comparison, unknown objects count
-    as new only if they were created after the change.
+    After a change of the prefix, rows of objects outside the new prefix are deleted. In the next comparison, objects
+    without a row count as new only if they were created after the change.
     """
     store, cursor = context.plugin.store, context.cursors.get(CURSOR)
     fresh = Progress(prefix=prefix, since=context.since)
@@ -105,14 +108,14 @@ async def open_snapshot(context: TriggerContext, prefix: str) -> Snapshot:
 
 
 async def _narrow(plugin: PluginContext, table: str, prefix: str) -> None:
-    """Delete the rows outside a prefix, which are no longer updated."""
+    """Delete the snapshot's rows of objects outside a prefix, since no comparison updates them any more."""
     if prefix:
         await _purge(plugin, table, "", prefix)
         await _purge(plugin, table, prefix + END, END * 2)
 
 
 async def forget_others(plugin: PluginContext, alive: Iterable[str]) -> None:
-    """Delete the snapshots of triggers that no longer exist."""
+    """Delete the snapshots of all triggers except those whose ids are in ``alive``."""
     rows = await plugin.store.scan(TRIGGERS, limit=1_000_000)
     for trigger_id in {key for key, _ in rows}.difference(alive):
         await _purge(plugin, table_of(trigger_id), "", END * 2)

@@ -1,9 +1,11 @@
 """Source of OBS: one invocation for each object that is created or removed.
 
-Changes of a folder are reported by the kernel. A bucket of a store is listed every ``scan`` seconds, and when the store
-posts a notification. With neither store nor folder, or a store and ``scan = 0``, notifications are the only source.
-Lists and folders show Put, CompleteMultipartUpload and Delete; only notifications report the other events, and the user
-who caused them. Several changes of an object between two comparisons are one event.
+If ``[plugins.obs]`` has a folder, the kernel reports changes of its files. If it has an endpoint, the bucket is listed
+every ``scan`` seconds, and when the store sends a notification. If it has neither, or an endpoint and ``scan = 0``,
+notifications are the only source of events.
+
+Lists and folders show only the event types Put, CompleteMultipartUpload and Delete. Notifications report the others as
+well, and the user who caused them. Several changes of an object between two comparisons are one event.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class ObsTrigger:
 
 
 class _Notified:
-    """Trigger whose events are the store's notifications."""
+    """Receiver of notifications for one trigger. The records in them are the trigger's events."""
 
     def __init__(self, options: ObsOptions, context: TriggerContext) -> None:
         self._options, self._context = options, context
@@ -68,7 +70,10 @@ class _Notified:
 
 
 class _Scanning:
-    """Trigger that compares its bucket at an interval, and at each notification."""
+    """Receiver of notifications for one trigger that compares its bucket with the snapshot at an interval.
+
+    Each notification starts a comparison at once.
+    """
 
     def __init__(self, options: ObsOptions, context: TriggerContext) -> None:
         self._options, self._context = options, context

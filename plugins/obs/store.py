@@ -1,6 +1,7 @@
-"""Interface of object stores, as triggers, destinations and code links use it, and the settings of OBS.
+"""Interface of object stores for triggers, destinations and links to code packages; and the settings of OBS.
 
-Stores raise ObjectMissing, StoreRefused and StoreUnavailable of ``engine``.
+Stores raise ObjectMissing if bucket or object does not exist; StoreRefused if the store rejects the request; and
+StoreUnavailable if it does not answer, or fails.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _ENDPOINT = re.compile(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d{1,5})?/?", re.ASC
 
 
 class ObsService(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[plugins.obs]``: a store with the S3 protocol, or a folder with a subfolder for each bucket."""
+    """``[plugins.obs]``: a store with the S3 protocol, or a folder that has a subfolder for each bucket."""
 
     endpoint: str = ""  #: http or https URL; with a port unless it is the default one
     access_key: str = ""
@@ -53,7 +54,7 @@ class ObsService(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class StoredObject(Struct, frozen=True, kw_only=True):
-    """Metadata of one object."""
+    """Metadata of one object, as the store reports them."""
 
     key: str
     size: int
@@ -70,7 +71,10 @@ class Listing(Struct, frozen=True, kw_only=True):
 
 class ObjectStore(Protocol):
     def read(self, bucket: str, key: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open an object to read its bytes in blocks. The block may be left early."""
+        """Return a context manager that opens an object, and yields its bytes in blocks.
+
+        Reading may stop at any block.
+        """
         ...
 
     async def write(self, bucket: str, key: str, content: bytes) -> str:
@@ -78,13 +82,13 @@ class ObjectStore(Protocol):
         ...
 
     async def find(self, bucket: str, key: str) -> StoredObject | None:
-        """Return an object's metadata, or None. Its time may be less exact than in a list."""
+        """Return an object's metadata, or None if it does not exist. Its time may be less exact than in a list."""
         ...
 
     async def delete(self, bucket: str, key: str) -> None:
-        """Delete an object. A missing object is no error."""
+        """Delete an object. If the object does not exist, no error is raised."""
         ...
 
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
-        """Return objects whose keys begin with ``prefix`` and sort after ``after``."""
+        """Return at most ``limit`` objects whose keys begin with ``prefix`` and sort after ``after``."""
         ...

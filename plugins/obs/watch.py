@@ -1,7 +1,7 @@
-"""Watch of a folder tree by the kernel (inotify), without polling.
+"""Changes of the files in a folder and its subfolders, reported by the kernel (inotify) without polling.
 
-A file counts as changed when it is closed after writing, or moved into the tree. A new subfolder is first watched, then
-reported as a whole, so that no file in it is missed between the two steps.
+A file counts as changed when it is closed after writing, or moved into the folder. A new subfolder is watched first,
+and then reported as changed with all its files, so that no file in it is missed between the two steps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Changed(Struct, frozen=True, kw_only=True):
-    """Changed paths, relative to the folder."""
+    """Paths of changed files and folders, relative to the watched folder."""
 
     files: frozenset[str] = frozenset()
     folders: frozenset[str] = frozenset()  #: each with a slash at its end; empty text: the whole tree
@@ -33,7 +33,11 @@ class Changed(Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def watched(root: Path) -> AsyncIterator[FolderWatch]:
-    """Watch a folder until the block ends. Raises ObjectMissing when the folder is removed or moved."""
+    """Watch a folder and its subfolders until the block ends.
+
+    Raises ObjectMissing if the folder does not exist, or when it is removed or moved; SettingsError if the library
+    asyncinotify is not installed.
+    """
     try:
         from asyncinotify import Inotify
     except ImportError:
@@ -48,7 +52,7 @@ async def watched(root: Path) -> AsyncIterator[FolderWatch]:
 
 
 class FolderWatch:
-    """Collector of the changes below one folder."""
+    """Collector of the changes in one folder and its subfolders."""
 
     def __init__(self, root: Path, inotify: Inotify) -> None:
         from asyncinotify import Mask
@@ -118,7 +122,10 @@ class FolderWatch:
 
 
 def _is_linked(path: Path) -> bool:
-    """Return whether a new file is a hard link to another file, and therefore already complete."""
+    """Return whether a new file is a hard link to another file.
+
+    Its content is then complete, and no write will follow.
+    """
     try:
         return path.lstat().st_nlink > 1
     except OSError:

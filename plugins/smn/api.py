@@ -1,7 +1,8 @@
-"""API of the embedded topics at the vendor's paths.
+"""API of the topics that the engine serves itself, at the vendor's paths.
 
-Only functions can subscribe, by their triggers. Subscriptions of e-mail, SMS and HTTP addresses are refused, as are
-templates, tags and policies. A publication with an ``Idempotency-Key`` can be repeated: it calls no function twice.
+Only functions can subscribe to these topics, by their triggers. Subscriptions of e-mail, SMS and HTTP addresses are
+refused, as are templates, tags and policies. A client can repeat a publication with the same ``Idempotency-Key``: each
+function is called once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Bodies and queries of the embedded topics' API, as the vendor's SDK sends them (huaweicloudsdksmn v2)."""
+"""Bodies and queries of requests to the topics that the engine serves itself, as the vendor's SDK sends them.
+
+The SDK is huaweicloudsdksmn v2.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ class Publish(Struct, frozen=True, kw_only=True):
     message_attributes: list[Attribute] | None = None
 
     def check(self) -> None:
-        """Raise SmnProblem unless subject, template and ``time_to_live`` are valid."""
+        """Raise SmnProblem unless subject and ``time_to_live`` are valid and no template is used."""
         if len((self.subject or "").encode()) > SUBJECT_LIMIT:
             raise SmnProblem(403, "SMN.0008", f"Parameter: Subject is invalid. It may have {SUBJECT_LIMIT} bytes")
         if self.message_template_name and not self.message_structure:
@@ -75,7 +78,10 @@ class Publish(Struct, frozen=True, kw_only=True):
             raise bad_request(f"Parameter: time_to_live is invalid. It may be 1 to {LONGEST} seconds")
 
     def text(self) -> str:
-        """Return the message for functions. Raises SmnProblem if it is invalid."""
+        """Return the text for functions.
+
+        Raises SmnProblem if ``message_structure`` is invalid, or if the text is empty or too long.
+        """
         text = self._structured(self.message_structure) if self.message_structure else self.message or ""
         if not 0 < len(text.encode()) <= MESSAGE_LIMIT:
             raise SmnProblem(403, "SMN.0009", f"Parameter: Message is invalid. It must have 1 to {MESSAGE_LIMIT} bytes")
@@ -88,7 +94,7 @@ class Publish(Struct, frozen=True, kw_only=True):
 
     @property
     def calls(self) -> bool:
-        """True unless an attribute of type PROTOCOL excludes functions."""
+        """Flag that functions get the message: False if an attribute of type PROTOCOL lists other protocols only."""
         chosen = [one.value for one in self.message_attributes or () if one.type == "PROTOCOL"]
         return all(any(protocol in value for protocol in PROTOCOLS) for value in chosen)
 

@@ -1,7 +1,7 @@
-"""Destination SMN: each outcome is a message of a topic, embedded or at the remote endpoint.
+"""Destination SMN: each outcome is published as a message of a topic, on the engine itself or at the remote endpoint.
 
-Delivery is at least once. Messages of a repeated outcome have the same ``request_context.request_id``; in embedded
-topics they also have the same message id, so that they call no function twice.
+Delivery is at least once. Messages of a repeated outcome have the same ``request_context.request_id``. In topics that
+the engine serves itself they also have the same message id, so they call each function once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Triggers as subscribers of topics, and whether their subscriptions to remote topics are confirmed."""
+"""Triggers as subscribers of topics, and the stored confirmations of subscriptions to remote topics."""
 
 from __future__ import annotations
 
@@ -13,30 +13,36 @@ from plugins.smn.message import Message, event_json
 TABLE = "subscriptions"
 CONFIRMED, UNCONFIRMED = "Confirmed", "Unconfirmed"
 
-#: project and name of an embedded topic; empty for a text that is not a topic's URN
+#: project and name of a topic that the engine serves itself; empty for a text that is not a topic's URN
 TopicKey = tuple[str, ...]
 
 
 def key_of(urn: str) -> TopicKey:
-    """Return project and name of a topic from its URN. Any region is accepted, since the engine has only one."""
+    """Return project and name of a topic from its URN, or an empty tuple for other texts.
+
+    The region in the URN is ignored, since an engine has only one.
+    """
     parts = urn.split(":")
     return (parts[3], parts[4]) if len(parts) == 5 and parts[:2] == ["urn", "smn"] else ()
 
 
 class Listener(Struct, frozen=True, kw_only=True, eq=False):
-    """Trigger that is subscribed to a topic."""
+    """Trigger that is subscribed to the topic ``topic_urn``."""
 
     topic_urn: str
     sink: EventSink
 
     def event(self, message: Message, hops: int = 0) -> Event:
-        """Return the event of a message. Its idempotency key ensures that repeated messages call the function once."""
+        """Return the event of a message.
+
+        Its idempotency key ensures that a repeated message calls the function once.
+        """
         key = f"smn:{self.sink.trigger_id}:{message.message_id}"
         return Event(payload=event_json(message, self.sink.function), idempotency_key=key, hops=hops)
 
 
 class Listeners:
-    """Registered triggers by topic, and the stored confirmations of subscriptions."""
+    """Subscribed triggers, by topic, and the stored confirmations of subscriptions to remote topics."""
 
     def __init__(self) -> None:
         self._registered: set[str] = set()  #: ids of triggers
@@ -45,7 +51,7 @@ class Listeners:
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Register a trigger for messages until the block ends."""
+        """Subscribe a trigger to its topic until the block ends."""
         trigger_id, topic = listener.sink.trigger_id, key_of(listener.topic_urn)
         of_topic = self._by_topic.setdefault(topic, [])
         self._registered.add(trigger_id)
@@ -59,7 +65,7 @@ class Listeners:
             self._registered.discard(trigger_id)
 
     def of_topic(self, topic: TopicKey) -> Sequence[Listener]:
-        """Return the subscribers of a topic that belong to the topic's project."""
+        """Return the triggers that are subscribed to a topic of their project. Others' triggers are left out."""
         return [one for one in self._by_topic.get(topic, ()) if one.sink.project == topic[0]]
 
     # --- subscriptions to remote topics ---------------------------------------------------------------------
@@ -74,7 +80,7 @@ class Listeners:
         return trigger_id in self._confirmed
 
     async def set_confirmed(self, store: Store, trigger_id: str, confirmed: bool) -> None:
-        """Store whether a subscription is confirmed."""
+        """Store whether the remote topic has the confirmation of a trigger's subscription."""
         if confirmed is self.is_confirmed(trigger_id):
             return
         if confirmed:
@@ -85,6 +91,6 @@ class Listeners:
             self._confirmed.discard(trigger_id)
 
     async def forget_others(self, store: Store) -> None:
-        """Delete the confirmations of triggers that no longer exist."""
+        """Delete the stored confirmations of all triggers that are not subscribed now."""
         for trigger_id in sorted(self._confirmed - self._registered):
             await self.set_confirmed(store, trigger_id, False)

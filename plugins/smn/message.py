@@ -1,4 +1,4 @@
-"""Message of a topic, and its event (FunctionGraph's documented SMN event)."""
+"""Message of a topic, and the event that functions get for it (FunctionGraph's documented SMN event)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 def event_json(message: Message, function: str) -> bytes:
-    """Return the event for a function, given by its URN with version or alias.
+    """Return the event of a message for a function, which is given by its URN with version or alias.
 
     The result depends only on the arguments, so a repeated message has the same event.
     """
@@ -51,7 +51,7 @@ def event_json(message: Message, function: str) -> bytes:
 def moment(timestamp: str) -> float:
     """Return an ISO 8601 timestamp as seconds since the epoch.
 
-    A timestamp without a zone is UTC. Raises ValueError.
+    A timestamp without a zone is UTC. Raises ValueError if the text is no timestamp.
     """
     parsed = datetime.fromisoformat(timestamp)
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
@@ -62,5 +62,5 @@ def timestamp_of(moment: float) -> str:
 
 
 def _date(timestamp: str) -> str:
-    """Return a timestamp in the format of JavaScript's ``Date.toString()``, in UTC."""
+    """Return a timestamp in UTC in the format of JavaScript's ``Date.toString()``, which the event uses."""
     return datetime.fromtimestamp(moment(timestamp), UTC).strftime("%a %b %d %Y %H:%M:%S GMT+0000 (UTC)")

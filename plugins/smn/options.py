@@ -1,4 +1,4 @@
-"""Options of an SMN trigger: the topic (FunctionGraph API: CreateFunctionTrigger)."""
+"""Options of an SMN trigger: the URN of its topic (FunctionGraph API: CreateFunctionTrigger)."""
 
 from __future__ import annotations
 
@@ -15,5 +15,8 @@ class SmnOptions(Struct, frozen=True, kw_only=True):
 
 
 def reply_fields(options: SmnOptions, trigger_id: str, urn: str, settings: Any) -> Mapping[str, Any]:
-    """Return the path to which remote topics push. Only senders that have the path can confirm a subscription."""
+    """Return the path to which a remote topic sends messages for the trigger, as a field of API replies.
+
+    Only senders to whom this path is known can confirm a subscription.
+    """
     return {"path": f"/triggers/smn/{trigger_id}"}

@@ -1,4 +1,4 @@
-"""Refusals of SMN: HTTP status and the vendor's error code."""
+"""Refusals of requests to SMN: HTTP status and the vendor's error code."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Parser of messages that remote topics push, in the format of SMN or of SNS.
+"""Parser of messages that remote topics send by HTTP, in the format of SMN or of SNS.
 
-Headers and attributes are not covered by the signature, so headers are ignored and attributes are left out.
+The signature does not cover the HTTP headers and the message's attributes. Headers are therefore ignored, and the
+attributes are not passed to functions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Digest = Literal["", "sha1", "sha256"]
 
 
 class Pushed(Struct, frozen=True, kw_only=True):
-    """Message with a signature that is not checked yet."""
+    """Message of a remote topic whose signature is not checked yet."""
 
     kind: Kind
     message: Message
@@ -48,7 +49,7 @@ class _Push(Struct, frozen=True, kw_only=True):
 
 
 class _Dialect(Struct, frozen=True, kw_only=True):
-    """Format of one service's messages."""
+    """Format of the messages of one service, SMN or SNS."""
 
     names: Mapping[str, str]  #: fields of ``_Push``, keyed by the sender's names
     digests: Mapping[str, Digest]  #: keyed by the version of the signature
@@ -77,7 +78,7 @@ _CONFIRMATION = frozenset({"message", "message_id", "subscribe_url", "timestamp"
 
 
 def read_push(body: bytes) -> Pushed:
-    """Return the message in a body. Raises InvalidField."""
+    """Return the message in a request's body. Raises InvalidField if the body is not a message of SMN or SNS."""
     try:
         sent = msgspec.json.decode(body, type=dict[str, Any])
         dialect = _SNS if "TopicArn" in sent else _SMN
@@ -119,7 +120,10 @@ def _pushed(push: _Push, dialect: _Dialect) -> Pushed:
 
 
 def _signed(push: _Push, dialect: _Dialect) -> bytes:
-    """Return the signed text: name and value of each non-empty field on lines, sorted by the sender's names."""
+    """Return the text that the sender has signed. Raises InvalidField if a value, except the message, has a line break.
+
+    Each non-empty field adds a line with its name and a line with its value. Fields are sorted by the sender's names.
+    """
     wanted = _NOTE if push.type == "Notification" else _CONFIRMATION
     pairs = [
         (name, value)

@@ -1,4 +1,4 @@
-"""Service of SMN: embedded topics with their API or a remote endpoint, and the verification of pushed messages."""
+"""Service of SMN: topics that the engine serves itself or a remote endpoint, and checks of remote topics' messages."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SETTLED = 60.0
 
 
 class SmnService:
-    """``PluginService`` of SMN."""
+    """Part of SMN that runs once for all its triggers and destinations."""
 
     def __init__(self, settings: SmnSettings, fetch: Callable[[str], Awaitable[bytes]] | None = None) -> None:
-        """Raise SettingsError if pushed messages are accepted, but the library to verify them is not installed.
+        """Raise SettingsError if remote topics may send messages, but the library to verify them is not installed.
 
         ``fetch`` replaces the download of certificates from their URLs.
         """
@@ -57,14 +57,22 @@ class SmnService:
                 self._ready.clear()
 
     async def publisher(self) -> Topics | Endpoint:
-        """Return the embedded topics, or the remote endpoint, after waiting for the service to start."""
+        """Return the topics that the engine serves itself, or the client of the remote endpoint.
+
+        Waits until the service has started.
+        """
         await self._ready.wait()
         found = self._topics or self._endpoint
         assert found is not None
         return found
 
     async def verify(self, pushed: Pushed) -> None:
-        """Verify the signature of a message. Raises Forbidden, Unauthorized, Unavailable."""
+        """Verify the signature of a message from a remote topic.
+
+        Raises Forbidden if no hosts of certificates are set, or the certificate's URL is not on one; Unauthorized if
+        the certificate is invalid or the signature does not match; Unavailable if the certificate cannot be downloaded
+        now.
+        """
         await self._ready.wait()
         assert self._verifier is not None
         if not self._accepts_pushes:
@@ -72,11 +80,14 @@ class SmnService:
         await self._verifier.check(pushed)
 
     async def confirm(self, url: str) -> None:
-        """Confirm a subscription. Raises InvalidField, Unavailable."""
+        """Confirm a subscription to a remote topic by a GET of the URL that the topic sent.
+
+        Raises InvalidField if the URL's host is not allowed or refuses; Unavailable if it does not answer now.
+        """
         await confirm(self._fetcher, url, "plugins.smn.hosts")
 
     def status(self, topic_urn: str, trigger_id: str, project: str) -> str:
-        """Return the status of a trigger's subscription. Subscriptions to embedded topics need no confirmation."""
+        """Return the status of a trigger's subscription. Topics that the engine serves itself need no confirmation."""
         own = self._topics is not None and self._topics.has(project, topic_urn)
         return CONFIRMED if own or self.listeners.is_confirmed(trigger_id) else UNCONFIRMED
 

@@ -1,4 +1,7 @@
-"""``[plugins.smn]``: embedded topics or a remote endpoint, and the hosts for messages that remote topics push."""
+"""``[plugins.smn]``: topics that the engine serves itself, or a remote endpoint.
+
+Settings also list the hosts from which certificates of remote topics' messages may be downloaded.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from plugins._shared.endpoint import EndpointSettings
 
 
 class SmnSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of SMN. Without an endpoint, the engine serves topics itself."""
+    """Settings of SMN. If ``endpoint`` is empty, the engine serves topics itself."""
 
     #: public hosts of certificates and of subscription confirmations; https only
     hosts: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
-"""Verification of pushed messages by a certificate whose URL they contain (RSA with PKCS #1 v1.5, as SMN and SNS sign).
+"""Verification of messages from remote topics, by the certificate at a URL in the message.
 
-Trust is based on the host that serves the certificate. Its issuer and validity period are not checked, since the vendor
-does not document them.
+Signatures are RSA with PKCS #1 v1.5, as SMN and SNS sign. A certificate is trusted because its host is in the settings.
+Its issuer and validity period are not checked, since the vendor does not document them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ class Certificate(Struct, frozen=True, eq=False):
 
 
 class Verifier:
-    """Verifier with a cache of certificates. ``fetch`` downloads one, and rejects URLs that are not allowed."""
+    """Verifier of signatures, with a cache of certificates.
+
+    ``fetch`` downloads a certificate. It raises Forbidden if the URL is not allowed, and Unavailable for a temporary
+    failure.
+    """
 
     def __init__(self, fetch: Callable[[str], Awaitable[bytes]], now: Callable[[], float]) -> None:
         self._fetch, self._now = fetch, now
@@ -41,7 +45,7 @@ class Verifier:
         self._fetching = anyio.CapacityLimiter(AT_ONCE)
 
     async def check(self, pushed: Pushed) -> None:
-        """Raise Unauthorized unless the signature matches the message. Raises also what ``fetch`` raises."""
+        """Verify a message. Raises Unauthorized if certificate or signature is invalid, and the errors of ``fetch``."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
@@ -72,7 +76,7 @@ class Verifier:
 
 
 def check_library() -> None:
-    """Raise SettingsError if the libraries for signatures are not installed."""
+    """Raise SettingsError unless the libraries cryptography and httpx are installed."""
     try:
         import cryptography  # noqa: F401  (tests the import)
         import httpx  # noqa: F401

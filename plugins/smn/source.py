@@ -1,8 +1,8 @@
 """Source of SMN: one invocation for each message of a topic.
 
-Messages of embedded topics are published through the API. Remote topics of SMN or SNS push to the trigger's ``path``. A
-pushed message is accepted if its signature is valid, its topic is the trigger's, and it is less than a day old.
-Repeated messages are recognised for one day.
+Messages of topics that the engine serves itself are published through its API. Remote topics of SMN or SNS send
+messages to the trigger's ``path``. Such a message is accepted if its signature is valid, its topic is the trigger's,
+and it is less than a day old. A repeated message calls the function once if it arrives within one day.
 """
 
 from __future__ import annotations

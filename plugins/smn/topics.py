@@ -1,4 +1,4 @@
-"""Embedded topics. A publication is answered after all its invocations are on disk."""
+"""Topics that the engine serves itself. A publication is answered after all its invocations are on disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ class Topic(Struct, frozen=True, kw_only=True):
 
 
 class Topics:
-    """Topics of all projects. Must be loaded before use. Methods raise SmnProblem."""
+    """Topics of all projects. ``load`` must be called before other methods.
+
+    Methods raise SmnProblem if a URN is invalid, if its topic does not exist, or if a project has too many topics.
+    """
 
     def __init__(self, context: PluginContext, listeners: Listeners) -> None:
         self._store, self._clock, self._region = context.store, context.clock, context.region
@@ -60,7 +63,10 @@ class Topics:
         return key[:1] == (project,) and key in self._topics
 
     def find(self, project: str, urn: str) -> Topic:
-        """Return the topic with a URN of any region. Raises SmnProblem."""
+        """Return a project's topic by its URN, whose region is ignored.
+
+        Raises SmnProblem if the URN is invalid, or if the project has no such topic.
+        """
         key = key_of(urn)
         if not key:
             raise bad_request(f"Parameter: TopicUrn is invalid. [{urn[:300]}]")
@@ -72,7 +78,7 @@ class Topics:
         return self._listeners.of_topic((topic.project, topic.name))
 
     async def create(self, project: str, name: str, display_name: str) -> tuple[Topic, bool]:
-        """Return the topic of that name, and whether it was created by this call."""
+        """Return the project's topic of that name, and True if this call has created it."""
         async with self._changing:
             if found := self._topics.get((project, name)):
                 return found, False
@@ -113,11 +119,12 @@ class Topics:
         calls: bool = True,
         hops: int = 0,
     ) -> str:
-        """Call all functions of the topic, or none if an error occurs. Return the message's id.
+        """Call all functions that are subscribed to the topic, or none if an error occurs. Return the message's id.
 
-        Publications with the same ``key`` are the same message, and call no function twice. Without ``calls``, the
-        message is not for functions. ``hops`` is the number of functions that led to the message. Raises SmnProblem,
-        and what ``accept`` of triggers raises.
+        Publications with the same ``key`` are the same message, and call each function once. If ``calls`` is False, no
+        function is called. ``hops`` is the number of functions that led to the message.
+
+        Raises SmnProblem if the topic does not exist, and the errors with which ``EventSink`` refuses events.
         """
         topic = self.find(project, urn)
         own = self.urn(topic)

@@ -1,4 +1,4 @@
-"""WEBHOOK: signed HTTP requests call functions, and outcomes are sent as such requests."""
+"""WEBHOOK: signed HTTP requests call functions, and outcomes are sent as signed HTTP requests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Destination WEBHOOK: the outcome is posted to a URL, signed by the Standard Webhooks specification 1.0.
+"""Destination WEBHOOK: the outcome is sent to a URL by POST, signed by the Standard Webhooks specification 1.0.
 
-``webhook-id`` is the same in repeated deliveries of an outcome. A reply other than 2xx is retried, except 410.
+``webhook-id`` is the same in repeated deliveries of an outcome. Delivery is repeated after a reply other than 2xx,
+except 410.
 """
 
 from __future__ import annotations

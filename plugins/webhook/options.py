@@ -1,4 +1,4 @@
-"""Options of a WEBHOOK trigger (its ``event_data``)."""
+"""Options of a WEBHOOK trigger (``event_data`` of CreateFunctionTrigger): name, secret, and signature scheme."""
 
 from __future__ import annotations
 

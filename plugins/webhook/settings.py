@@ -1,4 +1,4 @@
-"""Settings of WEBHOOK: the table ``[plugins.webhook]``."""
+"""Settings of WEBHOOK, the table ``[plugins.webhook]``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures of webhooks, by the Standard Webhooks specification 1.0 or as GitHub signs."""
+"""Signatures of HTTP requests by the Standard Webhooks specification 1.0, or in the format of GitHub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ GITHUB_ID, GITHUB_SIGNATURE = b"x-github-delivery", b"x-hub-signature-256"
 
 
 def key_of(secret: str) -> bytes:
-    """Return the key of a secret: ``whsec_`` and base64, or any other text. Raises ValueError for invalid base64."""
+    """Return the signing key for a secret: the decoded base64 after ``whsec_``, or the bytes of any other text.
+
+    Raises ValueError if ``whsec_`` is followed by invalid base64.
+    """
     if not secret.startswith(PREFIX):
         return secret.encode()
     try:
@@ -27,13 +30,16 @@ def key_of(secret: str) -> bytes:
 
 
 def sign(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
-    """Return the value of the signature header."""
+    """Return the value of the header ``webhook-signature`` (Standard Webhooks)."""
     signed = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
 def check_standard(key: bytes, headers: Mapping[bytes, bytes], body: bytes, now: float) -> str:
-    """Return the message's id after checking its signature. Raises Unauthorized."""
+    """Verify a request by Standard Webhooks, and return the message's id.
+
+    Raises Unauthorized if a header is missing, if the timestamp is too far from ``now``, or if no signature matches.
+    """
     message_id, timestamp = headers.get(ID, b"").decode("latin-1"), headers.get(TIMESTAMP, b"")
     if not message_id or not timestamp.isdigit() or len(timestamp) > 12:
         raise Unauthorized("webhook-id, webhook-timestamp (seconds) and webhook-signature are needed")
@@ -47,7 +53,10 @@ def check_standard(key: bytes, headers: Mapping[bytes, bytes], body: bytes, now:
 
 
 def check_github(key: bytes, headers: Mapping[bytes, bytes], body: bytes, now: float) -> str:
-    """Return the delivery's id, empty if there is none, after checking its signature. Raises Unauthorized."""
+    """Verify a request in the format of GitHub, and return the delivery's id, empty if the request has none.
+
+    Raises Unauthorized if the signature does not match.
+    """
     expected = b"sha256=" + hmac.digest(key, body, "sha256").hex().encode()
     if not hmac.compare_digest(expected, headers.get(GITHUB_SIGNATURE, b"")):
         raise Unauthorized("X-Hub-Signature-256 does not match: check the secret")
