@@ -35,7 +35,7 @@ class Enclosure(Protocol):
         ...
 
     def cgroup_fds(self) -> list[int]:
-        """Return new descriptors, one for each cgroup of the instance.
+        """Return newly opened file descriptors, one for the process list of each cgroup of the instance.
 
         A process enters a cgroup by writing 0 to its descriptor.
         """

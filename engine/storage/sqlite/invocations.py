@@ -208,9 +208,10 @@ def _appended(
     then: Callable[[Invocation, bool], None] | None,
     request: WriteRequest,
 ) -> None:
-    """Call ``then`` after the write of an append, and set the request id or the error on its future.
+    """Complete an append that the writer has stored or refused: call ``then``, and resolve the future.
 
-    ``request.value`` is the id of an earlier invocation with the same idempotency key, or None.
+    The future gets the request id, or the error. On entry, ``request.value`` is the id of an earlier invocation with
+    the same idempotency key, or None.
     """
     request.value = request.value or invocation.request_id
     if then is not None:
