@@ -29,7 +29,7 @@ def find(name: str) -> Scenario:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the scenarios that the arguments name.
+    """Run the scenarios that the arguments name, or all if they name none.
 
     Return 1 if a scenario could not be measured, otherwise 0, even if figures miss their targets.
     """

@@ -31,7 +31,7 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
 
 
 def ask(options: Options, sandbox: str, count: int) -> dict[str, list[float]]:
-    """Run ``bench.instances`` in a separate process, and return the times of its cold starts in seconds."""
+    """Run ``bench.instances`` in a separate process, and return the times that it measured, in seconds."""
     with scratch(options) as directory:
         command = [sys.executable, "-m", "bench.instances", str(directory), sandbox, str(count)]
         done = subprocess.run(command, capture_output=True, timeout=300)

@@ -85,7 +85,8 @@ def run(scenario: Scenario, options: Options, progress: Progress) -> list[Measur
 def summarise(figures: Sequence[Figure], rounds: Sequence[Round]) -> list[Measured]:
     """Return the figures with their values from all rounds, in the order of ``figures``.
 
-    Figures that no round measured are left out. Raises ValueError if a round has a value that no figure declares.
+    Figures that the first round did not measure are left out. Raises ValueError if a round has a value that no figure
+    declares.
     """
     unknown = {name for found in rounds for name in found} - {figure.name for figure in figures}
     if unknown:

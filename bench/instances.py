@@ -1,8 +1,9 @@
 """Cost of instances, measured by calls of the pool, without HTTP and without a journal.
 
-Run in a separate process as ``python -m bench.instances DIRECTORY SANDBOX COUNT``. Writes ``COUNT`` times in seconds as
-a JSON list to the file ``RESULT`` in the directory. ``SANDBOX`` selects the measurement: cold starts with ``spawn``,
-``fork`` or ``bubblewrap``, round trips to a warm instance with ``dispatch``.
+Run in a separate process as ``python -m bench.instances DIRECTORY SANDBOX COUNT``. Writes a JSON object
+to the file ``RESULT`` in the directory. Its lists ``first`` (cold starts only) and ``next`` contain ``COUNT`` times in
+seconds each. ``SANDBOX`` selects the measurement: cold starts with ``spawn``, ``fork`` or ``bubblewrap``, round trips
+to a warm instance with ``dispatch``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Load generator: a separate process that sends HTTP requests over plain TCP protocols on uvloop.
 
-The request is built once and sent unchanged each time. Only status and length of replies are parsed.
+The request is built once; the open loop replaces ``STAMP`` in it. Only status and length of replies are parsed.
 
 Run as ``python -m bench.load``: reads a Job as JSON from stdin, writes a Report to stdout. Without ``rate`` (closed
 loop), each connection sends its next request when the last is answered. With ``rate`` (open loop), requests are due at
@@ -41,7 +41,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class Percentiles(Struct, frozen=True, kw_only=True):
-    """Percentiles of the requests' latencies in milliseconds."""
+    """Percentiles of the requests' latencies, or of the generator's delays, in milliseconds."""
 
     p50: float = 0.0
     p90: float = 0.0

@@ -81,7 +81,7 @@ class Process:
         self._reap()
 
     def end(self) -> None:
-        """Stop the server unless it has exited, and release the pipes and files of this object."""
+        """Stop the server unless it has exited, and close the pipe from its stderr."""
         if self._popen.poll() is None:
             self.stop()
         else:

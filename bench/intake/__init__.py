@@ -1,6 +1,6 @@
 """Rates at which events of each kind of source reach the journal.
 
-Accepted events are queued and not executed, except for synchronous calls to an API of a gateway (``apig``). To add a
+Accepted events are queued and not executed, except for the synchronous calls that ``apig`` measures. To add a
 source, add a module with a constant ``SOURCE`` to this package, and its name to ``NAMES``.
 """
 

@@ -1,6 +1,6 @@
 """Intake from a timer that fires every second.
 
-The function is invoked at once for all due times that were missed while the engine was stopped.
+All due times that were missed while the engine was stopped are caught up at once.
 """
 
 from __future__ import annotations

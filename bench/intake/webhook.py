@@ -1,7 +1,6 @@
 """Intake of requests through a webhook trigger, signed as GitHub does.
 
-The signature covers the body only, so that requests may have equal bodies and differ by GitHub's delivery id in a
-header.
+The signature covers the body only, so it is computed once for all requests.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def problems(engine: EngineParts) -> Mapping[str, Any]:
 
 
 def reasons_not_ready(engine: EngineParts) -> Mapping[str, Any]:
-    """Return the reasons why the engine accepts no new work, by component; empty if it does."""
+    """Return the engine's problems, and why the intake rejects requests, by component; empty if it is ready."""
     found = dict(problems(engine))
     refusal = engine.intake.refusal()
     if refusal is not None:

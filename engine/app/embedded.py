@@ -20,7 +20,8 @@ class Engine:
 
     ``settings`` have dotted names, such as ``{"storage.data_dir": "/var/lib/functiond", "http.port": 0}``, and override
     the TOML file ``config``. Environment variables are ignored. The constructor raises SettingsError if a setting is
-    invalid, or if a plugin module cannot be imported.
+    invalid, or if a plugin module cannot be imported or contains no plugin. Tables of plugins, below ``plugins``, are
+    validated only when the engine starts.
     """
 
     def __init__(

@@ -51,9 +51,10 @@ async def run_engine(
 ) -> AsyncIterator[EngineParts]:
     """Run an engine on the data directory of its settings until the block ends. Yield the engine's components.
 
-    Raises SettingsError if a setting is invalid; DataDirectoryLocked if another engine uses the data directory;
-    DataDirectoryUnusable if its files cannot be used. Raises JournalBroken after the start if a write failed so that
-    only a restart can determine what is on disk.
+    Raises SettingsError if a table of a plugin is invalid or this machine lacks what a setting needs, such as
+    isolation; DataDirectoryLocked if another engine uses the data directory; DataDirectoryUnusable if its files cannot
+    be used. Raises JournalBroken after the start if a write failed so that only a restart can determine what is on
+    disk.
     """
     clock = clock or SystemClock()
     data_dir, storage_settings, executor = Path(settings.storage.data_dir), settings.storage, settings.executor

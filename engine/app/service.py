@@ -93,7 +93,7 @@ def _console_parts(engine: EngineParts, api: ApiDependencies) -> ConsoleParts:
 
 
 async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) -> None:
-    """Wait up to the grace period for running attempts. A further item of ``signals`` ends the wait at once."""
+    """Drain the engine for up to the grace period. A further item of ``signals`` ends the grace period at once."""
     max_wait = anyio.CancelScope()
 
     async def watch_signals() -> None:

@@ -1,6 +1,6 @@
 """Credentials of clients: access keys that sign requests, bearer tokens, and the TOML file that contains both.
 
-The ``repr`` of each type omits secrets, so that no log line or message can contain one.
+The ``repr`` of each type omits secrets, so that log lines and messages with such objects contain none.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ class AuthThrottle:
 def network_of(address: str) -> str:
     """Return an IPv4 address as given, and the /64 network of an IPv6 address.
 
-    One client usually controls a /64 network completely. A text that is no address is returned unchanged.
+    One client usually controls a /64 network completely. An IPv6 address that contains an IPv4 address, such as
+    ``::ffff:192.0.2.1``, gives the latter. A text that is no address is returned unchanged.
     """
     try:
         found = ipaddress.ip_address(address)

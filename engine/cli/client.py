@@ -30,7 +30,10 @@ class NotRunning(FunctiondError):
 
 
 class ApiError(FunctiondError):
-    """Error reply of the engine. ``code`` is an error code of the API, such as FSS.1051."""
+    """Error reply of the engine. ``code`` is an error code of the API, such as FSS.1051.
+
+    If the reply contains no such code, ``code`` is ``HTTP`` and the status.
+    """
 
     def __init__(self, status: int, code: str, message: str) -> None:
         self.status, self.code = status, code

@@ -1,7 +1,7 @@
 """Exit codes of the commands.
 
 FAILED: the command, or the function that it called, failed. RESTART: a supervisor should restart the engine.
-USAGE: the command line or the settings must be corrected first.
+USAGE: the command line, the settings or the data directory must be corrected first.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def coloured(text: str) -> str:
-    """Return the text of a table cell as markup, coloured if it is the state of an invocation or source."""
+    """Return the text of a table cell as markup, coloured if it is a state that has a colour."""
     colour = _COLOURS.get(text.strip())
     return f"[{colour}]{escape(text)}[/]" if colour else escape(text)
 

@@ -1,6 +1,7 @@
 """Packaging of a folder or file as a zip package for the API.
 
-Equal files always give a package of equal bytes, so the engine stores the code of an unchanged function a single time.
+On the same machine, equal files give a package of equal bytes, so the engine stores the code of an unchanged function
+a single time.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def default_runtime(path: Path) -> str:
 def missing_entry(package: bytes, runtime: str, handler: str) -> str:
     """Return the name of the file that the handler names, such as ``index.py``, if the zip package lacks it.
 
-    Returns an empty text if the package has the file, or if the runtime or handler implies no file name.
+    Returns an empty text if the package has the file or is no zip file, or if the runtime or handler implies no file
+    name.
     """
     found = find_runtime(runtime)
     module = handler.rpartition(".")[0]

@@ -111,7 +111,7 @@ def _redrive_named(client: Client, ids: Sequence[str], all: bool, function: str 
 
 
 def _redrive_failed(client: Client, function: str, hours: float, limit: int | None) -> Iterator[dict[str, Any]]:
-    """Run failed and discarded invocations of a function again, in batches of requests to the API.
+    """Run failed and discarded invocations of a function again, in batches: one API request for each.
 
     Yields a JSON object for each: with its new request id, or with an error message if it was refused.
     """

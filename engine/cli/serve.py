@@ -106,7 +106,7 @@ def _loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
 
 
 def _explain(error: BaseException, form: str) -> int:
-    """Print one line for an error of the engine that users can correct, and return the exit code of the command.
+    """Print one line for an expected error of the engine, and return the exit code of the command.
 
     Any other error is a bug and is raised again.
     """

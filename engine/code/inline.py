@@ -21,7 +21,8 @@ def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, in
     """Return path and mode of the file for inline source: ``index.py`` for the Python handler ``index.handler``.
 
     Runtimes without an interpreter use ``bootstrap``. The suffix of the caller's ``filename`` distinguishes a module of
-    Node.js (``.mjs``) from a script. Raises InvalidField if the handler does not have the form ``file.function``.
+    Node.js (``.mjs``) from a script. Raises InvalidField if the handler of an interpreted runtime does not have
+    the form ``file.function``.
     """
     family = _family(runtime)
     if not family.interpreted:
@@ -36,7 +37,7 @@ def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, in
 
 
 def template(handler: str, runtime: str) -> bytes:
-    """Return default source of a runtime, whose handler returns the event that it gets.
+    """Return default source of a runtime, whose handler replies with status code 200 and its event as the body.
 
     Raises CodeMissing if the runtime has no default source.
     """

@@ -27,7 +27,7 @@ class CodeQuota:
         self._sources.append(packages_of)
 
     def used(self, project: str) -> int:
-        """Return the total size of a project's packages in bytes."""
+        """Return the total size of a project's packages in bytes, including those reserved by ``claims``."""
         return sum(self._sizes(project).values())
 
     @contextmanager

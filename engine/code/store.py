@@ -3,7 +3,7 @@
     code/<sha256>/          unpacked code, from which instances run
     code/<sha256>.package   the package as received, for download
     code/.new-*             a package being received, or an incomplete one after a crash
-    code/.journal           id of the journal whose functions and dependencies refer to the packages
+    code/.journal           name of the journal whose functions and dependencies refer to the packages
 
 Code is part of the API request (kinds ``inline`` and ``zip``), or is fetched from an object store by a link (``obs``).
 A folder is renamed to its final name after all its files are on disk, so an existing folder is complete. A zip package
@@ -85,9 +85,10 @@ class CodeStore:
 
         Inline source is stored as the file that ``handler`` names, in the language of ``runtime``. ``admit`` is called
         with the package before it is stored, and may raise to reject it. Raises InvalidField if the kind, base64 text,
-        handler or zip is invalid; CodeMissing if no code is given and the runtime has no default source;
-        PayloadTooLarge if the code exceeds a limit; DiskLow if the disk is nearly full; NotStored if a write fails.
-        Raises the errors of ``CodeLinks`` if the link is invalid or its object cannot be fetched.
+        handler or zip is invalid, or links are not supported; CodeMissing if a zip is empty, or if inline source is
+        empty and the runtime has no default source; PayloadTooLarge if the package exceeds a limit; DiskLow if the disk
+        is nearly full; NotStored if a write fails. Raises the errors of ``CodeLinks`` if the link is invalid or its
+        object cannot be fetched.
         """
         target = inline_file(handler, runtime, source.filename) if source.kind == "inline" else None
         async with self._new_folder() as new:
@@ -116,7 +117,7 @@ class CodeStore:
         return await self._in_thread(lambda: _md5(self._original(package.sha256)))
 
     async def mark(self) -> str | None:
-        """Return the journal id that is stored beside the packages in ``.journal``.
+        """Return the journal's name that is stored beside the packages in ``.journal``.
 
         An empty text means that the file is missing, None that there are no packages. Raises DataDirectoryUnusable if
         the folder cannot be read.
@@ -128,7 +129,7 @@ class CodeStore:
             raise DataDirectoryUnusable(str(self._folder), problem) from error
 
     def belong_to(self, journal: str) -> None:
-        """Set the id of the journal that refers to the packages. ``sweep`` and ``add`` write it to ``.journal``."""
+        """Set the name of the journal that refers to the packages. ``sweep`` and ``add`` write it to ``.journal``."""
         self._journal = journal
 
     async def sweep(self, referenced: Collection[str]) -> int:
@@ -292,7 +293,7 @@ def _zip_content(source: CodeSource) -> bytes:
 
 
 def _describe(file: Path, source: CodeSource, target: str) -> CodePackage:
-    """Return hashes and size of a received package; ``target`` is the path of inline source, empty for a zip."""
+    """Return the description of a received package; ``target`` is the path of inline source, empty for a zip."""
     name, digest = hashlib.sha256(b"inline\0" + target.encode() + b"\0" if target else b""), hashlib.sha512()
     for block in _blocks(file):
         name.update(block)

@@ -98,8 +98,8 @@ def check_free(folder: Path, needed: int) -> None:
 def _path(info: zipfile.ZipInfo) -> Path:
     """Return the relative path of a zip entry.
 
-    Raises InvalidField if its name is not a plain relative path, its type is neither file nor folder, or it is
-    encrypted or compressed by an unknown method.
+    Raises InvalidField if its name is not a plain relative path or is too long, its type is neither file nor folder, or
+    it is encrypted or compressed by a method other than deflate.
     """
     name = _name(info)
     parts = [part for part in name.rstrip("/").split("/") if part != "."]

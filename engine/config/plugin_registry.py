@@ -50,7 +50,7 @@ class Registry:
             self._by_kind[kind.upper()] = plugin
 
     def destination(self, spec: DestinationSpec) -> Destination:
-        """Return the destination that ``spec`` describes.
+        """Return the destination that ``spec`` describes. Its parameters must be valid JSON.
 
         Raises InvalidField if no plugin has destinations of this kind, or if the parameters are invalid.
         """

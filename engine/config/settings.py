@@ -1,4 +1,4 @@
-"""Settings of the engine, validated as a whole before the engine starts.
+"""Settings of the engine, validated as a whole before the engine starts, except the tables of plugins.
 
 Values are read from defaults, a TOML file, environment variables (``FUNCTIOND_SECTION__KEY``) and the command line;
 each overrides the previous ones. Components receive single values, never the ``Settings`` object.
@@ -183,7 +183,8 @@ def load_settings(
     """Read settings from the file, the environment and ``overrides``, then validate them.
 
     ``overrides`` maps dotted names, such as ``http.port``, to values; None values are ignored. Raises SettingsError if
-    the file cannot be read, or if a setting is unknown or invalid.
+    the file or the credentials file cannot be read, or if a setting is unknown or invalid. Tables of plugins are not
+    validated here.
     """
     table = _read_toml(file) if file else {}
     _refuse_unknown(table, Settings, "")

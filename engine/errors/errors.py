@@ -3,7 +3,7 @@
     FunctiondError
     ├── SettingsError                 the engine cannot start as configured
     ├── DataDirectoryLocked           another engine owns the data directory
-    ├── DataDirectoryUnusable         its files are damaged, missing, not an engine's, or of a newer engine
+    ├── DataDirectoryUnusable         files inaccessible, damaged, missing, not an engine's, or of a newer engine
     ├── InvalidRequest                the caller must change the request
     │   ├── InvalidField              one field has an unacceptable value
     │   │   ├── CodeMissing  BadLink  NoInterpreter
@@ -23,7 +23,7 @@
     │   ├── FunctionExists  DependencyExists
     │   ├── VersionExists  AliasExists  VersionTaken
     │   └── IdempotencyConflict
-    ├── Forbidden                     a valid request exceeds a limit, or the object is in use
+    ├── Forbidden                     a limit, an object in use or missing permission prevents it
     │   ├── TooManyVersions  TooManyAliases  VersionInUse  AliasInUse
     │   ├── TooManyFunctions  TooManyEvents  TooManyDependencies
     │   ├── EventTooLarge  EventExists
@@ -52,7 +52,7 @@ from __future__ import annotations
 
 
 class FunctiondError(Exception):
-    """Base class of all errors that the engine raises for expected failures. Any other exception is a bug."""
+    """Base class of errors for expected failures. Others are bugs, except JournalBroken, which ends the engine."""
 
 
 class SettingsError(FunctiondError):
@@ -256,7 +256,7 @@ class IdempotencyConflict(Conflict):
 
 
 class Forbidden(FunctiondError):
-    """Valid request that is not allowed: a limit would be exceeded, or the object to change is in use."""
+    """Valid request that is not allowed: by a limit, because an object is in use, or because access is denied."""
 
 
 class TooManyFunctions(Forbidden):

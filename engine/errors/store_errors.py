@@ -7,7 +7,7 @@ NotFound
 Forbidden
 └── StoreRefused        the store denied access
 Unavailable
-└── StoreUnavailable    the store cannot be reached, or did not answer in time
+└── StoreUnavailable    the store cannot be reached, or gave no usable answer in time
 """
 
 from __future__ import annotations

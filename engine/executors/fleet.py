@@ -185,7 +185,7 @@ class Fleet:
     async def close(self) -> None:
         """Kill every instance, wait until all have exited, and remove their cgroups and temporary folders.
 
-        Wait at most ``MAX_WAIT`` seconds, because a process may hang in the kernel.
+        Wait at most ``MAX_WAIT`` seconds for the exits, because a process may hang in the kernel.
         """
         self.allocator.idle.close()
         for instance in list(self.present):

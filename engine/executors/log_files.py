@@ -106,7 +106,7 @@ class LogFiles:
                 self._size = self._delete_oldest()
 
     def _delete_oldest(self) -> int:
-        """Delete the oldest files while all files together exceed the size limit.
+        """Delete the oldest files until the others take at most ``_REMAINING_SHARE`` of the size limit.
 
         Return the remaining size in bytes.
         """

@@ -59,10 +59,10 @@ class MemoryWatch:
             self._timer.cancel()
 
     def _set_alarm(self, enclosure: Enclosure) -> tuple[int | None, int]:
-        """Set the kernel's alarm for an instance. Return the descriptor of the alarm, or None, and the bytes in use.
+        """Set the kernel's alarm for an instance. Return the descriptor of the alarm, and the bytes in use.
 
-        Blocks. The caller must compare the bytes with the limit, because the kernel raises no alarm if the limit is
-        exceeded already.
+        Return None and 0 if the kernel offers no alarm. Blocks. The caller must compare the bytes with the limit,
+        because the kernel raises no alarm if the limit is exceeded already.
         """
         alarm = enclosure.alarm()
         return alarm, 0 if alarm is None else self._isolation.measure([enclosure])[0]

@@ -39,7 +39,7 @@ async def open_starter(sandbox: IsolationOptions, marker: str, tmp: Path) -> Sta
     """Return the starter of instances' processes that the settings choose; the caller closes it.
 
     The folder that contains ``tmp`` is hidden from functions in a sandbox. Raises SettingsError if the settings demand
-    a sandbox, or functions without network, and this machine has no working bubblewrap.
+    a sandbox and this machine has no working bubblewrap, or if functions must have no network and no sandbox is used.
     """
     if sandbox is NO_ISOLATION:
         return Processes(marker, forking=False)

@@ -72,8 +72,8 @@ class Starter(Protocol):
 class Processes:
     """Starter of processes on the host, without a sandbox.
 
-    With ``forking``, processes may be forked by templates. The template of an interpreter is started when the
-    interpreter is used for the second time.
+    With ``forking``, processes may be forked by templates. The template of an interpreter is started at the second use
+    of the interpreter, or earlier if a process can only be started through a template.
     """
 
     name = "process"
@@ -220,8 +220,8 @@ def fork(
 ) -> ForkedChild:
     """Fork a process from a template.
 
-    With ``argv`` the process executes this program; without it becomes a Python worker. With the first three arguments
-    bound, the function can be passed to ``spawn`` as ``launch``.
+    With ``argv``, the process executes this program; without ``argv``, it becomes a Python worker. With the first three
+    arguments bound, the function can be passed to ``spawn`` as ``launch``.
     """
     request = {
         "argv": argv,

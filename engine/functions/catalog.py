@@ -1,8 +1,8 @@
 """Catalog of all functions and their asynchronous settings, in memory and on disk.
 
-One change runs at a time. Each is checked, stored, and only then visible in memory; afterwards, the callbacks that
-other components registered with ``watch`` are called. A change of a field that affects execution gives the function a
-new revision, because an instance serves one revision only.
+One change runs at a time. Each is checked, stored, and only then visible in memory. After changes of functions,
+versions and aliases, the callbacks that other components registered with ``watch`` are called. A change of a field that
+affects execution gives the function a new revision, because an instance serves one revision only.
 
 Clients identify a function by (project, package, name), the engine by ``function_id``. A function consists of
 ``latest``, which can be changed, and published versions, which cannot. The maximum number of instances is an exception:
@@ -164,7 +164,7 @@ class Catalog(FunctionIndex):
         await self.update(_latest(urn), {"collected": collected})
 
     async def delete(self, urn: FunctionUrn) -> None:
-        """Delete a function with all versions, aliases and settings.
+        """Delete a function with all versions, aliases, settings, and resources such as triggers.
 
         A registered watcher discards its waiting invocations.
         """
@@ -259,8 +259,8 @@ class Catalog(FunctionIndex):
     def _with_dependencies(self, function: Function, details: dict[str, Any]) -> Function:
         """Return the function with the dependencies whose ids ``details`` has in ``depend_version_list``.
 
-        A function contains copies of its dependencies, so it still runs after a dependency was deleted. Raises
-        BadDependency if a dependency is for another runtime.
+        Without this entry, the dependencies stay. A function contains copies of its dependencies. Raises BadDependency
+        if a dependency is for another runtime, UnknownDependency for an unknown id, or TooManyDependencies.
         """
         ids = details.get("depend_version_list")
         if ids is not None:

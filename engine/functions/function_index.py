@@ -121,7 +121,7 @@ class FunctionIndex:
     # --- changing -------------------------------------------------------------------------------------------
 
     def next_revision(self, function_id: int) -> int:
-        """Return a revision number that no version of this function has had. An instance serves a single revision."""
+        """Return a revision number above all that versions of this function have had since the engine started."""
         self._revisions[function_id] = revision = self._revisions.get(function_id, 0) + 1
         return revision
 

@@ -116,7 +116,8 @@ def request_limit(function: Function, *, shared_port: bool) -> int:
 def equal_for_instances(one: Function, other: Function) -> bool:
     """Return whether an instance started for one state of a function may serve the other.
 
-    Instances can be shared if all fields that affect execution are equal.
+    Fields that do not affect execution may differ, such as descriptions. All ``details`` except this engine's own must
+    be equal.
     """
     return _without_unused(one) == _without_unused(other)
 
@@ -127,7 +128,7 @@ def equal_as_versions(one: Function, other: Function) -> bool:
 
 
 def _without_unused(function: Function) -> Function:
-    """Return a copy of the function, for comparison, with fixed values in all fields that do not affect execution."""
+    """Return a copy of the function, for comparison, with fixed values in fields that do not affect execution."""
     return msgspec.structs.replace(
         function,
         version=LATEST,

@@ -10,7 +10,8 @@ from engine.protocols import Selection
 def selection_of(catalog: Catalog, urn: FunctionUrn) -> Selection:
     """Return a filter for invocations of the version or alias that a URN names, or of all versions if it names neither.
 
-    Raises UnknownFunction, UnknownVersion or UnknownAlias if the function, the version or the alias does not exist.
+    If the function has a single version, the filter selects all invocations of the function, even for an alias. Raises
+    UnknownFunction, UnknownVersion or UnknownAlias if the function, the version or the alias does not exist.
     """
     function_id = catalog.find(urn).function_id
     # A filter by version would only cost time if there is a single version.

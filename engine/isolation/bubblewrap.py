@@ -55,7 +55,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         return USER if self.privileged else None
 
     def prepare(self) -> None:
-        """Create the empty folder and the files that are mounted in sandboxes. Blocks.
+        """Create the folder and the files in it that are mounted in sandboxes. Blocks.
 
         Raises OSError if they cannot be created.
         """

@@ -202,9 +202,9 @@ def members(folder: Path) -> list[int]:
 
 
 def kill_group(folder: Path) -> None:
-    """Kill every process of this cgroup, but not those of cgroups below it.
+    """Kill every process of this cgroup; with ``cgroup.kill``, also those of cgroups below it.
 
-    Before, forbid the cgroup new processes if the kernel supports this.
+    If the kernel has no ``cgroup.kill``, first forbid the cgroup new processes, as far as possible.
     """
     try:
         write(folder / "cgroup.kill", "1")

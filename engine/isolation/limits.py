@@ -86,7 +86,10 @@ class Isolation(Protocol):
         ...
 
     def measure(self, enclosures: Sequence[Enclosure | None]) -> Sequence[int]:
-        """Return, for each of the instances, the bytes of memory that it uses, apart from files. Blocks briefly."""
+        """Return, for each of the instances, the bytes of memory that it uses. Blocks briefly.
+
+        With cgroups, files in memory are not counted.
+        """
         ...
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ class Discarder:
         scheduler.on_closed = self._enqueue
 
     def discard(self, function_id: int) -> None:
-        """Start no more invocations of a deleted function, and discard its waiting ones in the background."""
+        """Start no more asynchronous invocations of a deleted function. Discard waiting ones in the background."""
         self._scheduler.close(function_id)
         self._enqueue(function_id)
 

@@ -34,9 +34,10 @@ class DiskGuard:
         self._free = needed
 
     def check(self, size: int = 0) -> None:
-        """Raise DiskLow if fewer than ``needed`` bytes would stay free after writing ``size`` bytes of payload.
+        """Subtract ``size`` bytes of payload from the free space. Raise DiskLow if fewer than ``needed`` are left.
 
-        Otherwise, subtract the payload from the free space until the next measurement.
+        Before DiskLow is raised, and if the last measurement is too old, the free space is measured again. The payload
+        is not subtracted from a new measurement.
         """
         now = self._clock.now()
         self._free -= size + ROW

@@ -85,7 +85,7 @@ _FIELDS = (
 
 
 def read_cron(text: str) -> Cron:
-    """Parse a schedule. Raise InvalidField if one of its fields is invalid, or if the schedule would never fire."""
+    """Parse a schedule. Raise InvalidField if a part, such as the time zone, is invalid, or if it would never fire."""
     zone, parts = _split(text)
     if len(parts) not in (5, 6):
         hint = "a Cron has 5 or 6 fields: second minute hour day-of-month month [day-of-week]"

@@ -3,9 +3,9 @@
 States of an invocation, as the API shows them:
 
     WAIT ──▶ RUNNING ──▶ SUCCESS
-      ▲         │  └───▶ FAIL       no retries left, or cancelled (code 4208)
+      ▲         │  └───▶ FAIL       no further attempt, or cancelled (code 4208)
       └─────────┘                   retry at a later due time
-    WAIT ──▶ DISCARD                over its maximum age, or its function was deleted
+    WAIT ──▶ DISCARD                over its maximum age, or its function or version was deleted
     WAIT ──▶ FAIL                   cancelled (code 4208)
 
 The types refer to no component of the engine, so that every layer above can use them.
@@ -249,7 +249,7 @@ class Invocation(Struct, frozen=True, kw_only=True):
 
     @property
     def rank_key(self) -> tuple[float, int]:
-        """Sort key of ready invocations: the smallest runs first. No two invocations have equal sort keys."""
+        """Sort key of a function's ready invocations: the smallest runs first. No two invocations have equal keys."""
         return (self.rank, self.key)
 
 

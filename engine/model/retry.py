@@ -1,9 +1,9 @@
 """Retry policy: decides whether and when a failed attempt is retried.
 
-Each error of the function uses up one of the retries that its asynchronous settings allow. An error of the engine or a
-lack of capacity uses up none: it is retried until the invocation exceeds its maximum age. In both cases the delay grows
-exponentially with the number of the attempt, and varies at random. No attempt starts after the maximum age, which
-counts from the first due time.
+Each error of the function uses up one of the retries that its asynchronous settings or the defaults allow. An error of
+the engine or a lack of capacity uses up none: it is retried until the invocation exceeds its maximum age. In both cases
+the delay grows exponentially with the number of the attempt up to a maximum, and varies at random. No attempt starts
+after the maximum age, which counts from the first due time.
 """
 
 from __future__ import annotations

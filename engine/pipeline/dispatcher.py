@@ -216,7 +216,7 @@ class Dispatcher:
     async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome, bool]:
         """Run the function unless it was deleted or the invocation is too old.
 
-        Return the outcome, and False if the function was not run.
+        Return the outcome, and whether the function was run.
         """
         if function is None:
             deleted = self._catalog.resolve(invocation.function_id, LATEST) is None

@@ -39,7 +39,7 @@ class Audit(Protocol):
     """Source of audit events for plugins that subscribe to them."""
 
     def subscribed(self, listener: Listener) -> AbstractContextManager[None]:
-        """Call ``listener`` with an audit event after each API operation, until the block ends.
+        """Call ``listener`` with an audit event after each API operation that changes something, until the block ends.
 
         The listener is called in the event loop and must return without delay.
         """

@@ -66,7 +66,7 @@ class CodeLinks(Protocol):
         """Open the package of a link. The block gets an iterator over the bytes of the package.
 
         Entering the block raises BadLink if the link does not name an object, ObjectMissing if the object does not
-        exist, StoreRefused if the store rejects the engine's access, and StoreUnavailable if the store fails or cannot
+        exist, StoreRefused if the store refuses the request, and StoreUnavailable if the store fails or cannot
         be reached. Reading may raise StoreUnavailable too.
         """
         ...
@@ -75,9 +75,9 @@ class CodeLinks(Protocol):
 class TriggerRules(Struct, frozen=True, kw_only=True):
     """Rules for the triggers of one kind, in addition to those that the struct of their options (``event_data``) has.
 
-    The options struct marks fields by ``msgspec.Meta(extra=...)``. A field with ``secret`` is left out of replies. A
-    field with ``fixed`` cannot be changed after the trigger was created. ``__post_init__`` of the struct may raise
-    InvalidField.
+    The options struct marks fields by ``msgspec.Meta(extra=...)``. The value of a field with ``secret`` is masked in
+    replies. A field with ``fixed`` cannot be changed after the trigger was created. ``__post_init__`` of the struct may
+    raise InvalidField.
     """
 
     vendor: bool = False  #: kind of the vendor: unknown keys in its options are logged and ignored, not refused

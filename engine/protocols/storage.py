@@ -196,7 +196,7 @@ class Outbox(Protocol):
     """Store of pending deliveries: outcomes that destinations have not confirmed yet, and given-up deliveries."""
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
-        """Return due deliveries, and the time at which the next delivery becomes due (None: no delivery is scheduled).
+        """Return due deliveries, and the time at which the next delivery becomes due (None: no later one is scheduled).
 
         About ``rows`` deliveries are returned in total, and up to ``each`` for each destination. Every destination with
         due deliveries is included, regardless of the number of deliveries to others.
@@ -285,8 +285,8 @@ class CatalogStore(Protocol):
 class CursorMove(Struct, frozen=True, kw_only=True):
     """Change of a trigger's cursors from expected to new positions.
 
-    The change is refused with CursorMoved if the stored trigger has another owner or generation, or if the cursors are
-    not at ``expected``.
+    The change is refused with CursorMoved if the trigger was deleted, if it has another owner or generation, or if its
+    cursors are not at ``expected``.
     """
 
     trigger_id: str

@@ -156,8 +156,8 @@ class Callers(Protocol):
     async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str:
         """Return the project of the caller, who signed the request with a key of the engine or sent its token.
 
-        Raises Unauthorized if the credentials are wrong or the engine has no credentials to check them with, and
-        Unavailable while the engine starts.
+        Raises Unauthorized if the credentials are missing or wrong, or if the engine has no credentials to check them
+        with, and Unavailable while the engine starts.
         """
         ...
 
@@ -272,8 +272,8 @@ class EventSink(Protocol):
     async def accept(self, event: Event) -> str:
         """Invoke the function asynchronously. Return the request id when the request is on disk. For push sources.
 
-        After Overloaded and Unavailable, the sender of the event should retry. After other errors, a retry of the same
-        event is useless.
+        After Overloaded, Unavailable and FunctionDisabled, the sender of the event should retry later. Other errors
+        concern the event itself or a missing function.
         """
         ...
 

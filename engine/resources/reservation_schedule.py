@@ -81,9 +81,9 @@ class Reservation(Struct, frozen=True, kw_only=True):
         return max(self.count, *(config.count for config in self.tactics.cron_configs), 0)
 
     def put_at(self, now: float, old: Reservation | None) -> Reservation:
-        """Return the reservation to store at the time ``now``, with a start time for each cron.
+        """Return the reservation with the time at which each cron is stored: ``now``.
 
-        Crons that the replaced reservation ``old`` also has keep their start time.
+        Crons that the replaced reservation ``old`` also has keep their earlier time.
         """
         stored = list(zip(old.tactics.cron_configs, old.since, strict=False)) if old else []
         since = tuple(
@@ -123,7 +123,7 @@ def _times(config: CronConfig, begin: float, now: float) -> tuple[float | None, 
 
 
 def check_tactics(tactics: Tactics) -> None:
-    """Raise InvalidField if a cron is invalid, or expires before its start."""
+    """Raise InvalidField if a cron is invalid, or has an expiry time that is not after its start time."""
     for number, config in enumerate(tactics.cron_configs):
         name = f"tactics_config.cron_configs[{number}]"
         try:

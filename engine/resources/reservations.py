@@ -137,7 +137,7 @@ class Reservations:
                 await anyio.sleep(PAUSE)
 
     def _next_change(self) -> float:
-        """Return the seconds until a schedule next changes a number of instances, at most ``MAX_TIMER``.
+        """Return the seconds until a schedule may next change a number of instances, at most ``MAX_TIMER``.
 
         Infinite if no schedule has a further change.
         """

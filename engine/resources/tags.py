@@ -101,7 +101,7 @@ def check_tag(key: str, value: str) -> None:
 def read_tags(text: str) -> dict[str, str]:
     """Parse the tags of a new function: JSON text of an object, or of a list of objects with ``key`` and ``value``.
 
-    Raises InvalidField if the text has another form, or a tag is invalid.
+    Raises InvalidField if the text has another form, a tag is invalid, or there are too many.
     """
     try:
         given = msgspec.json.decode(text or "{}", type=dict[str, str] | list[_Item])

@@ -14,7 +14,7 @@ TRIGGERS = 10  #: triggers per version or alias, of all kinds together (Function
 def check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
     """Raise if a new trigger cannot be added beside the others of its project.
 
-    Raises TooManyTriggers if its version or project has the maximum; otherwise the errors of ``check_others``.
+    Raises TooManyTriggers if its version, alias or project has the maximum; otherwise the errors of ``check_others``.
     """
     version = [other for other in others if (other.function_id, other.qualifier) == (new.function_id, new.qualifier)]
     rules = new.plugin.rules
@@ -26,10 +26,10 @@ def check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
 
 
 def check_others(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
-    """Raise if a trigger conflicts with another trigger of its project.
+    """Raise if a trigger conflicts with another trigger of its kind in its project.
 
-    Raises TriggerExists if a trigger of its version has the same values in the fields that must be unique; TriggerClash
-    if the plugin does not allow both triggers together.
+    Raises TriggerExists if such a trigger of the same version or alias has the same values in the fields that must be
+    unique; TriggerClash if the plugin does not allow both triggers together.
     """
     for other in others:
         if other.kind == new.kind and other.id != new.id and other.options is not None:

@@ -47,7 +47,7 @@ def _invalid(kind: str, plugin: Plugin, data: Data, error: msgspec.ValidationErr
 def stored_form(options: Any, given: Data) -> Data:
     """Return a plugin's options as JSON data to store, without empty values except those that the request contains.
 
-    Values of the request are stored as given, because clients compare the reply with their request.
+    Empty values of the request are stored too, because clients compare the reply with their request.
     """
     data: Data = msgspec.to_builtins(options)
     return {
@@ -84,7 +84,7 @@ def unknown_keys(plugin: Plugin, data: Data) -> list[str]:
 
 
 def check_keys(kind: str, plugin: Plugin, unknown: Iterable[str]) -> None:
-    """Raise InvalidTrigger if there is an unknown key. The error suggests the nearest valid key.
+    """Raise InvalidTrigger if there is an unknown key. The error suggests a similar valid key, or lists all.
 
     Callers skip this check for the vendor's kinds, whose unknown keys are ignored.
     """
@@ -125,7 +125,8 @@ def _value_at(data: Any, path: tuple[str, ...]) -> Any:
 def read_status(kind: str, plugin: Plugin, status: str) -> bool | None:
     """Return True for the status ACTIVE, False for DISABLED, and None for an empty text.
 
-    Raises InvalidTrigger for any other status; StatusFixed if triggers of this kind cannot be disabled.
+    Raises InvalidTrigger for any other status; StatusFixed for DISABLED if triggers of this kind cannot be
+    disabled.
     """
     if status not in ("", "ACTIVE", "DISABLED"):
         raise InvalidTrigger(kind, "trigger_status", status, "must be ACTIVE or DISABLED")
@@ -142,7 +143,7 @@ def masked(plugin: Plugin, data: Data) -> Data:
 def same_key(plugin: Plugin, options: Any) -> tuple[Any, ...]:
     """Return a trigger's values of the fields in ``rules.unique``.
 
-    Two triggers of the same version must differ in at least one of these values.
+    Two triggers of the same kind and version must differ in at least one of these values, if there are any.
     """
     return tuple(getattr(options, name) for name in plugin.rules.unique)
 

@@ -105,8 +105,8 @@ class Triggers:
     def show(self, urn: FunctionUrn, kind: str, trigger_id: str) -> BoundTrigger:
         """Return one trigger of a function.
 
-        Raises NoTriggerType if no plugin has the kind; UnknownTrigger if the function has no trigger of this kind and
-        id.
+        Raises UnknownTrigger if the function, or the version or alias that the URN names, has no trigger of this kind
+        and id. Raises NoTriggerType instead if the function has none and no plugin has the kind.
         """
         function = self._catalog.find(urn)
         trigger = self._by_function.get(function.function_id, {}).get(trigger_id)

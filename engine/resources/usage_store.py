@@ -1,4 +1,4 @@
-"""Monthly usage (invocations and resources) of each project, on disk. A crash loses at most the last two minutes."""
+"""Monthly usage (invocations, MiB-seconds) of each project, on disk. A crash loses at most the last two minutes."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ class Interpreters:
         """Return the command that starts a worker of this runtime, without its last argument: the socket's descriptor.
 
         ``memory`` is the instance's limit in MiB, from which the size of Node.js's heap follows. A cached interpreter
-        is searched for again only if its file no longer exists. Raises NoInterpreter if this machine has no interpreter
-        for the runtime; raises InvalidField if no machine could run the runtime.
+        is searched for again only if its file is not executable any more. Raises NoInterpreter if this machine has no
+        interpreter for the runtime; raises InvalidField if this engine cannot run the runtime on any machine.
         """
         declared = find_runtime(runtime)
         if declared is None or declared.family is None:

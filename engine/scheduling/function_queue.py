@@ -85,7 +85,7 @@ class FunctionQueue:
     def trim(self, rows: int, size: int) -> None:
         """Drop the last entries from memory, until at most ``rows`` entries and ``size`` bytes are left.
 
-        The first entry always stays.
+        The first entry always stays. Does nothing while a page is being read from disk.
         """
         if self.loading:
             return  # the page that is being read begins at the current horizon, which must not move

@@ -64,7 +64,10 @@ class Scheduler:
     # --- adding work ----------------------------------------------------------------------------------------
 
     def recover(self, recovery: Recovery) -> None:
-        """Read the invocations that wait on disk at the start of the engine, and set the timer for delayed ones."""
+        """Prepare the queue for the invocations that wait on disk at the start of the engine.
+
+        ``run`` reads ready invocations. The timer is set for delayed ones.
+        """
         for function_id in recovery.waiting:
             self._queue.expect(function_id)
         self._note_due(recovery.next_due)

@@ -9,7 +9,7 @@ from engine.protocols import Store
 
 
 class GuardedStore:
-    """Store of one plugin that checks free disk space before each write. Raises DiskLow if the disk is nearly full.
+    """Store of one plugin that checks free disk space before it puts rows. Raises DiskLow if the disk is nearly full.
 
     Reads and deletions are never rejected, so that space can be freed. The last free space is reserved for accepted
     invocations.

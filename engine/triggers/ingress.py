@@ -37,7 +37,7 @@ class Tally:
 
 
 class TriggerIngress:
-    """Event sink of one trigger: passes events to the intake as requests for the trigger's function."""
+    """Event sink of one trigger. Passes events to the intake as requests for the trigger's function."""
 
     def __init__(self, trigger: BoundTrigger, plugin: EnginePluginContext, deps: IngressDeps, tally: Tally) -> None:
         self._trigger, self._deps, self._tally = trigger, deps, tally

@@ -134,7 +134,7 @@ class PluginRoutes:
 class _App:
     """ASGI application that calls a plugin's handler for each request.
 
-    Converts exceptions of the handler to error replies.
+    Converts exceptions of the handler, and a body that is too long, to error replies.
     """
 
     def __init__(self, handler: PushHandler, limit: int, skip: int) -> None:

@@ -19,7 +19,7 @@ class Loop:
         self.timers = []
 
     def watch(self, file, events, callback):
-        """Call ``callback(events)`` when one of these epoll events occurs on the file.
+        """Call ``callback(events)`` when one of these events (``READ``, ``WRITE``) occurs on the file.
 
         Replaces an earlier watch of the file.
         """

@@ -17,7 +17,7 @@ MAX_AGE = 0.1  #: seconds until the peak of memory is measured again
 def find_bootstrap(folders):
     """Return the path of the first ``bootstrap`` in the code folder or, as on AWS Lambda, in the function's layers.
 
-    Raises CannotStart if there is none.
+    Raises CannotStart if there is none, or if it is not executable.
     """
     for folder in folders:
         path = os.path.join(folder, "bootstrap")

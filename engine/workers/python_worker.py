@@ -67,7 +67,10 @@ def recover(wire, error):
 
 
 def start(wire):
-    """Read the SETUP frame, load the function, report to the engine that the instance is ready, and serve requests."""
+    """Read the SETUP frame, load the function, report success or failure to the engine, and serve requests.
+
+    After a failure, no requests are served.
+    """
     kind, body = wire.read()
     if kind != SETUP:
         return

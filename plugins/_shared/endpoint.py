@@ -1,4 +1,4 @@
-"""Client of a vendor's service at a configured address: settings, and requests that are signed with an access key."""
+"""Client of a vendor's service at a configured address: settings, and requests, signed if a key is set."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EndpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Endpoint:
-    """Client that sends signed requests to one address of a vendor's service."""
+    """Client that sends requests to one address of a vendor's service."""
 
     def __init__(self, settings: EndpointSettings, http: HttpService, clock: Clock) -> None:
         self._settings, self._http, self._clock = settings, http, clock
@@ -53,9 +53,9 @@ class Endpoint:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """Send a signed request to ``/v2/{project}/{path}``, and return the reply.
+        """Send a request to ``/v2/{project}/{path}``, and return the reply. Signs it if an access key is set.
 
-        Raises httpx's errors if there is no reply.
+        Raises httpx's errors if there is no reply; SettingsError if httpx is not installed.
         """
         settings, content = self._settings, b"" if body is None else msgspec.json.encode(body)
         project = settings.project_id or project

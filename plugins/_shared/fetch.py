@@ -37,8 +37,8 @@ class Fetcher:
     async def get(self, url: str) -> bytes:
         """Return the body at a URL.
 
-        Raises Forbidden if the URL is not allowed, the host replies with an error below 500, or the body is too long;
-        Unavailable if the host does not reply in time or replies with an error from 500 on.
+        Raises Forbidden if the URL is not allowed, the host replies with another status than 2xx below 500, or the body
+        is too long; Unavailable if the host cannot be reached, does not reply in time, or replies with 500 or more.
         """
         parts = self._checked(url)
         try:
@@ -105,7 +105,7 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 async def confirm(fetcher: Fetcher, url: str, setting: str) -> None:
     """Confirm a topic's subscription by a GET of the URL in its message.
 
-    Raises InvalidField if the URL is not allowed or the host refuses it; Unavailable if the host does not reply.
+    Raises InvalidField where ``Fetcher.get`` raises Forbidden; Unavailable if the host fails temporarily.
     ``setting`` is the name of the setting that allows hosts.
     """
     try:

@@ -3,7 +3,7 @@
 Rows are appended with growing numbers, read in order, and deleted from the oldest.
 
 The name of a log has no ``/`` at its ends. Rows for several logs can be appended in one transaction. ``RowLogs.cut``
-leaves the last row of a log on disk but does not return it to readers, so that numbering continues after it.
+leaves the last row of a log on disk, so that numbering continues after it. ``span`` then begins after this row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FIRST_STEP = 8  #: rows of the first read, while their size is unknown
 
 
 class StoredRow(Protocol):
-    """Row of a log. Subclasses are frozen structs, stored as msgpack."""
+    """Row of a log. Types of rows are frozen structs, stored as msgpack."""
 
     @property
     def at(self) -> int:
@@ -151,7 +151,8 @@ class RowLogs(Generic[R]):
     async def cut(self, name: str, sequence: int) -> None:
         """Delete a log's rows before ``sequence``.
 
-        If this includes the last row, it stays on disk but is not readable.
+        The last row always stays on disk. If it is before ``sequence``, ``span`` begins after it until the log is
+        loaded again.
         """
         tail = self._tails[name]
         tail.earliest = max(tail.earliest, sequence)

@@ -1,4 +1,7 @@
-"""CORS for APIs whose option ``cors`` is set. The gateway answers preflight requests itself, without the function."""
+"""CORS for APIs whose option ``cors`` is set. The gateway answers preflight requests itself, without the function.
+
+An API for the method OPTIONS gets preflight requests like any others.
+"""
 
 from __future__ import annotations
 

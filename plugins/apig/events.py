@@ -75,7 +75,8 @@ class _Returned(Struct, frozen=True, kw_only=True):
 def write_event(found: Found, request: GatewayRequest, *, as_base64: bool) -> bytes:
     """Return the event's JSON for a request.
 
-    A JSON body is put in as text unless ``as_base64`` is set. All other bodies are put in as base64.
+    A body of type ``application/json`` in UTF-8 is put in as text unless ``as_base64`` is set. All other bodies are put
+    in as base64.
     """
     body, encoded = _body(request, as_base64)
     options = found.route.options
@@ -126,7 +127,8 @@ def _query(query: str) -> dict[str, str | list[str]]:
 def read_reply(result: bytes) -> GatewayReply:
     """Return the HTTP reply for a function's result.
 
-    Raises Problem if the result has another form than ``_Returned``.
+    Raises Problem if the result has another form than ``_Returned``, or if its status code, a header or its base64 is
+    invalid.
     """
     returned = _read(result)
     if not 200 <= returned.statusCode <= 599:

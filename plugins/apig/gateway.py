@@ -86,8 +86,9 @@ class Gateway:
     async def _answer(self, found: Found, scope: Scope, headers: Raw, body: bytes, request_id: str) -> GatewayReply:
         """Check access, then accept the event (async) or call the function (sync), and return the reply.
 
-        Raises Problem if the client may not call the API, or the function fails; the engine's errors if it refuses the
-        event.
+        Raises Problem if the client may not call the API, if the idempotency key is invalid, or if the call fails; the
+        engine's errors if access cannot be decided now, if the event is refused, or if the engine's own limit for
+        synchronous calls is exceeded.
         """
         context = found.route.context
         sender = sender_of(scope, headers, trusted=self._settings.behind_proxy)
@@ -117,7 +118,8 @@ class Gateway:
 async def _call(route: Route, event: Event) -> GatewayReply:
     """Call the function and return its reply.
 
-    Raises Problem if it fails, or exceeds the API's timeout; the engine's errors if the engine refuses the event.
+    Raises Problem if it fails, returns no valid reply, or exceeds the API's timeout; the engine's errors if the engine
+    refuses the event, or its own limit for synchronous calls is exceeded.
     """
     seconds = route.options.func_info.timeout / 1000
     try:

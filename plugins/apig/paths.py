@@ -1,8 +1,8 @@
 """Path of an API, segment by segment: literal text, or one parameter with literal text before and after it.
 
-Segments are checked and matched after percent-decoding, so all spellings of a parameter's value are equal. Matching
-compares the beginning and the end of a segment, in time proportional to the request's path. No regular expression is
-compiled from an API's path.
+Segments are checked and matched after percent-decoding, so all spellings of a parameter in an API's path, and of a
+value in a request's path, are equal. Matching compares the beginning and the end of a segment, in time proportional to
+the request's path. No regular expression is compiled from an API's path.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def bad_reply(message: str) -> Problem:
 
 
 def refused(error: FunctiondError) -> Problem:
-    """Return the error reply for an error with which the engine refused the event."""
+    """Return the error reply for an error with which the engine refused a request or its event."""
     match error:
         case PayloadTooLarge():
             return Problem(413, "APIG.0201", f"Request entity too large: {error}")

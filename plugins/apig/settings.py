@@ -21,7 +21,10 @@ class ListenerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def address(self) -> str:
-        """URL of the gateway, to which an API's path is appended; empty if the system chooses the port at the start."""
+        """URL of the gateway, to which an API's path is appended.
+
+        Empty if ``url`` is empty and the system chooses the port at the start.
+        """
         if self.url or not self.port:
             return self.url.rstrip("/")
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -35,7 +38,7 @@ class DedicatedSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unkn
 class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Client of APIs.
 
-    Signs requests with ``key`` and ``secret``, or sends ``app_code`` as X-Apig-AppCode, or either.
+    Signs requests with ``key`` and ``secret``, or sends ``app_code`` as X-Apig-AppCode. An app may have both.
     """
 
     key: Annotated[str, Meta(pattern=r"^[!-+\--<>-~]{1,128}\Z")] = (

@@ -33,7 +33,7 @@ class Listener:
     async def opened(self) -> None:
         """Wait until the address is open.
 
-        Raises SettingsError if it cannot be opened, for example as the port is in use.
+        Raises SettingsError if it cannot be opened, for example because the port is in use.
         """
         if not self.port:
             # Each caller has its own future, so that cancellation of one does not affect others.
@@ -103,7 +103,7 @@ class ApigTrigger:
 
 
 def address(kind: str, options: ApigOptions, settings: ApigSettings) -> str:
-    """Return the URL of an API, or only its path if the system chooses the port at the start."""
+    """Return the URL of an API, or only its path if the gateway's URL is not known before the start."""
     listener = settings.dedicated if kind == DEDICATED else settings
     return _with_domain(listener.address, options.sl_domain) + options.path
 

@@ -3,7 +3,8 @@
 Traces of this engine wait in memory until they are accepted, also while the function's backlog is full. Waiting traces
 are lost if the engine is killed. If ``WAITING`` traces wait for a trigger, further ones are dropped, with an error in
 the log. Traces that clients send to ``POST /triggers/cts`` are on disk before the request is answered. Senders need
-credentials of the engine's API, if the engine has any. A trace with the id of an earlier one calls no function again.
+credentials of the engine's API, if the engine has any. A trace with the id of an earlier one calls no function again
+(by default, within one day).
 
 Invocations produce no traces, so an invocation for a trace cannot cause another one.
 """

@@ -60,8 +60,8 @@ def payload(trace: dict[str, Any]) -> bytes:
 def own(trace: Trace) -> dict[str, Any]:
     """Return a trace of this engine in the documented format.
 
-    Times are in milliseconds since the epoch. Undocumented fields have the values of recorded events of the vendor's
-    platform.
+    Times are in milliseconds since the epoch. They and the undocumented fields have the form that they have in recorded
+    events of the vendor's platform.
     """
     moment = int(trace.time * 1000)
     rating = "normal" if trace.code < 400 else "warning" if trace.code < 500 else "incident"
@@ -93,7 +93,8 @@ def own(trace: Trace) -> dict[str, Any]:
 def read_pushed(body: bytes) -> list[dict[str, Any]]:
     """Return the traces in a request's body: a trace, a list of traces, or ``{"traces": […]}`` like the vendor's query.
 
-    Raises InvalidField if the body is not JSON, if there are too many traces, or if a trace lacks a required field.
+    A single trace may be in an event, ``{"cts": …}``. Raises InvalidField if the body is not JSON, if there are too
+    many traces, or if a trace is not an object or lacks a valid required field.
     """
     try:
         content = msgspec.json.decode(body)

@@ -38,7 +38,7 @@ class Feed:
     async def run(self) -> None:
         """Read the change stream into the queue until the stream ends.
 
-        An error is stored in ``failure``, not raised.
+        An error of the client library is stored in ``failure``, not raised.
         """
         try:
             while self._stream.alive:
@@ -48,7 +48,7 @@ class Feed:
         await self._queue.put(None)
 
     async def batch(self) -> list[Seen]:
-        """Wait for the next change, and return it with those that follow shortly after it.
+        """Wait for the next item, and return it with those that follow shortly after it.
 
         Return an empty list at the stream's end.
         """
@@ -62,7 +62,7 @@ class Feed:
     async def _take(self, batch: list[Seen]) -> int:
         """Move the next item from the queue to ``batch``, unless the stream has ended.
 
-        Return the item's size in bytes.
+        Return the item's size in bytes, or 0 if the stream has ended.
         """
         seen = None if self._ended else await self._queue.get()
         if seen is None:

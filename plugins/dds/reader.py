@@ -77,7 +77,8 @@ class Reader:
     async def _begin(self, database: Database) -> None:
         """Store the first position, unless the cursor has a position.
 
-        Raises Stopped if reading stopped earlier and the trigger has not been changed since.
+        Raises Stopped if reading stopped earlier, the trigger has not been changed since, and ``on_lost`` is still
+        ``stop``.
         """
         position = self._position
         if self._settings.on_lost == "stop" and position.stopped(self._context.generation):

@@ -22,7 +22,7 @@ Operation = Literal["insert", "update", "replace", "delete", "drop", "rename", "
 class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Address and login of a replica set or sharded cluster.
 
-    If the address is set, they replace those in triggers' options.
+    If the address is set, address and password replace those in triggers' options. An empty password does not.
     """
 
     address: str = ""  #: ``host:port``, several with commas
@@ -73,8 +73,8 @@ class DdsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def server(self, options: DdsOptions, table: str) -> Instance:
         """Return address and login of a trigger's database.
 
-        Raises SettingsError if neither the settings nor the options contain an address. ``table`` is the settings table
-        in its text.
+        Raises SettingsError if neither the settings nor the options contain an address. ``table`` is the name
+        of the settings table, which the error contains.
         """
         instance = self.instances.get(options.instance_id, Instance())
         if instance.address:  # a trigger's options must not send the settings' password to another host

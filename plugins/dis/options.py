@@ -38,5 +38,5 @@ class DisOptions(Struct, frozen=True, kw_only=True):
 
     @property
     def interval(self) -> float:
-        """Seconds between two requests for records of a remote endpoint."""
+        """Polling interval in seconds, also if the unit is milliseconds."""
         return self.polling_interval * (1.0 if self.polling_unit == "s" else 0.001)

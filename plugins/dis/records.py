@@ -27,7 +27,7 @@ class _Row(Struct, frozen=True, array_like=True):
 
 
 class RecordLog:
-    """Stored records of all partitions. A partition must be loaded by ``open`` before other methods use it."""
+    """Stored records of all partitions. A partition must be loaded by ``load`` before other methods use it."""
 
     def __init__(self, store: Store, now: Callable[[], float]) -> None:
         self._logs = RowLogs(store, TABLE, _Row, now)
@@ -78,7 +78,10 @@ class RecordLog:
         return await self._logs.seek(_log(partition), moment)
 
     async def expire(self, partition: PartitionKey, moment: int) -> None:
-        """Delete records stored before ``moment`` (milliseconds since the epoch). Readers do not get them any more."""
+        """Hide records stored before ``moment`` (milliseconds since the epoch) from readers, and delete them.
+
+        The partition's last record stays on disk, hidden, so that numbering continues after it.
+        """
         await self._logs.cut(_log(partition), await self.seek(partition, moment))
 
     async def purge(self, stream_id: str) -> None:
@@ -86,7 +89,7 @@ class RecordLog:
         await self._logs.purge(stream_id)
 
     async def streams(self) -> list[str]:
-        """Return the ids of all streams that have stored records."""
+        """Return the ids of all streams that have rows on disk, including hidden ones."""
         return list(dict.fromkeys(name.partition("/")[0] for name in await self._logs.names()))
 
 

@@ -62,7 +62,7 @@ def hash_of(key: str) -> int:
 
 
 def evenly(count: int) -> tuple[Partition, ...]:
-    """Return ``count`` open partitions with ranges of equal size."""
+    """Return ``count`` open partitions that divide all hash values evenly. Sizes of ranges differ by at most one."""
     bounds = [(LARGEST + 1) * number // count for number in range(count + 1)]
     return tuple(Partition(number=n, low=bounds[n], high=bounds[n + 1] - 1) for n in range(count))
 

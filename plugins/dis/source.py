@@ -75,7 +75,10 @@ class _Reading:
             await anyio.sleep_forever()
 
     def _begin(self, readers: TaskGroup) -> None:
-        """Start a task for each partition whose parents are read to the end, unless it has a task already."""
+        """Start a task for each partition whose parents are read to the end.
+
+        Partitions that had a task in this run, or that are read to the end themselves, are left out.
+        """
         parts = {part.id: part for part in self._layout.parts}
         for part in self._layout.parts:
             waits = any(parent in parts and not self._is_finished(parts[parent]) for parent in part.parents)

@@ -186,7 +186,8 @@ class Streams:
     async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]:
         """Store records, and return one result for each, in the same order.
 
-        A record that is refused has an error as its result; the others are stored.
+        A record that is refused has an error as its result; the others are stored. Raises DisProblem if the stream does
+        not exist, or if all records together are too large.
         """
         return await self.put_into(self.find(project, stream), entries)
 

@@ -24,7 +24,8 @@ CloudEvent = dict[str, Any]
 def read_events(request: PushRequest) -> list[CloudEvent]:
     """Return the events of a request.
 
-    Raises InvalidField if the body is not JSON, if a required attribute is missing, or if the version is not 1.0.
+    Raises InvalidField if the body is not the JSON that its content type says, if a required attribute is missing, or
+    if the version is not 1.0. In binary mode, other content types are allowed.
     """
     kind = request.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
     if kind == BATCH:

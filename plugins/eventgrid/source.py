@@ -1,8 +1,8 @@
 """Source of EVENTGRID: an HTTP endpoint for each channel. Its CloudEvents go to all triggers of the channel.
 
 ``POST /triggers/eventgrid/<channel_id>`` needs credentials of the engine's API, if the engine has any. An event with
-the source and id of an earlier one calls no function again, so a sender may repeat a batch that was accepted only in
-part.
+the source and id of an earlier one calls no function again (by default, within one day), so a sender may repeat a
+batch that was accepted only in part.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Destination KAFKA, an addition to the vendor's kinds: outcomes are sent as records to a topic.
 
-Deliveries of the same outcome have the same header ``functiond-id``, so that readers can recognise repetitions. The
-record's key is the request id.
+A repeated delivery has the same header ``functiond-id``, so that readers can recognise it. The record's key is the
+request id.
 """
 
 from __future__ import annotations

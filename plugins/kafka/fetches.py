@@ -37,9 +37,10 @@ class Fetches:
         self._in_doubt = True
 
     async def read(self, partitions: Collection[Any], seconds: float, room: int) -> dict[Any, list[Any]]:
-        """Return new records by partition.
+        """Return records by partition, from the next offsets on.
 
-        If a topic may have been created again, fetch once more from the last read records on.
+        If a topic may have been created again, fetch once more from the last read records on. These are then returned
+        too.
 
         A call of ``recheck_topics`` during the second fetch takes effect at the next call, so that each call makes
         progress.
@@ -77,7 +78,7 @@ class Fetches:
     async def _read_singly(self, partition: Any) -> list[Any]:
         """Return the records of a partition before the undecodable one.
 
-        If the undecodable record is the first, log and skip it.
+        If the undecodable record is the first, log and skip it, and return none.
         """
         records, offset = list[Any](), self._marks.rewind(partition)
         try:

@@ -26,7 +26,7 @@ log = structlog.get_logger("functiond.plugins.kafka")
 
 
 class Marks:
-    """Position of each partition after the last record that ``take`` returned.
+    """Position of each partition: its start, later the offset after the records that were taken.
 
     The partitions must be assigned to the consumer.
     """
@@ -42,8 +42,8 @@ class Marks:
     def start_at(self, partition: Any, start: Start) -> None:
         """Set the position of a partition to its start.
 
-        If the last record before the start may still be stored, it is fetched again, to compare its time or to store
-        it.
+        If the last record before the start may still be stored, it is fetched again, to compare its time, or to
+        learn the time if it is unknown.
         """
         position, reported = start.position, start.reported
         self._positions[partition] = position
@@ -92,7 +92,7 @@ class Marks:
         return self._next[partition]
 
     def skip(self, partition: Any) -> None:
-        """Move a partition's position after the next record, which is not read."""
+        """Let the next fetch start after the partition's next record, which is then never read."""
         self._next[partition] += 1
         self.rewind(partition)
 

@@ -49,7 +49,11 @@ class FunctionLog:
         self._numbers = count(1)
 
     def collect(self, written: FunctionLines) -> None:
-        """Buffer lines that a function has written, unless no trigger reads them or they could cause a loop."""
+        """Buffer lines that a function has written.
+
+        Lines are ignored if no trigger reads them, if they could cause a loop, or if the function's ``enable_lts_log``
+        is false.
+        """
         if not written.request_id or written.hops >= HOPS or (written.source == "LTS" and written.hops > 0):
             return
         function, target = written.function, log_target_of(written.function)
@@ -115,7 +119,7 @@ class FunctionLog:
 
 
 def _merged(written: list[Written]) -> Iterator[Written]:
-    """Yield the lines in their order, with consecutive entries of the same function and stream joined into one."""
+    """Yield the lines in their order. Consecutive entries of the same function, stream and hops are joined into one."""
     for (stream, function, hops), some in groupby(written, key=lambda one: (one.stream, one.function, one.hops)):
         items = [item for one in some for item in one.items]
         yield Written(stream=stream, items=items, function=function, hops=hops)

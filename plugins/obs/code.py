@@ -1,4 +1,4 @@
-"""Reader of functions' code packages from a link to an object (``obs://bucket/key``) in the configured store."""
+"""Reader of functions' code packages from links such as ``obs://bucket/key`` to objects in the configured store."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from plugins.obs.store import ObjectStore, StoredObject
 class Differences:
     """Comparison of a bucket with a snapshot.
 
-    ``rule`` is the trigger's name and ``region`` the engine's region. Both are copied into events.
+    ``rule`` is the trigger's name, or its id if it has no name. ``region`` is the engine's region. Both are copied into
+    events.
     """
 
     def __init__(self, store: ObjectStore, options: ObsOptions, snapshot: Snapshot, *, rule: str, region: str) -> None:

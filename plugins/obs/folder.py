@@ -1,6 +1,7 @@
 """Object store in a folder of this machine: a subfolder for each bucket, and in it a file for each object.
 
-The object's key is the file's path in the subfolder. Keys and symbolic links that lead out of the folder are rejected.
+The object's key is the file's path in the subfolder. Keys that lead out of the subfolder are rejected, as are
+keys with a symbolic link in their path.
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ class FolderStore:
     def _path(self, bucket: str, key: str) -> Path:
         """Return the path of an object's file.
 
-        Raises ObjectMissing if the key is not a relative path without ``..``, or if a symbolic link leads out of the
-        bucket.
+        Raises ObjectMissing if the key has an empty part, ``.`` or ``..``, or the name of a temporary file; if the
+        path has a symbolic link below the bucket's folder; or if the bucket's name leads out of the store.
         """
         parts = key.split("/")
         path = self.bucket_path(bucket).joinpath(*parts)

@@ -21,7 +21,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 def read_link(link: str, endpoint_host: str = "") -> tuple[str, str]:
     """Return the bucket and the key in a link. Raises BadLink if the form, the bucket or the key is invalid.
 
-    The host must begin with ``obs.``, contain ``.obs.``, or belong to ``endpoint_host``, the configured store's.
+    The host of an HTTP link must begin with ``obs.``, contain ``.obs.``, or be ``endpoint_host``, the configured
+    store's, or a subdomain of it.
     """
     try:
         parts = urlsplit(link)
@@ -45,7 +46,7 @@ def read_link(link: str, endpoint_host: str = "") -> tuple[str, str]:
 
 
 def is_key(key: str) -> bool:
-    """Return whether the key has 1 to ``KEY_SIZE`` bytes and no control characters."""
+    """Return whether the key has 1 to ``KEY_SIZE`` bytes, and only printable characters."""
     return key.isprintable() and 0 < len(key.encode()) <= KEY_SIZE
 
 

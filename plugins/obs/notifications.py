@@ -35,9 +35,10 @@ class Confirmation(Struct, frozen=True, kw_only=True):
 
 
 def read_notification(body: bytes) -> list[ObjectEvent] | Confirmation:
-    """Return the events of a request's body, or the request to confirm a subscription. A test message has no events.
+    """Return the events of a request's body, or the request to confirm a subscription.
 
-    Raises InvalidField if the body is neither.
+    A test message and the message that a subscription has ended have no events. Raises InvalidField for other bodies,
+    and for invalid records.
     """
     for _ in range(_DEPTH):
         match _decode(body):

@@ -32,7 +32,7 @@ class ObjectEvent(Struct, frozen=True, kw_only=True):
 def event_json(event: ObjectEvent, rule: str, region: str) -> bytes:
     """Return the JSON that the function gets.
 
-    ``rule`` is the trigger's name. The key is percent-encoded, with slashes.
+    ``rule`` is the trigger's name. The key is percent-encoded, including its slashes.
     """
     bucket = {
         "name": event.bucket,
@@ -59,7 +59,7 @@ def event_json(event: ObjectEvent, rule: str, region: str) -> bytes:
 
 
 def created_event(bucket: str, one: StoredObject) -> ObjectEvent:
-    """Return the creation event of an object that was found in a list of the bucket.
+    """Return the creation event of an object that a comparison of the bucket has found.
 
     Its etag shows whether it was uploaded in parts. The user who created it is unknown.
     """

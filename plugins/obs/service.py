@@ -1,9 +1,9 @@
 """Service of OBS: access to the store, the HTTP endpoint for its notifications, and the triggers that receive them.
 
-``POST /triggers/obs`` accepts notifications for all buckets. If the engine lists or watches the bucket, a notification
-only starts a comparison of the bucket with its snapshot; otherwise its records are the events. Notifications for a
-bucket without a trigger are answered with 404. A store that repeats refused notifications then sends them again, and
-loses none while the engine starts.
+``POST /triggers/obs`` accepts notifications for all buckets. If the engine lists the bucket, a notification only
+starts a comparison of the bucket with its snapshot. If it watches a folder, a notification has no effect. Otherwise its
+records are the events. Notifications for a bucket without a trigger are answered with 404. A store that repeats refused
+notifications then sends them again, and loses none while the engine starts.
 """
 
 from __future__ import annotations

@@ -70,9 +70,10 @@ class _Notified:
 
 
 class _Scanning:
-    """Receiver of notifications for one trigger that compares its bucket with the snapshot at an interval.
+    """Receiver of notifications for one trigger that compares its bucket with the snapshot.
 
-    Each notification starts a comparison at once.
+    A bucket of a store is compared at an interval, and after each notification without waiting for the interval. A
+    folder is compared when the kernel reports changes; notifications have no effect.
     """
 
     def __init__(self, options: ObsOptions, context: TriggerContext) -> None:

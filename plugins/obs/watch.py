@@ -1,7 +1,8 @@
 """Changes of the files in a folder and its subfolders, reported by the kernel (inotify) without polling.
 
-A file counts as changed when it is closed after writing, or moved into the folder. A new subfolder is watched first,
-and then reported as changed with all its files, so that no file in it is missed between the two steps.
+A file counts as changed when it is closed after writing, moved into or out of the folder, linked, or deleted. A new
+subfolder is watched first, and then reported as changed with all its files, so that no file in it is missed between the
+two steps.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Recently accepted messages of a trigger, which are skipped when a broker delivers them again.
 
 AMQP has no offsets: a broker delivers every message without acknowledgement again. Such messages can be many, since a
-killed broker loses the acknowledgements of its last second. Each message has a mark, a hash. The marks of a batch's
-messages are stored in the transaction that accepts the batch, in several cursors in rotation.
+killed broker loses the acknowledgements of its last second. Each message with an id has a mark, a hash. The marks of a
+batch's messages are stored in the transaction that accepts the batch, in several cursors in rotation.
 
 A message without an id has no mark, because a repeated delivery cannot be distinguished from a second message with the
 same content. Such a message may be accepted twice, but is never lost.
@@ -37,7 +37,7 @@ class Accepted:
         return any(mark in marks for marks in self._marks.values())
 
     def cursor(self, marks: Sequence[bytes]) -> dict[str, bytes]:
-        """Return the cursor in which to store the marks of a new batch."""
+        """Return the cursor to store with a batch that has these new marks, or no cursor if there are no marks."""
         if not marks:
             return {}
         row = self._rows.get(self._last, bytes(SERIAL))

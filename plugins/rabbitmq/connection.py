@@ -29,7 +29,7 @@ HEARTBEAT = 10
 
 @asynccontextmanager
 async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
-    """Open a channel to a broker, and close it when the block ends.
+    """Connect to a broker and yield a channel. The connection is closed when the block ends.
 
     If the broker closes the channel, cancel the block and raise the broker's error.
     """

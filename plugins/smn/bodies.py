@@ -67,7 +67,10 @@ class Publish(Struct, frozen=True, kw_only=True):
     message_attributes: list[Attribute] | None = None
 
     def check(self) -> None:
-        """Raise SmnProblem unless subject and ``time_to_live`` are valid and no template is used."""
+        """Raise SmnProblem unless subject and ``time_to_live`` are valid.
+
+        A template raises SmnProblem, too, but is ignored if there is a ``message_structure``.
+        """
         if len((self.subject or "").encode()) > SUBJECT_LIMIT:
             raise SmnProblem(403, "SMN.0008", f"Parameter: Subject is invalid. It may have {SUBJECT_LIMIT} bytes")
         if self.message_template_name and not self.message_structure:

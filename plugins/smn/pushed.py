@@ -122,7 +122,8 @@ def _pushed(push: _Push, dialect: _Dialect) -> Pushed:
 def _signed(push: _Push, dialect: _Dialect) -> bytes:
     """Return the text that the sender has signed. Raises InvalidField if a value, except the message, has a line break.
 
-    Each non-empty field adds a line with its name and a line with its value. Fields are sorted by the sender's names.
+    Each signed field that is not empty adds a line with its name and a line with its value. Fields are sorted by the
+    sender's names.
     """
     wanted = _NOTE if push.type == "Notification" else _CONFIRMATION
     pairs = [

@@ -69,9 +69,9 @@ class SmnService:
     async def verify(self, pushed: Pushed) -> None:
         """Verify the signature of a message from a remote topic.
 
-        Raises Forbidden if no hosts of certificates are set, or the certificate's URL is not on one; Unauthorized if
-        the certificate is invalid or the signature does not match; Unavailable if the certificate cannot be downloaded
-        now.
+        Raises Forbidden if no hosts of certificates are set, if the certificate's URL is not allowed, or if its host
+        refuses; Unauthorized if the certificate is invalid or the signature does not match; Unavailable if the
+        certificate cannot be downloaded now.
         """
         await self._ready.wait()
         assert self._verifier is not None
@@ -82,7 +82,7 @@ class SmnService:
     async def confirm(self, url: str) -> None:
         """Confirm a subscription to a remote topic by a GET of the URL that the topic sent.
 
-        Raises InvalidField if the URL's host is not allowed or refuses; Unavailable if it does not answer now.
+        Raises InvalidField if the URL is not allowed or its host refuses; Unavailable if it does not answer now.
         """
         await confirm(self._fetcher, url, "plugins.smn.hosts")
 

@@ -1,6 +1,7 @@
 """``[plugins.smn]``: topics that the engine serves itself, or a remote endpoint.
 
-Settings also list the hosts from which certificates of remote topics' messages may be downloaded.
+Settings also list the hosts from which certificates of remote topics' messages may be downloaded, and at which
+subscriptions to remote topics may be confirmed.
 """
 
 from __future__ import annotations

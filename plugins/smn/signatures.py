@@ -35,8 +35,8 @@ class Certificate(Struct, frozen=True, eq=False):
 class Verifier:
     """Verifier of signatures, with a cache of certificates.
 
-    ``fetch`` downloads a certificate. It raises Forbidden if the URL is not allowed, and Unavailable for a temporary
-    failure.
+    ``fetch`` downloads a certificate. It raises Forbidden if the URL is not allowed or its host refuses, and
+    Unavailable for a temporary failure.
     """
 
     def __init__(self, fetch: Callable[[str], Awaitable[bytes]], now: Callable[[], float]) -> None:

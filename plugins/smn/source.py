@@ -2,7 +2,8 @@
 
 Messages of topics that the engine serves itself are published through its API. Remote topics of SMN or SNS send
 messages to the trigger's ``path``. Such a message is accepted if its signature is valid, its topic is the trigger's,
-and it is less than a day old. A repeated message calls the function once if it arrives within one day.
+and it is less than a day old. A repeated message calls the function once if it arrives within one day
+(by default).
 """
 
 from __future__ import annotations

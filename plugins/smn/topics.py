@@ -124,7 +124,8 @@ class Topics:
         Publications with the same ``key`` are the same message, and call each function once. If ``calls`` is False, no
         function is called. ``hops`` is the number of functions that led to the message.
 
-        Raises SmnProblem if the topic does not exist, and the errors with which ``EventSink`` refuses events.
+        Raises SmnProblem if the URN is invalid or the topic does not exist, and the errors with which ``EventSink``
+        refuses events.
         """
         topic = self.find(project, urn)
         own = self.urn(topic)

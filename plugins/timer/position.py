@@ -1,4 +1,4 @@
-"""Position of a timer (the due time up to which it has fired), and its correction after the machine's clock was set.
+"""Position of a timer (the last handled due time), and its correction after the machine's clock was set.
 
 A clock that is ahead moves the cursor ahead. When the clock is set back, the cursor is moved back, too; otherwise the
 timer would not fire for as long as the clock was wrong. Idempotency keys drop due times that already had a request.

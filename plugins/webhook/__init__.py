@@ -1,4 +1,4 @@
-"""WEBHOOK: signed HTTP requests call functions, and outcomes are sent as signed HTTP requests."""
+"""WEBHOOK: signed HTTP requests call functions, and outcomes are sent as HTTP requests, signed if a secret is set."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Destination WEBHOOK: the outcome is sent to a URL by POST, signed by the Standard Webhooks specification 1.0.
+"""Destination WEBHOOK: the outcome is sent to a URL by POST, with headers of the Standard Webhooks specification 1.0.
 
+The request is signed if the destination names a secret.
 ``webhook-id`` is the same in repeated deliveries of an outcome. Delivery is repeated after a reply other than 2xx,
 except 410.
 """

@@ -1,6 +1,7 @@
 """Source of WEBHOOK: each signed HTTP request calls the function. Senders need only the trigger's secret.
 
-A message whose id was already received within the last day gets a success reply, and does not call the function again.
+A message whose id was already received (by default, within the last day) gets a success reply, and does not call the
+function again.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Row = tuple[Any, ...]
 
 
 class Statement(IntEnum):
-    """SQL statements for the writes of each invocation, in the order in which a batch runs them."""
+    """SQL statements for the writes of each invocation and for the fence, in the order in which a batch runs them."""
 
     FENCE = 0
     APPEND = 1

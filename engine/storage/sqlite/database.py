@@ -73,7 +73,9 @@ class Storage(Struct, frozen=True, kw_only=True):
 
     @property
     def marker(self) -> str:
-        """Name of the data directory, unique on this host. Used in names of processes and cgroups of the engine.
+        """Name of the data directory, unique on this host. Identifies the processes and cgroups of its engines.
+
+        It is in the names of the cgroups, and in an environment variable of the processes.
 
         The name includes device and inode of the directory, which survive a move within the file system. A copy of the
         directory has another name, so that an engine on the copy does not end processes of the original.

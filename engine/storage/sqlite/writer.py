@@ -274,7 +274,7 @@ class Writer:
         return True
 
     def _give_up(self, error: BaseException) -> None:
-        """Set ``broken``, and fail all requests that wait for a commit."""
+        """Set ``broken``, and fail waiting requests, except those with ``retry_until_stored``."""
         self._broken = True
         self._failure = self._failure or repr(error)
         self._refuse_pending()
