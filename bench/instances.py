@@ -16,8 +16,8 @@ from typing import Any
 
 import uvloop
 
-from engine.executors.pool import Pool, open_pool
-from engine.executors.sandbox import NO_ISOLATION, IsolationOptions
+from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions
+from engine.executors.pool import Pool, PoolOptions, open_pool
 from engine.model import CodePackage, Function, Invocation
 from engine.runtimes.interpreters import Interpreters, own_interpreter
 
@@ -35,14 +35,14 @@ _WARMING = 3  #: unmeasured runs, which load everything that is loaded only once
 async def measure(directory: Path, sandbox: str, count: int) -> dict[str, list[float]]:
     (directory / "code").mkdir(exist_ok=True)
     (directory / "code" / "index.py").write_text(SOURCE)
-    async with open_pool(
-        code_path=lambda package: directory / "code",
+    options = PoolOptions(
         tmp=directory / "tmp",
         log_dir=directory / "logs",
         marker=f"bench-{directory.name}",
-        interpreters=Interpreters(python=own_interpreter().path),
         sandbox=SANDBOXES[sandbox],
-    ) as pool:
+    )
+    interpreters = Interpreters(python=own_interpreter().path)
+    async with open_pool(options, code_path=lambda package: directory / "code", interpreters=interpreters) as pool:
         if sandbox == "dispatch":
             return {"next": await _round_trips(pool, count)}
         await _starts(pool, range(_WARMING), memory=128)

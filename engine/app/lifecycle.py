@@ -27,8 +27,8 @@ from engine.code.unpacking import Limits
 from engine.config.plugin_registry import Registry
 from engine.config.settings import Settings
 from engine.errors import DataDirectoryUnusable, Unavailable
-from engine.executors.pool import open_pool
-from engine.executors.sandbox import IsolationOptions
+from engine.executors.local.sandbox import IsolationOptions
+from engine.executors.pool import PoolOptions, open_pool
 from engine.functions.catalog import weight
 from engine.functions.function_rules import request_limit
 from engine.logs.feed import LogBoard
@@ -71,20 +71,11 @@ async def run_engine(
             ) as storage,
             _writing(storage),
             open_pool(
+                _pool_options(settings, storage.marker),
                 code_path=codes.folder,
-                tmp=data_dir / "tmp",
-                log_dir=data_dir / "logs",
-                marker=storage.marker,
-                memory=memory_budget(settings),
-                idle=executor.idle,
-                log_size=executor.log_size,
-                log_space=storage_settings.logs_size,
                 board=board,
-                processes=executor.processes,
-                region=settings.http.region,
                 clock=clock,
                 interpreters=Interpreters(python=executor.python, node=executor.node),
-                sandbox=convert(executor, IsolationOptions, from_attributes=True),
             ) as pool,
         ):
             codes.belong_to(storage.identity.name)
@@ -94,6 +85,22 @@ async def run_engine(
             engine = wire(infrastructure)
             async with _services(engine):
                 yield engine
+
+
+def _pool_options(settings: Settings, marker: str) -> PoolOptions:
+    data_dir, executor = Path(settings.storage.data_dir), settings.executor
+    return PoolOptions(
+        tmp=data_dir / "tmp",
+        log_dir=data_dir / "logs",
+        marker=marker,
+        region=settings.http.region,
+        memory=memory_budget(settings),
+        idle=executor.idle,
+        processes=executor.processes,
+        log_size=executor.log_size,
+        log_space=settings.storage.logs_size,
+        sandbox=convert(executor, IsolationOptions, from_attributes=True),
+    )
 
 
 @asynccontextmanager

@@ -106,6 +106,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
     delivery = _delivery(infrastructure, catalog, intake, backlog, policy, plugins)
     dispatcher = _dispatcher(infrastructure, catalog, scheduler, backlog, policy, usage, pruner, delivery)
     resources = _resources(infrastructure, catalog)
+    pool.reserve.lost.connect(resources.reservations.replace_lost)
     return EngineParts(
         settings=settings,
         clock=clock,
@@ -145,7 +146,7 @@ def _catalog(infrastructure: Infrastructure) -> Catalog:
         may_run_long=listed(settings.executor.long_time_functions),
         check_destination=infrastructure.registry.check_destination,
         quota=CodeQuota(settings.storage.code_quota),
-        check_runtime=infrastructure.pool.interpreters.check,
+        check_runtime=infrastructure.pool.check_runtime,
     )
 
 

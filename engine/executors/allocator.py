@@ -1,143 +1,103 @@
-"""Allocation of requests to instances.
+"""Allocation of calls to instances.
 
-An instance is chosen in this order: a busy instance that can serve a further request at the same time, an idle
-instance, a starting instance that can serve a further request. If there is none, the caller starts an instance.
+An instance is chosen in this order: a busy instance that can serve a further request at the same time, then an idle
+one. If there is none, the call waits for the first instance of its key that can serve it: one that becomes free, or one
+that is starting. An instance is started for a waiting call unless enough are starting already.
 
-Busy instances are preferred, so that others become idle and can be dismissed. An instance serves at most
-``concurrency`` requests at a time; its ``assigned`` counts the requests assigned to it. A caller to which an instance
-was assigned must call ``release`` afterwards. A request may also be assigned to an instance that is still starting, and
-then waits for this instance.
+Busy instances are preferred, so that others become idle and can be dismissed. To free memory for a new instance, the
+instances idle for longest are dismissed. A call is never rejected for lack of memory, because the scheduler has checked
+the capacity before: an instance is started even if the dismissals do not free enough memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Collection, Iterable
 
+import anyio
+
+from engine.errors import InvalidField
 from engine.executors.idle import IdleInstances
-from engine.executors.log_buffer import NOTHING
-from engine.executors.outcomes import CANCELLED, Ended
-from engine.executors.process import Instance, Key
+from engine.executors.instance import Call, End, Ended, Instance, Key
+from engine.executors.launcher import Launcher
+from engine.executors.outcomes import CANCELLED, START_FAILURES, launch_fault, runtime_fault, start_fault
+from engine.executors.reserve import Reserve, key_of
+from engine.executors.waiting import Start, WaitingCalls
+from engine.isolation.processes import MAX_WAIT
+from engine.metrics.histogram import Histogram
+from engine.model import Code, Function
+from engine.model.clock import Clock
+from engine.runtimes.protocol import ITSELF
 
-
-class Wait:
-    """Request that waits for an interpreter, for the shared port, or for a starting instance.
-
-    ``verdict`` is set to the end of the request if the request fails, or to None if it must look for an instance again.
-    """
-
-    __slots__ = ("cancelled", "verdict")
-
-    def __init__(self) -> None:
-        self.verdict: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
-        self.cancelled = False
-
-    def cancel(self) -> bool:
-        """Cancel the waiting request. Return False if the request has ended already."""
-        if not self.verdict.done():
-            self.verdict.set_result(None)
-        elif self.verdict.cancelled() or self.verdict.result():
-            return False
-        self.cancelled = True
-        return True
-
-    async def decided(self) -> Ended | None:
-        """Wait for the verdict and return it. Return the end of a cancelled request if ``cancel`` was called.
-
-        ``cancel`` takes effect until the waiting task resumes, even if an instance has become available meanwhile.
-        """
-        verdict = await self.verdict
-        return Ended(CANCELLED.answer, NOTHING) if self.cancelled else verdict
-
-
-class Start:
-    """Starting instance, and the requests that wait for it, except the request for which it was started."""
-
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
-        self.waits: list[Wait] = []
-
-    def decide(self, verdict: Ended | None) -> None:
-        """Set the verdict of all waiting requests: the end of a failed start, or None to look for another instance."""
-        for wait in self.waits:
-            if not wait.verdict.done():
-                wait.verdict.set_result(verdict)
+TRIES = 3  #: most instances that one start launches, as on FunctionGraph
 
 
 class Allocator:
-    """Ready and starting instances by ``Key`` (function, version, revision, memory), and their assigned requests."""
+    """Ready and starting instances by ``Key`` (function, version, revision, memory), and the calls assigned to them.
 
-    def __init__(self, idle: float, keeps: Callable[[Instance], bool]) -> None:
-        self.idle = IdleInstances(idle, lambda instance: instance.dismiss(), keeps)
+    An instance serves at most ``concurrency`` calls at a time; its ``assigned`` counts the calls assigned to it. A
+    caller to which an instance was assigned must call ``release`` afterwards. ``memory`` is the limit of all instances
+    together in MiB; 0 means no limit. An instance without work is dismissed after ``idle`` seconds.
+    """
+
+    def __init__(self, launcher: Launcher, *, memory: int, idle: float, clock: Clock) -> None:
+        self._launcher, self._limit, self._clock = launcher, memory, clock
+        self.alive: set[Instance] = set()
+        self.present: set[Instance] = set()  #: including instances that have ended but are not closed
+        self.reserve = Reserve(self.alive)
+        self.idle = IdleInstances(idle, lambda instance: instance.dismiss(), self.reserve.keeps)
         self._open: dict[Key, dict[Instance, None]] = {}  #: busy, with spare concurrency
-        self._starts: dict[Key, list[Start]] = {}
+        self._waiting: dict[Key, WaitingCalls] = {}
+        self._tasks: set[asyncio.Task[bool]] = set()
+        self.memory = 0  #: MiB granted to instances in ``alive``
+        self.starting = self.started = self.retired = self.killed = 0
+        self.cold_starts = Histogram()
 
-    def acquire(self, key: Key) -> Instance | None:
-        """Assign a request to a ready instance and return the instance.
+    # --- assigning ------------------------------------------------------------------------------------------
 
-        Return None if no instance can serve a further request.
-        """
-        opened = self._open.get(key)
-        instance = next(reversed(opened)) if opened else self.idle.take(key)
+    def acquire(self, call: Call) -> Instance | None:
+        """Assign a call to a ready instance. Return None if no instance can serve a further call."""
+        opened = self._open.get(call.key)
+        instance = next(reversed(opened)) if opened else self.idle.take(call.key)
         if instance is not None:
             instance.assigned += 1
             if instance.concurrency > 1:
                 self._update_open(instance)
         return instance
 
+    async def wait(self, call: Call) -> Instance | Ended:
+        """Assign a call to the first instance that can serve it, and start one unless enough are starting already.
+
+        Return the end of the call if the call was cancelled, or if no instance could be started.
+        """
+        began = self._clock.now()
+        waiting = self._waiting_for(call.key, call.function)
+        assignment = waiting.add(call)
+        if waiting.uncovered > 0:
+            call.started_by = self._begin(waiting, Call(call.key, call.function, call.invocation)).call
+        try:
+            found = await assignment
+        except asyncio.CancelledError:
+            call.cancelled = True
+            raise
+        finally:
+            call.initialised += self._clock.now() - began
+            self._end_wait(waiting, call, assignment)
+        if found is None or call.cancelled:
+            return Ended(CANCELLED.answer, call.written())
+        call.started_by = None
+        return found
+
     def release(self, instance: Instance) -> None:
-        """End the assignment of one request to the instance. Call also if the instance has ended."""
+        """End the assignment of one call to the instance. Call also if the instance has ended."""
         instance.assigned -= 1
         if instance.ready and instance.end is None:
-            self._update(instance)
+            self._offer(instance)
 
-    def begin(self, instance: Instance, assigned: int) -> Start:
-        """Register a starting instance, to which ``assigned`` requests are assigned already."""
-        instance.assigned = assigned
-        start = Start(instance)
-        self._starts.setdefault(instance.key, []).append(start)
-        return start
-
-    def join_starting(self, key: Key) -> tuple[Start, Wait] | None:
-        """Assign a request to a starting instance. Return None if no starting instance can serve a further request."""
-        for start in self._starts.get(key, ()):
-            if start.instance.assigned < start.instance.concurrency and not start.instance.obsolete:
-                start.instance.assigned += 1
-                wait = Wait()
-                start.waits.append(wait)
-                return start, wait
-        return None
-
-    def finish(self, start: Start, verdict: Ended | None) -> None:
-        """Register that a starting instance is ready or has ended, and set the verdict of the waiting requests."""
-        instance = start.instance
-        starts = self._starts[instance.key]
-        starts.remove(start)
-        if not starts:
-            del self._starts[instance.key]
-        if instance.end is None:
-            instance.ready = True
-            self._update(instance)
-        start.decide(verdict)
-
-    def retire(self, instance: Instance) -> bool:
-        """Assign no further requests to the instance.
-
-        Return True if the instance was idle and has been dismissed at once.
-        """
-        if instance in self.idle:
-            instance.dismiss()
-            return True
-        instance.obsolete = True
-        self._remove_open(instance)
-        return False
-
-    def discard(self, instance: Instance) -> None:
-        """Assign no further requests to an instance that has ended."""
-        self.idle.discard(instance)
-        self._remove_open(instance)
-
-    def _update(self, instance: Instance) -> None:
+    def _offer(self, instance: Instance, start: Start | None = None) -> None:
+        """Assign waiting calls to an instance, then make its spare concurrency available, or dismiss it."""
+        if self._waiting and (waiting := self._waiting.get(instance.key)) is not None:
+            waiting.serve(instance, start)
         if instance.concurrency > 1:
             self._update_open(instance)
         if instance.assigned == 0:
@@ -145,6 +105,171 @@ class Allocator:
                 instance.dismiss()
             else:
                 self.idle.put(instance)
+
+    def _end_wait(self, waiting: WaitingCalls, call: Call, assignment: asyncio.Future[Instance | Ended | None]) -> None:
+        """Remove a call that no longer waits. Release an instance that was assigned to the call after its cancel."""
+        waiting.discard(call)
+        assigned = None if assignment.cancelled() or assignment.exception() else assignment.result()
+        if call.cancelled and isinstance(assigned, Instance):
+            self.release(assigned)
+        self._drop_if_empty(call.key, waiting)
+
+    def _waiting_for(self, key: Key, function: Function) -> WaitingCalls:
+        if key not in self._waiting:
+            self._waiting[key] = WaitingCalls(function.concurrent_num)
+        return self._waiting[key]
+
+    def _drop_if_empty(self, key: Key, waiting: WaitingCalls) -> None:
+        if not waiting and self._waiting.get(key) is waiting:
+            del self._waiting[key]
+
+    # --- starting -------------------------------------------------------------------------------------------
+
+    async def warm(self, function: Function) -> bool:
+        """Start an instance without a call. Return False if the instance does not become ready."""
+        if not self._launcher.has_capacity(function):
+            return False
+        key = key_of(function)
+        waiting = self._waiting_for(key, function)
+        return await asyncio.shield(self._begin(waiting, Call(key, function, None), warm=True).task)
+
+    def _begin(self, waiting: WaitingCalls, call: Call, *, warm: bool = False) -> Start:
+        start = Start(call, warm=warm)
+        waiting.add_start(start)
+        start.task = asyncio.ensure_future(self._run(start, waiting))
+        self._tasks.add(start.task)
+        start.task.add_done_callback(self._tasks.discard)
+        return start
+
+    async def _run(self, start: Start, waiting: WaitingCalls) -> bool:
+        """Launch an instance, up to ``TRIES`` times for a waiting call. Then assign waiting calls, or end them.
+
+        Return whether an instance is ready.
+        """
+        failure: Ended | Exception | None = None
+        try:
+            for _ in range(1 if start.warm else TRIES):
+                failure = await self._launch(start)
+                if failure is None or failure.answer.code not in START_FAILURES:
+                    break
+        except Exception as error:  # a bug: the calls get the error, too
+            failure = error
+        waiting.remove_start(start)
+        instance = start.instance
+        if failure is not None:
+            waiting.fail(start, failure)
+        elif instance is not None:
+            instance.ready, instance.obsolete = True, instance.obsolete or start.obsolete
+            self._offer(instance, start)
+        if instance is not None:
+            instance.log_buffer = instance.log_buffer or start.take_log(None)
+        self._drop_if_empty(start.call.key, waiting)
+        if isinstance(failure, Exception):
+            raise failure
+        return failure is None
+
+    async def _launch(self, start: Start) -> Ended | None:
+        """Launch an instance. Return None when the instance is ready, or the end of waiting calls if it failed."""
+        call, command = start.call, ""
+        try:
+            plan = await self._launcher.prepare(call.key, call.function)
+            command = plan.command[0]
+            self._free_memory(call.key[-1])
+            start.instance = instance = self._launcher.launch(plan, self)
+        except InvalidField as problem:
+            return Ended(runtime_fault(problem).answer, call.written())
+        except OSError as error:
+            return Ended(launch_fault(error, command).answer, call.written())
+        self.alive.add(instance)
+        self.present.add(instance)
+        self.memory += instance.memory
+        self.started += 1
+        self.starting += 1
+        try:
+            return await self._load(instance, call, command)
+        except BaseException:
+            instance.kill(End.ABANDONED)
+            raise
+        finally:
+            self.starting -= 1
+
+    async def _load(self, instance: Instance, call: Call, command: str) -> Ended | None:
+        began = self._clock.now()
+        call.begin(instance, ITSELF)
+        try:
+            answer = await self._launcher.load(instance, call)
+        except OSError as error:
+            instance.kill(End.UNFIT)
+            return Ended(launch_fault(error, command).answer, call.written())
+        if answer is not None and answer.code == Code.OK and instance.end is None:
+            self.cold_starts.observe(self._clock.now() - began)
+            return None
+        instance.kill(End.UNFIT)
+        if answer is None or answer.code == Code.OK:  # the instance ended right after its answer
+            answer = start_fault(instance, call.function).answer
+        return Ended(answer, call.written())
+
+    def _free_memory(self, memory: int) -> None:
+        while self._limit and self.memory + memory > self._limit and self.idle.dismiss_oldest():
+            pass
+
+    # --- ending ---------------------------------------------------------------------------------------------
+
+    async def retire(self, function_id: int, keep: Collection[int]) -> None:
+        """Dismiss those instances of the function whose revision is not in ``keep``.
+
+        Idle instances are dismissed at once; the method waits at most ``MAX_WAIT`` seconds for their exit. Busy and
+        starting instances are dismissed when they are ready, and no call is assigned to them or waits for them.
+        """
+
+        def outdated(key: Key) -> bool:
+            return key[0] == function_id and key[2] not in keep
+
+        for start in (start for waiting in self._waiting.values() for start in waiting.starts):
+            start.obsolete = start.obsolete or outdated(start.call.key)
+        idle = []
+        for instance in [one for one in self.alive if outdated(one.key)]:
+            instance.obsolete = True
+            self._remove_open(instance)
+            if instance.idle:
+                idle.append(instance)
+                instance.dismiss()
+        await _wait_all_closed(idle)
+
+    async def drain(self) -> None:
+        """Dismiss all idle instances, which run their pre-stop handlers, and wait until the instances have exited."""
+        self.reserve.want(())
+        self.idle.close()
+        for instance in [one for one in self.present if one.end is not None]:
+            await instance.closed.wait()
+
+    async def close(self) -> None:
+        """Kill every instance, and wait until all have exited.
+
+        Wait at most ``MAX_WAIT`` seconds for the exits, because a process may hang in the kernel.
+        """
+        self.idle.close()
+        for task in self._tasks:
+            task.cancel()
+        for instance in list(self.present):
+            instance.kill(End.ABANDONED)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _wait_all_closed(self.present)
+
+    def instance_ended(self, instance: Instance) -> None:
+        self.idle.discard(instance)
+        self._remove_open(instance)
+        self.alive.discard(instance)
+        self.memory -= instance.memory
+        self.reserve.note_end(instance)
+        if instance.end is End.RETIRED:
+            self.retired += 1
+        else:
+            self.killed += 1
+
+    def instance_closed(self, instance: Instance) -> None:
+        self.present.discard(instance)
+        self._launcher.clear(instance)
 
     def _update_open(self, instance: Instance) -> None:
         if 0 < instance.assigned < instance.concurrency and not instance.obsolete:
@@ -158,3 +283,9 @@ class Allocator:
             del opened[instance]
             if not opened:
                 del self._open[instance.key]
+
+
+async def _wait_all_closed(instances: Iterable[Instance]) -> None:
+    with anyio.move_on_after(MAX_WAIT):  # a process that hangs in the kernel must not block the engine
+        for instance in list(instances):
+            await instance.closed.wait()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from engine.executors.process import Instance, Key
+from engine.executors.instance import Instance, Key
 
 _KEEP_INTERVAL = 60.0  #: minimum seconds until an instance that was kept is checked again
 

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine.logs.feed import LogBoard
 from engine.logs.lines import NOTE, encode, last
-from engine.model import Function, Invocation
-from engine.model.clock import Clock
-
-_OWN_LIMIT = 64 << 10  #: bytes of an instance's own lines
+from engine.model import Invocation
 
 
 class Written(NamedTuple):
@@ -59,26 +55,3 @@ class LogBuffer:
         kept = last(bytes(self._lines), self._limit)
         self._dropped += len(self._lines) - len(kept)
         self._lines[:] = kept
-
-
-class LogRecorder:
-    """Recorder of the output of instances.
-
-    Adds lines to the buffer of their request and publishes them on the log board. ``limit`` is the size of a request's
-    buffer in bytes.
-    """
-
-    def __init__(self, *, limit: int, clock: Clock, board: LogBoard) -> None:
-        self._limit, self._clock, self._board = limit, clock, board
-
-    def now(self) -> int:
-        """Return the time in milliseconds since the epoch, for raw output, which contains no time."""
-        return int(self._clock.now() * 1000)
-
-    def begin(self, invocation: Invocation | None) -> LogBuffer:
-        return LogBuffer(invocation, self._limit if invocation else min(self._limit, _OWN_LIMIT))
-
-    def write(self, log_buffer: LogBuffer, function: Function, at: int, stream: int, text: bytes) -> None:
-        lines = encode(at, stream, text)
-        log_buffer.add(lines)
-        self._board.publish(function, log_buffer.invocation, lines)

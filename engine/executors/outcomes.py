@@ -1,4 +1,4 @@
-"""Ends of attempts: their answers and logs, and the codes and messages for attempts whose instance sent no answer."""
+"""Codes and messages of attempts whose instance sent no answer, or for which no instance could be started."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import signal
 from typing import NamedTuple
 
 from engine.errors import InvalidField, NoInterpreter
-from engine.executors.log_buffer import Written
-from engine.executors.process import Call, End, Instance
+from engine.executors.instance import End, Instance
 from engine.model import Code, Function
 from engine.runtimes.protocol import DONE, Answer
 
@@ -33,13 +32,6 @@ START_FAILURES = frozenset({Code.INITIALIZER_ERROR, Code.INIT_FAILED, Code.INIT_
 
 INVOCATION = "function invocation exception, error: "
 INITIALIZATION = "function initialization exception, error: "
-
-
-class Ended(NamedTuple):
-    """End of an attempt: the instance's answer, or one in its place, and the log lines."""
-
-    answer: Answer
-    written: Written
 
 
 class Fault(NamedTuple):
@@ -65,18 +57,17 @@ _COLLATERAL_REASONS = {
 }
 
 
-def call_fault(call: Call, function: Function) -> Fault:
+def call_fault(instance: Instance, function: Function) -> Fault:
     """Return code and message for a request without an answer.
 
     The request was the only one of its instance, or made the instance end.
     """
-    instance = call.instance
     if instance.end is End.TIMEOUT:
         return Fault(Code.TIMEOUT, f"Invoke function timeout: it ran longer than the {function.timeout} s allowed")
     return _common_fault(instance) or Fault(Code.USER_EXCEPTION, INVOCATION + _exit_reason(instance))
 
 
-def collateral_fault(call: Call, times: int) -> Fault:
+def collateral_fault(instance: Instance, times: int) -> Fault:
     """Return code and message for a request whose instance ended while it served several requests.
 
     Another request may be the cause. ``times`` is the number of times that this has happened to the request, including
@@ -84,7 +75,6 @@ def collateral_fault(call: Call, times: int) -> Fault:
     instances end would be retried forever. Cancelling one request cancels all requests of its instance (FunctionGraph
     API: CancelAsyncInvocation).
     """
-    instance = call.instance
     if instance.end is End.CANCELLED:
         return Fault(Code.CANCELLED, "function invocation canceled: so was another that its instance served")
     if instance.out_of_memory:

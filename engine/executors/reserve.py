@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import repeat
 
-from engine.executors.process import Instance, Key
+from engine.executors.instance import Instance, Key
 from engine.model import Function
+from engine.model.signal import Signal
 
 
 class Reserve:
     """Numbers of reserved instances, one for each function that has reserved instances.
 
-    ``alive`` is the set of all instances of the pool, which the pool changes. ``on_loss`` is called when an instance
-    has ended whose function has a number of reserved instances.
+    ``alive`` is the set of all instances, which the allocator changes. ``lost`` announces that an instance has ended
+    whose function has a number of reserved instances.
     """
 
     def __init__(self, alive: Collection[Instance]) -> None:
+        self.lost: Signal[[]] = Signal()
         self._alive = alive
         self._wanted: dict[Key, tuple[Function, int]] = {}
-        self.on_loss: Callable[[], None] = lambda: None
 
     def want(self, wanted: Iterable[tuple[Function, int]]) -> None:
         """Replace the numbers of reserved instances of all functions.
@@ -41,11 +42,12 @@ class Reserve:
 
     def note_end(self, instance: Instance) -> None:
         if instance.key in self._wanted:
-            self.on_loss()
+            self.lost()
 
     def _count(self, key: Key) -> int:
         return sum(1 for instance in self._alive if instance.key == key and not instance.obsolete)
 
 
-def key_of(function: Function) -> Key:
-    return (function.function_id, function.version, function.revision, function.memory_size)
+def key_of(function: Function, memory: int = 0) -> Key:
+    """Return the key of the function's instances that have ``memory`` MiB; 0 means the function's own size."""
+    return (function.function_id, function.version, function.revision, memory or function.memory_size)

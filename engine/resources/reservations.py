@@ -121,8 +121,11 @@ class Reservations:
         self._requested = True
         self._wake.set()
 
+    def replace_lost(self) -> None:
+        """Start another instance in place of a reserved one that has ended, after a pause."""
+        self._wake.set()
+
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        self._warmer.reserve.on_loss = lambda: self._wake.set()
         task_status.started()
         while True:
             self._wake, self._requested = anyio.Event(), False

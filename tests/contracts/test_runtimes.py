@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
-from engine.executors.sandbox import NO_ISOLATION, IsolationOptions
 from engine.logs.lines import decode
 from engine.model import Code, Outcome
 from engine.runtimes.protocol import RESULT_LIMIT

@@ -15,7 +15,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from engine.executors.pool import Pool, open_pool
+from engine.executors.local.launcher import Launched, LocalLauncher
+from engine.executors.local.spawners import Spawner
+from engine.executors.pool import Pool, PoolOptions, open_pool
 from engine.model import CodePackage, Function, Invocation, Outcome
 
 #: Functions for tests of the pool itself.
@@ -94,11 +96,26 @@ async def pool(folder: Path, source: str, **values: Any) -> AsyncIterator[Pool]:
     code = folder / "code"
     code.mkdir()
     (code / "index.py").write_text(source)
-    values.setdefault("marker", marker(folder))
-    async with open_pool(
-        code_path=lambda package: code, tmp=folder / "tmp", log_dir=folder / "logs", **values
-    ) as opened:
+    defaults: dict[str, Any] = {"tmp": folder / "tmp", "log_dir": folder / "logs", "marker": marker(folder)}
+    chosen = {name: values.pop(name) for name in PoolOptions.__struct_fields__ if name in values}
+    async with open_pool(PoolOptions(**(defaults | chosen)), code_path=lambda package: code, **values) as opened:
         yield opened
+
+
+def local_spawner(opened: Pool) -> Spawner:
+    """Return the part of a pool that starts processes on this machine."""
+    return _local(opened)._spawner
+
+
+def launched(opened: Pool) -> Launched:
+    """Return process and channel of the only instance of a pool."""
+    ((_, found),) = _local(opened)._launched.items()
+    return found
+
+
+def _local(opened: Pool) -> LocalLauncher:
+    assert isinstance(opened._launcher, LocalLauncher)
+    return opened._launcher
 
 
 def marker(folder: Path) -> str:

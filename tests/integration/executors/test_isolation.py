@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
-from engine.executors.sandbox import NO_ISOLATION, IsolationOptions
 from engine.isolation.cgroup import V2, CgroupEnclosure, CgroupIsolation, Layout, members
 from engine.isolation.cgroup_lock import PREFIX, group_locked, remove_stale_groups
 from engine.isolation.detect import cgroup_mounts, check_marker, detect_isolation

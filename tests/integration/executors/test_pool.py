@@ -20,6 +20,7 @@ from engine.logs.lines import plain
 from engine.model import Code, Outcome
 from engine.runtimes.interpreters import Interpreters
 from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, pid_of, pool
+from tests.support.triggering import until
 
 
 @pytest.fixture
@@ -67,6 +68,35 @@ async def test_statistics_count_what_is_there(opened: Pool, tmp_path: Path) -> N
     assert (seen.busy, seen.idle, seen.starting, seen.memory) == (1, 1, 0, 256)
     assert (seen.started, seen.retired, seen.killed, seen.cold_starts.count) == (2, 0, 0, 2)
     assert (await running.finish()).ok
+
+
+ONE_STARTS = """
+
+def only_one_starts(context):
+    try:
+        os.mkdir(os.path.join(os.path.dirname(__file__), "first"))
+    except FileExistsError:
+        time.sleep(600)
+"""
+
+
+async def test_an_instance_that_returns_serves_two_waiting_requests_in_turn(tmp_path: Path) -> None:
+    asked = function("wait", initializer_handler="index.only_one_starts")
+    async with pool(tmp_path, SOURCE + ONE_STARTS) as opened:
+        first = Running(opened, tmp_path, asked)
+        pid = await first.pid()
+        second = Running(opened, tmp_path, asked)
+        await until(lambda: opened.statistics().starting == 1)
+        third = Running(opened, tmp_path, asked)
+        await until(lambda: opened.statistics().starting == 2)
+
+        pids = []
+        for ending, following in ((first, second), (second, third)):
+            assert (await ending.finish()).ok
+            pids.append(await following.pid())
+        outcome = await third.finish()
+
+    assert (pids, outcome.ok, outcome.initialised > 0) == ([pid, pid], True, True)
 
 
 # --- eviction ---

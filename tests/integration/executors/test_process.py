@@ -19,7 +19,7 @@ from engine.isolation.processes import marked
 from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
 from engine.logs.lines import plain
 from engine.model import Code
-from tests.support.executing import SOURCE, Running, exit_of, function, invocation, marker, pid_of, pool, stop
+from tests.support.executing import SOURCE, Running, exit_of, function, invocation, launched, marker, pid_of, pool, stop
 
 
 @pytest.fixture
@@ -73,9 +73,10 @@ async def test_cancelling_ends_the_instance(opened: Pool, tmp_path: Path) -> Non
 
 async def test_an_instance_that_is_being_started_can_be_cancelled(opened: Pool) -> None:
     asked = invocation()
-    await opened.interpreters.check("Python3.10")  # else the search for an interpreter would be cancelled
+    await opened.check_runtime("Python3.10")  # else the search for an interpreter would be cancelled
     starting = asyncio.ensure_future(opened.execute(function("pid"), asked))
-    await asyncio.sleep(0)
+    for _ in range(2):  # the request waits, then its start has begun
+        await asyncio.sleep(0)
 
     assert opened.statistics().starting == 1
     assert opened.cancel(asked.key)
@@ -88,7 +89,7 @@ async def test_an_instance_cancelled_while_its_limits_are_made_is_no_error(tmp_p
         asked = invocation()
         starting = asyncio.ensure_future(opened.execute(function("pid"), asked))
         await asyncio.to_thread(isolation.entered.wait)
-        (instance,) = opened.fleet.alive
+        (instance,) = opened.allocator.alive
         opened.cancel(asked.key)
         await instance.closed.wait()
         isolation.go_on.set()
@@ -107,7 +108,7 @@ async def test_a_cancelled_call_ends_its_instance(opened: Pool, tmp_path: Path) 
 async def test_a_call_can_be_cancelled_at_any_step_and_leaves_nothing(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     async with pool(tmp_path, SOURCE) as opened:
-        await opened.interpreters.check("Python3.10")  # only starts of instances are to be cancelled
+        await opened.check_runtime("Python3.10")  # only starts of instances are to be cancelled
         for steps in range(40):
             call = asyncio.ensure_future(opened.execute(function("pid", revision=steps), invocation()))
             for _ in range(steps):
@@ -171,19 +172,21 @@ async def test_a_request_that_was_read_is_never_run_again(opened: Pool, tmp_path
 
 async def test_an_answer_counts_even_if_the_death_after_it_is_seen_first(opened: Pool) -> None:
     warm = await pid_of(opened)
-    (instance,) = opened.fleet.alive
+    (instance,) = opened.allocator.alive
     call = asyncio.ensure_future(opened.execute(function("pid"), invocation()))
     await asyncio.sleep(0)
-    select.select([instance._fd], [], [])  # the answer has arrived, but the blocked loop cannot read it yet
+    select.select(
+        [launched(opened).channel._fd], [], []
+    )  # the answer is there, but the blocked loop cannot read it yet
     _kill_before_the_loop_can_see(warm)
 
-    instance._exited()
+    instance.exited()
 
     assert (await call).result == str(warm).encode()
 
 
 def _children(opened: Pool) -> list[int]:
-    return [instance.pid for instance in opened.fleet.alive]
+    return [instance.pid for instance in opened.allocator.alive]
 
 
 def _kill_before_the_loop_can_see(pid: int) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.executors.allocator import Start
-from engine.executors.outcomes import Ended
-from engine.executors.process import End, Instance
+from engine.executors.instance import End, Instance
+from engine.executors.waiting import Start, WaitingCalls
 from engine.model import Code
 from engine.runtimes.protocol import READY, Answer, Logged
 from tests.support.executing import function, invocation, pool
@@ -59,13 +58,13 @@ async def test_who_waited_for_the_instance_can_still_be_cancelled(
     async with pool(tmp_path, SOURCE) as opened:
         told: list[bool] = []
         leader, follower = invocation(), invocation()
-        decide = Start.decide
+        serve = WaitingCalls.serve
 
-        def deciding(start: Start, verdict: Ended | None) -> None:
-            decide(start, verdict)
+        def serving(waiting: WaitingCalls, instance: Instance, start: Start | None = None) -> None:
+            serve(waiting, instance, start)
             told.append(opened.cancel(follower.key))
 
-        monkeypatch.setattr(Start, "decide", deciding)
+        monkeypatch.setattr(WaitingCalls, "serve", serving)
         shared = function("handler", concurrent_num=2)
         outcomes = await asyncio.gather(*(opened.execute(shared, one) for one in (leader, follower)))
 

@@ -19,10 +19,11 @@ import pytest
 from msgspec.structs import replace
 
 from engine.errors import SettingsError
+from engine.executors.local.channel import LocalChannel
+from engine.executors.local.forked import ForkedChild
+from engine.executors.local.sandbox import IsolationOptions
+from engine.executors.local.spawners import SandboxSpawner
 from engine.executors.pool import Pool
-from engine.executors.process import Instance
-from engine.executors.sandbox import IsolationOptions
-from engine.executors.starter import Sandboxes
 from engine.isolation.bubblewrap import Bubblewrap
 from engine.isolation.orphans import kill_orphans
 from engine.isolation.processes import carries, marked
@@ -30,7 +31,18 @@ from engine.model import Code, CodePackage, Dependency
 from engine.runtimes.interpreters import WORKERS, Interpreters, own_interpreter
 from tests.integration.executors.test_isolation import groups, need_cgroup
 from tests.support.executing import SOURCE as BASIC
-from tests.support.executing import exit_of, function, invocation, is_alive, marker, pid_of, pool, stop
+from tests.support.executing import (
+    exit_of,
+    function,
+    invocation,
+    is_alive,
+    launched,
+    local_spawner,
+    marker,
+    pid_of,
+    pool,
+    stop,
+)
 from tests.support.triggering import until
 
 SOURCE = (
@@ -366,7 +378,7 @@ async def test_the_signal_that_ended_an_instance_is_told(opened: Pool, name: str
 async def test_so_it_is_though_the_word_of_it_comes_late(opened: Pool) -> None:
     asked = function("signalled", revision=1)
     await opened.warm(asked)
-    (instance,) = opened.fleet.alive
+    (instance,) = opened.allocator.alive
     stop(instance.pid)  # the sandbox's init, which reports the signal
     asyncio.get_running_loop().call_later(0.5, os.kill, instance.pid, signal.SIGCONT)
     outcome = await opened.execute(asked, invocation('{"signal": "SIGTERM"}'))
@@ -399,11 +411,11 @@ async def test_the_next_instance_is_forked_in_the_same_sandbox(opened: Pool) -> 
 
 
 async def test_a_sandbox_without_instances_is_closed(opened: Pool) -> None:
-    starter = opened.fleet._host._starter
-    assert isinstance(starter, Sandboxes)
-    starter._linger = 0
+    spawner = local_spawner(opened)
+    assert isinstance(spawner, SandboxSpawner)
+    spawner._linger = 0
     await pid_of(opened)
-    (template,) = starter._templates.values()
+    (template,) = spawner._templates.values()
     await opened.retire(1)
 
     await template.closed.wait()
@@ -423,8 +435,8 @@ async def test_a_sandbox_that_is_closed_leaves_no_orphan(tmp_path: Path) -> None
 
 async def test_a_sandbox_that_dies_takes_its_instances_along_and_a_new_one_comes(opened: Pool) -> None:
     await pid_of(opened)
-    (template,) = starter_of(opened)._templates.values()
-    (instance,) = opened.fleet.alive
+    (template,) = spawner_of(opened)._templates.values()
+    (instance,) = opened.allocator.alive
     os.kill(template.pid, signal.SIGKILL)
 
     await instance.closed.wait()
@@ -435,7 +447,7 @@ async def test_a_sandbox_that_is_stopped_is_left_to_its_instances_and_a_new_one_
     opened: Pool, tmp_path: Path
 ) -> None:
     await pid_of(opened)
-    ((home, stopped),) = starter_of(opened)._templates.items()
+    ((home, stopped),) = spawner_of(opened)._templates.items()
     stopped._max_wait = 0.1
     for pid in functions(tmp_path):
         if carries(pid, "FUNCTIOND_INSTANCE", "0" * 32):
@@ -444,7 +456,7 @@ async def test_a_sandbox_that_is_stopped_is_left_to_its_instances_and_a_new_one_
     assert not await opened.warm(function("pid"))
     assert await pid_of(opened) == 2
     assert await opened.warm(function("pid"))
-    assert starter_of(opened)._templates[home] is not stopped
+    assert spawner_of(opened)._templates[home] is not stopped
     await opened.retire(1)
     await stopped.closed.wait()
 
@@ -457,8 +469,8 @@ async def test_a_sandbox_that_cannot_be_made_is_an_engine_s_fault_that_says_why(
 
 
 async def test_a_bubblewrap_that_is_gone_is_told_with_what_to_do(opened: Pool) -> None:
-    starter = starter_of(opened)
-    starter._bubblewrap = replace(starter._bubblewrap, program="/nowhere/bwrap")
+    spawner = spawner_of(opened)
+    spawner._bubblewrap = replace(spawner._bubblewrap, program="/nowhere/bwrap")
     outcome = await opened.execute(function("pid"), invocation())
 
     assert outcome.code == Code.ENGINE
@@ -466,7 +478,7 @@ async def test_a_bubblewrap_that_is_gone_is_told_with_what_to_do(opened: Pool) -
 
 
 async def test_a_sandbox_that_cannot_be_set_up_is_the_engine_s_fault(opened: Pool) -> None:
-    starter_of(opened)._fence["tmp"] = -1
+    spawner_of(opened)._fence["tmp"] = -1
     outcome = await opened.execute(function("pid"), invocation())
 
     assert outcome.code == Code.ENGINE
@@ -476,23 +488,23 @@ async def test_a_sandbox_that_cannot_be_set_up_is_the_engine_s_fault(opened: Poo
 async def test_so_it_is_though_the_socket_is_closed_before_its_end_is_known(
     opened: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starter, loop = starter_of(opened), asyncio.get_running_loop()
-    starter._fence["tmp"] = -1
-    spawned, enter_cgroup = Instance.spawned, Instance.enter_cgroup
+    spawner, loop = spawner_of(opened), asyncio.get_running_loop()
+    spawner._fence["tmp"] = -1
+    spawned, send_descriptors = ForkedChild.spawned, LocalChannel.send_descriptors
 
-    async def spawned_late(instance: Instance) -> None:
-        await spawned(instance)
-        (template,) = starter._templates.values()
+    async def spawned_late(child: ForkedChild) -> None:
+        await spawned(child)
+        (template,) = spawner._templates.values()
         loop.remove_reader(template._socket)
-        await until(lambda: not instance._connected)
+        await until(lambda: not launched(opened).channel.connected)
 
-    def enter_then_listen(instance: Instance, cgroup_fds: Sequence[int]) -> bool:
-        (template,) = starter._templates.values()
+    def send_then_listen(channel: LocalChannel, cgroup_fds: Sequence[int]) -> bool:
+        (template,) = spawner._templates.values()
         loop.add_reader(template._socket, template._read)
-        return enter_cgroup(instance, cgroup_fds)
+        return send_descriptors(channel, cgroup_fds)
 
-    monkeypatch.setattr(Instance, "spawned", spawned_late)
-    monkeypatch.setattr(Instance, "enter_cgroup", enter_then_listen)
+    monkeypatch.setattr(ForkedChild, "spawned", spawned_late)
+    monkeypatch.setattr(LocalChannel, "send_descriptors", send_then_listen)
     outcome = await opened.execute(function("pid"), invocation())
 
     assert outcome.code == Code.ENGINE
@@ -581,14 +593,14 @@ def test_an_engine_that_is_not_root_s_needs_no_right(tmp_path: Path) -> None:
 # --- helpers ---
 
 
-def starter_of(opened: Pool) -> Sandboxes:
-    starter = opened.fleet._host._starter
-    assert isinstance(starter, Sandboxes)
-    return starter
+def spawner_of(opened: Pool) -> SandboxSpawner:
+    spawner = local_spawner(opened)
+    assert isinstance(spawner, SandboxSpawner)
+    return spawner
 
 
 def sandboxes(opened: Pool) -> list[int]:
-    return [template.pid for template in starter_of(opened)._templates.values()]
+    return [template.pid for template in spawner_of(opened)._templates.values()]
 
 
 def become_subreaper(wanted: bool) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.executors.local.sandbox import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
-from engine.executors.sandbox import NO_ISOLATION, IsolationOptions
 from engine.functions.function_rules import request_limit
 from engine.model import Code
 from tests.contracts.dialect import Dialect
@@ -56,13 +56,13 @@ async def test_instances_run_side_by_side_on_networks_or_ports_of_their_own(apar
 ON_ONE_PORT = """
 import asyncio, json, sys
 from pathlib import Path
-from engine.executors import host
+from engine.executors.local import launcher
 from tests.contracts.dialect_bootstrap import HTTP
 from tests.support.executing import pool
 
 
 async def main(folder):
-    host.can_map_ports = lambda: False
+    launcher.can_map_ports = lambda: False
     async with pool(folder, "") as opened:
         HTTP.write(folder / "code")
 

@@ -17,16 +17,28 @@ from typing import Any
 
 import pytest
 
+from engine.executors.local.sandbox import IsolationOptions
+from engine.executors.local.spawners import HostSpawner
+from engine.executors.local.template import Template
 from engine.executors.pool import Pool
-from engine.executors.sandbox import IsolationOptions
-from engine.executors.starter import Processes
-from engine.executors.template import Template
 from engine.isolation.orphans import kill_orphans
 from engine.isolation.processes import marked
 from engine.model import Code
 from engine.runtimes.interpreters import Interpreters, own_interpreter
 from tests.support.executing import SOURCE as BASIC
-from tests.support.executing import Running, exit_of, function, invocation, is_alive, marker, pid_of, pool, stop
+from tests.support.executing import (
+    Running,
+    exit_of,
+    function,
+    invocation,
+    is_alive,
+    launched,
+    local_spawner,
+    marker,
+    pid_of,
+    pool,
+    stop,
+)
 from tests.support.triggering import until
 
 SOURCE = (
@@ -101,9 +113,9 @@ def own() -> Interpreters:
 
 
 def template_of(opened: Pool) -> Template:
-    starter = opened.fleet._host._starter
-    assert isinstance(starter, Processes)
-    template = starter._templates[own_interpreter().path]
+    spawner = local_spawner(opened)
+    assert isinstance(spawner, HostSpawner)
+    template = spawner._templates[own_interpreter().path]
     assert template is not None
     return template
 
@@ -115,9 +127,9 @@ async def ready(opened: Pool) -> None:
 
 def reap_later(opened: Pool) -> Callable[[], object]:
     """Disable reaping for the only instance; return the function that reaps it."""
-    (instance,) = opened.fleet.alive
-    reap = instance._child.reap
-    instance._child.reap = lambda: None  # type: ignore[method-assign]
+    child = launched(opened).process.child
+    reap = child.reap
+    child.reap = lambda: None  # type: ignore[method-assign]
     return reap
 
 
@@ -242,7 +254,7 @@ async def test_an_instance_whose_template_is_gone_can_be_cancelled(opened: Pool,
 async def test_a_template_that_is_stopped_holds_no_dead_instance(
     opened: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.executors.forked._STATUS_TIMEOUT", 0.05)
+    monkeypatch.setattr("engine.executors.local.forked._STATUS_TIMEOUT", 0.05)
     running = Running(opened, tmp_path)
     pid = await running.pid()
     stop(template_of(opened).pid)

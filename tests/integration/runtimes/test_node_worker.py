@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from engine.executors.local.sandbox import IsolationOptions
 from engine.executors.log_files import log_file
-from engine.executors.pool import Pool, open_pool
-from engine.executors.sandbox import IsolationOptions
+from engine.executors.pool import Pool, PoolOptions, open_pool
 from engine.isolation.rlimits import RlimitIsolation
 from engine.logs.lines import decode
 from engine.model import Code, CodePackage, Dependency, Function, Outcome
@@ -159,10 +159,10 @@ async def test_packages_lie_beside_the_code_or_in_dependencies(tmp_path: Path, h
         id="1", dep_id="1", project="p", name="d", version=1, runtime="Node.js18.15", code=layer, etag=""
     )
 
+    options = PoolOptions(tmp=tmp_path / "tmp", log_dir=tmp_path / "logs", marker=marker(tmp_path))
     async with open_pool(
-        code_path=lambda package: tmp_path / ("layer" if package == layer else "code"),
-        tmp=tmp_path / "tmp", log_dir=tmp_path / "logs", marker=marker(tmp_path),
-    ) as opened:  # fmt: skip
+        options, code_path=lambda package: tmp_path / ("layer" if package == layer else "code")
+    ) as opened:
         outcome = await opened.execute(node(handler, dependencies=(dependency,)), invocation())
 
     assert outcome.result == b"near,far,aws", outcome

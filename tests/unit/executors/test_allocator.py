@@ -1,141 +1,294 @@
-"""Slots of instances under any order of requests, starts and exits."""
+"""Assignment of calls to instances under any order of requests, starts and exits. Instances are simulated."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.executors.allocator import Allocator, Start, Wait
-from engine.executors.outcomes import Ended
-from engine.executors.process import End, Instance, Key
-
-KEY: Key = (1, "latest", 1, 128)
+from engine.executors.allocator import TRIES, Allocator
+from engine.executors.instance import Call, End, Ended, Instance, InstanceOwner, Key
+from engine.executors.launcher import LaunchPlan
+from engine.executors.log_buffer import LogBuffer
+from engine.executors.reserve import key_of
+from engine.model import Code, Function
+from engine.model.clock import SystemClock
+from engine.runtimes.protocol import READY, Answer
+from tests.support.executing import function
 
 
 class Bare:
     """Part of an instance that the allocator uses."""
 
-    def __init__(self, allocator: Allocator, concurrency: int) -> None:
-        self.allocator, self.key, self.concurrency = allocator, KEY, concurrency
+    def __init__(self, owner: InstanceOwner, plan: LaunchPlan) -> None:
+        self.owner, self.key, self.memory = owner, plan.key, plan.key[-1]
+        self.concurrency = plan.function.concurrent_num
         self.assigned, self.ready, self.obsolete = 0, False, False
         self.end: End | None = None
+        self.exit_status: int | None = None
+        self.out_of_memory = self.heap_exhausted = False
+        self.log_buffer: LogBuffer | None = None
         self.idle_since = 0.0
+        self.closed = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and self.end is None and not self.assigned
+
+    def kill(self, end: End, cause: Call | None = None) -> None:
+        if self.end is None:
+            self.end = end
+            self.owner.instance_ended(cast(Instance, self))
+            self.closed.set()
+            self.owner.instance_closed(cast(Instance, self))
 
     def dismiss(self) -> None:
-        self.end = End.RETIRED
-        self.allocator.discard(cast(Instance, self))
+        self.kill(End.RETIRED)
+
+
+class Loading:
+    """Launcher whose instances become ready, or fail, when the test says so (protocol ``Launcher``)."""
+
+    isolation = http_network = "none"
+
+    def __init__(self) -> None:
+        self.instances: list[Instance] = []
+        self.loads: dict[Instance, asyncio.Future[Answer | None]] = {}
+        self.room = asyncio.Event()
+        self.room.set()
+
+    async def check_runtime(self, runtime: str) -> None: ...
+
+    def has_capacity(self, function: Function) -> bool:
+        return self.room.is_set()
+
+    async def prepare(self, key: Key, function: Function) -> LaunchPlan:
+        await self.room.wait()
+        return LaunchPlan(key, function, ["worker"])
+
+    def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
+        instance = cast(Instance, Bare(owner, plan))
+        self.instances.append(instance)
+        self.loads[instance] = asyncio.get_running_loop().create_future()
+        return instance
+
+    async def load(self, instance: Instance, start: Call) -> Answer | None:
+        try:
+            return await self.loads[instance]
+        finally:
+            del self.loads[instance]
+
+    def clear(self, instance: Instance) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def finish(self, instance: Instance, code: Code = Code.OK) -> None:
+        self.loads[instance].set_result(Answer(READY, code, 0, "", b""))
 
 
 class Crowd:
-    """Concurrent requests, on instances that start and exit."""
+    """Calls of one key that come, end and are cancelled, on instances that start and exit."""
 
-    def __init__(self, concurrency: int) -> None:
-        self.concurrency = concurrency
-        self.allocator = Allocator(1000.0, lambda instance: False)
-        self.instances: list[Instance] = []
-        self.starts: list[Start] = []
-        self.held: list[Instance] = []  #: one entry for each slot
-        self.waits: list[tuple[Start, Wait]] = []
+    def __init__(self, concurrency: int = 1) -> None:
+        self.function = function("handler", concurrent_num=concurrency)
+        self.key = key_of(self.function)
+        self.launcher = Loading()
+        self.allocator = Allocator(self.launcher, memory=0, idle=1000.0, clock=SystemClock())
+        self.calls: dict[Call, asyncio.Future[Instance | Ended]] = {}  #: waiting
+        self.served: list[tuple[Call, Instance]] = []
+        self.failed: list[Ended] = []
+        self.warming: list[asyncio.Future[bool]] = []
 
-    def come(self, pick: int) -> None:
-        instance = self.allocator.acquire(KEY)
+    def come(self, pick: int = 0) -> Call:
+        call = Call(self.key, self.function, None)
+        instance = self.allocator.acquire(call)
         if instance is not None:
             assert instance.ready
-            self.held.append(instance)
-        elif (joined := self.allocator.join_starting(KEY)) is not None:
-            self.waits.append(joined)
+            self.served.append((call, instance))
         else:
-            self.begin(assigned=1)
+            self.calls[call] = asyncio.ensure_future(self.allocator.wait(call))
+        return call
 
     def warm(self, pick: int) -> None:
-        self.begin(assigned=0)
+        self.warming.append(asyncio.ensure_future(self.allocator.warm(self.function)))
 
-    def begin(self, assigned: int) -> None:
-        instance = cast(Instance, Bare(self.allocator, self.concurrency))
-        self.instances.append(instance)
-        self.starts.append(self.allocator.begin(instance, assigned))
-        self.held += [instance] * assigned
+    def go(self, pick: int = 0) -> None:
+        if self.served:
+            self.allocator.release(self.served.pop(pick % len(self.served))[1])
 
-    def go(self, pick: int) -> None:
-        """End a request that was served or has lost its instance."""
-        served = [one for one in self.held if one.ready or one.end is not None]
-        if served:
-            instance = served[pick % len(served)]
-            self.held.remove(instance)
-            self.allocator.release(instance)
+    def cancel(self, pick: int) -> None:
+        if self.calls:
+            assert list(self.calls)[pick % len(self.calls)].cancel()
 
-    def give_up(self, pick: int) -> None:
-        """Cancel a request that waits for a start."""
-        if self.waits:
-            start, wait = self.waits.pop(pick % len(self.waits))
-            wait.cancel()
-            self.allocator.release(start.instance)
+    def abandon(self, pick: int) -> None:
+        if self.calls:
+            list(self.calls.values())[pick % len(self.calls)].cancel()
 
-    def finish(self, pick: int) -> None:
-        if self.starts:
-            start = self.starts.pop(pick % len(self.starts))
-            self.allocator.finish(start, None)
-            for joined in [one for one in self.waits if one[0] is start]:
-                assert joined[1].verdict.done()
-                self.waits.remove(joined)
-                self.held.append(start.instance)
+    def load(self, pick: int = 0) -> None:
+        self._finish(pick, Code.OK)
+
+    def fail(self, pick: int) -> None:
+        self._finish(pick, Code.ENTRY_NOT_FOUND)
+
+    def fail_in_user_code(self, pick: int) -> None:
+        self._finish(pick, Code.INIT_FAILED)
+
+    def _finish(self, pick: int, code: Code) -> None:
+        pending = [instance for instance, load in self.launcher.loads.items() if not load.done()]
+        if pending:
+            self.launcher.finish(pending[pick % len(pending)], code)
 
     def die(self, pick: int) -> None:
-        alive = [one for one in self.instances if one.end is None]
+        alive = [one for one in self.launcher.instances if one.end is None and one.ready]
         if alive:
-            instance = alive[pick % len(alive)]
-            instance.end = End.EXITED
-            self.allocator.discard(instance)
+            alive[pick % len(alive)].kill(End.EXITED)
 
-    def retire(self, pick: int) -> None:
-        alive = [one for one in self.instances if one.end is None]
-        if alive:
-            self.allocator.retire(alive[pick % len(alive)])
+    async def retire(self, pick: int) -> None:
+        await self.allocator.retire(self.key[0], ())
+
+    async def settle(self) -> None:
+        """Let all tasks run that can, and note the results of waiting calls."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+        for call, task in list(self.calls.items()):
+            if task.done():
+                del self.calls[call]
+                if not task.cancelled():
+                    found = task.result()
+                    self.failed += [found] if isinstance(found, Ended) else []
+                    self.served += [] if isinstance(found, Ended) else [(call, found)]
 
     def check(self) -> None:
-        for instance in self.instances:
-            waiting = sum(start.instance is instance for start, _ in self.waits)
-            assert instance.assigned == self.held.count(instance) + waiting
-            assert instance.assigned <= instance.concurrency
+        opened = self.allocator._open.get(self.key, {})
+        for instance in self.launcher.instances:
+            assert instance.assigned == sum(one is instance for _, one in self.served) <= instance.concurrency
             fit = instance.ready and not instance.obsolete and instance.end is None
             assert (instance in self.allocator.idle) == (fit and instance.assigned == 0)
-            assert (instance in self.allocator._open.get(KEY, {})) == (
+            assert (instance in opened) == (
                 fit and 0 < instance.assigned < instance.concurrency and instance.concurrency > 1
             )
-            if instance.obsolete and instance.ready and instance.assigned == 0:
-                assert instance.end is not None
+            assert not (self.calls and fit and instance.assigned < instance.concurrency)
+            assert not (instance.idle and instance.obsolete)
+        waiting = self.allocator._waiting.get(self.key)
+        assert (waiting is None) == (not self.calls and not self.launcher.loads)
+        assert waiting is None or waiting.uncovered <= 0
+        assert self.allocator.starting == len(self.launcher.loads)
 
 
-STEPS = ("come", "come", "come", "go", "go", "finish", "finish", "give_up", "warm", "die", "retire")
+STEPS = ("come", "come", "come", "go", "go", "load", "load", "cancel", "abandon", "warm", "die", "retire")
+FAILURES = ("fail", "fail_in_user_code")
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-@given(steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 7)), max_size=40))
-def test_a_slot_is_taken_once_and_every_free_one_can_be_found(concurrency: int, steps: list[tuple[str, int]]) -> None:
+@given(steps=st.lists(st.tuples(st.sampled_from(STEPS + FAILURES), st.integers(0, 7)), max_size=40))
+def test_each_call_waits_only_while_an_instance_for_it_is_starting(
+    concurrency: int, steps: list[tuple[str, int]]
+) -> None:
     async def walk() -> None:
         crowd = Crowd(concurrency)
         for step, pick in steps:
-            getattr(crowd, step)(pick)
+            done: object = getattr(crowd, step)(pick)
+            if isinstance(done, Awaitable):
+                await done
+            await crowd.settle()
             crowd.check()
-        crowd.allocator.idle.close()
+        while crowd.calls:
+            crowd.load()
+            crowd.go()
+            await crowd.settle()
+            crowd.check()
+        await crowd.allocator.close()
+        await asyncio.gather(*crowd.warming, return_exceptions=True)
 
     asyncio.run(walk())
 
 
-async def test_who_waits_ends_like_the_start_unless_it_was_cancelled_before() -> None:
-    allocator = Allocator(1000.0, lambda instance: False)
-    start = allocator.begin(cast(Instance, Bare(allocator, 3)), assigned=1)
-    joined = [allocator.join_starting(KEY), allocator.join_starting(KEY)]
-    waits = [one[1] for one in joined if one is not None]
-    waits[0].cancel()
-    failed = cast(Ended, object())
+async def test_the_first_instance_that_returns_serves_the_first_of_two_waiting_calls() -> None:
+    crowd = Crowd()
+    crowd.come()
+    await crowd.settle()
+    crowd.load()
+    await crowd.settle()
+    crowd.launcher.room.clear()  # no further instance can start
+    first, second = crowd.come(), crowd.come()
+    await crowd.settle()
 
-    allocator.finish(start, failed)
+    crowd.go()
+    await crowd.settle()
+    assert [call for call, _ in crowd.served] == [first]
+    assert list(crowd.calls) == [second]
 
-    assert allocator.join_starting(KEY) is None
-    assert (waits[0].verdict.result() is failed, waits[1].verdict.result() is failed) == (False, True)
-    allocator.idle.close()
+    crowd.go()
+    await crowd.settle()
+    assert [call for call, _ in crowd.served] == [second]
+    crowd.check()  # neither start is under way any more
+    assert len(crowd.launcher.instances) == 1
+
+
+async def test_a_start_whose_call_was_served_by_another_instance_leaves_an_idle_one() -> None:
+    crowd = Crowd()
+    crowd.come()
+    await crowd.settle()
+    crowd.load()
+    await crowd.settle()
+    crowd.come()
+    await crowd.settle()
+    crowd.go()
+    await crowd.settle()
+    assert len(crowd.served) == 1
+
+    crowd.load()
+    await crowd.settle()
+
+    crowd.check()
+    assert len(crowd.allocator.idle) == 1
+
+
+async def test_the_start_of_a_cancelled_call_is_stopped_unless_another_call_needs_it() -> None:
+    crowd = Crowd(concurrency=2)
+    crowd.come()
+    crowd.come()
+    await crowd.settle()
+    crowd.cancel(0)
+    await crowd.settle()
+    assert crowd.allocator.starting == 1
+
+    crowd.cancel(0)
+    await crowd.settle()
+
+    crowd.check()
+    assert [instance.end for instance in crowd.launcher.instances] == [End.ABANDONED]
+
+
+async def test_a_failed_start_ends_its_own_call_although_another_came_first() -> None:
+    crowd = Crowd()
+    first, second = crowd.come(), crowd.come()
+    await crowd.settle()
+    crowd.fail(1)
+    await crowd.settle()
+
+    assert (list(crowd.calls), second in crowd.calls, len(crowd.failed)) == ([first], False, 1)
+    crowd.check()
+    await crowd.allocator.close()
+
+
+async def test_user_code_that_fails_is_tried_on_three_instances() -> None:
+    crowd = Crowd()
+    crowd.come()
+    for _ in range(TRIES):
+        await crowd.settle()
+        crowd.fail_in_user_code(0)
+    await crowd.settle()
+
+    assert (len(crowd.failed), len(crowd.launcher.instances)) == (1, TRIES)
+
+
+async def test_no_instance_is_warmed_that_would_have_to_wait_for_capacity() -> None:
+    crowd = Crowd()
+    crowd.launcher.room.clear()
+
+    assert not await crowd.allocator.warm(crowd.function)

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from engine.executors import memory_watch
-from engine.executors.memory_watch import MemoryWatch
+from engine.executors.local import memory_watch
+from engine.executors.local.memory_watch import MemoryWatch
 from engine.isolation.limits import Enclosure, Isolation
 
 MAX_WAIT = 60.0  #: seconds until a test fails
@@ -24,18 +24,16 @@ class Played:
     def __init__(self, *sizes: int, alarms: bool = True) -> None:
         self.memory, self.shared, self.end = 8, True, None
         self.out_of_memory, self.calls, self.closed = False, {1: None}, asyncio.Event()
-        self.enclosure = self
         self.eventfd = os.eventfd(0) if alarms else None
         self.killed, self.suspected = asyncio.Event(), asyncio.Event()
-        self._sizes, self._on_work = iter(sizes), None
+        self._sizes = iter(sizes)
 
     @property
-    def on_work(self) -> Any:
-        return self._on_work
+    def watched(self) -> bool:
+        return self.suspected.is_set()
 
-    @on_work.setter
-    def on_work(self, called: Any) -> None:
-        self._on_work = called
+    @watched.setter
+    def watched(self, value: bool) -> None:
         self.suspected.set()
 
     def alarm(self) -> int | None:
@@ -66,15 +64,16 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture
-def watch(threads: ThreadPoolExecutor) -> Iterator[Callable[..., None]]:
+def watch(threads: ThreadPoolExecutor) -> Iterator[Callable[..., MemoryWatch]]:
     """Return a function that starts one watch for the given instances."""
     watches: list[tuple[MemoryWatch, Played]] = []
 
-    def begin(*all_played: Played) -> None:
+    def begin(*all_played: Played) -> MemoryWatch:
         made = MemoryWatch(cast(Isolation, all_played[0]), threads)
         for played in all_played:
             made.add(cast(Any, played), cast(Enclosure, played))
             watches.append((made, played))
+        return made
 
     yield begin
     for made, played in watches:
@@ -87,7 +86,7 @@ async def happens(event: asyncio.Event) -> None:
         await event.wait()
 
 
-async def test_what_grows_beyond_its_limit_after_an_alarm_is_ended_soon(watch: Callable[..., None]) -> None:
+async def test_what_grows_beyond_its_limit_after_an_alarm_is_ended_soon(watch: Callable[..., MemoryWatch]) -> None:
     played = Played(LITTLE, LITTLE, LITTLE, MUCH)
     watch(played)
 
@@ -97,7 +96,7 @@ async def test_what_grows_beyond_its_limit_after_an_alarm_is_ended_soon(watch: C
     assert played.out_of_memory
 
 
-async def test_an_alarm_is_heard_while_the_next_look_at_others_is_far_away(watch: Callable[..., None]) -> None:
+async def test_an_alarm_is_heard_while_the_next_look_at_others_is_far_away(watch: Callable[..., MemoryWatch]) -> None:
     played, other = Played(LITTLE, MUCH), Played(alarms=False)
     watch(played, other)
     await happens(other.suspected)
@@ -108,16 +107,18 @@ async def test_an_alarm_is_heard_while_the_next_look_at_others_is_far_away(watch
     assert (played.out_of_memory, other.out_of_memory) == (True, False)
 
 
-async def test_one_that_has_raised_an_alarm_is_looked_at_with_its_next_request(watch: Callable[..., None]) -> None:
+async def test_one_that_has_raised_an_alarm_is_looked_at_with_its_next_request(
+    watch: Callable[..., MemoryWatch],
+) -> None:
     played = Played(LITTLE, MUCH)
-    watch(played)
+    watching = watch(played)
     played.calls.clear()
     played.ring()
     await happens(played.suspected)
     await asyncio.sleep(0)  # without a request, the alarm causes no measurement
 
     played.calls[2] = None
-    played.on_work(played)
+    watching.note_work(cast(Any, played))
     await happens(played.killed)
 
     assert played.out_of_memory

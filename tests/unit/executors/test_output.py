@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.executors.local.output import Output
 from engine.executors.log_buffer import Written
 from engine.executors.log_files import LogFiles, log_file
-from engine.executors.output import Output
 from engine.executors.pool import Pool
 from engine.logs.lines import STDERR, STDOUT, decode, plain
 from engine.model import Mode

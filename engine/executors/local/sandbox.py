@@ -12,7 +12,7 @@ from anyio import to_thread
 from msgspec import Struct
 
 from engine.errors import SettingsError
-from engine.executors.starter import TEMPLATE, Processes, Sandboxes, Starter
+from engine.executors.local.spawners import TEMPLATE, HostSpawner, SandboxSpawner, Spawner
 from engine.isolation.bubblewrap import Bubblewrap, find_bubblewrap
 from engine.runtimes.interpreters import own_interpreter
 
@@ -35,19 +35,19 @@ class IsolationOptions(Struct, frozen=True, kw_only=True):
 NO_ISOLATION = IsolationOptions(isolation="process", fork_server="off")
 
 
-async def open_starter(sandbox: IsolationOptions, marker: str, tmp: Path) -> Starter:
-    """Return the starter of instances' processes that the settings choose; the caller closes it.
+async def open_spawner(sandbox: IsolationOptions, marker: str, tmp: Path) -> Spawner:
+    """Return the spawner of instances' processes that the settings choose; the caller closes it.
 
     The folder that contains ``tmp`` is hidden from functions in a sandbox. Raises SettingsError if the settings demand
     a sandbox and this machine has no working bubblewrap, or if functions must have no network and no sandbox is used.
     """
     if sandbox is NO_ISOLATION:
-        return Processes(marker, forking=False)
+        return HostSpawner(marker, forking=False)
     if sandbox.isolation != "process":
         fence = {"tmp": sandbox.tmp_size, "network": not sandbox.network}
         found = await to_thread.run_sync(find_bubblewrap, tmp, fence)
         if isinstance(found, Bubblewrap):
-            return Sandboxes(found, marker, fence=fence, own_network=sandbox.http_network == "own")
+            return SandboxSpawner(found, marker, fence=fence, own_network=sandbox.http_network == "own")
         if sandbox.isolation == "bubblewrap":
             raise SettingsError(f"executor.isolation is bubblewrap, but {found}; install it, or set auto or process")
         log.warning("functions run without a sandbox", reason=found)
@@ -58,10 +58,10 @@ async def open_starter(sandbox: IsolationOptions, marker: str, tmp: Path) -> Sta
     own_network = sandbox.http_network == "own" and await to_thread.run_sync(_own_network)
     if sandbox.http_network == "own" and not own_network:
         log.warning("HTTP functions use the host's network", reason="no network namespaces here")
-    processes = Processes(marker, forking=sandbox.fork_server != "off", own_network=own_network)
+    spawner = HostSpawner(marker, forking=sandbox.fork_server != "off", own_network=own_network)
     if sandbox.fork_server == "start":
-        processes.prepare(own_interpreter().path)
-    return processes
+        spawner.prepare(own_interpreter().path)
+    return spawner
 
 
 def _own_network() -> bool:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.executors.child import ChildProcess, OwnChild
+from engine.executors.local.child import ChildProcess, OwnChild
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.model import Function
 from engine.runtimes.interpreters import WORKERS

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
 
-from engine.executors.process import End, Instance
+from engine.executors.instance import End, Instance
 from engine.isolation.limits import Enclosure, Isolation
 
 _INTERVAL = 0.5  #: seconds between measurements
@@ -29,6 +29,7 @@ class MemoryWatch:
     def __init__(self, isolation: Isolation, threads: Executor) -> None:
         self._isolation, self._threads = isolation, threads
         self._loop = asyncio.get_running_loop()
+        self._enclosures: dict[Instance, Enclosure] = {}
         self._alarms: dict[Instance, int] = {}  #: descriptors
         self._watched: set[Instance] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -41,11 +42,13 @@ class MemoryWatch:
         Call after the limits of the instance are in force and before its first request.
         """
         if enclosure.shared:
+            self._enclosures[instance] = enclosure
             # Setting an alarm takes the kernel 10 to 20 ms; neither the loop nor the function waits for that.
             setting = self._loop.run_in_executor(self._threads, self._set_alarm, enclosure)
             setting.add_done_callback(partial(self._on_alarm_set, instance))
 
     def discard(self, instance: Instance) -> None:
+        self._enclosures.pop(instance, None)
         self._watched.discard(instance)
         alarm = self._alarms.pop(instance, None)
         if alarm is not None:
@@ -70,8 +73,8 @@ class MemoryWatch:
     def _on_alarm_set(self, instance: Instance, setting: asyncio.Future[tuple[int | None, int]]) -> None:
         alarm, used = setting.result()
         if alarm is None:
-            instance.on_work = self._watch
-            self._watch(instance)
+            instance.watched = True
+            self.note_work(instance)
         elif instance.closed.is_set():
             os.close(alarm)
         else:
@@ -83,10 +86,11 @@ class MemoryWatch:
         os.eventfd_read(self._alarms[instance])
         # An instance that raised an alarm may soon exceed its limit. While its use stays above the alarm level, no
         # further alarm is raised, so it is measured whenever it has work.
-        instance.on_work = self._watch
+        instance.watched = True
         self._check_soon(instance)
 
-    def _watch(self, instance: Instance) -> None:
+    def note_work(self, instance: Instance) -> None:
+        """Measure an instance that is ``watched``, because it has work now."""
         if self._timer is not None:
             self._watched.add(instance)
         elif instance in self._alarms:
@@ -112,7 +116,7 @@ class MemoryWatch:
         if not self._watched:
             return
         instances = list(self._watched)
-        enclosures = [one.enclosure for one in instances]
+        enclosures = [self._enclosures[one] for one in instances]
         measuring = self._loop.run_in_executor(self._threads, self._isolation.measure, enclosures)
         measuring.add_done_callback(lambda done: self._enforce(instances, done.result()))
         self._schedule(self._pause)

@@ -7,16 +7,14 @@ port.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 
-from engine.executors.process import Instance
+from engine.executors.instance import Instance
 
 
 class SharedPort:
     """Assignment of the port to one instance at a time."""
 
-    def __init__(self, is_idle: Callable[[Instance], bool]) -> None:
-        self._is_idle = is_idle
+    def __init__(self) -> None:
         self._holder: Instance | None = None
 
     @property
@@ -29,7 +27,7 @@ class SharedPort:
         An idle instance that has the port is dismissed. Raises OSError if the instance is not idle.
         """
         while (holder := self._holder) is not None and not holder.closed.is_set():
-            if holder.end is None and not self._is_idle(holder):
+            if holder.end is None and not holder.idle:
                 raise OSError(errno.EADDRINUSE, "the port of HTTP functions is in use, since there is one for all")
             holder.dismiss()
             await holder.closed.wait()

@@ -1,4 +1,4 @@
-"""Interface to the process of an instance, whether its parent is the engine or a template."""
+"""Child processes: the interface to a process of this machine, whether its parent is the engine or a template."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ChildProcess(Protocol):
 
     @property
     def waits(self) -> bool:
-        """True if the new process waits for ``Instance.enter_cgroup`` before it does anything."""
+        """True if the new process waits for the descriptors of its cgroups before it does anything."""
         ...
 
     @property

@@ -14,8 +14,8 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from engine.executors.child import OwnChild
-from engine.executors.forked import ForkedChild
+from engine.executors.local.child import OwnChild
+from engine.executors.local.forked import ForkedChild
 
 _LARGEST = 1 << 16  #: bytes of a packet
 _BATCH = 64  #: packets read at a time, so that the loop can do other work

@@ -1,7 +1,7 @@
-"""Starters of instances' processes. A process is forked by a template if possible, otherwise started as a new program.
+"""Spawners of instances' processes. A process is forked by a template if possible, otherwise started as a new program.
 
-``Processes`` starts processes on the host, with one template per interpreter. ``Sandboxes`` starts them in bubblewrap
-sandboxes, with one template per function, version and revision inside its sandbox.
+``HostSpawner`` starts processes on the host, with one template per interpreter. ``SandboxSpawner`` starts them in
+bubblewrap sandboxes, with one template per function, version and revision inside its sandbox.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.executors.forked import ForkedChild
-from engine.executors.spawn import PATH, Channels, InstanceSpec, ProcessSpec, Spawned, spawn
-from engine.executors.template import Template
+from engine.executors.local.forked import ForkedChild
+from engine.executors.local.spawn import PATH, Channels, InstanceSpec, ProcessSpec, Spawned, spawn
+from engine.executors.local.template import Template
 from engine.isolation.bubblewrap import CODE, LAYERS, RUNTIME, TMP, Bubblewrap
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.runtimes.interpreters import WORKERS, own_interpreter
@@ -30,7 +30,7 @@ _AT_START = ("LD_", "LC_", "LANG", "MALLOC_", "GLIBC_")
 _RUNS_CODE = ("LD_", "GCONV_PATH", "OPENSSL_", "NODE_OPTIONS")
 
 
-class Starter(Protocol):
+class Spawner(Protocol):
     """Interface by which the processes of instances are started."""
 
     @property
@@ -69,8 +69,8 @@ class Starter(Protocol):
     async def close(self) -> None: ...
 
 
-class Processes:
-    """Starter of processes on the host, without a sandbox.
+class HostSpawner:
+    """Spawner of processes on the host, without a sandbox.
 
     With ``forking``, processes may be forked by templates. The template of an interpreter is started at the second use
     of the interpreter, or earlier if a process can only be started through a template.
@@ -143,8 +143,8 @@ class Processes:
         return self._templates[python]
 
 
-class Sandboxes:
-    """Starter of processes in bubblewrap sandboxes.
+class SandboxSpawner:
+    """Spawner of processes in bubblewrap sandboxes.
 
     A sandbox is closed ``linger`` seconds after its last instance has ended.
     """

@@ -1,0 +1,79 @@
+"""Launchers, which start instances and release what an ended instance leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from engine.executors.instance import Call, Instance, InstanceOwner, Key
+from engine.model import Function
+from engine.runtimes.protocol import Answer
+
+
+class LaunchPlan(NamedTuple):
+    """Instance that a launcher can start now."""
+
+    key: Key
+    function: Function
+    command: Sequence[str]  #: starts the worker of the function's runtime
+
+
+class Launcher(Protocol):
+    """Starter of instances, on this machine or on others.
+
+    An instance is started in three steps: ``prepare``, ``launch``, ``load``. The caller does not await anything between
+    the first two, and calls ``clear`` once for each launched instance.
+    """
+
+    @property
+    def isolation(self) -> str:
+        """Names of the mechanisms that separate and limit instances, such as ``bubblewrap, cgroup v2``."""
+        ...
+
+    @property
+    def http_network(self) -> str:
+        """Network of HTTP functions' instances: ``own``, ``mapped`` or ``shared``.
+
+        ``own``: each instance has a network of its own. ``mapped``: the port on which the function's server listens is
+        mapped to a free port. ``shared``: all instances listen on the same port, so that one runs at a time.
+        """
+        ...
+
+    async def check_runtime(self, runtime: str) -> None:
+        """Raise InvalidField if no instance of this runtime can be started."""
+        ...
+
+    def has_capacity(self, function: Function) -> bool:
+        """Return whether ``prepare`` would not wait for the end of another instance."""
+        ...
+
+    async def prepare(self, key: Key, function: Function) -> LaunchPlan:
+        """Wait until an instance can be started: its interpreter is known, and the capacity is there.
+
+        May dismiss an idle instance for that. Raises InvalidField if the function's runtime cannot run, and OSError if
+        the capacity cannot be had.
+        """
+        ...
+
+    def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
+        """Start the process of an instance, which loads no user code before ``load``.
+
+        Raises OSError if the process cannot be started.
+        """
+        ...
+
+    async def load(self, instance: Instance, start: Call) -> Answer | None:
+        """Apply the limits, then have the worker load the user code and run the initializer.
+
+        Return the worker's answer. Return None if the instance ended before it answered. Raises OSError if the limits
+        cannot be applied or the process could not be started.
+        """
+        ...
+
+    def clear(self, instance: Instance) -> None:
+        """Release what a closed instance leaves behind, such as its temporary folder. Does not wait."""
+        ...
+
+    async def close(self) -> None:
+        """Wait until everything is released. Call when all instances are closed."""
+        ...

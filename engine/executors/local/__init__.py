@@ -1,0 +1,1 @@
+"""Launcher of instances as processes of this machine."""

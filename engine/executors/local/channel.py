@@ -1,0 +1,110 @@
+"""Channel to a process of this machine: a socket for frames, and two pipes for raw output."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+
+from engine.executors.local.output import Output
+from engine.executors.local.spawn import Spawned
+from engine.executors.process import ChannelOwner
+
+_MAX_READS = 256  #: reads of the socket of an ended instance
+
+
+class LocalChannel(asyncio.Protocol):
+    """Engine's ends of the socket and of the pipes of one process (protocol ``Channel``)."""
+
+    def __init__(self, spawned: Spawned, owner: ChannelOwner) -> None:
+        """Begin to read the pipes. The socket is read after ``open``."""
+        self._socket, self._owner = spawned.socket, owner
+        self._fd = self._socket.fileno()
+        self._loop = asyncio.get_running_loop()
+        self._output = Output(spawned.stdout, spawned.stderr, owner.record_output, self._loop)
+        self._transport: asyncio.Transport | None = None
+        self._opening = self._buffered = False
+        self.connected = False
+
+    async def open(self) -> None:
+        """Begin to send and to receive frames."""
+        self._opening = True
+        self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=self._socket)
+
+    def send_descriptors(self, fds: Sequence[int]) -> bool:
+        """Send descriptors to a process that waits for them, and close them in the engine.
+
+        Return False if the process has exited.
+        """
+        try:
+            if self.connected:  # otherwise its end of the socket is closed: it is exiting, and the status follows
+                socket.send_fds(self._socket, [b"\0"], fds)
+            return self.connected
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    # --- Channel ---
+
+    @property
+    def unsent(self) -> bool:
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
+    def write(self, frame: bytes) -> bool:
+        transport = self._transport
+        if transport is None or not self.connected:
+            return False
+        # An earlier frame may still be in the transport's buffer.
+        self._buffered = self._buffered and transport.get_write_buffer_size() > 0
+        # Written directly to the socket: the process runs sooner, and an error means that it read nothing.
+        try:
+            sent = 0 if self._buffered else os.write(self._fd, frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return False
+        if sent < len(frame):
+            transport.write(frame[sent:])
+            self._buffered = True
+        return True
+
+    def read_rest(self) -> bool:
+        for _ in range(_MAX_READS if self.connected else 0):
+            try:
+                data = os.read(self._fd, 1 << 16)
+            except ConnectionResetError:
+                return True
+            except OSError:
+                return False
+            if not data:
+                return False
+            self._owner.received(data)
+        return False
+
+    def read_output(self) -> None:
+        self._output.drain()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        if not self._opening:  # otherwise a transport owns the socket, even if ``open`` was cancelled
+            self._socket.close()
+        self._output.close()
+
+    # --- called by the loop ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.connected = True
+
+    def data_received(self, data: bytes) -> None:
+        self._owner.received(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.connected = False
+        # The kernel resets a connection whose other end was closed with something unread in it.
+        self._owner.disconnected(unread=isinstance(error, ConnectionResetError | BrokenPipeError))

@@ -1,0 +1,250 @@
+"""Launcher of instances as processes of this machine: processes, limits, temporary folders and the shared port.
+
+Blocking work runs in threads: creating a cgroup can wait for the kernel, and removing files can take long if the
+user created many. Starting and cleaning have separate threads, so that neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from msgspec import Struct
+
+from engine.executors.instance import Call, End, Instance, InstanceOwner, Key
+from engine.executors.launcher import LaunchPlan
+from engine.executors.local.channel import LocalChannel
+from engine.executors.local.memory_watch import MemoryWatch
+from engine.executors.local.process import LocalProcess
+from engine.executors.local.shared_port import SharedPort
+from engine.executors.local.spawn import InstanceSpec, ProcessSpec, Spawned, environment, setup
+from engine.executors.local.spawners import Spawner
+from engine.executors.log_recorder import LogRecorder
+from engine.isolation.limits import Enclosure, Isolation, Limits
+from engine.isolation.orphans import remove_tree
+from engine.isolation.ports import can_map_ports
+from engine.model import CodePackage, Function
+from engine.runtimes.catalog import Family, find_runtime
+from engine.runtimes.interpreters import Interpreters
+from engine.runtimes.protocol import Answer, setup_frame
+
+_START_THREADS, _CLEAN_THREADS = 2, 2  #: numbers of threads
+
+Result = TypeVar("Result")
+
+
+class LocalOptions(Struct, frozen=True, kw_only=True):
+    """Settings common to all instances on this machine."""
+
+    code_path: Callable[[CodePackage], Path]
+    tmp: Path
+    marker: str
+    region: str
+    processes: int
+
+
+class Launched(NamedTuple):
+    """Instance on this machine, from ``launch`` to ``clear``."""
+
+    spec: InstanceSpec
+    process: LocalProcess
+    channel: LocalChannel
+
+
+class LocalLauncher:
+    """Launcher of instances on this machine (protocol ``Launcher``)."""
+
+    def __init__(
+        self,
+        options: LocalOptions,
+        *,
+        spawner: Spawner,
+        isolation: Isolation,
+        interpreters: Interpreters,
+        recorder: LogRecorder,
+    ) -> None:
+        self._options, self._spawner, self._isolation, self._recorder = options, spawner, isolation, recorder
+        self._interpreters = interpreters
+        self._maps_ports = can_map_ports()
+        self._port = SharedPort()
+        self._starters = ThreadPoolExecutor(_START_THREADS, "functiond-start")
+        self._cleaners = ThreadPoolExecutor(_CLEAN_THREADS, "functiond-clean")
+        self._memory = MemoryWatch(isolation, self._cleaners)
+        self._launched: dict[Instance, Launched] = {}
+
+    @property
+    def isolation(self) -> str:
+        return f"{self._spawner.name}, {self._isolation.name}"
+
+    @property
+    def http_network(self) -> str:
+        if self._spawner.own_network:
+            return "own"
+        return "mapped" if self._maps_ports else "shared"
+
+    async def check_runtime(self, runtime: str) -> None:
+        await self._interpreters.check(runtime)
+
+    def has_capacity(self, function: Function) -> bool:
+        return self._port.is_free or not self._shares_port(function)
+
+    async def prepare(self, key: Key, function: Function) -> LaunchPlan:
+        """Find the interpreter, and wait for the port that all HTTP functions share, if the function needs it.
+
+        The first call for a runtime searches for its interpreter, which takes time.
+        """
+        command = await self._interpreters.worker_command(function.runtime, key[-1])
+        if self._shares_port(function):
+            await self._port.free()
+        return LaunchPlan(key, function, command)
+
+    def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
+        key, function = plan.key, plan.function
+        spec = self._new_spec(function, memory=key[-1])
+        seen_inside = self._spawner.seen_inside(spec)
+        variables = environment(function, seen_inside)
+        process_spec = ProcessSpec(list(plan.command), variables, seen_inside.code, seen_inside.layers)
+        spawned = self._spawner.start(key[:3], spec, process_spec)
+        try:
+            instance = self._connect(plan, owner, spec, spawned)
+        except BaseException:
+            spawned.destroy()
+            self._spawner.ended(key[:3])
+            self._cleaners.submit(remove_tree, spec.tmp)
+            raise
+        if self._shares_port(function):
+            self._port.hold(instance)
+        return instance
+
+    def _connect(self, plan: LaunchPlan, owner: InstanceOwner, spec: InstanceSpec, spawned: Spawned) -> Instance:
+        process = LocalProcess(spawned.child)
+        instance = Instance(
+            process,
+            key=plan.key,
+            function=plan.function,
+            owner=owner,
+            recorder=self._recorder,
+            on_work=self._memory.note_work,
+        )
+        channel = LocalChannel(spawned, instance)
+        instance.connect(channel)
+        spawned.child.watch(instance.exited)
+        self._launched[instance] = Launched(spec, process, channel)
+        return instance
+
+    async def load(self, instance: Instance, start: Call) -> Answer | None:
+        launched = self._launched[instance]
+        answer = await self._load(instance, launched, start)
+        if answer is None and instance.end is End.EXITED:
+            await instance.closed.wait()  # sets the exit status
+            if launched.process.child.failure is not None:
+                raise launched.process.child.failure
+        return answer
+
+    async def _load(self, instance: Instance, launched: Launched, start: Call) -> Answer | None:
+        function, process, channel = start.function, launched.process, launched.channel
+        enclosing = self._enclose(launched, function)
+        await channel.open()
+        if not process.alive:  # exited meanwhile
+            channel.abort()
+        await process.child.spawned()
+        # Shielded: the thread continues after a cancellation, and ``clear`` removes the enclosure.
+        enclosure = await asyncio.shield(asyncio.wrap_future(enclosing))
+        if isinstance(enclosure, OSError):
+            raise enclosure
+        process.enclosure = enclosure
+        if instance.end is not None:  # its resources may be removed already
+            return None
+        problem = await self._admit(process, enclosure)
+        if instance.end is not None:
+            return None
+        if problem is not None and not isinstance(problem, ProcessLookupError):
+            raise problem
+        if problem is not None or (process.child.waits and not channel.send_descriptors(enclosure.cgroup_fds())):
+            await instance.closed.wait()  # the process exited; its status is the reason
+            return None
+        self._memory.add(instance, enclosure)
+        timeout = function.initializer_timeout if function.initializer_handler else function.timeout
+        frame = setup_frame(setup(function, self._spawner.seen_inside(launched.spec)))
+        return await instance.request(start, frame, timeout)
+
+    def _enclose(self, launched: Launched, function: Function) -> Future[Enclosure | OSError]:
+        limits = Limits(
+            memory=launched.spec.memory,
+            processes=self._options.processes,
+            enters=launched.process.child.waits,
+            tmp=self._spawner.tmp,
+            address_space=_family(function) is Family.PYTHON,
+        )
+        enclosing = self._starters.submit(_capture_error, self._isolation.enclose, launched.spec.instance_id, limits)
+        launched.process.enclosing = enclosing
+        return enclosing
+
+    async def _admit(self, process: LocalProcess, enclosure: Enclosure) -> OSError | None:
+        if process.child.waits:
+            return _capture_error(enclosure.admit, process.pid)
+        admitting = self._starters.submit(_capture_error, enclosure.admit, process.pid)
+        return await asyncio.shield(asyncio.wrap_future(admitting))
+
+    def clear(self, instance: Instance) -> None:
+        """Remove the cgroup and the temporary folder of a closed instance, in a thread, without waiting."""
+        launched = self._launched.pop(instance)
+        self._memory.discard(instance)
+        self._spawner.ended(instance.key[:3])
+        self._cleaners.submit(_clear, launched.process, launched.spec.tmp)
+
+    async def close(self) -> None:
+        """Wait until the cgroups and temporary folders of all instances are removed, then stop the threads."""
+        self._memory.close()
+        await self._spawner.close()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._starters.shutdown()
+        self._cleaners.shutdown()
+        self._isolation.close()
+
+    def _shares_port(self, function: Function) -> bool:
+        """Return whether instances of the function listen on the port that all HTTP functions share."""
+        return _serves_http(function) and self.http_network == "shared"
+
+    def _new_spec(self, function: Function, *, memory: int) -> InstanceSpec:
+        instance_id = uuid.uuid4().hex
+        return InstanceSpec(
+            instance_id=instance_id,
+            marker=self._options.marker,
+            region=self._options.region,
+            code=self._options.code_path(function.code).absolute(),  # absolute: a child has another working folder
+            tmp=self._options.tmp.absolute() / instance_id[:12],  # short: the path of a socket has at most 107 bytes
+            memory=memory,
+            layers=tuple(self._options.code_path(one.code).absolute() for one in function.dependencies),
+            own_network=self.http_network == "own" and _serves_http(function),
+            maps_port=self.http_network == "mapped" and _serves_http(function),
+        )
+
+
+def _serves_http(function: Function) -> bool:
+    """Return whether the function is an HTTP function, whose instances listen on one fixed port."""
+    return _family(function) is Family.HTTP
+
+
+def _family(function: Function) -> Family | None:
+    runtime = find_runtime(function.runtime)
+    return runtime.family if runtime is not None else None
+
+
+def _capture_error(task: Callable[..., Result], *arguments: object) -> Result | OSError:
+    """Run a task and return the OSError that it raises, because a caller cancelled meanwhile would not receive it."""
+    try:
+        return task(*arguments)
+    except OSError as error:
+        return error
+
+
+def _clear(process: LocalProcess, tmp: Path) -> None:
+    process.remove_enclosure()
+    remove_tree(tmp)
