@@ -353,8 +353,9 @@ async def serve_side_by_side(folder: Path, sandbox: IsolationOptions) -> None:
         (folder / "code" / "bootstrap").write_text("#!/bin/sh\nexec python3 server.py\n")
         (folder / "code" / "bootstrap").chmod(0o755)
         event = json.dumps({"httpMethod": "GET", "path": "/", "headers": {}, "body": "", "isBase64Encoded": False})
-        calls = [opened.execute(function("a.b", runtime="http"), invocation(event)) for _ in range(2)]
-        one, other = await asyncio.gather(*calls)
+        asked = function("a.b", runtime="http")
+        assert await asyncio.gather(opened.warm(asked), opened.warm(asked)) == [True, True]
+        one, other = await asyncio.gather(*(opened.execute(asked, invocation(event)) for _ in range(2)))
 
     assert opened.http_network == "own"
     assert (one.ok, other.ok) == (True, True), (one, other)
