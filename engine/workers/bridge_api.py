@@ -32,7 +32,8 @@ class Api:
         self.listener.listen(128)
         self.listener.setblocking(False)
         self.bridge.loop.watch(self.listener, READ, self.accept)
-        return self.dialect.variables("%s:%d" % self.listener.getsockname())
+        host, port = self.listener.getsockname()
+        return self.dialect.variables(f"{host}:{port}")
 
     def prepare(self):
         """Do nothing in the child process before bootstrap: bootstrap needs only the variables from ``open``."""
@@ -89,11 +90,11 @@ class Api:
         """Send the result or error that a client has reported for an invocation to the engine."""
         invocation = self.running.pop(request_id, None)
         if invocation is None:
-            text = "no request %r waits for an answer: each is answered once" % request_id
+            text = f"no request {request_id!r} waits for an answer: each is answered once"
             client.refuse(400, "InvalidRequestID", text)
         elif message.size > self.bridge.limit:
             self.bridge.too_large(invocation.ticket, message.size)
-            text = "the response may have at most %d bytes" % self.bridge.limit
+            text = f"the response may have at most {self.bridge.limit} bytes"
             client.refuse(413, "RequestEntityTooLarge", text)
         else:
             error = message.body if action == ERROR else streamed_error(message)

@@ -12,10 +12,19 @@ from urllib.parse import quote, urlencode
 from bridge_http import write_message
 
 #: Headers that belong to a connection, or that are computed anew.
-CONNECTION_HEADERS = frozenset((
-    "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
-    "upgrade",
-))
+CONNECTION_HEADERS = frozenset(
+    (
+        "connection",
+        "content-length",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
 REPLY_CONNECTION_HEADERS = frozenset(("connection", "keep-alive", "trailer", "transfer-encoding"))
 PATH_CHARACTERS = "/?%:@!$&'()*+,;=~"
 
@@ -34,13 +43,13 @@ def read_event(invocation, setup):
         raise BadEvent("an HTTP function takes events of an API gateway, with httpMethod, path, headers and body")
     method = event["httpMethod"]
     if not method.isalpha() or not method.isascii():
-        raise BadEvent("httpMethod is %r" % method)
+        raise BadEvent(f"httpMethod is {method!r}")
     added = own_headers(event, invocation, setup)
     replaced = CONNECTION_HEADERS | {name.lower() for name, _ in added}
     headers = [(name, value) for name, value in given_headers(event) if name.lower() not in replaced]
     if not any(name.lower() == "host" for name, _ in headers):
         headers.append(("Host", "127.0.0.1:8000"))
-    return method, write_message("%s %s HTTP/1.1" % (method, target(event)), headers + added, content(event))
+    return method, write_message(f"{method} {target(event)} HTTP/1.1", headers + added, content(event))
 
 
 def own_headers(event, invocation, setup):
@@ -66,7 +75,7 @@ def own_headers(event, invocation, setup):
 def given_headers(event):
     for name, values in pairs_of(event, "headers"):
         if not name or not name.isascii() or any(character in name for character in " \t\r\n:"):
-            raise BadEvent("%r is not a header name" % name)
+            raise BadEvent(f"{name!r} is not a header name")
         for value in values:
             yield name, line(name, value)
 
@@ -74,7 +83,7 @@ def given_headers(event):
 def line(name, value):
     text = str(value)
     if "\r" in text or "\n" in text:
-        raise BadEvent("the header %s has more than one line" % name)
+        raise BadEvent(f"the header {name} has more than one line")
     return text
 
 
@@ -95,7 +104,7 @@ def pairs_of(event, field):
     """
     given = event.get(field) or {}
     if not isinstance(given, dict):
-        raise BadEvent("%s is not an object" % field)
+        raise BadEvent(f"{field} is not an object")
     for name, value in given.items():
         yield name, value if isinstance(value, list) else [] if value is None else [value]
 
@@ -122,9 +131,11 @@ def write_reply(message):
     for name, value in message.headers:
         if name.lower() not in REPLY_CONNECTION_HEADERS:
             headers.setdefault("-".join(part.capitalize() for part in name.split("-")), []).append(value)
-    return json.dumps({
-        "body": base64.b64encode(message.body).decode(),
-        "headers": headers,
-        "statusCode": message.status,
-        "isBase64Encoded": True,
-    }).encode()
+    return json.dumps(
+        {
+            "body": base64.b64encode(message.body).decode(),
+            "headers": headers,
+            "statusCode": message.status,
+            "isBase64Encoded": True,
+        }
+    ).encode()

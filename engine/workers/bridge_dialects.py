@@ -14,9 +14,18 @@ class Custom:
 
     ROOT = "/v1/runtime/invocation/"
     ACCEPTED = 200  #: status for an accepted answer
-    PATHS = "GET %srequest, POST %sresponse/<request id>, POST %serror/<request id>" % (ROOT, ROOT, ROOT)
-    KEYS = tuple("X-CFF-" + name for name in ("Access-Key", "Secret-Key", "Security-Access-Key", "Security-Secret-Key",
-                                              "Security-Token", "Auth-Token"))
+    PATHS = f"GET {ROOT}request, POST {ROOT}response/<request id>, POST {ROOT}error/<request id>"
+    KEYS = tuple(
+        "X-CFF-" + name
+        for name in (
+            "Access-Key",
+            "Secret-Key",
+            "Security-Access-Key",
+            "Security-Secret-Key",
+            "Security-Token",
+            "Auth-Token",
+        )
+    )
 
     def __init__(self, setup):
         # Always sync: runtimes may omit the result of async invocations, but destinations need it.
@@ -30,13 +39,13 @@ class Custom:
         """Return the action and the request id that an HTTP request names. The action is None for an unknown path."""
         if not path.startswith(self.ROOT):
             return None, ""
-        what, _, request_id = path[len(self.ROOT):].partition("/")
+        what, _, request_id = path[len(self.ROOT) :].partition("/")
         if method == "GET":
             return (NEXT if what == "request" and not request_id else None), ""
         return (what if method == "POST" and what in (RESPONSE, ERROR) else None), request_id
 
     def headers(self, invocation):
-        return self.fixed + [("X-Cff-Request-Id", invocation.request_id)]
+        return [*self.fixed, ("X-Cff-Request-Id", invocation.request_id)]
 
 
 class Lambda:
@@ -44,14 +53,16 @@ class Lambda:
 
     ROOT = "/2018-06-01/runtime/"
     ACCEPTED = 202
-    PATHS = ("GET %sinvocation/next, POST %sinvocation/<request id>/response, POST %sinvocation/<request id>/error, "
-             "POST %sinit/error") % (ROOT, ROOT, ROOT, ROOT)
+    PATHS = (
+        f"GET {ROOT}invocation/next, POST {ROOT}invocation/<request id>/response, "
+        f"POST {ROOT}invocation/<request id>/error, POST {ROOT}init/error"
+    )
 
     def __init__(self, setup):
         self.setup = setup
         self.version = "$LATEST" if setup["version"] == "latest" else setup["version"]
         self.region = os.environ.get("RUNTIME_REGION", "")
-        self.arn = "arn:aws:lambda:%s:%s:function:%s" % (self.region, setup["project"], setup["name"])
+        self.arn = f"arn:aws:lambda:{self.region}:{setup['project']}:function:{setup['name']}"
 
     def variables(self, address):
         setup = self.setup
@@ -62,7 +73,7 @@ class Lambda:
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(setup["memory"]),
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
             "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/" + setup["name"],
-            "AWS_LAMBDA_LOG_STREAM_NAME": "[%s]%s" % (self.version, setup["instance"]),
+            "AWS_LAMBDA_LOG_STREAM_NAME": f"[{self.version}]{setup['instance']}",
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
             "LAMBDA_TASK_ROOT": setup["code"],
@@ -72,7 +83,7 @@ class Lambda:
 
     def route(self, method, path):
         """Return the action and the request id that an HTTP request names. The action is None for an unknown path."""
-        parts = path[len(self.ROOT):].split("/") if path.startswith(self.ROOT) else []
+        parts = path[len(self.ROOT) :].split("/") if path.startswith(self.ROOT) else []
         if method == "GET":
             return (NEXT if parts == ["invocation", "next"] else None), ""
         if method == "POST" and parts == ["init", "error"]:
@@ -86,7 +97,7 @@ class Lambda:
             ("Content-Type", "application/json"),
             ("Lambda-Runtime-Aws-Request-Id", invocation.request_id),
             ("Lambda-Runtime-Deadline-Ms", str(invocation.deadline)),
-            ("Lambda-Runtime-Invoked-Function-Arn", "%s:%s" % (self.arn, invocation.alias or self.version)),
+            ("Lambda-Runtime-Invoked-Function-Arn", f"{self.arn}:{invocation.alias or self.version}"),
             ("Lambda-Runtime-Trace-Id", trace_id(invocation.request_id)),
         ]
 
@@ -94,7 +105,7 @@ class Lambda:
 def trace_id(request_id):
     """Return a trace id for an invocation, in the format of AWS X-Ray and marked as not sampled."""
     digits = request_id.replace("-", "").ljust(32, "0")
-    return "Root=1-%s-%s;Parent=%s;Sampled=0" % (digits[:8], digits[8:32], digits[16:32])
+    return f"Root=1-{digits[:8]}-{digits[8:32]};Parent={digits[16:32]};Sampled=0"
 
 
 def streamed_error(message):

@@ -6,7 +6,12 @@ A message is parsed piece by piece as data arrives, and written as a whole.
 HEAD_LIMIT = 1 << 16
 NO_BODY = frozenset((204, 304))
 REASONS = {
-    200: "OK", 202: "Accepted", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 413: "Payload Too Large",
+    200: "OK",
+    202: "Accepted",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    413: "Payload Too Large",
 }
 
 
@@ -85,13 +90,13 @@ class Reader:
             if end >= 0:
                 break
             if len(self.buffer) > HEAD_LIMIT:
-                raise BadMessage("the head is larger than %d bytes" % HEAD_LIMIT)
+                raise BadMessage(f"the head is larger than {HEAD_LIMIT} bytes")
             yield None
         lines = self.buffer[:end].decode("latin-1").replace("\r\n", "\n").lstrip("\n").split("\n")
-        del self.buffer[:end + gap]
+        del self.buffer[: end + gap]
         start = lines[0].split(" ", 2)
-        if len(start) < 2 or self.response and not start[1].isdigit():
-            raise BadMessage("'%s' does not start an HTTP message" % lines[0][:80])
+        if len(start) < 2 or (self.response and not start[1].isdigit()):
+            raise BadMessage(f"'{lines[0][:80]}' does not start an HTTP message")
         return Message(start, [pair(line) for line in lines[1:]])
 
     def read_rest(self, message):
@@ -141,10 +146,10 @@ class Reader:
             end = self.buffer.find(b"\n")
             if end >= 0:
                 line = self.buffer[:end].decode("latin-1").rstrip("\r")
-                del self.buffer[:end + 1]
+                del self.buffer[: end + 1]
                 return line
             if len(self.buffer) > HEAD_LIMIT:
-                raise BadMessage("a line is larger than %d bytes" % HEAD_LIMIT)
+                raise BadMessage(f"a line is larger than {HEAD_LIMIT} bytes")
             yield None
 
 
@@ -154,14 +159,14 @@ def number(text, base):
     except ValueError:
         value = -1
     if value < 0:
-        raise BadMessage("'%s' is not a length" % text[:40])
+        raise BadMessage(f"'{text[:40]}' is not a length")
     return value
 
 
 def pair(line):
     name, colon, value = line.partition(":")
     if not colon:
-        raise BadMessage("'%s' is not a header" % line[:80])
+        raise BadMessage(f"'{line[:80]}' is not a header")
     return name.strip(), value.strip()
 
 
@@ -173,11 +178,9 @@ def persists(message, response):
 
 def write_message(start, headers, body):
     """Return the bytes of an HTTP message, with a Content-Length header added."""
-    lines = [start]
-    lines += ["%s: %s" % header for header in headers]
-    lines.append("Content-Length: %d\r\n\r\n" % len(body))
+    lines = [start, *(f"{name}: {value}" for name, value in headers), f"Content-Length: {len(body)}\r\n\r\n"]
     return "\r\n".join(lines).encode("utf-8", "replace") + body
 
 
 def write_answer(status, headers, body):
-    return write_message("HTTP/1.1 %d %s" % (status, REASONS[status]), headers, body)
+    return write_message(f"HTTP/1.1 {status} {REASONS[status]}", headers, body)

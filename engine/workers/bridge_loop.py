@@ -8,6 +8,7 @@ import errno
 import selectors
 import socket
 import time
+from contextlib import suppress
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 PIECE = 1 << 16  #: bytes per read
@@ -29,10 +30,8 @@ class Loop:
             self.selector.modify(file, events, callback)
 
     def unwatch(self, file):
-        try:
+        with suppress(KeyError):
             self.selector.unregister(file)
-        except KeyError:
-            pass
 
     def later(self, seconds, callback):
         self.timers.append((time.monotonic() + seconds, callback))
@@ -95,7 +94,7 @@ class Connection:
 
     def flush(self):
         try:
-            self.unsent = self.unsent[self.sock.send(self.unsent):]
+            self.unsent = self.unsent[self.sock.send(self.unsent) :]
             if self.last and not self.unsent:
                 self.sock.shutdown(socket.SHUT_WR)
         except BlockingIOError:

@@ -40,4 +40,4 @@ def describe_error(body, kind):
     text, kind = str(error.get("errorMessage") or ""), str(error.get("errorType") or kind or "Error")
     trace = error.get("stackTrace") or error.get("trace") or []
     trace = [str(line) for line in trace] if isinstance(trace, list) else [str(trace)]
-    return "%s: %s" % (kind, text) if text else kind, error_body(text, kind, trace)
+    return f"{kind}: {text}" if text else kind, error_body(text, kind, trace)

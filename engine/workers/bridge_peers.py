@@ -7,6 +7,7 @@ Python 3.9 syntax.
 import os
 import socket
 import struct
+from contextlib import suppress
 
 from bridge_process import descendants
 
@@ -28,7 +29,7 @@ def is_ours(sock):
         inode = peer_inode(sock)
     except OSError:
         return True
-    link = "socket:[%d]" % inode
+    link = f"socket:[{inode}]"
     started = descendants()
     return not started or any(link in descriptors(pid) for pid in started)
 
@@ -52,13 +53,11 @@ def peer_inode(sock):
 
 def descriptors(pid):
     """Yield the targets of the symbolic links in /proc/<pid>/fd, one for each open descriptor of the process."""
-    folder = "/proc/%d/fd" % pid
+    folder = f"/proc/{pid}/fd"
     try:
         numbers = os.listdir(folder)
     except OSError:
         return  # exited
     for number in numbers:
-        try:
-            yield os.readlink("%s/%s" % (folder, number))
-        except OSError:
-            pass  # closed meanwhile
+        with suppress(OSError):  # closed meanwhile
+            yield os.readlink(f"{folder}/{number}")

@@ -52,8 +52,12 @@ class PortMap:
         """
         machine, bind, seccomp = CALLS[platform.machine()]
         code = (
-            (LOAD, 0, 0, MACHINE), (IF_EQUAL, 0, 3, machine), (LOAD, 0, 0, NUMBER),
-            (IF_EQUAL, 0, 1, bind), (RETURN, 0, 0, ASK), (RETURN, 0, 0, ALLOW),
+            (LOAD, 0, 0, MACHINE),
+            (IF_EQUAL, 0, 3, machine),
+            (LOAD, 0, 0, NUMBER),
+            (IF_EQUAL, 0, 1, bind),
+            (RETURN, 0, 0, ASK),
+            (RETURN, 0, 0, ALLOW),
         )
         program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in code))
         description = struct.pack("@HP", len(code), ctypes.addressof(program))
@@ -112,7 +116,7 @@ class PortMap:
 
         Raises OSError if the memory of the process is not accessible, the process has exited, or no port is free.
         """
-        memory = os.open("/proc/%d/mem" % pid, os.O_RDWR | os.O_CLOEXEC)
+        memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.ioctl(self.listener, STILL_VALID, number.to_bytes(8, "little"))  # fails if the pid was reused
             if size < 4:

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 from bridge_outcomes import ENTRY, INIT_FAILED, CannotStart
 
@@ -24,8 +25,11 @@ def find_bootstrap(folders):
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
         if os.path.isfile(path):
-            raise CannotStart(ENTRY, "the file bootstrap is not executable: run 'chmod +x bootstrap', "
-                                     "then zip it with a tool that keeps permissions")
+            raise CannotStart(
+                ENTRY,
+                "the file bootstrap is not executable: run 'chmod +x bootstrap', "
+                "then zip it with a tool that keeps permissions",
+            )
     raise CannotStart(ENTRY, "there is no file bootstrap in the root folder of the code, for this runtime to start")
 
 
@@ -59,10 +63,12 @@ class Bootstrap:
         try:
             self.process = start(path, environment, prepare)
         except OSError as error:
-            raise CannotStart(ENTRY, "bootstrap cannot be started: %s; see that the interpreter on its first line is "
-                                     "there" % error.strerror) from None
+            raise CannotStart(
+                ENTRY,
+                f"bootstrap cannot be started: {error.strerror}; see that the interpreter on its first line is there",
+            ) from None
         except subprocess.SubprocessError as error:
-            raise CannotStart(INIT_FAILED, "bootstrap cannot be prepared: %s" % error) from None
+            raise CannotStart(INIT_FAILED, f"bootstrap cannot be prepared: {error}") from None
         self.pid = self.process.pid
         self.pidfd = os.pidfd_open(self.pid)
         self.measured, self.peak = -MAX_AGE, 0
@@ -79,10 +85,8 @@ class Bootstrap:
     def signal(self, number):
         """Send bootstrap and all its descendants a signal, as a shell does not forward signals to its children."""
         for pid in {self.pid, *descendants()}:
-            try:
+            with suppress(OSError):  # it has exited
                 os.kill(pid, number)
-            except OSError:
-                pass
 
     def reap_adopted(self):
         """Reap exited descendants whose parent exited before. The exit of bootstrap itself is handled elsewhere."""
@@ -128,10 +132,10 @@ def descendants():
 
 
 def children(pid):
-    tasks = "/proc/%d/task" % pid
+    tasks = f"/proc/{pid}/task"
     try:
         for task in os.listdir(tasks):
-            with open("%s/%s/children" % (tasks, task)) as file:
+            with open(f"{tasks}/{task}/children") as file:
                 yield from map(int, file.read().split())
     except OSError:
         return  # exited, or not supported by this kernel
@@ -139,9 +143,9 @@ def children(pid):
 
 def high_water(pid):
     try:
-        with open("/proc/%d/status" % pid) as file:
+        with open(f"/proc/{pid}/status") as file:
             text = file.read()
         at = text.index("VmHWM:")
-        return int(text[at + 6:text.index("kB", at)])
+        return int(text[at + 6 : text.index("kB", at)])
     except (OSError, ValueError):
         return 0

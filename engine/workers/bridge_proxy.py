@@ -105,7 +105,7 @@ class Proxy:
 
     def give_up(self, exchange):
         """Fail the request and end the instance, because its server accepts no connections. A new instance may work."""
-        self.fail(exchange.ticket, "the server on port %d no longer accepts connections" % PORT, "ServerGone")
+        self.fail(exchange.ticket, f"the server on port {PORT} no longer accepts connections", "ServerGone")
         self.bridge.end(1)
 
     def fail(self, ticket, text, kind):
@@ -120,9 +120,8 @@ def wait_for_port():
     deadline = time.monotonic() + PORT_TIMEOUT
     while (problem := port_problem()) is not None:
         if time.monotonic() > deadline:
-            text = "port %d, on which the function's server must listen, is not free: %s" % (PORT, problem)
-            text += "; stop the program that uses it"
-            raise CannotStart(INIT_FAILED, text)
+            text = f"port {PORT}, on which the function's server must listen, is not free: {problem}"
+            raise CannotStart(INIT_FAILED, text + "; stop the program that uses it")
         time.sleep(RETRY)
 
 
@@ -164,7 +163,7 @@ class Upstream:
             while message is not None and message.status < 200:
                 message = self.reader.feed(b"")
         except BadMessage as problem:
-            self.fail_exchange("the server's response is not HTTP: %s" % problem, "BadResponse")
+            self.fail_exchange(f"the server's response is not HTTP: {problem}", "BadResponse")
             return
         if message is not None:
             self.conclude(message)

@@ -17,13 +17,13 @@ import time
 from collections import namedtuple
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from bridge_api import Api  # noqa: E402
-from bridge_dialects import Custom, Lambda  # noqa: E402
-from bridge_loop import READ, Loop  # noqa: E402
-from bridge_outcomes import OK, TOO_LARGE, CannotStart, error_body  # noqa: E402
-from bridge_peers import is_ours  # noqa: E402
-from bridge_process import Bootstrap, become_subreaper, exit_with_parent, find_bootstrap  # noqa: E402
-from bridge_proxy import Proxy  # noqa: E402
+from bridge_api import Api
+from bridge_dialects import Custom, Lambda
+from bridge_loop import READ, Loop
+from bridge_outcomes import OK, TOO_LARGE, CannotStart, error_body
+from bridge_peers import is_ours
+from bridge_process import Bootstrap, become_subreaper, exit_with_parent, find_bootstrap
+from bridge_proxy import Proxy
 
 del sys.path[0]
 
@@ -76,10 +76,16 @@ class Wire:
 
     def answer(self, kind, ticket, code, memory, message, result):
         text = message[:LONGEST_MESSAGE].encode("utf-8", "replace")
-        head = b"".join((
-            (15 + len(text) + len(result)).to_bytes(4, "big"), bytes((kind,)), ticket.to_bytes(4, "big"),
-            code.to_bytes(2, "big"), memory.to_bytes(4, "big"), len(text).to_bytes(4, "big"),
-        ))
+        head = b"".join(
+            (
+                (15 + len(text) + len(result)).to_bytes(4, "big"),
+                bytes((kind,)),
+                ticket.to_bytes(4, "big"),
+                code.to_bytes(2, "big"),
+                memory.to_bytes(4, "big"),
+                len(text).to_bytes(4, "big"),
+            )
+        )
         self.socket.sendall(head + text + result)
 
 
@@ -99,7 +105,7 @@ class Bridge:
     def run(self):
         try:
             variables = self.front.open()
-            path = find_bootstrap([self.setup["code"]] + self.setup.get("layers", []))
+            path = find_bootstrap([self.setup["code"], *self.setup.get("layers", [])])
             self.bootstrap = Bootstrap(path, environment(self.setup) | variables, self.front.prepare)
         except CannotStart as problem:
             self.ready(problem.code, str(problem), error_body(str(problem), "FunctionLoadError"))
@@ -126,7 +132,7 @@ class Bridge:
             self.wire.answer(DONE, ticket, code, self.memory(), message, result)
 
     def too_large(self, ticket, size):
-        text = "the response has %d bytes, more than the %d allowed" % (size, self.limit)
+        text = f"the response has {size} bytes, more than the {self.limit} allowed"
         self.wire.answer(DONE, ticket, TOO_LARGE, self.memory(), text, error_body(text, "ResponseTooLarge"))
 
     def accepts_peer(self, sock):
@@ -194,7 +200,9 @@ def environment(setup):
     variables = dict(os.environ)
     for layer in setup.get("layers", []):
         for name, folders in (
-            ("PATH", ("bin",)), ("LD_LIBRARY_PATH", ("lib",)), ("PYTHONPATH", ("python", "")),
+            ("PATH", ("bin",)),
+            ("LD_LIBRARY_PATH", ("lib",)),
+            ("PYTHONPATH", ("python", "")),
             ("NODE_PATH", ("nodejs/node_modules", "node_modules")),
         ):
             found = [os.path.join(layer, folder) for folder in folders if os.path.isdir(os.path.join(layer, folder))]

@@ -30,8 +30,8 @@ class Logger:
         if level < self.level:
             return
         now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + ".%03dZ" % (now % 1 * 1000)
-        line = "%s %s %s %s\n" % (stamp, self.wire.current().id, name, format_message(msg, args))
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+        line = f"{stamp} {self.wire.current().id} {name} {format_message(msg, args)}\n"
         self.wire.log(LOGGER, line.encode("utf-8", "backslashreplace"))
 
     def debug(self, msg="", *args):
@@ -67,7 +67,7 @@ def format_message(msg, args):
     try:
         return str(msg) % args if args else str(msg)
     except Exception:
-        return " ".join([str(msg)] + [str(arg) for arg in args])
+        return " ".join([str(part) for part in (msg, *args)])
 
 
 class Number(int):

@@ -43,7 +43,7 @@ def failure(code, error):
     try:
         line, body = describe(error)
     except BaseException as second:
-        line = "%s, and describing it raised %s" % (type(error).__name__, type(second).__name__)
+        line = f"{type(error).__name__}, and describing it raised {type(second).__name__}"
         body = None
     return Failure(code, PREFIX[code] + line, body)
 
@@ -55,7 +55,7 @@ def describe(error):
         text = str(error)
     except Exception:
         text = ""
-    return "%s: %s" % (kind, text) if text else kind, error_body(text, kind, user_frames(error.__traceback__))
+    return f"{kind}: {text}" if text else kind, error_body(text, kind, user_frames(error.__traceback__))
 
 
 def user_frames(trace):
@@ -86,6 +86,6 @@ def error_body(message, kind, trace):
 def warn(what, error):
     """Write an error to the log. Used for errors that belong to no request."""
     try:
-        sys.stderr.write("%s: %s\n" % (what, describe(error)[0]))
+        sys.stderr.write(f"{what}: {describe(error)[0]}\n")
     except BaseException:
-        pass  # closed by user code
+        return  # closed by user code

@@ -25,7 +25,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 def call(name, *args):
     if getattr(libc, name)(*args) < 0:
         number = ctypes.get_errno()
-        raise OSError(number, "%s: %s" % (name, os.strerror(number)))
+        raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
 def is_whole(fence):
@@ -118,8 +118,8 @@ def create_network():
         call("unshare", NEW_USER | NEW_NETWORK)
         for name, text in (
             ("setgroups", "deny"),
-            ("uid_map", "%d %d 1" % (user, user)),
-            ("gid_map", "%d %d 1" % (group, group)),
+            ("uid_map", f"{user} {user} 1"),
+            ("gid_map", f"{group} {group} 1"),
         ):
             with open("/proc/self/" + name, "w") as file:
                 file.write(text)
@@ -171,7 +171,7 @@ def probe(fence):
             enter(fence, [theirs.fileno()], report)
             os._exit(0)
         except OSError as error:
-            os.write(2, ("%s\n" % error).encode())
+            os.write(2, f"{error}\n".encode())
         finally:
             os._exit(1)
     return os.waitpid(pid, 0)[1] == 0 and (not is_whole(fence) or os.read(report_reader, 32) == b"0")

@@ -101,7 +101,7 @@ class Instance:
         try:
             self.call(initializer, context)
         except BaseException as error:
-            raise failure(INIT_RAISED, error)
+            raise failure(INIT_RAISED, error) from None
         return b""
 
     def invoke(self, request):
@@ -112,7 +112,7 @@ class Instance:
         try:
             result = self.call(self.handler, *self.arguments(request))
         except BaseException as error:
-            raise failure(USER, error)
+            raise failure(USER, error) from None
         return self.encode(result)
 
     async def invoke_async(self, request):
@@ -123,7 +123,7 @@ class Instance:
         try:
             result = await self.handler(*self.arguments(request))
         except BaseException as error:
-            raise failure(USER, error)
+            raise failure(USER, error) from None
         return self.encode(result)
 
     def arguments(self, request):
@@ -141,10 +141,10 @@ class Instance:
             text = value if isinstance(value, str) else json.dumps(value, default=attributes)
             result = text.encode("utf-8", "replace")
         except BaseException as error:
-            raise failure(BAD_RESULT, error)
+            raise failure(BAD_RESULT, error) from None
         limit = self.setup["result_limit"]
         if len(result) > limit:
-            raise Failure(TOO_LARGE, "the response has %d bytes, more than the %d allowed" % (len(result), limit))
+            raise Failure(TOO_LARGE, f"the response has {len(result)} bytes, more than the {limit} allowed")
         return result
 
     def stop(self):
@@ -154,7 +154,7 @@ class Instance:
             if entry:
                 self.call(load(entry))
         except Failure as problem:
-            sys.stderr.write("pre-stop handler: %s\n" % problem.text)
+            sys.stderr.write(f"pre-stop handler: {problem.text}\n")
         except BaseException as error:
             warn("pre-stop handler", error)
         flush()
@@ -165,4 +165,4 @@ def attributes(value):
     try:
         return vars(value)
     except TypeError:
-        raise TypeError("Object of type %s is not JSON serializable" % type(value).__name__) from None
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable") from None

@@ -15,13 +15,13 @@ def load(entry):
     """
     path, dot, name = entry.rpartition(".")
     if not (dot and path and name):
-        raise Failure(ENTRY, "%s'%s' is not a handler; write file.function" % (PREFIX[ENTRY], entry))
+        raise Failure(ENTRY, f"{PREFIX[ENTRY]}'{entry}' is not a handler; write file.function")
     try:
         target = getattr(load_module(path.strip("/"), entry), name, None)
     except BaseException as error:
-        raise failure(ENTRY, error)
+        raise failure(ENTRY, error) from None
     if not callable(target):
-        raise Failure(ENTRY, "%sthere is no function '%s' in %s" % (PREFIX[ENTRY], name, path))
+        raise Failure(ENTRY, f"{PREFIX[ENTRY]}there is no function '{name}' in {path}")
     return target
 
 
@@ -43,5 +43,5 @@ def load_module(path, entry):
         LOADED[path] = module
         return module
     if util.find_spec(name.partition(".")[0]) is None:
-        raise Failure(ENTRY, "%sthere is no file %s.py for the handler '%s'" % (PREFIX[ENTRY], path, entry))
+        raise Failure(ENTRY, f"{PREFIX[ENTRY]}there is no file {path}.py for the handler '{entry}'")
     return import_module(name)

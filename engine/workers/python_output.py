@@ -28,7 +28,7 @@ class Stream(io.TextIOBase):
         if self.closed:
             raise ValueError("I/O operation on closed file.")
         if not isinstance(text, str):
-            raise TypeError("write() argument must be str, not %s" % type(text).__name__)
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if text:
             self.wire.log(self.number, text.encode("utf-8", "backslashreplace"))
         return len(text)
@@ -86,4 +86,4 @@ def flush():
             try:
                 stream.flush()
             except Exception:
-                pass  # may be closed
+                continue  # may be closed

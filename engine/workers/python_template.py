@@ -27,21 +27,22 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import python_worker  # noqa: E402
+try:
+    import python_worker
 
-COMMON = set(sys.modules)  # modules that are loaded in every worker
+    COMMON = set(sys.modules)  # modules that are loaded in every worker
 
-import errno  # noqa: E402
-import gc  # noqa: E402
-import json  # noqa: E402
-import select  # noqa: E402
-import signal  # noqa: E402
-import socket  # noqa: E402
-import time  # noqa: E402
+    import errno
+    import gc
+    import json
+    import select
+    import signal
+    import socket
+    import time
 
-import python_fence  # noqa: E402
-
-del sys.path[0]
+    import python_fence
+finally:
+    del sys.path[0]
 
 LARGEST = 1 << 20  #: bytes of a packet
 REPORT_LIMIT = 4096  #: bytes of a child's report on its end
@@ -49,7 +50,15 @@ INSTANCE = "FUNCTIOND_INSTANCE"
 #: Modules that most functions use, loaded one by one in idle time, in this order. Large modules that few functions
 #: use (asyncio, ssl, http) are not loaded: each fork would copy their page tables, 1.3 ms.
 PRELOADED = (
-    "traceback", "importlib.util", "random", "datetime", "logging", "base64", "uuid", "tempfile", "urllib.parse",
+    "traceback",
+    "importlib.util",
+    "random",
+    "datetime",
+    "logging",
+    "base64",
+    "uuid",
+    "tempfile",
+    "urllib.parse",
 )
 
 
@@ -104,9 +113,10 @@ class Template:
         try:
             __import__(name)
         except (ImportError, OSError):  # for example too few free descriptors
-            pass
-        self.note_modules()
-        gc.freeze()
+            return
+        finally:
+            self.note_modules()
+            gc.freeze()
 
     def note_modules(self):
         for one in set(sys.modules) - COMMON:
@@ -181,7 +191,7 @@ class Template:
         try:
             socket.send_fds(self.control, [json.dumps(message).encode()], fds)
         except OSError:
-            pass  # the engine has closed the socket; the next read reports it, too
+            return  # the engine has closed the socket; the next read reports it, too
 
     def close(self):
         for child in self.children.values():
@@ -244,7 +254,7 @@ def execute(argv, fd):
 def problem(error):
     """Return an error as JSON, in the form in which a forked process reports it and ``Child.end`` reads it."""
     found = {"error": getattr(error, "errno", None) or 0, "file": getattr(error, "filename", None)}
-    found["reason"] = (getattr(error, "strerror", None) or "%s: %s" % (type(error).__name__, error))[:500]
+    found["reason"] = (getattr(error, "strerror", None) or f"{type(error).__name__}: {error}")[:500]
     return json.dumps(found).encode() + b"\n"
 
 
@@ -253,14 +263,11 @@ def kill_group(pid):
 
     Call only before the process is reaped, while its pid cannot be reused.
     """
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except OSError:
-        pass
-    try:
-        os.kill(pid, signal.SIGKILL)  # its group may not exist yet
-    except OSError:
-        pass
+    for kill in (os.killpg, os.kill):  # its group may not exist yet
+        try:
+            kill(pid, signal.SIGKILL)
+        except OSError:
+            continue
 
 
 def close_others(kept, highest):

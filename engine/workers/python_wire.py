@@ -56,7 +56,7 @@ class Wire:
             else:
                 self.received = data
             self.pieces = []
-        return self.received[4], bytes(self.received[5:self.length()])
+        return self.received[4], bytes(self.received[5 : self.length()])
 
     def receive(self):
         try:
@@ -67,7 +67,7 @@ class Wire:
             self.pieces.append(b"")
 
     def consume(self):
-        self.received = self.received[self.length():]
+        self.received = self.received[self.length() :]
 
     def has_frame(self):
         """Return whether the next frame can be read without waiting."""
@@ -89,7 +89,7 @@ class Wire:
     def begin(self, request):
         """Make this request, which was read from the next frame, the running one, and consume the frame."""
         # In one statement, which no signal handler interrupts.
-        self.running, self.received = [request], self.received[self.length():]
+        self.running, self.received = [request], self.received[self.length() :]
 
     def end(self, request, frames):
         """Send the frames of the answer and end the request."""
@@ -105,9 +105,16 @@ class Wire:
             os._exit(0)  # a fork by user code returned from the handler; only one process may answer
         text = message[:LONGEST_MESSAGE].encode("utf-8", "replace") if message else b""
         with self.lock:
-            frames = ((15 + len(text) + len(result)).to_bytes(4, "big") + bytes((kind,))
-                      + request.ticket.to_bytes(4, "big") + code.to_bytes(2, "big")
-                      + self.memory.peak().to_bytes(4, "big") + len(text).to_bytes(4, "big") + text + result)
+            frames = (
+                (15 + len(text) + len(result)).to_bytes(4, "big")
+                + bytes((kind,))
+                + request.ticket.to_bytes(4, "big")
+                + code.to_bytes(2, "big")
+                + self.memory.peak().to_bytes(4, "big")
+                + len(text).to_bytes(4, "big")
+                + text
+                + result
+            )
             if self.unfinished:
                 frames = b"".join(self.finished(request)) + frames
             self.end(request, frames)
@@ -196,7 +203,7 @@ class Wire:
         try:
             pthread_sigmask(SIG_BLOCK, valid_signals())  # a handler may still raise during this call
             while frames:
-                frames = frames[os.write(self.fd, frames):]
+                frames = frames[os.write(self.fd, frames) :]
             sent.append(True)
         finally:
             pthread_sigmask(SIG_SETMASK, signals)
@@ -213,8 +220,14 @@ def log_frames(key, text):
             end = text.rfind(b"\n", begin, end) + 1 or end
             while end < size and text[end] & 0xC0 == 0x80 and end > begin + LONGEST_TEXT - 4:
                 end -= 1
-        yield ((14 + end - begin).to_bytes(4, "big") + bytes((LOG,)) + ticket.to_bytes(4, "big")
-               + int(time.time() * 1000).to_bytes(8, "big") + bytes((stream,)) + text[begin:end])
+        yield (
+            (14 + end - begin).to_bytes(4, "big")
+            + bytes((LOG,))
+            + ticket.to_bytes(4, "big")
+            + int(time.time() * 1000).to_bytes(8, "big")
+            + bytes((stream,))
+            + text[begin:end]
+        )
         begin = end
 
 
@@ -223,7 +236,7 @@ def write_raw(stream, data):
     try:
         os.write(2 if stream == STDERR else 1, data)
     except OSError:
-        pass  # closed by user code; the text is lost
+        return  # closed by user code; the text is lost
 
 
 class Memory:
@@ -257,6 +270,6 @@ class Memory:
             finally:
                 os.close(fd)
             at = text.index(b"VmHWM:")
-            return int(text[at + 6:text.index(b"kB", at)])
+            return int(text[at + 6 : text.index(b"kB", at)])
         except (OSError, ValueError):
             return 0

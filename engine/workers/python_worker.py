@@ -10,15 +10,15 @@ import json
 import os
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
-from python_failures import OK, USER, Failure, failure, warn  # noqa: E402
-from python_instance import Instance, Request  # noqa: E402
-from python_output import flush, redirect  # noqa: E402
-from python_wire import INVOKE, ITSELF, READY, SETUP, STOP, Wire  # noqa: E402
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from python_failures import OK, USER, Failure, failure, warn
+from python_instance import Instance, Request
+from python_output import flush, redirect
+from python_wire import INVOKE, ITSELF, READY, SETUP, STOP, Wire
 
 del sys.path[0]
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 OWN_MODULES = ()  # result of ``own_modules``, if a template has called it before
 
 
@@ -82,7 +82,7 @@ def start(wire):
         wire = shared.SharedWire(wire.fd)
     redirect(wire)
     hide_own_modules()
-    sys.path[:0] = [setup["code"]] + setup.get("layers", [])
+    sys.path[:0] = [setup["code"], *setup.get("layers", [])]
     sys.argv[:] = [setup["code"]]
     instance = Instance(setup, wire)
     try:
@@ -114,8 +114,11 @@ def own_modules():
     A template calls the function before it forks, because in the forked process the search would copy many memory
     pages.
     """
-    return [name for name, module in list(sys.modules.items())
-            if name != "__main__" and (getattr(module, "__file__", None) or "").startswith(HERE + os.sep)]
+    return [
+        name
+        for name, module in list(sys.modules.items())
+        if name != "__main__" and (getattr(module, "__file__", None) or "").startswith(HERE + os.sep)
+    ]
 
 
 def hide_own_modules():
