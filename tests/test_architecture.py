@@ -62,8 +62,16 @@ def _imports(file: Path, known: Iterable[str] = ()) -> Iterator[str]:
 
 
 def _graph() -> dict[str, set[str]]:
-    parts = _parts("engine", "plugins")
-    return {name: {used for used in _imports(file, parts) if used in parts} for name, file in parts.items()}
+    return _graph_of(_parts("engine", "plugins"))
+
+
+def _graph_of(modules: dict[str, Path]) -> dict[str, set[str]]:
+    return {name: {used for used in _imports(file, modules) if used in modules} for name, file in modules.items()}
+
+
+def _workers() -> dict[str, Path]:
+    """Return the modules of the workers by the names by which they import each other."""
+    return {file.stem: file for file in (ROOT / "engine" / "workers").glob("*.py")}
 
 
 def _part(module: str) -> str:
@@ -86,9 +94,12 @@ def test_imports_go_down() -> None:
     assert len(apart) > 50
 
 
-def test_there_is_no_cycle() -> None:
+@pytest.mark.parametrize("modules", [_parts("engine", "plugins"), _workers()], ids=["parts", "workers"])
+def test_there_is_no_cycle(modules: dict[str, Path]) -> None:
+    graph = _graph_of(modules)
+    assert any(graph.values())
     try:
-        TopologicalSorter(_graph()).prepare()
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
@@ -151,13 +162,38 @@ def _starts(names: Iterable[str], package: str) -> bool:
 
 
 def test_workers_need_the_standard_library_only() -> None:
-    folder = ROOT / "engine" / "workers"
-    files = list(folder.glob("*.py"))
-    own = {file.stem for file in files}
-    used = {name.split(".")[0] for file in files for name in _imports(file)}
+    workers = _workers()
+    used = {name.split(".")[0] for file in workers.values() for name in _imports(file)}
 
-    assert used - own <= sys.stdlib_module_names
+    assert used - workers.keys() <= sys.stdlib_module_names
     assert len(used) > 5
+
+
+def test_workers_load_no_module_for_types_only() -> None:
+    """Such modules would lengthen each cold start, and would be loaded for user code."""
+    files = [file for name, file in _workers().items() if name != "worker_types"]
+    loaded = {name for file in files for name in _loaded(ast.parse(file.read_text()))}
+
+    assert loaded & {"__future__", "typing", "worker_types"} == set()
+    assert "python_wire" in loaded
+
+
+def _loaded(program: ast.AST) -> Iterator[str]:
+    """Yield the names of modules that a program imports outside ``if TYPE_CHECKING``."""
+    if isinstance(program, ast.If) and isinstance(program.test, ast.Name) and program.test.id == "TYPE_CHECKING":
+        return
+    if isinstance(program, ast.Import):
+        yield from (alias.name for alias in program.names)
+    elif isinstance(program, ast.ImportFrom):
+        yield program.module or ""
+    for node in ast.iter_child_nodes(program):
+        yield from _loaded(node)
+
+
+def test_imports_below_type_checking_do_not_count_as_loaded() -> None:
+    program = ast.parse("import os\nif TYPE_CHECKING:\n    import typing\ndef f():\n    from json import loads\n")
+
+    assert list(_loaded(program)) == ["os", "json"]
 
 
 def test_only_storage_opens_databases() -> None:
@@ -174,7 +210,7 @@ def test_only_storage_opens_databases() -> None:
 def test_modules_hold_no_state_that_changes() -> None:
     found = [
         f"{file.relative_to(ROOT)}:{line}"
-        for file in _parts("engine", "plugins").values()
+        for file in _sources("engine", "plugins").values()
         for line in _changing(ast.parse(file.read_text()))
     ]
 

@@ -10,22 +10,27 @@ import json
 import socket
 from collections import deque
 
-from bridge_dialects import ERROR, INIT_ERROR, NEXT, RESPONSE, streamed_error
-from bridge_http import BadMessage, Reader, write_answer
+from bridge_dialects import ERROR, INIT_ERROR, NEXT, RESPONSE, Custom, Lambda, streamed_error
+from bridge_http import BadMessage, Message, Reader, write_answer
 from bridge_loop import READ, Connection
 from bridge_outcomes import INIT_RAISED, OK, PREFIX, USER, describe_error
+from bridge_wire import Invocation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from worker_types import EngineLink, Headers
 
 
 class Api:
     """HTTP server of the runtime API."""
 
-    def __init__(self, bridge, dialect):
+    def __init__(self, bridge: "EngineLink", dialect: "Custom | Lambda") -> None:
         self.bridge, self.dialect = bridge, dialect
-        self.waiting = deque()  #: clients in ``next``, the longest waiting first
-        self.undelivered = deque()  #: invocations whose client closed before it received them
-        self.running = {}  #: invocations by request id
+        self.waiting: deque[Client] = deque()  #: clients in ``next``, the longest waiting first
+        self.undelivered: deque[Invocation] = deque()  #: invocations whose client closed before it received them
+        self.running: dict[str, Invocation] = {}  #: invocations by request id
 
-    def open(self):
+    def open(self) -> "dict[str, str]":
         """Listen on a free port. Return the environment variables that contain the API's address for bootstrap."""
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.listener.bind(("127.0.0.1", 0))
@@ -35,23 +40,23 @@ class Api:
         host, port = self.listener.getsockname()
         return self.dialect.variables(f"{host}:{port}")
 
-    def prepare(self):
+    def prepare(self) -> None:
         """Do nothing in the child process before bootstrap: bootstrap needs only the variables from ``open``."""
 
-    def begin(self):
+    def begin(self) -> None:
         """Do nothing after the start of bootstrap, which sends the first request itself."""
 
-    def can_take_request(self):
+    def can_take_request(self) -> bool:
         while self.waiting and not self.waiting[0].connection.alive():
             self.waiting.popleft()
         return bool(self.waiting)
 
-    def invoke(self, invocation):
+    def invoke(self, invocation: Invocation) -> None:
         """Send the invocation as an answer to the client that has waited longest in ``next``."""
         self.running[invocation.request_id] = invocation
         self.waiting.popleft().deliver(invocation, self.dialect.headers(invocation))
 
-    def accept(self, events):
+    def accept(self, events: int) -> None:
         try:
             sock, _ = self.listener.accept()
         except OSError:  # the client has closed it already
@@ -63,7 +68,7 @@ class Api:
 
     # --- requests of clients ---
 
-    def add_waiting(self, client):
+    def add_waiting(self, client: "Client") -> None:
         if not self.bridge.is_ready:
             self.bridge.ready()
         self.waiting.append(client)
@@ -71,7 +76,7 @@ class Api:
         if self.waiting:
             self.bridge.resume_reading()
 
-    def on_closed(self, client):
+    def on_closed(self, client: "Client") -> None:
         """Handle the end of a client's connection.
 
         An invocation that it did not receive completely is sent to another client.
@@ -82,11 +87,11 @@ class Api:
             self.undelivered.append(client.invocation)
             self.redeliver()
 
-    def redeliver(self):
+    def redeliver(self) -> None:
         while self.undelivered and self.can_take_request():
             self.invoke(self.undelivered.popleft())
 
-    def conclude(self, client, action, request_id, message):
+    def conclude(self, client: "Client", action: str, request_id: str, message: Message) -> None:
         """Send the result or error that a client has reported for an invocation to the engine."""
         invocation = self.running.pop(request_id, None)
         if invocation is None:
@@ -105,7 +110,7 @@ class Api:
                 self.bridge.answer(invocation.ticket, USER, PREFIX[USER] + line, body)
             client.accept(self.dialect.ACCEPTED)
 
-    def fail_start(self, client, message):
+    def fail_start(self, client: "Client", message: Message) -> None:
         if self.bridge.is_ready:
             client.refuse(403, "InvalidStateTransition", "the runtime is initialized: it has asked for an event")
             return
@@ -117,14 +122,14 @@ class Api:
 class Client:
     """Connection from a client in bootstrap, which sends one request at a time."""
 
-    def __init__(self, api, sock):
+    def __init__(self, api: Api, sock: socket.socket) -> None:
         self.api, self.reader = api, Reader(api.bridge.limit)
-        self.invocation = None  #: being sent
+        self.invocation: Invocation | None = None  #: being sent
         self.continued = False
         self.lasting = True
         self.connection = Connection(api.bridge.loop, sock, self.read, self.on_closed)
 
-    def read(self, data):
+    def read(self, data: bytes) -> None:
         try:
             message = self.reader.feed(data)
             if message is not None:
@@ -138,7 +143,7 @@ class Client:
             self.lasting = False
             self.refuse(400, "BadRequest", str(problem))
 
-    def serve(self, message):
+    def serve(self, message: Message) -> None:
         self.lasting, self.continued, self.invocation = message.lasting, False, None
         action, request_id = self.api.dialect.route(message.start[0], message.start[1].partition("?")[0])
         if message.get("origin") or message.get("sec-fetch-site"):
@@ -152,23 +157,23 @@ class Client:
         else:
             self.refuse(404, "NotFound", "the runtime API has these: " + self.api.dialect.PATHS)
 
-    def ignore(self, data):
+    def ignore(self, data: bytes) -> None:
         """Ignore further data of a client that has sent a malformed request."""
 
-    def on_closed(self):
+    def on_closed(self) -> None:
         self.api.on_closed(self)
 
-    def deliver(self, invocation, headers):
+    def deliver(self, invocation: Invocation, headers: "Headers") -> None:
         self.invocation = invocation
         self.write(200, headers, invocation.event)
 
-    def accept(self, status):
+    def accept(self, status: int) -> None:
         self.write(status, [], b"")
 
-    def refuse(self, status, kind, text):
+    def refuse(self, status: int, kind: str, text: str) -> None:
         body = json.dumps({"errorMessage": text, "errorType": kind}).encode()
         self.write(status, [("Content-Type", "application/json")], body)
 
-    def write(self, status, headers, body):
+    def write(self, status: int, headers: "Headers", body: bytes) -> None:
         closing = [] if self.lasting else [("Connection", "close")]
         self.connection.write(write_answer(status, headers + closing, body), last=not self.lasting)

@@ -9,7 +9,15 @@ import json
 import os
 from urllib.parse import quote, urlencode
 
-from bridge_http import write_message
+from bridge_http import Message, write_message
+from bridge_wire import Invocation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from worker_types import Headers, Setup
 
 #: Headers that belong to a connection, or that are computed anew.
 CONNECTION_HEADERS = frozenset(
@@ -33,7 +41,7 @@ class BadEvent(Exception):
     """Event that cannot be converted to an HTTP request."""
 
 
-def read_event(invocation, setup):
+def read_event(invocation: Invocation, setup: "Setup") -> "tuple[str, bytes]":
     """Return the method and the bytes of the HTTP request. Raises BadEvent if the event cannot be converted."""
     try:
         event = json.loads(invocation.event)
@@ -52,7 +60,7 @@ def read_event(invocation, setup):
     return method, write_message(f"{method} {target(event)} HTTP/1.1", headers + added, content(event))
 
 
-def own_headers(event, invocation, setup):
+def own_headers(event: "dict[str, Any]", invocation: Invocation, setup: "Setup") -> "Headers":
     context = event.get("requestContext")
     context = context if isinstance(context, dict) else {}
     pairs = [
@@ -72,7 +80,7 @@ def own_headers(event, invocation, setup):
     return [(name, line(name, "" if value is None else value)) for name, value in pairs]
 
 
-def given_headers(event):
+def given_headers(event: "dict[str, Any]") -> "Iterator[tuple[str, str]]":
     for name, values in pairs_of(event, "headers"):
         if not name or not name.isascii() or any(character in name for character in " \t\r\n:"):
             raise BadEvent(f"{name!r} is not a header name")
@@ -80,14 +88,14 @@ def given_headers(event):
             yield name, line(name, value)
 
 
-def line(name, value):
+def line(name: str, value: object) -> str:
     text = str(value)
     if "\r" in text or "\n" in text:
         raise BadEvent(f"the header {name} has more than one line")
     return text
 
 
-def target(event):
+def target(event: "dict[str, Any]") -> str:
     """Return the event's path and query as they appear in the first line of the HTTP request."""
     path = quote(str(event.get("path") or "/"), safe=PATH_CHARACTERS, errors="replace")
     given = pairs_of(event, "queryStringParameters")
@@ -97,7 +105,7 @@ def target(event):
     return path if path.startswith("/") else "/" + path
 
 
-def pairs_of(event, field):
+def pairs_of(event: "dict[str, Any]", field: str) -> "Iterator[tuple[str, list[Any]]]":
     """Yield each name in the object ``field`` of the event, with a list of its values.
 
     A single value becomes a list.
@@ -109,7 +117,7 @@ def pairs_of(event, field):
         yield name, value if isinstance(value, list) else [] if value is None else [value]
 
 
-def content(event):
+def content(event: "dict[str, Any]") -> bytes:
     body = event.get("body")
     if body is None:
         return b""
@@ -122,12 +130,12 @@ def content(event):
         raise BadEvent("isBase64Encoded is true, but the body is not base64") from None
 
 
-def write_reply(message):
+def write_reply(message: Message) -> bytes:
     """Return the function's result as JSON, made from the server's HTTP response.
 
     Header names are capitalised like Content-Type, each with a list of values; the body is in base64.
     """
-    headers = {}
+    headers: dict[str, list[str]] = {}
     for name, value in message.headers:
         if name.lower() not in REPLY_CONNECTION_HEADERS:
             headers.setdefault("-".join(part.capitalize() for part in name.split("-")), []).append(value)

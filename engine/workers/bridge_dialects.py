@@ -6,6 +6,13 @@
 import base64
 import os
 
+from bridge_http import Message
+from bridge_wire import Invocation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from worker_types import Headers, Setup
+
 NEXT, RESPONSE, ERROR, INIT_ERROR = "next", "response", "error", "init error"
 
 
@@ -27,15 +34,15 @@ class Custom:
         )
     )
 
-    def __init__(self, setup):
+    def __init__(self, setup: "Setup") -> None:
         # Always sync: runtimes may omit the result of async invocations, but destinations need it.
         self.fixed = [("Content-Type", "application/json"), ("X-CFF-Invoke-Type", "sync")]
         self.fixed += [(name, "") for name in self.KEYS]
 
-    def variables(self, address):
+    def variables(self, address: str) -> "dict[str, str]":
         return {"RUNTIME_API_ADDR": address}
 
-    def route(self, method, path):
+    def route(self, method: str, path: str) -> "tuple[str | None, str]":
         """Return the action and the request id that an HTTP request names. The action is None for an unknown path."""
         if not path.startswith(self.ROOT):
             return None, ""
@@ -44,7 +51,7 @@ class Custom:
             return (NEXT if what == "request" and not request_id else None), ""
         return (what if method == "POST" and what in (RESPONSE, ERROR) else None), request_id
 
-    def headers(self, invocation):
+    def headers(self, invocation: Invocation) -> "Headers":
         return [*self.fixed, ("X-Cff-Request-Id", invocation.request_id)]
 
 
@@ -58,13 +65,13 @@ class Lambda:
         f"POST {ROOT}invocation/<request id>/error, POST {ROOT}init/error"
     )
 
-    def __init__(self, setup):
+    def __init__(self, setup: "Setup") -> None:
         self.setup = setup
         self.version = "$LATEST" if setup["version"] == "latest" else setup["version"]
         self.region = os.environ.get("RUNTIME_REGION", "")
         self.arn = f"arn:aws:lambda:{self.region}:{setup['project']}:function:{setup['name']}"
 
-    def variables(self, address):
+    def variables(self, address: str) -> "dict[str, str]":
         setup = self.setup
         return {
             "AWS_LAMBDA_RUNTIME_API": address,
@@ -81,7 +88,7 @@ class Lambda:
             "_HANDLER": setup["handler"],
         }
 
-    def route(self, method, path):
+    def route(self, method: str, path: str) -> "tuple[str | None, str]":
         """Return the action and the request id that an HTTP request names. The action is None for an unknown path."""
         parts = path[len(self.ROOT) :].split("/") if path.startswith(self.ROOT) else []
         if method == "GET":
@@ -92,7 +99,7 @@ class Lambda:
             return parts[2], parts[1]
         return None, ""
 
-    def headers(self, invocation):
+    def headers(self, invocation: Invocation) -> "Headers":
         return [
             ("Content-Type", "application/json"),
             ("Lambda-Runtime-Aws-Request-Id", invocation.request_id),
@@ -102,13 +109,13 @@ class Lambda:
         ]
 
 
-def trace_id(request_id):
+def trace_id(request_id: str) -> str:
     """Return a trace id for an invocation, in the format of AWS X-Ray and marked as not sampled."""
     digits = request_id.replace("-", "").ljust(32, "0")
     return f"Root=1-{digits[:8]}-{digits[8:32]};Parent={digits[16:32]};Sampled=0"
 
 
-def streamed_error(message):
+def streamed_error(message: Message) -> "bytes | None":
     """Return the error that a client reported in the trailers of a streamed response, or None if there is none."""
     if not message.get("lambda-runtime-function-error-type"):
         return None

@@ -3,6 +3,12 @@
 A message is parsed piece by piece as data arrives, and written as a whole.
 """
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from worker_types import Headers
+
 HEAD_LIMIT = 1 << 16
 NO_BODY = frozenset((204, 304))
 REASONS = {
@@ -25,38 +31,38 @@ class Message:
     ``start`` has the three parts of the first line; ``headers`` are (name, value) pairs and include the trailers.
     """
 
-    def __init__(self, start, headers):
+    def __init__(self, start: "list[str]", headers: "Headers") -> None:
         self.start, self.headers = start, headers
         self.body = b""
         self.size = 0  #: bytes of the body; larger than ``body`` if it exceeded the limit
         self.lasting = True  #: the connection can carry another message
 
-    def get(self, name):
+    def get(self, name: str) -> str:
         """Return the value of the first header with this name (lower-case), or an empty string."""
         return next((value for field, value in self.headers if field.lower() == name), "")
 
     @property
-    def status(self):
+    def status(self) -> int:
         return int(self.start[1])
 
 
 class Reader:
     """Parser of HTTP messages. Bytes of a body beyond ``limit`` are counted, but not stored."""
 
-    def __init__(self, limit, response=False):
+    def __init__(self, limit: int, response: bool = False) -> None:
         self.limit, self.response = limit, response
         self.buffer = bytearray()
         self.ended = False  #: the peer has closed its side
-        self.head = None  #: the message being read, without its body
+        self.head: Message | None = None  #: the message being read, without its body
         self.bodiless = False  #: the next response answers HEAD and has no body, whatever its headers state
         self.steps = self.messages()
 
-    def feed(self, data):
+    def feed(self, data: bytes) -> "Message | None":
         """Add data. Return the message that the data completes, or None. Raises BadMessage if the data is not HTTP."""
         self.buffer += data
         return next(self.steps)
 
-    def end(self):
+    def end(self) -> "Message | None":
         """Handle the end of the connection. Return a response that the end completes, or None."""
         self.ended = True
         try:
@@ -64,7 +70,7 @@ class Reader:
         except BadMessage:
             return None
 
-    def messages(self):
+    def messages(self) -> "Generator[Message | None, None, None]":
         while True:
             message = yield from self.read_head()
             self.head = message
@@ -82,7 +88,7 @@ class Reader:
             self.head = None
             yield message
 
-    def read_head(self):
+    def read_head(self) -> "Generator[None, None, Message]":
         while True:
             end, gap = self.buffer.find(b"\r\n\r\n"), 4
             if end < 0:
@@ -99,7 +105,7 @@ class Reader:
             raise BadMessage(f"'{lines[0][:80]}' does not start an HTTP message")
         return Message(start, [pair(line) for line in lines[1:]])
 
-    def read_rest(self, message):
+    def read_rest(self, message: Message) -> "Generator[None, None, None]":
         kept = bytearray()
         while not self.ended:
             self.keep(message, kept, len(self.buffer))
@@ -107,12 +113,12 @@ class Reader:
         self.keep(message, kept, len(self.buffer))
         message.body = bytes(kept)
 
-    def read_sized(self, message, size):
+    def read_sized(self, message: Message, size: int) -> "Generator[None, None, None]":
         kept = bytearray()
         yield from self.read_span(message, kept, size)
         message.body = bytes(kept)
 
-    def read_chunks(self, message):
+    def read_chunks(self, message: Message) -> "Generator[None, None, None]":
         kept = bytearray()
         while True:
             size = number((yield from self.line()).partition(";")[0], 16)
@@ -127,7 +133,7 @@ class Reader:
             message.headers.append(pair(trailer))
         message.body = bytes(kept)
 
-    def read_span(self, message, kept, size):
+    def read_span(self, message: Message, kept: bytearray, size: int) -> "Generator[None, None, None]":
         while size:
             part = min(size, len(self.buffer))
             self.keep(message, kept, part)
@@ -135,13 +141,13 @@ class Reader:
             if size:
                 yield None
 
-    def keep(self, message, kept, part):
+    def keep(self, message: Message, kept: bytearray, part: int) -> None:
         message.size += part
         if message.size <= self.limit:
             kept += self.buffer[:part]
         del self.buffer[:part]
 
-    def line(self):
+    def line(self) -> "Generator[None, None, str]":
         while True:
             end = self.buffer.find(b"\n")
             if end >= 0:
@@ -153,7 +159,7 @@ class Reader:
             yield None
 
 
-def number(text, base):
+def number(text: str, base: int) -> int:
     try:
         value = int(text, base)
     except ValueError:
@@ -163,24 +169,24 @@ def number(text, base):
     return value
 
 
-def pair(line):
+def pair(line: str) -> "tuple[str, str]":
     name, colon, value = line.partition(":")
     if not colon:
         raise BadMessage(f"'{line[:80]}' is not a header")
     return name.strip(), value.strip()
 
 
-def persists(message, response):
+def persists(message: Message, response: bool) -> bool:
     connection = message.get("connection").lower()
     version = message.start[0] if response else message.start[-1]
     return connection == "keep-alive" if version == "HTTP/1.0" else "close" not in connection
 
 
-def write_message(start, headers, body):
+def write_message(start: str, headers: "Headers", body: bytes) -> bytes:
     """Return the bytes of an HTTP message, with a Content-Length header added."""
     lines = [start, *(f"{name}: {value}" for name, value in headers), f"Content-Length: {len(body)}\r\n\r\n"]
     return "\r\n".join(lines).encode("utf-8", "replace") + body
 
 
-def write_answer(status, headers, body):
+def write_answer(status: int, headers: "Headers", body: bytes) -> bytes:
     return write_message(f"HTTP/1.1 {status} {REASONS[status]}", headers, body)

@@ -10,16 +10,21 @@ import socket
 import time
 from contextlib import suppress
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 PIECE = 1 << 16  #: bytes per read
 
 
 class Loop:
-    def __init__(self):
+    def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
-        self.timers = []
+        self.timers: list[tuple[float, Callable[[], object]]] = []
 
-    def watch(self, file, events, callback):
+    def watch(self, file: "int | socket.socket", events: int, callback: "Callable[[int], object]") -> None:
         """Call ``callback(events)`` when one of these events (``READ``, ``WRITE``) occurs on the file.
 
         Replaces an earlier watch of the file.
@@ -29,14 +34,14 @@ class Loop:
         except KeyError:
             self.selector.modify(file, events, callback)
 
-    def unwatch(self, file):
+    def unwatch(self, file: "int | socket.socket") -> None:
         with suppress(KeyError):
             self.selector.unregister(file)
 
-    def later(self, seconds, callback):
+    def later(self, seconds: float, callback: "Callable[[], object]") -> None:
         self.timers.append((time.monotonic() + seconds, callback))
 
-    def run(self):
+    def run(self) -> "NoReturn":
         """Call the callbacks of files and timers until the process exits."""
         while True:
             max_wait = None
@@ -47,7 +52,7 @@ class Loop:
             if self.timers:
                 self.run_due_timers()
 
-    def run_due_timers(self):
+    def run_due_timers(self) -> None:
         now = time.monotonic()
         due = [callback for when, callback in self.timers if when <= now]
         self.timers = [timer for timer in self.timers if timer[0] > now]
@@ -58,7 +63,9 @@ class Loop:
 class Connection:
     """TCP connection. ``on_data`` receives the data; ``on_end`` is called when the peer closes it or it fails."""
 
-    def __init__(self, loop, sock, on_data, on_end):
+    def __init__(
+        self, loop: Loop, sock: socket.socket, on_data: "Callable[[bytes], object]", on_end: "Callable[[], object]"
+    ) -> None:
         self.loop, self.sock, self.on_data, self.on_end = loop, sock, on_data, on_end
         self.unsent = b""
         self.last = False  #: no data may follow
@@ -67,7 +74,7 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.watch(sock, READ, self.on_event)
 
-    def write(self, data, last=False):
+    def write(self, data: bytes, last: bool = False) -> None:
         """Send data; ``last`` means that no more data follows. An error is reported later, by ``on_end``."""
         if self.closed:
             return
@@ -77,7 +84,7 @@ class Connection:
         if self.unsent and not waiting:
             self.loop.watch(self.sock, READ | WRITE, self.on_event)
 
-    def alive(self):
+    def alive(self) -> bool:
         """Return False if the peer has closed the connection. Call only while no data from the peer is expected."""
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK))
@@ -86,13 +93,13 @@ class Connection:
         except OSError:
             return False
 
-    def close(self):
+    def close(self) -> None:
         if not self.closed:
             self.closed = True
             self.loop.unwatch(self.sock)
             self.sock.close()
 
-    def flush(self):
+    def flush(self) -> None:
         try:
             self.unsent = self.unsent[self.sock.send(self.unsent) :]
             if self.last and not self.unsent:
@@ -102,7 +109,7 @@ class Connection:
         except OSError:
             self.loop.watch(self.sock, READ, self.on_event)
 
-    def on_event(self, events):
+    def on_event(self, events: int) -> None:
         if events & WRITE and not self.closed:
             self.flush()
             if not self.unsent:
@@ -123,16 +130,16 @@ class Connection:
                 self.on_end()
 
 
-def connect(loop, address, done):
+def connect(loop: Loop, address: "tuple[str, int]", done: "Callable[[socket.socket | None], object]") -> None:
     """Connect to the address, then call ``done`` with the socket, or with None if the connection failed."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setblocking(False)
 
-    def finish(events):
+    def finish(events: int) -> None:
         loop.unwatch(sock)
         conclude(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
-    def conclude(error):
+    def conclude(error: int) -> None:
         if error:
             sock.close()
         done(None if error else sock)

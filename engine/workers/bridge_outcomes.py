@@ -5,6 +5,10 @@ Standard library only, Python 3.9 syntax.
 
 import json
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 OK, ENTRY, USER, TOO_LARGE, INIT_RAISED, INIT_FAILED = 0, 4001, 4002, 4004, 4009, 4201
 PREFIX = {
     ENTRY: "function entry exception, error: ",
@@ -17,16 +21,16 @@ PREFIX = {
 class CannotStart(Exception):
     """Instance that cannot be started. The text of the exception explains what to do."""
 
-    def __init__(self, code, text):
+    def __init__(self, code: int, text: str) -> None:
         Exception.__init__(self, PREFIX[code] + text)
         self.code = code
 
 
-def error_body(text, kind, trace=()):
+def error_body(text: str, kind: str, trace: "Sequence[str]" = ()) -> bytes:
     return json.dumps({"errorMessage": text, "errorType": kind, "stackTrace": list(trace)}, indent=4).encode()
 
 
-def describe_error(body, kind):
+def describe_error(body: bytes, kind: str) -> "tuple[str, bytes]":
     """Return the error that the user's runtime sent as one line, and as an error body in FunctionGraph's format.
 
     ``kind`` is the error type to use if the error contains none.

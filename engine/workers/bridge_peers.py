@@ -11,6 +11,10 @@ from contextlib import suppress
 
 from bridge_process import descendants
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SOCK_DIAG = 4  # of netlink
 BY_FAMILY, REQUEST = 20, 1  # of its messages
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
@@ -20,7 +24,7 @@ ANY_COOKIE = b"\xff" * 8
 INODE = 84  # offset in an answer
 
 
-def is_ours(sock):
+def is_ours(sock: socket.socket) -> bool:
     """Return whether a descendant of this process has the other end of the connection.
 
     Also return True if the kernel does not provide the peer's inode or lists no descendants.
@@ -34,7 +38,7 @@ def is_ours(sock):
     return not started or any(link in descriptors(pid) for pid in started)
 
 
-def peer_inode(sock):
+def peer_inode(sock: socket.socket) -> int:
     """Return the inode of the socket at the other end of the connection.
 
     Raises OSError if the kernel does not provide it.
@@ -48,10 +52,11 @@ def peer_inode(sock):
         answer = netlink.recv(4096)
     if HEADER.unpack_from(answer)[1] != BY_FAMILY:
         raise OSError("no answer")
-    return struct.unpack_from("=I", answer, INODE)[0]
+    inode: int = struct.unpack_from("=I", answer, INODE)[0]
+    return inode
 
 
-def descriptors(pid):
+def descriptors(pid: int) -> "Iterator[str]":
     """Yield the targets of the symbolic links in /proc/<pid>/fd, one for each open descriptor of the process."""
     folder = f"/proc/{pid}/fd"
     try:

@@ -16,7 +16,11 @@ import select
 import socket
 import struct
 
-from bridge_loop import READ
+from bridge_loop import READ, Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PORT = 8000  #: port that servers of HTTP functions bind
 #: audit architecture and numbers of bind and seccomp, by machine
@@ -35,17 +39,18 @@ FAMILIES = (socket.AF_INET, socket.AF_INET6)  # the port follows the family in b
 class PortMap:
     """Mapping of port 8000 for one instance.
 
-    ``port`` is the port that the function's server really uses; None before the server's first ``bind``. ``on_bind`` is
+    ``port`` is the port that the function's server really uses; 0 before the server's first ``bind``. ``on_bind`` is
     called after this ``bind``.
     """
 
-    def __init__(self, loop, on_bind):
+    def __init__(self, loop: Loop, on_bind: "Callable[[], object]") -> None:
         self.loop, self.on_bind = loop, on_bind
-        self.port = self.listener = None
+        self.port = 0
+        self.listener: int  # once ``listen`` has received it
         self.readable = select.poll()
         self.receiver, self.sender = socket.socketpair()
 
-    def install(self):
+    def install(self) -> None:
         """Install the seccomp filter that reports each ``bind``. Raises OSError if the kernel refuses the filter.
 
         Call in the child process, before it executes bootstrap.
@@ -68,27 +73,29 @@ class PortMap:
             raise OSError(ctypes.get_errno(), "seccomp")
         socket.send_fds(self.sender, [b"x"], [listener])
 
-    def listen(self):
+    def listen(self) -> None:
         """Receive the descriptor of the filter's notifications from the child process, and watch it.
 
         Call in the bridge, after bootstrap was started. If several attempts were needed to start bootstrap, the
         descriptor of the last attempt is used.
         """
         self.receiver.setblocking(False)
+        received: list[int] = []
         while True:
             try:
                 _, (listener,), _, _ = socket.recv_fds(self.receiver, 1, 1)
             except BlockingIOError:
                 break
-            if self.listener is not None:
-                os.close(self.listener)
-            self.listener = listener
+            received.append(listener)
+        *earlier, self.listener = received
+        for listener in earlier:
+            os.close(listener)
         self.receiver.close()
         self.sender.close()
         self.readable.register(self.listener, select.POLLIN)
         self.loop.watch(self.listener, READ, self.answer)
 
-    def answer(self, events):
+    def answer(self, events: int) -> None:
         """Receive the notification of one ``bind``, replace the port if necessary, and let the call continue."""
         if not any(flags & select.POLLIN for _, flags in self.readable.poll(0)):
             self.loop.unwatch(self.listener)  # hung up: all filtered processes have exited
@@ -99,19 +106,19 @@ class PortMap:
         except OSError:  # the calling process has exited
             return
         number, pid, _, _, _, _, _, address, size, *_ = NOTICE.unpack(notice)
-        first, error, flags = self.port is None, 0, CONTINUE
+        first, error, flags = not self.port, 0, CONTINUE
         try:
             self.replace(number, pid, address, size)
         except OSError as problem:
-            error, flags = -problem.errno, 0
+            error, flags = -(problem.errno or errno.EIO), 0
         try:
             fcntl.ioctl(self.listener, SEND, REPLY.pack(number, 0, error, flags))
         except OSError:  # the calling process has exited
             return
-        if first and self.port is not None:
+        if first and self.port:
             self.on_bind()
 
-    def replace(self, number, pid, address, size):
+    def replace(self, number: int, pid: int, address: int, size: int) -> None:
         """Replace port 8000 in the address that a process passes to ``bind``. Leave other ports unchanged.
 
         Raises OSError if the memory of the process is not accessible, the process has exited, or no port is free.
@@ -129,13 +136,14 @@ class PortMap:
             os.close(memory)
 
 
-def free_port():
+def free_port() -> int:
     """Return a port that is free on all addresses of the host. Raises OSError if there is none."""
     for family in reversed(FAMILIES):
         try:
             with socket.socket(family) as probe:
                 probe.bind(("", 0))
-                return probe.getsockname()[1]
+                port: int = probe.getsockname()[1]
+                return port
         except OSError:
             pass  # no IPv6
     raise OSError(errno.EADDRINUSE, "no port is free")

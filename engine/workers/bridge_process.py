@@ -11,11 +11,16 @@ from contextlib import suppress
 
 from bridge_outcomes import ENTRY, INIT_FAILED, CannotStart
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import NoReturn
+
 PARENT_DEATH_SIGNAL, CHILD_SUBREAPER = 1, 36  # of prctl
 MAX_AGE = 0.1  #: seconds until the peak of memory is measured again
 
 
-def find_bootstrap(folders):
+def find_bootstrap(folders: "list[str]") -> str:
     """Return the path of the first ``bootstrap`` in the code folder or, as on AWS Lambda, in the function's layers.
 
     Raises CannotStart if there is none, or if it is not executable.
@@ -33,18 +38,18 @@ def find_bootstrap(folders):
     raise CannotStart(ENTRY, "there is no file bootstrap in the root folder of the code, for this runtime to start")
 
 
-def prctl(option, value):
+def prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def exit_with_parent(parent, number):
+def exit_with_parent(parent: int, number: int) -> None:
     """Have the kernel send this process the signal ``number`` when its parent exits."""
     prctl(PARENT_DEATH_SIGNAL, number)
     if os.getppid() != parent:
         os._exit(0)
 
 
-def become_subreaper():
+def become_subreaper() -> None:
     """Have the kernel make this process the parent of its descendants whose parent exits.
 
     These descendants can then be found and receive signals.
@@ -55,7 +60,7 @@ def become_subreaper():
 class Bootstrap:
     """Child process that runs the user's bootstrap. ``pidfd`` becomes readable when the process exits."""
 
-    def __init__(self, path, environment, prepare):
+    def __init__(self, path: str, environment: "dict[str, str]", prepare: "Callable[[], object]") -> None:
         """Start the process; ``prepare`` is called in the child before exec.
 
         Raises CannotStart if bootstrap cannot be run.
@@ -73,7 +78,7 @@ class Bootstrap:
         self.pidfd = os.pidfd_open(self.pid)
         self.measured, self.peak = -MAX_AGE, 0
 
-    def memory(self):
+    def memory(self) -> int:
         """Return the highest memory use of all descendants in KiB: the largest sum of their peaks measured so far."""
         now = time.monotonic()
         if now - self.measured > MAX_AGE:
@@ -82,18 +87,18 @@ class Bootstrap:
             self.measured = now
         return self.peak
 
-    def signal(self, number):
+    def signal(self, number: int) -> None:
         """Send bootstrap and all its descendants a signal, as a shell does not forward signals to its children."""
         for pid in {self.pid, *descendants()}:
             with suppress(OSError):  # it has exited
                 os.kill(pid, number)
 
-    def reap_adopted(self):
+    def reap_adopted(self) -> None:
         """Reap exited descendants whose parent exited before. The exit of bootstrap itself is handled elsewhere."""
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != self.pid:
             os.waitpid(ended.si_pid, 0)
 
-    def exit_like_bootstrap(self):
+    def exit_like_bootstrap(self) -> "NoReturn":
         """End this process with the status or signal of bootstrap, which the engine then reports as the reason."""
         status = self.process.wait()
         if status < 0:
@@ -105,11 +110,11 @@ class Bootstrap:
         os._exit(status)
 
 
-def start(path, environment, prepare):
+def start(path: str, environment: "dict[str, str]", prepare: "Callable[[], object]") -> "subprocess.Popen[bytes]":
     bridge = os.getpid()
     command = [path]
 
-    def before():
+    def before() -> None:
         exit_with_parent(bridge, signal.SIGKILL)
         prepare()
 
@@ -123,7 +128,7 @@ def start(path, environment, prepare):
             command = ["/bin/sh", path]
 
 
-def descendants():
+def descendants() -> "list[int]":
     """Return the ids of the descendants of this process, as far as the kernel lists them."""
     found = list(children(os.getpid()))
     for one in found:
@@ -131,7 +136,7 @@ def descendants():
     return found
 
 
-def children(pid):
+def children(pid: int) -> "Iterator[int]":
     tasks = f"/proc/{pid}/task"
     try:
         for task in os.listdir(tasks):
@@ -141,7 +146,7 @@ def children(pid):
         return  # exited, or not supported by this kernel
 
 
-def high_water(pid):
+def high_water(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/status") as file:
             text = file.read()

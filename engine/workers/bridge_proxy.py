@@ -9,10 +9,17 @@ import socket
 import time
 
 from bridge_apig import BadEvent, read_event, write_reply
-from bridge_http import BadMessage, Reader
+from bridge_http import BadMessage, Message, Reader
 from bridge_loop import Connection, connect
 from bridge_outcomes import INIT_FAILED, OK, PREFIX, USER, CannotStart, error_body
 from bridge_ports import PORT, PortMap
+from bridge_wire import Invocation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker_types import EngineLink
 
 RETRY = 0.01  #: seconds between connection attempts while the server starts; the kernel offers no event for that
 PORT_TIMEOUT = 1.0  #: seconds that the server of a just ended instance may still hold the port
@@ -23,19 +30,19 @@ SAFE_TO_REPEAT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 class Exchange:
     """HTTP request that the function's server is to answer, and the ticket of its invocation."""
 
-    def __init__(self, ticket, method, request):
+    def __init__(self, ticket: int, method: str, request: bytes) -> None:
         self.ticket, self.method, self.request = ticket, method, request
 
 
 class Proxy:
     """HTTP client of the server that bootstrap starts."""
 
-    def __init__(self, bridge):
+    def __init__(self, bridge: "EngineLink") -> None:
         self.bridge = bridge
         self.ports = PortMap(bridge.loop, self.try_port) if bridge.setup.get("maps_port") else None
-        self.idle = []  #: upstreams, the last used at the end
+        self.idle: list[Upstream] = []  #: upstreams, the last used at the end
 
-    def open(self):
+    def open(self) -> "dict[str, str]":
         """Wait until the server's port is free, so that requests cannot reach another program.
 
         With mapped ports no check is needed. Raises CannotStart if another program keeps the port in use.
@@ -44,24 +51,24 @@ class Proxy:
             wait_for_port()
         return {}
 
-    def prepare(self):
+    def prepare(self) -> None:
         if self.ports is not None:
             self.ports.install()
 
-    def begin(self):
+    def begin(self) -> None:
         if self.ports is not None:
             self.ports.listen()
         else:
             self.try_port()
 
-    def connect(self, done):
+    def connect(self, done: "Callable[[socket.socket | None], object]") -> None:
         port = PORT if self.ports is None else self.ports.port
         connect(self.bridge.loop, ("127.0.0.1", port), done)
 
-    def try_port(self):
+    def try_port(self) -> None:
         self.connect(self.on_tried)
 
-    def on_tried(self, sock):
+    def on_tried(self, sock: "socket.socket | None") -> None:
         if sock is None:
             self.bridge.loop.later(RETRY, self.try_port)
             return
@@ -69,10 +76,10 @@ class Proxy:
         self.bridge.ready()
         self.bridge.resume_reading()
 
-    def can_take_request(self):
+    def can_take_request(self) -> bool:
         return True  # the engine sends no more than the instance may take
 
-    def invoke(self, invocation):
+    def invoke(self, invocation: Invocation) -> None:
         try:
             method, request = read_event(invocation, self.bridge.setup)
         except BadEvent as problem:
@@ -80,7 +87,7 @@ class Proxy:
             return
         self.send(Exchange(invocation.ticket, method, request))
 
-    def send(self, exchange):
+    def send(self, exchange: Exchange) -> None:
         while self.idle:
             upstream = self.idle.pop()
             if upstream.connection.alive():
@@ -89,13 +96,13 @@ class Proxy:
             upstream.connection.close()
         self.send_on_new_connection(exchange)
 
-    def send_on_new_connection(self, exchange):
+    def send_on_new_connection(self, exchange: Exchange) -> None:
         """Open a connection to the server and send the request.
 
         If the connection fails, call ``give_up`` after ``EXIT_GRACE`` seconds.
         """
 
-        def connected(sock):
+        def connected(sock: "socket.socket | None") -> None:
             if sock is None:
                 self.bridge.loop.later(EXIT_GRACE, lambda: self.give_up(exchange))
             else:
@@ -103,16 +110,16 @@ class Proxy:
 
         self.connect(connected)
 
-    def give_up(self, exchange):
+    def give_up(self, exchange: Exchange) -> None:
         """Fail the request and end the instance, because its server accepts no connections. A new instance may work."""
         self.fail(exchange.ticket, f"the server on port {PORT} no longer accepts connections", "ServerGone")
         self.bridge.end(1)
 
-    def fail(self, ticket, text, kind):
+    def fail(self, ticket: int, text: str, kind: str) -> None:
         self.bridge.answer(ticket, USER, PREFIX[USER] + text, error_body(text, kind))
 
 
-def wait_for_port():
+def wait_for_port() -> None:
     """Wait until the server's port is free.
 
     Raises CannotStart if another program still uses it after ``PORT_TIMEOUT``.
@@ -125,7 +132,7 @@ def wait_for_port():
         time.sleep(RETRY)
 
 
-def port_problem():
+def port_problem() -> "str | None":
     """Return the reason why the server could not listen on its port, or None if the port is free."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -139,20 +146,20 @@ def port_problem():
 class Upstream:
     """Connection to the function's server, with one HTTP request at a time."""
 
-    def __init__(self, proxy, sock):
+    def __init__(self, proxy: Proxy, sock: socket.socket) -> None:
         self.proxy = proxy
         self.reader = Reader(proxy.bridge.limit, response=True)
-        self.exchange = None
+        self.exchange: Exchange | None = None
         self.used = False  #: carried a request before this one
         self.response_started = False  #: part of the response has arrived
         self.connection = Connection(proxy.bridge.loop, sock, self.read, self.on_closed)
 
-    def send(self, exchange):
+    def send(self, exchange: Exchange) -> None:
         self.exchange, self.response_started = exchange, False
         self.reader.bodiless = exchange.method == "HEAD"
         self.connection.write(exchange.request)
 
-    def read(self, data):
+    def read(self, data: bytes) -> None:
         if self.exchange is None:  # unexpected data
             self.proxy.idle.remove(self)
             self.connection.close()
@@ -171,7 +178,7 @@ class Upstream:
             exchange = self.release()
             self.proxy.bridge.too_large(exchange.ticket, self.reader.head.size)
 
-    def on_closed(self):
+    def on_closed(self) -> None:
         """Handle the end of the connection: use the response if the end completes it, otherwise fail the HTTP request.
 
         A request that the server has not begun to answer on a reused connection is sent again if its method allows
@@ -188,23 +195,28 @@ class Upstream:
         else:
             self.proxy.bridge.loop.later(EXIT_GRACE, self.lose)
 
-    def lose(self):
+    def lose(self) -> None:
         self.fail_exchange("the server closed the connection before it had answered", "ConnectionClosed")
 
-    def conclude(self, message):
+    def conclude(self, message: Message) -> None:
         reply = write_reply(message)
-        exchange, self.exchange, self.used = self.exchange, None, True
+        exchange, self.used = self.take_exchange(), True
         if message.lasting and not self.reader.buffer and not self.connection.closed:
             self.proxy.idle.append(self)
         else:
             self.connection.close()
         self.proxy.bridge.answer(exchange.ticket, OK, "", reply)
 
-    def fail_exchange(self, text, kind):
+    def fail_exchange(self, text: str, kind: str) -> None:
         self.proxy.fail(self.release().ticket, text, kind)
 
-    def release(self):
+    def release(self) -> Exchange:
         """Close the connection and return the HTTP request that it carried."""
-        exchange, self.exchange = self.exchange, None
+        exchange = self.take_exchange()
         self.connection.close()
+        return exchange
+
+    def take_exchange(self) -> Exchange:
+        exchange, self.exchange = self.exchange, None
+        assert exchange is not None  # callers have a response or an error for it
         return exchange

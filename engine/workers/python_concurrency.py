@@ -10,10 +10,19 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from python_failures import OK, Failure, warn
-from python_instance import Caller, Request, completed
+from python_instance import Caller, Instance, Request, completed
 from python_wire import INVOKE, ITSELF, STOP, Wire
 
-REQUEST = contextvars.ContextVar("functiond_request", default=ITSELF)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+    from concurrent.futures import Future
+    from typing import Any
+
+    from worker_types import Origin
+
+REQUEST: "contextvars.ContextVar[Origin]" = contextvars.ContextVar("functiond_request", default=ITSELF)
 COROUTINE = 0x80  # of a code object, as in inspect.CO_COROUTINE
 
 
@@ -23,19 +32,19 @@ class SharedWire(Wire):
     Finds the request of a log line by the context (``contextvars``) of the code that writes the line.
     """
 
-    def __init__(self, fd):
+    def __init__(self, fd: int) -> None:
         Wire.__init__(self, fd)
-        self.open = set()  # requests without an answer
+        self.open: set[Origin] = set()  # requests without an answer
 
-    def current(self):
+    def current(self) -> "Origin":
         request = REQUEST.get()
         return request if request in self.open else ITSELF
 
-    def begin(self, request):
+    def begin(self, request: "Origin") -> None:
         self.open.add(request)
         REQUEST.set(request)
 
-    def end(self, request, frames):
+    def end(self, request: "Origin", frames: bytes) -> None:
         self.open.discard(request)
         self.send(frames)
 
@@ -46,22 +55,23 @@ class SharedCaller(Caller):
     An awaitable that a handler returns runs on one loop in a separate thread.
     """
 
-    def __init__(self, loop):
+    def __init__(self, loop: "asyncio.AbstractEventLoop | None") -> None:
         Caller.__init__(self)
         self.loop, self.running, self.starting = loop, False, threading.Lock()
 
-    def wait(self, awaitable):
+    def wait(self, awaitable: "Awaitable[object]") -> object:
         import asyncio
 
         with self.starting:
+            loop = self.open_loop()
             if not self.running:
                 run = contextvars.Context().run  # in a context without a request
-                threading.Thread(target=run, args=(run_on, self.open_loop()), name="loop", daemon=True).start()
+                threading.Thread(target=run, args=(run_on, loop), name="loop", daemon=True).start()
                 self.running = True
-        return asyncio.run_coroutine_threadsafe(completed(awaitable), self.loop).result()
+        return asyncio.run_coroutine_threadsafe(completed(awaitable), loop).result()
 
 
-def run_on(loop):
+def run_on(loop: "asyncio.AbstractEventLoop") -> None:
     """Run the event loop until it is closed.
 
     Continue after errors of user code, because other requests wait for results.
@@ -73,7 +83,7 @@ def run_on(loop):
             warn("between requests", error)
 
 
-def serve(wire, instance, concurrency):
+def serve(wire: Wire, instance: Instance, concurrency: int) -> None:
     inherit_requests()
     if is_async(instance.handler):
         serve_loop(wire, instance)
@@ -84,7 +94,7 @@ def serve(wire, instance, concurrency):
 # --- plain handlers ---
 
 
-def serve_threads(wire, instance, concurrency):
+def serve_threads(wire: Wire, instance: Instance, concurrency: int) -> None:
     instance.call = SharedCaller(instance.call.loop)
     threads = ThreadPoolExecutor(concurrency, "request")
     serving = True
@@ -102,7 +112,7 @@ def serve_threads(wire, instance, concurrency):
         instance.stop()
 
 
-def answer(wire, instance, request):
+def answer(wire: Wire, instance: Instance, request: Request) -> None:
     """Compute and send the answer to one request. Call in a thread, and in a context of its own."""
     wire.begin(request)
     request.run(instance)
@@ -112,12 +122,12 @@ def answer(wire, instance, request):
 # --- async handlers ---
 
 
-def serve_loop(wire, instance):
+def serve_loop(wire: Wire, instance: Instance) -> None:
     loop = instance.call.open_loop()
-    ended = loop.create_future()  # with the kind of the frame that ends it
-    tasks = set()
+    ended: asyncio.Future[int | None] = loop.create_future()  # with the kind of the frame that ends it
+    tasks: set[asyncio.Task[None]] = set()
 
-    def readable():
+    def readable() -> None:
         while True:
             kind, body = wire.read()
             if kind != INVOKE:
@@ -141,7 +151,7 @@ def serve_loop(wire, instance):
         instance.stop()
 
 
-async def answer_async(wire, instance, request):
+async def answer_async(wire: Wire, instance: Instance, request: Request) -> None:
     """Compute and send the answer to one request. Call in a task of its own, which also has a context of its own."""
     wire.begin(request)
     try:
@@ -151,7 +161,7 @@ async def answer_async(wire, instance, request):
     request.finish(wire)
 
 
-def is_async(handler):
+def is_async(handler: "Any") -> bool:
     """Return whether a call of the handler returns a coroutine.
 
     The flags of the code object are checked directly, because importing inspect is slow.
@@ -165,19 +175,26 @@ def is_async(handler):
     return False
 
 
-def inherit_requests():
+def inherit_requests() -> None:
     """Change threading so that a thread runs in the context of the code that starts it, as do tasks of thread pools.
 
     Output of the thread or task then belongs to the same request as that of the code that started it.
     """
-    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+    start = threading.Thread.start
+    submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
 
-    def start_in_context(thread):
+    def start_in_context(thread: threading.Thread) -> None:
         context, run = contextvars.copy_context(), thread.run
-        thread.run = lambda: context.run(run)
+        thread.run = lambda: context.run(run)  # type: ignore[method-assign]  # only for this thread
         start(thread)
 
-    def submit_in_context(pool, function, /, *args, **kwargs):
+    def submit_in_context(
+        pool: ThreadPoolExecutor, function: "Callable[..., Any]", /, *args: object, **kwargs: object
+    ) -> "Future[Any]":
         return submit(pool, contextvars.copy_context().run, function, *args, **kwargs)
 
-    threading.Thread.start, ThreadPoolExecutor.submit = start_in_context, submit_in_context
+    for owner, name, function in (
+        (threading.Thread, "start", start_in_context),
+        (ThreadPoolExecutor, "submit", submit_in_context),
+    ):
+        setattr(owner, name, function)

@@ -2,7 +2,13 @@
 
 import time
 
-from python_wire import LOGGER
+from python_wire import LOGGER, Wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from worker_types import Setup
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
 NAMES = {10: "DEBUG", 20: "INFO", 30: "WARN", 40: "ERROR", 50: "CRITICAL"}
@@ -14,14 +20,14 @@ class Logger:
     All requests of an instance share the logger; each line has the id of the request whose code writes it.
     """
 
-    def __init__(self, wire):
+    def __init__(self, wire: Wire) -> None:
         self.wire, self.level = wire, 0
 
-    def setLevel(self, level):
+    def setLevel(self, level: object) -> None:
         """Set the lowest level to be logged: a number, or a name in any case. An unknown name enables all levels."""
         self.level = level if isinstance(level, int) else LEVELS.get(str(level).upper(), 0)
 
-    def log(self, level, msg="", *args):
+    def log(self, level: object, msg: object = "", *args: object) -> None:
         if isinstance(level, int):
             name = NAMES.get(level, str(level))
         else:
@@ -34,24 +40,24 @@ class Logger:
         line = f"{stamp} {self.wire.current().id} {name} {format_message(msg, args)}\n"
         self.wire.log(LOGGER, line.encode("utf-8", "backslashreplace"))
 
-    def debug(self, msg="", *args):
+    def debug(self, msg: object = "", *args: object) -> None:
         self.log("DEBUG", msg, *args)
 
-    def info(self, msg="", *args):
+    def info(self, msg: object = "", *args: object) -> None:
         self.log("INFO", msg, *args)
 
-    def warning(self, msg="", *args):
+    def warning(self, msg: object = "", *args: object) -> None:
         self.log("WARN", msg, *args)
 
     warn = warning
 
-    def error(self, msg="", *args):
+    def error(self, msg: object = "", *args: object) -> None:
         self.log("ERROR", msg, *args)
 
-    def critical(self, msg="", *args):
+    def critical(self, msg: object = "", *args: object) -> None:
         self.log("CRITICAL", msg, *args)
 
-    def exception(self, msg="", *args):
+    def exception(self, msg: object = "", *args: object) -> None:
         import traceback
 
         self.log("ERROR", "%s", format_message(msg, args) + "\n" + traceback.format_exc().rstrip())
@@ -59,7 +65,7 @@ class Logger:
     set_level = setLevel
 
 
-def format_message(msg, args):
+def format_message(msg: object, args: "tuple[object, ...]") -> str:
     """Return the message with its arguments inserted.
 
     Raise nothing: arguments that do not fit the pattern are appended.
@@ -73,16 +79,16 @@ def format_message(msg, args):
 class Number(int):
     """Number that can also be concatenated with text, because FunctionGraph documents both uses of these values."""
 
-    def __add__(self, other):
+    def __add__(self, other: "Any") -> "Any":
         return str(self) + other if isinstance(other, str) else int(self) + other
 
-    def __radd__(self, other):
+    def __radd__(self, other: "Any") -> "Any":
         return other + str(self) if isinstance(other, str) else other + int(self)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return str(self) == other if isinstance(other, str) else int(self) == other
 
-    def __ne__(self, other):
+    def __ne__(self, other: object) -> bool:
         return not self == other
 
     __hash__ = int.__hash__
@@ -91,53 +97,56 @@ class Number(int):
 class Context:
     """Context object as FunctionGraph documents it. Values for which this engine has no source are empty."""
 
-    def __init__(self, setup, logger, request_id, alias, timeout=None):
+    def __init__(
+        self, setup: "Setup", logger: Logger, request_id: str, alias: str, timeout: "int | None" = None
+    ) -> None:
         self._setup, self._logger, self._request_id, self._alias = setup, logger, request_id, alias
         self._timeout = setup["timeout"] if timeout is None else timeout  # seconds
-        self._began, self._state = time.monotonic(), None
+        self._began = time.monotonic()
+        self._state: object = None
         self._instance_id = setup["instance"]
 
     # --- the request ---
 
-    def getRequestID(self):
+    def getRequestID(self) -> str:
         return self._request_id
 
-    def getAlias(self):
+    def getAlias(self) -> str:
         return self._alias
 
-    def getRemainingTimeInMilliSeconds(self):
+    def getRemainingTimeInMilliSeconds(self) -> int:
         return max(0, int((self._timeout - (time.monotonic() - self._began)) * 1000))
 
-    def getState(self):
+    def getState(self) -> object:
         return self._state
 
-    def setState(self, state):
+    def setState(self, state: object) -> None:
         self._state = state
 
     # --- the function ---
 
-    def getProjectID(self):
+    def getProjectID(self) -> str:
         return self._setup["project"]
 
-    def getPackage(self):
+    def getPackage(self) -> str:
         return self._setup["package"]
 
-    def getFunctionName(self):
+    def getFunctionName(self) -> str:
         return self._setup["name"]
 
-    def getVersion(self):
+    def getVersion(self) -> str:
         return self._setup["version"]
 
-    def getRunningTimeInSeconds(self):
+    def getRunningTimeInSeconds(self) -> int:
         return self._setup["timeout"]
 
-    def getMemorySize(self):
+    def getMemorySize(self) -> Number:
         return Number(self._setup["memory"])
 
-    def getCPUNumber(self):
+    def getCPUNumber(self) -> Number:
         return Number(self._setup["cpu"])
 
-    def getUserData(self, key=None, default=None):
+    def getUserData(self, key: "str | None" = None, default: object = None) -> object:
         """Return the value of a user's variable, or ``default`` if there is none.
 
         Without a key, return a copy of all variables.
@@ -145,26 +154,26 @@ class Context:
         data = self._setup["user_data"]
         return dict(data) if key is None else data.get(key, default)
 
-    def getLogger(self):
+    def getLogger(self) -> Logger:
         return self._logger
 
     # --- the instance ---
 
-    def getInstanceID(self):
+    def getInstanceID(self) -> str:
         return self._instance_id
 
-    def setInstanceID(self, instance_id):
+    def setInstanceID(self, instance_id: str) -> None:
         self._instance_id = instance_id
 
     # --- not available here ---
 
-    def getInvokeProperty(self, *unused):
+    def getInvokeProperty(self, *unused: object) -> str:
         return ""
 
-    def getStream(self, *unused):
+    def getStream(self, *unused: object) -> None:
         return None
 
-    def _empty(self, *unused):
+    def _empty(self, *unused: object) -> str:
         return ""
 
     getAccessKey = getSecretKey = getSecurityAccessKey = getSecuritySecretKey = getSecurityToken = _empty

@@ -8,6 +8,10 @@ import json
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
 OK, ENTRY, USER, TOO_LARGE, BAD_RESULT, INIT_RAISED, NO_MEMORY, DISK_FULL = 0, 4001, 4002, 4004, 4007, 4009, 4205, 4207
 PREFIX = {
     ENTRY: "function entry exception, error: ",
@@ -26,13 +30,13 @@ INSTALLED = tuple(LIBRARY + name + os.sep for name in ("site-packages", "dist-pa
 class Failure(Exception):
     """Exception that becomes an answer with an error code; ``result`` is the error body as JSON text."""
 
-    def __init__(self, code, text, result=None):
+    def __init__(self, code: int, text: str, result: "bytes | None" = None) -> None:
         Exception.__init__(self, text)
         self.code, self.text = code, text
         self.result = error_body(text, "FunctionError", []) if result is None else result
 
 
-def failure(code, error):
+def failure(code: int, error: BaseException) -> Failure:
     """Return the ``Failure`` that reports an exception of user code."""
     if isinstance(error, Failure):
         return error
@@ -40,6 +44,7 @@ def failure(code, error):
         code = NO_MEMORY
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         code = DISK_FULL
+    body: bytes | None
     try:
         line, body = describe(error)
     except BaseException as second:
@@ -48,7 +53,7 @@ def failure(code, error):
     return Failure(code, PREFIX[code] + line, body)
 
 
-def describe(error):
+def describe(error: BaseException) -> "tuple[str, bytes]":
     """Return an exception as one line, and as an error body in FunctionGraph's format."""
     kind = type(error).__name__
     try:
@@ -58,7 +63,7 @@ def describe(error):
     return f"{kind}: {text}" if text else kind, error_body(text, kind, user_frames(error.__traceback__))
 
 
-def user_frames(trace):
+def user_frames(trace: "TracebackType | None") -> "list[str]":
     """Return the lines of the traceback from the first frame in user code on, without frames of the worker.
 
     Library frames before it only show how user code was called.
@@ -74,16 +79,16 @@ def user_frames(trace):
     return lines[-FRAMES:]
 
 
-def is_library(file):
+def is_library(file: str) -> bool:
     return file.startswith((WORKERS, LIBRARY, "<frozen")) and not file.startswith(INSTALLED)
 
 
-def error_body(message, kind, trace):
+def error_body(message: str, kind: str, trace: "list[str]") -> bytes:
     body = {"errorMessage": message[:LONGEST_MESSAGE], "errorType": kind, "stackTrace": trace}
     return json.dumps(body, indent=4).encode()
 
 
-def warn(what, error):
+def warn(what: str, error: BaseException) -> None:
     """Write an error to the log. Used for errors that belong to no request."""
     try:
         sys.stderr.write(f"{what}: {describe(error)[0]}\n")

@@ -13,6 +13,13 @@ import signal
 import socket
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn, TypeGuard
+
+    from worker_types import Fence, WholeFence
+
 NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_PIDS, NEW_NETWORK = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
 NO_SUID, NO_DEVICES, NO_EXEC, PRIVATE, RECURSIVE = 2, 4, 8, 1 << 18, 1 << 14
 DUMPABLE, NO_NEW_PRIVILEGES, AMBIENT, AMBIENT_CLEAR_ALL = 4, 38, 47, 4  # of prctl
@@ -22,13 +29,13 @@ GET_FLAGS, SET_FLAGS, INTERFACE_UP = 0x8913, 0x8914, 1  # of network interfaces
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name, *args):
+def call(name: str, *args: "int | bytes | None") -> None:
     if getattr(libc, name)(*args) < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
-def is_whole(fence):
+def is_whole(fence: "Fence | None") -> "TypeGuard[WholeFence]":
     """Return whether the fence has a pid namespace.
 
     Its first process is then an init, whose exit ends all others in it.
@@ -36,7 +43,7 @@ def is_whole(fence):
     return fence is not None and fence["tmp"] is not None
 
 
-def fork(fence):
+def fork(fence: "Fence | None") -> int:
     """Fork like os.fork. With a whole fence the child is the first process of a new pid namespace."""
     if not is_whole(fence):
         return os.fork()
@@ -52,7 +59,7 @@ def fork(fence):
         os.close(own)
 
 
-def enter(fence, fds, report):
+def enter(fence: "Fence | None", fds: "Sequence[int]", report: int) -> None:
     """Create the namespaces of the fence, if there is one, and enter the cgroups when the engine allows it.
 
     Call in the forked process. Exit if the engine has closed the socket. With a whole fence the process forks once more
@@ -75,7 +82,7 @@ def enter(fence, fds, report):
         drop_rights(fence["user"])
 
 
-def become_init(first, fds, report):
+def become_init(first: int, fds: "Sequence[int]", report: int) -> "NoReturn":
     """Reap all children until the process ``first`` exits, report its status, and exit. Never returns."""
     for fd in {0, 1, 2, *fds}:
         os.close(fd)
@@ -87,7 +94,7 @@ def become_init(first, fds, report):
     os._exit(0)
 
 
-def enter_cgroups(fd):
+def enter_cgroups(fd: int) -> bool:
     """Wait for the first byte on the socket, with which the descriptors of the cgroups arrive, and enter the cgroups.
 
     Return False if the engine has closed the socket. The process moves itself, because that is fast. If another process
@@ -101,7 +108,7 @@ def enter_cgroups(fd):
     return bool(data)
 
 
-def create_mounts(fence):
+def create_mounts(fence: "WholeFence") -> None:
     call("unshare", NEW_MOUNTS | NEW_IPC)
     call("mount", None, b"/", None, PRIVATE | RECURSIVE, None)
     call("mount", b"proc", b"/proc", b"proc", NO_SUID | NO_DEVICES | NO_EXEC, None)
@@ -109,7 +116,7 @@ def create_mounts(fence):
         call("mount", b"tmpfs", folder, b"tmpfs", NO_SUID | NO_DEVICES, b"size=%dm,mode=1777" % fence["tmp"])
 
 
-def create_network():
+def create_network() -> None:
     """Move this process into a new network namespace, which has only a loopback interface, and enable the interface."""
     user, group = os.geteuid(), os.getegid()
     try:
@@ -124,12 +131,12 @@ def create_network():
             with open("/proc/self/" + name, "w") as file:
                 file.write(text)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        name = b"lo".ljust(16, b"\0")
-        flags = struct.unpack_from("h", fcntl.ioctl(any_socket, GET_FLAGS, name + bytes(24)), 16)[0]
-        fcntl.ioctl(any_socket, SET_FLAGS, name + struct.pack("h", flags | INTERFACE_UP) + bytes(22))
+        loopback = b"lo".ljust(16, b"\0")
+        flags = struct.unpack_from("h", fcntl.ioctl(any_socket, GET_FLAGS, loopback + bytes(24)), 16)[0]
+        fcntl.ioctl(any_socket, SET_FLAGS, loopback + struct.pack("h", flags | INTERFACE_UP) + bytes(22))
 
 
-def drop_rights(user):
+def drop_rights(user: "int | None") -> None:
     """Switch to the user id, if one is given, drop all capabilities, and forbid gaining new ones."""
     call("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     if user is not None and os.getuid() != user:
@@ -144,23 +151,24 @@ def drop_rights(user):
 # --- environment as other processes see it ---
 
 
-def variable_in_memory(name):
+def variable_in_memory(name: str) -> "int | None":
     """Return the address of a variable's value in the environment block that the kernel gave this process at its start.
 
     The file /proc/<pid>/environ shows the content of this block.
     """
     libc.getenv.restype = ctypes.c_void_p
-    return libc.getenv(name.encode())
+    address: int | None = libc.getenv(name.encode())
+    return address
 
 
-def write_in_memory(address, value):
+def write_in_memory(address: int, value: str) -> None:
     """Overwrite the text at an address. Do nothing if the new text has another length."""
     text = value.encode()
     if len(text) == len(ctypes.string_at(address)):
         ctypes.memmove(address, text, len(text))
 
 
-def probe(fence):
+def probe(fence: "Fence") -> bool:
     """Return whether this machine allows an instance with such a fence. If not, write the reason to standard error."""
     ours, theirs = socket.socketpair()
     ours.send(b"x")

@@ -10,30 +10,38 @@ from python_context import Context, Logger
 from python_failures import BAD_RESULT, INIT_RAISED, OK, TOO_LARGE, USER, Failure, failure, warn
 from python_loading import load
 from python_output import flush
-from python_wire import DONE, ITSELF
+from python_wire import DONE, ITSELF, Wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    from worker_types import Setup
 
 
 class Request:
     """Request that an INVOKE frame contains, and its answer."""
 
-    def __init__(self, body):
+    def __init__(self, body: bytes) -> None:
         split = 6 + body[4]
         end = split + body[5]
         self.ticket, self.id = int.from_bytes(body[:4], "big"), body[6:split].decode()
         self.alias, self.event = body[split:end].decode(), body[end:]
-        self.answer = OK, "", b""
+        self.answer: tuple[int, str, bytes] = (OK, "", b"")
 
-    def run(self, instance):
+    def run(self, instance: "Instance") -> None:
         """Call the handler and store the answer. Raises an error only if a signal handler of user code does."""
         try:
             self.answer = OK, "", instance.invoke(self)
         except Failure as problem:
             self.fail(problem)
 
-    def fail(self, problem):
+    def fail(self, problem: Failure) -> None:
         self.answer = problem.code, problem.text, problem.result
 
-    def finish(self, wire):
+    def finish(self, wire: Wire) -> None:
         flush()
         wire.answer(DONE, self, *self.answer)
 
@@ -44,53 +52,55 @@ class Caller:
     An awaitable that a handler returns runs on one event loop, which exists as long as the instance.
     """
 
-    def __init__(self):
-        self.loop = None
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
 
-    def __call__(self, function, *args):
+    def __call__(self, function: "Callable[..., Any]", *args: object) -> object:
         result = function(*args)
         if hasattr(type(result), "__await__"):
             return self.wait(result)
         return result
 
-    def wait(self, awaitable):
+    def wait(self, awaitable: "Awaitable[object]") -> object:
         return self.open_loop().run_until_complete(completed(awaitable))
 
-    def open_loop(self):
+    def open_loop(self) -> "asyncio.AbstractEventLoop":
         import asyncio
 
         if self.loop is None:
-            self.loop = early_loop(asyncio) or asyncio.new_event_loop()
+            self.loop = early_loop() or asyncio.new_event_loop()
             asyncio.set_event_loop(self.loop)
         return self.loop
 
 
-def early_loop(asyncio):
+def early_loop() -> "asyncio.AbstractEventLoop | None":
     """Return the current event loop before Python 3.10, otherwise None.
 
     Up to Python 3.9, an asyncio Event or Queue that a module creates is bound to the current event loop at once.
     """
     if sys.version_info >= (3, 10):
         return None
+    import asyncio
+
     try:
         return asyncio.get_event_loop()
     except RuntimeError:  # no loop in this thread
         return None
 
 
-async def completed(awaitable):
+async def completed(awaitable: "Awaitable[object]") -> object:
     return await awaitable
 
 
 class Instance:
     """Python function that this process serves: its handlers, and the calls of them with a context object."""
 
-    def __init__(self, setup, wire):
+    def __init__(self, setup: "Setup", wire: Wire) -> None:
         self.setup, self.wire, self.call = setup, wire, Caller()
         self.logger = Logger(wire)
-        self.handler = None
+        self.handler: Callable[..., Any]  # once ``prepare`` has loaded it
 
-    def prepare(self):
+    def prepare(self) -> bytes:
         """Load the handler, then run the initializer. Return an empty result. Raises Failure if user code fails."""
         self.handler = load(self.setup["handler"])
         entry = self.setup.get("initializer")
@@ -104,7 +114,7 @@ class Instance:
             raise failure(INIT_RAISED, error) from None
         return b""
 
-    def invoke(self, request):
+    def invoke(self, request: Request) -> bytes:
         """Call the handler and return its result as bytes.
 
         Raises Failure if user code fails or the result is not allowed.
@@ -115,7 +125,7 @@ class Instance:
             raise failure(USER, error) from None
         return self.encode(result)
 
-    async def invoke_async(self, request):
+    async def invoke_async(self, request: Request) -> bytes:
         """Call an async handler on the running event loop and return its result as bytes.
 
         Raises Failure like ``invoke``.
@@ -126,11 +136,11 @@ class Instance:
             raise failure(USER, error) from None
         return self.encode(result)
 
-    def arguments(self, request):
+    def arguments(self, request: Request) -> "tuple[object, Context]":
         context = Context(self.setup, self.logger, request.id, request.alias)
         return json.loads(request.event) if request.event else None, context
 
-    def encode(self, value):
+    def encode(self, value: object) -> bytes:
         """Return a result as bytes: text unchanged, None as empty, other values as JSON (FunctionGraph's rule).
 
         Raises Failure if the result cannot be written as JSON or is too large.
@@ -147,7 +157,7 @@ class Instance:
             raise Failure(TOO_LARGE, f"the response has {len(result)} bytes, more than the {limit} allowed")
         return result
 
-    def stop(self):
+    def stop(self) -> None:
         """Run the pre-stop handler, if there is one. Errors are only logged, because the engine expects no answer."""
         entry = self.setup.get("pre_stop")
         try:
@@ -161,7 +171,7 @@ class Instance:
         self.wire.finish(ITSELF)
 
 
-def attributes(value):
+def attributes(value: object) -> "dict[str, object]":
     try:
         return vars(value)
     except TypeError:

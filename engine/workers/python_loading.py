@@ -5,10 +5,16 @@ import sys
 
 from python_failures import ENTRY, PREFIX, Failure, failure
 
-LOADED = {}  # modules by path; some are not in sys.modules
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any
+
+LOADED: "dict[str, ModuleType]" = {}  # modules by path; some are not in sys.modules
 
 
-def load(entry):
+def load(entry: str) -> "Callable[..., Any]":
     """Return the callable that ``file.function`` names in the folder.
 
     Raises Failure if it cannot be imported or found.
@@ -17,7 +23,7 @@ def load(entry):
     if not (dot and path and name):
         raise Failure(ENTRY, f"{PREFIX[ENTRY]}'{entry}' is not a handler; write file.function")
     try:
-        target = getattr(load_module(path.strip("/"), entry), name, None)
+        target: Callable[..., Any] | None = getattr(load_module(path.strip("/"), entry), name, None)
     except BaseException as error:
         raise failure(ENTRY, error) from None
     if not callable(target):
@@ -25,7 +31,7 @@ def load(entry):
     return target
 
 
-def load_module(path, entry):
+def load_module(path: str, entry: str) -> "ModuleType":
     from importlib import import_module, util
 
     if path in LOADED:
@@ -37,6 +43,8 @@ def load_module(path, entry):
         return loaded
     if os.path.isfile(file):
         spec = util.spec_from_file_location(name, file)
+        assert spec
+        assert spec.loader  # a file has one if its name ends with .py
         module = util.module_from_spec(spec)
         sys.modules.setdefault(name, module)  # a file named like a loaded standard module must not replace it
         spec.loader.exec_module(module)

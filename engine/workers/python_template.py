@@ -44,6 +44,13 @@ try:
 finally:
     del sys.path[0]
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from typing import Any, NoReturn
+
+    from worker_types import StartRequest
+
 LARGEST = 1 << 20  #: bytes of a packet
 REPORT_LIMIT = 4096  #: bytes of a child's report on its end
 INSTANCE = "FUNCTIOND_INSTANCE"
@@ -63,39 +70,41 @@ PRELOADED = (
 
 
 class Child:
-    def __init__(self, pid, pidfd, report_reader):
+    def __init__(self, pid: int, pidfd: int, report_reader: int) -> None:
         self.pid, self.pidfd, self.report_reader, self.closed = pid, pidfd, report_reader, False
 
-    def end(self):
+    def end(self) -> "dict[str, Any]":
         """Return the exit status and the error of a forked process that has exited but is not reaped.
 
         If the process was the init of a pid namespace, it has reported the status of its instance, which is returned
         instead of its own. If the process failed before it was an instance, it has reported the error.
         """
         found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        assert found is not None  # as it has exited
         own = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
         problem, _, status = os.read(self.report_reader, REPORT_LIMIT).decode().rpartition("\n")
         return {"status": int(status or own), **json.loads(problem or "{}")}
 
-    def close(self):
+    def close(self) -> None:
         self.closed = True
         close(self.pidfd, self.report_reader)
 
 
 class Template:
-    def __init__(self, control, preloaded):
-        self.control, self.children = control, {}  # by id
+    def __init__(self, control: socket.socket, preloaded: "Sequence[str]") -> None:
+        self.control = control
+        self.children: dict[int, Child] = {}  # by id
         self.waiting = list(preloaded)
-        self.own = {}  # modules that other workers have not loaded, by the name before the first dot
+        self.own: dict[str, set[str]] = {}  # modules that other workers lack, by the name before the first dot
         self.note_modules()
-        python_worker.OWN_MODULES = python_worker.own_modules()
+        self.worker_modules = python_worker.own_modules()
         self.placeholder = python_fence.variable_in_memory(INSTANCE)
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
-        self.by_fd = {}
+        self.by_fd: dict[int, int] = {}  # ids of children
         self.highest = control.fileno()  # highest descriptor ever used
 
-    def run(self):
+    def run(self) -> None:
         self.send({"ready": True})
         gc.freeze()
         while True:
@@ -108,7 +117,7 @@ class Template:
                 elif fd == self.control.fileno() and not self.receive():
                     return
 
-    def preload(self):
+    def preload(self) -> None:
         name = self.waiting.pop(0)
         try:
             __import__(name)
@@ -118,11 +127,11 @@ class Template:
             self.note_modules()
             gc.freeze()
 
-    def note_modules(self):
+    def note_modules(self) -> None:
         for one in set(sys.modules) - COMMON:
             self.own.setdefault(one.partition(".")[0], set()).add(one)
 
-    def receive(self):
+    def receive(self) -> bool:
         """Handle one packet from the engine. Return False if the engine has closed the socket."""
         try:
             data, fds, _, _ = socket.recv_fds(self.control, LARGEST, 3)
@@ -144,7 +153,7 @@ class Template:
                 os.close(fd)
         return True
 
-    def start(self, request, fds):
+    def start(self, request: "StartRequest", fds: "list[int]") -> None:
         if len(fds) < 3:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         report_reader, report = os.pipe()
@@ -171,14 +180,14 @@ class Template:
         self.poll.register(child.pidfd, select.POLLIN)
         self.send({"id": request["id"], "pid": pid}, [child.pidfd])
 
-    def reap(self, number):
+    def reap(self, number: int) -> None:
         child = self.children[number]
         if not child.closed:  # the engine noticed the exit first
             self.on_exit(child.pidfd)
         del self.children[number]
         os.waitpid(child.pid, 0)
 
-    def on_exit(self, fd):
+    def on_exit(self, fd: int) -> None:
         number = self.by_fd.pop(fd)
         child = self.children[number]
         self.poll.unregister(fd)
@@ -187,19 +196,19 @@ class Template:
         child.close()
         self.send({"id": number, **end})
 
-    def send(self, message, fds=()):
+    def send(self, message: "dict[str, Any]", fds: "Sequence[int]" = ()) -> None:
         try:
             socket.send_fds(self.control, [json.dumps(message).encode()], fds)
         except OSError:
             return  # the engine has closed the socket; the next read reports it, too
 
-    def close(self):
+    def close(self) -> None:
         for child in self.children.values():
             kill_group(child.pid)
 
     # --- in the new process ---
 
-    def run_instance(self, request, fds, report):
+    def run_instance(self, request: "StartRequest", fds: "list[int]", report: int) -> "NoReturn":
         """Turn the forked process into the instance, and serve its requests. Never returns."""
         try:
             self.control.detach()
@@ -215,10 +224,10 @@ class Template:
             os._exit(1)
         os.close(report)  # must not be open in user code
         sys.modules["__main__"] = python_worker
-        python_worker.__spec__ = None  # as in any program; multiprocessing would search for a module of that name
-        python_worker.run(fds[0])
+        vars(python_worker)["__spec__"] = None  # as in any program; else multiprocessing would search for this module
+        python_worker.run(fds[0], self.worker_modules)
 
-    def apply_request(self, request, fds):
+    def apply_request(self, request: "StartRequest", fds: "list[int]") -> None:
         """Set descriptors, environment and working folder of the forked process to those of a new program."""
         for number, fd in ((1, fds[1]), (2, fds[2])):
             os.dup2(fd, number)
@@ -232,7 +241,7 @@ class Template:
             time.tzset()
         os.chdir(request["paths"][0])
 
-    def unload_own_modules(self, folders):
+    def unload_own_modules(self, folders: "list[str]") -> None:
         """Unload modules that only the template has loaded, if a file in the user's folders has the same name.
 
         User code then imports the user's file, as in a worker that was not forked.
@@ -244,21 +253,21 @@ class Template:
                     del sys.modules[one]
 
 
-def execute(argv, fd):
+def execute(argv: "list[str]", fd: int) -> "NoReturn":
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and inherited by programs
         signal.signal(number, signal.SIG_DFL)
     os.set_inheritable(fd, True)
     os.execve(argv[0], [*argv, str(fd)], os.environ)
 
 
-def problem(error):
+def problem(error: BaseException) -> bytes:
     """Return an error as JSON, in the form in which a forked process reports it and ``Child.end`` reads it."""
     found = {"error": getattr(error, "errno", None) or 0, "file": getattr(error, "filename", None)}
     found["reason"] = (getattr(error, "strerror", None) or f"{type(error).__name__}: {error}")[:500]
     return json.dumps(found).encode() + b"\n"
 
 
-def kill_group(pid):
+def kill_group(pid: int) -> None:
     """Kill the process and its process group.
 
     Call only before the process is reaped, while its pid cannot be reused.
@@ -270,7 +279,7 @@ def kill_group(pid):
             continue
 
 
-def close_others(kept, highest):
+def close_others(kept: "Collection[int]", highest: int) -> None:
     """Close all descriptors from 3 to ``highest`` except those in ``kept``. Call in the forked process.
 
     Closing the descriptors found in the template's objects instead would copy the memory pages of these objects.
@@ -281,13 +290,12 @@ def close_others(kept, highest):
         low = fd + 1
 
 
-def close(*fds):
+def close(*fds: int) -> None:
     for fd in fds:
-        if fd is not None:
-            os.close(fd)
+        os.close(fd)
 
 
-def main():
+def main() -> None:
     if sys.argv[1] == "--probe":
         sys.exit(0 if python_fence.probe(json.loads(sys.argv[2])) else 1)
     fd = int(sys.argv[1])

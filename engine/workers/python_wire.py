@@ -11,6 +11,13 @@ import resource
 import time
 from signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from worker_types import Origin
+
 SETUP, INVOKE, STOP = 1, 2, 3
 READY, DONE, LOG = 1, 2, 3
 STDOUT, STDERR, LOGGER = 1, 2, 3
@@ -20,24 +27,27 @@ READ = 1 << 16
 WHOLE = 1 << 14  # bytes that the kernel accepts whole or not at all
 
 
-class ITSELF:
+class Itself:
     """Placeholder for a request. Stands for the instance before, between and after its requests."""
 
     ticket, id = 0, ""
 
 
+ITSELF = Itself()
+
+
 class Wire:
-    def __init__(self, fd):
+    def __init__(self, fd: int) -> None:
         self.fd, self.pid, self.memory = fd, os.getpid(), Memory()
-        self.running = [ITSELF]  # the request; a second element once it is answered
-        self.pieces = []  # data read last, until it is added to ``received``
-        self.received = b""  # incomplete or later frames
+        self.running: list[Any] = [ITSELF]  # the request; a second element once it is answered
+        self.pieces: list[bytes] = []  # data read last, until it is added to ``received``
+        self.received: bytes | bytearray = b""  # incomplete or later frames
         self.lock, self.busy = _thread.RLock(), False
-        self.unfinished = {}  # unfinished lines, by ticket, stream and thread
+        self.unfinished: dict[tuple[int, int, int], bytes] = {}  # unfinished lines, by ticket, stream and thread
 
     # --- receiving ---
 
-    def read(self):
+    def read(self) -> "tuple[int | None, bytes]":
         """Return the kind and body of the next frame. The kind is None if the engine has closed the socket.
 
         ``read`` returns the same frame again until ``consume``: a signal handler may raise at any point, and no frame
@@ -58,7 +68,7 @@ class Wire:
             self.pieces = []
         return self.received[4], bytes(self.received[5 : self.length()])
 
-    def receive(self):
+    def receive(self) -> None:
         try:
             self.pieces.extend(map(os.read, (self.fd,), (self.missing(),)))  # in one call: see ``send``
         except OSError as error:
@@ -66,36 +76,36 @@ class Wire:
                 raise
             self.pieces.append(b"")
 
-    def consume(self):
+    def consume(self) -> None:
         self.received = self.received[self.length() :]
 
-    def has_frame(self):
+    def has_frame(self) -> bool:
         """Return whether the next frame can be read without waiting."""
         return len(self.received) >= 4 and len(self.received) >= self.length()
 
-    def length(self):
+    def length(self) -> int:
         return int.from_bytes(self.received[:4], "big") + 4
 
-    def missing(self):
+    def missing(self) -> int:
         return READ if len(self.received) < 4 else min(self.length() - len(self.received), 1 << 20)
 
     # --- sending ---
 
-    def current(self):
+    def current(self) -> "Origin":
         """Return the request for which the calling code runs, or ``ITSELF``."""
         running = self.running
         return running[0] if len(running) == 1 else ITSELF
 
-    def begin(self, request):
+    def begin(self, request: "Origin") -> None:
         """Make this request, which was read from the next frame, the running one, and consume the frame."""
         # In one statement, which no signal handler interrupts.
         self.running, self.received = [request], self.received[self.length() :]
 
-    def end(self, request, frames):
+    def end(self, request: "Origin", frames: bytes) -> None:
         """Send the frames of the answer and end the request."""
         self.send(frames, self.running)
 
-    def answer(self, kind, request, code, message, result):
+    def answer(self, kind: int, request: "Origin", code: int, message: str, result: bytes) -> None:
         """Send the answer to a request, after all its log lines.
 
         Later output of its threads belongs to the instance.
@@ -119,7 +129,7 @@ class Wire:
                 frames = b"".join(self.finished(request)) + frames
             self.end(request, frames)
 
-    def log(self, stream, data):
+    def log(self, stream: int, data: bytes) -> None:
         """Send output of user code in whole lines.
 
         An unfinished line is sent when it is completed, or before the answer.
@@ -137,7 +147,7 @@ class Wire:
             finally:
                 self.busy = False
 
-    def log_lines(self, key, data):
+    def log_lines(self, key: "tuple[int, int, int]", data: bytes) -> None:
         if self.unfinished:
             data = self.unfinished.pop(key, b"") + data
         whole = data.rfind(b"\n") + 1
@@ -148,7 +158,7 @@ class Wire:
         if whole:
             self.send(b"".join(log_frames(key, data[:whole])))
 
-    def log_raw(self, stream, data):
+    def log_raw(self, stream: int, data: bytes) -> None:
         """Write output of a process that user code forked to descriptor 1 or 2, in whole lines.
 
         The lock is not taken, because another thread may have held it during the fork and nothing would release it.
@@ -161,23 +171,23 @@ class Wire:
         if whole < len(data):
             self.unfinished[key] = data[whole:]
 
-    def flush(self):
+    def flush(self) -> None:
         """Write the unfinished lines of a process that user code forked. Do nothing in the instance itself."""
         pid = os.getpid()
         if pid != self.pid:
             for key in [key for key in self.unfinished if key[0] == -pid]:
                 write_raw(key[1], self.unfinished.pop(key))
 
-    def finish(self, request):
+    def finish(self, request: "Origin") -> None:
         """Send the unfinished log lines of a request."""
         with self.lock:
             self.send(b"".join(self.finished(request)))
 
-    def finished(self, request):
+    def finished(self, request: "Origin") -> "Iterator[bytes]":
         for key in [key for key in self.unfinished if key[0] == request.ticket]:
             yield from log_frames(key, self.unfinished.pop(key))
 
-    def send(self, frames, sent=None):
+    def send(self, frames: bytes, sent: "list[Any] | None" = None) -> None:
         """Send frames to the engine. Call with the lock held.
 
         An item is added to the list ``sent`` in the same step that passes the frames to the kernel. No signal handler
@@ -194,7 +204,7 @@ class Wire:
                 raise
             os._exit(0)  # the engine has closed the socket
 
-    def send_with_signals_blocked(self, frames, sent):
+    def send_with_signals_blocked(self, frames: memoryview, sent: "list[Any]") -> None:
         """Send frames in several parts, with signals blocked.
 
         A signal handler that raised an error between two parts would leave an incomplete frame.
@@ -209,7 +219,7 @@ class Wire:
             pthread_sigmask(SIG_SETMASK, signals)
 
 
-def log_frames(key, text):
+def log_frames(key: "tuple[int, int, int]", text: bytes) -> "Iterator[bytes]":
     """Yield the LOG frames for a text. Long text is split between lines or, within a long line, between characters."""
     ticket, stream, _ = key
     begin, size = 0, len(text)
@@ -231,7 +241,7 @@ def log_frames(key, text):
         begin = end
 
 
-def write_raw(stream, data):
+def write_raw(stream: int, data: bytes) -> None:
     """Write output to descriptor 1 or 2, by which the engine cannot tell to which request the output belongs."""
     try:
         os.write(2 if stream == STDERR else 1, data)
@@ -246,11 +256,11 @@ class Memory:
     peak. In such a process /proc is read instead, but only if page faults have occurred since the last call.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.faults, self.cached = -1, 0
 
-    def peak(self):
+    def peak(self) -> int:
         """Return the highest resident memory so far in KiB."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         if usage.ru_maxrss > self.inherited:
@@ -262,7 +272,7 @@ class Memory:
         return self.cached
 
     @staticmethod
-    def high_water():
+    def high_water() -> int:
         try:
             fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
             try:

@@ -18,11 +18,18 @@ from python_wire import INVOKE, ITSELF, READY, SETUP, STOP, Wire
 
 del sys.path[0]
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+    from typing import NoReturn
+
+    from worker_types import Setup
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-OWN_MODULES = ()  # result of ``own_modules``, if a template has called it before
 
 
-def serve(wire, instance):
+def serve(wire: Wire, instance: Instance) -> None:
     """Serve one request at a time in the main thread, without an event loop, until the socket closes."""
     while True:
         try:
@@ -32,7 +39,7 @@ def serve(wire, instance):
             recover(wire, error)
 
 
-def serve_requests(wire, instance):
+def serve_requests(wire: Wire, instance: Instance) -> None:
     """Serve requests until the socket closes or a STOP frame arrives.
 
     The loop has a function of its own, because a signal handler may raise between two iterations, where no ``try``
@@ -42,7 +49,7 @@ def serve_requests(wire, instance):
         pass
 
 
-def serve_one(wire, instance):
+def serve_one(wire: Wire, instance: Instance) -> bool:
     """Handle one frame from the engine. Return whether another frame may follow."""
     kind, body = wire.read()
     if kind == INVOKE:
@@ -56,37 +63,37 @@ def serve_one(wire, instance):
     return False
 
 
-def recover(wire, error):
+def recover(wire: Wire, error: BaseException) -> None:
     """Report an error that a signal handler of user code has raised, and continue to serve requests."""
     request = wire.current()
-    if request is ITSELF:
-        warn("between requests", error)
-    else:
+    if isinstance(request, Request):
         request.fail(failure(USER, error))
         request.finish(wire)
+    else:
+        warn("between requests", error)
 
 
-def start(wire):
+def start(wire: Wire, own: "Sequence[str]") -> None:
     """Read the SETUP frame, load the function, report success or failure to the engine, and serve requests.
 
-    After a failure, no requests are served.
+    After a failure, no requests are served. ``own`` is as in ``run``.
     """
     kind, body = wire.read()
     if kind != SETUP:
         return
     wire.consume()
-    setup = json.loads(body)
+    setup: Setup = json.loads(body)
     concurrency = setup.get("concurrency", 1)
     if concurrency > 1:
         shared = load_concurrency()
         wire = shared.SharedWire(wire.fd)
     redirect(wire)
-    hide_own_modules()
+    hide_own_modules(own)
     sys.path[:0] = [setup["code"], *setup.get("layers", [])]
     sys.argv[:] = [setup["code"]]
     instance = Instance(setup, wire)
     try:
-        answer = OK, "", instance.prepare()
+        answer: tuple[int, str, bytes] = (OK, "", instance.prepare())
     except Failure as problem:
         answer = problem.code, problem.text, problem.result
     flush()
@@ -99,7 +106,7 @@ def start(wire):
         serve(wire, instance)
 
 
-def load_concurrency():
+def load_concurrency() -> "ModuleType":
     sys.path.insert(0, HERE)
     try:
         import python_concurrency
@@ -108,7 +115,7 @@ def load_concurrency():
     return python_concurrency
 
 
-def own_modules():
+def own_modules() -> "list[str]":
     """Return the names of the worker's modules, which user code must not find.
 
     A template calls the function before it forks, because in the forked process the search would copy many memory
@@ -121,13 +128,13 @@ def own_modules():
     ]
 
 
-def hide_own_modules():
+def hide_own_modules(own: "Sequence[str]") -> None:
     """Remove the worker's modules from ``sys.modules``, because user code may have modules with the same names."""
-    for name in [*(OWN_MODULES or own_modules()), "python_concurrency"]:
+    for name in [*(own or own_modules()), "python_concurrency"]:
         sys.modules.pop(name, None)
 
 
-def exit_with_engine():
+def exit_with_engine() -> None:
     """Have the kernel kill this process when its parent (the engine) exits, even during a long call of user code."""
     try:
         import ctypes
@@ -137,15 +144,15 @@ def exit_with_engine():
         pass  # the closed socket ends the process after the call
 
 
-def run(fd):
+def run(fd: int, own: "Sequence[str]" = ()) -> "NoReturn":
     """Serve the engine's socket, given by its descriptor, then exit. Never returns.
 
-    A template calls the function in a forked process.
+    A template calls the function in a forked process; ``own`` is the result of ``own_modules`` in the template.
     """
     status = 1
     try:
         os.set_inheritable(fd, False)
-        start(Wire(fd))
+        start(Wire(fd), own)
         status = 0
     except BaseException:
         import traceback

@@ -28,6 +28,7 @@ from engine.runtimes.protocol import (
     stop_frame,
 )
 
+VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")  #: versions of Python on which workers are tested
 MAX_WAIT = 60.0  #: seconds after which a test fails; never waited for in a passing test
 SETUP: dict[str, Any] = {
     "instance": "i1",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.model import Code
-from tests.support.python_process import Line, PythonProcess, interpreter
+from tests.support.python_process import VERSIONS, Line, PythonProcess, interpreter
 
 #: Handlers that end only when a given number of requests run together, so that their order is fixed.
 ASYNC = """
@@ -64,7 +64,7 @@ async def later(event):
 
 
 @pytest.mark.parametrize("source", [ASYNC, PLAIN], ids=["async", "plain"])
-@pytest.mark.parametrize("version", ["3.9", "3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("version", VERSIONS)
 async def test_requests_at_a_time_keep_their_answers_and_their_lines_apart(
     tmp_path: Path, version: str, source: str
 ) -> None:

@@ -13,9 +13,8 @@ import pytest
 from engine.logs.lines import plain
 from engine.model import Code, Function, Outcome
 from tests.support.executing import function, invocation, pool
-from tests.support.python_process import interpreter
+from tests.support.python_process import VERSIONS, interpreter
 
-VERSIONS = ["3.9", "3.10", "3.11", "3.12", "3.13"]
 SOURCE = """
 import asyncio, json, os, sys, threading
 

@@ -1,0 +1,102 @@
+"""Types that several workers share. Type checkers read this module; no worker loads it.
+
+Workers import it, and other modules that only types need, below ``if TYPE_CHECKING``. The constant is defined as False
+in each worker, because importing it from ``typing`` would lengthen each cold start. For the same reason, annotations of
+functions are quoted, except names of classes that are loaded anyway, instead of the import of ``__future__``.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import NoReturn, Protocol, TypedDict
+
+from bridge_loop import Loop
+
+Headers = list[tuple[str, str]]
+
+
+class _OptionalSetup(TypedDict, total=False):
+    """Fields that a worker does not need to have."""
+
+    layers: list[str]  #: folders
+    initializer: str
+    pre_stop: str
+    concurrency: int
+    maps_port: bool  #: the server's port is mapped to a free one
+
+
+class Setup(_OptionalSetup):
+    """Content of the SETUP frame: the configuration of an instance."""
+
+    instance: str
+    code: str  #: folder
+    handler: str
+    initializer_timeout: int  #: seconds
+    timeout: int  #: seconds
+    memory: int  #: MiB
+    cpu: int  #: thousandths of a processor
+    project: str
+    package: str
+    name: str
+    version: str
+    user_data: dict[str, str]
+    result_limit: int  #: bytes
+    guarded: bool  #: only descendants of the bridge may use the runtime API
+
+
+class _Namespaces(TypedDict):
+    network: bool
+    user: int | None
+
+
+class Fence(_Namespaces):
+    """Namespaces of a forked instance, as ``python_fence`` describes them."""
+
+    tmp: int | None  #: MiB
+
+
+class WholeFence(_Namespaces):
+    """Fence with a pid and a mount namespace."""
+
+    tmp: int  #: MiB
+
+
+class StartRequest(TypedDict):
+    """Packet by which the engine has a template start an instance, as ``python_template`` describes it."""
+
+    id: int
+    argv: list[str] | None
+    paths: list[str]
+    environment: dict[str, str]
+    fence: Fence | None
+
+
+class Origin(Protocol):
+    """Request, or the instance itself, to which an answer or a log line belongs."""
+
+    @property
+    def ticket(self) -> int: ...
+
+    @property
+    def id(self) -> str: ...
+
+
+class EngineLink(Protocol):
+    """Bridge as ``Api`` and ``Proxy`` use it: event loop, configuration, and answers to the engine."""
+
+    loop: Loop
+    setup: Setup
+    limit: int  #: bytes of a result
+    is_ready: bool
+
+    def ready(self, code: int = ..., message: str = ..., result: bytes = ...) -> None: ...
+
+    def answer(self, ticket: int, code: int, message: str, result: bytes) -> None: ...
+
+    def too_large(self, ticket: int, size: int) -> None: ...
+
+    def accepts_peer(self, sock: socket.socket) -> bool: ...
+
+    def resume_reading(self) -> None: ...
+
+    def end(self, status: int) -> NoReturn: ...
