@@ -62,10 +62,10 @@ class Wire:
             if self.received:
                 if isinstance(self.received, bytes):
                     self.received = bytearray(self.received)
-                self.received += data
+                # In one call: see ``begin``.
+                list(map(bytearray.__iadd__, (self.received,), iter(self.pieces.pop, None)))
             else:
-                self.received = data
-            self.pieces = []
+                list(map(setattr, (self, self), ("received", "pieces"), (data, [])))
         return self.received[4], bytes(self.received[5 : self.length()])
 
     def receive(self) -> None:
@@ -98,8 +98,10 @@ class Wire:
 
     def begin(self, request: "Origin") -> None:
         """Make this request, which was read from the next frame, the running one, and consume the frame."""
-        # In one statement, which no signal handler interrupts.
-        self.running, self.received = [request], self.received[self.length() :]
+        # In one call, which no signal handler interrupts. Python 3.9 runs handlers between any two assignments, and the
+        # frame could then be read, and answered, twice.
+        values = [request], self.received[self.length() :]
+        list(map(setattr, (self, self), ("running", "received"), values))
 
     def end(self, request: "Origin", frames: bytes) -> None:
         """Send the frames of the answer and end the request."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.runtimes.protocol import LONGEST_TEXT
-from tests.support.python_process import Line, PythonProcess
+from tests.support.python_process import VERSIONS, Line, PythonProcess, interpreter
 
 STDOUT, STDERR, LOGGER = 1, 2, 3
 
@@ -171,7 +171,8 @@ return os.getpid()"""
     assert instance.lines[-1] == Line(0, STDERR, "between requests: TimeoutError: too late")
 
 
-def test_whenever_a_signal_handler_raises_each_request_has_one_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_whenever_a_signal_handler_raises_each_request_has_one_answer(tmp_path: Path, version: str) -> None:
     source = """
 import random, signal
 class Late(Exception): pass
@@ -179,7 +180,7 @@ def ring(*unused): raise Late
 signal.signal(signal.SIGALRM, ring)
 def handler(event, context): signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 1e-4))
 """
-    with PythonProcess(tmp_path, source) as instance:
+    with PythonProcess(tmp_path, source, python=await interpreter(version)) as instance:
         for ticket in range(1, 2001):
             instance.ask(ticket=ticket)
 
