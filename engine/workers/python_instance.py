@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
+    from types import ModuleType
     from typing import Any
 
     from worker_types import Setup
@@ -98,15 +99,16 @@ class Instance:
     def __init__(self, setup: "Setup", wire: Wire) -> None:
         self.setup, self.wire, self.call = setup, wire, Caller()
         self.logger = Logger(wire)
+        self.modules: dict[str, ModuleType] = {}  # modules of handlers, by path
         self.handler: Callable[..., Any]  # once ``prepare`` has loaded it
 
     def prepare(self) -> bytes:
         """Load the handler, then run the initializer. Return an empty result. Raises Failure if user code fails."""
-        self.handler = load(self.setup["handler"])
+        self.handler = load(self.setup["handler"], self.modules)
         entry = self.setup.get("initializer")
         if not entry:
             return b""
-        initializer = load(entry)
+        initializer = load(entry, self.modules)
         context = Context(self.setup, self.logger, "", "", self.setup["initializer_timeout"])
         try:
             self.call(initializer, context)
@@ -162,7 +164,7 @@ class Instance:
         entry = self.setup.get("pre_stop")
         try:
             if entry:
-                self.call(load(entry))
+                self.call(load(entry, self.modules))
         except Failure as problem:
             sys.stderr.write(f"pre-stop handler: {problem.text}\n")
         except BaseException as error:

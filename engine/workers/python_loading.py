@@ -11,19 +11,18 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-LOADED: "dict[str, ModuleType]" = {}  # modules by path; some are not in sys.modules
 
-
-def load(entry: str) -> "Callable[..., Any]":
+def load(entry: str, loaded: "dict[str, ModuleType]") -> "Callable[..., Any]":
     """Return the callable that ``file.function`` names in the folder.
 
-    Raises Failure if it cannot be imported or found.
+    ``loaded`` keeps the instance's modules by path, as some are not in ``sys.modules``. Raises Failure if the callable
+    cannot be imported or found.
     """
     path, dot, name = entry.rpartition(".")
     if not (dot and path and name):
         raise Failure(ENTRY, f"{PREFIX[ENTRY]}'{entry}' is not a handler; write file.function")
     try:
-        target: Callable[..., Any] | None = getattr(load_module(path.strip("/"), entry), name, None)
+        target: Callable[..., Any] | None = getattr(load_module(path.strip("/"), entry, loaded), name, None)
     except BaseException as error:
         raise failure(ENTRY, error) from None
     if not callable(target):
@@ -31,16 +30,16 @@ def load(entry: str) -> "Callable[..., Any]":
     return target
 
 
-def load_module(path: str, entry: str) -> "ModuleType":
+def load_module(path: str, entry: str, loaded: "dict[str, ModuleType]") -> "ModuleType":
     from importlib import import_module, util
 
-    if path in LOADED:
-        return LOADED[path]
+    if path in loaded:
+        return loaded[path]
     name = path.replace("/", ".")
-    loaded = sys.modules.get(name)
+    existing = sys.modules.get(name)
     file = os.path.join(os.getcwd(), path + ".py")
-    if loaded is not None and getattr(loaded, "__file__", None) == file:
-        return loaded
+    if existing is not None and getattr(existing, "__file__", None) == file:
+        return existing
     if os.path.isfile(file):
         spec = util.spec_from_file_location(name, file)
         assert spec
@@ -48,7 +47,7 @@ def load_module(path: str, entry: str) -> "ModuleType":
         module = util.module_from_spec(spec)
         sys.modules.setdefault(name, module)  # a file named like a loaded standard module must not replace it
         spec.loader.exec_module(module)
-        LOADED[path] = module
+        loaded[path] = module
         return module
     if util.find_spec(name.partition(".")[0]) is None:
         raise Failure(ENTRY, f"{PREFIX[ENTRY]}there is no file {path}.py for the handler '{entry}'")
