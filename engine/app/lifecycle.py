@@ -17,7 +17,6 @@ from typing import Any
 
 import anyio
 import structlog
-from anyio.abc import TaskGroup
 from msgspec import convert
 
 from engine.app.wiring import EngineParts as EngineParts
@@ -29,10 +28,7 @@ from engine.config.settings import Settings
 from engine.errors import DataDirectoryUnusable, Unavailable
 from engine.executors.local.sandbox import IsolationOptions
 from engine.executors.pool import PoolOptions, open_pool
-from engine.functions.catalog import weight
-from engine.functions.function_rules import request_limit
 from engine.logs.feed import LogBoard
-from engine.model import Function
 from engine.model.clock import Clock, SystemClock
 from engine.model.urn import LATEST
 from engine.protocols import Plugin
@@ -118,7 +114,8 @@ async def _writing(storage: Storage) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _services(engine: EngineParts) -> AsyncIterator[None]:
     async with anyio.create_task_group() as services:
-        await _recover(engine, services)
+        await services.start(engine.function_changes.run)
+        await _recover(engine)
         await services.start(engine.scheduler.run)
         await services.start(engine.discarder.run)
         await services.start(engine.pruner.run)
@@ -150,7 +147,7 @@ async def _service(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterat
             tasks.cancel_scope.cancel()
 
 
-async def _recover(engine: EngineParts, services: TaskGroup) -> None:
+async def _recover(engine: EngineParts) -> None:
     """Load functions, versions, aliases and backlog, as the previous engine stored them, before new work is accepted.
 
     Invocations that were running return to WAIT. Those that were running in too many crashes of the engine end as FAIL.
@@ -164,24 +161,8 @@ async def _recover(engine: EngineParts, services: TaskGroup) -> None:
     except Unavailable as problem:
         raise DataDirectoryUnusable(str(engine.storage.path), f"cannot be written: {problem}") from problem
 
-    def apply(function_id: int, function: Function | None) -> None:
-        if function is None:  # deleted; waiting synchronous calls are still dispatched, and get an error
-            engine.scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
-            engine.discarder.discard(function_id)
-        else:
-            engine.scheduler.configure(
-                function_id,
-                weight=weight(function),
-                limit=request_limit(function, shared_port=engine.pool.http_network == "shared"),
-                memory=function.memory_size,
-                concurrent_requests=function.concurrent_num,
-            )
-        current = {version.revision for version in engine.catalog.versions(function_id)}
-        services.start_soon(engine.pool.retire, function_id, current)
-
     for function_id in {function.function_id for function in engine.catalog.all()}:
-        apply(function_id, engine.catalog.resolve(function_id, LATEST))
-    engine.catalog.watch(apply)
+        engine.function_changes.apply(function_id, engine.catalog.resolve(function_id, LATEST))
     engine.backlog.load(recovery.backlog)
     engine.scheduler.recover(recovery)
     for function_id in engine.backlog.functions:

@@ -16,7 +16,8 @@ from engine.config.plugin_registry import Registry
 from engine.config.settings import QueueSettings, RetrySettings, Settings
 from engine.executors.pool import Pool
 from engine.functions.aliases import Aliases
-from engine.functions.catalog import Catalog, listed
+from engine.functions.catalog import Catalog
+from engine.functions.function_rules import FunctionRules, listed
 from engine.functions.versions import Versions
 from engine.isolation.machine import usable_memory
 from engine.logs.feed import LogBoard
@@ -28,17 +29,21 @@ from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy, Rules
 from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.dispatcher import Dispatcher
+from engine.pipeline.function_changes import FunctionChanges
 from engine.pipeline.intake import Intake
 from engine.pipeline.redrive import Redrive
 from engine.protocols import Settlement
 from engine.protocols.audit import AuditTrail
-from engine.resources.facade import Resources
+from engine.resources.dependencies import DependencyRepository
+from engine.resources.facade import ResourceOptions, Resources
 from engine.resources.usage_store import UsageStore
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from engine.storage.sqlite import Storage
+from engine.triggers.enabled_functions import EnabledFunctions
 from engine.triggers.guarded_store import GuardedStore
+from engine.triggers.ingress import IngressDeps
 from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.sources import Sources
 
@@ -67,6 +72,7 @@ class EngineParts(Struct, frozen=True, kw_only=True):
     redrive: Redrive
     pruner: Pruner
     discarder: Discarder
+    function_changes: FunctionChanges
     audit: AuditTrail
     logs: LogBoard
     failures: AuthThrottle
@@ -93,7 +99,8 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         infrastructure.pool,
     )
     executor = settings.executor
-    catalog = _catalog(infrastructure)
+    dependencies = DependencyRepository(storage.resources)
+    catalog = _catalog(infrastructure, dependencies)
     usage = Usage(catalog.project_of)
     queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))
     scheduler = Scheduler(queue, storage.journal, clock)
@@ -105,17 +112,27 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
     plugins = _plugins(infrastructure, disk, failures, audit)
     delivery = _delivery(infrastructure, catalog, intake, backlog, policy, plugins)
     dispatcher = _dispatcher(infrastructure, catalog, scheduler, backlog, policy, usage, pruner, delivery)
-    resources = _resources(infrastructure, catalog)
-    pool.reserve.lost.connect(resources.reservations.replace_lost)
-    return EngineParts(
+    resources = _resources(infrastructure, catalog, dependencies)
+    bound_to = resources.triggers.bound_to
+    discarder = _discarder(infrastructure, scheduler, backlog, pruner, dispatcher)
+    enabled = EnabledFunctions(catalog)
+    ingress = IngressDeps(
+        intake=intake,
+        cursors=storage.cursors,
+        backlog=backlog,
+        identity=storage.identity,
+        dispatcher=dispatcher,
+        enabled=enabled,
+    )
+    engine = EngineParts(
         settings=settings,
         clock=clock,
         storage=storage,
         pool=pool,
         codes=infrastructure.codes,
         catalog=catalog,
-        versions=Versions(catalog, storage.catalog, infrastructure.codes, clock, storage.identity),
-        aliases=Aliases(catalog, storage.resources, clock),
+        versions=Versions(catalog, storage.catalog, infrastructure.codes, clock, storage.identity, bound_to),
+        aliases=Aliases(catalog, storage.resources, clock, bound_to),
         resources=resources,
         usage=usage,
         usage_store=UsageStore(usage, storage.resources),
@@ -125,29 +142,51 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         dispatcher=dispatcher,
         delivery=delivery,
         plugins=plugins,
-        sources=_sources(infrastructure, resources, plugins, catalog, intake, backlog, dispatcher, policy),
+        sources=Sources(resources.triggers, plugins, ingress, clock, policy),
         redrive=_redrive(infrastructure, catalog, intake, delivery),
         pruner=pruner,
-        discarder=_discarder(infrastructure, scheduler, backlog, pruner, dispatcher),
+        discarder=discarder,
+        function_changes=FunctionChanges(catalog, scheduler, discarder, pool),
         audit=audit,
         logs=infrastructure.board,
         failures=failures,
     )
+    _connect(engine, enabled)
+    return engine
 
 
-def _catalog(infrastructure: Infrastructure) -> Catalog:
+def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
+    """Connect the signals of all components. Functions that are connected to one signal are called in this order."""
+    engine.catalog.changed.connect(engine.resources.triggers.follow)
+    engine.catalog.changed.connect(engine.resources.follow)
+    engine.catalog.changed.connect(engine.function_changes.apply)
+    engine.catalog.changed.connect(enabled.follow)
+    engine.resources.triggers.changed.connect(engine.sources.follow)
+    engine.scheduler.pushed_to_closed.connect(engine.discarder.enqueue)
+    engine.usage.used.connect(engine.usage_store.note_use)
+    engine.pool.reserve.lost.connect(engine.resources.reservations.replace_lost)
+
+
+def _catalog(infrastructure: Infrastructure, dependencies: DependencyRepository) -> Catalog:
     settings = infrastructure.settings
-    return Catalog(
+    quota = CodeQuota(settings.storage.code_quota)
+    catalog = Catalog(
         infrastructure.storage.catalog,
         infrastructure.codes,
         infrastructure.clock,
         region=settings.http.region,
-        max_timeout=settings.executor.max_timeout,
-        may_run_long=listed(settings.executor.long_time_functions),
-        check_destination=infrastructure.registry.check_destination,
-        quota=CodeQuota(settings.storage.code_quota),
-        check_runtime=infrastructure.pool.check_runtime,
+        rules=FunctionRules(
+            max_timeout=settings.executor.max_timeout,
+            may_run_long=listed(settings.executor.long_time_functions),
+            check_destination=infrastructure.registry.check_destination,
+            check_runtime=infrastructure.pool.check_runtime,
+        ),
+        quota=quota,
+        find_dependencies=dependencies.named,
     )
+    quota.count(catalog.packages_of)
+    quota.count(dependencies.packages_of)
+    return catalog
 
 
 def _pruner(infrastructure: Infrastructure) -> Pruner:
@@ -198,30 +237,6 @@ def _plugins(
         failures=failures,
         audit=audit,
         logs=infrastructure.board,
-    )
-
-
-def _sources(
-    infrastructure: Infrastructure,
-    resources: Resources,
-    plugins: PluginContexts,
-    catalog: Catalog,
-    intake: Intake,
-    backlog: Backlog,
-    dispatcher: Dispatcher,
-    policy: RetryPolicy,
-) -> Sources:
-    return Sources(
-        triggers=resources.triggers,
-        parts=plugins,
-        intake=intake,
-        cursors=infrastructure.storage.cursors,
-        backlog=backlog,
-        identity=infrastructure.storage.identity,
-        dispatcher=dispatcher,
-        catalog=catalog,
-        clock=infrastructure.clock,
-        policy=policy,
     )
 
 
@@ -302,18 +317,21 @@ def _redrive(infrastructure: Infrastructure, catalog: Catalog, intake: Intake, d
     )
 
 
-def _resources(infrastructure: Infrastructure, catalog: Catalog) -> Resources:
+def _resources(infrastructure: Infrastructure, catalog: Catalog, dependencies: DependencyRepository) -> Resources:
     settings = infrastructure.settings
     return Resources(
         infrastructure.storage.resources,
         catalog,
         infrastructure.codes,
         infrastructure.clock,
-        warmer=infrastructure.pool,
-        memory=memory_budget(settings),
+        dependencies=dependencies,
         registry=infrastructure.registry,
-        region=settings.http.region,
-        free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
+        warmer=infrastructure.pool,
+        options=ResourceOptions(
+            memory=memory_budget(settings),
+            region=settings.http.region,
+            free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
+        ),
     )
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from engine.errors import AliasExists, AliasInUse, TooManyAliases, VersionTaken
 from engine.functions.alias_rules import check_alias
-from engine.functions.catalog import ALIAS, Catalog, alias_resource
+from engine.functions.catalog import ALIAS, BoundTo, Catalog, alias_resource
 from engine.model import Alias
 from engine.model.clock import Clock
 from engine.model.urn import FunctionUrn
@@ -22,10 +22,13 @@ MAX_ALIASES = 10  #: per function
 
 
 class Aliases:
-    """Operations on the aliases of all functions. ``load`` must run before the others, after the catalog is loaded."""
+    """Operations on the aliases of all functions. ``load`` must run before the others, after the catalog is loaded.
 
-    def __init__(self, catalog: Catalog, store: ResourceStore, clock: Clock) -> None:
-        self._catalog, self._store, self._clock = catalog, store, clock
+    An alias cannot be deleted while ``bound_to`` returns resources for it.
+    """
+
+    def __init__(self, catalog: Catalog, store: ResourceStore, clock: Clock, bound_to: BoundTo) -> None:
+        self._catalog, self._store, self._clock, self._bound_to = catalog, store, clock, bound_to
 
     async def load(self) -> None:
         for row in await self._store.load(ALIAS):
@@ -67,7 +70,7 @@ class Aliases:
         async with self._catalog.changing():
             function_id = self._id(urn)
             self._catalog.alias_of(function_id, name)
-            if self._catalog.bound_to(function_id, f"!{name}"):
+            if self._bound_to(function_id, f"!{name}"):
                 raise AliasInUse(name)
             resource = alias_resource(function_id, name)
             await self._store.delete(resource.kind, resource.owner, resource.id)

@@ -1,8 +1,8 @@
 """Catalog of all functions and their asynchronous settings, in memory and on disk.
 
-One change runs at a time. Each is checked, stored, and only then visible in memory. After changes of functions,
-versions and aliases, the callbacks that other components registered with ``watch`` are called. A change of a field that
-affects execution gives the function a new revision, because an instance serves one revision only.
+One change runs at a time. Each is checked, stored, and only then visible in memory. Changes of functions, versions
+and aliases are announced by the signal ``changed``. A change of a field that affects execution gives the function a new
+revision, because an instance serves one revision only.
 
 Clients identify a function by (project, package, name), the engine by ``function_id``. A function consists of
 ``latest``, which can be changed, and published versions, which cannot. The maximum number of instances is an exception:
@@ -11,7 +11,7 @@ it belongs to the whole function, so all versions have the same value.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
@@ -24,28 +24,29 @@ from engine.code.quota import CodeQuota
 from engine.code.store import CodeSource, CodeStore
 from engine.errors import FunctionExists, InvalidField, TooManyFunctions
 from engine.functions.function_index import FunctionIndex, Name, name_of
-from engine.functions.function_rules import MayRunLong, check_dependencies, check_function, equal_for_instances
-from engine.functions.function_rules import listed as listed
-from engine.functions.function_rules import priority_cap as priority_cap
-from engine.functions.function_rules import weight as weight
+from engine.functions.function_rules import FunctionRules, check_dependencies, check_function, equal_for_instances
 from engine.functions.settings_rules import check_settings, function_targets
-from engine.model import AsyncSettings, Dependency, DestinationSpec, Function
+from engine.model import AsyncSettings, CodePackage, Dependency, Function
 from engine.model.clock import Clock
+from engine.model.signal import Signal
 from engine.model.urn import LATEST, FunctionUrn
 from engine.protocols import CatalogStore, StoredResource
 
 MAX_FUNCTIONS = 400  #: per project
 ALIAS = "alias"
 
-Watcher = Callable[[int, Function | None], None]
-CheckDestination = Callable[[DestinationSpec], None]
-CheckRuntime = Callable[[str], Awaitable[None]]
+#: Returns the versions of dependencies with these ids in a project.
 FindDependencies = Callable[[str, Sequence[str]], tuple[Dependency, ...]]
-Bound = Callable[[int, str], Sequence[StoredResource]]
+#: Returns the resources, such as triggers, of a version or alias: the arguments are function id and qualifier.
+BoundTo = Callable[[int, str], Sequence[StoredResource]]
 
 
 class Catalog(FunctionIndex):
-    """Catalog of all functions. ``load`` must run before any other method."""
+    """Catalog of all functions. ``load`` must run before any other method.
+
+    ``changed(function_id, latest)`` announces each change of a function, its versions or its aliases. ``latest`` is the
+    function's version ``latest``; None if the function was deleted.
+    """
 
     def __init__(
         self,
@@ -54,23 +55,17 @@ class Catalog(FunctionIndex):
         clock: Clock,
         *,
         region: str,
-        max_timeout: int = 900,
-        may_run_long: MayRunLong | None = None,
-        check_destination: CheckDestination | None = None,
-        check_runtime: CheckRuntime | None = None,
+        rules: FunctionRules | None = None,
         quota: CodeQuota | None = None,
+        find_dependencies: FindDependencies = lambda project, ids: (),
         random: Random | None = None,
     ) -> None:
         super().__init__(region, random)
+        self.changed: Signal[[int, Function | None]] = Signal()
         self.quota = quota or CodeQuota()
-        self.quota.count(lambda project: (function.code for function in self.all() if function.project == project))
-        self._store, self._codes, self._clock = store, codes, clock
-        self._max_timeout, self._may_run_long = max_timeout, may_run_long or listed(())
-        self._check_destination, self._check_runtime = check_destination, check_runtime
+        self._store, self._codes, self._clock, self._rules = store, codes, clock, rules or FunctionRules()
+        self._find_dependencies = find_dependencies
         self._changing = anyio.Lock()
-        self._watchers: list[Watcher] = []
-        self.find_dependencies: FindDependencies = lambda project, ids: ()  #: set by ``Resources.load``
-        self._bound: list[Bound] = []
 
     async def load(self, keep: Collection[str] = ()) -> None:
         """Read all functions from the store, then remove code packages from disk that no function uses.
@@ -83,24 +78,9 @@ class Catalog(FunctionIndex):
         self._settings = dict(settings)
         await self._codes.sweep({*keep, *(sha256 for function in functions for sha256 in function.packages)})
 
-    def watch(self, watcher: Watcher) -> None:
-        """Call ``watcher(function_id, latest)`` after each later change of a function, its versions or its aliases.
-
-        ``latest`` is the function's version ``latest``; None if the function was deleted.
-        """
-        self._watchers.append(watcher)
-
-    def bind(self, bound: Bound) -> None:
-        """Register ``bound(function_id, qualifier)``, which returns the resources of a version or an alias.
-
-        ``qualifier`` is the name of a version, or ``!`` and the name of an alias. Resources are for example triggers.
-        Deleting a version deletes its resources in the same transaction, before watchers are called. An alias cannot be
-        deleted while it has resources.
-        """
-        self._bound.append(bound)
-
-    def bound_to(self, function_id: int, qualifier: str) -> Sequence[StoredResource]:
-        return [resource for bound in self._bound for resource in bound(function_id, qualifier)]
+    def packages_of(self, project: str) -> Iterator[CodePackage]:
+        """Yield the code package of each function version of a project."""
+        return (function.code for function in self.all() if function.project == project)
 
     # --- changing -------------------------------------------------------------------------------------------
 
@@ -166,13 +146,13 @@ class Catalog(FunctionIndex):
     async def delete(self, urn: FunctionUrn) -> None:
         """Delete a function with all versions, aliases, settings, and resources such as triggers.
 
-        A registered watcher discards its waiting invocations.
+        The discarder, which is connected to ``changed``, ends its waiting invocations.
         """
         async with self.changing():
             function = self.find(_latest(urn))
             await self._store.delete_function(function.function_id)
             self.unindex_function(function)
-            self._notify(function.function_id, None)
+            self.changed(function.function_id, None)
 
     async def put_settings(self, urn: FunctionUrn, settings: AsyncSettings) -> AsyncSettings:
         """Replace the asynchronous settings of the version that ``urn`` names. Return the stored settings.
@@ -182,7 +162,7 @@ class Catalog(FunctionIndex):
         """
         async with self.changing():
             function = self._version(urn)
-            targets = check_settings(settings, function, self._region, self._check_destination)
+            targets = check_settings(settings, function, self._region, self._rules.check_destination)
             self._check_loop(name_of(function), targets)
             old = self.settings_of(function.function_id, function.version)
             now = self._clock.now()
@@ -209,13 +189,13 @@ class Catalog(FunctionIndex):
                 yield
 
     def notify(self, function_id: int) -> None:
-        """Call the watchers. ``Versions`` and ``Aliases`` use this method after each change that they made."""
-        self._notify(function_id, self.resolve(function_id, LATEST))
+        """Announce a change of a function's versions or aliases. Called by ``Versions`` and ``Aliases``."""
+        self.changed(function_id, self.resolve(function_id, LATEST))
 
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _put(self, function: Function) -> None:
-        """Store a function's ``latest``, update the index in memory, and call the watchers.
+        """Store a function's ``latest``, update the index in memory, and announce the change.
 
         The maximum number of instances is copied to the published versions.
         """
@@ -225,11 +205,7 @@ class Catalog(FunctionIndex):
         await self._store.put_functions([function, *changed])
         for one in (function, *changed):
             self.index_function(one)
-        self._notify(function.function_id, function)
-
-    def _notify(self, function_id: int, function: Function | None) -> None:
-        for watcher in self._watchers:
-            watcher(function_id, function)
+        self.changed(function.function_id, function)
 
     def _version(self, urn: FunctionUrn) -> Function:
         function = self.find(urn)
@@ -249,12 +225,12 @@ class Catalog(FunctionIndex):
 
     def _check(self, function: Function) -> None:
         urn = function.urn(self._region)
-        check_function(function, urn, max_timeout=self._max_timeout, may_run_long=self._may_run_long)
+        check_function(function, urn, max_timeout=self._rules.max_timeout, may_run_long=self._rules.may_run_long)
 
     async def _check_machine(self, runtime: str) -> None:
         """Raise InvalidField unless this machine has an interpreter for the runtime."""
-        if self._check_runtime is not None:
-            await self._check_runtime(runtime)
+        if self._rules.check_runtime is not None:
+            await self._rules.check_runtime(runtime)
 
     def _with_dependencies(self, function: Function, details: dict[str, Any]) -> Function:
         """Return the function with the dependencies whose ids ``details`` has in ``depend_version_list``.
@@ -264,7 +240,7 @@ class Catalog(FunctionIndex):
         """
         ids = details.get("depend_version_list")
         if ids is not None:
-            function = msgspec.structs.replace(function, dependencies=self.find_dependencies(function.project, ids))
+            function = msgspec.structs.replace(function, dependencies=self._find_dependencies(function.project, ids))
         check_dependencies(function)
         return function
 

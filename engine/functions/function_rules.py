@@ -6,13 +6,14 @@ Errors contain the name of the invalid field as in the API.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from engine.errors import BadDependency, InvalidField, TooManyVariables, VariablesTooLarge
-from engine.model import Function
+from engine.model import DestinationSpec, Function
 from engine.model.limits import (
     DESCRIPTION,
     HANDLER,
@@ -37,6 +38,8 @@ _HANDLER = re.compile(r"[\w-]+([./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 MayRunLong = Callable[[FunctionUrn], bool]
+CheckDestination = Callable[[DestinationSpec], None]
+CheckRuntime = Callable[[str], Awaitable[None]]
 
 
 def listed(names: Iterable[str]) -> MayRunLong:
@@ -51,6 +54,15 @@ def listed(names: Iterable[str]) -> MayRunLong:
         return not entries.isdisjoint(("*", urn.name, f"{urn.package}:{urn.name}", urn.function, str(urn)))
 
     return on_list
+
+
+class FunctionRules(Struct, frozen=True, kw_only=True):
+    """Rules of one engine for functions: limits from its settings, and checks that other components make."""
+
+    max_timeout: int = 900  #: seconds
+    may_run_long: MayRunLong = listed(())  #: whether a function may exceed ``max_timeout``
+    check_destination: CheckDestination | None = None  #: raises InvalidField; None: only the kind is checked
+    check_runtime: CheckRuntime | None = None  #: raises InvalidField if this machine has no interpreter; None: no check
 
 
 def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, may_run_long: MayRunLong) -> None:

@@ -5,12 +5,13 @@ Also finds the functions that settings name as destinations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from engine.errors import InvalidField
+from engine.functions.function_rules import CheckDestination
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.limits import EVENT_AGES, RETRIES
 from engine.model.urn import FunctionUrn, parse_urn
@@ -23,7 +24,7 @@ def check_settings(
     settings: AsyncSettings,
     function: Function,
     region: str,
-    check_destination: Callable[[DestinationSpec], None] | None,
+    check_destination: CheckDestination | None,
 ) -> set[tuple[str, str, str]]:
     """Check the asynchronous settings of ``function``. Return the functions that they name as destinations.
 

@@ -15,7 +15,7 @@ import msgspec
 from engine.code.store import CodeStore
 from engine.errors import InvalidField, NothingToPublish, TooManyVersions, VersionExists, VersionInUse
 from engine.functions.alias_rules import check_version_name
-from engine.functions.catalog import Catalog, alias_resource
+from engine.functions.catalog import BoundTo, Catalog, alias_resource
 from engine.functions.function_rules import equal_as_versions
 from engine.model import CodePackage, Function
 from engine.model.clock import Clock
@@ -28,11 +28,22 @@ MAX_VERSIONS = 20  #: published versions per function
 
 
 class Versions:
+    """Operations on the published versions of all functions.
+
+    Deleting a version also deletes the resources that ``bound_to`` returns for it, in the same transaction.
+    """
+
     def __init__(
-        self, catalog: Catalog, store: CatalogStore, codes: CodeStore, clock: Clock, identity: Identity
+        self,
+        catalog: Catalog,
+        store: CatalogStore,
+        codes: CodeStore,
+        clock: Clock,
+        identity: Identity,
+        bound_to: BoundTo,
     ) -> None:
         self._catalog, self._store, self._codes, self._clock = catalog, store, codes, clock
-        self._identity = identity
+        self._identity, self._bound_to = identity, bound_to
 
     def load(self) -> None:
         """Make the keys of later invocations larger than the ``created_key`` of every version.
@@ -83,12 +94,12 @@ class Versions:
                 hint = "latest cannot be deleted alone: leave the version out to delete the function"
                 raise InvalidField("version", LATEST, hint)
             function_id = version.function_id
-            resources, names = [*self._catalog.bound_to(function_id, version.version)], []
+            resources, names = [*self._bound_to(function_id, version.version)], []
             for alias in self._catalog.aliases(function_id):
                 if version.version in (*alias.weights, *alias.strategies):
                     raise VersionInUse(version.version, alias.name)
                 if alias.version == version.version:
-                    resources += [*self._catalog.bound_to(function_id, f"!{alias.name}")]
+                    resources += [*self._bound_to(function_id, f"!{alias.name}")]
                     resources += [alias_resource(function_id, alias.name)]
                     names.append(alias.name)
             await self._store.delete_version(function_id, version.version, resources)

@@ -50,12 +50,16 @@ class Discarder:
         self._on_end = on_end
         self._deleted: dict[int, None] = {}  #: functions to process, in order of their deletion
         self._work = anyio.Event()
-        scheduler.on_closed = self._enqueue
 
     def discard(self, function_id: int) -> None:
         """Start no more asynchronous invocations of a deleted function. Discard waiting ones in the background."""
         self._scheduler.close(function_id)
-        self._enqueue(function_id)
+        self.enqueue(function_id)
+
+    def enqueue(self, function_id: int) -> None:
+        """Discard waiting invocations of a function that the scheduler has closed, in the background."""
+        self._deleted[function_id] = None
+        self._work.set()
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         task_status.started()
@@ -66,10 +70,6 @@ class Discarder:
                 await self._end_all(function_id)
             self._work = anyio.Event()
             await self._work.wait()
-
-    def _enqueue(self, function_id: int) -> None:
-        self._deleted[function_id] = None
-        self._work.set()
 
     async def _end_all(self, function_id: int) -> None:
         ended, after = 0, BEGINNING

@@ -17,6 +17,7 @@ from operator import itemgetter
 from msgspec import Struct
 
 from engine.model import ENGINE_FAULTS, Function, Outcome
+from engine.model.signal import Signal
 
 MINUTES = 1_440  #: minutes kept
 TALLIES = 100_000  #: tallies kept, one for each function in each minute
@@ -70,14 +71,15 @@ class Month(Struct, frozen=True, kw_only=True):
 
 
 class Usage:
-    """Counters of attempts by function and project. ``project_of`` returns the project of a function id.
+    """Counters of attempts by function and project.
 
-    ``project_of`` returns None if the function was deleted.
+    ``project_of`` returns the project of a function id, or None if the function was deleted. ``used()`` announces the
+    first count of each function in each minute.
     """
 
     def __init__(self, project_of: Callable[[int], str | None]) -> None:
         self._project_of = project_of
-        self.on_use: Callable[[], None] = lambda: None  #: called at the first count of each function in each minute
+        self.used: Signal[[]] = Signal()
         self._minutes: deque[tuple[int, dict[int, Tally]]] = deque()
         self._now: dict[int, Tally] = {}
         self._next = 0.0  #: end of the current minute
@@ -181,7 +183,7 @@ class Usage:
         tally = self._now.get(function_id)
         if tally is None:
             tally = self._now[function_id] = Tally()
-            self.on_use()
+            self.used()
         return tally
 
     def _begin_minute(self, moment: float) -> None:

@@ -15,7 +15,8 @@ from contextlib import ExitStack
 from msgspec import Struct
 
 from engine.errors import CallTimedOut, DiskLow, FunctionDisabled, InvalidField, Overloaded, ShuttingDown, Unavailable
-from engine.functions.catalog import Catalog, priority_cap
+from engine.functions.catalog import Catalog
+from engine.functions.function_rules import priority_cap
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Function, Invocation, Outcome, Request
 from engine.model.clock import Clock

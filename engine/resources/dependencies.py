@@ -8,7 +8,7 @@ is removed at the next start.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -25,6 +25,7 @@ from engine.errors import (
 from engine.functions.catalog import Catalog
 from engine.model import CodePackage, Dependency
 from engine.model.clock import Clock
+from engine.protocols import ResourceStore
 from engine.resources.dependency_rules import MAX_PER_FUNCTION, MAX_PER_PROJECT, check_dependency
 from engine.resources.repository import Repository, project_owner
 
@@ -40,14 +41,19 @@ class NewDependency(Struct, frozen=True, kw_only=True):
     description: str = ""
 
 
-class Dependencies:
-    def __init__(self, repository: Repository[Dependency], catalog: Catalog, codes: CodeStore, clock: Clock) -> None:
-        self._repository, self._catalog, self._codes, self._clock = repository, catalog, codes, clock
-        catalog.quota.count(lambda project: (dependency.code for dependency in self.of(project)))
+class DependencyRepository(Repository[Dependency]):
+    """Versions of all dependencies, each owned by its project."""
+
+    def __init__(self, store: ResourceStore) -> None:
+        super().__init__(store, "dependency", Dependency)
 
     def packages(self) -> set[str]:
         """Return the SHA-256 names of all code packages that dependencies refer to."""
-        return {dependency.code.sha256 for _, _, dependency in self._repository.all()}
+        return {dependency.code.sha256 for _, _, dependency in self.all()}
+
+    def packages_of(self, project: str) -> Iterator[CodePackage]:
+        """Yield the code package of each dependency version of a project."""
+        return (dependency.code for dependency in self.of(project_owner(project)).values())
 
     def named(self, project: str, ids: Sequence[str]) -> tuple[Dependency, ...]:
         """Return the dependency versions with these ids.
@@ -57,19 +63,30 @@ class Dependencies:
         """
         if len(ids) > MAX_PER_FUNCTION:
             raise TooManyDependencies("a function", MAX_PER_FUNCTION)
-        return tuple(self._by_id(project, id) for id in ids)
+        found = self.of(project_owner(project))
+        for id in ids:
+            if id not in found:
+                raise UnknownDependency(id)
+        return tuple(found[id] for id in ids)
+
+
+class Dependencies:
+    """Operations on the dependencies of all projects."""
+
+    def __init__(self, repository: DependencyRepository, catalog: Catalog, codes: CodeStore, clock: Clock) -> None:
+        self._repository, self._catalog, self._codes, self._clock = repository, catalog, codes, clock
 
     def list(self, project: str, *, name_part: str = "", runtime: str = "") -> Sequence[Dependency]:
         """Return the newest version of each dependency, sorted by name."""
         newest: dict[str, Dependency] = {}
-        for one in sorted(self.of(project), key=lambda dependency: dependency.version):
+        for one in sorted(self._of(project), key=lambda dependency: dependency.version):
             newest[one.dep_id] = one
         found = (one for one in newest.values() if name_part in one.name and runtime in ("", one.runtime))
         return sorted(found, key=lambda dependency: dependency.name)
 
     def versions(self, project: str, dep_id: str) -> Sequence[Dependency]:
         """Return the versions of a dependency, newest first. Raises UnknownDependency if there are none."""
-        found = sorted((one for one in self.of(project) if one.dep_id == dep_id), key=lambda one: -one.version)
+        found = sorted((one for one in self._of(project) if one.dep_id == dep_id), key=lambda one: -one.version)
         if not found:
             raise UnknownDependency(dep_id)
         return found
@@ -114,14 +131,8 @@ class Dependencies:
                     raise DependencyInUse(f"{dependency.name} {version}", f"{function.name}:{function.version}")
             await self._repository.delete(project_owner(project), dependency.id)
 
-    def of(self, project: str) -> Iterator[Dependency]:
-        yield from self._repository.of(project_owner(project)).values()
-
-    def _by_id(self, project: str, id: str) -> Dependency:
-        dependency = self._repository.of(project_owner(project)).get(id)
-        if dependency is None:
-            raise UnknownDependency(id)
-        return dependency
+    def _of(self, project: str) -> Collection[Dependency]:
+        return self._repository.of(project_owner(project)).values()
 
     def _next(self, project: str, new: NewDependency) -> tuple[str, int]:
         """Return ``dep_id`` and the version number for a new version.
@@ -129,8 +140,8 @@ class Dependencies:
         Raises TooManyDependencies if the project has its maximum; DependencyExists if the name is used for another
         runtime.
         """
-        same = [one for one in self.of(project) if one.name == new.name]
-        if len(self._repository.of(project_owner(project))) >= MAX_PER_PROJECT:
+        same = [one for one in self._of(project) if one.name == new.name]
+        if len(self._of(project)) >= MAX_PER_PROJECT:
             raise TooManyDependencies("a project", MAX_PER_PROJECT)
         if not same:
             return str(uuid.uuid4()), 1

@@ -36,9 +36,14 @@ def owning_function(owner: str) -> int | None:
 
 
 class Repository(Generic[T]):
-    """Resources of one kind by owner and id. ``exists(function_id)`` returns whether a function exists."""
+    """Resources of one kind by owner and id.
 
-    def __init__(self, store: ResourceStore, kind: str, type: type[T], exists: Callable[[int], bool]) -> None:
+    ``exists(function_id)`` returns whether a function exists. Resources that projects own do not need it.
+    """
+
+    def __init__(
+        self, store: ResourceStore, kind: str, type: type[T], exists: Callable[[int], bool] = lambda function_id: True
+    ) -> None:
         self._store, self._kind, self._type, self._exists = store, kind, type, exists
         self._by_owner: dict[str, dict[str, T]] = {}
         self._changing = anyio.Lock()

@@ -1,14 +1,14 @@
 """Stored triggers of all functions, in memory and on disk.
 
 Reads use memory and never wait. A change is checked and stored before it is visible to reads. Changes hold the function
-catalog's lock, so that no trigger is added to a version that is being deleted. Sources are started and stopped by a
-function registered with ``watch``. When a version, alias or function is deleted, its triggers are deleted too.
+catalog's lock, so that no trigger is added to a version that is being deleted. The signal ``changed`` lets sources
+start and stop. When a version, alias or function is deleted, its triggers are deleted too.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,14 +20,13 @@ from engine.errors import FunctiondError, NoTriggerType, UnknownTrigger, Unknown
 from engine.functions.catalog import Catalog
 from engine.model import Function
 from engine.model.clock import Clock
+from engine.model.signal import Signal
 from engine.model.text import without_nulls
 from engine.model.urn import LATEST, FunctionUrn
 from engine.protocols import Plugin, ResourceStore, StoredResource
 from engine.resources import trigger_rules as rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bind, bind_unreadable
 from engine.resources.trigger_limits import check_others, check_room
-
-Watcher = Callable[[str, BoundTrigger | None], None]
 
 log = structlog.get_logger("functiond")
 
@@ -45,6 +44,7 @@ class Triggers:
     """Triggers of all functions. Call ``load`` once, after loading the function catalog and the aliases.
 
     ``free`` contains the kinds that may use invocation modes outside their plugin's ``modes``.
+    ``changed(trigger_id, trigger)`` announces each change of a trigger; the trigger is None if it was deleted.
     """
 
     def __init__(
@@ -59,25 +59,16 @@ class Triggers:
     ) -> None:
         self._store, self._catalog, self._registry, self._clock = store, catalog, registry, clock
         self._region, self._free = region, free
+        self.changed: Signal[[str, BoundTrigger | None]] = Signal()
         self._by_function: dict[int, dict[str, BoundTrigger]] = {}
-        self._watchers: list[Watcher] = []
 
     async def load(self) -> None:
         for row in await self._store.load(KIND):
             function = self._catalog.resolve(int(row.owner.removeprefix("function:")), LATEST)
             if function is not None:
                 self._add(self._restore(msgspec.json.decode(row.body, type=StoredTrigger), function))
-        self._catalog.bind(self._bound_to)
-        self._catalog.watch(self._follow)
         for trigger in self.all():
             _warn_without_source(trigger)
-
-    def watch(self, watcher: Watcher) -> None:
-        """Register ``watcher(trigger_id, trigger)``, which is called after each change of a trigger.
-
-        The trigger is None if it was deleted.
-        """
-        self._watchers.append(watcher)
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -116,7 +107,22 @@ class Triggers:
             raise UnknownTrigger(kind, trigger_id)
         return trigger
 
+    def bound_to(self, function_id: int, qualifier: str) -> Sequence[StoredResource]:
+        """Return the stored triggers of a version, or of an alias if the qualifier begins with ``!``."""
+        return [one.resource() for one in self._of(function_id) if one.qualifier == qualifier]
+
     # --- changing -------------------------------------------------------------------------------------------
+
+    def follow(self, function_id: int, latest: Function | None) -> None:
+        """Remove from memory the triggers of a version, alias or function that was deleted.
+
+        ``latest`` is the function's latest version, or None if the function was deleted.
+        """
+        versions = {version.version for version in self._catalog.versions(function_id)}
+        aliases = {f"!{alias.name}" for alias in self._catalog.aliases(function_id)}
+        for trigger in self._of(function_id):
+            if trigger.qualifier not in versions | aliases:
+                self._remove(trigger)
 
     async def create(self, urn: FunctionUrn, draft: TriggerDraft) -> BoundTrigger:
         """Check and store a new trigger for a version or alias.
@@ -212,7 +218,7 @@ class Triggers:
         self._add(trigger)
         log.info(event, trigger=trigger.id, kind=trigger.kind, function=trigger.function, active=trigger.stored.active)
         _warn_without_source(trigger)
-        self._notify(trigger.id, trigger)
+        self.changed(trigger.id, trigger)
 
     async def _delete(self, trigger: BoundTrigger) -> None:
         resource = trigger.resource()
@@ -223,20 +229,6 @@ class Triggers:
         triggers = self._by_function.get(function_id, {}).values()
         return sorted(triggers, key=lambda one: (one.stored.created_at, one.id))
 
-    def _bound_to(self, function_id: int, qualifier: str) -> Sequence[StoredResource]:
-        return [one.resource() for one in self._of(function_id) if one.qualifier == qualifier]
-
-    def _follow(self, function_id: int, latest: Function | None) -> None:
-        """Remove from memory the triggers of a version, alias or function that was deleted.
-
-        ``latest`` is the function's latest version, or None if the function was deleted.
-        """
-        versions = {version.version for version in self._catalog.versions(function_id)}
-        aliases = {f"!{alias.name}" for alias in self._catalog.aliases(function_id)}
-        for trigger in self._of(function_id):
-            if trigger.qualifier not in versions | aliases:
-                self._remove(trigger)
-
     def _add(self, trigger: BoundTrigger) -> None:
         self._by_function.setdefault(trigger.function_id, {})[trigger.id] = trigger
 
@@ -246,11 +238,7 @@ class Triggers:
         if not triggers:
             del self._by_function[trigger.function_id]
         log.info("trigger deleted", trigger=trigger.id, kind=trigger.kind, function=trigger.function)
-        self._notify(trigger.id, None)
-
-    def _notify(self, trigger_id: str, trigger: BoundTrigger | None) -> None:
-        for watcher in self._watchers:
-            watcher(trigger_id, trigger)
+        self.changed(trigger.id, None)
 
 
 def _warn_without_source(trigger: BoundTrigger) -> None:

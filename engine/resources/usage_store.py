@@ -38,7 +38,10 @@ class UsageStore:
         rows = await self._store.load(KIND)
         self._written = {(row.owner.removeprefix(_OWNER), row.id): row.body for row in rows}
         self._usage.restore({key: _tally(body) for key, body in self._written.items()})
-        self._usage.on_use = lambda: self._used.set()
+
+    def note_use(self) -> None:
+        """Schedule a write, because the usage of a month has changed."""
+        self._used.set()
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Write usage one minute after it occurs, and once more when cancelled. Sleeps while there is no usage."""

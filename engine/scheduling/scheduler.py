@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -19,6 +19,7 @@ from anyio.abc import TaskStatus
 from engine.errors import Unavailable
 from engine.model import Invocation, Mode, Outcome
 from engine.model.clock import Clock
+from engine.model.signal import Signal
 from engine.protocols import Page, Recovery, Window
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import QueueStatistics, RunQueue
@@ -45,7 +46,13 @@ class _Withheld:
 
 
 class Scheduler:
+    """Assignment of queued entries to slots.
+
+    ``pushed_to_closed(function_id)`` announces an asynchronous invocation that was pushed for a closed function.
+    """
+
     def __init__(self, queue: RunQueue, window: Window, clock: Clock) -> None:
+        self.pushed_to_closed: Signal[[int]] = Signal()
         self._queue = queue
         self._window = window
         self._clock = clock
@@ -55,8 +62,6 @@ class Scheduler:
         self._reads = False  #: rows are being read from disk
         self._ended: list[int] = []  #: withheld keys that ended during the read
         self._closed: set[int] = set()
-        #: Called with the function id when an asynchronous invocation of a closed function is pushed.
-        self.on_closed: Callable[[int], None] = lambda function_id: None
         self._work = asyncio.Event()
         self._next_due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -77,7 +82,7 @@ class Scheduler:
         """Add an invocation to the queue, with the future that a synchronous caller waits for.
 
         A delayed invocation is not queued but only sets the timer, because it waits on disk. For an asynchronous
-        invocation of a closed function (see ``close``), ``on_closed`` is called instead.
+        invocation of a closed function (see ``close``), ``pushed_to_closed`` is called instead.
         """
         if invocation.delayed and invocation.function_id not in self._closed:
             self._note_due(invocation.due_at)
@@ -247,7 +252,7 @@ class Scheduler:
     def _enqueue(self, entry: Entry) -> None:
         invocation = entry.invocation
         if invocation.function_id in self._closed and invocation.mode is Mode.ASYNC:
-            self.on_closed(invocation.function_id)
+            self.pushed_to_closed(invocation.function_id)
             return
         self._queue.push(entry)
         self._hand_out()

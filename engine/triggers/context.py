@@ -53,7 +53,7 @@ class SourceContext(TriggerIngress):
         return ids
 
     async def enabled(self) -> bool:
-        return await self._deps.enabled(self._trigger.function_id)
+        return await self._deps.enabled.wait_for(self._trigger.function_id)
 
     async def ended(self, request_id: str) -> None:
         key = self._deps.identity.key_of(request_id)
@@ -84,7 +84,7 @@ class SourceContext(TriggerIngress):
                 await self._deps.backlog.wait_for_room(self._trigger.function_id, len(requests), size)
             except FunctionDisabled as disabled:
                 self._supervisor.set_problem(f"paused: {disabled}")
-                await self._deps.enabled(self._trigger.function_id)
+                await self._deps.enabled.wait_for(self._trigger.function_id)
             except ShuttingDown:
                 await anyio.sleep_forever()  # the next engine continues from the cursors
             except OutcomeUnknown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -15,6 +15,7 @@ from engine.pipeline.intake import Intake
 from engine.protocols import EVENT_LIMIT, Cursors, Event, EventSink
 from engine.resources.bound_trigger import BoundTrigger
 from engine.scheduling.backlog import Backlog
+from engine.triggers.enabled_functions import EnabledFunctions
 from engine.triggers.plugin_contexts import EnginePluginContext
 
 
@@ -26,7 +27,7 @@ class IngressDeps(Struct, frozen=True, kw_only=True):
     backlog: Backlog
     identity: Identity
     dispatcher: Dispatcher
-    enabled: Callable[[int], Awaitable[bool]]  #: waits until a function is enabled or deleted; True if it waited
+    enabled: EnabledFunctions
 
 
 class Tally:

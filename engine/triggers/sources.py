@@ -7,7 +7,6 @@ A source or service that raises an exception is reported and restarted. Its exce
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,18 +17,10 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
-from engine.functions.catalog import Catalog
-from engine.model import Function
 from engine.model.clock import Clock
-from engine.model.identity import Identity
 from engine.model.retry import RetryPolicy
-from engine.model.urn import LATEST
-from engine.pipeline.dispatcher import Dispatcher
-from engine.pipeline.intake import Intake
-from engine.protocols import Cursors
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import Triggers
-from engine.scheduling.backlog import Backlog
 from engine.triggers.context import SourceContext
 from engine.triggers.ingress import IngressDeps, Tally, TriggerIngress
 from engine.triggers.plugin_contexts import EnginePluginContext, PluginContexts
@@ -54,32 +45,17 @@ class SourcesStatistics(Struct, frozen=True, kw_only=True):
 class Sources:
     def __init__(
         self,
-        *,
         triggers: Triggers,
-        parts: PluginContexts,
-        intake: Intake,
-        cursors: Cursors,
-        backlog: Backlog,
-        identity: Identity,
-        dispatcher: Dispatcher,
-        catalog: Catalog,
+        contexts: PluginContexts,
+        deps: IngressDeps,
         clock: Clock,
         policy: RetryPolicy,
     ) -> None:
-        self._triggers, self._contexts, self._catalog = triggers, parts, catalog
+        self._triggers, self._contexts, self._deps = triggers, contexts, deps
         self._clock, self._policy = clock, policy
-        self._deps = IngressDeps(
-            intake=intake,
-            cursors=cursors,
-            backlog=backlog,
-            identity=identity,
-            dispatcher=dispatcher,
-            enabled=self._enabled,
-        )
         self._sources: dict[str, Source] = {}
         self._services: dict[str, Supervisor] = {}
         self._past = Tally()  #: events of deleted triggers
-        self._paused: dict[asyncio.Future[None], int] = {}
         self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
@@ -88,14 +64,12 @@ class Sources:
         Calls ``task_status.started`` when every service and every push source runs or has failed once. Waits at most
         ``START`` seconds for the services, and then as long for the push sources.
         """
-        self._catalog.watch(self._wake)
         try:
             async with anyio.create_task_group() as tasks:
                 await self._start_services(tasks)
                 self._tasks = tasks
                 for trigger in self._triggers.all():
-                    self._follow(trigger.id, trigger)
-                self._triggers.watch(self._follow)
+                    self.follow(trigger.id, trigger)
                 await self._await_push_sources()
                 task_status.started()
                 await anyio.sleep_forever()
@@ -122,6 +96,19 @@ class Sources:
             refused=self._past.refused + sum(state.refused for state in states),
         )
 
+    def follow(self, trigger_id: str, trigger: BoundTrigger | None) -> None:
+        """Pass a change of a trigger to its source. Start a source for a new trigger if ``run`` has begun to do so.
+
+        ``trigger`` is None if the trigger was deleted.
+        """
+        source = self._sources.get(trigger_id)
+        if source is not None:
+            source.want(trigger)
+        elif trigger is not None and self._tasks is not None:
+            source = Source(trigger, self._run_once, self._register, self._clock, self._policy)
+            self._sources[trigger_id] = source
+            self._tasks.start_soon(self._run_source, trigger_id, source)
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _start_services(self, tasks: TaskGroup) -> None:
@@ -138,15 +125,6 @@ class Sources:
         with anyio.move_on_after(START):
             for source in pushing:
                 await source.settled()
-
-    def _follow(self, trigger_id: str, trigger: BoundTrigger | None) -> None:
-        source = self._sources.get(trigger_id)
-        if source is not None:
-            source.want(trigger)
-        elif trigger is not None and self._tasks is not None:
-            source = Source(trigger, self._run_once, self._register, self._clock, self._policy)
-            self._sources[trigger_id] = source
-            self._tasks.start_soon(self._run_source, trigger_id, source)
 
     async def _run_source(self, trigger_id: str, source: Source) -> None:
         await source.run()
@@ -166,22 +144,6 @@ class Sources:
         if on_registered is None:
             return nullcontext()
         return on_registered(plugin.service, trigger.options, TriggerIngress(trigger, plugin, self._deps, tally))
-
-    async def _enabled(self, function_id: int) -> bool:
-        waited = False
-        while (function := self._catalog.resolve(function_id, LATEST)) is not None and function.max_instances == 0:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._paused[waiter], waited = function_id, True
-            try:
-                await waiter
-            finally:
-                del self._paused[waiter]
-        return waited
-
-    def _wake(self, function_id: int, function: Function | None) -> None:
-        for waiter, wanted in self._paused.items():
-            if wanted == function_id and not waiter.done():
-                waiter.set_result(None)
 
 
 def _service(context: EnginePluginContext) -> Callable[[Supervisor], Awaitable[None]]:

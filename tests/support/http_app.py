@@ -22,7 +22,8 @@ from engine.asgi.listener import listen
 from engine.code.store import CodeStore
 from engine.config.plugin_registry import Registry, load_plugins
 from engine.functions.aliases import Aliases
-from engine.functions.catalog import Catalog, listed
+from engine.functions.catalog import Catalog
+from engine.functions.function_rules import FunctionRules, listed
 from engine.functions.versions import Versions
 from engine.http.api.parts import ApiDependencies, HealthChecks
 from engine.http.server import create_app
@@ -33,7 +34,8 @@ from engine.model.identity import Identity
 from engine.pipeline.circuit_breaker import DeliveryStatus
 from engine.pipeline.redrive import Redrive
 from engine.protocols import Purged, Selection, StoredResource
-from engine.resources.facade import Resources
+from engine.resources.dependencies import DependencyRepository
+from engine.resources.facade import ResourceOptions, Resources
 from engine.testing import MemoryStorage
 from engine.testing.resources import MemoryResourceStore
 
@@ -278,10 +280,15 @@ class NoDeliveries:
 @asynccontextmanager
 async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[Api]:
     store, codes, clock = MemoryCatalogStore(), CodeStore(folder), SystemClock()
-    catalog = Catalog(store, codes, clock, region=REGION, may_run_long=listed(["slow"]))
     kept = MemoryResourceStore()
-    resources = Resources(kept, catalog, codes, clock, registry=Registry(load_plugins()), region=REGION)
-    aliases = Aliases(catalog, kept, clock)
+    dependencies = DependencyRepository(kept)
+    rules = FunctionRules(may_run_long=listed(["slow"]))
+    catalog = Catalog(store, codes, clock, region=REGION, rules=rules, find_dependencies=dependencies.named)
+    registry, options = Registry(load_plugins()), ResourceOptions(region=REGION)
+    resources = Resources(kept, catalog, codes, clock, dependencies=dependencies, registry=registry, options=options)
+    catalog.changed.connect(resources.triggers.follow)
+    catalog.changed.connect(resources.follow)
+    aliases = Aliases(catalog, kept, clock, resources.triggers.bound_to)
     await resources.load()
     await aliases.load()
     engine = Engine(catalog)
@@ -303,7 +310,7 @@ async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[A
         records=engine,
         identity=engine.identity,
         catalog=catalog,
-        versions=Versions(catalog, store, codes, clock, engine.identity),
+        versions=Versions(catalog, store, codes, clock, engine.identity, resources.triggers.bound_to),
         aliases=aliases,
         codes=codes,
         clock=clock,

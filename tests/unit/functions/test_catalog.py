@@ -24,7 +24,8 @@ from engine.errors import (
     UnknownVersion,
     VariablesTooLarge,
 )
-from engine.functions.catalog import MAX_FUNCTIONS, Catalog, listed, priority_cap, weight
+from engine.functions.catalog import MAX_FUNCTIONS, Catalog
+from engine.functions.function_rules import FunctionRules, listed, priority_cap, weight
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.clock import SystemClock
 from engine.model.urn import FunctionUrn, parse_urn
@@ -44,7 +45,8 @@ def catalog(store: MemoryCatalogStore, tmp_path: Path) -> Catalog:
 
 
 def a_catalog(store: MemoryCatalogStore, folder: Path) -> Catalog:
-    return Catalog(store, CodeStore(folder), SystemClock(), region=REGION, may_run_long=listed(["slow", "batch:night"]))
+    rules = FunctionRules(may_run_long=listed(["slow", "batch:night"]))
+    return Catalog(store, CodeStore(folder), SystemClock(), region=REGION, rules=rules)
 
 
 def draft(name: str = "hello", **fields: Any) -> Function:
@@ -201,7 +203,11 @@ async def test_what_the_store_refuses_does_not_show(catalog: Catalog, store: Mem
 
 async def test_what_instances_notice_makes_a_new_revision_and_every_change_is_told(catalog: Catalog) -> None:
     told: list[tuple[int, int | None]] = []
-    catalog.watch(lambda function_id, function: told.append((function_id, function.revision if function else None)))
+
+    def tell(function_id: int, function: Function | None) -> None:
+        told.append((function_id, function.revision if function else None))
+
+    catalog.changed.connect(tell)
 
     function = await catalog.create(draft(), INLINE)
     await catalog.update(urn(), {"timeout": 9})
@@ -411,7 +417,8 @@ async def test_a_loop_is_found_when_its_last_function_comes_later(catalog: Catal
 
 async def test_other_destinations_are_for_those_who_know_them(store: MemoryCatalogStore, tmp_path: Path) -> None:
     seen: list[DestinationSpec] = []
-    catalog = Catalog(store, CodeStore(tmp_path), SystemClock(), region=REGION, check_destination=seen.append)
+    rules = FunctionRules(check_destination=seen.append)
+    catalog = Catalog(store, CodeStore(tmp_path), SystemClock(), region=REGION, rules=rules)
     await catalog.create(draft(), INLINE)
     spec = DestinationSpec(destination="Pigeon", param='{"loft": "north"}')
 

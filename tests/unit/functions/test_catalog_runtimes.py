@@ -9,6 +9,7 @@ import pytest
 from engine.code.store import CodeSource, CodeStore
 from engine.errors import InvalidField, NoInterpreter
 from engine.functions.catalog import Catalog
+from engine.functions.function_rules import FunctionRules
 from engine.model.clock import SystemClock
 from tests.support.http_app import PROJECT, REGION, MemoryCatalogStore
 from tests.unit.functions.test_catalog import INLINE, draft, urn
@@ -29,7 +30,8 @@ async def test_a_runtime_that_this_machine_cannot_run_is_refused(store: MemoryCa
         if runtime != "Python3.10":
             raise NoInterpreter(runtime, "install one")
 
-    catalog = Catalog(store, CodeStore(tmp_path), SystemClock(), region=REGION, check_runtime=check)
+    rules = FunctionRules(check_runtime=check)
+    catalog = Catalog(store, CodeStore(tmp_path), SystemClock(), region=REGION, rules=rules)
     await catalog.create(draft(), INLINE)
 
     with pytest.raises(NoInterpreter):
@@ -47,7 +49,8 @@ async def test_a_function_whose_interpreter_is_gone_can_still_be_changed(
             raise NoInterpreter(runtime, "install one")
 
     gone: list[bool] = []
-    catalog = Catalog(store, CodeStore(tmp_path), SystemClock(), region=REGION, check_runtime=check)
+    rules = FunctionRules(check_runtime=check)
+    catalog = Catalog(store, CodeStore(tmp_path), SystemClock(), region=REGION, rules=rules)
     await catalog.create(draft(), INLINE)
     gone.append(True)
 

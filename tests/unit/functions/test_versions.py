@@ -29,7 +29,7 @@ from engine.errors import (
     VersionTaken,
 )
 from engine.functions.aliases import MAX_ALIASES, Aliases
-from engine.functions.catalog import Catalog
+from engine.functions.catalog import BoundTo, Catalog
 from engine.functions.versions import MAX_VERSIONS, Versions
 from engine.model import Alias, AsyncSettings, CodePackage, Function
 from engine.model.identity import Identity
@@ -72,6 +72,8 @@ class House(Struct):
     catalog: Catalog
     versions: Versions
     aliases: Aliases
+    bound: dict[tuple[int, str], list[StoredResource]]  #: resources by function id and qualifier
+    bound_to: BoundTo  #: reads ``bound``
 
     async def again(self) -> House:
         """Open it again, as after a restart."""
@@ -90,10 +92,16 @@ class House(Struct):
 async def opened(folder: Path, store: MemoryCatalogStore, kept: ResourceStore, clock: ManualClock) -> House:
     codes = CodeStore(folder)
     catalog = Catalog(store, codes, clock, region=REGION, random=Random(3))
-    aliases = Aliases(catalog, kept, clock)
+    bound: dict[tuple[int, str], list[StoredResource]] = {}
+
+    def bound_to(function_id: int, qualifier: str) -> list[StoredResource]:
+        return bound.get((function_id, qualifier), [])
+
+    aliases = Aliases(catalog, kept, clock, bound_to)
+    versions = Versions(catalog, store, codes, clock, Identity(1), bound_to)
     await catalog.load()
     await aliases.load()
-    return House(folder, store, kept, clock, catalog, Versions(catalog, store, codes, clock, Identity(1)), aliases)
+    return House(folder, store, kept, clock, catalog, versions, aliases, bound, bound_to)
 
 
 @pytest.fixture
@@ -178,7 +186,7 @@ async def test_changes_do_not_wait_for_a_digest_and_what_they_made_of_the_code_i
     house: House, changed: bool
 ) -> None:
     codes, published = HeldCodes(house.folder), list[str]()
-    versions = Versions(house.catalog, house.store, codes, house.clock, Identity(1))
+    versions = Versions(house.catalog, house.store, codes, house.clock, Identity(1), house.bound_to)
     md5 = await CodeStore(house.folder).md5(house.catalog.find(urn()).code)
 
     async def publish() -> None:
@@ -247,7 +255,7 @@ async def test_the_limit_of_instances_is_one_for_all_versions(house: House) -> N
 async def test_a_deleted_version_is_gone_with_what_is_bound_to_it(house: House) -> None:
     deleted: list[Sequence[StoredResource]] = []
     trigger = StoredResource(kind="trigger", owner="function:1", id="t", body=b"{}")
-    house.catalog.bind(lambda function_id, qualifier: [trigger] if (function_id, qualifier) == (1, "v1") else [])
+    house.bound[1, "v1"] = [trigger]
     house.store.deleted_with = deleted.append
     await house.catalog.put_settings(urn(), AsyncSettings())
     await house.publish("v1")
@@ -264,7 +272,8 @@ async def test_a_deleted_version_is_gone_with_what_is_bound_to_it(house: House) 
 @pytest.mark.parametrize("qualifier", ["v1", "!prod"])
 async def test_a_deleted_version_takes_its_alias_along_in_one_write(house: House, qualifier: str) -> None:
     deleted: list[Sequence[StoredResource]] = []
-    house.catalog.bind(lambda _, id: [StoredResource(kind="trigger", owner="function:1", id=id, body=b"{}")])
+    for id in ("v1", "!prod"):
+        house.bound[1, id] = [StoredResource(kind="trigger", owner="function:1", id=id, body=b"{}")]
     house.store.deleted_with = deleted.append
     await house.publish("v1")
     await house.alias("prod", "v1")
@@ -309,7 +318,11 @@ async def test_each_change_is_one_write(house: House) -> None:
 
 async def test_those_who_watch_hear_of_versions(house: House) -> None:
     told: list[list[str]] = []
-    house.catalog.watch(lambda function_id, _: told.append([v.version for v in house.catalog.versions(function_id)]))
+
+    def tell(function_id: int, _: Function | None) -> None:
+        told.append([version.version for version in house.catalog.versions(function_id)])
+
+    house.catalog.changed.connect(tell)
 
     await house.versions.publish(urn(), name="v1")
     await house.versions.delete(urn("v1"))
@@ -410,7 +423,7 @@ async def test_a_version_that_is_an_alias_s_extra_one_stays(house: House) -> Non
 
 async def test_an_alias_with_triggers_stays(house: House) -> None:
     bound = [StoredResource(kind="trigger", owner="function:1", id="t", body=b"{}")]
-    house.catalog.bind(lambda function_id, qualifier: bound if (function_id, qualifier) == (1, "!prod") else [])
+    house.bound[1, "!prod"] = bound
     await house.publish("v1")
     await house.alias("prod", "v1")
 

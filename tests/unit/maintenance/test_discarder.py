@@ -52,6 +52,7 @@ async def discarding() -> AsyncIterator[Discarding]:
     queue = RunQueue(slots=2, sync_slots=0, memory=1000)
     scheduler = Scheduler(queue, storage.journal, SystemClock())
     made = Discarder(storage.journal, scheduler, backlog, SystemClock(), steps.append)
+    scheduler.pushed_to_closed.connect(made.enqueue)
     async with anyio.create_task_group() as tasks:
         await tasks.start(scheduler.run)
         await tasks.start(made.run)

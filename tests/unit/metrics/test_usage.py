@@ -114,6 +114,7 @@ async def test_months_outlive_the_engine_and_are_written_only_when_they_change()
     store, counted = MemoryResourceStore(), used(ended(NOON, 2.0))
     async with anyio.create_task_group() as tasks:
         first = UsageStore(counted, store)
+        counted.used.connect(first.note_use)
         await first.load()
         await tasks.start(first.run)
         counted.note(FUNCTION, ended(NOON + 60, 6.0))
@@ -141,6 +142,7 @@ async def test_a_month_is_written_while_the_engine_runs_and_gone_when_it_is_too_
     store = Store()
     async with anyio.create_task_group() as tasks:
         months = UsageStore(counted, store, pause=0)
+        counted.used.connect(months.note_use)
         await months.load()
         await tasks.start(months.run)
         for month in range(13):

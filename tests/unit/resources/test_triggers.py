@@ -89,6 +89,7 @@ class Bench(Struct, kw_only=True):
         catalog = a_catalog(self.functions, self.folder)
         await catalog.load()
         triggers = Triggers(self.store, catalog, Registry(plugins), SystemClock(), region=REGION)
+        catalog.changed.connect(triggers.follow)
         await triggers.load()
         return triggers
 
@@ -108,8 +109,9 @@ async def bench(tmp_path: Path) -> Bench:
     catalog = a_catalog(functions, tmp_path)
     registry = Registry([*load_plugins(), OWN])
     triggers = Triggers(store, catalog, registry, SystemClock(), region=REGION)
+    catalog.changed.connect(triggers.follow)
     await triggers.load()
-    triggers.watch(lambda trigger_id, trigger: told.append((trigger_id, trigger)))
+    triggers.changed.connect(lambda trigger_id, trigger: told.append((trigger_id, trigger)))
     await catalog.create(draft("hello"), CodeSource(kind="inline", file=encoded(SOURCE)))
     return Bench(folder=tmp_path, functions=functions, store=store, catalog=catalog, triggers=triggers, told=told)
 
@@ -173,7 +175,8 @@ async def test_who_watches_is_told_when_a_function_takes_its_triggers_along(benc
 
 
 async def test_a_version_takes_its_own_triggers_along(bench: Bench) -> None:
-    versions = Versions(bench.catalog, bench.functions, CodeStore(bench.folder), SystemClock(), Identity(1))
+    codes, bound_to = CodeStore(bench.folder), bench.triggers.bound_to
+    versions = Versions(bench.catalog, bench.functions, codes, SystemClock(), Identity(1), bound_to)
     await versions.publish(hello(), name="v1")
     kept, gone = await bench.create(**TIMER), await bench.create(urn=hello(":v1"), **TIMER)
     taken: list[StoredResource] = []

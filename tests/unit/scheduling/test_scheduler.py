@@ -208,7 +208,7 @@ async def test_nothing_of_a_closed_function_is_handed_out_wherever_it_comes_from
     disk = Disk(*rows, delayed=(waiting(key=1200),))
     async with scheduling(disk, slots=20) as scheduler, asyncio.timeout(60):
         told: asyncio.Queue[int] = asyncio.Queue()
-        scheduler.on_closed = told.put_nowait
+        scheduler.pushed_to_closed.connect(told.put_nowait)
         scheduler.recover(found(1, next_due=0.0))
         scheduler.push(waiting(2, key=1300))
         scheduler.close(1)
@@ -231,7 +231,7 @@ async def test_a_synchronous_call_of_a_closed_function_has_its_turn() -> None:
 async def test_what_was_forgotten_when_its_function_closed_stays_out() -> None:
     async with scheduling(Disk()) as scheduler:
         told: list[int] = []
-        scheduler.on_closed = told.append
+        scheduler.pushed_to_closed.connect(told.append)
         scheduler.push(waiting(key=1700))
         scheduler.withhold(1, 1700)
         scheduler.close(1)

@@ -1,0 +1,48 @@
+"""Changes of functions, passed to the parts that hold their work: scheduler, discarder and pool."""
+
+from __future__ import annotations
+
+import anyio
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
+
+from engine.executors.pool import Pool
+from engine.functions.catalog import Catalog
+from engine.functions.function_rules import request_limit, weight
+from engine.maintenance.discarder import Discarder
+from engine.model import Function
+from engine.scheduling.scheduler import Scheduler
+
+
+class FunctionChanges:
+    """Service that applies changes of functions. ``apply`` may be called while ``run`` runs."""
+
+    def __init__(self, catalog: Catalog, scheduler: Scheduler, discarder: Discarder, pool: Pool) -> None:
+        self._catalog, self._scheduler, self._discarder, self._pool = catalog, scheduler, discarder, pool
+        self._tasks: TaskGroup | None = None
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Retire instances of earlier revisions in the background until cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    def apply(self, function_id: int, latest: Function | None) -> None:
+        """Configure the queue of a function, discard its work if it was deleted, and retire outdated instances.
+
+        ``latest`` is the function's version ``latest``; None if the function was deleted.
+        """
+        assert self._tasks is not None
+        if latest is None:  # deleted; waiting synchronous calls are still dispatched, and get an error
+            self._scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
+            self._discarder.discard(function_id)
+        else:
+            self._scheduler.configure(
+                function_id,
+                weight=weight(latest),
+                limit=request_limit(latest, shared_port=self._pool.http_network == "shared"),
+                memory=latest.memory_size,
+                concurrent_requests=latest.concurrent_num,
+            )
+        current = {version.revision for version in self._catalog.versions(function_id)}
+        self._tasks.start_soon(self._pool.retire, function_id, current)
