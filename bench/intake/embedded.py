@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from engine import Plugin
-from engine.app.lifecycle import EngineParts, run_engine
+from engine.app.lifecycle import run_engine
+from engine.app.parts import EngineParts
 from engine.code.store import NO_CODE, CodeSource
 from engine.config.settings import load_settings
 from engine.model import Function

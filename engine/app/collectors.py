@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.app.lifecycle import EngineParts
+from engine.app.parts import EngineParts
 from engine.maintenance.disk_guard import free_space
 from engine.metrics.prometheus import Figure, count, gauge, histogram
 from engine.triggers.supervisor import RUNNING

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.app.lifecycle import EngineParts, run_engine
+from engine.app.lifecycle import run_engine
+from engine.app.parts import EngineParts
 from engine.app.service import serve
 from engine.config.plugin_registry import load_plugins
 from engine.config.settings import Settings, load_settings

@@ -19,8 +19,8 @@ import anyio
 import structlog
 from msgspec import convert
 
-from engine.app.wiring import EngineParts as EngineParts
-from engine.app.wiring import Infrastructure, memory_budget, wire
+from engine.app.parts import EngineParts, Infrastructure
+from engine.app.wiring import memory_budget, wire
 from engine.code.store import CodeStore
 from engine.code.unpacking import Limits
 from engine.config.plugin_registry import Registry

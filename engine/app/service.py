@@ -13,12 +13,11 @@ import structlog
 
 from engine import __version__
 from engine.app.collectors import problems, read_figures, reasons_not_ready
-from engine.app.lifecycle import EngineParts, drain, run_engine
+from engine.app.lifecycle import drain, run_engine
+from engine.app.parts import EngineParts
 from engine.asgi.listener import App, listen
 from engine.config.settings import AuthSettings, Settings
 from engine.http.api.parts import ApiDependencies, HealthChecks
-from engine.http.auth import Authenticator
-from engine.http.console import paths as console_paths
 from engine.http.console.parts import ConsoleParts
 from engine.http.console.site import Console
 from engine.http.reload import reloading
@@ -51,10 +50,9 @@ async def serve(
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
             host = settings.http.host
-            authenticator = engine.plugins.callers.target = make_authenticator(engine)
             async with (
-                reloading(authenticator, read_auth),
-                listen(_make_app(engine, authenticator), host, settings.http.port, grace=PRE_STOP_GRACE) as port,
+                reloading(engine.authenticator, read_auth),
+                listen(_make_app(engine), host, settings.http.port, grace=PRE_STOP_GRACE) as port,
             ):
                 url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
                 _tune_garbage_collector()
@@ -70,12 +68,12 @@ async def serve(
         log.info("stopped")
 
 
-def _make_app(engine: EngineParts, authenticator: Authenticator | None) -> App:
+def _make_app(engine: EngineParts) -> App:
     parts = api_parts(engine)
     console = Console(_console_parts(engine, parts)) if engine.settings.http.console else None
     return create_app(
         parts,
-        authenticator=authenticator,
+        authenticator=engine.authenticator,
         mounts=engine.plugins.mounts,
         more=console.resources() if console else (),
         refuse=console.refuse if console else None,
@@ -105,27 +103,6 @@ async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) ->
         tasks.start_soon(watch_signals)
         await drain(engine, max_wait)
         tasks.cancel_scope.cancel()
-
-
-def make_authenticator(engine: EngineParts) -> Authenticator | None:
-    """Return the authenticator of requests; None if no credentials are configured.
-
-    Without credentials, validated settings let the engine listen on a loopback address only.
-    """
-    auth, http = engine.settings.auth, engine.settings.http
-    if not auth.required:
-        return None
-    limits = {b"invocations-async": http.async_body_limit, b"invocations": http.sync_body_limit}
-    figures = ("/readyz", "/metrics") if auth.open_metrics else ()
-    pages = console_paths.OPEN if http.console else ()
-    return Authenticator(
-        auth.keys,
-        auth.tokens,
-        clock=engine.clock,
-        failures=engine.failures,
-        body_limits=limits,
-        open_paths=("/healthz", *figures, *pages),
-    )
 
 
 def _raise_file_limit() -> None:

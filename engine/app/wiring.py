@@ -1,31 +1,25 @@
-"""Construction of an engine's components from its settings and from resources that are already open.
-
-``lifecycle`` starts the components in the required order.
-"""
+"""Construction of an engine's components from its settings and from resources that are already open."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import Struct
-
+from engine.app.parts import EngineParts, Infrastructure
 from engine.auth.throttle import AuthThrottle
+from engine.auth.verifier import SignatureVerifier
 from engine.code.quota import CodeQuota
-from engine.code.store import CodeStore
-from engine.config.plugin_registry import Registry
 from engine.config.settings import QueueSettings, RetrySettings, Settings
-from engine.executors.pool import Pool
 from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
 from engine.functions.function_rules import FunctionRules, listed
 from engine.functions.versions import Versions
+from engine.http.auth import Authenticator
+from engine.http.console import paths as console_paths
 from engine.isolation.machine import usable_memory
-from engine.logs.feed import LogBoard
 from engine.maintenance.discarder import Discarder
 from engine.maintenance.disk_guard import DiskGuard
 from engine.maintenance.pruner import Pruner, Retention
 from engine.metrics.usage import Usage
-from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy, Rules
 from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.dispatcher import Dispatcher
@@ -40,54 +34,12 @@ from engine.resources.usage_store import UsageStore
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.storage.sqlite import Storage
+from engine.triggers.callers import PluginAuthenticator
 from engine.triggers.enabled_functions import EnabledFunctions
 from engine.triggers.guarded_store import GuardedStore
 from engine.triggers.ingress import IngressDeps
 from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.sources import Sources
-
-
-class EngineParts(Struct, frozen=True, kw_only=True):
-    """Components of an engine, for the HTTP API and for programs that run an engine inside themselves."""
-
-    settings: Settings
-    clock: Clock
-    storage: Storage
-    pool: Pool
-    codes: CodeStore
-    catalog: Catalog
-    versions: Versions
-    aliases: Aliases
-    resources: Resources
-    usage: Usage
-    usage_store: UsageStore
-    backlog: Backlog
-    scheduler: Scheduler
-    intake: Intake
-    dispatcher: Dispatcher
-    delivery: DeliveryWorker
-    plugins: PluginContexts
-    sources: Sources
-    redrive: Redrive
-    pruner: Pruner
-    discarder: Discarder
-    function_changes: FunctionChanges
-    audit: AuditTrail
-    logs: LogBoard
-    failures: AuthThrottle
-
-
-class Infrastructure(Struct, frozen=True, kw_only=True):
-    """Settings and open resources from which ``wire`` constructs the other components."""
-
-    settings: Settings
-    clock: Clock
-    storage: Storage
-    pool: Pool
-    codes: CodeStore
-    registry: Registry
-    board: LogBoard
 
 
 def wire(infrastructure: Infrastructure) -> EngineParts:
@@ -109,7 +61,9 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
     disk = DiskGuard(storage.path, settings.storage.free_space, clock, on_low=pruner.run_now)
     intake = _intake(infrastructure, catalog, scheduler, backlog, usage, disk)
     failures = AuthThrottle(clock, limit=settings.auth.failures, window=settings.auth.failure_window)
-    plugins = _plugins(infrastructure, disk, failures, audit)
+    authenticator = _authenticator(infrastructure, failures)
+    callers = PluginAuthenticator(SignatureVerifier(clock, failures), authenticator)
+    plugins = _plugins(infrastructure, disk, callers, audit)
     delivery = _delivery(infrastructure, catalog, intake, backlog, policy, plugins)
     dispatcher = _dispatcher(infrastructure, catalog, scheduler, backlog, policy, usage, pruner, delivery)
     resources = _resources(infrastructure, catalog, dependencies)
@@ -149,7 +103,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         function_changes=FunctionChanges(catalog, scheduler, discarder, pool),
         audit=audit,
         logs=infrastructure.board,
-        failures=failures,
+        authenticator=authenticator,
     )
     _connect(engine, enabled)
     return engine
@@ -224,8 +178,28 @@ def _intake(
     )
 
 
+def _authenticator(infrastructure: Infrastructure, failures: AuthThrottle) -> Authenticator | None:
+    """Return the authenticator of requests; None if no credentials are configured.
+
+    Without credentials, validated settings let the engine listen on a loopback address only.
+    """
+    auth, http = infrastructure.settings.auth, infrastructure.settings.http
+    if not auth.required:
+        return None
+    figures = ("/readyz", "/metrics") if auth.open_metrics else ()
+    pages = console_paths.OPEN if http.console else ()
+    return Authenticator(
+        auth.keys,
+        auth.tokens,
+        clock=infrastructure.clock,
+        failures=failures,
+        body_limits={b"invocations-async": http.async_body_limit, b"invocations": http.sync_body_limit},
+        open_paths=("/healthz", *figures, *pages),
+    )
+
+
 def _plugins(
-    infrastructure: Infrastructure, disk: DiskGuard, failures: AuthThrottle, audit: AuditTrail
+    infrastructure: Infrastructure, disk: DiskGuard, callers: PluginAuthenticator, audit: AuditTrail
 ) -> PluginContexts:
     settings, storage = infrastructure.settings, infrastructure.storage
     return PluginContexts(
@@ -233,8 +207,7 @@ def _plugins(
         lambda table: GuardedStore(storage.store(table), disk),
         infrastructure.clock,
         region=settings.http.region,
-        credentials=settings.auth.required,
-        failures=failures,
+        callers=callers,
         audit=audit,
         logs=infrastructure.board,
     )

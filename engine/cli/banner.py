@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from engine.app.lifecycle import EngineParts
+from engine.app.parts import EngineParts
 from engine.cli.output import Output, program
 from engine.code.store import NO_CODE, CodeSource
 from engine.errors import FunctiondError, FunctionExists

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import anyio
 from cyclopts import Parameter
 
-from engine.app.lifecycle import EngineParts
+from engine.app.parts import EngineParts
 from engine.app.service import serve as serve_engine
 from engine.cli.banner import greet, greet_demo
 from engine.cli.exit_codes import RESTART, USAGE

@@ -10,32 +10,27 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from engine.auth.verifier import SignatureVerifier, address_of
-from engine.errors import Unauthorized, Unavailable
+from engine.errors import Unauthorized
 
 
 class CallerAuthenticator(Protocol):
     async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str: ...
 
 
-class DeferredAuthenticator:
+class PluginAuthenticator:
     """Authenticator of requests for all plugins of an engine.
 
-    Calls the API's authenticator, which is built after the plugins.
-
-    ``target`` is the API's authenticator. ``identify`` rejects requests while it is None: during the start, and in an
-    engine without credentials.
+    ``authenticator`` checks credentials of the engine. ``identify`` rejects all requests if it is None, because no
+    credentials are configured.
     """
 
-    def __init__(self, verifier: SignatureVerifier, *, required: bool) -> None:
-        self._verifier, self._required = verifier, required
-        self.target: CallerAuthenticator | None = None
+    def __init__(self, verifier: SignatureVerifier, authenticator: CallerAuthenticator | None) -> None:
+        self._verifier, self._authenticator = verifier, authenticator
 
     async def identify(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes) -> str:
-        if self.target is not None:
-            return await self.target.identify(scope, headers, body)
-        if self._required:
-            raise Unavailable("the engine is starting: retry in a moment")
-        raise Unauthorized("no credentials are configured to check requests with: set auth.file")
+        if self._authenticator is None:
+            raise Unauthorized("no credentials are configured to check requests with: set auth.file")
+        return await self._authenticator.identify(scope, headers, body)
 
     async def signer(
         self, keys: Mapping[str, bytes], scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], body: bytes

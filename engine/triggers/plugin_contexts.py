@@ -8,15 +8,12 @@ from typing import Any
 import anyio
 from msgspec import Struct
 
-from engine.auth.throttle import AuthThrottle
-from engine.auth.verifier import SignatureVerifier
 from engine.config.plugin_registry import Registry
 from engine.logs.feed import LogFeed
 from engine.model.clock import Clock
 from engine.protocols import Callers, Plugin, PluginService, Routes, Store
 from engine.protocols.audit import Audit
 from engine.resources.bound_trigger import BoundTrigger
-from engine.triggers.callers import DeferredAuthenticator
 from engine.triggers.routes import Mounts, PluginRoutes
 
 #: Longest timer in seconds. The clock may be set, so later moments are checked again.
@@ -57,13 +54,11 @@ class PluginContexts:
         clock: Clock,
         *,
         region: str,
-        credentials: bool,
-        failures: AuthThrottle,
+        callers: Callers,
         audit: Audit,
         logs: LogFeed,
     ) -> None:
         self.mounts = Mounts()
-        self.callers = DeferredAuthenticator(SignatureVerifier(clock, failures), required=credentials)
         self._registry = registry
         self._by_table: dict[str, EnginePluginContext] = {}
         for plugin in registry.plugins:
@@ -75,7 +70,7 @@ class PluginContexts:
                 routes=PluginRoutes(self.mounts, plugin.table),
                 clock=clock,
                 region=region,
-                callers=self.callers,
+                callers=callers,
                 audit=audit,
                 logs=logs,
             )

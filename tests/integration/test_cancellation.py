@@ -17,7 +17,8 @@ import anyio
 import pytest
 from msgspec import Struct, field
 
-from engine.app.lifecycle import EngineParts, run_engine
+from engine.app.lifecycle import run_engine
+from engine.app.parts import EngineParts
 from engine.config.settings import Settings, load_settings
 from engine.executors.pool import Pool
 from engine.model import AsyncSettings, DestinationSpec, Request

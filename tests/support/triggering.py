@@ -13,7 +13,8 @@ import httpx
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine.app.lifecycle import EngineParts, run_engine
+from engine.app.lifecycle import run_engine
+from engine.app.parts import EngineParts
 from engine.app.service import api_parts
 from engine.asgi.listener import listen
 from engine.code.store import NO_CODE, CodeSource

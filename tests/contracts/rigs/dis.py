@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from engine.app.lifecycle import EngineParts
+from engine.app.parts import EngineParts
 from engine.app.service import api_parts
 from engine.asgi.listener import listen
 from engine.http.server import create_app

@@ -1,0 +1,74 @@
+"""Results of construction: the resources that are open before it, and the components that it makes."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from engine.code.store import CodeStore
+from engine.config.plugin_registry import Registry
+from engine.config.settings import Settings
+from engine.executors.pool import Pool
+from engine.functions.aliases import Aliases
+from engine.functions.catalog import Catalog
+from engine.functions.versions import Versions
+from engine.http.auth import Authenticator
+from engine.logs.feed import LogBoard
+from engine.maintenance.discarder import Discarder
+from engine.maintenance.pruner import Pruner
+from engine.metrics.usage import Usage
+from engine.model.clock import Clock
+from engine.pipeline.delivery import DeliveryWorker
+from engine.pipeline.dispatcher import Dispatcher
+from engine.pipeline.function_changes import FunctionChanges
+from engine.pipeline.intake import Intake
+from engine.pipeline.redrive import Redrive
+from engine.protocols.audit import AuditTrail
+from engine.resources.facade import Resources
+from engine.resources.usage_store import UsageStore
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.scheduler import Scheduler
+from engine.storage.sqlite import Storage
+from engine.triggers.plugin_contexts import PluginContexts
+from engine.triggers.sources import Sources
+
+
+class EngineParts(Struct, frozen=True, kw_only=True):
+    """Components of an engine, for its lifecycle, its HTTP API, and programs that run an engine inside themselves."""
+
+    settings: Settings
+    clock: Clock
+    storage: Storage
+    pool: Pool
+    codes: CodeStore
+    catalog: Catalog
+    versions: Versions
+    aliases: Aliases
+    resources: Resources
+    usage: Usage
+    usage_store: UsageStore
+    backlog: Backlog
+    scheduler: Scheduler
+    intake: Intake
+    dispatcher: Dispatcher
+    delivery: DeliveryWorker
+    plugins: PluginContexts
+    sources: Sources
+    redrive: Redrive
+    pruner: Pruner
+    discarder: Discarder
+    function_changes: FunctionChanges
+    audit: AuditTrail
+    logs: LogBoard
+    authenticator: Authenticator | None  #: None: requests need no credentials
+
+
+class Infrastructure(Struct, frozen=True, kw_only=True):
+    """Settings and open resources from which ``wire`` constructs the other components."""
+
+    settings: Settings
+    clock: Clock
+    storage: Storage
+    pool: Pool
+    codes: CodeStore
+    registry: Registry
+    board: LogBoard
