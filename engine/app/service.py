@@ -11,18 +11,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 import anyio
 import structlog
 
-from engine import __version__
-from engine.app.collectors import problems, read_figures, reasons_not_ready
+from engine.app.api_wiring import build_app
 from engine.app.lifecycle import drain, run_engine
 from engine.app.parts import EngineParts
-from engine.asgi.listener import App, listen
+from engine.asgi.listener import listen
 from engine.config.settings import AuthSettings, Settings
-from engine.http.api.parts import ApiDependencies, HealthChecks
-from engine.http.console.parts import ConsoleParts
-from engine.http.console.site import Console
 from engine.http.reload import reloading
-from engine.http.server import create_app
-from engine.metrics.prometheus import Telemetry
 from engine.protocols import Plugin
 
 log = structlog.get_logger("functiond")
@@ -52,7 +46,7 @@ async def serve(
             host = settings.http.host
             async with (
                 reloading(engine.authenticator, read_auth),
-                listen(_make_app(engine), host, settings.http.port, grace=PRE_STOP_GRACE) as port,
+                listen(build_app(engine), host, settings.http.port, grace=PRE_STOP_GRACE) as port,
             ):
                 url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
                 _tune_garbage_collector()
@@ -66,28 +60,6 @@ async def serve(
                     break
                 await _drain(engine, signals)  # meanwhile, new requests get 503, and waiting callers get their results
         log.info("stopped")
-
-
-def _make_app(engine: EngineParts) -> App:
-    parts = api_parts(engine)
-    console = Console(_console_parts(engine, parts)) if engine.settings.http.console else None
-    return create_app(
-        parts,
-        authenticator=engine.authenticator,
-        mounts=engine.plugins.mounts,
-        more=console.resources() if console else (),
-        refuse=console.refuse if console else None,
-    )
-
-
-def _console_parts(engine: EngineParts, api: ApiDependencies) -> ConsoleParts:
-    return ConsoleParts(
-        api=api,
-        figures=lambda: read_figures(engine),
-        unended=lambda function_id: engine.backlog.of(function_id)[0],
-        running=engine.scheduler.running,
-        services=lambda: engine.sources.statistics().services,
-    )
 
 
 async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) -> None:
@@ -123,41 +95,3 @@ def _tune_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-
-
-def api_parts(engine: EngineParts) -> ApiDependencies:
-    """Return the components, limits and health checks that the HTTP API uses."""
-    telemetry = Telemetry(lambda: read_figures(engine))
-    return ApiDependencies(
-        intake=engine.intake,
-        dispatcher=engine.dispatcher,
-        records=engine.storage.records,
-        identity=engine.storage.identity,
-        catalog=engine.catalog,
-        versions=engine.versions,
-        aliases=engine.aliases,
-        codes=engine.codes,
-        clock=engine.clock,
-        region=engine.settings.http.region,
-        resources=engine.resources,
-        usage=engine.usage,
-        redrive=engine.redrive,
-        source_state=engine.sources.state,
-        source_settled=engine.sources.settled,
-        runtime_fields=engine.plugins.runtime_fields,
-        audit=engine.audit,
-        logs=engine.logs,
-        log_archive=engine.pool,
-        version=__version__,
-        mounted=engine.plugins.mounts.operations,
-        instances=engine.pool.alive,
-        async_body_limit=engine.settings.http.async_body_limit,
-        sync_body_limit=engine.settings.http.sync_body_limit,
-        update_resets=engine.settings.http.update_resets,
-        health=HealthChecks(
-            alive=lambda: problems(engine),
-            ready=lambda: reasons_not_ready(engine),
-            about=lambda: {"isolation": engine.pool.isolation, "http_network": engine.pool.http_network},
-            metrics=telemetry.render,
-        ),
-    )

@@ -1,10 +1,13 @@
-"""Conversion of a function URN to a filter that selects its invocations in lists."""
+"""Look-up of a function's invocations: the filter for lists, and the record of one request id."""
 
 from __future__ import annotations
 
+from engine.errors import UnknownInvocation
 from engine.functions.catalog import Catalog
+from engine.model import Function, Record
+from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn
-from engine.protocols import Selection
+from engine.protocols import Records, Selection
 
 
 def selection_of(catalog: Catalog, urn: FunctionUrn) -> Selection:
@@ -20,3 +23,15 @@ def selection_of(catalog: Catalog, urn: FunctionUrn) -> Selection:
     if urn.alias is not None:
         return Selection(function_id=function_id, alias=urn.alias)
     return Selection(function_id=function_id, version=urn.qualifier)
+
+
+async def record_of(records: Records, identity: Identity, function: Function, request_id: str) -> Record:
+    """Return the record of a function's invocation.
+
+    Raises UnknownInvocation if no such record is stored, or if the invocation is of another function.
+    """
+    key = identity.key_of(request_id)
+    record = await records.get(key) if key is not None else None
+    if record is None or record.function_id != function.function_id:
+        raise UnknownInvocation(request_id)
+    return record

@@ -18,7 +18,7 @@ from msgspec import Struct
 from engine.asgi.wire import JSON, Reply
 from engine.errors import FunctiondError
 from engine.http.api.errors import error_reply
-from engine.http.api.routing import Call, Handler, Resource
+from engine.http.api.routing import ApiFamily, Call, Handler, Resource
 from engine.http.api.secrets import without_secrets
 from engine.http.operations import OPERATIONS
 from engine.model.clock import Clock
@@ -53,8 +53,8 @@ _KINDS = {
 _FUNCTION = _Kind(type="function", ids=("func_urn", "function_urn", "resource_id"), names=("func_name", "resource_id"))
 
 
-def audited(resources: Iterable[Resource], audit: AuditTrail, clock: Clock) -> list[Resource]:
-    """Return the resources with handlers that publish a trace for each call of an operation that changes something."""
+def audited(families: Iterable[ApiFamily], audit: AuditTrail, clock: Clock) -> list[Resource]:
+    """Return the resources of all families, with handlers that publish a trace for each call that changes something."""
     changing = [one for one in OPERATIONS if one.method != "GET" and one.name != SEARCH]
     names = {(one.method, one.path): one.name for one in changing}
 
@@ -64,7 +64,8 @@ def audited(resources: Iterable[Resource], audit: AuditTrail, clock: Clock) -> l
 
     return [
         Resource(path=one.path, methods={method: traced(one.path, method, it) for method, it in one.methods.items()})
-        for one in resources
+        for family in families
+        for one in family.resources()
     ]
 
 

@@ -17,13 +17,11 @@ import structlog
 from engine.asgi.listener import App, Receive, Scope, Send
 from engine.asgi.wire import ClientDisconnect, Headers, Reply, respond
 from engine.errors import FunctiondError, InvalidField, ShuttingDown
-from engine.http.api.api_routes import all_resources
 from engine.http.api.errors import error_reply, problem
 from engine.http.api.invocations import Invocations
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import Resource, make_router, own_urn
-from engine.http.audit import audited
 from engine.http.auth import Authenticator
+from engine.http.console.site import Console
 from engine.http.guard import Guard
 from engine.model.urn import FunctionUrn
 from engine.triggers.routes import Mounts
@@ -37,24 +35,24 @@ Refuse = Callable[[Scope, FunctiondError], Awaitable[Reply]]
 
 
 def create_app(
-    parts: ApiDependencies,
+    invocations: Invocations,
+    resources: Iterable[Resource],
+    region: str,
     *,
     authenticator: Authenticator | None = None,
     mounts: Mounts | None = None,
-    more: Iterable[Resource] = (),
-    refuse: Refuse | None = None,
+    console: Console | None = None,
 ) -> App:
-    """Return the ASGI application that serves the API and the paths of plugins.
+    """Return the ASGI application that serves the API, the paths of plugins, and the console.
 
-    If ``authenticator`` is None, requests need no credentials. ``mounts`` are applications of plugins at their own
-    paths. ``more`` are further resources, such as the console. ``refuse`` makes the replies to requests that failed.
+    ``resources`` are those of the API except ``invocations`` and ``invocations-async``, whose requests ``invocations``
+    handles without the router. If ``authenticator`` is None, requests need no credentials. ``mounts`` are applications
+    of plugins at their own paths. The console also makes the replies to requests for its pages that failed.
     """
-    limits = {"async_limit": parts.async_body_limit, "sync_limit": parts.sync_body_limit}
-    invocations = Invocations(parts.intake, parts.catalog, **limits)
-    resources = audited(all_resources(parts), parts.audit, parts.clock)
-    router = make_router([*resources, *more], parts.region)
-    guard, mounts, refuse = Guard(credentials=authenticator is not None), mounts or Mounts(), refuse or _refuse
-    return HttpServer(invocations, router, guard, authenticator, mounts, parts.region, refuse)
+    router = make_router([*resources, *(console.resources() if console else ())], region)
+    refuse = console.refuse if console else _refuse
+    guard = Guard(credentials=authenticator is not None)
+    return HttpServer(invocations, router, guard, authenticator, mounts or Mounts(), region, refuse)
 
 
 async def _refuse(scope: Scope, error: FunctiondError) -> Reply:

@@ -19,10 +19,9 @@ from engine.errors import (
     InvalidField,
     Overloaded,
     Unavailable,
-    UnknownInvocation,
 )
 from engine.functions.catalog import Catalog
-from engine.functions.invocation_filter import selection_of
+from engine.functions.invocation_filter import record_of, selection_of
 from engine.model import Code, DestinationSpec, PendingDelivery, Record, Request, State
 from engine.model.clock import Clock
 from engine.model.identity import Identity
@@ -123,10 +122,7 @@ class Redrive:
         DISCARD, and the errors of ``Intake.accept``.
         """
         function = self._catalog.find(urn)
-        key = self._identity.key_of(request_id)
-        record = await self._records.get(key) if key is not None else None
-        if record is None or record.function_id != function.function_id:
-            raise UnknownInvocation(request_id)
+        record = await record_of(self._records, self._identity, function, request_id)
         if record.state not in FAILED:
             raise InvalidField("request_ids", request_id, f"is {record.state}; only FAIL and DISCARD can be redriven")
         return await self._intake.accept(self._request(urn, record))

@@ -18,15 +18,37 @@ import anyio.to_thread
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from engine.asgi.listener import listen
+from engine.asgi.listener import App, listen
 from engine.code.store import CodeStore
 from engine.config.plugin_registry import Registry, load_plugins
 from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
 from engine.functions.function_rules import FunctionRules, listed
 from engine.functions.versions import Versions
-from engine.http.api.parts import ApiDependencies, HealthChecks
+from engine.http.api.aliases import AliasesApi
+from engine.http.api.async_settings import AsyncSettingsApi
+from engine.http.api.dependencies import DependenciesApi
+from engine.http.api.events import EventsApi
+from engine.http.api.functions import Functions
+from engine.http.api.health import Health, HealthChecks
+from engine.http.api.invocations import Invocations
+from engine.http.api.logs import LogsApi
+from engine.http.api.metrics import MetricsApi
+from engine.http.api.packages import PackagesApi
+from engine.http.api.quotas import QuotasApi
+from engine.http.api.records import InvocationRecords
+from engine.http.api.redrive import RedriveApi
+from engine.http.api.reserved_instances import ReservedApi
+from engine.http.api.routing import ApiFamily
+from engine.http.api.tags import TagsApi
+from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
+from engine.http.api.triggers import TriggersApi
+from engine.http.api.versions import VersionsApi
+from engine.http.audit import audited
+from engine.http.auth import Authenticator
+from engine.http.openapi import Document
 from engine.http.server import create_app
+from engine.logs.feed import LogBoard
 from engine.metrics.usage import Usage
 from engine.model import AsyncSettings, DestinationSpec, Function, Outcome, PendingDelivery, Record, Request, State
 from engine.model.clock import SystemClock
@@ -34,6 +56,7 @@ from engine.model.identity import Identity
 from engine.pipeline.circuit_breaker import DeliveryStatus
 from engine.pipeline.redrive import Redrive
 from engine.protocols import Purged, Selection, StoredResource
+from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
 from engine.testing import MemoryStorage
@@ -220,16 +243,81 @@ class Answer(NamedTuple):
         return json.loads(self.raw)
 
 
-class Api(Struct, kw_only=True):
-    """Running API and a client of it."""
+class NoDeliveries:
+    """Double of deliveries: none is pending, no destination fails."""
 
-    port: int
+    def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
+
+    def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
+        return DeliveryStatus()
+
+
+class NoSources:
+    """Double of the sources of triggers: none has started."""
+
+    def state(self, trigger_id: str) -> None:
+        return None
+
+    async def settled(self, trigger_id: str) -> None: ...
+
+
+class Api(Struct, kw_only=True):
+    """API over doubles of its engine, and a client of it."""
+
     catalog: Catalog
     codes: CodeStore
-    parts: ApiDependencies
+    resources: Resources
     store: MemoryCatalogStore
+    kept: MemoryResourceStore
     engine: Engine
+    audit: AuditTrail = field(default_factory=AuditTrail)
+    board: LogBoard = field(default_factory=LogBoard)
     health: dict[str, Any] = field(default_factory=dict)
+    update_resets: bool = False
+    port: int = 0
+
+    def app(self, *, engine: Engine | None = None, authenticator: Authenticator | None = None) -> App:
+        """Return the application. ``engine`` replaces the double of intake, dispatcher and records."""
+        engine = engine or self.engine
+        invocations = Invocations(engine, self.catalog, async_limit=256 << 10, sync_limit=6 << 20)
+        families = audited(self.families(engine), self.audit, engine.clock)
+        return create_app(invocations, families, REGION, authenticator=authenticator)
+
+    def families(self, engine: Engine) -> list[ApiFamily]:
+        catalog, resources, clock, identity = self.catalog, self.resources, engine.clock, engine.identity
+        bound_to, reservations, usage = resources.triggers.bound_to, resources.reservations, Usage(catalog.project_of)
+        versions = Versions(catalog, self.store, self.codes, clock, identity, bound_to)
+        health = HealthChecks(alive=lambda: self.health, ready=lambda: self.health, metrics=lambda: b"up 1\n")
+        redrive = Redrive(
+            outbox=MemoryStorage().outbox,
+            records=engine,
+            intake=engine,
+            catalog=catalog,
+            identity=identity,
+            clock=clock,
+            region=REGION,
+            deliveries=NoDeliveries(),
+        )
+        return [
+            Functions(catalog, versions, self.codes, usage, reservations, REGION, update_resets=self.update_resets),
+            VersionsApi(catalog, versions, REGION),
+            AliasesApi(catalog, Aliases(catalog, self.kept, clock, bound_to), REGION),
+            InvocationRecords(catalog, engine, identity, engine, clock, REGION),
+            LogsApi(catalog, engine, identity, engine, self.board, engine),
+            RedriveApi(redrive, catalog, identity, clock, REGION),
+            AsyncSettingsApi(catalog, REGION),
+            TriggersApi(resources.triggers, NoSources(), lambda trigger: {}),
+            ReservedApi(reservations, REGION),
+            EventsApi(resources.events),
+            DependenciesApi(resources.dependencies),
+            TagsApi(resources.tags, catalog, REGION),
+            PackagesApi(catalog, self.codes, REGION),
+            MetricsApi(catalog, usage, reservations, lambda functions: 0, clock, REGION),
+            QuotasApi(catalog, reservations, lambda functions: 0),
+            TracingAndSnapshotsApi(catalog, resources.tracing),
+            Health(health),
+            Document("", lambda: ()),
+        ]
 
     async def send(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, base: str = BASE
@@ -268,19 +356,9 @@ class Api(Struct, kw_only=True):
         return await self.send("POST", f"/{urn_of(name)}/invocations-async", body, named)
 
 
-class NoDeliveries:
-    """Double of deliveries: none is pending, no destination fails."""
-
-    def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
-
-    def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
-        return DeliveryStatus()
-
-
 @asynccontextmanager
 async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[Api]:
-    store, codes, clock = MemoryCatalogStore(), CodeStore(folder), SystemClock()
-    kept = MemoryResourceStore()
+    store, kept, codes, clock = MemoryCatalogStore(), MemoryResourceStore(), CodeStore(folder), SystemClock()
     dependencies = DependencyRepository(kept)
     rules = FunctionRules(may_run_long=listed(["slow"]))
     catalog = Catalog(store, codes, clock, region=REGION, rules=rules, find_dependencies=dependencies.named)
@@ -288,38 +366,15 @@ async def serve(folder: Path, *, update_resets: bool = False) -> AsyncIterator[A
     resources = Resources(kept, catalog, codes, clock, dependencies=dependencies, registry=registry, options=options)
     catalog.changed.connect(resources.triggers.follow)
     catalog.changed.connect(resources.follow)
-    aliases = Aliases(catalog, kept, clock, resources.triggers.bound_to)
     await resources.load()
-    await aliases.load()
-    engine = Engine(catalog)
-    health: dict[str, Any] = {}
-    redrive = Redrive(
-        outbox=MemoryStorage().outbox,
-        records=engine,
-        intake=engine,
+    api = Api(
         catalog=catalog,
-        identity=engine.identity,
-        clock=clock,
-        region=REGION,
-        deliveries=NoDeliveries(),
-    )
-    parts = ApiDependencies(
-        redrive=redrive,
-        intake=engine,
-        dispatcher=engine,
-        records=engine,
-        identity=engine.identity,
-        catalog=catalog,
-        versions=Versions(catalog, store, codes, clock, engine.identity, resources.triggers.bound_to),
-        aliases=aliases,
         codes=codes,
-        clock=clock,
-        region=REGION,
         resources=resources,
-        usage=Usage(catalog.project_of),
-        log_archive=engine,
-        health=HealthChecks(alive=lambda: health, ready=lambda: health, metrics=lambda: b"up 1\n"),
+        store=store,
+        kept=kept,
+        engine=Engine(catalog),
         update_resets=update_resets,
     )
-    async with listen(create_app(parts), "127.0.0.1", 0) as port:
-        yield Api(port=port, catalog=catalog, codes=codes, parts=parts, store=store, engine=engine, health=health)
+    async with listen(api.app(), "127.0.0.1", 0) as api.port:
+        yield api

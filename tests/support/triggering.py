@@ -12,15 +12,15 @@ import anyio
 import httpx
 from anyio.abc import TaskStatus
 from msgspec import Struct
+from msgspec.structs import replace
 
+from engine.app.api_wiring import build_app
 from engine.app.lifecycle import run_engine
 from engine.app.parts import EngineParts
-from engine.app.service import api_parts
 from engine.asgi.listener import listen
 from engine.code.store import NO_CODE, CodeSource
 from engine.config.settings import Settings, load_settings
 from engine.http.auth import Authenticator
-from engine.http.server import create_app
 from engine.model import Function, State
 from engine.model.clock import Clock
 from engine.model.urn import FunctionUrn, parse_urn
@@ -134,7 +134,7 @@ async def until(true: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def api_client(place: House, *, authenticator: Authenticator | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API with the plugins' mounts; yield an HTTP client of it."""
-    app = create_app(api_parts(place.engine), authenticator=authenticator, mounts=place.engine.plugins.mounts)
+    app = build_app(replace(place.engine, authenticator=authenticator))
     async with (
         listen(app, "127.0.0.1", 0) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client,

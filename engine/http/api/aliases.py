@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec import UNSET, Struct, UnsetType
 
 from engine.asgi.wire import Reply, json_reply
-from engine.http.api.parts import ApiDependencies
+from engine.functions.aliases import Aliases
+from engine.functions.catalog import Catalog
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.model import Alias, Strategy
@@ -42,8 +43,8 @@ class AliasReply(Struct, frozen=True, kw_only=True):
 
 
 class AliasesApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._catalog, self._aliases, self._region = parts.catalog, parts.aliases, parts.region
+    def __init__(self, catalog: Catalog, aliases: Aliases, region: str) -> None:
+        self._catalog, self._aliases, self._region = catalog, aliases, region
 
     def resources(self) -> list[Resource]:
         aliases = f"{BASE}/functions/{{function_urn}}/aliases"

@@ -7,8 +7,8 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType
 
 from engine.asgi.wire import Reply, json_reply
+from engine.functions.catalog import Catalog
 from engine.http.api.paging import MAX_SETTINGS, PageInfo, page_of
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.logs.target import status_log_target
@@ -71,8 +71,8 @@ class AsyncSettingsList(Struct, frozen=True, kw_only=True):
 
 
 class AsyncSettingsApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._catalog, self._region = parts.catalog, parts.region
+    def __init__(self, catalog: Catalog, region: str) -> None:
+        self._catalog, self._region = catalog, region
 
     def resources(self) -> list[Resource]:
         functions = f"{BASE}/functions"

@@ -17,9 +17,8 @@ from engine.http.api.paging import page_of
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.model import Dependency
 from engine.model.limits import Description, Link
-from engine.resources.dependencies import NewDependency
+from engine.resources.dependencies import Dependencies, NewDependency
 from engine.resources.dependency_rules import NAME, NAME_RULE
-from engine.resources.facade import Resources
 
 _BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
 
@@ -56,8 +55,8 @@ class DependencyList(Struct, frozen=True, kw_only=True):
 
 
 class DependenciesApi:
-    def __init__(self, resources: Resources) -> None:
-        self._dependencies = resources.dependencies
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._dependencies = dependencies
 
     def resources(self) -> list[Resource]:
         dependencies = f"{BASE}/dependencies"

@@ -12,8 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadEvent
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
-from engine.resources.events import NAME, NAME_RULE, Event
-from engine.resources.facade import Resources
+from engine.resources.events import NAME, NAME_RULE, Event, Events
 
 EventLabel = Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=NAME_RULE)]
 
@@ -48,8 +47,8 @@ class EventList(Struct, frozen=True, kw_only=True):
 
 
 class EventsApi:
-    def __init__(self, resources: Resources) -> None:
-        self._events = resources.events
+    def __init__(self, events: Events) -> None:
+        self._events = events
 
     def resources(self) -> list[Resource]:
         events = f"{BASE}/functions/{{function_urn}}/events"

@@ -8,8 +8,10 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from engine.asgi.wire import Reply, json_reply
-from engine.code.store import PACKAGE_LIMIT, CodeSource
+from engine.code.store import PACKAGE_LIMIT, CodeSource, CodeStore
 from engine.errors import CodeMissing, CodePackageTooLarge, InvalidField, PayloadTooLarge
+from engine.functions.catalog import Catalog
+from engine.functions.versions import Versions
 from engine.http.api.decoding import T
 from engine.http.api.function_replies import function_reply
 from engine.http.api.function_shapes import (
@@ -26,18 +28,30 @@ from engine.http.api.function_shapes import (
     replacement_of,
 )
 from engine.http.api.paging import page_of
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, BODY_LIMIT, LONG_LIMIT, Call, Resource
+from engine.metrics.usage import Usage
 from engine.model import Function
+from engine.resources.reservations import Reservations
 
 CODE_BODY_LIMIT = PACKAGE_LIMIT * 4 // 3 + BODY_LIMIT
 
 
 class Functions:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._catalog, self._codes, self._region = parts.catalog, parts.codes, parts.region
-        self._versions, self._usage = parts.versions, parts.usage
-        self._reservations, self._update_resets = parts.resources.reservations, parts.update_resets
+    """Operations on functions. ``update_resets``: updates of the configuration reset absent fields."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        versions: Versions,
+        codes: CodeStore,
+        usage: Usage,
+        reservations: Reservations,
+        region: str,
+        *,
+        update_resets: bool = False,
+    ) -> None:
+        self._catalog, self._versions, self._codes, self._usage = catalog, versions, codes, usage
+        self._reservations, self._region, self._update_resets = reservations, region, update_resets
 
     def resources(self) -> list[Resource]:
         functions = f"{BASE}/functions"

@@ -5,11 +5,24 @@ The paths are /healthz, /readyz and /metrics. Metrics have the text format of Pr
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
 from engine.asgi.wire import Reply, json_reply
-from engine.http.api.parts import HealthChecks
 from engine.http.api.routing import Call, Resource
 
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class HealthChecks(Struct, frozen=True, kw_only=True):
+    """Functions that report the state of the engine. Called at each request to /healthz, /readyz or /metrics."""
+
+    alive: Callable[[], Mapping[str, Any]] = dict  #: problems by part; empty: healthy
+    ready: Callable[[], Mapping[str, Any]] = dict  #: reasons for rejecting new work, by part; empty: ready
+    about: Callable[[], Mapping[str, Any]] = dict  #: further fields of the reply of /readyz, whether ready or not
+    metrics: Callable[[], bytes] = bytes  #: text format of Prometheus
 
 
 class Health:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import math
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -18,7 +19,6 @@ from engine.asgi.wire import JSON, Headers, Reply, check_json, json_reply, read_
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
 from engine.http.api.errors import problem
-from engine.http.api.parts import RequestIntake
 from engine.logs.lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
 from engine.model.limits import MEMORY_SIZES
@@ -27,6 +27,19 @@ from engine.model.urn import FunctionUrn
 MAX_DELAY = 7 * 86_400.0  #: seconds from acceptance
 TEXT = b"text/plain; charset=utf-8"
 TAIL = 4 << 10  #: bytes at the end of a log that a header holds
+
+
+class RequestIntake(Protocol):
+    async def accept(self, request: Request) -> str:
+        """Accept an asynchronous request. Return the request id of its invocation after the invocation is on disk."""
+        ...
+
+    async def call(self, request: Request) -> tuple[str, Function, Outcome]:
+        """Run a request synchronously. Return its request id, the version that ran, and the outcome.
+
+        Raises CallTimedOut if the request does not end in time.
+        """
+        ...
 
 
 class CallResult(Struct, frozen=True, kw_only=True):

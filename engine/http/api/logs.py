@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import anyio
 import msgspec
@@ -10,16 +11,38 @@ from msgspec import UNSET, Struct, UnsetType
 
 from engine.asgi.streaming import EVENTS, HEARTBEAT, Stream, Write, event
 from engine.asgi.wire import Reply
-from engine.http.api.parts import ApiDependencies
+from engine.functions.catalog import Catalog
+from engine.functions.invocation_filter import record_of
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time
 from engine.http.log_queue import LogQueue
+from engine.logs.feed import LogFeed
 from engine.logs.lines import Line, decode
 from engine.model import Function, Record
+from engine.model.identity import Identity
+from engine.protocols import Records
 
 JSON_LINES = b"application/x-ndjson"
 QUIET = 15.0  #: seconds without a line until a heartbeat is sent
 LONG = 3600.0  #: seconds between checks whether an invocation has ended unnoticed
+
+
+class LogArchive(Protocol):
+    """Stored output of functions. The bytes have the format that ``engine.logs.lines`` reads."""
+
+    async def log(self, key: int, request_id: str) -> bytes | None:
+        """Return the log of an invocation, up to now if it is running; None if its stored record has the whole log."""
+        ...
+
+    async def instance_log(self, function_id: int) -> bytes:
+        """Return recent output that the function's instances wrote outside any request, such as during their start."""
+        ...
+
+
+class RunEnds(Protocol):
+    async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (a timeout is no error)
+        """Wait until the invocation with this key has ended, at most ``timeout`` seconds."""
+        ...
 
 
 class LogItem(Struct, frozen=True, kw_only=True):
@@ -35,8 +58,11 @@ class LogItem(Struct, frozen=True, kw_only=True):
 
 
 class LogsApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._parts = parts
+    def __init__(
+        self, catalog: Catalog, records: Records, identity: Identity, runs: RunEnds, feed: LogFeed, archive: LogArchive
+    ) -> None:
+        self._catalog, self._records, self._identity = catalog, records, identity
+        self._runs, self._feed, self._archive = runs, feed, archive
 
     def resources(self) -> list[Resource]:
         function = f"{BASE}/functions/{{function_urn}}"
@@ -50,8 +76,8 @@ class LogsApi:
 
         A request with ``Accept: text/event-stream`` gets server-sent events instead, until the invocation has ended.
         """
-        function = self._parts.catalog.find(call.urn)
-        record = await self._parts.record(function, call.part("request_id"))
+        function = self._catalog.find(call.urn)
+        record = await record_of(self._records, self._identity, function, call.part("request_id"))
         if _wants_events(call):
             return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function, record))
         return _json_lines(await self._lines(record))
@@ -62,15 +88,15 @@ class LogsApi:
         A request with ``Accept: text/event-stream`` gets, as server-sent events, all lines that the function writes
         from then on.
         """
-        function = self._parts.catalog.find(call.urn)
+        function = self._catalog.find(call.urn)
         if not _wants_events(call):
-            lines = decode(await self._parts.log_archive.instance_log(function.function_id))
+            lines = decode(await self._archive.instance_log(function.function_id))
             return _json_lines(sorted(lines, key=lambda line: line.at))
         return Stream(content_type=EVENTS, run=lambda write: self._follow(write, function))
 
     async def _follow(self, write: Write, function: Function, record: Record | None = None) -> None:
         queue = LogQueue(record.request_id if record else "")
-        with self._parts.logs.subscribed(queue.put, function_id=function.function_id):
+        with self._feed.subscribed(queue.put, function_id=function.function_id):
             async with anyio.create_task_group() as tasks:
                 if record is None:
                     await write(HEARTBEAT)  # lets the client see that the stream has begun
@@ -80,19 +106,19 @@ class LogsApi:
                 await _pass_on(queue, write)
                 tasks.cancel_scope.cancel()
             if record is not None:
-                ended = await self._parts.records.get(record.key) or record
+                ended = await self._records.get(record.key) or record
                 await write(event("end", {"request_id": ended.request_id, "status": ended.state}))
 
     async def _await_end(self, key: int, queue: LogQueue) -> None:
         while True:
-            record = await self._parts.records.get(key)
+            record = await self._records.get(key)
             if record is None or record.state.final:
                 queue.end()
                 return
-            await self._parts.dispatcher.ended(key, LONG)
+            await self._runs.ended(key, LONG)
 
     async def _lines(self, record: Record) -> Iterable[Line]:
-        whole = await self._parts.log_archive.log(record.key, record.request_id)
+        whole = await self._archive.log(record.key, record.request_id)
         return decode(record.log if whole is None else whole)
 
 

@@ -16,10 +16,12 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadMetricQuery, BadQuery
+from engine.functions.catalog import Catalog
 from engine.http.api.paging import MAX_LIMIT, bounds
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource, whole_number
-from engine.metrics.usage import Stretch, Tally
+from engine.metrics.usage import Stretch, Tally, Usage
+from engine.model.clock import Clock
+from engine.resources.reservations import Reservations
 
 DAY = 86_400.0
 MAX_PERIOD = 1_440  #: minutes
@@ -95,9 +97,19 @@ _RANKS: dict[str, Callable[[Tally], float]] = {
 
 
 class MetricsApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._usage, self._catalog, self._clock, self._region = parts.usage, parts.catalog, parts.clock, parts.region
-        self._reservations, self._instances = parts.resources.reservations, parts.instances
+    """Statistics of functions and projects. ``instances`` returns the number of live instances of functions."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        usage: Usage,
+        reservations: Reservations,
+        instances: Callable[[Collection[int]], int],
+        clock: Clock,
+        region: str,
+    ) -> None:
+        self._catalog, self._usage, self._reservations = catalog, usage, reservations
+        self._instances, self._clock, self._region = instances, clock, region
 
     def resources(self) -> list[Resource]:
         function = f"{BASE}/functions/{{function_urn}}"

@@ -13,12 +13,12 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply, json_reply
 from engine.code.function_package import CONFIG_LIMIT, Packed, open_package, pack
-from engine.code.store import PACKAGE_LIMIT, CodeSource, decoded
+from engine.code.store import PACKAGE_LIMIT, CodeSource, CodeStore, decoded
 from engine.errors import BadQuery, InvalidField, InvalidRequest, NamelessConfig, NotJson, PayloadTooLarge
+from engine.functions.catalog import Catalog
 from engine.http.api.decoding import decode
 from engine.http.api.function_replies import function_reply
 from engine.http.api.function_shapes import CreateBody, draft_of
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, BODY_LIMIT, Call, Resource
 from engine.model import Function
 from engine.model.limits import Name
@@ -40,8 +40,8 @@ class _Named(Struct, frozen=True, kw_only=True):
 
 
 class PackagesApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._catalog, self._codes, self._region = parts.catalog, parts.codes, parts.region
+    def __init__(self, catalog: Catalog, codes: CodeStore, region: str) -> None:
+        self._catalog, self._codes, self._region = catalog, codes, region
 
     def resources(self) -> list[Resource]:
         functions = f"{BASE}/functions"

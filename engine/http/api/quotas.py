@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from msgspec import Struct
 
 from engine.asgi.wire import Reply, json_reply
-from engine.functions.catalog import MAX_FUNCTIONS
-from engine.http.api.parts import ApiDependencies
+from engine.functions.catalog import MAX_FUNCTIONS, Catalog
 from engine.http.api.routing import BASE, Call, Resource
 from engine.model.limits import INSTANCES
-from engine.resources.reservations import MAX_PER_PROJECT
+from engine.resources.reservations import MAX_PER_PROJECT, Reservations
 
 MB = 1 << 20
 
@@ -30,8 +31,12 @@ class Quotas(Struct, frozen=True, kw_only=True):
 
 
 class QuotasApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._catalog, self._resources, self._instances = parts.catalog, parts.resources, parts.instances
+    """Quotas of projects. ``instances`` returns the number of live instances of functions."""
+
+    def __init__(
+        self, catalog: Catalog, reservations: Reservations, instances: Callable[[Collection[int]], int]
+    ) -> None:
+        self._catalog, self._reservations, self._instances = catalog, reservations, instances
 
     def resources(self) -> list[Resource]:
         return [Resource(path=f"{BASE}/quotas", methods={"GET": self.show})]
@@ -39,7 +44,7 @@ class QuotasApi:
     async def show(self, call: Call) -> Reply:
         project = call.project
         functions = {function.function_id for function in self._catalog.list(project)}
-        reserved = sum(one.count for one in self._resources.reservations.find(project))
+        reserved = sum(one.count for one in self._reservations.find(project))
         on_demand = max(0, self._instances(functions) - reserved)
         code = self._catalog.quota
         found = [

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from engine.asgi.wire import Reply, json_reply
 from engine.errors import BadQuery, InvalidField, InvalidRequest, UnknownInvocation
-from engine.functions.invocation_filter import selection_of
+from engine.functions.catalog import Catalog
+from engine.functions.invocation_filter import record_of, selection_of
 from engine.http.api.paging import MAX_LIMIT, bounds
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import exact_time, read_end, read_time, short_time
 from engine.logs.lines import plain
 from engine.model import Attempt, Code, Function, Record, State
-from engine.protocols import Selection
+from engine.model.clock import Clock
+from engine.model.identity import Identity
+from engine.protocols import Records, Selection
 
 DEFAULT_SPAN = 3600.0  #: seconds that a list looks back if the query names no time
 MAX_IDS = 10
 MAX_WAIT = 60.0  #: seconds
 
 ACTIVE = frozenset({State.WAIT, State.RUNNING})
+
+
+class RunControl(Protocol):
+    async def cancel(self, key: int) -> bool:
+        """Cancel the waiting or running invocation with this key. Return False if it has already ended."""
+        ...
+
+    async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (a timeout is no error)
+        """Wait until the invocation with this key has ended, at most ``timeout`` seconds."""
+        ...
 
 
 class InvocationItem(Struct, frozen=True, kw_only=True):
@@ -79,8 +92,11 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
 
 
 class InvocationRecords:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._parts = parts
+    def __init__(
+        self, catalog: Catalog, records: Records, identity: Identity, runs: RunControl, clock: Clock, region: str
+    ) -> None:
+        self._catalog, self._records, self._identity = catalog, records, identity
+        self._runs, self._clock, self._region = runs, clock, region
 
     def resources(self) -> list[Resource]:
         function = f"{BASE}/functions/{{function_urn}}"
@@ -104,7 +120,7 @@ class InvocationRecords:
     async def _list(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Reply:
         selection = self._selection(call, ids, allowed)
         empty = not selection.states or selection.keys == frozenset()
-        records, count = ([], 0) if empty else await self._parts.records.list(selection)
+        records, count = ([], 0) if empty else await self._records.list(selection)
         items = [_item(record) for record in records]
         return json_reply(InvocationList(invocations=items, count=count, next_marker=selection.offset + len(items)))
 
@@ -113,12 +129,12 @@ class InvocationRecords:
 
         With request ``ids``, a version or alias in the URN is ignored. Only states in ``allowed`` are selected.
         """
-        catalog, urn = self._parts.catalog, call.urn
+        catalog, urn = self._catalog, call.urn
         base = Selection(function_id=catalog.find(urn).function_id) if ids else selection_of(catalog, urn)
         begin, end = call.text("query_begin_time"), call.text("query_end_time")
         offset, limit = bounds(call, "limit", maximum=MAX_LIMIT, default=100)
-        since = 0.0 if ids else self._parts.clock.now() - DEFAULT_SPAN
-        keys = (self._parts.identity.key_of(request_id) for request_id in ids)
+        since = 0.0 if ids else self._clock.now() - DEFAULT_SPAN
+        keys = (self._identity.key_of(request_id) for request_id in ids)
         return replace(
             base,
             states=read_states(call.text("status")) & allowed,
@@ -135,23 +151,23 @@ class InvocationRecords:
         With the query ``?wait=<seconds>``, the reply is delayed until the invocation has ended, at most for this time.
         """
         wait = _wait(call.text("wait"))
-        function = self._parts.catalog.find(call.urn)
-        record = await self._parts.record(function, call.part("request_id"))
+        function = self._catalog.find(call.urn)
+        record = await record_of(self._records, self._identity, function, call.part("request_id"))
         if wait and not record.state.final:
-            await self._parts.dispatcher.ended(record.key, wait)
-            record = await self._parts.records.get(record.key) or record
-        return json_reply(_whole(record, function, self._parts.region))
+            await self._runs.ended(record.key, wait)
+            record = await self._records.get(record.key) or record
+        return json_reply(_whole(record, function, self._region))
 
     async def cancel(self, call: Call) -> Reply:
-        function = self._parts.catalog.find(call.urn)
+        function = self._catalog.find(call.urn)
         body = await call.read(CancelBody)
         if body.type != "force":
             raise InvalidField("type", body.type, "must be force")
         try:
-            record = await self._parts.record(function, body.request_id)
+            record = await record_of(self._records, self._identity, function, body.request_id)
         except UnknownInvocation as problem:
             raise InvalidRequest(f"Invalid RequestId: {problem}") from None
-        if record.code != Code.CANCELLED and not await self._parts.dispatcher.cancel(record.key):
+        if record.code != Code.CANCELLED and not await self._runs.cancel(record.key):
             raise InvalidRequest(f"Invalid RequestId: {body.request_id} has already ended")
         return Reply()
 

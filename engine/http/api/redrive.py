@@ -9,12 +9,15 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField
+from engine.functions.catalog import Catalog
 from engine.http.api.paging import MAX_LIMIT, bounds
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource
 from engine.http.api.times import read_end, read_time, zoned_time
 from engine.model import PendingDelivery
+from engine.model.clock import Clock
+from engine.model.identity import Identity
 from engine.model.urn import LATEST, FunctionUrn
+from engine.pipeline.redrive import Redrive
 
 Id = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Ids = Annotated[list[Id], Meta(max_length=500)]
@@ -103,9 +106,9 @@ class RedrivenInvocations(Struct, frozen=True, kw_only=True):
 
 
 class RedriveApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._redrive, self._identity = parts.redrive, parts.identity
-        self._catalog, self._region, self._clock = parts.catalog, parts.region, parts.clock
+    def __init__(self, redrive: Redrive, catalog: Catalog, identity: Identity, clock: Clock, region: str) -> None:
+        self._redrive, self._catalog, self._identity = redrive, catalog, identity
+        self._clock, self._region = clock, region
 
     def resources(self) -> list[Resource]:
         invocations = f"{BASE}/functions/{{function_urn}}/async-invocations"

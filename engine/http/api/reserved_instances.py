@@ -7,11 +7,10 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply, json_reply
 from engine.http.api.paging import MAX_LIMIT, PageInfo, page_of
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource, own_urn
 from engine.model.urn import LATEST, FunctionUrn
 from engine.resources.reservation_schedule import Count, Reservation, Tactics
-from engine.resources.reservations import Reserved
+from engine.resources.reservations import Reservations, Reserved
 
 
 class ReservedBody(Struct, frozen=True, kw_only=True):
@@ -47,8 +46,8 @@ class ReservedConfigs(Struct, frozen=True, kw_only=True):
 
 
 class ReservedApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._reservations, self._region = parts.resources.reservations, parts.region
+    def __init__(self, reservations: Reservations, region: str) -> None:
+        self._reservations, self._region = reservations, region
 
     def resources(self) -> list[Resource]:
         functions = f"{BASE}/functions"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
@@ -99,6 +100,12 @@ class Resource(Struct, frozen=True, kw_only=True):
 
     path: str
     methods: Mapping[str, Handler]
+
+
+class ApiFamily(Protocol):
+    """Group of related operations, such as those on functions."""
+
+    def resources(self) -> Iterable[Resource]: ...
 
 
 def make_router(resources: Iterable[Resource], region: str) -> App:

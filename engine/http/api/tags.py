@@ -12,12 +12,12 @@ from msgspec import Struct
 
 from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField, NotFound, UnknownFunction
+from engine.functions.catalog import Catalog
 from engine.http.api.paging import MAX_TAGGED
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BODY_LIMIT, LONG_LIMIT, Call, Resource, own_urn, whole_number
 from engine.model import Function
 from engine.model.urn import LATEST
-from engine.resources.tags import TagFilter, TagSet
+from engine.resources.tags import TagFilter, Tags, TagSet
 
 _FUNCTIONS = "functions"
 
@@ -74,8 +74,8 @@ class TaggedResources(Struct, frozen=True, kw_only=True):
 
 
 class TagsApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._tags, self._catalog, self._region = parts.resources.tags, parts.catalog, parts.region
+    def __init__(self, tags: Tags, catalog: Catalog, region: str) -> None:
+        self._tags, self._catalog, self._region = tags, catalog, region
 
     def resources(self) -> list[Resource]:
         kind = "/v2/{project_id}/{resource_type}"

@@ -6,11 +6,11 @@ from msgspec import Struct
 
 from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField, Unsupported
-from engine.http.api.parts import ApiDependencies
+from engine.functions.catalog import Catalog
 from engine.http.api.routing import BASE, Call, Resource
 from engine.logs.target import log_target_of
 from engine.model.text import MASK
-from engine.resources.tracing import TracingKeys
+from engine.resources.tracing import Tracing, TracingKeys
 
 
 class TracingShape(Struct, frozen=True, kw_only=True):
@@ -24,8 +24,8 @@ class SnapshotState(Struct, frozen=True, kw_only=True):
 
 
 class TracingAndSnapshotsApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._catalog, self._tracing = parts.catalog, parts.resources.tracing
+    def __init__(self, catalog: Catalog, tracing: Tracing) -> None:
+        self._catalog, self._tracing = catalog, tracing
 
     def resources(self) -> list[Resource]:
         function = f"{BASE}/functions/{{function_urn}}"

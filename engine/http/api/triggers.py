@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Protocol
 
 from msgspec import Meta, Struct
 
 from engine.asgi.wire import Reply, json_reply
 from engine.http.api.paging import MAX_LIMIT, page_of
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, LONG_LIMIT, Call, Resource
 from engine.http.api.times import zoned_time
 from engine.resources.bound_trigger import BoundTrigger
-from engine.resources.triggers import TriggerDraft
+from engine.resources.triggers import TriggerDraft, Triggers
+from engine.triggers.source import SourceState
 from engine.triggers.supervisor import STOPPED
 
 Data = dict[str, Any]
@@ -71,10 +72,29 @@ class ProjectTriggers(Struct, frozen=True, kw_only=True):
     next_marker: int
 
 
+class TriggerSources(Protocol):
+    def state(self, trigger_id: str) -> SourceState | None:
+        """Return the state of a trigger's source; None if the trigger has none yet."""
+        ...
+
+    async def settled(self, trigger_id: str) -> None:
+        """Wait until the source of a trigger has applied the trigger's last change."""
+        ...
+
+
 class TriggersApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._triggers, self._source_state = parts.resources.triggers, parts.source_state
-        self._source_settled, self._runtime_fields = parts.source_settled, parts.runtime_fields
+    """Operations on triggers.
+
+    ``runtime_fields`` returns further fields of a trigger's ``event_data``, from the running service of its plugin.
+    """
+
+    def __init__(
+        self,
+        triggers: Triggers,
+        sources: TriggerSources,
+        runtime_fields: Callable[[BoundTrigger], Mapping[str, Any]],
+    ) -> None:
+        self._triggers, self._sources, self._runtime_fields = triggers, sources, runtime_fields
 
     def resources(self) -> list[Resource]:
         triggers = f"{BASE}/triggers"
@@ -134,11 +154,11 @@ class TriggersApi:
 
         The next event is then handled by the changed trigger.
         """
-        if trigger.plugin.rules.start_before_stop and self._source_settled is not None:
-            await self._source_settled(trigger.id)
+        if trigger.plugin.rules.start_before_stop:
+            await self._sources.settled(trigger.id)
 
     def _state(self, trigger: BoundTrigger) -> TriggerState:
-        source = self._source_state(trigger.id)
+        source = self._sources.state(trigger.id)
         if source is None:  # the engine is starting or stopping
             return TriggerState(state=STOPPED, problem="", since="", failures=0, accepted=0, refused=0)
         return TriggerState(

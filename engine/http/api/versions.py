@@ -9,10 +9,11 @@ from msgspec import Struct
 
 from engine.asgi.wire import Reply, json_reply
 from engine.errors import InvalidField
+from engine.functions.catalog import Catalog
+from engine.functions.versions import Versions
 from engine.http.api.function_replies import version_reply
 from engine.http.api.function_shapes import FunctionReply
 from engine.http.api.paging import page_of
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.routing import BASE, Call, Resource
 from engine.model import Function
 from engine.model.limits import Description
@@ -31,8 +32,8 @@ class VersionList(Struct, frozen=True, kw_only=True):
 
 
 class VersionsApi:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._catalog, self._versions, self._region = parts.catalog, parts.versions, parts.region
+    def __init__(self, catalog: Catalog, versions: Versions, region: str) -> None:
+        self._catalog, self._versions, self._region = catalog, versions, region
 
     def resources(self) -> list[Resource]:
         function = f"{BASE}/functions/{{function_urn}}"

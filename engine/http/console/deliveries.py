@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from engine.asgi.wire import Reply
 from engine.http.api.paging import bounds
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import Call
 from engine.http.console.pages import Pages
+from engine.pipeline.redrive import Redrive
 
 ROWS = 50
 
 
 class DeliveriesPage:
-    def __init__(self, parts: ApiDependencies, pages: Pages) -> None:
-        self._redrive, self._pages = parts.redrive, pages
-        self._item = RedriveApi(parts).item
+    def __init__(self, pages: Pages, redrive: Redrive, api: RedriveApi) -> None:
+        self._pages, self._redrive, self._item = pages, redrive, api.item
 
     async def show(self, call: Call) -> Reply:
         offset, limit = bounds(call, "limit", maximum=ROWS)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
 from engine.asgi.wire import Reply
+from engine.functions.catalog import Catalog
 from engine.http.api.paging import page_of
 from engine.http.api.routing import Call
 from engine.http.console.pages import Pages
-from engine.http.console.parts import ConsoleParts
+from engine.metrics.usage import Usage
 from engine.model import Alias, AsyncSettings, Function
+from engine.resources.triggers import Triggers
+from engine.scheduling.backlog import Backlog
+from engine.scheduling.scheduler import Scheduler
 
 ROWS = 100
 
@@ -31,28 +35,40 @@ class FunctionRow(Struct, frozen=True, kw_only=True):
 
 
 class FunctionsPage:
-    def __init__(self, parts: ConsoleParts, pages: Pages) -> None:
-        self._parts, self._pages = parts, pages
+    """``instances`` returns the number of live instances of functions."""
+
+    def __init__(
+        self,
+        pages: Pages,
+        catalog: Catalog,
+        usage: Usage,
+        triggers: Triggers,
+        backlog: Backlog,
+        scheduler: Scheduler,
+        instances: Callable[[Collection[int]], int],
+        region: str,
+    ) -> None:
+        self._pages, self._catalog, self._usage, self._triggers = pages, catalog, usage, triggers
+        self._backlog, self._scheduler, self._instances, self._region = backlog, scheduler, instances, region
 
     async def show(self, call: Call) -> Reply:
-        api = self._parts.api
-        page = page_of(call, api.catalog.list(call.project), "limit", maximum=ROWS)
-        failures = api.usage.failures()
-        triggers = Counter(trigger.function_id for trigger in api.resources.triggers.in_project(call.project))
+        page = page_of(call, self._catalog.list(call.project), "limit", maximum=ROWS)
+        failures = self._usage.failures()
+        triggers = Counter(trigger.function_id for trigger in self._triggers.in_project(call.project))
         rows = [self._row(one, triggers[one.function_id], failures.get(one.function_id, 0)) for one in page.items]
         return await self._pages.show(call, "functions.html", page=page, rows=rows, limit=ROWS)
 
     def _row(self, function: Function, triggers: int, failures: int) -> FunctionRow:
-        api, function_id = self._parts.api, function.function_id
+        function_id = function.function_id
         return FunctionRow(
             function=function,
-            urn=function.urn(api.region).function,
-            versions=[version.version for version in api.catalog.versions(function_id)[1:]],
-            aliases=api.catalog.aliases(function_id),
-            settings=api.catalog.settings_of(function_id, function.version),
-            unended=self._parts.unended(function_id),
-            running=self._parts.running(function_id),
-            instances=api.instances([function_id]),
+            urn=function.urn(self._region).function,
+            versions=[version.version for version in self._catalog.versions(function_id)[1:]],
+            aliases=self._catalog.aliases(function_id),
+            settings=self._catalog.settings_of(function_id, function.version),
+            unended=self._backlog.of(function_id)[0],
+            running=self._scheduler.running(function_id),
+            instances=self._instances([function_id]),
             triggers=triggers,
             failures=failures,
         )

@@ -9,17 +9,20 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.errors import UnknownInvocation
+from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import selection_of
+from engine.http.api.logs import LogArchive
 from engine.http.api.paging import bounds
-from engine.http.api.parts import ApiDependencies
 from engine.http.api.records import read_states
 from engine.http.api.redrive import RedriveApi
 from engine.http.api.routing import Call, own_urn
 from engine.http.console.pages import Pages
 from engine.logs.lines import Line, decode, last
 from engine.model import Record, State
+from engine.model.identity import Identity
 from engine.model.urn import LATEST
-from engine.protocols import Selection
+from engine.pipeline.redrive import Redrive
+from engine.protocols import Records, Selection
 
 ROWS = 50
 WITHIN = 10_000  #: newest rows that a list reads
@@ -28,17 +31,28 @@ LOG = 64 << 10  #: bytes shown of a log, at its end
 
 
 class InvocationsPage:
-    def __init__(self, parts: ApiDependencies, pages: Pages) -> None:
-        self._parts, self._pages, self._deliveries = parts, pages, RedriveApi(parts)
+    def __init__(
+        self,
+        pages: Pages,
+        catalog: Catalog,
+        records: Records,
+        identity: Identity,
+        archive: LogArchive,
+        redrive: Redrive,
+        api: RedriveApi,
+        region: str,
+    ) -> None:
+        self._pages, self._catalog, self._records, self._identity = pages, catalog, records, identity
+        self._archive, self._redrive, self._item, self._region = archive, redrive, api.item, region
 
     async def show_all(self, call: Call) -> Reply:
-        functions = {one.function_id: one for one in self._parts.catalog.list(call.project)}
+        functions = {one.function_id: one for one in self._catalog.list(call.project)}
         offset, limit = bounds(call, "limit", maximum=ROWS)
         states = read_states(call.text("status"))
         selection = replace(
             self._selection(call, frozenset(functions)), states=states, within=WITHIN, offset=offset, limit=limit
         )
-        records, count = await self._parts.records.list(selection) if functions else ([], 0)
+        records, count = await self._records.list(selection) if functions else ([], 0)
         return await self._pages.show(
             call,
             "invocations.html",
@@ -55,9 +69,9 @@ class InvocationsPage:
 
     async def show(self, call: Call) -> Reply:
         record = await self._record(call)
-        function = self._parts.catalog.resolve(record.function_id, LATEST)
+        function = self._catalog.resolve(record.function_id, LATEST)
         log, cut = await self._log(record)
-        pending = [self._deliveries.item(one) for one in await self._parts.redrive.deliveries_of(record)]
+        pending = [self._item(one) for one in await self._redrive.deliveries_of(record)]
         return await self._pages.show(
             call,
             "invocation.html",
@@ -75,7 +89,7 @@ class InvocationsPage:
         name = call.text("function")
         if not name:
             return Selection(functions=functions)
-        return selection_of(self._parts.catalog, own_urn(name, call.project, self._parts.region))
+        return selection_of(self._catalog, own_urn(name, call.project, self._region))
 
     async def _record(self, call: Call) -> Record:
         """Return the record of the invocation that the path names.
@@ -83,15 +97,15 @@ class InvocationsPage:
         Raises UnknownInvocation if it is not stored, or belongs to another project than the path.
         """
         request_id = call.part("request_id")
-        key = self._parts.identity.key_of(request_id)
-        record = await self._parts.records.get(key) if key is not None else None
-        if record is None or self._parts.catalog.project_of(record.function_id) != call.project:
+        key = self._identity.key_of(request_id)
+        record = await self._records.get(key) if key is not None else None
+        if record is None or self._catalog.project_of(record.function_id) != call.project:
             raise UnknownInvocation(request_id)
         return record
 
     async def _log(self, record: Record) -> tuple[list[Line], bool]:
         """Return the lines at the end of an invocation's log, and whether earlier lines are left out."""
-        whole = await self._parts.log_archive.log(record.key, record.request_id)
+        whole = await self._archive.log(record.key, record.request_id)
         log = record.log if whole is None else whole
         return list(decode(last(log, LOG))), len(log) > LOG
 

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from engine.asgi.wire import Reply
+from engine.http.api.health import HealthChecks
 from engine.http.api.routing import Call
 from engine.http.console.pages import Pages
-from engine.http.console.parts import ConsoleParts
 from engine.metrics.prometheus import Figure
 
 
 class OverviewPage:
-    def __init__(self, parts: ConsoleParts, pages: Pages) -> None:
-        self._parts, self._pages = parts, pages
+    """``figures`` returns the metrics that /metrics shows."""
+
+    def __init__(self, pages: Pages, health: HealthChecks, figures: Callable[[], Iterable[Figure]]) -> None:
+        self._pages, self._health, self._figures = pages, health, figures
 
     async def show(self, call: Call) -> Reply:
-        health, figures = self._parts.api.health, {figure.name: figure for figure in self._parts.figures()}
+        figures = {figure.name: figure for figure in self._figures()}
         return await self._pages.show(
             call,
             "overview.html",
-            reasons=health.ready(),
-            about=health.about(),
+            reasons=self._health.ready(),
+            about=self._health.about(),
             value={name: figure.values[""] for name, figure in figures.items() if "" in figure.values},
             values={name: _nonzero(figure) for name, figure in figures.items() if figure.label},
             times={name: figure.distribution for name, figure in figures.items() if figure.distribution},

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from engine.asgi.wire import Reply
-from engine.http.api.parts import ApiDependencies
+from engine.functions.catalog import Catalog
 from engine.http.api.routing import Call
 from engine.http.console import words
 from engine.http.console.paths import HOME, STATIC
 from engine.http.console.projects import projects_for
+from engine.model.clock import Clock
 from engine.model.urn import short_name
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ SECTIONS = ("functions", "invocations", "triggers", "deliveries")
 
 
 class Pages:
-    def __init__(self, parts: ApiDependencies) -> None:
-        self._catalog, self._clock, self._version = parts.catalog, parts.clock, parts.version
+    def __init__(self, catalog: Catalog, clock: Clock, version: str) -> None:
+        self._catalog, self._clock, self._version = catalog, clock, version
         self._environment: Environment | None = None
 
     async def show(self, call: Call, template: str, *, live: bool = True, **data: Any) -> Reply:

@@ -16,7 +16,6 @@ from engine.http.console.functions import FunctionsPage
 from engine.http.console.invocations import InvocationsPage
 from engine.http.console.overview import OverviewPage
 from engine.http.console.pages import HEADERS, Pages
-from engine.http.console.parts import ConsoleParts
 from engine.http.console.paths import DOCS, FILES, HOME, PROJECT, STATIC, is_page
 from engine.http.console.triggers import TriggersPage
 
@@ -26,17 +25,25 @@ _TITLES = {400: "Invalid request", 401: "Sign in", 403: "Access denied", 404: "N
 
 
 class Console:
-    def __init__(self, parts: ConsoleParts) -> None:
-        self._pages = pages = Pages(parts.api)
-        invocations = InvocationsPage(parts.api, pages)
+    def __init__(
+        self,
+        pages: Pages,
+        *,
+        overview: OverviewPage,
+        functions: FunctionsPage,
+        invocations: InvocationsPage,
+        triggers: TriggersPage,
+        deliveries: DeliveriesPage,
+    ) -> None:
+        self._pages = pages
         docs = DocsPage(pages)
         self._shown: dict[str, Handler] = {
-            HOME: OverviewPage(parts, pages).show,
-            f"{PROJECT}/functions": FunctionsPage(parts, pages).show,
+            HOME: overview.show,
+            f"{PROJECT}/functions": functions.show,
             f"{PROJECT}/invocations": invocations.show_all,
             f"{PROJECT}/invocations/{{request_id}}": invocations.show,
-            f"{PROJECT}/triggers": TriggersPage(parts, pages).show,
-            f"{PROJECT}/deliveries": DeliveriesPage(parts.api, pages).show,
+            f"{PROJECT}/triggers": triggers.show,
+            f"{PROJECT}/deliveries": deliveries.show,
             DOCS: docs.show_index,
             f"{DOCS}{{page}}": docs.show,
             DOCS.rstrip("/"): _docs,

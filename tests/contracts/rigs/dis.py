@@ -11,10 +11,9 @@ from typing import Any, Self
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from engine.app.api_wiring import build_app
 from engine.app.parts import EngineParts
-from engine.app.service import api_parts
 from engine.asgi.listener import listen
-from engine.http.server import create_app
 from plugins.dis import plugin
 from tests.contracts.rigs import base
 from tests.support.streams import Dis
@@ -83,6 +82,6 @@ class Rig(base.Rig):
         self._listener.close()
 
     async def mends(self) -> None:
-        app = create_app(api_parts(self._engine), mounts=self._engine.plugins.mounts)
+        app = build_app(self._engine)
         listener = self._portal.wrap_async_context_manager(listen(app, "127.0.0.1", self._port))
         self._port = self._listener.enter_context(listener)

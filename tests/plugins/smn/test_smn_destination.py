@@ -13,9 +13,8 @@ from anyio.abc import TaskStatus
 from msgspec.structs import replace
 
 from engine import Plugin, PluginContext
-from engine.app.service import api_parts
+from engine.app.api_wiring import build_app
 from engine.asgi.listener import listen
-from engine.http.server import create_app
 from engine.model import DestinationSpec, PendingDelivery
 from plugins.smn import plugin as smn
 from plugins.smn.destination import SmnDestination, SmnParam
@@ -105,8 +104,7 @@ async def test_an_outcome_goes_to_a_topic_elsewhere_where_it_is_one_message_as_w
             "plugins__smn__secret_key": "SK",
         }
         async with house(tmp_path / "here", [smn], **elsewhere) as here:
-            app = create_app(api_parts(here.engine), mounts=here.engine.plugins.mounts)
-            async with listen(app, "127.0.0.1", 0) as port:
+            async with listen(build_app(here.engine), "127.0.0.1", 0) as port:
                 own = await client.get(f"http://127.0.0.1:{port}/v2/{PROJECT}/notifications/topics")
             await deliver(here)
             await deliver(here)

@@ -30,7 +30,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 @pytest.fixture
 def heard(api: Api) -> Iterator[list[Trace]]:
     traces: list[Trace] = []
-    with api.parts.audit.subscribed(traces.append):
+    with api.audit.subscribed(traces.append):
         yield traces
 
 

@@ -21,7 +21,6 @@ from engine.auth.throttle import SUBJECTS, AuthThrottle, network_of
 from engine.errors import Forbidden, TooManyFailures
 from engine.http.auth import Authenticator
 from engine.http.guard import Guard
-from engine.http.server import create_app
 from engine.protocols.audit import Trace
 from engine.testing import ManualClock
 from tests.support.http_app import BASE, PROJECT, SOURCE, Answer, Api, encoded, serve, urn_of, zipped
@@ -86,7 +85,7 @@ async def secured(tmp_path: Path) -> AsyncIterator[SecuredApi]:
     )
     async with serve(tmp_path) as api:
         await api.create()
-        async with listen(create_app(api.parts, authenticator=authenticator), "127.0.0.1", 0) as port:
+        async with listen(api.app(authenticator=authenticator), "127.0.0.1", 0) as port:
             api.port = port
             yield SecuredApi(api, clock)
 
@@ -102,7 +101,7 @@ def refusal(answer: Answer, status: int, code: str, said: str) -> bool:
 async def test_traces_name_the_credentials_and_hold_none(secured: SecuredApi) -> None:
     path, traces = f"{BASE}/{urn_of()}/collect/true", list[Trace]()
 
-    with secured.api.parts.audit.subscribed(traces.append):
+    with secured.api.audit.subscribed(traces.append):
         await secured.ask("PUT", path)
         await secured.send("PUT", path, X_Auth_Token=TOKEN)
 

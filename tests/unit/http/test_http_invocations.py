@@ -10,11 +10,9 @@ from pathlib import Path
 
 import anyio
 import pytest
-from msgspec.structs import replace
 
 from engine.asgi.listener import listen
 from engine.errors import BacklogFull, CallTimedOut, FunctionDisabled, IdempotencyConflict
-from engine.http.server import create_app
 from engine.model import Function, Mode, Outcome, Request
 from tests.support.http_app import BASE, Api, Engine, serve, urn_of
 
@@ -211,8 +209,7 @@ class _Stuck(Engine):
 
 async def test_who_still_waits_when_the_server_ends_is_told_so(api: Api) -> None:
     engine = _Stuck(api)
-    parts = replace(api.parts, intake=engine, dispatcher=engine, records=engine)
-    async with listen(create_app(parts), "127.0.0.1", 0, grace=0.0) as port:
+    async with listen(api.app(engine=engine), "127.0.0.1", 0, grace=0.0) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"POST {BASE}/{urn_of()}/invocations HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await engine.called.wait()

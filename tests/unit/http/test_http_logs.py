@@ -55,10 +55,8 @@ async def follow(api: Api, path: str) -> Events:
 
 
 def tell(api: Api, request_id: str, text: bytes, stream: int = STDOUT) -> None:
-    board = api.parts.logs
-    assert isinstance(board, LogBoard)
     run = replace(invocation(), request_id=request_id) if request_id else None
-    board.publish(api.catalog.find(api.engine.requests[0].function), run, encode(3_000, stream, text))
+    api.board.publish(api.catalog.find(api.engine.requests[0].function), run, encode(3_000, stream, text))
 
 
 async def accepted(api: Api) -> str:

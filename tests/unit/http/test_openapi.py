@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.http.api.api_routes import all_resources
+from engine.app.api_wiring import build_families
+from engine.http.api.health import HealthChecks
 from engine.http.api.routing import BASE, Handler
 from engine.http.openapi import make_document
 from engine.http.operations import OPERATIONS
@@ -42,8 +43,9 @@ NO_BODY = re.compile(r"\.read\(|_read")
 
 
 async def handlers(folder: Path) -> dict[tuple[str, str], Handler]:
-    async with serve(folder) as api:
-        resources = all_resources(api.parts)
+    async with house(folder) as place:
+        families = build_families(place.engine, HealthChecks())
+    resources = [one for family in families for one in family.resources()]
     return {(method, one.path): handler for one in resources for method, handler in one.methods.items()}
 
 

@@ -41,9 +41,9 @@ class Endless(Warmer):
 @asynccontextmanager
 async def reserving(folder: Path, warmer: Warmer) -> AsyncIterator[Api]:
     async with serve(folder) as api, anyio.create_task_group() as tasks:
-        api.parts.resources.reservations._warmer = warmer
+        api.resources.reservations._warmer = warmer
         await api.create()
-        await tasks.start(api.parts.resources.reservations.run)
+        await tasks.start(api.resources.reservations.run)
         yield api
         tasks.cancel_scope.cancel()
 
@@ -51,7 +51,7 @@ async def reserving(folder: Path, warmer: Warmer) -> AsyncIterator[Api]:
 async def put(api: Api, count: int, name: str = "hello", *crons: CronConfig) -> None:
     urn = parse_urn(name, region=REGION, project=PROJECT)
     tactics = Tactics(cron_configs=list(crons))
-    await api.parts.resources.reservations.put(urn, Reservation(count=count, tactics=tactics))
+    await api.resources.reservations.put(urn, Reservation(count=count, tactics=tactics))
 
 
 async def test_what_will_not_start_is_asked_for_once_until_something_changes(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ async def test_a_cron_changes_how_many_are_wanted_when_it_comes(tmp_path: Path) 
         await warmer.told.wait()
         await anyio.wait_all_tasks_blocked()
 
-        assert api.parts.resources.reservations.count(1) == 2
+        assert api.resources.reservations.count(1) == 2
 
     assert warmer.asked[:2] == ["hello"] * 2
 
@@ -132,15 +132,15 @@ async def test_a_reservation_is_not_for_another_version_of_its_name(tmp_path: Pa
         await api.send("DELETE", f"/{version}")
         await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
 
-        assert api.parts.resources.reservations.find(PROJECT) == []
+        assert api.resources.reservations.find(PROJECT) == []
         await put(api, 1, version)
-        assert [one.count for one in api.parts.resources.reservations.find(PROJECT)] == [1]
+        assert [one.count for one in api.resources.reservations.find(PROJECT)] == [1]
 
 
 async def test_what_cannot_be_deleted_does_not_end_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warmer = Warmer(works=True)
     async with reserving(tmp_path, warmer) as api:
-        reservations, version = api.parts.resources.reservations, urn_of(version=":v1")
+        reservations, version = api.resources.reservations, urn_of(version=":v1")
         await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
         await put(api, 1, version)
         await warmer.told.wait()
@@ -161,9 +161,9 @@ async def full(*resource: str) -> None:
 async def test_a_reservation_that_never_comes_to_anything_is_none(tmp_path: Path) -> None:
     async with reserving(tmp_path, Warmer(works=True)) as api:
         await put(api, 0, "hello", CronConfig(cron="0 0 12 * * ?", count=1))
-        kept = api.parts.resources.reservations.find(PROJECT)
+        kept = api.resources.reservations.find(PROJECT)
 
         await put(api, 0, "hello", CronConfig(cron="0 0 12 * * ?", count=0))
 
         assert (len(kept), kept[0].count) == (1, 0)
-        assert api.parts.resources.reservations.find(PROJECT) == []
+        assert api.resources.reservations.find(PROJECT) == []

@@ -1,0 +1,122 @@
+"""Construction of the HTTP application of an engine: families of API operations, and the console."""
+
+from __future__ import annotations
+
+from engine import __version__
+from engine.app.collectors import problems, read_figures, reasons_not_ready
+from engine.app.parts import EngineParts
+from engine.asgi.listener import App
+from engine.http.api.aliases import AliasesApi
+from engine.http.api.async_settings import AsyncSettingsApi
+from engine.http.api.dependencies import DependenciesApi
+from engine.http.api.events import EventsApi
+from engine.http.api.functions import Functions
+from engine.http.api.health import Health, HealthChecks
+from engine.http.api.invocations import Invocations
+from engine.http.api.logs import LogsApi
+from engine.http.api.metrics import MetricsApi
+from engine.http.api.packages import PackagesApi
+from engine.http.api.quotas import QuotasApi
+from engine.http.api.records import InvocationRecords
+from engine.http.api.redrive import RedriveApi
+from engine.http.api.reserved_instances import ReservedApi
+from engine.http.api.routing import ApiFamily
+from engine.http.api.tags import TagsApi
+from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
+from engine.http.api.triggers import TriggersApi
+from engine.http.api.versions import VersionsApi
+from engine.http.audit import audited
+from engine.http.console.deliveries import DeliveriesPage
+from engine.http.console.functions import FunctionsPage
+from engine.http.console.invocations import InvocationsPage
+from engine.http.console.overview import OverviewPage
+from engine.http.console.pages import Pages
+from engine.http.console.site import Console
+from engine.http.console.triggers import TriggersPage
+from engine.http.openapi import Document
+from engine.http.server import create_app
+from engine.metrics.prometheus import Telemetry
+
+
+def build_app(engine: EngineParts) -> App:
+    """Return the ASGI application of an engine: its API, the paths of its plugins, and the console if it is enabled."""
+    http, health = engine.settings.http, _health(engine)
+    return create_app(
+        Invocations(engine.intake, engine.catalog, async_limit=http.async_body_limit, sync_limit=http.sync_body_limit),
+        audited(build_families(engine, health), engine.audit, engine.clock),
+        http.region,
+        authenticator=engine.authenticator,
+        mounts=engine.plugins.mounts,
+        console=_console(engine, health) if http.console else None,
+    )
+
+
+def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]:
+    """Return all families of API operations except invocations."""
+    catalog, region, resources, storage = engine.catalog, engine.settings.http.region, engine.resources, engine.storage
+    reservations, instances, clock = resources.reservations, engine.pool.alive, engine.clock
+    return [
+        Functions(
+            catalog,
+            engine.versions,
+            engine.codes,
+            engine.usage,
+            reservations,
+            region,
+            update_resets=engine.settings.http.update_resets,
+        ),
+        VersionsApi(catalog, engine.versions, region),
+        AliasesApi(catalog, engine.aliases, region),
+        InvocationRecords(catalog, storage.records, storage.identity, engine.dispatcher, clock, region),
+        LogsApi(catalog, storage.records, storage.identity, engine.dispatcher, engine.logs, engine.pool),
+        _redrive(engine),
+        AsyncSettingsApi(catalog, region),
+        _triggers(engine),
+        ReservedApi(reservations, region),
+        EventsApi(resources.events),
+        DependenciesApi(resources.dependencies),
+        TagsApi(resources.tags, catalog, region),
+        PackagesApi(catalog, engine.codes, region),
+        MetricsApi(catalog, engine.usage, reservations, instances, clock, region),
+        QuotasApi(catalog, reservations, instances),
+        TracingAndSnapshotsApi(catalog, resources.tracing),
+        Health(health),
+        Document(__version__, engine.plugins.mounts.operations),
+    ]
+
+
+def _redrive(engine: EngineParts) -> RedriveApi:
+    region = engine.settings.http.region
+    return RedriveApi(engine.redrive, engine.catalog, engine.storage.identity, engine.clock, region)
+
+
+def _triggers(engine: EngineParts) -> TriggersApi:
+    return TriggersApi(engine.resources.triggers, engine.sources, engine.plugins.runtime_fields)
+
+
+def _health(engine: EngineParts) -> HealthChecks:
+    telemetry = Telemetry(lambda: read_figures(engine))
+    return HealthChecks(
+        alive=lambda: problems(engine),
+        ready=lambda: reasons_not_ready(engine),
+        about=lambda: {"isolation": engine.pool.isolation, "http_network": engine.pool.http_network},
+        metrics=telemetry.render,
+    )
+
+
+def _console(engine: EngineParts, health: HealthChecks) -> Console:
+    catalog, region, storage = engine.catalog, engine.settings.http.region, engine.storage
+    triggers, redrive = engine.resources.triggers, _redrive(engine)
+    pages = Pages(catalog, engine.clock, __version__)
+    return Console(
+        pages,
+        overview=OverviewPage(pages, health, lambda: read_figures(engine)),
+        functions=FunctionsPage(
+            pages, catalog, engine.usage, triggers, engine.backlog, engine.scheduler, engine.pool.alive, region
+        ),
+        invocations=InvocationsPage(
+            pages, catalog, storage.records, storage.identity, engine.pool, engine.redrive, redrive, region
+        ),
+        triggers=TriggersPage(pages, catalog, triggers, engine.sources, _triggers(engine), region),
+        deliveries=DeliveriesPage(pages, engine.redrive, redrive),
+    )
