@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from engine.app.parts import EngineParts, Infrastructure
 from engine.auth.throttle import AuthThrottle
 from engine.auth.verifier import SignatureVerifier
@@ -22,11 +24,13 @@ from engine.maintenance.pruner import Pruner, Retention
 from engine.metrics.usage import Usage
 from engine.model.retry import RetryPolicy, Rules
 from engine.pipeline.delivery import DeliveryWorker
-from engine.pipeline.dispatcher import Dispatcher
+from engine.pipeline.delivery_records import DeliveryRecords
+from engine.pipeline.destinations import Destinations
+from engine.pipeline.dispatcher import Dispatcher, DispatchOptions
 from engine.pipeline.function_changes import FunctionChanges
 from engine.pipeline.intake import Intake
+from engine.pipeline.invocation_factory import InvocationFactory
 from engine.pipeline.redrive import Redrive
-from engine.protocols import Settlement
 from engine.protocols.audit import AuditTrail
 from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
@@ -42,65 +46,51 @@ from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.sources import Sources
 
 
+class _Core(Struct, frozen=True, kw_only=True):
+    """Components that many others use, with the resources that they were constructed from."""
+
+    given: Infrastructure
+    catalog: Catalog
+    resources: Resources
+    backlog: Backlog
+    scheduler: Scheduler
+    policy: RetryPolicy
+    pruner: Pruner
+    disk: DiskGuard
+
+
 def wire(infrastructure: Infrastructure) -> EngineParts:
     """Construct the components of an engine without starting any."""
-    settings, clock, storage, pool = (
-        infrastructure.settings,
-        infrastructure.clock,
-        infrastructure.storage,
-        infrastructure.pool,
-    )
-    executor = settings.executor
-    dependencies = DependencyRepository(storage.resources)
-    catalog = _catalog(infrastructure, dependencies)
-    usage = Usage(catalog.project_of)
-    queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))
-    scheduler = Scheduler(queue, storage.journal, clock)
-    backlog, policy, pruner = Backlog(_limits(settings.queue)), _policy(settings.retry), _pruner(infrastructure)
-    audit = AuditTrail()
-    disk = DiskGuard(storage.path, settings.storage.free_space, clock, on_low=pruner.run_now)
-    intake = _intake(infrastructure, catalog, scheduler, backlog, usage, disk)
-    failures = AuthThrottle(clock, limit=settings.auth.failures, window=settings.auth.failure_window)
-    authenticator = _authenticator(infrastructure, failures)
-    callers = PluginAuthenticator(SignatureVerifier(clock, failures), authenticator)
-    plugins = _plugins(infrastructure, disk, callers, audit)
-    delivery = _delivery(infrastructure, catalog, intake, backlog, policy, plugins)
-    dispatcher = _dispatcher(infrastructure, catalog, scheduler, backlog, policy, usage, pruner, delivery)
-    resources = _resources(infrastructure, catalog, dependencies)
-    bound_to = resources.triggers.bound_to
-    discarder = _discarder(infrastructure, scheduler, backlog, pruner, dispatcher)
-    enabled = EnabledFunctions(catalog)
-    ingress = IngressDeps(
-        intake=intake,
-        cursors=storage.cursors,
-        backlog=backlog,
-        identity=storage.identity,
-        dispatcher=dispatcher,
-        enabled=enabled,
-    )
+    clock, storage, core, audit = infrastructure.clock, infrastructure.storage, _core(infrastructure), AuditTrail()
+    catalog, triggers = core.catalog, core.resources.triggers
+    usage, intake, enabled = Usage(catalog.project_of), _intake(core), EnabledFunctions(catalog)
+    authenticator, callers = _authenticators(infrastructure)
+    plugins = _plugins(core, callers, audit)
+    delivery, dispatcher = _delivery(core, intake, plugins), _dispatcher(core)
+    discarder = _discarder(core, dispatcher)
     engine = EngineParts(
-        settings=settings,
+        settings=infrastructure.settings,
         clock=clock,
         storage=storage,
-        pool=pool,
+        pool=infrastructure.pool,
         codes=infrastructure.codes,
         catalog=catalog,
-        versions=Versions(catalog, storage.catalog, infrastructure.codes, clock, storage.identity, bound_to),
-        aliases=Aliases(catalog, storage.resources, clock, bound_to),
-        resources=resources,
+        versions=Versions(catalog, storage.catalog, infrastructure.codes, clock, storage.identity, triggers.bound_to),
+        aliases=Aliases(catalog, storage.resources, clock, triggers.bound_to),
+        resources=core.resources,
         usage=usage,
         usage_store=UsageStore(usage, storage.resources),
-        backlog=backlog,
-        scheduler=scheduler,
+        backlog=core.backlog,
+        scheduler=core.scheduler,
         intake=intake,
         dispatcher=dispatcher,
         delivery=delivery,
         plugins=plugins,
-        sources=Sources(resources.triggers, plugins, ingress, clock, policy),
-        redrive=_redrive(infrastructure, catalog, intake, delivery),
-        pruner=pruner,
+        sources=Sources(triggers, plugins, _ingress_deps(core, intake, dispatcher, enabled), clock, core.policy),
+        redrive=_redrive(core, intake, delivery),
+        pruner=core.pruner,
         discarder=discarder,
-        function_changes=FunctionChanges(catalog, scheduler, discarder, pool),
+        function_changes=FunctionChanges(catalog, core.scheduler, discarder, infrastructure.pool),
         audit=audit,
         logs=infrastructure.board,
         authenticator=authenticator,
@@ -110,30 +100,52 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
 
 
 def _connect(engine: EngineParts, enabled: EnabledFunctions) -> None:
-    """Connect the signals of all components. Functions that are connected to one signal are called in this order."""
-    engine.catalog.changed.connect(engine.resources.triggers.follow)
-    engine.catalog.changed.connect(engine.resources.follow)
-    engine.catalog.changed.connect(engine.function_changes.apply)
-    engine.catalog.changed.connect(enabled.follow)
+    """Connect the signals of all components. The functions that are connected to a signal are called in this order."""
+    catalog, clock, usage = engine.catalog, engine.clock, engine.usage
+    catalog.changed.connect(engine.resources.triggers.follow)
+    catalog.changed.connect(engine.resources.follow)
+    catalog.changed.connect(engine.function_changes.apply)
+    catalog.changed.connect(enabled.follow)
     engine.resources.triggers.changed.connect(engine.sources.follow)
+    engine.intake.overloaded.connect(lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()))
     engine.scheduler.pushed_to_closed.connect(engine.discarder.enqueue)
-    engine.usage.used.connect(engine.usage_store.note_use)
+    engine.dispatcher.attempt_ended.connect(usage.note)
+    engine.dispatcher.end_stored.connect(lambda settlement: engine.pruner.note_end())
+    engine.dispatcher.end_stored.connect(engine.delivery.note_end)
+    usage.used.connect(engine.usage_store.note_use)
     engine.pool.reserve.lost.connect(engine.resources.reservations.replace_lost)
 
 
-def _catalog(infrastructure: Infrastructure, dependencies: DependencyRepository) -> Catalog:
-    settings = infrastructure.settings
+def _core(given: Infrastructure) -> _Core:
+    settings, clock, storage, executor = given.settings, given.clock, given.storage, given.settings.executor
+    dependencies = DependencyRepository(storage.resources)
+    catalog, pruner = _catalog(given, dependencies), _pruner(given)
+    queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))
+    return _Core(
+        given=given,
+        catalog=catalog,
+        resources=_resources(given, catalog, dependencies),
+        backlog=Backlog(_limits(settings.queue)),
+        scheduler=Scheduler(queue, storage.journal, clock),
+        policy=_policy(settings.retry),
+        pruner=pruner,
+        disk=DiskGuard(storage.path, settings.storage.free_space, clock, on_low=pruner.run_now),
+    )
+
+
+def _catalog(given: Infrastructure, dependencies: DependencyRepository) -> Catalog:
+    settings = given.settings
     quota = CodeQuota(settings.storage.code_quota)
     catalog = Catalog(
-        infrastructure.storage.catalog,
-        infrastructure.codes,
-        infrastructure.clock,
+        given.storage.catalog,
+        given.codes,
+        given.clock,
         region=settings.http.region,
         rules=FunctionRules(
             max_timeout=settings.executor.max_timeout,
             may_run_long=listed(settings.executor.long_time_functions),
-            check_destination=infrastructure.registry.check_destination,
-            check_runtime=infrastructure.pool.check_runtime,
+            check_destination=given.registry.check_destination,
+            check_runtime=given.pool.check_runtime,
         ),
         quota=quota,
         find_dependencies=dependencies.named,
@@ -143,168 +155,138 @@ def _catalog(infrastructure: Infrastructure, dependencies: DependencyRepository)
     return catalog
 
 
-def _pruner(infrastructure: Infrastructure) -> Pruner:
-    storage = infrastructure.settings.storage
-    retention = Retention(age=storage.retention, rows=storage.retention_rows, size=storage.retention_size)
-    return Pruner(
-        records=infrastructure.storage.records,
-        logs=infrastructure.pool.files,
-        clock=infrastructure.clock,
-        retention=retention,
-    )
-
-
-def _intake(
-    infrastructure: Infrastructure,
-    catalog: Catalog,
-    scheduler: Scheduler,
-    backlog: Backlog,
-    usage: Usage,
-    disk: DiskGuard,
-) -> Intake:
-    settings, clock, storage = infrastructure.settings, infrastructure.clock, infrastructure.storage
-    return Intake(
-        catalog=catalog,
-        journal=storage.journal,
-        cursors=storage.cursors,
-        scheduler=scheduler,
-        backlog=backlog,
-        identity=storage.identity,
-        clock=clock,
-        disk=disk,
-        priority_step=settings.queue.priority_step,
-        sync_timeout=settings.http.sync_timeout,
-        on_overload=lambda urn: usage.note_reject(catalog.id_of(urn), clock.now()),
-    )
-
-
-def _authenticator(infrastructure: Infrastructure, failures: AuthThrottle) -> Authenticator | None:
-    """Return the authenticator of requests; None if no credentials are configured.
-
-    Without credentials, validated settings let the engine listen on a loopback address only.
-    """
-    auth, http = infrastructure.settings.auth, infrastructure.settings.http
-    if not auth.required:
-        return None
-    figures = ("/readyz", "/metrics") if auth.open_metrics else ()
-    pages = console_paths.OPEN if http.console else ()
-    return Authenticator(
-        auth.keys,
-        auth.tokens,
-        clock=infrastructure.clock,
-        failures=failures,
-        body_limits={b"invocations-async": http.async_body_limit, b"invocations": http.sync_body_limit},
-        open_paths=("/healthz", *figures, *pages),
-    )
-
-
-def _plugins(
-    infrastructure: Infrastructure, disk: DiskGuard, callers: PluginAuthenticator, audit: AuditTrail
-) -> PluginContexts:
-    settings, storage = infrastructure.settings, infrastructure.storage
-    return PluginContexts(
-        infrastructure.registry,
-        lambda table: GuardedStore(storage.store(table), disk),
-        infrastructure.clock,
-        region=settings.http.region,
-        callers=callers,
-        audit=audit,
-        logs=infrastructure.board,
-    )
-
-
-def _delivery(
-    infrastructure: Infrastructure,
-    catalog: Catalog,
-    intake: Intake,
-    backlog: Backlog,
-    policy: RetryPolicy,
-    plugins: PluginContexts,
-) -> DeliveryWorker:
-    return DeliveryWorker(
-        outbox=infrastructure.storage.outbox,
-        records=infrastructure.storage.records,
-        registry=infrastructure.registry,
-        catalog=catalog,
-        intake=intake,
-        backlog=backlog,
-        clock=infrastructure.clock,
-        policy=policy,
-        region=infrastructure.settings.http.region,
-        plugins=plugins.context_for,
-        largest=infrastructure.settings.http.async_body_limit,
-    )
-
-
-def _dispatcher(
-    infrastructure: Infrastructure,
-    catalog: Catalog,
-    scheduler: Scheduler,
-    backlog: Backlog,
-    policy: RetryPolicy,
-    usage: Usage,
-    pruner: Pruner,
-    delivery: DeliveryWorker,
-) -> Dispatcher:
-    def on_end(settlement: Settlement) -> None:
-        pruner.note_end()
-        if settlement.deliver_to is not None:
-            delivery.wake()
-
-    return Dispatcher(
-        scheduler=scheduler,
-        journal=infrastructure.storage.journal,
-        records=infrastructure.storage.records,
-        executor=infrastructure.pool,
-        catalog=catalog,
-        backlog=backlog,
-        clock=infrastructure.clock,
-        policy=policy,
-        slots=infrastructure.settings.executor.slots,
-        priority_step=infrastructure.settings.queue.priority_step,
-        on_end=on_end,
-        on_attempt=usage.note,
-    )
-
-
-def _discarder(
-    infrastructure: Infrastructure, scheduler: Scheduler, backlog: Backlog, pruner: Pruner, dispatcher: Dispatcher
-) -> Discarder:
-    def on_discard(keys: Sequence[int]) -> None:
-        pruner.note_end()
-        dispatcher.note_discarded(keys)
-
-    return Discarder(infrastructure.storage.journal, scheduler, backlog, infrastructure.clock, on_discard)
-
-
-def _redrive(infrastructure: Infrastructure, catalog: Catalog, intake: Intake, delivery: DeliveryWorker) -> Redrive:
-    return Redrive(
-        outbox=infrastructure.storage.outbox,
-        records=infrastructure.storage.records,
-        intake=intake,
-        catalog=catalog,
-        identity=infrastructure.storage.identity,
-        clock=infrastructure.clock,
-        region=infrastructure.settings.http.region,
-        deliveries=delivery,
-    )
-
-
-def _resources(infrastructure: Infrastructure, catalog: Catalog, dependencies: DependencyRepository) -> Resources:
-    settings = infrastructure.settings
+def _resources(given: Infrastructure, catalog: Catalog, dependencies: DependencyRepository) -> Resources:
+    settings = given.settings
     return Resources(
-        infrastructure.storage.resources,
+        given.storage.resources,
         catalog,
-        infrastructure.codes,
-        infrastructure.clock,
+        given.codes,
+        given.clock,
         dependencies=dependencies,
-        registry=infrastructure.registry,
-        warmer=infrastructure.pool,
+        registry=given.registry,
+        warmer=given.pool,
         options=ResourceOptions(
             memory=memory_budget(settings),
             region=settings.http.region,
             free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
         ),
+    )
+
+
+def _pruner(given: Infrastructure) -> Pruner:
+    storage = given.settings.storage
+    retention = Retention(age=storage.retention, rows=storage.retention_rows, size=storage.retention_size)
+    return Pruner(records=given.storage.records, logs=given.pool.files, clock=given.clock, retention=retention)
+
+
+def _intake(core: _Core) -> Intake:
+    settings, storage = core.given.settings, core.given.storage
+    return Intake(
+        catalog=core.catalog,
+        journal=storage.journal,
+        cursors=storage.cursors,
+        scheduler=core.scheduler,
+        backlog=core.backlog,
+        factory=InvocationFactory(storage.identity, core.given.clock, settings.queue.priority_step),
+        disk=core.disk,
+        sync_timeout=settings.http.sync_timeout,
+    )
+
+
+def _authenticators(given: Infrastructure) -> tuple[Authenticator | None, PluginAuthenticator]:
+    """Return the authenticator of API requests (None if no credentials are configured), and that of all plugins.
+
+    Without credentials, validated settings let the engine listen on a loopback address only.
+    """
+    auth, http, clock, authenticator = given.settings.auth, given.settings.http, given.clock, None
+    failures = AuthThrottle(clock, limit=auth.failures, window=auth.failure_window)
+    if auth.required:
+        figures = ("/readyz", "/metrics") if auth.open_metrics else ()
+        pages = console_paths.OPEN if http.console else ()
+        authenticator = Authenticator(
+            auth.keys,
+            auth.tokens,
+            clock=clock,
+            failures=failures,
+            body_limits={b"invocations-async": http.async_body_limit, b"invocations": http.sync_body_limit},
+            open_paths=("/healthz", *figures, *pages),
+        )
+    return authenticator, PluginAuthenticator(SignatureVerifier(clock, failures), authenticator)
+
+
+def _plugins(core: _Core, callers: PluginAuthenticator, audit: AuditTrail) -> PluginContexts:
+    given = core.given
+    return PluginContexts(
+        given.registry,
+        lambda table: GuardedStore(given.storage.store(table), core.disk),
+        given.clock,
+        region=given.settings.http.region,
+        callers=callers,
+        audit=audit,
+        logs=given.board,
+    )
+
+
+def _ingress_deps(core: _Core, intake: Intake, dispatcher: Dispatcher, enabled: EnabledFunctions) -> IngressDeps:
+    return IngressDeps(
+        intake=intake,
+        cursors=core.given.storage.cursors,
+        backlog=core.backlog,
+        identity=core.given.storage.identity,
+        dispatcher=dispatcher,
+        enabled=enabled,
+    )
+
+
+def _delivery(core: _Core, intake: Intake, plugins: PluginContexts) -> DeliveryWorker:
+    storage, http = core.given.storage, core.given.settings.http
+    return DeliveryWorker(
+        outbox=storage.outbox,
+        records=storage.records,
+        destinations=Destinations(core.given.registry, plugins.context_for),
+        delivery_records=DeliveryRecords(core.catalog, http.region, http.async_body_limit),
+        intake=intake,
+        clock=core.given.clock,
+        policy=core.policy,
+    )
+
+
+def _dispatcher(core: _Core) -> Dispatcher:
+    storage, settings = core.given.storage, core.given.settings
+    options = DispatchOptions(
+        slots=settings.executor.slots, priority_step=settings.queue.priority_step, retry=core.policy
+    )
+    return Dispatcher(
+        scheduler=core.scheduler,
+        journal=storage.journal,
+        records=storage.records,
+        executor=core.given.pool,
+        catalog=core.catalog,
+        backlog=core.backlog,
+        clock=core.given.clock,
+        options=options,
+    )
+
+
+def _discarder(core: _Core, dispatcher: Dispatcher) -> Discarder:
+    def on_end(keys: Sequence[int]) -> None:
+        core.pruner.note_end()
+        dispatcher.note_discarded(keys)
+
+    return Discarder(core.given.storage.journal, core.scheduler, core.backlog, core.given.clock, on_end)
+
+
+def _redrive(core: _Core, intake: Intake, delivery: DeliveryWorker) -> Redrive:
+    storage = core.given.storage
+    return Redrive(
+        outbox=storage.outbox,
+        records=storage.records,
+        intake=intake,
+        catalog=core.catalog,
+        identity=storage.identity,
+        clock=core.given.clock,
+        region=core.given.settings.http.region,
+        deliveries=delivery,
     )
 
 

@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from random import Random
-from typing import Any
 
 import anyio
 import msgspec
@@ -29,17 +28,16 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
-from engine.config.plugin_registry import Registry
 from engine.errors import NotFound, Unavailable
-from engine.functions.catalog import Catalog
-from engine.model import Code, DestinationSpec, PendingDelivery, Record, Request, State
-from engine.model.clock import Clock, rfc3339
+from engine.model import DestinationSpec, PendingDelivery, Record, Request
+from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
 from engine.model.text import storable
 from engine.pipeline.circuit_breaker import CircuitBreakers, DeliveryStatus
+from engine.pipeline.delivery_records import DeliveryRecords
+from engine.pipeline.destinations import Destinations
 from engine.pipeline.intake import Intake
-from engine.protocols import Destination, Outbox, PluginContext, Records, Undeliverable
-from engine.scheduling.backlog import Backlog
+from engine.protocols import Outbox, PluginContext, Records, Settlement, Undeliverable
 
 log = structlog.get_logger("functiond.delivery")
 
@@ -51,13 +49,6 @@ RETRY_DELAY = 1.0  #: seconds between tries while the journal is unavailable
 LONGEST = 60.0  #: seconds that one delivery may take
 MAX_AGE = 86_400.0  #: seconds for which a delivery is retried
 
-_CONDITIONS = {
-    Code.EXPIRED: "EventAgeExceeded",
-    Code.FUNCTION_MISSING: "FunctionNotFound",
-    Code.ENGINE: "SystemError",
-    Code.OVERLOAD: "SystemError",
-}
-
 
 class DeliveryStatistics(Struct, frozen=True, kw_only=True):
     delivered: int
@@ -67,39 +58,38 @@ class DeliveryStatistics(Struct, frozen=True, kw_only=True):
 
 
 class DeliveryWorker:
+    """Service that delivers outcomes. One delivery may take ``longest`` seconds."""
+
     def __init__(
         self,
         *,
         outbox: Outbox,
         records: Records,
-        registry: Registry,
-        catalog: Catalog,
+        destinations: Destinations,
+        delivery_records: DeliveryRecords,
         intake: Intake,
-        backlog: Backlog,
         clock: Clock,
         policy: RetryPolicy,
-        region: str,
-        plugins: Callable[[str], PluginContext],
-        largest: int = 256 << 10,
         longest: float = LONGEST,
-        random: Random | None = None,
     ) -> None:
-        self._outbox, self._records, self._registry, self._catalog = outbox, records, registry, catalog
-        self._intake, self._backlog, self._clock, self._policy = intake, backlog, clock, policy
-        self._region, self._plugins = region, plugins
-        self._largest, self._longest = largest, longest  #: limits: bytes of a delivery record, seconds of a delivery
-        self._random = random or Random()
+        self._outbox, self._records, self._delivery_records = outbox, records, delivery_records
+        self._destinations, self._intake = destinations, intake
+        self._clock, self._policy, self._longest, self._random = clock, policy, longest, Random()
         self._work = asyncio.Event()
         self._work.set()  # the outbox may have deliveries from an earlier run of the engine
         self._under_way: dict[int, DestinationSpec] = {}  #: by delivery id
         self._breakers = CircuitBreakers(policy, self._random)
         self._probes: set[DestinationSpec] = set()  #: destinations to try regardless of their breakers and limits
-        self._destinations: dict[DestinationSpec, Destination] = {}
         self._delivered = self._failed = self._given_up = 0
 
     def wake(self) -> None:
         """Make ``run`` read the outbox now. Call this after a delivery was added to the outbox."""
         self._work.set()
+
+    def note_end(self, settlement: Settlement) -> None:
+        """Wake the service if an invocation ended with an outcome to deliver."""
+        if settlement.deliver_to is not None:
+            self.wake()
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None:
         """Try one due delivery to each of these destinations now.
@@ -197,7 +187,8 @@ class DeliveryWorker:
     async def _try(self, pending: PendingDelivery, record: Record) -> None:
         context = _Context(self, pending, record)
         with anyio.move_on_after(self._longest) as limit:
-            await self._destination(pending.destination).deliver(pending, self._document(record), context)
+            document = self._delivery_records.encode(record)
+            await self._destinations.get(pending.destination).deliver(pending, document, context)
         if limit.cancelled_caught:
             raise TimeoutError(f"the destination took longer than {self._longest:g} s")
         self._breakers.succeeded(pending.destination)
@@ -207,7 +198,7 @@ class DeliveryWorker:
 
     def plugin(self, destination: DestinationSpec) -> PluginContext:
         """Return the context of the plugin that implements the destination."""
-        return self._plugins(destination.destination)
+        return self._destinations.plugin(destination)
 
     async def accept(self, request: Request, pending: PendingDelivery, record: Record) -> str:
         """Store ``request`` as an invocation and remove the delivery from the outbox, in one transaction.
@@ -217,22 +208,11 @@ class DeliveryWorker:
         """
         request = msgspec.structs.replace(request, hops=_next_hop(record))
         try:
-            function = self._catalog.route(request.function)
+            return await self._intake.accept_promised(
+                request, lambda invocation: self._outbox.delivered(pending, append=invocation)
+            )
         except NotFound as error:
             raise Undeliverable(str(error)) from error
-        invocation = self._intake.prepare(request, function)
-        # The delivery was promised with its invocation, so the backlog's limits do not apply. The new invocation is
-        # counted, so that new requests are refused first. If deliveries were refused too, new requests could starve
-        # them, and the outbox, which has no limit, would grow.
-        self._backlog.add(invocation.function_id, len(invocation.payload))
-        try:
-            with anyio.CancelScope(shield=True):  # a stored invocation must be queued, even after a timeout
-                await self._outbox.delivered(pending, append=invocation)
-        except BaseException:
-            self._backlog.remove(invocation.function_id, len(invocation.payload))
-            raise
-        self._intake.queue(invocation, stored=True)
-        return invocation.request_id
 
     async def _postpone(self, pending: PendingDelivery, error: Exception, since: float) -> None:
         """Schedule the next attempt of a delivery after an error, or give up the delivery.
@@ -261,40 +241,6 @@ class DeliveryWorker:
         except Unavailable:
             log.warning("delivery not postponed: the journal cannot write", delivery_id=pending.delivery_id)
             await anyio.sleep(RETRY_DELAY)  # the delivery is still due
-
-    def _destination(self, spec: DestinationSpec) -> Destination:
-        destination = self._destinations.get(spec)
-        if destination is None:
-            destination = self._destinations[spec] = self._registry.destination(spec)
-        return destination
-
-    def _document(self, record: Record) -> bytes:
-        """Return the delivery record (FunctionGraph's documented record of asynchronous invocations) as JSON.
-
-        If the record exceeds the limit for asynchronous bodies, ``request_payload`` is left empty, then also
-        ``response_payload``. A record holds both, so without the limit an event could double in size at every hop of a
-        chain of functions.
-        """
-        function = self._catalog.resolve(record.function_id, record.version)
-        ok = record.state is State.SUCCESS
-        condition = "" if ok else _CONDITIONS.get(Code(record.code), "UnhandledInvocationError")
-        document: dict[str, Any] = {
-            "timestamp": rfc3339(record.started_at or record.accepted_at),
-            "request_context": {
-                "request_id": record.request_id,
-                "function_urn": str(function.urn(self._region)) if function else "",
-                "condition": condition,
-                "approximate_invoke_count": max(0, record.attempt - 1),
-            },
-            "request_payload": record.payload.decode(errors="replace"),
-            "response_context": {"status_code": 200 if ok else 500, "function_error": record.message},
-            "response_payload": record.result.decode(errors="replace"),
-        }
-        for payload in ("request_payload", "response_payload"):
-            if len(encoded := msgspec.json.encode(document)) <= self._largest:
-                return encoded
-            document[payload] = ""
-        return msgspec.json.encode(document)
 
 
 def _next_hop(record: Record) -> int:

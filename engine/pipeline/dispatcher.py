@@ -10,7 +10,7 @@ A slot does not wait until its outcome is on disk. If too many outcomes wait for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 
 import msgspec
@@ -25,6 +25,7 @@ from engine.metrics.histogram import Distribution, Histogram
 from engine.model import AsyncSettings, Code, DestinationSpec, Function, Invocation, Mode, Outcome, State
 from engine.model.clock import Clock, rfc3339
 from engine.model.retry import RetryPolicy
+from engine.model.signal import Signal
 from engine.model.text import storable
 from engine.model.urn import LATEST
 from engine.protocols import Executor, Journal, Records, Settlement
@@ -53,7 +54,19 @@ class DispatcherStatistics(Struct, frozen=True, kw_only=True):
     run_seconds: Distribution
 
 
+class DispatchOptions(Struct, frozen=True, kw_only=True):
+    slots: int  #: attempts that run at the same time
+    priority_step: float  #: seconds, see ``QueueSettings``
+    retry: RetryPolicy
+
+
 class Dispatcher:
+    """Service that runs invocations.
+
+    ``attempt_ended(function, outcome)`` announces an attempt that has run. ``end_stored(settlement)`` announces the end
+    of an invocation that is on disk.
+    """
+
     def __init__(
         self,
         *,
@@ -64,20 +77,14 @@ class Dispatcher:
         catalog: Catalog,
         backlog: Backlog,
         clock: Clock,
-        policy: RetryPolicy,
-        slots: int,
-        priority_step: float,
-        on_end: Callable[[Settlement], None],
-        on_attempt: Callable[[Function, Outcome], None] = lambda function, outcome: None,
-        random: Random | None = None,
+        options: DispatchOptions,
     ) -> None:
+        self.attempt_ended: Signal[[Function, Outcome]] = Signal()
+        self.end_stored: Signal[[Settlement]] = Signal()
         self._scheduler, self._journal, self._records = scheduler, journal, records
         self._executor, self._catalog, self._backlog = executor, catalog, backlog
-        self._clock, self._policy, self._priority_step = clock, policy, priority_step
-        self._slots = slots
-        self._on_end = on_end  #: called when the end of an invocation is on disk
-        self._on_attempt = on_attempt  #: called when an attempt has ended, with function and outcome
-        self._random = random or Random()
+        self._clock, self._random = clock, Random()
+        self._policy, self._slots, self._priority_step = options.retry, options.slots, options.priority_step
         self._running: dict[int, Entry] = {}
         self._abandoned: list[Invocation] = []  #: invocations that ran when their slots were cancelled
         self._cancelled: set[int] = set()
@@ -232,7 +239,7 @@ class Dispatcher:
         self._wait_seconds.observe(max(0.0, now - invocation.due_at))
         outcome = await self._execute(function, invocation, now)
         self._run_seconds.observe(max(0.0, outcome.ended_at - outcome.started_at))
-        self._on_attempt(function, outcome)
+        self.attempt_ended(function, outcome)
         return outcome, True
 
     async def _execute(self, function: Function, invocation: Invocation, now: float) -> Outcome:
@@ -332,7 +339,7 @@ class Dispatcher:
         self._backlog.remove(invocation.function_id, len(invocation.payload))
         self._outcomes[settlement.state.value] += 1
         self._wake(invocation.key)
-        self._on_end(settlement)
+        self.end_stored(settlement)
 
     def _log_end(self, settlement: Settlement) -> None:
         """Log the end of an attempt, a success at level debug and a failure at level info."""

@@ -9,19 +9,19 @@ a stored invocation is queued even if the caller was cancelled. A synchronous re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 
+import anyio
 from msgspec import Struct
 
 from engine.errors import CallTimedOut, DiskLow, FunctionDisabled, InvalidField, Overloaded, ShuttingDown, Unavailable
 from engine.functions.catalog import Catalog
-from engine.functions.function_rules import priority_cap
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Function, Invocation, Outcome, Request
-from engine.model.clock import Clock
-from engine.model.identity import Identity
-from engine.model.urn import LATEST, FunctionUrn
+from engine.model.signal import Signal
+from engine.model.urn import FunctionUrn
+from engine.pipeline.invocation_factory import InvocationFactory
 from engine.protocols import CursorMove, Cursors, Journal
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.scheduler import Scheduler
@@ -34,6 +34,8 @@ class IntakeStatistics(Struct, frozen=True, kw_only=True):
 
 
 class Intake:
+    """Acceptance of requests. ``overloaded(urn)`` announces each request that is refused with Overloaded."""
+
     def __init__(
         self,
         *,
@@ -42,18 +44,14 @@ class Intake:
         cursors: Cursors,
         scheduler: Scheduler,
         backlog: Backlog,
-        identity: Identity,
-        clock: Clock,
+        factory: InvocationFactory,
         disk: DiskGuard,
-        priority_step: float,
         sync_timeout: float,
-        on_overload: Callable[[FunctionUrn], None] = lambda urn: None,
     ) -> None:
-        self._catalog, self._journal, self._scheduler, self._backlog = catalog, journal, scheduler, backlog
-        self._cursors = cursors
-        self._identity, self._clock, self._disk = identity, clock, disk
-        self._priority_step, self._sync_timeout = priority_step, sync_timeout
-        self._on_overload = on_overload  #: called when a request is refused with Overloaded
+        self.overloaded: Signal[[FunctionUrn]] = Signal()
+        self._catalog, self._journal, self._cursors = catalog, journal, cursors
+        self._scheduler, self._backlog, self._disk = scheduler, backlog, disk
+        self._factory, self._sync_timeout = factory, sync_timeout
         self._closed = False
         self._accepted: dict[str, int] = {}
         self._called = 0
@@ -92,6 +90,25 @@ class Intake:
                 self._count_refusal(error, requests[0])
             raise
 
+    async def accept_promised(self, request: Request, store: Callable[[Invocation], Awaitable[None]]) -> str:
+        """Accept a request that was promised by an earlier commit, such as the delivery of an outcome.
+
+        ``store`` writes the invocation. Limits and free disk space are not checked, nor whether the function is
+        enabled. Returns the request id. Raises NotFound if the function does not exist, and any error of ``store``.
+        """
+        invocation = self._factory.make(request, self._catalog.route(request.function))
+        # The invocation is counted in the backlog, so that new requests are refused first. If promised ones were
+        # refused too, new requests could starve them, and the outbox, which has no limit, would grow.
+        self._backlog.add(invocation.function_id, len(invocation.payload))
+        try:
+            with anyio.CancelScope(shield=True):  # a stored invocation must be queued, even after a timeout
+                await store(invocation)
+        except BaseException:
+            self._backlog.remove(invocation.function_id, len(invocation.payload))
+            raise
+        self._queue(invocation, stored=True)
+        return invocation.request_id
+
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
         """Run a synchronous request to its end. Return the request id, the version that ran, and the outcome.
 
@@ -104,43 +121,6 @@ class Intake:
         except Exception as error:
             self._count_refusal(error, request)
             raise
-
-    def prepare(self, request: Request, function: Function) -> Invocation:
-        """Return a new invocation for a request. The invocation is neither stored nor counted in the backlog."""
-        now = self._clock.now()
-        due_at = now + request.delay
-        priority = min(request.priority, priority_cap(function))
-        key = self._identity.next_key(now)
-        alias = request.function.alias
-        return Invocation(
-            key=key,
-            request_id=self._identity.request_id(key),
-            function_id=function.function_id,
-            version=function.version,
-            alias=alias or "",
-            mode=request.mode,
-            source=request.source,
-            payload=request.payload,
-            priority=priority,
-            rank=due_at - priority * self._priority_step,
-            first_due_at=due_at,
-            due_at=due_at,
-            delayed=request.delay > 0,
-            hops=request.hops,
-            # 0 stands for the memory of ``latest``, with which the queue is configured.
-            memory=request.memory or (0 if function.version == LATEST else function.memory_size),
-        )
-
-    def queue(self, invocation: Invocation, stored: bool) -> None:
-        """Queue an invocation that was stored, or remove one that was not from the backlog's count.
-
-        Called by the journal after a write has succeeded or failed.
-        """
-        if stored:
-            self._accepted[invocation.source] = self._accepted.get(invocation.source, 0) + 1
-            self._scheduler.push(invocation)
-        else:
-            self._backlog.remove(invocation.function_id, len(invocation.payload))
 
     def refusal(self) -> Unavailable | None:
         """Return the error with which every request is refused now (stop of the engine, low disk space), or None."""
@@ -157,13 +137,24 @@ class Intake:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
+    def _queue(self, invocation: Invocation, stored: bool) -> None:
+        """Queue an invocation that was stored, or remove one that was not from the backlog's count.
+
+        Called by the journal after a write has succeeded or failed.
+        """
+        if stored:
+            self._accepted[invocation.source] = self._accepted.get(invocation.source, 0) + 1
+            self._scheduler.push(invocation)
+        else:
+            self._backlog.remove(invocation.function_id, len(invocation.payload))
+
     async def _accept(self, request: Request) -> str:
         function = self._check(request)
         self._disk.check(len(request.payload))
-        invocation = self.prepare(request, function)
+        invocation = self._factory.make(request, function)
         self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
         try:
-            stored = self._journal.append(invocation, idempotency_key=request.idempotency_key, then=self.queue)
+            stored = self._journal.append(invocation, idempotency_key=request.idempotency_key, then=self._queue)
         except BaseException:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
             raise
@@ -172,7 +163,7 @@ class Intake:
     async def _accept_batch(self, requests: Sequence[Request], move: CursorMove | None) -> Sequence[str]:
         if self._closed:
             raise ShuttingDown
-        made = [(self.prepare(request, self._check(request)), request.idempotency_key) for request in requests]
+        made = [(self._factory.make(request, self._check(request)), request.idempotency_key) for request in requests]
         if made:
             self._disk.check(sum(len(request.payload) for request in requests))
         with ExitStack() as undo:
@@ -183,13 +174,13 @@ class Intake:
                 rows, size = len(share), sum(len(request.payload) for request in share)
                 self._backlog.admit_batch(function_id, rows, size, share[0].function.name)
                 undo.callback(self._backlog.remove, function_id, size, rows=rows)
-            stored = self._cursors.append(made, move, then=self.queue)
+            stored = self._cursors.append(made, move, then=self._queue)
             undo.pop_all()
         return await stored
 
     async def _call(self, request: Request) -> tuple[str, Function, Outcome]:
         function = self._check(request)
-        invocation = self.prepare(request, function)
+        invocation = self._factory.make(request, function)
         self._backlog.admit_sync(len(invocation.payload))
         self._called += 1
         reply: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -224,6 +215,6 @@ class Intake:
 
     def _count_refusal(self, error: Exception, request: Request) -> None:
         if isinstance(error, Overloaded):
-            self._on_overload(request.function)
+            self.overloaded(request.function)
         kind = type(error).__name__
         self._refused[kind] = self._refused.get(kind, 0) + 1

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import anyio
@@ -13,16 +14,24 @@ from msgspec.structs import replace
 
 from engine.config.plugin_registry import Registry
 from engine.functions.catalog import Catalog
+from engine.maintenance.disk_guard import DiskGuard
 from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, PendingDelivery, Request
 from engine.model.retry import RetryPolicy
 from engine.model.urn import FunctionUrn
 from engine.pipeline.circuit_breaker import LONGEST, DeliveryStatus
 from engine.pipeline.delivery import ALL_AT_ONCE, AT_ONCE, MAX_AGE, PAGE, DeliveryWorker
+from engine.pipeline.delivery import LONGEST as LONGEST_DELIVERY
+from engine.pipeline.delivery_records import DeliveryRecords
+from engine.pipeline.destinations import Destinations
 from engine.pipeline.intake import Intake
+from engine.pipeline.invocation_factory import InvocationFactory
 from engine.protocols import DeliveryContext, Plugin, PluginContext, Undeliverable
 from engine.scheduling.backlog import Backlog
-from engine.testing import ManualClock, MemoryStorage
-from tests.contracts.storage import Seams, ended, made
+from engine.scheduling.runqueue import RunQueue
+from engine.scheduling.scheduler import Scheduler
+from engine.testing import ManualClock, MemoryCursors, MemoryStorage
+from engine.testing.resources import MemoryResourceStore
+from tests.contracts.storage import Seams, ended
 from tests.support.executing import function
 from tests.unit.pipeline.test_dispatcher import LIMITS
 
@@ -65,25 +74,12 @@ class Functions:
         return function(urn.name, function_id=9)
 
 
-class Ingress:
-    """Part of the intake that a delivery uses."""
-
-    def __init__(self, storage: MemoryStorage) -> None:
-        self._storage = storage
-        self.queued: list[Invocation] = []
-
-    def prepare(self, request: Request, function: Function) -> Invocation:
-        return made(cast("Seams", self._storage), function.function_id)
-
-    def queue(self, invocation: Invocation, stored: bool) -> None:
-        self.queued.append(invocation)
-
-
 class Delivering(Struct, kw_only=True):
     storage: MemoryStorage
     delivery: DeliveryWorker
     recorder: Recorder
-    ingress: Ingress
+    backlog: Backlog
+    scheduler: Scheduler
     clock: ManualClock
 
     async def add(self, to: DestinationSpec = SPEC, **fields: Any) -> PendingDelivery:
@@ -107,27 +103,42 @@ class Delivering(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def delivering(**settings: Any) -> AsyncIterator[Delivering]:
+async def delivering(*, longest: float = LONGEST_DELIVERY, largest: int = 256 << 10) -> AsyncIterator[Delivering]:
     storage, recorder, clock = MemoryStorage(), Recorder(), ManualClock()
-    ingress = Ingress(storage)
     plugin = Plugin(kinds=("TEST",), param=Nothing, destination=lambda param: recorder)
+    catalog, backlog = cast("Catalog", Functions()), Backlog(LIMITS)
+    scheduler = Scheduler(RunQueue(slots=1, sync_slots=0, memory=1000), storage.journal, clock)
+    intake = Intake(
+        catalog=catalog,
+        journal=storage.journal,
+        cursors=MemoryCursors(storage, MemoryResourceStore()),
+        scheduler=scheduler,
+        backlog=backlog,
+        factory=InvocationFactory(storage.identity, clock, priority_step=1.0),
+        disk=DiskGuard(Path(), 0, clock),
+        sync_timeout=1.0,
+    )
     delivery = DeliveryWorker(
         outbox=storage.outbox,
         records=storage.records,
-        registry=Registry([plugin]),
-        catalog=cast("Catalog", Functions()),
-        intake=cast("Intake", ingress),
-        backlog=Backlog(LIMITS),
+        destinations=Destinations(Registry([plugin]), lambda kind: cast("PluginContext", None)),
+        delivery_records=DeliveryRecords(catalog, "here", largest),
+        intake=intake,
         clock=clock,
         policy=RetryPolicy(),
-        region="here",
-        plugins=lambda kind: cast("PluginContext", None),
-        **settings,
+        longest=longest,
     )
     async with anyio.create_task_group() as tasks:
         await tasks.start(delivery.run)
         with anyio.fail_after(60):
-            yield Delivering(storage=storage, delivery=delivery, recorder=recorder, ingress=ingress, clock=clock)
+            yield Delivering(
+                storage=storage,
+                delivery=delivery,
+                recorder=recorder,
+                backlog=backlog,
+                scheduler=scheduler,
+                clock=clock,
+            )
         tasks.cancel_scope.cancel()
 
 
@@ -341,9 +352,10 @@ async def test_what_is_stored_when_its_time_is_up_is_queued_all_the_same(monkeyp
         monkeypatch.setattr(now.storage.outbox, "delivered", late)
         now.recorder.accepts = FunctionUrn(region="here", project="p", package="default", name="next")
         await now.add()
-        await until(lambda: bool(now.ingress.queued))
+        await until(lambda: now.scheduler.statistics().waiting_in_memory == 1)
 
-        assert now.ingress.queued[0].key in now.storage.rows
+        [queued] = [row for row in now.storage.rows.values() if row.invocation.function_id == 9]
+        assert now.backlog.of(9) == (1, len(queued.invocation.payload))
 
 
 async def test_more_than_may_be_under_way_follow_as_others_end() -> None:

@@ -14,7 +14,7 @@ from engine.functions.catalog import Catalog
 from engine.model import AsyncSettings, Code, Function, Invocation, Outcome, State
 from engine.model.clock import Clock, SystemClock
 from engine.model.retry import RetryPolicy
-from engine.pipeline.dispatcher import Dispatcher
+from engine.pipeline.dispatcher import Dispatcher, DispatchOptions
 from engine.protocols import Settlement
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.function_queue import Entry
@@ -102,11 +102,9 @@ async def dispatching(*, slots: int = 1, clock: Clock | None = None) -> AsyncIte
         catalog=cast("Catalog", functions),
         backlog=backlog,
         clock=clock or SystemClock(),
-        policy=RetryPolicy(base=0.01),
-        slots=slots,
-        priority_step=60.0,
-        on_end=ends.append,
+        options=DispatchOptions(slots=slots, priority_step=60.0, retry=RetryPolicy(base=0.01)),
     )
+    dispatcher.end_stored.connect(ends.append)
     async with anyio.create_task_group() as tasks:
         await tasks.start(scheduler.run)
         await tasks.start(dispatcher.run)

@@ -12,6 +12,7 @@ from engine.errors import FunctionDisabled
 from engine.maintenance.disk_guard import DiskGuard
 from engine.model import Alias, Invocation, Mode, Request, Rule, Strategy
 from engine.pipeline.intake import Intake
+from engine.pipeline.invocation_factory import InvocationFactory
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
@@ -58,10 +59,8 @@ async def ingress(tmp_path: Path) -> Ingress:
         cursors=MemoryCursors(storage, MemoryResourceStore()),
         scheduler=scheduler,
         backlog=backlog,
-        identity=storage.identity,
-        clock=clock,
+        factory=InvocationFactory(storage.identity, clock, priority_step=1.0),
         disk=DiskGuard(tmp_path, 0, clock),
-        priority_step=1.0,
         sync_timeout=1.0,
     )
     return Ingress(house, intake, storage, scheduler, backlog)

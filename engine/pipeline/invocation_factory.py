@@ -1,0 +1,42 @@
+"""Creation of invocations: key, request id, rank and due time of an accepted request."""
+
+from __future__ import annotations
+
+from engine.functions.function_rules import priority_cap
+from engine.model import Function, Invocation, Request
+from engine.model.clock import Clock
+from engine.model.identity import Identity
+from engine.model.urn import LATEST
+
+
+class InvocationFactory:
+    """Maker of new invocations. ``priority_step`` is in seconds, see ``QueueSettings``."""
+
+    def __init__(self, identity: Identity, clock: Clock, priority_step: float) -> None:
+        self._identity, self._clock, self._priority_step = identity, clock, priority_step
+
+    def make(self, request: Request, function: Function) -> Invocation:
+        """Return a new invocation for a request. The invocation is neither stored nor counted in the backlog."""
+        now = self._clock.now()
+        due_at = now + request.delay
+        priority = min(request.priority, priority_cap(function))
+        key = self._identity.next_key(now)
+        alias = request.function.alias
+        return Invocation(
+            key=key,
+            request_id=self._identity.request_id(key),
+            function_id=function.function_id,
+            version=function.version,
+            alias=alias or "",
+            mode=request.mode,
+            source=request.source,
+            payload=request.payload,
+            priority=priority,
+            rank=due_at - priority * self._priority_step,
+            first_due_at=due_at,
+            due_at=due_at,
+            delayed=request.delay > 0,
+            hops=request.hops,
+            # 0 stands for the memory of ``latest``, with which the queue is configured.
+            memory=request.memory or (0 if function.version == LATEST else function.memory_size),
+        )
