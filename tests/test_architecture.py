@@ -6,7 +6,7 @@ import ast
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import engine
 
 ROOT = Path(__file__).parent.parent
 LINES = 400
+PARAMETERS = 8  #: of a constructor, without ``self``
 SURFACE = "engine"  #: the only package that plugins may import
 
 #: Layers from the lowest up: an import goes to a lower layer, or stays inside one package.
@@ -33,6 +34,10 @@ LAYERS = (
     {"cli"},
     {"__main__", "docs"},
 )
+
+
+#: Modules that still set callbacks of other objects.
+CALLBACKS_SET = {"engine.executors.memory_watch", "engine.resources.reservations", "engine.storage.sqlite.database"}
 
 
 def _name(file: Path) -> str:
@@ -230,6 +235,88 @@ def _changing(module: ast.Module) -> Iterator[int]:
 
 def test_a_module_level_list_counts_as_state() -> None:
     assert list(_changing(ast.parse("seen = []\nKNOWN = []\n"))) == [1]
+
+
+def test_constructors_take_few_parameters() -> None:
+    counts = {
+        f"{name}.{owner}": count
+        for name, file in _parts("engine", "plugins").items()
+        for owner, count in _constructors(ast.parse(file.read_text()))
+    }
+
+    assert {owner: count for owner, count in counts.items() if count > PARAMETERS} == {}
+    assert len(counts) > 100
+
+
+def _constructors(module: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield each class that defines a constructor, with the number of the constructor's parameters."""
+    for owner in ast.walk(module):
+        if isinstance(owner, ast.ClassDef):
+            for node in owner.body:
+                if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                    given = node.args
+                    yield owner.name, len([*given.posonlyargs, *given.args, *given.kwonlyargs]) - 1
+
+
+def test_signals_are_connected_where_the_engine_is_constructed() -> None:
+    modules = {name: ast.parse(file.read_text()) for name, file in _parts("engine", "plugins").items()}
+    signals = {signal for module in modules.values() for signal in _signals(module)}
+    connected = {(_part(name), signal) for name, module in modules.items() for signal in _connected(module)}
+
+    assert {(part, signal) for part, signal in connected if signal in signals} == {("app", one) for one in signals}
+    assert len(signals) > 5
+
+
+def _signals(module: ast.Module) -> Iterator[str]:
+    """Yield the names of attributes that are signals."""
+    for node in ast.walk(module):
+        match node:
+            case ast.AnnAssign(target=ast.Attribute(attr=name), value=ast.Call(func=ast.Name(id="Signal"))):
+                yield name
+
+
+def _connected(module: ast.Module) -> Iterator[str]:
+    """Yield ``name`` of each call ``….name.connect(…)``."""
+    for node in ast.walk(module):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Attribute(attr=name), attr="connect")):
+                yield name
+
+
+def test_no_object_gets_a_callback_by_assignment() -> None:
+    found = {
+        f"{name}:{line}"
+        for name, file in _parts("engine", "plugins").items()
+        if name not in CALLBACKS_SET
+        for line in _foreign_callbacks(ast.parse(file.read_text()))
+    }
+
+    assert found == set()
+
+
+def _foreign_callbacks(module: ast.Module) -> Iterator[int]:
+    """Yield lines that set an attribute of another object than ``self`` to a lambda, or to a function of the module."""
+    defined = (ast.FunctionDef, ast.AsyncFunctionDef)
+    owned = {one for node in ast.walk(module) if isinstance(node, ast.ClassDef) for one in node.body}
+    methods = {f"self.{one.name}" for one in owned if isinstance(one, defined) and not one.decorator_list}
+    functions = {node.name for node in ast.walk(module) if isinstance(node, defined) and node not in owned}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and _is_callback(node.value, methods | functions):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            attributes = [target.value for target in targets if isinstance(target, ast.Attribute)]
+            if any(ast.unparse(owner) not in ("self", "cls") for owner in attributes):
+                yield node.lineno
+
+
+def _is_callback(value: ast.expr | None, functions: Container[str]) -> bool:
+    return isinstance(value, ast.Lambda) or (value is not None and ast.unparse(value) in functions)
+
+
+def test_a_lambda_and_a_method_count_as_callbacks() -> None:
+    lines = "def f(): ...", "class C:\n def m(self): ...", "a.b = lambda: 1", "a.b.c = f", "a.b = self.m"
+    harmless = "self.b = f", "a.b = m", "a.b = self.f", "a = f"
+
+    assert list(_foreign_callbacks(ast.parse("\n".join([*lines, *harmless])))) == [4, 5, 6]
 
 
 @pytest.mark.parametrize(

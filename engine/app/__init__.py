@@ -1,1 +1,1 @@
-"""Application: construction of the engine's components, their start and stop, and use in another program."""
+"""Application: construction of an engine, its start and stop, its process, and its use in another program."""

@@ -1,4 +1,4 @@
-"""Construction of the HTTP application of an engine: families of API operations, and the console."""
+"""Construction of an engine's HTTP application: families of API operations, and the console."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start and stop of the engine. ``wiring`` constructs most components. The start has this order:
+"""Start and stop of an engine, in this order:
 
     data directory locked → journal checked → storage open → writer runs → instances of an earlier engine killed
       → pool open → work of the previous engine recovered → scheduler, discarder, pruner run

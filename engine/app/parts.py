@@ -1,4 +1,4 @@
-"""Results of construction: the resources that are open before it, and the components that it makes."""
+"""Parts of an engine: resources that are open before construction, and components that are constructed."""
 
 from __future__ import annotations
 

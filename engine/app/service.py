@@ -1,4 +1,4 @@
-"""Process of an engine that serves HTTP: the listener, and the handling of signals."""
+"""Process that serves an engine: signals, limit of open files, garbage collection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Construction of an engine's components from its settings and from resources that are already open."""
+"""Construction of an engine: its components, and the signals between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP listeners on the caller's event loop: uvicorn's protocol class for connections, without ``uvicorn.Server``.
+"""Sockets that serve HTTP on the caller's event loop, with uvicorn's protocol class but without ``uvicorn.Server``.
 
 ``uvicorn.Server`` takes over the process's signal handlers and wakes up ten times a second to check flags. A listener
 is only a socket and its connections, so an idle engine sleeps. Responses have no Date header, because uvicorn updates

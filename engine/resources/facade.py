@@ -1,4 +1,4 @@
-"""One object that holds the resources of every kind of an engine, for the packages ``app`` and ``http``."""
+"""Resources of every kind of an engine in one object, for the packages ``app`` and ``http``."""
 
 from __future__ import annotations
 
