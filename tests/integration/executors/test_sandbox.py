@@ -354,7 +354,7 @@ async def serve_side_by_side(folder: Path, sandbox: IsolationOptions) -> None:
         (folder / "code" / "bootstrap").chmod(0o755)
         event = json.dumps({"httpMethod": "GET", "path": "/", "headers": {}, "body": "", "isBase64Encoded": False})
         asked = function("a.b", runtime="http")
-        assert await asyncio.gather(opened.warm(asked), opened.warm(asked)) == [True, True]
+        assert all(await asyncio.gather(opened.warm(asked), opened.warm(asked)))
         one, other = await asyncio.gather(*(opened.execute(asked, invocation(event)) for _ in range(2)))
 
     assert opened.http_network == "own"
