@@ -1,52 +1,67 @@
 """Request ids: UUIDs that contain the key of the invocation, so that the journal needs an index of keys only.
 
-A key is a 63-bit integer: 48 bits of milliseconds since the epoch, then a 15-bit counter. Each new key
-is larger than all before, even after a restart or when the clock is set back. The request id is a UUID of version 7:
-the milliseconds and counter of the key, and 59 random bits that identify the data directory. These bits are drawn when
-the data directory is created, and are stored in it.
+A key is a 63-bit integer: 48 bits of milliseconds since the epoch, 9 bits of a counter, then 6 bits of the slot of the
+engine that issued the key. Each new key is larger than all before, even after a restart or when the clock is set back.
+Engines with different slots never issue the same key. The counter of a millisecond that needs more than 512 keys
+continues in the next millisecond. Keys of earlier versions had a 15-bit counter and no slot. They convert in the same
+way, because the conversion does not distinguish counter and slot.
+
+The request id is a UUID of version 7: the milliseconds and the 15 low bits of the key, and 59 random bits that identify
+the data directory. These bits are drawn when the data directory is created, and are stored in it.
 """
 
 from __future__ import annotations
 
-COUNTER_BITS = 15
-_LOW_COUNTER = 3  #: counter bits after the UUID's variant; the other 12 follow its version
+SLOT_BITS, COUNTER_BITS = 6, 9
+_LOW_BITS = SLOT_BITS + COUNTER_BITS
+_AFTER_VARIANT = 3  #: low bits of the key after the UUID's variant; the other 12 follow its version
+_STEP = 1 << SLOT_BITS  #: distance between two keys of one engine in the same millisecond
 NODE_BITS = 59
 
 
 def key_at(moment: float) -> int:
     """Return the smallest key of an invocation accepted at ``moment``, in seconds since the epoch."""
-    return int(moment * 1000) << COUNTER_BITS
+    return int(moment * 1000) << _LOW_BITS
 
 
 def accepted_at(key: int) -> float:
     """Return the time of acceptance of the invocation with this key: seconds since the epoch, to the millisecond."""
-    return (key >> COUNTER_BITS) / 1000
+    return (key >> _LOW_BITS) / 1000
 
 
 class Identity:
-    """Generator of keys for the invocations of one data directory. Converts keys to request ids and back."""
+    """Generator of keys for the invocations of one engine. Converts keys to request ids and back.
 
-    def __init__(self, node: int, last_key: int = 0) -> None:
+    All engines that share a storage have the same ``node``, so that each can convert the ids of the others. ``slot`` is
+    0 to 63. Every key is larger than ``last_key``.
+    """
+
+    def __init__(self, node: int, last_key: int = 0, slot: int = 0) -> None:
         node &= (1 << NODE_BITS) - 1
-        low = (f"{0b10 << 62 | count << NODE_BITS | node:016x}" for count in range(1 << _LOW_COUNTER))
-        #: Second half of a request id, by the low bits of the counter.
+        low = (f"{0b10 << 62 | count << NODE_BITS | node:016x}" for count in range(1 << _AFTER_VARIANT))
+        #: Second half of a request id, by the lowest bits of the key.
         self._ends = [f"-{text[:4]}-{text[4:]}" for text in low]
         #: Name of the journal; a copy of the journal has the same name.
         self.name = self._ends[0][-12:]
-        self._last = last_key
+        self._slot = slot
+        self._last = slot  #: the slot is always in its low bits
+        self.pass_by(last_key)
 
     def next_key(self, now: float) -> int:
-        self._last = max(self._last + 1, key_at(now))
-        return self._last
+        key = int(now * 1000) << _LOW_BITS | self._slot
+        if key <= self._last:
+            key = self._last + _STEP
+        self._last = key
+        return key
 
     def pass_by(self, key: int) -> None:
         """Make all keys that are generated later larger than ``key``."""
-        self._last = max(self._last, key)
+        self._last = max(self._last, key & -_STEP | self._slot)
 
     def request_id(self, key: int) -> str:
-        counter = key & ((1 << COUNTER_BITS) - 1)
-        text = f"{key >> COUNTER_BITS << 16 | 0x7000 | counter >> _LOW_COUNTER:016x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:]}{self._ends[counter & 0b111]}"
+        low = key & ((1 << _LOW_BITS) - 1)
+        text = f"{key >> _LOW_BITS << 16 | 0x7000 | low >> _AFTER_VARIANT:016x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:]}{self._ends[low & 0b111]}"
 
     def key_of(self, request_id: str) -> int | None:
         """Return the key that a request id contains; None if the text is no request id of this data directory."""
@@ -57,6 +72,5 @@ class Identity:
             high, low = int(text[:16], 16), int(text[16:], 16)
         except ValueError:
             return None
-        counter = (high & 0xFFF) << _LOW_COUNTER | (low >> NODE_BITS) & 0b111
-        key = (high >> 16) << COUNTER_BITS | counter
+        key = (high >> 16) << _LOW_BITS | (high & 0xFFF) << _AFTER_VARIANT | (low >> NODE_BITS) & 0b111
         return key if self.request_id(key) == request_id.lower() else None
