@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import anyio
 from msgspec import Struct
 
 from engine.model import Invocation
 from engine.model.identity import Identity
-from engine.storage.sqlite import locked, open_storage
+from engine.storage.data_directory import locked
+from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.batch import SQL, Statement
 from engine.storage.sqlite.invocations import append_rows
 
@@ -35,11 +35,9 @@ class Drained(Struct, frozen=True, kw_only=True):
 async def fill(directory: Path, function_id: int, rows: int) -> None:
     """Add ``rows`` invocations of a function to the journal, as if they had just been accepted."""
     with locked(directory):
-        async with open_storage(directory) as storage, anyio.create_task_group() as tasks:
-            await tasks.start(storage.writer.run)
+        async with open_sqlite(directory) as storage:
             for batch in _batches(storage.identity, function_id, rows):
                 await storage.writer.call(lambda db, batch=batch: _insert(db, batch))  # type: ignore[misc]
-            storage.writer.close()
 
 
 def _batches(identity: Identity, function_id: int, rows: int) -> Iterator[list[Invocation]]:

@@ -18,7 +18,8 @@ import uvloop
 from engine.model.clock import SystemClock
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.storage.sqlite import locked, open_storage
+from engine.storage import open_storage
+from engine.storage.data_directory import locked
 
 
 async def measure(directory: Path, function_id: int, count: int) -> dict[str, float]:
@@ -28,10 +29,9 @@ async def measure(directory: Path, function_id: int, count: int) -> dict[str, fl
     time of each of the ``count - 1`` choices after it.
     """
     with locked(directory):
-        async with open_storage(directory) as storage, anyio.create_task_group() as tasks:
-            await tasks.start(storage.writer.run)
+        async with open_storage(directory) as storage:
             queue = RunQueue(slots=8, sync_slots=0, memory=1 << 20)
-            scheduler = Scheduler(queue, storage.journal, SystemClock())
+            scheduler = Scheduler(queue, storage.window, SystemClock())
             scheduler.configure(function_id, weight=1.0, limit=-1, memory=128)
             began = time.perf_counter()
             scheduler.recover(await storage.journal.recover())
@@ -43,7 +43,6 @@ async def measure(directory: Path, function_id: int, count: int) -> dict[str, fl
                     scheduler.release(await scheduler.take(), 0.001)
                 ended = time.perf_counter()
                 services.cancel_scope.cancel()
-            storage.writer.close()
     return {"first": (first - began) * 1e6, "pop": (ended - first) / (count - 1) * 1e6}
 
 

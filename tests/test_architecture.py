@@ -201,15 +201,26 @@ def test_imports_below_type_checking_do_not_count_as_loaded() -> None:
     assert list(_loaded(program)) == ["os", "json"]
 
 
-def test_only_storage_opens_databases() -> None:
-    users = {
-        name
-        for name, file in _parts("engine", "plugins").items()
-        if _starts(_imports(file), "sqlite3") or _starts(_imports(file), "aiosqlite")
-    }
+#: Package of the only implementation of storage so far, and the module that chooses it.
+SQLITE, CHOICE = "engine.storage.sqlite", "engine.storage"
 
-    assert users
-    assert {_part(name) for name in users} == {"storage"}
+
+def _outside_sqlite() -> dict[str, Path]:
+    return {name: file for name, file in _parts("engine", "plugins").items() if not name.startswith(SQLITE)}
+
+
+def test_only_the_sqlite_storage_opens_databases() -> None:
+    def opens(file: Path) -> bool:
+        return _starts(_imports(file), "sqlite3") or _starts(_imports(file), "aiosqlite")
+
+    assert [name for name, file in _outside_sqlite().items() if opens(file)] == []
+    assert any(opens(file) for file in _sources("engine/storage/sqlite").values())
+
+
+def test_only_one_module_knows_which_storage_is_used() -> None:
+    known = {name for name, file in _outside_sqlite().items() if "sqlite" in file.read_text().lower()}
+
+    assert known == {CHOICE}
 
 
 def test_modules_hold_no_state_that_changes() -> None:

@@ -22,12 +22,12 @@ def read_figures(engine: EngineParts) -> Iterator[Figure]:
 
 def problems(engine: EngineParts) -> Mapping[str, Any]:
     """Return descriptions of the engine's problems, such as failed writes, by component; empty if it is healthy."""
-    writer = engine.storage.writer.statistics()
+    storage = engine.storage.statistics()
     found: dict[str, Any] = {}
-    if writer.failure:
-        found["journal"] = f"cannot write: {writer.failure}"
-    elif writer.in_flight_seconds > engine.settings.storage.commit_warning:
-        found["journal"] = f"a commit has taken {writer.in_flight_seconds:.1f} s so far"
+    if storage.failure:
+        found["journal"] = f"cannot write: {storage.failure}"
+    elif storage.in_flight_seconds > engine.settings.storage.commit_warning:
+        found["journal"] = f"a commit has taken {storage.in_flight_seconds:.1f} s so far"
     return found
 
 
@@ -104,13 +104,13 @@ def _sources(engine: EngineParts) -> Iterator[Figure]:
 
 
 def _journal(engine: EngineParts) -> Iterator[Figure]:
-    writer = engine.storage.writer.statistics()
-    yield histogram("commit_rows", "Write requests per commit", writer.batch_size)
+    storage, settings = engine.storage.statistics(), engine.settings.storage
+    yield histogram("commit_rows", "Write requests per commit", storage.batch_size)
     yield histogram(
-        "commit_seconds", "Duration of commits in seconds, including the wait for the thread", writer.commit_seconds
+        "commit_seconds", "Duration of commits in seconds, including the wait for the thread", storage.commit_seconds
     )
-    yield gauge("commit_in_flight_seconds", "Age of the current commit in seconds", writer.in_flight_seconds)
-    yield gauge("journal_trouble", "1 while the journal cannot write", 1.0 if writer.failure else 0.0)
-    yield gauge("disk_free_bytes", "Free bytes on the disk of the data directory", free_space(engine.storage.path))
-    yield gauge("disk_kept_bytes", "Free bytes below which new work is rejected", engine.settings.storage.free_space)
+    yield gauge("commit_in_flight_seconds", "Age of the current commit in seconds", storage.in_flight_seconds)
+    yield gauge("journal_trouble", "1 while the journal cannot write", 1.0 if storage.failure else 0.0)
+    yield gauge("disk_free_bytes", "Free bytes on the disk of the data directory", free_space(settings.path))
+    yield gauge("disk_kept_bytes", "Free bytes below which new work is rejected", settings.free_space)
     yield count("purged", "Finished invocations removed by pruning", engine.pruner.purged)

@@ -1,18 +1,17 @@
 """Start and stop of an engine, in this order:
 
-    data directory locked → journal checked → storage open → writer runs → instances of an earlier engine killed
+    data directory locked → journal checked → storage open → instances of an earlier engine killed
       → pool open → work of the previous engine recovered → scheduler, discarder, pruner run
       → dispatcher, sources, delivery run → listeners open (``service``)
 
 Components stop in reverse order. First, the intake rejects requests, and running attempts may finish within the grace
-period. Unfinished asynchronous invocations return to WAIT. The journal closes last.
+period. Unfinished asynchronous invocations return to WAIT. The storage closes last.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -25,16 +24,17 @@ from engine.code.store import CodeStore
 from engine.code.unpacking import Limits
 from engine.config.plugin_registry import Registry
 from engine.config.settings import Settings
-from engine.errors import DataDirectoryUnusable, Unavailable
+from engine.errors import DataDirectoryUnusable, MembershipLost, Unavailable
 from engine.executors.local.sandbox import IsolationOptions
 from engine.executors.pool import PoolOptions, open_pool
 from engine.logs.feed import LogBoard
 from engine.model.clock import Clock, SystemClock
 from engine.model.urn import LATEST
-from engine.protocols import Plugin
+from engine.protocols import Cluster, Plugin
 from engine.runtimes.interpreters import Interpreters
 from engine.scheduling.pressure import watch_pressure
-from engine.storage.sqlite import Storage, locked, open_storage
+from engine.storage import open_storage
+from engine.storage.data_directory import locked, marker_of
 
 log = structlog.get_logger("functiond")
 
@@ -50,10 +50,10 @@ async def run_engine(
     Raises SettingsError if a table of a plugin is invalid or this machine lacks what a setting needs, such as
     isolation; DataDirectoryLocked if another engine uses the data directory; DataDirectoryUnusable if its files cannot
     be used. Raises JournalBroken after the start if a write failed so that only a restart can determine what is on
-    disk.
+    disk, and MembershipLost if another engine may do the work of this one.
     """
     clock = clock or SystemClock()
-    data_dir, storage_settings, executor = Path(settings.storage.data_dir), settings.storage, settings.executor
+    data_dir, storage_settings, executor = settings.storage.path, settings.storage, settings.executor
     retention = settings.queue.idempotency_retention
     registry, board = Registry(plugins, settings.plugins), LogBoard()
     with locked(data_dir):
@@ -65,9 +65,8 @@ async def run_engine(
                 ballast=storage_settings.ballast,
                 packages_of=await codes.mark(),
             ) as storage,
-            _writing(storage),
             open_pool(
-                _pool_options(settings, storage.marker),
+                _pool_options(settings, marker_of(data_dir, storage.identity.name)),
                 code_path=codes.folder,
                 board=board,
                 clock=clock,
@@ -84,7 +83,7 @@ async def run_engine(
 
 
 def _pool_options(settings: Settings, marker: str) -> PoolOptions:
-    data_dir, executor = Path(settings.storage.data_dir), settings.executor
+    data_dir, executor = settings.storage.path, settings.executor
     return PoolOptions(
         tmp=data_dir / "tmp",
         log_dir=data_dir / "logs",
@@ -100,20 +99,9 @@ def _pool_options(settings: Settings, marker: str) -> PoolOptions:
 
 
 @asynccontextmanager
-async def _writing(storage: Storage) -> AsyncIterator[None]:
-    """Run the writer of the database until the block has ended and all write requests submitted by then are on disk."""
-    async with anyio.create_task_group() as tasks:
-        # Not ``await start``: cancellation during it would wait for the writer, which only ``close`` ends.
-        tasks.start_soon(storage.writer.run)
-        try:
-            yield
-        finally:
-            storage.writer.close()
-
-
-@asynccontextmanager
 async def _services(engine: EngineParts) -> AsyncIterator[None]:
     async with anyio.create_task_group() as services:
+        services.start_soon(_end_when_lost, engine.storage.cluster)
         await services.start(engine.function_changes.run)
         await _recover(engine)
         await services.start(engine.scheduler.run)
@@ -147,6 +135,11 @@ async def _service(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterat
             tasks.cancel_scope.cancel()
 
 
+async def _end_when_lost(cluster: Cluster) -> None:
+    await cluster.lost()
+    raise MembershipLost
+
+
 async def _recover(engine: EngineParts) -> None:
     """Load functions, versions, aliases and backlog, as the previous engine stored them, before new work is accepted.
 
@@ -159,7 +152,7 @@ async def _recover(engine: EngineParts) -> None:
         await engine.usage_store.load()
         recovery = await engine.storage.journal.recover()
     except Unavailable as problem:
-        raise DataDirectoryUnusable(str(engine.storage.path), f"cannot be written: {problem}") from problem
+        raise DataDirectoryUnusable(str(engine.settings.storage.path), f"cannot be written: {problem}") from problem
 
     for function_id in {function.function_id for function in engine.catalog.all()}:
         engine.function_changes.apply(function_id, engine.catalog.resolve(function_id, LATEST))
@@ -181,7 +174,7 @@ async def drain(engine: EngineParts, max_wait: anyio.CancelScope | None = None) 
         return
     engine.intake.close()
     engine.scheduler.hold(_STOPPING)
-    if engine.storage.writer.broken:
+    if engine.storage.broken:
         return  # outcomes cannot be stored
     max_wait = max_wait or anyio.CancelScope()
     max_wait.shield, max_wait.deadline = True, anyio.current_time() + engine.settings.grace
@@ -192,7 +185,7 @@ async def drain(engine: EngineParts, max_wait: anyio.CancelScope | None = None) 
 
 async def _release(engine: EngineParts) -> None:
     """Return unfinished asynchronous invocations to WAIT, so that the next engine runs them. Log failed writes."""
-    if engine.storage.writer.broken:
+    if engine.storage.broken:
         return
     try:
         await engine.dispatcher.release()

@@ -22,12 +22,12 @@ from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.function_changes import FunctionChanges
 from engine.pipeline.intake import Intake
 from engine.pipeline.redrive import Redrive
+from engine.protocols import Storage
 from engine.protocols.audit import AuditTrail
 from engine.resources.facade import Resources
 from engine.resources.usage_store import UsageStore
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.scheduler import Scheduler
-from engine.storage.sqlite import Storage
 from engine.triggers.plugin_contexts import PluginContexts
 from engine.triggers.sources import Sources
 

@@ -86,7 +86,7 @@ def wire(infrastructure: Infrastructure) -> EngineParts:
         dispatcher=dispatcher,
         delivery=delivery,
         plugins=plugins,
-        sources=Sources(triggers, plugins, _ingress_deps(core, intake, dispatcher, enabled), clock, core.policy),
+        sources=_sources(core, plugins, _ingress_deps(core, intake, dispatcher, enabled)),
         redrive=_redrive(core, intake, delivery),
         pruner=core.pruner,
         discarder=discarder,
@@ -126,10 +126,10 @@ def _core(given: Infrastructure) -> _Core:
         catalog=catalog,
         resources=_resources(given, catalog, dependencies),
         backlog=Backlog(_limits(settings.queue)),
-        scheduler=Scheduler(queue, storage.journal, clock),
+        scheduler=Scheduler(queue, storage.window, clock),
         policy=_policy(settings.retry),
         pruner=pruner,
-        disk=DiskGuard(storage.path, settings.storage.free_space, clock, on_low=pruner.run_now),
+        disk=DiskGuard(settings.storage.path, settings.storage.free_space, clock, on_low=pruner.run_now),
     )
 
 
@@ -225,6 +225,11 @@ def _plugins(core: _Core, callers: PluginAuthenticator, audit: AuditTrail) -> Pl
         audit=audit,
         logs=given.board,
     )
+
+
+def _sources(core: _Core, plugins: PluginContexts, deps: IngressDeps) -> Sources:
+    storage, clock = core.given.storage, core.given.clock
+    return Sources(core.resources.triggers, plugins, deps, storage.cluster, clock, core.policy)
 
 
 def _ingress_deps(core: _Core, intake: Intake, dispatcher: Dispatcher, enabled: EnabledFunctions) -> IngressDeps:

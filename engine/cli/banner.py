@@ -62,7 +62,9 @@ async def greet_demo(engine: EngineParts, url: str) -> None:
 
 
 def _print_address(output: Output, engine: EngineParts, url: str) -> None:
-    output.print(f"[bold green]functiond[/] serves [bold]{url}[/], data directory [bold]{engine.storage.path}[/]")
+    output.print(
+        f"[bold green]functiond[/] serves [bold]{url}[/], data directory [bold]{engine.settings.storage.path}[/]"
+    )
     if engine.settings.http.console:
         output.print(f"Open the console at [bold]{url}/console/[/]")
 

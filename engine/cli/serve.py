@@ -21,11 +21,11 @@ from engine.cli.exit_codes import RESTART, USAGE
 from engine.config.plugin_registry import load_plugins
 from engine.config.search_path import append_current_folder
 from engine.config.settings import AuthSettings, Settings, load_settings
-from engine.errors import DataDirectoryLocked, DataDirectoryUnusable, SettingsError
+from engine.errors import DataDirectoryLocked, DataDirectoryUnusable, JournalBroken, MembershipLost, SettingsError
 from engine.metrics.prometheus import configure_logging
-from engine.storage.sqlite import JournalBroken
 
-_EXPECTED = (SettingsError, DataDirectoryLocked, DataDirectoryUnusable, JournalBroken)
+_FATAL = (JournalBroken, MembershipLost)
+_EXPECTED = (SettingsError, DataDirectoryLocked, DataDirectoryUnusable, *_FATAL)
 
 
 def serve(
@@ -111,14 +111,14 @@ def _explain(error: BaseException, form: str) -> int:
     Any other error is a bug and is raised again.
     """
     leaves = list(_leaves(error))
-    broken = next((leaf for leaf in leaves if isinstance(leaf, JournalBroken)), None)
-    expected = broken or next((leaf for leaf in leaves if isinstance(leaf, _EXPECTED)), None)
+    fatal = next((leaf for leaf in leaves if isinstance(leaf, _FATAL)), None)
+    expected = fatal or next((leaf for leaf in leaves if isinstance(leaf, _EXPECTED)), None)
     if expected is None:
         raise error
-    hint = f"{expected} (start the engine again: it recovers from disk)" if broken else str(expected)
+    hint = f"{expected} (start the engine again: it recovers from disk)" if fatal else str(expected)
     line = json.dumps({"event": hint, "level": "error"}) if form == "json" else f"functiond: {hint}"
     print(line, file=sys.stderr)
-    return RESTART if broken else USAGE
+    return RESTART if fatal else USAGE
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -134,6 +134,10 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     code_quota: Positive = QUOTA  #: bytes of code packages of a project
     commit_warning: Seconds = 1.0  #: seconds after which an unfinished commit makes the engine unhealthy
 
+    @property
+    def path(self) -> Path:
+        return Path(self.data_dir)
+
 
 class TriggerSettings(Section, frozen=True, kw_only=True):
     timer_sync_execution: bool = False  #: timers may invoke synchronously (sync_execution)

@@ -1,4 +1,4 @@
-"""Public names of the engine's errors: general ones, those of object stores, and those of triggers."""
+"""Public names of the engine's errors: general and fatal ones, those of object stores, and those of triggers."""
 
 from engine.errors.errors import (
     AliasExists,
@@ -66,6 +66,10 @@ from engine.errors.errors import (
     VersionInUse,
     VersionTaken,
 )
+from engine.errors.fatal_errors import (
+    JournalBroken,
+    MembershipLost,
+)
 from engine.errors.store_errors import (
     BadLink,
     ObjectMissing,
@@ -119,6 +123,8 @@ __all__ = [
     "InvalidRequest",
     "InvalidTrigger",
     "InvocationModeFixed",
+    "JournalBroken",
+    "MembershipLost",
     "NamelessConfig",
     "NoAsyncSettings",
     "NoInterpreter",

@@ -52,7 +52,7 @@ from __future__ import annotations
 
 
 class FunctiondError(Exception):
-    """Base class of errors for expected failures. Others are bugs, except JournalBroken, which ends the engine."""
+    """Base class of errors for expected failures. Others are bugs, except those of ``fatal_errors``."""
 
 
 class SettingsError(FunctiondError):

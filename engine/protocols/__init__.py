@@ -6,12 +6,32 @@ from engine.protocols.audit import (
     Listener,
     Trace,
 )
+from engine.protocols.catalog import (
+    CatalogStore,
+    ResourceStore,
+    StoredResource,
+)
+from engine.protocols.cursors import (
+    CursorMove,
+    Cursors,
+)
 from engine.protocols.execution import (
     Executor,
+)
+from engine.protocols.journal import (
+    Discarded,
+    Journal,
+    Page,
+    Recovery,
+    Settlement,
+    Window,
 )
 from engine.protocols.operation import (
     JSON,
     Operation,
+)
+from engine.protocols.outbox import (
+    Outbox,
 )
 from engine.protocols.plugins import (
     CodeLinks,
@@ -21,22 +41,15 @@ from engine.protocols.plugins import (
     TriggerRules,
     Undeliverable,
 )
-from engine.protocols.storage import (
-    CatalogStore,
-    CursorMove,
-    Cursors,
-    Discarded,
-    Journal,
-    Outbox,
-    Page,
+from engine.protocols.records import (
     Purged,
     Records,
-    Recovery,
-    ResourceStore,
     Selection,
-    Settlement,
-    StoredResource,
-    Window,
+)
+from engine.protocols.storage import (
+    Cluster,
+    Storage,
+    StorageStatistics,
 )
 from engine.protocols.triggers import (
     EVENT_LIMIT,
@@ -65,6 +78,7 @@ __all__ = [
     "AuditTrail",
     "Callers",
     "CatalogStore",
+    "Cluster",
     "CodeLinks",
     "CursorMove",
     "Cursors",
@@ -92,6 +106,8 @@ __all__ = [
     "Routes",
     "Selection",
     "Settlement",
+    "Storage",
+    "StorageStatistics",
     "Store",
     "StoredResource",
     "Trace",

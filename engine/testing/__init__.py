@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from engine.testing.catalog import MemoryCatalogStore
 from engine.testing.executor import InlineContext, InlineExecutor
-from engine.testing.outbox import MemoryOutbox
-from engine.testing.storage import (
-    MemoryJournal,
-    MemoryRecords,
-    MemoryStorage,
-)
-from engine.testing.triggers import MemoryCursors, MemoryStore
+from engine.testing.resources import MemoryResourceStore
+from engine.testing.storage import MemoryStorage
+from engine.testing.store import MemoryStore
 
 __all__ = [
     "InlineContext",
     "InlineExecutor",
     "ManualClock",
     "MemoryCatalogStore",
-    "MemoryCursors",
-    "MemoryJournal",
-    "MemoryOutbox",
-    "MemoryRecords",
+    "MemoryResourceStore",
     "MemoryStorage",
     "MemoryStore",
 ]

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
 from engine.model import DestinationSpec, Invocation, PendingDelivery
+from engine.testing.tables import MemoryTables
+from engine.testing.writes import MemoryWrites
 
 
 class MemoryOutbox:
-    """Outbox in memory. ``pending`` has the deliveries by id.
-
-    ``append`` is called to store an invocation that is made from a delivery.
-    """
-
-    def __init__(self, pending: dict[int, PendingDelivery], append: Callable[[Invocation], None]) -> None:
-        self._pending, self._append = pending, append
+    def __init__(self, tables: MemoryTables, writes: MemoryWrites) -> None:
+        self._tables, self._pending, self._writes = tables, tables.deliveries, writes
         self.abandoned: dict[int, PendingDelivery] = {}  #: deliveries given up
 
     async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
+        self._writes.check()
         waiting = sorted(self._pending.values(), key=lambda pending: pending.due_at)
         each = min(each, max(1, rows // max(1, len({pending.destination for pending in waiting}))))
         due, counts = [], Counter[DestinationSpec]()
@@ -32,11 +30,13 @@ class MemoryOutbox:
         return due, min((pending.due_at for pending in waiting if pending.due_at > now), default=None)
 
     async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
+        self._writes.check()
         self._pending.pop(pending.delivery_id, None)
         if append is not None:
-            self._append(append)
+            self._tables.append(append)
 
     async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
+        self._writes.check()
         stored = self._pending[pending.delivery_id]
         if stored.since != pending.since:
             return
@@ -60,12 +60,14 @@ class MemoryOutbox:
         return found[:limit], found[limit - 1].delivery_id if len(found) > limit else 0
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
+        self._writes.check()
         stored = self._pending | self.abandoned
         return [one for _, one in sorted(stored.items()) if one.key == key]
 
     async def revive(
         self, functions: Collection[int], delivery_ids: Collection[int], now: float
     ) -> Sequence[PendingDelivery]:
+        self._writes.check()
         stored = self._pending | self.abandoned
         ids = sorted(id for id, pending in stored.items() if id in delivery_ids and pending.function_id in functions)
         for id in ids:

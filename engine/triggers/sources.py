@@ -1,6 +1,6 @@
 """Sources of all triggers of an engine. Each source is started and stopped independently of the others.
 
-    services of plugins start → a source starts for every trigger → sources restart when their triggers change
+    services of plugins start → a source starts for each trigger of this engine → they restart when triggers change
 
 A source or service that raises an exception is reported and restarted. Its exceptions never stop the engine.
 """
@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
+from engine.protocols import Cluster
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import Triggers
 from engine.triggers.context import SourceContext
@@ -48,11 +49,12 @@ class Sources:
         triggers: Triggers,
         contexts: PluginContexts,
         deps: IngressDeps,
+        cluster: Cluster,
         clock: Clock,
         policy: RetryPolicy,
     ) -> None:
         self._triggers, self._contexts, self._deps = triggers, contexts, deps
-        self._clock, self._policy = clock, policy
+        self._clock, self._policy, self._cluster = clock, policy, cluster
         self._sources: dict[str, Source] = {}
         self._services: dict[str, Supervisor] = {}
         self._past = Tally()  #: events of deleted triggers
@@ -104,7 +106,7 @@ class Sources:
         source = self._sources.get(trigger_id)
         if source is not None:
             source.want(trigger)
-        elif trigger is not None and self._tasks is not None:
+        elif trigger is not None and self._tasks is not None and self._cluster.owns(trigger_id):
             source = Source(trigger, self._run_once, self._register, self._clock, self._policy)
             self._sources[trigger_id] = source
             self._tasks.start_soon(self._run_source, trigger_id, source)
@@ -121,7 +123,8 @@ class Sources:
 
     async def _await_push_sources(self) -> None:
         """Wait up to ``START`` seconds for push sources, so that they receive requests as soon as the engine serves."""
-        pushing = [self._sources[one.id] for one in self._triggers.all() if one.plugin.rules.start_before_stop]
+        push = [one.id for one in self._triggers.all() if one.plugin.rules.start_before_stop]
+        pushing = [self._sources[trigger_id] for trigger_id in push if trigger_id in self._sources]
         with anyio.move_on_after(START):
             for source in pushing:
                 await source.settled()

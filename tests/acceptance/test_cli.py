@@ -20,8 +20,7 @@ import httpx
 import pytest
 
 from engine.cli.commands import run as run_command
-from engine.errors import SettingsError
-from engine.storage.sqlite import JournalBroken
+from engine.errors import JournalBroken, SettingsError
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 from tests.support.gateways import API
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.storage import KINDS, Storage, storage_of
+from tests.contracts.storage import KINDS, Opened
 
 
 @pytest.fixture(params=KINDS)
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return storage_of(request.param, tmp_path)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+    """Return an opener of a storage of each kind."""
+    return KINDS[request.param](tmp_path)

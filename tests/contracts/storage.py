@@ -1,137 +1,124 @@
-"""Storage interfaces for the contract suites, on SQLite and in memory, with builders of stored invocations."""
+"""Kinds of storage for the contract suites, with builders of stored invocations."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
+from unittest.mock import patch
 
-import anyio
-from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.model import Code, DestinationSpec, Invocation, Outcome, State
-from engine.model.identity import Identity
-from engine.protocols import CatalogStore, Cursors, Journal, Outbox, Records, ResourceStore, Settlement, Store, Window
-from engine.storage.sqlite import locked, open_storage
-from engine.testing import MemoryCursors, MemoryStorage, MemoryStore
-from engine.testing.resources import MemoryResourceStore
+from engine.protocols import Settlement, Storage
+from engine.storage import open_storage
+from engine.storage.data_directory import locked
+from engine.storage.sqlite import database
+from engine.testing import MemoryStorage
+from tests.support.disk import FSYNC, FULL, Disk, connection_on
 
 NOW = 1_700_000_000.0
 ROOM = 1 << 20  #: bytes; more than any test stores
 SINK = DestinationSpec(destination="FunctionGraph", param='{"func_urn":"urn:x"}')
-KINDS = ("sqlite", "memory")
+RETENTION = 100.0  #: seconds for which idempotency keys are stored
 
 
-class JournalWithWindow(Journal, Window, Protocol):
-    pass
+class Opened(Protocol):
+    """Opener of one storage: ``async with opened() as storage``. A second call opens the same data again."""
+
+    def __call__(self) -> AbstractAsyncContextManager[Storage]: ...
+
+    def fail(self) -> None:
+        """Let writes fail until ``heal``."""
+        ...
+
+    def heal(self) -> None: ...
+
+    def break_down(self) -> None:
+        """Let writes fail in a way that only a restart can cure. The next write may be needed to notice it."""
+        ...
 
 
-class Seams(Struct, frozen=True, kw_only=True):
-    journal: JournalWithWindow
-    records: Records
-    outbox: Outbox
-    catalog: CatalogStore
-    identity: Identity
-    resources: ResourceStore
-    cursors: Cursors
-    store: Callable[[str], Store]  #: store of a plugin, by its name
-
-
-#: Opens the storage; a second call reopens the same data.
-Storage = Callable[[], AbstractAsyncContextManager[Seams]]
-
-
-def storage_of(kind: str, directory: Path) -> Storage:
-    memory = MemoryStorage(idempotency_retention=100.0)
-    resources, stores = MemoryResourceStore(), defaultdict[str, MemoryStore](MemoryStore)
-    cursors = MemoryCursors(memory, resources)
-
-    @asynccontextmanager
-    async def on_disk() -> AsyncIterator[Seams]:
-        with locked(directory):
-            async with (
-                open_storage(directory, idempotency_retention=100.0) as opened,
-                anyio.create_task_group() as tasks,
-            ):
-                await tasks.start(opened.writer.run)
-                try:
-                    yield _seams(opened, opened.resources, opened.cursors, opened.store)
-                finally:
-                    opened.writer.close()
+class SQLiteKind:
+    def __init__(self, directory: Path) -> None:
+        self._directory, self._disk = directory, Disk()
+        self.fail = lambda: self._disk.fail(FULL, "BEGIN")
+        self.heal = self._disk.heal
+        self.break_down = lambda: self._disk.fail(FSYNC)
 
     @asynccontextmanager
-    async def in_memory() -> AsyncIterator[Seams]:
-        yield _seams(memory, resources, cursors, stores.__getitem__)
+    async def __call__(self) -> AsyncIterator[Storage]:
+        self._disk.heal()
+        with locked(self._directory), patch.object(database, "WritingConnection", connection_on(self._disk)):
+            async with open_storage(self._directory, idempotency_retention=RETENTION) as storage:
+                yield storage
 
-    return on_disk if kind == "sqlite" else in_memory
+
+class MemoryKind:
+    def __init__(self, directory: Path) -> None:
+        storage = MemoryStorage(idempotency_retention=RETENTION)
+        self._opened = storage.opened
+        self.fail, self.heal, self.break_down = storage.fail, storage.heal, storage.break_down
+
+    def __call__(self) -> AbstractAsyncContextManager[Storage]:
+        return self._opened()
 
 
-def _seams(storage: Any, resources: ResourceStore, cursors: Cursors, store: Callable[[str], Store]) -> Seams:
-    return Seams(
-        journal=storage.journal,
-        records=storage.records,
-        outbox=storage.outbox,
-        catalog=storage.catalog,
-        identity=storage.identity,
-        resources=resources,
-        cursors=cursors,
-        store=store,
-    )
+#: Kinds by name. Another kind needs an entry here only.
+KINDS: dict[str, Callable[[Path], Opened]] = {"sqlite": SQLiteKind, "memory": MemoryKind}
 
 
 _seconds = count()
 
 
-def made(seams: Seams, function_id: int = 1, *, at: float | None = None, **fields: Any) -> Invocation:
+def made(storage: Storage, function_id: int = 1, *, at: float | None = None, **fields: Any) -> Invocation:
     """Return a new invocation accepted at ``at``; by default one second after the previous one."""
     at = NOW + next(_seconds) if at is None else at
-    key = seams.identity.next_key(at)
+    key = storage.identity.next_key(at)
     fields = {"due_at": at, "first_due_at": at, "rank": at, "payload": b"{}", **fields}
-    return Invocation(key=key, request_id=seams.identity.request_id(key), function_id=function_id, **fields)
+    return Invocation(key=key, request_id=storage.identity.request_id(key), function_id=function_id, **fields)
 
 
-async def stored(seams: Seams, function_id: int = 1, **fields: Any) -> Invocation:
+async def stored(storage: Storage, function_id: int = 1, **fields: Any) -> Invocation:
     """Store and return a waiting invocation."""
-    invocation = made(seams, function_id, **fields)
-    await seams.journal.append(invocation)
+    invocation = made(storage, function_id, **fields)
+    await storage.journal.append(invocation)
     return invocation
 
 
-async def started(seams: Seams, function_id: int = 1, **fields: Any) -> Invocation:
+async def started(storage: Storage, function_id: int = 1, **fields: Any) -> Invocation:
     """Store and return a running invocation; its state is committed."""
-    invocation = await stored(seams, function_id, **fields)
-    seams.journal.start(invocation, invocation.due_at)
-    await seams.journal.ready(function_id, (0.0, 0), 0, 0)  # written after the start, in the same or a later commit
+    invocation = await stored(storage, function_id, **fields)
+    storage.journal.start(invocation, invocation.due_at)
+    await storage.window.ready(function_id, (0.0, 0), 0, 0)  # written after the start, in the same or a later commit
     return invocation
 
 
-async def settled(seams: Seams, invocation: Invocation, outcome: Outcome, **fields: Any) -> None:
+async def settled(storage: Storage, invocation: Invocation, outcome: Outcome, **fields: Any) -> None:
     """Settle the invocation and return when that is committed."""
     done = asyncio.get_running_loop().create_future()
     fields.setdefault("state", State.SUCCESS if outcome.ok else State.FAIL)
-    seams.journal.settle(Settlement(invocation=invocation, outcome=outcome, **fields), then=done.set_result)
+    storage.journal.settle(Settlement(invocation=invocation, outcome=outcome, **fields), then=done.set_result)
     await done
 
 
 async def ended(
-    seams: Seams, function_id: int = 1, *, deliver_to: DestinationSpec | None = None, **fields: Any
+    storage: Storage, function_id: int = 1, *, deliver_to: DestinationSpec | None = None, **fields: Any
 ) -> Invocation:
     """Store an invocation that ran successfully and return it."""
-    invocation = await started(seams, function_id, **fields)
-    await settled(seams, invocation, success(invocation), deliver_to=deliver_to)
+    invocation = await started(storage, function_id, **fields)
+    await settled(storage, invocation, success(invocation), deliver_to=deliver_to)
     return invocation
 
 
-async def retried(seams: Seams, invocation: Invocation, outcome: Outcome, after: float = 10.0) -> Invocation:
+async def retried(storage: Storage, invocation: Invocation, outcome: Outcome, after: float = 10.0) -> Invocation:
     """Settle the invocation with a retry; return the waiting one."""
     due_at = invocation.due_at + after
     retry = replace(invocation, attempt=invocation.attempt + 1, failures=1, due_at=due_at, rank=due_at, delayed=True)
-    await settled(seams, invocation, outcome, state=State.WAIT, retry=retry)
+    await settled(storage, invocation, outcome, state=State.WAIT, retry=retry)
     return retry
 
 

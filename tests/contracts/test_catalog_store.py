@@ -5,7 +5,10 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from engine.model import AsyncSettings, CodePackage, Function
-from tests.contracts.storage import SINK, Storage
+from tests.contracts.storage import (
+    SINK,
+    Opened,
+)
 
 FUNCTION = Function(
     function_id=1,
@@ -23,104 +26,104 @@ FUNCTION = Function(
 SETTINGS = AsyncSettings(max_age=60, max_retries=2, on_failure=SINK, details={"x": 1})
 
 
-async def test_at_first_there_is_nothing(storage: Storage) -> None:
-    async with storage() as seams:
-        functions, settings = await seams.catalog.load()
+async def test_at_first_there_is_nothing(opened: Opened) -> None:
+    async with opened() as storage:
+        functions, settings = await storage.catalog.load()
 
         assert (list(functions), settings) == ([], {})
 
 
-async def test_what_was_put_is_there_for_the_next_engine(storage: Storage) -> None:
-    async with storage() as seams:
-        await seams.catalog.put_function(FUNCTION)
-        await seams.catalog.put_settings(1, "latest", SETTINGS)
+async def test_what_was_put_is_there_for_the_next_engine(opened: Opened) -> None:
+    async with opened() as storage:
+        await storage.catalog.put_function(FUNCTION)
+        await storage.catalog.put_settings(1, "latest", SETTINGS)
 
-    async with storage() as seams:
-        functions, settings = await seams.catalog.load()
+    async with opened() as storage:
+        functions, settings = await storage.catalog.load()
         assert (list(functions), settings) == ([FUNCTION], {(1, "latest"): SETTINGS})
 
 
-async def test_putting_again_replaces(storage: Storage) -> None:
-    async with storage() as seams:
+async def test_putting_again_replaces(opened: Opened) -> None:
+    async with opened() as storage:
         changed = replace(FUNCTION, revision=2, timeout=9)
-        await seams.catalog.put_function(FUNCTION)
-        await seams.catalog.put_function(changed)
-        await seams.catalog.put_settings(1, "latest", SETTINGS)
-        await seams.catalog.put_settings(1, "latest", AsyncSettings())
+        await storage.catalog.put_function(FUNCTION)
+        await storage.catalog.put_function(changed)
+        await storage.catalog.put_settings(1, "latest", SETTINGS)
+        await storage.catalog.put_settings(1, "latest", AsyncSettings())
 
-        functions, settings = await seams.catalog.load()
+        functions, settings = await storage.catalog.load()
 
         assert (list(functions), settings) == ([changed], {(1, "latest"): AsyncSettings()})
 
 
-async def test_versions_stand_side_by_side(storage: Storage) -> None:
-    async with storage() as seams:
-        await seams.catalog.put_function(FUNCTION)
-        await seams.catalog.put_function(replace(FUNCTION, version="v1"))
+async def test_versions_stand_side_by_side(opened: Opened) -> None:
+    async with opened() as storage:
+        await storage.catalog.put_function(FUNCTION)
+        await storage.catalog.put_function(replace(FUNCTION, version="v1"))
 
-        functions, _ = await seams.catalog.load()
+        functions, _ = await storage.catalog.load()
 
         assert {function.version for function in functions} == {"latest", "v1"}
 
 
-async def test_a_function_goes_with_its_settings_and_leaves_the_others(storage: Storage) -> None:
-    async with storage() as seams:
+async def test_a_function_goes_with_its_settings_and_leaves_the_others(opened: Opened) -> None:
+    async with opened() as storage:
         other = replace(FUNCTION, function_id=2, name="other")
         for function in (FUNCTION, other):
-            await seams.catalog.put_function(function)
-            await seams.catalog.put_settings(function.function_id, "latest", SETTINGS)
-        await seams.catalog.delete_function(1)
+            await storage.catalog.put_function(function)
+            await storage.catalog.put_settings(function.function_id, "latest", SETTINGS)
+        await storage.catalog.delete_function(1)
 
-        functions, settings = await seams.catalog.load()
+        functions, settings = await storage.catalog.load()
 
         assert (list(functions), set(settings)) == ([other], {(2, "latest")})
 
 
-async def test_settings_of_one_version_can_go(storage: Storage) -> None:
-    async with storage() as seams:
-        await seams.catalog.put_settings(1, "latest", SETTINGS)
-        await seams.catalog.put_settings(1, "v1", SETTINGS)
-        await seams.catalog.delete_settings(1, "latest")
+async def test_settings_of_one_version_can_go(opened: Opened) -> None:
+    async with opened() as storage:
+        await storage.catalog.put_settings(1, "latest", SETTINGS)
+        await storage.catalog.put_settings(1, "v1", SETTINGS)
+        await storage.catalog.delete_settings(1, "latest")
 
-        assert set((await seams.catalog.load())[1]) == {(1, "v1")}
-
-
-async def test_deleting_what_is_not_there_is_no_error(storage: Storage) -> None:
-    async with storage() as seams:
-        await seams.catalog.delete_settings(1, "latest")
-        await seams.catalog.delete_function(1)
-
-        assert list((await seams.catalog.load())[0]) == []
+        assert set((await storage.catalog.load())[1]) == {(1, "v1")}
 
 
-async def test_a_number_of_a_function_is_never_given_again(storage: Storage) -> None:
-    async with storage() as seams:
-        first = await seams.catalog.new_function_id()
-        await seams.catalog.put_function(replace(FUNCTION, function_id=first))
-        await seams.catalog.delete_function(first)
+async def test_deleting_what_is_not_there_is_no_error(opened: Opened) -> None:
+    async with opened() as storage:
+        await storage.catalog.delete_settings(1, "latest")
+        await storage.catalog.delete_function(1)
 
-    async with storage() as seams:
-        assert await seams.catalog.new_function_id() > first
+        assert list((await storage.catalog.load())[0]) == []
 
 
-async def test_a_version_comes_with_its_settings_and_leaves_with_them(storage: Storage) -> None:
-    async with storage() as seams:
+async def test_a_number_of_a_function_is_never_given_again(opened: Opened) -> None:
+    async with opened() as storage:
+        first = await storage.catalog.new_function_id()
+        await storage.catalog.put_function(replace(FUNCTION, function_id=first))
+        await storage.catalog.delete_function(first)
+
+    async with opened() as storage:
+        assert await storage.catalog.new_function_id() > first
+
+
+async def test_a_version_comes_with_its_settings_and_leaves_with_them(opened: Opened) -> None:
+    async with opened() as storage:
         version = replace(FUNCTION, version="v1", revision=2)
-        await seams.catalog.put_function(FUNCTION)
-        await seams.catalog.publish(version, SETTINGS)
-        published = await seams.catalog.load()
-        await seams.catalog.delete_version(1, "v1")
+        await storage.catalog.put_function(FUNCTION)
+        await storage.catalog.publish(version, SETTINGS)
+        published = await storage.catalog.load()
+        await storage.catalog.delete_version(1, "v1")
 
         assert published[1] == {(1, "v1"): SETTINGS}
         assert sorted(f.version for f in published[0]) == ["latest", "v1"]
-        assert await seams.catalog.load() == ([FUNCTION], {})
+        assert await storage.catalog.load() == ([FUNCTION], {})
 
 
-async def test_several_versions_change_together(storage: Storage) -> None:
-    async with storage() as seams:
+async def test_several_versions_change_together(opened: Opened) -> None:
+    async with opened() as storage:
         both = [replace(FUNCTION, max_instances=9), replace(FUNCTION, version="v1", max_instances=9)]
 
-        await seams.catalog.put_functions(both)
+        await storage.catalog.put_functions(both)
 
-        functions, _ = await seams.catalog.load()
+        functions, _ = await storage.catalog.load()
         assert sorted((f.version, f.max_instances) for f in functions) == [("latest", 9), ("v1", 9)]

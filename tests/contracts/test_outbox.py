@@ -8,131 +8,141 @@ import pytest
 from msgspec.structs import replace
 
 from engine.model import PendingDelivery, State
-from tests.contracts.storage import NOW, SINK, Seams, Storage, ended, failure, made, settled, started
+from engine.protocols import Storage
+from tests.contracts.storage import (
+    NOW,
+    SINK,
+    Opened,
+    ended,
+    failure,
+    made,
+    settled,
+    started,
+)
 
 LATER = NOW + 100_000
 
 
-async def pending(seams: Seams) -> list[PendingDelivery]:
-    return list((await seams.outbox.due(LATER, 100, 100))[0])
+async def pending(storage: Storage) -> list[PendingDelivery]:
+    return list((await storage.outbox.due(LATER, 100, 100))[0])
 
 
-async def test_what_an_end_owes_is_there_with_it(storage: Storage) -> None:
-    async with storage() as seams:
-        one = await ended(seams, 7, deliver_to=SINK)
-        [debt] = await pending(seams)
+async def test_what_an_end_owes_is_there_with_it(opened: Opened) -> None:
+    async with opened() as storage:
+        one = await ended(storage, 7, deliver_to=SINK)
+        [debt] = await pending(storage)
 
         assert (debt.key, debt.function_id, debt.condition, debt.destination) == (one.key, 7, "success", SINK)
         assert (debt.due_at, debt.tries, debt.error) == (one.due_at + 1, 0, "")
 
 
-async def test_a_failure_and_a_discard_are_owed_as_failures(storage: Storage) -> None:
-    async with storage() as seams:
+async def test_a_failure_and_a_discard_are_owed_as_failures(opened: Opened) -> None:
+    async with opened() as storage:
         for state in (State.FAIL, State.DISCARD):
-            one = await started(seams)
-            await settled(seams, one, failure(one), state=state, deliver_to=SINK)
+            one = await started(storage)
+            await settled(storage, one, failure(one), state=state, deliver_to=SINK)
 
-        assert [debt.condition for debt in await pending(seams)] == ["failure", "failure"]
+        assert [debt.condition for debt in await pending(storage)] == ["failure", "failure"]
 
 
-async def test_only_what_is_due_is_given_earliest_first_and_when_to_look_again(storage: Storage) -> None:
-    async with storage() as seams:
-        late = await ended(seams, at=NOW + 30, deliver_to=SINK)
+async def test_only_what_is_due_is_given_earliest_first_and_when_to_look_again(opened: Opened) -> None:
+    async with opened() as storage:
+        late = await ended(storage, at=NOW + 30, deliver_to=SINK)
         two, one = (
-            await ended(seams, at=NOW + 31, due_at=NOW + 20, deliver_to=SINK),
-            await ended(seams, at=NOW + 32, due_at=NOW + 10, deliver_to=SINK),
+            await ended(storage, at=NOW + 31, due_at=NOW + 20, deliver_to=SINK),
+            await ended(storage, at=NOW + 32, due_at=NOW + 10, deliver_to=SINK),
         )
 
-        due, next_due = await seams.outbox.due(NOW + 25, 10, 10)
+        due, next_due = await storage.outbox.due(NOW + 25, 10, 10)
 
         assert [debt.key for debt in due] == [one.key, two.key]
         assert next_due == late.due_at + 1
 
 
-async def test_what_one_invocation_owes_is_found_also_when_it_was_given_up(storage: Storage) -> None:
-    async with storage() as seams:
-        one, other = await ended(seams, deliver_to=SINK), await ended(seams, deliver_to=SINK)
-        [debt] = [debt for debt in await pending(seams) if debt.key == one.key]
-        await seams.outbox.postpone(debt, None, "gone")
+async def test_what_one_invocation_owes_is_found_also_when_it_was_given_up(opened: Opened) -> None:
+    async with opened() as storage:
+        one, other = await ended(storage, deliver_to=SINK), await ended(storage, deliver_to=SINK)
+        [debt] = [debt for debt in await pending(storage) if debt.key == one.key]
+        await storage.outbox.postpone(debt, None, "gone")
 
-        given_up, waiting = [await seams.outbox.deliveries_of(key) for key in (one.key, other.key)]
+        given_up, waiting = [await storage.outbox.deliveries_of(key) for key in (one.key, other.key)]
 
         assert [(debt.key, debt.error, debt.due_at) for debt in given_up] == [(one.key, "gone", math.inf)]
         assert [debt.key for debt in waiting] == [other.key]
-        assert await seams.outbox.deliveries_of(99) == []
+        assert await storage.outbox.deliveries_of(99) == []
 
 
-async def test_no_more_is_given_than_asked_for(storage: Storage) -> None:
-    async with storage() as seams:
+async def test_no_more_is_given_than_asked_for(opened: Opened) -> None:
+    async with opened() as storage:
         for _ in range(3):
-            await ended(seams, deliver_to=SINK)
+            await ended(storage, deliver_to=SINK)
 
-        assert len((await seams.outbox.due(LATER, 2, 100))[0]) == 2
+        assert len((await storage.outbox.due(LATER, 2, 100))[0]) == 2
 
 
-async def test_however_many_one_destination_is_owed_there_is_something_of_every_other(storage: Storage) -> None:
-    async with storage() as seams:
+async def test_however_many_one_destination_is_owed_there_is_something_of_every_other(opened: Opened) -> None:
+    async with opened() as storage:
         other = replace(SINK, param='{"func_urn":"urn:y"}')
         for sink in (*[SINK] * 9, other, replace(SINK, destination="A")):
-            await ended(seams, deliver_to=sink)
-        few, several = (await seams.outbox.due(LATER, 9, 100))[0], (await seams.outbox.due(LATER, 100, 5))[0]
+            await ended(storage, deliver_to=sink)
+        few, several = (await storage.outbox.due(LATER, 9, 100))[0], (await storage.outbox.due(LATER, 100, 5))[0]
 
         assert [debt.delivery_id for debt in few] == [1, 2, 3, 10, 11]
         assert [debt.delivery_id for debt in several] == [1, 2, 3, 4, 5, 10, 11]
 
 
-async def test_what_was_delivered_is_forgotten(storage: Storage) -> None:
-    async with storage() as seams:
-        await ended(seams, deliver_to=SINK)
-        [debt] = await pending(seams)
-        await seams.outbox.delivered(debt)
+async def test_what_was_delivered_is_forgotten(opened: Opened) -> None:
+    async with opened() as storage:
+        await ended(storage, deliver_to=SINK)
+        [debt] = await pending(storage)
+        await storage.outbox.delivered(debt)
 
-        assert await pending(seams) == []
+        assert await pending(storage) == []
 
 
-async def test_a_delivery_that_becomes_an_invocation_is_one_step(storage: Storage) -> None:
-    async with storage() as seams:
-        await ended(seams, deliver_to=SINK)
-        [debt] = await pending(seams)
-        follower = made(seams, 2, payload=b"1234")
-        await seams.outbox.delivered(debt, append=follower)
+async def test_a_delivery_that_becomes_an_invocation_is_one_step(opened: Opened) -> None:
+    async with opened() as storage:
+        await ended(storage, deliver_to=SINK)
+        [debt] = await pending(storage)
+        follower = made(storage, 2, payload=b"1234")
+        await storage.outbox.delivered(debt, append=follower)
 
-    async with storage() as seams:
-        recovery = await seams.journal.recover()
-        assert await pending(seams) == []
+    async with opened() as storage:
+        recovery = await storage.journal.recover()
+        assert await pending(storage) == []
         assert recovery.backlog[2] == (1, 4)
         assert recovery.waiting == {2}
 
 
-async def test_what_is_postponed_comes_back_with_its_error(storage: Storage) -> None:
-    async with storage() as seams:
-        await ended(seams, deliver_to=SINK)
-        [debt] = await pending(seams)
-        await seams.outbox.postpone(debt, LATER - 1, "closed")
-        [again] = await pending(seams)
+async def test_what_is_postponed_comes_back_with_its_error(opened: Opened) -> None:
+    async with opened() as storage:
+        await ended(storage, deliver_to=SINK)
+        [debt] = await pending(storage)
+        await storage.outbox.postpone(debt, LATER - 1, "closed")
+        [again] = await pending(storage)
 
         assert (again.delivery_id, again.due_at, again.tries, again.error) == (debt.delivery_id, LATER - 1, 1, "closed")
 
 
-async def test_what_is_given_up_does_not_come_back(storage: Storage) -> None:
-    async with storage() as seams:
-        await ended(seams, deliver_to=SINK)
-        [debt] = await pending(seams)
-        await seams.outbox.postpone(debt, None, "never")
+async def test_what_is_given_up_does_not_come_back(opened: Opened) -> None:
+    async with opened() as storage:
+        await ended(storage, deliver_to=SINK)
+        [debt] = await pending(storage)
+        await storage.outbox.postpone(debt, None, "never")
 
-        assert await seams.outbox.due(LATER, 10, 10) == ([], None)
+        assert await storage.outbox.due(LATER, 10, 10) == ([], None)
 
 
-async def test_what_is_given_up_can_be_seen_by_function_and_in_pages(storage: Storage) -> None:
-    async with storage() as seams:
+async def test_what_is_given_up_can_be_seen_by_function_and_in_pages(opened: Opened) -> None:
+    async with opened() as storage:
         for function_id in (1, 2, 1, 1):
-            await ended(seams, function_id, deliver_to=SINK)
-        debts = await pending(seams)
+            await ended(storage, function_id, deliver_to=SINK)
+        debts = await pending(storage)
         for debt in debts[:3]:
-            await seams.outbox.postpone(debt, None, "never")
+            await storage.outbox.postpone(debt, None, "never")
 
-        found, count = await seams.outbox.given_up([1], 0, 1)
-        rest, _ = await seams.outbox.given_up([1], 1, 10)
+        found, count = await storage.outbox.given_up([1], 0, 1)
+        rest, _ = await storage.outbox.given_up([1], 1, 10)
 
         assert ([one.delivery_id for one in (*found, *rest)], count) == (
             [debts[0].delivery_id, debts[2].delivery_id],
@@ -142,17 +152,17 @@ async def test_what_is_given_up_can_be_seen_by_function_and_in_pages(storage: St
 
 
 async def test_all_that_is_neither_delivered_nor_given_up_can_be_seen_by_function_in_the_order_of_ids(
-    storage: Storage,
+    opened: Opened,
 ) -> None:
-    async with storage() as seams:
+    async with opened() as storage:
         for function_id in (1, 2, 1, 1, 1, 1):
-            await ended(seams, function_id, deliver_to=SINK)
-        tried, other, second, gone, third, done = await pending(seams)
+            await ended(storage, function_id, deliver_to=SINK)
+        tried, other, second, gone, third, done = await pending(storage)
         for debt, due_at in ((tried, LATER + 2), (other, LATER + 1), (gone, None)):
-            await seams.outbox.postpone(debt, due_at, "closed")
-        await seams.outbox.delivered(done)
+            await storage.outbox.postpone(debt, due_at, "closed")
+        await storage.outbox.delivered(done)
 
-        found, further = await seams.outbox.pending([1], 0, 10)
+        found, further = await storage.outbox.pending([1], 0, 10)
 
         assert ([one.delivery_id for one in found], further) == (
             [tried.delivery_id, second.delivery_id, third.delivery_id],
@@ -162,50 +172,50 @@ async def test_all_that_is_neither_delivered_nor_given_up_can_be_seen_by_functio
             ("closed", 1, LATER + 2),
             ("", 0, second.due_at),
         ]
-        assert await seams.outbox.pending([], 0, 10) == ([], 0)
-        assert await seams.outbox.pending([1], 0, 2) == (found[:2], second.delivery_id)
-        assert await seams.outbox.pending([1], second.delivery_id, 2) == (found[2:], 0)
-        assert await seams.outbox.pending([1], third.delivery_id, 2) == ([], 0)
+        assert await storage.outbox.pending([], 0, 10) == ([], 0)
+        assert await storage.outbox.pending([1], 0, 2) == (found[:2], second.delivery_id)
+        assert await storage.outbox.pending([1], second.delivery_id, 2) == (found[2:], 0)
+        assert await storage.outbox.pending([1], third.delivery_id, 2) == ([], 0)
 
 
 @pytest.mark.parametrize("due_at", [None, LATER + 100])
-async def test_a_failed_try_does_not_undo_a_redrive_that_came_meanwhile(storage: Storage, due_at: float | None) -> None:
-    async with storage() as seams:
-        await ended(seams, 1, deliver_to=SINK)
-        [tried] = await pending(seams)
-        [redriven] = await seams.outbox.revive([1], [tried.delivery_id], LATER)
-        await seams.outbox.postpone(tried, due_at, "closed")
+async def test_a_failed_try_does_not_undo_a_redrive_that_came_meanwhile(opened: Opened, due_at: float | None) -> None:
+    async with opened() as storage:
+        await ended(storage, 1, deliver_to=SINK)
+        [tried] = await pending(storage)
+        [redriven] = await storage.outbox.revive([1], [tried.delivery_id], LATER)
+        await storage.outbox.postpone(tried, due_at, "closed")
 
-        assert (await seams.outbox.pending([1], 0, 10))[0] == [redriven]
-        assert (await seams.outbox.given_up([1], 0, 10))[1] == 0
+        assert (await storage.outbox.pending([1], 0, 10))[0] == [redriven]
+        assert (await storage.outbox.given_up([1], 0, 10))[1] == 0
 
 
-async def test_what_is_given_up_or_waits_can_be_made_due_at_once(storage: Storage) -> None:
-    async with storage() as seams:
+async def test_what_is_given_up_or_waits_can_be_made_due_at_once(opened: Opened) -> None:
+    async with opened() as storage:
         for function_id in (1, 1, 2):
-            await ended(seams, function_id, deliver_to=SINK)
-        gone, waiting, other = await pending(seams)
+            await ended(storage, function_id, deliver_to=SINK)
+        gone, waiting, other = await pending(storage)
         for debt, due_at in ((gone, None), (waiting, LATER + 100), (other, None)):
-            await seams.outbox.postpone(debt, due_at, "never")
+            await storage.outbox.postpone(debt, due_at, "never")
 
-        done = await seams.outbox.revive([1], [waiting.delivery_id, gone.delivery_id, other.delivery_id, 99], LATER)
+        done = await storage.outbox.revive([1], [waiting.delivery_id, gone.delivery_id, other.delivery_id, 99], LATER)
 
         assert [(one.delivery_id, one.due_at, one.since, one.tries) for one in done] == [
             (debt.delivery_id, LATER, LATER, 0) for debt in (gone, waiting)
         ]
-        assert sorted(await pending(seams), key=lambda debt: debt.delivery_id) == done
-        assert await seams.outbox.given_up([1], 0, 10) == ([], 0)
-        assert await seams.outbox.revive([1], [], LATER) == []
+        assert sorted(await pending(storage), key=lambda debt: debt.delivery_id) == done
+        assert await storage.outbox.given_up([1], 0, 10) == ([], 0)
+        assert await storage.outbox.revive([1], [], LATER) == []
 
 
-async def test_debts_outlive_the_engine_and_their_ids_are_never_used_again(storage: Storage) -> None:
-    async with storage() as seams:
-        await ended(seams, deliver_to=SINK)
-        [first] = await pending(seams)
+async def test_debts_outlive_the_engine_and_their_ids_are_never_used_again(opened: Opened) -> None:
+    async with opened() as storage:
+        await ended(storage, deliver_to=SINK)
+        [first] = await pending(storage)
 
-    async with storage() as seams:
-        assert await pending(seams) == [first]
-        await seams.outbox.delivered(first)
-        await ended(seams, deliver_to=SINK)
-        [second] = await pending(seams)
+    async with opened() as storage:
+        assert await pending(storage) == [first]
+        await storage.outbox.delivered(first)
+        await ended(storage, deliver_to=SINK)
+        [second] = await pending(storage)
         assert second.delivery_id > first.delivery_id

@@ -5,138 +5,148 @@ from __future__ import annotations
 from random import Random
 
 from engine.model import Invocation
+from engine.protocols import Storage
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import RunQueue
-from tests.contracts.storage import NOW, ROOM, Seams, Storage, cancelled, ended, made, started, stored
+from tests.contracts.storage import (
+    NOW,
+    ROOM,
+    Opened,
+    cancelled,
+    ended,
+    made,
+    started,
+    stored,
+)
 
 BEGINNING = (float("-inf"), 0)
 
 
-async def keys_of(seams: Seams, function_id: int = 1, *, rows: int = 100) -> list[int]:
-    page = await seams.journal.ready(function_id, BEGINNING, rows, ROOM)
+async def keys_of(storage: Storage, function_id: int = 1, *, rows: int = 100) -> list[int]:
+    page = await storage.window.ready(function_id, BEGINNING, rows, ROOM)
     return [one.key for one in page.invocations]
 
 
-async def test_the_smallest_rank_comes_first_and_of_equals_the_oldest(storage: Storage) -> None:
-    async with storage() as seams:
-        second, third = await stored(seams, rank=5.0), await stored(seams, rank=5.0)
-        first = await stored(seams, rank=-60.0)
+async def test_the_smallest_rank_comes_first_and_of_equals_the_oldest(opened: Opened) -> None:
+    async with opened() as storage:
+        second, third = await stored(storage, rank=5.0), await stored(storage, rank=5.0)
+        first = await stored(storage, rank=-60.0)
 
-        assert await keys_of(seams) == [first.key, second.key, third.key]
+        assert await keys_of(storage) == [first.key, second.key, third.key]
 
 
-async def test_a_page_begins_behind_the_horizon_also_among_equals(storage: Storage) -> None:
-    async with storage() as seams:
-        one, two, three = [await stored(seams, rank=5.0) for _ in range(3)]
+async def test_a_page_begins_behind_the_horizon_also_among_equals(opened: Opened) -> None:
+    async with opened() as storage:
+        one, two, three = [await stored(storage, rank=5.0) for _ in range(3)]
 
-        page = await seams.journal.ready(1, one.rank_key, 10, ROOM)
+        page = await storage.window.ready(1, one.rank_key, 10, ROOM)
 
         assert [i.key for i in page.invocations] == [two.key, three.key]
         assert page.complete
 
 
-async def test_a_page_says_whether_more_may_follow(storage: Storage) -> None:
-    async with storage() as seams:
+async def test_a_page_says_whether_more_may_follow(opened: Opened) -> None:
+    async with opened() as storage:
         for _ in range(3):
-            await stored(seams)
+            await stored(storage)
 
-        assert not (await seams.journal.ready(1, BEGINNING, 2, ROOM)).complete
-        assert (await seams.journal.ready(1, BEGINNING, 4, ROOM)).complete
+        assert not (await storage.window.ready(1, BEGINNING, 2, ROOM)).complete
+        assert (await storage.window.ready(1, BEGINNING, 4, ROOM)).complete
 
 
-async def test_a_page_ends_when_it_has_bytes_enough_but_has_at_least_one_row(storage: Storage) -> None:
-    async with storage() as seams:
+async def test_a_page_ends_when_it_has_bytes_enough_but_has_at_least_one_row(opened: Opened) -> None:
+    async with opened() as storage:
         for _ in range(3):
-            await stored(seams, payload=b"x" * 100)
+            await stored(storage, payload=b"x" * 100)
 
-        page = await seams.journal.ready(1, BEGINNING, 10, 50)
+        page = await storage.window.ready(1, BEGINNING, 10, 50)
 
         assert len(page.invocations) == 1
         assert not page.complete
 
 
-async def test_only_what_waits_for_its_turn_is_ready(storage: Storage) -> None:
-    async with storage() as seams:
-        await started(seams)
-        await ended(seams)
-        await stored(seams, delayed=True)
-        await stored(seams, 2)
-        await seams.journal.cancel((await stored(seams)).key, cancelled())
-        one = await stored(seams)
+async def test_only_what_waits_for_its_turn_is_ready(opened: Opened) -> None:
+    async with opened() as storage:
+        await started(storage)
+        await ended(storage)
+        await stored(storage, delayed=True)
+        await stored(storage, 2)
+        await storage.journal.cancel((await stored(storage)).key, cancelled())
+        one = await stored(storage)
 
-        assert await keys_of(seams) == [one.key]
+        assert await keys_of(storage) == [one.key]
 
 
-async def test_a_page_sees_what_was_submitted_before_it(storage: Storage) -> None:
-    async with storage() as seams:
-        one, two = await stored(seams), made(seams)
-        seams.journal.start(one, NOW)
-        appended = seams.journal.append(two)
+async def test_a_page_sees_what_was_submitted_before_it(opened: Opened) -> None:
+    async with opened() as storage:
+        one, two = await stored(storage), made(storage)
+        storage.journal.start(one, NOW)
+        appended = storage.journal.append(two)
 
-        assert await keys_of(seams) == [two.key]
+        assert await keys_of(storage) == [two.key]
         await appended
 
 
-async def test_what_is_due_is_promoted_earliest_first_and_the_next_due_time_given(storage: Storage) -> None:
-    async with storage() as seams:
-        late = await stored(seams, delayed=True, due_at=NOW + 30)
-        two = await stored(seams, delayed=True, due_at=NOW + 20)
-        one = await stored(seams, 2, delayed=True, due_at=NOW + 10)
+async def test_what_is_due_is_promoted_earliest_first_and_the_next_due_time_given(opened: Opened) -> None:
+    async with opened() as storage:
+        late = await stored(storage, delayed=True, due_at=NOW + 30)
+        two = await stored(storage, delayed=True, due_at=NOW + 20)
+        one = await stored(storage, 2, delayed=True, due_at=NOW + 10)
 
-        promoted, next_due = await seams.journal.promote(NOW + 20, 10, ROOM)
+        promoted, next_due = await storage.window.promote(NOW + 20, 10, ROOM)
 
         assert [i.key for i in promoted] == [one.key, two.key]
         assert [i.delayed for i in promoted] == [False, False]
         assert next_due == late.due_at
 
 
-async def test_a_promotion_takes_as_many_rows_as_it_may(storage: Storage) -> None:
-    async with storage() as seams:
-        one, two = [await stored(seams, delayed=True, due_at=NOW + n) for n in (1, 2)]
+async def test_a_promotion_takes_as_many_rows_as_it_may(opened: Opened) -> None:
+    async with opened() as storage:
+        one, two = [await stored(storage, delayed=True, due_at=NOW + n) for n in (1, 2)]
 
-        promoted, next_due = await seams.journal.promote(NOW + 5, 1, ROOM)
+        promoted, next_due = await storage.window.promote(NOW + 5, 1, ROOM)
 
         assert [i.key for i in promoted] == [one.key]
         assert next_due == two.due_at
 
 
-async def test_a_promotion_takes_about_as_many_bytes_as_it_may_and_says_that_more_is_due(storage: Storage) -> None:
-    async with storage() as seams:
-        rows = [await stored(seams, delayed=True, due_at=NOW + n, payload=b"x" * 10) for n in range(3)]
+async def test_a_promotion_takes_about_as_many_bytes_as_it_may_and_says_that_more_is_due(opened: Opened) -> None:
+    async with opened() as storage:
+        rows = [await stored(storage, delayed=True, due_at=NOW + n, payload=b"x" * 10) for n in range(3)]
 
-        promoted, next_due = await seams.journal.promote(NOW + 5, 10, 15)
+        promoted, next_due = await storage.window.promote(NOW + 5, 10, 15)
 
         assert [i.key for i in promoted] == [row.key for row in rows[:2]]
         assert next_due == rows[2].due_at
 
 
-async def test_what_was_promoted_is_ready_and_not_promoted_again(storage: Storage) -> None:
-    async with storage() as seams:
-        one = await stored(seams, delayed=True, due_at=NOW)
-        await seams.journal.promote(NOW, 10, ROOM)
+async def test_what_was_promoted_is_ready_and_not_promoted_again(opened: Opened) -> None:
+    async with opened() as storage:
+        one = await stored(storage, delayed=True, due_at=NOW)
+        await storage.window.promote(NOW, 10, ROOM)
 
-        assert await keys_of(seams) == [one.key]
-        assert await seams.journal.promote(NOW, 10, ROOM) == ((), None)
+        assert await keys_of(storage) == [one.key]
+        assert await storage.window.promote(NOW, 10, ROOM) == ((), None)
 
 
-async def test_the_order_on_disk_is_the_order_in_memory(storage: Storage) -> None:
+async def test_the_order_on_disk_is_the_order_in_memory(opened: Opened) -> None:
     random = Random(4)
     queue = RunQueue(slots=1, sync_slots=0, memory=1000)
-    async with storage() as seams:
+    async with opened() as storage:
         for _ in range(150):
             due_at, priority = NOW + random.randrange(5) * 60, random.randrange(10)
-            one = await stored(seams, due_at=due_at, priority=priority, rank=due_at - priority * 60.0)
+            one = await stored(storage, due_at=due_at, priority=priority, rank=due_at - priority * 60.0)
             queue.push(Entry(one))
 
-        assert await paged(seams, rows=7) == popped(queue)
+        assert await paged(storage, rows=7) == popped(queue)
 
 
-async def paged(seams: Seams, rows: int) -> list[int]:
+async def paged(storage: Storage, rows: int) -> list[int]:
     """Read all ready rows in pages, as the scheduler does."""
     found: list[Invocation] = []
     complete = False
     while not complete:
-        page = await seams.journal.ready(1, found[-1].rank_key if found else BEGINNING, rows, ROOM)
+        page = await storage.window.ready(1, found[-1].rank_key if found else BEGINNING, rows, ROOM)
         found += page.invocations
         complete = page.complete
     return [one.key for one in found]

@@ -23,7 +23,9 @@ from engine.config.settings import Settings, load_settings
 from engine.executors.pool import Pool
 from engine.model import AsyncSettings, DestinationSpec, Request
 from engine.model.urn import parse_urn
-from engine.storage.sqlite import locked, open_storage, writer
+from engine.storage import open_storage
+from engine.storage.data_directory import locked
+from engine.storage.sqlite import writer
 from engine.testing import InlineContext, InlineExecutor
 from plugins.function import plugin as function_plugin
 from tests.acceptance.engine_process import REAL_TALLY, TALLY
@@ -138,14 +140,12 @@ async def prepare(directory: Path) -> None:
     urn = f"urn:fss:{REGION}:{PROJECT}:function:default:sink:latest"
     sink = DestinationSpec(destination="FunctionGraph", param=json.dumps({"func_urn": urn}))
     with locked(directory):
-        async with open_storage(directory) as storage, anyio.create_task_group() as tasks:
-            await tasks.start(storage.writer.run)
+        async with open_storage(directory) as storage:
             for name, number in NAMES.items():
                 assert await storage.catalog.new_function_id() == number
                 await storage.catalog.put_function(function(name, function_id=number, project=PROJECT))
             await storage.catalog.put_settings(2, "latest", AsyncSettings(max_retries=2))
             await storage.catalog.put_settings(3, "latest", AsyncSettings(on_success=sink))
-            storage.writer.close()
 
 
 # --- an engine and its successor ---------------------------------------------------------------------------------

@@ -28,10 +28,10 @@ import aiosqlite
 import structlog
 from anyio import TASK_STATUS_IGNORED, CancelScope
 from anyio.abc import TaskStatus
-from msgspec import Struct
 
-from engine.errors import NotStored, OutcomeUnknown, ShuttingDown, Unavailable
-from engine.metrics.histogram import SIZES, Distribution, Histogram
+from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown, Unavailable
+from engine.metrics.histogram import SIZES, Histogram
+from engine.protocols import StorageStatistics
 from engine.storage.sqlite.batch import Batch, Statement, WriteRequest
 
 T = TypeVar("T")
@@ -50,21 +50,23 @@ FIRST_SYNC_YIELD, SYNC_YIELD = 0.001, 0.0001
 FIRST_WAIT = 0.05
 
 
-class JournalBroken(Exception):
-    """Failure after which stored and lost rows cannot be distinguished until a restart reads the file again."""
-
-
-class WriterStatistics(Struct, frozen=True, kw_only=True):
-    batch_size: Distribution
-    commit_seconds: Distribution
-    in_flight_seconds: float  #: seconds since the current commit began; 0: no commit runs
-    waiting: int  #: requests submitted for the next commit
-    failure: str  #: current disk failure; empty while writes succeed
-
-
 class Writer:
-    def __init__(self, database: aiosqlite.Connection, *, max_wait: float = 5.0, longest_wait: float = 2.0) -> None:
+    """Writer of one database.
+
+    ``make_room`` is called after a disk failure, to free disk space, and ``on_recovered`` when writes succeed again.
+    """
+
+    def __init__(
+        self,
+        database: aiosqlite.Connection,
+        *,
+        make_room: Callable[[], None] = lambda: None,
+        on_recovered: Callable[[], None] = lambda: None,
+        max_wait: float = 5.0,
+        longest_wait: float = 2.0,
+    ) -> None:
         self._database = database
+        self._make_room, self._on_recovered = make_room, on_recovered
         self._max_wait = max_wait
         self._longest_wait = longest_wait
         self._pending = Batch()
@@ -78,10 +80,6 @@ class Writer:
         self._seconds = Histogram()
         #: Number of the batch that is being gathered. Its requests can still be changed.
         self.number = 0
-        #: Called after a disk failure, to free disk space.
-        self.make_room: Callable[[], None] = lambda: None
-        #: Called when writes succeed again after a failure.
-        self.on_recovered: Callable[[], None] = lambda: None
 
     # --- submitting -----------------------------------------------------------------------------------------
 
@@ -117,8 +115,8 @@ class Writer:
         """True after ``run`` has failed. Later requests are not written any more."""
         return self._broken
 
-    def statistics(self) -> WriterStatistics:
-        return WriterStatistics(
+    def statistics(self) -> StorageStatistics:
+        return StorageStatistics(
             batch_size=self._sizes.snapshot(),
             commit_seconds=self._seconds.snapshot(),
             in_flight_seconds=perf_counter() - self._began if self._began else 0.0,
@@ -223,7 +221,7 @@ class Writer:
 
     def _note_recovered(self, rows: int) -> None:
         self._failure, self._consecutive_failures = "", 0
-        self.on_recovered()
+        self._on_recovered()
         log.info("journal writes again", rows=rows)
 
     async def _wait_for_room(self) -> None:
@@ -248,7 +246,7 @@ class Writer:
         """
         wait, waited = FIRST_WAIT, 0.0
         while True:
-            self.make_room()
+            self._make_room()
             fence = Batch([WriteRequest(((Statement.FENCE, (1,)),))])
             await self._commit(fence)
             if fence.failure is None:

@@ -20,8 +20,7 @@ from msgspec import Struct
 
 from engine import PushRequest, Unavailable, project_log_target
 from engine.resources.bound_trigger import BoundTrigger
-from engine.testing import ManualClock
-from engine.testing.triggers import MemoryStore
+from engine.testing import ManualClock, MemoryStore
 from plugins.lts import bodies, items, service
 from plugins.lts import plugin as lts
 from plugins.lts.items import PIECE, Item

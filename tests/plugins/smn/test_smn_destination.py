@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import httpx
@@ -19,7 +19,7 @@ from engine.model import DestinationSpec, PendingDelivery
 from plugins.smn import plugin as smn
 from plugins.smn.destination import SmnDestination, SmnParam
 from plugins.smn.problems import SmnProblem
-from tests.contracts.storage import Seams, ended
+from tests.contracts.storage import ended
 from tests.support.http_app import PROJECT, REGION
 from tests.support.triggering import URN, House, api_client, house, until
 
@@ -76,9 +76,7 @@ async def test_pending_deliveries_of_the_last_engine_are_made_once_the_triggers_
     slow = Plugin(kinds=("SLOW",), serve=lambda settings: Slow())
     async with house(tmp_path, [smn]) as place, api_client(place) as client:
         await listening(place, client)
-        await ended(
-            cast("Seams", place.engine.storage), deliver_to=replace(SPEC, param=json.dumps({"topic_urn": TOPIC}))
-        )
+        await ended(place.engine.storage, deliver_to=replace(SPEC, param=json.dumps({"topic_urn": TOPIC})))
     async with house(tmp_path, [smn, slow]) as place:
         await until(lambda: place.engine.delivery.statistics().delivered == 1)
         _, event = await place.events()

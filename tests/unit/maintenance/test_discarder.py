@@ -50,7 +50,7 @@ class Discarding(Struct, kw_only=True):
 async def discarding() -> AsyncIterator[Discarding]:
     storage, backlog, steps = MemoryStorage(), Backlog(LIMITS), list[Sequence[int]]()
     queue = RunQueue(slots=2, sync_slots=0, memory=1000)
-    scheduler = Scheduler(queue, storage.journal, SystemClock())
+    scheduler = Scheduler(queue, storage.window, SystemClock())
     made = Discarder(storage.journal, scheduler, backlog, SystemClock(), steps.append)
     scheduler.pushed_to_closed.connect(made.enqueue)
     async with anyio.create_task_group() as tasks:

@@ -29,9 +29,8 @@ from engine.protocols import DeliveryContext, Plugin, PluginContext, Undeliverab
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.testing import ManualClock, MemoryCursors, MemoryStorage
-from engine.testing.resources import MemoryResourceStore
-from tests.contracts.storage import Seams, ended
+from engine.testing import ManualClock, MemoryStorage
+from tests.contracts.storage import ended
 from tests.support.executing import function
 from tests.unit.pipeline.test_dispatcher import LIMITS
 
@@ -84,16 +83,15 @@ class Delivering(Struct, kw_only=True):
 
     async def add(self, to: DestinationSpec = SPEC, **fields: Any) -> PendingDelivery:
         """Add a pending delivery, due now."""
-        seams = cast("Seams", self.storage)
-        await ended(seams, at=self.clock.now(), deliver_to=to, **fields)
+        await ended(self.storage, at=self.clock.now(), deliver_to=to, **fields)
         self.clock.advance(1.0)
         self.delivery.wake()
-        return self.storage.deliveries[self.storage.last_delivery_id]
+        return self.storage.deliveries[max(self.storage.deliveries)]
 
     async def add_together(self, *to: DestinationSpec) -> None:
         """Add pending deliveries without a pause between them."""
         for one in to:
-            await ended(cast("Seams", self.storage), at=self.clock.now() - 1.0, deliver_to=one)
+            await ended(self.storage, at=self.clock.now() - 1.0, deliver_to=one)
         self.delivery.wake()
 
     async def decided(self, count: int) -> None:
@@ -111,7 +109,7 @@ async def delivering(*, longest: float = LONGEST_DELIVERY, largest: int = 256 <<
     intake = Intake(
         catalog=catalog,
         journal=storage.journal,
-        cursors=MemoryCursors(storage, MemoryResourceStore()),
+        cursors=storage.cursors,
         scheduler=scheduler,
         backlog=backlog,
         factory=InvocationFactory(storage.identity, clock, priority_step=1.0),

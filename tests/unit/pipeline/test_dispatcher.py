@@ -92,7 +92,7 @@ async def dispatching(*, slots: int = 1, clock: Clock | None = None) -> AsyncIte
         await gate.wait()
 
     executor = InlineExecutor({"job": job, "other": lambda event, context: event})
-    scheduler = Scheduler(RunQueue(slots=slots, sync_slots=0, memory=10_000), storage.journal, SystemClock())
+    scheduler = Scheduler(RunQueue(slots=slots, sync_slots=0, memory=10_000), storage.window, SystemClock())
     backlog, ends = Backlog(LIMITS), list[Settlement]()
     dispatcher = Dispatcher(
         scheduler=scheduler,

@@ -16,8 +16,7 @@ from engine.pipeline.invocation_factory import InvocationFactory
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from engine.testing import ManualClock, MemoryCursors, MemoryStorage
-from engine.testing.resources import MemoryResourceStore
+from engine.testing import ManualClock, MemoryStorage
 from tests.support.http_app import MemoryCatalogStore
 from tests.unit.functions.test_versions import DRAFT as FUNCTION
 from tests.unit.functions.test_versions import INLINE, House, ResourceStore, opened, urn
@@ -50,13 +49,13 @@ async def ingress(tmp_path: Path) -> Ingress:
     await house.publish("v1")
     await house.publish("v2")
     scheduler, backlog = (
-        Scheduler(RunQueue(slots=1, sync_slots=0, memory=1000), storage.journal, clock),
+        Scheduler(RunQueue(slots=1, sync_slots=0, memory=1000), storage.window, clock),
         Backlog(LIMITS),
     )
     intake = Intake(
         catalog=house.catalog,
         journal=storage.journal,
-        cursors=MemoryCursors(storage, MemoryResourceStore()),
+        cursors=storage.cursors,
         scheduler=scheduler,
         backlog=backlog,
         factory=InvocationFactory(storage.identity, clock, priority_step=1.0),

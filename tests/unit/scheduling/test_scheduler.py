@@ -14,7 +14,7 @@ from engine.model.clock import SystemClock
 from engine.protocols import Page, Recovery, Window
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from tests.contracts.storage import cancelled, storage_of, stored
+from tests.contracts.storage import KINDS, cancelled, stored
 from tests.support.builders import waiting
 
 
@@ -113,14 +113,14 @@ async def test_what_is_forgotten_does_not_come_back_from_disk() -> None:
 @pytest.mark.parametrize("delayed", [False, True])
 @pytest.mark.parametrize("turns", range(6))
 async def test_what_is_ended_on_disk_as_it_is_read_is_not_handed_out(tmp_path: Path, delayed: bool, turns: int) -> None:
-    async with storage_of("sqlite", tmp_path)() as seams, asyncio.timeout(60):
-        one, other = await stored(seams, delayed=delayed), await stored(seams, delayed=delayed)
-        async with scheduling(seams.journal) as scheduler:
+    async with KINDS["sqlite"](tmp_path)() as storage, asyncio.timeout(60):
+        one, other = await stored(storage, delayed=delayed), await stored(storage, delayed=delayed)
+        async with scheduling(storage.window) as scheduler:
             scheduler.recover(found(next_due=0.0) if delayed else found(1))
             for _ in range(turns):  # in one of these turns, the end and the page arrive in one commit
                 await asyncio.sleep(0)
             scheduler.withhold(1, one.key)
-            await seams.journal.cancel(
+            await storage.journal.cancel(
                 one.key, cancelled(), then=lambda key, _, on_disk: scheduler.reinstate(key, ended=on_disk)
             )
 

@@ -17,7 +17,8 @@ import pytest
 
 from engine.app.embedded import Engine
 from engine.errors import DataDirectoryUnusable
-from engine.storage.sqlite import locked, open_storage
+from engine.storage import open_storage
+from engine.storage.data_directory import locked, marker_of
 from tests.acceptance.engine_process import EngineProcess, engine_on
 from tests.support.engine_process import CLEAN, ROOT, functiond
 
@@ -102,22 +103,22 @@ def remove_marks(data: Path) -> None:
 # --- copies -------------------------------------------------------------------------------------------------
 
 
-async def marker_of(directory: Path) -> str:
+async def marker(directory: Path) -> str:
     """Return the text that marks processes started by an engine on this directory."""
     with locked(directory):
         async with open_storage(directory) as storage:
-            return storage.marker
+            return marker_of(directory, storage.identity.name)
 
 
 async def test_a_moved_directory_keeps_its_marker_and_a_copy_has_another(tmp_path: Path) -> None:
     directory, copy, moved = tmp_path / "data", tmp_path / "copy", tmp_path / "moved"
-    marker = await marker_of(directory)
+    before = await marker(directory)
 
     shutil.copytree(directory, copy)
     directory.rename(moved)
 
-    assert await marker_of(moved) == marker
-    assert await marker_of(copy) != marker
+    assert await marker(moved) == before
+    assert await marker(copy) != before
 
 
 async def test_a_copy_starts_with_all_that_the_original_has(stopped: Path) -> None:
@@ -215,7 +216,7 @@ async def test_code_packages_of_another_engine_are_not_swept(stopped: Path, dire
 
 
 async def test_the_log_of_another_journal_is_refused(tmp_path: Path, directories: Path) -> None:
-    await marker_of(tmp_path)  # creates a journal
+    await marker(tmp_path)  # creates a journal
     shutil.copy(directories / "killed" / "journal.db-wal", tmp_path)
 
     assert "journal.db-wal" in await refusal(tmp_path)
@@ -288,6 +289,7 @@ async def test_a_journal_that_is_lost_without_any_package_is_made_anew(tmp_path:
 KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
+from engine.storage.data_directory import locked
 from engine.storage.sqlite import batch
 from engine.storage.sqlite import database
 
@@ -305,8 +307,8 @@ class Dying(batch.WritingConnection):
             os.kill(os.getpid(), signal.SIGKILL)
 
 async def start(folder):
-    with database.locked(folder):
-        async with database.open_storage(folder):
+    with locked(folder):
+        async with database.open_sqlite(folder):
             pass
 
 def run(folder, steps):

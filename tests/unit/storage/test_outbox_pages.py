@@ -9,27 +9,27 @@ from pathlib import Path
 import pytest
 
 from engine.storage.sqlite import outbox
-from tests.contracts.storage import SINK, ended, storage_of
+from tests.contracts.storage import KINDS, SINK, ended
 
 
 async def test_a_page_that_has_looked_at_enough_rows_ends_early_and_tells_where_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "ROWS_SCANNED", 3)
-    async with storage_of("sqlite", tmp_path)() as seams:
+    async with KINDS["sqlite"](tmp_path)() as storage:
         for function_id in (1, *[2] * 6, 1):
-            await ended(seams, function_id, deliver_to=SINK)
+            await ended(storage, function_id, deliver_to=SINK)
         pages: list[tuple[list[int], int]] = []
         after = 0
         while not pages or after:
-            found, after = await seams.outbox.pending([1], after, 10)
+            found, after = await storage.outbox.pending([1], after, 10)
             pages.append(([one.delivery_id for one in found], after))
 
     assert pages == [([1], 3), ([], 6), ([8], 0)]
 
 
 async def test_pages_and_rows_made_due_are_found_by_their_ids_and_nothing_is_sorted(tmp_path: Path) -> None:
-    async with storage_of("sqlite", tmp_path)():
+    async with KINDS["sqlite"](tmp_path)():
         pass
     with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
         page = plan(database, outbox.pending_page(2), 0, 100, 1, 2, 10)

@@ -2,34 +2,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-
-import anyio
 
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import accepted_at
 from engine.protocols import Purged, Settlement
-from engine.storage.sqlite import Storage, locked, open_storage
+from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.purge import FREE_PAGES, STEP_IDEMPOTENCY_KEYS, STEP_ROWS
+from engine.storage.sqlite.storage import SQLiteStorage
 
 NOW = 1_700_000_000.0
 DAY = 86_400.0
 
 
-@asynccontextmanager
-async def storing(folder: Path) -> AsyncIterator[Storage]:
-    with locked(folder):
-        async with open_storage(folder, idempotency_retention=60.0) as opened, anyio.create_task_group() as tasks:
-            await tasks.start(opened.writer.run)
-            try:
-                yield opened
-            finally:
-                opened.writer.close()
+def storing(folder: Path) -> AbstractAsyncContextManager[SQLiteStorage]:
+    return open_sqlite(folder, idempotency_retention=60.0)
 
 
-async def appended(storage: Storage, number: int, *, size: int = 10, idempotency_key: str = "") -> list[Invocation]:
+async def appended(
+    storage: SQLiteStorage, number: int, *, size: int = 10, idempotency_key: str = ""
+) -> list[Invocation]:
     waiting = []
     for _ in range(number):
         key = storage.identity.next_key(NOW)
@@ -41,22 +34,24 @@ async def appended(storage: Storage, number: int, *, size: int = 10, idempotency
     return waiting
 
 
-async def finished(storage: Storage, number: int, *, size: int = 10, idempotency_key: str = "") -> list[Invocation]:
+async def finished(
+    storage: SQLiteStorage, number: int, *, size: int = 10, idempotency_key: str = ""
+) -> list[Invocation]:
     return settle(storage, await appended(storage, number, size=size, idempotency_key=idempotency_key))
 
 
-def settle(storage: Storage, invocations: list[Invocation]) -> list[Invocation]:
+def settle(storage: SQLiteStorage, invocations: list[Invocation]) -> list[Invocation]:
     for i in invocations:
         outcome = Outcome(started_at=NOW, ended_at=NOW)
         storage.journal.settle(Settlement(invocation=i, state=State.SUCCESS, outcome=outcome))
     return invocations
 
 
-async def purge(storage: Storage, now: float, *, rows: int = 1_000_000, size: int = 1 << 40) -> Purged:
+async def purge(storage: SQLiteStorage, now: float, *, rows: int = 1_000_000, size: int = 1 << 40) -> Purged:
     return await storage.records.purge(now, age=DAY, rows=rows, size=size)
 
 
-async def purged_whole(storage: Storage, now: float, **caps: int) -> int:
+async def purged_whole(storage: SQLiteStorage, now: float, **caps: int) -> int:
     gone = 0
     while True:
         step = await purge(storage, now, **caps)
@@ -123,7 +118,7 @@ async def test_what_has_ended_in_front_meanwhile_goes_too(tmp_path: Path) -> Non
 async def test_a_step_is_bounded_in_bytes_and_writes_little(tmp_path: Path) -> None:
     async with storing(tmp_path) as storage:
         await finished(storage, 150, size=200_000)
-        log = storage.path / "journal.db-wal"
+        log = tmp_path / "journal.db-wal"
         await storage.writer.call(lambda db: None)
         before = log.stat().st_size
 

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
-from engine.protocols import Selection
-from engine.storage.sqlite import Storage, open_storage
+from engine.protocols import Selection, Storage
+from engine.storage.sqlite import open_sqlite
 
 LOOKS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
     "records": lambda storage: storage.records.list(Selection(function_id=1)),
@@ -25,11 +24,9 @@ LOOKS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
 @pytest.mark.parametrize("look", LOOKS)
 async def test_a_look_at_the_journal_and_a_commit_do_not_wait_for_each_other(tmp_path: Path, look: str) -> None:
     looked = threading.Event()
-    async with open_storage(tmp_path) as storage, anyio.create_task_group() as tasks:
-        tasks.start_soon(storage.writer.run)
+    async with open_sqlite(tmp_path) as storage:
         commit = asyncio.ensure_future(storage.writer.call(lambda db: looked.wait(30)))
         await LOOKS[look](storage)
         looked.set()
-        storage.writer.close()
 
         assert await commit

@@ -14,54 +14,15 @@ import anyio
 import pytest
 from msgspec import Struct, field
 
-from engine.errors import NotStored, OutcomeUnknown, ShuttingDown
+from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown
 from engine.model import Invocation, State
 from engine.model.identity import Identity
 from engine.protocols import Settlement
-from engine.storage.sqlite import JournalBroken, Writer, open_storage
-from engine.storage.sqlite.batch import WritingConnection
+from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.invocations import SQLiteJournal
+from engine.storage.sqlite.writer import Writer
 from tests.contracts.storage import NOW, success
-
-FULL, WRITE, FSYNC = sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC
-
-
-class Disk(Struct):
-    """Faults in the writer's thread, for the first ``times`` statements that begin with ``statement``."""
-
-    statement: str = "COMMIT"
-    code: int = 0
-    times: int = 0  #: number of faults; negative: no limit
-    met: int = 0
-    busy: threading.Event = field(default_factory=threading.Event)  #: set once a slow statement runs
-    answer: threading.Event | None = None  #: COMMIT waits for this event
-    patient: bool = True  #: False after a wait for ``answer`` timed out
-
-    def fail(self, code: int, statement: str = "COMMIT", *, times: int = -1) -> None:
-        self.statement, self.code, self.times = statement, code, times
-
-    def heal(self) -> None:
-        self.times = 0
-
-    def check(self, sql: str) -> None:
-        if self.answer is not None and sql == "COMMIT":
-            self.busy.set()
-            self.patient = self.answer.wait(5)
-        if self.times and sql.startswith(self.statement):
-            self.times -= 1
-            self.met += 1
-            error = sqlite3.OperationalError("the disk failed")
-            error.sqlite_errorcode = self.code
-            raise error
-
-
-def connection_on(disk: Disk) -> type[WritingConnection]:
-    class FailingConnection(WritingConnection):
-        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
-            disk.check(sql)
-            return super().execute(sql, *values)
-
-    return FailingConnection
+from tests.support.disk import FSYNC, FULL, WRITE, Disk, connection_on
 
 
 class Opened(Struct, kw_only=True):
@@ -98,13 +59,16 @@ class Opened(Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def writing(tmp_path: Path, *, max_wait: float = 30.0) -> AsyncIterator[Opened]:
-    async with open_storage(tmp_path):
+async def writing(
+    tmp_path: Path, *, max_wait: float = 30.0, make_room: Callable[[], None] = lambda: None
+) -> AsyncIterator[Opened]:
+    async with open_sqlite(tmp_path):
         pass  # creates the schema
     path, disk = tmp_path / "journal.db", Disk()
     async with aiosqlite.connect(path, factory=connection_on(disk), isolation_level=None) as database:
         await database.execute("PRAGMA synchronous = FULL")
-        writer, identity = Writer(database, max_wait=max_wait, longest_wait=0.02), Identity(1)
+        writer = Writer(database, make_room=make_room, max_wait=max_wait, longest_wait=0.02)
+        identity = Identity(1)
         journal = SQLiteJournal(writer, identity)
         opened = Opened(path=path, disk=disk, writer=writer, journal=journal, identity=identity)
         async with anyio.create_task_group() as tasks:
@@ -130,13 +94,11 @@ async def fate(waiting: Any) -> BaseException | None:
 
 
 async def test_every_commit_is_synced_before_it_is_reported(tmp_path: Path) -> None:
-    async with open_storage(tmp_path) as storage, anyio.create_task_group() as tasks:
-        tasks.start_soon(storage.writer.run)
+    async with open_sqlite(tmp_path) as storage:
         settings = [
             await storage.writer.call(lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])  # type: ignore[misc]
             for name in ("journal_mode", "synchronous", "auto_vacuum")
         ]
-        storage.writer.close()
 
         assert settings == ["wal", 2, 2]  # FULL: the log is synced at each commit; INCREMENTAL
 
@@ -321,9 +283,8 @@ async def test_the_writer_goes_on_when_the_disk_does(tmp_path: Path) -> None:
 
 
 async def test_room_is_made_when_the_disk_is_full(tmp_path: Path) -> None:
-    async with writing(tmp_path) as opened:
-        asked: list[bool] = []
-        opened.writer.make_room = lambda: asked.append(True)
+    asked: list[bool] = []
+    async with writing(tmp_path, make_room=lambda: asked.append(True)) as opened:
         opened.disk.fail(FULL, times=1)
         await fate(opened.journal.append(opened.made()))
 

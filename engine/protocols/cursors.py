@@ -1,0 +1,48 @@
+"""Cursors of trigger sources, which move together with the requests made from events."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from engine.model.invocation import Invocation
+
+
+class CursorMove(Struct, frozen=True, kw_only=True):
+    """Change of a trigger's cursors from expected to new positions.
+
+    The change is refused with CursorMoved if the trigger was deleted, if it has another owner or generation, or if its
+    cursors are not at ``expected``.
+    """
+
+    trigger_id: str
+    owner: str  #: owner of the stored trigger
+    generation: int
+    expected: Mapping[str, bytes | None]  #: positions before the move, by cursor name; None: no position
+    positions: Mapping[str, bytes]  #: positions after the move, by cursor name
+
+
+class Cursors(Protocol):
+    """Store of the cursors of trigger sources. When a trigger is deleted, its cursors are deleted too."""
+
+    async def read(self, trigger_id: str) -> Mapping[str, bytes]: ...
+
+    def append(
+        self,
+        requests: Sequence[tuple[Invocation, str]],
+        move: CursorMove | None = None,
+        *,
+        then: Callable[[Invocation, bool], None] | None = None,
+    ) -> Awaitable[Sequence[str]]:
+        """Store invocations and move the cursors in one commit. Return a request id for each request.
+
+        Each request is an invocation with an idempotency key, which may be empty. If the key was used with the same
+        payload, the request is not stored and gets the earlier request id. If the key was used with another payload,
+        the request is not stored and gets an empty id. ``then(invocation, stored)`` is called for each request, as by
+        ``Journal.append``.
+
+        Raises CursorMoved if the move is refused.
+        """
+        ...

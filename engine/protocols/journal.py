@@ -1,0 +1,138 @@
+"""Journal of invocations, and the window through which the scheduler reads waiting ones.
+
+The promises of ``engine.protocols.storage`` about durability, order, callbacks and failures hold for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from engine.model.invocation import DestinationSpec, Invocation, Outcome, State
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """End of an attempt: state of the invocation, outcome, next attempt, and destination. Stored in one commit."""
+
+    invocation: Invocation  #: invocation as it was when the attempt began
+    state: State  #: WAIT: will be retried
+    outcome: Outcome
+    retry: Invocation | None = None  #: next attempt, if the state is WAIT
+    deliver_to: DestinationSpec | None = None  #: destination of the outcome; None: no delivery
+    ran: bool = True  #: False: ended without an attempt (too old, function deleted)
+
+
+class Recovery(Struct, frozen=True, kw_only=True):
+    """Summary of the stored invocations, made once at the start of the engine."""
+
+    backlog: dict[int, tuple[int, int]]  #: function id -> invocations and bytes not ended; 0: ended
+    waiting: frozenset[int]  #: functions with ready rows
+    poisoned: tuple[Invocation, ...]  #: were running at too many crashes of the engine; the caller ends them as FAIL
+    next_due: float | None  #: due time of the earliest delayed row
+    revived: int  #: number of invocations put back to WAIT because they were running at a crash
+
+
+class Discarded(Struct, frozen=True, kw_only=True):
+    """Result of one step of discarding: the invocations ended and the position of the next step."""
+
+    keys: tuple[int, ...]
+    size: int  #: payload bytes of these invocations
+    reached: tuple[float, int] | None  #: ``after`` for the next step; None: this was the last step
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Ready invocations of a function that were read from disk together, in the order of execution."""
+
+    invocations: tuple[Invocation, ...]
+    complete: bool  #: the function has no further ready rows
+
+
+class Journal(Protocol):
+    """Durable record of invocations.
+
+    ``settle`` and ``release`` may be called right after ``start``. If other calls about one invocation overlap, either
+    may take effect first.
+    """
+
+    def append(
+        self,
+        invocation: Invocation,
+        *,
+        idempotency_key: str = "",
+        then: Callable[[Invocation, bool], None] | None = None,
+    ) -> Awaitable[str]:
+        """Store an invocation and return its request id.
+
+        If ``idempotency_key`` was used before with the same payload, nothing is stored and the earlier request id is
+        returned. ``then(invocation, stored)`` is called as soon as the write has succeeded or failed.
+
+        Raises IdempotencyConflict if the key was used with another payload.
+        """
+        ...
+
+    def start(self, invocation: Invocation, started_at: float) -> None:
+        """Record that an attempt of an invocation begins. Return before the record is on disk. Never raises."""
+        ...
+
+    def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
+        """Store the end of an attempt, then call ``then(settlement)``. Return before that. Never raises.
+
+        After a failure of the write, retry until it is stored.
+        """
+        ...
+
+    def cancel(
+        self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
+    ) -> Awaitable[tuple[int, int] | None]:
+        """End a waiting invocation as FAIL. Return its function id and payload size, or None if it does not wait.
+
+        ``then(key, found, stored)`` is called as soon as the write has succeeded or failed. ``found`` is the returned
+        value, and ``stored`` is False after a failure.
+        """
+        ...
+
+    async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
+        """End waiting invocations of a function as DISCARD, in one step that reads about ``rows`` rows.
+
+        ``after`` is the position at which the step begins: ``BEGINNING`` for the first step, then ``reached`` of the
+        previous step.
+        """
+        ...
+
+    async def release(self, invocations: Sequence[Invocation]) -> None:
+        """Put these invocations back to WAIT if they are running. Used when the engine stops.
+
+        Unlike after a crash, their crash counts stay unchanged.
+        """
+        ...
+
+    async def recover(self) -> Recovery:
+        """Put invocations that were running at a crash of the engine back to WAIT, and return a summary.
+
+        Invocations that were running at too many crashes are *poisoned*: they are returned for the caller to end as
+        FAIL. Call this once, before any other method.
+        """
+        ...
+
+
+class Window(Protocol):
+    """Access of the scheduler to waiting invocations on disk, one page at a time."""
+
+    async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
+        """Return ready invocations of a function in the order of execution, from behind the position ``after``.
+
+        A position is (rank, key). The page has at most ``rows`` invocations with about ``size`` bytes of payload in
+        total. The page has all ready invocations that were submitted before this call, and none whose start or end was
+        submitted before. Invocations may be in the page whose start or end was submitted after this call.
+        """
+        ...
+
+    async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
+        """Make delayed invocations that are due at ``now`` ready.
+
+        At most ``rows`` invocations with about ``size`` bytes of payload in total are made ready. Return them, and the
+        due time of the earliest invocation that is still delayed (None: no invocation is).
+        """
+        ...

@@ -1,0 +1,61 @@
+"""Outbox: outcomes that must be delivered to destinations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from engine.model.invocation import Invocation, PendingDelivery
+
+
+class Outbox(Protocol):
+    """Store of pending deliveries: outcomes that destinations have not confirmed yet, and given-up deliveries."""
+
+    async def due(self, now: float, rows: int, each: int) -> tuple[Sequence[PendingDelivery], float | None]:
+        """Return due deliveries, and the time at which the next delivery becomes due (None: no later one is scheduled).
+
+        About ``rows`` deliveries are returned in total, and up to ``each`` for each destination. Every destination with
+        due deliveries is included, regardless of the number of deliveries to others.
+        """
+        ...
+
+    async def delivered(self, pending: PendingDelivery, append: Invocation | None = None) -> None:
+        """Remove a confirmed delivery. If ``append`` is given, store that invocation in the same transaction."""
+        ...
+
+    async def postpone(self, pending: PendingDelivery, due_at: float | None, error: str) -> None:
+        """Schedule the next attempt of a delivery at ``due_at``. None gives up the delivery.
+
+        A given-up delivery stays stored with ``error``, so that it can be redriven. If the delivery was redriven after
+        ``pending`` had been read, nothing is changed.
+        """
+        ...
+
+    async def given_up(
+        self, functions: Collection[int], offset: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
+        """Return a page of the given-up deliveries of these functions, oldest first, and their total number."""
+        ...
+
+    async def pending(
+        self, functions: Collection[int], after: int, limit: int
+    ) -> tuple[Sequence[PendingDelivery], int]:
+        """Return a page of pending deliveries with ids above ``after``, and the value of ``after`` for the next page.
+
+        Only deliveries of ``functions`` that are not given up are returned. The second value is 0 after the last page.
+        A page before the last may have fewer than ``limit`` deliveries too.
+        """
+        ...
+
+    async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
+        """Return all deliveries of an invocation's outcome, including given-up ones."""
+        ...
+
+    async def revive(
+        self, functions: Collection[int], delivery_ids: Collection[int], now: float
+    ) -> Sequence[PendingDelivery]:
+        """Make deliveries of these functions due now and restart their age, even of given-up ones. Return them.
+
+        Ids of other functions' deliveries are ignored.
+        """
+        ...

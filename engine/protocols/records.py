@@ -1,0 +1,64 @@
+"""Records of invocations, as the API and the console read them, and their pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from engine.model.invocation import Record, State
+
+
+class Selection(Struct, frozen=True, kw_only=True):
+    """Filter and page for a list of records. An empty field does not filter."""
+
+    function_id: int = 0
+    functions: frozenset[int] = frozenset()  #: replaces ``function_id``; lists newest first in all states
+    version: str = ""
+    alias: str = ""
+    states: frozenset[State] = frozenset()
+    keys: frozenset[int] | None = None
+    begin: float = 0.0  #: only records accepted at or after this time, in seconds since the epoch
+    end: float = float("inf")  #: only records accepted before this time
+    below: int | None = None  #: only records with smaller keys
+    within: int = 0  #: search only this many rows of each state; 0: search all rows
+    offset: int = 0
+    limit: int = 100
+
+
+class Purged(Struct, frozen=True, kw_only=True):
+    """Result of one step of pruning."""
+
+    request_ids: tuple[str, ...]  #: request ids of the dropped invocations
+    more: bool  #: another step may drop more now
+    over: bool = False  #: rows or bytes still exceed their caps
+    next_due: float | None  #: time at which a row or an idempotency key expires next; None: none is known
+
+
+class Records(Protocol):
+    """Records of accepted invocations, read by the API and the console.
+
+    A list is one consistent state of the storage: each invocation is in it at most once, also while its state changes.
+    A list of the records of one function begins with running invocations, then has waiting ones in the order of
+    execution. Ended invocations follow, newest first.
+    """
+
+    async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
+        """Return a page of the records that match, and the number of all matching records.
+
+        Payloads, results and logs are left out.
+        """
+        ...
+
+    async def get(self, key: int) -> Record | None:
+        """Return the complete record of an invocation; None if the invocation does not exist."""
+        ...
+
+    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+        """Run one step of pruning: drop some finished invocations that ended more than ``age`` seconds before ``now``.
+
+        If more than ``rows`` finished invocations or ``size`` bytes are stored, drop the oldest regardless of their
+        age. Invocations with a pending delivery always stay.
+        """
+        ...

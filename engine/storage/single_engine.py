@@ -1,0 +1,15 @@
+"""Cluster of one engine: the only engine of its storage, which the locked data directory ensures."""
+
+from __future__ import annotations
+
+import anyio
+
+
+class SingleEngine:
+    slot = 0
+
+    def owns(self, name: str) -> bool:
+        return True
+
+    async def lost(self) -> None:
+        await anyio.sleep_forever()

@@ -1,0 +1,41 @@
+"""Storage in one SQLite file: all parts, with the writer that they share."""
+
+from __future__ import annotations
+
+from engine.model.identity import Identity
+from engine.protocols import Cluster, StorageStatistics
+from engine.storage.sqlite.catalog_store import SQLiteCatalogStore
+from engine.storage.sqlite.connection import Readers
+from engine.storage.sqlite.cursors import SQLiteCursors
+from engine.storage.sqlite.invocations import SQLiteJournal
+from engine.storage.sqlite.outbox import SQLiteOutbox
+from engine.storage.sqlite.records import SQLiteRecords
+from engine.storage.sqlite.resource_store import SQLiteResourceStore
+from engine.storage.sqlite.store import SQLiteStore
+from engine.storage.sqlite.writer import Writer
+
+
+class SQLiteStorage:
+    """Parts of a storage. Writes need the running task ``writer.run``."""
+
+    def __init__(
+        self, writer: Writer, readers: Readers, identity: Identity, cluster: Cluster, *, idempotency_retention: float
+    ) -> None:
+        self.writer, self.identity, self.cluster = writer, identity, cluster
+        self.journal = SQLiteJournal(writer, identity, idempotency_retention=idempotency_retention)
+        self.window = self.journal
+        self.records = SQLiteRecords(readers, writer, identity)
+        self.outbox = SQLiteOutbox(readers, writer)
+        self.catalog = SQLiteCatalogStore(writer)
+        self.resources = SQLiteResourceStore(writer)
+        self.cursors = SQLiteCursors(writer, self.journal)
+
+    def store(self, plugin: str) -> SQLiteStore:
+        return SQLiteStore(self.writer, plugin)
+
+    @property
+    def broken(self) -> bool:
+        return self.writer.broken
+
+    def statistics(self) -> StorageStatistics:
+        return self.writer.statistics()

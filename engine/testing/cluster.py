@@ -1,0 +1,23 @@
+"""Double of the cluster, in which another engine may own work, or take over all of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class MemoryCluster:
+    """Cluster of one engine. ``others`` has the names that other engines own."""
+
+    def __init__(self, slot: int = 0) -> None:
+        self.slot = slot
+        self.others: set[str] = set()
+        self._lost = asyncio.Event()
+
+    def owns(self, name: str) -> bool:
+        return name not in self.others
+
+    async def lost(self) -> None:
+        await self._lost.wait()
+
+    def lose(self) -> None:
+        self._lost.set()

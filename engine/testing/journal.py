@@ -1,0 +1,196 @@
+"""Double of the journal: invocations in memory. Also returns pages of waiting ones to the scheduler (``Window``)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+from msgspec.structs import replace
+
+from engine.errors import IdempotencyConflict
+from engine.model import Attempt, Invocation, Outcome, State
+from engine.model.retry import HISTORY, MAX_CRASHES
+from engine.protocols import Discarded, Page, Recovery, Settlement
+from engine.testing.tables import MemoryTables
+from engine.testing.writes import MemoryWrites, at_the_next_turn
+
+
+class MemoryJournal:
+    """Journal in memory, which also returns pages of waiting invocations to the scheduler (``Window``)."""
+
+    def __init__(self, tables: MemoryTables, writes: MemoryWrites, idempotency_retention: float) -> None:
+        self._tables, self._writes = tables, writes
+        self._retention = idempotency_retention
+        self._idempotency_keys: dict[tuple[int, str], tuple[str, bytes, float]] = {}
+
+    # --- Journal --------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        invocation: Invocation,
+        *,
+        idempotency_key: str = "",
+        then: Callable[[Invocation, bool], None] | None = None,
+    ) -> asyncio.Future[str]:
+        self._writes.check()
+        error: Exception | None = None
+        request_id = invocation.request_id
+        try:
+            request_id = self.store(invocation, idempotency_key)
+        except IdempotencyConflict as conflict:
+            error = conflict
+        stored = error is None and request_id == invocation.request_id
+        callback = None if then is None else (lambda: then(invocation, stored))
+        return at_the_next_turn(request_id, error, callback)
+
+    def start(self, invocation: Invocation, started_at: float) -> None:
+        self._writes.keep(lambda: self._start(invocation, started_at))
+
+    def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
+        self._writes.keep(lambda: self._settle(settlement, then))
+
+    def cancel(
+        self, key: int, outcome: Outcome, *, then: Callable[[int, tuple[int, int] | None, bool], None] | None = None
+    ) -> asyncio.Future[tuple[int, int] | None]:
+        self._writes.check()
+        found: tuple[int, int] | None = None
+        row = self._tables.rows.get(key)
+        if row is not None and row.state is State.WAIT:
+            row.state, row.ended_at = State.FAIL, outcome.ended_at
+            row.code, row.message = outcome.code, outcome.message
+            found = row.invocation.function_id, len(row.invocation.payload)
+        callback = None if then is None else (lambda: then(key, found, True))
+        return at_the_next_turn(found, None, callback)
+
+    async def discard(self, function_id: int, after: tuple[float, int], rows: int, outcome: Outcome) -> Discarded:
+        self._writes.check()
+        waiting = [row for row in self._tables.rows.values() if row.state is State.WAIT]
+        found = [row for row in waiting if row.invocation.function_id == function_id][:rows]
+        for row in found:
+            row.state, row.ended_at = State.DISCARD, outcome.ended_at
+            row.code, row.message = outcome.code, outcome.message
+        size = sum(len(row.invocation.payload) for row in found)
+        keys = tuple(row.invocation.key for row in found)
+        return Discarded(keys=keys, size=size, reached=after if len(found) == rows else None)
+
+    async def release(self, invocations: Sequence[Invocation]) -> None:
+        self._writes.check()
+        for invocation in invocations:
+            row = self._tables.rows[invocation.key]
+            if row.state is State.RUNNING:
+                row.state = State.WAIT
+                row.invocation = replace(row.invocation, delayed=False)
+
+    async def recover(self) -> Recovery:
+        self._writes.check()
+        poisoned, revived = [], 0
+        rows = sorted(self._tables.rows.values(), key=lambda row: row.invocation.key)
+        for row in rows:
+            if row.state is State.RUNNING and row.invocation.crash_count >= MAX_CRASHES:
+                poisoned.append(row.invocation)
+            elif row.state is State.RUNNING:
+                row.invocation = replace(row.invocation, crash_count=row.invocation.crash_count + 1, delayed=False)
+                row.state = State.WAIT
+                revived += 1
+        return Recovery(
+            backlog=self._backlog(),
+            waiting=frozenset(row.invocation.function_id for row in rows if row.ready),
+            poisoned=tuple(poisoned),
+            next_due=self._next_due(),
+            revived=revived,
+        )
+
+    # --- Window ---------------------------------------------------------------------------------------------
+
+    async def ready(self, function_id: int, after: tuple[float, int], rows: int, size: int) -> Page:
+        self._writes.check()
+        waiting = sorted(
+            (row.invocation for row in self._tables.rows.values() if row.ready), key=lambda one: one.rank_key
+        )
+        behind = [one for one in waiting if one.function_id == function_id and one.rank_key > after]
+        found = _up_to(size, behind[:rows])
+        read = sum(len(invocation.payload) for invocation in found)
+        return Page(invocations=found, complete=len(found) < rows and read < size)
+
+    async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
+        self._writes.check()
+        delayed = sorted(
+            (row.invocation for row in self._tables.rows.values() if row.delayed and row.invocation.due_at <= now),
+            key=lambda invocation: invocation.due_at,
+        )
+        due = tuple(replace(invocation, delayed=False) for invocation in _up_to(size, delayed[:rows]))
+        for invocation in due:
+            self._tables.rows[invocation.key].invocation = invocation
+        return due, self._next_due()
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def store(self, invocation: Invocation, idempotency_key: str) -> str:
+        """Store an invocation and return its request id.
+
+        If the idempotency key was used before with the same payload, return the earlier request id instead. Raises
+        IdempotencyConflict if the earlier invocation has another payload.
+        """
+        name, now = (invocation.function_id, idempotency_key), invocation.accepted_on_clock
+        earlier = self._idempotency_keys.get(name) if idempotency_key else None
+        if earlier is not None and earlier[2] > now:
+            if earlier[1] != invocation.payload:
+                raise IdempotencyConflict(idempotency_key)
+            return earlier[0]
+        if idempotency_key:
+            self._idempotency_keys[name] = invocation.request_id, invocation.payload, now + self._retention
+        self._tables.append(invocation)
+        return invocation.request_id
+
+    def _start(self, invocation: Invocation, started_at: float) -> None:
+        row = self._tables.rows[invocation.key]
+        row.state, row.started_at = State.RUNNING, started_at
+
+    def _settle(self, settlement: Settlement, then: Callable[[Settlement], None] | None) -> None:
+        before, outcome = settlement.invocation, settlement.outcome
+        row = self._tables.rows[before.key]
+        row.state, row.code, row.message = settlement.state, outcome.code, outcome.message
+        if settlement.retry is not None:
+            row.invocation = settlement.retry
+        else:
+            row.ended_at = outcome.ended_at
+            row.started_at = outcome.started_at if settlement.ran else None
+        if outcome.result or outcome.log or before.attempt > 1:
+            row.result, row.log = outcome.result, outcome.log
+        if settlement.ran and (before.attempt > 1 or not outcome.ok):
+            row.attempts[before.attempt] = _attempt(before.attempt, outcome)
+            row.attempts.pop(before.attempt - HISTORY, None)
+        if settlement.deliver_to is not None:
+            self._tables.add_delivery(before, settlement.state, settlement.deliver_to, outcome.ended_at)
+        if then is not None:
+            asyncio.get_running_loop().call_soon(then, settlement)
+
+    def _backlog(self) -> dict[int, tuple[int, int]]:
+        backlog: dict[int, tuple[int, int]] = {}
+        for row in self._tables.rows.values():
+            function_id, size = row.invocation.function_id, len(row.invocation.payload)
+            if row.state.final:
+                function_id, size = 0, row.size
+            rows, used = backlog.get(function_id, (0, 0))
+            backlog[function_id] = rows + 1, used + size
+        return backlog
+
+    def _next_due(self) -> float | None:
+        return min((row.invocation.due_at for row in self._tables.rows.values() if row.delayed), default=None)
+
+
+def _up_to(size: int, invocations: Sequence[Invocation]) -> tuple[Invocation, ...]:
+    """Return the first invocations, up to the one that brings their payloads to ``size`` bytes in total."""
+    before = accumulate((len(one.payload) for one in invocations), initial=0)
+    return tuple(one for one, read in zip(invocations, before, strict=False) if read < size)
+
+
+def _attempt(number: int, outcome: Outcome) -> Attempt:
+    return Attempt(
+        attempt=number,
+        started_at=outcome.started_at,
+        ended_at=outcome.ended_at,
+        code=outcome.code,
+        message=outcome.message,
+    )

@@ -1,0 +1,115 @@
+"""Double of the records: the invocations of the journal in memory, as the API and the console read them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+
+from msgspec.structs import replace
+
+from engine.model import Record, State
+from engine.model.identity import key_at
+from engine.protocols import Purged, Selection
+from engine.testing.tables import MemoryTables, Row
+from engine.testing.writes import MemoryWrites
+
+
+class MemoryRecords:
+    def __init__(self, tables: MemoryTables, writes: MemoryWrites) -> None:
+        self._tables, self._writes = tables, writes
+
+    async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
+        order = _newest if selection.functions else _list_order
+        scanned, rows = Counter[float](), list[Row]()
+        for row in sorted((row for row in self._tables.rows.values() if _spanned(row, selection)), key=order):
+            scanned[part := order(row)[0]] += 1
+            if _selected(row, selection) and scanned[part] <= (selection.within or math.inf):
+                rows.append(row)
+        page = islice(rows, selection.offset, selection.offset + selection.limit)
+        return [replace(_record(row), payload=b"", result=b"", log=b"", attempts=()) for row in page], len(rows)
+
+    async def get(self, key: int) -> Record | None:
+        row = self._tables.rows.get(key)
+        return None if row is None else _record(row)
+
+    async def purge(self, now: float, *, age: float, rows: int, size: int) -> Purged:
+        self._writes.check()
+        undelivered = {pending.key for pending in self._tables.deliveries.values() if pending.due_at is not None}
+        ended = [row for _, row in sorted(self._tables.rows.items()) if row.ended_at is not None]
+        kept_rows, kept_size = len(ended), sum(row.size for row in ended)
+        dropped: list[str] = []
+        oldest: list[float] = []
+        for row in ended:
+            assert row.ended_at is not None
+            over = kept_rows > rows or kept_size > size
+            if row.invocation.key not in undelivered and (over or row.ended_at <= now - age):
+                kept_rows, kept_size = kept_rows - 1, kept_size - row.size
+                dropped.append(row.invocation.request_id)
+                self._drop(row.invocation.key)
+            else:
+                oldest.append(row.ended_at)
+        next_due = min(oldest) + age if oldest else None
+        return Purged(request_ids=tuple(dropped), more=False, next_due=next_due)
+
+    def _drop(self, key: int) -> None:
+        del self._tables.rows[key]
+        for pending in [pending for pending in self._tables.deliveries.values() if pending.key == key]:
+            del self._tables.deliveries[pending.delivery_id]
+
+
+def _spanned(row: Row, selection: Selection) -> bool:
+    key, own = row.invocation.key, row.invocation.function_id == selection.function_id
+    ends = math.inf if selection.end == math.inf else key_at(selection.end)
+    ends = ends if selection.below is None else min(ends, selection.below)
+    return bool(own or selection.functions) and key_at(selection.begin) <= key < ends
+
+
+def _selected(row: Row, selection: Selection) -> bool:
+    return (
+        (not selection.functions or row.invocation.function_id in selection.functions)
+        and selection.version in ("", row.invocation.version)
+        and selection.alias in ("", row.invocation.alias)
+        and (not selection.states or row.state in selection.states)
+        and (selection.keys is None or row.invocation.key in selection.keys)
+    )
+
+
+def _list_order(row: Row) -> tuple[float, ...]:
+    """Return the sort key for a list of records: running, ready, delayed, then ended invocations, newest first."""
+    invocation = row.invocation
+    if row.state is State.RUNNING:
+        return (0, invocation.key)
+    if row.ready:
+        return (1, *invocation.rank_key)
+    return (2, invocation.due_at) if row.delayed else (3, -invocation.key)
+
+
+def _newest(row: Row) -> tuple[float, ...]:
+    return (0, -row.invocation.key)
+
+
+def _record(row: Row) -> Record:
+    one = row.invocation
+    return Record(
+        key=one.key,
+        request_id=one.request_id,
+        function_id=one.function_id,
+        version=one.version,
+        alias=one.alias,
+        source=one.source,
+        state=row.state,
+        priority=one.priority,
+        due_at=one.due_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        attempt=one.attempt,
+        code=row.code,
+        message=row.message,
+        hops=one.hops,
+        payload=one.payload,
+        result=row.result,
+        log=row.log,
+        attempts=tuple(row.attempts[number] for number in sorted(row.attempts)),
+    )
