@@ -73,11 +73,11 @@ class Journal(Protocol):
         ...
 
     def start(self, invocation: Invocation, started_at: float) -> None:
-        """Record that an attempt of an invocation begins. Return before the record is on disk. Never raises."""
+        """Record that an attempt of an invocation begins. Return before the record is on disk. Never raise."""
         ...
 
     def settle(self, settlement: Settlement, *, then: Callable[[Settlement], None] | None = None) -> None:
-        """Store the end of an attempt, then call ``then(settlement)``. Return before that. Never raises.
+        """Store the end of an attempt, then call ``then(settlement)``. Return before that. Never raise.
 
         After a failure of the write, retry until it is stored.
         """

@@ -10,9 +10,10 @@ All parts of a storage keep these promises, on which the components above rely:
 - **Reads.** A call sees all writes that were submitted before it, including those that are not on disk yet. The call
   may also see writes submitted shortly after it. ``Records.list`` and ``get`` and ``Outbox.pending`` and ``given_up``
   see all writes that are done, and may miss the others.
-- **Callbacks.** ``then`` is called exactly once in the event loop, even if the caller was cancelled. Callbacks are
-  called in the order of the calls, and each before its caller continues. If a method raises an error instead of
-  returning a future, ``then`` is not called. A callback must not raise.
+- **Callbacks.** ``then`` is called once in the event loop, even if the caller was cancelled. ``then`` of ``settle`` is
+  called only when the end is stored. Callbacks of stored writes are called in the order of the calls, each before its
+  caller continues. If a method raises an error instead of returning a future, ``then`` is not called. A callback must
+  not raise.
 - **Failures.** While writes fail, a call raises NotStored, or OutcomeUnknown if its write may be on disk.
   ``Journal.start`` and ``Journal.settle`` never raise: their writes are kept and stored later, in their order, before
   all newer writes. Then the storage works again.

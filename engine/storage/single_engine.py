@@ -6,6 +6,8 @@ import anyio
 
 
 class SingleEngine:
+    """Member of a cluster of one, which owns all work and is never lost."""
+
     slot = 0
 
     def owns(self, name: str) -> bool:

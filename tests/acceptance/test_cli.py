@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from engine.cli.commands import run as run_command
-from engine.errors import JournalBroken, SettingsError
+from engine.errors import JournalBroken, MembershipLost, SettingsError
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 from tests.support.gateways import API
 
@@ -305,13 +305,16 @@ def test_a_plugin_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "plugin module no.such cannot be imported" in said
 
 
-def test_a_broken_journal_asks_for_a_new_start_whatever_else_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("fatal", [JournalBroken("fsync failed"), MembershipLost()])
+def test_a_fatal_error_asks_for_a_new_start_whatever_else_went_wrong(
+    fatal: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
     from engine.cli.serve import _explain
 
-    errors = BaseExceptionGroup("", [SettingsError("x"), BaseExceptionGroup("", [JournalBroken("fsync failed")])])
+    errors = BaseExceptionGroup("", [SettingsError("x"), BaseExceptionGroup("", [fatal])])
 
     assert _explain(errors, "") == 3
-    assert capsys.readouterr().err.startswith("functiond: fsync failed (start the engine again")
+    assert capsys.readouterr().err.startswith(f"functiond: {fatal} (start the engine again")
 
 
 def test_an_error_of_ours_is_not_explained_away() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from engine.model import AsyncSettings, CodePackage, Function
+from engine.protocols import StoredResource
 from tests.contracts.storage import (
     SINK,
     Opened,
@@ -127,3 +128,29 @@ async def test_several_versions_change_together(opened: Opened) -> None:
 
         functions, _ = await storage.catalog.load()
         assert sorted((f.version, f.max_instances) for f in functions) == [("latest", 9), ("v1", 9)]
+
+
+async def test_resources_of_a_function_are_deleted_with_it(opened: Opened) -> None:
+    async with opened() as storage:
+        await storage.catalog.put_function(FUNCTION)
+        own, other = [
+            StoredResource(kind="event", owner=owner, id="a", body=b"{}") for owner in ("function:1", "function:11")
+        ]
+        for resource in (own, other):
+            await storage.resources.put(resource)
+
+        await storage.catalog.delete_function(1)
+
+        assert list(await storage.resources.load("event")) == [other]
+
+
+async def test_resources_bound_to_a_version_are_deleted_with_it(opened: Opened) -> None:
+    async with opened() as storage:
+        await storage.catalog.publish(replace(FUNCTION, version="v1"), None)
+        bound, other = [StoredResource(kind="trigger", owner="function:1", id=id, body=b"{}") for id in ("a", "b")]
+        for resource in (bound, other):
+            await storage.resources.put(resource)
+
+        await storage.catalog.delete_version(1, "v1", [bound])
+
+        assert list(await storage.resources.load("trigger")) == [other]

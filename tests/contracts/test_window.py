@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
-from engine.model import Invocation
-from engine.protocols import Storage
+from engine.model import Invocation, State
+from engine.protocols import Settlement, Storage
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import RunQueue
-from tests.contracts.storage import (
-    NOW,
-    ROOM,
-    Opened,
-    cancelled,
-    ended,
-    made,
-    started,
-    stored,
-)
+from tests.contracts.storage import NOW, ROOM, Opened, cancelled, ended, made, started, stored, success
 
 BEGINNING = (float("-inf"), 0)
 
@@ -85,6 +76,17 @@ async def test_a_page_sees_what_was_submitted_before_it(opened: Opened) -> None:
 
         assert await keys_of(storage) == [two.key]
         await appended
+
+
+async def test_a_page_has_nothing_that_was_started_or_ended_before_it(opened: Opened) -> None:
+    async with opened() as storage:
+        begun, over, gone, left = [await stored(storage) for _ in range(4)]
+        storage.journal.start(begun, NOW)
+        storage.journal.start(over, NOW)
+        storage.journal.settle(Settlement(invocation=over, state=State.SUCCESS, outcome=success(over)))
+        storage.journal.cancel(gone.key, cancelled())
+
+        assert await keys_of(storage) == [left.key]
 
 
 async def test_what_is_due_is_promoted_earliest_first_and_the_next_due_time_given(opened: Opened) -> None:

@@ -1,0 +1,151 @@
+"""Whole engine on a storage in memory: nothing above the storage needs a particular one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from engine.app import lifecycle
+from engine.app.lifecycle import EngineParts, run_engine
+from engine.config.settings import load_settings
+from engine.errors import MembershipLost
+from engine.executors.pool import Pool
+from engine.model import AsyncSettings, DestinationSpec, Record, Request, State
+from engine.model.urn import FunctionUrn, parse_urn
+from engine.protocols import Storage
+from engine.resources.triggers import TriggerDraft
+from engine.testing import InlineContext, InlineExecutor, MemoryStorage
+from plugins.function import plugin as function_plugin
+from plugins.timer import plugin as timer_plugin
+from tests.support.executing import function
+
+REGION, PROJECT = "local-1", "p"
+NAMES = ("hello", "sink")
+
+
+def urn_of(name: str) -> FunctionUrn:
+    return parse_urn(name, region=REGION, project=PROJECT)
+
+
+@pytest.fixture
+async def memory() -> MemoryStorage:
+    """Return a storage with two functions. Successes of the first are delivered to the second."""
+    storage = MemoryStorage()
+    for name in NAMES:
+        number = await storage.catalog.new_function_id()
+        await storage.catalog.put_function(function(name, function_id=number, project=PROJECT))
+    sink = DestinationSpec(destination="FunctionGraph", param=f'{{"func_urn": "{urn_of("sink")}"}}')
+    await storage.catalog.put_settings(1, "latest", AsyncSettings(max_retries=1, on_success=sink))
+    return storage
+
+
+Run = Callable[[MemoryStorage], Any]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs an engine on a storage in memory. Its instances are handlers in this process."""
+    tries: list[int] = []
+
+    def hello(event: Any, context: InlineContext) -> Any:
+        tries.append(context.invocation.key)
+        if len(tries) == 1:
+            raise ValueError("the first attempt fails")
+        return event
+
+    inline = InlineExecutor({"hello": hello, "sink": lambda event, context: None})
+    monkeypatch.setattr(Pool, "execute", lambda _, function, invocation: inline.execute(function, invocation))
+    settings = load_settings(
+        overrides={
+            "storage.data_dir": str(tmp_path),
+            "storage.free_space": 0,
+            "retry.base": 0.001,
+            "grace": 5.0,
+            "executor.isolation": "process",
+        }
+    )
+
+    @asynccontextmanager
+    async def on(memory: MemoryStorage) -> AsyncIterator[EngineParts]:
+        monkeypatch.setattr(lifecycle, "open_storage", lambda directory, **options: memory.opened())
+        async with run_engine(settings, plugins=[function_plugin, timer_plugin]) as engine:
+            with anyio.fail_after(60):
+                yield engine
+
+    return on
+
+
+async def accept(engine: EngineParts, name: str) -> int:
+    request_id = await engine.intake.accept(Request(function=urn_of(name), payload=b'{"n": 1}'))
+    key = engine.storage.identity.key_of(request_id)
+    assert key is not None
+    return key
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait until the condition holds; the time limit is that of ``run``."""
+    while not true():  # noqa: ASYNC110  (the key of a delivered invocation is unknown)
+        await asyncio.sleep(0.001)
+
+
+async def record_of(storage: Storage, key: int) -> Record:
+    record = await storage.records.get(key)
+    assert record is not None
+    return record
+
+
+async def test_an_accepted_event_is_run_retried_and_delivered(memory: MemoryStorage, run: Run, tmp_path: Path) -> None:
+    async with run(memory) as engine:
+        key = await accept(engine, "hello")
+        await engine.dispatcher.ended(key, 30)
+        record = await record_of(engine.storage, key)
+        await until(lambda: {row.invocation.function_id for row in memory.rows.values() if row.state.final} == {1, 2})
+
+    assert (record.state, record.result, record.attempt) == (State.SUCCESS, b'{"n": 1}', 2)
+    assert memory.deliveries == {}
+    assert {row.state for row in memory.rows.values()} == {State.SUCCESS}
+    assert "journal.db" not in os.listdir(tmp_path)
+
+
+async def test_what_an_engine_has_not_run_is_run_by_the_next(memory: MemoryStorage, run: Run) -> None:
+    async with run(memory) as engine:
+        engine.scheduler.hold("test")
+        key = await accept(engine, "sink")
+
+    async with run(memory) as engine:
+        await engine.dispatcher.ended(key, 30)
+        assert (await record_of(engine.storage, key)).state is State.SUCCESS
+
+
+async def test_a_source_that_another_engine_owns_does_not_run(memory: MemoryStorage, run: Run) -> None:
+    draft = TriggerDraft(kind="TIMER", data={"name": "daily", "schedule_type": "Rate", "schedule": "1d"})
+    async with run(memory) as engine:
+        own, other = [
+            (await engine.resources.triggers.create(urn_of("sink"), draft)).id,
+            (await engine.resources.triggers.create(urn_of("hello"), draft)).id,
+        ]
+
+    memory.cluster.others.add(other)
+    async with run(memory) as engine:
+        states = [engine.sources.state(trigger_id) for trigger_id in (own, other)]
+
+    assert [state is None for state in states] == [False, True]
+
+
+async def test_an_engine_that_lost_its_membership_ends_with_an_error(memory: MemoryStorage, run: Run) -> None:
+    async def use() -> None:
+        async with run(memory):
+            memory.lose_membership()
+            await anyio.sleep_forever()
+
+    with pytest.raises(BaseExceptionGroup) as ended:
+        await use()
+
+    assert ended.group_contains(MembershipLost)
