@@ -13,7 +13,8 @@ import anyio
 import pytest
 
 from engine.app import lifecycle
-from engine.app.lifecycle import EngineParts, run_engine
+from engine.app.lifecycle import run_engine
+from engine.app.parts import EngineParts
 from engine.config.settings import load_settings
 from engine.errors import MembershipLost
 from engine.executors.pool import Pool
