@@ -13,6 +13,7 @@ from msgspec import Struct
 from engine.model import Invocation
 from engine.model.identity import Identity
 from engine.storage.data_directory import locked
+from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.batch import SQL, Statement
 from engine.storage.sqlite.invocations import append_rows
@@ -35,7 +36,7 @@ class Drained(Struct, frozen=True, kw_only=True):
 async def fill(directory: Path, function_id: int, rows: int) -> None:
     """Add ``rows`` invocations of a function to the journal, as if they had just been accepted."""
     with locked(directory):
-        async with open_sqlite(directory) as storage:
+        async with open_sqlite(StorageOptions(directory=directory)) as storage:
             for batch in _batches(storage.identity, function_id, rows):
                 await storage.writer.call(lambda db, batch=batch: _insert(db, batch))  # type: ignore[misc]
 

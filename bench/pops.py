@@ -20,6 +20,7 @@ from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from engine.storage import open_storage
 from engine.storage.data_directory import locked
+from engine.storage.options import StorageOptions
 
 
 async def measure(directory: Path, function_id: int, count: int) -> dict[str, float]:
@@ -29,7 +30,7 @@ async def measure(directory: Path, function_id: int, count: int) -> dict[str, fl
     time of each of the ``count - 1`` choices after it.
     """
     with locked(directory):
-        async with open_storage(directory) as storage:
+        async with open_storage(StorageOptions(directory=directory)) as storage:
             queue = RunQueue(slots=8, sync_slots=0, memory=1 << 20)
             scheduler = Scheduler(queue, storage.window, SystemClock())
             scheduler.configure(function_id, weight=1.0, limit=-1, memory=128)

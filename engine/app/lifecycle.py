@@ -35,6 +35,7 @@ from engine.runtimes.interpreters import Interpreters
 from engine.scheduling.pressure import watch_pressure
 from engine.storage import open_storage
 from engine.storage.data_directory import locked, marker_of
+from engine.storage.options import StorageOptions
 
 log = structlog.get_logger("functiond")
 
@@ -54,17 +55,11 @@ async def run_engine(
     """
     clock = clock or SystemClock()
     data_dir, storage_settings, executor = settings.storage.path, settings.storage, settings.executor
-    retention = settings.queue.idempotency_retention
     registry, board = Registry(plugins, settings.plugins), LogBoard()
     with locked(data_dir):
         codes = CodeStore(data_dir / "code", Limits(keep_free=storage_settings.free_space), registry.code_links)
         async with (
-            open_storage(
-                data_dir,
-                idempotency_retention=retention,
-                ballast=storage_settings.ballast,
-                packages_of=await codes.mark(),
-            ) as storage,
+            open_storage(_storage_options(settings), packages_of=await codes.mark()) as storage,
             open_pool(
                 _pool_options(settings, marker_of(data_dir, storage.identity.name)),
                 code_path=codes.folder,
@@ -80,6 +75,14 @@ async def run_engine(
             engine = wire(infrastructure)
             async with _services(engine):
                 yield engine
+
+
+def _storage_options(settings: Settings) -> StorageOptions:
+    return StorageOptions(
+        directory=settings.storage.path,
+        idempotency_retention=settings.queue.idempotency_retention,
+        ballast=settings.storage.ballast,
+    )
 
 
 def _pool_options(settings: Settings, marker: str) -> PoolOptions:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 from engine.protocols import Storage
+from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 
 
-def open_storage(
-    directory: Path, *, idempotency_retention: float = 86_400.0, ballast: int = 0, packages_of: str | None = None
-) -> AbstractAsyncContextManager[Storage]:
+def open_storage(options: StorageOptions, *, packages_of: str | None = None) -> AbstractAsyncContextManager[Storage]:
     """Open the storage of an engine whose data directory the caller has ``locked``.
 
-    ``idempotency_retention`` is the number of seconds for which idempotency keys are stored. ``ballast`` is the size of
-    the ballast file in bytes. ``packages_of`` is the journal's name stored with the code packages; None means that
-    there are no packages.
+    ``packages_of`` is the journal's name stored with the code packages; None means that there are no packages.
 
     The storage is usable inside the block. At the end of the block, calls raise ShuttingDown, and the block ends when
     all writes submitted before are on disk. If writes fail then, they are refused, and ``start`` and ``settle`` are
@@ -26,4 +22,4 @@ def open_storage(
     Raises DataDirectoryUnusable if the storage cannot be opened, was written by a newer schema, belongs to another
     program, or does not belong to the code packages.
     """
-    return open_sqlite(directory, idempotency_retention=idempotency_retention, ballast=ballast, packages_of=packages_of)
+    return open_sqlite(options, packages_of=packages_of)

@@ -16,6 +16,7 @@ from engine.model import Code, DestinationSpec, Invocation, Outcome, State
 from engine.protocols import Settlement, Storage
 from engine.storage import open_storage
 from engine.storage.data_directory import locked
+from engine.storage.options import StorageOptions
 from engine.storage.sqlite import database
 from engine.testing import MemoryStorage
 from tests.support.disk import FSYNC, FULL, Disk, connection_on
@@ -53,7 +54,8 @@ class SQLiteKind:
     async def __call__(self) -> AsyncIterator[Storage]:
         self._disk.heal()
         with locked(self._directory), patch.object(database, "WritingConnection", connection_on(self._disk)):
-            async with open_storage(self._directory, idempotency_retention=RETENTION) as storage:
+            options = StorageOptions(directory=self._directory, idempotency_retention=RETENTION)
+            async with open_storage(options) as storage:
                 yield storage
 
 

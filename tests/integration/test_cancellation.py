@@ -25,6 +25,7 @@ from engine.model import AsyncSettings, DestinationSpec, Request
 from engine.model.urn import parse_urn
 from engine.storage import open_storage
 from engine.storage.data_directory import locked
+from engine.storage.options import StorageOptions
 from engine.storage.sqlite import writer
 from engine.testing import InlineContext, InlineExecutor
 from plugins.function import plugin as function_plugin
@@ -140,7 +141,7 @@ async def prepare(directory: Path) -> None:
     urn = f"urn:fss:{REGION}:{PROJECT}:function:default:sink:latest"
     sink = DestinationSpec(destination="FunctionGraph", param=json.dumps({"func_urn": urn}))
     with locked(directory):
-        async with open_storage(directory) as storage:
+        async with open_storage(StorageOptions(directory=directory)) as storage:
             for name, number in NAMES.items():
                 assert await storage.catalog.new_function_id() == number
                 await storage.catalog.put_function(function(name, function_id=number, project=PROJECT))

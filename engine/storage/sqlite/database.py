@@ -19,6 +19,7 @@ import anyio
 from engine.errors import DataDirectoryUnusable
 from engine.model.identity import NODE_BITS, Identity
 from engine.storage.data_directory import Ballast
+from engine.storage.options import StorageOptions
 from engine.storage.single_engine import SingleEngine
 from engine.storage.sqlite.batch import WritingConnection
 from engine.storage.sqlite.connection import Readers, connected
@@ -45,14 +46,13 @@ PRAGMA secure_delete = OFF;
 
 
 @asynccontextmanager
-async def open_sqlite(
-    directory: Path, *, idempotency_retention: float = 86_400.0, ballast: int = 0, packages_of: str | None = None
-) -> AsyncIterator[SQLiteStorage]:
+async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None) -> AsyncIterator[SQLiteStorage]:
     """Open the journal of a directory, migrate its schema, and run its writer until the block has ended.
 
     See ``engine.storage.open_storage``, and ``check_journal`` for ``packages_of``.
     """
-    path, reserve, cluster = directory / "journal.db", Ballast(directory, ballast), SingleEngine()
+    path, cluster = options.directory / "journal.db", SingleEngine()
+    reserve = Ballast(options.directory, options.ballast)
     await anyio.to_thread.run_sync(check_journal, path, packages_of)
     async with connected(path, factory=WritingConnection, cached_statements=256) as database:
         node, last_key = await _prepare(database, path)
@@ -63,9 +63,8 @@ async def open_sqlite(
             # Not ``await start``: cancellation during it would wait for the writer, which only ``close`` ends.
             tasks.start_soon(writer.run)
             try:
-                yield SQLiteStorage(
-                    writer, Readers(path), identity, cluster, idempotency_retention=idempotency_retention
-                )
+                retention = options.idempotency_retention
+                yield SQLiteStorage(writer, Readers(path), identity, cluster, idempotency_retention=retention)
             finally:
                 writer.close()
 

@@ -19,6 +19,7 @@ from engine.app.embedded import Engine
 from engine.errors import DataDirectoryUnusable
 from engine.storage import open_storage
 from engine.storage.data_directory import locked, marker_of
+from engine.storage.options import StorageOptions
 from tests.acceptance.engine_process import EngineProcess, engine_on
 from tests.support.engine_process import CLEAN, ROOT, functiond
 
@@ -106,7 +107,7 @@ def remove_marks(data: Path) -> None:
 async def marker(directory: Path) -> str:
     """Return the text that marks processes started by an engine on this directory."""
     with locked(directory):
-        async with open_storage(directory) as storage:
+        async with open_storage(StorageOptions(directory=directory)) as storage:
             return marker_of(directory, storage.identity.name)
 
 
@@ -290,6 +291,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from engine.storage.data_directory import locked
+from engine.storage.options import StorageOptions
 from engine.storage.sqlite import batch
 from engine.storage.sqlite import database
 
@@ -308,7 +310,7 @@ class Dying(batch.WritingConnection):
 
 async def start(folder):
     with locked(folder):
-        async with database.open_sqlite(folder):
+        async with database.open_sqlite(StorageOptions(directory=folder)):
             pass
 
 def run(folder, steps):

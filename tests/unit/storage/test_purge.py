@@ -8,6 +8,7 @@ from pathlib import Path
 from engine.model import Invocation, Outcome, State
 from engine.model.identity import accepted_at
 from engine.protocols import Purged, Settlement
+from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.purge import FREE_PAGES, STEP_IDEMPOTENCY_KEYS, STEP_ROWS
 from engine.storage.sqlite.storage import SQLiteStorage
@@ -17,7 +18,7 @@ DAY = 86_400.0
 
 
 def storing(folder: Path) -> AbstractAsyncContextManager[SQLiteStorage]:
-    return open_sqlite(folder, idempotency_retention=60.0)
+    return open_sqlite(StorageOptions(directory=folder, idempotency_retention=60.0))
 
 
 async def appended(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.protocols import Selection, Storage
+from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 
 LOOKS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
@@ -24,7 +25,7 @@ LOOKS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
 @pytest.mark.parametrize("look", LOOKS)
 async def test_a_look_at_the_journal_and_a_commit_do_not_wait_for_each_other(tmp_path: Path, look: str) -> None:
     looked = threading.Event()
-    async with open_sqlite(tmp_path) as storage:
+    async with open_sqlite(StorageOptions(directory=tmp_path)) as storage:
         commit = asyncio.ensure_future(storage.writer.call(lambda db: looked.wait(30)))
         await LOOKS[look](storage)
         looked.set()

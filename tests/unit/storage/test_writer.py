@@ -18,6 +18,7 @@ from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown
 from engine.model import Invocation, State
 from engine.model.identity import Identity
 from engine.protocols import Settlement
+from engine.storage.options import StorageOptions
 from engine.storage.sqlite import open_sqlite
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer
@@ -62,7 +63,7 @@ class Opened(Struct, kw_only=True):
 async def writing(
     tmp_path: Path, *, max_wait: float = 30.0, make_room: Callable[[], None] = lambda: None
 ) -> AsyncIterator[Opened]:
-    async with open_sqlite(tmp_path):
+    async with open_sqlite(StorageOptions(directory=tmp_path)):
         pass  # creates the schema
     path, disk = tmp_path / "journal.db", Disk()
     async with aiosqlite.connect(path, factory=connection_on(disk), isolation_level=None) as database:
@@ -94,7 +95,7 @@ async def fate(waiting: Any) -> BaseException | None:
 
 
 async def test_every_commit_is_synced_before_it_is_reported(tmp_path: Path) -> None:
-    async with open_sqlite(tmp_path) as storage:
+    async with open_sqlite(StorageOptions(directory=tmp_path)) as storage:
         settings = [
             await storage.writer.call(lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])  # type: ignore[misc]
             for name in ("journal_mode", "synchronous", "auto_vacuum")
